@@ -1,0 +1,94 @@
+"""Every error that promptmii raises on purpose.
+
+    PromptMIIError
+    ├── DataError (ValueError)            the data cannot be used: file, column, label set, number of rows
+    ├── ConfigError (ValueError)          an option or a configuration file is wrong
+    ├── ArtefactError (ValueError)        an instruction, record or run folder cannot be read
+    ├── OutputError (OSError)             the output cannot be written, or exists already
+    ├── ModelError (RuntimeError)         a model reference cannot be used
+    │   ├── UnknownModelError (LookupError)    no such model, folder or weights
+    │   ├── EndpointError (ConnectionError)    the server is not there, refuses the key, or keeps failing
+    │   └── UnsupportedError                   the model cannot do what was asked, e.g. give likelihoods
+    ├── ScoreRefusedError (RuntimeError)  too many answers failed to put a number on the rest
+    └── MissingDependencyError (ImportError)   an optional package is needed; the message holds the pip line
+
+A message says what was given, what was expected and what to do. The command line prints the message
+alone and exits with `exit_code`; the library lets it propagate. A *failed call* is not an error but a
+value (`models.base.Failure`), because one bad answer among two hundred must neither end the run nor
+become a score.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+class PromptMIIError(Exception):
+    """Base class: catch this to catch everything promptmii raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class DataError(PromptMIIError, ValueError):
+    """The data given cannot be used."""
+
+    exit_code = 2
+
+
+class ConfigError(PromptMIIError, ValueError):
+    """An option or a configuration file is wrong."""
+
+    exit_code = 2
+
+
+class ArtefactError(PromptMIIError, ValueError):
+    """An instruction file, record or run folder cannot be read."""
+
+    exit_code = 2
+
+
+class OutputError(PromptMIIError, OSError):
+    """The output cannot be written, or exists and may not be replaced."""
+
+    exit_code = 2
+
+
+class ModelError(PromptMIIError, RuntimeError):
+    """A model reference cannot be used."""
+
+    exit_code = 3
+
+
+class UnknownModelError(ModelError, LookupError):
+    """No model, folder or weights behind the reference."""
+
+
+class EndpointError(ModelError, ConnectionError):
+    """The server is not there, refuses the key, or keeps failing."""
+
+
+class UnsupportedError(ModelError):
+    """The model cannot do what was asked of it."""
+
+
+class ScoreRefusedError(PromptMIIError, RuntimeError):
+    """Calls failed after all retries, so no number is given for the rest."""
+
+    exit_code = 4
+
+
+class MissingDependencyError(PromptMIIError, ImportError):
+    """An optional package is needed for this feature."""
+
+    exit_code = 3
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs packages that are not installed. Install them with: pip install 'promptmii[{extra}]'")
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """The sentence that helps after a name nobody knows: the nearest known name, then all of them."""
+    names = list(known)
+    close = get_close_matches(given.casefold(), [name.casefold() for name in names], n=1, cutoff=0.5)
+    hint = next((f"Did you mean {name!r}? " for name in names if close and name.casefold() == close[0]), "")
+    return f"{hint}Known: {', '.join(names) or 'none'}."

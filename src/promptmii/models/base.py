@@ -1,0 +1,145 @@
+"""The seam to every engine: one protocol, and the values that cross it.
+
+A model answers a batch of chats in two ways. `generate` writes text. `choose` compares K given answers
+by their likelihood, `log P(option + end of turn | chat)`, which makes the K-way choice exact even where
+one option is the beginning of another. Whatever goes wrong with one chat comes back in its place as a
+`Failure`; an exception means that no chat of the batch could have worked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, NamedTuple, Protocol, TypeAlias, TypedDict, runtime_checkable
+
+
+class Message(TypedDict):
+    """One turn of a chat, as OpenAI-compatible servers and chat templates take it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Chat: TypeAlias = Sequence[Message]
+
+
+class Sampling(NamedTuple):
+    """How to decode. Every engine is sent every field, so that no server default decides."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int = 0
+
+
+class Usage(NamedTuple):
+    """What was consumed. Adds up with `+`."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    """Tokens of the prompts as a server would bill them, cached ones included."""
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """The part of `prompt_tokens` that was not computed again: a shared prefix, or an answer from the disk cache."""
+
+    def __add__(self, other: object) -> "Usage":
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return Usage(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class FailureKind(StrEnum):
+    """Why a call gave no answer, after all retries."""
+
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    RATE_LIMIT = "rate_limit"
+    SERVER = "server"
+    """5xx, or an error body under HTTP 200."""
+    AUTH = "auth"
+    CONTEXT = "context"
+    """The prompt does not fit the model's context."""
+    REQUEST = "request"
+    """Another 4xx: the server refuses this request."""
+    BAD_ANSWER = "bad_answer"
+    """Half a JSON, no choices, an answer outside a constraint that was promised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call that gave no answer. Never a score, never an empty string."""
+
+    kind: FailureKind
+    message: str
+    usage: Usage = Usage()
+    """What it cost all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Text that a model wrote."""
+
+    text: str
+    truncated: bool
+    """It ran into `max_tokens`."""
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model's decision between K options."""
+
+    index: int
+    """The chosen option."""
+    scores: tuple[float, ...] | None
+    """`log P(option + end | chat)`, one per option, in nats; `None` where the engine gives no likelihoods."""
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model without asking it anything."""
+
+    reference: str
+    """As the user names it: `smol`, `hf:Qwen/Qwen2.5-7B-Instruct`, `openai:gpt-4.1-mini`."""
+    revision: str
+    """What pins its behaviour: a hash of weights and chat template, or the endpoint and the name it serves."""
+    context_length: int
+    """In tokens, prompt and answer together."""
+    gives_scores: bool
+    """`choose` returns likelihoods (needed for calibration and probabilities)."""
+    exact_tokens: bool = True
+    """`count_tokens` uses the model's own tokenizer rather than an estimate."""
+    concurrent: bool = False
+    """Calls from several threads run at the same time (servers), rather than one after another (local)."""
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """An engine. Implementations: `ScriptedModel`, `LocalModel`, `HttpModel`, and the wrappers `Metered` and `Cached`.
+
+    Contract, checked for every implementation by `tests/contracts/test_models.py`:
+    one result per chat, in order; equal input gives equal output (for `temperature=0` or an equal seed); inputs are not
+    changed; a chat that fails gives a `Failure` in its place and leaves its neighbours alone; an empty batch gives an
+    empty list; `choose` needs two or more different, non-empty options.
+    """
+
+    @property
+    def card(self) -> ModelCard:
+        """Fixed for the life of the object."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text by itself, without special tokens."""
+        ...
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
+        """Write an answer to each chat. Equal chats under `temperature > 0` get different samples."""
+        ...
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
+        """Decide between the options for each chat. Chats that begin alike should be sent together: the beginning is computed once.
+
+        Raises `UnsupportedError` where the engine can neither compare likelihoods nor enforce a choice.
+        """
+        ...
