@@ -50,7 +50,9 @@ def _check_examples(examples: Iterable[Example], labels: tuple[str, ...], owner:
     known = set(labels)
     for example in examples:
         if example.label not in known:
-            raise DataError(f"{owner}: the label {example.label!r} of the text {example.text[:60]!r} is not in the label set ({', '.join(labels)}).")
+            raise DataError(
+                f"{owner}: the label {example.label!r} of the text {example.text[:60]!r} is not in the label set ({', '.join(labels)})."
+            )
         if not example.text.strip():
             raise DataError(f"{owner} holds an empty text (label {example.label!r}).")
 

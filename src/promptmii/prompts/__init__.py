@@ -1,0 +1,119 @@
+"""The one formatter: how examples, label lists and frames are written, for generator and follower, training and evaluation.
+
+Two rules keep data from being read as structure. A text is written as a JSON string on one line, so that
+neither a newline nor "Label:" inside it can open a new field, and it can be read back exactly. Whatever
+looks like a chat-template token is written so that no tokenizer takes it for one: escaped inside a quoted
+text (`\\u003c|im_end|>`), broken by a space elsewhere (`< |im_end|>`).
+
+The templates are the `.txt` files beside this module. A template's `key` is its content hash and is part of
+every artefact and record, so results from different wordings never mix.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib import resources
+from pathlib import Path
+
+from promptmii.errors import ConfigError
+from promptmii.task import Example, content_key
+
+# The control tokens of the chat templates in use: ChatML, Llama 2 and 3, Mistral, Gemma, Phi, DeepSeek, BERT-style.
+_CONTROL = re.compile(
+    r"<(?=\|[^|<>\s]{1,40}\|>|｜[^｜<>]{1,40}｜>|/?s>|/?(?:bos|eos|pad|unk|mask|start_of_turn|end_of_turn|think|tool_call)>|</?SYS>>|</?SYS>)"
+    r"|\[(?=/?INST\]|CLS\]|SEP\]|MASK\]|PAD\])"
+)
+_SLOT = re.compile(r"\{\{(\w+)\}\}")
+
+
+def quote(text: str) -> str:
+    """`text` as a one-line JSON string that no tokenizer mistakes for control tokens. `json.loads` gives `text` back."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    # JSON leaves these three alone, but many readers take them for line ends.
+    quoted = quoted.replace("\x85", "\\u0085").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
+
+
+def defuse(text: str) -> str:
+    """`text` with a space inside everything that looks like a control token: for labels and instructions, which are not quoted."""
+    return _CONTROL.sub(lambda match: match[0] + " ", text)
+
+
+def label_lines(labels: Iterable[str]) -> str:
+    """One label per line, so that a label may hold commas."""
+    return "\n".join(f"- {defuse(label)}" for label in labels)
+
+
+def example_lines(examples: Iterable[Example]) -> str:
+    """The examples, two lines each, a blank line between them."""
+    return "\n\n".join(f"Input: {quote(example.text)}\nLabel: {defuse(example.label)}" for example in examples)
+
+
+@dataclass(frozen=True)
+class Template:
+    """Text with `{{slots}}`. Filled in one pass, so what is filled in is never read as a slot."""
+
+    text: str
+    slots: tuple[str, ...]
+    """Every slot must occur in the text exactly once, and no other."""
+
+    def __post_init__(self) -> None:
+        found = _SLOT.findall(self.text)
+        if sorted(found) != sorted(self.slots):
+            given = ", ".join(f"{{{{{name}}}}}" for name in found) or "none"
+            wanted = ", ".join(f"{{{{{name}}}}}" for name in self.slots)
+            raise ConfigError(f"The template has the slots {given}; expected each of {wanted} exactly once.")
+
+    @cached_property
+    def key(self) -> str:
+        """First 16 hex digits of the content hash."""
+        return content_key(self.text)[:16]
+
+    def fill(self, **values: str) -> str:
+        """The text with every slot replaced."""
+        return _SLOT.sub(lambda match: values[match[1]], self.text).strip("\n")
+
+
+FRAME_SLOTS = ("instruction", "labels", "text")
+META_SLOTS = ("examples", "labels", "budget")
+
+
+@lru_cache
+def bundled(name: str, slots: tuple[str, ...]) -> Template:
+    """A template shipped with promptmii, by file name without `.txt`."""
+    return Template(resources.files("promptmii.prompts").joinpath(f"{name}.txt").read_text(encoding="utf-8"), slots)
+
+
+def follower_frame() -> Template:
+    """What a follower reads: instruction, labels, then the text, so that everything but the text is a shared prefix."""
+    return bundled("follower", FRAME_SLOTS)
+
+
+def meta_prompt() -> Template:
+    """What an instruction generator reads."""
+    return bundled("meta", META_SLOTS)
+
+
+def read_template(path: Path, slots: tuple[str, ...]) -> Template:
+    """A user's own template file, e.g. the one that a released checkpoint was trained with."""
+    try:
+        return Template(path.read_text(encoding="utf-8"), slots)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The template file {path} cannot be read: {error}. Expected UTF-8 text with the slots {', '.join(slots)}."
+        ) from error
+
+
+def frame_prompt(frame: Template, instruction: str, labels: Sequence[str], text: str) -> str:
+    """The follower's whole prompt for one text. `instruction` may be empty (the naive method)."""
+    return frame.fill(instruction=defuse(instruction.strip()), labels=label_lines(labels), text=quote(text))
+
+
+def induction_prompt(template: Template, labels: Sequence[str], examples: Iterable[Example], budget: int | None = None) -> str:
+    """The generator's whole prompt. Examples stand grouped by label, because what they share is what has to be written down."""
+    order = {label: position for position, label in enumerate(labels)}
+    grouped = sorted(examples, key=lambda example: order[example.label])
+    limit = f"\n- Use at most {max(budget * 3 // 4, 1)} words." if budget else ""
+    return template.fill(examples=example_lines(grouped), labels=label_lines(labels), budget=limit)

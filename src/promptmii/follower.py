@@ -1,0 +1,195 @@
+"""The follower: a frozen model that reads an instruction and labels texts. One frame, one parser, two modes.
+
+`choose` compares the likelihoods of the labels (exact, gives probabilities, can be calibrated); `generate` lets the model
+write and reads the label from its text, as in the paper. Which mode was used is part of every result.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from promptmii import calibrate
+from promptmii.errors import EndpointError, UnsupportedError
+from promptmii.instruction import Calibration, CalibrationKind, Instruction, Mode
+from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling, Usage
+from promptmii.parse import LabelParser, Match, answer_tokens
+from promptmii.prompts import defuse, quote
+from promptmii.task import Support
+
+FRAME_MARGIN = 64
+"""Tokens kept free for the chat template around the prompt."""
+CUT = " […] "
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What became of one text: a label, or `None` when the answer was no label, or a failure when there was no answer."""
+
+    label: str | None
+    probabilities: tuple[float, ...] | None = None
+    """One per label of the instruction, in order; `choose` with likelihoods only."""
+    match: Match | None = None
+    """How the answer was read; `generate` only."""
+    failure: Failure | None = None
+    truncated: bool = False
+    """The text was cut in the middle to fit the context."""
+    answer: str | None = None
+    """What the model wrote; `generate` only."""
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A model, how it answers, and how its scores are corrected."""
+
+    model: LanguageModel
+    mode: Mode = "choose"
+    calibration: CalibrationKind = "none"
+
+    def __post_init__(self) -> None:
+        if self.calibration != "none" and self.mode == "generate":
+            raise UnsupportedError(f"The calibration {self.calibration!r} needs likelihoods, so --mode choose; the mode is generate.")
+        if self.calibration != "none" and not self.model.card.gives_scores:
+            owner = self.model.card.reference
+            raise UnsupportedError(
+                f"The calibration {self.calibration!r} needs likelihoods, and {owner} gives none. Use --calibration none."
+            )
+
+    def prepare(self, instruction: Instruction, support: Support) -> tuple[Instruction, Usage]:
+        """The instruction with this follower's calibration fitted on the support, and what the fit cost.
+
+        Query rows are never seen. Raises `EndpointError` if the follower fails on a support text, and `UnsupportedError`
+        where the kind needs a support and there is none.
+        """
+        stamped = instruction.model_copy(update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None})
+        if self.calibration in ("none", "batch"):
+            return stamped, Usage()
+        if self.calibration == "contextual":
+            texts: Sequence[str] = calibrate.CONTENT_FREE
+        else:
+            texts = [example.text for example in support.examples]
+        if not texts:
+            raise UnsupportedError(f"The calibration {self.calibration!r} is fitted on support examples, and there are none.")
+        logp, usage = self._log_probabilities(stamped, texts)
+        return stamped.model_copy(update={"calibration": self._fit(logp, support)}), usage
+
+    def _fit(self, logp: calibrate.Floats, support: Support) -> Calibration:
+        if self.calibration == "supervised":
+            return calibrate.fit_supervised(logp, [support.labels.index(example.label) for example in support.examples])
+        return calibrate.centre(self.calibration, logp)
+
+    def _log_probabilities(self, instruction: Instruction, texts: Sequence[str]) -> tuple[calibrate.Floats, Usage]:
+        predictions = self._choose(instruction, texts)
+        for prediction in predictions:
+            if prediction.failure:
+                raise EndpointError(
+                    f"{self.model.card.reference} failed on a support text during calibration: {prediction.failure.message}"
+                )
+        return np.log(np.maximum([p.probabilities for p in predictions], 1e-30)), sum((p.usage for p in predictions), Usage())
+
+    def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
+        """One prediction per text, in order. The instruction's own calibration is applied, if it has one."""
+        if not texts:
+            return []
+        if self.mode == "generate":
+            return self._generate(instruction, texts)
+        predictions = self._choose(instruction, texts)
+        if self.calibration == "batch":
+            return _recalibrate_as_batch(predictions, instruction.labels)
+        return predictions
+
+    def _choose(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
+        chats, cut, answers = self._frames(instruction, texts, instruction.labels)
+        if answers is None:
+            answers = self.model.choose(chats, [defuse(label) for label in instruction.labels])
+        return _choices_to_predictions(answers, cut, instruction)
+
+    def _generate(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
+        max_tokens = answer_tokens(self.model.count_tokens([defuse(label) for label in instruction.labels]))
+        chats, cut, answers = self._frames(instruction, texts, instruction.labels)
+        if answers is None:
+            answers = self.model.generate(chats, Sampling(max_tokens=max_tokens))
+        parser = LabelParser(instruction.labels)
+        predictions: list[Prediction] = []
+        for answer, was_cut in zip(answers, cut, strict=True):
+            if isinstance(answer, Completion):
+                label, match = parser(answer.text)
+                predictions.append(Prediction(label, match=match, truncated=was_cut, answer=answer.text, usage=answer.usage))
+            else:
+                predictions.append(Prediction(None, failure=answer, truncated=was_cut, usage=answer.usage))
+        return predictions
+
+    def _frames(
+        self, instruction: Instruction, texts: Sequence[str], labels: Sequence[str]
+    ) -> tuple[list[Chat], list[bool], list[Failure] | None]:
+        """The chats, which texts were cut, and failures for all where not even an empty text fits the context."""
+        room = self.model.card.context_length - FRAME_MARGIN - _token_bound(instruction.prompt("")) - max(map(_token_bound, labels))
+        if any(_token_bound(quote(text)) > room for text in texts):
+            return self._cut_frames(instruction, texts, labels)
+        return [instruction.messages(text) for text in texts], [False] * len(texts), None
+
+    def _cut_frames(
+        self, instruction: Instruction, texts: Sequence[str], labels: Sequence[str]
+    ) -> tuple[list[Chat], list[bool], list[Failure] | None]:
+        """As `_frames`, with tokens counted rather than bounded."""
+        frame, *label_counts = self.model.count_tokens([instruction.prompt(""), *map(defuse, labels)])
+        context = self.model.card.context_length
+        room = context - FRAME_MARGIN - frame - max(label_counts)
+        if room < FRAME_MARGIN:
+            message = f"The instruction takes {frame} tokens and leaves no room for a text in the context of {context}."
+            return [], [False] * len(texts), [Failure(FailureKind.CONTEXT, message)] * len(texts)
+        fitted = self.fit_texts(texts, room)
+        chats: list[Chat] = [instruction.messages(text) for text in fitted]
+        return chats, [new is not old for new, old in zip(fitted, texts, strict=True)], None
+
+    def fit_texts(self, texts: Sequence[str], room: int) -> list[str]:
+        """The texts, those of more than `room` tokens cut in the middle: beginnings and ends carry most of a text's sense."""
+        fitted = list(texts)
+        counts = self.model.count_tokens([quote(text) for text in texts])
+        over = [i for i, count in enumerate(counts) if count > room]
+        keep = {i: len(texts[i]) for i in over}
+        while over:
+            for i in over:
+                keep[i] = min(int(keep[i] * room / counts[i] * 0.98), keep[i] - 1)
+                half = max(keep[i], 0) // 2
+                fitted[i] = texts[i][:half] + CUT + texts[i][len(texts[i]) - half :]
+            for i, count in zip(over, self.model.count_tokens([quote(fitted[i]) for i in over]), strict=True):
+                counts[i] = count
+            over = [i for i in over if counts[i] > room and keep[i] > 0]
+        return fitted
+
+
+def _logp(probabilities: Sequence[tuple[float, ...]]) -> calibrate.Floats:
+    return np.log(np.maximum(np.array(probabilities), 1e-30))
+
+
+def _token_bound(text: str) -> int:
+    """More tokens than bytes no tokenizer makes, so short texts need not be counted."""
+    return len(text.encode("utf-8", "replace"))
+
+
+def _choices_to_predictions(answers: Sequence[Choice | Failure], cut: Sequence[bool], instruction: Instruction) -> list[Prediction]:
+    predictions: list[Prediction] = []
+    for answer, was_cut in zip(answers, cut, strict=True):
+        if isinstance(answer, Failure):
+            predictions.append(Prediction(None, failure=answer, truncated=was_cut, usage=answer.usage))
+        elif answer.scores is None:
+            predictions.append(Prediction(instruction.labels[answer.index], truncated=was_cut, usage=answer.usage))
+        else:
+            logp = calibrate.apply(instruction.calibration, calibrate.normalise(np.array(answer.scores)))
+            predictions.append(_prediction(logp, instruction.labels, truncated=was_cut, usage=answer.usage))
+    return predictions
+
+
+def _prediction(logp: calibrate.Floats, labels: Sequence[str], *, truncated: bool, usage: Usage) -> Prediction:
+    return Prediction(labels[int(logp.argmax())], tuple(np.exp(logp).tolist()), truncated=truncated, usage=usage)
+
+
+def _recalibrate_as_batch(predictions: list[Prediction], labels: Sequence[str]) -> list[Prediction]:
+    answered = [p.probabilities for p in predictions if p.probabilities is not None]
+    if not answered:
+        return predictions
+    logp = _logp(answered)
+    rows = iter(calibrate.apply(calibrate.centre("batch", logp), logp))
+    return [p if p.probabilities is None else _prediction(next(rows), labels, truncated=p.truncated, usage=p.usage) for p in predictions]

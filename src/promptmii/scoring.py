@@ -1,0 +1,101 @@
+"""The only road from an instruction to a number.
+
+The training reward, the searches (best-of-k, APE, GEPA) and the evaluation all call `score`, so they cannot disagree. A
+failed call is not scored: with one failure or more there is no macro-F1, and whoever needs a number gets an error instead.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from promptmii import metrics
+from promptmii.errors import ScoreRefusedError
+from promptmii.follower import Follower, Prediction
+from promptmii.instruction import Instruction, Measurement
+from promptmii.models.base import Usage
+from promptmii.task import Example, content_key
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions on labelled rows, and the numbers that follow from them."""
+
+    query: tuple[Example, ...]
+    predictions: tuple[Prediction, ...]
+    seconds: float
+
+    @property
+    def n(self) -> int:
+        """Rows asked for."""
+        return len(self.query)
+
+    @property
+    def n_failed(self) -> int:
+        """Rows without an answer."""
+        return sum(p.failure is not None for p in self.predictions)
+
+    @property
+    def n_unparsed(self) -> int:
+        """Rows whose answer was no label: a miss for the true label, a hit for none."""
+        return sum(p.label is None and p.failure is None for p in self.predictions)
+
+    @property
+    def n_truncated(self) -> int:
+        """Rows whose text was cut to fit the context."""
+        return sum(p.truncated for p in self.predictions)
+
+    @property
+    def gold(self) -> list[str]:
+        """Gold labels, in the order of the rows."""
+        return [example.label for example in self.query]
+
+    @property
+    def labels(self) -> list[str | None]:
+        """Predicted labels, in the order of the rows."""
+        return [p.label for p in self.predictions]
+
+    @cached_property
+    def usage(self) -> Usage:
+        """Of all calls."""
+        return sum((p.usage for p in self.predictions), Usage())
+
+    @cached_property
+    def macro_f1(self) -> float | None:
+        """`None` when any call failed."""
+        return None if self.n_failed else metrics.macro_f1(self.gold, self.labels)
+
+    @cached_property
+    def accuracy(self) -> float | None:
+        """`None` when any call failed."""
+        return None if self.n_failed else metrics.accuracy(self.gold, self.labels)
+
+    def measurement(self) -> Measurement:
+        """The score with its interval. Raises `ScoreRefusedError` when any call failed; the predictions remain here."""
+        if self.macro_f1 is None or self.accuracy is None:
+            first = next(p.failure for p in self.predictions if p.failure is not None)
+            raise ScoreRefusedError(
+                f"{self.n_failed} of {self.n} calls failed after all retries (first: {first.kind}: {first.message}). "
+                "A score over the rest would not be comparable, so none is given. Answers that arrived are kept by the cache; run again."
+            )
+        low, high = metrics.interval(self.gold, self.labels)
+        return Measurement(
+            macro_f1=self.macro_f1,
+            low=low,
+            high=high,
+            accuracy=self.accuracy,
+            n=self.n,
+            n_unparsed=self.n_unparsed,
+            n_truncated=self.n_truncated,
+            prompt_tokens_per_query=self.usage.prompt_tokens / self.n,
+            data_key=content_key([(e.text, e.label) for e in self.query]),
+        )
+
+
+def score(follower: Follower, instruction: Instruction, query: Sequence[Example]) -> Scored:
+    """Let the follower label the query under the instruction. Raises `ValueError` on an empty query."""
+    if not query:
+        raise ValueError("There are no query rows to score on; at least one is needed.")
+    start = time.perf_counter()
+    predictions = follower.predict(instruction, [example.text for example in query])
+    return Scored(tuple(query), tuple(predictions), time.perf_counter() - start)
