@@ -1,0 +1,75 @@
+"""promptmii: a few labelled examples in, a short, reusable, measured LLM instruction out, in one forward pass.
+
+Everything public is named here. Nothing heavy is imported until it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promptmii.estimator import PromptClassifier
+    from promptmii.follower import Follower, Prediction
+    from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
+    from promptmii.instruction import Inducer, Instruction
+    from promptmii.models import LanguageModel, ScriptedModel, load_model
+    from promptmii.pipeline import Induced, induce
+    from promptmii.scoring import Scored, score
+    from promptmii.task import Episode, Example, Support, Task
+
+_HOMES = {
+    "BestOf": "inducers",
+    "Episode": "task",
+    "Example": "task",
+    "Follower": "follower",
+    "InContext": "inducers",
+    "Induced": "pipeline",
+    "Inducer": "instruction",
+    "Instruction": "instruction",
+    "LanguageModel": "models",
+    "MetaInducer": "inducers",
+    "Naive": "inducers",
+    "Prediction": "follower",
+    "PromptClassifier": "estimator",
+    "Scored": "scoring",
+    "ScriptedModel": "models",
+    "Support": "task",
+    "Task": "task",
+    "Writer": "inducers",
+    "induce": "pipeline",
+    "load_model": "models",
+    "score": "scoring",
+}
+
+__all__ = [
+    "BestOf",
+    "Episode",
+    "Example",
+    "Follower",
+    "InContext",
+    "Induced",
+    "Inducer",
+    "Instruction",
+    "LanguageModel",
+    "MetaInducer",
+    "Naive",
+    "Prediction",
+    "PromptClassifier",
+    "Scored",
+    "ScriptedModel",
+    "Support",
+    "Task",
+    "Writer",
+    "induce",
+    "load_model",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'promptmii' has no attribute {name!r}")
+    return getattr(import_module(f"promptmii.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptmii.errors import ArtefactError, OutputError
-from promptmii.models.base import Message
+from promptmii.models.base import Message, Usage
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_prompt
 from promptmii.task import Support, content_key
 
@@ -38,6 +38,11 @@ class Cost(Frozen):
     seconds: float = 0.0
     money: float | None = None
     """In the currency of the price given; `None` where no price is known (unknown is not zero)."""
+
+    @classmethod
+    def of(cls, usage: Usage, seconds: float = 0.0, money: float | None = None) -> "Cost":
+        """The cost of what a model consumed."""
+        return cls(**usage._asdict(), seconds=seconds, money=money)
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(

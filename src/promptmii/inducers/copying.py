@@ -1,0 +1,36 @@
+"""Does an instruction repeat its training texts? A copied row is memorised, not described, and may be private.
+
+A copy is a run of `RUN` or more words that also stands in a support text. Runs are compared on normalised words,
+so case, punctuation and spacing do not hide one.
+"""
+
+import re
+from collections.abc import Iterable
+
+from promptmii.task import normalise_text
+
+RUN = 6
+
+
+def copied_runs(instruction: str, texts: Iterable[str], run: int = RUN) -> list[str]:
+    """The word runs of the instruction that stand verbatim in one of the texts, longest possible, in order of appearance."""
+    known = {gram for text in texts for gram in _grams(_words(text), run)}
+    words = _words(instruction)
+    hits = [gram in known for gram in _grams(words, run)]
+    runs: list[str] = []
+    start: int | None = None
+    for position, hit in enumerate([*hits, False]):
+        if hit and start is None:
+            start = position
+        if not hit and start is not None:
+            runs.append(" ".join(words[start : position + run - 1]))
+            start = None
+    return runs
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", normalise_text(text))
+
+
+def _grams(words: list[str], run: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + run]) for i in range(len(words) - run + 1)]

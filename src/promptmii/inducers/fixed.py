@@ -1,0 +1,79 @@
+"""Methods that write nothing: the naive frame, a given text, and in-context learning.
+
+They isolate what the follower can do by itself (naive) and what the examples do when repeated with every query (ICL).
+"""
+
+from dataclasses import dataclass
+
+from promptmii.follower import FRAME_MARGIN
+from promptmii.instruction import Instruction, Provenance
+from promptmii.models.base import LanguageModel
+from promptmii.prompts import Template, example_lines, follower_frame, frame_prompt
+from promptmii.task import Example, Support
+
+QUERY_SHARE = 4
+"""ICL leaves one part in this many of the context for the query."""
+
+
+@dataclass(frozen=True)
+class Naive:
+    """The label list alone. No model call, nothing learned from the examples."""
+
+    frame: Template = follower_frame()
+    name: str = "naive"
+
+    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
+        """An empty instruction. Never fails."""
+        provenance = Provenance(seed=seed)
+        return Instruction(text="", labels=support.labels, method=self.name, frame=self.frame.text, provenance=provenance)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A text written by a human, for instance a task's own guideline: the zero-shot human instruction."""
+
+    text: str
+    frame: Template = follower_frame()
+    name: str = "human"
+
+    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
+        """The given text with the support's labels. Never fails."""
+        provenance = Provenance(seed=seed)
+        return Instruction(text=self.text, labels=support.labels, method=self.name, frame=self.frame.text, provenance=provenance)
+
+
+@dataclass(frozen=True)
+class InContext:
+    """Many-shot in-context learning: the support examples themselves, as many as fit the follower's context."""
+
+    follower: LanguageModel
+    frame: Template = follower_frame()
+    name: str = "icl"
+
+    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
+        """The first n examples that fit, in the order of the support; `provenance.n` says how many. No model call."""
+        fitted = self._fitting(support)
+        note = f"{len(fitted)} of {len(support.examples)} examples fit the context of {self.follower.card.context_length} tokens"
+        return Instruction(
+            text="Examples:\n\n" + example_lines(fitted) if fitted else "",
+            labels=support.labels,
+            method=self.name,
+            frame=self.frame.text,
+            provenance=Provenance(
+                n=len(fitted),
+                seed=seed,
+                support_key=support.key,
+                notes=(note,) if len(fitted) < len(support.examples) else (),
+            ),
+        )
+
+    def _fitting(self, support: Support) -> tuple[Example, ...]:
+        context = self.follower.card.context_length
+        empty = frame_prompt(self.frame, "Examples:", support.labels, "")
+        frame, *counts = self.follower.count_tokens([empty, *(example_lines([e]) + "\n\n" for e in support.examples)])
+        room = context - context // QUERY_SHARE - FRAME_MARGIN - frame
+        for fitted, count in enumerate(counts):
+            room -= count
+            if room < 0:
+                return support.examples[:fitted]
+        return support.examples

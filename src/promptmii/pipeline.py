@@ -1,0 +1,201 @@
+"""The main job, end to end: a labelled table in, a measured instruction out; then using and re-measuring it.
+
+The command line and the Python API are thin covers of this module. Nothing here prints: progress goes to a callback,
+results are values.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from promptmii import metrics
+from promptmii.config import Columns, Endpoint, InduceSettings, Price
+from promptmii.data import LoadedTask, Source, load_task, sample
+from promptmii.errors import DataError
+from promptmii.follower import Follower, Prediction
+from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
+from promptmii.instruction import CalibrationKind, Cost, Inducer, Instruction
+from promptmii.models import load_model
+from promptmii.models.base import LanguageModel
+from promptmii.prompts import META_SLOTS, meta_prompt, read_template
+from promptmii.scoring import Scored, score
+from promptmii.task import Episode
+from promptmii.version import VERSION
+
+Progress = Callable[[str], None]
+ALPHA = 0.05
+
+
+def silent(_: str) -> None:
+    """The default progress callback."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of prompting, measured on the held-back rows."""
+
+    instruction: Instruction
+    scored: Scored
+
+    @property
+    def tokens_per_query(self) -> float:
+        """Prompt tokens that one query takes."""
+        return self.scored.usage.prompt_tokens / self.scored.n
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """After how many queries an instruction has repaid what it cost, against ICL."""
+
+    queries: int | None
+    """`None`: never, because its prompt is not shorter."""
+    saved_tokens_per_query: float
+    one_off_tokens: int
+    one_off_money: float | None
+    saved_money_per_query: float | None
+
+
+@dataclass(frozen=True)
+class Induced:
+    """What `induce` found."""
+
+    instruction: Instruction
+    rows: tuple[Row, ...]
+    """Naive, ICL and the induced instruction, in this order; empty when nothing was measured."""
+    differences: dict[str, metrics.Difference]
+    """The induced instruction minus each other method, on the same rows."""
+    break_even: BreakEven | None
+    notes: tuple[str, ...]
+    """What was detected, dropped, cut, trimmed."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Methods that the induced instruction does not beat beyond noise."""
+        return tuple(_warning(name, difference) for name, difference in self.differences.items() if difference.p > ALPHA or difference.mean <= 0)
+
+
+def _warning(name: str, difference: metrics.Difference) -> str:
+    verdict = "worse than" if difference.mean < 0 and difference.p <= ALPHA else "not better beyond noise than"
+    return (
+        f"The induced instruction is {verdict} {name}: macro-F1 {difference.mean:+.3f} "
+        f"[{difference.low:+.3f}, {difference.high:+.3f}], p = {difference.p:.3f}."
+    )
+
+
+def induce(source: Source, settings: InduceSettings | None = None, *, progress: Progress = silent, **changes: Any) -> Induced:
+    """Make an instruction from labelled data, and measure it beside naive and ICL on rows that no method has seen.
+
+    `source` is a path, a `hub:` reference, a DataFrame, or a list of dicts or pairs; `changes` override `settings` by name
+    (`induce(data, n=50, generator="openai:gpt-4.1-mini")`). Raises `DataError`, `ConfigError`, `ModelError`, `ScoreRefusedError`.
+    """
+    settings = InduceSettings.of(**((settings.model_dump() if settings else {}) | changes))
+    progress("Reading the data")
+    loaded = load(source, settings.columns, seed=settings.seed)
+    episode = sample(loaded.task, settings.n, settings.seed, query=settings.evaluate)
+    progress(f"Loading {settings.generator}")
+    generator = load_model(settings.generator, settings.endpoint)
+    follower = make_follower(settings, generator, progress)
+    inducer = make_inducer(settings, generator, follower)
+    progress(f"Writing the instruction from {len(episode.support.examples)} examples")
+    instruction = _prepared(inducer, follower, episode, loaded, source)
+    if not episode.query:
+        return Induced(instruction, (), {}, None, loaded.notes)
+    rows = [
+        _measure(_prepared(method, follower, episode, loaded, source) if method else instruction, follower, episode, progress)
+        for method in (Naive(), InContext(follower.model), None)
+    ]
+    measured = rows[-1].instruction
+    differences = {row.instruction.method: _difference(rows[-1], row) for row in rows[:-1]}
+    return Induced(measured, tuple(rows), differences, break_even(rows[-1], rows[1], settings.price), loaded.notes)
+
+
+def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
+    """The task in a table."""
+    return load_task(source, text=columns.text, label=columns.label, labels=columns.labels, seed=seed)
+
+
+def make_follower(settings: InduceSettings, generator: LanguageModel, progress: Progress = silent) -> Follower:
+    """The follower that the settings name; the generator's own model, loaded once, where they name none or the same."""
+    model = generator
+    if settings.follower not in (None, settings.generator):
+        progress(f"Loading {settings.follower}")
+        model = load_model(str(settings.follower), settings.endpoint)
+    return Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model))
+
+
+def resolve_calibration(kind: str, mode: str, model: LanguageModel) -> CalibrationKind:
+    """`auto` is `support` wherever likelihoods are to be had (measured in docs/models.md)."""
+    if kind != "auto":
+        return kind  # pyright: ignore[reportReturnType]
+    return "support" if mode == "choose" and model.card.gives_scores else "none"
+
+
+def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: Follower) -> Inducer:
+    """Prompt-MII as the settings want it."""
+    template = read_template(Path(settings.template), META_SLOTS) if settings.template else meta_prompt()
+    writer = Writer(generator, template, settings.budget)
+    return BestOf(writer, follower, settings.best_of) if settings.best_of > 1 else MetaInducer(writer)
+
+
+def _prepared(inducer: Inducer, follower: Follower, episode: Episode, loaded: LoadedTask, source: Source) -> Instruction:
+    """The method's instruction, calibrated for the follower, stamped with where it comes from."""
+    instruction = inducer.induce(episode.support, seed=episode.seed)
+    instruction, usage = follower.prepare(instruction, episode.support)
+    provenance = instruction.provenance.model_copy(
+        update={
+            "source": loaded.task.source.get("origin", ""),
+            "text_columns": loaded.columns.text,
+            "text_template": loaded.columns.template,
+            "label_column": loaded.columns.label,
+            "version": VERSION,
+        }
+    )
+    return instruction.model_copy(update={"provenance": provenance, "cost": instruction.cost + Cost.of(usage)})
+
+
+def _measure(instruction: Instruction, follower: Follower, episode: Episode, progress: Progress) -> Row:
+    progress(f"Scoring {instruction.method} on {len(episode.query)} held-back rows")
+    scored = score(follower, instruction, episode.query)
+    return Row(instruction.model_copy(update={"measured": scored.measurement()}), scored)
+
+
+def _difference(ours: Row, other: Row) -> metrics.Difference:
+    return metrics.paired_difference(ours.scored.gold, ours.scored.labels, other.scored.labels)
+
+
+def break_even(ours: Row, icl: Row, price: Price | None) -> BreakEven:
+    """When the tokens that the shorter prompt saves have repaid the tokens that were spent on making it."""
+    spent = ours.instruction.cost
+    one_off = spent.prompt_tokens + spent.completion_tokens - icl.instruction.cost.prompt_tokens
+    saved = icl.tokens_per_query - ours.tokens_per_query
+    return BreakEven(
+        queries=ceil(max(one_off, 0) / saved) if saved > 0 else None,
+        saved_tokens_per_query=saved,
+        one_off_tokens=one_off,
+        one_off_money=(spent.prompt_tokens * price.prompt + spent.completion_tokens * price.completion) / 1e6 if price else None,
+        saved_money_per_query=saved * price.prompt / 1e6 if price else None,
+    )
+
+
+def bind(instruction: Instruction, follower: str | None, endpoint: Endpoint) -> Follower:
+    """The follower that an instruction was made for, or another one. Raises `DataError` where the file names none."""
+    reference = follower or instruction.follower
+    if reference is None:
+        raise DataError("The instruction names no follower; give one with --follower.")
+    model = load_model(reference, endpoint)
+    return Follower(model, instruction.mode or "choose")
+
+
+def predict(instruction: Instruction, texts: Sequence[str], follower: Follower) -> list[Prediction]:
+    """Label new texts; empty ones get neither a label nor a call."""
+    asked = [i for i, text in enumerate(texts) if text.strip()]
+    answers = dict(zip(asked, follower.predict(instruction, [texts[i] for i in asked]), strict=True))
+    return [answers.get(i, Prediction(None)) for i in range(len(texts))]
+
+
+def rescore(instruction: Instruction, source: Source, follower: Follower, columns: Columns) -> Scored:
+    """Measure an instruction on all rows of a table, whose labels must be the instruction's."""
+    loaded = load_task(source, text=columns.text, label=columns.label, labels=instruction.labels)
+    return score(follower, instruction, (*loaded.task.train, *loaded.task.test))
