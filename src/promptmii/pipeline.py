@@ -4,7 +4,9 @@ The command line and the Python API are thin covers of this module. Nothing here
 results are values.
 """
 
-from collections.abc import Callable, Sequence
+import csv
+import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -12,8 +14,8 @@ from typing import Any
 
 from promptmii import metrics
 from promptmii.config import Columns, Endpoint, InduceSettings, Price
-from promptmii.data import LoadedTask, Source, load_task, sample
-from promptmii.errors import DataError
+from promptmii.data import LoadedTask, Source, load_task, read_texts, sample
+from promptmii.errors import ConfigError
 from promptmii.follower import Follower, Prediction
 from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
 from promptmii.instruction import CalibrationKind, Cost, Inducer, Instruction
@@ -73,7 +75,8 @@ class Induced:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Methods that the induced instruction does not beat beyond noise."""
-        return tuple(_warning(name, difference) for name, difference in self.differences.items() if difference.p > ALPHA or difference.mean <= 0)
+        doubtful = {name: d for name, d in self.differences.items() if d.p > ALPHA or d.mean <= 0}
+        return tuple(_warning(name, difference) for name, difference in doubtful.items())
 
 
 def _warning(name: str, difference: metrics.Difference) -> str:
@@ -99,11 +102,11 @@ def induce(source: Source, settings: InduceSettings | None = None, *, progress: 
     follower = make_follower(settings, generator, progress)
     inducer = make_inducer(settings, generator, follower)
     progress(f"Writing the instruction from {len(episode.support.examples)} examples")
-    instruction = _prepared(inducer, follower, episode, loaded, source)
+    instruction = _prepared(inducer, follower, episode, loaded)
     if not episode.query:
         return Induced(instruction, (), {}, None, loaded.notes)
     rows = [
-        _measure(_prepared(method, follower, episode, loaded, source) if method else instruction, follower, episode, progress)
+        _measure(_prepared(method, follower, episode, loaded) if method else instruction, follower, episode, progress)
         for method in (Naive(), InContext(follower.model), None)
     ]
     measured = rows[-1].instruction
@@ -139,7 +142,7 @@ def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: F
     return BestOf(writer, follower, settings.best_of) if settings.best_of > 1 else MetaInducer(writer)
 
 
-def _prepared(inducer: Inducer, follower: Follower, episode: Episode, loaded: LoadedTask, source: Source) -> Instruction:
+def _prepared(inducer: Inducer, follower: Follower, episode: Episode, loaded: LoadedTask) -> Instruction:
     """The method's instruction, calibrated for the follower, stamped with where it comes from."""
     instruction = inducer.induce(episode.support, seed=episode.seed)
     instruction, usage = follower.prepare(instruction, episode.support)
@@ -179,23 +182,62 @@ def break_even(ours: Row, icl: Row, price: Price | None) -> BreakEven:
     )
 
 
-def bind(instruction: Instruction, follower: str | None, endpoint: Endpoint) -> Follower:
-    """The follower that an instruction was made for, or another one. Raises `DataError` where the file names none."""
+def bind(instruction: Instruction, follower: str | None, endpoint: Endpoint, progress: Progress = silent) -> Follower:
+    """The follower that an instruction was made for, or another one. Raises `ConfigError` where neither is named."""
     reference = follower or instruction.follower
     if reference is None:
-        raise DataError("The instruction names no follower; give one with --follower.")
-    model = load_model(reference, endpoint)
-    return Follower(model, instruction.mode or "choose")
+        raise ConfigError("The instruction names no follower; give one with --follower.")
+    progress(f"Loading {reference}")
+    return Follower(load_model(reference, endpoint), instruction.mode or "choose")
 
 
-def predict(instruction: Instruction, texts: Sequence[str], follower: Follower) -> list[Prediction]:
-    """Label new texts; empty ones get neither a label nor a call."""
-    asked = [i for i, text in enumerate(texts) if text.strip()]
-    answers = dict(zip(asked, follower.predict(instruction, [texts[i] for i in asked]), strict=True))
-    return [answers.get(i, Prediction(None)) for i in range(len(texts))]
+@dataclass(frozen=True)
+class Labelled:
+    """The rows of a table with what the follower made of them."""
+
+    rows: tuple[dict[str, Any], ...]
+    """The input's columns, then `label`, `probability`, one `p(<label>)` per label, and `failure`."""
+    predictions: tuple[Prediction, ...]
+
+    @property
+    def n_labelled(self) -> int:
+        """Rows with a label."""
+        return sum(p.label is not None for p in self.predictions)
+
+    @property
+    def n_failed(self) -> int:
+        """Rows whose call failed."""
+        return sum(p.failure is not None for p in self.predictions)
+
+    def csv(self) -> str:
+        """The rows as CSV with a header."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self.rows[0]) if self.rows else ["label"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+
+def predict(instruction: Instruction, source: Source, follower: Follower, text: str | tuple[str, ...] | None = None) -> Labelled:
+    """Label a table, a list of texts, or one text; empty texts get neither a label nor a call."""
+    chosen = text or instruction.provenance.text_template or instruction.provenance.text_columns or None
+    inputs = read_texts(source, chosen)
+    asked = [i for i, one in enumerate(inputs.texts) if one.strip()]
+    answers = dict(zip(asked, follower.predict(instruction, [inputs.texts[i] for i in asked]), strict=True))
+    predictions = tuple(answers.get(i, Prediction(None)) for i in range(len(inputs.texts)))
+    rows = (columns | _answer_columns(instruction, answer) for columns, answer in zip(inputs.rows, predictions, strict=True))
+    return Labelled(tuple(rows), predictions)
+
+
+def _answer_columns(instruction: Instruction, prediction: Prediction) -> dict[str, Any]:
+    columns: dict[str, Any] = {"predicted_label": prediction.label or ""}
+    if prediction.probabilities:
+        columns["probability"] = round(max(prediction.probabilities), 6)
+        columns |= {f"p({name})": round(p, 6) for name, p in zip(instruction.labels, prediction.probabilities, strict=True)}
+    return columns | {"failure": str(prediction.failure.kind) if prediction.failure else ""}
 
 
 def rescore(instruction: Instruction, source: Source, follower: Follower, columns: Columns) -> Scored:
-    """Measure an instruction on all rows of a table, whose labels must be the instruction's."""
-    loaded = load_task(source, text=columns.text, label=columns.label, labels=instruction.labels)
+    """Measure an instruction on all rows of a table; rows with other labels than the instruction's are dropped and counted."""
+    loaded = load(source, columns.model_copy(update={"labels": instruction.labels}))
     return score(follower, instruction, (*loaded.task.train, *loaded.task.test))

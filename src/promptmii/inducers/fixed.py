@@ -3,7 +3,7 @@
 They isolate what the follower can do by itself (naive) and what the examples do when repeated with every query (ICL).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from promptmii.follower import FRAME_MARGIN
 from promptmii.instruction import Instruction, Provenance
@@ -19,7 +19,7 @@ QUERY_SHARE = 4
 class Naive:
     """The label list alone. No model call, nothing learned from the examples."""
 
-    frame: Template = follower_frame()
+    frame: Template = field(default_factory=follower_frame)
     name: str = "naive"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
@@ -33,7 +33,7 @@ class Given:
     """A text written by a human, for instance a task's own guideline: the zero-shot human instruction."""
 
     text: str
-    frame: Template = follower_frame()
+    frame: Template = field(default_factory=follower_frame)
     name: str = "human"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
@@ -47,7 +47,7 @@ class InContext:
     """Many-shot in-context learning: the support examples themselves, as many as fit the follower's context."""
 
     follower: LanguageModel
-    frame: Template = follower_frame()
+    frame: Template = field(default_factory=follower_frame)
     name: str = "icl"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:

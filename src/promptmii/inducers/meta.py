@@ -5,7 +5,7 @@ Best-of-k draws k instructions and keeps the one that does best on an inner spli
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
@@ -13,7 +13,7 @@ from promptmii.inducers.copying import copied_runs
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Completion, Failure, LanguageModel, Message, Sampling
 from promptmii.models.wrap import Metered
-from promptmii.prompts import Template, follower_frame, induction_prompt, meta_prompt
+from promptmii.prompts import Template, example_lines, follower_frame, induction_prompt, meta_prompt
 from promptmii.scoring import score
 from promptmii.task import Example, Support
 
@@ -27,7 +27,7 @@ class Writer:
     """An instruction generator and how it is asked."""
 
     model: LanguageModel
-    template: Template = meta_prompt()
+    template: Template = field(default_factory=meta_prompt)
     budget: int | None = None
     """Most tokens of the instruction, counted by the generator's tokenizer."""
 
@@ -43,7 +43,7 @@ class MetaInducer:
     """Prompt-MII with `name="mii"`, Prompt-MII-Zero with an untrained model and `name="zero"`."""
 
     writer: Writer
-    frame: Template = follower_frame()
+    frame: Template = field(default_factory=follower_frame)
     name: str = "mii"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
@@ -60,7 +60,7 @@ class MetaInducer:
             retry = meter.generate([again], Sampling(self.writer.room, seed=seed))[0]
             text = _written(self.writer, retry)
         text, trimmed = trim(self.writer, text)
-        return finish(self, support, (text, (*notes, *trimmed)), seed=seed, n=len(fitted), cost=meter.cost)
+        return finish(self, support, (text, (*notes, *trimmed)), seed=seed, n=len(fitted), cost=_cost(meter))
 
     def _over(self, text: str) -> bool:
         return self.writer.budget is not None and self.writer.model.count_tokens([text])[0] > self.writer.budget
@@ -77,7 +77,7 @@ class BestOf:
     writer: Writer
     follower: Follower
     k: int
-    frame: Template = follower_frame()
+    frame: Template = field(default_factory=follower_frame)
     temperature: float = 1.0
     name: str = "best-of-k"
 
@@ -95,7 +95,7 @@ class BestOf:
         best = results[max(range(len(scores)), key=scores.__getitem__)]
         note = f"best of {self.k} drafts ({len(drafts)} different) by macro-F1 on {len(held.examples)} held-back support examples"
         provenance = best.provenance.model_copy(update={"notes": (*notes, note, *best.provenance.notes)})
-        return best.model_copy(update={"cost": writer.cost + judge.cost, "provenance": provenance})
+        return best.model_copy(update={"cost": _cost(writer) + _cost(judge), "provenance": provenance})
 
 
 def inner_split(support: Support) -> tuple[Support, Support]:
@@ -118,23 +118,21 @@ def fit_support(writer: Writer, support: Support) -> tuple[tuple[Example, ...], 
     model = writer.model
     room = model.card.context_length - writer.room - TEMPLATE_MARGIN
     empty = induction_prompt(writer.template, support.labels, (), writer.budget)
-    frame, *counts = model.count_tokens([empty, *(_line(example) for example in support.examples)])
+    frame, *counts = model.count_tokens([empty, *(example_lines([example]) + "\n\n" for example in support.examples)])
     room -= frame
     fitted = len(counts)
     while fitted and sum(counts[:fitted]) > room:
         fitted -= 1
     if not fitted:
         owner = f"{model.card.reference} (context {model.card.context_length} tokens)"
-        raise ConfigError(f"Not one of {len(counts)} examples fits the prompt of {owner}. Give examples with shorter texts, or another generator.")
+        raise ConfigError(f"Not one of {len(counts)} examples fits the prompt of {owner}. Give shorter texts, or another generator.")
     if fitted == len(counts):
         return support.examples, ()
     return support.examples[:fitted], (f"{fitted} of {len(counts)} examples fit the generator's context",)
 
 
-def _line(example: Example) -> str:
-    from promptmii.prompts import example_lines
-
-    return example_lines([example]) + "\n\n"
+def _cost(meter: Metered) -> Cost:
+    return Cost.of(meter.usage, meter.seconds)
 
 
 def _ask(writer: Writer, support: Support, fitted: Sequence[Example]) -> Message:

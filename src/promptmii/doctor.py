@@ -1,0 +1,105 @@
+"""Is a model fit for use? Every check does the real thing through the same protocol as everything else, and times it."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from promptmii.config import Endpoint
+from promptmii.errors import ModelError, UnsupportedError
+from promptmii.models import load_model
+from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, Sampling
+
+QUESTION: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
+UNWANTED = ("violin", "harpsichord")
+"""Options that no model would write by itself: an answer among them shows that the constraint holds."""
+STORY: Chat = [{"role": "user", "content": "Tell a story about a lighthouse."}]
+STORY_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was tried."""
+
+    name: str
+    ok: bool
+    finding: str
+    cure: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of a model."""
+
+    reference: str
+    checks: tuple[Check, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """The model can be used in at least one mode: everything but the choice worked."""
+        return all(check.ok for check in self.checks if check.name != "choose")
+
+
+def examine(reference: str, endpoint: Endpoint, progress: Callable[[str], None]) -> Report:
+    """Try a model from loading to choosing. Never raises a `ModelError`: that is a finding."""
+    progress(f"Loading {reference}")
+    start = time.perf_counter()
+    try:
+        model = load_model(reference, endpoint)
+    except ModelError as error:
+        return Report(reference, (Check("load", False, str(error)),))
+    loaded = Check("load", True, f"in {time.perf_counter() - start:.1f} s; revision {model.card.revision[:60]}")
+    checks = [loaded]
+    try:
+        for check in _checks(model, progress):
+            checks.append(check)
+    except ModelError as error:
+        checks.append(Check("answer", False, str(error)))
+    return Report(reference, tuple(checks))
+
+
+def _checks(model: LanguageModel, progress: Callable[[str], None]) -> Iterator[Check]:
+    progress("Reading what is known of the model")
+    yield _context(model)
+    yield _tokens(model)
+    progress("Writing")
+    yield _writing(model)
+    progress("Choosing")
+    yield _choosing(model)
+
+
+def _context(model: LanguageModel) -> Check:
+    length = model.card.context_length
+    cure = "" if length >= 2048 else "Long instructions and many examples will not fit; use a model with 4,096 tokens or more."
+    return Check("context", length >= 512, f"{length} tokens", cure)
+
+
+def _tokens(model: LanguageModel) -> Check:
+    count = model.count_tokens(["The quick brown fox jumps over the lazy dog."])[0]
+    how = "the model's own tokenizer" if model.card.exact_tokens else "an estimate: the server has no tokenizer endpoint"
+    return Check("tokens", count > 0, f"counted by {how}")
+
+
+def _writing(model: LanguageModel) -> Check:
+    answer = model.generate([QUESTION], Sampling(max_tokens=16))[0]
+    if isinstance(answer, Failure):
+        return Check("generate", False, f"{answer.kind}: {answer.message}", "Check the server's log and the model's name.")
+    if not answer.text.strip():
+        cure = "The model answers with nothing; its chat template may be missing, or it is a base model or spends the tokens on thinking."
+        return Check("generate", False, "an empty answer", cure)
+    start = time.perf_counter()
+    story = model.generate([STORY], Sampling(max_tokens=STORY_TOKENS))[0]
+    seconds = time.perf_counter() - start
+    speed = f"{story.usage.completion_tokens / seconds:.0f} tokens/s" if isinstance(story, Completion) else "speed unknown"
+    return Check("generate", True, f"{answer.text.strip()[:40]!r}; {speed}")
+
+
+def _choosing(model: LanguageModel) -> Check:
+    cure = "Use --mode generate with this model, or serve it with vLLM, SGLang or llama.cpp."
+    try:
+        answer = model.choose([QUESTION], UNWANTED)[0]
+    except UnsupportedError as error:
+        return Check("choose", False, str(error), cure)
+    if not isinstance(answer, Choice):
+        return Check("choose", False, f"{answer.kind}: {answer.message}", cure)
+    likelihoods = "likelihoods available, so probabilities and calibration" if answer.scores else "no likelihoods, so no probabilities"
+    return Check("choose", True, f"a label is really enforced; {likelihoods}")
