@@ -1,0 +1,77 @@
+"""A public double for tests: a `LanguageModel` whose answers you write. Nothing is random, nothing is loaded.
+
+    model = ScriptedModel(reply=["be kind"], score=lambda chat, option: float(option in chat[-1]["content"]))
+
+The only fake in promptmii, and it stands at the seam, so everything above it runs for real.
+"""
+
+from collections.abc import Callable, Sequence
+
+from promptmii.errors import UnsupportedError
+from promptmii.models.base import Chat, Choice, Completion, Failure, ModelCard, Sampling, Usage
+
+
+class ScriptedModel:
+    """Answers from functions, or from a list that is read from the start for every batch."""
+
+    def __init__(
+        self,
+        reply: Callable[[Chat, int], str | Failure] | Sequence[str | Failure] = ("",),
+        score: Callable[[Chat, str], float | Failure] | None = None,
+        *,
+        name: str = "scripted",
+        context_length: int = 8192,
+        gives_scores: bool = True,
+    ) -> None:
+        """`reply(chat, i)` writes the answer to the i-th chat of a batch; a sequence is repeated as needed.
+
+        `score(chat, option)` is the log-likelihood of an option, or a `Failure` for that chat. Without it `choose` is unsupported.
+        """
+        self._reply = reply
+        self._score = score
+        self.calls: list[Chat] = []
+        """Every chat that was sent, in order, for assertions."""
+        self._card = ModelCard(name, "scripted", context_length, gives_scores=gives_scores and score is not None)
+
+    @property
+    def card(self) -> ModelCard:
+        """See `LanguageModel`."""
+        return self._card
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Words count as tokens."""
+        return [len(text.split()) for text in texts]
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
+        """See `LanguageModel`. Answers are cut after `max_tokens` words."""
+        return [self._write(chat, i, sampling) for i, chat in enumerate(chats)]
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
+        """See `LanguageModel`."""
+        if self._score is None:
+            raise UnsupportedError("This ScriptedModel has no score function; give one to use `choose`.")
+        return [self._decide(self._score, chat, options) for chat in chats]
+
+    def _write(self, chat: Chat, i: int, sampling: Sampling) -> Completion | Failure:
+        self.calls.append(chat)
+        answer = self._reply(chat, i) if callable(self._reply) else self._reply[i % len(self._reply)]
+        if isinstance(answer, Failure):
+            return answer
+        words = answer.split(" ")
+        truncated = len(words) > sampling.max_tokens
+        text = " ".join(words[: sampling.max_tokens]) if truncated else answer
+        return Completion(text, truncated, self._usage(chat, min(len(words), sampling.max_tokens)))
+
+    def _decide(self, score: Callable[[Chat, str], float | Failure], chat: Chat, options: Sequence[str]) -> Choice | Failure:
+        self.calls.append(chat)
+        scores: list[float] = []
+        for option in options:
+            value = score(chat, option)
+            if isinstance(value, Failure):
+                return value
+            scores.append(value)
+        best = max(range(len(scores)), key=scores.__getitem__)
+        return Choice(best, tuple(scores) if self._card.gives_scores else None, self._usage(chat, 0))
+
+    def _usage(self, chat: Chat, written: int) -> Usage:
+        return Usage(calls=1, prompt_tokens=sum(self.count_tokens([message["content"] for message in chat])), completion_tokens=written)

