@@ -1,0 +1,13 @@
+"""Data in: tables of any kind become tasks, tasks become episodes."""
+
+from pathlib import Path
+
+from promptmii.data.load import Source, Table, read_table
+from promptmii.data.sample import LoadedTask, Texts, load_task, read_texts, sample
+
+__all__ = ["LoadedTask", "Source", "Table", "Texts", "demo_path", "load_task", "read_table", "read_texts", "sample"]
+
+
+def demo_path() -> Path:
+    """The bundled CSV: support tickets of an invented shop, written for this package."""
+    return Path(__file__).with_name("demo.csv")

@@ -1,0 +1,135 @@
+"""A table's rows into training and test parts, and parts into episodes. All of it follows from content and seed alone."""
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptmii.data.clean import Cleaned, clean
+from promptmii.data.columns import Chosen, choose_columns
+from promptmii.data.load import Source, Table, read_table
+from promptmii.errors import DataError
+from promptmii.task import Episode, Example, Support, Task, normalise_text
+
+TEST_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task, the columns it was made of, and what a user should know of how."""
+
+    task: Task
+    columns: Chosen
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts to label, in order, one per input row; an empty one where a row has none."""
+
+    texts: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+
+
+def load_task(
+    source: Source,
+    *,
+    text: str | Sequence[str] | None = None,
+    label: str | None = None,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
+) -> LoadedTask:
+    """Read, choose columns, clean and split. Raises `DataError`."""
+    table = read_table(source)
+    columns = choose_columns(table, text, label)
+    cleaned = clean(table, columns, labels)
+    train, test = _parts(cleaned, seed)
+    order = tuple(labels) if labels else _label_order(table, columns, train)
+    known = set(order)
+    unseen = [example for example in test if example.label not in known]
+    origin = {"origin": table.origin, "text": ", ".join(columns.text), "label": columns.label or ""}
+    task = Task(table.origin, order, tuple(train), tuple(e for e in test if e.label in known), source=origin)
+    notes = [*columns.notes, *cleaned.lines()]
+    if unseen:
+        notes.append(f"{len(unseen)} test rows dropped: their labels do not occur in the training part")
+    notes.append(f"{len(task.train)} training and {len(task.test)} held-back rows, {len(order)} labels")
+    return LoadedTask(task, columns, tuple(notes))
+
+
+def read_texts(source: Source, text: str | Sequence[str] | None = None) -> Texts:
+    """Texts without labels: a table, or a list of strings. No row is dropped."""
+    table = read_table(source)
+    known = table.columns == ("text",) and isinstance(source, list)
+    columns = choose_columns(table, None if known else text, None, labelled=False)
+    return Texts(tuple(columns.render(row) for row in table.rows), table.rows)
+
+
+def _parts(cleaned: Cleaned, seed: int) -> tuple[list[Example], list[Example]]:
+    """The source's own train and test splits where it has them, else a split by content within each label."""
+    if cleaned.split and {"train", "test"} <= set(cleaned.split):
+        rows = list(zip(cleaned.examples, cleaned.split, strict=True))
+        return [e for e, part in rows if part == "train"], [e for e, part in rows if part == "test"]
+    train: list[Example] = []
+    test: list[Example] = []
+    for group in _by_label(cleaned.examples).values():
+        ordered = sorted(group, key=lambda example: _rank(example, seed))
+        cut = min(round(len(ordered) * TEST_SHARE), len(ordered) - 1)
+        test += ordered[:cut]
+        train += ordered[cut:]
+    return train, test
+
+
+def _rank(example: Example, seed: int) -> str:
+    return hashlib.sha256(f"{seed}\0{normalise_text(example.text)}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _by_label(examples: Sequence[Example]) -> dict[str, list[Example]]:
+    groups: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        groups[example.label].append(example)
+    return dict(sorted(groups.items()))
+
+
+def _label_order(table: Table, columns: Chosen, train: Sequence[Example]) -> tuple[str, ...]:
+    """The schema's order where the schema names classes, else numbers by value and names by alphabet."""
+    found = {example.label for example in train}
+    declared = [" ".join(name.split()) for name in table.classes.get(columns.label or "", ())]
+    if declared:
+        return tuple(name for name in declared if name in found)
+    return tuple(sorted(found, key=lambda name: (not _is_number(name), float(name) if _is_number(name) else 0.0, name)))
+
+
+def _is_number(name: str) -> bool:
+    try:
+        return float(name) == float(name)
+    except ValueError:
+        return False
+
+
+def sample(task: Task, n: int, seed: int = 0, *, query: int = 200) -> Episode:
+    """Draw a support of n training examples and up to `query` test rows, both in proportion to the labels.
+
+    With one seed the support for a smaller n is the beginning of that for a larger one, each label comes once before any
+    comes twice as far as n goes, and the query is the same for every n. Raises `DataError` when n exceeds the training part.
+    """
+    if n > len(task.train):
+        raise DataError(f"{n} examples are wanted, and the training part of {task.name} has {len(task.train)}. Use -n {len(task.train)} or less.")
+    support = _stratified(task.train, seed, "support")[:n]
+    rows = _stratified(task.test, seed, "query")[:query]
+    if query and not rows:
+        raise DataError(f"{task.name} has no held-back rows to measure on; give more rows per label, or --eval 0.")
+    return Episode(task.name, Support(task.labels, tuple(support)), tuple(rows), seed)
+
+
+def _stratified(examples: Sequence[Example], seed: int, part: str) -> list[Example]:
+    """All examples in an order whose every beginning is close to the labels' shares: one of each label first, then in proportion."""
+    stream = random.Random(f"{part}:{seed}")
+    groups = list(_by_label(sorted(examples, key=lambda e: (e.label, e.text))).values())
+    for group in groups:
+        stream.shuffle(group)
+    stream.shuffle(groups)
+    # Example i of a label of size s is due at (i + jitter) / s; the first of each label at once.
+    due = [(0.0 if i == 0 else (i + stream.random()) / len(group), g, i) for g, group in enumerate(groups) for i in range(len(group))]
+    return [groups[g][i] for _, g, i in sorted(due)]
