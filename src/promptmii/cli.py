@@ -14,7 +14,6 @@ from promptmii.errors import ConfigError, PromptMIIError
 from promptmii.instruction import Instruction, Mode, check_writable
 
 
-
 class Commands(TyperGroup):
     """Errors become one line and an exit code: promptmii's own ones theirs, Ctrl-C 130. Others are bugs and keep their traceback."""
 

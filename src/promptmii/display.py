@@ -67,29 +67,24 @@ def induced(result: Induced, path: Path | None, *, as_json: bool) -> None:
 
 
 def _comparison(rows: Sequence[Row]) -> Table:
-    first = rows[0].scored
-    table = Table(title=f"Measured on {first.n} held-back rows", title_justify="left")
-    for name in ("method", "examples"):
-        table.add_column(name)
-    for name in ("macro-F1", "95 % interval", "accuracy", "prompt tokens/query", "calls to make", "seconds to score"):
+    table = Table(title=f"On {rows[0].scored.n} held-back rows", title_justify="left")
+    table.add_column("method")
+    for name in ("n", "macro-F1", "95 % interval", "tokens/query", "calls to make", "seconds"):
         table.add_column(name, justify="right")
     for row in rows:
-        measured = row.instruction.measured
-        if measured:
-            table.add_row(*_cells(row, measured))
+        if row.instruction.measured:
+            table.add_row(*_cells(row, row.instruction.measured))
     return table
 
 
 def _cells(row: Row, measured: Measurement) -> tuple[str, ...]:
-    cost = row.instruction.cost
     return (
         row.instruction.method,
         str(row.instruction.provenance.n),
         f"{measured.macro_f1:.3f}",
         f"{measured.low:.3f} to {measured.high:.3f}",
-        f"{measured.accuracy:.3f}",
         f"{measured.prompt_tokens_per_query:.0f}",
-        str(cost.calls),
+        str(row.instruction.cost.calls),
         f"{row.scored.seconds:.1f}",
     )
 
@@ -99,7 +94,7 @@ def _break_even(result: BreakEven) -> str:
         return f"Against ICL the instruction saves no tokens ({-result.saved_tokens_per_query:.0f} more per query)."
     line = (
         f"Against ICL it saves {result.saved_tokens_per_query:.0f} prompt tokens per query; "
-        f"what it cost to make ({max(result.one_off_tokens, 0)} tokens) is repaid after {result.queries} queries."
+        f"what it cost to make ({result.one_off_tokens} tokens) is repaid after {result.queries} queries."
     )
     if result.one_off_money is None or result.saved_money_per_query is None:
         return line
@@ -147,10 +142,10 @@ def scored(instruction: Instruction, result: Scored, *, as_json: bool) -> None:
         rows = [{"label": s.label, "precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support} for s in labels]
         dump({"measured": measured.model_dump(), "labels": rows, "confusion": table, "failed": result.n_failed})
         return
+    out.print(f"macro-F1 [bold]{measured.macro_f1:.3f}[/] (95 % interval {measured.low:.3f} to {measured.high:.3f})")
     out.print(
-        f"macro-F1 [bold]{measured.macro_f1:.3f}[/] (95 % interval {measured.low:.3f} to {measured.high:.3f})"
+        f"accuracy {measured.accuracy:.3f}; {result.n} rows, {result.n_unparsed} unparsed, {result.n_failed} failed, {result.n_truncated} cut; {result.seconds:.1f} s"
     )
-    out.print(f"accuracy {measured.accuracy:.3f}; {result.n} rows, {result.n_unparsed} unparsed, {result.n_failed} failed, {result.n_truncated} cut; {result.seconds:.1f} s")
     grid = Table(title="Per label", title_justify="left")
     grid.add_column("label")
     for name in ("precision", "recall", "F1", "rows"):
@@ -189,9 +184,8 @@ def shown(instruction: Instruction, *, as_json: bool) -> None:
     }
     if instruction.measured:
         m = instruction.measured
-        rows["measured"] = (
-            f"macro-F1 {m.macro_f1:.3f} ({m.low:.3f} to {m.high:.3f}) on {m.n} rows, {m.prompt_tokens_per_query:.0f} tokens per query"
-        )
+        score = f"macro-F1 {m.macro_f1:.3f} ({m.low:.3f} to {m.high:.3f}) on {m.n} rows"
+        rows["measured"] = f"{score}, {m.prompt_tokens_per_query:.0f} tokens per query"
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", escape(str(value)))
     out.print(table)

@@ -171,10 +171,10 @@ def _difference(ours: Row, other: Row) -> metrics.Difference:
 def break_even(ours: Row, icl: Row, price: Price | None) -> BreakEven:
     """When the tokens that the shorter prompt saves have repaid the tokens that were spent on making it."""
     spent = ours.instruction.cost
-    one_off = spent.prompt_tokens + spent.completion_tokens - icl.instruction.cost.prompt_tokens
+    one_off = spent.prompt_tokens + spent.completion_tokens
     saved = icl.tokens_per_query - ours.tokens_per_query
     return BreakEven(
-        queries=ceil(max(one_off, 0) / saved) if saved > 0 else None,
+        queries=ceil(one_off / saved) if saved > 0 else None,
         saved_tokens_per_query=saved,
         one_off_tokens=one_off,
         one_off_money=(spent.prompt_tokens * price.prompt + spent.completion_tokens * price.completion) / 1e6 if price else None,

@@ -9,7 +9,21 @@ from typing import Any
 from promptmii.data.load import Table
 from promptmii.errors import DataError, nearest
 
-TEXT_NAMES = ("text", "sentence", "content", "review", "tweet", "utterance", "question", "message", "comment", "title", "body", "input", "query")
+TEXT_NAMES = (
+    "text",
+    "sentence",
+    "content",
+    "review",
+    "tweet",
+    "utterance",
+    "question",
+    "message",
+    "comment",
+    "title",
+    "body",
+    "input",
+    "query",
+)
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "intent", "sentiment", "emotion", "topic", "tag", "type", "y")
 MOST_LABELS = 0.5
 """A column with more distinct values than this share of its rows is no label column."""

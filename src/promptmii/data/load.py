@@ -51,7 +51,9 @@ def read_table(source: Source) -> Table:
         return _from_columns(source, "columns in memory")
     if isinstance(source, Iterable):
         return _from_sequence(list(source))
-    raise DataError(f"A {type(source).__name__} cannot be read as data; expected a path, hub:..., a DataFrame, or a list of dicts or pairs.")
+    raise DataError(
+        f"A {type(source).__name__} cannot be read as data; expected a path, hub:..., a DataFrame, or a list of dicts or pairs."
+    )
 
 
 def _from_sequence(items: Sequence[Any]) -> Table:
@@ -90,7 +92,7 @@ def _value(value: Any) -> Any:
 
 def _is_scalar_nan(value: Any) -> bool:
     try:
-        return bool(value != value)  # noqa: PLR0124 (true for NaN and NaT alone)
+        return bool(value != value)
     except (TypeError, ValueError):  # pandas.NA and arrays have no truth value
         return not hasattr(value, "__len__")
 

@@ -115,7 +115,9 @@ def sample(task: Task, n: int, seed: int = 0, *, query: int = 200) -> Episode:
     comes twice as far as n goes, and the query is the same for every n. Raises `DataError` when n exceeds the training part.
     """
     if n > len(task.train):
-        raise DataError(f"{n} examples are wanted, and the training part of {task.name} has {len(task.train)}. Use -n {len(task.train)} or less.")
+        raise DataError(
+            f"{n} examples are wanted, and the training part of {task.name} has {len(task.train)}. Use -n {len(task.train)} or less."
+        )
     support = _stratified(task.train, seed, "support")[:n]
     rows = _stratified(task.test, seed, "query")[:query]
     if query and not rows:

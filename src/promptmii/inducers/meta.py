@@ -4,6 +4,7 @@ The untrained and the RL-trained generator are the same class with other weights
 Best-of-k draws k instructions and keeps the one that does best on an inner split of the support, never on the query.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -55,15 +56,13 @@ class MetaInducer:
         fitted, notes = fit_support(self.writer, support)
         chat = [_ask(self.writer, support, fitted)]
         text = _written(self.writer, meter.generate([chat], Sampling(self.writer.room, seed=seed))[0])
-        if self._over(text):
+        if not _fits(self.writer, text):
             again: list[Message] = [*chat, {"role": "assistant", "content": text}, _shorter(self.writer)]
             retry = meter.generate([again], Sampling(self.writer.room, seed=seed))[0]
             text = _written(self.writer, retry)
         text, trimmed = trim(self.writer, text)
         return finish(self, support, (text, (*notes, *trimmed)), seed=seed, n=len(fitted), cost=_cost(meter))
 
-    def _over(self, text: str) -> bool:
-        return self.writer.budget is not None and self.writer.model.count_tokens([text])[0] > self.writer.budget
 
 
 @dataclass(frozen=True)
@@ -154,17 +153,26 @@ def _written(writer: Writer, answer: Completion | Failure) -> str:
 
 
 def trim(writer: Writer, text: str) -> tuple[str, tuple[str, ...]]:
-    """The text within the budget, whole lines dropped from its end, and a note that says so."""
-    if writer.budget is None:
+    """The text within the budget and a note that says what was cut: at a line end, or between words where that would waste half."""
+    if writer.budget is None or _fits(writer, text):
         return text, ()
-    lines = text.splitlines()
-    while len(lines) > 1 and writer.model.count_tokens(["\n".join(lines)])[0] > writer.budget:
-        lines.pop()
-    words = lines[0].split(" ") if len(lines) == 1 else []
-    while len(words) > 1 and writer.model.count_tokens([" ".join(words)])[0] > writer.budget:
-        words.pop()
-    kept = (" ".join(words) if words else "\n".join(lines)).rstrip()
-    return (text, ()) if kept == text else (kept, (f"trimmed to the budget of {writer.budget} tokens",))
+    kept = _longest(writer, text.splitlines(keepends=True))
+    if not writer.budget // 2 <= writer.model.count_tokens([kept])[0] <= writer.budget:
+        kept = _longest(writer, re.split(r"(?<=\s)", text))
+    return kept.rstrip(), (f"trimmed to the budget of {writer.budget} tokens",)
+
+
+def _longest(writer: Writer, pieces: Sequence[str]) -> str:
+    """The longest beginning that fits the budget (bisection; at least one piece)."""
+    low, high = 1, len(pieces)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _fits(writer, "".join(pieces[:middle])) else (low, middle - 1)
+    return "".join(pieces[:low])
+
+
+def _fits(writer: Writer, text: str) -> bool:
+    return writer.budget is None or writer.model.count_tokens([text.rstrip()])[0] <= writer.budget
 
 
 def finish(

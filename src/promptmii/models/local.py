@@ -154,7 +154,9 @@ class LocalModel:
         return known
 
     def _too_long(self, prompt: Sequence[int]) -> Failure:
-        return Failure(FailureKind.CONTEXT, f"{len(prompt)} prompt tokens and the answer do not fit the context of {self._card.context_length}.")
+        return Failure(
+            FailureKind.CONTEXT, f"{len(prompt)} prompt tokens and the answer do not fit the context of {self._card.context_length}."
+        )
 
     # -- choosing
 
@@ -188,7 +190,9 @@ class LocalModel:
     def _forward(self, packed: packing.Packed, trie: packing.Trie) -> list[list[float]]:
         # Needed logits: of each query's last token, then of each tree node.
         offsets = range(-1, len(trie.tokens))
-        keep = torch.tensor([s + q + o for s, q in zip(packed.starts, packed.queries, strict=True) for o in offsets], device=packed.tokens.device)
+        keep = torch.tensor(
+            [s + q + o for s, q in zip(packed.starts, packed.queries, strict=True) for o in offsets], device=packed.tokens.device
+        )
         mask = torch.zeros(1, 1, 1, 1, device=packed.tokens.device)  # four dimensions: transformers builds none of its own
         logits = self._model(
             input_ids=packed.tokens,

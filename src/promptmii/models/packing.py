@@ -40,9 +40,7 @@ class Trie:
         visible = torch.zeros(len(nodes), len(nodes), dtype=torch.bool)
         for path, node in nodes.items():
             visible[node, [nodes[path[:i]] for i in range(1, len(path) + 1)]] = True
-        steps = tuple(
-            tuple((nodes.get(tuple(option[:i]), -1), token) for i, token in enumerate([*option, end])) for option in options
-        )
+        steps = tuple(tuple((nodes.get(tuple(option[:i]), -1), token) for i, token in enumerate([*option, end])) for option in options)
         return cls(tuple(path[-1] for path in nodes), tuple(len(path) for path in nodes), visible, steps)
 
 

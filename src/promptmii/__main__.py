@@ -1,0 +1,5 @@
+"""`python -m promptmii` is `promptmii`."""
+
+from promptmii.cli import app
+
+app()

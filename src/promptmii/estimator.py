@@ -1,0 +1,264 @@
+"""PromptClassifier: the main job as a scikit-learn classifier.
+
+    fit      draw n stratified examples, write one instruction from them, calibrate the follower on them
+    predict  let the follower label texts under that instruction
+
+Nothing is trained but the text, so `fit` costs the same for a hundred rows and for a million. The classifier never makes a class
+up: where a call failed or an answer named no class, `predict` raises.
+"""
+
+from functools import lru_cache
+from typing import Any, Literal, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags, assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from promptmii.config import InduceSettings
+from promptmii.data import sample
+from promptmii.data.clean import label_text
+from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefusedError, UnsupportedError, nearest
+from promptmii.follower import Follower, Prediction
+from promptmii.inducers import InContext, Naive
+from promptmii.instruction import CalibrationKind, Cost, Inducer, Instruction, Mode
+from promptmii.models import load_model
+from promptmii.models.base import LanguageModel
+from promptmii.pipeline import make_inducer, resolve_calibration
+from promptmii.scoring import score
+from promptmii.task import Example, Support, Task
+from promptmii.version import VERSION
+
+METHODS = ("mii", "icl", "naive")
+
+_load = lru_cache(maxsize=2)(load_model)
+"""A generator and a follower stay loaded in a process, so that cross-validation does not load them once per fold."""
+
+
+def _model(given: object) -> LanguageModel:
+    if isinstance(given, str):
+        return _load(given)
+    if isinstance(given, LanguageModel):
+        return given
+    raise ConfigError(f"A model is given as {given!r}; expected a reference such as 'smol', or a LanguageModel object.")
+
+
+def _likelihoods(classifier: "PromptClassifier") -> bool:
+    """Whether `predict_proba` exists: known after `fit`, and before it unless only loading the model could tell."""
+    if hasattr(classifier, "instruction_"):
+        there = classifier._scored  # pyright: ignore[reportPrivateUsage]
+    else:
+        given = classifier.follower if classifier.follower is not None else classifier.generator
+        there = classifier.mode == "choose" and (not isinstance(given, LanguageModel) or given.card.gives_scores)
+    if not there:
+        raise UnsupportedError(
+            f"predict_proba needs likelihoods: mode='choose' (here {classifier.mode!r}) and a follower that gives them. Use predict."
+        )
+    return True
+
+
+class PromptClassifier(ClassifierMixin, BaseEstimator):
+    """Classifies texts with an instruction that a language model writes from n labelled examples.
+
+    Parameters
+    ----------
+    generator : the model that writes: a reference (`"smol"`, `"hf:<id>"`, `"openai:<model>"`) or a `LanguageModel` object.
+    follower : the model that labels; `None` means the generator. Clones share model objects; pickles hold references only.
+    method : `"mii"` (the generator writes), `"icl"` (the examples are the prompt) or `"naive"` (the label names alone).
+    n : examples drawn from X. More than there are is an error.
+    mode : `"choose"` compares the likelihoods of the labels, `"generate"` reads the label from what the follower writes.
+    calibration : `"auto"`, `"none"`, `"contextual"`, `"support"`, `"supervised"`, or `"batch"` (then rows depend on each other).
+    best_of : drafts to choose from; `"mii"` only.
+    budget : most tokens of the instruction; `"mii"` only.
+    seed : of the draw and of the drafts.
+
+    Attributes
+    ----------
+    instruction_ : the `Instruction`, ready to save or export.
+    classes_ : the classes, sorted; `str` of each is its name in the prompt.
+    support_ : the examples that were drawn.
+    follower_ : the `Follower`; `follower_.predict(instruction_, texts)` gives every answer as it came, failures included.
+    """
+
+    def __init__(
+        self,
+        generator: str | LanguageModel = "smol",
+        follower: str | LanguageModel | None = None,
+        *,
+        method: Literal["mii", "icl", "naive"] = "mii",
+        n: int = 20,
+        mode: Mode = "choose",
+        calibration: CalibrationKind | Literal["auto"] = "auto",
+        best_of: int = 1,
+        budget: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.generator = generator
+        self.follower = follower
+        self.method = method
+        self.n = n
+        self.mode = mode
+        self.calibration = calibration
+        self.best_of = best_of
+        self.budget = budget
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
+        """Make the instruction from n rows of `X` (texts: a sequence, array, Series, or table of one column) and `y` (classes).
+
+        Rows with a blank text are not drawn. Raises `DataError`, `ConfigError` (both are `ValueError`) and `ModelError`.
+        """
+        settings = InduceSettings.of(
+            n=self.n, mode=self.mode, calibration=self.calibration, best_of=self.best_of, budget=self.budget, seed=self.seed
+        )
+        if self.method not in METHODS:
+            raise ConfigError(f"Unknown method {self.method!r}. {nearest(str(self.method), METHODS)}")
+        classes, support = self._draw(self._texts(X, reset=True), y, settings)
+        model = _model(self.generator if self.follower is None else self.follower)
+        follower = Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model))
+        inducer = self._inducer(settings, follower)
+        instruction, usage = follower.prepare(inducer.induce(support, seed=settings.seed), support)
+        provenance = instruction.provenance.model_copy(update={"version": VERSION})
+        self.instruction_ = instruction.model_copy(update={"provenance": provenance, "cost": instruction.cost + Cost.of(usage)})
+        self.classes_ = classes
+        self.support_ = support
+        self._scored = follower.mode == "choose" and model.card.gives_scores
+        self._made_with = (self.generator if self.follower is None else self.follower, follower.mode, follower.calibration)
+        self._follower = follower
+        return self
+
+    def _draw(self, texts: list[str], y: Any, settings: InduceSettings) -> tuple[NDArray[Any], Support]:
+        targets = _targets(texts, y)
+        classes, codes = cast("tuple[NDArray[Any], NDArray[np.int64]]", np.unique(targets, return_inverse=True))
+        if len(classes) < 2:
+            raise DataError(f"y has 1 class ({classes[0]!s}); a classifier needs at least two.")
+        names = _names(classes)
+        examples = tuple(Example(text, names[code]) for text, code in zip(texts, codes.tolist(), strict=True) if text.strip())
+        if settings.n > len(examples):
+            raise DataError(f"n={settings.n} examples are wanted, and X has n_samples={len(examples)} with a text. Set n to that or less.")
+        return classes, sample(Task("X", tuple(names), examples, ()), settings.n, settings.seed, query=0).support
+
+    def _inducer(self, settings: InduceSettings, follower: Follower) -> Inducer:
+        if self.method == "naive":
+            return Naive()
+        if self.method == "icl":
+            return InContext(follower.model)
+        return make_inducer(settings, _model(self.generator), follower)
+
+    @property
+    def follower_(self) -> Follower:
+        """The follower of the last `fit`; loaded again after unpickling."""
+        check_is_fitted(self, "instruction_")
+        if "_follower" not in vars(self):
+            given, mode, calibration = self._made_with
+            self._follower = Follower(_model(given), mode, calibration)
+        return self._follower
+
+    def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
+        """The class of each text. Raises `EndpointError` where a call failed, `UnsupportedError` where an answer named no class."""
+        position = {label: i for i, label in enumerate(self._labels())}
+        answers = self._answers(X)
+        strays = [answer for answer in answers if answer.label is None]
+        if strays:
+            raise UnsupportedError(
+                f"{len(strays)} of {len(answers)} answers name no class (first: {(strays[0].answer or '')[:80]!r}), and none is made up. "
+                "Use mode='choose'; or score(), which counts them as misses; or follower_.predict(instruction_, texts), which gives all answers."
+            )
+        return self.classes_[[position[str(answer.label)] for answer in answers]]
+
+    @available_if(_likelihoods)
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
+        """The probability of each class, columns as `classes_`; there in `choose` mode with a follower that gives likelihoods.
+
+        Raises `EndpointError` where a call failed.
+        """
+        self._labels()
+        rows = [answer.probabilities for answer in self._answers(X)]
+        if any(row is None for row in rows):
+            raise UnsupportedError(f"{self.follower_.model.card.reference} gave no likelihoods, so there are no probabilities. Use predict.")
+        return np.array(rows, dtype=np.float64)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
+        """Accuracy, as with every scikit-learn classifier (for macro-F1: `scoring="f1_macro"`). An unparsed answer is a miss.
+
+        Raises `ScoreRefusedError` where a call failed.
+        """
+        self._labels()
+        texts = self._texts(X, reset=False)
+        gold = _names(_targets(texts, y))
+        scored = score(self.follower_, self.instruction_, [Example(text, label) for text, label in zip(texts, gold, strict=True)])
+        if scored.n_failed:
+            raise ScoreRefusedError(_failed(scored.predictions))
+        hits = [label == true for label, true in zip(scored.labels, scored.gold, strict=True)]
+        return float(np.average(hits, weights=sample_weight))
+
+    def _labels(self) -> tuple[str, ...]:
+        """The label names, in the order of `classes_`. Raises `NotFittedError`."""
+        check_is_fitted(self, "instruction_")
+        return self.instruction_.labels
+
+    def _answers(self, X: Any) -> list[Prediction]:  # noqa: N803
+        answers = self.follower_.predict(self.instruction_, self._texts(X, reset=False))
+        if any(answer.failure for answer in answers):
+            raise EndpointError(_failed(answers))
+        return answers
+
+    def _texts(self, X: Any, *, reset: bool) -> list[str]:  # noqa: ARG002, N803
+        """The texts in `X`. `reset` says that this is `fit`: subclasses that read other inputs may remember their shape."""
+        array = np.asarray(X, dtype=object)
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]
+        if array.ndim != 1:
+            raise DataError(f"X is a {type(X).__name__} of shape {array.shape}; expected a sequence of texts, or a table of one column.")
+        if not len(array):
+            raise DataError("Found array with 0 sample(s) in X; at least one text is needed.")
+        for row, text in enumerate(array):
+            if not isinstance(text, str):
+                raise DataError(f"X holds {text!r} in row {row}; expected a text. Fill missing values first, or drop the row.")
+        return [str(text) for text in array]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the loaded model."""
+        state = cast("dict[str, Any]", super().__getstate__())
+        return {name: value for name, value in state.items() if name != "_follower"}
+
+    def __sklearn_clone__(self) -> Self:
+        """A new classifier with the same parameters. Model objects are shared: a copy per fold would fill the memory."""
+        new = type(self)(**self.get_params(deep=False))
+        if "_metadata_request" in vars(self):
+            new._metadata_request = self._metadata_request
+        return new
+
+    def __sklearn_tags__(self) -> Tags:
+        """Texts in, one per row."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+def _targets(texts: list[str], y: Any) -> NDArray[Any]:
+    """`y` as scikit-learn takes it: one column, as long as X, classes rather than numbers on a scale, nothing missing."""
+    if y is None:
+        raise DataError("PromptClassifier requires y to be passed, but the target y is None.")
+    targets = cast("NDArray[Any]", column_or_1d(y, warn=True))
+    check_consistent_length(texts, targets)
+    assert_all_finite(targets, input_name="y")
+    check_classification_targets(targets)
+    return targets
+
+
+def _names(classes: NDArray[Any]) -> list[str]:
+    return [label_text(value, "y") for value in classes.tolist()]
+
+
+def _failed(answers: tuple[Prediction, ...] | list[Prediction]) -> str:
+    failures = [answer.failure for answer in answers if answer.failure]
+    return (
+        f"{len(failures)} of {len(answers)} calls failed after all retries (first: {failures[0].kind}: {failures[0].message}). "
+        "No class is made up for them. Run again, or use follower_.predict(instruction_, texts), which gives the answers that arrived."
+    )

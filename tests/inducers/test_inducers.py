@@ -1,0 +1,139 @@
+"""Every method behind the one protocol, and what is special to each."""
+
+import pytest
+
+from promptmii import BestOf, Example, Follower, InContext, Inducer, MetaInducer, Naive, ScriptedModel, Support, Writer
+from promptmii.errors import ConfigError, EndpointError
+from promptmii.inducers import Given, copied_runs
+from promptmii.models.base import Chat, Failure, FailureKind
+
+SUPPORT = Support(
+    ("money", "parcel"),
+    tuple(Example(f"{word} text number {i}", label) for i in range(4) for word, label in (("pay", "money"), ("box", "parcel"))),
+)
+
+
+def by_keyword(chat: Chat, option: str) -> float:
+    """A follower that obeys only when the instruction names its cue words."""
+    prompt = chat[-1]["content"]
+    cue = {"money": "pay", "parcel": "box"}[option]
+    return 1.0 if f"{option}: {cue}" in prompt and cue in prompt.splitlines()[-1] else 0.0
+
+
+GOOD = "Label tickets.\nmoney: pay\nparcel: box"
+BAD = "Label tickets somehow."
+
+
+def writer(*replies: str | Failure, budget: int | None = None, context_length: int = 4096) -> Writer:
+    return Writer(ScriptedModel(replies, by_keyword, context_length=context_length), budget=budget)
+
+
+def follower() -> Follower:
+    return Follower(ScriptedModel(score=by_keyword))
+
+
+METHODS = {
+    "naive": lambda: Naive(),
+    "human": lambda: Given("Label tickets."),
+    "icl": lambda: InContext(ScriptedModel()),
+    "mii": lambda: MetaInducer(writer(GOOD)),
+    "best-of-k": lambda: BestOf(writer(BAD, GOOD), follower(), k=4),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+class TestContract:
+    def test_is_an_inducer_with_the_supports_labels_in_order(self, name: str) -> None:
+        inducer: Inducer = METHODS[name]()
+        instruction = inducer.induce(SUPPORT, seed=3)
+        assert instruction.labels == SUPPORT.labels
+        assert instruction.method == inducer.name == name
+        assert instruction.provenance.seed == 3
+
+    def test_is_deterministic(self, name: str) -> None:
+        assert METHODS[name]().induce(SUPPORT, seed=1).text == METHODS[name]().induce(SUPPORT, seed=1).text
+
+    def test_survives_a_file(self, name: str, tmp_path) -> None:
+        instruction = METHODS[name]().induce(SUPPORT)
+        assert type(instruction).load(instruction.save(tmp_path / "i.json")) == instruction
+
+
+def test_naive_and_icl_call_no_model() -> None:
+    model = ScriptedModel()
+    assert Naive().induce(SUPPORT).cost.calls == InContext(model).induce(SUPPORT).cost.calls == 0
+    assert model.calls == []
+
+
+def test_icl_keeps_what_fits_and_says_how_many() -> None:
+    instruction = InContext(ScriptedModel(context_length=180)).induce(SUPPORT)
+    fitted = instruction.provenance.n
+    assert 0 < fitted < len(SUPPORT.examples)
+    assert instruction.text.count("Input:") == fitted
+    assert f"{fitted} of 8 examples" in instruction.provenance.notes[0]
+
+
+def test_prompt_mii_is_one_call_and_sees_every_example() -> None:
+    w = writer(GOOD)
+    instruction = MetaInducer(w).induce(SUPPORT)
+    assert (instruction.text, instruction.cost.calls, instruction.provenance.n) == (GOOD, 1, 8)
+    prompt = w.model.calls[0][-1]["content"]
+    assert all(example.text in prompt for example in SUPPORT.examples)
+
+
+@pytest.mark.parametrize("answer", [Failure(FailureKind.TIMEOUT, "too slow"), "", "  \n "])
+def test_a_generator_without_an_answer_is_an_error_not_an_instruction(answer: str | Failure) -> None:
+    with pytest.raises(EndpointError):
+        MetaInducer(writer(answer)).induce(SUPPORT)
+
+
+def test_fewer_examples_where_the_generators_context_is_small() -> None:
+    instruction = MetaInducer(writer(GOOD, context_length=310)).induce(SUPPORT)
+    assert 0 < instruction.provenance.n < 8
+    assert any("fit the generator's context" in note for note in instruction.provenance.notes)
+
+
+def test_no_example_fits() -> None:
+    with pytest.raises(ConfigError, match="Not one of 8 examples"):
+        MetaInducer(writer(GOOD, context_length=200)).induce(SUPPORT)
+
+
+def test_a_budget_is_asked_for_checked_and_retried_once() -> None:
+    long = "\n".join(f"line {i} of a guide that is too long" for i in range(6))
+    w = Writer(ScriptedModel(lambda chat, _: GOOD if len(chat) == 3 else long), budget=12)
+    instruction = MetaInducer(w).induce(SUPPORT)
+    assert instruction.text == GOOD
+    assert instruction.cost.calls == 2
+    assert "at most 9 words" in w.model.calls[0][-1]["content"]
+
+
+def test_a_budget_that_is_not_kept_trims_at_a_line_end_and_says_so() -> None:
+    lines = [f"line {i} of five words" for i in range(6)]
+    instruction = MetaInducer(writer("\n".join(lines), budget=12)).induce(SUPPORT)
+    assert instruction.text == "\n".join(lines[:2])
+    assert any("trimmed to the budget of 12" in note for note in instruction.provenance.notes)
+
+
+def test_a_budget_holds_for_a_single_endless_line() -> None:
+    instruction = MetaInducer(writer("word " * 300, budget=10)).induce(SUPPORT)
+    assert len(instruction.text.split()) == 10
+
+
+def test_best_of_k_chooses_by_the_followers_score_on_held_back_examples() -> None:
+    instruction = BestOf(writer(BAD, GOOD, BAD), follower(), k=3).induce(SUPPORT)
+    assert instruction.text == GOOD
+    assert instruction.cost.calls == 3 + 2 * 2  # three drafts, two of them different, each scored on two examples
+
+
+def test_best_of_k_needs_an_example_to_spare() -> None:
+    with pytest.raises(ConfigError, match="two or more examples"):
+        BestOf(writer(GOOD), follower(), k=2).induce(Support(("money", "parcel"), SUPPORT.examples[:2]))
+
+
+def test_copied_training_text_is_reported() -> None:
+    text = "the quick brown fox jumps over the lazy dog today"
+    copied = copied_runs("Rule: The quick, brown fox jumps over the LAZY dog!", [text, "something else"])
+    assert copied == ["the quick brown fox jumps over the lazy dog"]
+    assert copied_runs("a quick look over the fox", [text]) == []
+    support = Support(("a", "b"), (Example(text, "a"), Example("nothing of note", "b")))
+    notes = MetaInducer(writer(f"Say a for {text}")).induce(support).provenance.notes
+    assert any("repeats training text" in note for note in notes)

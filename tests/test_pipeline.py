@@ -1,0 +1,89 @@
+"""The main job on real files; the model behind it is the only double, passed where a reference would load a real one."""
+
+import csv
+import math
+
+import pytest
+
+from promptmii import Follower, Instruction, Naive, ScriptedModel, Support, pipeline
+from promptmii.config import Columns, InduceSettings, Price
+from promptmii.data import demo_path, load_task, sample
+from promptmii.errors import ConfigError, DataError, ScoreRefusedError
+from promptmii.models.base import Failure, FailureKind
+from promptmii.pipeline import Row, break_even
+from promptmii.scoring import score
+
+
+def keyword(chat, option):
+    return 2.0 if option.split()[0] in chat[-1]["content"].splitlines()[-1] else 0.0
+
+
+def test_unknown_setting_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'evaluate'"):
+        InduceSettings.of(evaluat=3)
+
+
+def test_refused_value_is_named() -> None:
+    with pytest.raises(ConfigError, match="n = 0"):
+        InduceSettings.of(n=0)
+
+
+def measured(model: ScriptedModel) -> tuple[Row, Row]:
+    episode = sample(load_task(demo_path()).task, 12, query=30)
+    follower = Follower(model)
+    rows = []
+    for method in (pipeline.InContext(model), Naive()):
+        instruction, _ = follower.prepare(method.induce(episode.support), episode.support)
+        scored = score(follower, instruction, episode.query)
+        rows.append(Row(instruction.model_copy(update={"measured": scored.measurement()}), scored))
+    return rows[0], rows[1]
+
+
+def test_break_even_counts_the_queries_that_repay_the_cost() -> None:
+    icl, ours = measured(ScriptedModel(score=keyword))
+    cost = ours.instruction.cost.model_copy(update={"prompt_tokens": 900, "completion_tokens": 100})
+    dear = Row(ours.instruction.model_copy(update={"cost": cost}), ours.scored)
+    result = break_even(dear, icl, Price(prompt=2.0, completion=8.0))
+    saved = icl.tokens_per_query - ours.tokens_per_query
+    assert saved > 0
+    assert result.queries == math.ceil(1000 / saved)
+    assert result.one_off_money == pytest.approx((900 * 2 + 100 * 8) / 1e6)
+    assert break_even(icl, ours, None).queries is None
+
+
+def test_predict_keeps_rows_columns_and_order_and_skips_empty_texts(tmp_path) -> None:
+    source = tmp_path / "new.csv"
+    source.write_text('id,text\n7,"a refund, please"\n8,\n9,where is the delivery\n', encoding="utf-8")
+    model = ScriptedModel(score=keyword)
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    result = pipeline.predict(instruction, str(source), Follower(model))
+    rows = list(csv.DictReader(result.csv().splitlines()))
+    assert [(row["id"], row["predicted_label"]) for row in rows] == [("7", "refund"), ("8", ""), ("9", "delivery")]
+    assert len(model.calls) == 2
+    assert float(rows[0]["p(refund)"]) == float(rows[0]["probability"]) > 0.5
+
+
+def test_a_failed_call_is_a_failed_row_and_a_refused_score(tmp_path) -> None:
+    def flaky(chat, option):
+        return Failure(FailureKind.TIMEOUT, "too slow") if "slow" in chat[-1]["content"] else keyword(chat, option)
+
+    source = tmp_path / "rows.csv"
+    source.write_text("text,label\nslow refund,refund\na refund,refund\na delivery,delivery\nb delivery,delivery\n", encoding="utf-8")
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    follower = Follower(ScriptedModel(score=flaky))
+    labelled = pipeline.predict(instruction, str(source), follower, "text")
+    assert [row["failure"] for row in labelled.rows] == ["timeout", "", "", ""]
+    scored = pipeline.rescore(instruction, str(source), follower, Columns())
+    assert (scored.n, scored.n_failed, scored.macro_f1) == (4, 1, None)
+    with pytest.raises(ScoreRefusedError, match="1 of 4 calls failed"):
+        scored.measurement()
+
+
+def test_an_instruction_without_follower_says_so() -> None:
+    with pytest.raises(ConfigError, match="--follower"):
+        pipeline.bind(Instruction(text="", labels=("a", "b"), method="naive"), None, pipeline.Endpoint())
+
+
+def test_data_errors_come_before_any_model(tmp_path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        pipeline.induce(tmp_path / "nothing.csv", generator="hf:nobody/nothing")
