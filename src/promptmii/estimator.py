@@ -7,10 +7,12 @@ Nothing is trained but the text, so `fit` costs the same for a hundred rows and 
 up: where a call failed or an answer named no class, `predict` raises.
 """
 
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any, Literal, Self, cast
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, assert_all_finite, check_consistent_length, column_or_1d
@@ -24,7 +26,7 @@ from promptmii.data.clean import label_text
 from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefusedError, UnsupportedError, nearest
 from promptmii.follower import Follower, Prediction
 from promptmii.inducers import InContext, Naive
-from promptmii.instruction import CalibrationKind, Cost, Inducer, Instruction, Mode
+from promptmii.instruction import CalibrationKind, Cost, Inducer, Mode
 from promptmii.models import load_model
 from promptmii.models.base import LanguageModel
 from promptmii.pipeline import make_inducer, resolve_calibration
@@ -49,7 +51,7 @@ def _model(given: object) -> LanguageModel:
 def _likelihoods(classifier: "PromptClassifier") -> bool:
     """Whether `predict_proba` exists: known after `fit`, and before it unless only loading the model could tell."""
     if hasattr(classifier, "instruction_"):
-        there = classifier._scored  # pyright: ignore[reportPrivateUsage]
+        there = classifier._has_likelihoods  # pyright: ignore[reportPrivateUsage]
     else:
         given = classifier.follower if classifier.follower is not None else classifier.generator
         there = classifier.mode == "choose" and (not isinstance(given, LanguageModel) or given.card.gives_scores)
@@ -125,7 +127,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         self.instruction_ = instruction.model_copy(update={"provenance": provenance, "cost": instruction.cost + Cost.of(usage)})
         self.classes_ = classes
         self.support_ = support
-        self._scored = follower.mode == "choose" and model.card.gives_scores
+        self._has_likelihoods = follower.mode == "choose" and model.card.gives_scores
         self._made_with = (self.generator if self.follower is None else self.follower, follower.mode, follower.calibration)
         self._follower = follower
         return self
@@ -165,7 +167,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         if strays:
             raise UnsupportedError(
                 f"{len(strays)} of {len(answers)} answers name no class (first: {(strays[0].answer or '')[:80]!r}), and none is made up. "
-                "Use mode='choose'; or score(), which counts them as misses; or follower_.predict(instruction_, texts), which gives all answers."
+                "Use mode='choose'; or score(), which counts them as misses; or follower_.predict(instruction_, texts) for every answer."
             )
         return self.classes_[[position[str(answer.label)] for answer in answers]]
 
@@ -178,7 +180,9 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         self._labels()
         rows = [answer.probabilities for answer in self._answers(X)]
         if any(row is None for row in rows):
-            raise UnsupportedError(f"{self.follower_.model.card.reference} gave no likelihoods, so there are no probabilities. Use predict.")
+            raise UnsupportedError(
+                f"{self.follower_.model.card.reference} gave no likelihoods, so there are no probabilities. Use predict."
+            )
         return np.array(rows, dtype=np.float64)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
@@ -228,8 +232,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_clone__(self) -> Self:
         """A new classifier with the same parameters. Model objects are shared: a copy per fold would fill the memory."""
         new = type(self)(**self.get_params(deep=False))
-        if "_metadata_request" in vars(self):
-            new._metadata_request = self._metadata_request
+        # What set_score_request() asked for; scikit-learn's own clone keeps it too.
+        vars(new).update({name: deepcopy(value) for name, value in vars(self).items() if name == "_metadata_request"})
         return new
 
     def __sklearn_tags__(self) -> Tags:
@@ -245,6 +249,10 @@ def _targets(texts: list[str], y: Any) -> NDArray[Any]:
     """`y` as scikit-learn takes it: one column, as long as X, classes rather than numbers on a scale, nothing missing."""
     if y is None:
         raise DataError("PromptClassifier requires y to be passed, but the target y is None.")
+    # Asked of the objects, since a list of names with a NaN becomes an array with the name "nan".
+    missing = np.flatnonzero(pd.isna(np.asarray(y, dtype=object)))
+    if len(missing):
+        raise DataError(f"Input y contains NaN or None, first in row {missing[0]}; drop the rows without a class.")
     targets = cast("NDArray[Any]", column_or_1d(y, warn=True))
     check_consistent_length(texts, targets)
     assert_all_finite(targets, input_name="y")
