@@ -3,7 +3,7 @@
 import json as json_module
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -17,7 +17,7 @@ from promptmii.instruction import Instruction, Mode, check_writable
 class Commands(TyperGroup):
     """Errors become one line and an exit code: promptmii's own ones theirs, Ctrl-C 130. Others are bugs and keep their traceback."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> object:
         """Run the command that was named."""
         try:
             return super().invoke(ctx)

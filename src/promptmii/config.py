@@ -6,6 +6,7 @@ from pydantic import Field, ValidationError
 
 from promptmii.errors import ConfigError, nearest
 from promptmii.instruction import CalibrationKind, Frozen, Mode
+from promptmii.models import LanguageModel, load_model
 
 
 class Settings(Frozen):
@@ -41,12 +42,17 @@ class Endpoint(Settings):
     """Several, comma-separated, are used in turn. `None` means OPENAI_BASE_URL, or the hosted API."""
     concurrency: int = Field(default=16, ge=1)
     """Requests under way at once, over all servers."""
-    timeout: float = Field(default=120.0, gt=0)
-    """Seconds for one request."""
     context_length: int | None = None
     """Tokens; `None` asks the server."""
     cache: str | None = None
     """Folder of the answer cache; `None` means none."""
+
+    def load(self, reference: str) -> LanguageModel:
+        """The model behind a reference, reached this way."""
+        from promptmii.models.http import HttpConfig
+
+        http = HttpConfig(base_url=self.base_url, concurrency=self.concurrency, context_length=self.context_length)
+        return load_model(reference, http, cache=self.cache)
 
 
 class Price(Settings):

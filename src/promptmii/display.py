@@ -1,7 +1,7 @@
 """What the user sees. Results go to standard output, progress and errors to standard error; `--json` prints one object."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ err = Console(stderr=True, highlight=False)
 
 
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Progress]:
+def progress(*, quiet: bool) -> Generator[Progress]:
     """A spinner with the current step on a terminal, a line per step elsewhere, nothing when quiet."""
     if quiet:
         yield lambda _: None
@@ -144,7 +144,8 @@ def scored(instruction: Instruction, result: Scored, *, as_json: bool) -> None:
         return
     out.print(f"macro-F1 [bold]{measured.macro_f1:.3f}[/] (95 % interval {measured.low:.3f} to {measured.high:.3f})")
     out.print(
-        f"accuracy {measured.accuracy:.3f}; {result.n} rows, {result.n_unparsed} unparsed, {result.n_failed} failed, {result.n_truncated} cut; {result.seconds:.1f} s"
+        f"accuracy {measured.accuracy:.3f}; {result.n} rows, {result.n_unparsed} unparsed, {result.n_failed} failed, "
+        f"{result.n_truncated} cut; {result.seconds:.1f} s"
     )
     grid = Table(title="Per label", title_justify="left")
     grid.add_column("label")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from promptmii.config import Endpoint
 from promptmii.errors import ModelError, UnsupportedError
-from promptmii.models import load_model
 from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, Sampling
 
 QUESTION: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
@@ -44,7 +43,7 @@ def examine(reference: str, endpoint: Endpoint, progress: Callable[[str], None])
     progress(f"Loading {reference}")
     start = time.perf_counter()
     try:
-        model = load_model(reference, endpoint)
+        model = endpoint.load(reference)
     except ModelError as error:
         return Report(reference, (Check("load", False, str(error)),))
     loaded = Check("load", True, f"in {time.perf_counter() - start:.1f} s; revision {model.card.revision[:60]}")

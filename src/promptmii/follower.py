@@ -81,12 +81,9 @@ class Follower:
 
     def _log_probabilities(self, instruction: Instruction, texts: Sequence[str]) -> tuple[calibrate.Floats, Usage]:
         predictions = self._choose(instruction, texts)
-        for prediction in predictions:
-            if prediction.failure:
-                raise EndpointError(
-                    f"{self.model.card.reference} failed on a support text during calibration: {prediction.failure.message}"
-                )
-        return np.log(np.maximum([p.probabilities for p in predictions], 1e-30)), sum((p.usage for p in predictions), Usage())
+        for failure in (p.failure for p in predictions if p.failure):
+            raise EndpointError(f"{self.model.card.reference} failed on a text during calibration: {failure.message}")
+        return _logp([p.probabilities or () for p in predictions]), sum((p.usage for p in predictions), Usage())
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         """One prediction per text, in order. The instruction's own calibration is applied, if it has one."""

@@ -19,7 +19,6 @@ from promptmii.errors import ConfigError
 from promptmii.follower import Follower, Prediction
 from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
 from promptmii.instruction import CalibrationKind, Cost, Inducer, Instruction
-from promptmii.models import load_model
 from promptmii.models.base import LanguageModel
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.scoring import Scored, score
@@ -98,7 +97,7 @@ def induce(source: Source, settings: InduceSettings | None = None, *, progress: 
     loaded = load(source, settings.columns, seed=settings.seed)
     episode = sample(loaded.task, settings.n, settings.seed, query=settings.evaluate)
     progress(f"Loading {settings.generator}")
-    generator = load_model(settings.generator, settings.endpoint)
+    generator = settings.endpoint.load(settings.generator)
     follower = make_follower(settings, generator, progress)
     inducer = make_inducer(settings, generator, follower)
     progress(f"Writing the instruction from {len(episode.support.examples)} examples")
@@ -124,7 +123,7 @@ def make_follower(settings: InduceSettings, generator: LanguageModel, progress: 
     model = generator
     if settings.follower not in (None, settings.generator):
         progress(f"Loading {settings.follower}")
-        model = load_model(str(settings.follower), settings.endpoint)
+        model = settings.endpoint.load(str(settings.follower))
     return Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model))
 
 
@@ -188,7 +187,7 @@ def bind(instruction: Instruction, follower: str | None, endpoint: Endpoint, pro
     if reference is None:
         raise ConfigError("The instruction names no follower; give one with --follower.")
     progress(f"Loading {reference}")
-    return Follower(load_model(reference, endpoint), instruction.mode or "choose")
+    return Follower(endpoint.load(reference), instruction.mode or "choose")
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def _find_label(table: Table, text: str | Sequence[str] | None) -> str:
     candidates = [name for name in table.columns if name not in taken and f"{{{name}}}" not in str(text) and _could_be_label(table, name)]
     if not candidates:
         raise DataError(
-            f"No column of {table.origin} looks like a label (a few values that repeat). Columns: {', '.join(table.columns)}. Name it with --label."
+            f"No column of {table.origin} looks like a label (a few values that repeat). "
+            f"Columns: {', '.join(table.columns)}. Name it with --label."
         )
     declared = [name for name in candidates if name in table.classes]
     named = [name for hint in LABEL_NAMES for name in candidates if name.casefold() == hint]

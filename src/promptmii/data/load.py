@@ -87,7 +87,9 @@ def _value(value: Any) -> Any:
     """`None` for what stands for nothing: None, NaN, NaT, the empty string."""
     if value is None or value == "" or (not isinstance(value, str) and _is_scalar_nan(value)):
         return None
-    return value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
+    if isinstance(value, str | bytes | Sequence | Mapping) or not hasattr(value, "item"):
+        return value
+    return value.item()  # a numpy scalar
 
 
 def _is_scalar_nan(value: Any) -> bool:
@@ -230,8 +232,8 @@ def _from_hub(reference: str) -> Table:
     return _from_datasets(loaded, reference)
 
 
-def _from_datasets(parts: Mapping[str, Any], origin: str) -> Table:
-    """Decode class numbers to their names; -1, which marks unlabelled rows, is a missing value."""
+def _from_datasets(parts: Any, origin: str) -> Table:
+    """`parts` maps split names to datasets. Class numbers become names; -1, which marks unlabelled rows, a missing value."""
     rows: list[dict[str, Any]] = []
     split: list[str] = []
     classes: dict[str, tuple[str, ...]] = {}

@@ -64,7 +64,6 @@ class MetaInducer:
         return finish(self, support, (text, (*notes, *trimmed)), seed=seed, n=len(fitted), cost=_cost(meter))
 
 
-
 @dataclass(frozen=True)
 class BestOf:
     """`k` sampled instructions, chosen by the follower's macro-F1 on a part of the support that the generator did not see.

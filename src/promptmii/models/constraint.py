@@ -1,0 +1,61 @@
+"""How each kind of server is told to answer with one of K labels, and how we find out whether it does.
+
+Servers take the wrong field without a word and write free text instead, so a dialect counts only after a probe: asked which
+animal barks, with two musical instruments as the only options, a server that really constrains must name an instrument.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from promptmii.models.base import Chat
+
+PROBE: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
+PROBE_OPTIONS = ("violin", "harpsichord")
+
+
+class Dialect(StrEnum):
+    """The request fields of a kind of server, in the order in which they are tried."""
+
+    VLLM = "vllm"
+    """vLLM 0.12 and later: `structured_outputs`."""
+    GUIDED = "guided"
+    """vLLM before 0.12: `guided_choice`."""
+    REGEX = "regex"
+    """SGLang."""
+    GRAMMAR = "grammar"
+    """llama.cpp's server: GBNF."""
+    SCHEMA = "schema"
+    """Ollama and hosted APIs: `response_format` with an enum; the answer is JSON."""
+
+
+def fields(dialect: Dialect, options: Sequence[str]) -> dict[str, Any]:
+    """What to add to a chat completion request. A field of another server is ignored or refused, both of which the probe sees."""
+    if dialect is Dialect.VLLM:
+        return {"structured_outputs": {"choice": list(options)}}
+    if dialect is Dialect.GUIDED:
+        return {"guided_choice": list(options)}
+    if dialect is Dialect.REGEX:
+        return {"regex": "(" + "|".join(re.escape(option) for option in options) + ")"}
+    if dialect is Dialect.GRAMMAR:
+        return {"grammar": "root ::= " + " | ".join(json.dumps(option, ensure_ascii=False) for option in options)}
+    schema = {
+        "type": "object",
+        "properties": {"label": {"type": "string", "enum": list(options)}},
+        "required": ["label"],
+        "additionalProperties": False,
+    }
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "label", "strict": True, "schema": schema}}}
+
+
+def read(dialect: Dialect, answer: str, options: Sequence[str]) -> int | None:
+    """The option that was answered, or `None` where the answer is none of them."""
+    if dialect is Dialect.SCHEMA:
+        try:
+            value = json.loads(answer)
+        except ValueError:
+            return None
+        answer = value.get("label", "") if isinstance(value, dict) else ""  # pyright: ignore[reportUnknownMemberType]
+    return options.index(answer) if answer in options else None

@@ -1,0 +1,120 @@
+"""A real HTTP server on loopback that misbehaves as told: the OpenAI chat endpoint with a script of faults."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aiohttp import web
+
+Fault = str | Callable[[dict[str, Any]], str]
+
+
+class FaultyServer:
+    """`plan` is consumed one entry per chat request; after its end every request is answered with `default`.
+
+    Entries: ok, 429, 429-date, 500, hang, half, empty, error200, 401, 404, context, refuse-seed, reset, or `say:<text>`.
+    """
+
+    def __init__(self, plan: list[str] | None = None, default: str = "ok", honours: str | None = None, context: int | None = 4096) -> None:
+        self.plan = list(plan or [])
+        self.default = default
+        self.honours = honours
+        self.context = context
+        self.bodies: list[dict[str, Any]] = []
+        self.active = self.peak = 0
+        self.url = ""
+
+    async def models(self, _: web.Request) -> web.Response:
+        entry: dict[str, Any] = {"id": "m", "object": "model"}
+        if self.context:
+            entry["max_model_len"] = self.context
+        return web.json_response({"data": [entry]})
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.bodies.append(body)
+        step = self.plan.pop(0) if self.plan else self.default
+        self.active += 1
+        self.peak = max(self.peak, self.active)
+        try:
+            await asyncio.sleep(0.005)
+            return await self._answer(step, body, request)
+        finally:
+            self.active -= 1
+
+    async def _answer(self, step: str, body: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        statuses = {"500": 500, "401": 401, "404": 404}
+        if step == "429":
+            return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "0.05"})
+        if step in statuses:
+            return web.json_response({"error": {"message": f"status {step}"}}, status=statuses[step])
+        if step == "context":
+            return web.json_response({"error": {"message": "This model's maximum context length is 10 tokens"}}, status=400)
+        if step == "refuse-seed" and "seed" in body:
+            return web.json_response({"error": {"message": "Unsupported parameter: 'seed'"}}, status=400)
+        if step == "hang":
+            await asyncio.sleep(5)
+        if step == "half":
+            return web.Response(text='{"choices": [{"mess', content_type="application/json")
+        if step == "empty":
+            return web.json_response({"choices": [], "usage": {}})
+        if step == "error200":
+            return web.json_response({"error": {"message": "overloaded"}})
+        if step == "reset":
+            assert request.transport is not None
+            request.transport.close()
+            return web.Response()
+        return web.json_response(self._completion(step, body))
+
+    def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
+        text = step.removeprefix("say:") if step.startswith("say:") else self._constrained(body) or "a free answer"
+        usage = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
+        return {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}], "usage": usage}
+
+    def _constrained(self, body: dict[str, Any]) -> str | None:
+        """The last option, if the request speaks the dialect that this server honours."""
+        if self.honours == "vllm" and "structured_outputs" in body:
+            return body["structured_outputs"]["choice"][-1]
+        if self.honours == "guided" and "guided_choice" in body:
+            return body["guided_choice"][-1]
+        if self.honours == "regex" and "regex" in body:
+            return body["regex"].strip("()").split("|")[-1].replace("\\", "")
+        if self.honours == "grammar" and "grammar" in body:
+            return json.loads(body["grammar"].removeprefix("root ::= ").split(" | ")[-1])
+        if self.honours == "schema" and "response_format" in body:
+            return json.dumps({"label": body["response_format"]["json_schema"]["schema"]["properties"]["label"]["enum"][-1]})
+        return None
+
+
+@contextmanager
+def serving(server: FaultyServer) -> Iterator[FaultyServer]:
+    """Run the server in a thread, on a free port."""
+    loop = asyncio.new_event_loop()
+    started = threading.Event()
+    stop = asyncio.Event()
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_get("/v1/models", server.models)
+        app.router.add_post("/v1/chat/completions", server.chat)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        started.set()
+        await stop.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(main()), daemon=True)
+    thread.start()
+    started.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()

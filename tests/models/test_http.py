@@ -1,0 +1,138 @@
+"""The HTTP engine against a real server that misbehaves."""
+
+import socket
+import threading
+
+import pytest
+from faulty_server import FaultyServer, serving
+
+from promptmii.errors import EndpointError, UnsupportedError
+from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling
+from promptmii.models.http import HttpConfig, HttpModel
+
+CHAT: Chat = [{"role": "user", "content": "hello"}]
+SAMPLING = Sampling(max_tokens=5, temperature=0.7, top_p=0.9, seed=11)
+KEY = "sk-very-secret"
+
+
+def connect(server: FaultyServer, **changes) -> HttpModel:
+    settings = {"base_url": server.url, "api_key": KEY, "retries": 2, "backoff": 0.01, "timeout": 1.0} | changes
+    return HttpModel("m", HttpConfig(**settings))
+
+
+def test_every_sampling_parameter_is_sent_and_usage_is_read() -> None:
+    with serving(FaultyServer()) as server, connect(server) as model:
+        answer = model.generate([CHAT], SAMPLING)[0]
+        assert isinstance(answer, Completion)
+        assert answer.usage == (1, 7, 3, 2)
+        sent = {"model": "m", "temperature": 0.7, "top_p": 0.9, "seed": 11, "max_tokens": 5, "messages": CHAT}
+        assert server.bodies == [sent]
+        assert model.card.context_length == 4096
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "half", "empty", "error200", "reset"])
+def test_a_passing_fault_is_retried(fault: str) -> None:
+    with serving(FaultyServer([fault])) as server, connect(server) as model:
+        assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
+        assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "requests"),
+    [
+        ("429", FailureKind.RATE_LIMIT, 3),
+        ("500", FailureKind.SERVER, 3),
+        ("half", FailureKind.BAD_ANSWER, 3),
+        ("empty", FailureKind.BAD_ANSWER, 3),
+        ("error200", FailureKind.SERVER, 3),
+        ("reset", FailureKind.CONNECTION, 3),
+        ("context", FailureKind.CONTEXT, 1),
+    ],
+)
+def test_a_lasting_fault_is_a_failure_of_its_kind(fault: str, kind: FailureKind, requests: int) -> None:
+    with serving(FaultyServer(default=fault)) as server, connect(server) as model:
+        answer = model.generate([CHAT], SAMPLING)[0]
+        assert isinstance(answer, Failure)
+        assert answer.kind is kind
+        assert len(server.bodies) == requests
+
+
+def test_a_hanging_server_is_a_timeout() -> None:
+    with serving(FaultyServer(default="hang")) as server, connect(server, timeout=0.2, retries=0) as model:
+        answer = model.generate([CHAT], SAMPLING)[0]
+        assert isinstance(answer, Failure)
+        assert answer.kind is FailureKind.TIMEOUT
+
+
+def test_one_failure_leaves_its_neighbours_alone() -> None:
+    with serving(FaultyServer(["ok", "context", "ok"])) as server, connect(server, concurrency=1) as model:
+        answers = model.generate([[{"role": "user", "content": str(i)}] for i in range(3)], SAMPLING)
+        assert [type(answer) for answer in answers] == [Completion, Failure, Completion]
+
+
+@pytest.mark.parametrize(("fault", "words"), [("401", "refuses the key"), ("404", "does not know the model")])
+def test_what_no_call_could_survive_is_an_error_without_the_key(fault: str, words: str) -> None:
+    with serving(FaultyServer(default=fault)) as server, connect(server) as model:
+        with pytest.raises(EndpointError, match=words) as caught:
+            model.generate([CHAT] * 4, SAMPLING)
+        assert KEY not in str(caught.value)
+        assert KEY not in repr(model) + repr(model._config)
+
+
+def test_no_server_is_one_clear_error() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with HttpModel("m", HttpConfig(base_url=url, retries=0)) as model, pytest.raises(EndpointError, match="No server answers"):
+        _ = model.card
+
+
+def test_a_refused_parameter_is_left_out_from_then_on() -> None:
+    with serving(FaultyServer(default="refuse-seed")) as server, connect(server) as model:
+        assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
+        model.generate([CHAT], SAMPLING)
+        assert ["seed" in body for body in server.bodies] == [True, False, False]
+
+
+def test_concurrency_is_bounded_over_threads() -> None:
+    with serving(FaultyServer()) as server, connect(server, concurrency=3) as model:
+        threads = [threading.Thread(target=model.generate, args=([CHAT] * 12, SAMPLING)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(server.bodies) == 36
+        assert server.peak <= 3
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "guided", "regex", "grammar", "schema"])
+def test_the_probe_finds_the_dialect_that_the_server_honours(dialect: str) -> None:
+    with serving(FaultyServer(honours=dialect)) as server, connect(server) as model:
+        answers = model.choose([CHAT], ["spam", "spam, high", "ham"])
+        assert model.dialect() == dialect
+        assert isinstance(answers[0], Choice)
+        assert (answers[0].index, answers[0].scores) == (2, None)
+
+
+def test_a_server_that_ignores_every_constraint_is_not_trusted() -> None:
+    with (
+        serving(FaultyServer()) as server,
+        connect(server, retries=0) as model,
+        pytest.raises(UnsupportedError, match="--mode generate"),
+    ):
+        model.choose([CHAT], ["a", "b"])
+
+
+def test_an_answer_outside_the_options_is_a_failure() -> None:
+    with serving(FaultyServer(honours="vllm")) as server, connect(server, retries=0) as model:
+        model.dialect()
+        server.plan = ["say:something else"]
+        answer = model.choose([CHAT], ["a", "b"])[0]
+        assert isinstance(answer, Failure)
+        assert answer.kind is FailureKind.BAD_ANSWER
+
+
+def test_equal_chats_get_seeds_of_their_own() -> None:
+    with serving(FaultyServer()) as server, connect(server) as model:
+        model.generate([CHAT, CHAT], SAMPLING)
+        assert sorted(body["seed"] for body in server.bodies) == [11, 12]
