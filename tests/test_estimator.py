@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -436,3 +437,14 @@ def test_scikit_learn_has_one_check_for_classifiers_of_texts():
     with pytest.warns(SkipTestWarning, match="requires input"):
         results = check_estimator(classifier())
     assert [(r["check_name"], r["status"]) for r in results] == [("check_estimator_cloneable", "passed")]
+
+
+def test_the_page_in_docs_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(estimator, "_load", lambda reference: scripted(name=reference))
+    page = (Path(__file__).parents[1] / "docs" / "estimator.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/estimator.md", "exec"), names)
+    assert "Decide what the ticket is about." in capsys.readouterr().out

@@ -26,8 +26,9 @@ class Match(StrEnum):
 
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_MARKER = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")
 _FIELD = re.compile(r"^(?:(?:the\s+)?(?:correct\s+)?(?:label|answer|category|class|output)\s*(?:is\b|[:=])\s*)", re.IGNORECASE)
-_EDGES = " \t\"'`*_“”‘’«»()[]{}<>-•"
+_EDGES = " \t\"'`*_“”‘’«»()[]{}<>"
 
 
 def _normalise(text: str) -> str:
@@ -36,7 +37,7 @@ def _normalise(text: str) -> str:
 
 def _strip(line: str) -> str:
     """`line` without list marker, field name, quotes, emphasis and final punctuation."""
-    line = line.strip(_EDGES)
+    line = _MARKER.sub("", line).strip(_EDGES)
     line = _FIELD.sub("", line)
     return line.strip(_EDGES).rstrip(".,;:!。").strip(_EDGES)
 

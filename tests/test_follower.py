@@ -1,0 +1,91 @@
+"""The follower and the scorer, over the public double."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support, score
+from promptmii.errors import ScoreRefusedError, UnsupportedError
+from promptmii.models.base import Failure, FailureKind
+
+SUPPORT = Support(("a", "b", "c"), tuple(Example(f"text {label} {i}", label) for i in range(3) for label in "abc"))
+QUERY = [Example(f"query {label} {i}", label) for i in range(4) for label in "abc"]
+BIAS = {"a": 5.0, "b": 0.0, "c": -3.0}
+
+
+def biased(chat, option: str) -> float:
+    """Knows the answer, and likes some labels too much."""
+    words = chat[-1]["content"].splitlines()[-1].strip('"').split()
+    return 2.0 * (option in words) + BIAS[option]
+
+
+def macro_f1(calibration: str) -> float | None:
+    follower = Follower(ScriptedModel(score=biased), "choose", calibration)
+    instruction, _ = follower.prepare(Naive().induce(SUPPORT), SUPPORT)
+    return score(follower, instruction, QUERY).macro_f1
+
+
+def test_calibration_takes_a_bias_away() -> None:
+    assert macro_f1("none") == pytest.approx(1 / 6)
+    assert [macro_f1(kind) for kind in ("contextual", "support", "supervised", "batch")] == [1, 1, 1, 1]
+
+
+def test_a_stored_calibration_gives_the_same_answers_from_a_file(tmp_path) -> None:
+    model = ScriptedModel(score=biased)
+    instruction, usage = Follower(model, "choose", "supervised").prepare(Naive().induce(SUPPORT), SUPPORT)
+    loaded = Instruction.load(instruction.save(tmp_path / "i.json"))
+    assert usage.calls == len(SUPPORT.examples)
+    texts = [example.text for example in QUERY]
+    predictions = Follower(model).predict(loaded, texts)
+    assert predictions == Follower(model).predict(instruction, texts)
+    assert all(sum(p.probabilities or ()) == pytest.approx(1) for p in predictions)
+
+
+def test_calibration_needs_likelihoods() -> None:
+    with pytest.raises(UnsupportedError):
+        Follower(ScriptedModel(score=biased, gives_scores=False), "choose", "support")
+    with pytest.raises(UnsupportedError):
+        Follower(ScriptedModel(score=biased), "generate", "support")
+
+
+@given(st.lists(st.text(alphabet="ab,_ 体é", min_size=1, max_size=8).map(str.strip).filter(bool), min_size=2, max_size=150, unique=True))
+def test_choose_tells_all_labels_apart(labels: list[str]) -> None:
+    clean = [f"{i} {' '.join(label.split())}" for i, label in enumerate(labels)]
+    model = ScriptedModel(score=lambda chat, option: float(f"={option}=" in chat[-1]["content"].splitlines()[-1]))
+    instruction = Naive().induce(Support(tuple(clean), ()))
+    assert [p.label for p in Follower(model).predict(instruction, [f"={label}=" for label in clean])] == clean
+
+
+def test_a_failure_stays_one_and_refuses_the_score() -> None:
+    def flaky(chat, option):
+        return Failure(FailureKind.SERVER, "down") if "query b 1" in chat[-1]["content"] else biased(chat, option)
+
+    scored = score(Follower(ScriptedModel(score=flaky)), Naive().induce(SUPPORT), QUERY)
+    assert (scored.n, scored.n_failed, scored.macro_f1, scored.accuracy) == (12, 1, None, None)
+    assert sum(label is not None for label in scored.labels) == 11
+    with pytest.raises(ScoreRefusedError):
+        scored.measurement()
+
+
+def test_long_texts_are_cut_in_the_middle_and_counted() -> None:
+    model = ScriptedModel(score=lambda chat, option: float(len(chat[-1]["content"].split() + [option]) < 300), context_length=300)
+    instruction = Naive().induce(SUPPORT)
+    predictions = Follower(model).predict(instruction, ["first " + "word " * 900 + "last", "short"])
+    assert [p.truncated for p in predictions] == [True, False]
+    content = model.calls[0][-1]["content"]
+    assert "first" in content
+    assert "last" in content
+    assert len(content.split()) < 300
+
+
+def test_an_instruction_that_fills_the_context_fails_rather_than_scores() -> None:
+    instruction = Instruction(text="word " * 500, labels=("a", "b"), method="human")
+    predictions = Follower(ScriptedModel(score=biased, context_length=300)).predict(instruction, ["long " * 60])
+    assert [p.failure and p.failure.kind for p in predictions] == [FailureKind.CONTEXT]
+
+
+def test_generate_reads_labels_and_counts_what_is_none() -> None:
+    model = ScriptedModel(reply=["Label: a", "b.", "no idea"])
+    scored = score(Follower(model, "generate"), Naive().induce(SUPPORT), [Example("x", "a"), Example("y", "b"), Example("z", "c")])
+    assert scored.labels == ["a", "b", None]
+    assert (scored.n_unparsed, scored.macro_f1) == (1, pytest.approx(2 / 3))

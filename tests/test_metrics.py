@@ -1,0 +1,60 @@
+"""Macro-F1 and its laws; the paper's defects as counter-examples."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+from promptmii import metrics
+
+rows = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["a", "b", "c", "d", "e", None])), min_size=1, max_size=60)
+
+
+@given(rows)
+def test_macro_f1_is_scikit_learns_over_the_labels_in_gold(pairs) -> None:
+    gold, predicted = zip(*pairs, strict=True)
+    expected = f1_score(gold, [p or "none" for p in predicted], labels=sorted(set(gold)), average="macro", zero_division=0)
+    assert metrics.macro_f1(gold, predicted) == pytest.approx(expected)
+
+
+@given(rows, st.randoms())
+def test_macro_f1_does_not_depend_on_the_order_of_rows_or_the_names_of_labels(pairs, random) -> None:
+    shuffled = list(pairs)
+    random.shuffle(shuffled)
+    renamed = [(f"x{g}", p and f"x{p}") for g, p in shuffled]
+    assert metrics.macro_f1(*zip(*renamed, strict=True)) == pytest.approx(metrics.macro_f1(*zip(*pairs, strict=True)))
+
+
+def test_no_answer_is_never_worth_anything() -> None:
+    gold = ["pos"] * 10 + ["neg"] * 10
+    assert metrics.macro_f1(gold, [None] * 20) == 0  # the authors' reward gave 0.333
+    assert metrics.macro_f1(gold, ["pos"] * 10 + [None] * 10) == 0.5  # and 1.0 here, with the labels in one order
+
+
+def test_per_label_and_confusion_count_unparsed_answers() -> None:
+    gold, predicted = ["a", "a", "b"], ["a", None, "a"]
+    a, b, c = metrics.per_label(gold, predicted, ("a", "b", "c"))
+    assert (a.precision, a.recall, a.support, b.f1, c.support) == (0.5, 0.5, 2, 0, 0)
+    assert metrics.confusion(gold, predicted, ("a", "b", "c")) == [[1, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    covered = 0
+    for seed in range(60):
+        gold = random.choice(["a", "b"], size=120).tolist()
+        predicted = [g if random.random() < 0.8 else ("b" if g == "a" else "a") for g in gold]
+        low, high = metrics.interval(gold, predicted, seed=seed)
+        covered += low <= 0.8 <= high
+    assert covered >= 51  # 95 % of 60 is 57; fewer than 51 has a chance below 1 in 100
+
+
+def test_a_paired_difference_is_fair() -> None:
+    gold = ["a", "b"] * 50
+    right, wrong = gold, ["b", "a"] * 50
+    assert metrics.paired_difference(gold, right, right).p == 1
+    better = metrics.paired_difference(gold, right, wrong)
+    assert (better.mean, better.low) == (1, 1)
+    assert better.p < 0.001
+    assert metrics.paired_difference(gold, wrong, right).mean == -better.mean

@@ -1,0 +1,60 @@
+"""The shape of the package: arrows point upward, the public names are exact, importing is light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import promptmii
+
+# A module may import those above it. A new module gets its place here.
+ORDER = [
+    *["version", "errors", "task", "models.base", "prompts", "models", "instruction", "config", "metrics", "parse", "calibrate"],
+    *["follower", "scoring", "data", "inducers", "pipeline", "estimator", "doctor", "display", "cli", "__main__"],
+]
+SOURCE = Path(promptmii.__file__).parent
+
+
+def place(module: str) -> int:
+    name = module.removeprefix("promptmii.")
+    known = name if name in ORDER else name.split(".")[0]
+    assert known in ORDER, f"{module} has no place yet: add it to ORDER in {__file__}"
+    return ORDER.index(known)
+
+
+def test_imports_point_upward() -> None:
+    for path in sorted(SOURCE.rglob("*.py")):
+        own = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+        if own == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            targets = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            targets += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for target in targets:
+                if target.startswith("promptmii."):
+                    assert place(target) <= place(own), f"{own} imports {target}, which stands below it"
+
+
+def test_public_names_are_exact_sorted_and_there() -> None:
+    assert promptmii.__all__ == sorted(promptmii.__all__) == sorted(promptmii._HOMES)
+    assert all(getattr(promptmii, name) is not None for name in promptmii.__all__)
+
+
+def test_importing_is_light() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); import promptmii; seconds = time.perf_counter() - start;"
+        "heavy = {'torch', 'transformers', 'pandas', 'sklearn', 'scipy', 'openai', 'pydantic'} & set(sys.modules);"
+        "print(seconds, *heavy)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() for _ in range(3)]
+    assert all(len(run) == 1 for run in runs), runs
+    assert min(float(run[0]) for run in runs) < 0.3
+
+
+def test_readme_code_runs() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = [part.split("```")[0] for part in readme.split("```python\n")[1:]]
+    assert blocks
+    for block in blocks:
+        done = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
