@@ -68,7 +68,7 @@ def test_a_failure_stays_one_and_refuses_the_score() -> None:
 
 
 def test_long_texts_are_cut_in_the_middle_and_counted() -> None:
-    model = ScriptedModel(score=lambda chat, option: float(len(chat[-1]["content"].split() + [option]) < 300), context_length=300)
+    model = ScriptedModel(score=lambda chat, option: float(len([*chat[-1]["content"].split(), option]) < 300), context_length=300)
     instruction = Naive().induce(SUPPORT)
     predictions = Follower(model).predict(instruction, ["first " + "word " * 900 + "last", "short"])
     assert [p.truncated for p in predictions] == [True, False]
