@@ -34,7 +34,7 @@ y = [label for _ in range(10) for label in WORDS]
 
 def query_of(chat: Chat) -> str:
     """The text that the follower is asked about."""
-    return json.loads(chat[-1]["content"].rsplit("Input: ", 1)[1])
+    return json.loads(re.findall(r'^Input: (".*")$', chat[-1]["content"], re.MULTILINE)[-1])
 
 
 def keyword(chat: Chat, option: str) -> float:
@@ -388,7 +388,7 @@ def read_row(text: str) -> list[float]:
 
 def examples_of(chat: Chat) -> list[tuple[str, str]]:
     """The (text, label) pairs in the follower's prompt."""
-    return re.findall(r'^Input: "(.*)"\nLabel: (.*)$', chat[-1]["content"], re.MULTILINE)
+    return re.findall(r'^Input: "(.*)"\nLabel: (.+)$', chat[-1]["content"], re.MULTILINE)
 
 
 def nearness(chat: Chat, option: str) -> float:
