@@ -10,7 +10,9 @@ from typing import Any  # noqa: E402
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
+from transformers import AutoModelForCausalLM as Auto  # noqa: E402
 from transformers import (  # noqa: E402
+    AutoTokenizer,
     Gemma2Config,
     LlamaConfig,
     MistralConfig,
@@ -18,7 +20,6 @@ from transformers import (  # noqa: E402
     Qwen2Config,
     Qwen3Config,
 )
-from transformers import AutoModelForCausalLM as Auto  # noqa: E402
 
 from promptmii.errors import ConfigError, UnknownModelError  # noqa: E402
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling  # noqa: E402
@@ -37,7 +38,7 @@ def chat(content: str, instruction: str = "Label the text as positive or negativ
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> Any:
+def trained() -> Any:
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -73,14 +74,20 @@ CONFIGS = {
 
 
 @pytest.fixture(scope="session", params=list(CONFIGS))
-def folder(request: pytest.FixtureRequest, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+def folder(request: pytest.FixtureRequest, trained: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(1)
-    config = CONFIGS[request.param](SIZES | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id})
+    config = CONFIGS[request.param](SIZES | {"vocab_size": len(trained), "eos_token_id": trained.eos_token_id})
     path = str(tmp_path_factory.mktemp(request.param))
     model: Any = Auto.from_config(config)
     model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    trained.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer(folder: str) -> Any:
+    """As transformers reads it: for some architectures it cuts words differently from what was trained."""
+    return AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +150,7 @@ def test_choose_agrees_with_the_plain_way(local: LocalModel, plain: Any, tokeniz
 
 
 def test_choose_between_150_labels(local: LocalModel, plain: Any, tokenizer: Any) -> None:
-    check(local, plain, tokenizer, [chat("0"), chat("12")], [f"label {i}" for i in range(150)])
+    check(local, plain, tokenizer, [chat("12")], [f"label {i}" for i in range(150)])
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
@@ -167,10 +174,11 @@ def test_equal_input_gives_equal_output(local: LocalModel) -> None:
     assert local.generate([], Sampling(3)) == []
 
 
-def test_the_shared_beginning_is_counted_as_cached(local: LocalModel) -> None:
+def test_the_shared_beginning_is_counted_as_cached(local: LocalModel, request: pytest.FixtureRequest) -> None:
     first, second = chosen(local.choose([chat("warm"), chat("cold")], ["positive", "negative"]))
     assert first.usage.cached_tokens == 0
-    assert 10 < second.usage.cached_tokens < second.usage.prompt_tokens
+    plain = request.node.callspec.params["folder"] in ("sliding", "softcapping")
+    assert second.usage.cached_tokens == 0 if plain else 10 < second.usage.cached_tokens < second.usage.prompt_tokens
     assert first.usage.calls == 1
 
 

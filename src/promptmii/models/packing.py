@@ -1,23 +1,35 @@
 """Many queries and all their label continuations in one forward pass, with nothing computed twice and nothing padded.
 
-The tokens that a batch of chats has in common are processed once and stay in the key-value cache. What is left of each chat, followed
-by the tree of its possible answers, is a *block*; blocks are laid end to end in one row, so the linear layers (nearly all of the
-arithmetic) see real tokens only. Attention lets a block see the shared prefix and itself: a query token what stands before it, a
-tree node its query and its ancestors. Positions count as if each answer stood directly after its query.
+The tokens that a batch of chats has in common are processed once (`models/prefixes.py`). What is left of each chat, followed by the
+tree of its possible answers, is a *block*; blocks are laid end to end in one row, so the linear layers (nearly all of the arithmetic)
+see real tokens only. Attention lets a block see the shared prefix and itself: a query token what stands before it, a tree node its
+query and its ancestors. Positions count as if each answer stood directly after its query.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from promptmii.errors import UnsupportedError
+from promptmii.models.prefixes import Prefix
+
 IMPLEMENTATION = "promptmii_packed"
-SCORES = 2**21
-"""Attention scores per head that are held at a time; bounds memory whatever the length of the prefix."""
+SCORES = 2**22
+"""Attention scores that are held at a time: little enough for the processor's cache, whatever the length of the prefix."""
+
+
+class Memory(Protocol):
+    """What the tokens of a row may look at."""
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """From (H, L, D) scaled queries and (K, L, D) keys and values to (L, H, D)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,14 +58,14 @@ class Trie:
 
 @dataclass(frozen=True)
 class Group:
-    """Blocks of similar length, padded to the longest for the attention inside them."""
+    """Neighbouring blocks of similar length, padded to the longest for the attention inside them."""
 
     index: torch.Tensor
-    """(G, M) position in the packed row; padding repeats position 0."""
+    """(N, M) position in the packed row; padding repeats the group's first."""
     mask: torch.Tensor
-    """(G, M, M) float, 0 where a token may look and -inf elsewhere."""
+    """(N, M, M) float, 0 where a token may look and -inf elsewhere."""
     real: torch.Tensor
-    """(G, M) bool."""
+    """The entries of the flat `index` that are no padding, in the order of the row."""
 
 
 @dataclass(frozen=True)
@@ -64,37 +76,94 @@ class Packed:
     """(1, L)"""
     positions: torch.Tensor
     """(1, L)"""
-    prefix: int
-    """Tokens in the cache that every block sees."""
+    prefix: Prefix
+    """What every block sees."""
     groups: tuple[Group, ...]
     starts: tuple[int, ...]
     """Where each block begins."""
     queries: tuple[int, ...]
     """How many query tokens each block has, before its tree."""
+    nodes: int
+    """How many tree nodes follow each query."""
+    kept: list[tuple[torch.Tensor, torch.Tensor]] | None = field(default=None, compare=False)
+    """Where given, collects each layer's keys and values, for decoding on from here."""
+
+    @cached_property
+    def readout(self) -> torch.Tensor:
+        """The positions whose logits are needed: of each query's last token, then of each tree node."""
+        ends = torch.tensor(self.starts) + torch.tensor(self.queries) - 1
+        return (ends[:, None] + torch.arange(self.nodes + 1)).flatten().to(self.tokens.device)
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """See `Memory`."""
+        heads, _, dim = query.shape
+        shared = key.shape[0]
+        if self.kept is not None:
+            self.kept.append((key, value))
+        parts: list[torch.Tensor] = []
+        for group in self.groups:
+            size, width = group.index.shape
+            flat = group.index.view(-1)
+            q = query.index_select(1, flat).view(shared, -1, size, width, dim).transpose(1, 2)
+            k, v = (x.index_select(1, flat).view(shared, size, width, dim) for x in (key, value))
+            # One long block alone can be too much for the memory: its rows are then taken piece by piece.
+            piece = max(1, SCORES // (heads * size * (width + len(self.prefix.tokens))))
+            rows = zip(q.split(piece, 3), group.mask.split(piece, 1), strict=True)
+            out = torch.cat([look(q_rows, k, v, mask, self.prefix.layer(layer)) for q_rows, mask in rows], dim=3)
+            parts.append(out.permute(1, 3, 0, 2, 4).reshape(size * width, heads, dim).index_select(0, group.real))
+        return torch.cat(parts)
 
 
-def pack(queries: Sequence[Sequence[int]], trie: Trie, prefix: int, device: torch.device) -> Packed:
-    """Lay out the blocks of `queries` (none of them empty), each followed by `trie`, after `prefix` cached tokens."""
-    n = len(trie.tokens)
+def look(
+    query: torch.Tensor,  # (K, N, R, M, D): R query heads share a key head
+    key: torch.Tensor,  # (K, N, T, D)
+    value: torch.Tensor,
+    mask: torch.Tensor,  # (N, M, T)
+    past: tuple[torch.Tensor, torch.Tensor] | None,  # (K, P, D) each
+) -> torch.Tensor:
+    """One softmax over the prefix that all N blocks share, as a single dense product, and over each block's own keys."""
+    shared, size, ratio, rows, dim = query.shape
+    width = key.shape[2]
+    inner = (query.reshape(shared, size, ratio * rows, dim) @ key.transpose(-1, -2)).view(shared, size, ratio, rows, width)
+    inner += mask[:, None]
+    if past is None:
+        weights = torch.softmax(inner, dim=-1, dtype=torch.float32).to(query.dtype)
+        return (weights.view(shared, size, ratio * rows, width) @ value).view(query.shape)
+    seen = past[0].shape[1]
+    outer = (query.reshape(shared, -1, dim) @ past[0].transpose(-1, -2)).view(shared, size, ratio, rows, seen)
+    weights = torch.softmax(torch.cat([outer, inner], dim=-1), dim=-1, dtype=torch.float32).to(query.dtype)
+    own = weights[..., seen:].reshape(shared, size, ratio * rows, width) @ value
+    return own.view(query.shape) + (weights[..., :seen].reshape(shared, -1, seen) @ past[1]).view(query.shape)
+
+
+def pack(queries: Sequence[Sequence[int]], trie: Trie, prefix: Prefix, device: torch.device, keep: bool = False) -> Packed:
+    """Lay out the blocks of `queries` (none of them empty, best sorted by length), each followed by `trie`, after `prefix`."""
+    n, before = len(trie.tokens), len(prefix.tokens)
     tokens: list[int] = []
     positions: list[int] = []
     starts: list[int] = []
     for query in queries:
         starts.append(len(tokens))
         tokens += [*query, *trie.tokens]
-        positions += [*range(prefix, prefix + len(query)), *(prefix + len(query) - 1 + d for d in trie.depth)]
+        positions += [*range(before, before + len(query)), *(before + len(query) - 1 + d for d in trie.depth)]
     lengths = [len(query) for query in queries]
-    width = max(lengths) + n
-    size = max(1, SCORES // (width * (prefix + width)))
-    groups = tuple(_group(starts[i : i + size], lengths[i : i + size], trie, device) for i in range(0, len(queries), size))
+    groups: list[Group] = []
+    first = 0
+    for last in range(1, len(lengths) + 1):
+        width = max(lengths[first : last + 1]) + n
+        # At most an eighth of a group is padding, and its scores stay in bounds.
+        full = (last + 1 - first) * width * (before + width) > SCORES // 8 or min(lengths[first : last + 1]) + n < width * 7 // 8
+        if last == len(lengths) or full:
+            groups.append(_group(starts[first:last], lengths[first:last], trie, device))
+            first = last
     row = [torch.tensor([values], device=device) for values in (tokens, positions)]
-    return Packed(row[0], row[1], prefix, groups, tuple(starts), tuple(lengths))
+    return Packed(row[0], row[1], prefix, tuple(groups), tuple(starts), tuple(lengths), n, [] if keep else None)
 
 
 def _group(starts: Sequence[int], lengths: Sequence[int], trie: Trie, device: torch.device) -> Group:
     n = len(trie.tokens)
     width = max(lengths) + n
-    index = torch.zeros(len(starts), width, dtype=torch.long)
+    index = torch.full((len(starts), width), starts[0])
     real = torch.zeros(len(starts), width, dtype=torch.bool)
     sees = torch.zeros(len(starts), width, width, dtype=torch.bool)
     for g, (start, length) in enumerate(zip(starts, lengths, strict=True)):
@@ -105,43 +174,29 @@ def _group(starts: Sequence[int], lengths: Sequence[int], trie: Trie, device: to
         sees[g, length : length + n, length : length + n] = trie.visible
     sees[:, :, 0] |= ~real  # a padded row must see something, or its softmax is 0/0
     mask = torch.zeros(sees.shape).masked_fill_(~sees, float("-inf"))
-    return Group(index.to(device), mask.to(device), real.to(device))
+    return Group(index.to(device), mask.to(device), real.view(-1).nonzero().view(-1).to(device))
 
 
 def packed_attention(
     module: torch.nn.Module,
-    query: torch.Tensor,  # (B, H, L, D)
-    key: torch.Tensor,  # (B, K, P + L, D)
+    query: torch.Tensor,
+    key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    packed: Packed | None = None,
+    memory: Memory | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: scaled dot products as usual, or block by block where `packed` is passed to the model."""
-    if packed is None:
+    """transformers' attention interface: scaled dot products as usual, or whatever `memory` sees where it is passed to the model."""
+    if memory is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    heads, dim = query.shape[1], query.shape[3]
-    shared = key.shape[1]
-    q = (query[0] * kwargs["scaling"]).view(shared, heads // shared, -1, dim)  # (K, R, L, D): R query heads share a key head
-    past_k, past_v = key[0, :, : packed.prefix], value[0, :, : packed.prefix]
-    own_k, own_v = key[0, :, packed.prefix :], value[0, :, packed.prefix :]
-    out = torch.empty_like(q)
-    for group in packed.groups:
-        size, width = group.index.shape
-        flat = group.index.reshape(-1)
-        q_g = q[:, :, flat].view(shared, -1, size, width, dim)  # (K, R, G, M, D)
-        k_g, v_g = (x[:, flat].view(shared, 1, size, width, dim) for x in (own_k, own_v))
-        inner = q_g @ k_g.transpose(-1, -2) + group.mask.to(q.dtype)  # (K, R, G, M, M)
-        outer = (q_g.reshape(shared, -1, dim) @ past_k.transpose(-1, -2)).view(*inner.shape[:-1], -1)  # (K, R, G, M, P)
-        weights = torch.softmax(torch.cat([outer, inner], dim=-1), dim=-1, dtype=torch.float32).to(q.dtype)
-        mixed = weights[..., packed.prefix :] @ v_g
-        mixed += (weights[..., : packed.prefix].reshape(shared, -1, packed.prefix) @ past_v).view_as(mixed)
-        out[:, :, group.index[group.real]] = mixed.flatten(2, 3)[:, :, group.real.reshape(-1)]
-    return out.view(1, heads, -1, dim).transpose(1, 2).contiguous(), None
+    if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+        raise UnsupportedError(f"{type(module).__name__} changes its attention scores in a way that packed rows do not know.")
+    layer: Any = module.layer_idx
+    return memory.attend(layer, query[0] * kwargs["scaling"], key[0], value[0])[None], None
 
 
 def register() -> None:
-    """Make the implementation known to transformers; the model is then loaded with `attn_implementation=IMPLEMENTATION`."""
+    """Make the implementation known to transformers; the model is then set to `IMPLEMENTATION`."""
     AttentionInterface.register(IMPLEMENTATION, packed_attention)
     AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 

@@ -1,0 +1,184 @@
+"""Two ways to run a causal language model: packed rows where its attention allows that, and plain passes everywhere else."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from promptmii.models.decoding import Draw, Tails
+from promptmii.models.packing import IMPLEMENTATION, Memory, Packed, Trie, chunks, pack, register
+from promptmii.models.prefixes import Prefixes, common, families
+
+ROW_TOKENS = 2048
+"""Tokens of one row: enough to keep the processor busy, little enough for its cache."""
+LOGITS = 2**25
+"""Logits held at a time (positions times vocabulary)."""
+DECODE_ROWS = 32
+DECODE_TOKENS = 2**15
+"""Tokens whose keys and values are held while decoding, the shared prefix aside."""
+
+
+class Engine(Protocol):
+    """Scores and writes over token ids. Prompts of one call are different from each other and fit the context."""
+
+    def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[tuple[tuple[float, ...], int]]:
+        """Per prompt `log P(option + end)` of every option, and how many of its tokens were another prompt's work."""
+        ...
+
+    def write(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], draw: Draw, limit: int) -> list[list[int]]:
+        """New tokens per row, the end included where one was reached; `rows` names the prompt of each row, so one may occur often."""
+        ...
+
+
+def engine_for(model: Any) -> Engine:
+    """Packed where every layer attends to everything before it through transformers' attention interface."""
+    config: dict[str, Any] = model.config.to_dict()
+    window = config.get("sliding_window")
+    whole = window is None or window >= config["max_position_embeddings"]
+    full = whole and set(config.get("layer_types") or ()) <= {"full_attention", "sliding_attention"}
+    if model._supports_attention_backend and full and config.get("attn_logit_softcapping") is None:
+        register()
+        model.set_attn_implementation(IMPLEMENTATION)
+        return PackedEngine(model)
+    if config.get("attn_logit_softcapping") is not None:
+        model.set_attn_implementation("eager")  # the only one that bends the scores as these models were trained
+    return PlainEngine(model)
+
+
+class PackedEngine:
+    """Shared beginnings once, the rest in rows without padding."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._vocabulary = int(model.config.vocab_size)
+        self._prefixes = Prefixes(model)
+
+    def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[tuple[tuple[float, ...], int]]:
+        """See `Engine`."""
+        trie = Trie.build(options, end)
+        nodes = len(trie.tokens)
+        results: list[tuple[tuple[float, ...], int]] = [((), 0)] * len(prompts)
+        for shared, members in families(prompts):
+            prefix = self._prefixes.get(prompts[members[0]][:shared])
+            rests = [prompts[i][shared:] for i in members]
+            # A block may count as longer than it is, so that the logits of a row stay in bounds too.
+            weight = (nodes + 1) * self._vocabulary * ROW_TOKENS // LOGITS
+            for chunk in chunks([max(len(rest) + nodes, weight) for rest in rests], ROW_TOKENS):
+                packed = pack([rests[i] for i in chunk], trie, prefix, self._model.device)
+                logits = self._forward(packed.tokens, packed.positions, packed, packed.readout)
+                for i, scores in zip(chunk, along(logits.view(len(chunk), nodes + 1, -1), trie), strict=True):
+                    results[members[i]] = (tuple(scores), shared if members[i] != min(members) else 0)
+        return results
+
+    def write(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], draw: Draw, limit: int) -> list[list[int]]:
+        """See `Engine`."""
+        written: list[list[int]] = [[] for _ in rows]
+        for chunk in chunks([len(prompts[i]) + limit for i in rows], DECODE_TOKENS):
+            for first in range(0, len(chunk), DECODE_ROWS):
+                batch = chunk[first : first + DECODE_ROWS]
+                used = sorted({rows[slot] for slot in batch})
+                owners = [used.index(rows[slot]) for slot in batch]
+                for slot, tokens in zip(batch, self._decode([prompts[i] for i in used], owners, draw, batch, limit), strict=True):
+                    written[slot] = tokens
+        return written
+
+    def _decode(
+        self, prompts: Sequence[Sequence[int]], owners: Sequence[int], draw: Draw, streams: Sequence[int], limit: int
+    ) -> list[list[int]]:
+        shared = min(min(map(len, prompts)) - 1, common(prompts))
+        prefix = self._prefixes.get(prompts[0][:shared])
+        rests = [prompt[shared:] for prompt in prompts]
+        logits = torch.empty(len(prompts), self._vocabulary, device=self._model.device)
+        rows: list[tuple[list[int], Packed]] = []
+        for chunk in chunks([len(rest) for rest in rests], ROW_TOKENS):
+            packed = pack([rests[i] for i in chunk], Trie.build([], 0), prefix, self._model.device, keep=True)
+            logits[torch.tensor(chunk, device=logits.device)] = self._forward(packed.tokens, packed.positions, packed, packed.readout)
+            rows.append((chunk, packed))
+        tails = Tails(prefix, rows, owners)
+        picked = torch.tensor(owners, device=logits.device)
+        alive = list(range(len(owners)))
+        written: list[list[int]] = [[] for _ in owners]
+        positions = [len(prompts[owner]) for owner in owners]
+        logits = logits[picked]
+        for step in range(limit):
+            tokens = draw(logits, [streams[slot] for slot in alive])
+            for slot, token in zip(alive, tokens, strict=True):
+                written[slot].append(token)
+            going = [at for at, token in enumerate(tokens) if token not in draw.ends]
+            if not going or step == limit - 1:
+                break
+            if len(going) < len(alive):
+                tails.keep(going)
+                alive = [alive[at] for at in going]
+            tails.grow()
+            last = torch.tensor([[written[slot][-1] for slot in alive]], device=logits.device)
+            place = torch.tensor([[positions[slot] + step for slot in alive]], device=logits.device)
+            logits = self._forward(last, place, tails, None)
+        return written
+
+    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, memory: Memory, readout: torch.Tensor | None) -> torch.Tensor:
+        """Logits (N, V) of the row's positions in `readout`, or of all."""
+        # Of four dimensions, so that transformers takes the mask as ready; `memory` alone decides who sees what.
+        mask = torch.zeros(1, 1, 1, 1, device=tokens.device)
+        keep: Any = 0 if readout is None else readout
+        out = self._model(
+            input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False, logits_to_keep=keep, memory=memory
+        )
+        return out.logits[0].float()
+
+
+class PlainEngine:
+    """One padded row per prompt and option: right for every architecture, fast for none."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[tuple[tuple[float, ...], int]]:
+        """See `Engine`."""
+        whole = [([*prompt, *option], [*option, end]) for prompt in prompts for option in options]
+        scores = [0.0] * len(whole)
+        for chunk in chunks([len(tokens) for tokens, _ in whole], ROW_TOKENS):
+            width = max(len(whole[i][0]) for i in chunk)
+            ids = torch.zeros(len(chunk), width, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for row, i in enumerate(chunk):
+                tokens = whole[i][0]
+                ids[row, : len(tokens)] = torch.tensor(tokens)
+                mask[row, : len(tokens)] = 1
+            device = self._model.device
+            hidden = self._model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
+            for row, i in enumerate(chunk):
+                tokens, answer = whole[i]
+                logs = hidden[row, len(tokens) - len(answer) : len(tokens)].float().log_softmax(-1)
+                scores[i] = float(logs.gather(1, torch.tensor(answer, device=device)[:, None]).double().sum())
+        count = len(options)
+        return [(tuple(scores[i * count : (i + 1) * count]), 0) for i in range(len(prompts))]
+
+    def write(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], draw: Draw, limit: int) -> list[list[int]]:
+        """See `Engine`."""
+        return [self._answer(prompts[owner], draw, stream, limit) for stream, owner in enumerate(rows)]
+
+    def _answer(self, prompt: Sequence[int], draw: Draw, stream: int, limit: int) -> list[int]:
+        written: list[int] = []
+        past: Any = None
+        step = list(prompt)
+        while len(written) < limit:
+            ids = torch.tensor([step], device=self._model.device)
+            out = self._model(input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1)
+            past = out.past_key_values
+            step = draw(out.logits[:, -1].float(), [stream])
+            written += step
+            if step[0] in draw.ends:
+                break
+        return written
+
+
+def along(logits: torch.Tensor, trie: Trie) -> list[list[float]]:
+    """Per query and option, the sum of log-probabilities on the option's way through the tree; logits are (N, nodes + 1, V)."""
+    device = logits.device
+    pairs = [pair for option in trie.steps for pair in option]
+    node = torch.tensor([n + 1 for n, _ in pairs], device=device)
+    token = torch.tensor([t for _, t in pairs], device=device)
+    owner = torch.tensor([o for o, option in enumerate(trie.steps) for _ in option], device=device)
+    terms = logits[:, node, token] - torch.logsumexp(logits, dim=-1)[:, node]
+    return torch.zeros(len(logits), len(trie.steps), device=device).index_add_(1, owner, terms).tolist()

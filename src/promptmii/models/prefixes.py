@@ -1,0 +1,104 @@
+"""What chats have in common: found by comparing tokens, computed once, and remembered for the next call."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+REMEMBERED = 4
+"""Prefixes that are kept: an instruction under test, and a few before it."""
+REMEMBERED_TOKENS = 8192
+WORTH = 256
+"""Tokens that a family of its own must save before it is worth a forward pass of its own."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Tokens with their keys and values, per layer (K, P, D). Without tokens there are no layers either."""
+
+    tokens: tuple[int, ...]
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+
+    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Keys and values of one layer; `None` where there are no tokens."""
+        return (self.keys[index], self.values[index]) if self.tokens else None
+
+    def cut(self, length: int) -> "Prefix":
+        """Its beginning."""
+        if length == len(self.tokens):
+            return self
+        kept = length if length else None
+        keys = tuple(key[:, :length] for key in self.keys) if kept else ()
+        values = tuple(value[:, :length] for value in self.values) if kept else ()
+        return Prefix(self.tokens[:length], keys, values)
+
+
+class Prefixes:
+    """Computes prefixes, starting from the one remembered that goes furthest."""
+
+    def __init__(self, model: Any) -> None:
+        self._decoder: Any = model.get_decoder()
+        self._device: torch.device = model.device
+        self._kept: list[Prefix] = []
+
+    def get(self, tokens: Sequence[int]) -> Prefix:
+        """Keys and values of `tokens`."""
+        wanted = tuple(tokens)
+        best = max(self._kept, key=lambda known: common([known.tokens, wanted]), default=Prefix((), (), ()))
+        start = best.cut(common([best.tokens, wanted]))
+        found = start if len(start.tokens) == len(wanted) else self._extend(start, wanted)
+        # Cut from a longer one it is remembered in that one already.
+        if found is best or len(found.tokens) != len(start.tokens):
+            self._kept = [found, *(known for known in self._kept if known is not found)][:REMEMBERED]
+            while len(self._kept) > 1 and sum(len(known.tokens) for known in self._kept) > REMEMBERED_TOKENS:
+                self._kept.pop()
+        return found
+
+    def _extend(self, start: Prefix, tokens: tuple[int, ...]) -> Prefix:
+        cache = DynamicCache()
+        for index, (key, value) in enumerate(zip(start.keys, start.values, strict=True)):
+            cache.update(key[None], value[None], index)
+        rest = torch.tensor([tokens[len(start.tokens) :]], device=self._device)
+        self._decoder(input_ids=rest, past_key_values=cache, use_cache=True)
+        layers: list[Any] = cache.layers
+        return Prefix(tokens, tuple(layer.keys[0] for layer in layers), tuple(layer.values[0] for layer in layers))
+
+
+def common(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all of them begin with: the smallest and the largest differ first."""
+    low, high = min(prompts, key=list), max(prompts, key=list)
+    limit = min(map(len, prompts))
+    return next((i for i in range(limit) if low[i] != high[i]), limit)
+
+
+def families(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+    """Prompts (by index) that are best computed together, with the length of what they share.
+
+    Every prompt keeps at least one token of its own, because its last token's logits are needed. Prompts under one instruction
+    are one family; those under two instructions are two, as soon as that saves enough.
+    """
+    return _split(prompts, sorted(range(len(prompts)), key=lambda i: list(prompts[i])))
+
+
+def _split(prompts: Sequence[Sequence[int]], order: list[int]) -> list[tuple[int, list[int]]]:
+    if not order:
+        return []
+    shared = _shared(prompts, order)
+    together: list[int] = []
+    apart: list[tuple[int, list[int]]] = []
+    for _, members in groupby(order, key=lambda i: prompts[i][shared]):
+        child = list(members)
+        if len(child) < len(order) and (len(child) - 1) * (_shared(prompts, child) - shared) >= WORTH:
+            apart += _split(prompts, child)
+        else:
+            together += child
+    return [*([(shared, together)] if together else []), *apart]
+
+
+def _shared(prompts: Sequence[Sequence[int]], order: Sequence[int]) -> int:
+    limit = min(len(prompts[i]) for i in order) - 1
+    return min(limit, common([prompts[order[0]], prompts[order[-1]]]))
