@@ -26,7 +26,7 @@ $(SMOL): | $(SETUP)
 
 demo: $(SETUP) $(SMOL)  ## the main job on a bundled CSV with the embedded model: no key, no GPU, no hub
 	@mkdir -p runs
-	$(BIN)/promptmii induce src/promptmii/data/demo.csv -n 20 --budget 120 --eval 60 -o runs/demo.json --force
+	$(BIN)/promptmii induce src/promptmii/data/demo.csv -n 20 --budget 60 --eval 48 -o runs/demo.json --force
 	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
 
 test: $(SETUP) $(SMOL)  ## every test, the embedded model included
@@ -46,7 +46,6 @@ check: lint types test  ## everything that CI runs
 
 bench: $(SETUP) $(SMOL)  ## the speed claims, side by side
 	$(BIN)/python benchmarks/follower.py
-	$(BIN)/python benchmarks/decode.py
 
 clean:  ## remove the virtual environment
 	rm -rf $(VENV)

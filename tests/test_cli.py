@@ -13,7 +13,7 @@ from promptmii.data import demo_path
 
 def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "promptmii", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False, timeout=240)
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False)
 
 
 @pytest.fixture
@@ -66,6 +66,7 @@ def test_an_existing_output_is_kept_without_force(made: Path) -> None:
 
 
 @pytest.mark.smol
+@pytest.mark.timeout(1800)
 def test_the_main_job_with_the_embedded_model(tmp_path) -> None:
     out = tmp_path / "demo.json"
     done = run("induce", demo_path(), "-n", "12", "--budget", "24", "--eval", "12", "-o", out, "--json")
