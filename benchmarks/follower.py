@@ -134,7 +134,7 @@ def main() -> None:
     share = flops / a / max(rates)
     print(f"a  choose            {len(chats) / a:7.2f} queries/s   {a:6.1f} s")
     print(
-        f"   {flops / 1e9:.0f} Gflop needed at {flops / a / 1e9:.1f} Gflop/s: {share:.0%} of {max(rates) / 1e9:.1f} ({dtype} matmul, this run)"
+        f"   {flops / 1e9:.0f} Gflop needed at {flops / a / 1e9:.1f} Gflop/s: {share:.0%} of {max(rates) / 1e9:.1f} ({dtype} matmul, this run)"  # noqa: E501
     )
     print(f"   peak memory so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     if given.only_choose:
