@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import pytest
@@ -36,10 +35,8 @@ def test_a_folder_counts_only_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.smol
-def test_it_loads_quickly(smol: Any) -> None:
-    started = perf_counter()
+def test_it_loads_the_same_twice(smol: Any) -> None:
     again = type(smol).load("smol", str(smol_folder()))
-    assert perf_counter() - started < 5
     assert again.card == smol.card
     assert smol.card.context_length == 8192
 
