@@ -123,7 +123,7 @@ def main() -> None:
     print(f"{len(chats)} queries of {lengths[0]} to {lengths[-1]} tokens, instruction of {ours.count_tokens([instruction])[0]}, {dtype}")
     print(f"{torch.get_num_threads()} threads")
 
-    # Another prefix before each run, so that no run finds its own remembered.
+    # A fresh engine for each run, so that none finds its prefix remembered.
     def choose() -> Any:
         return LocalModel("smol", ours.model, tokenizer, "benchmark").choose(chats, LABELS)
 
@@ -133,9 +133,8 @@ def main() -> None:
     flops = needed_flops(ours, prompts, answers)
     share = flops / a / max(rates)
     print(f"a  choose            {len(chats) / a:7.2f} queries/s   {a:6.1f} s")
-    print(
-        f"   {flops / 1e9:.0f} Gflop needed at {flops / a / 1e9:.1f} Gflop/s: {share:.0%} of {max(rates) / 1e9:.1f} ({dtype} matmul, this run)"  # noqa: E501
-    )
+    print(f"   {flops / 1e9:.0f} Gflop needed at {flops / a / 1e9:.1f} Gflop/s")
+    print(f"   {share:.0%} of the {max(rates) / 1e9:.1f} Gflop/s of a {dtype} matmul in this run")
     print(f"   peak memory so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     if given.only_choose:
         return
