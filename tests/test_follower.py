@@ -21,7 +21,7 @@ def biased(chat, option: str) -> float:
 
 def macro_f1(calibration: str) -> float | None:
     follower = Follower(ScriptedModel(score=biased), "choose", calibration)
-    instruction, _ = follower.prepare(Naive().induce(SUPPORT), SUPPORT)
+    instruction = follower.prepare(Naive().induce(SUPPORT), SUPPORT)
     return score(follower, instruction, QUERY).macro_f1
 
 
@@ -32,9 +32,9 @@ def test_calibration_takes_a_bias_away() -> None:
 
 def test_a_stored_calibration_gives_the_same_answers_from_a_file(tmp_path) -> None:
     model = ScriptedModel(score=biased)
-    instruction, usage = Follower(model, "choose", "supervised").prepare(Naive().induce(SUPPORT), SUPPORT)
+    instruction = Follower(model, "choose", "supervised").prepare(Naive().induce(SUPPORT), SUPPORT)
     loaded = Instruction.load(instruction.save(tmp_path / "i.json"))
-    assert usage.calls == len(SUPPORT.examples)
+    assert instruction.cost.calls == len(SUPPORT.examples)
     texts = [example.text for example in QUERY]
     predictions = Follower(model).predict(loaded, texts)
     assert predictions == Follower(model).predict(instruction, texts)

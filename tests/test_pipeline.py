@@ -6,10 +6,11 @@ import math
 import pytest
 
 from promptmii import Follower, Instruction, Naive, ScriptedModel, Support, pipeline
-from promptmii.config import Columns, InduceSettings, Price
+from promptmii.config import Columns, InduceSettings
 from promptmii.data import demo_path, load_task, sample
 from promptmii.errors import ConfigError, DataError, ScoreRefusedError
-from promptmii.models.base import Failure, FailureKind
+from promptmii.instruction import Cost
+from promptmii.models.base import Failure, FailureKind, Price, Usage
 from promptmii.pipeline import Row, break_even
 from promptmii.scoring import score
 
@@ -33,7 +34,7 @@ def measured(model: ScriptedModel) -> tuple[Row, Row]:
     follower = Follower(model)
     rows = []
     for method in (pipeline.InContext(model), Naive()):
-        instruction, _ = follower.prepare(method.induce(episode.support), episode.support)
+        instruction = follower.prepare(method.induce(episode.support), episode.support)
         scored = score(follower, instruction, episode.query)
         rows.append(Row(instruction.model_copy(update={"measured": scored.measurement()}), scored))
     return rows[0], rows[1]
@@ -41,9 +42,10 @@ def measured(model: ScriptedModel) -> tuple[Row, Row]:
 
 def test_break_even_counts_the_queries_that_repay_the_cost() -> None:
     icl, ours = measured(ScriptedModel(score=keyword))
-    cost = ours.instruction.cost.model_copy(update={"prompt_tokens": 900, "completion_tokens": 100})
+    price = Price(prompt=2.0, completion=8.0)
+    cost = Cost.of(Usage(1, 900, 100), price)
     dear = Row(ours.instruction.model_copy(update={"cost": cost}), ours.scored)
-    result = break_even(dear, icl, Price(prompt=2.0, completion=8.0))
+    result = break_even(dear, icl, price)
     saved = icl.tokens_per_query - ours.tokens_per_query
     assert saved > 0
     assert result.queries == math.ceil(1000 / saved)

@@ -9,9 +9,13 @@ import typer
 from typer.core import TyperGroup
 
 from promptmii import display, doctor, pipeline
-from promptmii.config import Columns, Endpoint, InduceSettings, Price
+from promptmii.config import Columns, Endpoint, EvaluateSettings, InduceSettings
 from promptmii.errors import ConfigError, PromptMIIError
+from promptmii.evaluation import estimate
+from promptmii.evaluation import evaluate as evaluate_grid
+from promptmii.inducers import METHODS
 from promptmii.instruction import Instruction, Mode, check_writable
+from promptmii.models.base import Price
 
 
 class Commands(TyperGroup):
@@ -53,6 +57,9 @@ Follow = Annotated[str | None, typer.Option(help="Model that labels: smol, hf:<i
 BaseUrl = Annotated[str | None, typer.Option(envvar="OPENAI_BASE_URL", help="Server(s) for openai: models, comma-separated.")]
 Concurrency = Annotated[int, typer.Option(help="Requests under way at once.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder of the answer cache for openai: models; failures are never cached.")]
+Prices = Annotated[
+    list[str] | None, typer.Option("--price", help="Money per million tokens, [MODEL=]PROMPT,COMPLETION; repeat it for several models.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
@@ -78,7 +85,7 @@ def induce(
     best_of: Annotated[int, typer.Option("--best-of", help="Drafts to choose from, on a part of the examples.")] = 1,
     budget: Annotated[int | None, typer.Option(help="Most tokens of the instruction.")] = None,
     evaluate: Annotated[int, typer.Option("--eval", help="Held-back rows to measure on; 0 measures nothing.")] = 200,
-    price: Annotated[str | None, typer.Option(help="Money per million tokens, PROMPT,COMPLETION.")] = None,
+    price: Prices = None,
     seed: Annotated[int, typer.Option(help="Of the split, the examples and the drafts.")] = 0,
     base_url: BaseUrl = None,
     concurrency: Concurrency = 16,
@@ -99,10 +106,9 @@ def induce(
         best_of=best_of,
         budget=budget,
         evaluate=evaluate,
-        price=_price(price),
         seed=seed,
         columns=_columns(text, label, labels),
-        endpoint=_endpoint(base_url, concurrency, cache),
+        endpoint=_endpoint(base_url, concurrency, cache, price),
     )
     with display.progress(quiet=json) as progress:
         induced = pipeline.induce(data, settings, progress=progress)
@@ -162,6 +168,71 @@ def show(instruction: File, json: Json = False) -> None:
     display.shown(Instruction.load(instruction), as_json=json)
 
 
+@app.command("evaluate")
+def run_grid(
+    config: Annotated[Path | None, typer.Argument(help="TOML file with any of the settings; the options below change them.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder; what it holds already is not run again.")] = Path("runs/eval"),
+    tasks: Annotated[list[str] | None, typer.Option(help="Task file, folder of them, hub:..., or suite; repeat it for several.")] = None,
+    methods: Annotated[str | None, typer.Option(help=f"Comma-separated: {', '.join(METHODS)}.")] = None,
+    n: Annotated[str | None, typer.Option("--n", "-n", help="Numbers of examples, comma-separated.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Draws of the examples.")] = None,
+    evaluate: Annotated[int | None, typer.Option("--eval", help="Test rows of each task.")] = None,
+    generator: Annotated[list[str] | None, typer.Option(help="Model that writes for mii and best-of-k; repeat it for several.")] = None,
+    follower: Annotated[list[str] | None, typer.Option(help="Model that labels; repeat it for several.")] = None,
+    untrained: Annotated[list[str] | None, typer.Option(help="Model that writes for zero; the follower itself when absent.")] = None,
+    searcher: Annotated[str | None, typer.Option(help="Model that proposes for ape and gepa; the follower itself when absent.")] = None,
+    mode: Annotated[Mode | None, typer.Option(help="choose or generate.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Most tokens of an instruction.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Cells under way at once.")] = None,
+    base_url: BaseUrl = None,
+    concurrency: Annotated[int | None, typer.Option(help="Requests under way at once, over all workers.")] = None,
+    price: Prices = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Spread the grid over a Ray cluster (table [ray] of the configuration).")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the failed cells again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the grid, its calls, tokens, time and money; run nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Run every method on a grid of tasks, and keep each finished cell. Interrupted or killed, the same command goes on."""
+    settings = EvaluateSettings.read(
+        config,
+        tasks=tasks,
+        methods=_split(methods),
+        n=_numbers(n),
+        seeds=seeds,
+        evaluate=evaluate,
+        generators=generator,
+        followers=follower,
+        untrained=untrained,
+        searcher=searcher,
+        mode=mode,
+        budget=budget,
+        workers=workers,
+        endpoint={"base_url": base_url, "concurrency": concurrency, "prices": _prices(price or []) or None},
+        ray={} if ray else None,
+    )
+    with display.progress(quiet=json) as progress:
+        if dry_run:
+            display.estimated(estimate(settings, output, progress=progress), as_json=json)
+            return
+    with display.grid_progress(quiet=json) as (progress, report):
+        run = evaluate_grid(settings, output, retry_failed=retry_failed, progress=progress, report=report)
+    display.evaluated(run, as_json=json)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `promptmii evaluate` and of training.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page, the figures and the tables.")] = Path("report"),
+) -> None:
+    """Draw what runs found: one self-contained page, figures as SVG and PNG, tables as CSV and Markdown."""
+    from promptmii.report.page import write_report
+
+    with display.progress(quiet=False) as progress:
+        progress("Writing the report")
+        page = write_report(runs, output)
+    display.say(f"Open {page} in a browser.")
+
+
 @app.command("doctor")
 def examine(
     model: Annotated[str, typer.Argument(help="Model reference.")] = "smol",
@@ -198,6 +269,17 @@ def _columns(text: list[str] | None, label: str | None, labels: str | None) -> C
     return Columns.of(text=chosen, label=label, labels=_label_list(labels) if labels else None)
 
 
+def _split(given: str | None) -> tuple[str, ...] | None:
+    return None if given is None else tuple(part.strip() for part in given.split(",") if part.strip())
+
+
+def _numbers(given: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if given is None else tuple(int(part) for part in _split(given) or ())
+    except ValueError as error:
+        raise ConfigError(f"-n is {given!r}; expected whole numbers, comma-separated, such as 5,20,50.") from error
+
+
 def _label_list(given: str) -> tuple[str, ...]:
     if given.lstrip().startswith("["):
         try:
@@ -207,17 +289,21 @@ def _label_list(given: str) -> tuple[str, ...]:
     return tuple(label.strip() for label in given.split(",") if label.strip())
 
 
-def _price(given: str | None) -> Price | None:
-    if given is None:
-        return None
+def _prices(given: list[str]) -> dict[str, Price]:
+    return dict(map(_price, given))
+
+
+def _price(given: str) -> tuple[str, Price]:
+    reference, named, numbers = given.rpartition("=")
     try:
-        prompt, completion = (float(part) for part in given.split(","))
+        prompt, completion = (float(part) for part in numbers.split(","))
     except ValueError as error:
         raise ConfigError(
-            f"--price is {given!r}; expected two numbers per million tokens, PROMPT,COMPLETION, such as 0.10,0.40."
+            f"--price is {given!r}; expected two numbers per million tokens, [MODEL=]PROMPT,COMPLETION, such as 0.10,0.40."
         ) from error
-    return Price.of(prompt=prompt, completion=completion)
+    return (reference if named else "*"), Price(prompt, completion)
 
 
-def _endpoint(base_url: str | None, concurrency: int, cache: Path | None) -> Endpoint:
-    return Endpoint.of(base_url=base_url, concurrency=concurrency, cache=str(cache) if cache else None)
+def _endpoint(base_url: str | None, concurrency: int, cache: Path | None, price: list[str] | None = None) -> Endpoint:
+    prices = _prices(price or [])
+    return Endpoint.of(base_url=base_url, concurrency=concurrency, cache=str(cache) if cache else None, prices=prices)

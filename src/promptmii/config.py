@@ -1,5 +1,8 @@
 """Settings of the commands, as frozen values that refuse unknown names. What the command line offers is what is here."""
 
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
@@ -7,6 +10,7 @@ from pydantic import Field, ValidationError
 from promptmii.errors import ConfigError, nearest
 from promptmii.instruction import CalibrationKind, Frozen, Mode
 from promptmii.models import LanguageModel, load_model
+from promptmii.models.base import Price
 
 
 class Settings(Frozen):
@@ -46,20 +50,18 @@ class Endpoint(Settings):
     """Tokens; `None` asks the server."""
     cache: str | None = None
     """Folder of the answer cache; `None` means none."""
+    prices: dict[str, Price] = Field(default_factory=dict[str, Price])
+    """Money per million prompt and completion tokens, by model reference; `*` stands for every other model."""
 
     def load(self, reference: str) -> LanguageModel:
         """The model behind a reference, reached this way."""
         from promptmii.models.http import HttpConfig
+        from promptmii.models.wrap import Priced
 
         http = HttpConfig(base_url=self.base_url, concurrency=self.concurrency, context_length=self.context_length)
-        return load_model(reference, http, cache=self.cache)
-
-
-class Price(Settings):
-    """Money per million tokens."""
-
-    prompt: float = Field(ge=0)
-    completion: float = Field(ge=0)
+        model = load_model(reference, http, cache=self.cache)
+        price = self.prices.get(reference, self.prices.get("*"))
+        return Priced(model, price) if price else model
 
 
 class InduceSettings(Settings):
@@ -84,4 +86,81 @@ class InduceSettings(Settings):
     seed: int = 0
     columns: Columns = Columns()
     endpoint: Endpoint = Endpoint()
-    price: Price | None = None
+
+
+class MethodOptions(Settings):
+    """What single methods can be told. All of it is part of the key of a result."""
+
+    best_of: int = Field(default=5, ge=2)
+    """Drafts of best-of-k."""
+    ape_calls: int = Field(default=2000, ge=1)
+    """Model calls of one APE search, of writer and follower together (the paper's figure)."""
+    gepa_calls: int = Field(default=150, ge=1)
+    """Metric calls of one GEPA search (the paper's figure)."""
+    sft_epochs: int = Field(default=5, ge=1)
+    sft_learning_rate: float = Field(default=2e-4, gt=0)
+    sft_rank: int = Field(default=16, ge=1)
+
+
+class RayOptions(Settings):
+    """How the grid is spread over a Ray cluster."""
+
+    address: str | None = None
+    """Of a running cluster (`auto` finds it); `None` starts one on this machine."""
+    workers: int = Field(default=2, ge=1)
+    """Processes, each with its own copy of the models."""
+    cpus: float = Field(default=1, gt=0)
+    """Processor cores of each."""
+    gpus: float = Field(default=0, ge=0)
+
+
+class EvaluateSettings(Settings):
+    """The grid: every task x method x n x seed x generator x follower."""
+
+    tasks: tuple[str, ...]
+    """Task files, folders of them, `hub:` references, or `suite` (the tasks that come with promptmii)."""
+    methods: tuple[str, ...] = ("naive", "icl", "zero", "mii")
+    n: tuple[int, ...] = (5, 10, 20, 50, 100)
+    seeds: int = Field(default=3, ge=1)
+    """Draws of the support, from seed 0 up. The query is the same for all of them."""
+    evaluate: int = Field(default=200, ge=1)
+    """Test rows of each task."""
+    generators: tuple[str, ...] = ("smol",)
+    """Models that write for `mii` and `best-of-k`."""
+    followers: tuple[str, ...] = ("smol",)
+    untrained: tuple[str, ...] = ()
+    """Models that write for `zero`; without any, each follower writes for itself."""
+    searcher: str | None = None
+    """Model that writes for `ape` and reflects for `gepa`; `None`: the follower itself."""
+    mode: Mode = "choose"
+    calibration: CalibrationKind | Literal["auto"] = "auto"
+    budget: int | None = Field(default=None, ge=8)
+    """Most tokens of an instruction."""
+    template: str | None = None
+    """File with the generators' own template."""
+    workers: int = Field(default=16, ge=1)
+    """Cells under way at once. Local models then write for several cells in one batch."""
+    options: MethodOptions = MethodOptions()
+    columns: Columns = Columns()
+    endpoint: Endpoint = Endpoint()
+    ray: RayOptions | None = None
+
+    @classmethod
+    def read(cls, path: Path | None, **changes: Any) -> Self:
+        """From a TOML file, with `changes` over it. Raises `ConfigError`."""
+        try:
+            given = tomllib.loads(path.read_text("utf-8")) if path else {}
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"The configuration {path} cannot be read: {error}. Expected a TOML file.") from error
+        return cls.of(**_merged(given, changes))
+
+
+def _merged(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` over `given`, tables within tables too; `None` changes nothing."""
+    merged = dict(given)
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            merged[name] = _merged(merged.get(name) or {}, value)
+        elif value is not None:
+            merged[name] = value
+    return merged

@@ -3,18 +3,24 @@
 import json
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from promptmii import metrics
-from promptmii.doctor import Report
+from promptmii.doctor import Report as Examination
+from promptmii.evaluation import Estimate
+from promptmii.evaluation.run import Report
 from promptmii.instruction import Instruction, Measurement, write_text
 from promptmii.pipeline import BreakEven, Induced, Labelled, Progress, Row
+from promptmii.records import Record, Run
 from promptmii.scoring import Scored
 
 out = Console(highlight=False)
@@ -85,7 +91,7 @@ def _cells(row: Row, measured: Measurement) -> tuple[str, ...]:
         f"{measured.low:.3f} to {measured.high:.3f}",
         f"{measured.prompt_tokens_per_query:.0f}",
         str(row.instruction.cost.calls),
-        f"{row.scored.seconds:.1f}",
+        f"{row.scored.usage.seconds:.1f}",
     )
 
 
@@ -105,7 +111,7 @@ def _induced_json(result: Induced) -> dict[str, Any]:
     return {
         "instruction": result.instruction.model_dump(mode="json"),
         "comparison": [
-            {"method": row.instruction.method, "n": row.instruction.provenance.n, "seconds": row.scored.seconds}
+            {"method": row.instruction.method, "n": row.instruction.provenance.n, "seconds": row.scored.usage.seconds}
             | (row.instruction.measured.model_dump() if row.instruction.measured else {})
             | {"cost": row.instruction.cost.model_dump()}
             for row in result.rows
@@ -145,7 +151,7 @@ def scored(instruction: Instruction, result: Scored, *, as_json: bool) -> None:
     out.print(f"macro-F1 [bold]{measured.macro_f1:.3f}[/] (95 % interval {measured.low:.3f} to {measured.high:.3f})")
     out.print(
         f"accuracy {measured.accuracy:.3f}; {result.n} rows, {result.n_unparsed} unparsed, {result.n_failed} failed, "
-        f"{result.n_truncated} cut; {result.seconds:.1f} s"
+        f"{result.n_truncated} cut; {result.usage.seconds:.1f} s"
     )
     grid = Table(title="Per label", title_justify="left")
     grid.add_column("label")
@@ -155,6 +161,71 @@ def scored(instruction: Instruction, result: Scored, *, as_json: bool) -> None:
         grid.add_row(escape(s.label), f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", str(s.support))
     out.print(grid)
     out.print(_confusion(instruction.labels, table))
+
+
+@contextmanager
+def grid_progress(*, quiet: bool) -> Generator[tuple[Progress, Report]]:
+    """A bar over the cells with the time left on a terminal, a line per finished cell elsewhere, nothing when quiet."""
+    if quiet or not err.is_terminal:
+        with progress(quiet=quiet) as step:
+            yield step, lambda record, done, total: step(f"[{done}/{total}] {record.cell.name}: {_outcome(record)}")
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=err) as bar:
+        line = bar.add_task("Starting", total=None)
+
+        def report(record: Record, done: int, total: int) -> None:
+            bar.update(line, completed=done, total=total, description=escape(record.cell.name))
+            if record.status == "failed":
+                bar.console.print(f"[red]failed[/] {escape(record.cell.name)}: {escape(record.error or '')}", soft_wrap=True)
+
+        yield lambda step: bar.update(line, description=escape(step)), report
+
+
+def _outcome(record: Record) -> str:
+    measured = record.instruction.measured if record.instruction else None
+    return f"macro-F1 {measured.macro_f1:.3f}" if measured else f"failed: {record.error}"
+
+
+def evaluated(run: Run, *, as_json: bool) -> None:
+    """Mean macro-F1 of each method at each n, what failed, and how to see more."""
+    done = [record for record in run.records.values() if record.status == "done"]
+    if as_json:
+        dump(
+            {
+                "folder": str(run.folder),
+                "done": len(done),
+                "failed": [r.model_dump(mode="json") for r in run.failed],
+                "damaged": run.damaged,
+            }
+        )
+        return
+    out.print(f"{len(done)} cells done, {len(run.failed)} failed in {escape(str(run.folder))}.")
+    for record in run.failed:
+        out.print(f"[red]failed[/] {escape(record.cell.name)}: {escape(record.error or '')}", soft_wrap=True)
+    for line in run.damaged:
+        out.print(f"[yellow]unreadable[/] {escape(line)}; its cell was run again.", soft_wrap=True)
+    if run.failed:
+        out.print("Run the failed cells again with --retry-failed.")
+    out.print(f"See it with: promptmii report {escape(str(run.folder))}")
+
+
+def estimated(lines: Sequence[Estimate], *, as_json: bool) -> None:
+    """What a grid will take."""
+    if as_json:
+        dump([{"method": e.method, "cells": e.cells, "done": e.done, "cost": e.cost.model_dump()} for e in lines])
+        return
+    table = Table(title="Estimated, for the cells that are not done", title_justify="left")
+    table.add_column("method")
+    for name in ("cells", "done", "calls", "prompt tokens", "written tokens", "model time", "money"):
+        table.add_column(name, justify="right")
+    for e in lines:
+        time = str(timedelta(seconds=round(e.cost.seconds)))
+        money = "no price given" if e.cost.money is None else f"{e.cost.money:.4f}"
+        counts = (e.cells, e.done, e.cost.calls, e.cost.prompt_tokens, e.cost.completion_tokens)
+        table.add_row(e.method, *(f"{count:,}" for count in counts), time, money)
+    out.print(table)
+    out.print("Model time is for one call after the other; servers answer several at once, and equal prompts are asked once.")
 
 
 def _confusion(labels: Sequence[str], counts: list[list[int]]) -> Table:
@@ -194,7 +265,7 @@ def shown(instruction: Instruction, *, as_json: bool) -> None:
         out.print(f"[dim]· {escape(note)}[/]")
 
 
-def examined(report: Report, *, as_json: bool) -> None:
+def examined(report: Examination, *, as_json: bool) -> None:
     """What `doctor` found."""
     if as_json:
         checks = [{"name": c.name, "ok": c.ok, "finding": c.finding, "cure": c.cure} for c in report.checks]

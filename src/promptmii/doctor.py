@@ -44,9 +44,9 @@ def examine(reference: str, endpoint: Endpoint, progress: Callable[[str], None])
     start = time.perf_counter()
     try:
         model = endpoint.load(reference)
+        loaded = Check("load", True, f"in {time.perf_counter() - start:.1f} s; revision {model.card.revision[:60]}")
     except ModelError as error:
         return Report(reference, (Check("load", False, str(error)),))
-    loaded = Check("load", True, f"in {time.perf_counter() - start:.1f} s; revision {model.card.revision[:60]}")
     checks = [loaded]
     try:
         for check in _checks(model, progress):

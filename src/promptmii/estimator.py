@@ -26,7 +26,7 @@ from promptmii.data.clean import label_text
 from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefusedError, UnsupportedError, nearest
 from promptmii.follower import Follower, Prediction
 from promptmii.inducers import InContext, Naive
-from promptmii.instruction import CalibrationKind, Cost, Inducer, Mode
+from promptmii.instruction import CalibrationKind, Inducer, Mode
 from promptmii.models import load_model
 from promptmii.models.base import LanguageModel
 from promptmii.pipeline import make_inducer, resolve_calibration
@@ -120,11 +120,11 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             raise ConfigError(f"Unknown method {self.method!r}. {nearest(str(self.method), METHODS)}")
         classes, support = self._draw(self._texts(X, reset=True), y, settings)
         model = _model(self.generator if self.follower is None else self.follower)
-        follower = Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model))
+        follower = Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))
         inducer = self._inducer(settings, follower)
-        instruction, usage = follower.prepare(inducer.induce(support, seed=settings.seed), support)
+        instruction = follower.prepare(inducer.induce(support, seed=settings.seed), support)
         provenance = instruction.provenance.model_copy(update={"version": VERSION})
-        self.instruction_ = instruction.model_copy(update={"provenance": provenance, "cost": instruction.cost + Cost.of(usage)})
+        self.instruction_ = instruction.model_copy(update={"provenance": provenance})
         self.classes_ = classes
         self.support_ = support
         self._has_likelihoods = follower.mode == "choose" and model.card.gives_scores

@@ -6,13 +6,14 @@ write and reads the label from its text, as in the paper. Which mode was used is
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from promptmii import calibrate
 from promptmii.errors import EndpointError, UnsupportedError
-from promptmii.instruction import Calibration, CalibrationKind, Instruction, Mode
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling, Usage
+from promptmii.instruction import Calibration, CalibrationKind, Cost, Instruction, Mode
+from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, ModelCard, Sampling, Usage
 from promptmii.parse import LabelParser, Match, answer_tokens
 from promptmii.prompts import defuse, quote
 from promptmii.task import Support
@@ -39,6 +40,13 @@ class Prediction:
     usage: Usage = Usage()
 
 
+def resolve_calibration(kind: CalibrationKind | Literal["auto"], mode: Mode, card: ModelCard) -> CalibrationKind:
+    """`auto` is `support` wherever likelihoods are to be had (measured in docs/models.md)."""
+    if kind != "auto":
+        return kind
+    return "support" if mode == "choose" and card.gives_scores else "none"
+
+
 @dataclass(frozen=True)
 class Follower:
     """A model, how it answers, and how its scores are corrected."""
@@ -56,15 +64,15 @@ class Follower:
                 f"The calibration {self.calibration!r} needs likelihoods, and {owner} gives none. Use --calibration none."
             )
 
-    def prepare(self, instruction: Instruction, support: Support) -> tuple[Instruction, Usage]:
-        """The instruction with this follower's calibration fitted on the support, and what the fit cost.
+    def prepare(self, instruction: Instruction, support: Support) -> Instruction:
+        """The instruction with this follower's calibration fitted on the support, and the cost of the fit added to its own.
 
         Query rows are never seen. Raises `EndpointError` if the follower fails on a support text, and `UnsupportedError`
         where the kind needs a support and there is none.
         """
         stamped = instruction.model_copy(update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None})
         if self.calibration in ("none", "batch"):
-            return stamped, Usage()
+            return stamped
         if self.calibration == "contextual":
             texts: Sequence[str] = calibrate.CONTENT_FREE
         else:
@@ -72,7 +80,8 @@ class Follower:
         if not texts:
             raise UnsupportedError(f"The calibration {self.calibration!r} is fitted on support examples, and there are none.")
         logp, usage = self._log_probabilities(stamped, texts)
-        return stamped.model_copy(update={"calibration": self._fit(logp, support)}), usage
+        cost = stamped.cost + Cost.of(usage, self.model.card.price)
+        return stamped.model_copy(update={"calibration": self._fit(logp, support), "cost": cost})
 
     def _fit(self, logp: calibrate.Floats, support: Support) -> Calibration:
         if self.calibration == "supervised":

@@ -8,13 +8,14 @@ with no promptmii at all (`messages` is plain text substitution).
 import json
 import os
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptmii.errors import ArtefactError, OutputError
-from promptmii.models.base import Message, Usage
+from promptmii.models.base import Message, Price, Usage
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_prompt
 from promptmii.task import Support, content_key
 
@@ -40,9 +41,9 @@ class Cost(Frozen):
     """In the currency of the price given; `None` where no price is known (unknown is not zero)."""
 
     @classmethod
-    def of(cls, usage: Usage, seconds: float = 0.0, money: float | None = None) -> "Cost":
+    def of(cls, usage: Usage, price: Price | None = None) -> "Cost":
         """The cost of what a model consumed."""
-        return cls(**usage._asdict(), seconds=seconds, money=money)
+        return cls(**asdict(usage), money=price.of(usage) if price else None)
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -51,8 +52,13 @@ class Cost(Frozen):
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             seconds=self.seconds + other.seconds,
-            money=None if self.money is None or other.money is None else self.money + other.money,
+            money=None if self.unpriced or other.unpriced else (self.money or 0.0) + (other.money or 0.0),
         )
+
+    @property
+    def unpriced(self) -> bool:
+        """Something was spent, and nobody knows what it costs."""
+        return self.money is None and self.calls > 0
 
 
 class Calibration(Frozen):
@@ -178,13 +184,15 @@ class Inducer(Protocol):
 
 def check_writable(path: Path, *, force: bool = False) -> None:
     """Raise `OutputError` if `write_text` would: asked before any model call, so that no work is lost at the end."""
-    if path.is_dir():
+    folder = path.absolute().parent
+    if os.path.isdir(path):  # unlike Path.is_dir, which raises inside a folder that may not be entered
         raise OutputError(f"{path} is a folder; expected the name of a file to write.")
-    if path.exists() and not force:
+    exists = os.path.exists(path)
+    if exists and not force:
         raise OutputError(f"{path} exists already. Choose another name, or replace it with --force.")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"The folder {path.absolute().parent} does not exist. Create it first.")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+    if not os.path.isdir(folder):
+        raise OutputError(f"The folder {folder} does not exist. Create it first.")
+    if not os.access(path if exists else folder, os.W_OK):
         raise OutputError(f"{path} cannot be written: permission denied.")
 
 

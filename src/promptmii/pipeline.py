@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from promptmii import metrics
-from promptmii.config import Columns, Endpoint, InduceSettings, Price
+from promptmii.config import Columns, Endpoint, InduceSettings
 from promptmii.data import LoadedTask, Source, load_task, read_texts, sample
 from promptmii.errors import ConfigError
-from promptmii.follower import Follower, Prediction
+from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
-from promptmii.instruction import CalibrationKind, Cost, Inducer, Instruction
-from promptmii.models.base import LanguageModel
+from promptmii.instruction import Inducer, Instruction
+from promptmii.models.base import LanguageModel, Price
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.scoring import Scored, score
 from promptmii.task import Episode
@@ -110,7 +110,7 @@ def induce(source: Source, settings: InduceSettings | None = None, *, progress: 
     ]
     measured = rows[-1].instruction
     differences = {row.instruction.method: _difference(rows[-1], row) for row in rows[:-1]}
-    return Induced(measured, tuple(rows), differences, break_even(rows[-1], rows[1], settings.price), loaded.notes)
+    return Induced(measured, tuple(rows), differences, break_even(rows[-1], rows[1], follower.model.card.price), loaded.notes)
 
 
 def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
@@ -124,14 +124,7 @@ def make_follower(settings: InduceSettings, generator: LanguageModel, progress: 
     if settings.follower not in (None, settings.generator):
         progress(f"Loading {settings.follower}")
         model = settings.endpoint.load(str(settings.follower))
-    return Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model))
-
-
-def resolve_calibration(kind: str, mode: str, model: LanguageModel) -> CalibrationKind:
-    """`auto` is `support` wherever likelihoods are to be had (measured in docs/models.md)."""
-    if kind != "auto":
-        return kind  # pyright: ignore[reportReturnType]
-    return "support" if mode == "choose" and model.card.gives_scores else "none"
+    return Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))
 
 
 def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: Follower) -> Inducer:
@@ -144,7 +137,7 @@ def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: F
 def _prepared(inducer: Inducer, follower: Follower, episode: Episode, loaded: LoadedTask) -> Instruction:
     """The method's instruction, calibrated for the follower, stamped with where it comes from."""
     instruction = inducer.induce(episode.support, seed=episode.seed)
-    instruction, usage = follower.prepare(instruction, episode.support)
+    instruction = follower.prepare(instruction, episode.support)
     provenance = instruction.provenance.model_copy(
         update={
             "source": loaded.task.source.get("origin", ""),
@@ -154,7 +147,7 @@ def _prepared(inducer: Inducer, follower: Follower, episode: Episode, loaded: Lo
             "version": VERSION,
         }
     )
-    return instruction.model_copy(update={"provenance": provenance, "cost": instruction.cost + Cost.of(usage)})
+    return instruction.model_copy(update={"provenance": provenance})
 
 
 def _measure(instruction: Instruction, follower: Follower, episode: Episode, progress: Progress) -> Row:
@@ -176,7 +169,7 @@ def break_even(ours: Row, icl: Row, price: Price | None) -> BreakEven:
         queries=ceil(one_off / saved) if saved > 0 else None,
         saved_tokens_per_query=saved,
         one_off_tokens=one_off,
-        one_off_money=(spent.prompt_tokens * price.prompt + spent.completion_tokens * price.completion) / 1e6 if price else None,
+        one_off_money=spent.money,
         saved_money_per_query=saved * price.prompt / 1e6 if price else None,
     )
 

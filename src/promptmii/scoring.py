@@ -4,7 +4,6 @@ The training reward, the searches (best-of-k, APE, GEPA) and the evaluation all 
 failed call is not scored: with one failure or more there is no macro-F1, and whoever needs a number gets an error instead.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,6 @@ class Scored:
 
     query: tuple[Example, ...]
     predictions: tuple[Prediction, ...]
-    seconds: float
 
     @property
     def n(self) -> int:
@@ -70,20 +68,24 @@ class Scored:
         """`None` when any call failed."""
         return None if self.n_failed else metrics.accuracy(self.gold, self.labels)
 
-    def measurement(self) -> Measurement:
-        """The score with its interval. Raises `ScoreRefusedError` when any call failed; the predictions remain here."""
-        if self.macro_f1 is None or self.accuracy is None:
+    def refuse_failures(self) -> None:
+        """Raise `ScoreRefusedError` when any call failed; the predictions remain here."""
+        if self.n_failed:
             first = next(p.failure for p in self.predictions if p.failure is not None)
             raise ScoreRefusedError(
                 f"{self.n_failed} of {self.n} calls failed after all retries (first: {first.kind}: {first.message}). "
                 "A score over the rest would not be comparable, so none is given. Answers that arrived are kept by the cache; run again."
             )
+
+    def measurement(self) -> Measurement:
+        """The score with its interval. Raises `ScoreRefusedError` when any call failed."""
+        self.refuse_failures()
         low, high = metrics.interval(self.gold, self.labels)
         return Measurement(
-            macro_f1=self.macro_f1,
+            macro_f1=metrics.macro_f1(self.gold, self.labels),
             low=low,
             high=high,
-            accuracy=self.accuracy,
+            accuracy=metrics.accuracy(self.gold, self.labels),
             n=self.n,
             n_unparsed=self.n_unparsed,
             n_truncated=self.n_truncated,
@@ -96,6 +98,4 @@ def score(follower: Follower, instruction: Instruction, query: Sequence[Example]
     """Let the follower label the query under the instruction. Raises `ValueError` on an empty query."""
     if not query:
         raise ValueError("There are no query rows to score on; at least one is needed.")
-    start = time.perf_counter()
-    predictions = follower.predict(instruction, [example.text for example in query])
-    return Scored(tuple(query), tuple(predictions), time.perf_counter() - start)
+    return Scored(tuple(query), tuple(follower.predict(instruction, [example.text for example in query])))

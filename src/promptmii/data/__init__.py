@@ -3,11 +3,29 @@
 from pathlib import Path
 
 from promptmii.data.load import Source, Table, read_table
-from promptmii.data.sample import LoadedTask, Texts, load_task, read_texts, sample
+from promptmii.data.sample import LoadedTask, Texts, draw_query, draw_support, load_task, read_texts, sample
 
-__all__ = ["LoadedTask", "Source", "Table", "Texts", "demo_path", "load_task", "read_table", "read_texts", "sample"]
+__all__ = [
+    "LoadedTask",
+    "Source",
+    "Table",
+    "Texts",
+    "demo_path",
+    "draw_query",
+    "draw_support",
+    "load_task",
+    "read_table",
+    "read_texts",
+    "sample",
+    "suite_folder",
+]
 
 
 def demo_path() -> Path:
     """The bundled CSV: support tickets of an invented shop, written for this package."""
     return Path(__file__).with_name("demo.csv")
+
+
+def suite_folder() -> Path:
+    """The bundled evaluation suite: small tasks in several fields, written for this package."""
+    return Path(__file__).with_name("suite")

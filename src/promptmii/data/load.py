@@ -10,7 +10,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,6 +35,8 @@ class Table:
     """Class names of the columns whose schema declares them; values are decoded already."""
     split: tuple[str, ...] | None = None
     """The split of each row, where the source has splits."""
+    instruction: str | None = None
+    """A human's instruction for the task, where the source carries one."""
 
 
 def read_table(source: Source) -> Table:
@@ -100,7 +102,11 @@ def _is_scalar_nan(value: Any) -> bool:
 
 
 def _from_path(path: Path) -> Table:
-    if not path.exists():
+    try:
+        found = path.exists()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    if not found:
         raise DataError(f"The file {path} does not exist. Expected a path to {', '.join(SUFFIXES)} (also .gz), or hub:owner/name.")
     if path.is_dir():
         return _from_saved_dataset(path)
@@ -172,12 +178,23 @@ def _from_json(text: str, origin: str) -> Table:
     except ValueError as error:
         raise DataError(f"{origin} is not valid JSON: {error}. For one object per line use the ending .jsonl.") from error
     if isinstance(value, dict) and isinstance(value.get("data"), list):
-        value = value["data"]
+        return _from_task_file(value, origin)
     if isinstance(value, dict):
         return _from_columns(value, origin)
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise DataError(f'{origin}: expected a list of objects, {{"data": [...]}}, or an object of columns.')
     return _table(value, origin)
+
+
+def _from_task_file(content: dict[str, Any], origin: str) -> Table:
+    """`{"data": [rows], "instruction": "for a human", "labels": ["in", "order"]}`, the last two as far as they are there."""
+    table = _from_json(json.dumps(content["data"]), origin)
+    instruction, labels = content.get("instruction"), content.get("labels")
+    if not isinstance(instruction, str | None):
+        raise DataError(f"{origin}: instruction is {type(instruction).__name__}; expected a text.")
+    if labels is not None and (not isinstance(labels, list) or not all(isinstance(label, str) for label in labels)):
+        raise DataError(f"{origin}: labels is {labels!r}; expected a list of texts.")
+    return replace(table, classes={"label": tuple(labels)} if labels else {}, instruction=instruction)
 
 
 def _from_json_lines(text: str, origin: str) -> Table:
@@ -212,7 +229,10 @@ def _from_saved_dataset(folder: Path) -> Table:
         import datasets
     except ImportError as error:
         raise MissingDependencyError("Folders saved by datasets", "hub") from error
-    loaded = datasets.load_from_disk(str(folder))
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} is not a whole folder of datasets' save_to_disk: {error}. Save it again.") from error
     return _from_datasets(loaded if isinstance(loaded, dict) else {"": loaded}, str(folder))
 
 
@@ -224,11 +244,15 @@ def _from_hub(reference: str) -> Table:
         raise MissingDependencyError("hub: references", "hub") from error
     name, _, revision = reference.removeprefix("hub:").partition("@")
     repository, _, config = name.partition(":")
+    if not repository:
+        raise DataError(f"{reference!r} names no dataset; expected hub:owner/name[:config][@revision].")
     try:
         loaded = datasets.load_dataset(repository, config or None, revision=revision or None)
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{reference} cannot be loaded: {reason} Expected hub:owner/name[:config][@revision] and a network.") from error
+        raise DataError(
+            f"{reference} cannot be loaded: {reason.rstrip('.')}. Expected hub:owner/name[:config][@revision] and a network."
+        ) from error
     return _from_datasets(loaded, reference)
 
 

@@ -50,7 +50,7 @@ def load_task(
     known = set(order)
     unseen = [example for example in test if example.label not in known]
     origin = {"origin": table.origin, "text": ", ".join(columns.text), "label": columns.label or ""}
-    task = Task(table.origin, order, tuple(train), tuple(e for e in test if e.label in known), source=origin)
+    task = Task(table.origin, order, tuple(train), tuple(e for e in test if e.label in known), table.instruction, origin)
     notes = [*columns.notes, *cleaned.lines()]
     if unseen:
         notes.append(f"{len(unseen)} test rows dropped: their labels do not occur in the training part")
@@ -114,15 +114,24 @@ def sample(task: Task, n: int, seed: int = 0, *, query: int = 200) -> Episode:
     With one seed the support for a smaller n is the beginning of that for a larger one, each label comes once before any
     comes twice as far as n goes, and the query is the same for every n. Raises `DataError` when n exceeds the training part.
     """
+    return Episode(task.name, draw_support(task, n, seed), draw_query(task, query, seed), seed)
+
+
+def draw_support(task: Task, n: int, seed: int = 0) -> Support:
+    """n training examples, as `sample` draws them. Raises `DataError` when there are fewer."""
     if n > len(task.train):
         raise DataError(
             f"{n} examples are wanted, and the training part of {task.name} has {len(task.train)}. Use -n {len(task.train)} or less."
         )
-    support = _stratified(task.train, seed, "support")[:n]
-    rows = _stratified(task.test, seed, "query")[:query]
-    if query and not rows:
+    return Support(task.labels, tuple(_stratified(task.train, seed, "support")[:n]))
+
+
+def draw_query(task: Task, size: int, seed: int = 0) -> tuple[Example, ...]:
+    """Up to `size` test rows, as `sample` draws them. Raises `DataError` when rows are wanted and there are none."""
+    rows = _stratified(task.test, seed, "query")[:size]
+    if size and not rows:
         raise DataError(f"{task.name} has no held-back rows to measure on; give more rows per label, or --eval 0.")
-    return Episode(task.name, Support(task.labels, tuple(support)), tuple(rows), seed)
+    return tuple(rows)
 
 
 def _stratified(examples: Sequence[Example], seed: int, part: str) -> list[Example]:

@@ -7,7 +7,7 @@ so case, punctuation and spacing do not hide one.
 import re
 from collections.abc import Iterable
 
-from promptmii.task import normalise_text
+from promptmii.task import Example, normalise_text
 
 RUN = 6
 
@@ -26,6 +26,12 @@ def copied_runs(instruction: str, texts: Iterable[str], run: int = RUN) -> list[
             runs.append(" ".join(words[start : position + run - 1]))
             start = None
     return runs
+
+
+def copy_warning(instruction: str, examples: Iterable[Example]) -> tuple[str, ...]:
+    """A note for the artefact where the instruction repeats training text, else nothing."""
+    copied = copied_runs(instruction, (example.text for example in examples))
+    return (f"repeats training text: {'; '.join(repr(run) for run in copied[:3])}",) if copied else ()
 
 
 def _words(text: str) -> list[str]:

@@ -7,9 +7,11 @@ one option is the beginning of another. Whatever goes wrong with one chat comes 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal, NamedTuple, Protocol, TypeAlias, TypedDict, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar, runtime_checkable
+
+from promptmii.errors import ConfigError
 
 
 class Message(TypedDict):
@@ -32,7 +34,8 @@ class Sampling(NamedTuple):
     seed: int = 0
 
 
-class Usage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Usage:
     """What was consumed. Adds up with `+`."""
 
     calls: int = 0
@@ -41,11 +44,28 @@ class Usage(NamedTuple):
     completion_tokens: int = 0
     cached_tokens: int = 0
     """The part of `prompt_tokens` that was not computed again: a shared prefix, or an answer from the disk cache."""
+    seconds: float = field(default=0.0, compare=False)
+    """Of the engine, a batch's time divided among its answers; for an answer from the cache, what it took when it was made."""
 
-    def __add__(self, other: object) -> "Usage":
-        if not isinstance(other, Usage):
-            return NotImplemented
-        return Usage(*(a + b for a, b in zip(self, other, strict=True)))
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.seconds + other.seconds,
+        )
+
+
+class Price(NamedTuple):
+    """Money per million tokens."""
+
+    prompt: float
+    completion: float
+
+    def of(self, usage: Usage) -> float:
+        """What a usage costs."""
+        return (usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion) / 1e6
 
 
 class FailureKind(StrEnum):
@@ -112,11 +132,28 @@ class ModelCard:
     """`count_tokens` uses the model's own tokenizer rather than an estimate."""
     concurrent: bool = False
     """Calls from several threads run at the same time (servers), rather than one after another (local)."""
+    price: Price | None = None
+    """`None` where nobody said (unknown is not zero)."""
+
+
+Answer = TypeVar("Answer", Completion, Choice)
+
+
+def clocked(answers: Sequence[Answer | Failure], seconds: float) -> list[Answer | Failure]:
+    """The answers of a batch, each with its share of the time that the batch took."""
+    share = seconds / max(len(answers), 1)
+    return [replace(answer, usage=replace(answer.usage, seconds=share)) for answer in answers]
+
+
+def check_options(options: Sequence[str]) -> None:
+    """Raise `ConfigError` unless these are two or more different, non-empty options."""
+    if len(options) < 2 or len(set(options)) < len(options) or not all(options):
+        raise ConfigError(f"choose needs two or more different, non-empty options; got {list(options)}.")
 
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """An engine. Implementations: `ScriptedModel`, `LocalModel`, `HttpModel`, and the wrappers `Metered` and `Cached`.
+    """An engine. Implementations: `ScriptedModel`, `LocalModel`, `HttpModel`, and the wrappers in `models/wrap.py`.
 
     Contract, checked for every implementation by `tests/contracts/test_models.py`:
     one result per chat, in order; equal input gives equal output (for `temperature=0` or an equal seed); inputs are not
@@ -140,6 +177,7 @@ class LanguageModel(Protocol):
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """Decide between the options for each chat. Chats that begin alike should be sent together: the beginning is computed once.
 
-        Raises `UnsupportedError` where the engine can neither compare likelihoods nor enforce a choice.
+        Raises `ConfigError` where the options are no choice, `UnsupportedError` where the engine can neither compare likelihoods nor
+        enforce a choice.
         """
         ...

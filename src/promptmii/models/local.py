@@ -9,10 +9,11 @@ import json
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError, UnknownModelError
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, Usage
+from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, Usage, check_options, clocked
 
 try:
     import torch
@@ -46,7 +47,7 @@ class LocalModel:
         """Load a folder or a hub id, with an optional LoRA adapter folder merged in. Raises `UnknownModelError`."""
         device = torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
         try:
-            with _quiet():
+            with quiet():
                 tokenizer = AutoTokenizer.from_pretrained(name)
                 model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=best_dtype(device))
                 if adapter:
@@ -86,13 +87,14 @@ class LocalModel:
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """See `LanguageModel`; always with scores."""
-        if len(options) < 2 or len(set(options)) < len(options) or not all(options):
-            raise ConfigError(f"choose needs two or more different, non-empty options; got {list(options)}.")
+        check_options(options)
         with self._lock, torch.inference_mode():
+            started = perf_counter()
             prompts = self._format.prompts(chats)
             answers = self._format.options(options)
             distinct, owners = self._distinct(prompts, max(map(len, answers)) + 1)
             scored = self._engine.score(distinct, answers, self._format.ends[0]) if distinct else []
+            spent = perf_counter() - started
         results: list[Choice | Failure] = []
         asked: set[int] = set()
         for prompt, owner in zip(prompts, owners, strict=True):
@@ -104,13 +106,14 @@ class LocalModel:
             asked.add(owner)
             usage = Usage(calls=1, prompt_tokens=len(prompt), cached_tokens=cached)
             results.append(Choice(max(range(len(scores)), key=scores.__getitem__), scores, usage))
-        return results
+        return clocked(results, spent)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """See `LanguageModel`."""
         if sampling.max_tokens < 1:
             raise ConfigError(f"max_tokens must be at least 1; got {sampling.max_tokens}.")
         with self._lock, torch.inference_mode():
+            started = perf_counter()
             prompts = self._format.prompts(chats)
             distinct, owners = self._distinct(prompts, sampling.max_tokens)
             rows = [owner for owner in owners if owner is not None]
@@ -118,12 +121,14 @@ class LocalModel:
                 rows = list(range(len(distinct)))  # equal chats have equal answers
             draw = Draw([distinct[owner] for owner in rows], sampling, self._format.ends)
             written = self._engine.write(distinct, rows, draw, sampling.max_tokens) if rows else []
+            spent = perf_counter() - started
         greedy = sampling.temperature <= 0
         answers = iter([written[owner] for owner in owners if owner is not None] if greedy else written)
-        return [
+        results = [
             self._too_long(prompt) if owner is None else self._completion(prompt, next(answers))
             for prompt, owner in zip(prompts, owners, strict=True)
         ]
+        return clocked(results, spent)
 
     def _distinct(self, prompts: Sequence[Sequence[int]], room: int) -> tuple[list[tuple[int, ...]], list[int | None]]:
         """The different prompts that fit with `room` for an answer, and for each prompt which of them it is."""
@@ -169,7 +174,7 @@ def revision(model: Any, tokenizer: Any) -> str:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
+def quiet() -> Generator[None]:
     """No progress bars of transformers: the command line draws its own."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -8,7 +8,7 @@ The only fake in promptmii, and it stands at the seam, so everything above it ru
 from collections.abc import Callable, Sequence
 
 from promptmii.errors import UnsupportedError
-from promptmii.models.base import Chat, Choice, Completion, Failure, ModelCard, Sampling, Usage
+from promptmii.models.base import Chat, Choice, Completion, Failure, ModelCard, Sampling, Usage, check_options
 
 
 class ScriptedModel:
@@ -50,6 +50,7 @@ class ScriptedModel:
         """See `LanguageModel`."""
         if self._score is None:
             raise UnsupportedError("This ScriptedModel has no score function; give one to use `choose`.")
+        check_options(options)
         return [self._decide(self._score, chat, options) for chat in chats]
 
     def _write(self, chat: Chat, i: int, sampling: Sampling) -> Completion | Failure:

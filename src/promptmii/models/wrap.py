@@ -1,19 +1,40 @@
-"""Two wrappers that are models themselves: one counts what is spent, one remembers answers on disk."""
+"""Wrappers that are models themselves: one has a price, one counts what is spent, one merges threads, one remembers on disk."""
 
 import json
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from promptmii.errors import OutputError
-from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, ModelCard, Sampling, Usage
+from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, LanguageModel, ModelCard, Price, Sampling, Usage
 from promptmii.task import content_key
 
-Answer = TypeVar("Answer", Completion, Choice)
+LINGER = 0.05
+"""Seconds in which other threads can join a batch."""
+PATIENCE = 30.0
+"""Seconds to wait for another process that writes the cache file."""
+
+
+class Priced:
+    """A model of which the price is known."""
+
+    def __init__(self, model: LanguageModel, price: Price) -> None:
+        self._model = model
+        self._price = price
+        self.count_tokens = model.count_tokens
+        self.generate = model.generate
+        self.choose = model.choose
+
+    @property
+    def card(self) -> ModelCard:
+        """See `LanguageModel`."""
+        return replace(self._model.card, price=self._price)
 
 
 class Metered:
@@ -23,8 +44,6 @@ class Metered:
         self._model = model
         self._lock = threading.Lock()
         self.usage = Usage()
-        self.seconds = 0.0
-        """Wall time inside the model; calls that overlap count once each."""
         self.failures = 0
 
     @property
@@ -38,25 +57,86 @@ class Metered:
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """See `LanguageModel`."""
-        return self._count(lambda: self._model.generate(chats, sampling))
+        return self._count(self._model.generate(chats, sampling))
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """See `LanguageModel`."""
-        return self._count(lambda: self._model.choose(chats, options))
+        return self._count(self._model.choose(chats, options))
 
-    def _count(self, call: Callable[[], list[Answer | Failure]]) -> list[Answer | Failure]:
-        start = time.perf_counter()
-        answers = call()
-        spent = time.perf_counter() - start
+    def _count(self, answers: list[Answer | Failure]) -> list[Answer | Failure]:
         with self._lock:
-            self.seconds += spent
             self.usage = sum((answer.usage for answer in answers), self.usage)
             self.failures += sum(isinstance(answer, Failure) for answer in answers)
         return answers
 
 
+@dataclass
+class _Call:
+    chats: list[Chat]
+    sampling: Sampling
+    answers: Future[list[Completion | Failure]] = field(default_factory=Future[list[Completion | Failure]])
+
+
+class Gathered:
+    """A model that writes for several threads in one batch: what waits for it at the same time is answered together.
+
+    Writing is bound by memory on most machines, so a batch takes hardly longer than one answer.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._turn = threading.Lock()
+        self._lock = threading.Lock()
+        self._waiting: list[_Call] = []
+        self.count_tokens = model.count_tokens
+        self.choose = model.choose
+
+    @property
+    def card(self) -> ModelCard:
+        """See `LanguageModel`."""
+        return self._model.card
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
+        """See `LanguageModel`."""
+        call = _Call(list(chats), sampling)
+        with self._lock:
+            self._waiting.append(call)
+        with self._turn:
+            if not call.answers.done():
+                time.sleep(LINGER)
+                self._serve(call)
+        return call.answers.result()
+
+    def _serve(self, first: _Call) -> None:
+        with self._lock:
+            batch = _compatible(first, self._waiting)
+            self._waiting = [call for call in self._waiting if call not in batch]
+        try:
+            answers = iter(self._model.generate([chat for call in batch for chat in call.chats], first.sampling))
+        except BaseException as error:
+            for call in batch:
+                call.answers.set_exception(error)
+            return
+        for call in batch:
+            call.answers.set_result([next(answers) for _ in call.chats])
+
+
+def _compatible(first: _Call, waiting: Sequence[_Call]) -> list[_Call]:
+    """`first` and those that can share its batch: equal parameters and no chat twice, since samples of equal chats depend on each other."""
+    batch: list[_Call] = []
+    seen: set[str] = set()
+    for call in [first, *(call for call in waiting if call is not first)]:
+        keys = {content_key(list(chat)) for chat in call.chats}
+        if call is first or (call.sampling == first.sampling and not keys & seen):
+            batch.append(call)
+            seen |= keys
+    return batch
+
+
 class Cached:
     """A model whose answers are kept in one SQLite file and never asked for twice. Failures are not kept.
+
+    A remembered answer counts as the call that it was, with all of its prompt cached, so that costs do not depend on what ran before.
 
     The key holds the endpoint and revision, the whole chat, the options or every sampling parameter, and the ordinal among equal
     chats of a batch, so that k samples of one chat stay k samples. Safe for several threads and processes.
@@ -66,16 +146,13 @@ class Cached:
         """Raises `OutputError` when the folder or the file in it cannot be used."""
         self._model = model
         self._lock = threading.Lock()
-        path = folder / "answers.sqlite"
+        self._turn = threading.Lock()
+        self._path = folder / "answers.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+            self._db = _opened(self._path)
         except (OSError, sqlite3.Error) as error:
-            raise OutputError(
-                f"The answer cache {path} cannot be used: {error}. Delete the file, or name another folder with --cache."
-            ) from error
+            raise self._unusable(error) from error
 
     @property
     def card(self) -> ModelCard:
@@ -99,7 +176,12 @@ class Cached:
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """See `LanguageModel`."""
-        return self._through(chats, ["choose", *options], lambda part: self._model.choose(part, options), _choice)
+        with self._alone():
+            return self._through(chats, ["choose", *options], lambda part: self._model.choose(part, options), _choice)
+
+    def _alone(self) -> AbstractContextManager[object]:
+        """Where threads must wait for the model anyway, they wait here, and find the answers to equal questions."""
+        return nullcontext() if self._model.card.concurrent else self._turn
 
     def _through(
         self,
@@ -128,9 +210,15 @@ class Cached:
             keys.append(f"{base}-{seen[base]}")
         return keys
 
+    def _unusable(self, error: Exception) -> OutputError:
+        return OutputError(f"The answer cache {self._path} cannot be used: {error}. Delete the file, or name another folder with --cache.")
+
     def _known(self, keys: Sequence[str], read: Callable[[dict[str, Any]], Answer]) -> dict[str, Answer]:
-        with self._lock:
-            found = {key: self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone() for key in keys}
+        try:
+            with self._lock:
+                found = {key: self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone() for key in keys}
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
         return {key: read(json.loads(row[0])) for key, row in found.items() if row is not None}
 
     def _store(self, answers: Sequence[tuple[str, Answer | Failure]]) -> None:
@@ -139,13 +227,28 @@ class Cached:
             with self._lock:
                 self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
         except sqlite3.Error as error:
-            raise OutputError(f"The answer cache cannot be written: {error}.") from error
+            raise self._unusable(error) from error
 
 
-def _from_cache(usage: Sequence[int]) -> Usage:
-    """What a remembered answer costs: no call, and all of its prompt cached."""
-    prompt = Usage(*usage).prompt_tokens
-    return Usage(calls=0, prompt_tokens=prompt, cached_tokens=prompt)
+def _opened(path: Path) -> sqlite3.Connection:
+    """The cache file. Two processes that make it at once: SQLite does not wait here by itself, so it is tried again."""
+    db = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False, isolation_level=None)
+    last = time.monotonic() + PATIENCE
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+            return db
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last:
+                db.close()
+                raise
+            time.sleep(0.05)
+
+
+def _from_cache(usage: dict[str, Any]) -> Usage:
+    made = Usage(**usage)
+    return replace(made, cached_tokens=made.prompt_tokens)
 
 
 def _completion(answer: dict[str, Any]) -> Completion:

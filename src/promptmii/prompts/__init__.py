@@ -117,3 +117,14 @@ def induction_prompt(template: Template, labels: Sequence[str], examples: Iterab
     grouped = sorted(examples, key=lambda example: order[example.label])
     limit = f"\n- Use at most {max(budget * 3 // 4, 1)} words." if budget else ""
     return template.fill(examples=example_lines(grouped), labels=label_lines(labels), budget=limit)
+
+
+def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int | None = None) -> str:
+    """APE's request for an instruction that would have led to the examples."""
+    limit = f" Use at most {max(budget * 3 // 4, 1)} words." if budget else ""
+    return bundled("ape_propose", META_SLOTS).fill(examples=example_lines(examples), labels=label_lines(labels), budget=limit)
+
+
+def ape_vary(instruction: str) -> str:
+    """APE's request for a variation."""
+    return bundled("ape_vary", ("instruction",)).fill(instruction=instruction)

@@ -1,0 +1,100 @@
+"""The models of an evaluation, each loaded once, and what runs one cell on them."""
+
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from promptmii.config import EvaluateSettings
+from promptmii.data import draw_query, draw_support
+from promptmii.errors import ConfigError, DataError, ModelError, ScoreRefusedError
+from promptmii.evaluation.grid import Job, meta_template
+from promptmii.follower import Follower
+from promptmii.inducers import METHODS, Kit, Recipe, Writer
+from promptmii.instruction import Cost, Instruction
+from promptmii.models.base import LanguageModel
+from promptmii.models.wrap import Cached, Gathered
+from promptmii.records import Query, Record, pack_predictions
+from promptmii.scoring import Scored, score
+from promptmii.task import Support, Task
+from promptmii.version import VERSION
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished cell: what to record, and the rows that were labelled, where it came that far."""
+
+    record: Record
+    query: Query | None
+
+
+class Bench:
+    """Runs cells, several threads at a time."""
+
+    def __init__(self, settings: EvaluateSettings, folder: Path | None) -> None:
+        """`folder` keeps the answers of all models and the adapters of fine-tuned ones; without one nothing is kept."""
+        self._settings = settings
+        self._folder = folder
+        self._models: dict[str, LanguageModel] = {}
+        self._lock = threading.Lock()
+
+    def model(self, reference: str) -> LanguageModel:
+        """A model, loaded at the first use. Raises `ModelError`."""
+        with self._lock:
+            if reference not in self._models:
+                self._models[reference] = self._wrapped(reference)
+            return self._models[reference]
+
+    def run(self, job: Job, task: Task) -> Outcome:
+        """A cell's record. What cannot be measured is recorded as failed, with the reason; a bug or a full disk raises."""
+        try:
+            instruction, scored = self._measure(job, task)
+        except (ConfigError, DataError, ModelError, ScoreRefusedError) as error:
+            return Outcome(Record(key=job.key, cell=job.cell, status="failed", error=str(error), finished=_now()), None)
+        query = Query.of(task.name, scored.query)
+        record = Record(
+            key=job.key,
+            cell=job.cell,
+            status="done",
+            instruction=instruction,
+            spent=Cost.of(scored.usage, self.model(job.cell.follower).card.price),
+            query=query.key,
+            answers=pack_predictions(scored, instruction.labels),
+            finished=_now(),
+        )
+        return Outcome(record, query)
+
+    def _measure(self, job: Job, task: Task) -> tuple[Instruction, Scored]:
+        cell = job.cell
+        support = draw_support(task, cell.n, cell.seed) if cell.n else Support(task.labels, ())
+        follower = Follower(self.model(cell.follower), cell.mode, job.calibration)
+        instruction = METHODS[cell.method].make(self._kit(job, task, follower)).induce(support, seed=cell.seed)
+        if instruction.follower:  # the method made a follower of its own
+            follower = Follower(self._wrapped(instruction.follower), cell.mode, job.calibration)
+        instruction = follower.prepare(instruction, support)
+        scored = score(follower, instruction, draw_query(task, self._settings.evaluate))
+        provenance = instruction.provenance.model_copy(update={"source": task.source.get("origin", ""), "version": VERSION})
+        return instruction.model_copy(update={"measured": scored.measurement(), "provenance": provenance}), scored
+
+    def _kit(self, job: Job, task: Task, follower: Follower) -> Kit:
+        settings, options = self._settings, self._settings.options
+        model = self.model(job.cell.generator) if job.cell.generator else follower.model
+        return Kit(
+            writer=Writer(model, meta_template(settings), settings.budget),
+            follower=follower,
+            human=task.instruction,
+            best_of=options.best_of,
+            ape_calls=options.ape_calls,
+            gepa_calls=options.gepa_calls,
+            sft=Recipe(options.sft_epochs, options.sft_learning_rate, options.sft_rank),
+            adapters=(self._folder or Path()) / "adapters",
+        )
+
+    def _wrapped(self, reference: str) -> LanguageModel:
+        model = self._settings.endpoint.load(reference)
+        model = model if model.card.concurrent else Gathered(model)
+        return Cached(model, self._folder) if self._folder else model
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,138 @@
+"""What a grid will take, before it is run: calls, tokens, time and money.
+
+Calls follow from the methods. Tokens are counted on a sample of each task's rows with the models' own tokenizers; how long an
+instruction will be is not known, so `ASSUMED_TOKENS` stand for it. Time follows from rates measured on the spot, with a handful of calls to
+each model.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+from promptmii.config import EvaluateSettings
+from promptmii.data import draw_query, draw_support
+from promptmii.errors import DataError
+from promptmii.evaluation.bench import Bench
+from promptmii.evaluation.grid import INDEPENDENT, Job, plan, read_tasks, references
+from promptmii.instruction import Cost
+from promptmii.models.base import Chat, LanguageModel, Sampling, Usage
+from promptmii.prompts import example_lines, follower_frame, frame_prompt, quote
+from promptmii.records import Run
+from promptmii.task import Task
+
+ASSUMED_TOKENS = 200
+SAMPLED = 20
+"""Rows of a task that stand for all of them."""
+QUESTION: Chat = [{"role": "user", "content": "Say something about the weather. " * 8}]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one method, or all of them, will take."""
+
+    method: str
+    cells: int
+    done: int
+    """Cells that are recorded already; they are not part of the cost."""
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Tokens of a task's parts, on average."""
+
+    frame: float
+    row: float
+    example: float
+    answer: float
+
+
+def estimate(settings: EvaluateSettings, folder: Path, *, progress: Callable[[str], None] = lambda _: None) -> list[Estimate]:
+    """One line per method, then their sum. Loads the models and asks each a little; writes nothing. Raises as `evaluate`."""
+    tasks = read_tasks(settings)
+    bench = Bench(settings, None)
+    models: dict[str, LanguageModel] = {}
+    for reference in references(settings):
+        progress(f"Loading {reference}")
+        models[reference] = bench.model(reference)
+    jobs = plan(settings, tasks, {reference: model.card for reference, model in models.items()})
+    known = Run.read(folder).records if (folder / "records.jsonl").exists() else {}
+    rates = {reference: _rates(model, settings.mode) for reference, model in models.items()}
+    sizes = {(name, follower): _sizes(task, models[follower]) for name, task in tasks.items() for follower in settings.followers}
+    lines: list[Estimate] = []
+    for method in dict.fromkeys(job.cell.method for job in jobs):
+        own = [job for job in jobs if job.cell.method == method]
+        todo = [job for job in own if job.key not in known]
+        costs = [_cost(settings, job, tasks[job.cell.task], sizes[job.cell.task, job.cell.follower], models, rates) for job in todo]
+        lines.append(Estimate(method, len(own), len(own) - len(todo), sum(costs, Cost())))
+    whole = Estimate("all", sum(e.cells for e in lines), sum(e.done for e in lines), sum((e.cost for e in lines), Cost()))
+    return [*lines, whole]
+
+
+def _sizes(task: Task, model: LanguageModel) -> _Sizes:
+    rows = task.test[:SAMPLED] or task.train[:SAMPLED]
+    frame, *counts = model.count_tokens(
+        [frame_prompt(follower_frame(), "", task.labels, ""), *(quote(row.text) for row in rows), *(example_lines([row]) for row in rows)]
+    )
+    answers = model.count_tokens(list(task.labels))
+    half = len(rows)
+    return _Sizes(frame, sum(counts[:half]) / half, sum(counts[half:]) / half, sum(answers) / len(answers))
+
+
+Rates = tuple[float, float]
+"""Seconds per prompt token, and per token written."""
+
+
+def _rates(model: LanguageModel, mode: str) -> Rates:
+    started = perf_counter()
+    answer = model.generate([QUESTION], Sampling(max_tokens=32))[0]
+    wrote = (perf_counter() - started) / max(answer.usage.completion_tokens, 1)
+    chats: list[Chat] = [[{"role": "user", "content": f"{i}. {QUESTION[0]['content']}"}] for i in range(16)]
+    started = perf_counter()
+    read = model.choose(chats, ["sun", "rain"]) if mode == "choose" else model.generate(chats, Sampling(max_tokens=2))
+    tokens = sum(answer.usage.prompt_tokens for answer in read)
+    return (perf_counter() - started) / max(tokens, 1), wrote
+
+
+def _cost(
+    settings: EvaluateSettings, job: Job, task: Task, sizes: _Sizes, models: Mapping[str, LanguageModel], rates: Mapping[str, Rates]
+) -> Cost:
+    cell, length = job.cell, settings.budget or ASSUMED_TOKENS
+    try:
+        support, query = len(draw_support(task, cell.n, cell.seed).examples) if cell.n else 0, len(draw_query(task, settings.evaluate))
+    except DataError:
+        return Cost()  # such a cell fails at once
+    body = {"naive": 0.0, "sft": 0.0, "icl": support * sizes.example}.get(cell.method, length)
+    body = min(body, models[cell.follower].card.context_length * 0.75)
+    calibration = 0 if job.calibration in INDEPENDENT else support
+    generations, judged = _search_calls(settings, cell.method, support, calibration)
+    labelled = query + calibration + judged
+    answer = sizes.answer if cell.mode == "generate" else 0.0
+    follow = Usage(labelled, round(labelled * (sizes.frame + body + sizes.row)), round(labelled * answer))
+    write = Usage(generations, round(generations * min(support, 20) * sizes.example), round(generations * length))
+    total = Cost()
+    for reference, usage in ((cell.follower, follow), (cell.generator, write)):
+        if reference:
+            per_prompt, per_written = rates[reference]
+            seconds = usage.prompt_tokens * per_prompt + usage.completion_tokens * per_written
+            total += Cost.of(replace(usage, seconds=seconds), models[reference].card.price)
+    return total
+
+
+def _search_calls(settings: EvaluateSettings, method: str, support: int, calibration: int) -> tuple[int, int]:
+    """Instructions that are written, and rows that are labelled to choose among them."""
+    options, held = settings.options, max(support // 3, 1)
+    match method:
+        case "zero" | "mii":
+            return 1, 0
+        case "best-of-k":
+            return options.best_of, options.best_of * (held + calibration)
+        case "ape":
+            candidates = max(options.ape_calls // (1 + held + calibration), 1)
+            return candidates, candidates * (held + calibration)
+        case "gepa":
+            # A reflection follows on every minibatch of three; about half of the proposals reach the validation rows.
+            return options.gepa_calls // (6 + held // 2), options.gepa_calls
+        case _:
+            return 0, 0

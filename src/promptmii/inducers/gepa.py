@@ -1,0 +1,114 @@
+"""GEPA, reflective prompt evolution (Agrawal et al. 2025, arXiv 2507.19457), through the `gepa` package.
+
+The package runs the search as its authors recommend: Pareto selection of parents, minibatches of three, a reflection model that reads
+what went wrong. It sees the support alone: it learns on one part and validates on the other. Its own metric is per row (right
+or wrong); the instruction that is kept is the candidate with the best macro-F1 by promptmii's scorer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from promptmii.errors import MissingDependencyError
+from promptmii.follower import Follower, Prediction
+from promptmii.inducers.search import Search
+from promptmii.inducers.writing import Writer
+from promptmii.instruction import Instruction
+from promptmii.models.base import Sampling
+from promptmii.prompts import Template, follower_frame
+from promptmii.task import Example, Support
+
+COMPONENT = "instruction"
+SEED = "Read the input and decide which of the labels describes it best."
+
+
+@dataclass(frozen=True)
+class GEPA:
+    """Search by reflection, within a number of metric calls (rows labelled by the follower, calibration aside)."""
+
+    writer: Writer
+    """The reflection model; its template is not used."""
+    follower: Follower
+    calls: int = 150
+    frame: Template = field(default_factory=follower_frame)
+    name: str = "gepa"
+
+    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
+        """The best instruction found. Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` on a support too small to split."""
+        try:
+            from gepa.api import optimize
+        except ImportError as error:
+            raise MissingDependencyError("GEPA", "evaluate") from error
+        search = Search(self.writer, self.follower, support, self.frame)
+        adapter: Any = _Adapter(search)
+        found: Any = optimize(
+            seed_candidate={COMPONENT: SEED},
+            trainset=list(search.shown.examples),
+            valset=list(search.held.examples),
+            adapter=adapter,
+            reflection_lm=_Reflection(search, seed),
+            max_metric_calls=self.calls,
+            seed=seed,
+            logger=_Silent(),
+        )
+        candidates: list[str] = list(dict.fromkeys(candidate[COMPONENT].strip() for candidate in found.candidates))
+        texts = [search.writer.trim(text)[0] for text in candidates if text]
+        best = max(sorted(texts, key=lambda text: (len(text), text)), key=search.macro_f1)
+        note = f"best of {len(texts)} candidates after {found.total_metric_calls} metric calls"
+        return search.result(best, self.name, n=len(support.examples), seed=seed, notes=(note,))
+
+
+class _Adapter:
+    """What the package asks for: outputs, a score per row, and what the reflection model is told."""
+
+    propose_new_texts: None = None
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+
+    def evaluate(self, batch: list[Example], candidate: dict[str, str], capture_traces: bool = False) -> Any:
+        from gepa.core.adapter import EvaluationBatch
+
+        scored = self._search.predict(candidate[COMPONENT], batch)
+        rows = list(zip(batch, scored.predictions, strict=True))
+        scores = [float(prediction.label == example.label) for example, prediction in rows]
+        return EvaluationBatch([prediction.label for _, prediction in rows], scores, rows if capture_traces else None)
+
+    def make_reflective_dataset(
+        self,
+        candidate: dict[str, str],  # noqa: ARG002
+        eval_batch: Any,
+        components_to_update: list[str],
+    ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        traces: list[tuple[Example, Prediction]] = eval_batch.trajectories
+        told = [{"Inputs": e.text, "Generated Outputs": p.label or p.answer or "", "Feedback": _feedback(e, p)} for e, p in traces]
+        return dict.fromkeys(components_to_update, told)
+
+
+def _feedback(example: Example, prediction: Prediction) -> str:
+    if prediction.label == example.label:
+        return f"Right: the label is {example.label!r}."
+    given = f"{prediction.label!r}" if prediction.label else "no label of the task"
+    return f"Wrong: the label is {example.label!r}, and the answer was {given}."
+
+
+class _Reflection:
+    """The reflection model as the package calls it. Sampled, so that a parent that is chosen again is changed in another way."""
+
+    def __init__(self, search: Search, seed: int) -> None:
+        self._search = search
+        self._seed = seed * 1000
+
+    def __call__(self, prompt: str | list[dict[str, Any]]) -> str:
+        self._seed += 1
+        content = prompt if isinstance(prompt, str) else str(prompt)
+        sampling = Sampling(self._search.writer.room, temperature=1.0, seed=self._seed)
+        answer = self._search.writing.generate([[{"role": "user", "content": content}]], sampling)[0]
+        return self._search.writer.text(answer)
+
+
+class _Silent:
+    """The package's log is not the user's."""
+
+    def log(self, message: str) -> None:
+        """Say nothing."""

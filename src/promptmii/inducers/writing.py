@@ -1,0 +1,96 @@
+"""A model that writes instructions: what it is shown, how long it may write, and what is done with a text that is too long."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from promptmii.errors import ConfigError, EndpointError
+from promptmii.models.base import Completion, Failure, LanguageModel, Message
+from promptmii.prompts import Template, example_lines, induction_prompt, meta_prompt
+from promptmii.task import Example, Support
+
+MAX_TOKENS = 1024
+"""The paper's longest instruction."""
+TEMPLATE_MARGIN = 64
+
+
+@dataclass(frozen=True)
+class Writer:
+    """An instruction generator and how it is asked."""
+
+    model: LanguageModel
+    template: Template = field(default_factory=meta_prompt)
+    budget: int | None = None
+    """Most tokens of the instruction, counted by the generator's tokenizer."""
+
+    def using(self, model: LanguageModel) -> "Writer":
+        """The same with another model, for instance a metered one."""
+        return replace(self, model=model)
+
+    @property
+    def room(self) -> int:
+        """`max_tokens` of a draft. Under a budget it is left some slack, so that a slightly longer draft is seen and retried."""
+        longest = min(MAX_TOKENS, self.model.card.context_length // 4)
+        return longest if self.budget is None else min(longest, self.budget + self.budget // 2 + 16)
+
+    def ask(self, support: Support, examples: Sequence[Example]) -> Message:
+        """The request for an instruction after `examples`."""
+        return {"role": "user", "content": induction_prompt(self.template, support.labels, examples, self.budget)}
+
+    def ask_shorter(self) -> Message:
+        """The request after a draft that was too long."""
+        return {"role": "user", "content": f"That is too long. Write it again in at most {max((self.budget or 0) // 2, 1)} words."}
+
+    def fit(self, support: Support) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+        """The first examples that fit the context beside the answer, and a note where some do not.
+
+        Raises `ConfigError` when not one fits.
+        """
+        card = self.model.card
+        empty = induction_prompt(self.template, support.labels, (), self.budget)
+        frame, *counts = self.model.count_tokens([empty, *(example_lines([example]) + "\n\n" for example in support.examples)])
+        room = card.context_length - self.room - TEMPLATE_MARGIN - frame
+        fitted = len(counts)
+        while fitted and sum(counts[:fitted]) > room:
+            fitted -= 1
+        if not fitted:
+            raise ConfigError(
+                f"Not one of {len(counts)} examples fits the prompt of {card.reference} (context {card.context_length} tokens). "
+                "Give shorter texts, or another generator."
+            )
+        if fitted == len(counts):
+            return support.examples, ()
+        return support.examples[:fitted], (f"{fitted} of {len(counts)} examples fit the generator's context",)
+
+    def text(self, answer: Completion | Failure) -> str:
+        """What was written; it may be empty. Raises `EndpointError` where the call failed."""
+        if isinstance(answer, Failure):
+            raise EndpointError(f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}")
+        return answer.text.strip()
+
+    def some(self, text: str) -> str:
+        """The text, or `EndpointError`: an empty instruction would be measured as if it were the method's."""
+        if not text:
+            raise EndpointError(f"The generator {self.model.card.reference} answered with an empty text. Try another generator or seed.")
+        return text
+
+    def fits(self, text: str) -> bool:
+        """The text is within the budget."""
+        return self.budget is None or self.model.count_tokens([text.rstrip()])[0] <= self.budget
+
+    def trim(self, text: str) -> tuple[str, tuple[str, ...]]:
+        """The text within the budget and a note that says what was cut: at a line end, or between words where that would waste half."""
+        if self.budget is None or self.fits(text):
+            return text, ()
+        kept = self._longest(text.splitlines(keepends=True))
+        if not self.budget // 2 <= self.model.count_tokens([kept])[0] <= self.budget:
+            kept = self._longest(re.split(r"(?<=\s)", text))
+        return kept.rstrip(), (f"trimmed to the budget of {self.budget} tokens",)
+
+    def _longest(self, pieces: Sequence[str]) -> str:
+        """The longest beginning that fits the budget (bisection; at least one piece)."""
+        low, high = 1, len(pieces)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.fits("".join(pieces[:middle])) else (low, middle - 1)
+        return "".join(pieces[:low])

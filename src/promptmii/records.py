@@ -1,0 +1,249 @@
+"""What an evaluation leaves behind: one line per finished cell, appended once and never changed.
+
+A run folder holds
+
+    config.json        what was asked for
+    records.jsonl      a `Record` a line: a cell of the grid, what it scored and cost, and every prediction
+    queries.jsonl      the rows that were labelled, each set once; records name them by key
+    answers.sqlite     what models answered, so that a cell that was cut short pays nothing twice
+
+A record's key is a hash of everything that its result depends on, so a rerun skips what is there and a changed
+template, model or data file never mixes with what was measured before it.
+"""
+
+import base64
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import ValidationError
+
+from promptmii.errors import ArtefactError, OutputError
+from promptmii.follower import Prediction
+from promptmii.instruction import Cost, Frozen, Instruction, Mode
+from promptmii.models.base import Failure, FailureKind
+from promptmii.parse import Match
+from promptmii.scoring import Scored
+from promptmii.task import Example, content_key
+
+Line = TypeVar("Line", bound=Frozen)
+DIGITS = 4
+"""Decimals of the probabilities that are kept."""
+
+
+class Cell(Frozen):
+    """One point of the grid: a way of prompting, on a task, from n examples."""
+
+    task: str
+    method: str
+    n: int
+    """Examples asked for; 0 where the method reads none."""
+    seed: int
+    generator: str | None
+    """Reference of the model that writes; `None` where nothing is written."""
+    follower: str
+    mode: Mode
+
+    @property
+    def name(self) -> str:
+        """For progress and errors."""
+        writer = f" by {self.generator}" if self.generator else ""
+        return f"{self.task} / {self.method}{writer} / n={self.n} / seed {self.seed} / {self.follower}"
+
+
+class Query(Frozen):
+    """Rows that were labelled. Equal rows are one query, whichever cells they belong to."""
+
+    key: str
+    task: str
+    rows: str
+    """Packed pairs of text and label."""
+
+    @classmethod
+    def of(cls, task: str, examples: Iterable[Example]) -> Self:
+        """The rows under their content hash."""
+        pairs = [[example.text, example.label] for example in examples]
+        return cls(key=content_key(pairs), task=task, rows=_pack(pairs))
+
+    @cached_property
+    def examples(self) -> tuple[Example, ...]:
+        """The rows."""
+        return tuple(Example(text, label) for text, label in _unpack(self.rows))
+
+
+class Record(Frozen):
+    """What became of one cell."""
+
+    format: Literal[1] = 1
+    key: str
+    cell: Cell
+    status: Literal["done", "failed"]
+    error: str | None = None
+    """Why it failed; such a cell has no numbers."""
+    instruction: Instruction | None = None
+    """With its cost, its calibration, and how it was measured: macro-F1, interval and counts."""
+    spent: Cost = Cost()
+    """On labelling the query; what the instruction cost to make is in `instruction.cost`."""
+    query: str | None = None
+    """Key of the rows that were labelled."""
+    answers: str | None = None
+    """Packed predictions, one per row of the query."""
+    finished: str
+    """Date and time, ISO 8601, UTC."""
+
+    @cached_property
+    def predictions(self) -> tuple[Prediction, ...]:
+        """Every prediction again, its cost aside. Empty where the cell failed before there were any."""
+        if self.answers is None or self.instruction is None:
+            return ()
+        return tuple(_read_prediction(row, self.instruction.labels) for row in _unpack(self.answers))
+
+
+def pack_predictions(scored: Scored, labels: tuple[str, ...]) -> str:
+    """Labels, probabilities to four decimals, answers, failures: enough to compute any metric without a model."""
+    numbers: dict[str | None, int | None] = {label: i for i, label in enumerate(labels)} | {None: None}
+    return _pack([_write_prediction(prediction, numbers[prediction.label]) for prediction in scored.predictions])
+
+
+def _write_prediction(prediction: Prediction, number: int | None) -> list[Any]:
+    probabilities = [round(p, DIGITS) for p in prediction.probabilities] if prediction.probabilities else None
+    failure = [prediction.failure.kind.value, prediction.failure.message] if prediction.failure else None
+    match = prediction.match.value if prediction.match else None
+    return [number, probabilities, prediction.answer, match, failure, prediction.truncated]
+
+
+def _read_prediction(row: list[Any], labels: tuple[str, ...]) -> Prediction:
+    number, probabilities, answer, match, failure, truncated = row
+    return Prediction(
+        None if number is None else labels[number],
+        tuple(probabilities) if probabilities else None,
+        match=Match(match) if match else None,
+        failure=Failure(FailureKind(failure[0]), failure[1]) if failure else None,
+        truncated=truncated,
+        answer=answer,
+    )
+
+
+def _pack(value: object) -> str:
+    return base64.b85encode(
+        zlib.compress(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"), 9)
+    ).decode()
+
+
+def _unpack(packed: str) -> Any:
+    return json.loads(zlib.decompress(base64.b85decode(packed)).decode("utf-8", "surrogatepass"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as it is read: the latest record of every cell, and the queries that records name."""
+
+    folder: Path
+    records: Mapping[str, Record]
+    queries: Mapping[str, Query]
+    damaged: tuple[str, ...] = ()
+    """Lines that could not be read, each with its file, number and fault. Their cells count as not done."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read a run folder. Raises `ArtefactError` where it is none."""
+        if not (folder / "records.jsonl").exists():
+            raise ArtefactError(f"{folder} is no run folder: it has no records.jsonl. Make one with: promptmii evaluate -o {folder}")
+        damaged: list[str] = []
+        queries = {query.key: query for query in _lines(folder / "queries.jsonl", Query, damaged)}
+        records: dict[str, Record] = {}
+        for record in _lines(folder / "records.jsonl", Record, damaged):
+            if record.query is not None and record.query not in queries:
+                damaged.append(f"records.jsonl: {record.cell.name}: its query rows are missing")
+                continue
+            records[record.key] = record
+        return cls(folder, records, queries, tuple(damaged))
+
+    @property
+    def failed(self) -> tuple[Record, ...]:
+        """The cells that have no score."""
+        return tuple(record for record in self.records.values() if record.status == "failed")
+
+    def scored(self, record: Record) -> tuple[list[str], list[str | None]]:
+        """Gold and predicted labels of a done cell, to compute any metric from."""
+        examples = self.queries[str(record.query)].examples
+        return [example.label for example in examples], [p.label for p in record.predictions]
+
+
+def _lines(path: Path, kind: type[Line], damaged: list[str]) -> Iterator[Line]:
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield kind.model_validate_json(line)
+            except ValidationError as error:
+                damaged.append(f"{path.name}, line {number}: {error.errors()[0]['msg']}")
+
+
+class Writer:
+    """Appends to a run folder. Each line is on the disk before the call returns."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `writing`, which locks the folder."""
+        self._folder = folder
+        self._queries = set(Run.read(folder).queries) if (folder / "records.jsonl").exists() else set[str]()
+        self._append("records.jsonl", b"")
+
+    def add(self, record: Record, query: Query | None = None) -> None:
+        """Append a record, and its query where that is new. Raises `OutputError` on a full disk; what was there stays whole."""
+        if query is not None and query.key not in self._queries:
+            self._append("queries.jsonl", _line(query))
+            self._queries.add(query.key)
+        self._append("records.jsonl", _line(record))
+
+    def _append(self, name: str, line: bytes) -> None:
+        path = self._folder / name
+        try:
+            with path.open("ab") as file:
+                end = file.tell()
+                try:
+                    # A line that a kill cut short must not swallow the next one.
+                    file.write((b"" if not end or _ends_line(path) else b"\n") + line)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    os.truncate(path, end)
+                    raise
+        except OSError as error:
+            raise OutputError(
+                f"{path} cannot be written: {error.strerror}. Make room and run the same command again: it goes on."
+            ) from error
+
+
+def _line(value: Frozen) -> bytes:
+    return (value.model_dump_json(exclude_defaults=True) + "\n").encode("utf-8", "surrogatepass")
+
+
+def _ends_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+@contextmanager
+def writing(folder: Path) -> Generator[Writer]:
+    """A folder to write to, made where it is missing, and locked against other processes. Raises `OutputError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise OutputError(f"The run folder {folder} cannot be written: {error.strerror}.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(f"Another process is writing to {folder}. Wait for it, or give another folder with -o.") from error
+        yield Writer(folder)

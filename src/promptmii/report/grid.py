@@ -1,0 +1,74 @@
+"""The records of one or more runs as one table, which statistics, tables, figures and page all start from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from promptmii.errors import ArtefactError
+from promptmii.records import Query, Record, Run
+
+COLUMNS = (
+    *("key", "task", "method", "n", "fitted", "seed", "generator", "follower", "mode", "macro_f1", "low", "high", "accuracy"),
+    *("rows", "unparsed", "truncated", "tokens", "one_off_tokens", "one_off_calls", "query_calls", "seconds", "one_off_seconds"),
+    *("money", "one_off_money", "labels"),
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The done cells as a data frame, and what is behind them."""
+
+    cells: pd.DataFrame
+    """One row per done cell, columns `COLUMNS`: `tokens` are prompt tokens per query, `seconds`, `query_calls` and `money` are those of
+    labelling all `rows`, `one_off_*` those of making the instruction. `n` is what was asked for, `fitted` what the method read."""
+    records: dict[str, Record]
+    """Every cell by key, failed ones too."""
+    queries: dict[str, Query]
+    failed: tuple[Record, ...]
+    damaged: tuple[str, ...]
+
+    def scored(self, key: str) -> tuple[list[str], list[str | None]]:
+        """Gold and predicted labels of a cell."""
+        record = self.records[key]
+        examples = self.queries[str(record.query)].examples
+        return [example.label for example in examples], [p.label for p in record.predictions]
+
+
+def read_grid(folders: Sequence[Path]) -> Grid:
+    """The latest record of every cell of some run folders. Raises `ArtefactError` where there is none."""
+    runs = [Run.read(folder) for folder in folders]
+    records = {key: record for run in runs for key, record in run.records.items()}
+    queries = {key: query for run in runs for key, query in run.queries.items()}
+    if not records:
+        raise ArtefactError(f"No finished cell in {', '.join(map(str, folders))}. Run: promptmii evaluate -o {folders[0]}")
+    rows = [row for record in records.values() if (row := _row(record)) is not None]
+    failed = tuple(record for record in records.values() if record.status == "failed")
+    damaged = tuple(f"{run.folder}: {line}" for run in runs for line in run.damaged)
+    return Grid(pd.DataFrame(rows, columns=list(COLUMNS)), records, queries, failed, damaged)
+
+
+def _row(record: Record) -> dict[str, object] | None:
+    made, cell = record.instruction, record.cell
+    if record.status != "done" or made is None or made.measured is None:
+        return None
+    measured, cost = made.measured, made.cost
+    return {
+        "key": record.key,
+        **cell.model_dump(include={"task", "method", "n", "seed", "generator", "follower", "mode"}),
+        "fitted": made.provenance.n,
+        **measured.model_dump(include={"macro_f1", "low", "high", "accuracy"}),
+        "rows": measured.n,
+        "unparsed": measured.n_unparsed,
+        "truncated": measured.n_truncated,
+        "tokens": measured.prompt_tokens_per_query,
+        "one_off_tokens": cost.prompt_tokens + cost.completion_tokens,
+        "one_off_calls": cost.calls,
+        "query_calls": record.spent.calls,
+        "seconds": record.spent.seconds,
+        "one_off_seconds": cost.seconds,
+        "money": record.spent.money,
+        "one_off_money": cost.money,
+        "labels": len(made.labels),
+    }

@@ -1,0 +1,337 @@
+"""The tables of a report: numbers for machines (CSV) and the same for readers (Markdown, web page).
+
+A table is about one follower in one mode, except the transfer matrix, whose columns are followers of one mode.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from promptmii.instruction import write_text
+from promptmii.report.grid import Grid
+from promptmii.report.statistics import (
+    Mean,
+    Paired,
+    Scope,
+    Scores,
+    Series,
+    Transfer,
+    all_cells,
+    best_within,
+    comparisons,
+    in_order,
+    means,
+    points,
+    scopes,
+    scores,
+    short_name,
+    transfers,
+    win_matrix,
+)
+
+BUDGETS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+"""Prompt tokens per query."""
+NOTHING = "–"
+"""Where there is no number."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table, twice: `data` in full precision, one fact per row; `shown` as text, laid out for reading."""
+
+    name: str
+    """File name without ending."""
+    title: str
+    note: str
+    """What the numbers are and over what."""
+    data: pd.DataFrame
+    shown: pd.DataFrame
+
+    @property
+    def markdown(self) -> str:
+        """`shown` under its title."""
+        head = [str(column) for column in self.shown.columns]
+        rows = [[str(value).replace("|", "\\|").replace("\n", " ") for value in row] for row in self.shown.itertuples(index=False)]
+        marks = ["---"] + ["---:"] * (len(head) - 1)
+        lines = [f"| {' | '.join(row)} |" for row in (head, marks, *rows)]
+        return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
+
+
+def tables(grid: Grid) -> list[Table]:
+    """Every table of a report."""
+    cells = all_cells(grid)
+    found: list[Table] = []
+    by_scope = [scores(cells, scope) for scope in scopes(cells)]
+    for own in by_scope:
+        found += [method_table(own), budget_table(own), cost_table(cells, own.scope), task_table(own)]
+        found += [table(own, n) for n in own.ns for table in (win_table, pair_table)] if len(own.series) > 1 else []
+    found += [transfer_table(transfer) for transfer in transfers(by_scope)]
+    return [*found, failure_table(cells), failed_cell_table(grid)]
+
+
+def write(tables: Iterable[Table], folder: Path) -> list[Path]:
+    """Write each table as CSV and Markdown into an existing folder, replacing what is there. Raises `OutputError`."""
+    written: list[Path] = []
+    for table in tables:
+        csv = table.data.to_csv(index=False, lineterminator="\n")
+        written.append(write_text(folder / f"{table.name}.csv", csv, force=True))
+        written.append(write_text(folder / f"{table.name}.md", table.markdown, force=True))
+    return written
+
+
+def _slug(*parts: object) -> str:
+    return "-".join(re.sub(r"[^a-z0-9]+", "_", str(part).lower()).strip("_") for part in parts)
+
+
+def _scoped(scope: Scope) -> str:
+    return _slug(short_name(scope.follower), scope.mode)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """For reading; a dash where there is none."""
+    return NOTHING if np.isnan(value) else f"{value:,.{digits}f}"
+
+
+def p_value(p: float) -> str:
+    """Three decimals, or `<0.001`."""
+    return NOTHING if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _with_interval(mean: Mean, given: int) -> str:
+    if not mean.tasks:
+        return NOTHING
+    short = f" ({mean.tasks} of {given} tasks)" if mean.tasks < given else ""
+    return f"{number(mean.mean)} [{number(mean.low)}, {number(mean.high)}]{short}"
+
+
+def method_table(scores: Scores) -> Table:
+    """The table of the paper: methods by number of examples."""
+    found, given = means(scores), len(scores.tasks)
+    per_series = [found[i : i + len(scores.ns)] for i in range(0, len(found), len(scores.ns))]
+    shown = pd.DataFrame(
+        [
+            {"method": row[0].series.name}
+            | {f"n={n}": _with_interval(mean, given) for n, mean in zip(scores.ns, row, strict=True)}
+            | {"missing scores": sum(len(mean.missing) for mean in own), "failed cells": sum(mean.failed for mean in own)}
+            for row in per_series
+            for own in [row if row[0].n else row[:1]]
+        ]
+    )
+    data = pd.DataFrame(
+        [
+            {"method": mean.series.name, "generator": mean.series.generator, "n": n, "macro_f1": mean.mean, "low": mean.low}
+            | {"high": mean.high, "macro_f1_common_tasks": mean.common, "prompt_tokens_per_query": mean.tokens, "tasks": mean.tasks}
+            | {"seeds": mean.seeds, "failed_cells": mean.failed, "missing_tasks": "; ".join(mean.missing)}
+            for row in per_series
+            for n, mean in zip(scores.ns, row, strict=True)
+        ]
+    )
+    note = (
+        f"Macro-F1, mean over {given} tasks [95 % bootstrap interval over tasks and rows]. n is the number of examples given. A method "
+        "that reads no example has one score, repeated for every n. The CSV names missing tasks, and gives means over the tasks all have."
+    )
+    return Table(f"methods-{_scoped(scores.scope)}", f"Macro-F1 by method: {scores.scope.title}", note, data, shown)
+
+
+def task_table(scores: Scores) -> Table:
+    """Macro-F1 of every task, method and n: mean over seeds."""
+    shown = pd.DataFrame(
+        {"task": scores.tasks}
+        | {
+            s.name if fixed else f"{s.name}, n={n}": [number(x) for x in scores.at(s.name, n)]
+            for s, fixed in zip(scores.series, scores.constant, strict=True)
+            for n in (scores.ns[:1] if fixed else scores.ns)
+        }
+    )
+    data = pd.DataFrame(
+        [
+            {"task": task, "method": s.name, "generator": s.generator, "n": n, "macro_f1": scores.macro_f1[i, j, t]}
+            | {"seeds": scores.seeds[i, j, t], "failed_cells": scores.failed[i, j, t], "prompt_tokens_per_query": scores.tokens[i, j, t]}
+            for i, s in enumerate(scores.series)
+            for j, n in enumerate(scores.ns)
+            for t, task in enumerate(scores.tasks)
+        ]
+    )
+    note = "Macro-F1, mean over seeds. A dash is a task without a score."
+    return Table(f"tasks-{_scoped(scores.scope)}", f"Every task: {scores.scope.title}", note, data, shown)
+
+
+def win_table(scores: Scores, n: int) -> Table:
+    """Wins, ties and losses of each method against each other one."""
+    counts = win_matrix(scores, n)
+    names, wins, ties = counts.names, counts.wins, counts.ties
+    cells = [[NOTHING if a == b else f"{wins[a, b]} / {ties[a, b]} / {wins[b, a]}" for b in range(len(names))] for a in range(len(names))]
+    shown = pd.DataFrame([{"method": name} | dict(zip(names, row, strict=True)) for name, row in zip(names, cells, strict=True)])
+    data = pd.DataFrame(
+        [
+            {"a": names[a], "b": names[b], "n": n, "wins": wins[a, b], "ties": ties[a, b], "losses": wins[b, a]}
+            for a in range(len(names))
+            for b in range(len(names))
+            if a != b
+        ]
+    )
+    note = "Tasks on which the row's method is better / equal / worse than the column's, of those that both finished. Seeds are averaged."
+    return Table(f"wins-{_scoped(scores.scope)}-n{n}", f"Win / tie / loss at n={n}: {scores.scope.title}", note, data, shown)
+
+
+def pair_table(scores: Scores, n: int) -> Table:
+    """Every pair of methods: difference, interval and signed-rank test."""
+    rows: list[dict[str, Any]] = []
+    texts: list[dict[str, Any]] = []
+    for pair, adjusted in comparisons(scores, n):
+        given: dict[str, Any] = {"a": pair.a, "b": pair.b}
+        rows.append(
+            {**given, "n": n, "difference": pair.mean, "low": pair.low, "high": pair.high, "matched_tasks": len(pair.differences)}
+            | {"wins": pair.wins, "ties": pair.ties, "losses": pair.losses, "p": pair.p, "p_holm": adjusted, "reason": pair.reason}
+            | {"missing_a": "; ".join(pair.missing_a), "missing_b": "; ".join(pair.missing_b)}
+        )
+        texts.append(
+            {**given, "a − b": f"{number(pair.mean)} [{number(pair.low)}, {number(pair.high)}]", "matched tasks": len(pair.differences)}
+            | {"missing a": len(pair.missing_a), "missing b": len(pair.missing_b), "wins / ties / losses": _record(pair)}
+            | {"p": p_value(pair.p) if not pair.reason else f"{NOTHING} ({pair.reason})", "p, Holm": p_value(adjusted)}
+        )
+    note = (
+        "Mean paired difference in macro-F1 over matched tasks [95 % bootstrap interval over tasks]; two-sided Wilcoxon signed-rank "
+        "test over tasks, and its p-value adjusted (Holm) for all pairs of this table."
+    )
+    title = f"Paired comparisons at n={n}: {scores.scope.title}"
+    return Table(f"tests-{_scoped(scores.scope)}-n{n}", title, note, pd.DataFrame(rows), pd.DataFrame(texts))
+
+
+def _record(pair: Paired) -> str:
+    return f"{pair.wins} / {pair.ties} / {pair.losses}"
+
+
+def budget_table(scores: Scores) -> Table:
+    """The best mean macro-F1 of each method at each prompt-length budget. Descriptive."""
+    found = points(scores)
+    rows: list[dict[str, Any]] = []
+    texts: list[dict[str, Any]] = []
+    for name in (*scores.names, "any method"):
+        own = [point for point in found if name in (point.series.name, "any method")]
+        text: dict[str, Any] = {"method": name}
+        for budget in BUDGETS:
+            best = best_within(own, budget)
+            text[f"{budget:,} tokens"] = _best(best, name) if best else NOTHING
+            if best:
+                rows.append(
+                    {"method": name, "budget": budget, "best": best.series.name, "n": best.n, "macro_f1": best.mean}
+                    | {"low": best.low, "high": best.high, "prompt_tokens_per_query": best.tokens, "tasks": best.tasks}
+                )
+        texts.append(text)
+    note = (
+        "The highest mean macro-F1 among a method's numbers of examples whose prompts have, on average over tasks, at most that many "
+        "tokens per query. Descriptive: the point is chosen on the scores shown, which favours methods with many points."
+    )
+    title = f"Best macro-F1 within a prompt length: {scores.scope.title}"
+    return Table(f"budgets-{_scoped(scores.scope)}", title, note, pd.DataFrame(rows), pd.DataFrame(texts))
+
+
+def _best(best: Mean, row: str) -> str:
+    who = f"{best.series.name}, " if row == "any method" else ""
+    return f"{number(best.mean)} ({who}n={best.n})"
+
+
+COSTS = {
+    "calls": ("one_off_calls", "calls to make it"),
+    "tokens": ("one_off_tokens", "tokens to make it"),
+    "seconds": ("one_off_seconds", "seconds to make it"),
+    "money": ("one_off_money", "money to make it"),
+    "tokens_per_query": ("tokens", "prompt tokens per query"),
+    "label_calls": ("query_calls", "calls to label"),
+    "label_seconds": ("seconds", "seconds to label"),
+    "label_money": ("money", "money to label"),
+}
+"""Columns of `costs`: the column of `Grid.cells` that each is the mean of, and its heading."""
+
+
+def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
+    """What a task costs, mean over tasks (and over seeds within them), a row per series and n.
+
+    `calls`, `tokens`, `seconds` and `money` are those of making the instruction, once per task; `label_*` those of labelling all the
+    `rows` of a task; `tokens_per_query` are prompt tokens. Money is NaN where any part of it is unknown.
+    """
+    mask = (cells["follower"] == scope.follower) & (cells["mode"] == scope.mode) & ~cells["stale"] & cells["macro_f1"].notna()
+    own: Any = cells.loc[mask, :].rename(columns={old: new for new, (old, _) in COSTS.items()})
+    for money, calls in (("money", "calls"), ("label_money", "label_calls")):
+        # Infinite, so that a mean over something unknown is unknown.
+        own[money] = pd.to_numeric(own[money]).fillna(np.inf).where(own[calls] > 0, 0.0)
+    by_task = own.groupby(["series", "method", "n", "task"])[[*COSTS, "rows"]].mean()
+    by_n = by_task.groupby(["series", "method", "n"]).mean().replace(np.inf, np.nan).reset_index()
+    by_n["order"] = [in_order(Series(name, method, None)) for name, method in zip(by_n["series"], by_n["method"], strict=True)]
+    return by_n.sort_values(["order", "n"]).drop(columns="order").reset_index(drop=True)
+
+
+def cost_table(cells: pd.DataFrame, scope: Scope) -> Table:
+    """What each method costs per task: making the instruction once, and labelling the query rows."""
+    data = costs(cells, scope)
+    digits = {"money": 4, "label_money": 4, "seconds": 1, "label_seconds": 1}
+    known = {name: head for name, (_, head) in COSTS.items() if data[name].notna().any()}
+    shown = pd.DataFrame(
+        {"method": data["series"], "n": data["n"]}
+        | {head: [number(float(x), digits.get(name, 0)) for x in data[name]] for name, head in known.items()}
+    )
+    note = (
+        f"Means per task. An instruction is made once and then labels {data['rows'].mean():,.0f} rows per task on average; calls that a "
+        "search makes to the follower count as calls to make it. Tokens to make it are prompt and completion tokens. Money is in the "
+        f"currency of the prices given; {NOTHING} where a price is unknown."
+    )
+    return Table(f"costs-{_scoped(scope)}", f"Cost per task: {scope.title}", note, data, shown)
+
+
+def transfer_table(transfer: Transfer) -> Table:
+    """Which writer suits which follower."""
+    shown = pd.DataFrame(
+        [
+            {"method": method, "generator": short_name(generator)}
+            | {short_name(f): number(x) for f, x in zip(transfer.followers, row, strict=True)}
+            for (method, generator), row in zip(transfer.writers, transfer.macro_f1, strict=True)
+        ]
+    )
+    data = pd.DataFrame(
+        [
+            {"method": method, "generator": generator, "follower": follower, "mode": transfer.mode, "n": transfer.n}
+            | {"macro_f1": transfer.macro_f1[i, j], "tasks": transfer.tasks[i, j]}
+            for i, (method, generator) in enumerate(transfer.writers)
+            for j, follower in enumerate(transfer.followers)
+        ]
+    )
+    note = "Mean macro-F1 over tasks: a row per method and the model that writes (zero is untrained), a column per follower."
+    title = f"Transfer at n={transfer.n}: writer by follower, mode {transfer.mode}"
+    return Table(f"transfer-{_slug(transfer.mode)}-n{transfer.n}", title, note, data, shown)
+
+
+def failure_table(cells: pd.DataFrame) -> Table:
+    """Counts of what went wrong, by scope, series and n."""
+    live: Any = cells.assign(cells=~cells["stale"], failed_cells=cells["macro_f1"].isna() & ~cells["stale"])
+    counts = {"cells": "cells", "failed_cells": "failed", "stale": "measured again"}
+    for count in ("rows", "unparsed", "truncated"):
+        live[count] = live[count].fillna(0).where(live["cells"], 0)
+        counts[count] = count
+    by = ["series", "follower", "mode", "n"]
+    data = live.groupby(by, sort=False)[list(counts)].sum().astype(int).reset_index()
+    shown = data.rename(columns=counts | {"series": "method"})
+    for share in ("unparsed", "truncated"):
+        shown[share] = [_share(count, rows) for count, rows in zip(shown[share], shown["rows"], strict=True)]
+    note = (
+        "A failed cell has no score and is left out of every mean; rerun it with --retry-failed. An unparsed answer is no label: a miss. "
+        "A truncated text was cut to fit the context. Of cells measured again under changed settings, the latest counts."
+    )
+    return Table("failures", "Failures, unparsed answers, truncated texts", note, data, shown)
+
+
+def _share(count: int, rows: int) -> str:
+    return f"{count:,} ({count / rows:.1%})" if rows else NOTHING
+
+
+def failed_cell_table(grid: Grid) -> Table:
+    """Every failed cell with its error, and every record line that could not be read."""
+    rows = [{"cell": record.cell.name, "error": record.error or "no score was recorded"} for record in grid.failed]
+    rows += [{"cell": NOTHING, "error": line} for line in grid.damaged]
+    data = pd.DataFrame(rows, columns=["cell", "error"])
+    return Table("failed-cells", "Failed cells", "Every cell without a score, and every record line that cannot be read.", data, data)

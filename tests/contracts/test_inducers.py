@@ -1,0 +1,126 @@
+"""The contract of `Inducer`, for every method. A new one gets a line in `INDUCERS`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptmii import BestOf, Example, Follower, InContext, Inducer, Instruction, MetaInducer, Naive, ScriptedModel, Support, Writer
+from promptmii.errors import EndpointError, ScoreRefusedError
+from promptmii.inducers import Given
+from promptmii.models.base import Chat, Failure, FailureKind
+from promptmii.task import content_key
+
+SUPPORT = Support(
+    ("parcel", "money", "other"),
+    tuple(Example(f"{label} text number {i}", label) for i in range(3) for label in ("money", "parcel", "other")),
+)
+
+
+class Bench:
+    """A generator and a follower that count their calls. What they answer depends on all that they are asked."""
+
+    def __init__(self, failing: Callable[[int], bool] = lambda _: False) -> None:
+        """`failing(i)` says whether the i-th call gives no answer."""
+        self._failing = failing
+        self.generator = ScriptedModel(self._reply, name="generator")
+        self.follower = ScriptedModel(score=self._score, name="follower")
+
+    @property
+    def asked(self) -> list[Chat]:
+        return [*self.generator.calls, *self.follower.calls]
+
+    @property
+    def _failure(self) -> Failure | None:
+        return Failure(FailureKind.SERVER, "down") if self._failing(len(self.asked) - 1) else None
+
+    def _reply(self, chat: Chat, i: int) -> str | Failure:
+        return self._failure or f"Draft {i} after {content_key(list(chat))[:8]}"
+
+    def _score(self, chat: Chat, option: str) -> float | Failure:
+        return self._failure or -int(content_key([*chat, option])[:4], 16) / 1000
+
+
+INDUCERS: dict[str, Callable[[Bench], Inducer]] = {
+    "naive": lambda _: Naive(),
+    "human": lambda _: Given("Label the ticket."),
+    "icl": lambda bench: InContext(bench.follower),
+    "mii": lambda bench: MetaInducer(Writer(bench.generator)),
+    "zero": lambda bench: MetaInducer(Writer(bench.generator), name="zero"),
+    "mii, over its budget": lambda bench: MetaInducer(Writer(bench.generator, budget=2)),
+    "best-of-k": lambda bench: BestOf(Writer(bench.generator), Follower(bench.follower), k=3),
+    "best-of-k, calibrated": lambda bench: BestOf(Writer(bench.generator), Follower(bench.follower, "choose", "support"), k=3),
+}
+
+
+@pytest.fixture(params=INDUCERS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def induced(name: str, support: Support = SUPPORT, *, seed: int = 0, bench: Bench | None = None) -> Instruction:
+    return INDUCERS[name](bench or Bench()).induce(support, seed=seed)
+
+
+labels = st.text("abc é体,-1", min_size=1, max_size=6).map(lambda text: " ".join(text.split())).filter(bool)
+supports = st.lists(labels, min_size=2, max_size=4, unique=True).map(
+    lambda names: Support(tuple(names), tuple(Example(f"text {i} of {name}", name) for i in range(2) for name in names))
+)
+
+
+@settings(max_examples=10, deadline=None)
+@given(support=supports, seed=st.integers(0, 2**31))
+def test_the_labels_are_the_supports_in_order(support: Support, seed: int) -> None:
+    for name in INDUCERS:
+        instruction = induced(name, support, seed=seed)
+        assert instruction.labels == support.labels
+        assert instruction.provenance.seed == seed
+
+
+@settings(max_examples=10, deadline=None)
+@given(support=supports, seed=st.integers(0, 2**31))
+def test_equal_support_and_seed_give_an_equal_instruction(support: Support, seed: int) -> None:
+    for name in INDUCERS:
+        again = Support(support.labels, tuple(support.examples))
+        assert induced(name, support, seed=seed).key == induced(name, again, seed=seed).key
+
+
+def test_the_cost_covers_every_model_call(name: str) -> None:
+    bench = Bench()
+    cost = induced(name, bench=bench).cost
+    assert cost.calls == len(bench.asked)
+    assert cost.prompt_tokens == sum(len(message["content"].split()) for chat in bench.asked for message in chat)
+
+
+def test_an_instruction_counts_its_own_cost_alone(name: str) -> None:
+    inducer = INDUCERS[name](Bench())
+    assert inducer.induce(SUPPORT).cost == inducer.induce(SUPPORT).cost
+
+
+def test_a_failed_call_raises_and_never_becomes_an_instruction(name: str) -> None:
+    healthy = Bench()
+    induced(name, bench=healthy)
+    for broken in range(len(healthy.asked)):
+        with pytest.raises((EndpointError, ScoreRefusedError)):
+            induced(name, bench=Bench(failing=lambda i, broken=broken: i == broken))
+
+
+def test_a_method_without_a_model_needs_none(name: str) -> None:
+    bench = Bench(failing=lambda _: True)
+    if name in ("naive", "human", "icl"):
+        assert induced(name, bench=bench).cost.calls == len(bench.asked) == 0
+    else:
+        with pytest.raises((EndpointError, ScoreRefusedError)):
+            induced(name, bench=bench)
+
+
+def test_the_method_goes_by_one_name(name: str) -> None:
+    inducer = INDUCERS[name](Bench())
+    assert inducer.induce(SUPPORT).method == inducer.name == name.split(",")[0]
+
+
+def test_a_file_keeps_all_of_it(name: str, tmp_path: Path) -> None:
+    instruction = induced(name, seed=3)
+    assert Instruction.load(instruction.save(tmp_path / "instruction.json")) == instruction

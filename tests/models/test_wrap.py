@@ -1,0 +1,278 @@
+"""The wrappers: what is counted, what is remembered, and what is never mixed up."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from faulty_server import FaultyServer, serving
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptmii import ScriptedModel
+from promptmii.errors import OutputError
+from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
+from promptmii.models.http import HttpConfig, HttpModel
+from promptmii.models.wrap import Cached, Metered
+from promptmii.task import content_key
+
+GREEDY = Sampling(max_tokens=5)
+SAMPLED = Sampling(max_tokens=5, temperature=1.0, seed=7)
+DOWN = Failure(FailureKind.SERVER, "down", Usage(calls=1, prompt_tokens=2))
+
+
+def chat(content: str) -> Chat:
+    return [{"role": "user", "content": content}]
+
+
+def echo(asked: Chat, _: int) -> str:
+    return content_key(list(asked))
+
+
+def numbered(_: Chat, i: int) -> str:
+    return f"draft {i}"
+
+
+def likes(asked: Chat, option: str) -> float:
+    return int(content_key([*asked, option])[:6], 16) / 1e3
+
+
+def failing_once(answer: str | float) -> Callable[[Chat, int | str], str | float | Failure]:
+    """The first call fails."""
+    calls: list[Chat] = []
+
+    def script(asked: Chat, _: int | str) -> str | float | Failure:
+        calls.append(asked)
+        return DOWN if len(calls) == 1 else answer
+
+    return script
+
+
+@pytest.fixture
+def remember(tmp_path: Path) -> Iterator[Callable[..., Cached]]:
+    """Opens caches on one file, and closes them."""
+    opened: list[Cached] = []
+
+    def open_cache(model: ScriptedModel | HttpModel) -> Cached:
+        opened.append(Cached(model, tmp_path / "cache"))
+        return opened[-1]
+
+    yield open_cache
+    for cached in opened:
+        cached.close()
+
+
+def texts(answers: Sequence[Completion | Failure]) -> list[str | None]:
+    return [answer.text if isinstance(answer, Completion) else None for answer in answers]
+
+
+class TestCached:
+    def test_an_answer_is_asked_for_once(self, remember) -> None:
+        model = ScriptedModel(echo, likes)
+        cached = remember(model)
+        first, chosen = cached.generate([chat("a"), chat("b")], GREEDY), cached.choose([chat("a")], ["x", "y"])
+        for again in (cached, remember(model)):
+            assert texts(again.generate([chat("b"), chat("a")], GREEDY)) == texts(first)[::-1]
+            (choice,) = again.choose([chat("a")], ["x", "y"])
+            assert (choice.index, choice.scores) == (chosen[0].index, chosen[0].scores)
+        assert len(model.calls) == 3
+
+    def test_a_remembered_answer_costs_the_call_that_it_was_with_its_prompt_cached(self, remember) -> None:
+        cached = remember(ScriptedModel(echo, likes))
+        for ask in (lambda: cached.generate([chat("one two")], GREEDY), lambda: cached.choose([chat("one two")], ["x", "y"])):
+            ((fresh,), (known,)) = ask(), ask()
+            assert fresh.usage.cached_tokens == 0
+            assert known.usage == fresh.usage._replace(cached_tokens=2)
+
+    def test_a_failed_text_is_never_remembered(self, remember) -> None:
+        model = ScriptedModel(failing_once("fine"))
+        cached = remember(model)
+        answers = [cached.generate([chat("a")], GREEDY)[0] for _ in range(3)]
+        assert answers[0] == DOWN
+        assert texts(answers[1:]) == ["fine", "fine"]
+        assert len(model.calls) == 2
+
+    def test_a_failed_choice_is_never_remembered(self, remember) -> None:
+        model = ScriptedModel(score=failing_once(1.0))
+        cached = remember(model)
+        answers = [cached.choose([chat("a")], ["x", "y"])[0] for _ in range(3)]
+        assert answers[0] == DOWN
+        assert [answer.scores for answer in answers[1:]] == [(1.0, 1.0)] * 2
+        assert len(model.calls) == 2
+
+    def test_only_what_is_missing_is_asked_again(self, remember) -> None:
+        model = ScriptedModel(lambda asked, _: DOWN if asked == chat("b") else "fine")
+        cached = remember(model)
+        for _ in range(2):
+            assert texts(cached.generate([chat("a"), chat("b"), chat("c")], GREEDY)) == ["fine", None, "fine"]
+        assert model.calls == [chat("a"), chat("b"), chat("c"), chat("b")]
+
+    @pytest.mark.parametrize(
+        "change", [{"max_tokens": 6}, {"temperature": 0.5}, {"top_p": 0.5}, {"seed": 8}], ids=lambda change: next(iter(change))
+    )
+    def test_every_sampling_parameter_is_part_of_the_question(self, remember, change: dict[str, float]) -> None:
+        model = ScriptedModel(echo)
+        cached = remember(model)
+        for sampling in (SAMPLED, SAMPLED._replace(**change), SAMPLED):
+            cached.generate([chat("a")], sampling)
+        assert len(model.calls) == 2
+
+    @pytest.mark.parametrize("options", [["x", "z"], ["y", "x"], ["x", "y", "z"], ["x y", "z"]])
+    def test_the_options_and_their_order_are_part_of_the_question(self, remember, options: list[str]) -> None:
+        model = ScriptedModel(score=likes)
+        cached = remember(model)
+        for given_options in (["x", "y"], options):
+            (choice,) = cached.choose([chat("a")], given_options)
+            assert choice.scores == tuple(likes(chat("a"), option) for option in given_options)
+        assert len(model.calls) == 2
+
+    @pytest.mark.parametrize(
+        "other", [chat("b"), [{"role": "system", "content": "a"}], [*chat("a"), *chat("a")], []], ids=["content", "role", "longer", "empty"]
+    )
+    def test_the_whole_chat_is_part_of_the_question(self, remember, other: Chat) -> None:
+        cached = remember(ScriptedModel(echo))
+        assert texts(cached.generate([chat("a")], GREEDY)) != texts(cached.generate([other], GREEDY))
+
+    def test_the_model_is_part_of_the_question(self, remember) -> None:
+        for name in ("one", "two"):
+            assert texts(remember(ScriptedModel([name], name=name)).generate([chat("a")], GREEDY)) == [name]
+
+    def test_the_endpoint_is_part_of_the_question(self, remember) -> None:
+        for said in ("from one", "from another"):
+            with serving(FaultyServer(default=f"say:{said}")) as server, HttpModel("m", HttpConfig(server.url, "key")) as model:
+                assert texts(remember(model).generate([chat("a")], GREEDY)) == [said]
+
+    def test_texts_and_choices_do_not_meet(self, remember) -> None:
+        cached = remember(ScriptedModel(echo, likes))
+        assert isinstance(cached.choose([chat("a")], ["x", "y"])[0], Choice)
+        assert isinstance(cached.generate([chat("a")], GREEDY)[0], Completion)
+
+    def test_samples_of_one_chat_stay_as_many_samples(self, remember) -> None:
+        model = ScriptedModel(numbered)
+        cached = remember(model)
+        for k, calls in ((3, 3), (3, 3), (2, 3), (5, 8), (5, 8)):
+            assert texts(cached.generate([chat("a")] * k, SAMPLED)) == [f"draft {i}" for i in range(k)]
+            assert len(model.calls) == calls
+
+    @settings(max_examples=15, deadline=None)
+    @given(batches=st.lists(st.lists(st.text(max_size=3), max_size=5), max_size=4))
+    def test_a_cache_changes_no_answer(self, tmp_path_factory: pytest.TempPathFactory, batches: list[list[str]]) -> None:
+        model = ScriptedModel(echo, likes)
+        cached = Cached(model, tmp_path_factory.mktemp("cache"))
+        for contents in batches:
+            chats = [chat(content) for content in contents]
+            assert texts(cached.generate(chats, GREEDY)) == texts(model.generate(chats, GREEDY))
+            assert [c.scores for c in cached.choose(chats, ["x", "y"])] == [c.scores for c in model.choose(chats, ["x", "y"])]
+        cached.close()
+
+    def test_threads_share_a_cache(self, remember) -> None:
+        cached = remember(ScriptedModel(echo))
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(lambda i: cached.generate([chat(str(i % 10))], GREEDY)[0], range(60)))
+        assert texts(answers) == [echo(chat(str(i % 10)), 0) for i in range(60)]
+
+    def test_threads_ask_an_equal_question_once(self, remember) -> None:
+        model = ScriptedModel(score=likes)
+        cached = remember(model)
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(lambda _: cached.choose([chat("a")], ["x", "y"]), range(30)))
+        assert len(model.calls) == 1
+
+
+ASK = """
+import sys
+from pathlib import Path
+from promptmii.models import ScriptedModel
+from promptmii.models.base import Sampling
+from promptmii.models.wrap import Cached
+print("ready", flush=True)
+sys.stdin.readline()
+cached = Cached(ScriptedModel(lambda chat, _: "about " + chat[0]["content"]), Path(sys.argv[1]))
+for i in range(60):
+    (answer,) = cached.generate([[{"role": "user", "content": str(i)}]], Sampling(5))
+    assert answer.text == f"about {i}"
+cached.close()
+"""
+
+
+def test_two_processes_share_one_file_at_once(tmp_path: Path, remember) -> None:
+    command = [sys.executable, "-W", "error", "-c", ASK, str(tmp_path / "cache")]
+    started = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for process in started:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in started:
+        _, complaint = process.communicate(timeout=60)
+        assert process.returncode == 0, complaint
+    deaf = ScriptedModel([DOWN])
+    assert texts(remember(deaf).generate([chat(str(i)) for i in range(60)], GREEDY)) == [f"about {i}" for i in range(60)]
+    assert deaf.calls == []
+
+
+class TestBrokenCache:
+    def test_a_file_that_is_no_cache_is_named_with_the_cure(self, tmp_path: Path) -> None:
+        (tmp_path / "answers.sqlite").write_bytes(b"this is no database " * 100)
+        with pytest.raises(OutputError, match=r"answers\.sqlite cannot be used.*Delete the file"):
+            Cached(ScriptedModel(), tmp_path)
+
+    def test_a_file_where_the_folder_should_be(self, tmp_path: Path) -> None:
+        (tmp_path / "cache").write_text("a file")
+        with pytest.raises(OutputError, match="--cache"):
+            Cached(ScriptedModel(), tmp_path / "cache")
+
+    def test_damage_behind_the_header_is_found_when_it_is_read(self, tmp_path: Path) -> None:
+        chats = [chat(str(i)) for i in range(200)]
+        cached = Cached(ScriptedModel(echo), tmp_path)
+        cached.generate(chats, GREEDY)
+        cached.close()
+        path = tmp_path / "answers.sqlite"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:8192] + b"\xa5" * (len(whole) - 8192))
+        damaged = Cached(ScriptedModel(echo), tmp_path)
+        with pytest.raises(OutputError, match=r"answers\.sqlite cannot be used.*Delete the file"):
+            damaged.generate(chats, GREEDY)
+        damaged.close()
+
+
+def usages() -> st.SearchStrategy[Usage]:
+    count = st.integers(0, 1000)
+    return st.builds(Usage, calls=count, prompt_tokens=count, seconds=st.integers(0, 9).map(float))
+
+
+class TestMetered:
+    @settings(max_examples=30, deadline=None)
+    @given(batches=st.lists(st.lists(st.one_of(st.text("ab ", max_size=9), usages()), max_size=6), max_size=4))
+    def test_the_meter_is_the_sum_of_all_answers_failures_too(self, batches: list[list[str | Usage]]) -> None:
+        script = iter([Failure(FailureKind.SERVER, "down", one) if isinstance(one, Usage) else one for batch in batches for one in batch])
+        meter = Metered(ScriptedModel(lambda *_: next(script)))
+        answers = [answer for batch in batches for answer in meter.generate([chat("one two")] * len(batch), GREEDY)]
+        assert meter.usage == sum((answer.usage for answer in answers), Usage())
+        assert meter.failures == sum(isinstance(answer, Failure) for answer in answers)
+
+    def test_choices_are_counted_and_token_counts_are_not(self) -> None:
+        meter = Metered(ScriptedModel(score=lambda asked, _: DOWN if asked == chat("b") else 0.0))
+        meter.choose([chat("one two"), chat("b"), chat("c")], ["x", "y"])
+        meter.count_tokens(["one two three"])
+        assert (meter.usage, meter.failures) == (Usage(calls=3, prompt_tokens=5), 1)
+
+    def test_threads_lose_no_count(self) -> None:
+        def one(_: int) -> None:
+            meter.generate([chat("a"), chat("b")], GREEDY)
+
+        meter = Metered(ScriptedModel(lambda asked, _: DOWN if asked == chat("b") else "one two"))
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(one, range(600)))
+        finally:
+            sys.setswitchinterval(interval)
+        assert (meter.usage, meter.failures) == (Usage(calls=1200, prompt_tokens=1800, completion_tokens=1200), 600)

@@ -1,0 +1,147 @@
+"""The laws of calibration, on scores of any kind."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from promptmii.calibrate import Floats, apply, centre, fit_supervised, normalise
+from promptmii.instruction import Calibration
+
+shapes = st.tuples(st.integers(1, 6), st.integers(2, 5))
+scores = shapes.flatmap(lambda shape: arrays(np.float64, shape, elements=st.floats(-60, 0)))
+logps = scores.map(normalise)
+
+
+@st.composite
+def labelled(draw: st.DrawFn) -> tuple[Floats, list[int]]:
+    """Log-probabilities and a gold label for each row."""
+    logp = draw(logps)
+    n, k = logp.shape
+    return logp, draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n))
+
+
+def likelihood(calibration: Calibration | None, logp: Floats, gold: list[int]) -> float:
+    return float(apply(calibration, logp)[range(len(gold)), gold].sum())
+
+
+def same(one: Floats, other: Floats, tolerance: float = 1e-9) -> bool:
+    return one.shape == other.shape and bool(np.allclose(one, other, rtol=tolerance, atol=tolerance))
+
+
+class TestNormalise:
+    @given(scores)
+    def test_probabilities_sum_to_one(self, given_scores: Floats) -> None:
+        logp = normalise(given_scores)
+        assert np.exp(logp).sum(axis=-1) == pytest.approx(1)
+        assert same(normalise(logp), logp)
+
+    @given(scores, st.floats(-1e4, 1e4))
+    def test_a_constant_changes_nothing(self, given_scores: Floats, constant: float) -> None:
+        assert same(normalise(given_scores + constant), normalise(given_scores), 1e-6)
+
+    @given(scores)
+    def test_differences_between_labels_stay(self, given_scores: Floats) -> None:
+        assert same(np.diff(normalise(given_scores)), np.diff(given_scores))
+
+    def test_long_labels_do_not_underflow(self) -> None:
+        assert same(normalise(np.array([-1e5, -1e5 - 1, -2e5])), np.array([-0.31326169, -1.31326169, -1e5 - 0.31326169]), 1e-6)
+
+
+class TestCentre:
+    @given(logps)
+    def test_all_labels_are_equally_likely_on_average(self, logp: Floats) -> None:
+        for centred in (logp + centre("support", logp).offset, apply(centre("support", logp), logp)):
+            means = centred.mean(axis=0)
+            assert means == pytest.approx(np.full_like(means, means[0]))
+
+    @given(logps)
+    def test_what_is_centred_stays(self, logp: Floats) -> None:
+        calibrated = apply(centre("batch", logp), logp)
+        assert centre("batch", calibrated).offset == pytest.approx([0] * logp.shape[1], abs=1e-9)
+
+    @given(logps, st.data())
+    def test_a_bias_makes_no_difference(self, logp: Floats, data: st.DataObject) -> None:
+        bias = data.draw(arrays(np.float64, logp.shape[1], elements=st.floats(-20, 20)))
+        biased = normalise(logp + bias)
+        assert same(apply(centre("support", biased), biased), apply(centre("support", logp), logp), 1e-6)
+
+    @given(logps)
+    def test_it_knows_its_kind_and_scales_nothing(self, logp: Floats) -> None:
+        calibration = centre("contextual", logp)
+        assert calibration.kind == "contextual"
+        assert calibration.scale == (1.0,) * logp.shape[1]
+
+
+class TestApply:
+    @given(logps)
+    def test_none_leaves_them_as_they_are(self, logp: Floats) -> None:
+        assert apply(None, logp) is logp
+
+    @given(logps, st.floats(-50, 50))
+    def test_an_equal_offset_for_all_labels_changes_nothing(self, logp: Floats, offset: float) -> None:
+        k = logp.shape[1]
+        assert same(apply(Calibration(kind="support", scale=(1,) * k, offset=(offset,) * k), logp), logp, 1e-6)
+
+    @given(labelled())
+    def test_calibrated_probabilities_sum_to_one(self, case: tuple[Floats, list[int]]) -> None:
+        logp, gold = case
+        for calibration in (centre("support", logp), fit_supervised(logp, gold)):
+            assert np.exp(apply(calibration, logp)).sum(axis=-1) == pytest.approx(1)
+
+    @given(logps)
+    def test_one_row_alone_is_calibrated_as_among_others(self, logp: Floats) -> None:
+        calibration = centre("support", logp)
+        assert same(apply(calibration, logp)[0], apply(calibration, logp[0]))
+
+    def test_scale_and_offset_belong_to_their_label(self) -> None:
+        calibrated = apply(Calibration(kind="supervised", scale=(2, 1, 1), offset=(0, 0, 3)), np.log([[0.5, 0.25, 0.25]]))
+        assert same(calibrated, normalise(np.log([[0.25, 0.25, 0.25 * np.e**3]])))
+
+
+class TestSupervised:
+    @settings(max_examples=60, deadline=None)
+    @given(labelled())
+    def test_it_never_explains_the_examples_worse_than_where_it_starts(self, case: tuple[Floats, list[int]]) -> None:
+        logp, gold = case
+        fitted = fit_supervised(logp, gold)
+        assert fitted.kind == "supervised"
+        assert np.isfinite([*fitted.scale, *fitted.offset]).all()
+        assert likelihood(fitted, logp, gold) >= likelihood(centre("support", logp), logp, gold) - 1e-6
+
+    @settings(max_examples=30, deadline=None)
+    @given(labelled())
+    def test_the_order_of_the_examples_makes_no_difference(self, case: tuple[Floats, list[int]]) -> None:
+        logp, gold = case
+        one, other = fit_supervised(logp, gold), fit_supervised(logp[::-1], gold[::-1])
+        assert likelihood(one, logp, gold) == pytest.approx(likelihood(other, logp, gold), abs=1e-2)
+
+    def test_separable_examples_under_a_bias_are_told_apart_better(self) -> None:
+        gold = [0, 1, 2] * 6
+        stream = np.random.default_rng(0)
+        raw = 1.5 * np.eye(3)[gold] + np.array([4.0, 0.0, -2.0]) + stream.normal(0, 0.1, (18, 3))
+        logp = normalise(raw)
+        fitted = fit_supervised(logp, gold)
+        assert (logp.argmax(axis=1) == 0).all()
+        assert apply(fitted, logp).argmax(axis=1).tolist() == gold
+        assert likelihood(fitted, logp, gold) > likelihood(centre("support", logp), logp, gold) + 1 > likelihood(None, logp, gold) + 2
+
+    def test_a_label_that_speaks_too_softly_is_scaled_up(self) -> None:
+        logp = normalise(np.array([[0.3 * (i % 2), 0.0] for i in range(40)]))
+        fitted = fit_supervised(logp, [1 - i % 2 for i in range(40)])
+        assert fitted.scale[0] > 1
+
+    @pytest.mark.parametrize("k", [2, 5, 150])
+    def test_one_example_per_label_stays_finite_and_near_the_support_calibration(self, k: int) -> None:
+        logp = normalise(3 * np.eye(k) + np.linspace(0, 30, k))
+        fitted, start = fit_supervised(logp, range(k)), centre("support", logp)
+        assert len(fitted.scale) == len(fitted.offset) == k
+        assert np.isfinite([*fitted.scale, *fitted.offset]).all()
+        assert likelihood(fitted, logp, list(range(k))) > likelihood(start, logp, list(range(k)))
+        assert np.abs(np.subtract(fitted.offset, start.offset)).max() < 1
+
+    def test_labels_without_any_example_stay_finite(self) -> None:
+        fitted = fit_supervised(np.log([[0.7, 0.2, 0.1]]), [1])
+        assert np.isfinite([*fitted.scale, *fitted.offset]).all()
+        assert apply(fitted, np.log([[0.7, 0.2, 0.1]])).argmax() == 1

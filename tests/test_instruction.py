@@ -1,0 +1,209 @@
+"""The artefact: what is saved comes back, what is there is not lost, what is broken is named."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptmii import Instruction
+from promptmii.errors import ArtefactError, OutputError
+from promptmii.instruction import Calibration, Cost, Measurement, Provenance
+from promptmii.models.base import Price, Usage
+
+PLAIN = Instruction(text="Label the ticket.", labels=("money", "parcel"), method="human")
+
+numbers = st.floats(-1e9, 1e9)
+counts = st.integers(0, 10**12)
+words = st.text(max_size=20)
+names = st.lists(st.text("aé体ш😀 ,\"'\\{}-1", min_size=1, max_size=8), min_size=2, max_size=6, unique=True).map(tuple)
+costs = st.builds(
+    Cost, calls=counts, prompt_tokens=counts, completion_tokens=counts, cached_tokens=counts, seconds=numbers, money=st.none() | numbers
+)
+calibrations = st.lists(numbers, min_size=2, max_size=4).map(lambda row: Calibration(kind="support", scale=tuple(row), offset=tuple(row)))
+measurements = st.builds(
+    Measurement,
+    macro_f1=numbers,
+    low=numbers,
+    high=numbers,
+    accuracy=numbers,
+    n=counts,
+    n_unparsed=counts,
+    n_truncated=counts,
+    prompt_tokens_per_query=numbers,
+    data_key=words,
+)
+provenances = st.builds(
+    Provenance, n=counts, seed=st.integers(), source=words, text_template=st.none() | words, notes=st.lists(words, max_size=3).map(tuple)
+)
+instructions = st.builds(
+    Instruction,
+    text=st.text(),
+    labels=names,
+    method=words,
+    generator=st.none() | words,
+    mode=st.sampled_from(["choose", "generate", None]),
+    calibration=st.none() | calibrations,
+    cost=costs,
+    provenance=provenances,
+    measured=st.none() | measurements,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(instruction=instructions, text=st.text(max_size=30))
+def test_what_is_saved_comes_back(tmp_path_factory: pytest.TempPathFactory, instruction: Instruction, text: str) -> None:
+    loaded = Instruction.load(instruction.save(tmp_path_factory.mktemp("artefact") / "i.json"))
+    assert loaded == instruction
+    assert loaded.key == instruction.key
+    assert loaded.messages(text) == instruction.messages(text)
+
+
+def test_150_labels_of_many_scripts_come_back_and_can_be_read(tmp_path: Path) -> None:
+    labels = tuple(f"{word} {i}" for i in range(30) for word in ("étiquette", "метка", "标签", "وسم", "लेबल"))
+    instruction = PLAIN.model_copy(update={"labels": labels, "text": "Что это?\r\n这是什么\u2028🙂"})
+    path = instruction.save(tmp_path / "инструкция.json")
+    assert Instruction.load(path) == instruction
+    assert all(label in path.read_text(encoding="utf-8") for label in labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "matters"),
+    [
+        ({"text": "Another."}, True),
+        ({"labels": ("parcel", "money")}, True),
+        ({"frame": PLAIN.frame + "\nAnswer:"}, True),
+        ({"calibration": Calibration(kind="support", scale=(1, 1), offset=(0, 1))}, True),
+        ({"method": "mii"}, False),
+        ({"cost": Cost(calls=1)}, False),
+        ({"provenance": Provenance(seed=3)}, False),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_the_key_changes_with_what_a_follower_depends_on(change: dict[str, object], matters: bool) -> None:
+    assert (PLAIN.model_copy(update=change).key != PLAIN.key) == matters
+
+
+class TestSave:
+    def test_a_file_is_not_replaced_without_force(self, tmp_path: Path) -> None:
+        path = PLAIN.save(tmp_path / "i.json")
+        other = PLAIN.model_copy(update={"text": "Another."})
+        with pytest.raises(OutputError, match=r"i\.json exists already.*--force"):
+            other.save(path)
+        assert Instruction.load(path) == PLAIN
+        assert Instruction.load(other.save(path, force=True)) == other
+        assert [file.name for file in tmp_path.iterdir()] == ["i.json"]
+
+    @pytest.mark.parametrize(("name", "words"), [("", "is a folder"), ("none/i.json", "does not exist"), ("file/i.json", "does not exist")])
+    def test_a_place_that_is_none_is_named(self, tmp_path: Path, name: str, words: str) -> None:
+        (tmp_path / "file").write_text("a file")
+        with pytest.raises(OutputError, match=words):
+            PLAIN.save(tmp_path / name)
+
+    def test_a_full_disk_leaves_the_old_file_and_no_other(self, tmp_path: Path) -> None:
+        path = PLAIN.save(tmp_path / "i.json")
+        for limit in (0, 100, 20_000):
+            assert "i.json cannot be written: File too large." in saving(path, f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2)")
+            assert Instruction.load(path) == PLAIN
+            assert [file.name for file in tmp_path.iterdir()] == ["i.json"]
+
+    @pytest.mark.parametrize(("mode", "words"), [(0o555, "permission denied"), (0o000, "permission denied")], ids=["read-only", "closed"])
+    def test_a_folder_without_permission_is_named(self, guarded: Path, mode: int, words: str) -> None:
+        guarded.chmod(mode)
+        assert words in saving(guarded / "i.json", "os.geteuid() or os.setuid(65534)")
+
+    @pytest.fixture
+    def guarded(self) -> Iterator[Path]:
+        """A folder that others can reach: the one that pytest gives is closed to them."""
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            inner = Path(folder) / "inner"
+            inner.mkdir()
+            yield inner
+            inner.chmod(0o755)
+
+
+SAVE = """
+import os, resource, sys
+from promptmii import Instruction
+from promptmii.errors import OutputError
+large = Instruction(text="word " * 10_000, labels=("money", "parcel"), method="human")
+{first}
+try:
+    large.save(sys.argv[1], force=True)
+except OutputError as error:
+    sys.stdout.write(str(error))
+"""
+
+
+def saving(path: Path, first: str) -> str:
+    """What a process says that does `first` and then saves a large instruction."""
+    command = [sys.executable, "-W", "error", "-c", SAVE.format(first=first), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"LC_ALL": "C"})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class TestLoad:
+    @pytest.mark.parametrize(
+        ("content", "where"),
+        [
+            (b"", "the file: Invalid JSON"),
+            (b'{"format": 1, "te', "the file: Invalid JSON"),
+            (b"\xff\xfe\x00binary", "the file: Invalid JSON"),
+            (b"[]", "the file: Input should be an object"),
+            (b'{"labels": ["a", "b"], "method": "mii"}', "text: Field required"),
+            (b'{"text": 1, "labels": ["a", "b"], "method": "mii"}', "text: Input should be a valid string"),
+            (b'{"text": "", "labels": ["a", 2], "method": "mii"}', "labels.1: Input should be a valid string"),
+            (b'{"text": "", "labels": ["a", "b"], "method": "mii", "colour": "red"}', "colour: Extra inputs"),
+            (b'{"format": 2, "text": "", "labels": ["a", "b"], "method": "mii"}', "format: Input should be 1"),
+            (b'{"text": "", "labels": ["a", "b"], "method": "mii", "mode": "guess"}', "mode: Input should be 'choose' or 'generate'"),
+        ],
+        ids=["empty", "half", "binary", "a list", "a field less", "a number", "a number inside", "a field more", "newer", "unknown mode"],
+    )
+    def test_a_broken_file_is_named_with_the_first_thing_that_is_wrong(self, tmp_path: Path, content: bytes, where: str) -> None:
+        path = tmp_path / "i.json"
+        path.write_bytes(content)
+        with pytest.raises(ArtefactError) as caught:
+            Instruction.load(path)
+        for words in (str(path), "format 1", where, "promptmii induce"):
+            assert words in str(caught.value)
+
+    @pytest.mark.parametrize(("name", "words"), [("none.json", "No such file"), ("", "Is a directory")], ids=["missing", "a folder"])
+    def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path, name: str, words: str) -> None:
+        with pytest.raises(ArtefactError, match=words):
+            Instruction.load(tmp_path / name)
+
+    @settings(max_examples=30, deadline=None)
+    @given(cut=st.integers(0, 10**6))
+    def test_no_part_of_a_file_passes_for_the_whole(self, tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+        path = PLAIN.save(tmp_path_factory.mktemp("artefact") / "i.json")
+        whole = path.read_bytes().rstrip()
+        path.write_bytes(whole[: cut % len(whole)])
+        with pytest.raises(ArtefactError):
+            Instruction.load(path)
+
+    def test_an_older_file_without_the_later_fields_is_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "i.json"
+        path.write_text(json.dumps({"text": "Label the ticket.", "labels": ["money", "parcel"], "method": "human"}))
+        assert Instruction.load(path) == PLAIN
+
+
+class TestCost:
+    @given(first=costs, second=costs)
+    def test_costs_add_up_whatever_the_order(self, first: Cost, second: Cost) -> None:
+        assert first + second == second + first
+        assert (first + second).calls == first.calls + second.calls
+        assert (first + Cost()).model_copy(update={"money": first.money}) == first
+
+    def test_an_unknown_price_stays_unknown(self) -> None:
+        priced = Cost.of(Usage(calls=1, prompt_tokens=1000, completion_tokens=500), Price(2.0, 4.0))
+        assert priced.money == pytest.approx(0.004)
+        assert (priced + Cost()).money == priced.money
+        assert (priced + Cost(calls=1)).money is None
