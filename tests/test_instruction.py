@@ -196,6 +196,7 @@ class TestLoad:
 
 
 class TestCost:
+    @settings(max_examples=40, deadline=None)
     @given(first=costs, second=costs)
     def test_costs_add_up_whatever_the_order(self, first: Cost, second: Cost) -> None:
         assert first + second == second + first

@@ -44,19 +44,22 @@ def examine(reference: str, endpoint: Endpoint, progress: Callable[[str], None])
     start = time.perf_counter()
     try:
         model = endpoint.load(reference)
-        loaded = Check("load", True, f"in {time.perf_counter() - start:.1f} s; revision {model.card.revision[:60]}")
     except ModelError as error:
         return Report(reference, (Check("load", False, str(error)),))
-    checks = [loaded]
+    checks: list[Check] = []
     try:
-        for check in _checks(model, progress):
+        for check in _checks(model, start, progress):
             checks.append(check)
     except ModelError as error:
-        checks.append(Check("answer", False, str(error)))
+        checks.append(Check("answer" if checks else "load", False, str(error)))
+    finally:
+        model.close()
     return Report(reference, tuple(checks))
 
 
-def _checks(model: LanguageModel, progress: Callable[[str], None]) -> Iterator[Check]:
+def _checks(model: LanguageModel, start: float, progress: Callable[[str], None]) -> Iterator[Check]:
+    revision = model.card.revision  # asks a server whether it is there
+    yield Check("load", True, f"in {time.perf_counter() - start:.1f} s; revision {revision[:60]}")
     progress("Reading what is known of the model")
     yield _context(model)
     yield _tokens(model)

@@ -7,6 +7,7 @@ results are values.
 import csv
 import io
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -97,9 +98,15 @@ def induce(source: Source, settings: InduceSettings | None = None, *, progress: 
     loaded = load(source, settings.columns, seed=settings.seed)
     episode = sample(loaded.task, settings.n, settings.seed, query=settings.evaluate)
     progress(f"Loading {settings.generator}")
-    generator = settings.endpoint.load(settings.generator)
-    follower = make_follower(settings, generator, progress)
-    inducer = make_inducer(settings, generator, follower)
+    with closing(settings.endpoint.load(settings.generator)) as generator:
+        follower = make_follower(settings, generator, progress)
+        with closing(follower.model):
+            return _induced(make_inducer(settings, generator, follower), follower, (episode, loaded), progress)
+
+
+def _induced(inducer: Inducer, follower: Follower, drawn: tuple[Episode, LoadedTask], progress: Progress) -> Induced:
+    """The instruction, and its measurement where there is a query."""
+    episode, loaded = drawn
     progress(f"Writing the instruction from {len(episode.support.examples)} examples")
     instruction = _prepared(inducer, follower, episode, loaded)
     if not episode.query:

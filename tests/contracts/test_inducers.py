@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from promptmii import BestOf, Example, Follower, InContext, Inducer, Instruction, MetaInducer, Naive, ScriptedModel, Support, Writer
 from promptmii.errors import EndpointError, ScoreRefusedError
-from promptmii.inducers import Given
+from promptmii.inducers import APE, GEPA, Given
 from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.task import content_key
 
@@ -52,6 +52,8 @@ INDUCERS: dict[str, Callable[[Bench], Inducer]] = {
     "mii, over its budget": lambda bench: MetaInducer(Writer(bench.generator, budget=2)),
     "best-of-k": lambda bench: BestOf(Writer(bench.generator), Follower(bench.follower), k=3),
     "best-of-k, calibrated": lambda bench: BestOf(Writer(bench.generator), Follower(bench.follower, "choose", "support"), k=3),
+    "ape": lambda bench: APE(Writer(bench.generator), Follower(bench.follower), calls=30, rounds=1),
+    "gepa": lambda bench: GEPA(Writer(bench.generator), Follower(bench.follower), calls=12),
 }
 
 

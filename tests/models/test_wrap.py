@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ class TestCached:
         for ask in (lambda: cached.generate([chat("one two")], GREEDY), lambda: cached.choose([chat("one two")], ["x", "y"])):
             ((fresh,), (known,)) = ask(), ask()
             assert fresh.usage.cached_tokens == 0
-            assert known.usage == fresh.usage._replace(cached_tokens=2)
+            assert known.usage == replace(fresh.usage, cached_tokens=2)
 
     def test_a_failed_text_is_never_remembered(self, remember) -> None:
         model = ScriptedModel(failing_once("fine"))
@@ -255,6 +256,7 @@ class TestMetered:
         meter = Metered(ScriptedModel(lambda *_: next(script)))
         answers = [answer for batch in batches for answer in meter.generate([chat("one two")] * len(batch), GREEDY)]
         assert meter.usage == sum((answer.usage for answer in answers), Usage())
+        assert meter.usage.seconds == sum(answer.usage.seconds for answer in answers)
         assert meter.failures == sum(isinstance(answer, Failure) for answer in answers)
 
     def test_choices_are_counted_and_token_counts_are_not(self) -> None:

@@ -1,6 +1,8 @@
 """The models of an evaluation, each loaded once, and what runs one cell on them."""
 
 import threading
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +47,11 @@ class Bench:
                 self._models[reference] = self._wrapped(reference)
             return self._models[reference]
 
+    def close(self) -> None:
+        """Close the models."""
+        for model in self._models.values():
+            model.close()
+
     def run(self, job: Job, task: Task) -> Outcome:
         """A cell's record. What cannot be measured is recorded as failed, with the reason; a bug or a full disk raises."""
         try:
@@ -69,10 +76,9 @@ class Bench:
         support = draw_support(task, cell.n, cell.seed) if cell.n else Support(task.labels, ())
         follower = Follower(self.model(cell.follower), cell.mode, job.calibration)
         instruction = METHODS[cell.method].make(self._kit(job, task, follower)).induce(support, seed=cell.seed)
-        if instruction.follower:  # the method made a follower of its own
-            follower = Follower(self._wrapped(instruction.follower), cell.mode, job.calibration)
-        instruction = follower.prepare(instruction, support)
-        scored = score(follower, instruction, draw_query(task, self._settings.evaluate))
+        with self._own_follower(instruction, follower) as follower:
+            instruction = follower.prepare(instruction, support)
+            scored = score(follower, instruction, draw_query(task, self._settings.evaluate))
         provenance = instruction.provenance.model_copy(update={"source": task.source.get("origin", ""), "version": VERSION})
         return instruction.model_copy(update={"measured": scored.measurement(), "provenance": provenance}), scored
 
@@ -90,9 +96,18 @@ class Bench:
             adapters=(self._folder or Path()) / "adapters",
         )
 
+    @contextmanager
+    def _own_follower(self, instruction: Instruction, usual: Follower) -> Generator[Follower]:
+        """The follower that a method has made for its instruction, for as long as that is scored; else the usual one."""
+        if instruction.follower is None:
+            yield usual
+            return
+        with closing(self._wrapped(instruction.follower)) as model:
+            yield Follower(model, usual.mode, usual.calibration)
+
     def _wrapped(self, reference: str) -> LanguageModel:
         model = self._settings.endpoint.load(reference)
-        model = model if model.card.concurrent else Gathered(model)
+        model = model if model.card.concurrency > 1 else Gathered(model)
         return Cached(model, self._folder) if self._folder else model
 
 

@@ -6,6 +6,7 @@ each model.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -50,8 +51,12 @@ class _Sizes:
 
 def estimate(settings: EvaluateSettings, folder: Path, *, progress: Callable[[str], None] = lambda _: None) -> list[Estimate]:
     """One line per method, then their sum. Loads the models and asks each a little; writes nothing. Raises as `evaluate`."""
+    with closing(Bench(settings, None)) as bench:
+        return _estimates(settings, folder, bench, progress)
+
+
+def _estimates(settings: EvaluateSettings, folder: Path, bench: Bench, progress: Callable[[str], None]) -> list[Estimate]:
     tasks = read_tasks(settings)
-    bench = Bench(settings, None)
     models: dict[str, LanguageModel] = {}
     for reference in references(settings):
         progress(f"Loading {reference}")

@@ -1,19 +1,58 @@
 """Runs what is not recorded yet, and records it."""
 
-import queue
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Protocol
 
 from promptmii.config import EvaluateSettings
 from promptmii.evaluation.bench import Bench, Outcome
+from promptmii.evaluation.cluster import Cluster
 from promptmii.evaluation.grid import Job, plan, read_tasks, references
+from promptmii.evaluation.threads import on_threads
 from promptmii.instruction import write_text
+from promptmii.models.base import ModelCard
 from promptmii.records import Record, Run, writing
 from promptmii.task import Task
 
 Report = Callable[[Record, int, int], None]
 """Told of each finished cell: its record, how many are finished, how many there are to do."""
+
+
+class Workplace(Protocol):
+    """Where cells are run."""
+
+    def card(self, reference: str) -> ModelCard:
+        """What is known of a model, which is loaded for it. Raises `ModelError`."""
+        ...
+
+    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Iterator[Outcome]:
+        """Outcomes as they finish, in any order."""
+        ...
+
+    def close(self) -> None:
+        """Give back what was taken."""
+        ...
+
+
+class Here:
+    """This process."""
+
+    def __init__(self, settings: EvaluateSettings, folder: Path) -> None:
+        self._bench = Bench(settings, folder)
+        self._workers = settings.workers
+
+    def card(self, reference: str) -> ModelCard:
+        """See `Workplace`."""
+        return self._bench.model(reference).card
+
+    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Iterator[Outcome]:
+        """See `Workplace`."""
+        return on_threads(self._bench, jobs, tasks, self._workers)
+
+    def close(self) -> None:
+        """See `Workplace`."""
+        self._bench.close()
 
 
 def unheard(_record: Record, _finished: int, _total: int) -> None:
@@ -35,52 +74,23 @@ def evaluate(
     """
     progress("Reading the tasks")
     tasks = read_tasks(settings)
-    with writing(folder) as writer:
+    with writing(folder) as writer, closing(_workplace(settings, folder)) as place:
         write_text(folder / "config.json", settings.model_dump_json(indent=2) + "\n", force=True)
-        known = Run.read(folder).records
-        bench = Bench(settings, folder)
-        cards = {}
+        cards: dict[str, ModelCard] = {}
         for reference in references(settings):
             progress(f"Loading {reference}")
-            cards[reference] = bench.model(reference).card
+            cards[reference] = place.card(reference)
+        known = Run.read(folder).records
         todo = [job for job in plan(settings, tasks, cards) if _is_open(known.get(job.key), retry_failed)]
-        for finished, outcome in enumerate(on_threads(bench, todo, tasks, settings.workers), 1):
+        for finished, outcome in enumerate(place.run(todo, tasks), 1):
             writer.add(outcome.record, outcome.query)
             report(outcome.record, finished, len(todo))
         return Run.read(folder)
 
 
+def _workplace(settings: EvaluateSettings, folder: Path) -> Workplace:
+    return Cluster(settings, settings.ray, folder) if settings.ray else Here(settings, folder)
+
+
 def _is_open(record: Record | None, retry_failed: bool) -> bool:
     return record is None or (retry_failed and record.status == "failed")
-
-
-def on_threads(bench: Bench, jobs: Sequence[Job], tasks: Mapping[str, Task], workers: int) -> Iterator[Outcome]:
-    """Outcomes as they finish. An error of one thread is raised here, and ends the others after their cell."""
-    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    finished: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
-    stopped = threading.Event()
-    for job in jobs:
-        waiting.put(job)
-
-    def work() -> None:
-        while not stopped.is_set():
-            try:
-                job = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                finished.put(bench.run(job, tasks[job.cell.task]))
-            except BaseException as error:
-                finished.put(error)
-
-    # Daemons, so that an interrupted program does not wait for answers that nobody will read.
-    for _ in range(min(workers, len(jobs))):
-        threading.Thread(target=work, daemon=True).start()
-    try:
-        for _ in jobs:
-            outcome = finished.get()
-            if isinstance(outcome, BaseException):
-                raise outcome
-            yield outcome
-    finally:
-        stopped.set()

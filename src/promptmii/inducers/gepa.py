@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from promptmii.errors import MissingDependencyError
+from promptmii.errors import EndpointError, MissingDependencyError
 from promptmii.follower import Follower, Prediction
 from promptmii.inducers.search import Search
 from promptmii.inducers.writing import Writer
@@ -41,16 +41,19 @@ class GEPA:
             raise MissingDependencyError("GEPA", "evaluate") from error
         search = Search(self.writer, self.follower, support, self.frame)
         adapter: Any = _Adapter(search)
+        reflection = _Reflection(search, seed)
         found: Any = optimize(
             seed_candidate={COMPONENT: SEED},
             trainset=list(search.shown.examples),
             valset=list(search.held.examples),
             adapter=adapter,
-            reflection_lm=_Reflection(search, seed),
+            reflection_lm=reflection,
             max_metric_calls=self.calls,
             seed=seed,
             logger=_Silent(),
         )
+        if reflection.error:
+            raise reflection.error
         candidates: list[str] = list(dict.fromkeys(candidate[COMPONENT].strip() for candidate in found.candidates))
         texts = [search.writer.trim(text)[0] for text in candidates if text]
         best = max(sorted(texts, key=lambda text: (len(text), text)), key=search.macro_f1)
@@ -98,13 +101,19 @@ class _Reflection:
     def __init__(self, search: Search, seed: int) -> None:
         self._search = search
         self._seed = seed * 1000
+        self.error: EndpointError | None = None
+        """A call that failed. The package goes on without it and would hand back the text that it started from."""
 
     def __call__(self, prompt: str | list[dict[str, Any]]) -> str:
         self._seed += 1
         content = prompt if isinstance(prompt, str) else str(prompt)
         sampling = Sampling(self._search.writer.room, temperature=1.0, seed=self._seed)
         answer = self._search.writing.generate([[{"role": "user", "content": content}]], sampling)[0]
-        return self._search.writer.text(answer)
+        try:
+            return self._search.writer.text(answer)
+        except EndpointError as error:
+            self.error = error
+            raise
 
 
 class _Silent:

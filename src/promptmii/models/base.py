@@ -130,8 +130,8 @@ class ModelCard:
     """`choose` returns likelihoods (needed for calibration and probabilities)."""
     exact_tokens: bool = True
     """`count_tokens` uses the model's own tokenizer rather than an estimate."""
-    concurrent: bool = False
-    """Calls from several threads run at the same time (servers), rather than one after another (local)."""
+    concurrency: int = 1
+    """Answers that are made at the same time, whichever thread asks; 1 for a local model, whose calls take turns."""
     price: Price | None = None
     """`None` where nobody said (unknown is not zero)."""
 
@@ -180,4 +180,8 @@ class LanguageModel(Protocol):
         Raises `ConfigError` where the options are no choice, `UnsupportedError` where the engine can neither compare likelihoods nor
         enforce a choice.
         """
+        ...
+
+    def close(self) -> None:
+        """Give back connections and files. Twice does no harm."""
         ...

@@ -116,7 +116,9 @@ class HttpModel:
                 length = self._run(self._context_length())
                 revision = f"{','.join(self._config.urls)} {self._name}"
                 reference = f"openai:{self._name}"
-                self._card = ModelCard(reference, revision, length, gives_scores=False, exact_tokens=False, concurrent=True)
+                self._card = ModelCard(
+                    reference, revision, length, gives_scores=False, exact_tokens=False, concurrency=self._config.concurrency
+                )
             return self._card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

@@ -130,6 +130,9 @@ class LocalModel:
         ]
         return clocked(results, spent)
 
+    def close(self) -> None:
+        """Nothing to give back: the memory goes with the object."""
+
     def _distinct(self, prompts: Sequence[Sequence[int]], room: int) -> tuple[list[tuple[int, ...]], list[int | None]]:
         """The different prompts that fit with `room` for an answer, and for each prompt which of them it is."""
         places: dict[tuple[int, ...], int] = {}

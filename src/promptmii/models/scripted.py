@@ -53,6 +53,9 @@ class ScriptedModel:
         check_options(options)
         return [self._decide(self._score, chat, options) for chat in chats]
 
+    def close(self) -> None:
+        """Nothing to give back."""
+
     def _write(self, chat: Chat, i: int, sampling: Sampling) -> Completion | Failure:
         self.calls.append(chat)
         answer = self._reply(chat, i) if callable(self._reply) else self._reply[i % len(self._reply)]

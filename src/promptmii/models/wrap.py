@@ -4,8 +4,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ class Priced:
         self.count_tokens = model.count_tokens
         self.generate = model.generate
         self.choose = model.choose
+        self.close = model.close
 
     @property
     def card(self) -> ModelCard:
@@ -63,6 +64,10 @@ class Metered:
         """See `LanguageModel`."""
         return self._count(self._model.choose(chats, options))
 
+    def close(self) -> None:
+        """See `LanguageModel`."""
+        self._model.close()
+
     def _count(self, answers: list[Answer | Failure]) -> list[Answer | Failure]:
         with self._lock:
             self.usage = sum((answer.usage for answer in answers), self.usage)
@@ -90,6 +95,7 @@ class Gathered:
         self._waiting: list[_Call] = []
         self.count_tokens = model.count_tokens
         self.choose = model.choose
+        self.close = model.close
 
     @property
     def card(self) -> ModelCard:
@@ -160,7 +166,8 @@ class Cached:
         return self._model.card
 
     def close(self) -> None:
-        """Close the file."""
+        """See `LanguageModel`."""
+        self._model.close()
         self._db.close()
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -181,7 +188,7 @@ class Cached:
 
     def _alone(self) -> AbstractContextManager[object]:
         """Where threads must wait for the model anyway, they wait here, and find the answers to equal questions."""
-        return nullcontext() if self._model.card.concurrent else self._turn
+        return nullcontext() if self.card.concurrency > 1 else self._turn
 
     def _through(
         self,
@@ -197,9 +204,28 @@ class Cached:
         missing = [i for i, key in enumerate(keys) if key not in known]
         if whole and missing:
             missing = list(range(len(chats)))
-        fresh = dict(zip(missing, ask([chats[i] for i in missing]), strict=True)) if missing else {}
-        self._store([(keys[i], answer) for i, answer in fresh.items()])
+        fresh: dict[int, Answer | Failure] = {}
+        for part, answers in self._asked(missing, chats, ask, whole=whole):
+            self._store([(keys[i], answer) for i, answer in zip(part, answers, strict=True)])
+            fresh.update(zip(part, answers, strict=True))
         return [fresh[i] if i in fresh else known[key] for i, key in enumerate(keys)]
+
+    def _asked(
+        self, missing: Sequence[int], chats: Sequence[Chat], ask: Callable[[Sequence[Chat]], list[Answer | Failure]], *, whole: bool
+    ) -> Iterator[tuple[Sequence[int], list[Answer | Failure]]]:
+        """Answers as they come: each by itself where they are made at the same time, so that a kill loses only those under way."""
+        threads = min(self.card.concurrency, len(missing))
+        if whole or threads <= 1:
+            yield from [(missing, ask([chats[i] for i in missing]))] if missing else []
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            asked = {pool.submit(ask, [chats[i]]): [i] for i in missing}
+            try:
+                for done in as_completed(asked):
+                    yield asked[done], done.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def _keys(self, chats: Sequence[Chat], what: Sequence[object]) -> list[str]:
         seen: dict[str, int] = {}

@@ -232,7 +232,7 @@ def means(scores: Scores) -> list[Mean]:
 def interval_of_mean(values: Floats, errors: Floats, *, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
     """Interval of the mean of `values` (one per task, with their standard errors over rows): tasks drawn, then rows. NaN without values."""
     if not len(values):
-        return float("nan"), float("nan")
+        return np.nan, np.nan
     random = np.random.default_rng(seed)
     drawn = random.integers(0, len(values), size=(RESAMPLES, len(values)))  # (B, T)
     # The mean of independent normal errors is one normal error.
@@ -273,7 +273,7 @@ def paired(scores: Scores, a: str, b: str, n: int) -> Paired:
     differences = left[has] - right[has]
     differences[np.abs(differences) < TIE] = 0.0
     tasks = [task for task, matched in zip(scores.tasks, has, strict=True) if matched]
-    low, high = interval_of_mean(differences, np.zeros(len(differences))) if len(differences) > 1 else (float("nan"), float("nan"))
+    low, high = interval_of_mean(differences, np.zeros_like(differences)) if len(differences) > 1 else (np.nan, np.nan)
     p, reason = signed_rank(differences)
     return Paired(
         a,
@@ -308,7 +308,7 @@ def signed_rank(differences: Floats) -> tuple[float, str]:
 
 def holm(p: Sequence[float]) -> list[float]:
     """P-values adjusted for their number (Holm 1979): never smaller, in the same order. NaN stays NaN and is not counted."""
-    finite = [i for i in sorted(range(len(p)), key=lambda i: p[i]) if not np.isnan(p[i])]
+    finite = sorted((i for i in range(len(p)) if not np.isnan(p[i])), key=lambda i: p[i])
     adjusted, highest = [float("nan")] * len(p), 0.0
     for rank, i in enumerate(finite):
         highest = max(highest, min(1.0, p[i] * (len(finite) - rank)))
@@ -390,9 +390,10 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
                 if (series.method, series.generator) in written:
                     own = scores.macro_f1[i, scores.ns.index(n)]
                     has = ~np.isnan(own)
-                    values[writers.index((series.method, str(series.generator))), column] = _mean(own[has]), has.sum()
-        followers = tuple(scores.scope.follower for scores in columns)
-        found.append(Transfer(mode, n, tuple(writers), followers, values[..., 0], np.nan_to_num(values[..., 1]).astype(np.int64)))
+                    values[writers.index((series.method, str(series.generator))), column] = _mean(own[has]), has.sum() or np.nan
+        if not np.isnan(values).all():
+            followers = tuple(scores.scope.follower for scores in columns)
+            found.append(Transfer(mode, n, tuple(writers), followers, values[..., 0], np.nan_to_num(values[..., 1]).astype(np.int64)))
     return found
 
 

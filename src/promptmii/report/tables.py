@@ -260,7 +260,7 @@ def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     own: Any = cells.loc[mask, :].rename(columns={old: new for new, (old, _) in COSTS.items()})
     for money, calls in (("money", "calls"), ("label_money", "label_calls")):
         # Infinite, so that a mean over something unknown is unknown.
-        own[money] = pd.to_numeric(own[money]).fillna(np.inf).where(own[calls] > 0, 0.0)
+        own[money] = own[money].astype(float).fillna(np.inf).where(own[calls] > 0, 0.0)
     by_task = own.groupby(["series", "method", "n", "task"])[[*COSTS, "rows"]].mean()
     by_n = by_task.groupby(["series", "method", "n"]).mean().replace(np.inf, np.nan).reset_index()
     by_n["order"] = [in_order(Series(name, method, None)) for name, method in zip(by_n["series"], by_n["method"], strict=True)]
@@ -269,7 +269,7 @@ def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
 
 def cost_table(cells: pd.DataFrame, scope: Scope) -> Table:
     """What each method costs per task: making the instruction once, and labelling the query rows."""
-    data = costs(cells, scope)
+    data: Any = costs(cells, scope)
     digits = {"money": 4, "label_money": 4, "seconds": 1, "label_seconds": 1}
     known = {name: head for name, (_, head) in COSTS.items() if data[name].notna().any()}
     shown = pd.DataFrame(

@@ -1,0 +1,145 @@
+"""The same grid on a Ray cluster: one bench per worker process, one writer on the driver.
+
+Workers hold models, not results: an outcome is sent to the driver as soon as it is there, and what a lost worker had not sent is given
+to another. The requests under way to servers are limited in sum, each worker having its share.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from promptmii.config import EvaluateSettings, RayOptions
+from promptmii.errors import ConfigError, MissingDependencyError, ModelError, PromptMIIError
+from promptmii.evaluation.bench import Bench, Outcome
+from promptmii.evaluation.grid import Job
+from promptmii.evaluation.threads import on_threads
+from promptmii.models.base import ModelCard
+from promptmii.task import Task
+
+CHUNK = 16
+"""Cells that a worker is given at a time: enough to write for several at once, few enough to end together."""
+LOST_WORKERS = 8
+"""More than this many lost in a row, without one outcome between them, is no accident."""
+
+
+class RemoteBench:
+    """What runs in a worker process. `settings` come as JSON, so that workers validate what they are given."""
+
+    def __init__(self, settings: str, folder: str, cpus: float) -> None:
+        """Models are loaded at their first use."""
+        self._settings = EvaluateSettings.model_validate_json(settings)
+        _use_cores(cpus)
+        # On another machine the run folder is there only where they share a file system; without it nothing is remembered.
+        self._bench = Bench(self._settings, Path(folder) if Path(folder).is_dir() else None)
+
+    def card(self, reference: str) -> ModelCard | PromptMIIError:
+        """The card of a model, or why there is none."""
+        try:
+            return self._bench.model(reference).card
+        except PromptMIIError as error:
+            return error
+
+    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Iterator[Outcome]:
+        """Outcomes as they finish."""
+        yield from on_threads(self._bench, jobs, tasks, self._settings.workers)
+
+
+def _use_cores(cpus: float) -> None:
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(max(1, int(cpus)))
+
+
+class Cluster:
+    """Workers on a Ray cluster; a `Workplace`."""
+
+    def __init__(self, settings: EvaluateSettings, options: RayOptions, folder: Path) -> None:
+        """Connects to the cluster, or starts one here. Raises `ConfigError` where it is not there or too small."""
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingDependencyError("--ray", "ray") from error
+        self._ray: Any = ray
+        self._started = not ray.is_initialized()
+        if self._started:
+            _connect(ray, options)
+        self._check_size(options)
+        share = max(1, settings.endpoint.concurrency // options.workers)
+        endpoint = settings.endpoint.model_copy(update={"concurrency": share})
+        self._arguments = (settings.model_copy(update={"endpoint": endpoint}).model_dump_json(), str(folder.absolute()), options.cpus)
+        self._remote: Any = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(RemoteBench)
+        self._benches: list[Any] = []
+        for _ in range(options.workers):
+            self._hire()
+
+    def close(self) -> None:
+        """End the workers, and the cluster where it was started here."""
+        for bench in self._benches:
+            self._ray.kill(bench)
+        if self._started:
+            self._ray.shutdown()
+
+    def _check_size(self, options: RayOptions) -> None:
+        cores = float(self._ray.cluster_resources().get("CPU", 0))
+        if cores < options.workers * options.cpus:
+            raise ConfigError(
+                f"{options.workers} workers of {options.cpus:g} cores need more than the {cores:g} of the Ray cluster. "
+                "Lower `workers` or `cpus` in the table [ray]."
+            )
+
+    def _hire(self) -> Any:
+        bench = self._remote.remote(*self._arguments)
+        self._benches.append(bench)
+        return bench
+
+    def card(self, reference: str) -> ModelCard:
+        """What is known of a model. Raises `ModelError`."""
+        card: ModelCard | PromptMIIError = self._ray.get(self._benches[0].card.remote(reference))
+        if isinstance(card, PromptMIIError):
+            raise card
+        return card
+
+    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Iterator[Outcome]:
+        """Outcomes as they arrive. Raises `ModelError` when workers die one after the other."""
+        chunks = deque(_chunks(jobs))
+        idle = deque(self._benches)
+        running: dict[Any, tuple[Any, dict[str, Job]]] = {}
+        lost = 0
+        while chunks or running:
+            while chunks and idle:
+                chunk, bench = chunks.popleft(), idle.popleft()
+                wanted = {job.cell.task: tasks[job.cell.task] for job in chunk}
+                stream = bench.run.options(num_returns="streaming").remote(chunk, wanted)
+                running[stream] = (bench, {job.key: job for job in chunk})
+            (stream, *_), _ = self._ray.wait(list(running), num_returns=1)
+            bench, open_jobs = running[stream]
+            try:
+                outcome: Outcome = self._ray.get(next(stream))
+            except StopIteration:
+                del running[stream]
+                idle.append(bench)
+            except self._ray.exceptions.RayActorError as error:
+                del running[stream]
+                lost += 1
+                if lost > LOST_WORKERS:
+                    raise ModelError(f"{lost} workers died without a finished cell between them; the last: {error}") from error
+                chunks.append(list(open_jobs.values()))
+                idle.append(self._hire())
+            else:
+                lost = 0
+                del open_jobs[outcome.record.key]
+                yield outcome
+
+
+def _connect(ray: Any, options: RayOptions) -> None:
+    try:
+        ray.init(address=options.address, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+    except ConnectionError as error:
+        raise ConfigError(f"No Ray cluster answers at {options.address!r}: {error}. Start one with: ray start --head") from error
+
+
+def _chunks(jobs: Sequence[Job]) -> list[list[Job]]:
+    return [list(jobs[first : first + CHUNK]) for first in range(0, len(jobs), CHUNK)]

@@ -1,0 +1,66 @@
+"""What a training run wrote down while it ran: `metrics.jsonl`, one JSON object a line, with `step` and any numbers.
+
+{"step": 15, "validation/reward": 0.41, "train/reward": 0.38, "length": 143.2, "entropy": 1.7}
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptmii.errors import ArtefactError
+
+FILE = "metrics.jsonl"
+VALIDATION = "validation/reward"
+"""Mean reward (macro-F1 of the follower) on the validation tasks."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The curves of one training run."""
+
+    name: str
+    """Of its folder."""
+    metrics: dict[str, dict[int, float]]
+    """Step and value of each quantity, by its name, steps rising. Of a step that was written twice, as after a resume, the later counts."""
+    damaged: int = 0
+    """Lines that could not be read, such as the half line that a kill leaves."""
+
+
+def is_training_run(folder: Path) -> bool:
+    """Whether the folder holds curves."""
+    return (folder / FILE).is_file()
+
+
+def read_curves(folders: Sequence[Path]) -> list[Run]:
+    """The curves of training run folders. Raises `ArtefactError` for a folder that holds none."""
+    return [_read(folder) for folder in folders]
+
+
+def _read(folder: Path) -> Run:
+    try:
+        lines = (folder / FILE).read_text("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise ArtefactError(f"{folder} is no training run: its {FILE} cannot be read ({error.strerror}).") from error
+    metrics: dict[str, dict[int, float]] = {}
+    damaged = 0
+    for line in lines:
+        row = _object(line)
+        step = row.get("step")
+        if not isinstance(step, int):
+            damaged += 1
+            continue
+        for name, value in row.items():
+            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                metrics.setdefault(name, {})[step] = float(value)
+    return Run(folder.resolve().name, {name: dict(sorted(curve.items())) for name, curve in metrics.items()}, damaged)
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        value: Any = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

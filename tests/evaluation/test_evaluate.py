@@ -1,0 +1,176 @@
+"""The grid from end to end: real files, real processes, a real server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sklearn.metrics import f1_score
+from tests.evaluation.labelling_server import WORDS, LabellingServer
+from tests.models.faulty_server import serving
+
+from promptmii.config import EvaluateSettings
+from promptmii.errors import ArtefactError, ConfigError, DataError, OutputError
+from promptmii.evaluation import estimate, evaluate
+from promptmii.records import Run, writing
+
+
+@pytest.fixture
+def server() -> Iterator[LabellingServer]:
+    with serving(LabellingServer()) as running:
+        assert isinstance(running, LabellingServer)
+        yield running
+
+
+def write_task(folder: Path, name: str, rows: int = 60, instruction: str | None = None) -> str:
+    labels = list(WORDS)
+    data = [{"text": f"{name} case {i}: {WORDS[labels[i % 3]][i % 2]} {'again ' * (i % 5)}", "label": labels[i % 3]} for i in range(rows)]
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({"data": data} | ({"instruction": instruction} if instruction else {})), encoding="utf-8")
+    return str(path)
+
+
+def settings(server: LabellingServer, tasks: list[str], **changes) -> EvaluateSettings:
+    given = {"followers": ("openai:m",), "generators": ("openai:m",), "n": (6,), "seeds": 1, "evaluate": 12, "mode": "generate"}
+    given["endpoint"] = {"base_url": server.url, "concurrency": 8}
+    return EvaluateSettings.of(tasks=tuple(tasks), **(given | changes))
+
+
+def test_every_method_that_needs_no_weights_goes_through_one_grid(server, tmp_path) -> None:
+    tasks = [write_task(tmp_path, "shop", instruction="Say what the ticket is about."), write_task(tmp_path, "bank")]
+    methods = ("naive", "human", "icl", "zero", "mii", "best-of-k", "ape", "gepa")
+    grid = settings(server, tasks, methods=methods, n=(6, 9), options={"ape_calls": 20, "gepa_calls": 12, "best_of": 2})
+    run = evaluate(grid, tmp_path / "run")
+    cells = [record.cell for record in run.records.values()]
+    assert not run.failed
+    assert Counter(cell.method for cell in cells) == {"naive": 2, "human": 1} | dict.fromkeys(methods[2:], 4)
+    assert {cell.n for cell in cells if cell.method == "naive"} == {0}
+    for record in run.records.values():
+        gold, predicted = run.scored(record)
+        assert record.instruction is not None
+        assert record.instruction.measured is not None
+        names = [label or "none" for label in predicted]
+        assert record.instruction.measured.macro_f1 == pytest.approx(
+            f1_score(gold, names, labels=sorted(set(gold)), average="macro", zero_division=0)
+        )
+        assert record.spent.calls == len(gold) == 12
+
+
+def test_the_cost_of_a_search_is_what_the_server_saw(server, tmp_path) -> None:
+    run = evaluate(settings(server, [write_task(tmp_path, "shop")], methods=("ape",), n=(9,), options={"ape_calls": 40}), tmp_path / "run")
+    (record,) = run.records.values()
+    assert record.instruction is not None
+    assert record.instruction.cost.calls + record.spent.calls == len(server.bodies)
+    assert record.instruction.cost.calls <= 40
+
+
+def test_a_rerun_asks_nothing_and_changes_nothing(server, tmp_path) -> None:
+    grid = settings(server, [write_task(tmp_path, "shop")], methods=("naive", "icl", "zero"))
+    first = evaluate(grid, tmp_path / "run")
+    asked, lines = len(server.bodies), (tmp_path / "run" / "records.jsonl").read_bytes()
+    assert evaluate(grid, tmp_path / "run") == first
+    assert len(server.bodies) == asked
+    assert (tmp_path / "run" / "records.jsonl").read_bytes() == lines
+
+
+def test_a_changed_file_is_another_cell(server, tmp_path) -> None:
+    grid = settings(server, [write_task(tmp_path, "shop")], methods=("naive",))
+    evaluate(grid, tmp_path / "run")
+    write_task(tmp_path, "shop", rows=63)
+    assert len(evaluate(grid, tmp_path / "run").records) == 2
+    assert len(evaluate(settings(server, grid.tasks, methods=("naive",), evaluate=9), tmp_path / "run").records) == 3
+
+
+def test_failed_cells_have_no_score_and_run_again_only_when_told(server, tmp_path) -> None:
+    grid = settings(server, [write_task(tmp_path, "shop")], methods=("naive", "icl"))
+    server.default = "context"
+    failed = evaluate(grid, tmp_path / "run").failed
+    assert len(failed) == 2
+    assert all(record.instruction is None and "maximum context" in str(record.error) for record in failed)
+    server.default = "ok"
+    assert len(evaluate(grid, tmp_path / "run").failed) == 2
+    assert not evaluate(grid, tmp_path / "run", retry_failed=True).failed
+
+
+def test_more_examples_than_there_are_fail_that_cell_alone(server, tmp_path) -> None:
+    run = evaluate(settings(server, [write_task(tmp_path, "shop")], methods=("icl",), n=(6, 500)), tmp_path / "run")
+    assert [record.cell.n for record in run.failed] == [500]
+    assert "500 examples are wanted" in str(run.failed[0].error)
+
+
+def test_damaged_lines_are_named_and_their_cells_run_again(server, tmp_path) -> None:
+    grid = settings(server, [write_task(tmp_path, "shop"), write_task(tmp_path, "bank")], methods=("naive",))
+    whole = evaluate(grid, tmp_path / "run")
+    path = tmp_path / "run" / "records.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])  # as a kill in the middle of a write would leave it
+    cut = Run.read(tmp_path / "run")
+    assert len(cut.records) == 1
+    assert "records.jsonl, line 2" in cut.damaged[0]
+    again = evaluate(grid, tmp_path / "run")
+    assert set(again.records) == set(whole.records)
+    assert len(again.damaged) == 1
+
+
+def test_two_processes_cannot_write_to_one_folder(server, tmp_path) -> None:
+    with writing(tmp_path / "run"), pytest.raises(OutputError, match="Another process"):
+        evaluate(settings(server, [write_task(tmp_path, "shop")]), tmp_path / "run")
+
+
+def test_killed_at_any_moment_it_goes_on_and_pays_nothing_twice(server, tmp_path) -> None:
+    tasks = [write_task(tmp_path, name) for name in ("shop", "bank", "post")]
+    command = [sys.executable, "-m", "promptmii", "evaluate", "-o", str(tmp_path / "run"), "--methods", "naive,icl,zero", "-n", "6,9"]
+    command += ["--seeds", "2", "--eval", "24", "--mode", "generate", "--follower", "openai:m", "--base-url", server.url, "--json"]
+    command += [part for task in tasks for part in ("--tasks", task)] + ["--workers", "2", "--concurrency", "4"]
+    for lines in (0, 4, 12):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        records = tmp_path / "run" / "records.jsonl"
+        deadline = time.monotonic() + 60
+        while (not records.exists() or records.read_bytes().count(b"\n") <= lines) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, capture_output=True)
+    run = Run.read(tmp_path / "run")
+    keys = [json.loads(line)["key"] for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines() if line.endswith("}")]
+    assert len(run.records) == len(keys) == 3 * (1 + 4 + 4)
+    asked = Counter(json.dumps(body, sort_keys=True) for body in server.bodies)
+    # What was under way at a kill is asked again: at most `concurrency` answers a kill.
+    assert sum(count - 1 for count in asked.values()) <= 3 * 4
+
+
+def test_bad_configurations_are_refused_before_the_first_call(server, tmp_path) -> None:
+    task = write_task(tmp_path, "shop")
+    with pytest.raises(ConfigError, match="Did you mean 'gepa'"):
+        evaluate(settings(server, [task], methods=("gepq",)), tmp_path / "run")
+    with pytest.raises(ConfigError, match="No task carries"):
+        evaluate(settings(server, [task], methods=("human",)), tmp_path / "run")
+    with pytest.raises(DataError, match="does not exist"):
+        evaluate(settings(server, [str(tmp_path / "none.csv")]), tmp_path / "run")
+    with pytest.raises(ArtefactError, match="no run folder"):
+        Run.read(tmp_path)
+    config = tmp_path / "grid.toml"
+    config.write_text('tasks = ["x"]\nmetods = ["naive"]\n')
+    with pytest.raises(ConfigError, match="Did you mean 'methods'"):
+        EvaluateSettings.read(config)
+    assert not server.bodies
+
+
+def test_an_estimate_has_the_calls_of_the_run(server, tmp_path) -> None:
+    grid = settings(
+        server, [write_task(tmp_path, "shop")], methods=("naive", "icl", "mii"), endpoint={"base_url": server.url, "prices": {"*": (1, 2)}}
+    )
+    lines = {line.method: line for line in estimate(grid, tmp_path / "run")}
+    assert {name: line.cost.calls for name, line in lines.items()} == {"naive": 12, "icl": 12, "mii": 13, "all": 37}
+    assert lines["all"].cost.money is not None
+    assert lines["icl"].cost.prompt_tokens > lines["naive"].cost.prompt_tokens
+    run = evaluate(grid, tmp_path / "run")
+    spent = [record.spent.money for record in run.records.values()]
+    assert all(money and money > 0 for money in spent)
+    assert estimate(grid, tmp_path / "run")[-1].cost.calls == 0

@@ -1,0 +1,135 @@
+"""Figures as a page takes them: text that is text, ids by series, few colours, the same bytes twice. And the curves they draw."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from synthetic import write_run
+
+from promptmii.errors import ArtefactError
+from promptmii.report import figures, statistics, tables
+from promptmii.report.curves import Run, read_curves
+from promptmii.report.grid import read_grid
+from promptmii.report.statistics import Scores
+
+METHODS = ("naive", "icl", "zero", "mii", "my-own")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("run")
+    return write_run(where, 6, METHODS, (5, 20), 2, rows=20, generators=("smol", "x:large"), followers=("a", "b"), failures=3)
+
+
+@pytest.fixture(scope="module")
+def by_scope(folder: Path) -> list[Scores]:
+    cells = statistics.all_cells(read_grid([folder]))
+    return [statistics.scores(cells, scope) for scope in statistics.scopes(cells)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    where = tmp_path_factory.mktemp("training") / "qwen"
+    where.mkdir()
+    lines = [f'{{"step": {s}, "validation/reward": {0.3 + s / 100}, "entropy": {2 - s / 20}, "length": {s}}}' for s in range(0, 20, 5)]
+    lines += ['{"step": 10, "entropy": 1.25, "note": "resumed", "ok": true, "loss": NaN}', '{"step": 20, "ent', "[1]"]
+    (where / "metrics.jsonl").write_text("\n".join(lines))
+    return read_curves([where])
+
+
+def check(text: str, title: str, series: set[str]) -> None:
+    """Well-formed, named series, real text, and colours that a page knows."""
+    root = ElementTree.fromstring(text)
+    words = [element.text or "" for element in root.iter() if element.tag.endswith("}text")]
+    assert any(title in word for word in words)
+    ids = [str(element.get("id")) for element in root.iter() if element.get("id")]
+    assert {name for name in ids if name.startswith("series:")} == {f"series:{name}" for name in series}
+    assert "<image" not in text
+    known = {figures.INK, figures.GRID, "#ffffff", "#000000", *figures.COLOURS}
+    assert "Cross-model" in title or set(re.findall(r"#[0-9a-f]{6}\b", text)) <= known
+
+
+def test_every_series_can_be_found_in_the_figures_of_prompt_length(by_scope: list[Scores]) -> None:
+    names = {"naive", "icl", "zero · smol", "zero · large", "mii · smol", "mii · large", "my-own"}
+    length = figures.svg(figures.length_figure(by_scope[0]))
+    check(length, "Macro-F1 against prompt length: a follower, mode choose", names)
+    assert length == figures.svg(figures.length_figure(by_scope[0]))
+    check(figures.svg(figures.pareto_figure(by_scope)), "Pareto frontier", names)
+    assert "6 tasks, 2 seeds" in figures.length_caption(by_scope[0])
+    assert "b follower" in figures.pareto_caption(by_scope)
+
+
+def test_costs_and_transfer_are_drawn(folder: Path, by_scope: list[Scores]) -> None:
+    cells = statistics.all_cells(read_grid([folder]))
+    scope = by_scope[0].scope
+    costs = tables.costs(cells, scope)
+    check(figures.svg(figures.cost_figure(costs, 20, scope.title)), "Cost per task at n=20", set(by_scope[0].names))
+    transfer = statistics.transfers(by_scope)[1]
+    drawn = figures.svg(figures.transfer_figure(transfer))
+    check(drawn, "Cross-model transfer at n=20", set())
+    assert all(f">{value:.3f}<" in drawn for value in transfer.macro_f1.flat)
+    assert figures.cost_caption(by_scope[0], 20)
+    assert "6 tasks" in figures.transfer_caption(transfer)
+
+
+def test_a_method_looks_the_same_whoever_stands_beside_it(by_scope: list[Scores]) -> None:
+    series = by_scope[0].series
+    everywhere, alone = figures.looks(series), figures.looks(s for s in series if s.method == "mii")
+    assert {name: everywhere[name] for name in alone} == alone
+    assert everywhere["mii · smol"].colour == everywhere["mii · large"].colour
+    assert len(set(everywhere.values())) == len(series)
+
+
+def test_the_png_is_wide_enough_for_print(by_scope: list[Scores]) -> None:
+    image = figures.png(figures.length_figure(by_scope[0]))
+    assert image.startswith(b"\x89PNG")
+    assert int.from_bytes(image[16:20]) == 1440
+
+
+def test_curves_are_what_the_run_wrote(runs: list[Run]) -> None:
+    (run,) = runs
+    assert run.name == "qwen"
+    assert set(run.metrics) == {"validation/reward", "entropy", "length"}
+    assert run.metrics["entropy"] == {0: 2.0, 5: 1.75, 10: 1.25, 15: 1.25}
+    assert run.damaged == 2
+    check(figures.svg(figures.validation_figure(runs)), "Training curves", {"qwen"})
+    check(figures.svg(figures.training_figure(runs)), "entropy", {"qwen"})
+    assert "qwen: 15 steps" in figures.training_caption(runs)
+
+
+def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="no training run"):
+        read_curves([tmp_path])
+
+
+def test_runs_with_little_in_them_are_drawn_all_the_same(tmp_path: Path) -> None:
+    cells = statistics.all_cells(read_grid([write_run(tmp_path / "run", 1, ["naive"], [5], 1, rows=10)]))
+    (scores,) = [statistics.scores(cells, scope) for scope in statistics.scopes(cells)]
+    (mean,) = statistics.means(scores)
+    assert np.isfinite([mean.low, mean.high]).all()
+    for figure in (
+        figures.length_figure(scores),
+        figures.pareto_figure([scores]),
+        figures.cost_figure(tables.costs(cells, scores.scope), 5, "one"),
+        figures.validation_figure([]),
+        figures.training_figure([]),
+    ):
+        ElementTree.fromstring(figures.svg(figure))
+    lost = cells.assign(macro_f1=float("nan"))
+    nothing = statistics.scores(lost, scores.scope)
+    for figure in (
+        figures.length_figure(nothing),
+        figures.pareto_figure([nothing]),
+        figures.cost_figure(tables.costs(lost, scores.scope), 5, "none"),
+    ):
+        ElementTree.fromstring(figures.svg(figure))
+
+
+def test_without_matplotlib_the_error_holds_the_pip_line() -> None:
+    code = "import sys; sys.modules['matplotlib'] = None; from promptmii.report import figures; figures.validation_figure([])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "Drawing figures needs packages that are not installed. Install them with: pip install 'promptmii[evaluate]'" in done.stderr

@@ -1,0 +1,261 @@
+"""Statistics and tables of a run, against the raw predictions and against the laws that they obey."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy.stats import wilcoxon
+from sklearn.metrics import f1_score
+from synthetic import write_run
+
+from promptmii.records import Run, writing
+from promptmii.report import statistics, tables
+from promptmii.report.grid import Grid, read_grid
+from promptmii.report.statistics import Mean, Scope, Scores, Series
+
+METHODS = ("naive", "icl", "zero", "mii")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight tasks; an outage took twelve cells, among them all seeds of some."""
+    folder = tmp_path_factory.mktemp("run")
+    modes = ("choose", "generate")
+    return write_run(folder, 8, METHODS, (5, 20), 2, rows=40, generators=("smol", "hf:me/trained"), modes=modes, failures=12)
+
+
+@pytest.fixture(scope="module")
+def grid(run: Path) -> Grid:
+    return read_grid([run])
+
+
+@pytest.fixture(scope="module")
+def cells(grid: Grid) -> pd.DataFrame:
+    return statistics.all_cells(grid)
+
+
+@pytest.fixture(scope="module")
+def scores(cells: pd.DataFrame) -> Scores:
+    return statistics.scores(cells, Scope("smol", "generate"))
+
+
+def made(values: np.ndarray) -> Scores:
+    """Scores of shape (S, T) at n=20 without errors or costs."""
+    full = values[:, None].astype(float)
+    names = [f"m{i}" for i in range(len(values))]
+    return Scores(
+        Scope("f", "choose"),
+        tuple(Series(name, name, None) for name in names),
+        (20,),
+        tuple(f"t{i}" for i in range(values.shape[1])),
+        full,
+        np.zeros_like(full),
+        np.ones_like(full),
+        (~np.isnan(full)).astype(np.int64),
+        np.isnan(full).astype(np.int64),
+        (False,) * len(values),
+    )
+
+
+sizes = st.tuples(st.integers(2, 4), st.integers(1, 12))
+value_sets = sizes.flatmap(lambda s: arrays.arrays(float, s, elements=st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.9, float("nan")])))
+
+
+def test_scores_are_those_of_the_raw_predictions(grid: Grid, scores: Scores) -> None:
+    assert scores.names == ("naive", "icl", "zero · smol", "zero · trained", "mii · smol", "mii · trained")
+    for name, n, writer in (("icl", 20, None), ("mii · trained", 5, "hf:me/trained")):
+        for task, score in zip(scores.tasks, scores.at(name, n), strict=True):
+            found = []
+            for record in grid.records.values():
+                cell, wanted = record.cell, (task, name.split()[0], n, writer, "generate")
+                if (cell.task, cell.method, cell.n, cell.generator, cell.mode) == wanted and record.status == "done":
+                    gold, predicted = grid.scored(record.key)
+                    texts = [label or "none" for label in predicted]
+                    found.append(f1_score(gold, texts, labels=sorted(set(gold)), average="macro", zero_division=0))
+            assert score == pytest.approx(np.mean(found) if found else float("nan"), nan_ok=True)
+
+
+def test_modes_are_never_mixed(cells: pd.DataFrame) -> None:
+    by_mode = [statistics.scores(cells, scope) for scope in statistics.scopes(cells)]
+    assert [own.scope.mode for own in by_mode] == ["choose", "generate"]
+    assert not np.allclose(by_mode[0].at("icl", 20), by_mode[1].at("icl", 20), equal_nan=True)
+
+
+def test_a_method_that_reads_nothing_stands_at_every_n(scores: Scores) -> None:
+    assert (scores.at("naive", 5) == scores.at("naive", 20)).all()
+    naive = [mean for mean in statistics.means(scores) if mean.series.name == "naive"]
+    assert [mean.n for mean in naive] == [0, 0]
+    assert sum(point.series.name == "naive" for point in statistics.points(scores)) == 1
+
+
+def test_what_failed_is_counted_and_named(cells: pd.DataFrame, grid: Grid) -> None:
+    found = [mean for scope in statistics.scopes(cells) for mean in statistics.means(statistics.scores(cells, scope))]
+    assert sum(mean.failed for mean in found if mean.n) + sum(mean.failed for mean in found if not mean.n) / 2 == len(grid.failed) == 12
+    short = [mean for mean in found if mean.missing]
+    assert short
+    assert all(mean.tasks == 8 - len(mean.missing) for mean in found)
+    assert all(mean.common == pytest.approx(mean.mean) or mean.tasks == 8 for mean in short)
+    shown = "".join(table.markdown for table in tables.tables(grid))
+    assert "(7 of 8 tasks)" in shown
+    assert all(record.cell.name in shown for record in grid.failed)
+
+
+def test_the_interval_is_that_of_resampled_tasks_and_rows(tmp_path: Path) -> None:
+    grid = read_grid([write_run(tmp_path / "run", 12, ["icl"], [20], 1, rows=60)])
+    scores = statistics.scores(statistics.all_cells(grid), Scope("smol", "choose"))
+    (mean,) = statistics.means(scores)
+    random = np.random.default_rng(1)
+    raw = [tuple(np.array(side) for side in grid.scored(key)) for key in grid.records]
+    draws = []
+    for _ in range(300):
+        picks = [raw[i] for i in random.integers(0, len(raw), len(raw))]
+        rows = random.integers(0, 60, (len(raw), 60))
+        draws.append(np.mean([_macro_f1(gold[r], predicted[r]) for (gold, predicted), r in zip(picks, rows, strict=True)]))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    assert mean.high - mean.low == pytest.approx(high - low, rel=0.25)
+    assert mean.low < mean.mean < mean.high
+
+
+def _macro_f1(gold: np.ndarray, predicted: np.ndarray) -> float:
+    f1 = [2 * ((gold == k) & (predicted == k)).sum() / ((gold == k).sum() + (predicted == k).sum()) for k in set(gold)]
+    return float(np.mean(f1))
+
+
+def test_the_interval_of_a_mean_covers_it_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    samples = random.normal(0.5, 0.1, size=(200, 40))
+    covered = [low <= 0.5 <= high for low, high in (statistics.interval_of_mean(x, np.zeros(40)) for x in samples)]
+    assert 0.88 <= np.mean(covered) <= 0.99
+
+
+@settings(deadline=None, max_examples=40)
+@given(value_sets)
+def test_a_comparison_turned_round_is_its_opposite(values: np.ndarray) -> None:
+    scores = made(values)
+    one, other = statistics.paired(scores, "m0", "m1", 20), statistics.paired(scores, "m1", "m0", 20)
+    assert (one.wins, one.ties, one.losses) == (other.losses, other.ties, other.wins)
+    assert one.mean == pytest.approx(-other.mean, nan_ok=True)
+    assert one.p == pytest.approx(other.p, nan_ok=True)
+    assert bool(one.reason) == np.isnan(one.p)
+    assert one.wins + one.ties + one.losses == len(one.differences)
+    assert set(one.differences) == set(scores.tasks) - set(one.missing_a) - set(one.missing_b)
+
+
+@settings(deadline=None, max_examples=40)
+@given(value_sets)
+def test_wins_and_losses_mirror_each_other(values: np.ndarray) -> None:
+    matrix = statistics.win_matrix(made(values), 20)
+    matched = (~np.isnan(values)).astype(int) @ (~np.isnan(values)).astype(int).T
+    np.fill_diagonal(matched, 0)
+    assert (matrix.ties == matrix.ties.T).all()
+    assert (matrix.wins + matrix.wins.T + matrix.ties == matched).all()
+
+
+def test_the_signed_rank_test_says_why_there_is_none() -> None:
+    assert statistics.signed_rank(np.array([0.1] * 5))[1] == "fewer than 6 tasks"
+    assert statistics.signed_rank(np.zeros(9))[1] == "equal on every task"
+    differences = np.random.default_rng(0).normal(0.02, 0.05, 30)
+    assert statistics.signed_rank(differences) == (pytest.approx(wilcoxon(differences).pvalue, rel=1e-6), "")
+    assert statistics.signed_rank(np.array([0, 0, 0, 0, 0, 0.1]))[0] == 1.0
+
+
+@given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12))
+def test_holm_never_lowers_a_p_value_and_keeps_their_order(p: list[float]) -> None:
+    adjusted = statistics.holm(p)
+    pairs = sorted((raw, new) for raw, new in zip(p, adjusted, strict=True) if not np.isnan(raw))
+    assert [np.isnan(raw) for raw in p] == [np.isnan(new) for new in adjusted]
+    assert all(raw <= new <= 1 for raw, new in pairs)
+    assert [new for _, new in pairs] == sorted(new for _, new in pairs)
+    if pairs:
+        assert pairs[0][1] == min(1.0, pairs[0][0] * len(pairs))
+
+
+def _point(tokens: float, mean: float) -> Mean:
+    return Mean(Series("m", "m", None), 5, mean, mean, mean, mean, tokens, 1, (), 1, 0)
+
+
+@given(st.lists(st.builds(_point, st.floats(1, 1e4), st.floats(0, 1)), min_size=1, max_size=20))
+def test_the_frontier_holds_what_no_other_beats(points: list[Mean]) -> None:
+    front = statistics.frontier(points)
+    assert all(any(best.tokens <= p.tokens and best.mean >= p.mean for best in front) for p in points)
+    assert not any(other.tokens <= p.tokens and other.mean >= p.mean and other is not p for p in front for other in front)
+    bests = [best.mean for budget in tables.BUDGETS if (best := statistics.best_within(points, budget))]
+    assert bests == sorted(bests)
+
+
+def test_a_cell_that_was_measured_again_counts_once_the_later_one(run: Path, cells: pd.DataFrame, tmp_path: Path) -> None:
+    read = Run.read(run)
+    old = next(r for r in read.records.values() if (r.cell.method, r.cell.mode, r.status) == ("icl", "choose", "done"))
+    assert old.instruction is not None
+    assert old.instruction.measured is not None
+    changed = old.instruction.measured.model_copy(update={"macro_f1": 0.0})
+    instruction = old.instruction.model_copy(update={"measured": changed})
+    new = old.model_copy(update={"key": "again", "finished": "2027-01-01T00:00:00Z", "instruction": instruction})
+    with writing(tmp_path / "again") as writer:
+        writer.add(new, read.queries[str(old.query)])
+    both = statistics.all_cells(read_grid([tmp_path / "again", run]))
+    assert both.loc[both["stale"], "key"].tolist() == [old.key]
+    scope = Scope("smol", "choose")
+    before, after = (statistics.scores(frame, scope).at("icl", old.cell.n) for frame in (cells, both))
+    changed_tasks = np.flatnonzero(~np.isclose(before, after, equal_nan=True))
+    assert len(changed_tasks) == 1
+    assert after[changed_tasks[0]] < before[changed_tasks[0]]
+
+
+def test_tables_are_read_back_as_they_were_written(grid: Grid, tmp_path: Path) -> None:
+    made_tables = tables.tables(grid)
+    assert len({table.name for table in made_tables}) == len(made_tables)
+    assert len(tables.write(made_tables, tmp_path)) == 2 * len(made_tables)
+    assert len(tables.write(made_tables, tmp_path)) == 2 * len(made_tables)  # a second report replaces the first
+    for table in made_tables:
+        back = pd.read_csv(tmp_path / f"{table.name}.csv")
+        assert list(back.columns) == list(table.data.columns)
+        assert len(back) == len(table.data)
+        lines = [line for line in (tmp_path / f"{table.name}.md").read_text().splitlines() if line.startswith("|")]
+        assert len(lines) == len(table.shown) + 2
+        assert {line.replace("\\|", "").count("|") for line in lines} == {len(table.shown.columns) + 1}
+        assert "nan" not in table.markdown.lower()
+    methods = next(table for table in made_tables if table.name == "methods-smol-generate")
+    assert [c for c in methods.shown.columns if c.startswith("n=")] == ["n=5", "n=20"]
+
+
+def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.DataFrame) -> None:
+    scope = Scope("smol", "generate")
+    costs = tables.costs(cells, scope).set_index(["series", "n"])
+    assert costs.loc[("mii · smol", 20), "calls"] == 1
+    assert costs.loc[("icl", 5), "calls"] == 0
+    assert costs.loc[("icl", 5), "money"] == 0
+    assert costs.loc[("naive", 0), "label_calls"] == 40
+    poorer = cells.copy()
+    poorer.loc[poorer.index[poorer["method"] == "icl"][0], "mode"] = "generate"
+    poorer.loc[poorer["method"] == "icl", "money"] = None
+    unknown = tables.costs(poorer, scope).set_index(["series", "n"])["label_money"]
+    assert np.isnan(unknown["icl", 5])
+    assert not np.isnan(unknown["mii · smol", 5])
+
+
+def test_transfer_has_trained_and_untrained_writers_beside_each_other(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 3, ("icl", "zero", "mii"), [5], 1, rows=20, generators=("small", "x:large"), followers=("a", "b"))
+    cells = statistics.all_cells(read_grid([folder]))
+    by_scope = [statistics.scores(cells, scope) for scope in statistics.scopes(cells)]
+    (transfer,) = statistics.transfers(by_scope)
+    assert transfer.writers == (("zero", "small"), ("zero", "x:large"), ("mii", "small"), ("mii", "x:large"))
+    assert transfer.followers == ("a", "b")
+    assert transfer.macro_f1[3, 1] == pytest.approx(np.mean(by_scope[1].at("mii · large", 5)))
+    assert (transfer.tasks == 3).all()
+
+
+def test_a_run_in_which_nothing_worked_is_still_reported(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 1, ("naive", "icl"), [5], 1, rows=20, failures=1)
+    with (folder / "records.jsonl").open("a") as file:
+        file.write('{"half a line')
+    both = [folder, shutil.copytree(folder, tmp_path / "copy")]
+    found = {table.name: table for table in tables.tables(read_grid(both))}
+    assert "–" in found["methods-smol-choose"].shown.iloc[0].tolist()
+    assert len(found["failed-cells"].data) == 3  # the failed cell, and the half line of each folder
+    assert found["tests-smol-choose-n5"].data["reason"].tolist() == ["fewer than 6 tasks"]

@@ -1,0 +1,110 @@
+"""The doctor, on servers in good and bad health."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from models.faulty_server import FaultyServer, serving
+from promptmii.config import Endpoint
+from promptmii.doctor import Check, Report, examine
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+
+
+@pytest.fixture
+def steps() -> list[str]:
+    return []
+
+
+def examined(server: FaultyServer, steps: list[str]) -> dict[str, Check]:
+    report = examine("openai:m", Endpoint(base_url=server.url), steps.append)
+    assert report.reference == "openai:m"
+    assert "sk-very-secret" not in repr(report)
+    return {check.name: check for check in report.checks}
+
+
+@pytest.fixture
+def dead_url() -> Iterator[str]:
+    """A port that is taken and where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+
+
+def test_a_server_that_enforces_a_choice_passes_every_check(steps: list[str]) -> None:
+    with serving(FaultyServer(honours="vllm")) as server:
+        checks = examined(server, steps)
+    assert list(checks) == ["load", "context", "tokens", "generate", "choose"]
+    assert all(check.ok for check in checks.values())
+    assert checks["context"].finding == "4096 tokens"
+    assert "an estimate" in checks["tokens"].finding
+    assert "'a free answer'" in checks["generate"].finding
+    assert "really enforced; no likelihoods" in checks["choose"].finding
+    assert not any(check.cure for check in checks.values())
+    assert steps[0] == "Loading openai:m"
+    assert steps[-1] == "Choosing"
+
+
+def test_a_server_that_ignores_the_constraint_is_seen_through_and_fit_to_generate(steps: list[str]) -> None:
+    with serving(FaultyServer()) as server:
+        report = examine("openai:m", Endpoint(base_url=server.url), steps.append)
+    (choose,) = [check for check in report.checks if not check.ok]
+    assert choose.name == "choose"
+    assert "enforces no choice" in choose.finding
+    assert "--mode generate" in choose.cure
+    assert report.healthy
+
+
+@pytest.mark.parametrize("dialect", ["guided", "regex", "grammar", "schema"])
+def test_every_dialect_of_a_constraint_is_found(steps: list[str], dialect: str) -> None:
+    with serving(FaultyServer(honours=dialect)) as server:
+        assert examined(server, steps)["choose"].ok
+
+
+def test_a_dead_server_is_a_finding_and_no_crash(steps: list[str], dead_url: str) -> None:
+    report = examine("openai:m", Endpoint(base_url=dead_url), steps.append)
+    (load,) = report.checks
+    assert (load.name, load.ok, report.healthy) == ("load", False, False)
+    assert f"No server answers at {dead_url}" in load.finding
+
+
+def test_a_refused_key_is_a_finding_after_what_did_work(steps: list[str]) -> None:
+    with serving(FaultyServer(default="401")) as server:
+        checks = examined(server, steps)
+    assert list(checks) == ["load", "context", "tokens", "answer"]
+    assert not checks["answer"].ok
+    assert "OPENAI_API_KEY" in checks["answer"].finding
+
+
+@pytest.mark.parametrize(("default", "finding"), [("say: \n", "an empty answer"), ("context", "context: ")], ids=["empty", "failing"])
+def test_a_server_that_writes_nothing_is_not_healthy(steps: list[str], default: str, finding: str) -> None:
+    with serving(FaultyServer(default=default)) as server:
+        report = examine("openai:m", Endpoint(base_url=server.url), steps.append)
+    (generate,) = [check for check in report.checks if check.name == "generate"]
+    assert not generate.ok
+    assert finding in generate.finding
+    assert generate.cure
+    assert not report.healthy
+
+
+@pytest.mark.parametrize(("context", "ok", "cured"), [(256, False, True), (1024, True, True), (4096, True, False)])
+def test_a_short_context_is_told(steps: list[str], context: int, ok: bool, cured: bool) -> None:
+    with serving(FaultyServer(honours="vllm", context=context)) as server:
+        check = examined(server, steps)["context"]
+    assert (check.ok, bool(check.cure)) == (ok, cured)
+
+
+def test_a_reference_that_nobody_knows_is_a_finding(steps: list[str]) -> None:
+    report = examine("opnai:m", Endpoint(), steps.append)
+    assert "Did you mean 'openai'" in report.checks[0].finding
+    assert not report.healthy
+
+
+def test_choosing_alone_does_not_decide_about_health() -> None:
+    fine, broken = Check("generate", True, ""), Check("choose", False, "")
+    assert Report("m", (fine, broken)).healthy
+    assert not Report("m", (Check("generate", False, ""), Check("choose", True, ""))).healthy
