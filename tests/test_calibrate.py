@@ -31,19 +31,19 @@ def same(one: Floats, other: Floats, tolerance: float = 1e-9) -> bool:
 
 
 class TestNormalise:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(scores)
     def test_probabilities_sum_to_one(self, given_scores: Floats) -> None:
         logp = normalise(given_scores)
         assert np.exp(logp).sum(axis=-1) == pytest.approx(1)
         assert same(normalise(logp), logp)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(scores, st.floats(-1e4, 1e4))
     def test_a_constant_changes_nothing(self, given_scores: Floats, constant: float) -> None:
         assert same(normalise(given_scores + constant), normalise(given_scores), 1e-6)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(scores)
     def test_differences_between_labels_stay(self, given_scores: Floats) -> None:
         assert same(np.diff(normalise(given_scores)), np.diff(given_scores))
@@ -53,27 +53,27 @@ class TestNormalise:
 
 
 class TestCentre:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(logps)
     def test_all_labels_are_equally_likely_on_average(self, logp: Floats) -> None:
         for centred in (logp + centre("support", logp).offset, apply(centre("support", logp), logp)):
             means = centred.mean(axis=0)
             assert means == pytest.approx(np.full_like(means, means[0]))
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(logps)
     def test_what_is_centred_stays(self, logp: Floats) -> None:
         calibrated = apply(centre("batch", logp), logp)
         assert centre("batch", calibrated).offset == pytest.approx([0] * logp.shape[1], abs=1e-9)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(logps, st.data())
     def test_a_bias_makes_no_difference(self, logp: Floats, data: st.DataObject) -> None:
         bias = data.draw(arrays(np.float64, logp.shape[1], elements=st.floats(-20, 20)))
         biased = normalise(logp + bias)
         assert same(apply(centre("support", biased), biased), apply(centre("support", logp), logp), 1e-6)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(logps)
     def test_it_knows_its_kind_and_scales_nothing(self, logp: Floats) -> None:
         calibration = centre("contextual", logp)
@@ -82,25 +82,25 @@ class TestCentre:
 
 
 class TestApply:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(logps)
     def test_none_leaves_them_as_they_are(self, logp: Floats) -> None:
         assert apply(None, logp) is logp
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(logps, st.floats(-50, 50))
     def test_an_equal_offset_for_all_labels_changes_nothing(self, logp: Floats, offset: float) -> None:
         k = logp.shape[1]
         assert same(apply(Calibration(kind="support", scale=(1,) * k, offset=(offset,) * k), logp), logp, 1e-6)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(labelled())
     def test_calibrated_probabilities_sum_to_one(self, case: tuple[Floats, list[int]]) -> None:
         logp, gold = case
         for calibration in (centre("support", logp), fit_supervised(logp, gold)):
             assert np.exp(apply(calibration, logp)).sum(axis=-1) == pytest.approx(1)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(logps)
     def test_one_row_alone_is_calibrated_as_among_others(self, logp: Floats) -> None:
         calibration = centre("support", logp)
@@ -112,7 +112,7 @@ class TestApply:
 
 
 class TestSupervised:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(labelled())
     def test_it_never_explains_the_examples_worse_than_where_it_starts(self, case: tuple[Floats, list[int]]) -> None:
         logp, gold = case

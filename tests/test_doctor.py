@@ -4,8 +4,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from tests.models.faulty_server import FaultyServer, serving
 
-from models.faulty_server import FaultyServer, serving
 from promptmii.config import Endpoint
 from promptmii.doctor import Check, Report, examine
 

@@ -46,6 +46,8 @@ class Endpoint(Settings):
     """Several, comma-separated, are used in turn. `None` means OPENAI_BASE_URL, or the hosted API."""
     concurrency: int = Field(default=16, ge=1)
     """Requests under way at once, over all servers."""
+    patience: float = Field(default=300.0, ge=0)
+    """Seconds that a call waits for a server that is down, busy or failing, before it counts as failed."""
     context_length: int | None = None
     """Tokens; `None` asks the server."""
     cache: str | None = None
@@ -58,7 +60,7 @@ class Endpoint(Settings):
         from promptmii.models.http import HttpConfig
         from promptmii.models.wrap import Priced
 
-        http = HttpConfig(base_url=self.base_url, concurrency=self.concurrency, context_length=self.context_length)
+        http = HttpConfig(base_url=self.base_url, concurrency=self.concurrency, patience=self.patience, context_length=self.context_length)
         model = load_model(reference, http, cache=self.cache)
         price = self.prices.get(reference, self.prices.get("*"))
         return Priced(model, price) if price else model

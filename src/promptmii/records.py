@@ -16,7 +16,7 @@ import fcntl
 import json
 import os
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +30,6 @@ from promptmii.follower import Prediction
 from promptmii.instruction import Cost, Frozen, Instruction, Mode
 from promptmii.models.base import Failure, FailureKind
 from promptmii.parse import Match
-from promptmii.scoring import Scored
 from promptmii.task import Example, content_key
 
 Line = TypeVar("Line", bound=Frozen)
@@ -98,31 +97,51 @@ class Record(Frozen):
     finished: str
     """Date and time, ISO 8601, UTC."""
 
-    @cached_property
-    def predictions(self) -> tuple[Prediction, ...]:
-        """Every prediction again, its cost aside. Empty where the cell failed before there were any."""
+    @property
+    def labels(self) -> list[str | None]:
+        """Predicted labels, in the order of the query; empty where the cell failed."""
         if self.answers is None or self.instruction is None:
-            return ()
-        return tuple(_read_prediction(row, self.instruction.labels) for row in _unpack(self.answers))
+            return []
+        names = self.instruction.labels
+        return [None if number is None else names[number] for number in _unpack(self.answers)["labels"]]
+
+    @property
+    def predictions(self) -> list[Prediction]:
+        """Every prediction again, its cost aside; empty where the cell failed."""
+        if self.answers is None:
+            return []
+        columns = _unpack(self.answers)
+        rows = zip(self.labels, *(columns[name] for name in COLUMNS), strict=True)
+        return [_prediction(label, *row) for label, *row in rows]
 
 
-def pack_predictions(scored: Scored, labels: tuple[str, ...]) -> str:
+COLUMNS = ("probabilities", "answers", "matches", "failures", "truncated")
+
+
+def pack_predictions(predictions: Sequence[Prediction], labels: tuple[str, ...]) -> str:
     """Labels, probabilities to four decimals, answers, failures: enough to compute any metric without a model."""
     numbers: dict[str | None, int | None] = {label: i for i, label in enumerate(labels)} | {None: None}
-    return _pack([_write_prediction(prediction, numbers[prediction.label]) for prediction in scored.predictions])
+    columns = {
+        "labels": [numbers[p.label] for p in predictions],
+        "probabilities": [[round(x, DIGITS) for x in p.probabilities] if p.probabilities else None for p in predictions],
+        "answers": [p.answer for p in predictions],
+        "matches": [p.match for p in predictions],
+        "failures": [[p.failure.kind, p.failure.message] if p.failure else None for p in predictions],
+        "truncated": [p.truncated for p in predictions],
+    }
+    return _pack(columns)
 
 
-def _write_prediction(prediction: Prediction, number: int | None) -> list[Any]:
-    probabilities = [round(p, DIGITS) for p in prediction.probabilities] if prediction.probabilities else None
-    failure = [prediction.failure.kind.value, prediction.failure.message] if prediction.failure else None
-    match = prediction.match.value if prediction.match else None
-    return [number, probabilities, prediction.answer, match, failure, prediction.truncated]
-
-
-def _read_prediction(row: list[Any], labels: tuple[str, ...]) -> Prediction:
-    number, probabilities, answer, match, failure, truncated = row
+def _prediction(
+    label: str | None,
+    probabilities: list[float] | None,
+    answer: str | None,
+    match: str | None,
+    failure: list[str] | None,
+    truncated: bool,
+) -> Prediction:
     return Prediction(
-        None if number is None else labels[number],
+        label,
         tuple(probabilities) if probabilities else None,
         match=Match(match) if match else None,
         failure=Failure(FailureKind(failure[0]), failure[1]) if failure else None,
@@ -132,13 +151,12 @@ def _read_prediction(row: list[Any], labels: tuple[str, ...]) -> Prediction:
 
 
 def _pack(value: object) -> str:
-    return base64.b85encode(
-        zlib.compress(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"), 9)
-    ).decode()
+    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return base64.b64encode(zlib.compress(plain, 9)).decode()
 
 
 def _unpack(packed: str) -> Any:
-    return json.loads(zlib.decompress(base64.b85decode(packed)).decode("utf-8", "surrogatepass"))
+    return json.loads(zlib.decompress(base64.b64decode(packed)).decode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True)
@@ -173,8 +191,7 @@ class Run:
 
     def scored(self, record: Record) -> tuple[list[str], list[str | None]]:
         """Gold and predicted labels of a done cell, to compute any metric from."""
-        examples = self.queries[str(record.query)].examples
-        return [example.label for example in examples], [p.label for p in record.predictions]
+        return [example.label for example in self.queries[str(record.query)].examples], record.labels
 
 
 def _lines(path: Path, kind: type[Line], damaged: list[str]) -> Iterator[Line]:

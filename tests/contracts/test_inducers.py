@@ -72,7 +72,7 @@ supports = st.lists(labels, min_size=2, max_size=4, unique=True).map(
 )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(support=supports, seed=st.integers(0, 2**31))
 def test_the_labels_are_the_supports_in_order(support: Support, seed: int) -> None:
     for name in INDUCERS:
@@ -81,7 +81,7 @@ def test_the_labels_are_the_supports_in_order(support: Support, seed: int) -> No
         assert instruction.provenance.seed == seed
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(support=supports, seed=st.integers(0, 2**31))
 def test_equal_support_and_seed_give_an_equal_instruction(support: Support, seed: int) -> None:
     for name in INDUCERS:

@@ -15,14 +15,23 @@ Fault = str | Callable[[dict[str, Any]], str]
 class FaultyServer:
     """`plan` is consumed one entry per chat request; after its end every request is answered with `default`.
 
-    Entries: ok, 429, 429-date, 500, hang, half, empty, error200, 401, 404, context, refuse-seed, reset, or `say:<text>`.
+    Entries: ok, 429, 429-nonsense, thinking, 500, hang, half, empty, error200, 401, 404, context, refuse-seed, reset, or `say:<text>`.
     """
 
-    def __init__(self, plan: list[str] | None = None, default: str = "ok", honours: str | None = None, context: int | None = 4096) -> None:
+    def __init__(
+        self,
+        plan: list[str] | None = None,
+        default: str = "ok",
+        honours: str | None = None,
+        context: int | None = 4096,
+        counts: bool = False,
+    ) -> None:
         self.plan = list(plan or [])
         self.default = default
         self.honours = honours
         self.context = context
+        self.counts = counts
+        self.counted = 0
         self.bodies: list[dict[str, Any]] = []
         self.active = self.peak = 0
         self.url = ""
@@ -32,6 +41,14 @@ class FaultyServer:
         if self.context:
             entry["max_model_len"] = self.context
         return web.json_response({"data": [entry]})
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        """As vLLM and llama.cpp's server have it; words count as tokens."""
+        if not self.counts:
+            return web.json_response({"detail": "Not Found"}, status=404)
+        self.counted += 1
+        body = await request.json()
+        return web.json_response({"count": len(body["prompt"].split()), "tokens": list(range(len(body["content"].split())))})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -49,6 +66,10 @@ class FaultyServer:
         statuses = {"500": 500, "401": 401, "404": 404}
         if step == "429":
             return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "0.05"})
+        if step == "429-nonsense":
+            return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "soon"})
+        if step == "thinking":
+            return web.json_response({"choices": [{"message": {"content": None, "reasoning_content": "hm"}, "finish_reason": "length"}]})
         if step in statuses:
             return web.json_response({"error": {"message": f"status {step}"}}, status=statuses[step])
         if step == "context":
@@ -99,6 +120,7 @@ def serving(server: FaultyServer) -> Iterator[FaultyServer]:
     async def main() -> None:
         app = web.Application()
         app.router.add_get("/v1/models", server.models)
+        app.router.add_post("/tokenize", server.tokenize)
         app.router.add_post("/v1/chat/completions", server.chat)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()

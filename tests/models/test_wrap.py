@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulty_server import FaultyServer, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.models.faulty_server import FaultyServer, serving
 
 from promptmii import ScriptedModel
 from promptmii.errors import OutputError

@@ -133,7 +133,7 @@ def _record(random: np.random.Generator, cell: Cell, draw: _Draw, bonus: dict[st
         instruction=instruction,
         spent=spent,
         query=draw.query.key,
-        answers=pack_predictions(scored, draw.labels),
+        answers=pack_predictions(scored.predictions, draw.labels),
         finished="2026-01-05T10:00:00Z",
     )
 

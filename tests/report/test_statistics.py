@@ -112,7 +112,7 @@ def test_the_interval_is_that_of_resampled_tasks_and_rows(tmp_path: Path) -> Non
     random = np.random.default_rng(1)
     raw = [tuple(np.array(side) for side in grid.scored(key)) for key in grid.records]
     draws = []
-    for _ in range(300):
+    for _ in range(200):
         picks = [raw[i] for i in random.integers(0, len(raw), len(raw))]
         rows = random.integers(0, 60, (len(raw), 60))
         draws.append(np.mean([_macro_f1(gold[r], predicted[r]) for (gold, predicted), r in zip(picks, rows, strict=True)]))
@@ -133,7 +133,7 @@ def test_the_interval_of_a_mean_covers_it_about_as_often_as_it_says() -> None:
     assert 0.88 <= np.mean(covered) <= 0.99
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(value_sets)
 def test_a_comparison_turned_round_is_its_opposite(values: np.ndarray) -> None:
     scores = made(values)
@@ -146,7 +146,7 @@ def test_a_comparison_turned_round_is_its_opposite(values: np.ndarray) -> None:
     assert set(one.differences) == set(scores.tasks) - set(one.missing_a) - set(one.missing_b)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(value_sets)
 def test_wins_and_losses_mirror_each_other(values: np.ndarray) -> None:
     matrix = statistics.win_matrix(made(values), 20)

@@ -66,7 +66,7 @@ class Bench:
             instruction=instruction,
             spent=Cost.of(scored.usage, self.model(job.cell.follower).card.price),
             query=query.key,
-            answers=pack_predictions(scored, instruction.labels),
+            answers=pack_predictions(scored.predictions, instruction.labels),
             finished=_now(),
         )
         return Outcome(record, query)

@@ -3,14 +3,20 @@
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
 
 from promptmii.models.base import Sampling
-from promptmii.models.packing import Packed, look
+from promptmii.models.packing import look
 from promptmii.models.prefixes import Prefix
 
+Rest: TypeAlias = Sequence[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values (K, T, D) of each layer."""
+MOST_FEW = 16
 GROWTH = 64
 """Columns that are added at a time, so that a long answer is not copied at every token."""
 
@@ -21,22 +27,18 @@ class Tails:
     Rows are aligned at their last token, so a step writes one column for all of them.
     """
 
-    def __init__(self, prefix: Prefix, rows: Sequence[tuple[Sequence[int], Packed]], owners: Sequence[int]) -> None:
-        """`rows` are packed prompts with their numbers; `owners` is the prompt of each row to write."""
+    def __init__(self, prefix: Prefix, rests: Sequence[Rest], owners: Sequence[int]) -> None:
+        """`rests` are the prompts after the prefix; `owners` is the prompt of each row to write."""
         self._prefix = prefix
-        self._width = max(max(packed.queries) for _, packed in rows)
-        order = [prompt for chunk, _ in rows for prompt in chunk]
-        device = rows[0][1].tokens.device
-        picked = torch.tensor([order.index(owner) for owner in owners], device=device)
-        indices = [self._index(packed).to(device) for _, packed in rows]
-        self._mask = torch.cat([torch.where(index < 0, float("-inf"), 0.0) for index in indices])[picked][:, None]
-        layers = zip(*(packed.kept or () for _, packed in rows), strict=True)
+        lengths = [rest[0][0].shape[1] for rest in rests]
+        self._width = max(lengths)
+        first = rests[0][0][0]
+        mask = torch.zeros(len(rests), self._width, dtype=first.dtype, device=first.device)
+        for row, length in enumerate(lengths):
+            mask[row, : self._width - length] = float("-inf")
+        self._mask = mask[list(owners), None]
         self._layers = [
-            tuple(
-                torch.cat([self._aligned(pair[side], index) for pair, index in zip(layer, indices, strict=True)], dim=1)[:, picked]
-                for side in (0, 1)
-            )
-            for layer in layers
+            tuple(self._aligned([pair[side] for pair in layer], owners) for side in (0, 1)) for layer in zip(*rests, strict=True)
         ]
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -62,15 +64,33 @@ class Tails:
         self._mask = F.pad(self._mask, (0, 1))
         self._width += 1
 
-    def _index(self, packed: Packed) -> torch.Tensor:
-        """(N, width) positions in the packed row, -1 before a row's beginning."""
-        columns = torch.arange(self._width) - self._width
-        ends = torch.tensor(packed.starts) + torch.tensor(packed.queries)
-        index = ends[:, None] + columns
-        return torch.where(index < torch.tensor(packed.starts)[:, None], -1, index)
+    def _aligned(self, parts: Sequence[torch.Tensor], owners: Sequence[int]) -> torch.Tensor:
+        """(K, N, width + GROWTH, D), each row's keys or values ending at the same column."""
+        shared, _, dim = parts[0].shape
+        whole = parts[0].new_zeros(shared, len(owners), self._width + GROWTH, dim)
+        for row, owner in enumerate(owners):
+            whole[:, row, self._width - parts[owner].shape[1] : self._width] = parts[owner]
+        return whole
 
-    def _aligned(self, part: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        return part[:, index.clamp(min=0).view(-1)].view(part.shape[0], *index.shape, part.shape[2])
+
+class FewRows(TorchFunctionMode):
+    """Linear layers on a handful of rows as weight times input rather than input times weight.
+
+    The same numbers up to rounding; on processors the library's product is up to twice as fast that way round, because it
+    divides the weight's rows among the threads (benchmarks/decode.py).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.linear:
+            return func(*args, **(kwargs or {}))
+        rows, weight, *bias = args
+        out = (weight @ rows.reshape(-1, rows.shape[-1]).t()).t().reshape(*rows.shape[:-1], -1)
+        return out if not bias or bias[0] is None else out + bias[0]
+
+
+def few_rows(count: int, device: torch.device) -> AbstractContextManager[object]:
+    """Around a step that writes `count` rows."""
+    return FewRows() if device.type == "cpu" and 2 <= count <= MOST_FEW else nullcontext()
 
 
 class Draw:

@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 import torch
 
-from promptmii.models.decoding import Draw, Tails
-from promptmii.models.packing import IMPLEMENTATION, Memory, Packed, Trie, chunks, pack, register
-from promptmii.models.prefixes import Prefixes, common, families
+from promptmii.models.decoding import Draw, Rest, Tails, few_rows
+from promptmii.models.packing import IMPLEMENTATION, Memory, Trie, chunks, pack, register
+from promptmii.models.prefixes import Prefix, Prefixes, common, families
 
 ROW_TOKENS = 2048
 """Tokens of one row: enough to keep the processor busy, little enough for its cache."""
@@ -87,19 +87,12 @@ class PackedEngine:
     ) -> list[list[int]]:
         shared = min(min(map(len, prompts)) - 1, common(prompts))
         prefix = self._prefixes.get(prompts[0][:shared])
-        rests = [prompt[shared:] for prompt in prompts]
-        logits = torch.empty(len(prompts), self._vocabulary, device=self._model.device)
-        rows: list[tuple[list[int], Packed]] = []
-        for chunk in chunks([len(rest) for rest in rests], ROW_TOKENS):
-            packed = pack([rests[i] for i in chunk], Trie.build([], 0), prefix, self._model.device, keep=True)
-            logits[torch.tensor(chunk, device=logits.device)] = self._forward(packed.tokens, packed.positions, packed, packed.readout)
-            rows.append((chunk, packed))
-        tails = Tails(prefix, rows, owners)
-        picked = torch.tensor(owners, device=logits.device)
+        filled = [self._prefill(prefix, prompt[shared:]) for prompt in prompts]
+        logits = torch.stack([logits for logits, _ in filled])[owners]
+        tails = Tails(prefix, [rest for _, rest in filled], owners)
         alive = list(range(len(owners)))
         written: list[list[int]] = [[] for _ in owners]
         positions = [len(prompts[owner]) for owner in owners]
-        logits = logits[picked]
         for step in range(limit):
             tokens = draw(logits, [streams[slot] for slot in alive])
             for slot, token in zip(alive, tokens, strict=True):
@@ -113,8 +106,16 @@ class PackedEngine:
             tails.grow()
             last = torch.tensor([[written[slot][-1] for slot in alive]], device=logits.device)
             place = torch.tensor([[positions[slot] + step for slot in alive]], device=logits.device)
-            logits = self._forward(last, place, tails, None)
+            with few_rows(len(alive), last.device):
+                logits = self._forward(last, place, tails, None)
         return written
+
+    def _prefill(self, prefix: Prefix, rest: Sequence[int]) -> tuple[torch.Tensor, Rest]:
+        """The logits (V) after a prompt, and the keys and values of what stands after the prefix."""
+        tokens = torch.tensor([rest], device=self._model.device)
+        out = self._model(input_ids=tokens, past_key_values=prefix.cache(), use_cache=True, logits_to_keep=1)
+        shared = len(prefix.tokens)
+        return out.logits[0, -1].float(), [(layer.keys[0, :, shared:], layer.values[0, :, shared:]) for layer in out.past_key_values.layers]
 
     def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, memory: Memory, readout: torch.Tensor | None) -> torch.Tensor:
         """Logits (N, V) of the row's positions in `readout`, or of all."""

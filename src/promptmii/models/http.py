@@ -6,6 +6,7 @@ requests under way. Retries are ours rather than the client library's, so that w
 
 import asyncio
 import email.utils
+import itertools
 import os
 import random
 import threading
@@ -19,12 +20,19 @@ import openai
 
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.models import constraint
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, Usage
+from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, Usage, check_options, clocked
+from promptmii.models.server_tokens import TokenCounts, estimate
 
 T = TypeVar("T")
 ASSUMED_CONTEXT = 8192
 HOSTED = "https://api.openai.com/v1"
-RETRIED = {FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER, FailureKind.BAD_ANSWER}
+WAITED_FOR = {FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER}
+"""Faults that pass by themselves: the server is restarted, or has too much to do."""
+TRIED_AGAIN = {FailureKind.TIMEOUT, FailureKind.BAD_ANSWER}
+"""Faults that may be chance, but not for long."""
+TRIES = 3
+LONGEST_PAUSE = 30.0
+"""Seconds between two tries, unless the server asks for more."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,10 @@ class HttpConfig:
     concurrency: int = 16
     timeout: float = 120.0
     """Seconds for one request."""
-    retries: int = 6
+    patience: float = 300.0
+    """Seconds that a call waits for a server that is down, busy or failing, before it counts as failed."""
     backoff: float = 0.5
-    """Seconds before the first retry; doubled each time, up to 30, unless the server says when to come back."""
+    """Seconds before the second try; doubled each time, unless the server says when to come back."""
     context_length: int | None = None
 
     @property
@@ -80,6 +89,7 @@ class HttpModel:
         self._probed = False
         self._dropped: set[str] = set()
         """Request fields that this server refuses, found out once."""
+        self._counts = TokenCounts(name, self._clients)
 
     def __enter__(self) -> "HttpModel":
         return self
@@ -114,32 +124,35 @@ class HttpModel:
         with self._lock:
             if self._card is None:
                 length = self._run(self._context_length())
+                exact = self._run(self._counts.probe())
                 revision = f"{','.join(self._config.urls)} {self._name}"
                 reference = f"openai:{self._name}"
                 self._card = ModelCard(
-                    reference, revision, length, gives_scores=False, exact_tokens=False, concurrency=self._config.concurrency
+                    reference, revision, length, gives_scores=False, exact_tokens=exact, concurrency=self._config.concurrency
                 )
             return self._card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """An estimate: four Latin letters or one other character make a token."""
-        return [-(-sum(1 if ord(char) < 0x250 else 4 for char in text) // 4) for text in texts]
+        """Counted by the server where it has an endpoint for it (vLLM, llama.cpp), else estimated. Raises `EndpointError`."""
+        return self._run(self._gather([self._counts(text) for text in texts])) if self.card.exact_tokens else [*map(estimate, texts)]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """See `LanguageModel`. Raises `EndpointError` when the server is not there or refuses the key."""
-        return self._run(
-            self._gather([self._complete(chat, sampling._replace(seed=sampling.seed + i), {}) for i, chat in _numbered(chats)])
-        )
+        started = time.perf_counter()
+        work = [self._complete(chat, sampling._replace(seed=sampling.seed + i), {}) for i, chat in _numbered(chats)]
+        return clocked(self._run(self._gather(work)), time.perf_counter() - started)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """See `LanguageModel`, without scores. Raises `UnsupportedError` where no constraint holds."""
+        check_options(options)
         dialect = self.dialect()
         if dialect is None:
             raise UnsupportedError(
                 f"The server behind openai:{self._name} enforces no choice of labels "
                 f"(tried: {', '.join(constraint.Dialect)}). Use --mode generate."
             )
-        return self._run(self._gather([self._choose(chat, options, dialect) for chat in chats]))
+        started = time.perf_counter()
+        return clocked(self._run(self._gather([self._choose(chat, options, dialect) for chat in chats])), time.perf_counter() - started)
 
     def dialect(self) -> constraint.Dialect | None:
         """The constraint that this server really enforces, found by a probe at the first use; `None` where none holds."""
@@ -180,16 +193,18 @@ class HttpModel:
 
     async def _complete(self, chat: Chat, sampling: Sampling, extra: dict[str, Any]) -> Completion | Failure:
         """One answer, with retries by kind of error."""
-        for attempt in range(self._config.retries + 1):
+        deadline = time.monotonic() + self._config.patience
+        for attempt in itertools.count(1):
             try:
                 async with self._slots:
                     return await self._request(chat, sampling, extra)
             except _RefusedError as refused:
-                last = attempt == self._config.retries
-                if last or refused.failure.kind not in RETRIED:
-                    return refused.failure
-                grown = min(self._config.backoff * 2**attempt, 30.0) * (0.5 + random.random())
+                grown = min(self._config.backoff * 2.0 ** min(attempt - 1, 16), LONGEST_PAUSE) * (0.5 + random.random())
                 pause = grown if refused.wait is None else refused.wait
+                kind = refused.failure.kind
+                again = attempt < TRIES if kind in TRIED_AGAIN else kind in WAITED_FOR and time.monotonic() + pause < deadline
+                if not again:
+                    return refused.failure
             await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
@@ -295,8 +310,10 @@ def _retry_after(response: Any) -> float | None:
     try:
         seconds = float(given)
     except ValueError:
-        moment = email.utils.parsedate_to_datetime(given)
-        seconds = moment.timestamp() - time.time()
+        moment = email.utils.parsedate_tz(given)
+        if moment is None:
+            return None  # neither seconds nor a date: wait as if nothing had been said
+        seconds = email.utils.mktime_tz(moment) - time.time()
     return min(max(seconds, 0.0), 120.0)
 
 
@@ -308,10 +325,14 @@ def _read(response: httpx.Response) -> Completion:
         raise _RefusedError(Failure(FailureKind.BAD_ANSWER, f"not JSON: {response.text[:80]!r}")) from error
     if not isinstance(body, dict) or body.get("error"):
         raise _RefusedError(Failure(FailureKind.SERVER, f"an error under HTTP 200: {str(body)[:200]}"))
-    choices = body.get("choices")
-    if not choices or not isinstance(choices[0].get("message", {}).get("content"), str):
-        raise _RefusedError(Failure(FailureKind.BAD_ANSWER, "an answer without text"))
+    choices: list[dict[str, Any]] = body.get("choices") or [{}]
+    message = choices[0].get("message") or {}
+    text = message.get("content")
+    if not isinstance(text, str):
+        thought = message.get("reasoning_content") or message.get("reasoning")
+        reason = "only thinking, and no answer: switch thinking off" if thought else "an answer without text"
+        raise _RefusedError(Failure(FailureKind.BAD_ANSWER, reason))
     usage = body.get("usage") or {}
     details = usage.get("prompt_tokens_details") or {}
     counts = (usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, details.get("cached_tokens") or 0)
-    return Completion(choices[0]["message"]["content"], choices[0].get("finish_reason") == "length", Usage(1, *counts))
+    return Completion(text, choices[0].get("finish_reason") == "length", Usage(1, *counts))

@@ -7,7 +7,7 @@ query and its ancestors. Positions count as if each answer stood directly after 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -85,8 +85,6 @@ class Packed:
     """How many query tokens each block has, before its tree."""
     nodes: int
     """How many tree nodes follow each query."""
-    kept: list[tuple[torch.Tensor, torch.Tensor]] | None = field(default=None, compare=False)
-    """Where given, collects each layer's keys and values, for decoding on from here."""
 
     @cached_property
     def readout(self) -> torch.Tensor:
@@ -98,8 +96,6 @@ class Packed:
         """See `Memory`."""
         heads, _, dim = query.shape
         shared = key.shape[0]
-        if self.kept is not None:
-            self.kept.append((key, value))
         parts: list[torch.Tensor] = []
         for group in self.groups:
             size, width = group.index.shape
@@ -136,7 +132,7 @@ def look(
     return own.view(query.shape) + (weights[..., :seen].reshape(shared, -1, seen) @ past[1]).view(query.shape)
 
 
-def pack(queries: Sequence[Sequence[int]], trie: Trie, prefix: Prefix, device: torch.device, keep: bool = False) -> Packed:
+def pack(queries: Sequence[Sequence[int]], trie: Trie, prefix: Prefix, device: torch.device) -> Packed:
     """Lay out the blocks of `queries` (none of them empty, best sorted by length), each followed by `trie`, after `prefix`."""
     n, before = len(trie.tokens), len(prefix.tokens)
     tokens: list[int] = []
@@ -157,7 +153,7 @@ def pack(queries: Sequence[Sequence[int]], trie: Trie, prefix: Prefix, device: t
             groups.append(_group(starts[first:last], lengths[first:last], trie, device))
             first = last
     row = [torch.tensor([values], device=device) for values in (tokens, positions)]
-    return Packed(row[0], row[1], prefix, tuple(groups), tuple(starts), tuple(lengths), n, [] if keep else None)
+    return Packed(row[0], row[1], prefix, tuple(groups), tuple(starts), tuple(lengths), n)
 
 
 def _group(starts: Sequence[int], lengths: Sequence[int], trie: Trie, device: torch.device) -> Group:

@@ -36,6 +36,13 @@ class Prefix:
         values = tuple(value[:, :length] for value in self.values) if kept else ()
         return Prefix(self.tokens[:length], keys, values)
 
+    def cache(self) -> DynamicCache:
+        """A copy for transformers to go on from."""
+        cache = DynamicCache()
+        for index, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
+            cache.update(key[None], value[None], index)
+        return cache
+
 
 class Prefixes:
     """Computes prefixes, starting from the one remembered that goes furthest."""
@@ -59,9 +66,7 @@ class Prefixes:
         return found
 
     def _extend(self, start: Prefix, tokens: tuple[int, ...]) -> Prefix:
-        cache = DynamicCache()
-        for index, (key, value) in enumerate(zip(start.keys, start.values, strict=True)):
-            cache.update(key[None], value[None], index)
+        cache = start.cache()
         rest = torch.tensor([tokens[len(start.tokens) :]], device=self._device)
         self._decoder(input_ids=rest, past_key_values=cache, use_cache=True)
         layers: list[Any] = cache.layers

@@ -131,15 +131,18 @@ def _token_axis(axes: "Axes", found: Sequence[Mean]) -> None:
     axes.set_xlabel("Prompt tokens per query (log scale)")
 
 
-def _legend(figure: "Figure", series: Sequence[Series], known: dict[str, Look], *, lines: bool) -> None:
+def _legend(figure: "Figure", styles: dict[str, dict[str, Any]]) -> None:
+    """Below the panels; the keywords of a line by the name of its series."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], **_line(known[s.name], lines=lines), label=s.name) for s in series]
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), handlelength=2.2, columnspacing=1.4)
-    for handle, text, one in zip(legend.legend_handles, legend.get_texts(), series, strict=True):
-        text.set_gid(f"series:{one.name}")
+    handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
+    legend = figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(5, len(handles) or 1), handlelength=2.2, columnspacing=1.4
+    )
+    for handle, text, name in zip(legend.legend_handles, legend.get_texts(), styles, strict=True):
+        text.set_gid(f"series:{name}")
         if handle is not None:
-            handle.set_gid(f"series:{one.name}")
+            handle.set_gid(f"series:{name}")
 
 
 def _line(look: Look, *, lines: bool = True) -> dict[str, Any]:
@@ -168,7 +171,7 @@ def length_figure(scores: Scores) -> "Figure":
             artist.set_gid(f"series:{one.name}")
     axes.set_ylabel("Macro-F1, mean over tasks")
     axes.set_title(f"Macro-F1 against prompt length: {scores.scope.title}")
-    _legend(figure, scores.series, known, lines=True)
+    _legend(figure, {name: _line(look) for name, look in known.items()})
     figure.draw_without_rendering()
     ends = {n for one in scores.series for own in [[p.n for p in found if p.series == one]] for n in (own[:1] + own[-1:])}
     _number_points(axes, found, sorted(found, key=lambda p: p.n not in ends), known)
@@ -223,7 +226,7 @@ def pareto_figure(by_scope: Sequence[Scores]) -> "Figure":
     for axes in panels[::columns]:
         axes.set_ylabel("Macro-F1, mean over tasks")
     figure.suptitle("Pareto frontier: no other point is both better and shorter", fontsize=10.5, fontweight="bold", x=0.01, ha="left")
-    _legend(figure, series, known, lines=False)
+    _legend(figure, {name: _line(look, lines=False) for name, look in known.items()})
     figure.draw_without_rendering()
     for axes, scores in zip(panels, by_scope, strict=False):
         found = points(scores)
@@ -252,7 +255,7 @@ def validation_figure(runs: Sequence[Run]) -> "Figure":
     axes.set_xlabel("Training steps")
     axes.set_ylabel("Validation reward (macro-F1)")
     axes.set_title("Training curves: reward on validation tasks against training steps")
-    axes.legend(loc="lower right")
+    _legend(figure, _run_lines(runs))
     return figure
 
 
@@ -272,18 +275,20 @@ def training_figure(runs: Sequence[Run]) -> "Figure":
         axes.set_visible(False)
     for axes in panels[max(0, len(names) - 3) : len(names)]:
         axes.set_xlabel("Training steps")
-    handles = panels[0].get_legend_handles_labels()[0] if len(runs) > 1 else []
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(runs)))
+    _legend(figure, _run_lines(runs))
     return figure
 
 
+def _run_lines(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    return {run.name: {"color": COLOURS[2 + i % 7], "linestyle": LINES[i // 7 % 4], "linewidth": 1.6} for i, run in enumerate(runs)}
+
+
 def _draw_curves(axes: "Axes", runs: Sequence[Run], name: str) -> None:
-    for i, run in enumerate(runs):
+    styles = _run_lines(runs)
+    for run in runs:
         curve = run.metrics.get(name, {})
-        colour = COLOURS[2 + i % (len(COLOURS) - 2)]
-        line = axes.plot([*curve], [*curve.values()], color=colour, linewidth=1.6, label=run.name, marker="o" if len(curve) < 40 else "")
-        line[0].set(markersize=3.5, gid=f"series:{run.name}", linestyle=LINES[i // 7 % len(LINES)])
+        style: dict[str, Any] = styles[run.name] | {"marker": "o" if len(curve) < 40 else "", "markersize": 3.5}
+        axes.plot([*curve], [*curve.values()], gid=f"series:{run.name}", **style)
 
 
 @_styled

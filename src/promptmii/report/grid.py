@@ -32,8 +32,7 @@ class Grid:
     def scored(self, key: str) -> tuple[list[str], list[str | None]]:
         """Gold and predicted labels of a cell."""
         record = self.records[key]
-        examples = self.queries[str(record.query)].examples
-        return [example.label for example in examples], [p.label for p in record.predictions]
+        return [example.label for example in self.queries[str(record.query)].examples], record.labels
 
 
 def read_grid(folders: Sequence[Path]) -> Grid:

@@ -6,10 +6,9 @@ points, after the fact, and says so.
 
 Intervals of a mean are 95 % percentile intervals of a two-level bootstrap with a fixed seed: tasks are drawn with replacement, then
 each drawn task's score is moved by the noise of its rows, normal with the standard error that the cell's own bootstrap over rows gave
-(`metrics.interval`, recorded with every cell). Rows enter through that error, so no prediction is read again; seeds
-share their rows, so their errors are averaged and not divided by the root of their number. With many tasks this is a
-little wide, because the scores that are drawn hold row noise already. Intervals of a difference are drawn from the paired
-differences of the tasks alone: there, pairing takes care of the rows.
+(`metrics.interval`, recorded with every cell), so no prediction is read again. Seeds share their rows, so their errors are averaged.
+With many tasks this is a little wide, because the scores that are drawn hold row noise already. Intervals of a difference are drawn
+from the paired differences of the tasks alone: there, pairing takes care of the rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,8 +69,7 @@ def all_cells(grid: Grid) -> pd.DataFrame:
     """
     rows = [{"key": r.key, "status": r.status, "finished": r.finished, **r.cell.model_dump()} for r in grid.records.values()]
     known = pd.DataFrame(rows).set_index("key")
-    numbers = grid.cells.set_index("key").drop(columns=COORDINATES)
-    cells = known.join(numbers).reset_index().sort_values("finished", kind="stable")
+    cells = known.join(grid.cells.set_index("key").drop(columns=COORDINATES)).reset_index().sort_values("finished", kind="stable")
     cells["stale"] = cells.duplicated(COORDINATES, keep="last")
     cells["series"] = _series_names(cells)
     return cells.reset_index(drop=True)

@@ -1,0 +1,119 @@
+"""What the page is about, and the numbers that its script draws tables from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from promptmii.report import tables
+from promptmii.report.curves import Run
+from promptmii.report.grid import Grid
+from promptmii.report.headline import chosen_n
+from promptmii.report.statistics import Scores, Series, in_order
+from promptmii.report.tables import Table
+
+LEFT = ("zero", "human", "ape", "gepa", "icl", "naive")
+"""What the side-by-side view shows on the left, the first that was run."""
+RIGHT = ("mii", "best-of-k", "gepa", "ape", "human")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the page is about."""
+
+    grid: Grid
+    cells: pd.DataFrame
+    """From `statistics.all_cells`."""
+    by_scope: Sequence[Scores]
+    curves: Sequence[Run]
+
+    @cached_property
+    def series(self) -> list[Series]:
+        """Of all scopes, in order."""
+        return sorted({series for scores in self.by_scope for series in scores.series}, key=in_order)
+
+    @cached_property
+    def ns(self) -> list[int]:
+        """Numbers of examples of all scopes."""
+        return sorted({n for scores in self.by_scope for n in scores.ns})
+
+    @property
+    def n(self) -> int:
+        """The one that figures and tables of a single n are about, or open with."""
+        return chosen_n(self.ns)
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """Of all scopes."""
+        return sorted({task for scores in self.by_scope for task in scores.tasks})
+
+    @property
+    def untrained(self) -> list[str]:
+        """Generators that were run both as the one under test and as an untrained one."""
+        by_method = [{s.generator for s in self.series if s.method == method and s.generator} for method in ("mii", "zero")]
+        return sorted(set.intersection(*by_method))
+
+    @cached_property
+    def pairs(self) -> list[dict[int, Table]]:
+        """Per scope, every pair of methods at each n; empty where there is one method."""
+        return [{n: tables.pair_table(own, n) for n in own.ns} if len(own.series) > 1 else {} for own in self.by_scope]
+
+
+def numbers(material: Material) -> dict[str, Any]:
+    """What the script draws tables from."""
+    live: Any = material.cells.loc[~material.cells["stale"], :]
+    sizes = live.groupby("task")[["labels", "rows"]].max().fillna(0).astype(int)
+    return {
+        "scopes": [own.scope.title for own in material.by_scope],
+        "series": [{"name": series.name, "method": series.method, "generator": series.generator} for series in material.series],
+        "ns": material.ns,
+        "n": material.n,
+        "seeds": sorted({int(seed) for seed in live["seed"]}),
+        "tasks": [{"name": t, "labels": int(sizes["labels"][t]), "rows": int(sizes["rows"][t])} for t in material.tasks],
+        "scores": [_scores(material, own) for own in material.by_scope],
+        "outcome": outcome(material),
+    }
+
+
+def _scores(material: Material, own: Scores) -> list[Any]:
+    """By series, n and task: macro-F1 or `None`, and how many cells failed. `None` for a series that the scope lacks."""
+    places = [own.tasks.index(task) if task in own.tasks else None for task in material.tasks]
+
+    def value(i: int, n: int, place: int | None) -> tuple[float | None, int]:
+        if place is None or n not in own.ns:
+            return None, 0
+        score, failed = own.macro_f1[i, own.ns.index(n), place], own.failed[i, own.ns.index(n), place]
+        return None if np.isnan(score) else round(float(score), 4), int(failed)
+
+    numbers = {series: i for i, series in enumerate(own.series)}
+    return [
+        [[value(numbers[series], n, place) for place in places] for n in material.ns] if series in numbers else None
+        for series in material.series
+    ]
+
+
+def outcome(material: Material) -> dict[str, int] | None:
+    """Which two series and which task the side-by-side view opens with, by number. `None` where nothing was written.
+
+    The task is the one whose difference is the median: a typical one, not the most flattering.
+    """
+    series = material.series
+    if not any(one.generator or one.method == "human" for one in series):
+        return None
+    right = _first(series, RIGHT) or series[-1]
+    left = _first([one for one in series if one != right], LEFT) or right
+    both = (i for i, s in enumerate(material.by_scope) if {left.name, right.name} <= set(s.names) and material.n in s.ns)
+    scope, task = next(both, None), 0
+    if scope is not None:
+        own = material.by_scope[scope]
+        differences = own.at(right.name, material.n) - own.at(left.name, material.n)
+        order = np.argsort(differences)[: int((~np.isnan(differences)).sum())]  # NaN comes last
+        task = material.tasks.index(own.tasks[order[len(order) // 2]]) if len(order) else 0
+    return {"task": task, "scope": scope or 0, "left": series.index(left), "right": series.index(right)}
+
+
+def _first(series: Sequence[Series], methods: Sequence[str]) -> Series | None:
+    return next((one for method in methods for one in series if one.method == method), None)

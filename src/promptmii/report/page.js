@@ -1,0 +1,399 @@
+// Shows values under the pointer, hides methods, sorts and searches tables, and opens tasks.
+// Texts of tasks and models reach the page as text nodes only, never as markup.
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const NOTHING = "–";
+const MATRIX = 30; // labels; where there are more, the most frequent confusions are listed
+const CONFUSIONS = 40;
+
+// ---------------------------------------------------------------- building blocks
+
+function h(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== false) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+const byId = (id) => document.getElementById(id);
+const score = (value) => (value === null || value === undefined ? NOTHING : value.toFixed(3));
+const whole = (value) => Math.round(value).toLocaleString("en");
+const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
+const distinct = (values) => [...new Set(values)];
+const plural = (count, noun) => `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
+
+function choice(label, options, value, change) {
+  const control = h("select", {}, ...options.map(([key, text]) => h("option", { value: key, selected: String(key) === String(value) }, text)));
+  control.addEventListener("change", () => change(Number(control.value)));
+  return h("label", { hidden: options.length < 2 }, `${label} `, control);
+}
+
+function facts(pairs) {
+  const items = pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)));
+  return h("dl", { class: "facts" }, ...items);
+}
+
+function scroller(label, content) {
+  return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, content);
+}
+
+// ---------------------------------------------------------------- details of a task, unpacked when they are needed
+
+const unpacked = new Map();
+
+function details(task) {
+  if (!unpacked.has(task)) unpacked.set(task, unpack(byId(`task-${task}`).textContent));
+  return unpacked.get(task);
+}
+
+async function unpack(packed) {
+  const bytes = Uint8Array.from(atob(packed.trim()), (character) => character.charCodeAt(0));
+  const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return JSON.parse(await new Response(plain).text());
+}
+
+// ---------------------------------------------------------------- methods shown
+
+function showMethods() {
+  const hidden = new Set([...document.querySelectorAll("#legend input:not(:checked)")].map((box) => box.value));
+  for (const node of document.querySelectorAll("[data-series]")) node.classList.toggle("off", hidden.has(node.dataset.series));
+}
+
+function prepareLegend() {
+  const legend = byId("legend");
+  legend.addEventListener("change", showMethods);
+  legend.addEventListener("submit", (event) => event.preventDefault());
+  for (const button of legend.querySelectorAll("button")) {
+    button.addEventListener("click", () => {
+      for (const box of legend.querySelectorAll("input")) box.checked = button.value === "all";
+      showMethods();
+    });
+  }
+  showMethods(); // a reloaded page keeps its boxes
+}
+
+// ---------------------------------------------------------------- values under the pointer
+
+let pointed = null;
+
+function point(event) {
+  const spot = event.target instanceof Element ? event.target.closest("[data-tip]") : null;
+  const tip = byId("tip");
+  tip.hidden = !spot;
+  if (spot !== pointed) {
+    for (const node of document.querySelectorAll(".dim")) node.classList.remove("dim");
+    if (spot) emphasise(spot);
+    pointed = spot;
+  }
+  if (!spot) return;
+  tip.textContent = spot.dataset.tip;
+  const left = Math.min(event.clientX + 14, document.documentElement.clientWidth - tip.offsetWidth - 8);
+  const above = event.clientY - tip.offsetHeight - 12;
+  tip.style.left = `${Math.max(8, left)}px`;
+  tip.style.top = `${above < 8 ? event.clientY + 18 : above}px`;
+}
+
+function emphasise(spot) {
+  const kind = "series" in spot.dataset ? "series" : "run";
+  for (const node of spot.closest("svg").querySelectorAll(`[data-${kind}]`)) {
+    node.classList.toggle("dim", node.dataset[kind] !== spot.dataset[kind]);
+  }
+}
+
+// ---------------------------------------------------------------- tables that sort
+
+function sortKey(row, column, numeric) {
+  const text = row.cells[column].textContent.trim();
+  if (!numeric) return text.toLowerCase();
+  const match = /^[<+]?(-|−)?([\d,.]+)/.exec(text);
+  return match ? Number(match[2].replaceAll(",", "")) * (match[1] ? -1 : 1) : null;
+}
+
+function sortTable(table) {
+  const header = table.querySelector("th[aria-sort]");
+  if (!header) return;
+  const numeric = header.classList.contains("number");
+  const direction = header.getAttribute("aria-sort") === "ascending" ? 1 : -1;
+  const keyed = [...table.tBodies[0].rows].map((row) => [sortKey(row, header.cellIndex, numeric), row]);
+  keyed.sort(([a], [b]) => {
+    if (a === null || b === null) return (a === null) - (b === null); // what is missing comes last either way
+    return direction * (numeric ? a - b : a.localeCompare(b, "en", { numeric: true }));
+  });
+  table.tBodies[0].append(...keyed.map(([, row]) => row));
+}
+
+function sortOnClick(event) {
+  const header = event.target.closest("table[data-sortable] thead th");
+  if (!header || !event.target.closest("button")) return;
+  const first = header.classList.contains("number") ? "descending" : "ascending";
+  const other = first === "ascending" ? "descending" : "ascending";
+  const next = header.getAttribute("aria-sort") === first ? other : first;
+  for (const one of header.parentElement.cells) one.removeAttribute("aria-sort");
+  header.setAttribute("aria-sort", next);
+  const table = header.closest("table");
+  if (table.id === "task-table") closeTasks();
+  sortTable(table);
+}
+
+// ---------------------------------------------------------------- tables of one n at a time
+
+function preparePanels() {
+  for (const control of document.querySelectorAll("select[data-panels]")) {
+    const show = () => {
+      for (const panel of document.querySelectorAll(`[data-panel="${control.dataset.panels}"]`)) panel.hidden = panel.dataset.n !== control.value;
+    };
+    control.addEventListener("change", show);
+    show();
+  }
+}
+
+// ---------------------------------------------------------------- every task
+
+const tasks = { scope: 0, n: data.n, search: "" };
+
+function prepareTasks() {
+  const search = h("input", { type: "search", placeholder: "part of a task's name", autocomplete: "off" });
+  search.addEventListener("input", () => {
+    tasks.search = search.value.trim().toLowerCase();
+    filterTasks();
+  });
+  byId("task-controls").append(
+    h("label", {}, "Search ", search),
+    choice("Follower", [...data.scopes.entries()], 0, (scope) => drawTasks({ scope })),
+    choice("Examples", data.ns.map((n) => [n, `n = ${n}`]), data.n, (n) => drawTasks({ n })),
+  );
+  drawTasks({ scope: 0 });
+}
+
+function drawTasks(change) {
+  Object.assign(tasks, change);
+  const table = byId("task-table");
+  const series = seriesInScope();
+  if ("scope" in change) {
+    const names = [["Task", ""], ["Labels", "number"], ["Rows", "number"], ...series.map((one) => [one.name, "number"])];
+    const heads = names.map(([name, kind], i) =>
+      h("th", { scope: "col", class: kind || null, "data-series": i > 2 ? name : null }, h("button", { type: "button" }, name)));
+    heads[0].setAttribute("aria-sort", "ascending");
+    table.tHead.replaceChildren(h("tr", {}, ...heads));
+  }
+  table.tBodies[0].replaceChildren(...data.tasks.map((task, i) => taskRow(task, i, series)));
+  sortTable(table);
+  filterTasks();
+}
+
+const seriesInScope = () => data.series.filter((one, i) => data.scores[tasks.scope][i]);
+const cellsOf = (series) => data.scores[tasks.scope][data.series.indexOf(series)][data.ns.indexOf(tasks.n)];
+
+function taskRow(task, index, series) {
+  const values = series.map((one) => cellsOf(one)[index]);
+  const best = Math.max(...values.map((value) => value[0] ?? -1));
+  const open = h("button", { type: "button", "aria-expanded": "false", class: "open" }, task.name);
+  open.addEventListener("click", () => toggleTask(open, index));
+  return h("tr", { "data-task": index, "data-name": task.name.toLowerCase() },
+    h("th", { scope: "row" }, open),
+    ...[task.labels, task.rows].map((count) => h("td", { class: "number" }, whole(count))),
+    ...values.map(([value, failed], i) => {
+      const text = value === null ? (failed ? "failed" : NOTHING) : score(value) + (failed ? " †" : "");
+      return h("td", { class: value === best ? "number best" : "number", "data-series": series[i].name }, text);
+    }));
+}
+
+function filterTasks() {
+  closeTasks();
+  const table = byId("task-table");
+  const rows = [...table.tBodies[0].rows];
+  for (const row of rows) row.hidden = !row.dataset.name.includes(tasks.search);
+  const shown = rows.filter((row) => !row.hidden);
+  byId("task-count").textContent = `${whole(shown.length)} of ${plural(rows.length, "task")} shown.`;
+  const means = seriesInScope().map((one) => {
+    const values = shown.map((row) => cellsOf(one)[row.dataset.task][0]).filter((value) => value !== null);
+    return h("td", { class: "number", "data-series": one.name }, score(mean(values)));
+  });
+  table.tFoot.replaceChildren(h("tr", {}, h("th", { scope: "row", colspan: 3 }, "Mean of the tasks shown"), ...means));
+  showMethods();
+}
+
+function closeTasks() {
+  for (const row of document.querySelectorAll("#task-table tr.opened")) row.remove();
+  for (const button of document.querySelectorAll("#task-table .open[aria-expanded=true]")) button.setAttribute("aria-expanded", "false");
+}
+
+async function toggleTask(button, index) {
+  const row = button.closest("tr");
+  const opened = button.getAttribute("aria-expanded") === "true";
+  button.setAttribute("aria-expanded", String(!opened));
+  if (opened) return row.nextElementSibling.remove();
+  const box = h("div", { class: "task" }, "Unpacking …");
+  row.after(h("tr", { class: "opened" }, h("td", { colspan: row.cells.length }, box)));
+  const found = await details(index);
+  box.replaceChildren(taskView(data.tasks[index], found));
+}
+
+// ---------------------------------------------------------------- one task: a grid of its cells, and the one that is chosen
+
+function taskView(task, found) {
+  const here = { scope: tasks.scope, series: -1, n: tasks.n, seed: 0 };
+  const grid = h("div", { class: "scroll" });
+  const view = h("div", { class: "cell" });
+  const controls = h("div", { class: "controls" });
+  const inScope = () => found.cells.filter((cell) => cell.scope === here.scope);
+
+  function pick(series, n) {
+    const own = inScope().filter((cell) => cell.series === series && cell.n === n);
+    const cell = own.find((one) => one.seed === here.seed) ?? own[0];
+    if (!cell) return;
+    Object.assign(here, { series, n, seed: cell.seed });
+    for (const button of grid.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.value === `${series} ${n}`));
+    const focused = [...controls.querySelectorAll("select")].indexOf(document.activeElement);
+    const seeds = own.map((one) => [one.seed, String(one.seed)]);
+    controls.replaceChildren(
+      choice("Follower", [...data.scopes.entries()], here.scope, (scope) => { here.scope = scope; draw(); }),
+      choice("Seed", seeds, here.seed, (seed) => { here.seed = seed; pick(here.series, here.n); }),
+    );
+    controls.querySelectorAll("select")[focused]?.focus();
+    view.replaceChildren(...cellView(cell, found));
+  }
+
+  function draw() {
+    const cells = inScope();
+    const ns = distinct(cells.map((cell) => cell.n)).sort((a, b) => a - b);
+    const known = distinct(cells.map((cell) => cell.series)).sort((a, b) => a - b);
+    grid.replaceChildren(pickTable(cells, known, ns, pick));
+    const series = [here.series, known.find((i) => data.series[i].method === "mii"), known.at(-1)].find((i) => known.includes(i));
+    const own = cells.filter((cell) => cell.series === series);
+    pick(series, (own.find((cell) => cell.n === here.n) ?? own[0]).n);
+  }
+
+  if (found.cells.length) draw();
+  const labels = found.labels[0] ?? [];
+  const intro = `${plural(labels.length, "label")}: ${labels.slice(0, 40).join(", ")}${labels.length > 40 ? ", …" : ""}.`;
+  return h("div", {}, h("h3", {}, task.name), h("p", { class: "note" }, intro), grid, controls, view);
+}
+
+function pickTable(cells, known, ns, pick) {
+  const head = h("tr", {}, h("th", { scope: "col" }, "Macro-F1, mean over seeds"),
+    ...ns.map((n) => h("th", { scope: "col", class: "number" }, n ? `n=${n}` : "no examples")));
+  const rows = known.map((series) => h("tr", {}, h("th", { scope: "row" }, data.series[series].name),
+    ...ns.map((n) => {
+      const own = cells.filter((cell) => cell.series === series && cell.n === n);
+      if (!own.length) return h("td", { class: "number" });
+      const value = mean(own.filter((cell) => !cell.error).map((cell) => cell.macro_f1));
+      const text = value === null ? "failed" : score(value);
+      const name = `${data.series[series].name}, ${n ? `n=${n}` : "no examples"}: ${text}`;
+      const button = h("button", { type: "button", class: "pick", value: `${series} ${n}`, "aria-label": name }, text);
+      button.addEventListener("click", () => pick(series, n));
+      return h("td", { class: "number" }, button);
+    })));
+  return h("table", { class: "picks" }, h("thead", {}, head), h("tbody", {}, ...rows));
+}
+
+function cellName(cell) {
+  const drawn = cell.n ? `, n=${cell.n}, seed ${cell.seed}` : "";
+  return data.series[cell.series].name + drawn;
+}
+
+function cellView(cell, found) {
+  const title = h("h4", {}, cellName(cell));
+  if (cell.error) return [title, h("p", { class: "problem" }, `This cell failed: ${cell.error}`)];
+  const labels = found.labels[cell.labels];
+  const short = cell.n && cell.fitted < cell.n ? [["Examples that fitted", whole(cell.fitted)]] : [];
+  const pairs = [
+    ["Macro-F1", `${score(cell.macro_f1)} [${score(cell.low)}, ${score(cell.high)}]`], ["Accuracy", score(cell.accuracy)],
+    ["Prompt tokens per query", whole(cell.tokens)], ["Calls to make it", whole(cell.calls)], ["Tokens to make it", whole(cell.made_tokens)],
+    ["Rows", whole(cell.rows)], ["Unparsed", whole(cell.n_unparsed)], ["Truncated", whole(cell.n_truncated)], ...short,
+  ];
+  const notes = cell.notes.map((note) => h("p", { class: "note" }, note));
+  return [title, facts(pairs), h("h5", {}, "Instruction"), ...instruction(cell, found), ...notes,
+    h("h5", {}, "Confusion matrix"), confusion(cell, labels), h("h5", {}, "Wrong rows"), wrongRows(cell, found, labels)];
+}
+
+function instruction(cell, found) {
+  const [text, length] = found.instructions[cell.instruction];
+  if (!text) return [h("p", { class: "note" }, "None: the follower reads the list of labels alone.")];
+  const cut = length > text.length ? [h("p", { class: "note" }, `The first ${whole(text.length)} of ${whole(length)} characters.`)] : [];
+  return [h("pre", { class: "instruction" }, text), ...cut];
+}
+
+function confusion(cell, labels) {
+  const entries = [];
+  for (let i = 0; i < cell.confusion.length; i += 3) entries.push(cell.confusion.slice(i, i + 3));
+  const name = (code) => labels[code] ?? "no label";
+  if (labels.length > MATRIX) {
+    const mixed = entries.filter(([gold, said]) => gold !== said).sort((a, b) => b[2] - a[2]);
+    const rows = mixed.slice(0, CONFUSIONS).map(([gold, said, count]) =>
+      h("tr", {}, h("th", { scope: "row" }, name(gold)), h("td", {}, name(said)), h("td", { class: "number" }, whole(count))));
+    const head = ["True label", "Predicted", "Rows"].map((text, i) => h("th", { scope: "col", class: i > 1 ? "number" : null }, text));
+    const caption = `${labels.length} labels: the most frequent confusions`;
+    return scroller(caption, h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows)));
+  }
+  const columns = labels.length + (cell.n_unparsed ? 1 : 0);
+  const counts = labels.map(() => Array(labels.length + 1).fill(0));
+  for (const [gold, said, count] of entries) counts[gold][said] = count;
+  const head = h("tr", {}, h("th", { scope: "col" }, "True ↓  Predicted →"),
+    ...Array.from({ length: columns }, (_, i) => h("th", { scope: "col", class: "number" }, name(i))));
+  const rows = counts.map((row, gold) => {
+    const total = row.reduce((a, b) => a + b, 0) || 1;
+    const cells = row.slice(0, columns).map((count, said) =>
+      h("td", { class: gold === said ? "number right" : "number missed", style: `--share: ${(count / total).toFixed(3)}` }, count ? whole(count) : "·"));
+    return h("tr", {}, h("th", { scope: "row" }, name(gold)), ...cells);
+  });
+  return scroller("Confusion matrix", h("table", { class: "confusion" }, h("thead", {}, head), h("tbody", {}, ...rows)));
+}
+
+function wrongRows(cell, found, labels) {
+  if (!cell.n_wrong) return h("p", { class: "note" }, "None.");
+  const rows = cell.wrong.map(([text, said, answer]) => {
+    const predicted = labels[said] ?? (answer === undefined ? "no label" : `no label: “${answer}”`);
+    return h("tr", {}, h("td", { class: "text" }, found.texts[text][0]), h("td", {}, found.texts[text][1]), h("td", {}, predicted));
+  });
+  const head = ["Text", "True label", "Predicted"].map((name) => h("th", { scope: "col" }, name));
+  const which = cell.n_wrong > rows.length ? `The first ${rows.length} of ${plural(cell.n_wrong, "wrong row")}` : plural(cell.n_wrong, "wrong row");
+  const table = h("table", { class: "wrong" }, h("caption", {}, `${which}.`), h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
+  return scroller("Wrong rows", table);
+}
+
+// ---------------------------------------------------------------- generator outcome: two instructions side by side
+
+function prepareOutcome() {
+  const here = { ...data.outcome, n: data.n, seed: data.seeds[0] };
+  const box = byId("outcome-box");
+  const redraw = (change) => { Object.assign(here, change); drawOutcome(box, here); };
+  const named = data.series.map((one, i) => [i, one.name]);
+  byId("outcome-controls").append(
+    choice("Task", data.tasks.map((task, i) => [i, task.name]), here.task, (task) => redraw({ task })),
+    choice("Follower", [...data.scopes.entries()], here.scope, (scope) => redraw({ scope })),
+    choice("Examples", data.ns.map((n) => [n, `n = ${n}`]), data.n, (n) => redraw({ n })),
+    choice("Seed", data.seeds.map((seed) => [seed, String(seed)]), here.seed, (seed) => redraw({ seed })),
+    choice("Left", named, here.left, (left) => redraw({ left })),
+    choice("Right", named, here.right, (right) => redraw({ right })),
+  );
+  redraw({});
+}
+
+async function drawOutcome(box, here) {
+  const { task } = here;
+  const found = await details(task);
+  if (task !== here.task) return; // another was chosen meanwhile
+  box.replaceChildren(...[here.left, here.right].map((series) => {
+    const cell = found.cells.find((one) =>
+      one.scope === here.scope && one.series === series && (one.n === 0 || (one.n === here.n && one.seed === here.seed)));
+    const { name, method, generator } = data.series[series];
+    const role = { zero: ", untrained", mii: ", under test" }[method] ?? "";
+    const title = h("h3", {}, name, generator ? h("span", { class: "role" }, ` written by ${generator}${role}`) : "");
+    if (!cell) return h("article", {}, title, h("p", { class: "note" }, "This was not run."));
+    if (cell.error) return h("article", {}, title, h("p", { class: "problem" }, `This cell failed: ${cell.error}`));
+    const numbers = [["Macro-F1", `${score(cell.macro_f1)} [${score(cell.low)}, ${score(cell.high)}]`], ["Prompt tokens per query", whole(cell.tokens)]];
+    return h("article", {}, title, facts(numbers), ...instruction(cell, found));
+  }));
+}
+
+document.addEventListener("pointerover", point);
+document.addEventListener("pointermove", point);
+document.addEventListener("click", sortOnClick);
+prepareLegend();
+preparePanels();
+prepareTasks();
+if (byId("outcome-box")) prepareOutcome();

@@ -1,0 +1,388 @@
+"""The report as a reader has it: one file, no network, nothing in it that a task or a model could have made run."""
+
+import base64
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import write_run
+
+from promptmii import metrics
+from promptmii.errors import ArtefactError, OutputError
+from promptmii.follower import Prediction
+from promptmii.instruction import Instruction, Measurement
+from promptmii.records import Cell, Query, Record, pack_predictions, writing
+from promptmii.report import details, headline
+from promptmii.report.grid import read_grid
+from promptmii.report.page import write_report
+from promptmii.report.statistics import all_cells, paired, scopes, scores
+from promptmii.report.tables import pair_table
+from promptmii.task import Example
+
+METHODS = ("naive", "icl", "zero", "mii")
+EVIL = "</script><img src=x onerror=\"document.title='owned'\"><b>\"'&$title ${evil}"
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 tasks; one damaged line, and two failed cells."""
+    folder = write_run(tmp_path_factory.mktemp("runs") / "run", 12, METHODS, (5, 20), 2, rows=30, modes=("generate",), failures=2)
+    with (folder / "records.jsonl").open("a") as file:
+        file.write('{"format": 1, "ke')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("training") / "qwen"
+    folder.mkdir()
+    lines = [json.dumps({"step": step, "validation/reward": 0.3 + step / 100, "entropy": 2 - step / 20}) for step in range(0, 20, 5)]
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run: Path, training: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report([run, training], tmp_path_factory.mktemp("report") / "out")
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every string that a task, a model or a server can choose is an attack."""
+    folder, labels = tmp_path_factory.mktemp("hostile"), (EVIL, "good")
+    rows = [Example(f"{EVIL} \ud800 {i}", labels[i % 2]) for i in range(8)]
+    query = Query.of(EVIL, rows)
+    predictions = [Prediction(None, answer=EVIL) for _ in rows]
+    measured = Measurement(
+        macro_f1=0.0, low=0.0, high=0.1, accuracy=0.0, n=8, n_unparsed=8, n_truncated=0, prompt_tokens_per_query=90, data_key=query.key
+    )
+    with writing(folder / "run") as writer:
+        for name in ("zero", "mii"):
+            cell = Cell(
+                task=EVIL, method=name, n=5, seed=0, generator=EVIL.replace("$", ""), follower=EVIL.replace("$", ""), mode="generate"
+            )
+            made = Instruction(text=EVIL, labels=labels, method=name, measured=measured)
+            done = Record(
+                key=name,
+                cell=cell,
+                status="done",
+                instruction=made,
+                query=query.key,
+                answers=pack_predictions(predictions, labels),
+                finished="2026-01-01",
+            )
+            writer.add(done, query)
+        lost = Record(key="lost", cell=cell.model_copy(update={"seed": 1}), status="failed", error=EVIL, finished="2026-01-01")
+        writer.add(lost)
+    return write_report([folder / "run"], folder / "out")
+
+
+def packed(text: str) -> list[dict[str, Any]]:
+    """What the page holds about each task."""
+    found = re.findall(r'<script type="text/plain" id="task-\d+">([^<]*)</script>', text)
+    return [json.loads(zlib.decompress(base64.b64decode(part))) for part in found]
+
+
+def test_the_page_needs_no_network_and_no_other_file(page: Path) -> None:
+    text = page.read_text("utf-8")
+    targets = [*re.findall(r'(?:src|href|xlink:href|action)="([^"]*)"', text), *re.findall(r"url\(([^)]*)\)", text)]
+    beside = [target for target in targets if not target.startswith(("#", "data:"))]
+    assert beside
+    for target in beside:
+        assert re.fullmatch(r"(figures|tables)/[a-z0-9_.-]+", target), target
+        assert (page.parent / target).stat().st_size > 0
+    assert "http" not in re.sub(r"<script.*?</script>|<meta http-equiv", "", text, flags=re.DOTALL)
+    assert not re.search(r"\son\w+=", re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL))
+
+
+def test_every_panel_of_the_poster_is_there(page: Path) -> None:
+    text = page.read_text("utf-8")
+    sections = re.findall(r'<section id="(\w+)"', text)
+    assert sections == ["methods", "length", "pareto", "training", "costs", "comparisons", "outcome", "tasks", "failures"]
+    assert re.findall(r'<li><a href="#(\w+)"', text) == sections
+    assert text.count("<figure>") == text.count("<figcaption>") == text.count('role="img"') == 5
+    assert "12: banking_000" in text
+    assert "154 done, 2 failed, 1 damaged lines" in text
+    assert "no answer after 5 tries" in text
+    assert "smol wrote for both" in text
+    assert len(re.findall(r'id="(?!task-)[^"]*"', text)) == len(set(re.findall(r'id="(?!task-)[^"]*"', text)))
+
+
+def test_the_page_is_small(page: Path) -> None:
+    assert page.stat().st_size < 500_000
+
+
+def test_figures_follow_the_theme_and_say_their_values(page: Path) -> None:
+    text = page.read_text("utf-8")
+    drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    assert "var(--ink, #1f2328)" in drawn
+    assert not re.search(r"(?<!, )#1f2328", drawn)
+    tips = [unescape(tip) for tip in re.findall(r'data-series="mii" data-tip="([^"]*)"', drawn)]
+    assert any(re.match(r"mii, n=20\nmacro-F1 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]\n\d+ prompt tokens per query\n12 tasks", tip) for tip in tips)
+    assert '"qwen, step 15' in drawn
+    assert (page.parent / "figures" / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    assert 'data-series="naive"' not in (page.parent / "figures" / "pareto.svg").read_text()
+
+
+def test_details_are_those_of_the_records(page: Path, run: Path) -> None:
+    grid = read_grid([run])
+    tasks = packed(page.read_text("utf-8"))
+    assert sum(len(task["cells"]) for task in tasks) == len(grid.records) == 156
+    names = {"icl": 1, "zero": 2}
+    for record in (r for r in grid.records.values() if r.cell.method in names):
+        task = tasks[sorted({r.cell.task for r in grid.records.values()}).index(record.cell.task)]
+        wanted = (names[record.cell.method], record.cell.n, record.cell.seed)
+        (cell,) = [c for c in task["cells"] if (c["series"], c["n"], c["seed"]) == wanted]
+        if record.status == "failed":
+            assert cell["error"] == record.error
+            continue
+        gold, predicted = grid.scored(record.key)
+        labels = task["labels"][cell["labels"]]
+        counts = [[0] * (len(labels) + 1) for _ in labels]
+        for g, p, count in zip(*[iter(cell["confusion"])] * 3, strict=True):
+            counts[g][p] = count
+        assert counts == metrics.confusion(gold, predicted, labels)
+        assert task["instructions"][cell["instruction"]] == [record.instruction.text, len(record.instruction.text)]
+        wrong = [i for i, (g, p) in enumerate(zip(gold, predicted, strict=True)) if g != p]
+        assert cell["n_wrong"] == len(wrong)
+        texts = [grid.queries[record.query].examples[i].text for i in wrong[: details.WRONG]]
+        assert [task["texts"][row[0]][0] for row in cell["wrong"]] == texts
+        assert [row[2] for row in cell["wrong"] if row[1] == len(labels)] == [
+            record.predictions[i].answer for i in wrong[: details.WRONG] if predicted[i] is None
+        ]
+
+
+def test_long_instructions_are_cut_and_shorter_still_where_there_are_many(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = read_grid([run])
+    cells = all_cells(grid)
+    given = (grid, cells, scopes(cells), sorted(set(cells["task"])), METHODS)
+    monkeypatch.setattr(details, "INSTRUCTION", (100, 30))
+    for size, length in ((10**9, 100), (0, 30)):
+        monkeypatch.setattr(details, "SIZE", size)
+        shown = [json.loads(zlib.decompress(base64.b64decode(part))) for part in details.task_details(*given)]
+        kept = [instruction for task in shown for instruction in task["instructions"]]
+        assert max(len(text) for text, _ in kept) == length < max(whole for _, whole in kept)
+
+
+def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> None:
+    cells = all_cells(read_grid([run]))
+    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    found = headline.finding(own, 20, pair_table(own, 20))
+    assert found.sentence.startswith("With 20 examples, mii scores 0.")
+    for rival in ("zero", "icl", "naive"):
+        pair = paired(own, "mii", rival, 20)
+        assert f"{rival} {pair.mean:+.3f}".replace("-", "−") in found.evidence
+        clear = re.search(rf"0\.\d+ (more|less) than {rival}\b", found.sentence)
+        assert not clear or pair.low > 0 or pair.high < 0
+    assert re.search(r"no clear difference from (.* or )?icl \(whose prompts are \d+\.\d times as long\)", found.sentence)
+    assert headline.chosen_n([5, 20, 100]) == 20
+    assert headline.chosen_n([5, 10, 50]) == 10
+
+
+def test_hostile_text_is_text(hostile: Path) -> None:
+    text = hostile.read_text("utf-8")
+    assert "<img" not in text
+    assert text.count("<script") == text.count("</script>") == 3
+    assert packed(text)[0]["instructions"][0][0].startswith(EVIL)
+    assert EVIL in json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)[0])["tasks"][0]["name"]
+
+
+@pytest.mark.parametrize("methods", [["naive"], ["my-own", "mii"]])
+def test_a_run_with_little_in_it_has_a_page_all_the_same(tmp_path: Path, methods: list[str]) -> None:
+    run = write_run(tmp_path / "run", 1, methods, [5], 1, rows=10)
+    text = write_report([run], tmp_path / "deep" / "out").read_text("utf-8")
+    assert ("With 5 examples, " if "naive" not in methods else "Without examples, ") in text
+    assert ('id="outcome"' in text) == ("naive" not in methods)
+
+
+def test_a_run_whose_cells_all_failed_has_a_page_that_says_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", 2, ["zero", "mii"], [5], 1, rows=10, failures=99)
+    lines = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    lost = [
+        {"key": x["key"], "cell": x["cell"], "status": "failed", "error": "the server is away", "finished": x["finished"]} for x in lines
+    ]
+    (run / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lost))
+    text = write_report([run], tmp_path / "out").read_text("utf-8")
+    assert "mii has no score at n=5." in text
+    assert text.count("the server is away") >= 4
+
+
+def test_what_cannot_be_read_or_written_is_said(tmp_path: Path, run: Path, training: Path) -> None:
+    with pytest.raises(ArtefactError, match="needs a run folder with records"):
+        write_report([training], tmp_path / "out")
+    with pytest.raises(ArtefactError, match="no run folder"):
+        write_report([run, tmp_path], tmp_path / "out")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="cannot be made"):
+        write_report([run], tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on the path; on Debian: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A page in the browser, and everything that it complained about or asked for."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+        self.page = browser.new_page(**options)
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("#outcome-box article")
+
+    def column(self, number: int) -> list[str]:
+        """What a column of the table of tasks says, row by row as shown."""
+        return self.page.locator(f"#task-table > tbody > tr:visible > :nth-child({number})").all_inner_texts()
+
+
+@pytest.fixture
+def tab(browser: Any, page: Path) -> Iterator[Tab]:
+    tab = Tab(browser, page)
+    yield tab
+    tab.page.close()
+    assert tab.complaints == []
+    assert tab.requests == [page.as_uri()]
+
+
+@pytest.mark.browser
+def test_tasks_are_sorted_by_click_and_by_key(tab: Tab) -> None:
+    names = tab.column(1)
+    assert names == sorted(names)
+    header = tab.page.locator("#task-table thead th", has_text="mii")
+    header.locator("button").click()
+    scores = [float(text.rstrip(" †")) for text in tab.column(7)]
+    assert scores == sorted(scores, reverse=True)
+    assert header.get_attribute("aria-sort") == "descending"
+    header.locator("button").press("Enter")
+    assert [float(text.rstrip(" †")) for text in tab.column(7)] == sorted(scores)
+    assert tab.page.locator("#task-table [aria-sort]").count() == 1
+
+
+@pytest.mark.browser
+def test_tasks_are_searched(tab: Tab) -> None:
+    before = tab.page.inner_text("#task-table tfoot")
+    tab.page.fill("#task-controls input", "BANK")
+    assert [name.strip() for name in tab.column(1)] == ["banking_000", "banking_006"]
+    assert tab.page.inner_text("#task-count") == "2 of 12 tasks shown."
+    assert tab.page.inner_text("#task-table tfoot") != before
+    tab.page.select_option("#task-controls select:visible", "5")
+    assert len(tab.column(1)) == 2
+
+
+@pytest.mark.browser
+def test_a_method_is_hidden_everywhere_and_shown_again(tab: Tab) -> None:
+    shown = 'svg [data-series="icl"]:visible, #task-table [data-series="icl"]:visible'
+    before = tab.page.locator(shown).count()
+    assert before > 20
+    tab.page.uncheck('#legend input[value="icl"]')
+    assert tab.page.locator(shown).count() == 0
+    assert tab.page.locator('svg [data-series="mii"]:visible').count() > 10
+    tab.page.click("#legend button[value=none]")
+    assert tab.page.locator("svg [data-series]:visible").count() == 0
+    tab.page.click("#legend button[value=all]")
+    assert tab.page.locator(shown).count() == before
+
+
+@pytest.mark.browser
+def test_values_are_shown_under_the_pointer(tab: Tab) -> None:
+    tab.page.hover('#length .spots [data-series="icl"] >> nth=1')
+    assert re.match(r"icl, n=20\nmacro-F1 0\.", tab.page.inner_text("#tip"))
+    assert tab.page.locator('#length svg [data-series="mii"].dim').count() > 0
+    tab.page.hover("h1")
+    assert not tab.page.is_visible("#tip")
+    assert tab.page.locator(".dim").count() == 0
+
+
+@pytest.mark.browser
+def test_a_task_opens_with_instruction_confusion_matrix_and_wrong_rows(tab: Tab) -> None:
+    tab.page.click("#task-table .open >> nth=3")
+    tab.page.wait_for_selector(".task h4")
+    assert tab.page.inner_text(".task h4") == "mii, n=20, seed 0"
+    assert "Answer with the label only." in tab.page.inner_text(".task .instruction")
+    cells = tab.page.locator(".confusion td").all_inner_texts()
+    assert sum(int(cell) for cell in cells if cell != "·") == 30
+    wrong = tab.page.locator(".wrong tbody tr").count()
+    assert tab.page.inner_text(".wrong caption").startswith(("The first", str(wrong)))
+    tab.page.click(".task .picks button[aria-label^='naive']")
+    assert tab.page.inner_text(".task h4") == "naive"
+    assert "None: the follower reads" in tab.page.inner_text(".task .cell")
+    tab.page.click(".task .picks button[aria-label^='icl, n=5']")
+    tab.page.focus(".task .controls select:visible")
+    tab.page.select_option(".task .controls select:visible", "1")
+    assert tab.page.inner_text(".task h4") == "icl, n=5, seed 1"
+    assert tab.page.evaluate("document.activeElement.tagName") == "SELECT"
+    tab.page.click("#task-table .open >> nth=3")
+    assert tab.page.locator(".task").count() == 0
+
+
+@pytest.mark.browser
+def test_untrained_and_trained_stand_side_by_side_and_tables_of_another_n_are_a_choice_away(tab: Tab) -> None:
+    left, right = tab.page.locator("#outcome-box article").all_inner_texts()
+    assert left.startswith("zero written by smol, untrained")
+    assert right.startswith("mii written by smol, under test")
+    assert "Mind the tone" in left
+    assert "forum. Decide what each is" in right
+    tab.page.select_option("#outcome-controls select >> nth=0", label="law_004")
+    tab.page.wait_for_function("document.querySelector('#outcome-box').innerText.includes('law forum')")
+    assert "at n=20" in tab.page.inner_text("#comparisons h3:visible >> nth=0")
+    tab.page.select_option("#comparisons select", "5")
+    assert "at n=5" in tab.page.inner_text("#comparisons h3:visible >> nth=0")
+
+
+@pytest.mark.browser
+def test_the_page_is_dark_where_wanted_light_on_paper_and_fits_a_phone(browser: Any, page: Path) -> None:
+    tab = Tab(browser, page, color_scheme="dark")
+    colour = "getComputedStyle(document.querySelector('{}')).{}"
+    dark = tab.page.evaluate(colour.format("body", "backgroundColor"))
+    assert max(map(int, re.findall(r"\d+", dark))) < 60
+    ink = tab.page.evaluate(colour.format("#length svg text", "fill"))
+    assert min(map(int, re.findall(r"\d+", ink))) > 180
+    tab.page.emulate_media(media="print")
+    assert tab.page.evaluate(colour.format("body", "backgroundColor")) == "rgb(255, 255, 255)"
+    assert not tab.page.is_visible("#legend")
+    tab.page.emulate_media(media="screen")
+    tab.page.set_viewport_size({"width": 360, "height": 740})
+    tab.page.click("#task-table .open >> nth=0")
+    tab.page.wait_for_selector(".confusion")
+    assert tab.page.evaluate("document.documentElement.scrollWidth") == 360
+    tab.page.close()
+
+
+@pytest.mark.browser
+def test_hostile_text_does_nothing_in_the_browser(browser: Any, hostile: Path) -> None:
+    tab = Tab(browser, hostile)
+    tab.page.click("#task-table .open")
+    tab.page.wait_for_selector(".confusion")
+    assert tab.page.inner_text("#task-table .open").strip() == EVIL
+    assert EVIL in tab.page.inner_text(".task .instruction")
+    assert EVIL in tab.page.inner_text(".wrong")
+    assert tab.page.locator("img, b:has-text('evil')").count() == 0
+    assert tab.page.title() != "owned"
+    # Even markup that got in would not run: the policy lets one script do so.
+    tab.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=data:, onerror=\"document.title=1\">')")
+    tab.page.wait_for_timeout(100)
+    assert "evaluation" in tab.page.inner_text(".kicker")
+    assert tab.page.title() != "1"
+    tab.page.close()
