@@ -30,10 +30,10 @@ demo: $(SETUP) $(SMOL)  ## the main job on a bundled CSV with the embedded model
 	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
 
 test: $(SETUP) $(SMOL)  ## every test, the embedded model included
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 test-core: $(SETUP)  ## the tests that need no weights, under a minute
-	$(BIN)/pytest -m 'not smol'
+	$(BIN)/pytest -n auto -m 'not smol and not slow and not cluster and not browser'
 
 lint: $(SETUP)  ## ruff
 	$(BIN)/ruff check .

@@ -1,19 +1,21 @@
-"""The command line as a user types it: a process, its output, its exit code."""
+"""The command line as a user types it: arguments, output, exit code."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from promptmii import Naive, Support
+from promptmii.cli import app
 from promptmii.data import demo_path
 
 
-def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "promptmii", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False)
+def run(*arguments: str | Path, stdin: str = "") -> Result:
+    done = CliRunner().invoke(app, [*map(str, arguments)], input=stdin)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def made(tmp_path) -> Path:
 @pytest.mark.parametrize("command", ["induce", "predict", "score", "show", "doctor", "models"])
 def test_every_command_has_help_and_is_documented(command: str) -> None:
     done = run(command, "--help")
-    assert done.returncode == 0
+    assert done.exit_code == 0
     assert "Usage" in done.stdout
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert f"promptmii {command}" in readme
@@ -52,7 +54,7 @@ def test_show_prints_the_instruction_and_its_json(made: Path) -> None:
 )
 def test_bad_input_is_one_clear_error_and_an_exit_code(arguments, code: int, words: str) -> None:
     done = run(*arguments)
-    assert done.returncode == code
+    assert done.exit_code == code
     assert words in " ".join((done.stderr + done.stdout).replace("│", " ").split())
     assert "Traceback" not in done.stderr
 
@@ -60,7 +62,7 @@ def test_bad_input_is_one_clear_error_and_an_exit_code(arguments, code: int, wor
 def test_an_existing_output_is_kept_without_force(made: Path) -> None:
     before = made.read_bytes()
     done = run("induce", demo_path(), "-o", made)
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "--force" in done.stderr
     assert made.read_bytes() == before
 
@@ -70,12 +72,12 @@ def test_an_existing_output_is_kept_without_force(made: Path) -> None:
 def test_the_main_job_with_the_embedded_model(tmp_path) -> None:
     out = tmp_path / "demo.json"
     done = run("induce", demo_path(), "-n", "12", "--budget", "24", "--eval", "12", "-o", out, "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
     assert [row["method"] for row in result["comparison"]] == ["naive", "icl", "mii"]
     assert json.loads(out.read_text())["measured"] == result["instruction"]["measured"]
     labelled = run("predict", out, "-", "-o", tmp_path / "out.csv", stdin="my parcel is late\nI want my money back\n")
-    assert labelled.returncode == 0, labelled.stderr
+    assert labelled.exit_code == 0, labelled.stderr
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
     scored = run("score", out, demo_path(), "--json")
     assert json.loads(scored.stdout)["measured"]["n"] == 120

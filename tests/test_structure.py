@@ -9,8 +9,21 @@ import promptmii
 
 # A module may import those above it. A new module gets its place here.
 ORDER = [
-    *["version", "errors", "task", "models.base", "prompts", "models", "instruction", "config", "metrics", "paper_compat", "parse"],
-    *["calibrate", "follower", "scoring", "data", "inducers", "pipeline", "estimator", "doctor", "records", "evaluation", "report"],
+    *["version", "errors", "task", "models.base", "prompts", "models", "instruction", "config", "metrics", "parse"],
+    *[
+        "calibrate",
+        "follower",
+        "paper_compat",
+        "scoring",
+        "data",
+        "inducers",
+        "pipeline",
+        "estimator",
+        "doctor",
+        "records",
+        "evaluation",
+        "report",
+    ],
     *["display", "cli", "__main__"],
 ]
 SOURCE = Path(promptmii.__file__).parent

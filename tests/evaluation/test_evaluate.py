@@ -122,6 +122,7 @@ def test_two_processes_cannot_write_to_one_folder(server, tmp_path) -> None:
         evaluate(settings(server, [write_task(tmp_path, "shop")]), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_and_pays_nothing_twice(server, tmp_path) -> None:
     tasks = [write_task(tmp_path, name) for name in ("shop", "bank", "post")]
     command = [sys.executable, "-m", "promptmii", "evaluate", "-o", str(tmp_path / "run"), "--methods", "naive,icl,zero", "-n", "6,9"]

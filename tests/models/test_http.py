@@ -41,13 +41,13 @@ def test_a_passing_fault_is_retried(fault: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "kind", "least", "most"),
     [
-        ("429", FailureKind.RATE_LIMIT, 3, 5),
-        ("500", FailureKind.SERVER, 3, 9),
+        ("429", FailureKind.RATE_LIMIT, 2, 5),
+        ("500", FailureKind.SERVER, 2, 9),
         ("half", FailureKind.BAD_ANSWER, 3, 3),
         ("empty", FailureKind.BAD_ANSWER, 3, 3),
         ("thinking", FailureKind.BAD_ANSWER, 3, 3),
-        ("error200", FailureKind.SERVER, 3, 9),
-        ("reset", FailureKind.CONNECTION, 3, 9),
+        ("error200", FailureKind.SERVER, 2, 9),
+        ("reset", FailureKind.CONNECTION, 2, 9),
         ("context", FailureKind.CONTEXT, 1, 1),
     ],
 )

@@ -153,7 +153,7 @@ def test_choose_between_150_labels(local: LocalModel, plain: Any, tokenizer: Any
     check(local, plain, tokenizer, [chat("12")], [f"label {i}" for i in range(150)])
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     contents=st.lists(st.text(max_size=30), min_size=1, max_size=5),
     options=st.lists(

@@ -197,20 +197,15 @@ def _outcome(material: Material) -> Section:
         "What two methods make of the same examples: on the left an untrained generator, on the right the one under test, where both "
         "were run. It opens with the task whose difference in score is the median, so neither the best case nor the worst."
     )
-    same = (
-        f'<p class="problem">{escape(", ".join(material.untrained))} wrote for both <i>zero</i> and <i>mii</i>: between the two, no training '
-        "is compared.</p>"
-    )
-    return Section(
-        "outcome",
-        "Generator outcome",
-        [
-            _lead(lead),
-            same if material.untrained else "",
-            '<div id="outcome-controls" class="controls"></div>',
-            '<div id="outcome-box" class="pair" aria-live="polite"></div>',
-        ],
-    )
+    parts = [
+        _lead(lead),
+        '<div id="outcome-controls" class="controls"></div>',
+        '<div id="outcome-box" class="pair" aria-live="polite"></div>',
+    ]
+    if material.untrained:
+        names = escape(", ".join(material.untrained))
+        parts.insert(1, f'<p class="problem">{names} wrote for both <i>zero</i> and <i>mii</i>, so there the two compare no training.</p>')
+    return Section("outcome", "Generator outcome", parts)
 
 
 def _tasks(material: Material, files: Files) -> Section:
