@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from promptmii.config import Endpoint
 from promptmii.errors import ModelError, UnsupportedError
-from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, Sampling
+from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling
 
 QUESTION: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
 UNWANTED = ("violin", "harpsichord")
 """Options that no model would write by itself: an answer among them shows that the constraint holds."""
 STORY: Chat = [{"role": "user", "content": "Tell a story about a lighthouse."}]
 STORY_TOKENS = 64
+PATIENCE = 10.0
+"""Seconds to wait for a server that is down or failing: a run may wait longer, who asks for the doctor wants to know."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def examine(reference: str, endpoint: Endpoint, progress: Callable[[str], None])
     progress(f"Loading {reference}")
     start = time.perf_counter()
     try:
-        model = endpoint.load(reference)
+        model = endpoint.model_copy(update={"patience": min(endpoint.patience, PATIENCE)}).load(reference)
     except ModelError as error:
         return Report(reference, (Check("load", False, str(error)),))
     checks: list[Check] = []
@@ -84,7 +86,8 @@ def _tokens(model: LanguageModel) -> Check:
 def _writing(model: LanguageModel) -> Check:
     answer = model.generate([QUESTION], Sampling(max_tokens=16))[0]
     if isinstance(answer, Failure):
-        return Check("generate", False, f"{answer.kind}: {answer.message}", "Check the server's log and the model's name.")
+        cure = "" if answer.kind is FailureKind.BAD_ANSWER else "Check the server's log and the model's name."
+        return Check("generate", False, f"{answer.kind}: {answer.message}", cure)
     if not answer.text.strip():
         cure = "The model answers with nothing; its chat template may be missing, or it is a base model or spends the tokens on thinking."
         return Check("generate", False, "an empty answer", cure)

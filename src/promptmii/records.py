@@ -98,19 +98,23 @@ class Record(Frozen):
     """Date and time, ISO 8601, UTC."""
 
     @property
+    def columns(self) -> dict[str, list[Any]]:
+        """What is kept of the predictions: label numbers (`None` where there was none) and `COLUMNS`, each in the order of the query.
+
+        Empty where the cell failed. Raises `ArtefactError` where the file was damaged.
+        """
+        return _unpack(self.answers) if self.answers is not None else {"labels": [], **{name: [] for name in COLUMNS}}
+
+    @property
     def labels(self) -> list[str | None]:
         """Predicted labels, in the order of the query; empty where the cell failed."""
-        if self.answers is None or self.instruction is None:
-            return []
-        names = self.instruction.labels
-        return [None if number is None else names[number] for number in _unpack(self.answers)["labels"]]
+        names: tuple[str, ...] = self.instruction.labels if self.instruction else ()
+        return [None if number is None else names[int(number)] for number in self.columns["labels"]]
 
     @property
     def predictions(self) -> list[Prediction]:
         """Every prediction again, its cost aside; empty where the cell failed."""
-        if self.answers is None:
-            return []
-        columns = _unpack(self.answers)
+        columns = self.columns
         rows = zip(self.labels, *(columns[name] for name in COLUMNS), strict=True)
         return [_prediction(label, *row) for label, *row in rows]
 
@@ -151,12 +155,17 @@ def _prediction(
 
 
 def _pack(value: object) -> str:
-    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     return base64.b64encode(zlib.compress(plain, 9)).decode()
 
 
 def _unpack(packed: str) -> Any:
-    return json.loads(zlib.decompress(base64.b64decode(packed)).decode("utf-8", "surrogatepass"))
+    try:
+        return json.loads(zlib.decompress(base64.b64decode(packed)).decode())
+    except (ValueError, zlib.error) as error:
+        raise ArtefactError(
+            f"A record or query cannot be unpacked ({error}): the file was changed. Remove that line and run again."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -241,7 +250,7 @@ class Writer:
 
 
 def _line(value: Frozen) -> bytes:
-    return (value.model_dump_json(exclude_defaults=True) + "\n").encode("utf-8", "surrogatepass")
+    return (value.model_dump_json(exclude_defaults=True) + "\n").encode()
 
 
 def _ends_line(path: Path) -> bool:

@@ -3,19 +3,21 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiohttp import web
 
-Fault = str | Callable[[dict[str, Any]], str]
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
 
 
 class FaultyServer:
     """`plan` is consumed one entry per chat request; after its end every request is answered with `default`.
 
-    Entries: ok, 429, 429-nonsense, thinking, 500, hang, half, empty, error200, 401, 404, context, refuse-seed, reset, or `say:<text>`.
+    Entries: ok, slow, 429, `429:<retry-after>`, 500, hang, half, empty, odd, error200, 401, 404, context, refuse-seed, reset, mute,
+    thinking (as vLLM shows it), thought (as llama.cpp shows it), or `say:<text>`. With `counts` there is a tokenizer endpoint, whose
+    faults are in `count_plan`.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class FaultyServer:
         self.honours = honours
         self.context = context
         self.counts = counts
+        self.count_plan: list[str] = []
         self.counted = 0
         self.bodies: list[dict[str, Any]] = []
         self.active = self.peak = 0
@@ -43,57 +46,67 @@ class FaultyServer:
         return web.json_response({"data": [entry]})
 
     async def tokenize(self, request: web.Request) -> web.Response:
-        """As vLLM and llama.cpp's server have it; words count as tokens."""
+        """As vLLM, SGLang and llama.cpp's server have it; words count as tokens."""
         if not self.counts:
             return web.json_response({"detail": "Not Found"}, status=404)
         self.counted += 1
         body = await request.json()
-        return web.json_response({"count": len(body["prompt"].split()), "tokens": list(range(len(body["content"].split())))})
+        async with self._busy():
+            if self.count_plan:
+                return web.json_response({"error": "busy"}, status=int(self.count_plan.pop(0)))
+            assert body["prompt"] == body["content"]
+            assert body["add_special_tokens"] is body["add_special"] is False
+            return web.json_response({"tokens": list(range(len(body["content"].split())))})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append(body)
         step = self.plan.pop(0) if self.plan else self.default
+        async with self._busy():
+            return await self._answer(step, body, request)
+
+    @asynccontextmanager
+    async def _busy(self) -> AsyncIterator[None]:
         self.active += 1
         self.peak = max(self.peak, self.active)
         try:
             await asyncio.sleep(0.005)
-            return await self._answer(step, body, request)
+            yield
         finally:
             self.active -= 1
 
     async def _answer(self, step: str, body: dict[str, Any], request: web.Request) -> web.StreamResponse:
         statuses = {"500": 500, "401": 401, "404": 404}
-        if step == "429":
-            return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "0.05"})
-        if step == "429-nonsense":
-            return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "soon"})
-        if step == "thinking":
-            return web.json_response({"choices": [{"message": {"content": None, "reasoning_content": "hm"}, "finish_reason": "length"}]})
+        odd = {
+            "empty": {"choices": [], "usage": {}},
+            "odd": {"choices": ["an answer"]},
+            "mute": {"choices": [{"message": {"content": None}, "finish_reason": "stop"}]},
+            "thinking": {"choices": [{"message": {"content": None, "reasoning": "hm"}, "finish_reason": "length"}], "usage": USAGE},
+            "thought": {"choices": [{"message": {"content": "", "reasoning_content": "hm"}, "finish_reason": "length"}], "usage": USAGE},
+            "error200": {"error": {"message": "overloaded"}},
+        }
+        if step.startswith("429"):
+            headers = {"retry-after": step.partition(":")[2] or "0.05"}
+            return web.json_response({"error": {"message": "slow down"}}, status=429, headers=headers)
         if step in statuses:
             return web.json_response({"error": {"message": f"status {step}"}}, status=statuses[step])
         if step == "context":
             return web.json_response({"error": {"message": "This model's maximum context length is 10 tokens"}}, status=400)
         if step == "refuse-seed" and "seed" in body:
             return web.json_response({"error": {"message": "Unsupported parameter: 'seed'"}}, status=400)
-        if step == "hang":
-            await asyncio.sleep(5)
+        if step in ("hang", "slow"):
+            await asyncio.sleep(5 if step == "hang" else 0.2)
         if step == "half":
             return web.Response(text='{"choices": [{"mess', content_type="application/json")
-        if step == "empty":
-            return web.json_response({"choices": [], "usage": {}})
-        if step == "error200":
-            return web.json_response({"error": {"message": "overloaded"}})
         if step == "reset":
             assert request.transport is not None
             request.transport.close()
             return web.Response()
-        return web.json_response(self._completion(step, body))
+        return web.json_response(odd.get(step) or self._completion(step, body))
 
     def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
         text = step.removeprefix("say:") if step.startswith("say:") else self._constrained(body) or "a free answer"
-        usage = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
-        return {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}], "usage": usage}
+        return {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}], "usage": USAGE}
 
     def _constrained(self, body: dict[str, Any]) -> str | None:
         """The last option, if the request speaks the dialect that this server honours."""
@@ -111,8 +124,8 @@ class FaultyServer:
 
 
 @contextmanager
-def serving(server: FaultyServer) -> Iterator[FaultyServer]:
-    """Run the server in a thread, on a free port."""
+def serving(server: FaultyServer, port: int = 0) -> Iterator[FaultyServer]:
+    """Run the server in a thread, on a free port or a given one."""
     loop = asyncio.new_event_loop()
     started = threading.Event()
     stop = asyncio.Event()
@@ -124,7 +137,7 @@ def serving(server: FaultyServer) -> Iterator[FaultyServer]:
         app.router.add_post("/v1/chat/completions", server.chat)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
         await site.start()
         server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
         started.set()

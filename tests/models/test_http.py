@@ -2,15 +2,20 @@
 
 import socket
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from tests.models.faulty_server import FaultyServer, serving
 
 from promptmii.errors import ConfigError, EndpointError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
-from promptmii.models.http import HttpConfig, HttpModel
+from promptmii.models.http import NEUTRAL, HttpConfig, HttpModel
+from promptmii.models.server_tokens import REMEMBERED, Memory, address, context_length
+from promptmii.models.wrap import Cached
 
 CHAT: Chat = [{"role": "user", "content": "hello"}]
+CHATS: list[Chat] = [[{"role": "user", "content": str(i)}] for i in range(4)]
 SAMPLING = Sampling(max_tokens=5, temperature=0.7, top_p=0.9, seed=11)
 KEY = "sk-very-secret"
 
@@ -31,11 +36,17 @@ def test_every_sampling_parameter_is_sent_and_usage_is_read() -> None:
         assert model.card.context_length == 4096
 
 
-@pytest.mark.parametrize("fault", ["429", "429-nonsense", "500", "half", "empty", "error200", "reset"])
+@pytest.mark.parametrize("fault", ["429", "500", "half", "empty", "odd", "mute", "error200", "reset"])
 def test_a_passing_fault_is_retried(fault: str) -> None:
     with serving(FaultyServer([fault])) as server, connect(server) as model:
         assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
         assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize("wait", ["0", "soon", "nan", "-1", "Mon, 99 Nov 2026", "Mon, 23 Nov 2020 08:00:00 GMT"])
+def test_a_pause_that_means_nothing_does_no_harm(wait: str) -> None:
+    with serving(FaultyServer([f"429:{wait}"])) as server, connect(server) as model:
+        assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +56,10 @@ def test_a_passing_fault_is_retried(fault: str) -> None:
         ("500", FailureKind.SERVER, 2, 9),
         ("half", FailureKind.BAD_ANSWER, 3, 3),
         ("empty", FailureKind.BAD_ANSWER, 3, 3),
-        ("thinking", FailureKind.BAD_ANSWER, 3, 3),
+        ("mute", FailureKind.BAD_ANSWER, 3, 3),
+        ("odd", FailureKind.BAD_ANSWER, 3, 3),
+        ("thinking", FailureKind.BAD_ANSWER, 1, 1),
+        ("thought", FailureKind.BAD_ANSWER, 1, 1),
         ("error200", FailureKind.SERVER, 2, 9),
         ("reset", FailureKind.CONNECTION, 2, 9),
         ("context", FailureKind.CONTEXT, 1, 1),
@@ -68,7 +82,7 @@ def test_a_hanging_server_is_a_timeout() -> None:
 
 def test_one_failure_leaves_its_neighbours_alone() -> None:
     with serving(FaultyServer(["ok", "context", "ok"])) as server, connect(server, concurrency=1) as model:
-        answers = model.generate([[{"role": "user", "content": str(i)}] for i in range(3)], SAMPLING)
+        answers = model.generate(CHATS[:3], SAMPLING)
         assert [type(answer) for answer in answers] == [Completion, Failure, Completion]
 
 
@@ -140,17 +154,62 @@ def test_equal_chats_get_seeds_of_their_own() -> None:
         assert sorted(body["seed"] for body in server.bodies) == [11, 12]
 
 
-def test_a_server_that_is_down_for_a_while_is_waited_for() -> None:
+def test_a_server_that_fails_for_a_while_is_waited_for() -> None:
     with serving(FaultyServer(["500"] * 6)) as server, connect(server, patience=20.0) as model:
         assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
         assert len(server.bodies) == 7
 
 
-def test_a_thinking_model_without_an_answer_is_told_apart() -> None:
-    with serving(FaultyServer(default="thinking")) as server, connect(server) as model:
+def test_a_server_that_is_restarted_is_waited_for() -> None:
+    answers: list[Completion | Failure] = []
+    with serving(FaultyServer()) as server:
+        model = connect(server, patience=20.0)
+        model.generate([CHAT], SAMPLING)
+    asked = threading.Thread(target=lambda: answers.extend(model.generate(CHATS, SAMPLING)))
+    asked.start()
+    time.sleep(0.2)
+    assert not answers
+    with model, serving(FaultyServer(), port=int(server.url.split(":")[2].removesuffix("/v1"))):
+        asked.join()
+    assert [type(answer) for answer in answers] == [Completion] * 4
+
+
+def test_calls_that_come_late_to_a_server_that_is_gone_do_not_wait_anew() -> None:
+    with serving(FaultyServer()) as server:
+        model = connect(server, patience=0.5)
+        model.generate([CHAT], SAMPLING)
+    with model:
+        for least, most in ((0.5, 5.0), (0.0, 0.4)):
+            start = time.monotonic()
+            answer = model.generate([CHAT], SAMPLING)[0]
+            assert isinstance(answer, Failure)
+            assert answer.kind is FailureKind.CONNECTION
+            assert least <= time.monotonic() - start < most
+
+
+def test_patience_is_not_spent_in_the_queue() -> None:
+    plan = ["slow", "slow", "slow", "500"]
+    with serving(FaultyServer(plan)) as server, connect(server, patience=0.3, concurrency=1) as model:
+        assert [type(answer) for answer in model.generate(CHATS, SAMPLING)] == [Completion] * 4
+
+
+@pytest.mark.parametrize("fault", ["thinking", "thought"])
+def test_a_thinking_model_without_an_answer_is_told_apart(fault: str) -> None:
+    with serving(FaultyServer(default=fault)) as server, connect(server) as model:
         answer = model.generate([CHAT], SAMPLING)[0]
         assert isinstance(answer, Failure)
-        assert "thinking" in answer.message
+        assert "all 3 tokens of the answer on thinking" in answer.message
+        assert answer.usage == Usage(1, 7, 3, 2)
+
+
+def test_a_cache_keeps_what_was_answered_between_failures(tmp_path: Path) -> None:
+    with serving(FaultyServer(["context", "ok", "context", "ok"])) as server:
+        cached = Cached(connect(server), tmp_path)
+        kinds = [type(answer) for answer in cached.generate(CHATS, SAMPLING)]
+        assert sorted(kind.__name__ for kind in kinds) == ["Completion", "Completion", "Failure", "Failure"]
+        assert [type(answer) for answer in cached.generate(CHATS, SAMPLING)] == [Completion] * 4
+        assert len(server.bodies) == 6
+        cached.close()
 
 
 @pytest.mark.parametrize("counts", [True, False])
@@ -161,6 +220,62 @@ def test_tokens_are_counted_by_a_server_that_can(counts: bool) -> None:
         asked = server.counted
         model.count_tokens(["one two three"] * 50)
         assert server.counted == asked
+
+
+def test_many_texts_are_counted_at_once_within_the_limit() -> None:
+    texts = ["word " * (i % 70) for i in range(300)]
+    with serving(FaultyServer(counts=True)) as server, connect(server, concurrency=5) as model:
+        assert model.count_tokens(texts) == [i % 70 for i in range(300)]
+        assert server.counted == 1 + 70
+        assert 1 < server.peak <= 5
+
+
+def test_counting_waits_for_a_busy_server_and_tells_when_it_is_gone() -> None:
+    with serving(FaultyServer(counts=True)) as server, connect(server) as model:
+        _ = model.card
+        server.count_plan = ["503", "429"]
+        assert model.count_tokens(["one two"]) == [2]
+        server.count_plan = ["503"] * 99
+        with pytest.raises(EndpointError, match="stopped counting tokens"):
+            model.count_tokens(["one two three"])
+
+
+def test_the_servers_own_sampling_defaults_are_switched_off_where_they_exist() -> None:
+    with serving(FaultyServer(honours="vllm", counts=True)) as server, connect(server) as model:
+        model.generate([CHAT], SAMPLING)
+        model.choose([CHAT], ["a", "b"])
+        assert all(body.items() >= NEUTRAL.items() for body in server.bodies)
+
+
+@pytest.mark.parametrize(
+    ("entries", "length"),
+    [
+        ([{"id": "m", "max_model_len": 4096}], 4096),
+        ([{"id": "other", "max_model_len": 10}, {"id": "m", "max_model_len": 4096}], 4096),
+        ([{"id": "m", "meta": {"n_ctx": 2048, "n_ctx_train": 8192}}], 2048),
+        ([{"id": "m", "meta": {"n_ctx_train": 8192}}], 8192),
+        ([{"id": "model.gguf", "meta": {"n_ctx": 2048}}], 2048),
+        ([{"id": "m", "meta": None}], None),
+        ([{"id": "other"}, {"id": "another"}], None),
+        ([], None),
+        (["m"], None),
+        (None, None),
+    ],
+)
+def test_the_context_length_is_read_from_every_kind_of_model_list(entries: object, length: int | None) -> None:
+    assert context_length({"data": entries}, "m") == length
+
+
+@pytest.mark.parametrize("url", ["http://h:1/v1", "http://h:1/v1/", "http://h:1"])
+def test_tokens_are_counted_beside_the_api(url: str) -> None:
+    assert address(url) == "http://h:1/tokenize"
+
+
+def test_remembered_counts_are_bounded() -> None:
+    memory = Memory()
+    memory.keep({str(i): i for i in range(REMEMBERED)})
+    memory.keep({"one": 1})
+    assert memory.known(["0", "1", "one"]) == {"1": 1, "one": 1}
 
 
 def test_options_are_checked_before_anything_is_sent() -> None:

@@ -196,7 +196,7 @@ def _text(random: np.random.Generator, cell: Cell, draw: _Draw) -> str:
         return "Examples:\n\n" + example_lines(draw.examples[i % len(draw.examples)] for i in range(cell.n))
     word = random.choice(draw.words)
     if cell.method == "zero":
-        return f"Classify the text as one of: {'; '.join(draw.labels)}.\n" + f"Mind the tone, and phrases such as {word!r}. " * 4
+        return f"Classify the text as one of: {'; '.join(draw.labels)}.\n" + f"Mind the tone, and phrases such as {str(word)!r}. " * 4
     clues = [" ".join(random.choice(draw.words, size=min(6 + cell.n // 4, 20))) for _ in draw.labels]
     lines = [f"- {label}: the writer speaks about {clue}, not about {word}." for label, clue in zip(draw.labels, clues, strict=True)]
     topic = cell.task.split("_")[0]

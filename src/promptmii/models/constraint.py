@@ -50,6 +50,11 @@ def fields(dialect: Dialect, options: Sequence[str]) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "label", "strict": True, "schema": schema}}}
 
 
+def room(options: Sequence[str]) -> int:
+    """Tokens in which every answer fits: one for each byte of the longest option as JSON, and what a model may put around it."""
+    return 32 + max(len(json.dumps(option)) for option in options)
+
+
 def read(dialect: Dialect, answer: str, options: Sequence[str]) -> int | None:
     """The option that was answered, or `None` where the answer is none of them."""
     if dialect is Dialect.SCHEMA:

@@ -5,34 +5,38 @@ requests under way. Retries are ours rather than the client library's, so that w
 """
 
 import asyncio
-import email.utils
-import itertools
+import math
 import os
 import random
 import threading
 import time
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import httpx
 import openai
 
 from promptmii.errors import EndpointError, UnsupportedError
-from promptmii.models import constraint
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, Usage, check_options, clocked
-from promptmii.models.server_tokens import TokenCounts, estimate
+from promptmii.models import constraint, server_tokens
+from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, check_options, clocked
+from promptmii.models.responses import RefusedError, read_completion, refusal, refused_key
 
 T = TypeVar("T")
 ASSUMED_CONTEXT = 8192
 HOSTED = "https://api.openai.com/v1"
+NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Sent to servers that count tokens: vLLM, SGLang and llama.cpp, whose defaults (`generation_config.json`; top_k 40) would have a say."""
 WAITED_FOR = {FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER}
 """Faults that pass by themselves: the server is restarted, or has too much to do."""
 TRIED_AGAIN = {FailureKind.TIMEOUT, FailureKind.BAD_ANSWER}
 """Faults that may be chance, but not for long."""
 TRIES = 3
 LONGEST_PAUSE = 30.0
-"""Seconds between two tries, unless the server asks for more."""
+"""Seconds between two tries, half as many more at most by chance, unless the server asks for more."""
+CONNECT = 10.0
+"""Seconds for a connection: a machine that does not answer at all counts as down long before a slow answer does."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,6 @@ class HttpConfig:
         return [url.strip().rstrip("/") for url in given.split(",") if url.strip()]
 
 
-class _RefusedError(Exception):
-    """A call that gave no answer, on its way up; `wait` is the pause in seconds that the server asks for."""
-
-    def __init__(self, failure: Failure, wait: float | None = None) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-        self.wait = wait
-
-
 class HttpModel:
     """A model behind HTTP. Use as a context manager, or `close()` it."""
 
@@ -79,9 +74,8 @@ class HttpModel:
         self._thread = threading.Thread(target=self._loop.run_forever, name="promptmii-http", daemon=True)
         self._thread.start()
         key = self._config.api_key or os.environ.get("OPENAI_API_KEY") or "none"
-        self._clients = [
-            openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=self._config.timeout) for url in self._config.urls
-        ]
+        limit = openai.Timeout(self._config.timeout, connect=min(CONNECT, self._config.timeout))
+        self._clients = [openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=limit) for url in self._config.urls]
         self._slots = asyncio.Semaphore(self._config.concurrency)
         self._lock = threading.Lock()
         self._card: ModelCard | None = None
@@ -89,7 +83,9 @@ class HttpModel:
         self._probed = False
         self._dropped: set[str] = set()
         """Request fields that this server refuses, found out once."""
-        self._counts = TokenCounts(name, self._clients)
+        self._silent: dict[openai.AsyncOpenAI, float] = {}
+        """When each server that does not answer was first found so."""
+        self._counts = server_tokens.Memory()
 
     def __enter__(self) -> "HttpModel":
         return self
@@ -124,7 +120,7 @@ class HttpModel:
         with self._lock:
             if self._card is None:
                 length = self._run(self._context_length())
-                exact = self._run(self._counts.probe())
+                exact = self._run(self._counts_tokens())
                 revision = f"{','.join(self._config.urls)} {self._name}"
                 reference = f"openai:{self._name}"
                 self._card = ModelCard(
@@ -133,11 +129,19 @@ class HttpModel:
             return self._card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Counted by the server where it has an endpoint for it (vLLM, llama.cpp), else estimated. Raises `EndpointError`."""
-        return self._run(self._gather([self._counts(text) for text in texts])) if self.card.exact_tokens else [*map(estimate, texts)]
+        """Counted by the server where it can (vLLM, SGLang, llama.cpp), else estimated. Raises `EndpointError` when it stops counting."""
+        if not self.card.exact_tokens:
+            return [server_tokens.estimate(text) for text in texts]
+        counts = self._counts.known(texts)
+        missing = list(dict.fromkeys(text for text in texts if text not in counts))
+        fresh = dict(zip(missing, self._run(self._gather([self._count(text) for text in missing])), strict=True))
+        self._counts.keep(fresh)
+        counts |= fresh
+        return [counts[text] for text in texts]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """See `LanguageModel`. Raises `EndpointError` when the server is not there or refuses the key."""
+        _ = self.card
         started = time.perf_counter()
         work = [self._complete(chat, sampling._replace(seed=sampling.seed + i), {}) for i, chat in _numbered(chats)]
         return clocked(self._run(self._gather(work)), time.perf_counter() - started)
@@ -182,8 +186,8 @@ class HttpModel:
         return None
 
     async def _choose(self, chat: Chat, options: Sequence[str], dialect: constraint.Dialect) -> Choice | Failure:
-        room = 16 + max(len(option.encode()) for option in options)
-        answer = await self._complete(chat, Sampling(max_tokens=room), constraint.fields(dialect, options))
+        sampling = Sampling(max_tokens=constraint.room(options))
+        answer = await self._complete(chat, sampling, constraint.fields(dialect, options))
         if isinstance(answer, Failure):
             return answer
         index = constraint.read(dialect, answer.text, options)
@@ -192,53 +196,104 @@ class HttpModel:
         return Choice(index, None, answer.usage)
 
     async def _complete(self, chat: Chat, sampling: Sampling, extra: dict[str, Any]) -> Completion | Failure:
-        """One answer, with retries by kind of error."""
-        deadline = time.monotonic() + self._config.patience
-        for attempt in itertools.count(1):
+        client = self._client(chat)
+        return await self._patiently(client, lambda: self._request(client, chat, sampling, extra))
+
+    async def _count(self, text: str) -> int:
+        client = self._clients[len(text) % len(self._clients)]
+        count = await self._patiently(client, lambda: self._ask_count(client, text))
+        if isinstance(count, Failure):
+            raise EndpointError(f"The server behind openai:{self._name} stopped counting tokens ({count.kind}: {count.message}).")
+        return count
+
+    async def _counts_tokens(self) -> bool:
+        """Every server has a tokenizer endpoint."""
+        try:
+            return all([await self._ask_count(client, "hello") for client in self._clients])
+        except (RefusedError, EndpointError):
+            return False
+
+    async def _ask_count(self, client: openai.AsyncOpenAI, text: str) -> int:
+        address = server_tokens.address(str(client.base_url))
+        answer = await self._post(client, address, server_tokens.fields(self._name, text))
+        count = server_tokens.read(answer)
+        if count is None:
+            raise RefusedError(Failure(FailureKind.BAD_ANSWER, f"{address} answered {answer.text[:80]!r} instead of a list of tokens"))
+        return count
+
+    async def _patiently(self, client: openai.AsyncOpenAI, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
+        """What a request gives, tried again by kind of fault.
+
+        Patience runs from the call's first fault, however long it waited for a slot, or from when its server stopped answering anyone:
+        calls that come late to a server that is gone do not each wait for it anew.
+        """
+        faults: Counter[FailureKind] = Counter()
+        since = math.inf
+        while True:
             try:
                 async with self._slots:
-                    return await self._request(chat, sampling, extra)
-            except _RefusedError as refused:
-                grown = min(self._config.backoff * 2.0 ** min(attempt - 1, 16), LONGEST_PAUSE) * (0.5 + random.random())
-                pause = grown if refused.wait is None else refused.wait
-                kind = refused.failure.kind
-                again = attempt < TRIES if kind in TRIED_AGAIN else kind in WAITED_FOR and time.monotonic() + pause < deadline
-                if not again:
-                    return refused.failure
+                    result = await request()
+                self._silent.pop(client, None)
+                return result
+            except RefusedError as refused:
+                now = time.monotonic()
+                failure = refused.failure
+                faults[failure.kind] += 1
+                since = min(since, now)
+                waited = now - min(since, self._silent.setdefault(client, now) if failure.kind in WAITED_FOR else now)
+                pause = self._pause(refused, faults, self._config.patience - waited)
+                if pause is None:
+                    return replace(failure, message=f"{failure.message} (for {waited:.0f} s)") if waited >= 1 else failure
             await asyncio.sleep(pause)
-        raise AssertionError("unreachable")
 
-    async def _request(self, chat: Chat, sampling: Sampling, extra: dict[str, Any]) -> Completion:
+    def _pause(self, refused: RefusedError, faults: Counter[FailureKind], left: float) -> float | None:
+        """Seconds until the next try, with `left` seconds of patience; `None` where there is none."""
+        kind = refused.failure.kind
+        grown = min(self._config.backoff * 2.0 ** min(faults.total() - 1, 16), LONGEST_PAUSE) * (0.5 + random.random())
+        if kind in TRIED_AGAIN:
+            return grown if faults[kind] < TRIES and not refused.lasting else None
+        pause = min(grown, left) if refused.wait is None else refused.wait
+        return pause if kind in WAITED_FOR and 0 < left >= pause else None
+
+    async def _request(self, client: openai.AsyncOpenAI, chat: Chat, sampling: Sampling, extra: dict[str, Any]) -> Completion:
         body = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
             "max_tokens": sampling.max_tokens,
         } | extra
+        if self._card and self._card.exact_tokens:
+            body |= NEUTRAL
         if "max_tokens" in self._dropped:
             body["max_completion_tokens"] = body["max_tokens"]
         body = {name: value for name, value in body.items() if name not in self._dropped}
         try:
-            answer = await self._client(chat).post(
-                "/chat/completions", cast_to=httpx.Response, body={"model": self._name, "messages": list(chat)} | body
-            )
-        except openai.APIStatusError as error:
-            if self._drop(error, body):
-                return await self._request(chat, sampling, extra)
-            raise _refusal(error, self._name) from error
-        except openai.APITimeoutError as error:
-            raise _RefusedError(Failure(FailureKind.TIMEOUT, f"no answer within {self._config.timeout:g} s")) from error
-        except openai.APIConnectionError as error:
-            raise _RefusedError(Failure(FailureKind.CONNECTION, f"the connection broke: {type(error.__cause__).__name__}")) from error
-        return _read(answer)
+            answer = await self._post(client, "/chat/completions", {"model": self._name, "messages": list(chat)} | body)
+        except RefusedError as refused:
+            if self._drop(refused.failure, body):
+                return await self._request(client, chat, sampling, extra)
+            raise
+        return read_completion(answer)
 
-    def _drop(self, error: openai.APIStatusError, body: dict[str, Any]) -> bool:
-        """Some hosted models refuse `seed`, `temperature` or `max_tokens`: leave out, from then on, what a 400 names."""
-        if error.status_code != 400:
+    async def _post(self, client: openai.AsyncOpenAI, address: str, body: dict[str, Any]) -> httpx.Response:
+        try:
+            return await client.post(address, cast_to=httpx.Response, body=body)
+        except openai.APIStatusError as error:
+            raise refusal(error, self._name) from error
+        except openai.APIConnectionError as error:
+            cause = type(error.__cause__).__name__
+            if isinstance(error, openai.APITimeoutError) and cause != "ConnectTimeout":
+                raise RefusedError(Failure(FailureKind.TIMEOUT, f"no answer within {self._config.timeout:g} s")) from error
+            raise RefusedError(Failure(FailureKind.CONNECTION, f"no connection to {client.base_url}: {cause}")) from error
+
+    def _drop(self, failure: Failure, body: dict[str, Any]) -> bool:
+        """Some models refuse `seed`, `temperature` or `max_tokens`: leave out, from then on, what a refusal names."""
+        droppable = [*NEUTRAL, "max_tokens", "seed", "top_p", "temperature"]
+        named = [name for name in droppable if name in body and f"'{name}'" in failure.message]
+        if failure.kind is not FailureKind.REQUEST or not named:
             return False
-        named = [name for name in ("max_tokens", "seed", "top_p", "temperature") if name in body and f"'{name}'" in str(error)]
-        self._dropped.update(named[:1])
-        return bool(named)
+        self._dropped.add(named[0])
+        return True
 
     def _client(self, chat: Chat) -> openai.AsyncOpenAI:
         """Chats that begin alike go to the same server, whose cache then holds the beginning."""
@@ -256,7 +311,7 @@ class HttpModel:
             listing = (await client.get("/models", cast_to=httpx.Response)).json()
         except openai.APIStatusError as error:
             if error.status_code in (401, 403):
-                raise _refused_key(self._name) from error
+                raise refused_key(self._name) from error
             return None  # a server without a model list
         except openai.APIConnectionError as error:
             raise EndpointError(
@@ -265,11 +320,7 @@ class HttpModel:
             ) from error
         except ValueError:
             return None
-        for entry in listing.get("data", []) if isinstance(listing, dict) else []:
-            if isinstance(entry, dict) and entry.get("id") == self._name:
-                length = entry.get("max_model_len") or (entry.get("meta") or {}).get("n_ctx_train")
-                return int(length) if length else None
-        return None
+        return server_tokens.context_length(listing, self._name)
 
 
 def _numbered(chats: Sequence[Chat]) -> list[tuple[int, Chat]]:
@@ -281,58 +332,3 @@ def _numbered(chats: Sequence[Chat]) -> list[tuple[int, Chat]]:
         numbered.append((seen.get(key, 0), chat))
         seen[key] = seen.get(key, 0) + 1
     return numbered
-
-
-def _refused_key(name: str) -> EndpointError:
-    return EndpointError(f"The server behind openai:{name} refuses the key. Set OPENAI_API_KEY to a valid one.")
-
-
-def _refusal(error: openai.APIStatusError, name: str) -> _RefusedError | EndpointError:
-    """What an HTTP status means. A refused key or an unknown model can work for no call, so these are errors."""
-    status, message = error.status_code, str(error.message)[:300]
-    if status in (401, 403):
-        return _refused_key(name)
-    if status == 404:
-        return EndpointError(f"The server does not know the model {name!r}: {message}")
-    if status == 400 and any(word in message.casefold() for word in ("context length", "context size", "too long", "maximum context")):
-        return _RefusedError(Failure(FailureKind.CONTEXT, message))
-    if status == 429:
-        return _RefusedError(Failure(FailureKind.RATE_LIMIT, message), _retry_after(error.response))
-    if status >= 500 or status == 408:
-        return _RefusedError(Failure(FailureKind.SERVER, f"HTTP {status}: {message}"), _retry_after(error.response))
-    return _RefusedError(Failure(FailureKind.REQUEST, f"HTTP {status}: {message}"))
-
-
-def _retry_after(response: Any) -> float | None:
-    given = response.headers.get("retry-after")
-    if given is None:
-        return None
-    try:
-        seconds = float(given)
-    except ValueError:
-        moment = email.utils.parsedate_tz(given)
-        if moment is None:
-            return None  # neither seconds nor a date: wait as if nothing had been said
-        seconds = email.utils.mktime_tz(moment) - time.time()
-    return min(max(seconds, 0.0), 120.0)
-
-
-def _read(response: httpx.Response) -> Completion:
-    """The completion in a response. Raises `_RefusedError` on half a JSON, an error body under HTTP 200, or no choice."""
-    try:
-        body: Any = response.json()
-    except ValueError as error:
-        raise _RefusedError(Failure(FailureKind.BAD_ANSWER, f"not JSON: {response.text[:80]!r}")) from error
-    if not isinstance(body, dict) or body.get("error"):
-        raise _RefusedError(Failure(FailureKind.SERVER, f"an error under HTTP 200: {str(body)[:200]}"))
-    choices: list[dict[str, Any]] = body.get("choices") or [{}]
-    message = choices[0].get("message") or {}
-    text = message.get("content")
-    if not isinstance(text, str):
-        thought = message.get("reasoning_content") or message.get("reasoning")
-        reason = "only thinking, and no answer: switch thinking off" if thought else "an answer without text"
-        raise _RefusedError(Failure(FailureKind.BAD_ANSWER, reason))
-    usage = body.get("usage") or {}
-    details = usage.get("prompt_tokens_details") or {}
-    counts = (usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, details.get("cached_tokens") or 0)
-    return Completion(text, choices[0].get("finish_reason") == "length", Usage(1, *counts))

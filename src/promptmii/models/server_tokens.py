@@ -1,12 +1,14 @@
-"""How many tokens a text has for a model behind HTTP: asked of the server where it can say, estimated elsewhere."""
+"""What a server says of tokens: how many it reads at most, and how many a text has, estimated where it does not say.
 
-from collections.abc import Sequence
+vLLM, SGLang and llama.cpp's server count at `POST /tokenize`, beside `/v1`. The first two read `prompt`, the third reads `content`, and
+each ignores what it does not know, so one body serves all.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
-import openai
-
-from promptmii.errors import EndpointError
 
 REMEMBERED = 20_000
 """Texts whose count is kept."""
@@ -17,39 +19,51 @@ def estimate(text: str) -> int:
     return -(-sum(1 if ord(char) < 0x250 else 4 for char in text) // 4)
 
 
-class TokenCounts:
-    """`POST /tokenize` as vLLM and llama.cpp's server have it, beside `/v1`. One body serves both: each ignores the other's fields."""
+def address(base_url: str) -> str:
+    """Where a server counts, given where it answers."""
+    return base_url.rstrip("/").removesuffix("/v1") + "/tokenize"
 
-    def __init__(self, name: str, clients: Sequence[openai.AsyncOpenAI]) -> None:
-        """`name` of the model; any of the servers can count."""
-        self._name = name
-        self._clients = clients
-        self._known: dict[str, int] = {}
 
-    async def probe(self) -> bool:
-        """The server counts tokens."""
-        try:
-            return await self("hello") > 0
-        except EndpointError:
-            return False
+def fields(name: str, text: str) -> dict[str, Any]:
+    """The body that asks for the tokens of a text, without a beginning-of-text token."""
+    return {"model": name, "prompt": text, "add_special_tokens": False, "content": text, "add_special": False}
 
-    async def __call__(self, text: str) -> int:
-        """Tokens without special ones. Raises `EndpointError` where the server gives no count."""
-        if text not in self._known:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[text] = await self._ask(text)
-        return self._known[text]
 
-    async def _ask(self, text: str) -> int:
-        client = self._clients[len(text) % len(self._clients)]
-        url = str(client.base_url).rstrip("/").removesuffix("/v1") + "/tokenize"
-        body = {"model": self._name, "prompt": text, "add_special_tokens": False, "content": text, "add_special": False}
-        try:
-            answer: Any = (await client.post(url, cast_to=httpx.Response, body=body)).json()
-        except (openai.APIError, ValueError) as error:
-            raise EndpointError(f"{url} gave no token count: {error}") from error
-        tokens = answer.get("tokens") if isinstance(answer, dict) else None
-        if not isinstance(tokens, list):
-            raise EndpointError(f"{url} answered {str(answer)[:80]!r}; expected a list of tokens.")
-        return len(tokens)  # pyright: ignore[reportUnknownArgumentType]
+def read(response: httpx.Response) -> int | None:
+    """The count in an answer; `None` where it has none."""
+    try:
+        answer: Any = response.json()
+        return len(answer["tokens"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def context_length(listing: Any, name: str) -> int | None:
+    """From a model list: vLLM's and SGLang's `max_model_len`, or llama.cpp's `meta`; a server of one model answers to any name."""
+    try:
+        entry = next(entry for entry in listing["data"] if entry["id"] == name or len(listing["data"]) == 1)
+        meta = entry.get("meta") or {}
+        return int(entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train") or 0) or None
+    except (StopIteration, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+class Memory:
+    """The counts of the texts that were asked for last. It keeps digests, so that long texts cost no more than short ones."""
+
+    def __init__(self) -> None:
+        self._counts: dict[bytes, int] = {}
+
+    def known(self, texts: Sequence[str]) -> dict[str, int]:
+        """The counts of those texts that are remembered."""
+        digests = {text: _digest(text) for text in texts}
+        return {text: self._counts[digest] for text, digest in digests.items() if digest in self._counts}
+
+    def keep(self, counts: Mapping[str, int]) -> None:
+        """Remember these counts, and forget the oldest beyond `REMEMBERED`."""
+        self._counts |= {_digest(text): count for text, count in counts.items()}
+        self._counts = dict([*self._counts.items()][-REMEMBERED:])
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

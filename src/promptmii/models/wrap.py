@@ -222,7 +222,7 @@ class Cached:
             asked = {pool.submit(ask, [chats[i]]): [i] for i in missing}
             try:
                 for done in as_completed(asked):
-                    yield asked[done], done.result()
+                    yield asked[done], [_shared(answer, threads) for answer in done.result()]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -270,6 +270,11 @@ def _opened(path: Path) -> sqlite3.Connection:
                 db.close()
                 raise
             time.sleep(0.05)
+
+
+def _shared(answer: Answer | Failure, threads: int) -> Answer | Failure:
+    """An answer with its part of the time in which `threads` of them were made."""
+    return replace(answer, usage=replace(answer.usage, seconds=answer.usage.seconds / threads))
 
 
 def _from_cache(usage: dict[str, Any]) -> Usage:

@@ -91,7 +91,7 @@ class _Details:
 
     def _answers(self, record: Record, rows: "_Rows") -> dict[str, Any]:
         """`confusion`: gold, predicted (the number of labels for none), count, and so on; `wrong`: row, predicted, answer."""
-        answers, none = _columns(record), rows.none
+        answers, none = record.columns, rows.none
         predicted: list[int] = [none if number is None else number for number in answers["labels"]]
         counts = Counter(zip(rows.gold, predicted, strict=True))
         wrong = [i for i, (g, p) in enumerate(zip(rows.gold, predicted, strict=True)) if g != p]
@@ -135,14 +135,6 @@ class _Once:
     def values(self) -> list[Any]:
         """In order of their numbers."""
         return list(self._numbers)
-
-
-def _columns(record: Record) -> dict[str, list[Any]]:
-    """The predictions as they are stored, in columns: `labels` by number, `answers`, and more.
-
-    `Record.predictions` makes an object of each, which takes most of a minute for the two million of a large grid.
-    """
-    return json.loads(zlib.decompress(base64.b64decode(record.answers or "")).decode("utf-8", "surrogatepass"))
 
 
 def _said(answer: str | None) -> list[str]:
