@@ -155,13 +155,13 @@ def _prediction(
 
 
 def _pack(value: object) -> str:
-    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     return base64.b64encode(zlib.compress(plain, 9)).decode()
 
 
 def _unpack(packed: str) -> Any:
     try:
-        return json.loads(zlib.decompress(base64.b64decode(packed)).decode())
+        return json.loads(zlib.decompress(base64.b64decode(packed)).decode("utf-8", "surrogatepass"))
     except (ValueError, zlib.error) as error:
         raise ArtefactError(
             f"A record or query cannot be unpacked ({error}): the file was changed. Remove that line and run again."
