@@ -46,6 +46,8 @@ check: lint types test  ## everything that CI runs
 
 bench: $(SETUP) $(SMOL)  ## the speed claims, side by side
 	$(BIN)/python benchmarks/follower.py
+	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/calibration.py
 
 clean:  ## remove the virtual environment
 	rm -rf $(VENV)

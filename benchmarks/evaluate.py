@@ -2,10 +2,10 @@
 
     python benchmarks/evaluate.py TASK... [--rows 100] [--n 5 20] [--budget 64] [--share 0.1]
 
-a  `promptmii.evaluation.evaluate` on {naive, ICL, zero} x n: answers asked once, shared beginnings once, several instructions written together
+a  `promptmii.evaluation.evaluate` on {naive, ICL, zero} x n: equal prompts asked once, beginnings shared, texts written in batches
 b  for every cell by itself: generate the instruction, then generate the label for every full prompt, in left-padded batches by length
 
-The loop is timed on a share of the rows of each cell and scaled up; the writing of its instructions is timed on the same share of the cells.
+The loop is timed on a share of the rows of each cell and scaled up, and so is the writing of its instructions.
 """
 
 import argparse

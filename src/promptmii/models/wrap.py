@@ -237,7 +237,10 @@ class Cached:
         return keys
 
     def _unusable(self, error: Exception) -> OutputError:
-        return OutputError(f"The answer cache {self._path} cannot be used: {error}. Delete the file, or name another folder with --cache.")
+        cure = "Delete the file, or name another folder with --cache."
+        if "full" in str(error):
+            cure = "Make room and run the same command again: what is in it is kept."
+        return OutputError(f"The answer cache {self._path} cannot be used: {error}. {cure}")
 
     def _known(self, keys: Sequence[str], read: Callable[[dict[str, Any]], Answer]) -> dict[str, Answer]:
         try:
