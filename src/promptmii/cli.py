@@ -2,6 +2,7 @@
 
 import json as json_module
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,9 @@ class Commands(TyperGroup):
             display.error("Interrupted. Files are only written when complete; answers in a --cache folder are kept.")
             raise typer.Exit(130) from interrupt
 
+
+# Of libraries about libraries; nothing that a user of this command could do anything about.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|ray)\b")
 
 app = typer.Typer(
     cls=Commands,

@@ -168,7 +168,7 @@ def grid_progress(*, quiet: bool) -> Generator[tuple[Progress, Report]]:
     """A bar over the cells with the time left on a terminal, a line per finished cell elsewhere, nothing when quiet."""
     if quiet or not err.is_terminal:
         with progress(quiet=quiet) as step:
-            yield step, lambda record, done, total: step(f"[{done}/{total}] {record.cell.name}: {_outcome(record)}")
+            yield step, lambda record, done, total: None if quiet else say(f"[{done}/{total}] {record.cell.name}: {_outcome(record)}")
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Bar(*columns, console=err) as bar:

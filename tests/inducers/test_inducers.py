@@ -2,9 +2,9 @@
 
 import pytest
 
-from promptmii import BestOf, Example, Follower, InContext, Inducer, MetaInducer, Naive, ScriptedModel, Support, Writer
+from promptmii import BestOf, Example, Follower, InContext, MetaInducer, Naive, ScriptedModel, Support, Writer
 from promptmii.errors import ConfigError, EndpointError
-from promptmii.inducers import Given, copied_runs
+from promptmii.inducers import copied_runs
 from promptmii.models.base import Chat, Failure, FailureKind
 
 SUPPORT = Support(
@@ -30,32 +30,6 @@ def writer(*replies: str | Failure, budget: int | None = None, context_length: i
 
 def follower() -> Follower:
     return Follower(ScriptedModel(score=by_keyword))
-
-
-METHODS = {
-    "naive": lambda: Naive(),
-    "human": lambda: Given("Label tickets."),
-    "icl": lambda: InContext(ScriptedModel()),
-    "mii": lambda: MetaInducer(writer(GOOD)),
-    "best-of-k": lambda: BestOf(writer(BAD, GOOD), follower(), k=4),
-}
-
-
-@pytest.mark.parametrize("name", METHODS)
-class TestContract:
-    def test_is_an_inducer_with_the_supports_labels_in_order(self, name: str) -> None:
-        inducer: Inducer = METHODS[name]()
-        instruction = inducer.induce(SUPPORT, seed=3)
-        assert instruction.labels == SUPPORT.labels
-        assert instruction.method == inducer.name == name
-        assert instruction.provenance.seed == 3
-
-    def test_is_deterministic(self, name: str) -> None:
-        assert METHODS[name]().induce(SUPPORT, seed=1).text == METHODS[name]().induce(SUPPORT, seed=1).text
-
-    def test_survives_a_file(self, name: str, tmp_path) -> None:
-        instruction = METHODS[name]().induce(SUPPORT)
-        assert type(instruction).load(instruction.save(tmp_path / "i.json")) == instruction
 
 
 def test_naive_and_icl_call_no_model() -> None:
