@@ -74,7 +74,8 @@ class Scored:
             first = next(p.failure for p in self.predictions if p.failure is not None)
             raise ScoreRefusedError(
                 f"{self.n_failed} of {self.n} calls failed after all retries (first: {first.kind}: {first.message}). "
-                "A score over the rest would not be comparable, so none is given. Answers that arrived are kept by the cache; run again."
+                "A score over the rest would not be comparable, so none is given. "
+                "Run again; with a --cache folder the answers that arrived are kept."
             )
 
     def measurement(self) -> Measurement:

@@ -95,6 +95,7 @@ class FineTuning:
                 dataloader_pin_memory=False,
                 use_cpu=device.type == "cpu",
             )
+            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # masked; some models have none
             padding = DataCollatorForSeq2Seq(tokenizer, padding=True)
             Trainer(model=tuned, args=arguments, train_dataset=rows, data_collator=padding).train()  # pyright: ignore[reportArgumentType]
         # Complete or not there: a kill in the middle must not leave half an adapter behind.
