@@ -23,6 +23,7 @@ ORDER = [
         "records",
         "evaluation",
         "report",
+        "train",
     ],
     *["display", "cli", "__main__"],
 ]

@@ -66,7 +66,7 @@ class PackedEngine:
             for chunk in chunks([max(len(rest) + nodes, weight) for rest in rests], ROW_TOKENS):
                 packed = pack([rests[i] for i in chunk], trie, prefix, self._model.device)
                 logits = self._forward(packed.tokens, packed.positions, packed, packed.readout)
-                for i, scores in zip(chunk, along(logits.view(len(chunk), nodes + 1, -1), trie), strict=True):
+                for i, scores in zip(chunk, along(logits.view(len(chunk), nodes + 1, -1), trie).tolist(), strict=True):
                     results[members[i]] = (tuple(scores), shared if members[i] != min(members) else 0)
         return results
 
@@ -174,12 +174,12 @@ class PlainEngine:
         return written
 
 
-def along(logits: torch.Tensor, trie: Trie) -> list[list[float]]:
-    """Per query and option, the sum of log-probabilities on the option's way through the tree; logits are (N, nodes + 1, V)."""
+def along(logits: torch.Tensor, trie: Trie) -> torch.Tensor:
+    """(N, K): per query and option, the sum of log-probabilities on its way through the tree; logits are (N, nodes + 1, V)."""
     device = logits.device
     pairs = [pair for option in trie.steps for pair in option]
     node = torch.tensor([n + 1 for n, _ in pairs], device=device)
     token = torch.tensor([t for _, t in pairs], device=device)
     owner = torch.tensor([o for o, option in enumerate(trie.steps) for _ in option], device=device)
     terms = logits[:, node, token] - torch.logsumexp(logits, dim=-1)[:, node]
-    return torch.zeros(len(logits), len(trie.steps), device=device).index_add_(1, owner, terms).tolist()
+    return torch.zeros(len(logits), len(trie.steps), device=device).index_add_(1, owner, terms)

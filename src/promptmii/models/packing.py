@@ -94,6 +94,12 @@ class Packed:
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """See `Memory`."""
+        return self.look_back(query, key, value, self.prefix.layer(layer))
+
+    def look_back(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """`attend`, with the prefix's keys and values (K, P, D) given."""
         heads, _, dim = query.shape
         shared = key.shape[0]
         parts: list[torch.Tensor] = []
@@ -105,7 +111,7 @@ class Packed:
             # One long block alone can be too much for the memory: its rows are then taken piece by piece.
             piece = max(1, SCORES // (heads * size * (width + len(self.prefix.tokens))))
             rows = zip(q.split(piece, 3), group.mask.split(piece, 1), strict=True)
-            out = torch.cat([look(q_rows, k, v, mask, self.prefix.layer(layer)) for q_rows, mask in rows], dim=3)
+            out = torch.cat([look(q_rows, k, v, mask, past) for q_rows, mask in rows], dim=3)
             parts.append(out.permute(1, 3, 0, 2, 4).reshape(size * width, heads, dim).index_select(0, group.real))
         return torch.cat(parts)
 

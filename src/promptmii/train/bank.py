@@ -1,0 +1,80 @@
+"""The bank of label descriptions: what an annotator would write about each label, several ways, by task."""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from promptmii.errors import DataError
+from promptmii.instruction import Frozen
+
+CLOSINGS = ("", "", "Answer with the label alone.", "Reply with one label and nothing else.", "Give only the label.")
+MARKS = ("{label}: {text}", "{label}: {text}", "- {label}: {text}", "{label} - {text}", "* {label}: {text}")
+
+
+class _Sentence(Frozen):
+    task: str
+    description: str
+
+
+class _Entry(Frozen):
+    label: str
+    descriptions: tuple[str, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Guide:
+    """Descriptions of one task and of its labels."""
+
+    sentence: str
+    """What the inputs are and what is to be decided."""
+    descriptions: Mapping[str, tuple[str, ...]]
+    """By label, one or more."""
+
+    def covers(self, labels: Sequence[str]) -> bool:
+        """Every label is described."""
+        return all(label in self.descriptions for label in labels)
+
+    def text(self, shown: Mapping[str, str], stream: random.Random, opening: float = 0.8) -> str:
+        """An instruction: labels (`shown` maps each to the name it is given), in order, each with one of its descriptions.
+
+        `opening` is the chance of the task's sentence at the beginning; lines and closing vary too.
+        """
+        mark = stream.choice(MARKS)
+        lines = [mark.format(label=name, text=stream.choice(self.descriptions[label])) for label, name in shown.items()]
+        first = [self.sentence] if stream.random() < opening else []
+        closing = stream.choice(CLOSINGS)
+        return "\n".join([*first, *lines, *([closing] if closing else [])])
+
+
+def read_bank(folder: Path) -> dict[str, Guide]:
+    """Guides by task name from `<task>.jsonl` files: one `{"task", "description"}` line, then `{"label", "descriptions"}` lines.
+
+    Raises `DataError` with the file and line that is wrong.
+    """
+    paths = sorted(folder.glob("*.jsonl"))
+    if not paths:
+        raise DataError(f"The bank {folder} holds no .jsonl files; expected one for each task, such as corpora/descriptions.")
+    return {path.stem: _read(path) for path in paths}
+
+
+def _read(path: Path) -> Guide:
+    sentence = ""
+    descriptions: dict[str, tuple[str, ...]] = {}
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            if "task" in row:
+                sentence = _Sentence.model_validate(row).description
+            else:
+                entry = _Entry.model_validate(row)
+                descriptions[entry.label] = entry.descriptions
+        except (ValueError, TypeError, ValidationError) as error:
+            expected = '{"task": ..., "description": ...} or {"label": ..., "descriptions": [...]}'
+            raise DataError(f"{path}, line {number}, cannot be read: expected {expected}.") from error
+    if not sentence or not descriptions:
+        raise DataError(f"{path} needs one line that describes the task, and one for each label.")
+    return Guide(sentence, descriptions)
