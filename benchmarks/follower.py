@@ -61,19 +61,31 @@ def matmul_rate(dtype: torch.dtype) -> float:
     return 2 * 2048**3 / seconds
 
 
-def needed_flops(model: LocalModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> float:
-    """Of the tokens that must be processed once: the shared beginning, each rest, each node of the label tree, each needed logit."""
+def costs(model: LocalModel) -> tuple[int, int, float]:
+    """Weights of the linear layers, values of a query vector over all layers, and operations of one token's logits."""
     config = model.model.config
     linear = sum(p.numel() for name, p in model.model.named_parameters() if p.dim() == 2 and "embed" not in name and "lm_head" not in name)
     width = config.num_attention_heads * config.head_dim * config.num_hidden_layers
+    return linear, width, 2.0 * config.hidden_size * config.vocab_size
+
+
+def needed_flops(model: LocalModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> float:
+    """Of the tokens that must be processed once: the shared beginning, each rest, each node of the label tree, each needed logit."""
+    linear, width, logits = costs(model)
     shared = next(i for i in range(min(map(len, prompts))) if len({prompt[i] for prompt in prompts}) > 1)
     nodes = len({tuple(answer[:i]) for answer in answers for i in range(1, len(answer) + 1)})
     total = 2.0 * linear * shared + 4.0 * width * shared * shared / 2
     for prompt in prompts:
         rest = len(prompt) - shared
         total += 2.0 * linear * (rest + nodes) + 4.0 * width * (shared * (rest + nodes) + rest * rest / 2 + nodes * (rest + 1))
-        total += 2.0 * config.hidden_size * config.vocab_size * (1 + nodes)
+        total += logits * (1 + nodes)
     return total
+
+
+def full_flops(model: LocalModel, prompts: Sequence[Sequence[int]]) -> float:
+    """Of every prompt in full and its last token's logits, without what is generated after it: the least that `b` and `c` can do."""
+    linear, width, logits = costs(model)
+    return sum(2.0 * linear * len(prompt) + 2.0 * width * len(prompt) ** 2 + logits for prompt in prompts)
 
 
 def usual(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], batch: int) -> None:
@@ -140,6 +152,9 @@ def main() -> None:
         return
     b, _ = best(given.repeats, lambda: usual(plain, tokenizer, prompts, given.batch))
     print(f"b  generate, batched {len(chats) / b:7.2f} queries/s   {b:6.1f} s   a/b = {b / a:.1f}")
+    full = full_flops(ours, prompts)
+    print(f"   {full / 1e9:.0f} Gflop needed at {full / b / 1e9:.1f} Gflop/s: {full / flops:.1f} times the arithmetic of a,")
+    print(f"   so a at the whole matmul rate would make a/b = {b * max(rates) / flops:.1f}")
     few = prompts[:10]
     c, _ = best(given.repeats, lambda: usual(plain, tokenizer, few, 1))
     c *= len(prompts) / len(few)
