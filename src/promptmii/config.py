@@ -28,6 +28,15 @@ class Settings(Frozen):
                 raise ConfigError(f"Unknown setting {name!r}. {nearest(name, cls.model_fields)}") from error
             raise ConfigError(f"The setting {name} = {first['input']!r} is refused: {first['msg']}.") from error
 
+    @classmethod
+    def read(cls, path: Path | None, **changes: Any) -> Self:
+        """From a TOML file, with `changes` over it. Raises `ConfigError`."""
+        try:
+            given = tomllib.loads(path.read_text("utf-8")) if path else {}
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"The configuration {path} cannot be read: {error}. Expected a TOML file.") from error
+        return cls.of(**_merged(given, changes))
+
 
 class Columns(Settings):
     """Which columns of a table are the text and the label; what is not named is detected."""
@@ -146,15 +155,6 @@ class EvaluateSettings(Settings):
     columns: Columns = Columns()
     endpoint: Endpoint = Endpoint()
     ray: RayOptions | None = None
-
-    @classmethod
-    def read(cls, path: Path | None, **changes: Any) -> Self:
-        """From a TOML file, with `changes` over it. Raises `ConfigError`."""
-        try:
-            given = tomllib.loads(path.read_text("utf-8")) if path else {}
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"The configuration {path} cannot be read: {error}. Expected a TOML file.") from error
-        return cls.of(**_merged(given, changes))
 
 
 def _merged(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

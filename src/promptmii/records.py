@@ -260,7 +260,7 @@ def _ends_line(path: Path) -> bool:
 
 
 @contextmanager
-def writing(folder: Path) -> Generator[Writer]:
+def locked(folder: Path) -> Generator[None]:
     """A folder to write to, made where it is missing, and locked against other processes. Raises `OutputError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -272,4 +272,11 @@ def writing(folder: Path) -> Generator[Writer]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise OutputError(f"Another process is writing to {folder}. Wait for it, or give another folder with -o.") from error
+        yield
+
+
+@contextmanager
+def writing(folder: Path) -> Generator[Writer]:
+    """Records are appended to a folder that is `locked`. Raises `OutputError`."""
+    with locked(folder):
         yield Writer(folder)
