@@ -16,7 +16,9 @@ from synthetic import write_run
 from promptmii.records import Run, writing
 from promptmii.report import statistics, tables
 from promptmii.report.grid import Grid, read_grid
+from promptmii.report.paper_scale import paper_scale_tables
 from promptmii.report.statistics import Mean, Scope, Scores, Series
+from promptmii.report.tables import Table
 
 METHODS = ("naive", "icl", "zero", "mii")
 
@@ -62,6 +64,19 @@ def made(values: np.ndarray) -> Scores:
     )
 
 
+def every_table(grid: Grid) -> list[Table]:
+    """Those that a page shows."""
+    cells = statistics.all_cells(grid)
+    found: list[Table] = []
+    by_scope = [statistics.scores(cells, scope) for scope in statistics.scopes(cells)]
+    for own in by_scope:
+        found += [tables.method_table(own), tables.budget_table(own), tables.cost_table(cells, own.scope), tables.task_table(own)]
+        found += [table(own, n) for n in own.ns for table in (tables.win_table, tables.pair_table)] if len(own.series) > 1 else []
+    found += [tables.transfer_table(transfer) for transfer in statistics.transfers(by_scope)]
+    found += paper_scale_tables(grid, cells, by_scope)
+    return [*found, tables.failure_table(cells), tables.failed_cell_table(grid)]
+
+
 sizes = st.tuples(st.integers(2, 4), st.integers(1, 12))
 value_sets = sizes.flatmap(lambda s: arrays.arrays(float, s, elements=st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.9, float("nan")])))
 
@@ -100,7 +115,7 @@ def test_what_failed_is_counted_and_named(cells: pd.DataFrame, grid: Grid) -> No
     assert short
     assert all(mean.tasks == 8 - len(mean.missing) for mean in found)
     assert all(mean.common == pytest.approx(mean.mean) or mean.tasks == 8 for mean in short)
-    shown = "".join(table.markdown for table in tables.tables(grid))
+    shown = "".join(table.markdown for table in every_table(grid))
     assert "(7 of 8 tasks)" in shown
     assert all(record.cell.name in shown for record in grid.failed)
 
@@ -208,7 +223,7 @@ def test_a_cell_that_was_measured_again_counts_once_the_later_one(run: Path, cel
 
 
 def test_tables_are_read_back_as_they_were_written(grid: Grid, tmp_path: Path) -> None:
-    made_tables = tables.tables(grid)
+    made_tables = every_table(grid)
     assert len({table.name for table in made_tables}) == len(made_tables)
     assert len(tables.write(made_tables, tmp_path)) == 2 * len(made_tables)
     assert len(tables.write(made_tables, tmp_path)) == 2 * len(made_tables)  # a second report replaces the first
@@ -255,7 +270,25 @@ def test_a_run_in_which_nothing_worked_is_still_reported(tmp_path: Path) -> None
     with (folder / "records.jsonl").open("a") as file:
         file.write('{"half a line')
     both = [folder, shutil.copytree(folder, tmp_path / "copy")]
-    found = {table.name: table for table in tables.tables(read_grid(both))}
+    found = {table.name: table for table in every_table(read_grid(both))}
     assert "–" in found["methods-smol-choose"].shown.iloc[0].tolist()
     assert len(found["failed-cells"].data) == 3  # the failed cell, and the half line of each folder
     assert found["tests-smol-choose-n5"].data["reason"].tolist() == ["fewer than 6 tasks"]
+
+
+def test_the_authors_scale_is_theirs_and_only_where_answers_are_written(grid: Grid, cells: pd.DataFrame) -> None:
+    by_scope = [statistics.scores(cells, scope) for scope in statistics.scopes(cells)]
+    (table,) = paper_scale_tables(grid, cells, by_scope)  # one of the two modes
+    assert "generate" in table.title
+    row = table.data[(table.data["series"] == "icl") & (table.data["n"] == 20)].iloc[0]
+    by_task: dict[str, list[float]] = {}
+    for record in grid.records.values():
+        cell = record.cell
+        if record.status == "done" and (cell.method, cell.n, cell.mode) == ("icl", 20, "generate"):
+            gold, _ = grid.scored(record.key)
+            labels = list(record.instruction.labels) if record.instruction else []
+            codes = {label.lower(): i for i, label in enumerate(labels)}
+            guess = [codes.get((p.answer or p.label or "").lower().strip(), 0) for p in record.predictions]
+            by_task.setdefault(cell.task, []).append(float(f1_score([codes[g.lower()] for g in gold], guess, average="macro")))
+    assert row["reward_f1"] == pytest.approx(np.mean([np.mean(scores) for scores in by_task.values()]))
+    assert row["cells"] == sum(len(scores) for scores in by_task.values())

@@ -161,10 +161,13 @@ class Files:
 
     @classmethod
     def at(cls, out: Path) -> "Files":
-        """Make the folders. Raises `OutputError` where that cannot be done."""
+        """Make the folders, without what an earlier report left in them. Raises `OutputError` where that cannot be done."""
         try:
-            for name in ("figures", "tables"):
+            for name, endings in (("figures", (".svg", ".png")), ("tables", (".csv", ".md"))):
                 (out / name).mkdir(parents=True, exist_ok=True)
+                for old in (out / name).iterdir():
+                    if old.suffix in endings:
+                        old.unlink()
         except OSError as error:
             raise OutputError(f"The report folder {out} cannot be made: {error.strerror}. Give another one with -o.") from error
         return cls(out)

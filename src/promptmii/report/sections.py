@@ -9,6 +9,7 @@ from promptmii.report.curves import VALIDATION
 from promptmii.report.embed import Files, Tip
 from promptmii.report.headline import chosen_n
 from promptmii.report.material import Material, outcome
+from promptmii.report.paper_scale import paper_scale_tables
 from promptmii.report.statistics import Mean, Scores, Transfer, points, short_name, transfers
 from promptmii.report.tables import number
 
@@ -62,6 +63,8 @@ def sections(material: Material, files: Files) -> Iterator[Section]:
     if outcome(material):
         yield _outcome(material)
     yield _tasks(material, files)
+    if found := paper_scale_tables(material.grid, material.cells, material.by_scope):
+        yield Section("paper-scale", "On the authors' scale", [files.table(table) for table in found])
     yield _failures(material, files)
 
 

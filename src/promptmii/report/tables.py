@@ -21,16 +21,12 @@ from promptmii.report.statistics import (
     Scores,
     Series,
     Transfer,
-    all_cells,
     best_within,
     comparisons,
     in_order,
     means,
     points,
-    scopes,
-    scores,
     short_name,
-    transfers,
     win_matrix,
 )
 
@@ -62,18 +58,6 @@ class Table:
         return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
 
 
-def tables(grid: Grid) -> list[Table]:
-    """Every table of a report."""
-    cells = all_cells(grid)
-    found: list[Table] = []
-    by_scope = [scores(cells, scope) for scope in scopes(cells)]
-    for own in by_scope:
-        found += [method_table(own), budget_table(own), cost_table(cells, own.scope), task_table(own)]
-        found += [table(own, n) for n in own.ns for table in (win_table, pair_table)] if len(own.series) > 1 else []
-    found += [transfer_table(transfer) for transfer in transfers(by_scope)]
-    return [*found, failure_table(cells), failed_cell_table(grid)]
-
-
 def write(tables: Iterable[Table], folder: Path) -> list[Path]:
     """Write each table as CSV and Markdown into an existing folder, replacing what is there. Raises `OutputError`."""
     written: list[Path] = []
@@ -88,7 +72,8 @@ def _slug(*parts: object) -> str:
     return "-".join(re.sub(r"[^a-z0-9]+", "_", str(part).lower()).strip("_") for part in parts)
 
 
-def _scoped(scope: Scope) -> str:
+def scoped(scope: Scope) -> str:
+    """For file names."""
     return _slug(short_name(scope.follower), scope.mode)
 
 
@@ -135,7 +120,7 @@ def method_table(scores: Scores) -> Table:
         f"Macro-F1, mean over {given} tasks [95 % bootstrap interval over tasks and rows]. n is the number of examples given. A method "
         "that reads no example has one score, repeated for every n. The CSV names missing tasks, and gives means over the tasks all have."
     )
-    return Table(f"methods-{_scoped(scores.scope)}", f"Macro-F1 by method: {scores.scope.title}", note, data, shown)
+    return Table(f"methods-{scoped(scores.scope)}", f"Macro-F1 by method: {scores.scope.title}", note, data, shown)
 
 
 def task_table(scores: Scores) -> Table:
@@ -158,7 +143,7 @@ def task_table(scores: Scores) -> Table:
         ]
     )
     note = "Macro-F1, mean over seeds. A dash is a task without a score."
-    return Table(f"tasks-{_scoped(scores.scope)}", f"Every task: {scores.scope.title}", note, data, shown)
+    return Table(f"tasks-{scoped(scores.scope)}", f"Every task: {scores.scope.title}", note, data, shown)
 
 
 def win_table(scores: Scores, n: int) -> Table:
@@ -176,7 +161,7 @@ def win_table(scores: Scores, n: int) -> Table:
         ]
     )
     note = "Tasks on which the row's method is better / equal / worse than the column's, of those that both finished. Seeds are averaged."
-    return Table(f"wins-{_scoped(scores.scope)}-n{n}", f"Win / tie / loss at n={n}: {scores.scope.title}", note, data, shown)
+    return Table(f"wins-{scoped(scores.scope)}-n{n}", f"Win / tie / loss at n={n}: {scores.scope.title}", note, data, shown)
 
 
 def pair_table(scores: Scores, n: int) -> Table:
@@ -200,7 +185,7 @@ def pair_table(scores: Scores, n: int) -> Table:
         "test over tasks, and its p-value adjusted (Holm) for all pairs of this table."
     )
     title = f"Paired comparisons at n={n}: {scores.scope.title}"
-    return Table(f"tests-{_scoped(scores.scope)}-n{n}", title, note, pd.DataFrame(rows), pd.DataFrame(texts))
+    return Table(f"tests-{scoped(scores.scope)}-n{n}", title, note, pd.DataFrame(rows), pd.DataFrame(texts))
 
 
 def _record(pair: Paired) -> str:
@@ -229,7 +214,7 @@ def budget_table(scores: Scores) -> Table:
         "tokens per query. Descriptive: the point is chosen on the scores shown, which favours methods with many points."
     )
     title = f"Best macro-F1 within a prompt length: {scores.scope.title}"
-    return Table(f"budgets-{_scoped(scores.scope)}", title, note, pd.DataFrame(rows), pd.DataFrame(texts))
+    return Table(f"budgets-{scoped(scores.scope)}", title, note, pd.DataFrame(rows), pd.DataFrame(texts))
 
 
 def _best(best: Mean, row: str) -> str:
@@ -281,7 +266,7 @@ def cost_table(cells: pd.DataFrame, scope: Scope) -> Table:
         "search makes to the follower count as calls to make it. Tokens to make it are prompt and completion tokens. Money is in the "
         f"currency of the prices given; {NOTHING} where a price is unknown."
     )
-    return Table(f"costs-{_scoped(scope)}", f"Cost per task: {scope.title}", note, data, shown)
+    return Table(f"costs-{scoped(scope)}", f"Cost per task: {scope.title}", note, data, shown)
 
 
 def transfer_table(transfer: Transfer) -> Table:
