@@ -231,22 +231,24 @@ class Writer:
         self._append("records.jsonl", _line(record))
 
     def _append(self, name: str, line: bytes) -> None:
-        path = self._folder / name
-        try:
-            with path.open("ab") as file:
-                end = file.tell()
-                try:
-                    # A line that a kill cut short must not swallow the next one.
-                    file.write((b"" if not end or _ends_line(path) else b"\n") + line)
-                    file.flush()
-                    os.fsync(file.fileno())
-                except OSError:
-                    os.truncate(path, end)
-                    raise
-        except OSError as error:
-            raise OutputError(
-                f"{path} cannot be written: {error.strerror}. Make room and run the same command again: it goes on."
-            ) from error
+        append_line(self._folder / name, line)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append to a file of lines; on the disk when this returns. Raises `OutputError` on a full disk; what was there stays whole."""
+    try:
+        with path.open("ab") as file:
+            end = file.tell()
+            try:
+                # A line that a kill cut short must not swallow the next one.
+                file.write((b"" if not end or _ends_line(path) else b"\n") + line)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(path, end)
+                raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}. Make room and run the same command again: it goes on.") from error
 
 
 def _line(value: Frozen) -> bytes:

@@ -35,7 +35,7 @@ def read_tasks(settings: EvaluateSettings) -> dict[str, Task]:
     """The tasks by name, in order. Raises `DataError` for a path that is none, and for two tasks of one name."""
     columns = settings.columns
     tasks: dict[str, Task] = {}
-    for source in _sources(settings.tasks):
+    for source in task_sources(settings.tasks):
         loaded = load_task(source, text=columns.text, label=columns.label, labels=columns.labels).task
         name = source if source.startswith("hub:") else Path(source).name.split(".")[0]
         if name in tasks:
@@ -44,7 +44,8 @@ def read_tasks(settings: EvaluateSettings) -> dict[str, Task]:
     return tasks
 
 
-def _sources(given: Sequence[str]) -> Iterator[str]:
+def task_sources(given: Sequence[str]) -> Iterator[str]:
+    """Task files and references: folders become the files in them. Raises `DataError` for a folder without any."""
     for source in given:
         folder = suite_folder() if source == "suite" else Path(source)
         if source.startswith("hub:") or not folder.is_dir() or (folder / "dataset_info.json").exists():

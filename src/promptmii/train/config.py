@@ -1,0 +1,118 @@
+"""Settings of training: what is learned from what, for which reward, and when it is looked at."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from promptmii.config import Endpoint, Settings
+from promptmii.instruction import Mode
+
+Stage = Literal["rl", "sft", "best-of", "follower"]
+Share = Annotated[float, Field(gt=0, le=1)]
+Measure = Literal["macro_f1", "expected_macro_f1", "gold_probability"]
+PAPER_SCHEDULE = {5: 1.0, 10: 0.3, 20: 0.2, 50: 0.1}
+
+
+class RewardSettings(Settings):
+    """What makes an instruction good. Every option changes what is learned; docs/train.md says how."""
+
+    followers: tuple[str, ...] = ("smol",)
+    """Frozen models that read the instruction; with several, the reward is their mean, so that it holds for more than one reader."""
+    mode: Mode = "generate"
+    """The paper's. In `choose` the form of the answer teaches nothing, and the likelihoods give a finer reward."""
+    measure: Measure = "macro_f1"
+    """`macro_f1` (the paper's) counts labels; `expected_macro_f1` and `gold_probability` weigh likelihoods, so they need `choose`."""
+    token_price: float = Field(default=0.0, ge=0)
+    """Taken off per token of the instruction, beyond `free_tokens`."""
+    free_tokens: int = Field(default=0, ge=0)
+    copy_penalty: float = Field(default=0.0, ge=0)
+    """Taken off where the instruction repeats training text (a run of six words)."""
+    unfinished_penalty: float = Field(default=0.0, ge=0)
+    """Taken off where the instruction ran into its limit, so that short limits teach to end."""
+    failures: float = Field(default=0.5, ge=0, le=1)
+    """The run stops when more than this share of the instructions of a step cannot be scored."""
+    wait: float = Field(default=600.0, ge=0)
+    """Seconds to wait for followers that fail, before the run stops with a checkpoint."""
+
+    @model_validator(mode="after")
+    def _likelihoods_are_there(self) -> Self:
+        if self.measure != "macro_f1" and self.mode != "choose":
+            raise ValueError(f"the measure {self.measure} needs likelihoods, so mode = 'choose'")
+        if not self.followers:
+            raise ValueError("followers names no model")
+        return self
+
+
+class ValidationSettings(Settings):
+    """What is held out, and how often it is looked at."""
+
+    tasks: tuple[str, ...] = ()
+    """Names of tasks to hold out, each with every other task of its source. Without any, `share` decides."""
+    share: float = Field(default=0.1, ge=0, lt=1)
+    """Of the sources (the paper's 10 %); a source is held out as a whole."""
+    every: int = Field(default=15, ge=1)
+    """Optimiser steps between two validations."""
+    n: tuple[int, ...] = (5, 20)
+    """Examples that the generator reads, once for each number."""
+    rows: int = Field(default=20, ge=1)
+    """Test rows of each task."""
+    most: int = Field(default=50, ge=1)
+    """Tasks that are looked at."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many validations without a gain; `None`: go on to the end."""
+    gain: float = Field(default=0.0, ge=0)
+    """What counts as one."""
+
+
+class LoraSettings(Settings):
+    """Train low-rank adapters rather than all weights."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int | None = Field(default=None, ge=1)
+    """`None`: twice the rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    modules: str | tuple[str, ...] = "all-linear"
+
+
+class TrainSettings(Settings):
+    """Everything that a training run of the generator depends on, the machine aside."""
+
+    stage: Stage = "rl"
+    model: str = "smol"
+    """The generator to train: `smol`, `hf:...`, with `+adapter` to go on from one."""
+    tasks: tuple[str, ...] = ()
+    """A corpus folder, folders of task files, task files, or `suite`. Beside task files an index.csv may name source_repo and licence."""
+    only: tuple[str, ...] = ()
+    """Names of the tasks to use; without any, all."""
+    most_labels: int | None = Field(default=None, ge=2)
+    """Tasks with more are left out."""
+    schedule: dict[int, Share] = PAPER_SCHEDULE
+    """How many examples the generator reads, and the share of the tasks that is visited so in one pass."""
+    query: int = Field(default=20, ge=1)
+    """Rows that an instruction is scored on."""
+    passes: float = Field(default=30.0, gt=0)
+    """Over the tasks. `trl.max_steps` ends a run earlier or later."""
+    longest_prompt: int = Field(default=4096, ge=64)
+    """Tokens. A prompt that is longer is given fewer examples, and counted."""
+    budget: int | None = Field(default=None, ge=8)
+    """Tokens of an instruction that the prompt asks for; `trl.max_completion_length` is where it is cut."""
+    template: str | None = None
+    """File with the generator's own template."""
+    seed: int = 0
+    stuck: int = Field(default=20, ge=1)
+    """Steps with equal rewards in every group, after which the run says so."""
+    warm_start: str | None = None
+    """An adapter folder that is merged into the model before training starts."""
+    reward: RewardSettings = RewardSettings()
+    validation: ValidationSettings = ValidationSettings()
+    lora: LoraSettings | None = None
+    """`None` trains all weights."""
+    endpoint: Endpoint = Endpoint()
+    trl: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Options of TRL's `GRPOConfig`, over the paper's (`train/recipe.py`)."""
+
+    @model_validator(mode="after")
+    def _numbers_of_examples(self) -> Self:
+        if not self.schedule or min(self.schedule) < 1:
+            raise ValueError("schedule needs one or more numbers of examples, each at least 1")
+        return self

@@ -1,0 +1,125 @@
+"""The folder of a training run, whichever the stage: what was asked for, what it was made with, and what came out, step by step.
+
+config.toml      the file that was given, verbatim
+config.json      every setting as it was resolved
+run.json         versions, hashes of data and templates, skipped tasks
+metrics.jsonl    a line per logged step, which `promptmii report` draws
+samples.jsonl    what was written and how it was rewarded, to read
+checkpoint-N/    to go on from
+best/            the best weights so far, and README.md, their model card
+"""
+
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from promptmii.config import Settings
+from promptmii.errors import ArtefactError, ConfigError, OutputError
+from promptmii.instruction import write_text
+from promptmii.records import append_line, locked
+
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+PACKAGES = ("promptmii", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm", "deepspeed")
+
+
+class RunFolder:
+    """A run folder that this process may write to. Use `open_run`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Write what the run was made with, beside the versions of the packages."""
+        described = {"python": platform.python_version(), "packages": versions(), **facts}
+        write_text(self.path / "run.json", json.dumps(described, ensure_ascii=False, indent=2) + "\n", force=True)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Append a line of the curves. What is no finite number is left out."""
+        kept = {name: round(float(value), 6) for name, value in values.items() if math.isfinite(value)}
+        self._append(METRICS, {"step": step, **kept})
+
+    def samples(self, rows: list[dict[str, Any]]) -> None:
+        """Append what was written, a line each."""
+        for row in rows:
+            self._append(SAMPLES, row)
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        append_line(self.path / name, (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+
+
+@contextmanager
+def open_run(
+    folder: Path, settings: Settings, given: Path | None, *, resume: bool = False, free: tuple[str, ...] = ()
+) -> Generator[RunFolder]:
+    """Lock a run folder and write down what was asked for; `given` is the configuration file.
+
+    With `resume` the settings must be those the run was started with, those named in `free` aside. Raises `OutputError` where another
+    run lies there or another process writes, and `ConfigError` for changed settings.
+    """
+    with locked(folder):
+        known = folder / "config.json"
+        if known.exists():
+            if not resume:
+                raise OutputError(f"{folder} holds a run already. Go on with it with --resume, or give another folder with -o.")
+            _check_same(known, settings, free)
+        else:
+            if given:
+                write_text(folder / "config.toml", given.read_text("utf-8"), force=True)
+            write_text(known, settings.model_dump_json(indent=2) + "\n", force=True)
+        yield RunFolder(folder)
+
+
+def _check_same(known: Path, settings: Settings, free: tuple[str, ...]) -> None:
+    try:
+        before: dict[str, Any] = json.loads(known.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{known} cannot be read: {error}. Give another folder.") from error
+    now = json.loads(settings.model_dump_json())
+    changed = [name for name in now if name not in free and before.get(name) != now[name]]
+    if changed:
+        raise ConfigError(f"This run was started with other values of: {', '.join(changed)}. Resume with the same, or give another folder.")
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that a run depends on, where they are installed."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def whole(folder: Path) -> Generator[Path]:
+    """A new folder to fill, which takes the place of `folder` in one step. After an error the old one is still there.
+
+    Raises `OutputError` where it cannot be written.
+    """
+    half = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(half, ignore_errors=True)
+    try:
+        half.mkdir(parents=True)
+        yield half
+        for path in half.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        half.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(half, ignore_errors=True)
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}. What was there before is still valid.") from error

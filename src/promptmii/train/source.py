@@ -1,0 +1,119 @@
+"""The tasks to learn from and the tasks to watch: never of one source, because copies of a data set have many names."""
+
+import csv
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from promptmii.data import load_task
+from promptmii.errors import ConfigError, DataError, nearest
+from promptmii.evaluation.grid import task_sources
+from promptmii.task import Task, content_key
+from promptmii.train.config import TrainSettings, ValidationSettings
+
+INDEX = "index.csv"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run learns from and what it is watched on."""
+
+    train: tuple[Task, ...]
+    validation: tuple[Task, ...]
+    skipped: tuple[str, ...]
+    """Each task that cannot be used, with the reason."""
+
+    @property
+    def key(self) -> str:
+        """Content hash of all rows and of the split."""
+        return content_key([[task.key for task in part] for part in (self.train, self.validation)])
+
+
+def group(task: Task) -> str:
+    """The source of a task, by which it is split."""
+    return task.source.get("group") or task.name
+
+
+def read_source(settings: TrainSettings, progress: Callable[[str], None] = lambda _: None) -> Source:
+    """Every task that can be used, split by source. Raises `DataError` where none is left, `ConfigError` for a name nobody knows."""
+    skipped: list[str] = []
+    tasks: dict[str, Task] = {}
+    for name, load in _candidates(settings.tasks):
+        if settings.only and name not in settings.only:
+            continue
+        progress(f"Reading {name}")
+        if name in tasks:
+            raise DataError(f"Two tasks have the name {name!r}. Rename one.")
+        try:
+            task = load()
+            reason = _fault(task, settings)
+        except DataError as error:
+            task, reason = None, str(error)
+        if task is None or reason:
+            skipped.append(f"{name}: {reason}")
+        else:
+            tasks[name] = task
+    for name in (*settings.only, *settings.validation.tasks):
+        if name not in tasks and not any(line.startswith(f"{name}: ") for line in skipped):
+            raise ConfigError(f"There is no task {name!r}. {nearest(name, tasks)}")
+    train, validation = split(list(tasks.values()), settings.validation, settings.seed)
+    if not train:
+        reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""
+        raise DataError(f"No task is left to learn from, of {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}")
+    return Source(tuple(train), tuple(validation), tuple(skipped))
+
+
+def split(tasks: Sequence[Task], held_out: ValidationSettings, seed: int = 0) -> tuple[list[Task], list[Task]]:
+    """Training and validation tasks. A source is on one side as a whole; which one follows from its name and the seed alone."""
+    if held_out.tasks:
+        groups = {group(task) for task in tasks if task.name in held_out.tasks}
+        validation = [task for task in tasks if task.name in held_out.tasks]
+    else:
+        ordered = sorted({group(task) for task in tasks}, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest())
+        groups = set(ordered[: round(len(ordered) * held_out.share)])
+        validation = [task for task in tasks if group(task) in groups]
+    return [task for task in tasks if group(task) not in groups], validation[: held_out.most]
+
+
+def _fault(task: Task, settings: TrainSettings) -> str | None:
+    """Why the task cannot be used."""
+    least = min(settings.schedule)
+    if settings.most_labels and len(task.labels) > settings.most_labels:
+        return f"{len(task.labels)} labels; most_labels is {settings.most_labels}"
+    if len(task.train) < least:
+        return f"{len(task.train)} training rows; the shortest prompt needs {least}"
+    if len(task.test) < settings.query:
+        return f"{len(task.test)} held-back rows; query is {settings.query}"
+    return None
+
+
+def _candidates(given: Sequence[str]) -> Iterator[tuple[str, Callable[[], Task]]]:
+    """Names of tasks, and how to read each."""
+    if not given:
+        raise ConfigError("tasks names no source; expected a corpus folder, folders of task files, task files, or suite.")
+    for source in task_sources(given):
+        path = Path(source)
+        name = source if source.startswith("hub:") else path.name.split(".")[0]
+        yield name, _reader(source, name, _indexed(path.parent).get(name, {}))
+
+
+def _reader(source: str, name: str, known: dict[str, str]) -> Callable[[], Task]:
+    def read() -> Task:
+        task = load_task(source).task
+        return replace(task, name=name, source={**task.source, **known})
+
+    return read
+
+
+def _indexed(folder: Path) -> dict[str, dict[str, str]]:
+    """Group and licence by task name, where an index lies beside the tasks."""
+    path = folder / INDEX
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return {row["task_id"]: {"group": row["source_repo"], "licence": row.get("licence") or "unstated"} for row in rows}
+    except KeyError as error:
+        raise DataError(f"{path} has no column {error}; expected task_id, source_repo and licence.") from error
