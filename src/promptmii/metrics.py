@@ -20,6 +20,19 @@ def macro_f1(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
     return float(_macro_f1(_Counts.of(gold, predicted).totals(np.ones((1, len(gold)))))[0])
 
 
+def expected_macro_f1(gold: Sequence[str], probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> float:
+    """Macro-F1 of expected counts: each row counts for each label (order of `labels`) with its probability. Averaged as `macro_f1`."""
+    chances = np.asarray(probabilities, dtype=np.float64)
+    is_gold = np.array(gold, dtype=object)[:, None] == np.array(labels, dtype=object)
+    hit, predicted, true = (chances * is_gold).sum(0), chances.sum(0), is_gold.sum(0)
+    return float((2 * hit / np.maximum(predicted + true, 1e-12))[true > 0].mean())
+
+
+def gold_probability(gold: Sequence[str], probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> float:
+    """Mean probability of the true label, of the rows (order of `labels`)."""
+    return float(np.mean([row[labels.index(label)] for label, row in zip(gold, probabilities, strict=True)]))
+
+
 def accuracy(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
     """Share of rows whose prediction is the gold label."""
     return sum(g == p for g, p in zip(gold, predicted, strict=True)) / len(gold)

@@ -22,6 +22,10 @@ class Writer:
     template: Template = field(default_factory=meta_prompt)
     budget: int | None = None
     """Most tokens of the instruction, counted by the generator's tokenizer."""
+    longest: int = MAX_TOKENS
+    """Tokens after which a draft is cut."""
+    longest_prompt: int | None = None
+    """Most tokens of the request; `None`: what the context leaves."""
 
     def using(self, model: LanguageModel) -> "Writer":
         """The same with another model, for instance a metered one."""
@@ -30,7 +34,7 @@ class Writer:
     @property
     def room(self) -> int:
         """`max_tokens` of a draft. Under a budget it is left some slack, so that a slightly longer draft is seen and retried."""
-        longest = min(MAX_TOKENS, self.model.card.context_length // 4)
+        longest = min(self.longest, self.model.card.context_length // 4)
         return longest if self.budget is None else min(longest, self.budget + self.budget // 2 + 16)
 
     def ask(self, support: Support, examples: Sequence[Example]) -> Message:
@@ -49,7 +53,7 @@ class Writer:
         card = self.model.card
         empty = induction_prompt(self.template, support.labels, (), self.budget)
         frame, *counts = self.model.count_tokens([empty, *(example_lines([example]) + "\n\n" for example in support.examples)])
-        room = card.context_length - self.room - TEMPLATE_MARGIN - frame
+        room = min(card.context_length - self.room, self.longest_prompt or card.context_length) - TEMPLATE_MARGIN - frame
         fitted = len(counts)
         while fitted and sum(counts[:fitted]) > room:
             fitted -= 1

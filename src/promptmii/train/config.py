@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from promptmii.config import Endpoint, Settings
-from promptmii.instruction import Mode
+from promptmii.instruction import CalibrationKind, Mode
 
 Stage = Literal["rl", "sft", "best-of", "follower"]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -20,6 +20,8 @@ class RewardSettings(Settings):
     """Frozen models that read the instruction; with several, the reward is their mean, so that it holds for more than one reader."""
     mode: Mode = "generate"
     """The paper's. In `choose` the form of the answer teaches nothing, and the likelihoods give a finer reward."""
+    calibration: CalibrationKind = "none"
+    """Correction of the follower's label bias before it is scored, as in evaluation; `support` then costs n more calls per draft."""
     measure: Measure = "macro_f1"
     """`macro_f1` (the paper's) counts labels; `expected_macro_f1` and `gold_probability` weigh likelihoods, so they need `choose`."""
     token_price: float = Field(default=0.0, ge=0)
@@ -90,6 +92,10 @@ class TrainSettings(Settings):
     """How many examples the generator reads, and the share of the tasks that is visited so in one pass."""
     query: int = Field(default=20, ge=1)
     """Rows that an instruction is scored on."""
+    prompts: int = Field(default=64, ge=1)
+    """Visits of one rollout, each answered `trl.num_generations` times."""
+    prompts_per_update: int | None = Field(default=None, ge=1)
+    """Visits that one optimiser step learns from; the paper has 32, two steps per rollout. `None`: all of a rollout."""
     passes: float = Field(default=30.0, gt=0)
     """Over the tasks. `trl.max_steps` ends a run earlier or later."""
     longest_prompt: int = Field(default=4096, ge=64)

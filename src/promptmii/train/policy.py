@@ -1,0 +1,85 @@
+"""The generator in training: its weights, its tokenizer and how it is asked, exactly as when instructions are made with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptmii.errors import ConfigError, MissingDependencyError, UnknownModelError
+from promptmii.inducers.writing import Writer
+from promptmii.models import base_weights
+from promptmii.prompts import META_SLOTS, meta_prompt, read_template
+from promptmii.train.config import LoraSettings, TrainSettings
+
+try:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from promptmii.models.local import LocalModel, best_dtype, quiet
+    from promptmii.models.rendering import ChatFormat
+except ImportError as error:
+    raise MissingDependencyError("Training", "train") from error
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The model that learns to write."""
+
+    reference: str
+    model: Any
+    tokenizer: Any
+    form: ChatFormat
+
+    @classmethod
+    def load(cls, settings: TrainSettings, *, cpu: bool) -> "Policy":
+        """The generator, with the adapter of its reference and the warm start merged in. Raises `ModelError`, `ConfigError`."""
+        base, _, adapter = settings.model.partition("+")
+        source = base_weights(base)
+        if source is None:
+            raise ConfigError(f"The generator to train is {settings.model!r}; expected a model on this machine: smol, or hf:...")
+        # Weights that are trained are kept in full precision beside bf16 arithmetic; frozen ones need not be.
+        dtype = best_dtype(torch.device("cpu" if cpu else "cuda")) if settings.lora else torch.float32
+        try:
+            with quiet():
+                tokenizer: Any = AutoTokenizer.from_pretrained(source, padding_side="left")
+                model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+                for folder in filter(None, (adapter, settings.warm_start)):
+                    model = _merged(model, Path(folder))
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UnknownModelError(f"The generator {settings.model} cannot be loaded: {reason}") from error
+        form = ChatFormat(tokenizer, model.generation_config.eos_token_id)
+        model.generation_config.eos_token_id = form.ends  # an answer ends where the chat template ends a turn
+        return cls(settings.model, model, tokenizer, form)
+
+    def lora(self, settings: LoraSettings | None) -> Any:
+        """peft's configuration; `None` trains all weights."""
+        if settings is None:
+            return None
+        from peft import LoraConfig
+
+        modules = settings.modules if isinstance(settings.modules, str) else list(settings.modules)
+        return LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha or 2 * settings.rank,
+            lora_dropout=settings.dropout,
+            target_modules=modules,
+            task_type="CAUSAL_LM",
+        )
+
+    def local(self, model: Any, step: int) -> LocalModel:
+        """The weights of now, as everything else in promptmii uses a model. A new one for each step: it remembers keys and values."""
+        return LocalModel(self.reference, model, self.tokenizer, revision=f"step-{step}")
+
+
+def writer_for(settings: TrainSettings, model: Any) -> Writer:
+    """How the generator is asked, in training and in validation alike."""
+    template = read_template(Path(settings.template), META_SLOTS) if settings.template else meta_prompt()
+    longest = int(settings.trl.get("max_completion_length", 1024))
+    return Writer(model, template, settings.budget, longest=longest, longest_prompt=settings.longest_prompt)
+
+
+def _merged(model: Any, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    tuned: Any = PeftModel.from_pretrained(model, str(adapter))
+    return tuned.merge_and_unload()

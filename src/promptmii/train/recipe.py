@@ -1,0 +1,167 @@
+"""From settings to TRL's configuration: the paper's recipe, what the settings change of it, and the algebra of the batches."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from promptmii.errors import ConfigError, MissingDependencyError, nearest
+from promptmii.train.config import TrainSettings
+
+PAPER: Mapping[str, Any] = {
+    "learning_rate": 2e-6,
+    "lr_scheduler_type": "constant_with_warmup",
+    "warmup_steps": 0.033,  # below 1: a share of all steps
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "num_generations": 5,
+    "num_iterations": 1,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "max_completion_length": 1024,
+    "beta": 0.0,
+    "epsilon": 0.2,
+    "epsilon_high": 0.4,
+    "delta": 3.0,
+    "loss_type": "grpo",
+    "scale_rewards": "group",
+    "vllm_importance_sampling_correction": False,
+    "per_device_train_batch_size": 4,
+    "save_steps": 50,
+    "save_total_limit": 2,
+    "logging_steps": 1,
+    "report_to": "none",
+}
+"""The authors' settings in TRL's terms; the last five are ours."""
+
+OWNED: Mapping[str, str] = {
+    "output_dir": "-o",
+    "seed": "seed",
+    "data_seed": "seed",
+    "generation_batch_size": "prompts",
+    "steps_per_generation": "prompts",
+    "gradient_accumulation_steps": "prompts_per_update",
+    "num_train_epochs": "passes",
+    "eval_strategy": "validation.every",
+    "eval_steps": "validation.every",
+    "resume_from_checkpoint": "--resume",
+    "load_best_model_at_end": "the folder best/",
+    "shuffle_dataset": "seed",
+    "save_strategy": "trl.save_steps",
+    "logging_strategy": "trl.logging_steps",
+}
+"""TRL options that follow from settings, by what to set instead."""
+
+
+@dataclass(frozen=True)
+class Algebra:
+    """How the batches divide."""
+
+    prompts: int
+    generations: int
+    per_update: int
+    """Prompts that one optimiser step learns from."""
+    processes: int
+    per_device: int
+    """Instructions of one forward pass on one device."""
+    accumulation: int
+    """Forward passes of one optimiser step."""
+    steps: int
+    """Optimiser steps of the run."""
+    iterations: int
+    save_every: int
+
+    @property
+    def boundary(self) -> int:
+        """Optimiser steps from one rollout to the next; a run resumes exactly from there only."""
+        return self.prompts // self.per_update * self.iterations
+
+    @property
+    def rollouts(self) -> int:
+        """Of the run."""
+        return math.ceil(self.steps / self.boundary)
+
+    @property
+    def visits(self) -> int:
+        """Prompts of the run."""
+        return self.rollouts * self.prompts
+
+
+def options(settings: TrainSettings) -> dict[str, Any]:
+    """The paper's options with those of the settings over them. Raises `ConfigError` for a name TRL does not know."""
+    known = {field.name for field in fields(_grpo_config()) if field.init}
+    for name in settings.trl:
+        if name in OWNED:
+            raise ConfigError(f"trl.{name} follows from other settings. Set {OWNED[name]} instead.")
+        if name not in known:
+            raise ConfigError(f"Unknown option trl.{name}. {_nearest(name, known)}")
+    return {**PAPER, **settings.trl}
+
+
+def algebra(settings: TrainSettings, visits_per_pass: float, processes: int) -> Algebra:
+    """How the batches divide over `processes`. Raises `ConfigError` where they do not."""
+    chosen = options(settings)
+    per_device, generations, iterations = (
+        int(chosen[name]) for name in ("per_device_train_batch_size", "num_generations", "num_iterations")
+    )
+    if generations < 2:
+        raise ConfigError(f"trl.num_generations is {generations}; an instruction is compared with others for its task, so 2 or more.")
+    per_update = settings.prompts_per_update or settings.prompts
+    if settings.prompts % per_update:
+        raise ConfigError(f"prompts = {settings.prompts} does not divide into updates of prompts_per_update = {per_update}.")
+    share = per_device * processes
+    if per_update * generations % share:
+        raise ConfigError(
+            f"An update of {per_update} prompts x {generations} generations = {per_update * generations} instructions does not divide into "
+            f"{processes} process(es) x {per_device} (trl.per_device_train_batch_size) = {share}. Choose a divisor."
+        )
+    boundary = settings.prompts // per_update * iterations
+    save_every = int(chosen["save_steps"])
+    if save_every % boundary:
+        raise ConfigError(
+            f"trl.save_steps = {save_every} is no multiple of {boundary}, the updates of one rollout. "
+            "Only between rollouts can a run resume exactly."
+        )
+    given = int(chosen.get("max_steps", -1))
+    steps = given if given > 0 else math.ceil(settings.passes * visits_per_pass / settings.prompts) * boundary
+    accumulation = per_update * generations // share
+    return Algebra(settings.prompts, generations, per_update, processes, per_device, accumulation, steps, iterations, save_every)
+
+
+def resolve(settings: TrainSettings, folder: Path, batches: Algebra, *, cpu: bool) -> Any:
+    """TRL's configuration of the run. Raises `ConfigError` with TRL's own reason where it refuses an option."""
+    chosen = {**options(settings), "max_steps": batches.steps}
+    if cpu:
+        chosen = {**chosen, "use_cpu": True, "bf16": False, "fp16": False, "dataloader_pin_memory": False, "use_vllm": False}
+    try:
+        return _grpo_config()(
+            output_dir=str(folder),
+            seed=settings.seed,
+            generation_batch_size=batches.prompts * batches.generations,
+            gradient_accumulation_steps=batches.accumulation,
+            num_train_epochs=1,
+            save_strategy="steps",
+            logging_strategy="steps",
+            eval_strategy="no",
+            shuffle_dataset=False,  # visits come in the deck's order
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            **chosen,
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"TRL refuses this configuration: {error}") from error
+
+
+def _grpo_config() -> Any:
+    try:
+        from trl import GRPOConfig
+    except ImportError as error:
+        raise MissingDependencyError("Training with reinforcement learning", "train") from error
+    return GRPOConfig
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    """The nearest name alone: all of them would fill the screen."""
+    hint = nearest(name, sorted(known)).partition(" Known: ")[0]
+    return hint if hint.startswith("Did you mean") else "The options are those of trl.GRPOConfig."

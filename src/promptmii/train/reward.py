@@ -1,0 +1,174 @@
+"""The reward: what frozen followers make of an instruction on rows that its writer never saw. The one scorer, in one batch per step.
+
+Equal instructions of one visit are scored once. A follower that fails gives no reward (`None`, which leaves the draft out of its group),
+never a zero: a dead server must not teach anything.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import fmean
+
+from promptmii import metrics
+from promptmii.errors import EndpointError
+from promptmii.follower import Follower
+from promptmii.inducers.copying import copied_runs
+from promptmii.instruction import Instruction
+from promptmii.models.base import FailureKind
+from promptmii.prompts import Template, follower_frame
+from promptmii.scoring import Scored, score
+from promptmii.task import Episode
+from promptmii.train.config import Measure, RewardSettings
+
+PASSING = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER)
+"""Failures that may be over after a while."""
+PAUSE = 5.0
+"""Seconds between two attempts at a follower that fails."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An instruction as it was written."""
+
+    episode: Episode
+    text: str
+    tokens: int
+    unfinished: bool = False
+    """It ran into its limit."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a draft is worth."""
+
+    reward: float | None
+    """`None` where a follower failed."""
+    score: float | None
+    """The measure alone, mean of the followers."""
+    unparsed: float = 0.0
+    """Share of answers that were no label."""
+    copied: bool = False
+    """It repeats training text."""
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A different instruction under one follower."""
+
+    follower: Follower
+    episode: Episode
+    text: str
+
+
+class Reward:
+    """Judges drafts. Several threads may use it; the limit of requests under way is the follower's own."""
+
+    def __init__(
+        self,
+        settings: RewardSettings,
+        followers: Sequence[Follower],
+        frame: Template | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._settings = settings
+        self._followers = followers
+        self._frame = (frame or follower_frame()).text
+        self._say = say
+
+    def check(self, episode: Episode) -> None:
+        """Raise `EndpointError` unless every follower answers: asked before the first step."""
+        for follower in self._followers:
+            found = self._score(_Asked(follower, episode, "Label the input."))
+            if isinstance(found, str) or found.n_failed:
+                reason = found if isinstance(found, str) else _first_failure(found)
+                raise EndpointError(f"The follower {follower.model.card.reference} does not answer, so nothing can be learned: {reason}")
+
+    def judge(self, drafts: Sequence[Draft]) -> list[Judged]:
+        """One judgement per draft, in order. Raises `EndpointError` when too many cannot be scored, after waiting for the followers."""
+        asked = list(dict.fromkeys(_Asked(follower, draft.episode, draft.text) for draft in drafts for follower in self._asked(draft)))
+        found = dict(zip(asked, self._score_all(asked), strict=True))
+        deadline = time.monotonic() + self._settings.wait
+        while self._share_failed(found) > self._settings.failures and _may_pass(found.values()):
+            if time.monotonic() >= deadline:
+                break
+            self._say("Followers fail; waiting for them")
+            time.sleep(min(PAUSE, self._settings.wait))
+            again = [one for one, scored in found.items() if isinstance(scored, str) or scored.n_failed]
+            found |= dict(zip(again, self._score_all(again), strict=True))
+        if self._share_failed(found) > self._settings.failures:
+            reason = next(_reason(scored) for scored in found.values() if _reason(scored))
+            raise EndpointError(
+                f"{self._share_failed(found):.0%} of the instructions of a step could not be scored (first: {reason}). "
+                "See to the follower, then go on with --resume."
+            )
+        return [
+            self._judged(draft, [found[_Asked(follower, draft.episode, draft.text)] for follower in self._asked(draft)]) for draft in drafts
+        ]
+
+    def _asked(self, draft: Draft) -> Sequence[Follower]:
+        """Who is asked about it: nobody about an empty text, which is worth nothing."""
+        return self._followers if draft.text else ()
+
+    def _score_all(self, asked: Sequence[_Asked]) -> list[Scored | str]:
+        workers = max((one.follower.model.card.concurrency for one in asked), default=1)
+        if workers == 1:
+            return [self._score(one) for one in asked]
+        with ThreadPoolExecutor(min(workers, len(asked))) as pool:
+            return list(pool.map(self._score, asked))
+
+    def _score(self, asked: _Asked) -> Scored | str:
+        """The score, or why the instruction could not be prepared for the follower."""
+        episode = asked.episode
+        written = Instruction(text=asked.text, labels=episode.support.labels, method="mii", frame=self._frame)
+        try:
+            return score(asked.follower, asked.follower.prepare(written, episode.support), episode.query)
+        except EndpointError as error:
+            return str(error)
+
+    def _share_failed(self, found: dict[_Asked, Scored | str]) -> float:
+        return fmean(_reason(scored) is not None for scored in found.values()) if found else 0.0
+
+    def _judged(self, draft: Draft, found: Sequence[Scored | str]) -> Judged:
+        if not found:
+            return Judged(-self._price(draft), 0.0)
+        failure = next((reason for reason in map(_reason, found) if reason), None)
+        copied = bool(copied_runs(draft.text, (example.text for example in draft.episode.support.examples)))
+        if failure:
+            return Judged(None, None, copied=copied, failure=failure)
+        scores = [measured(scored, draft.episode.support.labels, self._settings.measure) for scored in found if isinstance(scored, Scored)]
+        unparsed = fmean(scored.n_unparsed / scored.n for scored in found if isinstance(scored, Scored))
+        reward = fmean(scores) - self._price(draft) - self._settings.copy_penalty * copied
+        return Judged(reward, fmean(scores), unparsed, copied)
+
+    def _price(self, draft: Draft) -> float:
+        """What length and a missing end take off."""
+        settings = self._settings
+        return settings.token_price * max(draft.tokens - settings.free_tokens, 0) + settings.unfinished_penalty * draft.unfinished
+
+
+def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float:
+    """A score of answered rows, between 0 and 1."""
+    if measure == "macro_f1":
+        return metrics.macro_f1(scored.gold, scored.labels)
+    probabilities = [prediction.probabilities for prediction in scored.predictions]
+    known = [row for row in probabilities if row is not None]
+    if len(known) < len(probabilities):
+        raise EndpointError(f"The measure {measure} needs a follower that gives likelihoods, and this one gives none. Use macro_f1.")
+    of = metrics.expected_macro_f1 if measure == "expected_macro_f1" else metrics.gold_probability
+    return of(scored.gold, known, labels)
+
+
+def _reason(scored: Scored | str) -> str | None:
+    return scored if isinstance(scored, str) else _first_failure(scored) if scored.n_failed else None
+
+
+def _first_failure(scored: Scored) -> str:
+    return next(f"{p.failure.kind}: {p.failure.message}" for p in scored.predictions if p.failure)
+
+
+def _may_pass(found: Iterable[Scored | str]) -> bool:
+    """Some failure is of a kind that waiting helps against."""
+    failures = [p.failure for scored in found if isinstance(scored, Scored) for p in scored.predictions]
+    return any(failure.kind in PASSING for failure in failures if failure)

@@ -1,0 +1,203 @@
+"""A training run of the generator, from settings to a folder with the best weights in it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from promptmii.errors import EndpointError, MissingDependencyError
+from promptmii.follower import Follower
+from promptmii.models.base import LanguageModel
+from promptmii.prompts import follower_frame
+from promptmii.train.config import TrainSettings
+from promptmii.train.episodes import Deck
+from promptmii.train.folder import RunFolder, open_run
+from promptmii.train.recipe import Algebra, algebra, resolve
+from promptmii.train.reward import Draft, Judged, Reward
+from promptmii.train.source import Source, read_source
+
+try:
+    import torch
+    from accelerate import PartialState
+    from datasets import Dataset
+
+    from promptmii.train.policy import Policy, writer_for
+    from promptmii.train.trainer import Lost, PolicyTrainer, checkpoints
+    from promptmii.train.validate import cases
+    from promptmii.train.watch import Watch
+except ImportError as error:
+    raise MissingDependencyError("Training with reinforcement learning", "train") from error
+
+FREE = ("passes", "stuck", "endpoint")
+"""Settings that a resumed run may change."""
+SAMPLED = 10
+"""Drafts that are written down at each step."""
+Say = Callable[[str], None]
+
+
+@dataclass
+class RewardFunction:
+    """The reward as TRL calls it: once per process and rollout, with the drafts of that process."""
+
+    reward: Reward
+    deck: Deck
+    policy: "Policy"
+    folder: RunFolder | None
+    lost: str | None = None
+    """Why the last rollout could not be judged."""
+    __name__ = "follower"
+
+    def __call__(
+        self, completion_ids: Sequence[Sequence[int]], visit: Sequence[int], trainer_state: Any, log_metric: Any, **_: Any
+    ) -> list[float | None]:
+        """One reward per draft; `None` where a follower failed."""
+        form = self.policy.form
+        drafts = [
+            Draft(self.deck.visit(number).episode, form.decode(ids).strip(), len(ids), not ids or ids[-1] not in form.ends)
+            for ids, number in zip(completion_ids, visit, strict=True)
+        ]
+        try:
+            judged = self.reward.judge(drafts)
+        except EndpointError as error:
+            self.lost = str(error)
+            return [None] * len(drafts)
+        self.lost = None
+        self._log(drafts, judged, visit, log_metric)
+        if self.folder:
+            rows = zip(drafts[:SAMPLED], judged, visit, strict=False)
+            self.folder.samples([_row(trainer_state.global_step, *row) for row in rows])
+        return [one.reward for one in judged]
+
+    def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], visit: Sequence[int], log_metric: Any) -> None:
+        log_metric("train/score", fmean([one.score for one in judged if one.score is not None] or [0.0]))
+        log_metric("unparsed", fmean(one.unparsed for one in judged))
+        log_metric("copied", fmean(one.copied for one in judged))
+        log_metric("failed", fmean(one.reward is None for one in judged))
+        log_metric("fewer_examples", fmean(self.deck.visit(number).shortened for number in visit))
+        distinct = len({(number, draft.text) for number, draft in zip(visit, drafts, strict=True)})
+        log_metric("repeated", 1 - (distinct - len(set(visit))) / max(len(drafts) - len(set(visit)), 1))
+
+
+def _row(step: int, draft: Draft, judged: Judged, visit: int) -> dict[str, Any]:
+    episode = draft.episode
+    return {
+        "step": step,
+        "task": episode.task,
+        "visit": visit,
+        "n": len(episode.support.examples),
+        "reward": judged.reward,
+        "score": judged.score,
+        "tokens": draft.tokens,
+        "unfinished": draft.unfinished,
+        "unparsed": round(judged.unparsed, 3),
+        "copied": judged.copied,
+        "failure": judged.failure,
+        "text": draft.text,
+    }
+
+
+def followers_of(settings: TrainSettings) -> list[Follower]:
+    """The frozen followers of the reward. Raises `ModelError`."""
+    chosen = settings.reward
+    models: list[LanguageModel] = [settings.endpoint.load(reference) for reference in chosen.followers]
+    return [Follower(model, chosen.mode, chosen.calibration) for model in models]
+
+
+def train(settings: TrainSettings, folder: Path, *, given: Path | None = None, resume: bool = False, say: Say = print) -> Path:
+    """Train the generator into a run folder; `best/` in it holds the weights that did best on the validation tasks.
+
+    `given` is the configuration file, kept verbatim. With `resume` it goes on from the newest whole checkpoint, as if it had never
+    stopped. Raises `DataError`, `ConfigError`, `ModelError` before the first step; afterwards `EndpointError` when followers are lost,
+    `ModelError` when a loss is no number and `OutputError` on a full disk, each with a valid checkpoint in the folder.
+    """
+    state = PartialState() if torch.cuda.is_available() else PartialState(cpu=True)
+    source = read_source(settings)
+    for line in source.skipped:
+        say(f"Skipped {line}")
+    batches = algebra(settings, len(source.train) * sum(settings.schedule.values()), state.num_processes)
+    with ExitStack() as stack:
+        opened = open_run(folder, settings, given, resume=resume, free=FREE) if state.is_main_process else nullcontext(None)
+        run = stack.enter_context(opened)
+        followers = followers_of(settings)
+        for follower in followers:
+            stack.enter_context(closing(follower.model))
+        return _Run(settings, folder, source, batches, followers, run, say).train(resume)
+
+
+class _Run:
+    """One process of a run."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        folder: Path,
+        source: Source,
+        batches: Algebra,
+        followers: Sequence[Follower],
+        run: RunFolder | None,
+        say: Say,
+    ) -> None:
+        cpu = not torch.cuda.is_available()
+        self._folder = folder
+        self._say = say if run else (lambda _: None)
+        arguments = resolve(settings, folder, batches, cpu=cpu)  # before the weights, which a sharded run loads in parts
+        policy = Policy.load(settings, cpu=cpu)
+        writer = writer_for(settings, policy.local(policy.model, 0))
+        deck = Deck(source.train, settings, writer)
+        reward = Reward(settings.reward, followers, say=self._say)
+        reward.check(deck.visit(0).episode)
+        function = RewardFunction(reward, deck, policy, run)
+        watch = Watch(settings, policy, followers, cases(source.validation, settings), run, self._say)
+        rows = Dataset.from_dict({"visit": range(batches.visits)}).with_transform(_asker(deck))
+        self._trainer = PolicyTrainer(
+            policy,
+            function,
+            lambda: function.lost,
+            args=arguments,
+            train_dataset=rows,
+            peft_config=policy.lora(settings.lora),
+            callbacks=[watch],
+        )
+        watch.trainer = self._trainer
+        _name_base(self._trainer, settings)
+        if run:
+            run.describe(
+                {
+                    "data": source.key,
+                    "train": [task.name for task in source.train],
+                    "validation": [task.name for task in source.validation],
+                    "skipped": list(source.skipped),
+                    "templates": {"generator": writer.template.key, "follower": follower_frame().key},
+                    "followers": {f.model.card.reference: f.model.card.revision for f in followers},
+                    "batches": vars(batches),
+                    "trl": arguments.to_dict() | {"output_dir": "."},
+                }
+            )
+
+    def train(self, resume: bool) -> Path:
+        trainer = self._trainer
+        found = checkpoints(self._folder) if resume else []
+        try:
+            trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+        except (Lost, KeyboardInterrupt):
+            if trainer.state.global_step:
+                trainer.save_now()
+            raise
+        best = self._folder / "best"
+        return best if best.exists() else checkpoints(self._folder)[-1]
+
+
+def _asker(deck: Deck) -> Callable[[dict[str, list[int]]], dict[str, list[Any]]]:
+    def ask(rows: dict[str, list[int]]) -> dict[str, list[Any]]:
+        return {"visit": rows["visit"], "prompt": [[dict(message) for message in deck.visit(number).chat] for number in rows["visit"]]}
+
+    return ask
+
+
+def _name_base(trainer: PolicyTrainer, settings: TrainSettings) -> None:
+    """Adapters name the model they belong to as the settings do: a path of this machine would mean nothing elsewhere."""
+    tuned: Any = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(tuned, "peft_config"):
+        tuned.peft_config["default"].base_model_name_or_path = settings.model.partition("+")[0].removeprefix("hf:")

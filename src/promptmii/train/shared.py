@@ -1,0 +1,79 @@
+"""Log-probabilities of a group's drafts, with a gradient, computing the prompt that they share once.
+
+TRL lays a group out as G rows, each with the whole prompt. Here it is one row, the prompt and then each draft as a block that sees the
+prompt and itself (`train/packing.py`), so prompts of thousands of tokens cost a fifth. It is exact: `tests/train/test_shared.py`.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from promptmii.models.packing import IMPLEMENTATION, Trie, pack
+from promptmii.models.prefixes import Prefix
+from promptmii.train.packing import Row
+
+NO_TREE = Trie((), (), torch.zeros(0, 0, dtype=torch.bool), ())
+POSITIONS = 1024
+"""Positions whose logits are held at a time."""
+
+
+BENT = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier", "num_experts")
+"""Configured where logits are not plain products of the head, or where layers report a loss of their own."""
+
+
+def can_share(model: Any) -> bool:
+    """Whether the model attends and reads out as packed rows do, so that drafts may share a prompt."""
+    return model.config._attn_implementation == IMPLEMENTATION and all(getattr(model.config, name, None) is None for name in BENT)
+
+
+def draft_logps(
+    model: Any, prompts: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]], temperature: float
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Per draft `log P(token | what stands before)` and the entropy before each token, each of shape (length,), in order.
+
+    `model` is the bare causal language model (adapters in place). Equal prompts are computed once.
+    """
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, prompt in enumerate(prompts):
+        groups[tuple(prompt)].append(i)
+    found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for prompt, members in groups.items():
+        # Blocks of similar length stand together, so that little of their attention is padding.
+        order = sorted(members, key=lambda i: len(drafts[i]))
+        found |= dict(zip(order, _group(model, prompt, [drafts[i] for i in order], temperature), strict=True))
+    return [found[i] for i in range(len(drafts))]
+
+
+def _group(
+    model: Any, prompt: tuple[int, ...], drafts: Sequence[Sequence[int]], temperature: float
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    device = model.device
+    before, last = prompt[:-1], prompt[-1]
+    # A block begins with the prompt's last token, which predicts its first.
+    row = Row(pack([[last, *draft[:-1]] for draft in drafts], NO_TREE, Prefix(before, (), ()), device), NO_TREE)
+    count = len(before)
+    hidden = model.get_decoder()(
+        input_ids=torch.cat([torch.tensor([before], dtype=torch.long, device=device), row.packed.tokens], dim=1),
+        position_ids=torch.cat([torch.arange(count, device=device)[None], row.packed.positions], dim=1),
+        attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # taken as ready; the row alone decides who sees what
+        use_cache=False,
+        memory=row,
+    ).last_hidden_state[0, count:]
+    targets = torch.tensor([token for draft in drafts for token in draft], device=device)
+    pieces = [
+        checkpoint(_score, model.get_output_embeddings(), states, wanted, temperature, use_reentrant=False)
+        for states, wanted in zip(hidden.split(POSITIONS), targets.split(POSITIONS), strict=True)
+    ]
+    logps, entropies = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    lengths = [len(draft) for draft in drafts]
+    return list(zip(logps.split(lengths), entropies.split(lengths), strict=True))
+
+
+def _score(head: Any, states: torch.Tensor, wanted: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    logs = (head(states).float() / temperature).log_softmax(-1)
+    with torch.no_grad():
+        entropy = -(logs.exp() * logs).sum(-1)
+    return logs.gather(1, wanted[:, None])[:, 0], entropy

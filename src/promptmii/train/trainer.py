@@ -1,0 +1,225 @@
+"""TRL's GRPO trainer, with what promptmii does its own way.
+
+Prompts are rendered as everywhere in promptmii. Where weights are whole in this process, drafts are written by the local engine (a group's
+prompt is computed once) and learned from in rows that share it. Everything else (loss, advantages, vLLM, distribution) is TRL's.
+"""
+
+import math
+import shutil
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType, gather_object
+from trl import GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
+
+from promptmii.errors import EndpointError, ModelError, OutputError
+from promptmii.models.base import Sampling
+from promptmii.models.decoding import Draw
+from promptmii.models.engines import engine_for
+from promptmii.task import content_key
+from promptmii.train.policy import Policy
+from promptmii.train.shared import can_share, draft_logps
+
+LOCAL = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+"""Where each process holds all weights."""
+
+
+class Clock:
+    """Seconds by phase since they were last taken."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Generator[None]:
+        """Around a piece of work."""
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + perf_counter() - started
+
+    def take(self) -> dict[str, float]:
+        """The phases, each without those inside it, and start anew."""
+        spent, self._seconds = self._seconds, {}
+        rollout, step = spent.pop("rollout", 0.0), spent.pop("step", 0.0)
+        inner = spent.get("generate", 0.0) + spent.get("reward", 0.0)
+        return {**spent, "update": max(step - inner, 0.0), "step": step, "layout": max(rollout - inner, 0.0)}
+
+
+class Lost(EndpointError):
+    """Too many drafts could not be scored; the weights are those after the last finished step."""
+
+
+class PolicyTrainer(GRPOTrainer):
+    """One process of a training run."""
+
+    def __init__(self, policy: Policy, reward: Callable[..., list[float | None]], lost: Callable[[], str | None], **given: Any) -> None:
+        """`reward` is called by TRL with the drafts of a rollout; `lost` says afterwards why it could not judge, or `None`."""
+        self._policy = policy
+        self._lost = lost
+        self.clock = Clock()
+        self.rollout: list[tuple[list[int], list[int]]] = []
+        """Prompt and draft of the last rollout, as tokens, of this process."""
+        engine_for(policy.model)  # sets the attention that serves both ways best
+        super().__init__(model=policy.model, reward_funcs=[reward], processing_class=policy.tokenizer, **given)
+        self.eos_token_ids = policy.form.ends
+
+    @property
+    def bare(self) -> Any:
+        """The causal language model itself, adapters in place."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "peft_config") else model
+
+    @property
+    def _alone(self) -> bool:
+        return self.accelerator.distributed_type is DistributedType.NO
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return self._policy.form.prompts(prompts), None, {}
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *given: Any, **options: Any) -> tuple[list[list[int]], Any]:
+        with self.clock("generate"):
+            written, logps = (self._write(prompt_ids), None) if self._writes_itself() else self._by_trl(prompt_ids, *given, **options)
+        self.rollout = list(zip(prompt_ids, written, strict=True))
+        return written, logps
+
+    def _by_trl(self, prompt_ids: list[list[int]], *given: Any, **options: Any) -> tuple[list[list[int]], Any]:
+        return super()._generate_single_turn(prompt_ids, *given, **options)
+
+    def _writes_itself(self) -> bool:
+        args = self.args
+        plain = (args.top_k or 0) <= 0 and args.min_p is None and args.repetition_penalty == 1.0 and not args.generation_kwargs
+        elsewhere = self.use_vllm or self.use_transformers_continuous_batching
+        return plain and not elsewhere and self.accelerator.distributed_type in LOCAL
+
+    def _write(self, prompts: list[list[int]]) -> list[list[int]]:
+        """A draft per prompt. What is drawn follows from the seed, the step and the prompt, so a resumed run draws the same."""
+        model = self.bare
+        seed = int(content_key([self.args.seed, self.state.global_step])[:8], 16)
+        sampling = Sampling(self.max_completion_length, self.temperature, self.top_p, seed)
+        places: dict[tuple[int, ...], int] = {}
+        rows = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
+        draw = Draw(prompts, sampling, self._policy.form.ends)
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad(), self.accelerator.autocast():
+                return engine_for(model).write(list(places), rows, draw, sampling.max_tokens)
+        finally:
+            model.train(training)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """As TRL's, but groups stay together: an update of 32 prompts learns from whole groups, and drafts share their prompt."""
+        if not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
+            with self.clock("rollout"):
+                batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _calculate_rewards(self, *given: Any, **options: Any) -> torch.Tensor:
+        with self.clock("reward"):
+            rewards = super()._calculate_rewards(*given, **options)
+        # Every process stops, or the others would wait for this one for ever.
+        reasons = [reason for reason in gather_object([self._lost()]) if reason]
+        if reasons:
+            raise Lost(reasons[0])
+        return rewards
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        *given: Any,
+        compute_aux_loss: bool = False,
+        **options: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        whole = attention_mask[:, -logits_to_keep:].any(dim=1).all().item()
+        plain = not compute_aux_loss and not self._entropy_bonus_enabled
+        if not (self._alone and whole and plain and can_share(self.bare)):
+            options |= {"compute_aux_loss": compute_aux_loss}
+            return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, *given, **options)
+        split = input_ids.shape[1] - logits_to_keep
+        rows = list(zip(input_ids, attention_mask.bool(), strict=True))
+        prompts = [ids[:split][mask[:split]].tolist() for ids, mask in rows]
+        drafts = [ids[split:][mask[split:]].tolist() for ids, mask in rows]
+        with self.accelerator.autocast():
+            found = draft_logps(self.bare, prompts, drafts, self.temperature)
+        logps, entropies = (torch.nn.utils.rnn.pad_sequence([pair[side] for pair in found], batch_first=True) for side in (0, 1))
+        spare = (0, logits_to_keep - logps.shape[1])
+        return torch.nn.functional.pad(logps, spare), torch.nn.functional.pad(entropies, spare), None
+
+    def training_step(self, *given: Any, **options: Any) -> torch.Tensor:
+        """TRL's. Raises `ModelError` before a loss that is no number reaches the weights."""
+        with self.clock("step"):
+            loss = super().training_step(*given, **options)
+        if not math.isfinite(loss.item()):
+            raise ModelError(
+                f"At step {self.state.global_step + 1} the loss is {loss.item()}. The weights were left as they were and the last checkpoint "
+                "is valid. Go on with --resume, or start again with a lower trl.learning_rate or trl.max_grad_norm."
+            )
+        return loss
+
+    def create_model_card(self, *_given: Any, **_options: Any) -> None:
+        """The run writes its own."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where a checkpoint is written: aside, until it is whole."""
+        return str(Path(super()._get_output_dir(trial)) / ".writing")
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """TRL's, whole or not at all. Raises `OutputError` where it cannot be written; the one before stays valid."""
+        aside = Path(self._get_output_dir(trial))
+        name = f"checkpoint-{self.state.global_step}"
+        try:
+            if self.args.should_save:
+                shutil.rmtree(aside, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                shutil.rmtree(aside.parent / name, ignore_errors=True)
+                (aside / name).rename(aside.parent / name)
+                for old in checkpoints(aside.parent)[: -(self.args.save_total_limit or len(checkpoints(aside.parent)))]:
+                    shutil.rmtree(old, ignore_errors=True)
+        except Exception as error:  # torch and safetensors each make an error of their own of a full disk
+            raise OutputError(
+                f"{name} cannot be written: {error}. The checkpoint before it is valid. Make room and go on with --resume."
+            ) from error
+        finally:
+            if self.args.should_save:
+                shutil.rmtree(aside, ignore_errors=True)
+
+    def log(self, logs: dict[str, float], *given: Any) -> None:
+        """TRL's, with the seconds of each phase."""
+        logs |= {f"seconds/{phase}": seconds for phase, seconds in self.clock.take().items()} if "loss" in logs else {}
+        super().log(logs, *given)
+
+    def save_now(self) -> None:
+        """A checkpoint of the last finished step."""
+        self._save_checkpoint(self.model, None)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first."""
+    found = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+
+
+def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
+    """What of TRL's log is a number."""
+    return {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
+
+
+def share(flags: Sequence[bool]) -> float:
+    """Of those set."""
+    return sum(flags) / len(flags) if flags else 0.0

@@ -1,0 +1,86 @@
+"""Validation: the instruction that users would get, on tasks of other sources, through the code that evaluates it."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from promptmii.data import draw_query, draw_support
+from promptmii.errors import ConfigError, EndpointError
+from promptmii.follower import Follower
+from promptmii.inducers import MetaInducer
+from promptmii.models.base import LanguageModel
+from promptmii.models.wrap import Gathered
+from promptmii.scoring import score
+from promptmii.task import Task
+from promptmii.train.config import TrainSettings
+from promptmii.train.policy import writer_for
+
+THREADS = 32
+"""Cases under way at once; a local generator writes for all of them in one batch."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A validation task, read from n examples."""
+
+    task: Task
+    n: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case."""
+
+    task: str
+    n: int
+    text: str
+    macro_f1: float | None
+    """`None` where a follower failed. An empty instruction is worth 0."""
+    unparsed: float = 0.0
+    tokens: int = 0
+
+
+def cases(tasks: Sequence[Task], settings: TrainSettings) -> list[Case]:
+    """Every task with every number of examples it has."""
+    return [Case(task, n) for task in tasks for n in settings.validation.n if n <= len(task.train)]
+
+
+def validate(model: LanguageModel, followers: Sequence[Follower], given: Sequence[Case], settings: TrainSettings) -> list[Outcome]:
+    """Greedy instructions for the cases, scored by every follower; in the order of the cases."""
+    writer = MetaInducer(writer_for(settings, Gathered(model)))
+
+    def run(case: Case) -> Outcome:
+        support = draw_support(case.task, case.n)
+        try:
+            instruction = writer.induce(support)
+        except (ConfigError, EndpointError):  # it wrote nothing, or not one example fits its prompt
+            return Outcome(case.task.name, case.n, "", 0.0)
+        tokens = model.count_tokens([instruction.text])[0]
+        query = draw_query(case.task, settings.validation.rows)
+        try:
+            found = [score(follower, follower.prepare(instruction, support), query) for follower in followers]
+        except EndpointError:
+            return Outcome(case.task.name, case.n, instruction.text, None, tokens=tokens)
+        scores = [scored.macro_f1 for scored in found if scored.macro_f1 is not None]
+        reached = fmean(scores) if len(scores) == len(found) else None
+        return Outcome(case.task.name, case.n, instruction.text, reached, fmean(s.n_unparsed / s.n for s in found), tokens)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(run, given))
+
+
+def summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """The curves' values; without any scored case only the count of failed ones."""
+    scored = [outcome for outcome in outcomes if outcome.macro_f1 is not None]
+    line: dict[str, Any] = {"validation/failed": len(outcomes) - len(scored)}
+    if scored:
+        line |= {
+            "validation/reward": fmean(outcome.macro_f1 or 0.0 for outcome in scored),
+            "validation/unparsed": fmean(outcome.unparsed for outcome in scored),
+            "validation/length": fmean(outcome.tokens for outcome in scored),
+        }
+        for n in sorted({outcome.n for outcome in scored}):
+            line[f"validation/reward/n={n}"] = fmean(outcome.macro_f1 or 0.0 for outcome in scored if outcome.n == n)
+    return line

@@ -1,0 +1,250 @@
+"""What happens beside the steps: the curves, validation, the best weights, and when to stop."""
+
+import copy
+import json
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from transformers import TrainerCallback
+from trl.models import unwrap_model_for_generation
+
+from promptmii.errors import ModelError
+from promptmii.follower import Follower
+from promptmii.train.config import TrainSettings
+from promptmii.train.folder import METRICS, RunFolder, whole
+from promptmii.train.policy import Policy
+from promptmii.train.shared import can_share, draft_logps
+from promptmii.train.trainer import PolicyTrainer
+from promptmii.train.validate import Case, Outcome, summary, validate
+
+NAMES = {
+    "reward": "train/reward",
+    "completions/mean_length": "length",
+    "completions/clipped_ratio": "clipped",
+    "frac_reward_zero_std": "zero_variance",
+    "learning_rate": "train/lr",
+    "grad_norm": "train/gradient",
+    "loss": "train/loss",
+}
+"""TRL's names of what the curves show under ours; other names stay."""
+DROPPED = ("epoch", "step_time", "num_tokens")
+COPIED = 5e8
+"""Parameters up to which the weights at the start are kept, to measure how far training has moved; adapters need no copy."""
+DRIFTED = 16
+"""Drafts of a rollout on which that is measured."""
+
+
+class Watch(TrainerCallback):
+    """Called by the trainer after each step."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        policy: Policy,
+        followers: Sequence[Follower],
+        given: Sequence[Case],
+        folder: RunFolder | None,
+        say: Callable[[str], None],
+    ) -> None:
+        """`folder` is given to the process that writes; the others only take part."""
+        self._settings = settings
+        self._policy = policy
+        self._followers = followers
+        self._cases = given
+        self._folder = folder
+        self._say = say
+        self._line: dict[str, float] = {}
+        self._best, self._since, self._equal = -math.inf, 0, 0
+        self.trainer: PolicyTrainer | None = None
+        small = sum(p.numel() for p in policy.model.parameters()) <= COPIED
+        self._start = copy.deepcopy(policy.model).eval() if small and not settings.lora else None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The value at the start, or where a resumed run stood."""
+        if state.global_step:
+            self._recall(state.global_step)
+        else:
+            self._validate(state.global_step)
+            self._write(state.global_step, {})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A validation where one is due, and its consequences."""
+        every = self._settings.validation.every
+        if state.global_step % every and state.global_step < state.max_steps:
+            return
+        self._validate(state.global_step)
+        patience = self._settings.validation.patience
+        if patience is not None and self._since >= patience:
+            self._say(f"Stopped at step {state.global_step}: {self._since} validations without a gain")
+            control.should_training_stop = control.should_save = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """A line of the curves. Raises `ModelError` where the gradient is no number, before such weights are saved."""
+        logs = logs or {}
+        if "loss" not in logs:
+            return
+        if any(isinstance(logs.get(name), float) and not math.isfinite(logs[name]) for name in ("loss", "grad_norm")):
+            raise ModelError(
+                f"At step {state.global_step} the loss is {logs['loss']} and the gradient's norm {logs.get('grad_norm')}. "
+                "The last checkpoint is from before. Go on with --resume, or start again with a lower trl.learning_rate."
+            )
+        numbers = {NAMES.get(name, name): value for name, value in logs.items() if isinstance(value, int | float) and name not in DROPPED}
+        self._write(state.global_step, numbers)
+        self._look_for_signal(state.global_step, numbers)
+
+    def _write(self, step: int, numbers: dict[str, float]) -> None:
+        if self._folder:
+            self._folder.metrics(step, {**numbers, **self._line})
+        self._line = {}
+
+    def _look_for_signal(self, step: int, numbers: dict[str, float]) -> None:
+        if "zero_variance" not in numbers:
+            return
+        self._equal = self._equal + 1 if numbers["zero_variance"] == 1.0 else 0
+        if self._equal and self._equal % self._settings.stuck == 0:
+            self._say(f"In {self._equal} steps all drafts of each group got the same reward, so nothing is learned. {_cause(numbers)}")
+
+    def _validate(self, step: int) -> None:
+        if self.trainer is None or not self._cases:
+            return
+        started = perf_counter()
+        accelerator = self.trainer.accelerator
+        mine = self._cases[accelerator.process_index :: accelerator.num_processes]
+        training = self.trainer.model.training
+        with self._whole_weights() as model:
+            outcomes = validate(self._policy.local(model, step), self._followers, mine, self._settings)
+            drift = self._drift(model)
+        self.trainer.model.train(training)
+        found: list[Outcome] = gather_object(outcomes)
+        line = summary(found) | drift
+        reached = line.get("validation/reward", -math.inf)
+        gained = reached > self._best + (self._settings.validation.gain if math.isfinite(self._best) else 0)
+        if gained:
+            self._best, self._since = reached, 0
+            self._keep_best(step, reached)
+        else:
+            self._since += 1
+        self._line = line | {"seconds/validation": perf_counter() - started}
+        if self._folder:
+            self._folder.samples(
+                [{"step": step, "validation": o.task, "n": o.n, "macro_f1": o.macro_f1, "tokens": o.tokens, "text": o.text} for o in found]
+            )
+        self._say(f"Step {step}: validation {reached:.3f}" + (" (best)" if gained else ""))
+
+    def _whole_weights(self) -> AbstractContextManager[Any]:
+        """The bare model, its weights gathered where they are spread over processes."""
+        trainer = self.trainer
+        assert trainer is not None
+        if not trainer.is_deepspeed_enabled and not trainer.is_fsdp_enabled:
+            return nullcontext(trainer.bare)
+        return _Bare(unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator))
+
+    def _drift(self, model: Any) -> dict[str, float]:
+        """How far the weights have moved: the mean of log P now - log P at the start, per token of drafts of now."""
+        trainer = self.trainer
+        assert trainer is not None
+        drafts = [pair for pair in trainer.rollout[:DRIFTED] if pair[1]]
+        adapted = hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config")
+        if not drafts or not can_share(model) or not (adapted or self._start) or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+            return {}
+        with torch.no_grad():
+            now = _sums(model, drafts, trainer.temperature)
+            off: Any = trainer.accelerator.unwrap_model(trainer.model).disable_adapter() if adapted else nullcontext()
+            with off:
+                then = _sums(self._start or model, drafts, trainer.temperature)
+        return {"kl": (now - then) / sum(len(draft) for _, draft in drafts)}
+
+    def _keep_best(self, step: int, reached: float) -> None:
+        trainer = self.trainer
+        assert trainer is not None
+        weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled else None
+        if self._folder:
+            with whole(self._folder.path / "best") as half:
+                trainer.accelerator.unwrap_model(trainer.model).save_pretrained(str(half), state_dict=weights)
+                self._policy.tokenizer.save_pretrained(str(half))
+                card = model_card(self._settings, step, reached)
+                (half / "README.md").write_text(card, encoding="utf-8")
+
+    def _recall(self, step: int) -> None:
+        """The best value so far, and how long ago it was, from the curves that were written up to `step`."""
+        folder = self.trainer.args.output_dir if self.trainer else ""
+        path = Path(folder) / METRICS
+        values = dict(_validations(path, step)) if path.exists() else {}
+        for value in (values[at] for at in sorted(values)):
+            gained = value > self._best + (self._settings.validation.gain if math.isfinite(self._best) else 0)
+            self._best, self._since = (value, 0) if gained else (self._best, self._since + 1)
+
+
+class _Bare(AbstractContextManager[Any]):
+    """The causal language model inside what `unwrap_model_for_generation` gives."""
+
+    def __init__(self, inner: AbstractContextManager[Any]) -> None:
+        self._inner = inner
+
+    def __enter__(self) -> Any:
+        model = self._inner.__enter__()
+        return model.get_base_model() if hasattr(model, "peft_config") else model
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._inner.__exit__(*error)
+
+
+def _sums(model: Any, drafts: Sequence[tuple[list[int], list[int]]], temperature: float) -> float:
+    prompts, texts = zip(*drafts, strict=True)
+    return sum(float(logps.sum()) for logps, _ in draft_logps(model, prompts, texts, temperature))
+
+
+def _validations(path: Path, step: int) -> list[tuple[int, float]]:
+    found: list[tuple[int, float]] = []
+    for line in path.read_text("utf-8", "replace").splitlines():
+        try:
+            row = json.loads(line)
+            if row["step"] <= step:
+                found.append((row["step"], float(row["validation/reward"])))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _cause(numbers: dict[str, float]) -> str:
+    if numbers.get("unparsed", 0.0) > 0.9:
+        return "The follower's answers are no labels: use a stronger follower, or reward.mode = 'choose'."
+    if numbers.get("repeated", 0.0) > 0.9:
+        return "The generator writes the same for each draft: raise trl.temperature."
+    if numbers.get("length", 2.0) < 2.0:
+        return "The generator writes nothing: warm it up with --stage sft."
+    return (
+        "The follower ignores the instruction, or the query is too small to tell drafts apart: raise query, or use reward.mode = 'choose'."
+    )
+
+
+def model_card(settings: TrainSettings, step: int, reached: float) -> str:
+    """For people who find the weights."""
+    base = settings.model.removeprefix("hf:")
+    return "\n".join(
+        [
+            "---",
+            "library_name: " + ("peft" if settings.lora else "transformers"),
+            *([f"base_model: {base}"] if settings.model.startswith("hf:") else []),
+            "tags: [promptmii, instruction-induction, text-classification, grpo]",
+            "---",
+            "# An instruction generator",
+            "",
+            f"Reads labelled examples of a text-classification task and writes an instruction for it. Trained from `{settings.model}` with "
+            "reinforcement learning (GRPO): the reward is what a frozen model makes of the instruction on other examples.",
+            "",
+            f"- Followers in training: {', '.join(f'`{name}`' for name in settings.reward.followers)}, mode `{settings.reward.mode}`",
+            f"- Reward: {settings.reward.measure}; examples read: {', '.join(map(str, sorted(settings.schedule)))}",
+            f"- Step {step}: mean macro-F1 of {reached:.3f} on the validation tasks, which come from other sources than the training tasks",
+            "",
+            "Use it: `promptmii induce data.csv --generator hf:<this folder>`. It writes what it takes for the rule behind the examples; "
+            "it may be wrong, and it may repeat texts it was shown. Check an instruction before you rely on it.",
+            "",
+        ]
+    )
