@@ -26,19 +26,22 @@ WORDS = {"films": {"good": "lovely", "bad": "waste"}, "plays": {"warm": "warm", 
 def world(tmp_path: Path, trained: Any) -> Path:  # noqa: F811
     """A folder with a tiny model, two tasks and a bank."""
     torch.manual_seed(0)
-    config = LlamaConfig(**SIZES | {"vocab_size": len(trained), "eos_token_id": trained.eos_token_id, "initializer_range": 0.1})
+    config = LlamaConfig(
+        **SIZES
+        | {"vocab_size": len(trained), "eos_token_id": trained.eos_token_id, "initializer_range": 0.1, "max_position_embeddings": 2048}
+    )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "tiny")
     trained.save_pretrained(tmp_path / "tiny")
     for name, words in WORDS.items():
         rows = [{"text": f"{i} {word} {i % 3}", "label": label} for i in range(12) for label, word in words.items()]
-        _lines(tmp_path / "tasks" / f"{name}.jsonl", rows)
+        lines(tmp_path / "tasks" / f"{name}.jsonl", rows)
         guide = [{"task": name, "description": "Say which."}]
         guide += [{"label": label, "descriptions": [f"says {word}", f"has {word}"]} for label, word in words.items()]
-        _lines(tmp_path / "bank" / f"{name}.jsonl", guide)
+        lines(tmp_path / "bank" / f"{name}.jsonl", guide)
     return tmp_path
 
 
-def _lines(path: Path, rows: list[dict[str, Any]]) -> None:
+def lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -71,19 +74,19 @@ def test_it_learns_to_tell_the_labels_apart(world: Path) -> None:
     train_follower(given(world, steps=60, learning_rate=2e-2, mix={"icl": 0, "lookup": 0, "hidden": 0}, validate_on=()), world / "run")
     lines = curves(world / "run")
     assert sum(line["train/accuracy"] for line in lines[-10:]) / 10 > 0.9
-    assert (world / "run" / "adapter" / "adapter_model.safetensors").stat().st_size > 0
+    assert (world / "run" / "best" / "adapter_model.safetensors").stat().st_size > 0
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None:
     seen: list[dict[str, float]] = []
-    train_follower(given(world), world / "whole", report=lambda line: seen.append(dict(line)))
+    train_follower(given(world), world / "whole", report=lambda step, line: seen.append({"step": step, **line}))
     assert [line["step"] for line in seen] == [0, 1, 2, 3, 4]
     assert {"validation/naive", "validation/icl", "validation/icl-hidden", "validation/instruction-hidden"} <= set(seen[-1])
     code = (
         "import json, sys, time; from pathlib import Path; from promptmii.train.follower import train_follower;"
         "from promptmii.train.follower_settings import FollowerSettings;"
         "s = FollowerSettings.of(**json.loads(sys.argv[1]));"
-        "train_follower(s, Path(sys.argv[2]), report=lambda line: time.sleep(0 if line['step'] < 3 else 600))"
+        "train_follower(s, Path(sys.argv[2]), report=lambda step, line: time.sleep(0 if step < 3 else 600))"
     )
     killed = subprocess.Popen([sys.executable, "-c", code, given(world).model_dump_json(), str(world / "torn")])
     deadline = time.monotonic() + 120
@@ -94,7 +97,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None
     train_follower(given(world), world / "torn", resume=True)
     last = [{name: value for name, value in curves(world / run)[-1].items() if "second" not in name} for run in ("whole", "torn")]
     assert last[0] == last[1]
-    weights = [(world / run / "adapter" / "adapter_model.safetensors").read_bytes() for run in ("whole", "torn")]
+    weights = [(world / run / "best" / "adapter_model.safetensors").read_bytes() for run in ("whole", "torn")]
     assert weights[0] == weights[1]
 
 
@@ -122,4 +125,4 @@ def test_a_run_folder_belongs_to_one_run(world: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run(world: Path) -> None:
     with pytest.raises(ModelError, match="lower learning_rate"):
         train_follower(given(world, steps=50, learning_rate=1e30, warmup=0), world / "run")
-    assert not list((world / "run" / "checkpoints").glob("step-00005*"))
+    assert not (world / "run" / "checkpoint-50").exists()

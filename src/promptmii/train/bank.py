@@ -38,8 +38,13 @@ class Guide:
         """Every label is described."""
         return all(label in self.descriptions for label in labels)
 
+    def plain(self, shown: Mapping[str, str], stream: random.Random) -> str:
+        """An instruction in the form that the generator's prompt asks for: one sentence, one line per label, the closing."""
+        lines = [f"{name}: {stream.choice(self.descriptions[label])}" for label, name in shown.items()]
+        return "\n".join([self.sentence, *lines, "Answer with the label alone."])
+
     def text(self, shown: Mapping[str, str], stream: random.Random, opening: float = 0.8) -> str:
-        """An instruction: labels (`shown` maps each to the name it is given), in order, each with one of its descriptions.
+        """An instruction in many forms: labels (`shown` maps each to the name it is given), in order, each with one of its descriptions.
 
         `opening` is the chance of the task's sentence at the beginning; lines and closing vary too.
         """

@@ -4,24 +4,23 @@ The loss is the K-way cross-entropy over the label likelihoods, which is what `c
 language-model loss on the label's tokens teaches a small model the label words rather than the choice. Afterwards the model is frozen.
 """
 
-import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from promptmii.errors import ArtefactError, ConfigError, MissingDependencyError, ModelError, OutputError
-from promptmii.instruction import write_text
+from promptmii.errors import ConfigError, MissingDependencyError, ModelError
 from promptmii.models import base_weights
-from promptmii.prompts import defuse
-from promptmii.task import Task
+from promptmii.prompts import defuse, follower_frame
+from promptmii.task import Task, content_key
 from promptmii.train.bank import Guide, read_bank
+from promptmii.train.curves import Report, unheard
+from promptmii.train.folder import RunFolder, open_run, whole
 from promptmii.train.follower_check import check
 from promptmii.train.follower_episodes import Deck, Rendered, named_tasks
 from promptmii.train.follower_settings import FollowerSettings
-from promptmii.version import VERSION
 
 try:
     import torch
@@ -36,12 +35,10 @@ try:
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
-Report = Callable[[Mapping[str, float]], None]
-"""Told of each line of the curves."""
 
-
-def unheard(_line: Mapping[str, float]) -> None:
-    """The default report."""
+BEST = "best"
+FREE = ("steps", "tasks", "bank", "check_every", "save_every")
+"""Settings that may be others when a run goes on."""
 
 
 @dataclass(frozen=True)
@@ -54,57 +51,62 @@ class Laid:
     """(Q) index of each query's label."""
 
 
-def train_follower(settings: FollowerSettings, folder: Path, *, resume: bool = False, report: Report = unheard) -> Path:
-    """Tune into a run folder: `adapter/` holds the best weights (bfloat16), `metrics.jsonl` the curves. Returns the adapter's folder.
+def train_follower(
+    settings: FollowerSettings, folder: Path, *, given: Path | None = None, resume: bool = False, report: Report = unheard
+) -> Path:
+    """Tune into a run folder (`given` is the configuration file): `best/` holds the best weights in bfloat16; returned is its path.
 
     With `resume` it goes on from the newest checkpoint, exactly as if it had never stopped. Raises `ConfigError`, `DataError`,
     `ModelError` (also when the loss is no number: the last checkpoint stays), `OutputError`.
     """
-    stage = Stage(settings.checked(), folder, report)
-    stage.open(resume)
-    while stage.step < settings.steps:
-        stage.advance()
-    return folder / "adapter"
+    stage = Stage(settings.checked(), report)
+    with open_run(folder, settings, given, resume=resume, free=FREE) as run:
+        run.describe(stage.facts())
+        stage.open(run)
+        while stage.step < settings.steps:
+            stage.advance(run)
+    return folder / BEST
 
 
 class Stage:
     """One training run in this process."""
 
-    def __init__(self, settings: FollowerSettings, folder: Path, report: Report) -> None:
+    def __init__(self, settings: FollowerSettings, report: Report) -> None:
         self._settings = settings
-        self._folder = folder
-        self._report = report
         self._bank: Mapping[str, Guide] = read_bank(Path(settings.bank)) if settings.bank else {}
-        self._watched: Mapping[str, Task] = named_tasks(Path(settings.tasks), settings.validate_on)
-        learned = named_tasks(Path(settings.tasks), settings.train)
-        self._local = _load(settings.model)
+        self._watched: Mapping[str, Task] = named_tasks(settings.tasks, settings.validate_on)
+        self._learned: Mapping[str, Task] = named_tasks(settings.tasks, settings.train)
+        self._local = trainable(settings.model)
         self._format = ChatFormat(self._local.tokenizer, self._local.model.generation_config.eos_token_id)
-        self._deck = Deck(learned, self._bank, self._local, settings)
+        self._deck = Deck(self._learned, self._bank, self._local, settings)
         torch.manual_seed(settings.seed)  # the adapter's first values
         self._tuned = add_adapter(self._local.model, settings.rank)
         self._parameters = {name: p for name, p in self._local.model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(self._parameters.values(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
         self._best = -math.inf
-        self._torn = False
+        self._report = report
         self.step = 0
 
-    def open(self, resume: bool) -> None:
-        """Make the run folder, or go on in it. Raises `OutputError` where another run lies there and `resume` is not set."""
-        if not resume and (self._folder / "config.json").exists():
-            raise OutputError(f"{self._folder} holds a run already. Go on with it with --resume, or give another folder.")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        config = self._settings.model_dump(mode="json")
-        if resume and (self._folder / "config.json").exists():
-            self._same(config)
-            self._torn = (self._folder / "metrics.jsonl").exists()
-        found = load_state(self._folder, self._parameters, self._optimizer) if resume else None
+    def facts(self) -> dict[str, Any]:
+        """What the run is made with: hashes of tasks, templates and guides, and the sources and licences of the tasks."""
+        return {
+            "stage": self._settings.stage,
+            "model": self._local.card.reference,
+            "frame": follower_frame().key,
+            "bank": content_key([[name, guide.sentence, dict(guide.descriptions)] for name, guide in self._bank.items()]),
+            "train": {name: {**task.source, "key": task.key} for name, task in self._learned.items()},
+            "validate_on": {name: {**task.source, "key": task.key} for name, task in self._watched.items()},
+        }
+
+    def open(self, run: RunFolder) -> None:
+        """Go on from the newest checkpoint, or measure the untuned model."""
+        found = load_state(run.path, self._parameters, self._optimizer)
         if found:
             self.step, self._best = found
-        write_text(self._folder / "config.json", json.dumps({"version": VERSION, "follower": config}, indent=2) + "\n", force=True)
-        if not found:
-            self._validate({})
+        else:
+            self._validate(run, {})
 
-    def advance(self) -> None:
+    def advance(self, run: RunFolder) -> None:
         """One step of the optimiser, with what is due after it: a line of the curves, a validation, a checkpoint."""
         settings, started = self._settings, perf_counter()
         rate = learning_rate(settings, self.step)
@@ -118,24 +120,11 @@ class Stage:
         self.step += 1
         last = self.step == settings.steps
         if last or self.step % settings.check_every == 0:
-            self._validate(line)
+            self._validate(run, line)
         else:
-            self._write(line)
+            self._write(run, line)
         if last or self.step % settings.save_every == 0:
-            save_state(self._folder, self.step, self._parameters, self._optimizer, self._best)
-
-    def _same(self, config: Mapping[str, Any]) -> None:
-        """Raise `ConfigError` where the run was started with other settings than `config`; more steps are allowed."""
-        try:
-            before = json.loads((self._folder / "config.json").read_text("utf-8"))["follower"]
-        except (OSError, ValueError, KeyError) as error:
-            raise ArtefactError(f"{self._folder} is no run folder of this stage: {error}. Give another folder.") from error
-        free = ("steps", "tasks", "bank", "check_every", "save_every")
-        changed = [name for name in config if name not in free and before.get(name) != config[name]]
-        if changed:
-            raise ConfigError(
-                f"This run was started with other values of: {', '.join(changed)}. Resume with the same, or give another folder."
-            )
+            save_state(run.path, self.step, self._parameters, self._optimizer, self._best)
 
     def _lay(self, drawn: Rendered) -> Laid:
         instruction = drawn.instruction
@@ -168,26 +157,23 @@ class Stage:
         means = {name: sum(values) / len(values) for name, values in kinds.items()}
         return {"train/loss": total, "train/accuracy": right, "train/gradient": norm.item(), **means}
 
-    def _validate(self, line: Mapping[str, float]) -> None:
+    def _validate(self, run: RunFolder, line: Mapping[str, float]) -> None:
         """Write the line with the validation in it, and the adapter where it is the best so far; without watched tasks, always."""
         started = perf_counter()
         model = self._local.model
         # A new wrapper each time: the old one remembers keys and values of other weights.
         fresh = LocalModel(self._settings.model, model, self._local.tokenizer, revision=f"step-{self.step}")
         found = check(fresh, self._watched, self._bank, self._settings)
-        self._write({**line, **found, "seconds/validation": perf_counter() - started})
+        self._write(run, {**line, **found, "seconds/validation": perf_counter() - started})
         reward = found.get("validation/reward", math.inf)
         if self.step and reward >= self._best:
             self._best = reward
-            save_adapter(self._tuned, self._folder / "adapter", self._settings.model)
+            with whole(run.path / BEST) as half:
+                save_adapter(self._tuned, half, self._settings.model)
 
-    def _write(self, line: Mapping[str, float]) -> None:
-        row = {"step": self.step, **{name: round(value, 6) for name, value in line.items()}}
-        with (self._folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            # What a kill left of a line is closed first, or it would spoil this one.
-            file.write(("\n" if self._torn else "") + json.dumps(row) + "\n")
-        self._torn = False
-        self._report(row)
+    def _write(self, run: RunFolder, line: Mapping[str, float]) -> None:
+        run.metrics(self.step, line)
+        self._report(self.step, line)
 
 
 def learning_rate(settings: FollowerSettings, step: int) -> float:
@@ -198,11 +184,11 @@ def learning_rate(settings: FollowerSettings, step: int) -> float:
     return settings.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
 
 
-def _load(reference: str) -> LocalModel:
-    """The model, in a number format that can be trained here, with its own weights frozen. Raises `ModelError`."""
+def trainable(reference: str) -> LocalModel:
+    """The model in the number format of this machine, with the attention that packed rows need. Raises `ConfigError`, `ModelError`."""
     source = base_weights(reference)
     if source is None or "+" in reference:
-        raise ConfigError(f"The follower to tune is {reference!r}; expected a model on this machine without an adapter: smol, or hf:...")
+        raise ConfigError(f"The model to tune is {reference!r}; expected a model on this machine without an adapter: smol, or hf:...")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with quiet():
         tokenizer: Any = AutoTokenizer.from_pretrained(source)

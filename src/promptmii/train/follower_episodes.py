@@ -6,12 +6,12 @@ Every episode follows from (seed, step, index) alone, so a resumed run draws wha
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptmii.data import load_task
-from promptmii.data.load import SUFFIXES
 from promptmii.errors import DataError, nearest
+from promptmii.evaluation.grid import task_sources
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import Instruction
 from promptmii.models.base import LanguageModel
@@ -33,15 +33,14 @@ class Rendered:
     """Labelled with the names that the instruction uses."""
 
 
-def named_tasks(folder: Path, names: Sequence[str]) -> dict[str, Task]:
-    """The tasks of these names from a folder of task files. Raises `DataError` with the nearest name there is."""
-    files = {path.name.split(".")[0]: path for path in sorted(folder.glob("*")) if path.name.removesuffix(".gz").endswith(SUFFIXES)}
+def named_tasks(sources: str | Sequence[str], names: Sequence[str]) -> dict[str, Task]:
+    """The tasks of these names, each named after its file. Raises `DataError` with the nearest name there is."""
+    files = {Path(source).name.split(".")[0]: source for source in task_sources([sources] if isinstance(sources, str) else sources)}
     tasks: dict[str, Task] = {}
     for name in names:
         if name not in files:
-            raise DataError(f"The folder {folder} has no task {name!r}. {nearest(name, files)}")
-        loaded = load_task(files[name]).task
-        tasks[name] = Task(name, loaded.labels, loaded.train, loaded.test, loaded.instruction, loaded.source)
+            raise DataError(f"There is no task {name!r} among the tasks given. {nearest(name, files)}")
+        tasks[name] = replace(load_task(files[name]).task, name=name)
     return tasks
 
 
@@ -52,7 +51,7 @@ class Deck:
         """`model` counts tokens, as ICL does at inference. Raises `DataError` for a task with too few short texts."""
         self._settings = settings
         self._in_context = InContext(model)
-        self._rows = {name: _short_rows(task, settings.max_chars) for name, task in tasks.items()}
+        self._rows = {name: short_rows(task, settings.max_chars) for name, task in tasks.items()}
         self._guides = {name: bank[name] for name, rows in self._rows.items() if name in bank and bank[name].covers(list(rows))}
         if not self._guides and settings.mix.instruction + settings.mix.lookup > 0:
             raise DataError("No training task has all its labels in the bank. Name its folder, or set mix.instruction and mix.lookup to 0.")
@@ -121,7 +120,7 @@ class Deck:
         return renamed[0], renamed[1]
 
 
-def _short_rows(task: Task, limit: int) -> dict[str, list[Example]]:
+def short_rows(task: Task, limit: int) -> dict[str, list[Example]]:
     """Training rows by label, in the task's order; labels with fewer than three short texts are left out."""
     rows = {label: [e for e in task.train if e.label == label and len(e.text) <= limit] for label in task.labels}
     rows = {label: found for label, found in rows.items() if len(found) >= 3}

@@ -1,6 +1,6 @@
 """Settings of the stage that meta-tunes a follower."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,10 +35,11 @@ class Mix(Settings):
 class FollowerSettings(Settings):
     """Everything the result depends on, the machine aside."""
 
+    stage: Literal["follower"] = "follower"
     model: str = "smol"
     """What is tuned: `smol` or `hf:...`, without an adapter."""
-    tasks: str = ""
-    """Folder of task files, each named after its task."""
+    tasks: str | tuple[str, ...] = ()
+    """Folders of task files, or task files; a task is named after its file."""
     bank: str = ""
     """Folder of label descriptions; the tasks without a guide are not drawn as instructions."""
     train: tuple[str, ...]

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,39 +10,32 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from promptmii.errors import ArtefactError, OutputError
+from promptmii.errors import ArtefactError
+from promptmii.train.folder import whole
 
 MEMORY = ("exp_avg", "exp_avg_sq")
-FOLDER = "checkpoints"
 
 
 def save_state(
     folder: Path, step: int, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, best: float
 ) -> None:
-    """Write `checkpoints/step-<step>` under a temporary name, then rename it; the one before goes last.
+    """Write `checkpoint-<step>`, whole or not at all; the one before goes last.
 
     Raises `OutputError` on a full disk, with the previous checkpoint in place.
     """
-    root = folder / FOLDER
     tensors = {f"weight:{name}": parameter.detach().contiguous() for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
         for kind in MEMORY:
             if parameter in optimizer.state:
                 tensors[f"{kind}:{name}"] = optimizer.state[parameter][kind].contiguous()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".half-") as temporary:
-            half = Path(temporary) / "step"
-            half.mkdir()
+    with whole(folder / f"checkpoint-{step}") as half:
+        try:
             save_file(tensors, half / "state.safetensors")
-            (half / "state.json").write_text(json.dumps({"step": step, "best": best}) + "\n", encoding="utf-8")
-            half.replace(root / f"step-{step:06d}")
-        for old in _all(folder)[:-1]:
-            shutil.rmtree(old, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"The checkpoint of step {step} cannot be written to {root}: {error}. The one before it is still valid."
-        ) from error
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
+        (half / "state.json").write_text(json.dumps({"step": step, "best": best}) + "\n", encoding="utf-8")
+    for old in _all(folder)[:-1]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def load_state(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> tuple[int, float] | None:
@@ -68,4 +60,5 @@ def load_state(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optim
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / FOLDER).glob("step-*") if (path / "state.json").is_file())
+    found = [path.parent for path in folder.glob("checkpoint-*/state.json")]
+    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from promptmii.errors import ConfigError
 
 NAME = "default"
 
@@ -61,6 +64,19 @@ def add_adapter(model: Any, rank: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute by its old name
         return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+def continue_adapter(tuned: Any, folder: Path) -> None:
+    """Put the weights of an adapter folder into the adapter of `tuned`. Raises `ConfigError` where they have another shape."""
+    try:
+        found = set_peft_model_state_dict(tuned, load_file(folder / "adapter_model.safetensors"))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ConfigError(
+            f"The adapter {folder} cannot be trained on: {reason} Expected a LoRA folder of the same model and rank."
+        ) from error
+    if found.unexpected_keys:
+        raise ConfigError(f"The adapter {folder} has weights that this model lacks, such as {found.unexpected_keys[0]}.")
 
 
 def save_adapter(tuned: Any, folder: Path, base: str) -> None:

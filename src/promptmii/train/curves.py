@@ -1,0 +1,10 @@
+"""How a stage tells of its progress, line by line of its curves."""
+
+from collections.abc import Callable, Mapping
+
+Report = Callable[[int, Mapping[str, float]], None]
+"""Told of each line: the step and the values."""
+
+
+def unheard(_step: int, _line: Mapping[str, float]) -> None:
+    """The default report."""
