@@ -1,0 +1,81 @@
+"""Options that several commands share, and how their texts become settings."""
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptmii.config import Columns, Endpoint
+from promptmii.errors import ConfigError
+from promptmii.models.base import Price
+
+Data = Annotated[
+    str, typer.Argument(help="csv, tsv, json, jsonl or parquet (also .gz), a `datasets` folder, or hub:owner/name[:config][@revision].")
+]
+File = Annotated[Path, typer.Argument(help="Instruction file made by `promptmii induce`.")]
+Text = Annotated[
+    list[str] | None,
+    typer.Option(help='Text column; repeat it for several, or give a template such as "{premise} || {hypothesis}". Detected when absent.'),
+]
+Label = Annotated[str | None, typer.Option(help="Label column. Detected when absent.")]
+Labels = Annotated[str | None, typer.Option(help="The label set in its order, comma-separated, or a JSON list where labels hold commas.")]
+Follow = Annotated[str | None, typer.Option(help="Model that labels: smol, hf:<id or folder>[+adapter], openai:<model>.")]
+BaseUrl = Annotated[str | None, typer.Option(envvar="OPENAI_BASE_URL", help="Server(s) for openai: models, comma-separated.")]
+Concurrency = Annotated[int, typer.Option(help="Requests under way at once.")]
+Cache = Annotated[Path | None, typer.Option(help="Folder of the answer cache for openai: models; failures are never cached.")]
+Prices = Annotated[
+    list[str] | None, typer.Option("--price", help="Money per million tokens, [MODEL=]PROMPT,COMPLETION; repeat it for several models.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
+
+
+def columns_of(text: list[str] | None, label: str | None, labels: str | None) -> Columns:
+    """--text, --label and --labels."""
+    chosen = None if not text else text[0] if len(text) == 1 else tuple(text)
+    return Columns.of(text=chosen, label=label, labels=_label_list(labels) if labels else None)
+
+
+def comma_separated(given: str | None) -> tuple[str, ...] | None:
+    """The parts of a list, without those that are empty."""
+    return None if given is None else tuple(part.strip() for part in given.split(",") if part.strip())
+
+
+def whole_numbers(given: str | None) -> tuple[int, ...] | None:
+    """The numbers of a list. Raises `ConfigError`."""
+    try:
+        return None if given is None else tuple(int(part) for part in comma_separated(given) or ())
+    except ValueError as error:
+        raise ConfigError(f"-n is {given!r}; expected whole numbers, comma-separated, such as 5,20,50.") from error
+
+
+def _label_list(given: str) -> tuple[str, ...]:
+    if given.lstrip().startswith("["):
+        try:
+            return tuple(str(label) for label in json_module.loads(given))
+        except ValueError as error:
+            raise ConfigError(f'--labels looks like JSON but is not: {error}. Expected a list such as \'["a, b", "c"]\'.') from error
+    return tuple(label.strip() for label in given.split(",") if label.strip())
+
+
+def prices_of(given: list[str]) -> dict[str, Price]:
+    """Every --price, by model. Raises `ConfigError`."""
+    return dict(map(_price, given))
+
+
+def _price(given: str) -> tuple[str, Price]:
+    reference, named, numbers = given.rpartition("=")
+    try:
+        prompt, completion = (float(part) for part in numbers.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--price is {given!r}; expected two numbers per million tokens, [MODEL=]PROMPT,COMPLETION, such as 0.10,0.40."
+        ) from error
+    return (reference if named else "*"), Price(prompt, completion)
+
+
+def endpoint_of(base_url: str | None, concurrency: int, cache: Path | None, price: list[str] | None = None) -> Endpoint:
+    """--base-url, --concurrency, --cache and --price."""
+    return Endpoint.of(base_url=base_url, concurrency=concurrency, cache=str(cache) if cache else None, prices=prices_of(price or []))
