@@ -1,0 +1,130 @@
+"""Pairs for warming up a generator: what it reads (labels and examples) and the instruction it should write."""
+
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from promptmii.errors import DataError
+from promptmii.instruction import Frozen
+from promptmii.task import Example, Support, Task
+from promptmii.train.bank import Guide
+from promptmii.train.follower_episodes import short_rows
+from promptmii.train.opaque import hide
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A support, and a good instruction for it."""
+
+    support: Support
+    instruction: str
+
+
+class _Row(Frozen):
+    text: str
+    label: str
+
+
+class _Line(Frozen):
+    labels: tuple[str, ...]
+    examples: tuple[_Row, ...]
+    instruction: str
+    task: str = ""
+    visit: int | None = None
+    reward: float | None = None
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Pairs from JSON lines `{"labels": [...], "examples": [{"text", "label"}, ...], "instruction": "..."}`.
+
+    Raises `DataError` with the line that is wrong.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The pairs file {path} cannot be read: {error}. Expected UTF-8 JSON lines.") from error
+    pairs: list[Pair] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = _Line.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the line"
+            raise DataError(f"{path}, line {number}: {where}: {first['msg']}. Expected labels, examples and instruction.") from error
+        if not row.instruction.strip():
+            raise DataError(f"{path}, line {number}: the instruction is empty.")
+        pairs.append(Pair(Support(row.labels, tuple(Example(e.text, e.label) for e in row.examples)), row.instruction.strip()))
+    if not pairs:
+        raise DataError(f"The pairs file {path} holds no pair.")
+    return pairs
+
+
+def pair_line(pair: Pair, **known: str | int | float) -> bytes:
+    """One line of a pairs file; `known` are `task`, `visit` and `reward`."""
+    examples = [{"text": example.text, "label": example.label} for example in pair.support.examples]
+    row = {**known, "labels": pair.support.labels, "examples": examples, "instruction": pair.instruction}
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large a drawn pair may be."""
+
+    labels: tuple[int, int]
+    examples: tuple[int, ...]
+    """One of these is drawn."""
+    max_chars: int
+    support_chars: int
+    hidden: float
+    """Share of pairs whose label names say nothing."""
+
+
+class PairDeck:
+    """Pairs made of tasks and the bank: any few labels of a task, a few of their rows, and the guide to them in the bank's words."""
+
+    def __init__(self, tasks: Mapping[str, Task], bank: Mapping[str, Guide], sizes: Sizes, seed: int) -> None:
+        """Raises `DataError` where no task is covered by the bank."""
+        self._sizes = sizes
+        self._seed = seed
+        rows = {name: short_rows(task, sizes.max_chars) for name, task in tasks.items()}
+        self._rows = {name: found for name, found in rows.items() if name in bank and bank[name].covers(list(found))}
+        self._guides = {name: bank[name] for name in self._rows}
+        if not self._rows:
+            raise DataError(
+                f"The bank describes none of these tasks: {', '.join(tasks) or 'none'}. Name another bank, or give a pairs file."
+            )
+
+    def draw(self, index: int, hidden: bool | None = None) -> Pair:
+        """Pair `index`, which follows from it and the seed alone; `hidden` decides about the names instead of chance."""
+        stream = random.Random(f"{self._seed}/pair/{index}")
+        names = list(self._rows)
+        task = stream.choices(names, [math.sqrt(len(self._rows[name])) for name in names])[0]
+        rows, n = self._rows[task], stream.choice(self._sizes.examples)
+        low, high = self._sizes.labels
+        # A label without an example could only be invented.
+        k = stream.randint(min(low, len(rows)), max(min(high, len(rows), n), min(low, len(rows))))
+        labels = sorted(stream.sample(list(rows), k), key=list(rows).index)
+        chance = stream.random() < self._sizes.hidden
+        shown = hide(labels, stream) if (chance if hidden is None else hidden) else {label: label for label in labels}
+        if stream.random() < 0.5:
+            shown = dict(sorted(shown.items(), key=lambda pair: pair[1]))
+        support = Support(tuple(shown.values()), self._examples(rows, shown, n, stream))
+        return Pair(support, self._guides[task].plain(shown, stream))
+
+    def _examples(
+        self, rows: Mapping[str, Sequence[Example]], shown: Mapping[str, str], n: int, stream: random.Random
+    ) -> tuple[Example, ...]:
+        """Each label once before any comes twice, as `draw_support` has it, within the characters allowed (each label once in any case)."""
+        pools = {label: stream.sample(rows[label], len(rows[label])) for label in shown}
+        order = [*stream.sample(list(shown), len(shown)), *stream.choices(list(shown), k=n)][: max(n, len(shown))]
+        drawn = [pools[label].pop() for label in order if pools[label]]
+        while len(drawn) > len(shown) and sum(len(example.text) for example in drawn) > self._sizes.support_chars:
+            drawn.pop()
+        return tuple(Example(example.text, shown[example.label]) for example in drawn)

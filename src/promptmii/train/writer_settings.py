@@ -1,0 +1,59 @@
+"""Settings of the stage that warms up an instruction generator."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from promptmii.config import Settings
+from promptmii.train.follower_settings import Share
+
+
+class WriterSettings(Settings):
+    """Supervised fine-tuning on (support, instruction) pairs, from a file or drawn from tasks and the bank."""
+
+    stage: Literal["sft"] = "sft"
+    model: str = "smol"
+    """What is tuned: `smol` or `hf:...`; with `+<adapter folder>` that adapter is trained on."""
+    pairs: str | None = None
+    """File of pairs; `None` draws them from `tasks` and `bank`."""
+    tasks: str | tuple[str, ...] = ()
+    """Folders of task files, or task files; a task is named after its file."""
+    bank: str = ""
+    """Folder of label descriptions."""
+    train: tuple[str, ...] = ()
+    """Names of the tasks to draw from."""
+    validate_on: tuple[str, ...] = ()
+    """Names of the tasks whose pairs are only looked at."""
+    rank: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=4e-4, gt=0)
+    warmup: int = Field(default=20, ge=0)
+    """Steps in which the learning rate rises; afterwards it falls along a cosine."""
+    steps: int = Field(default=400, ge=1)
+    batch: int = Field(default=4, ge=1)
+    """Pairs per step."""
+    labels: tuple[int, int] = (2, 8)
+    """Fewest and most labels of a drawn pair."""
+    examples: tuple[int, ...] = (5, 8, 12, 20)
+    """Sizes of the support; one is drawn for each pair."""
+    hidden: Share = 0.5
+    """Drawn pairs whose label names say nothing, so that the line must come from the examples."""
+    max_chars: int = Field(default=300, ge=1)
+    """Longer texts are left out."""
+    support_chars: int = Field(default=2000, ge=1)
+    check_every: int = Field(default=100, ge=1)
+    """Steps between two validations."""
+    check_pairs: int = Field(default=24, ge=1)
+    """Validation pairs with names, and as many without."""
+    save_every: int = Field(default=20, ge=1)
+    """Steps between two checkpoints."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        if self.pairs is None and not (self.train and self.tasks and self.bank):
+            raise ValueError("give pairs (a file), or tasks, bank and train to draw them from")
+        if set(self.train) & set(self.validate_on):
+            raise ValueError(f"in train and in validate_on: {', '.join(sorted(set(self.train) & set(self.validate_on)))}")
+        if not 2 <= self.labels[0] <= self.labels[1] <= 26:
+            raise ValueError("labels must be two rising numbers between 2 and 26")
+        return self

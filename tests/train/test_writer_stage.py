@@ -1,0 +1,133 @@
+"""Warming up a tiny random generator on pairs: what it is asked, what it learns from, and that it resumes exactly."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tests.models.test_local import trained  # noqa: E402, F401  the fixture
+from tests.train.test_follower_stage import lines, world  # noqa: E402, F401  the fixture
+
+from promptmii import load_model  # noqa: E402
+from promptmii.errors import ConfigError, DataError  # noqa: E402
+from promptmii.inducers import MetaInducer, Writer  # noqa: E402
+from promptmii.models.base import Completion, Sampling, Usage  # noqa: E402
+from promptmii.models.local import LocalModel  # noqa: E402
+from promptmii.train.pairs import pair_line, read_pairs  # noqa: E402
+from promptmii.train.writer import IGNORED, Features, train_writer  # noqa: E402
+from promptmii.train.writer_settings import WriterSettings  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
+PAIR = {"labels": ["good", "bad"], "examples": [{"text": "lovely", "label": "good"}], "instruction": "good: lovely"}
+
+
+def given(world: Path, **changes: Any) -> WriterSettings:  # noqa: F811
+    usual: dict[str, Any] = {
+        "model": f"hf:{world / 'tiny'}",
+        "tasks": str(world / "tasks"),
+        "bank": str(world / "bank"),
+        "train": ("films",),
+        "validate_on": ("plays",),
+        "rank": 4,
+        "steps": 4,
+        "batch": 2,
+        "warmup": 1,
+        "examples": (2, 3),
+        "check_every": 2,
+        "check_pairs": 2,
+        "save_every": 2,
+    }
+    return WriterSettings.of(**usual | changes)
+
+
+class Recording:
+    """A model that remembers the chats it is given."""
+
+    def __init__(self, model: Any) -> None:
+        self.card, self.count_tokens, self.choose, self.close = model.card, model.count_tokens, model.choose, model.close
+        self.chats: list[Any] = []
+
+    def generate(self, chats: Any, sampling: Sampling) -> list[Any]:
+        assert sampling.max_tokens > 0
+        self.chats += chats
+        return [Completion("An instruction.", False, Usage()) for _ in chats]
+
+
+def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:  # noqa: F811
+    model = load_model(f"hf:{world / 'tiny'}")
+    assert isinstance(model, LocalModel)
+    lines(world / "pairs.jsonl", [PAIR])
+    (pair,) = read_pairs(world / "pairs.jsonl")
+    recording = Recording(model)
+    MetaInducer(Writer(recording)).induce(pair.support)
+    row = Features(model)(pair)
+    prompt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == IGNORED]
+    assert prompt == model.prompts(recording.chats)[0]
+    answer = row["labels"][len(prompt) :]
+    assert model.tokenizer.decode(answer) == PAIR["instruction"] + "<|im_end|>"
+
+
+def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None:  # noqa: F811
+    model = load_model(f"hf:{world / 'tiny'}")
+    assert isinstance(model, LocalModel)
+    lines(world / "pairs.jsonl", [PAIR])
+    row = {name: torch.tensor([ids]) for name, ids in Features(model)(read_pairs(world / "pairs.jsonl")[0]).items()}
+    expected = model.model(**row).loss
+    losses: list[float] = []
+    settings = given(world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=1)
+    train_writer(settings, world / "run", report=lambda _, line: losses.append(line["train/loss"]))
+    assert losses == [pytest.approx(expected.item(), abs=1e-3)]
+
+
+def test_it_learns_a_pair_by_heart(world: Path) -> None:  # noqa: F811
+    lines(world / "pairs.jsonl", [PAIR])
+    losses: list[float] = []
+    settings = given(world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=40, batch=1, warmup=5, learning_rate=2e-2, rank=8)
+    best = train_writer(settings, world / "run", report=lambda _, line: losses.append(line["train/loss"]))
+    assert losses[-1] < 2 < losses[0]  # with so small frozen embeddings no token can be more likely than one in four
+    (pair,) = read_pairs(world / "pairs.jsonl")
+    written = MetaInducer(Writer(load_model(f"hf:{world / 'tiny'}+{best}"))).induce(pair.support)
+    assert written.text == PAIR["instruction"]
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None:  # noqa: F811
+    whole = train_writer(given(world), world / "whole")
+    names = {name for line in (world / "whole" / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
+    assert {"train/loss", "validation/named_loss", "validation/hidden_loss"} <= names
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(step: int, line: Any) -> None:
+        if step == 3:
+            raise StoppedError(line)
+
+    with pytest.raises(StoppedError):
+        train_writer(given(world), world / "torn", report=stop)
+    torn = train_writer(given(world), world / "torn", resume=True)
+    assert (whole / "adapter_model.safetensors").read_bytes() == (torn / "adapter_model.safetensors").read_bytes()
+
+
+def test_training_goes_on_from_an_adapter_of_the_same_rank(world: Path) -> None:  # noqa: F811
+    first = train_writer(given(world, validate_on=()), world / "first")
+    model = f"hf:{world / 'tiny'}+{first}"
+    assert train_writer(given(world, model=model, steps=1, validate_on=()), world / "second").is_dir()
+    with pytest.raises(ConfigError, match="same model and rank"):
+        train_writer(given(world, model=model, rank=2), world / "third")
+
+
+def test_a_pairs_file_is_checked_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    lines(path, [PAIR, {"labels": ["a", "b"], "examples": []}])
+    with pytest.raises(DataError, match="line 2: instruction"):
+        read_pairs(path)
+    lines(path, [PAIR])
+    (pair,) = read_pairs(path)
+    path.write_bytes(pair_line(pair, task="films", visit=3, reward=0.5))
+    assert read_pairs(path) == [pair]
+    path.write_text("")
+    with pytest.raises(DataError, match="no pair"):
+        read_pairs(path)
