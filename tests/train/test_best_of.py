@@ -41,7 +41,7 @@ def numbers(run: Path) -> list[int]:
 
 def test_the_best_drafts_become_pairs(world: Path) -> None:  # noqa: F811
     told: list[dict[str, float]] = []
-    path = best_of(given(world), world / "run", report=lambda _, line: told.append(dict(line)))
+    path = best_of(given(world), world / "run", report=lambda line: told.append(dict(line)))
     assert len(told) == 4
     assert all(line["best"] >= line["train/reward"] for line in told)
     kept = [line for line in told if line["kept"]]

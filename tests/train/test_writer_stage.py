@@ -78,7 +78,7 @@ def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None: 
     expected = model.model(**row).loss
     losses: list[float] = []
     settings = given(world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=1)
-    train_writer(settings, world / "run", report=lambda _, line: losses.append(line["train/loss"]))
+    train_writer(settings, world / "run", report=lambda line: losses.append(line["train/loss"]))
     assert losses == [pytest.approx(expected.item(), abs=1e-3)]
 
 
@@ -86,7 +86,7 @@ def test_it_learns_a_pair_by_heart(world: Path) -> None:  # noqa: F811
     lines(world / "pairs.jsonl", [PAIR])
     losses: list[float] = []
     settings = given(world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=40, batch=1, warmup=5, learning_rate=2e-2, rank=8)
-    best = train_writer(settings, world / "run", report=lambda _, line: losses.append(line["train/loss"]))
+    best = train_writer(settings, world / "run", report=lambda line: losses.append(line["train/loss"]))
     assert losses[-1] < 2 < losses[0]  # with so small frozen embeddings no token can be more likely than one in four
     (pair,) = read_pairs(world / "pairs.jsonl")
     written = MetaInducer(Writer(load_model(f"hf:{world / 'tiny'}+{best}"))).induce(pair.support)
@@ -101,8 +101,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None
     class StoppedError(Exception):
         pass
 
-    def stop(step: int, line: Any) -> None:
-        if step == 3:
+    def stop(line: Any) -> None:
+        if line["step"] == 3:
             raise StoppedError(line)
 
     with pytest.raises(StoppedError):

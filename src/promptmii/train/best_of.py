@@ -15,7 +15,6 @@ from promptmii.errors import EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Completion, LanguageModel, Sampling
-from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.records import append_line
 from promptmii.report.curves import is_training_run, read_curves
 from promptmii.train.config import Stage, TrainSettings
@@ -23,6 +22,7 @@ from promptmii.train.curves import Report, unheard
 from promptmii.train.episodes import Deck, Visit
 from promptmii.train.folder import RunFolder, open_run
 from promptmii.train.pairs import Pair, pair_line
+from promptmii.train.policy import writer_for
 from promptmii.train.reward import Draft, Judged, Reward
 from promptmii.train.source import read_source
 
@@ -54,11 +54,10 @@ def best_of(settings: BestOfSettings, folder: Path, *, given: Path | None = None
     with ExitStack() as stack:
         run = stack.enter_context(open_run(folder, settings, given, resume=resume, free=("visits", "together")))
         generator = stack.enter_context(closing(settings.endpoint.load(settings.model)))
-        template = read_template(Path(settings.template), META_SLOTS) if settings.template else meta_prompt()
-        writer = Writer(generator, template, settings.budget)
-        reward = Reward(settings.reward, [Follower(model, settings.reward.mode) for model in _followers(settings, generator, stack)])
+        writer = writer_for(settings, generator)
+        reward = Reward(settings.reward, [_follower(model, settings) for model in _models(settings, generator, stack)])
         deck = Deck(source.train, settings, writer)
-        run.describe({"stage": settings.stage, "data": source.key, "meta": template.key, "skipped": source.skipped})
+        run.describe({"stage": settings.stage, "data": source.key, "meta": writer.template.key, "skipped": source.skipped})
         first = _finished(run)
         if first < settings.visits:
             reward.check(deck.visit(first).episode)
@@ -69,7 +68,11 @@ def best_of(settings: BestOfSettings, folder: Path, *, given: Path | None = None
     return folder / PAIRS
 
 
-def _followers(settings: BestOfSettings, generator: LanguageModel, stack: ExitStack) -> Iterable[LanguageModel]:
+def _follower(model: LanguageModel, settings: BestOfSettings) -> Follower:
+    return Follower(model, settings.reward.mode, settings.reward.calibration)
+
+
+def _models(settings: BestOfSettings, generator: LanguageModel, stack: ExitStack) -> Iterable[LanguageModel]:
     """Each loaded once; the generator itself where it follows too."""
     for reference in settings.reward.followers:
         yield generator if reference == settings.model else stack.enter_context(closing(settings.endpoint.load(reference)))
@@ -113,7 +116,7 @@ def _keep(run: RunFolder, settings: BestOfSettings, rows: Sequence[tuple[Visit, 
             append_line(run.path / PAIRS, pair_line(pair, task=visit.episode.task, visit=visit.number, reward=round(top, 6)))
         line = {"train/reward": fmean(rewards), "best": top, "kept": float(kept), "length": fmean(draft.tokens for draft in drafts)}
         run.metrics(visit.number + 1, line)
-        report(visit.number + 1, line)
+        report({"step": visit.number + 1, **line})
 
 
 def _finished(run: RunFolder) -> int:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-Report = Callable[[int, Mapping[str, float]], None]
-"""Told of each line: the step and the values."""
+Report = Callable[[Mapping[str, float]], None]
+"""Told of each line: `step` and the values."""
 
 
-def unheard(_step: int, _line: Mapping[str, float]) -> None:
+def unheard(_line: Mapping[str, float]) -> None:
     """The default report."""

@@ -173,7 +173,7 @@ class Stage:
 
     def _write(self, run: RunFolder, line: Mapping[str, float]) -> None:
         run.metrics(self.step, line)
-        self._report(self.step, line)
+        self._report({"step": self.step, **line})
 
 
 def learning_rate(settings: FollowerSettings, step: int) -> float:

@@ -175,7 +175,7 @@ class Curves(TrainerCallback):
         line[f"seconds/{'step' if 'train/loss' in line else 'validation'}"] = now - self._started
         self._started = now
         self._run.metrics(int(state.global_step), line)
-        self._report(int(state.global_step), line)
+        self._report({"step": int(state.global_step), **line})
         if line.get(WATCHED, math.inf) <= self._best and WATCHED in line:
             self._best = line[WATCHED]
             self._save()
