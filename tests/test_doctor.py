@@ -49,6 +49,16 @@ def test_a_server_that_enforces_a_choice_passes_every_check(steps: list[str]) ->
     assert steps[-1] == "Choosing"
 
 
+def test_a_context_that_nobody_names_is_said_to_be_assumed(steps: list[str]) -> None:
+    with serving(FaultyServer(honours="vllm", context=None)) as server:
+        assumed = examined(server, steps)["context"]
+        known = examine("openai:m", Endpoint(base_url=server.url, context_length=4096), steps.append).checks[1]
+    assert assumed.ok
+    assert "assumed" in assumed.finding
+    assert "--context-length" in assumed.cure
+    assert known.finding == "4096 tokens"
+
+
 def test_a_server_that_ignores_the_constraint_is_seen_through_and_fit_to_generate(steps: list[str]) -> None:
     with serving(FaultyServer()) as server:
         report = examine("openai:m", Endpoint(base_url=server.url), steps.append)

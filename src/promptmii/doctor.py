@@ -73,6 +73,8 @@ def _checks(model: LanguageModel, start: float, progress: Callable[[str], None])
 
 def _context(model: LanguageModel) -> Check:
     length = model.card.context_length
+    if model.card.context_assumed:
+        return Check("context", True, f"{length} tokens, assumed: the server does not say", "Say what it is with --context-length.")
     cure = "" if length >= 2048 else "Long instructions and many examples will not fit; use a model with 4,096 tokens or more."
     return Check("context", length >= 512, f"{length} tokens", cure)
 

@@ -7,7 +7,7 @@ import typer
 
 from promptmii import display
 from promptmii.cli.group import app
-from promptmii.cli.options import BaseUrl, Json, Prices, comma_separated, prices_of, whole_numbers
+from promptmii.cli.options import BaseUrl, Context, Json, Prices, comma_separated, prices_of, whole_numbers
 from promptmii.config import EvaluateSettings
 from promptmii.evaluation import estimate
 from promptmii.evaluation import evaluate as evaluate_grid
@@ -32,6 +32,7 @@ def run_grid(
     budget: Annotated[int | None, typer.Option(help="Most tokens of an instruction.")] = None,
     workers: Annotated[int | None, typer.Option(help="Cells under way at once.")] = None,
     base_url: BaseUrl = None,
+    context_length: Context = None,
     concurrency: Annotated[int | None, typer.Option(help="Requests under way at once, over all workers.")] = None,
     price: Prices = None,
     ray: Annotated[bool, typer.Option("--ray", help="Spread the grid over a Ray cluster (table [ray] of the configuration).")] = False,
@@ -54,7 +55,12 @@ def run_grid(
         mode=mode,
         budget=budget,
         workers=workers,
-        endpoint={"base_url": base_url, "concurrency": concurrency, "prices": prices_of(price or []) or None},
+        endpoint={
+            "base_url": base_url,
+            "context_length": context_length,
+            "concurrency": concurrency,
+            "prices": prices_of(price or []) or None,
+        },
         ray={} if ray else None,
     )
     with display.progress(quiet=json) as progress:

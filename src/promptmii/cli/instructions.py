@@ -12,6 +12,7 @@ from promptmii.cli.options import (
     BaseUrl,
     Cache,
     Concurrency,
+    Context,
     Data,
     File,
     Follow,
@@ -52,6 +53,7 @@ def induce(
     price: Prices = None,
     seed: Annotated[int, typer.Option(help="Of the split, the examples and the drafts.")] = 0,
     base_url: BaseUrl = None,
+    context_length: Context = None,
     concurrency: Concurrency = 16,
     cache: Cache = None,
     json: Json = False,
@@ -72,7 +74,7 @@ def induce(
         evaluate=evaluate,
         seed=seed,
         columns=columns_of(text, label, labels),
-        endpoint=endpoint_of(base_url, concurrency, cache, price),
+        endpoint=endpoint_of(base_url, context_length, concurrency, cache, price),
     )
     with display.progress(quiet=json) as progress:
         induced = pipeline.induce(data, settings, progress=progress)
@@ -89,6 +91,7 @@ def predict(
     text: Text = None,
     follower: Follow = None,
     base_url: BaseUrl = None,
+    context_length: Context = None,
     concurrency: Concurrency = 16,
     cache: Cache = None,
     json: Json = False,
@@ -99,7 +102,7 @@ def predict(
         check_writable(output, force=force)
     made = Instruction.load(instruction)
     with display.progress(quiet=json) as progress:
-        bound = pipeline.bind(made, follower, endpoint_of(base_url, concurrency, cache), progress)
+        bound = pipeline.bind(made, follower, endpoint_of(base_url, context_length, concurrency, cache), progress)
         progress("Labelling")
         labelled = pipeline.predict(made, _texts(input), bound, columns_of(text, None, None).text)
     display.labelled(labelled, output, as_json=json, force=force)
@@ -113,6 +116,7 @@ def score(
     label: Label = None,
     follower: Follow = None,
     base_url: BaseUrl = None,
+    context_length: Context = None,
     concurrency: Concurrency = 16,
     cache: Cache = None,
     json: Json = False,
@@ -120,7 +124,7 @@ def score(
     """Measure an instruction again on labelled data: per-label scores, confusion matrix, failure counts."""
     made = Instruction.load(instruction)
     with display.progress(quiet=json) as progress:
-        bound = pipeline.bind(made, follower, endpoint_of(base_url, concurrency, cache), progress)
+        bound = pipeline.bind(made, follower, endpoint_of(base_url, context_length, concurrency, cache), progress)
         progress("Scoring")
         scored = pipeline.rescore(made, data, bound, columns_of(text, label, None))
     display.scored(made, scored, as_json=json)

@@ -6,7 +6,7 @@ import typer
 
 from promptmii import display, doctor
 from promptmii.cli.group import app
-from promptmii.cli.options import BaseUrl, Json, endpoint_of
+from promptmii.cli.options import BaseUrl, Context, Json, endpoint_of
 
 models_app = typer.Typer(no_args_is_help=True, help="The embedded model.")
 app.add_typer(models_app, name="models")
@@ -16,11 +16,12 @@ app.add_typer(models_app, name="models")
 def examine(
     model: Annotated[str, typer.Argument(help="Model reference.")] = "smol",
     base_url: BaseUrl = None,
+    context_length: Context = None,
     json: Json = False,
 ) -> None:
     """Check a model from end to end, and say what to fix."""
     with display.progress(quiet=json) as progress:
-        report = doctor.examine(model, endpoint_of(base_url, 16, None), progress)
+        report = doctor.examine(model, endpoint_of(base_url, context_length), progress)
     display.examined(report, as_json=json)
     if not report.healthy:
         raise typer.Exit(3)

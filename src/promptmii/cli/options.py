@@ -23,6 +23,9 @@ Labels = Annotated[str | None, typer.Option(help="The label set in its order, co
 Follow = Annotated[str | None, typer.Option(help="Model that labels: smol, hf:<id or folder>[+adapter], openai:<model>.")]
 BaseUrl = Annotated[str | None, typer.Option(envvar="OPENAI_BASE_URL", help="Server(s) for openai: models, comma-separated.")]
 Concurrency = Annotated[int, typer.Option(help="Requests under way at once.")]
+Context = Annotated[
+    int | None, typer.Option("--context-length", help="Tokens that an openai: model takes at once, where its server does not say.")
+]
 Cache = Annotated[Path | None, typer.Option(help="Folder of the answer cache for openai: models; failures are never cached.")]
 Prices = Annotated[
     list[str] | None, typer.Option("--price", help="Money per million tokens, [MODEL=]PROMPT,COMPLETION; repeat it for several models.")
@@ -76,6 +79,14 @@ def _price(given: str) -> tuple[str, Price]:
     return (reference if named else "*"), Price(prompt, completion)
 
 
-def endpoint_of(base_url: str | None, concurrency: int, cache: Path | None, price: list[str] | None = None) -> Endpoint:
-    """--base-url, --concurrency, --cache and --price."""
-    return Endpoint.of(base_url=base_url, concurrency=concurrency, cache=str(cache) if cache else None, prices=prices_of(price or []))
+def endpoint_of(
+    base_url: str | None, context: int | None, concurrency: int = 16, cache: Path | None = None, price: list[str] | None = None
+) -> Endpoint:
+    """--base-url, --context-length, --concurrency, --cache and --price."""
+    return Endpoint.of(
+        base_url=base_url,
+        context_length=context,
+        concurrency=concurrency,
+        cache=str(cache) if cache else None,
+        prices=prices_of(price or []),
+    )

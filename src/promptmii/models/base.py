@@ -134,6 +134,8 @@ class ModelCard:
     """Answers that are made at the same time, whichever thread asks; 1 for a local model, whose calls take turns."""
     price: Price | None = None
     """`None` where nobody said (unknown is not zero)."""
+    context_assumed: bool = False
+    """Neither the model nor the user said what `context_length` is."""
 
 
 Answer = TypeVar("Answer", Completion, Choice)

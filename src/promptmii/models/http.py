@@ -119,12 +119,18 @@ class HttpModel:
         """See `LanguageModel`. The first use asks the server for its context length. Raises `EndpointError` when it is not there."""
         with self._lock:
             if self._card is None:
-                length = self._run(self._context_length())
+                said = self._run(self._context_length())
                 exact = self._run(self._counts_tokens())
                 revision = f"{','.join(self._config.urls)} {self._name}"
                 reference = f"openai:{self._name}"
                 self._card = ModelCard(
-                    reference, revision, length, gives_scores=False, exact_tokens=exact, concurrency=self._config.concurrency
+                    reference,
+                    revision,
+                    said or ASSUMED_CONTEXT,
+                    gives_scores=False,
+                    exact_tokens=exact,
+                    concurrency=self._config.concurrency,
+                    context_assumed=said is None,
                 )
             return self._card
 
@@ -300,11 +306,11 @@ class HttpModel:
         beginning = chat[0]["content"][:256]
         return self._clients[sum(beginning.encode()) % len(self._clients)]
 
-    async def _context_length(self) -> int:
-        """From the server's model list where it says; every server must answer."""
+    async def _context_length(self) -> int | None:
+        """As the user says, or the server's model list; `None` where neither does. Every server must answer."""
         lengths = [await self._describe(client) for client in self._clients]
         known = [length for length in lengths if length]
-        return self._config.context_length or (min(known) if known else ASSUMED_CONTEXT)
+        return self._config.context_length or min(known, default=None)
 
     async def _describe(self, client: openai.AsyncOpenAI) -> int | None:
         try:
