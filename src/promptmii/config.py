@@ -129,7 +129,7 @@ class EvaluateSettings(Settings):
     """The grid: every task x method x n x seed x generator x follower."""
 
     tasks: tuple[str, ...]
-    """Task files, folders of them, `hub:` references, or `suite` (the tasks that come with promptmii)."""
+    """Task files, folders of them, a corpus (its held-out split; `FOLDER:validation` names another), `hub:` references, or `suite`."""
     methods: tuple[str, ...] = ("naive", "icl", "zero", "mii")
     n: tuple[int, ...] = (5, 10, 20, 50, 100)
     seeds: int = Field(default=3, ge=1)

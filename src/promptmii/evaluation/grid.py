@@ -1,12 +1,13 @@
 """The cells of an evaluation, each under a key that hashes everything its result depends on."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from promptmii.config import EvaluateSettings
+from promptmii.config import Columns, EvaluateSettings
 from promptmii.data import load_task, suite_folder
+from promptmii.data.corpus import corpus_reference, read_corpus
 from promptmii.data.load import SUFFIXES
 from promptmii.errors import ConfigError, DataError
 from promptmii.follower import resolve_calibration
@@ -33,15 +34,20 @@ class Job:
 
 def read_tasks(settings: EvaluateSettings) -> dict[str, Task]:
     """The tasks by name, in order. Raises `DataError` for a path that is none, and for two tasks of one name."""
-    columns = settings.columns
     tasks: dict[str, Task] = {}
-    for source in task_sources(settings.tasks):
-        loaded = load_task(source, text=columns.text, label=columns.label, labels=columns.labels).task
-        name = source if source.startswith("hub:") else Path(source).name.split(".")[0]
-        if name in tasks:
-            raise DataError(f"Two tasks have the name {name!r}: {tasks[name].source.get('origin')} and {source}. Rename one file.")
-        tasks[name] = Task(name, loaded.labels, loaded.train, loaded.test, loaded.instruction, loaded.source)
+    for given in settings.tasks:
+        corpus = corpus_reference(given)
+        for task in read_corpus(*corpus) if corpus else _loaded(given, settings.columns):
+            if task.name in tasks:
+                raise DataError(f"Two tasks have the name {task.name!r}; the second is in {given}. Rename one file, or leave one out.")
+            tasks[task.name] = task
     return tasks
+
+
+def _loaded(given: str, columns: Columns) -> Iterator[Task]:
+    for source in task_sources([given]):
+        task = load_task(source, text=columns.text, label=columns.label, labels=columns.labels).task
+        yield replace(task, name=source if source.startswith("hub:") else Path(source).name.split(".")[0])
 
 
 def task_sources(given: Sequence[str]) -> Iterator[str]:

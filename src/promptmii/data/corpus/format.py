@@ -1,0 +1,200 @@
+"""A corpus on disk: one Parquet per split, one row per task, read one row group at a time.
+
+    CORPUS/data/train-00000-of-00001.parquet, validation-..., heldout-...
+
+`datasets.load_dataset(CORPUS)` reads the same files. The layout of the authors' released corpus (`dataset_name`, `config_name`,
+`train_examples`, `test_examples`, `label_names`, ...) is read as well.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args, overload
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from promptmii.data.corpus.released import RELEASED_COLUMNS, released_task
+from promptmii.errors import ArtefactError, DataError, OutputError, nearest
+from promptmii.task import Example, Task
+
+Split = Literal["train", "validation", "heldout"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+SOURCE_FIELDS = ("repository", "config", "revision", "licence", "group", "columns", "template", "languages", "domain")
+"""What a row says of where its task comes from; `Task.source` has the same names."""
+ALIASES: Mapping[str, tuple[str, ...]] = {"heldout": ("heldout", "test")}
+TASKS_PER_GROUP = 8
+
+_ROWS = pa.list_(pa.struct([("text", pa.string()), ("label", pa.string())]))
+SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        *((name, pa.string()) for name in SOURCE_FIELDS),
+        ("instruction", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("train", _ROWS),
+        ("test", _ROWS),
+    ]
+)
+
+
+def split_file(folder: Path, split: Split) -> Path:
+    """Where a corpus keeps a split. The name is one that `datasets` knows without a card."""
+    return folder / "data" / f"{split}-00000-of-00001.parquet"
+
+
+def write_split(folder: Path, split: Split, tasks: Iterable[Task]) -> int:
+    """Write the tasks of a split, complete or not at all; returns how many there were. Raises `OutputError`."""
+    path = split_file(folder, split)
+    partial = path.with_suffix(".partial")
+    count = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as file:
+            for group in _grouped(tasks):
+                file.write_table(pa.Table.from_pylist([task_row(task) for task in group], SCHEMA))
+                count += len(group)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}. Make room and run the same command again.") from error
+    return count
+
+
+def task_row(task: Task) -> dict[str, Any]:
+    """A task as a row of `SCHEMA`."""
+    rows = {part: [{"text": e.text, "label": e.label} for e in getattr(task, part)] for part in ("train", "test")}
+    source = {name: task.source.get(name) for name in SOURCE_FIELDS}
+    return {"name": task.name, **source, "instruction": task.instruction, "labels": list(task.labels), **rows}
+
+
+def row_task(row: Mapping[str, Any]) -> Task:
+    """The task of a row of `SCHEMA`. Raises `DataError` where it is none."""
+    train, test = (tuple(Example(e["text"], e["label"]) for e in row[part]) for part in ("train", "test"))
+    source = {name: str(row[name]) for name in SOURCE_FIELDS if row.get(name)}
+    return Task(row["name"], tuple(row["labels"]), train, test, row.get("instruction"), source)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a row is."""
+
+    file: Path
+    group: int
+    row: int
+
+
+class Tasks(Sequence[Task]):
+    """The tasks of one split, read when they are asked for, so that a corpus may be larger than memory."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Looks at the shape of the files alone; the released layout is read once, to find what of it cannot be used."""
+        self._places: list[_Place] = []
+        dropped: list[str] = []
+        for path in files:
+            file = _open(path)
+            foreign = set(file.schema_arrow.names) >= RELEASED_COLUMNS
+            for group in range(file.num_row_groups):
+                places = [_Place(path, group, row) for row in range(file.metadata.row_group(group).num_rows)]
+                self._places += _usable(places, dropped) if foreign else places
+        self.dropped = tuple(dropped)
+        """Rows that are no task, each with the reason."""
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Task]:
+        return map(_task, self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | list[Task]:
+        if isinstance(index, slice):
+            return [_task(place) for place in self._places[index]]
+        return _task(self._places[index])
+
+
+def read_corpus(path: str | Path, split: str = "train") -> Tasks:
+    """The tasks of a split (train, validation or heldout) of a corpus folder: a sequence whose items are read on demand.
+
+    Raises `ArtefactError` where the folder is no corpus, `DataError` where it has no such split.
+    """
+    if split not in SPLITS:
+        raise DataError(f"A corpus has no split {split!r}. {nearest(split, SPLITS)}")
+    folder = Path(path)
+    files = _files(folder)
+    if not files:
+        raise ArtefactError(f"{folder} is no corpus: it holds no Parquet file of tasks. Build one with: promptmii corpus build -o {folder}")
+    names = ALIASES.get(split, (split,))
+    wanted = [file for file in files if _split_name(file) in names]
+    if not wanted:
+        there = ", ".join(sorted({_split_name(file) for file in files}))
+        raise DataError(f"The corpus {folder} has no split {split!r}; it has {there}.")
+    return Tasks(wanted)
+
+
+def corpus_reference(source: str) -> tuple[Path, Split] | None:
+    """Folder and split of `CORPUS_DIR[:split]`, held-out by default; `None` where it names no corpus."""
+    folder, _, split = source.rpartition(":")
+    if split in SPLITS and _files(Path(folder)):
+        return Path(folder), split
+    return (Path(source), "heldout") if _files(Path(source)) else None
+
+
+def _files(folder: Path) -> list[Path]:
+    found = [*sorted(folder.glob("*.parquet")), *sorted(folder.glob("data/*.parquet"))] if folder.is_dir() else []
+    return [file for file in found if _is_table_of_tasks(file)]
+
+
+def _is_table_of_tasks(path: Path) -> bool:
+    try:
+        names = set(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException):
+        return False
+    return names >= {"name", "labels", "train", "test"} or names >= RELEASED_COLUMNS
+
+
+def _split_name(path: Path) -> str:
+    return path.stem.split("-")[0]
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtefactError(f"{path} is not a readable Parquet file: {error}. Build the corpus again.") from error
+
+
+@lru_cache(maxsize=4)
+def _group(path: Path, group: int, _changed: int) -> list[dict[str, Any]]:
+    return _open(path).read_row_group(group).to_pylist()
+
+
+def _task(place: _Place) -> Task:
+    row = _group(place.file, place.group, place.file.stat().st_mtime_ns)[place.row]
+    return released_task(row) if row.keys() >= RELEASED_COLUMNS else row_task(row)
+
+
+def _usable(places: Iterable[_Place], dropped: list[str]) -> Iterator[_Place]:
+    for place in places:
+        try:
+            _task(place)
+        except DataError as error:
+            dropped.append(str(error))
+        else:
+            yield place
+
+
+def _grouped(tasks: Iterable[Task]) -> Iterator[list[Task]]:
+    group: list[Task] = []
+    for task in tasks:
+        group.append(task)
+        if len(group) == TASKS_PER_GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
