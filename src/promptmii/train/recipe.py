@@ -32,8 +32,10 @@ PAPER: Mapping[str, Any] = {
     "save_total_limit": 2,
     "logging_steps": 1,
     "report_to": "none",
+    "activation_checkpointing": True,
 }
-"""The authors' settings in TRL's terms; the last five are ours."""
+"""The authors' settings in TRL's terms; the last six are ours."""
+RENAMED = {"gradient_checkpointing": "activation_checkpointing", "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs"}
 
 OWNED: Mapping[str, str] = {
     "output_dir": "-o",
@@ -96,7 +98,7 @@ def options(settings: TrainSettings) -> dict[str, Any]:
             raise ConfigError(f"trl.{name} follows from other settings. Set {OWNED[name]} instead.")
         if name not in known:
             raise ConfigError(f"Unknown option trl.{name}. {_nearest(name, known)}")
-    return {**PAPER, **settings.trl}
+    return {**PAPER, **{RENAMED.get(name, name): value for name, value in settings.trl.items()}}
 
 
 def algebra(settings: TrainSettings, visits_per_pass: float, processes: int) -> Algebra:

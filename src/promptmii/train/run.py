@@ -21,10 +21,10 @@ from promptmii.train.source import Source, read_source
 try:
     import torch
     from accelerate import PartialState
-    from datasets import Dataset
+    from transformers import PrinterCallback
 
     from promptmii.train.policy import Policy, writer_for
-    from promptmii.train.trainer import Lost, PolicyTrainer, checkpoints
+    from promptmii.train.trainer import LostError, PolicyTrainer, Visits, checkpoints
     from promptmii.train.validate import cases
     from promptmii.train.watch import Watch
 except ImportError as error:
@@ -105,12 +105,21 @@ def followers_of(settings: TrainSettings) -> list[Follower]:
     return [Follower(model, chosen.mode, chosen.calibration) for model in models]
 
 
-def train(settings: TrainSettings, folder: Path, *, given: Path | None = None, resume: bool = False, say: Say = print) -> Path:
+def train(
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    given: Path | None = None,
+    resume: bool = False,
+    say: Say = print,
+    followers: Sequence[Follower] | None = None,
+) -> Path:
     """Train the generator into a run folder; `best/` in it holds the weights that did best on the validation tasks.
 
-    `given` is the configuration file, kept verbatim. With `resume` it goes on from the newest whole checkpoint, as if it had never
-    stopped. Raises `DataError`, `ConfigError`, `ModelError` before the first step; afterwards `EndpointError` when followers are lost,
-    `ModelError` when a loss is no number and `OutputError` on a full disk, each with a valid checkpoint in the folder.
+    `given` is the configuration file, kept verbatim; `followers` stand in for those that the settings name. With `resume` it goes on from
+    the newest whole checkpoint, as if it had never stopped. Raises `DataError`, `ConfigError`, `ModelError` before the first step;
+    afterwards `EndpointError` when followers are lost, `ModelError` when a loss is no number and `OutputError` on a full disk, each with
+    a valid checkpoint in the folder.
     """
     state = PartialState() if torch.cuda.is_available() else PartialState(cpu=True)
     source = read_source(settings)
@@ -120,9 +129,10 @@ def train(settings: TrainSettings, folder: Path, *, given: Path | None = None, r
     with ExitStack() as stack:
         opened = open_run(folder, settings, given, resume=resume, free=FREE) if state.is_main_process else nullcontext(None)
         run = stack.enter_context(opened)
-        followers = followers_of(settings)
-        for follower in followers:
-            stack.enter_context(closing(follower.model))
+        if followers is None:
+            followers = followers_of(settings)
+            for follower in followers:
+                stack.enter_context(closing(follower.model))
         return _Run(settings, folder, source, batches, followers, run, say).train(resume)
 
 
@@ -150,16 +160,16 @@ class _Run:
         reward.check(deck.visit(0).episode)
         function = RewardFunction(reward, deck, policy, run)
         watch = Watch(settings, policy, followers, cases(source.validation, settings), run, self._say)
-        rows = Dataset.from_dict({"visit": range(batches.visits)}).with_transform(_asker(deck))
         self._trainer = PolicyTrainer(
             policy,
             function,
             lambda: function.lost,
             args=arguments,
-            train_dataset=rows,
+            visits=Visits(deck, batches.visits),
             peft_config=policy.lora(settings.lora),
             callbacks=[watch],
         )
+        self._trainer.remove_callback(PrinterCallback)  # the watch says what is worth saying
         watch.trainer = self._trainer
         _name_base(self._trainer, settings)
         if run:
@@ -181,19 +191,12 @@ class _Run:
         found = checkpoints(self._folder) if resume else []
         try:
             trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-        except (Lost, KeyboardInterrupt):
+        except (LostError, KeyboardInterrupt):
             if trainer.state.global_step:
                 trainer.save_now()
             raise
         best = self._folder / "best"
         return best if best.exists() else checkpoints(self._folder)[-1]
-
-
-def _asker(deck: Deck) -> Callable[[dict[str, list[int]]], dict[str, list[Any]]]:
-    def ask(rows: dict[str, list[int]]) -> dict[str, list[Any]]:
-        return {"visit": rows["visit"], "prompt": [[dict(message) for message in deck.visit(number).chat] for number in rows["visit"]]}
-
-    return ask
 
 
 def _name_base(trainer: PolicyTrainer, settings: TrainSettings) -> None:

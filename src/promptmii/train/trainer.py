@@ -6,7 +6,7 @@ prompt is computed once) and learned from in rows that share it. Everything else
 
 import math
 import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, gather_object
+from datasets import Dataset
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
@@ -22,6 +23,7 @@ from promptmii.models.base import Sampling
 from promptmii.models.decoding import Draw
 from promptmii.models.engines import engine_for
 from promptmii.task import content_key
+from promptmii.train.episodes import Deck
 from promptmii.train.policy import Policy
 from promptmii.train.shared import can_share, draft_logps
 
@@ -52,14 +54,30 @@ class Clock:
         return {**spent, "update": max(step - inner, 0.0), "step": step, "layout": max(rollout - inner, 0.0)}
 
 
-class Lost(EndpointError):
+class Visits:
+    """The deck as TRL reads it: drawn when asked for, so that thirty passes need no memory."""
+
+    def __init__(self, deck: Deck, count: int) -> None:
+        self._deck = deck
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return {"visit": number, "prompt": [dict(message) for message in self._deck.visit(number).chat]}
+
+
+class LostError(EndpointError):
     """Too many drafts could not be scored; the weights are those after the last finished step."""
 
 
 class PolicyTrainer(GRPOTrainer):
     """One process of a training run."""
 
-    def __init__(self, policy: Policy, reward: Callable[..., list[float | None]], lost: Callable[[], str | None], **given: Any) -> None:
+    def __init__(
+        self, policy: Policy, reward: Callable[..., list[float | None]], lost: Callable[[], str | None], visits: Visits, **given: Any
+    ) -> None:
         """`reward` is called by TRL with the drafts of a rollout; `lost` says afterwards why it could not judge, or `None`."""
         self._policy = policy
         self._lost = lost
@@ -67,7 +85,9 @@ class PolicyTrainer(GRPOTrainer):
         self.rollout: list[tuple[list[int], list[int]]] = []
         """Prompt and draft of the last rollout, as tokens, of this process."""
         engine_for(policy.model)  # sets the attention that serves both ways best
-        super().__init__(model=policy.model, reward_funcs=[reward], processing_class=policy.tokenizer, **given)
+        table = Dataset.from_dict({"prompt": [""]})  # TRL insists on one, and would read all of it
+        super().__init__(model=policy.model, reward_funcs=[reward], processing_class=policy.tokenizer, train_dataset=table, **given)
+        self.train_dataset: Any = visits
         self.eos_token_ids = policy.form.ends
 
     @property
@@ -130,7 +150,7 @@ class PolicyTrainer(GRPOTrainer):
         # Every process stops, or the others would wait for this one for ever.
         reasons = [reason for reason in gather_object([self._lost()]) if reason]
         if reasons:
-            raise Lost(reasons[0])
+            raise LostError(reasons[0])
         return rewards
 
     def _get_per_token_logps_and_entropies(
@@ -164,8 +184,8 @@ class PolicyTrainer(GRPOTrainer):
             loss = super().training_step(*given, **options)
         if not math.isfinite(loss.item()):
             raise ModelError(
-                f"At step {self.state.global_step + 1} the loss is {loss.item()}. The weights were left as they were and the last checkpoint "
-                "is valid. Go on with --resume, or start again with a lower trl.learning_rate or trl.max_grad_norm."
+                f"At step {self.state.global_step + 1} the loss is {loss.item()}. The weights were left as they were; the checkpoint "
+                "before is valid. Go on with --resume, or start again with a lower trl.learning_rate or trl.max_grad_norm."
             )
         return loss
 
@@ -213,13 +233,3 @@ def checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints of a run, oldest first."""
     found = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
-
-
-def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
-    """What of TRL's log is a number."""
-    return {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
-
-
-def share(flags: Sequence[bool]) -> float:
-    """Of those set."""
-    return sum(flags) / len(flags) if flags else 0.0

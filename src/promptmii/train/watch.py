@@ -65,7 +65,7 @@ class Watch(TrainerCallback):
         small = sum(p.numel() for p in policy.model.parameters()) <= COPIED
         self._start = copy.deepcopy(policy.model).eval() if small and not settings.lora else None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """The value at the start, or where a resumed run stood."""
         if state.global_step:
             self._recall(state.global_step)
@@ -73,7 +73,7 @@ class Watch(TrainerCallback):
             self._validate(state.global_step)
             self._write(state.global_step, {})
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """A validation where one is due, and its consequences."""
         every = self._settings.validation.every
         if state.global_step % every and state.global_step < state.max_steps:
@@ -84,7 +84,14 @@ class Watch(TrainerCallback):
             self._say(f"Stopped at step {state.global_step}: {self._since} validations without a gain")
             control.should_training_stop = control.should_save = True
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+    def on_log(
+        self,
+        args: Any,  # noqa: ARG002
+        state: Any,
+        control: Any,  # noqa: ARG002
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
         """A line of the curves. Raises `ModelError` where the gradient is no number, before such weights are saved."""
         logs = logs or {}
         if "loss" not in logs:
@@ -96,14 +103,17 @@ class Watch(TrainerCallback):
             )
         numbers = {NAMES.get(name, name): value for name, value in logs.items() if isinstance(value, int | float) and name not in DROPPED}
         self._write(state.global_step, numbers)
-        self._look_for_signal(state.global_step, numbers)
+        if "train/reward" in numbers:
+            told = f"reward {numbers['train/reward']:.3f}, length {numbers.get('length', 0):.0f}, {numbers.get('seconds/step', 0):.1f} s"
+            self._say(f"Step {state.global_step} of {state.max_steps}: {told}")
+        self._look_for_signal(numbers)
 
     def _write(self, step: int, numbers: dict[str, float]) -> None:
         if self._folder:
             self._folder.metrics(step, {**numbers, **self._line})
         self._line = {}
 
-    def _look_for_signal(self, step: int, numbers: dict[str, float]) -> None:
+    def _look_for_signal(self, numbers: dict[str, float]) -> None:
         if "zero_variance" not in numbers:
             return
         self._equal = self._equal + 1 if numbers["zero_variance"] == 1.0 else 0
@@ -219,9 +229,7 @@ def _cause(numbers: dict[str, float]) -> str:
         return "The generator writes the same for each draft: raise trl.temperature."
     if numbers.get("length", 2.0) < 2.0:
         return "The generator writes nothing: warm it up with --stage sft."
-    return (
-        "The follower ignores the instruction, or the query is too small to tell drafts apart: raise query, or use reward.mode = 'choose'."
-    )
+    return "The follower ignores the instruction, or too few query rows tell drafts apart: raise query, or use reward.mode = 'choose'."
 
 
 def model_card(settings: TrainSettings, step: int, reached: float) -> str:

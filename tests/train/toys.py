@@ -1,0 +1,108 @@
+"""A small world to train in: tasks with one telling word per label, a tiny random writer, a follower that notices what it is told."""
+
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+
+from promptmii import ScriptedModel
+from promptmii.follower import Follower
+from promptmii.models.base import Chat
+from promptmii.train.config import TrainSettings
+
+WORLD = {
+    "films": {"good": "lovely", "bad": "waste"},
+    "plays": {"warm": "moving", "cold": "stiff"},
+    "songs": {"loud": "drums", "calm": "harp"},
+}
+FILLER = ("red", "blue", "green", "one", "two", "three", "late", "soon")
+TELLING = {word: label for words in WORLD.values() for label, word in words.items()}
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+)
+
+
+def write_tasks(folder: Path, rows: int = 120) -> Path:
+    """A task file for each part of the world: filler words around a telling one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, words in WORLD.items():
+        stream = random.Random(name)
+        lines = [
+            {"text": " ".join([*stream.choices(FILLER, k=3), word, str(number)]), "label": label}
+            for number in range(rows // 2)
+            for label, word in words.items()
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return folder
+
+
+def write_model(folder: Path, seed: int = 0) -> Path:
+    """A tiny Llama with random weights, and a tokenizer trained on the world's words."""
+    core = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = ["<unk>", "<|im_start|>", "<|im_end|>"]
+    words = [*FILLER, *TELLING, *TELLING.values()]
+    core.train_from_iterator([" ".join(words)], trainers.WordLevelTrainer(special_tokens=special))
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", unk_token="<unk>")
+    tokenizer.chat_template = CHATML
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        pad_token_id=None,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def obedient(**options: Any) -> Follower:
+    """A follower that knows what the telling words mean, but notices only those that the instruction names; else it guesses."""
+
+    def score(chat: Chat, option: str) -> float:
+        instruction, _, text = chat[-1]["content"].partition("Classify the input")
+        noticed = [word for word in TELLING if word in instruction.split() and word in text.split("Input:")[-1].split()]
+        if noticed:
+            return float(TELLING[noticed[0]] == option)
+        return hashlib.sha256((text + option).encode()).digest()[0] / 1024
+
+    return Follower(ScriptedModel(score=score, name="obedient", **options))
+
+
+def settings(world: Path, **changes: Any) -> TrainSettings:
+    """A run of a few seconds in the world that `write_tasks` and `write_model` made."""
+    usual: dict[str, Any] = {
+        "model": f"hf:{world / 'tiny'}",
+        "tasks": (str(world / "tasks"),),
+        "schedule": {4: 1.0, 8: 0.5},
+        "query": 12,
+        "prompts": 2,
+        "passes": 4,
+        "longest_prompt": 400,
+        "reward": {"mode": "choose"},
+        "validation": {"tasks": ("songs",), "every": 2, "n": (4,), "rows": 24},
+    }
+    trl = {
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 8,
+        "learning_rate": 1e-3,
+        "max_steps": 4,
+        "save_steps": 2,
+        "gradient_checkpointing": False,
+    }
+    return TrainSettings.of(**{**usual, **changes, "trl": trl | changes.get("trl", {})})
