@@ -3,9 +3,10 @@
 import json
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +23,9 @@ from promptmii.instruction import Instruction, Measurement, write_text
 from promptmii.pipeline import BreakEven, Induced, Labelled, Progress, Row
 from promptmii.records import Record, Run
 from promptmii.scoring import Scored
+
+if TYPE_CHECKING:
+    from promptmii.train.estimate import Estimate as Plan
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -226,6 +230,52 @@ def estimated(lines: Sequence[Estimate], *, as_json: bool) -> None:
         table.add_row(e.method, *(f"{count:,}" for count in counts), time, money)
     out.print(table)
     out.print("Model time is for one call after the other; servers answer several at once, and equal prompts are asked once.")
+
+
+def planned(plan: "Plan", *, as_json: bool) -> None:
+    """What a training run will take."""
+    batches = plan.batches
+    if as_json:
+        dump(asdict(plan))
+        return
+    table = Table(title="TRL's configuration", title_justify="left")
+    for name in ("option", "value", "from"):
+        table.add_column(name)
+    for name, (value, origin) in plan.options.items():
+        table.add_row(name, escape(str(value)), origin)
+    out.print(table)
+    per_update = batches.per_update * batches.generations
+    lines = {
+        "tasks": f"{plan.tasks:,} to learn from, {plan.validation:,} to watch, {len(plan.skipped):,} skipped",
+        "rollout": f"{batches.prompts} prompts x {batches.generations} instructions = {batches.prompts * batches.generations}",
+        "update": f"{batches.per_update} prompts x {batches.generations} = {per_update} instructions"
+        f" = {batches.processes} processes x {batches.per_device} x {batches.accumulation} accumulated",
+        "steps": f"{batches.steps:,} updates, {batches.boundary} per rollout, {batches.rollouts:,} rollouts; saved every {batches.save_every}",
+        "prompt": f"{plan.prompt_tokens:,.0f} tokens on average{'' if plan.counted else ' (from words: no tokenizer at hand)'}, "
+        f"{plan.shortened:.0%} of the visits with fewer examples than scheduled",
+        "follower": f"{plan.calls:,} calls of {plan.follower_tokens:,.0f} tokens",
+        "memory": _sum(plan.memory, "GiB on each device") or "not estimated: plan.parameters is not set",
+        "time": _sum(plan.hours, "hours") or "not estimated: plan.writes, plan.reads and plan.learns are not set",
+    }
+    grid = Table(show_header=False, box=None)
+    for name, value in lines.items():
+        grid.add_row(f"[dim]{name}[/]", escape(value))
+    out.print(grid)
+    for line in plan.skipped:
+        out.print(f"[yellow]skipped[/] {escape(line)}", soft_wrap=True)
+
+
+def _sum(parts: Sequence[tuple[str, float]], unit: str) -> str:
+    listed = ", ".join(f"{name} {value:.1f}" for name, value in parts)
+    return f"{sum(value for _, value in parts):.1f} {unit}: {listed}" if parts else ""
+
+
+def trained(made: Path, *, as_json: bool) -> None:
+    """Where the result of training lies."""
+    if as_json:
+        dump({"made": str(made)})
+    else:
+        out.print(f"Made {escape(str(made))}. See the curves with: promptmii report {escape(str(made.parent))}")
 
 
 def _confusion(labels: Sequence[str], counts: list[list[int]]) -> Table:

@@ -76,6 +76,31 @@ class LoraSettings(Settings):
     modules: str | tuple[str, ...] = "all-linear"
 
 
+class PlanSettings(Settings):
+    """What `--dry-run` cannot find out without the machine: its size, and rates that were measured or are stated."""
+
+    processes: int = Field(default=1, ge=1)
+    """Training processes, one per GPU. A run with another number is refused."""
+    gpu_memory: float = Field(default=80.0, gt=0)
+    """GiB of each."""
+    sharded: bool = False
+    """Weights, gradients and optimiser are spread over the processes (DeepSpeed ZeRO-3, FSDP)."""
+    parameters: float | None = Field(default=None, gt=0)
+    """Of the generator; `None`: no estimate of the memory."""
+    layers: int = Field(default=32, ge=1)
+    width: int = Field(default=4096, ge=1)
+    follower_parameters: float = Field(default=0.0, ge=0)
+    """Of a follower on the same device; 0 where it is elsewhere."""
+    length: float = Field(default=200.0, gt=0)
+    """Tokens of an instruction, on average."""
+    writes: float | None = Field(default=None, gt=0)
+    """Tokens that all processes together write in a second."""
+    reads: float | None = Field(default=None, gt=0)
+    """Tokens that all followers together read in a second, cached ones included."""
+    learns: float | None = Field(default=None, gt=0)
+    """Tokens that all processes together learn from in a second."""
+
+
 class TrainSettings(Settings):
     """Everything that a training run of the generator depends on, the machine aside."""
 
@@ -114,6 +139,7 @@ class TrainSettings(Settings):
     lora: LoraSettings | None = None
     """`None` trains all weights."""
     endpoint: Endpoint = Endpoint()
+    plan: PlanSettings = PlanSettings()
     trl: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Options of TRL's `GRPOConfig`, over the paper's (`train/recipe.py`)."""
 

@@ -1,5 +1,6 @@
 """The generator in training: its weights, its tokenizer and how it is asked, exactly as when instructions are made with it."""
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 from promptmii.errors import ConfigError, MissingDependencyError, UnknownModelError
 from promptmii.inducers.writing import Writer
 from promptmii.models import base_weights
+from promptmii.models.base import ModelCard
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.train.config import LoraSettings, TrainSettings
 
 try:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     from promptmii.models.local import LocalModel, best_dtype, quiet
     from promptmii.models.rendering import ChatFormat
@@ -69,6 +71,26 @@ class Policy:
     def local(self, model: Any, step: int) -> LocalModel:
         """The weights of now, as everything else in promptmii uses a model. A new one for each step: it remembers keys and values."""
         return LocalModel(self.reference, model, self.tokenizer, revision=f"step-{step}")
+
+
+class Tokens(LocalModel):
+    """A tokenizer alone, to lay out and count prompts where no weights are needed."""
+
+    def __init__(self, reference: str, tokenizer: Any, context_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self._format = ChatFormat(tokenizer, None)
+        self._card = ModelCard(reference, "tokenizer", context_length, gives_scores=False)
+
+
+def tokens_of(reference: str, source: str) -> Tokens:
+    """The tokenizer and context of a local model. Raises `UnknownModelError`."""
+    try:
+        with quiet():
+            config: Any = AutoConfig.from_pretrained(source)
+            return Tokens(reference, AutoTokenizer.from_pretrained(source), int(config.max_position_embeddings))
+    except (OSError, ValueError) as error:
+        raise UnknownModelError(f"{reference} is not on this machine: {str(error).strip().splitlines()[0]}") from error
 
 
 def writer_for(settings: TrainSettings, model: Any) -> Writer:

@@ -131,17 +131,21 @@ def algebra(settings: TrainSettings, visits_per_pass: float, processes: int) -> 
     return Algebra(settings.prompts, generations, per_update, processes, per_device, accumulation, steps, iterations, save_every)
 
 
-def resolve(settings: TrainSettings, folder: Path, batches: Algebra, *, cpu: bool) -> Any:
-    """TRL's configuration of the run. Raises `ConfigError` with TRL's own reason where it refuses an option."""
+def resolve(settings: TrainSettings, folder: Path, batches: Algebra, *, cpu: bool, processes: int | None = None) -> Any:
+    """TRL's configuration of the run; `processes` are those of this program, where a larger run is only planned.
+
+    Raises `ConfigError` with TRL's own reason where it refuses an option.
+    """
     chosen = {**options(settings), "max_steps": batches.steps}
     if cpu:
         chosen = {**chosen, "use_cpu": True, "bf16": False, "fp16": False, "dataloader_pin_memory": False, "use_vllm": False}
+        chosen.pop("deepspeed", None)
     try:
         return _grpo_config()(
             output_dir=str(folder),
             seed=settings.seed,
             generation_batch_size=batches.prompts * batches.generations,
-            gradient_accumulation_steps=batches.accumulation,
+            gradient_accumulation_steps=batches.accumulation * (batches.processes // (processes or batches.processes)),
             num_train_epochs=1,
             save_strategy="steps",
             logging_strategy="steps",

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from promptmii.errors import EndpointError, MissingDependencyError
+from promptmii.errors import ConfigError, EndpointError, MissingDependencyError
 from promptmii.follower import Follower
 from promptmii.models.base import LanguageModel
 from promptmii.prompts import follower_frame
@@ -30,7 +30,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError("Training with reinforcement learning", "train") from error
 
-FREE = ("passes", "stuck", "endpoint")
+FREE = ("passes", "stuck", "endpoint", "plan")
 """Settings that a resumed run may change."""
 SAMPLED = 10
 """Drafts that are written down at each step."""
@@ -126,6 +126,11 @@ def train(
     for line in source.skipped:
         say(f"Skipped {line}")
     batches = algebra(settings, len(source.train) * sum(settings.schedule.values()), state.num_processes)
+    if batches.processes != settings.plan.processes:
+        raise ConfigError(
+            f"The configuration is for {settings.plan.processes} process(es) (plan.processes), and {batches.processes} are running. "
+            f"Start it with: accelerate launch --num_processes {settings.plan.processes} -m promptmii train ..."
+        )
     with ExitStack() as stack:
         opened = open_run(folder, settings, given, resume=resume, free=FREE) if state.is_main_process else nullcontext(None)
         run = stack.enter_context(opened)

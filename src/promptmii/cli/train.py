@@ -1,0 +1,44 @@
+"""Train an instruction generator, and what comes before it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptmii import display
+from promptmii.cli.group import app
+from promptmii.cli.options import Json
+from promptmii.errors import ConfigError
+from promptmii.train.config import TrainSettings
+from promptmii.train.stages import run_stage, stage_of
+
+
+@app.command("train")
+def run_training(
+    config: Annotated[Path, typer.Argument(help="TOML file with the settings; configs/ has recipes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path("runs/train"),
+    stage: Annotated[str | None, typer.Option(help="rl, sft, best-of or follower; the file's own when absent, else rl.")] = None,
+    tasks: Annotated[list[str] | None, typer.Option(help="Corpus or task folder, task file, or suite; repeatable.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to train: smol or hf:<id or folder>.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the configuration, batches, calls, tokens, memory and time; train nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train the generator that writes instructions, by reinforcement learning; or one of the stages before that."""
+    chosen = stage_of(config, stage)
+    changes = {"stage": chosen, "tasks": tasks, "model": model, "seed": seed}
+    if dry_run:
+        if chosen != "rl":
+            raise ConfigError(f"--dry-run plans the stage rl; {chosen} takes minutes, so simply start it.")
+        from promptmii.train.estimate import estimate
+
+        with display.progress(quiet=json) as progress:
+            planned = estimate(TrainSettings.read(config, **changes), output, progress)
+        display.planned(planned, as_json=json)
+        return
+    say = (lambda _: None) if json else display.say
+    made = run_stage(chosen, config, output, changes=changes, resume=resume, say=say)
+    display.trained(made, as_json=json)
