@@ -1,7 +1,7 @@
 """What the user sees. Results go to standard output, progress and errors to standard error; `--json` prints one object."""
 
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -250,7 +250,7 @@ def planned(plan: "Plan", *, as_json: bool) -> None:
         "rollout": f"{batches.prompts} prompts x {batches.generations} instructions = {batches.prompts * batches.generations}",
         "update": f"{batches.per_update} prompts x {batches.generations} = {per_update} instructions"
         f" = {batches.processes} processes x {batches.per_device} x {batches.accumulation} accumulated",
-        "steps": f"{batches.steps:,} updates, {batches.boundary} per rollout, {batches.rollouts:,} rollouts; saved every {batches.save_every}",
+        "steps": f"{batches.steps:,} updates, {batches.boundary} in each of {batches.rollouts:,} rollouts; saved every {batches.save_every}",
         "prompt": f"{plan.prompt_tokens:,.0f} tokens on average{'' if plan.counted else ' (from words: no tokenizer at hand)'}, "
         f"{plan.shortened:.0%} of the visits with fewer examples than scheduled",
         "follower": f"{plan.calls:,} calls of {plan.follower_tokens:,.0f} tokens",
@@ -268,6 +268,13 @@ def planned(plan: "Plan", *, as_json: bool) -> None:
 def _sum(parts: Sequence[tuple[str, float]], unit: str) -> str:
     listed = ", ".join(f"{name} {value:.1f}" for name, value in parts)
     return f"{sum(value for _, value in parts):.1f} {unit}: {listed}" if parts else ""
+
+
+def curve(line: Mapping[str, float]) -> None:
+    """A line of a stage's curves, where it tells how well it goes."""
+    told = [f"{name} {line[name]:.4g}" for name in ("train/loss", "validation/reward", "train/reward") if name in line]
+    if told:
+        say(f"Step {line['step']:.0f}: {', '.join(told)}")
 
 
 def trained(made: Path, *, as_json: bool) -> None:

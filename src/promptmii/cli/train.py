@@ -10,7 +10,7 @@ from promptmii.cli.group import app
 from promptmii.cli.options import Json
 from promptmii.errors import ConfigError
 from promptmii.train.config import TrainSettings
-from promptmii.train.stages import run_stage, stage_of
+from promptmii.train.stages import stage_of, warm_up
 
 
 @app.command("train")
@@ -29,16 +29,22 @@ def run_training(
 ) -> None:
     """Train the generator that writes instructions, by reinforcement learning; or one of the stages before that."""
     chosen = stage_of(config, stage)
-    changes = {"stage": chosen, "tasks": tasks, "model": model, "seed": seed}
-    if dry_run:
-        if chosen != "rl":
+    changes = {"tasks": tasks, "model": model, "seed": seed}
+    if chosen != "rl":
+        if dry_run:
             raise ConfigError(f"--dry-run plans the stage rl; {chosen} takes minutes, so simply start it.")
+        report = (lambda _: None) if json else display.curve
+        display.trained(warm_up(chosen, config, output, resume=resume, report=report, stage=chosen, **changes), as_json=json)
+        return
+    settings = TrainSettings.read(config, stage=chosen, **changes)
+    if dry_run:
         from promptmii.train.estimate import estimate
 
         with display.progress(quiet=json) as progress:
-            planned = estimate(TrainSettings.read(config, **changes), output, progress)
+            planned = estimate(settings, output, progress)
         display.planned(planned, as_json=json)
         return
+    from promptmii.train.run import train
+
     say = (lambda _: None) if json else display.say
-    made = run_stage(chosen, config, output, changes=changes, resume=resume, say=say)
-    display.trained(made, as_json=json)
+    display.trained(train(settings, output, given=config, resume=resume, say=say), as_json=json)

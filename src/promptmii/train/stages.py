@@ -1,11 +1,29 @@
-"""The stages around reinforcement learning, by name: each reads its own settings from the configuration file."""
+"""The stages of training by name: each reads its own settings from the configuration file."""
 
+import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from promptmii.errors import ConfigError, nearest
+from promptmii.train.config import Stage
 from promptmii.train.curves import Report, unheard
 
 WarmUp = Literal["follower", "sft", "best-of"]
+
+
+def stage_of(config: Path, given: str | None = None) -> Stage:
+    """The stage that was asked for, else the one that the file names, else reinforcement learning. Raises `ConfigError`."""
+    name = given
+    if name is None:
+        try:
+            name = tomllib.loads(config.read_text("utf-8")).get("stage", "rl")
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"The configuration {config} cannot be read: {error}. Expected a TOML file.") from error
+    known: tuple[Stage, ...] = get_args(Stage)
+    found = next((stage for stage in known if stage == name), None)
+    if found is None:
+        raise ConfigError(f"Unknown stage {name!r}. {nearest(str(name), known)}")
+    return found
 
 
 def warm_up(stage: WarmUp, config: Path | None, folder: Path, *, resume: bool = False, report: Report = unheard, **changes: Any) -> Path:
