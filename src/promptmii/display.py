@@ -250,7 +250,7 @@ def planned(plan: "Plan", *, as_json: bool) -> None:
         "rollout": f"{batches.prompts} prompts x {batches.generations} instructions = {batches.prompts * batches.generations}",
         "update": f"{batches.per_update} prompts x {batches.generations} = {per_update} instructions"
         f" = {batches.processes} processes x {batches.per_device} x {batches.accumulation} accumulated",
-        "steps": f"{batches.steps:,} updates, {batches.boundary} in each of {batches.rollouts:,} rollouts; saved every {batches.save_every}",
+        "steps": f"{batches.steps:,} updates, {batches.boundary} per rollout ({batches.rollouts:,}); saved every {batches.save_every}",
         "prompt": f"{plan.prompt_tokens:,.0f} tokens on average{'' if plan.counted else ' (from words: no tokenizer at hand)'}, "
         f"{plan.shortened:.0%} of the visits with fewer examples than scheduled",
         "follower": f"{plan.calls:,} calls of {plan.follower_tokens:,.0f} tokens",

@@ -61,8 +61,8 @@ def open_run(
 ) -> Generator[RunFolder]:
     """Lock a run folder and write down what was asked for; `given` is the configuration file.
 
-    With `resume` the settings must be those the run was started with, those named in `free` aside. Raises `OutputError` where another
-    run lies there or another process writes, and `ConfigError` for changed settings.
+    With `resume` the settings must be those the run was started with, those named in `free` aside (`table.name` for one in a table).
+    Raises `OutputError` where another run lies there or another process writes, and `ConfigError` for changed settings.
     """
     with locked(folder):
         known = folder / "config.json"
@@ -83,6 +83,9 @@ def _check_same(known: Path, settings: Settings, free: tuple[str, ...]) -> None:
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{known} cannot be read: {error}. Give another folder.") from error
     now = json.loads(settings.model_dump_json())
+    for table, _, name in (dotted.partition(".") for dotted in free if "." in dotted):
+        for side in (before, now):
+            side.get(table, {}).pop(name, None)
     changed = [name for name in now if name not in free and before.get(name) != now[name]]
     if changed:
         raise ConfigError(f"This run was started with other values of: {', '.join(changed)}. Resume with the same, or give another folder.")

@@ -87,8 +87,9 @@ def tokens_of(reference: str, source: str) -> Tokens:
     """The tokenizer and context of a local model. Raises `UnknownModelError`."""
     try:
         with quiet():
-            config: Any = AutoConfig.from_pretrained(source)
-            return Tokens(reference, AutoTokenizer.from_pretrained(source), int(config.max_position_embeddings))
+            config: Any = AutoConfig.from_pretrained(source, local_files_only=True)
+            tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True)
+            return Tokens(reference, tokenizer, int(config.max_position_embeddings))
     except (OSError, ValueError) as error:
         raise UnknownModelError(f"{reference} is not on this machine: {str(error).strip().splitlines()[0]}") from error
 

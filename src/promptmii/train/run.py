@@ -30,7 +30,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError("Training with reinforcement learning", "train") from error
 
-FREE = ("passes", "stuck", "endpoint", "plan")
+FREE = ("passes", "stuck", "endpoint", "plan", "trl.max_steps", "trl.save_steps", "trl.save_total_limit", "trl.report_to")
 """Settings that a resumed run may change."""
 SAMPLED = 10
 """Drafts that are written down at each step."""

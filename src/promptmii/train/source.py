@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptmii.data import load_task
+from promptmii.data.corpus import corpus_reference, read_corpus
 from promptmii.errors import ConfigError, DataError, nearest
 from promptmii.evaluation.grid import task_sources
 from promptmii.task import Task, content_key
 from promptmii.train.config import TrainSettings, ValidationSettings
 
 INDEX = "index.csv"
+SPLIT = "split"
+"""What a task's `source` says where a corpus has split its tasks already."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def read_source(settings: TrainSettings, progress: Callable[[str], None] = lambd
     """Every task that can be used, split by source. Raises `DataError` where none is left, `ConfigError` for a name nobody knows."""
     skipped: list[str] = []
     tasks: dict[str, Task] = {}
-    for name, load in _candidates(settings.tasks):
+    for name, load in candidates(settings.tasks):
         if settings.only and name not in settings.only:
             continue
         progress(f"Reading {name}")
@@ -58,6 +61,9 @@ def read_source(settings: TrainSettings, progress: Callable[[str], None] = lambd
         if name not in tasks and not any(line.startswith(f"{name}: ") for line in skipped):
             raise ConfigError(f"There is no task {name!r}. {nearest(name, tasks)}")
     train, validation = split(list(tasks.values()), settings.validation, settings.seed)
+    if not settings.validation.tasks and any(task.source.get(SPLIT) for task in tasks.values()):
+        train = [task for task in tasks.values() if task.source.get(SPLIT) != "validation"]
+        validation = [task for task in tasks.values() if task.source.get(SPLIT) == "validation"][: settings.validation.most]
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""
         raise DataError(f"No task is left to learn from, of {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}")
@@ -88,14 +94,32 @@ def _fault(task: Task, settings: TrainSettings) -> str | None:
     return None
 
 
-def _candidates(given: Sequence[str]) -> Iterator[tuple[str, Callable[[], Task]]]:
-    """Names of tasks, and how to read each."""
+def candidates(given: Sequence[str]) -> Iterator[tuple[str, Callable[[], Task]]]:
+    """Names of tasks, and how to read each, with its source and licence where an index says."""
     if not given:
         raise ConfigError("tasks names no source; expected a corpus folder, folders of task files, task files, or suite.")
-    for source in task_sources(given):
+    corpora = {source: corpus_reference(source) for source in given}
+    for named in corpora.values():
+        if named:
+            yield from _in_corpus(named[0])
+    for source in task_sources([source for source, named in corpora.items() if not named]):
         path = Path(source)
         name = source if source.startswith("hub:") else path.name.split(".")[0]
         yield name, _reader(source, name, _indexed(path.parent).get(name, {}))
+
+
+def _in_corpus(folder: Path) -> Iterator[tuple[str, Callable[[], Task]]]:
+    """The training and the validation split; the held-out one is for evaluation alone."""
+    for part in ("train", "validation"):
+        try:
+            tasks = read_corpus(folder, part)
+        except DataError:
+            if part == "train":
+                raise
+            continue
+        for task in tasks:
+            marked = replace(task, source={**task.source, SPLIT: part})
+            yield task.name, lambda marked=marked: marked
 
 
 def _reader(source: str, name: str, known: dict[str, str]) -> Callable[[], Task]:

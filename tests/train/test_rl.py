@@ -1,0 +1,217 @@
+"""Reinforcement learning of a tiny random writer: it learns, it resumes exactly, and it says what is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl")
+
+import torch
+from tests.train.toys import obedient, settings, write_model, write_tasks
+
+from promptmii import ScriptedModel, load_model
+from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError
+from promptmii.follower import Follower
+from promptmii.models.base import Chat, Failure, FailureKind
+from promptmii.report.curves import read_curves
+from promptmii.train.run import train
+from promptmii.train.trainer import checkpoints
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of TRL and peft about transformers
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    write_tasks(tmp_path / "tasks")
+    write_model(tmp_path / "tiny")
+    return tmp_path
+
+
+def curves(folder: Path) -> dict[str, dict[int, float]]:
+    return {name: curve for name, curve in read_curves([folder])[0].metrics.items() if not name.startswith("seconds/")}
+
+
+def samples(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
+    run, said = world / "run", list[str]()
+    best = train(settings(world, trl={"max_steps": 2}), run, followers=[obedient()], say=said.append)
+    found = curves(run)
+    assert {"train/reward", "validation/reward", "length", "entropy", "zero_variance", "unparsed", "clipped", "kl"} <= set(found)
+    assert set(found["validation/reward"]) == {0, 2}
+    assert set(found["train/reward"]) == {1, 2}
+    assert {"text", "reward", "task", "step"} <= set(samples(run)[-1])
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["validation"] == ["songs"]
+    assert facts["train"] == ["films", "plays"]
+    assert facts["packages"]["trl"]
+    assert {path.name for path in best.iterdir()} >= {"model.safetensors", "README.md", "tokenizer.json"}
+    assert [path.name for path in checkpoints(run)] == ["checkpoint-2"]
+    assert any(line.startswith("Step 2 of 2: reward") for line in said)
+    written = load_model(f"hf:{best}").generate([[{"role": "user", "content": "red lovely"}]], sampling(4))
+    assert written[0].text
+
+
+def sampling(tokens: int) -> Any:
+    from promptmii.models.base import Sampling
+
+    return Sampling(tokens)
+
+
+def test_adapters_are_a_model_by_themselves(world: Path) -> None:
+    given = settings(world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2})
+    best = train(given, world / "run", followers=[obedient()], say=lambda _: None)
+    assert (best / "adapter_model.safetensors").exists()
+    chat: Chat = [{"role": "user", "content": "red lovely"}]
+    alone, merged = load_model(f"hf:{best}"), load_model(f"hf:{world / 'tiny'}+{best}")
+    assert alone.choose([chat], ["good", "bad"]) == merged.choose([chat], ["good", "bad"])
+    assert set(curves(world / "run")["kl"]) == {2}
+
+
+def test_a_resumed_run_is_the_run_that_never_stopped(world: Path) -> None:
+    given = settings(world)
+    train(given, world / "whole", followers=[obedient()], say=lambda _: None)
+    train(given.model_copy(update={"trl": given.trl | {"max_steps": 2}}), world / "parts", followers=[obedient()], say=lambda _: None)
+    train(given, world / "parts", resume=True, followers=[obedient()], say=lambda _: None)
+    whole, parts = curves(world / "whole"), curves(world / "parts")
+    assert set(whole["train/reward"]) == {1, 2, 3, 4}
+    for name in ("train/reward", "train/loss", "train/gradient", "entropy", "validation/reward", "length"):
+        assert whole[name] == parts[name], name
+    last = [row for row in samples(world / "parts") if row["step"] == 3]
+    assert last == [row for row in samples(world / "whole") if row["step"] == 3]
+    same = [(world / name / "best" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert same[0] == same[1]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.train.toys import obedient, settings
+from promptmii.train.run import train
+world = Path(sys.argv[1])
+train(settings(world, trl={"max_steps": 400, "save_steps": 2}), world / "run", resume=True, followers=[obedient()])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(world: Path) -> None:
+    started = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(world)], cwd=Path(__file__).parents[2], start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not checkpoints(world / "run") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    found = checkpoints(world / "run")
+    assert found
+    step = int(found[-1].name.split("-")[1])
+    given = settings(world, trl={"max_steps": 400, "save_steps": 2})
+    config = given.model_copy(update={"trl": given.trl | {"max_steps": step + 4}})
+    train(config, world / "run", resume=True, followers=[obedient()], say=lambda _: None)
+    train(config, world / "whole", followers=[obedient()], say=lambda _: None)
+    assert curves(world / "run")["train/reward"] == curves(world / "whole")["train/reward"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_it_learns(world: Path, seed: int) -> None:
+    """Chance is 0.5: an instruction without telling words leaves the follower guessing."""
+    write_model(world / "tiny", seed)
+    trl = {"max_steps": 100, "save_steps": 100, "learning_rate": 3e-3, "num_generations": 8, "per_device_train_batch_size": 16}
+    train(
+        settings(world, seed=seed, trl=trl, validation={"tasks": ("songs",), "every": 100}),
+        world / "run",
+        followers=[obedient()],
+        say=print,
+    )
+    rewards = list(curves(world / "run")["train/reward"].values())
+    start, end = sum(rewards[:10]) / 10, sum(rewards[-20:]) / 20
+    assert end > start + 0.1
+    assert end > 0.7
+
+
+def failing(kind: FailureKind, after: int = 0) -> Follower:
+    """A follower that stops answering after so many calls."""
+    inner = obedient().model
+    calls = [0]
+
+    def score(chat: Chat, option: str) -> float | Failure:
+        calls[0] += 1
+        if calls[0] > after:
+            return Failure(kind, "gone")
+        return inner._score(chat, option)  # type: ignore[attr-defined]
+
+    return Follower(ScriptedModel(score=score, name="failing"))
+
+
+def test_a_dead_follower_is_refused_before_any_step(world: Path) -> None:
+    with pytest.raises(EndpointError, match="failing does not answer, so nothing can be learned: connection: gone"):
+        train(settings(world), world / "run", followers=[failing(FailureKind.CONNECTION)], say=lambda _: None)
+    assert not (world / "run" / "metrics.jsonl").exists()
+
+
+def test_a_follower_that_dies_leaves_a_checkpoint(world: Path) -> None:
+    given = settings(
+        world,
+        reward={"mode": "choose", "wait": 0.1},
+        validation={"tasks": ("songs",), "every": 100},
+        trl={"max_steps": 100, "save_steps": 100},
+    )
+    said = list[str]()
+    with pytest.raises(EndpointError, match=r"100% of the instructions of a step could not be scored .*--resume"):
+        train(given, world / "run", followers=[failing(FailureKind.CONNECTION, after=700)], say=said.append)
+    assert "Followers fail; waiting for them" in said
+    last = checkpoints(world / "run")[-1]
+    assert int(last.name.split("-")[1]) == max(curves(world / "run")["train/reward"])
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights(world: Path) -> None:
+    with pytest.raises(ModelError, match=r"lower trl.learning_rate"):
+        train(
+            settings(world, trl={"learning_rate": 1e30, "max_steps": 20, "max_grad_norm": 1e30}),
+            world / "run",
+            followers=[obedient()],
+            say=lambda _: None,
+        )
+    for path in checkpoints(world / "run"):
+        from safetensors.torch import load_file
+
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(path / "model.safetensors").values()), path
+
+
+def test_equal_rewards_are_said_with_their_cause(world: Path) -> None:
+    said = list[str]()
+    silent = Follower(ScriptedModel(reply=["no label at all"], score=lambda _c, _o: 0.0), mode="generate")
+    train(settings(world, stuck=2, reward={"mode": "generate"}), world / "run", followers=[silent], say=said.append)
+    assert any("got the same reward" in line and "answers are no labels" in line for line in said)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(world: Path) -> None:
+    given = settings(world, trl={"max_steps": 2})
+    train(given, world / "run", followers=[obedient()], say=lambda _: None)
+    before = {path: path.read_bytes() for path in (world / "run" / "checkpoint-2").iterdir()}
+    more = given.model_copy(update={"trl": given.trl | {"max_steps": 4}})
+    (world / "run" / ".writing").write_text("in the way of the folder")
+    with pytest.raises(OutputError, match="checkpoint before it is valid"):
+        train(more, world / "run", resume=True, followers=[obedient()], say=lambda _: None)
+    assert [path.name for path in checkpoints(world / "run")] == ["checkpoint-2"]
+    assert before == {path: path.read_bytes() for path in (world / "run" / "checkpoint-2").iterdir()}
+
+
+def test_another_run_is_not_overwritten(world: Path) -> None:
+    given = settings(world, trl={"max_steps": 2})
+    train(given, world / "run", followers=[obedient()], say=lambda _: None)
+    with pytest.raises(OutputError, match="holds a run already"):
+        train(given, world / "run", followers=[obedient()], say=lambda _: None)
+    with pytest.raises(ConfigError, match="other values of: query"):
+        train(given.model_copy(update={"query": 6}), world / "run", resume=True, followers=[obedient()], say=lambda _: None)
