@@ -1,0 +1,193 @@
+"""One step of reinforcement learning on `smol`, by phase, beside the straightforward way: TRL as it comes, with a reward function that
+generates the answer to each query in full. Same tasks, same prompts, same numbers of drafts and queries, no adapter on either side.
+
+    python benchmarks/train_step.py [--steps 2] [--prompts 2] [--generations 5] [--query 20] [--length 64]
+"""
+
+import argparse
+import json
+import tempfile
+import warnings
+from pathlib import Path
+from statistics import fmean
+from time import perf_counter
+from typing import Any
+
+import torch
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
+from trl import GRPOTrainer
+
+from promptmii import metrics
+from promptmii.instruction import Instruction
+from promptmii.models import base_weights, load_model
+from promptmii.models.local import quiet
+from promptmii.parse import LabelParser
+from promptmii.train.config import TrainSettings
+from promptmii.train.episodes import Deck, Visit
+from promptmii.train.policy import writer_for
+from promptmii.train.recipe import algebra, resolve
+from promptmii.train.run import train
+from promptmii.train.source import read_source
+
+PHASES = ("generate", "reward", "update", "step")
+
+
+def given(args: argparse.Namespace, mode: str) -> TrainSettings:
+    drafts = args.prompts * args.generations
+    trl = {
+        "num_generations": args.generations,
+        "per_device_train_batch_size": drafts,
+        "max_completion_length": args.length,
+        "max_steps": args.steps + 1,
+        "save_steps": 1000,
+        "activation_checkpointing": False,
+    }
+    return TrainSettings.of(
+        tasks=("suite",),
+        schedule={10: 1.0},
+        query=args.query,
+        prompts=args.prompts,
+        longest_prompt=1536,
+        reward={"mode": mode},
+        validation={"share": 0.0},
+        trl=trl,
+    )
+
+
+def ours(settings: TrainSettings, folder: Path) -> dict[str, float]:
+    """Seconds by phase, the first step left out."""
+    train(settings, folder, say=lambda _: None)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line.get("step", 0) > 1 and "seconds/step" in line]
+    return {phase: fmean(line[f"seconds/{phase}"] for line in steps) for phase in PHASES} | {"length": fmean(s["length"] for s in steps)}
+
+
+class Plain:
+    """A reward as one writes it first."""
+
+    def __init__(self, deck: Deck) -> None:
+        with quiet():
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(base_weights("smol"), padding_side="left")
+            self.follower: Any = AutoModelForCausalLM.from_pretrained(base_weights("smol"), dtype=torch.float32).eval()
+        self.deck = deck
+        self.seconds: list[float] = []
+        self.__name__ = "plain"
+
+    def __call__(self, completions: list[Any], visit: list[int], **_: Any) -> list[float]:
+        started = perf_counter()
+        rewards = [self._reward(self.deck.visit(n), c[0]["content"]) for n, c in zip(visit, completions, strict=True)]
+        self.seconds.append(perf_counter() - started)
+        return rewards
+
+    def _reward(self, visit: Visit, text: str) -> float:
+        episode = visit.episode
+        instruction = Instruction(text=text.strip(), labels=episode.support.labels, method="mii")
+        chats = [instruction.messages(row.text) for row in episode.query]
+        batch = self.tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_tensors="pt", padding=True, return_dict=True)
+        with torch.inference_mode():
+            out = self.follower.generate(**batch, max_new_tokens=10, do_sample=False)
+        parser = LabelParser(episode.support.labels)
+        answers = self.tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        return metrics.macro_f1([row.label for row in episode.query], [parser(answer)[0] for answer in answers])
+
+
+class Timed(GRPOTrainer):
+    """TRL's own trainer with a clock around writing and around the step."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.spent: dict[str, list[float]] = {"generate": [], "step": []}
+        self.lengths: list[float] = []
+
+    def _generate_single_turn(self, *args: Any, **options: Any) -> Any:
+        started = perf_counter()
+        found = super()._generate_single_turn(*args, **options)
+        self.spent["generate"].append(perf_counter() - started)
+        self.lengths.append(fmean(len(ids) for ids in found[0]))
+        return found
+
+    def training_step(self, *args: Any, **options: Any) -> Any:
+        started = perf_counter()
+        found = super().training_step(*args, **options)
+        self.spent["step"].append(perf_counter() - started)
+        return found
+
+
+def straightforward(settings: TrainSettings, folder: Path) -> dict[str, float]:
+    """The same run with TRL alone."""
+    source = read_source(settings)
+    deck = Deck(source.train, settings, writer_for(settings, load_model("smol")))
+    batches = algebra(settings, 10, 1)
+    reward = Plain(deck)
+    with quiet():
+        tokenizer: Any = AutoTokenizer.from_pretrained(base_weights("smol"), padding_side="left")
+        model: Any = AutoModelForCausalLM.from_pretrained(base_weights("smol"), dtype=torch.float32)
+    rows = [{"visit": n, "prompt": [dict(m) for m in deck.visit(n).chat]} for n in range(batches.visits)]
+    trainer = Timed(
+        model=model,
+        reward_funcs=[reward],
+        args=resolve(settings, folder, batches, cpu=True),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    generate, step, judge = (fmean(part[1:]) for part in (trainer.spent["generate"], trainer.spent["step"], reward.seconds))
+    return {"generate": generate, "reward": judge, "update": step - generate - judge, "step": step, "length": fmean(trainer.lengths[1:])}
+
+
+def useful(settings: TrainSettings, length: float) -> float:
+    """Seconds that the arithmetic of a step needs at the speed of plain matrix products: each different token once, thrice to learn."""
+    model = load_model("smol")
+    source = read_source(settings)
+    deck = Deck(source.train, settings, writer_for(settings, model))
+    visits = [deck.visit(number) for number in range(12)]
+    prompts = fmean(model.count_tokens([visit.chat[0]["content"] for visit in visits]))
+    rows = fmean(model.count_tokens([row.text for visit in visits for row in visit.episode.query])) + 12
+    drafts = settings.prompts * settings.trl["num_generations"]
+    written = settings.prompts * prompts + drafts * length
+    read = drafts * (length + 40 + settings.query * rows)
+    inner: Any = model.model  # type: ignore[attr-defined]
+    parameters = sum(p.numel() for p in inner.parameters())
+    return 2 * parameters * (written + read + 3 * written) / _peak()
+
+
+def _peak() -> float:
+    """Floating-point operations a second of a large product."""
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    best = 1e9
+    for _ in range(8):
+        started = perf_counter()
+        a @ b
+        best = min(best, perf_counter() - started)
+    return 2 * 1024**3 / best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, value in {"steps": 2, "prompts": 2, "generations": 5, "query": 20, "length": 64}.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as scratch:
+        found = {
+            "promptmii, generate": ours(given(args, "generate"), Path(scratch) / "generate"),
+            "promptmii, choose": ours(given(args, "choose"), Path(scratch) / "choose"),
+            "TRL, each query in full": straightforward(given(args, "generate"), Path(scratch) / "plain"),
+        }
+    plain = found["TRL, each query in full"]["step"]
+    drafts = args.prompts * args.generations
+    title = f"A step on smol: {args.prompts} prompts x {args.generations} drafts = {drafts}, {args.query} queries each, seconds"
+    table = Table("way", *PHASES, "tokens/draft", "useful", "times faster", title=title, title_justify="left")
+    for name, seconds in found.items():
+        share = useful(given(args, "generate"), seconds["length"]) / seconds["step"]
+        numbers = [f"{seconds[phase]:.2f}" for phase in PHASES]
+        table.add_row(name, *numbers, f"{seconds['length']:.0f}", f"{share:.0%}", f"{plain / seconds['step']:.1f}")
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()
