@@ -16,6 +16,7 @@ from promptmii.models import base_weights
 from promptmii.prompts import defuse, follower_frame
 from promptmii.task import Task, content_key
 from promptmii.train.bank import Guide, read_bank
+from promptmii.train.card import adapter_card
 from promptmii.train.curves import Report, unheard
 from promptmii.train.folder import RunFolder, open_run, whole
 from promptmii.train.follower_check import check
@@ -37,6 +38,13 @@ except ImportError as error:
 
 
 BEST = "best"
+PURPOSE = (
+    "Reads an instruction, examples or bare label names, and labels a text by the likelihood of each label (`choose`). Tuned on short "
+    "texts of the tasks below, also with names that say nothing, so that what is said about a label counts for more than its name.",
+    "Limits: short texts in English, up to 8 labels at a time in training; entailment, acceptability and the like were not trained. "
+    "It is a measuring instrument for instructions rather than a classifier to rely on. Validation is macro-F1 on tasks of other "
+    "sources, `batch` calibration.",
+)
 FREE = ("steps", "tasks", "bank", "check_every", "save_every")
 """Settings that may be others when a run goes on."""
 
@@ -170,6 +178,12 @@ class Stage:
             self._best = reward
             with whole(run.path / BEST) as half:
                 save_adapter(self._tuned, half, self._settings.model)
+                means = {name: value for name, value in found.items() if name.count("/") == 1}
+                (half / "README.md").write_text(self._card(means), encoding="utf-8")
+
+    def _card(self, measured: Mapping[str, float]) -> str:
+        recipe = {"step": self.step, **self._settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "bank", "train"})}
+        return adapter_card("A follower", PURPOSE, self._settings.model, self._learned, recipe, measured)
 
     def _write(self, run: RunFolder, line: Mapping[str, float]) -> None:
         run.metrics(self.step, line)

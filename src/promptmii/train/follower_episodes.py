@@ -6,12 +6,9 @@ Every episode follows from (seed, step, index) alone, so a resumed run draws wha
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-from promptmii.data import load_task
 from promptmii.errors import DataError, nearest
-from promptmii.evaluation.grid import task_sources
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import Instruction
 from promptmii.models.base import LanguageModel
@@ -19,6 +16,7 @@ from promptmii.task import Example, Support, Task
 from promptmii.train.bank import Guide
 from promptmii.train.follower_settings import FollowerSettings
 from promptmii.train.opaque import hide
+from promptmii.train.source import candidates
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,13 @@ class Rendered:
 
 def named_tasks(sources: str | Sequence[str], names: Sequence[str]) -> dict[str, Task]:
     """The tasks of these names, each named after its file. Raises `DataError` with the nearest name there is."""
-    files = {Path(source).name.split(".")[0]: source for source in task_sources([sources] if isinstance(sources, str) else sources)}
-    tasks: dict[str, Task] = {}
+    if not names:
+        return {}
+    known = dict(candidates([sources] if isinstance(sources, str) else sources))
     for name in names:
-        if name not in files:
-            raise DataError(f"There is no task {name!r} among the tasks given. {nearest(name, files)}")
-        tasks[name] = replace(load_task(files[name]).task, name=name)
-    return tasks
+        if name not in known:
+            raise DataError(f"There is no task {name!r} among the tasks given. {nearest(name, known)}")
+    return {name: known[name]() for name in names}
 
 
 class Deck:

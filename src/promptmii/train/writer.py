@@ -6,7 +6,7 @@ A small model cannot write an instruction at all, and reinforcement has nothing 
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from promptmii.errors import MissingDependencyError, ModelError
 from promptmii.inducers import Writer
 from promptmii.prompts import meta_prompt
 from promptmii.report.curves import is_training_run, read_curves
+from promptmii.task import Task
 from promptmii.train.bank import read_bank
+from promptmii.train.card import adapter_card
 from promptmii.train.curves import Report, unheard
 from promptmii.train.folder import RunFolder, open_run, whole
 from promptmii.train.follower_episodes import named_tasks
@@ -35,6 +37,12 @@ except ImportError as error:
 
 IGNORED = -100
 """The label of a token on which no loss is taken."""
+PURPOSE = (
+    "Reads labelled examples of a text-classification task and writes an instruction for it. This is the warm start: fine-tuned on "
+    "descriptions that people wrote, before any reinforcement.",
+    "Limits: it learns the form sooner than the substance, and where label names say nothing it may write the same for each label. "
+    "It may repeat texts it was shown. Check an instruction before you rely on it.",
+)
 WATCHED = "validation/hidden_loss"
 NAMES = {
     "loss": "train/loss",
@@ -57,7 +65,8 @@ def train_writer(
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
         base, _, adapter = settings.model.partition("+")
         local = trainable(base)
-        rows, watched = _datasets(settings, Features(local))
+        learned = named_tasks(settings.tasks, settings.train) if settings.pairs is None else {}
+        rows, watched = _datasets(settings, learned, Features(local))
         torch.manual_seed(settings.seed)  # the adapter's first values
         tuned = add_adapter(local.model, settings.rank)
         if adapter:
@@ -66,6 +75,10 @@ def train_writer(
         def save() -> None:
             with whole(folder / BEST) as half:
                 save_adapter(tuned, half, base)
+                recipe = {
+                    k: v for k, v in settings.model_dump(mode="json").items() if k not in ("stage", "model", "tasks", "bank", "train")
+                }
+                (half / "README.md").write_text(adapter_card("A writer, warmed up", PURPOSE, base, learned, recipe, {}), encoding="utf-8")
 
         trainer = CompletionTrainer(
             model=tuned,
@@ -181,7 +194,7 @@ class Curves(TrainerCallback):
             self._save()
 
 
-def _datasets(settings: WriterSettings, features: Features) -> tuple[Dataset[Any], dict[str, Dataset[Any]]]:
+def _datasets(settings: WriterSettings, learned: Mapping[str, Task], features: Features) -> tuple[Dataset[Any], dict[str, Dataset[Any]]]:
     """What is learned, and what is watched: with names and without."""
     sizes = Sizes(settings.labels, settings.examples, settings.max_chars, settings.support_chars, settings.hidden)
     total = settings.steps * settings.batch
@@ -192,7 +205,7 @@ def _datasets(settings: WriterSettings, features: Features) -> tuple[Dataset[Any
         watched = {name: Drawn(deck, features, settings.check_pairs, hidden) for name, hidden in (("named", False), ("hidden", True))}
     if settings.pairs is not None:
         return Listed(read_pairs(Path(settings.pairs)), features, total, settings.seed), watched
-    return Drawn(PairDeck(named_tasks(settings.tasks, settings.train), bank, sizes, settings.seed), features, total), watched
+    return Drawn(PairDeck(learned, bank, sizes, settings.seed), features, total), watched
 
 
 def _arguments(settings: WriterSettings, folder: Path) -> TrainingArguments:
