@@ -1,66 +1,89 @@
-"""Rejection sampling with a generator and a follower that are scripted: the better draft is kept, once, across a stop."""
+"""Rejection sampling over a real server that writes drafts of unequal worth: the better one is kept, once, across a stop."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.evaluation.labelling_server import WORDS, LabellingServer
+from tests.models.faulty_server import serving
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from tests.models.test_local import trained  # noqa: E402, F401  the fixture
-from tests.train.test_follower_stage import world  # noqa: E402, F401  the fixture
-
-from promptmii.errors import ConfigError  # noqa: E402
-from promptmii.train.best_of import BestOfSettings, best_of  # noqa: E402
-from promptmii.train.pairs import read_pairs  # noqa: E402
+from promptmii.errors import ConfigError
+from promptmii.train.best_of import BestOfSettings, best_of
+from promptmii.train.pairs import read_pairs
 
 
-def given(world: Path, **changes: Any) -> BestOfSettings:  # noqa: F811
+class Choosy(LabellingServer):
+    """Follows instructions of an even version only; under the others it says one label to everything."""
+
+    def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = super()._completion(step, body)
+        message = answer["choices"][0]["message"]
+        given = "".join(part["content"] for part in body["messages"])
+        if not message["content"].startswith("Tickets") and not re.search(r"version \d*[02468]\.", given):
+            message["content"] = "refund"
+        return answer
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LabellingServer]:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with serving(Choosy()) as running:
+        yield running
+
+
+def given(folder: Path, server: LabellingServer, **changes: Any) -> BestOfSettings:
+    rows = [{"text": f"case {i}: the {words[i % 3]}", "label": label} for i in range(12) for label, words in WORDS.items()]
+    (folder / "tasks").mkdir(exist_ok=True)
+    (folder / "tasks" / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     usual: dict[str, Any] = {
-        "model": f"hf:{world / 'tiny'}",
-        "tasks": (str(world / "tasks"),),
-        "only": ("films",),
+        "model": "openai:m",
+        "tasks": (str(folder / "tasks"),),
         "schedule": {3: 1.0},
-        "query": 4,
+        "query": 6,
         "validation": {"share": 0.0},
-        "drafts": 3,
+        "drafts": 4,
         "visits": 4,
         "together": 2,
-        "margin": 0.0,
-        "least": -1.0,
-        "budget": 8,
-        "reward": {"followers": (f"hf:{world / 'tiny'}",), "mode": "choose", "measure": "gold_probability"},
+        "reward": {"followers": ("openai:m",), "mode": "generate"},
+        "endpoint": {"base_url": server.url},
     }
     return BestOfSettings.of(**usual | changes)
 
 
-def numbers(run: Path) -> list[int]:
-    return [json.loads(line)["visit"] for line in (run / "pairs.jsonl").read_text().splitlines()]
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_best_drafts_become_pairs(world: Path) -> None:  # noqa: F811
+def test_the_best_drafts_become_pairs(tmp_path: Path, server: LabellingServer) -> None:
     told: list[dict[str, float]] = []
-    path = best_of(given(world), world / "run", report=lambda line: told.append(dict(line)))
+
+    path = best_of(given(tmp_path, server), tmp_path / "run", report=lambda line: told.append(dict(line)))
+    kept = rows(path)
+    assert kept
     assert len(told) == 4
     assert all(line["best"] >= line["train/reward"] for line in told)
-    kept = [line for line in told if line["kept"]]
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    assert [row["reward"] for row in rows] == [round(line["best"], 6) for line in kept]
-    if rows:
-        assert read_pairs(path)[0].support.labels == ("bad", "good")
+    assert [row["reward"] for row in kept] == [round(line["best"], 6) for line in told if line["kept"]]
+    assert all(int(row["instruction"].rstrip(".").split()[-1]) % 2 == 0 for row in kept)  # those that the follower obeys
+    assert read_pairs(path)[0].support.labels == ("delivery", "login", "refund")
 
 
-def test_a_stopped_run_goes_on_after_the_last_visit(world: Path) -> None:  # noqa: F811
-    whole = best_of(given(world), world / "whole")
-    best_of(given(world, visits=2), world / "torn")
-    torn = best_of(given(world), world / "torn", resume=True)
-    assert torn.exists() == whole.exists()
-    if whole.exists():
-        assert torn.read_text() == whole.read_text()
-        assert len(set(numbers(world / "torn"))) == len(numbers(world / "torn"))
+def test_where_all_drafts_are_alike_none_is_kept(tmp_path: Path, server: LabellingServer) -> None:
+    path = best_of(given(tmp_path, server, margin=0.99), tmp_path / "run")
+    assert not path.exists()
 
 
-def test_settings_of_reinforcement_that_do_not_fit_are_refused(world: Path) -> None:  # noqa: F811
+def test_a_stopped_run_goes_on_after_the_last_visit(tmp_path: Path, server: LabellingServer) -> None:
+    whole = best_of(given(tmp_path, server), tmp_path / "whole")
+    best_of(given(tmp_path, server, visits=2), tmp_path / "torn")
+    torn = best_of(given(tmp_path, server), tmp_path / "torn", resume=True)
+    assert rows(torn) == rows(whole)
+
+
+def test_settings_of_reinforcement_that_do_not_fit_are_refused(tmp_path: Path, server: LabellingServer) -> None:
     with pytest.raises(ConfigError, match="drafts"):
-        given(world, drafts=1)
+        given(tmp_path, server, drafts=1)
