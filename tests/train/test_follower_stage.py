@@ -70,6 +70,7 @@ def curves(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if line]
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_the_labels_apart(world: Path) -> None:
     train_follower(given(world, steps=60, learning_rate=2e-2, mix={"icl": 0, "lookup": 0, "hidden": 0}, validate_on=()), world / "run")
     lines = curves(world / "run")
@@ -77,6 +78,7 @@ def test_it_learns_to_tell_the_labels_apart(world: Path) -> None:
     assert (world / "run" / "best" / "adapter_model.safetensors").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None:
     seen: list[dict[str, float]] = []
     train_follower(given(world), world / "whole", report=lambda line: seen.append(dict(line)))

@@ -82,6 +82,7 @@ def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None: 
     assert losses == [pytest.approx(expected.item(), abs=1e-3)]
 
 
+@pytest.mark.slow
 def test_it_learns_a_pair_by_heart(world: Path) -> None:  # noqa: F811
     lines(world / "pairs.jsonl", [PAIR])
     losses: list[float] = []
@@ -93,6 +94,7 @@ def test_it_learns_a_pair_by_heart(world: Path) -> None:  # noqa: F811
     assert written.text == PAIR["instruction"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None:  # noqa: F811
     whole = train_writer(given(world), world / "whole")
     names = {name for line in (world / "whole" / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
@@ -111,6 +113,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None
     assert (whole / "adapter_model.safetensors").read_bytes() == (torn / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_an_adapter_of_the_same_rank(world: Path) -> None:  # noqa: F811
     first = train_writer(given(world, validate_on=()), world / "first")
     model = f"hf:{world / 'tiny'}+{first}"
