@@ -21,6 +21,8 @@ ORDER = [
         "estimator",
         "doctor",
         "records",
+        "ray_cluster",
+        "data.corpus",
         "evaluation",
         "report",
         "train",
@@ -32,7 +34,7 @@ SOURCE = Path(promptmii.__file__).parent
 
 def place(module: str) -> int:
     name = module.removeprefix("promptmii.")
-    known = name if name in ORDER else name.split(".")[0]
+    known = next((known for known in sorted(ORDER, key=len, reverse=True) if f"{name}.".startswith(f"{known}.")), name)
     assert known in ORDER, f"{module} has no place yet: add it to ORDER in {__file__}"
     return ORDER.index(known)
 

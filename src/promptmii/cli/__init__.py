@@ -4,7 +4,7 @@ Commands stand in the order of these imports in `promptmii --help`.
 """
 
 # isort: off
-from promptmii.cli import instructions, evaluation, train, models
+from promptmii.cli import instructions, evaluation, corpus, train, models
 from promptmii.cli.group import app
 
-__all__ = ["app", "evaluation", "instructions", "models", "train"]
+__all__ = ["app", "corpus", "evaluation", "instructions", "models", "train"]

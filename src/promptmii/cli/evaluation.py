@@ -19,7 +19,9 @@ from promptmii.instruction import Mode
 def run_grid(
     config: Annotated[Path | None, typer.Argument(help="TOML file with any of the settings; the options below change them.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder; what it holds already is not run again.")] = Path("runs/eval"),
-    tasks: Annotated[list[str] | None, typer.Option(help="Task file or folder of them, corpus[:split], hub:..., or suite; repeatable.")] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option(help="Task file or folder of them, corpus[:split], hub:..., or suite; repeatable.")
+    ] = None,
     methods: Annotated[str | None, typer.Option(help=f"Comma-separated: {', '.join(METHODS)}.")] = None,
     n: Annotated[str | None, typer.Option("--n", "-n", help="Numbers of examples, comma-separated.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Draws of the examples.")] = None,

@@ -97,7 +97,7 @@ def _values(table: Table, name: str) -> list[Any]:
 
 def _find_label(table: Table, text: str | Sequence[str] | None) -> str:
     taken = {text} if isinstance(text, str) else set(text or ())
-    candidates = [name for name in table.columns if name not in taken and f"{{{name}}}" not in str(text) and _could_be_label(table, name)]
+    candidates = [name for name in table.columns if name not in taken and f"{{{name}}}" not in str(text) and could_be_label(table, name)]
     if not candidates:
         raise DataError(
             f"No column of {table.origin} looks like a label (a few values that repeat). "
@@ -108,7 +108,8 @@ def _find_label(table: Table, text: str | Sequence[str] | None) -> str:
     return (declared + named + sorted(candidates, key=lambda name: len(set(map(str, _values(table, name))))))[0]
 
 
-def _could_be_label(table: Table, name: str) -> bool:
+def could_be_label(table: Table, name: str) -> bool:
+    """Whether a column holds a few names or whole numbers that repeat."""
     values = _values(table, name)
     distinct = Counter(str(value) for value in values)
     scalar = all(isinstance(value, str | int) or (isinstance(value, float) and value.is_integer()) for value in values)

@@ -9,8 +9,9 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -147,29 +148,50 @@ def _decode(content: bytes, path: Path) -> str:
 
 
 def _from_csv(text: str, origin: str, delimiter: str | None) -> Table:
-    csv.field_size_limit(FIELD_LIMIT)
-    header_line = text.split("\n", 1)[0]
-    chosen = delimiter or max(",;\t|", key=lambda mark: (header_line.count(mark), mark == ","))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=chosen, strict=True)
-    rows: list[dict[str, Any]] = []
-    try:
-        header = [name.strip() for name in next(reader)]
-        if len(set(header)) != len(header):
-            raise DataError(f"{origin}: a column name occurs twice in the header: {', '.join(header)}.")
-        for fields in reader:
-            if not fields:
-                continue
-            if len(fields) != len(header):
-                raise DataError(
-                    f"{origin}, line {reader.line_num}: {len(fields)} fields, expected {len(header)} ({', '.join(header)}). "
-                    f"Put texts that hold {chosen!r} or line breaks in double quotes."
-                )
-            rows.append(dict(zip(header, fields, strict=True)))
-    except csv.Error as error:
-        raise DataError(f"{origin}, line {reader.line_num}: not readable as CSV: {error}.") from error
+    rows = list(csv_rows(io.StringIO(text, newline=""), origin, delimiter))
     if not rows:
-        raise DataError(f"{origin} has a header ({', '.join(header)}) and no rows.")
+        raise DataError(f"{origin} has a header and no rows.")
     return _table(rows, origin)
+
+
+def csv_rows(
+    lines: Iterable[str], origin: str, delimiter: str | None = None, *, skip: Callable[[str], None] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a CSV, read as they are asked for. The delimiter is that of the header when none is given.
+
+    Raises `DataError` at a row that cannot be read, or tells `skip` of it and goes on.
+    """
+    csv.field_size_limit(FIELD_LIMIT)
+    lines = iter(lines)
+    first = next(lines, "")
+    chosen = delimiter or max(",;\t|", key=lambda mark: (first.count(mark), mark == ","))
+    reader = csv.reader(chain([first], lines), delimiter=chosen, strict=True)
+    header = [name.strip() for name in _fields(reader, origin, None) or ()]
+    if len(set(header)) != len(header):
+        raise DataError(f"{origin}: a column name occurs twice in the header: {', '.join(header)}.")
+    while (fields := _fields(reader, origin, skip)) is not None:
+        if len(fields) == len(header):
+            yield dict(zip(header, fields, strict=True))
+        elif fields:
+            fault = (
+                f"{origin}, line {reader.line_num}: {len(fields)} fields, expected {len(header)} ({', '.join(header)}). "
+                f"Put texts that hold {chosen!r} or line breaks in double quotes."
+            )
+            if skip is None:
+                raise DataError(fault)
+            skip(fault)
+
+
+def _fields(reader: Iterator[list[str]], origin: str, skip: Callable[[str], None] | None) -> list[str] | None:
+    """The next line of a CSV, empty where it cannot be read and is skipped; `None` at the end."""
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        fault = f"{origin}, line {getattr(reader, 'line_num', '?')}: not readable as CSV: {error}."
+        if skip is None:
+            raise DataError(fault) from error
+        skip(fault)
+        return []
 
 
 def _from_json(text: str, origin: str) -> Table:
@@ -198,18 +220,25 @@ def _from_task_file(content: dict[str, Any], origin: str) -> Table:
 
 
 def _from_json_lines(text: str, origin: str) -> Table:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(text.split("\n"), 1):
+    return _table(list(json_line_rows(text.split("\n"), origin)), origin)
+
+
+def json_line_rows(lines: Iterable[str], origin: str, *, skip: Callable[[str], None] | None = None) -> Iterator[dict[str, Any]]:
+    """The objects of JSON lines, read as they are asked for. Raises `DataError` at one that cannot be read, or tells `skip` of it."""
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{origin}, line {number}: not valid JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{origin}, line {number}: expected an object, found {type(row).__name__}.")
-        rows.append(row)
-    return _table(rows, origin)
+            fault = None if isinstance(row, dict) else f"{origin}, line {number}: expected an object, found {type(row).__name__}."
+        except (ValueError, RecursionError) as error:
+            row, fault = {}, f"{origin}, line {number}: not valid JSON: {error}."
+        if fault is None:
+            yield row
+        elif skip is None:
+            raise DataError(fault)
+        else:
+            skip(fault)
 
 
 def _from_parquet(content: bytes, origin: str) -> Table:

@@ -44,8 +44,14 @@ def load_task(
     """Read, choose columns, clean and split. Raises `DataError`."""
     table = read_table(source)
     columns = choose_columns(table, text, label)
-    cleaned = clean(table, columns, labels)
-    train, test = _parts(cleaned, seed)
+    return assemble(table, columns, clean(table, columns, labels), labels=labels, seed=seed)
+
+
+def assemble(
+    table: Table, columns: Chosen, cleaned: Cleaned, *, labels: Sequence[str] | None = None, seed: int = 0, test_share: float = TEST_SHARE
+) -> LoadedTask:
+    """Rows that are clean, split into a training and a test part. Raises `DataError` where they make no task."""
+    train, test = _parts(cleaned, seed, test_share)
     order = tuple(labels) if labels else _label_order(table, columns, train)
     known = set(order)
     unseen = [example for example in test if example.label not in known]
@@ -66,7 +72,7 @@ def read_texts(source: Source, text: str | Sequence[str] | None = None) -> Texts
     return Texts(tuple(columns.render(row) for row in table.rows), table.rows)
 
 
-def _parts(cleaned: Cleaned, seed: int) -> tuple[list[Example], list[Example]]:
+def _parts(cleaned: Cleaned, seed: int, test_share: float) -> tuple[list[Example], list[Example]]:
     """The source's own train and test splits where it has them, else a split by content within each label."""
     if cleaned.split and {"train", "test"} <= set(cleaned.split):
         rows = list(zip(cleaned.examples, cleaned.split, strict=True))
@@ -75,7 +81,7 @@ def _parts(cleaned: Cleaned, seed: int) -> tuple[list[Example], list[Example]]:
     test: list[Example] = []
     for group in _by_label(cleaned.examples).values():
         ordered = sorted(group, key=lambda example: _rank(example, seed))
-        cut = min(round(len(ordered) * TEST_SHARE), len(ordered) - 1)
+        cut = min(round(len(ordered) * test_share), len(ordered) - 1)
         test += ordered[:cut]
         train += ordered[cut:]
     return train, test
@@ -132,6 +138,11 @@ def draw_query(task: Task, size: int, seed: int = 0) -> tuple[Example, ...]:
     if size and not rows:
         raise DataError(f"{task.name} has no held-back rows to measure on; give more rows per label, or --eval 0.")
     return tuple(rows)
+
+
+def proportioned(examples: Sequence[Example], size: int, seed: int = 0) -> tuple[Example, ...]:
+    """At most so many of the examples, each label once as far as that goes and then in proportion; all of them in a shuffled order."""
+    return tuple(_stratified(examples, seed, "part")[:size])
 
 
 def _stratified(examples: Sequence[Example], seed: int, part: str) -> list[Example]:

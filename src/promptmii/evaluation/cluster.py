@@ -15,6 +15,7 @@ from promptmii.evaluation.bench import Bench, Outcome
 from promptmii.evaluation.grid import Job
 from promptmii.evaluation.threads import on_threads
 from promptmii.models.base import ModelCard
+from promptmii.ray_cluster import connect
 from promptmii.task import Task
 
 CHUNK = 16
@@ -65,7 +66,7 @@ class Cluster:
         self._ray: Any = ray
         self._started = not ray.is_initialized()
         if self._started:
-            _connect(ray, options)
+            connect(ray, options)
         self._check_size(options)
         share = max(1, settings.endpoint.concurrency // options.workers)
         endpoint = settings.endpoint.model_copy(update={"concurrency": share})
@@ -132,13 +133,6 @@ class Cluster:
                 lost = 0
                 del open_jobs[outcome.record.key]
                 yield outcome
-
-
-def _connect(ray: Any, options: RayOptions) -> None:
-    try:
-        ray.init(address=options.address, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
-    except ConnectionError as error:
-        raise ConfigError(f"No Ray cluster answers at {options.address!r}: {error}. Start one with: ray start --head") from error
 
 
 def _chunks(jobs: Sequence[Job]) -> list[list[Job]]:

@@ -47,18 +47,25 @@ def split_file(folder: Path, split: Split) -> Path:
 
 def write_split(folder: Path, split: Split, tasks: Iterable[Task]) -> int:
     """Write the tasks of a split, complete or not at all; returns how many there were. Raises `OutputError`."""
-    path = split_file(folder, split)
+    return write_tasks(split_file(folder, split), tasks)
+
+
+def write_tasks(path: Path, tasks: Iterable[Task]) -> int:
+    """Write tasks to a file, complete or not at all; returns how many there were. Raises `OutputError`."""
     partial = path.with_suffix(".partial")
     count = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as file:
-            for group in _grouped(tasks):
-                file.write_table(pa.Table.from_pylist([task_row(task) for task in group], SCHEMA))
-                count += len(group)
-        os.replace(partial, path)
+        try:
+            with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as file:
+                for group in _grouped(tasks):
+                    file.write_table(pa.Table.from_pylist([task_row(task) for task in group], SCHEMA))
+                    count += len(group)
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written: {error.strerror or error}. Make room and run the same command again.") from error
     return count
 
