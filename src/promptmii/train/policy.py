@@ -1,5 +1,6 @@
 """The generator in training: its weights, its tokenizer and how it is asked, exactly as when instructions are made with it."""
 
+import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,14 @@ class Policy:
             target_modules=modules,
             task_type="CAUSAL_LM",
         )
+
+    def name_base(self, folder: Path) -> None:
+        """Let an adapter that was saved name its model as the settings do: a path of this machine would mean nothing elsewhere."""
+        path = folder / "adapter_config.json"
+        if path.exists():
+            config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            config["base_model_name_or_path"] = self.reference.partition("+")[0].removeprefix("hf:")
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def local(self, model: Any, step: int) -> LocalModel:
         """The weights of now, as everything else in promptmii uses a model. A new one for each step: it remembers keys and values."""

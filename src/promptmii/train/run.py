@@ -72,7 +72,7 @@ class RewardFunction:
 
     def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], visit: Sequence[int], log_metric: Any) -> None:
         log_metric("train/score", fmean([one.score for one in judged if one.score is not None] or [0.0]))
-        log_metric("unparsed", fmean(one.unparsed for one in judged))
+        log_metric("unparsed", fmean([one.unparsed for one, draft in zip(judged, drafts, strict=True) if draft.text] or [0.0]))
         log_metric("copied", fmean(one.copied for one in judged))
         log_metric("failed", fmean(one.reward is None for one in judged))
         log_metric("fewer_examples", fmean(self.deck.visit(number).shortened for number in visit))
@@ -176,7 +176,6 @@ class _Run:
         )
         self._trainer.remove_callback(PrinterCallback)  # the watch says what is worth saying
         watch.trainer = self._trainer
-        _name_base(self._trainer, settings)
         if run:
             run.describe(
                 {
@@ -202,10 +201,3 @@ class _Run:
             raise
         best = self._folder / "best"
         return best if best.exists() else checkpoints(self._folder)[-1]
-
-
-def _name_base(trainer: PolicyTrainer, settings: TrainSettings) -> None:
-    """Adapters name the model they belong to as the settings do: a path of this machine would mean nothing elsewhere."""
-    tuned: Any = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(tuned, "peft_config"):
-        tuned.peft_config["default"].base_model_name_or_path = settings.model.partition("+")[0].removeprefix("hf:")

@@ -42,7 +42,9 @@ def read_source(settings: TrainSettings, progress: Callable[[str], None] = lambd
     """Every task that can be used, split by source. Raises `DataError` where none is left, `ConfigError` for a name nobody knows."""
     skipped: list[str] = []
     tasks: dict[str, Task] = {}
+    names: list[str] = []
     for name, load in candidates(settings.tasks):
+        names.append(name)
         if settings.only and name not in settings.only:
             continue
         progress(f"Reading {name}")
@@ -58,8 +60,8 @@ def read_source(settings: TrainSettings, progress: Callable[[str], None] = lambd
         else:
             tasks[name] = task
     for name in (*settings.only, *settings.validation.tasks):
-        if name not in tasks and not any(line.startswith(f"{name}: ") for line in skipped):
-            raise ConfigError(f"There is no task {name!r}. {nearest(name, tasks)}")
+        if name not in names:
+            raise ConfigError(f"There is no task {name!r}. {nearest(name, names)}")
     train, validation = split(list(tasks.values()), settings.validation, settings.seed)
     if not settings.validation.tasks and any(task.source.get(SPLIT) for task in tasks.values()):
         train = [task for task in tasks.values() if task.source.get(SPLIT) != "validation"]

@@ -207,6 +207,7 @@ class PolicyTrainer(GRPOTrainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
+                self._policy.name_base(aside / name)
                 shutil.rmtree(aside.parent / name, ignore_errors=True)
                 (aside / name).rename(aside.parent / name)
                 for old in checkpoints(aside.parent)[: -(self.args.save_total_limit or len(checkpoints(aside.parent)))]:

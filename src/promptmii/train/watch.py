@@ -178,6 +178,7 @@ class Watch(TrainerCallback):
             with whole(self._folder.path / "best") as half:
                 trainer.accelerator.unwrap_model(trainer.model).save_pretrained(str(half), state_dict=weights)
                 self._policy.tokenizer.save_pretrained(str(half))
+                self._policy.name_base(half)
                 card = model_card(self._settings, step, reached)
                 (half / "README.md").write_text(card, encoding="utf-8")
 
