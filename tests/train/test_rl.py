@@ -62,7 +62,7 @@ def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
 
 
 def test_adapters_are_a_model_by_themselves(world: Path) -> None:
-    given = settings(world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2})
+    given = settings(world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2, "activation_checkpointing": True})
     best = train(given, world / "run", followers=[obedient()], say=lambda _: None)
     assert (best / "adapter_model.safetensors").exists()
     chat: Chat = [{"role": "user", "content": "red lovely"}]

@@ -103,6 +103,6 @@ def settings(world: Path, **changes: Any) -> TrainSettings:
         "learning_rate": 1e-3,
         "max_steps": 4,
         "save_steps": 2,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
     }
     return TrainSettings.of(**{**usual, **changes, "trl": trl | changes.get("trl", {})})

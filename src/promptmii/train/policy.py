@@ -19,6 +19,7 @@ try:
 
     from promptmii.models.local import LocalModel, best_dtype, quiet
     from promptmii.models.rendering import ChatFormat
+    from promptmii.train.lora import LeanLinear
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
@@ -61,13 +62,17 @@ class Policy:
         from peft import LoraConfig
 
         modules = settings.modules if isinstance(settings.modules, str) else list(settings.modules)
-        return LoraConfig(
+        config = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha or 2 * settings.rank,
             lora_dropout=settings.dropout,
             target_modules=modules,
             task_type="CAUSAL_LM",
         )
+        if not torch.cuda.is_available() and not settings.dropout:
+            register: Any = config._register_custom_module  # pyright: ignore[reportPrivateUsage] peft documents it under this name
+            register({torch.nn.Linear: LeanLinear})
+        return config
 
     def name_base(self, folder: Path) -> None:
         """Let an adapter that was saved name its model as the settings do: a path of this machine would mean nothing elsewhere."""

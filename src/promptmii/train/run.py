@@ -122,6 +122,7 @@ def train(
     a valid checkpoint in the folder.
     """
     state = PartialState() if torch.cuda.is_available() else PartialState(cpu=True)
+    say = say if state.is_main_process else (lambda _: None)
     source = read_source(settings)
     for line in source.skipped:
         say(f"Skipped {line}")
@@ -156,7 +157,7 @@ class _Run:
     ) -> None:
         cpu = not torch.cuda.is_available()
         self._folder = folder
-        self._say = say if run else (lambda _: None)
+        self._say = say
         arguments = resolve(settings, folder, batches, cpu=cpu)  # before the weights, which a sharded run loads in parts
         policy = Policy.load(settings, cpu=cpu)
         writer = writer_for(settings, policy.local(policy.model, 0))
@@ -195,7 +196,7 @@ class _Run:
         found = checkpoints(self._folder) if resume else []
         try:
             trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-        except (LostError, KeyboardInterrupt):
+        except LostError:  # followers are asked between two updates only, so this is where a run can go on exactly
             if trainer.state.global_step:
                 trainer.save_now()
             raise
