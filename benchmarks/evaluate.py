@@ -79,6 +79,7 @@ def main() -> None:
         seeds=1,
         evaluate=given.rows,
         budget=given.budget,
+        calibration="none",  # the loop has none either
     )
     with tempfile.TemporaryDirectory() as folder:
         started = perf_counter()
