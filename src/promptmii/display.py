@@ -48,6 +48,10 @@ def say(line: str) -> None:
     err.print(escape(line), soft_wrap=True)
 
 
+def unsaid(_line: str) -> None:
+    """Where nothing is to be said."""
+
+
 def error(message: str) -> None:
     """One error, ready to be read."""
     err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)

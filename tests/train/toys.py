@@ -101,6 +101,7 @@ def settings(world: Path, **changes: Any) -> TrainSettings:
         "num_generations": 4,
         "max_completion_length": 8,
         "learning_rate": 1e-3,
+        "warmup_steps": 0,
         "max_steps": 4,
         "save_steps": 2,
         "activation_checkpointing": False,

@@ -10,6 +10,7 @@ from promptmii.cli.group import app
 from promptmii.cli.options import Json
 from promptmii.errors import ConfigError
 from promptmii.train.config import TrainSettings
+from promptmii.train.curves import unheard
 from promptmii.train.stages import stage_of, warm_up
 
 
@@ -33,8 +34,8 @@ def run_training(
     if chosen != "rl":
         if dry_run:
             raise ConfigError(f"--dry-run plans the stage rl; {chosen} takes minutes, so simply start it.")
-        report = (lambda _: None) if json else display.curve
-        display.trained(warm_up(chosen, config, output, resume=resume, report=report, stage=chosen, **changes), as_json=json)
+        report = unheard if json else display.curve
+        display.trained(warm_up(chosen, config, output, resume=resume, report=report, **changes), as_json=json)
         return
     settings = TrainSettings.read(config, stage=chosen, **changes)
     if dry_run:
@@ -46,5 +47,5 @@ def run_training(
         return
     from promptmii.train.run import train
 
-    say = (lambda _: None) if json else display.say
-    display.trained(train(settings, output, given=config, resume=resume, say=say), as_json=json)
+    made = train(settings, output, given=config, resume=resume, say=display.unsaid if json else display.say)
+    display.trained(made, as_json=json)

@@ -161,7 +161,7 @@ def resolve(settings: TrainSettings, folder: Path, batches: Algebra, *, cpu: boo
 
 def _grpo_config() -> Any:
     try:
-        from trl import GRPOConfig
+        from trl.trainer.grpo_config import GRPOConfig
     except ImportError as error:
         raise MissingDependencyError("Training with reinforcement learning", "train") from error
     return GRPOConfig

@@ -20,10 +20,9 @@ def stage_of(config: Path, given: str | None = None) -> Stage:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"The configuration {config} cannot be read: {error}. Expected a TOML file.") from error
     known: tuple[Stage, ...] = get_args(Stage)
-    found = next((stage for stage in known if stage == name), None)
-    if found is None:
+    if name not in known:
         raise ConfigError(f"Unknown stage {name!r}. {nearest(str(name), known)}")
-    return found
+    return known[known.index(name)]
 
 
 def warm_up(stage: WarmUp, config: Path | None, folder: Path, *, resume: bool = False, report: Report = unheard, **changes: Any) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
-from trl import GRPOTrainer
+from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from promptmii.errors import EndpointError, ModelError, OutputError
@@ -113,7 +113,7 @@ class PolicyTrainer(GRPOTrainer):
         return super()._generate_single_turn(prompt_ids, *given, **options)
 
     def _writes_itself(self) -> bool:
-        args = self.args
+        args: Any = self.args
         plain = (args.top_k or 0) <= 0 and args.min_p is None and args.repetition_penalty == 1.0 and not args.generation_kwargs
         elsewhere = self.use_vllm or self.use_transformers_continuous_batching
         return plain and not elsewhere and self.accelerator.distributed_type in LOCAL
@@ -122,7 +122,7 @@ class PolicyTrainer(GRPOTrainer):
         """A draft per prompt. What is drawn follows from the seed, the step and the prompt, so a resumed run draws the same."""
         model = self.bare
         seed = int(content_key([self.args.seed, self.state.global_step])[:8], 16)
-        sampling = Sampling(self.max_completion_length, self.temperature, self.top_p, seed)
+        sampling = Sampling(int(self.max_completion_length or 1), self.temperature, self.top_p, seed)
         places: dict[tuple[int, ...], int] = {}
         rows = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
         draw = Draw(prompts, sampling, self._policy.form.ends)
@@ -136,13 +136,16 @@ class PolicyTrainer(GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, but groups stay together: an update of 32 prompts learns from whole groups, and drafts share their prompt."""
-        if not self.model.training:
+        model: Any = self.model
+        if not model.training:
             return super()._prepare_inputs(generation_batch)
-        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
+        args: Any = self.args
+        buffered: Any = self._buffered_inputs
+        if self._step % (args.steps_per_generation * self.num_iterations) == 0 or buffered is None:
             with self.clock("rollout"):
                 batch = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+            self._buffered_inputs = buffered = split_tensor_dict(batch, args.steps_per_generation)
+        return buffered[self._step % args.steps_per_generation]
 
     def _calculate_rewards(self, *given: Any, **options: Any) -> torch.Tensor:
         with self.clock("reward"):
@@ -220,10 +223,10 @@ class PolicyTrainer(GRPOTrainer):
             if self.args.should_save:
                 shutil.rmtree(aside, ignore_errors=True)
 
-    def log(self, logs: dict[str, float], *given: Any) -> None:
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's, with the seconds of each phase."""
         logs |= {f"seconds/{phase}": seconds for phase, seconds in self.clock.take().items()} if "loss" in logs else {}
-        super().log(logs, *given)
+        super().log(logs, start_time)
 
     def save_now(self) -> None:
         """A checkpoint of the last finished step."""

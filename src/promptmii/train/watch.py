@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import perf_counter
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
-from trl.models import unwrap_model_for_generation
+from trl.models.utils import unwrap_model_for_generation
 
 from promptmii.errors import ModelError
 from promptmii.follower import Follower
@@ -108,12 +108,12 @@ class Watch(TrainerCallback):
             self._say(f"Step {state.global_step} of {state.max_steps}: {told}")
         self._look_for_signal(numbers)
 
-    def _write(self, step: int, numbers: dict[str, float]) -> None:
+    def _write(self, step: int, numbers: Mapping[str, float]) -> None:
         if self._folder:
             self._folder.metrics(step, {**numbers, **self._line})
         self._line = {}
 
-    def _look_for_signal(self, numbers: dict[str, float]) -> None:
+    def _look_for_signal(self, numbers: Mapping[str, float]) -> None:
         if "zero_variance" not in numbers:
             return
         self._equal = self._equal + 1 if numbers["zero_variance"] == 1.0 else 0
@@ -126,11 +126,12 @@ class Watch(TrainerCallback):
         started = perf_counter()
         accelerator = self.trainer.accelerator
         mine = self._cases[accelerator.process_index :: accelerator.num_processes]
-        training = self.trainer.model.training
+        trained: Any = self.trainer.model
+        training = trained.training
         with self._whole_weights() as model:
             outcomes = validate(self._policy.local(model, step), self._followers, mine, self._settings)
             drift = self._drift(model)
-        self.trainer.model.train(training)
+        trained.train(training)
         found: list[Outcome] = gather_object(outcomes)
         line = summary(found) | drift
         reached = line.get("validation/reward", -math.inf)
@@ -184,8 +185,7 @@ class Watch(TrainerCallback):
 
     def _recall(self, step: int) -> None:
         """The best value so far, and how long ago it was, from the curves that were written up to `step`."""
-        folder = self.trainer.args.output_dir if self.trainer else ""
-        path = Path(folder) / METRICS
+        path = Path(str(self.trainer.args.output_dir) if self.trainer else "") / METRICS
         values = dict(_validations(path, step)) if path.exists() else {}
         for value in (values[at] for at in sorted(values)):
             gained = value > self._best + (self._settings.validation.gain if math.isfinite(self._best) else 0)
@@ -223,7 +223,7 @@ def _validations(path: Path, step: int) -> list[tuple[int, float]]:
     return found
 
 
-def _cause(numbers: dict[str, float]) -> str:
+def _cause(numbers: Mapping[str, float]) -> str:
     if numbers.get("unparsed", 0.0) > 0.9:
         return "The follower's answers are no labels: use a stronger follower, or reward.mode = 'choose'."
     if numbers.get("repeated", 0.0) > 0.9:
