@@ -61,6 +61,7 @@ def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
     assert load_model(f"hf:{best}").card.revision != load_model(f"hf:{world / 'tiny'}").card.revision
 
 
+@pytest.mark.slow
 def test_adapters_are_a_model_by_themselves(world: Path) -> None:
     given = settings(world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2, "activation_checkpointing": True})
     best = train(given, world / "run", followers=[obedient()], say=lambda _: None)
@@ -71,6 +72,7 @@ def test_adapters_are_a_model_by_themselves(world: Path) -> None:
     assert set(curves(world / "run")["kl"]) == {2}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_never_stopped(world: Path) -> None:
     given = settings(world)
     train(given, world / "whole", followers=[obedient()], say=lambda _: None)
@@ -183,6 +185,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights(world: Path) -> None:
         assert all(torch.isfinite(tensor).all() for tensor in load_file(path / "model.safetensors").values()), path
 
 
+@pytest.mark.slow
 def test_equal_rewards_are_said_with_their_cause(world: Path) -> None:
     said = list[str]()
     silent = Follower(ScriptedModel(reply=["no label at all"], score=lambda _c, _o: 0.0), mode="generate")
@@ -190,6 +193,7 @@ def test_equal_rewards_are_said_with_their_cause(world: Path) -> None:
     assert any("got the same reward" in line and "answers are no labels" in line for line in said)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(world: Path) -> None:
     given = settings(world, trl={"max_steps": 2})
     train(given, world / "run", followers=[obedient()], say=lambda _: None)
