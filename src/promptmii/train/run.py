@@ -23,6 +23,7 @@ try:
     from accelerate import PartialState
     from transformers import PrinterCallback
 
+    from promptmii.models.local import quiet
     from promptmii.train.policy import Policy, writer_for
     from promptmii.train.trainer import LostError, PolicyTrainer, Visits, checkpoints
     from promptmii.train.validate import cases
@@ -195,7 +196,8 @@ class _Run:
         trainer = self._trainer
         found = checkpoints(self._folder) if resume else []
         try:
-            trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+            with quiet():
+                trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
         except LostError:  # followers are asked between two updates only, so this is where a run can go on exactly
             if trainer.state.global_step:
                 trainer.save_now()
