@@ -32,15 +32,13 @@ def sign(texts: Iterable[str]) -> Signatures:
     except ImportError as error:
         raise MissingDependencyError("Near-duplicate search", "corpus") from error
 
-    def as_it_is(value: int) -> int:
-        return value
-
-    empty: Any = MinHash(PERMUTATIONS, hashfunc=as_it_is)
+    # The pieces are numbers already; one object serves every text, because to make one costs more than to use it.
+    made: Any = MinHash(PERMUTATIONS, hashfunc=int)
     rows: list[Any] = []
     for text in texts:
-        made = MinHash(hashvalues=empty.hashvalues, permutations=empty.permutations, hashfunc=as_it_is, scheme=empty.scheme)
+        made.clear()
         made.update_batch(_pieces(text))
-        rows.append(made.hashvalues)
+        rows.append(made.digest())
     return np.array(rows, dtype=np.uint32).reshape(len(rows), PERMUTATIONS)
 
 

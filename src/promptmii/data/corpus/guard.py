@@ -45,6 +45,8 @@ class Guard:
         line = self._line or self._start()
         line.send((candidate, str(path)))
         answer = self._wait(line)
+        if answer.detail.get("temporary") and candidate.path is None:
+            answer = _blamed(answer, candidate, self._settings)
         if answer.kind == "hub":
             raise EndpointError(answer.reason)
         if answer.kind == "disk":
@@ -92,6 +94,17 @@ class Guard:
             if time.monotonic() > deadline:
                 self.close()
                 return Answer("dropped", f"reading it took more than {self._settings.seconds:g} s", {"temporary": True})
+
+
+def _blamed(answer: Answer, candidate: Candidate, settings: FetchSettings) -> Answer:
+    """The same answer, unless the hub rather than the dataset is what takes its time."""
+    try:
+        explain(candidate.repository, candidate.revision, settings.patience)
+    except UnavailableError as error:
+        return Answer("unavailable", str(error), {})
+    except EndpointError as error:
+        return Answer("hub", str(error), {})
+    return answer
 
 
 def _resident_mib(process: int) -> float:
@@ -175,7 +188,7 @@ def _answer(candidate: Candidate, settings: FetchSettings, path: Path, waiting: 
 
 def reason_of(error: BaseException) -> str:
     """An error in one line: libraries write pages."""
-    cause = error.__cause__ or error
+    cause = error if isinstance(error, DataError) else error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     text = lines[0] if lines else "no further word"
     return text if isinstance(cause, DataError) else f"{type(cause).__name__}: {text}"[:300]

@@ -96,13 +96,13 @@ def _retry_after(error: BaseException) -> float:
         return 0.0
 
 
-def explain(repository: str, revision: str, patience: float, waiting: Callable[[float], None]) -> None:
+def explain(repository: str, revision: str, patience: float, waiting: Callable[[float], None] = lambda _: None) -> None:
     """After a fetch that failed, ask the hub: raises `UnavailableError` or `EndpointError`; returns where the dataset is at fault."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import DisabledRepoError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        info = patiently(lambda: HfApi().dataset_info(repository, revision=revision), patience, waiting)
+        info = patiently(lambda: HfApi().dataset_info(repository, revision=revision, timeout=30.0), patience, waiting)
     except GatedRepoError as error:
         raise UnavailableError(_gated(repository)) from error
     except RevisionNotFoundError as error:

@@ -155,9 +155,12 @@ def _windows(file: BinaryIO, size: int, budget: int) -> Iterator[bytes]:
 
 
 def _decoded(file: BinaryIO, origin: str) -> Iterator[str]:
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
-        yield from io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        yield from lines
     except UnicodeDecodeError as error:
         raise DataError(f"{origin} is not UTF-8: {error.reason} at byte {error.start} of a part. Save it as UTF-8.") from error
     except (gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"{origin} is not a whole gzip file: {error}.") from error
+    finally:
+        lines.detach()  # whoever opened the file closes it

@@ -1,7 +1,6 @@
 """From a sample to a task worth having: which rows go, which label sets, and what each cost."""
 
 import re
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,8 @@ from promptmii.errors import DataError
 from promptmii.task import Task
 
 _MARKUP = re.compile(r"<[^<>]{1,500}>|&#?\w{1,8};|https?://\S+|www\.\S+")
+_BROKEN = re.compile("[\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
+"""Replacement marks, control and private characters."""
 _PERSONAL = re.compile(
     r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}"  # e-mail
     r"|\b\d{1,3}(?:\.\d{1,3}){3}\b"  # IP address
@@ -114,12 +115,9 @@ def _fault(text: str, settings: CleanSettings) -> str | None:
 
 
 def _is_broken(text: str) -> bool:
-    broken = text.count("\ufffd") + sum(
-        unicodedata.category(character) in ("Cc", "Co", "Cn") for character in text if not character.isspace()
-    )
-    if broken > 0.05 * len(text):
+    if len(_BROKEN.findall(text)) > 0.05 * len(text):
         return True
-    dense = [character for character in text if not character.isspace()]
+    dense = "".join(text.split())
     return len(dense) >= 20 and Counter(dense).most_common(1)[0][1] > 0.8 * len(dense)
 
 

@@ -1,0 +1,158 @@
+"""Builds from local folders: resumed, killed, with datasets that do harm."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.data.corpus.hub_server import HubServer, Repository, serving
+from tests.data.corpus.repositories import as_csv, as_lines, card, rows
+
+from promptmii.data.corpus import read_corpus
+from promptmii.data.corpus.build import build_corpus
+from promptmii.data.corpus.settings import CorpusSettings
+from promptmii.errors import ConfigError, DataError, EndpointError
+
+pytest.importorskip("datasketch")
+pytest.importorskip("matplotlib")
+
+
+def folder_of_tasks(folder: Path, count: int = 12) -> Path:
+    folder.mkdir()
+    lines = ["task_id,source_repo,licence,domain"]
+    for i in range(count):
+        (folder / f"task{i}.jsonl").write_bytes(as_lines(rows(f"topic{i}", ["a", "b", "c"], 60)))
+        lines.append(f"task{i},owner/repo{i // 2},MIT,testing")
+    (folder / "index.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def settings(folder: Path, **changes) -> CorpusSettings:
+    return CorpusSettings.of(list={"local": (str(folder),)}, **changes)
+
+
+def test_a_folder_of_files_becomes_a_corpus(tmp_path: Path) -> None:
+    built = build_corpus(settings(folder_of_tasks(tmp_path / "data"), split={"heldout": 0.2, "validation": 0.2}), tmp_path / "corpus")
+    assert built.leakage is not None
+    assert built.leakage.clean
+    parts = {split: list(read_corpus(tmp_path / "corpus", split)) for split in ("train", "validation", "heldout")}
+    assert sum(map(len, parts.values())) == 12
+    assert [len(part) for part in parts.values()] == [8, 2, 2]
+    repositories = [{task.source["repository"] for task in part} for part in parts.values()]
+    assert sum(map(len, repositories)) == len(set.union(*repositories)) == 6
+    task = parts["train"][0]
+    assert (task.source["licence"], task.source["columns"], task.source["domain"]) == ("MIT", "text -> label", "testing")
+    (tmp_path / "data" / "task0.jsonl").write_bytes(as_lines(rows("another", ["x", "y"], 60)))
+    entries: list[str] = []
+    build_corpus(
+        settings(tmp_path / "data", split={"heldout": 0.2, "validation": 0.2}),
+        tmp_path / "corpus",
+        told=lambda entry, _done, _total: entries.append(entry.name),
+    )
+    assert entries[:3] == ["task0"] * 3, "only what changed is fetched, read and cleaned again"
+
+
+def test_settings_and_sources_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Nothing to list"):
+        build_corpus(CorpusSettings(), tmp_path / "corpus")
+    with pytest.raises(DataError, match="is no folder"):
+        build_corpus(settings(tmp_path / "nothing"), tmp_path / "corpus")
+    with pytest.raises(ConfigError, match="Did you mean 'split'"):
+        CorpusSettings.of(splits={})
+    for name in ("corpus-local", "corpus-hub"):
+        CorpusSettings.read(Path(__file__).parents[3] / "configs" / f"{name}.toml")
+
+
+def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "promptmii", "corpus", *map(str, arguments)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def names(path: Path) -> list[str]:
+    return [json.loads(line)["name"] for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_nothing_is_fetched_twice(tmp_path: Path) -> None:
+    folder_of_tasks(tmp_path / "data", 60)
+    fetched = tmp_path / "corpus" / "stages" / "fetch.jsonl"
+    process = run("build", "--local", tmp_path / "data", "-o", tmp_path / "corpus")
+    while len(names(fetched)) < 10:
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = names(fetched)
+    assert len(before) < 60
+    again = run("build", "--local", tmp_path / "data", "-o", tmp_path / "corpus")
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    after = names(fetched)
+    assert after[: len(before)] == before
+    assert sorted(after) == sorted(set(after))
+    assert len(after) == 60
+
+
+@pytest.mark.slow
+def test_a_dataset_that_does_harm_costs_itself_alone(tmp_path: Path) -> None:
+    data = folder_of_tasks(tmp_path / "data", 4)
+    # One line without an end: reading it needs more memory than there is.
+    with (data / "huge.jsonl").open("wb") as file:
+        file.write(b'{"text": "')
+        for _ in range(600):
+            file.write(b"x" * (1 << 20))
+    built = build_corpus(settings(data, fetch={"memory_mib": 512, "scan_mib": 1024}), tmp_path / "corpus")
+    verdict = {entry.name: entry for entry in built.stages["fetch"]}
+    assert verdict["huge"].reason == "reading it took more than 512 MiB of memory"
+    assert verdict["huge"].temporary
+    assert sum(entry.kept for entry in built.stages["fetch"]) == 4
+
+
+@pytest.mark.slow
+def test_a_busy_hub_is_waited_for_and_a_hub_that_is_away_ends_the_run(tmp_path: Path) -> None:
+    files = {f"owner/set{i}": Repository({"README.md": card(), "train.csv": as_csv(rows(f"busy{i}", ["a", "b"]))}) for i in range(3)}
+    said: set[str] = set()
+
+    def busy(path: str, _number: int) -> str | None:
+        if path in said:
+            return None
+        said.add(path)
+        return "429:1"
+
+    config = tmp_path / "corpus.toml"
+    config.write_text("[list]\nhub = true\n[fetch]\nseconds = 8\npatience = 2\n")
+    with serving(HubServer(files, faults=busy)) as hub:
+        environment = hub.environment(tmp_path / "home")
+        process = run("build", config, "-o", tmp_path / "corpus", "--json", env=environment)
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert json.loads(output)["stages"]["fetch"] == {"kept": 3, "dropped": {}}
+        hub.faults = lambda path, _: None if path == "/api/datasets" else "503"
+        process = run("build", config, "-o", tmp_path / "other", env=environment)
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == EndpointError.exit_code, errors
+        assert "goes on where it stopped" in errors
+        hub.faults = None
+        process = run("build", config, "-o", tmp_path / "other", env=environment)
+        assert process.wait(timeout=300) == 0
+    with (tmp_path / "other" / "fetch.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["kept"] for row in csv.DictReader(file)] == ["yes"] * 3
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_cluster_builds_the_same_corpus(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    data = folder_of_tasks(tmp_path / "data", 6)
+    build_corpus(settings(data), tmp_path / "here")
+    try:
+        build_corpus(settings(data, ray={"workers": 2, "cpus": 0.5}, fetch={"memory_mib": 512}), tmp_path / "there")
+    finally:
+        ray.shutdown()
+    for split in ("train", "validation", "heldout"):
+        assert list(read_corpus(tmp_path / "here", split)) == list(read_corpus(tmp_path / "there", split))

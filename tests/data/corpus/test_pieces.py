@@ -1,0 +1,197 @@
+"""The parts of a build, each by itself: sampling, reading in parts, near-duplicates, columns, cleaning."""
+
+import gzip
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tests.data.corpus.repositories import as_csv, as_lines, as_parquet, rows, texts
+
+from promptmii import Example, ScriptedModel, Task
+from promptmii.data import read_table
+from promptmii.data.corpus.choosing import find_columns
+from promptmii.data.corpus.language import written_in
+from promptmii.data.corpus.leakage import check_corpus
+from promptmii.data.corpus.listing import Candidate
+from promptmii.data.corpus.rows import MIB, Reading, read_files
+from promptmii.data.corpus.sampling import Sample
+from promptmii.data.corpus.settings import CleanSettings
+from promptmii.data.corpus.tidying import tidy
+from promptmii.data.load import Table
+from promptmii.errors import DataError, EndpointError
+from promptmii.models.base import Failure, FailureKind
+
+duplicates = pytest.importorskip("promptmii.data.corpus.duplicates")
+
+
+class TestSampling:
+    def test_order_and_column_names_change_nothing(self) -> None:
+        given = [{"text": text, "label": i % 2} for i, text in enumerate(texts("sample", 500))]
+        one, other = Sample(50), Sample(50)
+        for row in given:
+            one.add(row)
+        for row in random.Random(0).sample(given, len(given)):
+            other.add({"id": row["label"], "content": row["text"].upper()})
+        assert [row["text"].upper() for row in one] == [row["content"] for row in other]
+        assert one.seen == 500
+
+    def test_repeated_texts_leave_room_for_others(self) -> None:
+        sample = Sample(10)
+        for i in range(1000):
+            sample.add({"text": f"text {i % 10}", "label": i % 2})
+        assert Counter(row["text"] for row in sample) == {f"text {i}": 3 for i in range(10)}
+        assert sample.repeated == 970
+
+
+class TestReadingInParts:
+    @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+    def test_a_large_sorted_file_is_read_all_over(self, tmp_path: Path, kind: str) -> None:
+        content = [{"text": f"a text, number {i} " + "x" * 90, "label": f"label {i // 10_000}"} for i in range(50_000)]
+        write = {"csv": as_csv, "jsonl": as_lines, "parquet": lambda given: as_parquet(given, group=50_000)}[kind]
+        path = tmp_path / f"big.{kind}"
+        path.write_bytes(write(content))
+        reading = Reading(rows=5000, size=MIB // 2)
+        found = Counter(row["label"] for row in read_files([str(path)], reading))
+        assert len(found) == 5
+        assert sum(found.values()) < 6000
+        assert max(found.values()) < 1.5 * min(found.values())
+        assert reading.notes
+
+    def test_a_packed_file_that_unpacks_without_end_is_bounded(self, tmp_path: Path) -> None:
+        path = tmp_path / "bomb.csv.gz"
+        path.write_bytes(gzip.compress(b"text,label\n" + b"word,a\n" * 2_000_000, 1))
+        reading = Reading(rows=100, size=MIB)
+        assert sum(1 for _ in read_files([str(path)], reading)) < 160_000
+        assert "packed" in reading.notes[0]
+
+    def test_rows_that_cannot_be_read_are_counted_with_their_place(self, tmp_path: Path) -> None:
+        path = tmp_path / "ragged.csv"
+        path.write_text("text,label\nfine,a\ntoo,many,fields\nfine again,b\n")
+        reading = Reading(rows=100, size=MIB)
+        assert [row["label"] for row in read_files([str(path)], reading)] == ["a", "b"]
+        assert reading.skipped == {"not readable": 1}
+        assert "line 3" in reading.examples[0]
+
+
+class TestNearDuplicates:
+    def test_small_changes_keep_texts_together_and_others_apart(self) -> None:
+        given = texts("near", 200)
+        changed = [text.upper().replace("ARRIVED", "ARRIVES") + "!" for text in given]
+        numbers = duplicates.clusters(duplicates.sign([*given, *changed]), 0.7).tolist()
+        together = sum(numbers[i] == numbers[200 + i] for i in range(200))
+        assert together > 190
+        assert len(set(numbers[:200])) == 200
+
+    def test_no_texts_and_empty_texts(self) -> None:
+        assert duplicates.clusters(duplicates.sign([]), 0.7).tolist() == []
+        assert len(set(duplicates.clusters(duplicates.sign(["", "a", "something else"]), 0.7).tolist())) == 3
+
+
+def table(given: list[dict]) -> Table:
+    return read_table(given)
+
+
+AMBIGUOUS = [
+    {"left": a, "right": b, "kind": i % 3, "group": i % 2} for i, (a, b) in enumerate(zip(texts("l", 40), texts("r", 40), strict=True))
+]
+
+
+class TestColumns:
+    def test_a_pair_becomes_a_template(self) -> None:
+        chosen = find_columns(table([{"Question1": "a b", "question2": "c d", "label": str(i % 2)} for i in range(10)]))
+        assert chosen.text == ("Question1", "question2")
+        assert chosen.template == "Question1: {Question1}\nquestion2: {question2}"
+
+    def test_without_a_model_what_is_open_is_refused(self) -> None:
+        with pytest.raises(DataError, match="may be the label; a model could be asked"):
+            find_columns(table(AMBIGUOUS))
+
+    def test_a_model_decides_what_is_open(self) -> None:
+        model = ScriptedModel(reply=['Sure: {"text": ["left", "right"], "label": "group"}'])
+        chosen = find_columns(table(AMBIGUOUS), model)
+        assert (chosen.text, chosen.label) == (("left", "right"), "group")
+        assert "left" in model.calls[0][0]["content"]
+
+    @pytest.mark.parametrize(
+        ("answer", "words"),
+        [
+            ('{"text": "premise", "label": "kind"}', "columns that do not exist: premise"),
+            ('{"text": "left", "label": "left"}', "as text and as label"),
+            ('{"text": "left", "label": "right"}', "whose values are none"),
+            ('{"text": [], "label": null}', "no text and label columns"),
+            ("I think left.", "did not answer with the JSON"),
+        ],
+    )
+    def test_what_a_model_invents_is_refused(self, answer: str, words: str) -> None:
+        with pytest.raises(DataError, match=words):
+            find_columns(table(AMBIGUOUS), ScriptedModel(reply=[answer]))
+
+    def test_a_model_that_fails_stops_the_run_rather_than_drop_the_dataset(self) -> None:
+        with pytest.raises(EndpointError, match="down"):
+            find_columns(table(AMBIGUOUS), ScriptedModel(reply=[Failure(FailureKind.SERVER, "down")]))
+
+
+class TestCleaning:
+    candidate = Candidate(name="t", repository="t", revision="r")
+
+    def cleaned(self, given: list[dict], **settings):
+        read = table(given)
+        return tidy(read, find_columns(read), self.candidate, CleanSettings(least_train=5, least_test=2, **settings))
+
+    def test_every_row_that_goes_is_counted(self) -> None:
+        good = rows("clean", ["a", "b"], 40)
+        bad = ["", "<br/><p> http://x.org/y </p>", "z" * 9000, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaa", good[0]["text"].upper()]
+        tidied = self.cleaned(good + [{"text": text, "label": "a"} for text in bad] + [{"text": "the only one of its kind", "label": "c"}])
+        assert tidied.dropped == {
+            "no text": 1,
+            "nothing but markup, links or punctuation": 1,
+            "longer than 8000 characters": 1,
+            "broken encoding, or nearly all one character": 1,
+            "the same text as an earlier row": 1,
+            "labels with fewer than 2 rows": 1,
+        }
+        assert len(tidied.task.train) + len(tidied.task.test) == 40
+        assert tidied.task.labels == ("a", "b")
+
+    def test_personal_data(self) -> None:
+        given = [row | {"text": f"{row['text']} call +49 170 1234567 or a.b@example.org"} for row in rows("person", ["a", "b"], 40)]
+        kept = self.cleaned(given, personal="mask").task
+        assert all(example.text.endswith("call [personal] or [personal]") for example in kept.train)
+        with pytest.raises(DataError, match="40 rows: personal data"):
+            self.cleaned(given, personal="drop")
+
+    def test_label_sets_of_the_wrong_size(self) -> None:
+        with pytest.raises(DataError, match="4 labels are left; expected 2 to 3"):
+            self.cleaned(rows("many", ["a", "b", "c", "d"], 60), most_labels=3)
+
+    @pytest.mark.parametrize(
+        ("text", "language", "fits"),
+        [
+            ("the parcel that you sent is not here", "en", True),
+            ("das Paket ist nicht da und ich warte", "en", False),
+            ("посылка ещё не пришла", "en", False),
+            ("посылка ещё не пришла", "ru", True),
+            ("ok", "en", True),
+        ],
+    )
+    def test_languages(self, text: str, language: str, fits: bool) -> None:
+        assert written_in(text, [language]) is fits
+
+
+def test_check_finds_what_was_planted(tmp_path: Path) -> None:
+    from promptmii.data.corpus import write_split
+
+    def task(name: str, topic: str) -> Task:
+        examples = tuple(Example(row["text"], row["label"]) for row in rows(topic, ["a", "b"], 30))
+        return Task(name, ("a", "b"), examples[:20], examples[20:], source={"repository": name, "group": name})
+
+    write_split(tmp_path, "train", [task("one", "alpha"), task("two", "beta")])
+    write_split(tmp_path, "validation", [task("three", "gamma")])
+    write_split(tmp_path, "heldout", [task("four", "beta")])
+    report = check_corpus(tmp_path)
+    assert not report.clean
+    assert report.exact["train / heldout"] == 30
+    assert (report.leaks[0].first, report.leaks[0].second, report.leaks[0].texts) == ("two", "four", 30)
+    write_split(tmp_path, "heldout", [task("four", "delta")])
+    assert check_corpus(tmp_path).clean
