@@ -74,6 +74,7 @@ class HubServer:
         app.router.add_post(f"/api/datasets/{name}/paths-info/{{revision}}", self._paths)
         app.router.add_get(f"/datasets/{name}/resolve/{{revision}}/{{path:.*}}", self._file)
         app.router.add_post("/api/repos/create", self._create)
+        app.router.add_post("/api/validate-yaml", self._validate)
         app.router.add_post(f"/api/datasets/{name}/preupload/{{revision}}", self._preupload)
         app.router.add_post(f"/api/datasets/{name}/commit/{{revision}}", self._commit)
         return app
@@ -170,6 +171,15 @@ class HubServer:
         name = f"{body.get('organization') or 'me'}/{body['name']}"
         self.repositories[name] = Repository({}, private=bool(body.get("private") or body.get("visibility") == "private"), listed=False)
         return web.json_response({"url": f"{self.url}/datasets/{name}", "name": name, "id": "1"})
+
+    async def _validate(self, request: web.Request) -> web.Response:
+        """The card's head must be YAML."""
+        content = (await request.json())["content"]
+        try:
+            yaml.safe_load(content.split("---")[1] if content.startswith("---") else "")
+        except yaml.YAMLError as error:
+            return web.json_response({"errors": [{"message": str(error)}], "warnings": []}, status=400)
+        return web.json_response({"errors": [], "warnings": []})
 
     async def _preupload(self, request: web.Request) -> web.Response:
         body = await request.json()

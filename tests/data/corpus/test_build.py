@@ -139,7 +139,8 @@ def test_a_busy_hub_is_waited_for_and_a_hub_that_is_away_ends_the_run(tmp_path: 
         assert "goes on where it stopped" in errors
         hub.faults = None
         process = run("build", config, "-o", tmp_path / "other", env=environment)
-        assert process.wait(timeout=300) == 0
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
     with (tmp_path / "other" / "fetch.csv").open(encoding="utf-8", newline="") as file:
         assert [row["kept"] for row in csv.DictReader(file)] == ["yes"] * 3
 

@@ -20,7 +20,7 @@ PERMUTATIONS = 64
 BAND = 4
 PIECE = 5
 """Characters of a piece."""
-LONGEST = 2000
+LONGEST = 1000
 """Characters of a text that are looked at: longer texts that agree so far are the same for our purpose."""
 _POWERS = np.array([1_000_003**i % (1 << 32) for i in range(PIECE)], dtype=np.uint32)
 

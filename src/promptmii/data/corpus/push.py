@@ -19,7 +19,7 @@ def push_corpus(folder: Path, repository: str, *, private: bool = True) -> str:
         address = api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
         patterns = ["README.md", "data/*.parquet", "figures/*.png"]
         api.upload_folder(folder_path=folder, repo_id=repository, repo_type="dataset", allow_patterns=patterns, commit_message="Corpus")
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:  # ValueError: an answer that is none of the hub's
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EndpointError(
             f"{folder} cannot be uploaded to {repository}: {reason} Expected owner/name, and a token in HF_TOKEN."
