@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from follower import VOCABULARY
 from promptmii.models.base import Chat, Completion, Sampling
 from promptmii.models.local import LocalModel
+from promptmii.models.references import Weights
 from promptmii.models.smol import smol_folder
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8])
     given = parser.parse_args()
     folder = str(smol_folder(install=True))
-    ours = LocalModel.load("smol", folder)
+    ours = LocalModel.load("smol", Weights("smol", folder))
     plain: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=ours.model.dtype).eval()
     tokenizer = ours.tokenizer
     draw = random.Random(0)

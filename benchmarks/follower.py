@@ -19,6 +19,7 @@ import torch
 
 from promptmii.models.base import Chat, Choice
 from promptmii.models.local import LocalModel
+from promptmii.models.references import Weights
 from promptmii.models.smol import smol_folder
 
 LABELS = ["sports", "politics", "business", "science", "travel", "health"]
@@ -120,7 +121,7 @@ def main() -> None:
     given = parser.parse_args()
     from transformers import AutoModelForCausalLM
 
-    ours = LocalModel.load("smol", str(smol_folder(install=True)))
+    ours = LocalModel.load("smol", Weights("smol", str(smol_folder(install=True))))
     tokenizer, dtype = ours.tokenizer, ours.model.dtype
     plain: Any = AutoModelForCausalLM.from_pretrained(str(smol_folder()), dtype=dtype, attn_implementation="sdpa").eval()
     instruction = f"Label each text as one of: {', '.join(LABELS)}. Answer with the label alone. "

@@ -22,8 +22,9 @@ from trl import GRPOTrainer
 
 from promptmii import metrics
 from promptmii.instruction import Instruction
-from promptmii.models import base_weights, load_model
+from promptmii.models import load_model
 from promptmii.models.local import quiet
+from promptmii.models.smol import smol_folder
 from promptmii.parse import LabelParser
 from promptmii.train.config import TrainSettings
 from promptmii.train.episodes import Deck, Visit
@@ -70,8 +71,8 @@ class Plain:
 
     def __init__(self, deck: Deck) -> None:
         with quiet():
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(base_weights("smol"), padding_side="left")
-            self.follower: Any = AutoModelForCausalLM.from_pretrained(base_weights("smol"), dtype=torch.float32).eval()
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(smol_folder(), padding_side="left")
+            self.follower: Any = AutoModelForCausalLM.from_pretrained(smol_folder(), dtype=torch.float32).eval()
         self.deck = deck
         self.seconds: list[float] = []
         self.__name__ = "plain"
@@ -123,8 +124,8 @@ def straightforward(settings: TrainSettings, folder: Path) -> dict[str, float]:
     batches = algebra(settings, 10, 1)
     reward = Plain(deck)
     with quiet():
-        tokenizer: Any = AutoTokenizer.from_pretrained(base_weights("smol"), padding_side="left")
-        model: Any = AutoModelForCausalLM.from_pretrained(base_weights("smol"), dtype=torch.float32)
+        tokenizer: Any = AutoTokenizer.from_pretrained(smol_folder(), padding_side="left")
+        model: Any = AutoModelForCausalLM.from_pretrained(smol_folder(), dtype=torch.float32)
     rows = [{"visit": n, "prompt": [dict(m) for m in deck.visit(n).chat]} for n in range(batches.visits)]
     trainer = Timed(
         model=model,

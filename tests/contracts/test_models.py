@@ -113,6 +113,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     from promptmii.models.local import LocalModel
+    from promptmii.models.references import Weights
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
@@ -137,7 +138,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
     tokenizer.save_pretrained(folder)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads only wait for each other in a model this small
-    yield LocalModel.load("hf:tiny", folder)
+    yield LocalModel.load("hf:tiny", Weights("hf:tiny", folder))
     torch.set_num_threads(threads)
 
 

@@ -24,6 +24,7 @@ from transformers import (  # noqa: E402
 from promptmii.errors import ConfigError, UnknownModelError  # noqa: E402
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling  # noqa: E402
 from promptmii.models.local import LocalModel  # noqa: E402
+from promptmii.models.references import Weights  # noqa: E402
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -92,7 +93,7 @@ def tokenizer(folder: str) -> Any:
 
 @pytest.fixture(scope="session")
 def local(folder: str) -> LocalModel:
-    return LocalModel.load("hf:tiny", folder)
+    return LocalModel.load("hf:tiny", Weights("hf:tiny", folder))
 
 
 @pytest.fixture(scope="session")
@@ -245,11 +246,11 @@ def test_card_and_protocol(local: LocalModel, folder: str) -> None:
     assert isinstance(local, LanguageModel)
     assert local.card.gives_scores
     assert local.card.context_length == CONTEXT
-    assert LocalModel.load("hf:tiny", folder).card == local.card
+    assert LocalModel.load("hf:tiny", Weights("hf:tiny", folder)).card == local.card
     assert local.count_tokens([]) == []
     assert local.count_tokens(["", "warm film"])[0] == 0
 
 
 def test_an_unknown_folder_is_an_unknown_model(tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(UnknownModelError, match="cannot be loaded"):
-        LocalModel.load("hf:nothing", str(tmp_path_factory.mktemp("empty")))
+        LocalModel.load("hf:nothing", Weights("hf:nothing", str(tmp_path_factory.mktemp("empty"))))

@@ -8,6 +8,7 @@ import pytest
 
 from promptmii.errors import UnknownModelError
 from promptmii.models.base import Chat, Choice, Completion, Sampling
+from promptmii.models.references import Weights
 from promptmii.models.smol import complete, smol_folder
 
 SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
@@ -19,7 +20,7 @@ def smol() -> Any:
     from promptmii.models.local import LocalModel
 
     try:
-        return LocalModel.load("smol", str(smol_folder()))
+        return LocalModel.load("smol", Weights("smol", str(smol_folder())))
     except UnknownModelError as error:
         pytest.skip(str(error))
 
@@ -36,7 +37,7 @@ def test_a_folder_counts_only_whole(tmp_path: Path) -> None:
 
 @pytest.mark.smol
 def test_it_loads_the_same_twice(smol: Any) -> None:
-    again = type(smol).load("smol", str(smol_folder()))
+    again = type(smol).load("smol", Weights("smol", str(smol_folder())))
     assert again.card == smol.card
     assert smol.card.context_length == 8192
 

@@ -19,7 +19,7 @@ from tests.train.toys import obedient, settings, write_model, write_tasks
 from promptmii import ScriptedModel, load_model
 from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError
 from promptmii.follower import Follower
-from promptmii.models.base import Chat, Failure, FailureKind
+from promptmii.models.base import Chat, Choice, Failure, FailureKind
 from promptmii.report.curves import read_curves
 from promptmii.train.run import train
 from promptmii.train.trainer import checkpoints
@@ -70,6 +70,24 @@ def test_adapters_are_a_model_by_themselves(world: Path) -> None:
     alone, merged = load_model(f"hf:{best}"), load_model(f"hf:{world / 'tiny'}+{best}")
     assert alone.choose([chat], ["good", "bad"]) == merged.choose([chat], ["good", "bad"])
     assert set(curves(world / "run")["kl"]) == {2}
+
+
+@pytest.mark.slow
+def test_an_adapter_is_trained_on(world: Path) -> None:
+    train(settings(world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2}), world / "warm", followers=[obedient()])
+    warm, on = (world / name / "checkpoint-2" for name in ("warm", "run"))
+    again: dict[str, Any] = {"model": f"hf:{world / 'tiny'}+{warm}", "trl": {"max_steps": 2, "learning_rate": 1e-12}}
+    train(settings(world, **again, lora={"rank": 4}), world / "run", followers=[obedient()])
+    chat: Chat = [{"role": "user", "content": "red lovely"}]
+    found = {name: load_model(name).choose([chat], ["good", "bad"])[0] for name in (f"hf:{on}", f"hf:{warm}", f"hf:{world / 'tiny'}")}
+    scores = [one.scores for one in found.values() if isinstance(one, Choice)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    assert scores[0] != pytest.approx(scores[2], abs=1e-6)
+    assert curves(world / "run")["kl"][2] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ConfigError, match="lora_alpha"):
+        train(settings(world, **again, lora={"rank": 4, "alpha": 4}), world / "other", followers=[obedient()])
+    whole = train(settings(world, **again), world / "whole", followers=[obedient()])
+    assert (whole / "model.safetensors").exists()
 
 
 @pytest.mark.slow

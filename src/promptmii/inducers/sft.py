@@ -15,7 +15,7 @@ from typing import Any
 
 from promptmii.errors import MissingDependencyError, UnsupportedError
 from promptmii.instruction import Cost, Instruction, Provenance
-from promptmii.models import adapted, base_weights
+from promptmii.models import adapted, weights_of
 from promptmii.prompts import Template, defuse, follower_frame
 from promptmii.task import Example, Support, content_key
 
@@ -35,7 +35,7 @@ class FineTuning:
     """LoRA of a local follower on the support's examples."""
 
     follower: str
-    """Reference of the model to tune: `smol` or `hf:...`, without an adapter."""
+    """Reference of the model to tune, one on this machine; an adapter of its own lies under the new one."""
     folder: Path
     """Where adapters are kept, one folder for each support, seed and recipe."""
     recipe: Recipe = field(default_factory=Recipe)
@@ -59,20 +59,18 @@ class FineTuning:
         try:
             import torch
             from peft import LoraConfig, get_peft_model
-            from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+            from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-            from promptmii.models.local import best_dtype, quiet
+            from promptmii.models.local import best_dtype, read_weights
             from promptmii.models.rendering import ChatFormat
         except ImportError as error:
             raise MissingDependencyError("Fine-tuning", "local") from error
-        source = base_weights(self.follower)
-        if source is None:
+        weights = weights_of(self.follower)
+        if weights is None:
             raise UnsupportedError(f"Fine-tuning needs a model on this machine (smol or hf:...), and the follower is {self.follower}.")
         torch.manual_seed(seed)
-        with quiet():
-            tokenizer: Any = AutoTokenizer.from_pretrained(source)
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=best_dtype(device))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model, tokenizer = read_weights(self.follower, weights, best_dtype(device))
         model.to(device)
         rows = _rows(ChatFormat(tokenizer, model.generation_config.eos_token_id), naive, examples)
         tokens = self.recipe.epochs * sum(len(row["input_ids"]) for row in rows)

@@ -1,22 +1,20 @@
-"""Models behind one protocol, found by reference: `smol`, `hf:<id or folder>[+adapter]`, `openai:<model>`.
+"""Models behind one protocol, found by reference: `smol`, `hf:<id or folder>`, `openai:<model>`; `+<folder>` adds an adapter.
 
 An engine's module is imported only when a reference asks for it.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
+from promptmii.models.references import FORMS, SHIPPED, Weights, weights_of
 from promptmii.models.scripted import ScriptedModel
 
 if TYPE_CHECKING:
     from promptmii.models.http import HttpConfig
 
-__all__ = ["LanguageModel", "ScriptedModel", "adapted", "base_weights", "load_model"]
-
-FORMS = ("smol[+adapter folder]", "hf:<id or folder>[+adapter folder]", "openai:<model>")
+__all__ = ["SHIPPED", "LanguageModel", "ScriptedModel", "Weights", "adapted", "load_model", "weights_of"]
 
 
 def load_model(reference: str, http: "HttpConfig | None" = None, *, cache: str | None = None) -> LanguageModel:
@@ -31,42 +29,13 @@ def load_model(reference: str, http: "HttpConfig | None" = None, *, cache: str |
 
         model = HttpModel(name, http)
         return Cached(model, Path(cache)) if cache else model
-    weights = base_weights(reference)
+    weights = weights_of(reference)
     if weights is None:
-        hint = nearest(kind.partition("+")[0], ("smol", "hf", "openai"))
+        hint = nearest(kind.partition("+")[0], ("smol", *SHIPPED, "hf", "openai"))
         raise UnknownModelError(f"Unknown model reference {reference!r}. Expected one of: {'; '.join(FORMS)}. {hint}")
     from promptmii.models.local import LocalModel
 
-    adapter = reference.partition("+")[2] or (name if _adapted_base(name) else None)
-    return LocalModel.load(reference, weights, adapter)
-
-
-def base_weights(reference: str) -> str | None:
-    """The id or folder of a local model's weights, its adapter aside; `None` where the reference names no local model.
-
-    A folder that holds an adapter alone stands for the model that the adapter names.
-    """
-    base, _, _ = reference.partition("+")
-    if base == "smol":
-        from promptmii.models.smol import smol_folder
-
-        return str(smol_folder())
-    kind, _, name = base.partition(":")
-    if kind != "hf" or not name:
-        return None
-    inside = _adapted_base(name)
-    return name if inside is None else base_weights(inside) or inside
-
-
-def _adapted_base(folder: str) -> str | None:
-    """What an adapter folder says it belongs to; `None` for anything else."""
-    path = Path(folder) / "adapter_config.json"
-    if not path.is_file() or (Path(folder) / "config.json").exists():
-        return None
-    try:
-        return str(json.loads(path.read_text("utf-8"))["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UnknownModelError(f"{path} does not name the model that the adapter belongs to: {error}.") from error
+    return LocalModel.load(reference, weights)
 
 
 def adapted(reference: str, adapter: Path) -> str:

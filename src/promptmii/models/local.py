@@ -14,6 +14,7 @@ from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError, UnknownModelError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, Usage, check_options, clocked
+from promptmii.models.references import Weights
 
 try:
     import torch
@@ -43,21 +44,10 @@ class LocalModel:
         self._card = ModelCard(reference, revision, int(model.config.max_position_embeddings), gives_scores=True)
 
     @classmethod
-    def load(cls, reference: str, name: str, adapter: str | None = None) -> "LocalModel":
-        """Load a folder or a hub id, with an optional LoRA adapter folder merged in. Raises `UnknownModelError`."""
+    def load(cls, reference: str, weights: Weights) -> "LocalModel":
+        """Load onto the best device of this machine. Raises `UnknownModelError`."""
         device = torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
-        try:
-            with quiet():
-                tokenizer = AutoTokenizer.from_pretrained(name)
-                model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=best_dtype(device))
-                if adapter:
-                    from peft import PeftModel
-
-                    tuned: Any = PeftModel.from_pretrained(model, adapter)
-                    model = tuned.merge_and_unload()
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UnknownModelError(f"{reference} cannot be loaded: {reason} Expected a hub id or a folder with config.json.") from error
+        model, tokenizer = read_weights(reference, weights, best_dtype(device))
         return cls(reference, model.to(device), tokenizer, revision(model, tokenizer))
 
     @property
@@ -156,6 +146,23 @@ def best_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16
     able = torch.cpu.get_capabilities()
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
+def read_weights(reference: str, weights: Weights, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The transformers model, adapters merged, and its tokenizer. Raises `UnknownModelError`, which names the `reference`."""
+    try:
+        with quiet():
+            tokenizer: Any = AutoTokenizer.from_pretrained(weights.source)
+            model: Any = AutoModelForCausalLM.from_pretrained(weights.source, dtype=dtype)
+            for adapter in weights.adapters:
+                from peft import PeftModel
+
+                tuned: Any = PeftModel.from_pretrained(model, adapter)
+                model = tuned.merge_and_unload()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UnknownModelError(f"{reference} cannot be loaded: {reason} Expected a hub id or a folder with config.json.") from error
+    return model, tokenizer
 
 
 def revision(model: Any, tokenizer: Any) -> str:

@@ -106,7 +106,7 @@ class TrainSettings(Settings):
 
     stage: Stage = "rl"
     model: str = "smol"
-    """The generator to train: `smol`, `hf:...`, with `+adapter` to go on from one."""
+    """The generator to train: `smol`, `hf:...`; with `lora`, the last adapter of a reference (`smol+folder`) is trained on."""
     tasks: tuple[str, ...] = ()
     """A corpus folder, folders of task files, task files, or `suite`. Beside task files an index.csv may name source_repo and licence."""
     only: tuple[str, ...] = ()
@@ -132,8 +132,6 @@ class TrainSettings(Settings):
     seed: int = 0
     stuck: int = Field(default=20, ge=1)
     """Steps with equal rewards in every group, after which the run says so."""
-    warm_start: str | None = None
-    """An adapter folder that is merged into the model before training starts."""
     reward: RewardSettings = RewardSettings()
     validation: ValidationSettings = ValidationSettings()
     lora: LoraSettings | None = None

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from promptmii.errors import MissingDependencyError, UnknownModelError
-from promptmii.models import ScriptedModel, base_weights
+from promptmii.models import ScriptedModel, weights_of
 from promptmii.models.base import LanguageModel
 from promptmii.prompts import follower_frame, frame_prompt
 from promptmii.train.config import TrainSettings
@@ -101,8 +101,8 @@ def _origin(name: str, settings: TrainSettings) -> str:
 def _counter(settings: TrainSettings) -> tuple[LanguageModel, bool]:
     """Something that counts tokens, and whether it is the generator's tokenizer."""
     try:
-        source = base_weights(settings.model)
-        return (tokens_of(settings.model, source), True) if source else (ScriptedModel(context_length=131072), False)
+        weights = weights_of(settings.model)
+        return (tokens_of(settings.model, weights.source), True) if weights else (ScriptedModel(context_length=131072), False)
     except UnknownModelError:
         return ScriptedModel(context_length=131072), False
 

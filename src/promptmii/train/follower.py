@@ -11,8 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from promptmii.errors import ConfigError, MissingDependencyError, ModelError
-from promptmii.models import base_weights
+from promptmii.errors import MissingDependencyError, ModelError
 from promptmii.prompts import defuse, follower_frame
 from promptmii.task import Task, content_key
 from promptmii.train.bank import Guide, read_bank
@@ -25,14 +24,13 @@ from promptmii.train.follower_settings import FollowerSettings
 
 try:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from promptmii.models.local import LocalModel, best_dtype, quiet
-    from promptmii.models.packing import IMPLEMENTATION
+    from promptmii.models.local import LocalModel
     from promptmii.models.rendering import ChatFormat
     from promptmii.train.follower_state import load_state, save_state
-    from promptmii.train.lora import add_adapter, save_adapter
+    from promptmii.train.lora import save_adapter
     from promptmii.train.packing import Row, label_scores, lay_out
+    from promptmii.train.tuning import Tunable
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
@@ -84,11 +82,10 @@ class Stage:
         self._bank: Mapping[str, Guide] = read_bank(Path(settings.bank)) if settings.bank else {}
         self._watched: Mapping[str, Task] = named_tasks(settings.tasks, settings.validate_on)
         self._learned: Mapping[str, Task] = named_tasks(settings.tasks, settings.train)
-        self._local = trainable(settings.model)
+        self._tunable = Tunable.load(settings.model, settings.rank, settings.seed)
+        self._local = self._tunable.local
         self._format = ChatFormat(self._local.tokenizer, self._local.model.generation_config.eos_token_id)
         self._deck = Deck(self._learned, self._bank, self._local, settings)
-        torch.manual_seed(settings.seed)  # the adapter's first values
-        self._tuned = add_adapter(self._local.model, settings.rank)
         self._parameters = {name: p for name, p in self._local.model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(self._parameters.values(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
         self._best = -math.inf
@@ -177,13 +174,13 @@ class Stage:
         if self.step and reward >= self._best:
             self._best = reward
             with whole(run.path / BEST) as half:
-                save_adapter(self._tuned, half, self._settings.model)
+                save_adapter(self._tunable.adapted, half, self._tunable.below.named)
                 means = {name: value for name, value in found.items() if name.count("/") == 1}
                 (half / "README.md").write_text(self._card(means), encoding="utf-8")
 
     def _card(self, measured: Mapping[str, float]) -> str:
         recipe = {"step": self.step, **self._settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "bank", "train"})}
-        return adapter_card("A follower", PURPOSE, self._settings.model, self._learned, recipe, measured)
+        return adapter_card("A follower", PURPOSE, self._tunable.below.reference, self._learned, recipe, measured)
 
     def _write(self, run: RunFolder, line: Mapping[str, float]) -> None:
         run.metrics(self.step, line)
@@ -196,18 +193,3 @@ def learning_rate(settings: FollowerSettings, step: int) -> float:
         return settings.learning_rate * (step + 1) / settings.warmup
     done = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
     return settings.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
-
-
-def trainable(reference: str) -> LocalModel:
-    """The model in the number format of this machine, with the attention that packed rows need. Raises `ConfigError`, `ModelError`."""
-    source = base_weights(reference)
-    if source is None or "+" in reference:
-        raise ConfigError(f"The model to tune is {reference!r}; expected a model on this machine without an adapter: smol, or hf:...")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with quiet():
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=best_dtype(device))
-    local = LocalModel(reference, model.to(device), tokenizer, revision="untuned")
-    if model.config._attn_implementation != IMPLEMENTATION:
-        raise ConfigError(f"{reference} attends in a way that packed rows do not know (sliding windows, soft caps); choose another model.")
-    return local

@@ -37,7 +37,7 @@ class FollowerSettings(Settings):
 
     stage: Literal["follower"] = "follower"
     model: str = "smol"
-    """What is tuned: `smol` or `hf:...`, without an adapter."""
+    """What is tuned: `smol` or `hf:...`; the last adapter of a reference is trained on."""
     tasks: str | tuple[str, ...] = ()
     """Folders of task files, or task files; a task is named after its file."""
     bank: str = ""

@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from promptmii.errors import ConfigError
 
 NAME = "default"
+SAME = ("r", "lora_alpha", "use_rslora", "use_dora")
+"""What two adapters must agree in for one to go on from the other."""
 
 
 class _LowRank(torch.autograd.Function):
@@ -67,22 +69,31 @@ def add_adapter(model: Any, rank: int) -> Any:
 
 
 def continue_adapter(tuned: Any, folder: Path) -> None:
-    """Put the weights of an adapter folder into the adapter of `tuned`. Raises `ConfigError` where they have another shape."""
+    """Put the weights of an adapter folder into the adapter of `tuned`. Raises `ConfigError` where they are of another recipe."""
     try:
+        given: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+        config: Any = tuned.peft_config[NAME]
+        others = [f"{name} = {given.get(name)}" for name in SAME if given.get(name, getattr(config, name)) != getattr(config, name)]
+        if others:
+            raise ConfigError(f"The adapter {folder} has {', '.join(others)}; the settings ask for another. Make them equal.")
         found = set_peft_model_state_dict(tuned, load_file(folder / "adapter_model.safetensors"))
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ConfigError(
             f"The adapter {folder} cannot be trained on: {reason} Expected a LoRA folder of the same model and rank."
         ) from error
-    if found.unexpected_keys:
-        raise ConfigError(f"The adapter {folder} has weights that this model lacks, such as {found.unexpected_keys[0]}.")
+    strange = [*found.unexpected_keys, *(name for name in found.missing_keys if "lora_" in name)]
+    if strange:
+        raise ConfigError(f"The adapter {folder} is not of the same layers as the settings ask for: {strange[0]} is on one side only.")
 
 
-def save_adapter(tuned: Any, folder: Path, base: str) -> None:
-    """Write an adapter folder in bfloat16 that `<reference>+<folder>` loads; `base` names the model it belongs to."""
+def save_adapter(tuned: Any, folder: Path, base: str, state: dict[str, torch.Tensor] | None = None) -> None:
+    """Write an adapter folder in bfloat16 that `<reference>+<folder>` loads; `base` names the model it belongs to.
+
+    `state` are the weights where those of `tuned` are spread over processes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    weights: dict[str, torch.Tensor] = get_peft_model_state_dict(tuned)
+    weights: dict[str, torch.Tensor] = get_peft_model_state_dict(tuned, state_dict=state)
     lean = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in weights.items()}
     save_file(lean, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config: dict[str, Any] = tuned.peft_config[NAME].to_dict() | {"base_model_name_or_path": base, "inference_mode": True}

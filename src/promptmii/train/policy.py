@@ -8,18 +8,20 @@ from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError, UnknownModelError
 from promptmii.inducers.writing import Writer
-from promptmii.models import base_weights
+from promptmii.models import Weights, weights_of
 from promptmii.models.base import ModelCard
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.train.config import LoraSettings, TrainSettings
 
 try:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-    from promptmii.models.local import LocalModel, best_dtype, quiet
+    from promptmii.models.local import LocalModel, best_dtype, quiet, read_weights
     from promptmii.models.rendering import ChatFormat
-    from promptmii.train.lora import LeanLinear
+    from promptmii.train.lora import LeanLinear, continue_adapter
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
@@ -30,56 +32,44 @@ class Policy:
 
     reference: str
     model: Any
+    """The bare causal language model, an adapter in place."""
+    trained: Any
+    """The same, or the peft model around it."""
+    below: Weights
+    """What lies under the adapter, or all of it."""
     tokenizer: Any
     form: ChatFormat
 
     @classmethod
     def load(cls, settings: TrainSettings, *, cpu: bool) -> "Policy":
-        """The generator, with the adapter of its reference and the warm start merged in. Raises `ModelError`, `ConfigError`."""
-        base, _, adapter = settings.model.partition("+")
-        source = base_weights(base)
-        if source is None:
+        """The generator. With `lora` the last adapter of its reference is trained on, else adapters are merged and all weights trained.
+
+        Raises `ModelError`, `ConfigError`.
+        """
+        weights = weights_of(settings.model)
+        if weights is None:
             raise ConfigError(f"The generator to train is {settings.model!r}; expected a model on this machine: smol, or hf:...")
+        below = weights.below if settings.lora else weights
         # Weights that are trained are kept in full precision beside bf16 arithmetic; frozen ones need not be.
         dtype = best_dtype(torch.device("cpu" if cpu else "cuda")) if settings.lora else torch.float32
-        try:
-            with quiet():
-                tokenizer: Any = AutoTokenizer.from_pretrained(source, padding_side="left")
-                model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-                for folder in filter(None, (adapter, settings.warm_start)):
-                    model = _merged(model, Path(folder))
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UnknownModelError(f"The generator {settings.model} cannot be loaded: {reason}") from error
+        model, tokenizer = read_weights(settings.model, below, dtype)
+        tokenizer.padding_side = "left"
         form = ChatFormat(tokenizer, model.generation_config.eos_token_id)
         model.generation_config.eos_token_id = form.ends  # an answer ends where the chat template ends a turn
-        return cls(settings.model, model, tokenizer, form)
-
-    def lora(self, settings: LoraSettings | None) -> Any:
-        """peft's configuration; `None` trains all weights."""
-        if settings is None:
-            return None
-        from peft import LoraConfig
-
-        modules = settings.modules if isinstance(settings.modules, str) else list(settings.modules)
-        config = LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha or 2 * settings.rank,
-            lora_dropout=settings.dropout,
-            target_modules=modules,
-            task_type="CAUSAL_LM",
-        )
-        if not torch.cuda.is_available() and not settings.dropout:
-            register: Any = config._register_custom_module  # pyright: ignore[reportPrivateUsage] peft documents it under this name
-            register({torch.nn.Linear: LeanLinear})
-        return config
+        trained: Any = model.requires_grad_()  # peft freezes what it merges into
+        if settings.lora:
+            # ZeRO-3 gathers weights of one number format only.
+            trained = get_peft_model(model, _lora(settings.lora), autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
+            if weights.adapters:
+                continue_adapter(trained, Path(weights.adapters[-1]))
+        return cls(settings.model, model, trained, below, tokenizer, form)
 
     def name_base(self, folder: Path) -> None:
         """Let an adapter that was saved name its model as the settings do: a path of this machine would mean nothing elsewhere."""
         path = folder / "adapter_config.json"
         if path.exists():
             config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            config["base_model_name_or_path"] = self.reference.partition("+")[0].removeprefix("hf:")
+            config["base_model_name_or_path"] = self.below.named
             path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def local(self, model: Any, step: int) -> LocalModel:
@@ -115,8 +105,16 @@ def writer_for(settings: TrainSettings, model: Any) -> Writer:
     return Writer(model, template, settings.budget, longest=longest, longest_prompt=settings.longest_prompt)
 
 
-def _merged(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-
-    tuned: Any = PeftModel.from_pretrained(model, str(adapter))
-    return tuned.merge_and_unload()
+def _lora(settings: LoraSettings) -> LoraConfig:
+    modules = settings.modules if isinstance(settings.modules, str) else list(settings.modules)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha or 2 * settings.rank,
+        lora_dropout=settings.dropout,
+        target_modules=modules,
+        task_type="CAUSAL_LM",
+    )
+    if not torch.cuda.is_available() and not settings.dropout:
+        register: Any = config._register_custom_module  # pyright: ignore[reportPrivateUsage] peft documents it under this name
+        register({torch.nn.Linear: LeanLinear})
+    return config

@@ -173,11 +173,10 @@ class _Run:
             lambda: function.lost,
             args=arguments,
             visits=Visits(deck, batches.visits),
-            peft_config=policy.lora(settings.lora),
             callbacks=[watch],
         )
         self._trainer.remove_callback(PrinterCallback)  # the watch says what is worth saying
-        watch.trainer = self._trainer
+        watch.attach(self._trainer)
         if run:
             run.describe(
                 {

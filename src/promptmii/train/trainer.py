@@ -86,7 +86,7 @@ class PolicyTrainer(GRPOTrainer):
         """Prompt and draft of the last rollout, as tokens, of this process."""
         engine_for(policy.model)  # sets the attention that serves both ways best
         table = Dataset.from_dict({"prompt": [""]})  # TRL insists on one, and would read all of it
-        super().__init__(model=policy.model, reward_funcs=[reward], processing_class=policy.tokenizer, train_dataset=table, **given)
+        super().__init__(model=policy.trained, reward_funcs=[reward], processing_class=policy.tokenizer, train_dataset=table, **given)
         self.train_dataset: Any = visits
         self.eos_token_ids = policy.form.ends
 

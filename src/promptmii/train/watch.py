@@ -1,10 +1,9 @@
 """What happens beside the steps: the curves, validation, the best weights, and when to stop."""
 
-import copy
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,6 +17,7 @@ from promptmii.errors import ModelError
 from promptmii.follower import Follower
 from promptmii.train.config import TrainSettings
 from promptmii.train.folder import METRICS, RunFolder, whole
+from promptmii.train.lora import save_adapter
 from promptmii.train.policy import Policy
 from promptmii.train.shared import can_share, draft_logps
 from promptmii.train.trainer import PolicyTrainer
@@ -35,7 +35,7 @@ NAMES = {
 """TRL's names of what the curves show under ours; other names stay."""
 DROPPED = ("epoch", "step_time", "num_tokens")
 COPIED = 5e8
-"""Parameters up to which the weights at the start are kept, to measure how far training has moved; adapters need no copy."""
+"""Trained parameters up to which the values of the start are kept, to measure how far training has moved."""
 DRIFTED = 16
 """Drafts of a rollout on which that is measured."""
 
@@ -62,8 +62,14 @@ class Watch(TrainerCallback):
         self._line: dict[str, float] = {}
         self._best, self._since, self._equal = -math.inf, 0, 0
         self.trainer: PolicyTrainer | None = None
-        small = sum(p.numel() for p in policy.model.parameters()) <= COPIED
-        self._start = copy.deepcopy(policy.model).eval() if small and not settings.lora else None
+        self._start: list[torch.Tensor] = []
+
+    def attach(self, trainer: PolicyTrainer) -> None:
+        """Look after this trainer, whose weights are still those of the start."""
+        self.trainer = trainer
+        moving = _moving(trainer)
+        if sum(weights.numel() for weights in moving) <= COPIED:
+            self._start = [weights.detach().clone() for weights in moving]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """The value at the start, or where a resumed run stood."""
@@ -161,25 +167,27 @@ class Watch(TrainerCallback):
         trainer = self.trainer
         assert trainer is not None
         drafts = [pair for pair in trainer.rollout[:DRIFTED] if pair[1]]
-        adapted = hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config")
-        if not drafts or not can_share(model) or not (adapted or self._start) or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        if not drafts or not can_share(model) or not self._start or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
             return {}
         with torch.no_grad():
             now = _sums(model, drafts, trainer.temperature)
-            off: Any = trainer.accelerator.unwrap_model(trainer.model).disable_adapter() if adapted else nullcontext()
-            with off:
-                then = _sums(self._start or model, drafts, trainer.temperature)
+            with _swapped(_moving(trainer), self._start):
+                then = _sums(model, drafts, trainer.temperature)
         return {"kl": (now - then) / sum(len(draft) for _, draft in drafts)}
 
     def _keep_best(self, step: int, reached: float) -> None:
         trainer = self.trainer
         assert trainer is not None
-        weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled else None
+        spread = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+        weights: Any = trainer.accelerator.get_state_dict(trainer.model) if spread else None
         if self._folder:
             with whole(self._folder.path / "best") as half:
-                trainer.accelerator.unwrap_model(trainer.model).save_pretrained(str(half), state_dict=weights)
-                self._policy.tokenizer.save_pretrained(str(half))
-                self._policy.name_base(half)
+                model = trainer.accelerator.unwrap_model(trainer.model)
+                if self._settings.lora:
+                    save_adapter(model, half, self._policy.below.named, weights)
+                else:
+                    model.save_pretrained(str(half), state_dict=weights)
+                    self._policy.tokenizer.save_pretrained(str(half))
                 card = model_card(self._settings, step, reached)
                 (half / "README.md").write_text(card, encoding="utf-8")
 
@@ -204,6 +212,25 @@ class _Bare(AbstractContextManager[Any]):
 
     def __exit__(self, *error: Any) -> bool | None:
         return self._inner.__exit__(*error)
+
+
+def _moving(trainer: PolicyTrainer) -> list[torch.Tensor]:
+    """The weights that are trained."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    return [weights for weights in model.parameters() if weights.requires_grad]
+
+
+@contextmanager
+def _swapped(weights: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> Generator[None]:
+    """The weights have other values inside."""
+    own = [one.data for one in weights]
+    try:
+        for one, value in zip(weights, values, strict=True):
+            one.data = value
+        yield
+    finally:
+        for one, value in zip(weights, own, strict=True):
+            one.data = value
 
 
 def _sums(model: Any, drafts: Sequence[tuple[list[int], list[int]]], temperature: float) -> float:

@@ -30,8 +30,9 @@ try:
 
     from promptmii.models.local import LocalModel
     from promptmii.models.rendering import ChatFormat
-    from promptmii.train.follower import BEST, FREE, trainable
-    from promptmii.train.lora import add_adapter, continue_adapter, save_adapter
+    from promptmii.train.follower import BEST, FREE
+    from promptmii.train.lora import save_adapter
+    from promptmii.train.tuning import Tunable
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
@@ -63,25 +64,20 @@ def train_writer(
     """
     with open_run(folder, settings, given, resume=resume, free=FREE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
-        base, _, adapter = settings.model.partition("+")
-        local = trainable(base)
+        tunable = Tunable.load(settings.model, settings.rank, settings.seed)
+        local = tunable.local
         learned = named_tasks(settings.tasks, settings.train) if settings.pairs is None else {}
         rows, watched = _datasets(settings, learned, Features(local))
-        torch.manual_seed(settings.seed)  # the adapter's first values
-        tuned = add_adapter(local.model, settings.rank)
-        if adapter:
-            continue_adapter(tuned, Path(adapter))
 
         def save() -> None:
             with whole(folder / BEST) as half:
-                save_adapter(tuned, half, base)
-                recipe = {
-                    k: v for k, v in settings.model_dump(mode="json").items() if k not in ("stage", "model", "tasks", "bank", "train")
-                }
-                (half / "README.md").write_text(adapter_card("A writer, warmed up", PURPOSE, base, learned, recipe, {}), encoding="utf-8")
+                save_adapter(tunable.adapted, half, tunable.below.named)
+                recipe = settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "bank", "train"})
+                card = adapter_card("A writer, warmed up", PURPOSE, tunable.below.reference, learned, recipe, {})
+                (half / "README.md").write_text(card, encoding="utf-8")
 
         trainer = CompletionTrainer(
-            model=tuned,
+            model=tunable.adapted,
             args=_arguments(settings, folder),
             train_dataset=rows,
             eval_dataset=watched or None,

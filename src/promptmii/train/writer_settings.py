@@ -13,7 +13,7 @@ class WriterSettings(Settings):
 
     stage: Literal["sft"] = "sft"
     model: str = "smol"
-    """What is tuned: `smol` or `hf:...`; with `+<adapter folder>` that adapter is trained on."""
+    """What is tuned: `smol` or `hf:...`; the last adapter of a reference is trained on."""
     pairs: str | None = None
     """File of pairs; `None` draws them from `tasks` and `bank`."""
     tasks: str | tuple[str, ...] = ()
