@@ -74,7 +74,11 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="session", params=list(CONFIGS))
+LIKE_LLAMA = ("qwen2", "qwen3", "mistral")
+"""Served by the same engine as llama: every architecture is tested, but not in the suite of a minute."""
+
+
+@pytest.fixture(scope="session", params=[pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE_LLAMA)) for name in CONFIGS])
 def folder(request: pytest.FixtureRequest, trained: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(1)
     config = CONFIGS[request.param](SIZES | {"vocab_size": len(trained), "eos_token_id": trained.eos_token_id})
