@@ -53,7 +53,7 @@ def main() -> None:
     print(f"requests per repository: {(len(hub.requests) - files) / n:.1f} to the API, {files / n:.1f} for files")
     print(f"kept per repository: {kept / n / 1024:.0f} KiB")
     print(
-        "seconds per repository, this stage's start-up included: " + ", ".join(f"{name} {value / n:.2f}" for name, value in spent.items())
+        "seconds per repository, start-ups included: " + ", ".join(f"{name} {value / n:.2f}" for name, value in spent.items())
     )
 
 
