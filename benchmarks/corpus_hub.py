@@ -52,9 +52,7 @@ def main() -> None:
     print(f"{n} repositories of {given.rows} rows, {sizes / n / 1024:.0f} KiB each, {given.workers} workers")
     print(f"requests per repository: {(len(hub.requests) - files) / n:.1f} to the API, {files / n:.1f} for files")
     print(f"kept per repository: {kept / n / 1024:.0f} KiB")
-    print(
-        "seconds per repository, start-ups included: " + ", ".join(f"{name} {value / n:.2f}" for name, value in spent.items())
-    )
+    print("seconds per repository, start-ups included: " + ", ".join(f"{name} {value / n:.2f}" for name, value in spent.items()))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.models.faulty_server import FaultyServer, serving
 
-from promptmii.errors import ConfigError, EndpointError, UnsupportedError
+from promptmii import load_model
+from promptmii.errors import ConfigError, EndpointError, UnknownModelError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
 from promptmii.models.http import NEUTRAL, HttpConfig, HttpModel
 from promptmii.models.server_tokens import REMEMBERED, Memory, address, context_length
@@ -108,6 +109,32 @@ def test_a_refused_parameter_is_left_out_from_then_on() -> None:
         assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
         model.generate([CHAT], SAMPLING)
         assert ["seed" in body for body in server.bodies] == [True, False, False]
+
+
+def test_models_of_one_endpoint_share_its_limit() -> None:
+    with serving(FaultyServer()) as server, connect(server, concurrency=3) as one, connect(server, concurrency=3) as other:
+        threads = [threading.Thread(target=model.generate, args=(CHATS, SAMPLING)) for model in (one, other)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(server.bodies) == 8
+        assert server.peak == 3
+        one.close()
+        assert isinstance(other.generate([CHAT], SAMPLING)[0], Completion)
+        with pytest.raises(EndpointError, match="was closed"):
+            one.generate([CHAT], SAMPLING)
+
+
+def test_a_reference_may_name_its_server() -> None:
+    with serving(FaultyServer()) as here, serving(FaultyServer()) as there:
+        model = load_model(f"openai:m@{there.url}", HttpConfig(base_url=here.url))
+        assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
+        assert (len(here.bodies), there.bodies[0]["model"]) == (0, "m")
+        assert model.card.reference == f"openai:m@{there.url}"
+        model.close()
+    with pytest.raises(UnknownModelError, match="OPENAI_API_KEY"):
+        load_model("openai:m@http://me:secret@localhost/v1")
 
 
 def test_concurrency_is_bounded_over_threads() -> None:

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("trl")
 
 import torch
+from tests.models.faulty_server import FaultyServer, serving
 from tests.train.toys import obedient, settings, write_model, write_tasks
 
 from promptmii import ScriptedModel, load_model
@@ -166,6 +167,29 @@ def failing(kind: FailureKind, after: int = 0) -> Follower:
         return inner._score(chat, option)  # type: ignore[attr-defined]
 
     return Follower(ScriptedModel(score=score, name="failing"))
+
+
+def test_followers_may_be_servers(world: Path) -> None:
+    with serving(FaultyServer(default="say:good")) as here, serving(FaultyServer(default="say:bad")) as there:
+        given = settings(
+            world,
+            reward={"followers": (f"openai:m@{here.url},{there.url}", f"openai:other@{there.url}"), "mode": "generate"},
+            endpoint={"concurrency": 2},
+            trl={"max_steps": 1, "save_steps": 1},
+        )
+        train(given, world / "run")
+        assert {body["model"] for body in here.bodies} == {"m"}
+        assert {body["model"] for body in there.bodies} == {"m", "other"}
+        assert here.peak <= 2
+        assert there.peak <= 4
+    # What the servers say is right for half of the films at most, and no label of the plays.
+    assert {(row["task"], 0 < row["reward"] < 1) for row in samples(world / "run")} == {("films", True), ("plays", False)}
+
+
+def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
+    given = settings(world, trl={"max_steps": 1, "save_steps": 1, "report_to": "tensorboard"})
+    train(given, world / "run", followers=[obedient()])
+    assert list((world / "run").rglob("events.out.tfevents.*"))
 
 
 def test_a_dead_follower_is_refused_before_any_step(world: Path) -> None:

@@ -3,8 +3,10 @@
 An engine's module is imported only when a reference asks for it.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
@@ -24,11 +26,7 @@ def load_model(reference: str, http: "HttpConfig | None" = None, *, cache: str |
     """
     kind, _, name = reference.partition(":")
     if kind == "openai" and name:
-        from promptmii.models.http import HttpModel
-        from promptmii.models.wrap import Cached
-
-        model = HttpModel(name, http)
-        return Cached(model, Path(cache)) if cache else model
+        return _served(reference, name, http, cache)
     weights = weights_of(reference)
     if weights is None:
         hint = nearest(kind.partition("+")[0], ("smol", *SHIPPED, "hf", "openai"))
@@ -36,6 +34,19 @@ def load_model(reference: str, http: "HttpConfig | None" = None, *, cache: str |
     from promptmii.models.local import LocalModel
 
     return LocalModel.load(reference, weights)
+
+
+def _served(reference: str, name: str, http: "HttpConfig | None", cache: str | None) -> LanguageModel:
+    from promptmii.models.http import HttpConfig, HttpModel
+    from promptmii.models.wrap import Cached
+
+    name, _, address = name.partition("@http")
+    if address:
+        if urlsplit(f"http{address}").username:
+            raise UnknownModelError(f"The address of openai:{name} holds a user name. Keys belong in OPENAI_API_KEY, which is not stored.")
+        http = replace(http or HttpConfig(), base_url=f"http{address}")
+    model = HttpModel(name, http, reference)
+    return Cached(model, Path(cache)) if cache else model
 
 
 def adapted(reference: str, adapter: Path) -> str:

@@ -21,6 +21,7 @@ import openai
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.models import constraint, server_tokens
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, check_options, clocked
+from promptmii.models.lanes import Lane
 from promptmii.models.responses import RefusedError, read_completion, refusal, refused_key
 
 T = TypeVar("T")
@@ -66,17 +67,16 @@ class HttpConfig:
 class HttpModel:
     """A model behind HTTP. Use as a context manager, or `close()` it."""
 
-    def __init__(self, name: str, config: HttpConfig | None = None) -> None:
-        """`name` as the server knows it. Nothing is sent before the first use of `card` or an answer."""
+    def __init__(self, name: str, config: HttpConfig | None = None, reference: str | None = None) -> None:
+        """`name` as the server knows it, `reference` as the user does. Nothing is sent before the first use of `card` or an answer."""
         self._name = name
+        self._reference = reference or f"openai:{name}"
         self._config = config or HttpConfig()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="promptmii-http", daemon=True)
-        self._thread.start()
         key = self._config.api_key or os.environ.get("OPENAI_API_KEY") or "none"
         limit = openai.Timeout(self._config.timeout, connect=min(CONNECT, self._config.timeout))
         self._clients = [openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=limit) for url in self._config.urls]
-        self._slots = asyncio.Semaphore(self._config.concurrency)
+        self._lane = Lane.join(tuple(self._config.urls), self._config.concurrency)
+        self._closed = False
         self._lock = threading.Lock()
         self._card: ModelCard | None = None
         self._dialect: constraint.Dialect | None = None
@@ -94,37 +94,29 @@ class HttpModel:
         self.close()
 
     def close(self) -> None:
-        """Close connections and stop the background loop."""
-        if self._loop.is_closed():
+        """Close the connections."""
+        if self._closed:
             return
-        self._run(self._close_clients())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._closed = True
+        self._lane.run(self._close_clients())
+        self._lane.leave()
 
     async def _close_clients(self) -> None:
         for client in self._clients:
             await client.close()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
-
     @property
     def card(self) -> ModelCard:
         """See `LanguageModel`. The first use asks the server for its context length. Raises `EndpointError` when it is not there."""
+        if self._closed:
+            raise EndpointError(f"{self._reference} was closed. Load it again.")
         with self._lock:
             if self._card is None:
-                said = self._run(self._context_length())
-                exact = self._run(self._counts_tokens())
+                said = self._lane.run(self._context_length())
+                exact = self._lane.run(self._counts_tokens())
                 revision = f"{','.join(self._config.urls)} {self._name}"
-                reference = f"openai:{self._name}"
                 self._card = ModelCard(
-                    reference,
+                    self._reference,
                     revision,
                     said or ASSUMED_CONTEXT,
                     gives_scores=False,
@@ -140,7 +132,7 @@ class HttpModel:
             return [server_tokens.estimate(text) for text in texts]
         counts = self._counts.known(texts)
         missing = list(dict.fromkeys(text for text in texts if text not in counts))
-        fresh = dict(zip(missing, self._run(self._gather([self._count(text) for text in missing])), strict=True))
+        fresh = dict(zip(missing, self._lane.run(self._gather([self._count(text) for text in missing])), strict=True))
         self._counts.keep(fresh)
         counts |= fresh
         return [counts[text] for text in texts]
@@ -150,7 +142,7 @@ class HttpModel:
         _ = self.card
         started = time.perf_counter()
         work = [self._complete(chat, sampling._replace(seed=sampling.seed + i), {}) for i, chat in _numbered(chats)]
-        return clocked(self._run(self._gather(work)), time.perf_counter() - started)
+        return clocked(self._lane.run(self._gather(work)), time.perf_counter() - started)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """See `LanguageModel`, without scores. Raises `UnsupportedError` where no constraint holds."""
@@ -162,14 +154,15 @@ class HttpModel:
                 f"(tried: {', '.join(constraint.Dialect)}). Use --mode generate."
             )
         started = time.perf_counter()
-        return clocked(self._run(self._gather([self._choose(chat, options, dialect) for chat in chats])), time.perf_counter() - started)
+        answers = self._lane.run(self._gather([self._choose(chat, options, dialect) for chat in chats]))
+        return clocked(answers, time.perf_counter() - started)
 
     def dialect(self) -> constraint.Dialect | None:
         """The constraint that this server really enforces, found by a probe at the first use; `None` where none holds."""
         _ = self.card
         with self._lock:
             if not self._probed:
-                self._dialect = self._run(self._probe())
+                self._dialect = self._lane.run(self._probe())
                 self._probed = True
             return self._dialect
 
@@ -237,7 +230,7 @@ class HttpModel:
         since = math.inf
         while True:
             try:
-                async with self._slots:
+                async with self._lane.slots:
                     result = await request()
                 self._silent.pop(client, None)
                 return result

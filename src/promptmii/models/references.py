@@ -9,7 +9,7 @@ from promptmii.errors import UnknownModelError
 _FOLDER = Path(__file__).parent / "shipped"
 SHIPPED = tuple(sorted(path.parent.name for path in _FOLDER.glob("*/adapter_config.json")))
 """Names of the adapters of `smol` that come with promptmii."""
-FORMS = ("smol", *SHIPPED, "hf:<id or folder>", "any of these with +<adapter folder>", "openai:<model>")
+FORMS = ("smol", *SHIPPED, "hf:<id or folder>", "any of these with +<adapter folder>", "openai:<model>[@<base URL>]")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """From settings to TRL's configuration: the paper's recipe, what the settings change of it, and the algebra of the batches."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ OWNED: Mapping[str, str] = {
     "logging_strategy": "trl.logging_steps",
 }
 """TRL options that follow from settings, by what to set instead."""
+
+REPORTERS = ("tensorboard", "trackio", "wandb", "mlflow", "swanlab")
+"""Programs for curves whose packages are named as TRL names them."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ def resolve(settings: TrainSettings, folder: Path, batches: Algebra, *, cpu: boo
     Raises `ConfigError` with TRL's own reason where it refuses an option.
     """
     chosen = {**options(settings), "max_steps": batches.steps}
+    _check_reporters(chosen["report_to"] if isinstance(chosen["report_to"], list) else [chosen["report_to"]])
     if cpu:
         chosen = {**chosen, "use_cpu": True, "bf16": False, "fp16": False, "dataloader_pin_memory": False, "use_vllm": False}
         chosen.pop("deepspeed", None)
@@ -157,6 +162,13 @@ def resolve(settings: TrainSettings, folder: Path, batches: Algebra, *, cpu: boo
         )
     except (ValueError, TypeError) as error:
         raise ConfigError(f"TRL refuses this configuration: {error}") from error
+
+
+def _check_reporters(named: Sequence[Any]) -> None:
+    """Raises `ConfigError` where a program that draws the curves is not installed."""
+    missing = [name for name in named if name in REPORTERS and find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"trl.report_to names {missing[0]}, which is not installed: pip install {missing[0]}")
 
 
 def _grpo_config() -> Any:
