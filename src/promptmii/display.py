@@ -286,7 +286,7 @@ def trained(made: Path, *, as_json: bool) -> None:
     if as_json:
         dump({"made": str(made)})
     else:
-        out.print(f"Made {escape(str(made))}. See the curves beside an evaluation: promptmii report RUN {escape(str(made.parent))}")
+        out.print(f"Made {escape(str(made))}. See the curves: promptmii report {escape(str(made.parent))}")
 
 
 def _confusion(labels: Sequence[str], counts: list[list[int]]) -> Table:

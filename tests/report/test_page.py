@@ -214,9 +214,14 @@ def test_a_run_whose_cells_all_failed_has_a_page_that_says_so(tmp_path: Path) ->
     assert text.count("the server is away") >= 4
 
 
-def test_what_cannot_be_read_or_written_is_said(tmp_path: Path, run: Path, training: Path) -> None:
-    with pytest.raises(ArtefactError, match="needs a run folder with records"):
-        write_report([training], tmp_path / "out")
+def test_a_training_run_alone_has_a_page(training: Path, tmp_path: Path) -> None:
+    text = write_report([training], tmp_path / "out").read_text("utf-8")
+    assert f"{training.name}: validation reward" in text
+    assert 'id="training"' in text
+    assert (tmp_path / "out" / "figures" / "training-reward.svg").exists()
+
+
+def test_what_cannot_be_read_or_written_is_said(tmp_path: Path, run: Path) -> None:
     with pytest.raises(ArtefactError, match="no run folder"):
         write_report([run, tmp_path], tmp_path / "out")
     (tmp_path / "file").write_text("mine")
@@ -383,6 +388,6 @@ def test_hostile_text_does_nothing_in_the_browser(browser: Any, hostile: Path) -
     # Even markup that got in would not run: the policy lets one script do so.
     tab.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=data:, onerror=\"document.title=1\">')")
     tab.page.wait_for_timeout(100)
-    assert "evaluation" in tab.page.inner_text(".kicker")
+    assert "report" in tab.page.inner_text(".kicker")
     assert tab.page.title() != "1"
     tab.page.close()

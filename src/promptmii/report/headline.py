@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from promptmii.report.curves import VALIDATION, Run
 from promptmii.report.grid import Grid
 from promptmii.report.statistics import Mean, Scores, Series, in_order, means, short_name
 from promptmii.report.tables import NOTHING, Table, number, p_value
@@ -154,6 +155,19 @@ def _long_icl(found: Sequence[Mean], own: Mean, most: int) -> str:
     return (
         f"With {icl.n} examples, {icl.series.name} scores {number(icl.mean)} [{number(icl.low)}, {number(icl.high)}] at {icl.tokens:,.0f} "
         f"prompt tokens per query, {icl.tokens / own.tokens:.1f} times the {own.tokens:,.0f} of {own.series.name}."
+    )
+
+
+def progress(run: Run) -> str:
+    """What a training run's validation says; its best value was chosen by that same validation, and is said to be."""
+    curve = run.metrics.get(VALIDATION, {})
+    steps = max((step for curve in run.metrics.values() for step in curve), default=0)
+    if not curve:
+        return f"{run.name}: {steps:,} steps, without a validation."
+    first, best = min(curve), max(curve, key=lambda step: curve[step])
+    return (
+        f"{run.name}: validation reward {number(curve[first])} at step {first:,}, {number(curve[max(curve)])} at step {max(curve):,}; "
+        f"the best of {len(curve)}, {number(curve[best])}, at step {best:,}."
     )
 
 

@@ -393,7 +393,7 @@ async function drawOutcome(box, here) {
 document.addEventListener("pointerover", point);
 document.addEventListener("pointermove", point);
 document.addEventListener("click", sortOnClick);
-prepareLegend();
 preparePanels();
-prepareTasks();
+if (byId("legend")) prepareLegend();
+if (byId("task-table")) prepareTasks();
 if (byId("outcome-box")) prepareOutcome();

@@ -14,15 +14,14 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from promptmii.errors import ArtefactError
 from promptmii.instruction import write_text
 from promptmii.report import headline
-from promptmii.report.curves import is_training_run, read_curves
+from promptmii.report.curves import Run, is_training_run, read_curves
 from promptmii.report.details import task_details
 from promptmii.report.embed import Files
 from promptmii.report.grid import read_grid
 from promptmii.report.material import Material, numbers
-from promptmii.report.sections import Section, legend, sections
+from promptmii.report.sections import Section, legend, sections, training
 from promptmii.report.statistics import all_cells, scopes, scores
 from promptmii.version import VERSION
 
@@ -30,39 +29,67 @@ from promptmii.version import VERSION
 def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Write `index.html`, `figures/` and `tables/` into `out`, and return the page's path.
 
-    Folders are runs of `promptmii evaluate`, and of training for its curves. What `out` holds under the same names is replaced.
-    Raises `ArtefactError` where no folder holds a finished cell, `OutputError` where `out` cannot be written.
+    Folders are runs of `promptmii evaluate`, and of training for its curves; of training alone, the page is about the curves. What `out`
+    holds under the same names is replaced. Raises `ArtefactError` where an evaluation holds no cell, `OutputError` where `out` cannot be
+    written.
     """
     evaluations = [folder for folder in folders if (folder / "records.jsonl").exists() or not is_training_run(folder)]
+    runs = read_curves([folder for folder in folders if is_training_run(folder)])
+    files = Files.at(out)
     if not evaluations:
-        raise ArtefactError("A report needs a run folder with records. Make one with: promptmii evaluate -o RUN")
+        return write_text(out / "index.html", _training_page(runs, folders, files), force=True)
     grid = read_grid(evaluations)
     cells = all_cells(grid)
     by_scope = [scores(cells, scope) for scope in scopes(cells)]
-    material = Material(grid, cells, by_scope, read_curves([folder for folder in folders if is_training_run(folder)]))
-    written = list(sections(material, Files.at(out)))
+    material = Material(grid, cells, by_scope, runs)
+    written = list(sections(material, files))
     return write_text(out / "index.html", _page(material, written, folders), force=True)
 
 
 def _page(material: Material, written: Sequence[Section], folders: Sequence[Path]) -> str:
     names = [series.name for series in material.series]
     packed = task_details(material.grid, material.cells, [own.scope for own in material.by_scope], material.tasks, names)
+    return _filled(
+        headline.title(material.cells),
+        _finding(material),
+        headline.facts(material.grid, material.cells, folders),
+        written,
+        legend=legend(material),
+        details="\n".join(f'<script type="text/plain" id="task-{i}">{details}</script>' for i, details in enumerate(packed)),
+        data=_embedded(numbers(material)),
+    )
+
+
+def _training_page(runs: Sequence[Run], folders: Sequence[Path], files: Files) -> str:
+    finding = "\n".join(f'<p class="finding">{escape(headline.progress(run))}</p>' for run in runs)
+    facts = [("Runs", ", ".join(map(str, folders)))]
+    return _filled(f"Training of {', '.join(run.name for run in runs)}", finding, facts, [training(runs, files)])
+
+
+def _filled(
+    title: str,
+    finding: str,
+    facts: Sequence[tuple[str, str]],
+    written: Sequence[Section],
+    *,
+    legend: str = "",
+    details: str = "",
+    data: str = "{}",
+) -> str:
     first, *others = [section.html for section in written]
     script = _file("page.js")
     text = Template(_file("page.html")).substitute(
-        title=escape(headline.title(material.cells)),
+        title=escape(title),
         policy=_policy(script),
         style=_file("page.css"),
-        finding=_finding(material),
-        facts="".join(
-            f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in headline.facts(material.grid, material.cells, folders)
-        ),
+        finding=finding,
+        facts="".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts),
         contents="".join(f'<li><a href="#{section.name}">{section.title}</a></li>' for section in written),
-        sections="".join([first, legend(material), *others]),
+        sections="".join([first, legend, *others]),
         version=escape(VERSION),
         date=date.today().isoformat(),
-        details="\n".join(f'<script type="text/plain" id="task-{i}">{details}</script>' for i, details in enumerate(packed)),
-        data=_embedded(numbers(material)),
+        details=details,
+        data=data,
         script=script,
     )
     # A lone surrogate, which records may hold, is no text that a file can have.

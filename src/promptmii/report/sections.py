@@ -5,7 +5,7 @@ from html import escape
 from typing import NamedTuple
 
 from promptmii.report import figures, tables
-from promptmii.report.curves import VALIDATION
+from promptmii.report.curves import VALIDATION, Run
 from promptmii.report.embed import Files, Tip
 from promptmii.report.headline import chosen_n
 from promptmii.report.material import Material, outcome
@@ -54,7 +54,7 @@ def sections(material: Material, files: Files) -> Iterator[Section]:
     yield _length(material, files)
     yield _pareto(material, files)
     if material.curves:
-        yield _training(material, files)
+        yield training(material.curves, files)
     yield _costs(material, files)
     if found := transfers(material.by_scope):
         yield _transfer(found, material.n, files)
@@ -118,8 +118,8 @@ def _described(mean: Mean) -> str:
     )
 
 
-def _training(material: Material, files: Files) -> Section:
-    runs = material.curves
+def training(runs: Sequence[Run], files: Files) -> Section:
+    """The curves of training runs."""
     others = [name for name in dict.fromkeys(name for run in runs for name in run.metrics) if name != VALIDATION]
 
     def tip(names: Sequence[str]) -> Tip:

@@ -127,6 +127,8 @@ def train(
     source = read_source(settings)
     for line in source.skipped:
         say(f"Skipped {line}")
+    if not cases(source.validation, settings):
+        say("No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there.")
     batches = algebra(settings, len(source.train) * sum(settings.schedule.values()), state.num_processes)
     if batches.processes != settings.plan.processes:
         raise ConfigError(
