@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 SMOL := $(VENV)/.smol
 
-.PHONY: help setup demo test test-core lint types check bench clean
+.PHONY: help setup demo test test-core lint types check train-small bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / -- /'
@@ -43,6 +43,12 @@ types: $(SETUP)  ## pyright, strict on src
 	$(BIN)/pyright
 
 check: lint types test  ## everything that CI runs
+
+train-small: $(SETUP) $(SMOL)  ## retrain the shipped adapters from nothing, or go on; TASKS=folder of task files (docs/warm-start.md names them)
+	@test -n "$(TASKS)" || { echo "Say where the tasks are: make train-small TASKS=my-tasks/"; exit 2; }
+	$(BIN)/promptmii train configs/small-follower.toml --stage follower --tasks $(TASKS) -o runs/small/follower --resume
+	$(BIN)/promptmii train configs/small-writer-sft.toml --stage sft --tasks $(TASKS) -o runs/small/writer-sft --resume
+	$(BIN)/promptmii train configs/small-writer.toml --tasks $(TASKS) -o runs/small/writer --resume
 
 bench: $(SETUP) $(SMOL)  ## the speed claims, side by side
 	$(BIN)/python benchmarks/follower.py

@@ -82,7 +82,7 @@ class InduceSettings(Settings):
     """Examples the generator reads."""
     generator: str = "smol"
     follower: str | None = None
-    """`None`: the generator also follows."""
+    """`None`: the generator also follows; beside an embedded generator, `smol-follower` does."""
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     """`auto`: `support` where the follower gives likelihoods in `choose` mode, else `none` (docs/models.md has the measurements)."""
@@ -138,11 +138,11 @@ class EvaluateSettings(Settings):
     """Test rows of each task."""
     generators: tuple[str, ...] = ("smol",)
     """Models that write for `mii` and `best-of-k`."""
-    followers: tuple[str, ...] = ("smol",)
+    followers: tuple[str, ...] = ("smol-follower",)
     untrained: tuple[str, ...] = ()
-    """Models that write for `zero`; without any, each follower writes for itself."""
+    """Models that write for `zero`; without any, each follower writes for itself, and `smol` for `smol-follower`."""
     searcher: str | None = None
-    """Model that writes for `ape` and reflects for `gepa`; `None`: the follower itself."""
+    """Model that writes for `ape` and reflects for `gepa`; `None`: the follower itself, or `smol` for `smol-follower`."""
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     budget: int | None = Field(default=None, ge=8)

@@ -20,6 +20,7 @@ from promptmii.errors import ConfigError
 from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
 from promptmii.instruction import Inducer, Instruction
+from promptmii.models import reader_for
 from promptmii.models.base import LanguageModel, Price
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.scoring import Scored, score
@@ -126,11 +127,11 @@ def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
 
 
 def make_follower(settings: InduceSettings, generator: LanguageModel, progress: Progress = silent) -> Follower:
-    """The follower that the settings name; the generator's own model, loaded once, where they name none or the same."""
-    model = generator
-    if settings.follower not in (None, settings.generator):
-        progress(f"Loading {settings.follower}")
-        model = settings.endpoint.load(str(settings.follower))
+    """The follower that the settings name, or the one that belongs to the generator; the same model is loaded once."""
+    reference, model = settings.follower or reader_for(settings.generator), generator
+    if reference != settings.generator:
+        progress(f"Loading {reference}")
+        model = settings.endpoint.load(reference)
     return Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))
 
 

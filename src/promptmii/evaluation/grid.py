@@ -13,6 +13,7 @@ from promptmii.errors import ConfigError, DataError
 from promptmii.follower import resolve_calibration
 from promptmii.inducers import METHODS, Method, Written, method
 from promptmii.instruction import CalibrationKind
+from promptmii.models import untrained_for
 from promptmii.models.base import ModelCard
 from promptmii.prompts import META_SLOTS, Template, bundled, follower_frame, meta_prompt, read_template
 from promptmii.records import Cell
@@ -67,11 +68,9 @@ def task_sources(given: Sequence[str]) -> Iterator[str]:
 
 def references(settings: EvaluateSettings) -> list[str]:
     """The models that the grid needs."""
-    named = [settings.searcher] if settings.searcher else []
-    written = {METHODS[name].written for name in settings.methods if name in METHODS}
-    writers = [*settings.generators] if Written.BY_GENERATOR in written else []
-    untrained = [*settings.untrained] if Written.BY_UNTRAINED in written else []
-    return list(dict.fromkeys([*settings.followers, *writers, *untrained, *named]))
+    methods = [METHODS[name] for name in settings.methods if name in METHODS]
+    writers = [writer for how in methods for follower in settings.followers for writer in _writers(settings, how, follower)]
+    return list(dict.fromkeys([*settings.followers, *filter(None, writers)]))
 
 
 def plan(settings: EvaluateSettings, tasks: Mapping[str, Task], cards: Mapping[str, ModelCard]) -> list[Job]:
@@ -118,9 +117,9 @@ def _writers(settings: EvaluateSettings, how: Method, follower: str) -> Sequence
         case Written.BY_GENERATOR:
             return settings.generators
         case Written.BY_UNTRAINED:
-            return settings.untrained or [follower]
+            return settings.untrained or [untrained_for(follower)]
         case Written.BY_SEARCHER:
-            return [settings.searcher or follower]
+            return [settings.searcher or untrained_for(follower)]
 
 
 def meta_template(settings: EvaluateSettings) -> Template:

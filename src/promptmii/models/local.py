@@ -7,6 +7,7 @@
 import hashlib
 import json
 import threading
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -185,11 +186,13 @@ def revision(model: Any, tokenizer: Any) -> str:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """No progress bars of transformers: the command line draws its own."""
+    """No progress bars of transformers, for the command line draws its own, and no warnings of peft's use of old names in it."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         if shown:
             logging.enable_progress_bar()

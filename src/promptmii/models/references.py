@@ -9,6 +9,7 @@ from promptmii.errors import UnknownModelError
 _FOLDER = Path(__file__).parent / "shipped"
 SHIPPED = tuple(sorted(path.parent.name for path in _FOLDER.glob("*/adapter_config.json")))
 """Names of the adapters of `smol` that come with promptmii."""
+FOLLOWER = "smol-follower"
 FORMS = ("smol", *SHIPPED, "hf:<id or folder>", "any of these with +<adapter folder>", "openai:<model>[@<base URL>]")
 
 
@@ -36,6 +37,16 @@ class Weights:
     def named(self) -> str:
         """How an adapter names this as its model: as peft does where it is a base alone, so that peft can load it too."""
         return self.reference if self.adapters else self.base.removeprefix("hf:")
+
+
+def reader_for(generator: str) -> str:
+    """The follower of a generator where none is named: the generator itself, or the tuned follower for what is embedded."""
+    return FOLLOWER if generator == "smol" or generator in SHIPPED else generator
+
+
+def untrained_for(follower: str) -> str:
+    """The untrained generator beside a follower where none is named: the follower itself, or the base of an embedded one."""
+    return "smol" if follower in SHIPPED else follower
 
 
 def weights_of(reference: str) -> Weights | None:

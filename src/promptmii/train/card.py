@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from promptmii.task import Task
 from promptmii.version import VERSION
 
+KNOWN = {"smol": " (SmolLM2-135M-Instruct, Apache-2.0)"}
+
 
 def adapter_card(
     title: str, purpose: Sequence[str], base: str, tasks: Mapping[str, Task], recipe: Mapping[str, object], measured: Mapping[str, float]
@@ -24,7 +26,7 @@ def adapter_card(
             f"# {title}",
             "",
             *(line for paragraph in purpose for line in (paragraph, "")),
-            f"A LoRA adapter of `{base}`, made by promptmii {VERSION}. Load it as `{base}+<this folder>`.",
+            f"A LoRA adapter of `{base}`{KNOWN.get(base, '')}, made by promptmii {VERSION}. Load it as `{base}+<this folder>`.",
             "",
             "## Recipe",
             "",
