@@ -18,6 +18,8 @@ from promptmii.report.statistics import Scores
 
 METHODS = ("naive", "icl", "zero", "mii", "my-own")
 
+pytestmark = pytest.mark.slow  # whole figures are drawn
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -186,6 +186,7 @@ def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> No
     assert headline.chosen_n([5, 10, 50]) == 10
 
 
+@pytest.mark.slow
 def test_hostile_text_is_text(hostile: Path) -> None:
     text = hostile.read_text("utf-8")
     assert "<img" not in text
@@ -194,6 +195,7 @@ def test_hostile_text_is_text(hostile: Path) -> None:
     assert EVIL in json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)[0])["tasks"][0]["name"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("methods", [["naive"], ["my-own", "mii"]])
 def test_a_run_with_little_in_it_has_a_page_all_the_same(tmp_path: Path, methods: list[str]) -> None:
     run = write_run(tmp_path / "run", 1, methods, [5], 1, rows=10)
@@ -202,6 +204,7 @@ def test_a_run_with_little_in_it_has_a_page_all_the_same(tmp_path: Path, methods
     assert ('id="outcome"' in text) == ("naive" not in methods)
 
 
+@pytest.mark.slow
 def test_a_run_whose_cells_all_failed_has_a_page_that_says_so(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 2, ["zero", "mii"], [5], 1, rows=10, failures=99)
     lines = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]

@@ -36,6 +36,7 @@ def settings(folder: Path, **changes) -> CorpusSettings:
     return CorpusSettings.of(list={"local": (str(folder),)}, **changes)
 
 
+@pytest.mark.slow
 def test_a_folder_of_files_becomes_a_corpus(tmp_path: Path) -> None:
     built = build_corpus(settings(folder_of_tasks(tmp_path / "data"), split={"heldout": 0.2, "validation": 0.2}), tmp_path / "corpus")
     assert built.leakage is not None
