@@ -26,9 +26,9 @@ from promptmii.models import load_model
 from promptmii.models.local import quiet
 from promptmii.models.smol import smol_folder
 from promptmii.parse import LabelParser
+from promptmii.train.asking import writer_for
 from promptmii.train.config import TrainSettings
 from promptmii.train.episodes import Deck, Visit
-from promptmii.train.policy import writer_for
 from promptmii.train.recipe import algebra, resolve
 from promptmii.train.run import train
 from promptmii.train.source import read_source

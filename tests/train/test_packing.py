@@ -16,6 +16,7 @@ from promptmii.instruction import Instruction  # noqa: E402
 from promptmii.models.local import LocalModel  # noqa: E402
 from promptmii.models.rendering import ChatFormat  # noqa: E402
 from promptmii.prompts import defuse  # noqa: E402
+from promptmii.train.config import LoraSettings  # noqa: E402
 from promptmii.train.lora import add_adapter, save_adapter  # noqa: E402
 from promptmii.train.packing import label_scores, lay_out  # noqa: E402
 
@@ -70,7 +71,7 @@ def test_the_lean_adapter_is_pefts(trained: Any, tmp_path: Path) -> None:  # noq
     local = LocalModel("tiny", tiny(trained), trained, "r")
     instruction = Naive().induce(SUPPORT)
     before = packed(local, instruction).detach()
-    tuned = add_adapter(local.model, 4)
+    tuned = add_adapter(local.model, LoraSettings(rank=4))
     parameters = [p for p in local.model.parameters() if p.requires_grad]
     torch.testing.assert_close(packed(local, instruction).detach(), before)
     for p in parameters:
@@ -98,5 +99,5 @@ def test_the_lean_adapter_is_pefts(trained: Any, tmp_path: Path) -> None:  # noq
 
 def test_layers_with_a_bias_are_adapted_too(trained: Any) -> None:  # noqa: F811
     local = LocalModel("tiny", tiny(trained, mlp_bias=True), trained, "r")
-    add_adapter(local.model, 2)
+    add_adapter(local.model, LoraSettings(rank=2))
     compare(local)

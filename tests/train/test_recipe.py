@@ -17,10 +17,10 @@ from promptmii import Example, ScriptedModel, Task
 from promptmii.cli import app
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import MetaInducer
+from promptmii.train.asking import writer_for
 from promptmii.train.config import TrainSettings, ValidationSettings
 from promptmii.train.episodes import Deck, plan
 from promptmii.train.estimate import estimate
-from promptmii.train.policy import writer_for
 from promptmii.train.recipe import algebra, options
 from promptmii.train.source import read_source, split
 

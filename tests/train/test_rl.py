@@ -92,6 +92,17 @@ def test_an_adapter_is_trained_on(world: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_divergence_is_from_the_adapter_that_training_began_with(world: Path) -> None:
+    trl = {"max_steps": 3, "learning_rate": 1e-2, "beta": 0.1}
+    warm = train(settings(world, lora={"rank": 4}, trl=trl), world / "warm", followers=[obedient()])
+    on = settings(world, lora={"rank": 4}, model=f"hf:{world / 'tiny'}+{warm}", validation={"share": 0.0}, trl=trl)
+    train(on, world / "run", followers=[obedient()])
+    measured = curves(world / "run")["kl"]
+    assert measured[1] == pytest.approx(0, abs=1e-6)
+    assert measured[3] > 1e-4
+
+
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_never_stopped(world: Path) -> None:
     given = settings(world)
     train(given, world / "whole", followers=[obedient()], say=lambda _: None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.config import EvaluateSettings, RayOptions
-from promptmii.errors import ConfigError, MissingDependencyError, ModelError, PromptMIIError
+from promptmii.errors import ConfigError, ModelError, PromptMIIError
 from promptmii.evaluation.bench import Bench, Outcome
 from promptmii.evaluation.grid import Job
 from promptmii.evaluation.threads import on_threads
@@ -59,19 +59,12 @@ class Cluster:
 
     def __init__(self, settings: EvaluateSettings, options: RayOptions, folder: Path) -> None:
         """Connects to the cluster, or starts one here. Raises `ConfigError` where it is not there or too small."""
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingDependencyError("--ray", "ray") from error
-        self._ray: Any = ray
-        self._started = not ray.is_initialized()
-        if self._started:
-            connect(ray, options)
+        self._ray, self._leave = connect(options)
         self._check_size(options)
         share = max(1, settings.endpoint.concurrency // options.workers)
         endpoint = settings.endpoint.model_copy(update={"concurrency": share})
         self._arguments = (settings.model_copy(update={"endpoint": endpoint}).model_dump_json(), str(folder.absolute()), options.cpus)
-        self._remote: Any = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(RemoteBench)
+        self._remote: Any = self._ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(RemoteBench)
         self._benches: list[Any] = []
         for _ in range(options.workers):
             self._hire()
@@ -80,8 +73,7 @@ class Cluster:
         """End the workers, and the cluster where it was started here."""
         for bench in self._benches:
             self._ray.kill(bench)
-        if self._started:
-            self._ray.shutdown()
+        self._leave()
 
     def _check_size(self, options: RayOptions) -> None:
         cores = float(self._ray.cluster_resources().get("CPU", 0))

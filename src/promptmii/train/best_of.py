@@ -17,12 +17,12 @@ from promptmii.inducers.writing import Writer
 from promptmii.models.base import Completion, LanguageModel, Sampling
 from promptmii.records import append_line
 from promptmii.report.curves import is_training_run, read_curves
+from promptmii.train.asking import writer_for
 from promptmii.train.config import Stage, TrainSettings
 from promptmii.train.curves import Report, unheard
 from promptmii.train.episodes import Deck, Visit
 from promptmii.train.folder import RunFolder, open_run
 from promptmii.train.pairs import Pair, pair_line
-from promptmii.train.policy import writer_for
 from promptmii.train.reward import Draft, Judged, Reward
 from promptmii.train.source import read_source
 

@@ -20,7 +20,7 @@ from promptmii.train.recipe import PAPER, Algebra, algebra, options, resolve
 from promptmii.train.source import read_source
 
 try:
-    from promptmii.train.policy import tokens_of, writer_for
+    from promptmii.train.asking import tokens_of, writer_for
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 

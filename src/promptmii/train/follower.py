@@ -11,22 +11,23 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from promptmii.errors import MissingDependencyError, ModelError
+from promptmii.errors import ConfigError, MissingDependencyError, ModelError
 from promptmii.prompts import defuse, follower_frame
 from promptmii.task import Task, content_key
 from promptmii.train.bank import Guide, read_bank
 from promptmii.train.card import adapter_card
+from promptmii.train.config import LoraSettings
 from promptmii.train.curves import Report, unheard
 from promptmii.train.folder import RunFolder, open_run, whole
 from promptmii.train.follower_check import check
-from promptmii.train.follower_episodes import Deck, Rendered, named_tasks
+from promptmii.train.follower_episodes import Deck, Rendered
 from promptmii.train.follower_settings import FollowerSettings
+from promptmii.train.source import named_tasks
 
 try:
     import torch
 
-    from promptmii.models.local import LocalModel
-    from promptmii.models.rendering import ChatFormat
+    from promptmii.models.packing import IMPLEMENTATION
     from promptmii.train.follower_state import load_state, save_state
     from promptmii.train.lora import save_adapter
     from promptmii.train.packing import Row, label_scores, lay_out
@@ -82,11 +83,15 @@ class Stage:
         self._bank: Mapping[str, Guide] = read_bank(Path(settings.bank)) if settings.bank else {}
         self._watched: Mapping[str, Task] = named_tasks(settings.tasks, settings.validate_on)
         self._learned: Mapping[str, Task] = named_tasks(settings.tasks, settings.train)
-        self._tunable = Tunable.load(settings.model, settings.rank, settings.seed)
-        self._local = self._tunable.local
-        self._format = ChatFormat(self._local.tokenizer, self._local.model.generation_config.eos_token_id)
+        self._tunable = Tunable.load(settings.model, LoraSettings(rank=settings.rank), settings.seed)
+        self._model = self._tunable.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self._local = self._tunable.local(0)
+        if self._model.config._attn_implementation != IMPLEMENTATION:
+            raise ConfigError(
+                f"{settings.model} attends in a way that packed rows do not know (sliding windows, soft caps); choose another model."
+            )
         self._deck = Deck(self._learned, self._bank, self._local, settings)
-        self._parameters = {name: p for name, p in self._local.model.named_parameters() if p.requires_grad}
+        self._parameters = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(self._parameters.values(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
         self._best = -math.inf
         self._report = report
@@ -133,11 +138,11 @@ class Stage:
 
     def _lay(self, drawn: Rendered) -> Laid:
         instruction = drawn.instruction
-        prompts = self._format.prompts([instruction.messages(example.text) for example in drawn.query])
+        prompts = self._tunable.form.prompts([instruction.messages(example.text) for example in drawn.query])
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        options = self._format.options([defuse(label) for label in instruction.labels])
-        row = lay_out([prompts[i] for i in order], options, self._format.ends[0], self._local.model.device)
-        gold = torch.tensor([instruction.labels.index(drawn.query[i].label) for i in order], device=self._local.model.device)
+        options = self._tunable.form.options([defuse(label) for label in instruction.labels])
+        row = lay_out([prompts[i] for i in order], options, self._tunable.form.ends[0], self._model.device)
+        gold = torch.tensor([instruction.labels.index(drawn.query[i].label) for i in order], device=self._model.device)
         return Laid(drawn.kind, row, gold)
 
     def _update(self, laid: list[Laid]) -> dict[str, float]:
@@ -145,7 +150,7 @@ class Stage:
         total, right, kinds = 0.0, 0.0, dict[str, list[float]]()
         self._optimizer.zero_grad(set_to_none=True)
         for one in laid:
-            scores = label_scores(self._local.model, one.row)
+            scores = label_scores(self._model, one.row)
             choice = torch.nn.functional.cross_entropy(scores, one.gold)
             loss = choice - self._settings.likelihood * scores.gather(1, one.gold[:, None]).mean()
             (loss / len(laid)).backward()
@@ -165,16 +170,13 @@ class Stage:
     def _validate(self, run: RunFolder, line: Mapping[str, float]) -> None:
         """Write the line with the validation in it, and the adapter where it is the best so far; without watched tasks, always."""
         started = perf_counter()
-        model = self._local.model
-        # A new wrapper each time: the old one remembers keys and values of other weights.
-        fresh = LocalModel(self._settings.model, model, self._local.tokenizer, revision=f"step-{self.step}")
-        found = check(fresh, self._watched, self._bank, self._settings)
+        found = check(self._tunable.local(self.step), self._watched, self._bank, self._settings)
         self._write(run, {**line, **found, "seconds/validation": perf_counter() - started})
         reward = found.get("validation/reward", math.inf)
         if self.step and reward >= self._best:
             self._best = reward
             with whole(run.path / BEST) as half:
-                save_adapter(self._tunable.adapted, half, self._tunable.below.named)
+                save_adapter(self._tunable.trained, half, self._tunable.below.named)
                 means = {name: value for name, value in found.items() if name.count("/") == 1}
                 (half / "README.md").write_text(self._card(means), encoding="utf-8")
 

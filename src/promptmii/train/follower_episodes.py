@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from promptmii.errors import DataError, nearest
+from promptmii.errors import DataError
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import Instruction
 from promptmii.models.base import LanguageModel
@@ -16,7 +16,6 @@ from promptmii.task import Example, Support, Task
 from promptmii.train.bank import Guide
 from promptmii.train.follower_settings import FollowerSettings
 from promptmii.train.opaque import hide
-from promptmii.train.source import candidates
 
 
 @dataclass(frozen=True)
@@ -29,17 +28,6 @@ class Rendered:
     instruction: Instruction
     query: tuple[Example, ...]
     """Labelled with the names that the instruction uses."""
-
-
-def named_tasks(sources: str | Sequence[str], names: Sequence[str]) -> dict[str, Task]:
-    """The tasks of these names, each named after its file. Raises `DataError` with the nearest name there is."""
-    if not names:
-        return {}
-    known = dict(candidates([sources] if isinstance(sources, str) else sources))
-    for name in names:
-        if name not in known:
-            raise DataError(f"There is no task {name!r} among the tasks given. {nearest(name, known)}")
-    return {name: known[name]() for name in names}
 
 
 class Deck:

@@ -14,8 +14,10 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft
 from peft.tuners.lora import Linear as LoraLinear
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from promptmii.errors import ConfigError
+from promptmii.train.config import LoraSettings
 
 NAME = "default"
 SAME = ("r", "lora_alpha", "use_rslora", "use_dora")
@@ -52,20 +54,29 @@ class LeanLinear(LoraLinear):
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """See `torch.nn.Linear`."""
         base: Any = self.get_base_layer()
-        if self.disable_adapters or self.merged or base.bias is not None:
+        if self.disable_adapters or self.merged or base.bias is not None or self.active_adapters != [NAME]:
             return super().forward(x, *args, **kwargs)
         down, up = cast(Any, self.lora_A[NAME]).weight, cast(Any, self.lora_B[NAME]).weight
         return cast(Any, _LowRank).apply(x, base.weight, down, up, self.scaling[NAME])
 
 
-def add_adapter(model: Any, rank: int) -> Any:
+def add_adapter(model: Any, settings: LoraSettings) -> Any:
     """The peft model around `model`, whose linear layers are adapted in place and whose own weights are frozen."""
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    register: Any = config._register_custom_module  # pyright: ignore[reportPrivateUsage] peft documents it under this name
-    register({torch.nn.Linear: LeanLinear})
+    modules = settings.modules if isinstance(settings.modules, str) else list(settings.modules)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha or 2 * settings.rank,
+        lora_dropout=settings.dropout,
+        target_modules=modules,
+        task_type="CAUSAL_LM",
+    )
+    if not torch.cuda.is_available() and not settings.dropout:
+        register: Any = config._register_custom_module  # pyright: ignore[reportPrivateUsage] peft documents it under this name
+        register({torch.nn.Linear: LeanLinear})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute by its old name
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
+        # ZeRO-3 gathers weights of one number format only.
+        return get_peft_model(model, config, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
 
 
 def continue_adapter(tuned: Any, folder: Path) -> None:

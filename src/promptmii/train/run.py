@@ -24,8 +24,9 @@ try:
     from transformers import PrinterCallback
 
     from promptmii.models.local import quiet
-    from promptmii.train.policy import Policy, writer_for
+    from promptmii.train.asking import writer_for
     from promptmii.train.trainer import LostError, PolicyTrainer, Visits, checkpoints
+    from promptmii.train.tuning import Tunable
     from promptmii.train.validate import cases
     from promptmii.train.watch import Watch
 except ImportError as error:
@@ -44,7 +45,7 @@ class RewardFunction:
 
     reward: Reward
     deck: Deck
-    policy: "Policy"
+    policy: "Tunable"
     folder: RunFolder | None
     lost: str | None = None
     """Why the last rollout could not be judged."""
@@ -162,8 +163,8 @@ class _Run:
         self._folder = folder
         self._say = say
         arguments = resolve(settings, folder, batches, cpu=cpu)  # before the weights, which a sharded run loads in parts
-        policy = Policy.load(settings, cpu=cpu)
-        writer = writer_for(settings, policy.local(policy.model, 0))
+        policy = Tunable.load(settings.model, settings.lora, settings.seed)
+        writer = writer_for(settings, policy.local(0))
         deck = Deck(source.train, settings, writer)
         reward = Reward(settings.reward, followers, say=self._say)
         reward.check(deck.visit(0).episode)

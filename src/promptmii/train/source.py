@@ -110,6 +110,17 @@ def candidates(given: Sequence[str]) -> Iterator[tuple[str, Callable[[], Task]]]
         yield name, _reader(source, name, _indexed(path.parent).get(name, {}))
 
 
+def named_tasks(sources: str | Sequence[str], names: Sequence[str]) -> dict[str, Task]:
+    """The tasks of these names, each named after its file. Raises `DataError` with the nearest name there is."""
+    if not names:
+        return {}
+    known = dict(candidates([sources] if isinstance(sources, str) else sources))
+    for name in names:
+        if name not in known:
+            raise DataError(f"There is no task {name!r} among the tasks given. {nearest(name, known)}")
+    return {name: known[name]() for name in names}
+
+
 def _in_corpus(folder: Path) -> Iterator[tuple[str, Callable[[], Task]]]:
     """The training and the validation split; the held-out one is for evaluation alone."""
     for part in ("train", "validation"):

@@ -24,8 +24,8 @@ from promptmii.models.decoding import Draw
 from promptmii.models.engines import engine_for
 from promptmii.task import content_key
 from promptmii.train.episodes import Deck
-from promptmii.train.policy import Policy
 from promptmii.train.shared import can_share, draft_logps
+from promptmii.train.tuning import Tunable
 
 LOCAL = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 """Where each process holds all weights."""
@@ -76,7 +76,7 @@ class PolicyTrainer(GRPOTrainer):
     """One process of a training run."""
 
     def __init__(
-        self, policy: Policy, reward: Callable[..., list[float | None]], lost: Callable[[], str | None], visits: Visits, **given: Any
+        self, policy: Tunable, reward: Callable[..., list[float | None]], lost: Callable[[], str | None], visits: Visits, **given: Any
     ) -> None:
         """`reward` is called by TRL with the drafts of a rollout; `lost` says afterwards why it could not judge, or `None`."""
         self._policy = policy
@@ -85,6 +85,8 @@ class PolicyTrainer(GRPOTrainer):
         self.rollout: list[tuple[list[int], list[int]]] = []
         """Prompt and draft of the last rollout, as tokens, of this process."""
         engine_for(policy.model)  # sets the attention that serves both ways best
+        policy.tokenizer.padding_side = "left"
+        policy.model.generation_config.eos_token_id = policy.form.ends  # an answer ends where the chat template ends a turn
         table = Dataset.from_dict({"prompt": [""]})  # TRL insists on one, and would read all of it
         super().__init__(model=policy.trained, reward_funcs=[reward], processing_class=policy.tokenizer, train_dataset=table, **given)
         self.train_dataset: Any = visits

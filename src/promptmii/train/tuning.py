@@ -1,17 +1,20 @@
-"""The model that a warm-up stage tunes: frozen weights under one adapter."""
+"""The model whose weights are trained, in every stage: all of them, or those of one adapter."""
 
+import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError
 from promptmii.models import Weights, weights_of
+from promptmii.train.config import LoraSettings
 
 try:
     import torch
 
     from promptmii.models.local import LocalModel, best_dtype, read_weights
-    from promptmii.models.packing import IMPLEMENTATION
+    from promptmii.models.rendering import ChatFormat
     from promptmii.train.lora import add_adapter, continue_adapter
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
@@ -19,32 +22,54 @@ except ImportError as error:
 
 @dataclass(frozen=True)
 class Tunable:
-    """A model with an adapter whose weights are trained."""
+    """Weights in training, their tokenizer, and how the model is asked: exactly as when it is used afterwards."""
 
-    local: LocalModel
-    adapted: Any
-    """The peft model around `local.model`."""
+    reference: str
+    model: Any
+    """The bare causal language model, an adapter in place."""
+    trained: Any
+    """The same, or the peft model around it."""
     below: Weights
-    """What lies under the adapter."""
+    """What lies under the adapter, or all of it."""
+    tokenizer: Any
 
     @classmethod
-    def load(cls, reference: str, rank: int, seed: int) -> "Tunable":
-        """In the number format of this machine. The last adapter of the reference is trained on; without any, a new one.
+    def load(cls, reference: str, lora: LoraSettings | None, seed: int) -> "Tunable":
+        """With `lora` the last adapter of the reference is trained on, or a new one; else adapters are merged and all weights trained.
 
-        Raises `ConfigError`, `UnknownModelError`.
+        The model is not on its device yet. Raises `ConfigError`, `UnknownModelError`.
         """
         weights = weights_of(reference)
         if weights is None:
-            raise ConfigError(f"The model to tune is {reference!r}; expected a model on this machine: smol, or hf:...")
+            raise ConfigError(f"The model to train is {reference!r}; expected a model on this machine: smol, or hf:...")
+        below = weights.below if lora else weights
+        # Weights that are trained are kept in full precision beside bf16 arithmetic; frozen ones need not be.
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, tokenizer = read_weights(reference, weights.below, best_dtype(device))
-        local = LocalModel(reference, model.to(device), tokenizer, revision="untuned")
-        if model.config._attn_implementation != IMPLEMENTATION:
-            raise ConfigError(
-                f"{reference} attends in a way that packed rows do not know (sliding windows, soft caps); choose another model."
-            )
-        torch.manual_seed(seed)  # the adapter's first values
-        tuned = add_adapter(model, rank)
-        if weights.adapters:
-            continue_adapter(tuned, Path(weights.adapters[-1]))
-        return cls(local, tuned, weights.below)
+        model, tokenizer = read_weights(reference, below, best_dtype(device) if lora else torch.float32)
+        trained: Any = model.requires_grad_()  # peft freezes what it merges into
+        if lora:
+            torch.manual_seed(seed)  # the adapter's first values
+            trained = add_adapter(model, lora)
+            if weights.adapters:
+                continue_adapter(trained, Path(weights.adapters[-1]))
+        return cls(reference, model, trained, below, tokenizer)
+
+    @cached_property
+    def form(self) -> ChatFormat:
+        """How chats and answers become tokens."""
+        return ChatFormat(self.tokenizer, self.model.generation_config.eos_token_id)
+
+    def local(self, step: int, model: Any = None) -> LocalModel:
+        """The weights of now, as everything else in promptmii uses a model. A new one after each step: it remembers keys and values.
+
+        `model` is given where the weights had to be gathered from several processes.
+        """
+        return LocalModel(self.reference, self.model if model is None else model, self.tokenizer, revision=f"step-{step}")
+
+    def name_base(self, folder: Path) -> None:
+        """Let an adapter that was saved name its model as the settings do: a path of this machine would mean nothing elsewhere."""
+        path = folder / "adapter_config.json"
+        if path.exists():
+            config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            config["base_model_name_or_path"] = self.below.named
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

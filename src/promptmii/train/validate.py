@@ -14,8 +14,8 @@ from promptmii.models.base import LanguageModel
 from promptmii.models.wrap import Gathered
 from promptmii.scoring import score
 from promptmii.task import Task
+from promptmii.train.asking import writer_for
 from promptmii.train.config import TrainSettings
-from promptmii.train.policy import writer_for
 
 THREADS = 32
 """Cases under way at once; a local generator writes for all of them in one batch."""

@@ -18,9 +18,9 @@ from promptmii.follower import Follower
 from promptmii.train.config import TrainSettings
 from promptmii.train.folder import METRICS, RunFolder, whole
 from promptmii.train.lora import save_adapter
-from promptmii.train.policy import Policy
 from promptmii.train.shared import can_share, draft_logps
 from promptmii.train.trainer import PolicyTrainer
+from promptmii.train.tuning import Tunable
 from promptmii.train.validate import Case, Outcome, summary, validate
 
 NAMES = {
@@ -46,7 +46,7 @@ class Watch(TrainerCallback):
     def __init__(
         self,
         settings: TrainSettings,
-        policy: Policy,
+        policy: Tunable,
         followers: Sequence[Follower],
         given: Sequence[Case],
         folder: RunFolder | None,
@@ -135,7 +135,7 @@ class Watch(TrainerCallback):
         trained: Any = self.trainer.model
         training = trained.training
         with self._whole_weights() as model:
-            outcomes = validate(self._policy.local(model, step), self._followers, mine, self._settings)
+            outcomes = validate(self._policy.local(step, model), self._followers, mine, self._settings)
             drift = self._drift(model)
         trained.train(training)
         found: list[Outcome] = gather_object(outcomes)

@@ -17,10 +17,11 @@ from promptmii.report.curves import is_training_run, read_curves
 from promptmii.task import Task
 from promptmii.train.bank import read_bank
 from promptmii.train.card import adapter_card
+from promptmii.train.config import LoraSettings
 from promptmii.train.curves import Report, unheard
 from promptmii.train.folder import RunFolder, open_run, whole
-from promptmii.train.follower_episodes import named_tasks
 from promptmii.train.pairs import Pair, PairDeck, Sizes, read_pairs
+from promptmii.train.source import named_tasks
 from promptmii.train.writer_settings import WriterSettings
 
 try:
@@ -28,8 +29,6 @@ try:
     from torch.utils.data import Dataset, SequentialSampler
     from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-    from promptmii.models.local import LocalModel
-    from promptmii.models.rendering import ChatFormat
     from promptmii.train.follower import BEST, FREE
     from promptmii.train.lora import save_adapter
     from promptmii.train.tuning import Tunable
@@ -64,24 +63,23 @@ def train_writer(
     """
     with open_run(folder, settings, given, resume=resume, free=FREE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
-        tunable = Tunable.load(settings.model, settings.rank, settings.seed)
-        local = tunable.local
+        tunable = Tunable.load(settings.model, LoraSettings(rank=settings.rank), settings.seed)
         learned = named_tasks(settings.tasks, settings.train) if settings.pairs is None else {}
-        rows, watched = _datasets(settings, learned, Features(local))
+        rows, watched = _datasets(settings, learned, Features(tunable))
 
         def save() -> None:
             with whole(folder / BEST) as half:
-                save_adapter(tunable.adapted, half, tunable.below.named)
+                save_adapter(tunable.trained, half, tunable.below.named)
                 recipe = settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "bank", "train"})
                 card = adapter_card("A writer, warmed up", PURPOSE, tunable.below.reference, learned, recipe, {})
                 (half / "README.md").write_text(card, encoding="utf-8")
 
         trainer = CompletionTrainer(
-            model=tunable.adapted,
+            model=tunable.trained,
             args=_arguments(settings, folder),
             train_dataset=rows,
             eval_dataset=watched or None,
-            data_collator=DataCollatorForSeq2Seq(_padding(local.tokenizer), padding=True, label_pad_token_id=IGNORED),
+            data_collator=DataCollatorForSeq2Seq(_padding(tunable.tokenizer), padding=True, label_pad_token_id=IGNORED),
             callbacks=[Curves(run, save, report)],
         )
         trainer.remove_callback(PrinterCallback)
@@ -94,9 +92,9 @@ def train_writer(
 class Features:
     """From a pair to the tokens of `MetaInducer`'s prompt and of the instruction."""
 
-    def __init__(self, local: LocalModel) -> None:
-        self._writer = Writer(local)
-        self._format = ChatFormat(local.tokenizer, local.model.generation_config.eos_token_id)
+    def __init__(self, tunable: "Tunable") -> None:
+        self._writer = Writer(tunable.local(0))
+        self._format = tunable.form
 
     def __call__(self, pair: Pair) -> dict[str, list[int]]:
         """Token ids, and the instruction's alone as labels. Raises `ConfigError` where not one example fits the context."""

@@ -12,7 +12,7 @@ from promptmii.config import RayOptions
 from promptmii.data.corpus.guard import Answer, Guard
 from promptmii.data.corpus.listing import Candidate
 from promptmii.data.corpus.settings import FetchSettings
-from promptmii.errors import MissingDependencyError, OutputError, PromptMIIError
+from promptmii.errors import OutputError, PromptMIIError
 from promptmii.ray_cluster import connect
 
 Job = tuple[Candidate, Path]
@@ -81,15 +81,9 @@ class Cluster:
 
     def __init__(self, settings: FetchSettings, options: RayOptions) -> None:
         """Connects to the cluster, or starts one here. Raises `ConfigError` where it is not there."""
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingDependencyError("--ray", "ray") from error
-        self._ray: Any = ray
-        self._started = not ray.is_initialized()
-        if self._started:
-            connect(ray, options)
-        remote: Any = ray.remote(num_cpus=options.cpus, memory=settings.memory_mib << 20, max_restarts=3, max_task_retries=1)(RemoteGuard)
+        self._ray, self._leave = connect(options)
+        needs = {"num_cpus": options.cpus, "memory": settings.memory_mib << 20}
+        remote: Any = self._ray.remote(**needs, max_restarts=3, max_task_retries=1)(RemoteGuard)
         self._guards = [remote.remote(settings.model_dump_json()) for _ in range(options.workers)]
 
     def fetch(self, jobs: Sequence[Job]) -> Iterator[tuple[Candidate, Answer]]:
@@ -126,5 +120,4 @@ class Cluster:
         """See `stages.Fetcher`."""
         for guard in self._guards:
             self._ray.kill(guard)
-        if self._started:
-            self._ray.shutdown()
+        self._leave()
