@@ -87,6 +87,12 @@ def test_a_budget_that_is_not_kept_trims_at_a_line_end_and_says_so() -> None:
     assert any("trimmed to the budget of 12" in note for note in instruction.provenance.notes)
 
 
+def test_a_draft_without_an_end_is_said_to_be_cut() -> None:
+    endless = MetaInducer(writer("word " * 3000)).induce(SUPPORT)
+    assert any("cut at 1024 tokens" in note for note in endless.provenance.notes)
+    assert MetaInducer(writer(GOOD)).induce(SUPPORT).provenance.notes == ()
+
+
 def test_a_budget_holds_for_a_single_endless_line() -> None:
     instruction = MetaInducer(writer("word " * 300, budget=10)).induce(SUPPORT)
     assert len(instruction.text.split()) == 10

@@ -32,10 +32,12 @@ class MetaInducer:
         fitted, notes = writer.fit(support)
         chat: list[Message] = [writer.ask(support, fitted)]
         sampling = Sampling(writer.room, seed=seed)
-        text = writer.some(writer.text(meter.generate([chat], sampling)[0]))
+        answer = meter.generate([chat], sampling)[0]
+        text = writer.some(writer.text(answer))
         if not writer.fits(text):
             again: list[Message] = [*chat, {"role": "assistant", "content": text}, writer.ask_shorter()]
-            text = writer.some(writer.text(meter.generate([again], sampling)[0]))
+            answer = meter.generate([again], sampling)[0]
+            text = writer.some(writer.text(answer))
         text, trimmed = writer.trim(text)
         return Instruction(
             text=text,
@@ -49,6 +51,6 @@ class MetaInducer:
                 seed=seed,
                 support_key=support.key,
                 meta_template=writer.template.key,
-                notes=(*notes, *trimmed, *copy_warning(text, support.examples)),
+                notes=(*notes, *(trimmed or writer.endless(answer)), *copy_warning(text, support.examples)),
             ),
         )

@@ -78,6 +78,11 @@ class Writer:
             raise EndpointError(f"The generator {self.model.card.reference} answered with an empty text. Try another generator or seed.")
         return text
 
+    def endless(self, answer: Completion | Failure) -> tuple[str, ...]:
+        """A note where a draft was cut because it had come to no end."""
+        cut = isinstance(answer, Completion) and answer.truncated
+        return (f"cut at {self.room} tokens, where the generator had come to no end",) if cut else ()
+
     def fits(self, text: str) -> bool:
         """The text is within the budget."""
         return self.budget is None or self.model.count_tokens([text.rstrip()])[0] <= self.budget
