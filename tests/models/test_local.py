@@ -23,6 +23,7 @@ from transformers import (  # noqa: E402
 
 from promptmii.errors import ConfigError, UnknownModelError  # noqa: E402
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling  # noqa: E402
+from promptmii.models.decoding import Draw  # noqa: E402
 from promptmii.models.local import LocalModel  # noqa: E402
 from promptmii.models.references import Weights  # noqa: E402
 
@@ -244,6 +245,27 @@ def test_samples_differ_and_are_repeatable(local: LocalModel) -> None:
     assert len(texts) == 4
     assert local.generate([chat("x")] * 4, sampling) == first
     assert local.generate([chat("x")] * 4, sampling._replace(seed=4)) != first
+
+
+@pytest.mark.parametrize(("top_p", "expected"), [(1.0, (0.0, 0.5, 0.3, 0.15, 0.05)), (0.7, (0.0, 0.625, 0.375, 0.0, 0.0))])
+def test_samples_follow_the_probabilities(top_p: float, expected: tuple[float, ...]) -> None:
+    count = 4000
+    logits = torch.tensor([0.0, 0.5, 0.3, 0.15, 0.05]).log().expand(count, -1)
+    draw = Draw([[1]] * count, Sampling(1, temperature=1.0, top_p=top_p, seed=1), ())
+    shares = torch.bincount(torch.tensor(draw(logits, range(count))), minlength=5) / count
+    assert shares.tolist() == pytest.approx(expected, abs=0.03)
+    assert all(share == 0 for share, chance in zip(shares.tolist(), expected, strict=True) if chance == 0)
+
+
+def test_samples_do_not_depend_on_the_neighbours(local: LocalModel) -> None:
+    chats = [chat("lovely"), chat(TEXT[:60]), chat("lovely"), chat("x", "Something else."), chat("lovely"), chat(TEXT[:60]), chat(TEXT[:9])]
+    sampling = Sampling(80, temperature=1.0, seed=5)
+    together = [result.text for result in local.generate(chats, sampling) if isinstance(result, Completion)]
+    assert len(set(together)) == len(together)
+    for one in {message["content"] for [*_, message] in chats}:
+        places = [place for place, [*_, message] in enumerate(chats) if message["content"] == one]
+        alone = [result.text for result in local.generate([chats[place] for place in places], sampling) if isinstance(result, Completion)]
+        assert alone == [together[place] for place in places]
 
 
 def test_card_and_protocol(local: LocalModel, folder: str) -> None:

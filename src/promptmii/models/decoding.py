@@ -11,7 +11,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
 from promptmii.models.base import Sampling
-from promptmii.models.packing import look
 from promptmii.models.prefixes import Prefix
 
 Rest: TypeAlias = Sequence[tuple[torch.Tensor, torch.Tensor]]
@@ -22,55 +21,83 @@ GROWTH = 64
 
 
 class Tails:
-    """Keys and values of the rows being written, each after its own prompt's rest; what the prompts share is kept once.
+    """Keys and values of the rows being written: what all prompts share, what each prompt has beside that, what each row has said.
 
-    Rows are aligned at their last token, so a step writes one column for all of them.
+    Each is kept once, so that drafts of one prompt cost little more than one draft.
     """
 
     def __init__(self, prefix: Prefix, rests: Sequence[Rest], owners: Sequence[int]) -> None:
         """`rests` are the prompts after the prefix; `owners` is the prompt of each row to write."""
         self._prefix = prefix
         lengths = [rest[0][0].shape[1] for rest in rests]
-        self._width = max(lengths)
         first = rests[0][0][0]
-        mask = torch.zeros(len(rests), self._width, dtype=first.dtype, device=first.device)
+        mask = torch.zeros(len(rests), max(lengths), dtype=first.dtype, device=first.device)
         for row, length in enumerate(lengths):
-            mask[row, : self._width - length] = float("-inf")
-        self._mask = mask[list(owners), None]
-        self._layers = [
-            tuple(self._aligned([pair[side] for pair in layer], owners) for side in (0, 1)) for layer in zip(*rests, strict=True)
-        ]
+            mask[row, length:] = float("-inf")
+        self._mask = mask
+        self._rests = [tuple(_padded([pair[side] for pair in layer]) for side in (0, 1)) for layer in zip(*rests, strict=True)]
+        self._said = [tuple(first.new_zeros(first.shape[0], len(owners), GROWTH, first.shape[2]) for _ in (0, 1)) for _ in self._rests]
+        self._length = 0
+        self._place(owners)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """See `packing.Memory`: every row is one new token."""
+        """See `packing.Memory`: every row is one new token. One softmax over the three parts."""
         heads, rows, dim = query.shape
-        keys, values = self._layers[layer]
-        keys[:, :, self._width - 1] = key
-        values[:, :, self._width - 1] = value
-        grouped = query.view(key.shape[0], -1, rows, 1, dim).transpose(1, 2)
-        out = look(grouped, keys[:, :, : self._width], values[:, :, : self._width], self._mask, self._prefix.layer(layer))
-        return out[:, :, :, 0].transpose(0, 1).reshape(rows, heads, dim)
+        shared = key.shape[0]
+        keys, values = (part[:, :, : self._length] for part in self._said[layer])
+        keys[:, :, -1], values[:, :, -1] = key, value
+        rest_keys, rest_values = self._rests[layer]
+        width = rest_keys.shape[2]
+        asked = query.view(shared, -1, rows, dim).transpose(1, 2)  # (K, N, R, D)
+        by_prompt = asked[:, self._slots].reshape(shared, len(self._mask), -1, dim)
+        rest = (by_prompt @ rest_keys.transpose(-1, -2) + self._mask[:, None]).view(shared, len(self._slots), -1, width)
+        scores = [asked @ keys.transpose(-1, -2), rest[:, self._back]]
+        past = self._prefix.layer(layer)
+        if past:
+            scores.append((asked.reshape(shared, -1, dim) @ past[0].transpose(-1, -2)).view(*asked.shape[:3], -1))
+        weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1, dtype=torch.float32).to(query.dtype)
+        said, rest, *outer = weights.split([part.shape[-1] for part in scores], dim=-1)
+        by_prompt = rest[:, self._slots].reshape(shared, len(self._mask), -1, width) @ rest_values
+        out = said @ values + by_prompt.view(shared, len(self._slots), -1, dim)[:, self._back]
+        if past:
+            out = out + (outer[0].reshape(shared, -1, past[1].shape[1]) @ past[1]).view(out.shape)
+        return out.transpose(0, 1).reshape(rows, heads, dim)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop the others."""
         picked = torch.tensor(rows, device=self._mask.device)
-        self._mask = self._mask[picked]
-        self._layers = [tuple(part[:, picked] for part in layer) for layer in self._layers]
+        self._said = [tuple(part[:, picked] for part in layer) for layer in self._said]
+        owners = [self._owners[row] for row in rows]
+        used = sorted(set(owners))
+        if 2 * len(used) <= len(self._mask):  # not at every end of a row, because it copies what stays
+            left = torch.tensor(used, device=self._mask.device)
+            self._mask = self._mask[left]
+            self._rests = [tuple(part[:, left] for part in layer) for layer in self._rests]
+            owners = [used.index(owner) for owner in owners]
+        self._place(owners)
 
     def grow(self) -> None:
         """Make room for one more token of every row."""
-        if self._width == self._layers[0][0].shape[2]:
-            self._layers = [tuple(F.pad(part, (0, 0, 0, GROWTH)) for part in layer) for layer in self._layers]
-        self._mask = F.pad(self._mask, (0, 1))
-        self._width += 1
+        if self._length == self._said[0][0].shape[2]:
+            self._said = [tuple(F.pad(part, (0, 0, 0, GROWTH)) for part in layer) for layer in self._said]
+        self._length += 1
 
-    def _aligned(self, parts: Sequence[torch.Tensor], owners: Sequence[int]) -> torch.Tensor:
-        """(K, N, width + GROWTH, D), each row's keys or values ending at the same column."""
-        shared, _, dim = parts[0].shape
-        whole = parts[0].new_zeros(shared, len(owners), self._width + GROWTH, dim)
+    def _place(self, owners: Sequence[int]) -> None:
+        """Rows by prompt, each prompt with as many places as the one with the most rows; a place to spare repeats row 0."""
+        self._owners = list(owners)
+        members: list[list[int]] = [[] for _ in self._mask]
         for row, owner in enumerate(owners):
-            whole[:, row, self._width - parts[owner].shape[1] : self._width] = parts[owner]
-        return whole
+            members[owner].append(row)
+        most = max(map(len, members))
+        slots = [row for rows in members for row in [*rows, *[0] * (most - len(rows))]]
+        back = [owner * most + members[owner].index(row) for row, owner in enumerate(owners)]
+        self._slots, self._back = (torch.tensor(places, device=self._mask.device) for places in (slots, back))
+
+
+def _padded(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(K, P, W, D) of P parts (K, T, D), W the longest T."""
+    width = max(part.shape[1] for part in parts)
+    return torch.stack([F.pad(part, (0, 0, 0, width - part.shape[1])) for part in parts], dim=1)
 
 
 class FewRows(TorchFunctionMode):
@@ -116,4 +143,7 @@ class Draw:
             ordered, order = chances.sort(dim=-1, descending=True)
             ordered[ordered.cumsum(-1) - ordered >= self._sampling.top_p] = 0
             chances = torch.zeros_like(chances).scatter_(-1, order, ordered)
-        return [int(torch.multinomial(chances[at], 1, generator=self._streams[row])) for at, row in enumerate(rows)]
+        # One random number a row instead of one for each token of the vocabulary, which is what `multinomial` takes.
+        reached = chances.double().cumsum(-1)
+        drawn = torch.cat([torch.rand(1, generator=self._streams[row]) for row in rows]).double()
+        return torch.searchsorted(reached, (drawn * reached[:, -1])[:, None], right=True)[:, 0].tolist()
