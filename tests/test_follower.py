@@ -41,6 +41,21 @@ def test_a_stored_calibration_gives_the_same_answers_from_a_file(tmp_path) -> No
     assert all(sum(p.probabilities or ()) == pytest.approx(1) for p in predictions)
 
 
+def test_a_calibration_is_not_applied_to_another_model() -> None:
+    instruction = Follower(ScriptedModel(score=biased), "choose", "support").prepare(Naive().induce(SUPPORT), SUPPORT)
+    plain = instruction.model_copy(update={"calibration": None})
+    other = Follower(ScriptedModel(score=biased, name="other"))
+    texts = [example.text for example in QUERY]
+    assert other.predict(instruction, texts) == other.predict(plain, texts)
+    assert other.own(instruction).calibration is None
+    assert Follower(ScriptedModel(score=biased)).predict(instruction, texts) != other.predict(instruction, texts)
+
+
+def test_what_batch_calibration_cannot_keep_is_noted() -> None:
+    instruction = Follower(ScriptedModel(score=biased), "choose", "batch").prepare(Naive().induce(SUPPORT), SUPPORT)
+    assert any("batch" in note for note in instruction.provenance.notes)
+
+
 def test_calibration_needs_likelihoods() -> None:
     with pytest.raises(UnsupportedError):
         Follower(ScriptedModel(score=biased, gives_scores=False), "choose", "support")

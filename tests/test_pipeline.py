@@ -48,8 +48,11 @@ def test_break_even_counts_the_queries_that_repay_the_cost() -> None:
     result = break_even(dear, icl, price)
     saved = icl.tokens_per_query - ours.tokens_per_query
     assert saved > 0
-    assert result.queries == math.ceil(1000 / saved)
-    assert result.one_off_money == pytest.approx((900 * 2 + 100 * 8) / 1e6)
+    paid = icl.instruction.cost.prompt_tokens  # calibrating ICL costs too
+    assert result.queries == math.ceil((1000 - paid) / saved)
+    assert result.one_off_money is None  # what ICL cost is not known in money
+    known = Row(icl.instruction.model_copy(update={"cost": Cost.of(Usage(1, 100, 0), price)}), icl.scored)
+    assert break_even(dear, known, price).one_off_money == pytest.approx((800 * 2 + 100 * 8) / 1e6)
     assert break_even(icl, ours, None).queries is None
 
 
@@ -65,6 +68,39 @@ def test_predict_keeps_rows_columns_and_order_and_skips_empty_texts(tmp_path) ->
     assert float(rows[0]["p(refund)"]) == float(rows[0]["probability"]) > 0.5
 
 
+def test_the_columns_do_not_depend_on_the_first_row(tmp_path) -> None:
+    source = tmp_path / "new.csv"
+    source.write_text("id,text\n1,\n2,a refund\n", encoding="utf-8")
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    result = pipeline.predict(instruction, str(source), Follower(ScriptedModel(score=keyword)))
+    rows = list(csv.DictReader(result.csv().splitlines()))
+    assert [(row["predicted_label"], row["probability"] > "0.5") for row in rows] == [("", False), ("refund", True)]
+
+
+def test_columns_of_the_input_are_not_overwritten() -> None:
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    rows = [{"text": "a refund", "predicted_label": "delivery"}]
+    with pytest.raises(DataError, match="a column 'predicted_label' already"):
+        pipeline.predict(instruction, rows, Follower(ScriptedModel(score=keyword)))
+
+
+def test_rows_are_scored_as_they_were_read_when_the_instruction_was_made() -> None:
+    def last(chat, option):
+        return float(option in chat[-1]["content"].rpartition("||")[2])
+
+    rows = [{"a": f"delivery or refund {i}", "b": label, "c": label} for i in range(3) for label in ("delivery", "refund")]
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    provenance = instruction.provenance.model_copy(update={"text_template": "{a} || {b}", "text_columns": ("a", "b"), "label_column": "c"})
+    made = instruction.model_copy(update={"provenance": provenance})
+    scored, _ = pipeline.rescore(made, rows, Follower(ScriptedModel(score=last)), Columns())
+    assert scored.macro_f1 == 1.0
+    other = [{"message": row["b"], "kind": row["c"]} for row in rows] + [{"message": "x", "kind": "unknown"}] * 2
+    scored, notes = pipeline.rescore(made, other, Follower(ScriptedModel(score=keyword)), Columns())
+    assert scored.n == 6 - 4  # equal rows count once
+    assert any("kind" in note for note in notes)
+    assert any("unknown" in note or "2" in note for note in notes)
+
+
 def test_a_failed_call_is_a_failed_row_and_a_refused_score(tmp_path) -> None:
     def flaky(chat, option):
         return Failure(FailureKind.TIMEOUT, "too slow") if "slow" in chat[-1]["content"] else keyword(chat, option)
@@ -75,7 +111,7 @@ def test_a_failed_call_is_a_failed_row_and_a_refused_score(tmp_path) -> None:
     follower = Follower(ScriptedModel(score=flaky))
     labelled = pipeline.predict(instruction, str(source), follower, "text")
     assert [row["failure"] for row in labelled.rows] == ["timeout", "", "", ""]
-    scored = pipeline.rescore(instruction, str(source), follower, Columns())
+    scored, _ = pipeline.rescore(instruction, str(source), follower, Columns())
     assert (scored.n, scored.n_failed, scored.macro_f1) == (4, 1, None)
     with pytest.raises(ScoreRefusedError, match="1 of 4 calls failed"):
         scored.measurement()

@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -131,7 +131,7 @@ class EvaluateSettings(Settings):
     tasks: tuple[str, ...]
     """Task files, folders of them, a corpus (its held-out split; `FOLDER:validation` names another), `hub:` references, or `suite`."""
     methods: tuple[str, ...] = ("naive", "icl", "zero", "mii")
-    n: tuple[int, ...] = (5, 10, 20, 50, 100)
+    n: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 20, 50, 100)
     seeds: int = Field(default=3, ge=1)
     """Draws of the support, from seed 0 up. The query is the same for all of them."""
     evaluate: int = Field(default=200, ge=1)
@@ -162,7 +162,10 @@ def _merged(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     merged = dict(given)
     for name, value in changes.items():
         if isinstance(value, Mapping):
-            merged[name] = _merged(merged.get(name) or {}, value)
+            inner = merged.get(name) or {}
+            if not isinstance(inner, Mapping):
+                raise ConfigError(f"{name} = {inner!r} stands where a table is expected: write [{name}], then its settings below.")
+            merged[name] = _merged(inner, value)
         elif value is not None:
             merged[name] = value
     return merged

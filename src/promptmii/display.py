@@ -19,6 +19,7 @@ from promptmii import metrics
 from promptmii.doctor import Report as Examination
 from promptmii.evaluation import Estimate
 from promptmii.evaluation.run import Report
+from promptmii.follower import Follower
 from promptmii.instruction import Instruction, Measurement, write_text
 from promptmii.pipeline import BreakEven, Induced, Labelled, Progress, Row
 from promptmii.records import Record, Run
@@ -59,7 +60,7 @@ def error(message: str) -> None:
 
 def dump(value: Any) -> None:
     """One JSON object on standard output."""
-    out.out(json.dumps(value, ensure_ascii=False, indent=2), highlight=False)
+    out.out(json.dumps(value, ensure_ascii=False, indent=2, default=str), highlight=False)
 
 
 def induced(result: Induced, path: Path | None, *, as_json: bool) -> None:
@@ -134,7 +135,7 @@ def _induced_json(result: Induced) -> dict[str, Any]:
 def labelled(result: Labelled, path: Path | None, *, as_json: bool, force: bool) -> None:
     """Predictions: to a CSV or JSONL file, or to standard output as CSV."""
     if path and path.suffix in (".jsonl", ".ndjson"):
-        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows), force=force)
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in result.rows), force=force)
     elif path:
         write_text(path, result.csv(), force=force)
     elif as_json:
@@ -147,15 +148,23 @@ def labelled(result: Labelled, path: Path | None, *, as_json: bool, force: bool)
     say(f"{line} Saved to {path}." if path else line)
 
 
-def scored(instruction: Instruction, result: Scored, *, as_json: bool) -> None:
-    """The score, each label, the confusion matrix and the counts."""
+def foreign(instruction: Instruction, follower: Follower) -> None:
+    """Say where a calibration is left out, because it was fitted to another model."""
+    if follower.own(instruction) is not instruction:
+        say(f"Without calibration: it was fitted to {instruction.follower}, and {follower.model.card.reference} answers.")
+
+
+def scored(instruction: Instruction, result: Scored, notes: Sequence[str], *, as_json: bool) -> None:
+    """The score, each label, the confusion matrix and the counts; `notes` say how the rows were read."""
     measured = result.measurement()
     labels = metrics.per_label(result.gold, result.labels, instruction.labels)
     table = metrics.confusion(result.gold, result.labels, instruction.labels)
     if as_json:
         rows = [{"label": s.label, "precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support} for s in labels]
-        dump({"measured": measured.model_dump(), "labels": rows, "confusion": table, "failed": result.n_failed})
+        dump({"measured": measured.model_dump(), "labels": rows, "confusion": table, "failed": result.n_failed, "notes": notes})
         return
+    for note in notes:
+        out.print(f"[dim]· {escape(note)}[/]")
     out.print(f"macro-F1 [bold]{measured.macro_f1:.3f}[/] (95 % interval {measured.low:.3f} to {measured.high:.3f})")
     out.print(
         f"accuracy {measured.accuracy:.3f}; {result.n} rows, {result.n_unparsed} unparsed, {result.n_failed} failed, "
@@ -196,7 +205,7 @@ def _outcome(record: Record) -> str:
 
 
 def evaluated(run: Run, *, as_json: bool) -> None:
-    """Mean macro-F1 of each method at each n, what failed, and how to see more."""
+    """How many cells are done, and what failed."""
     done = [record for record in run.records.values() if record.status == "done"]
     if as_json:
         dump(

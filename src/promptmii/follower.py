@@ -20,6 +20,7 @@ from promptmii.task import Support
 
 FRAME_MARGIN = 64
 """Tokens kept free for the chat template around the prompt."""
+BATCH_NOTE = "the calibration batch corrects many texts at once, so it is not kept with the instruction: used alone it is uncalibrated"
 CUT = " […] "
 
 
@@ -71,7 +72,10 @@ class Follower:
         where the kind needs a support and there is none.
         """
         stamped = instruction.model_copy(update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None})
-        if self.calibration in ("none", "batch"):
+        if self.calibration == "batch":
+            notes = (*stamped.provenance.notes, BATCH_NOTE)
+            return stamped.model_copy(update={"provenance": stamped.provenance.model_copy(update={"notes": notes})})
+        if self.calibration == "none":
             return stamped
         if self.calibration == "contextual":
             texts: Sequence[str] = calibrate.CONTENT_FREE
@@ -109,7 +113,12 @@ class Follower:
         chats, cut, answers = self._frames(instruction, texts, instruction.labels)
         if answers is None:
             answers = self.model.choose(chats, [defuse(label) for label in instruction.labels])
-        return _choices_to_predictions(answers, cut, instruction)
+        return _choices_to_predictions(answers, cut, self.own(instruction))
+
+    def own(self, instruction: Instruction) -> Instruction:
+        """The instruction without a calibration that was fitted to another model: its bias is not this one's."""
+        foreign = instruction.calibration and instruction.follower not in (None, self.model.card.reference)
+        return instruction.model_copy(update={"calibration": None}) if foreign else instruction
 
     def _generate(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         max_tokens = answer_tokens(self.model.count_tokens([defuse(label) for label in instruction.labels]))

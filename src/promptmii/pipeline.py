@@ -15,8 +15,8 @@ from typing import Any
 
 from promptmii import metrics
 from promptmii.config import Columns, Endpoint, InduceSettings
-from promptmii.data import LoadedTask, Source, load_task, read_texts, sample
-from promptmii.errors import ConfigError
+from promptmii.data import LoadedTask, Source, load_task, read_table, read_texts, sample
+from promptmii.errors import ConfigError, DataError
 from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
 from promptmii.instruction import Inducer, Instruction
@@ -56,6 +56,7 @@ class BreakEven:
     """`None`: never, because its prompt is not shorter."""
     saved_tokens_per_query: float
     one_off_tokens: int
+    """What it cost to make and to calibrate, beyond what calibrating ICL cost."""
     one_off_money: float | None
     saved_money_per_query: float | None
 
@@ -170,20 +171,24 @@ def _difference(ours: Row, other: Row) -> metrics.Difference:
 
 def break_even(ours: Row, icl: Row, price: Price | None) -> BreakEven:
     """When the tokens that the shorter prompt saves have repaid the tokens that were spent on making it."""
-    spent = ours.instruction.cost
-    one_off = spent.prompt_tokens + spent.completion_tokens
+    spent, other = (row.instruction.cost for row in (ours, icl))
+    # ICL has to be calibrated too, with all its examples in each call, so it may well cost more from the beginning.
+    one_off = max(spent.prompt_tokens + spent.completion_tokens - other.prompt_tokens - other.completion_tokens, 0)
     saved = icl.tokens_per_query - ours.tokens_per_query
     return BreakEven(
         queries=ceil(one_off / saved) if saved > 0 else None,
         saved_tokens_per_query=saved,
         one_off_tokens=one_off,
-        one_off_money=spent.money,
+        one_off_money=None if spent.money is None or other.money is None else max(spent.money - other.money, 0.0),
         saved_money_per_query=saved * price.prompt / 1e6 if price else None,
     )
 
 
 def bind(instruction: Instruction, follower: str | None, endpoint: Endpoint, progress: Progress = silent) -> Follower:
-    """The follower that an instruction was made for, or another one. Raises `ConfigError` where neither is named."""
+    """The follower that an instruction was made for, or another one, without its calibration then.
+
+    Raises `ConfigError` where neither is named.
+    """
     reference = follower or instruction.follower
     if reference is None:
         raise ConfigError("The instruction names no follower; give one with --follower.")
@@ -196,7 +201,7 @@ class Labelled:
     """The rows of a table with what the follower made of them."""
 
     rows: tuple[dict[str, Any], ...]
-    """The input's columns, then `label`, `probability`, one `p(<label>)` per label, and `failure`."""
+    """The input's columns, then `predicted_label`, `probability`, one `p(<label>)` per label, and `failure`; all rows have the same."""
     predictions: tuple[Prediction, ...]
 
     @property
@@ -219,25 +224,42 @@ class Labelled:
 
 
 def predict(instruction: Instruction, source: Source, follower: Follower, text: str | tuple[str, ...] | None = None) -> Labelled:
-    """Label a table, a list of texts, or one text; empty texts get neither a label nor a call."""
+    """Label a table, a list of texts, or one text; empty texts get neither a label nor a call.
+
+    Raises `DataError` where a column of the input has the name of one that is to be added.
+    """
     chosen = text or instruction.provenance.text_template or instruction.provenance.text_columns or None
     inputs = read_texts(source, chosen)
+    clashes = [name for name in _answer_columns(instruction, Prediction(None), scored=True) if inputs.rows and name in inputs.rows[0]]
+    if clashes:
+        raise DataError(f"The input has a column {clashes[0]!r} already, as if it were labelled before. Rename or drop it.")
     asked = [i for i, one in enumerate(inputs.texts) if one.strip()]
     answers = dict(zip(asked, follower.predict(instruction, [inputs.texts[i] for i in asked]), strict=True))
     predictions = tuple(answers.get(i, Prediction(None)) for i in range(len(inputs.texts)))
-    rows = (columns | _answer_columns(instruction, answer) for columns, answer in zip(inputs.rows, predictions, strict=True))
+    scored = any(prediction.probabilities for prediction in predictions)
+    rows = (columns | _answer_columns(instruction, answer, scored=scored) for columns, answer in zip(inputs.rows, predictions, strict=True))
     return Labelled(tuple(rows), predictions)
 
 
-def _answer_columns(instruction: Instruction, prediction: Prediction) -> dict[str, Any]:
+def _answer_columns(instruction: Instruction, prediction: Prediction, *, scored: bool) -> dict[str, Any]:
     columns: dict[str, Any] = {"predicted_label": prediction.label or ""}
-    if prediction.probabilities:
-        columns["probability"] = round(max(prediction.probabilities), 6)
-        columns |= {f"p({name})": round(p, 6) for name, p in zip(instruction.labels, prediction.probabilities, strict=True)}
+    if scored:
+        known = [round(p, 6) for p in prediction.probabilities or ()]
+        columns["probability"] = max(known, default=None)
+        columns |= dict(zip((f"p({name})" for name in instruction.labels), known or [None] * len(instruction.labels), strict=True))
     return columns | {"failure": str(prediction.failure.kind) if prediction.failure else ""}
 
 
-def rescore(instruction: Instruction, source: Source, follower: Follower, columns: Columns) -> Scored:
-    """Measure an instruction on all rows of a table; rows with other labels than the instruction's are dropped and counted."""
-    loaded = load(source, columns.model_copy(update={"labels": instruction.labels}))
-    return score(follower, instruction, (*loaded.task.train, *loaded.task.test))
+def rescore(instruction: Instruction, source: Source, follower: Follower, columns: Columns) -> tuple[Scored, tuple[str, ...]]:
+    """Measure an instruction on all rows of a table, read as those that it was made from unless `columns` say otherwise.
+
+    Rows with other labels than the instruction's are dropped; the notes say how many, and what else was found.
+    """
+    made = instruction.provenance
+    own = Columns(text=made.text_template or made.text_columns or None, label=made.label_column, labels=instruction.labels)
+    table = read_table(source)
+    if not {own.label, *made.text_columns} <= set(table.columns):
+        own = Columns(labels=instruction.labels)  # another table altogether: its columns are found as they were at first
+    given = {name: value for name, value in columns.model_dump(exclude={"labels"}).items() if value is not None}
+    loaded = load(table, own.model_copy(update=given))
+    return score(follower, instruction, (*loaded.task.train, *loaded.task.test)), loaded.notes

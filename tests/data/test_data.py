@@ -136,3 +136,24 @@ def test_a_smaller_support_is_the_beginning_of_a_larger_one() -> None:
 def test_json_with_a_data_field_and_gzip(tmp_path) -> None:
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(json.dumps({"data": ROWS}).encode()))
     assert load_task(tmp_path / "a.json.gz").task.labels == ("NA", "yes")
+
+
+def test_a_data_frame_may_miss_values_and_number_its_columns() -> None:
+    frame = pd.DataFrame([["a b c", "x"], [None, "y"], ["d e f", "y"]]).convert_dtypes()
+    table = read_table(frame)
+    assert table.columns == ("0", "1")
+    assert [row["0"] for row in table.rows] == ["a b c", None, "d e f"]
+
+
+def test_a_data_frame_with_two_columns_of_one_name_is_refused() -> None:
+    with pytest.raises(DataError, match="two columns 'text'"):
+        read_table(pd.DataFrame([["a", "b"]], columns=["text", "text"]))
+
+
+def test_cells_may_hold_arrays_and_half_characters(tmp_path) -> None:
+    import numpy as np
+
+    table = read_table([{"text": "half \ud83d", "vector": np.zeros(3)}])
+    table.rows[0]["text"].encode()
+    (tmp_path / "lines.txt").write_text("one\n\ntwo\n", encoding="utf-8")
+    assert [row["text"] for row in read_table(tmp_path / "lines.txt").rows] == ["one", None, "two"]

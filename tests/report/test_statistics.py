@@ -203,6 +203,28 @@ def test_the_frontier_holds_what_no_other_beats(points: list[Mean]) -> None:
     assert bests == sorted(bests)
 
 
+def test_a_cell_on_other_rows_than_the_latest_of_its_task_is_no_pair(run: Path, tmp_path: Path) -> None:
+    read = Run.read(run)
+    old = next(r for r in read.records.values() if (r.cell.method, r.cell.mode, r.status) == ("icl", "choose", "done"))
+    fewer = read.queries[str(old.query)]
+    fewer = type(fewer).of(fewer.task, fewer.examples[:-1])
+    new = old.model_copy(update={"key": "other rows", "finished": "2027-01-01T00:00:00Z", "query": fewer.key})
+    with writing(tmp_path / "again") as writer:
+        writer.add(new, fewer)
+    both = statistics.all_cells(read_grid([run, tmp_path / "again"]))
+    of_task = both[(both["task"] == old.cell.task) & (both["status"] == "done")]
+    assert of_task.loc[~of_task["stale"], "key"].tolist() == ["other rows"]
+
+
+def test_a_finished_record_comes_before_a_failed_one(run: Path, tmp_path: Path) -> None:
+    read = Run.read(run)
+    done = next(r for r in read.records.values() if r.status == "done")
+    with writing(tmp_path / "failed") as writer:
+        writer.add(done.model_copy(update={"status": "failed", "error": "gone", "finished": "2027-01-01T00:00:00Z"}), None)
+    for folders in ([run, tmp_path / "failed"], [tmp_path / "failed", run]):
+        assert read_grid(folders).records[done.key].status == "done"
+
+
 def test_a_cell_that_was_measured_again_counts_once_the_later_one(run: Path, cells: pd.DataFrame, tmp_path: Path) -> None:
     read = Run.read(run)
     old = next(r for r in read.records.values() if (r.cell.method, r.cell.mode, r.status) == ("icl", "choose", "done"))

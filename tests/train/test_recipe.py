@@ -19,7 +19,7 @@ from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import MetaInducer
 from promptmii.train.asking import writer_for
 from promptmii.train.config import TrainSettings, ValidationSettings
-from promptmii.train.episodes import Deck, plan
+from promptmii.train.episodes import Deck, draw_visit, plan, readable
 from promptmii.train.estimate import estimate
 from promptmii.train.recipe import algebra, options
 from promptmii.train.source import read_source, split
@@ -79,7 +79,14 @@ def test_every_recipe_of_this_stage_divides(path: Path) -> None:
         ({"trl": {"generation_batch_size": 10}}, "Set prompts instead"),
         ({"prompts": 3, "prompts_per_update": 2}, "does not divide into updates"),
         ({"trl": {"per_device_train_batch_size": 3}}, "does not divide into 1 process"),
-        ({"prompts": 2, "prompts_per_update": 1, "trl": {"save_steps": 3, "per_device_train_batch_size": 4}}, "no multiple of 2"),
+        (
+            {"prompts": 2, "prompts_per_update": 1, "trl": {"save_steps": 3, "per_device_train_batch_size": 4}},
+            "save_steps = 3 is no multiple",
+        ),
+        (
+            {"prompts": 2, "prompts_per_update": 1, "trl": {"max_steps": 3, "per_device_train_batch_size": 4}},
+            "max_steps = 3 is no multiple",
+        ),
         ({"trl": {"num_generations": 1, "per_device_train_batch_size": 1}}, "2 or more"),
         ({"trl": {"loss_type": "nonsense"}}, None),
     ],
@@ -170,6 +177,22 @@ def test_long_prompts_read_fewer_examples_and_are_counted(world: Path) -> None:
     visit = deck.visit(0)
     assert visit.shortened
     assert 0 < len(visit.episode.support.examples) < 20
+
+
+def test_a_task_of_which_no_example_fits_is_named_before_the_first_step(world: Path) -> None:
     none = settings(world, longest_prompt=64)
-    with pytest.raises(DataError, match="not one of 8 examples fits a prompt of 64 tokens"):
-        Deck(read_source(none).train, none, writer_for(none, ScriptedModel())).visit(0)
+    kept, skipped = readable(read_source(none).train, writer_for(none, ScriptedModel()))
+    assert kept == []
+    assert [line.partition(":")[0] for line in skipped] == ["films", "plays"]
+
+
+def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: Path) -> None:
+    long = "word " * 300
+    task = Task(
+        "books", ("a", "b"), (*(Example(f"{long}{i}", "ab"[i % 2]) for i in range(200)), Example("short", "a")), (Example("x", "a"),)
+    )
+    given = settings(world, longest_prompt=310)
+    writer = writer_for(given, ScriptedModel())
+    assert readable([task], writer) == ([task], [])
+    visits = [draw_visit(task, 2, number, given, writer) for number in range(20)]
+    assert {visit.episode.support.examples for visit in visits} == {(Example("short", "a"),)}

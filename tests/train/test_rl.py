@@ -48,7 +48,7 @@ def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
     run, said = world / "run", list[str]()
     best = train(settings(world, trl={"max_steps": 2}), run, followers=[obedient()], say=said.append)
     found = curves(run)
-    assert {"train/reward", "validation/reward", "length", "entropy", "zero_variance", "unparsed", "clipped", "kl"} <= set(found)
+    assert {"train/reward", "validation/reward", "length", "entropy", "zero_variance", "unparsed", "clipped", "kl_to_start"} <= set(found)
     assert set(found["validation/reward"]) == {0, 2}
     assert set(found["train/reward"]) == {1, 2}
     assert {"text", "reward", "task", "step"} <= set(samples(run)[-1])
@@ -70,7 +70,7 @@ def test_adapters_are_a_model_by_themselves(world: Path) -> None:
     chat: Chat = [{"role": "user", "content": "red lovely"}]
     alone, merged = load_model(f"hf:{best}"), load_model(f"hf:{world / 'tiny'}+{best}")
     assert alone.choose([chat], ["good", "bad"]) == merged.choose([chat], ["good", "bad"])
-    assert set(curves(world / "run")["kl"]) == {2}
+    assert set(curves(world / "run")["kl_to_start"]) == {2}
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_an_adapter_is_trained_on(world: Path) -> None:
     scores = [one.scores for one in found.values() if isinstance(one, Choice)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
     assert scores[0] != pytest.approx(scores[2], abs=1e-6)
-    assert curves(world / "run")["kl"][2] == pytest.approx(0, abs=1e-6)
+    assert curves(world / "run")["kl_to_start"][2] == pytest.approx(0, abs=1e-6)
     with pytest.raises(ConfigError, match="lora_alpha"):
         train(settings(world, **again, lora={"rank": 4, "alpha": 4}), world / "other", followers=[obedient()])
     whole = train(settings(world, **again), world / "whole", followers=[obedient()])
@@ -100,6 +100,23 @@ def test_the_divergence_is_from_the_adapter_that_training_began_with(world: Path
     measured = curves(world / "run")["kl"]
     assert measured[1] == pytest.approx(0, abs=1e-6)
     assert measured[3] > 1e-4
+
+
+@pytest.mark.slow
+def test_with_all_weights_trained_the_divergence_is_from_the_model_of_the_start(world: Path) -> None:
+    trl = {"max_steps": 3, "save_steps": 3, "learning_rate": 1e-2, "beta": 0.1}
+    train(settings(world, validation={"share": 0.0}, trl=trl), world / "run", followers=[obedient()])
+    measured = curves(world / "run")["kl"]
+    assert measured[1] == pytest.approx(0, abs=1e-6)
+    assert measured[3] > 1e-4
+
+
+def test_changed_data_is_not_gone_on_with(world: Path) -> None:
+    given = settings(world, trl={"max_steps": 1, "save_steps": 1})
+    train(given, world / "run", followers=[obedient()])
+    write_tasks(world / "tasks", rows=118)
+    with pytest.raises(ConfigError, match=r"The data of .* changed since the run began"):
+        train(given, world / "run", followers=[obedient()], resume=True)
 
 
 @pytest.mark.slow
@@ -194,7 +211,7 @@ def test_followers_may_be_servers(world: Path) -> None:
         assert here.peak <= 2
         assert there.peak <= 4
     # What the servers say is right for half of the films at most, and no label of the plays.
-    assert {(row["task"], 0 < row["reward"] < 1) for row in samples(world / "run")} == {("films", True), ("plays", False)}
+    assert {(row["task"], 0 < row["reward"] < 1) for row in samples(world / "run") if row["text"]} == {("films", True), ("plays", False)}
 
 
 def test_curves_go_wherever_trl_sends_them(world: Path) -> None:

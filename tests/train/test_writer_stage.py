@@ -15,8 +15,9 @@ from promptmii import load_model  # noqa: E402
 from promptmii.errors import ConfigError, DataError  # noqa: E402
 from promptmii.inducers import MetaInducer, Writer  # noqa: E402
 from promptmii.models.base import Completion, Sampling, Usage  # noqa: E402
-from promptmii.models.local import LocalModel  # noqa: E402
+from promptmii.train.config import LoraSettings  # noqa: E402
 from promptmii.train.pairs import pair_line, read_pairs  # noqa: E402
+from promptmii.train.tuning import Tunable  # noqa: E402
 from promptmii.train.writer import IGNORED, Features, train_writer  # noqa: E402
 from promptmii.train.writer_settings import WriterSettings  # noqa: E402
 
@@ -57,13 +58,13 @@ class Recording:
 
 
 def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:  # noqa: F811
-    model = load_model(f"hf:{world / 'tiny'}")
-    assert isinstance(model, LocalModel)
+    tunable = Tunable.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
+    model = tunable.local(0)
     lines(world / "pairs.jsonl", [PAIR])
     (pair,) = read_pairs(world / "pairs.jsonl")
     recording = Recording(model)
     MetaInducer(Writer(recording)).induce(pair.support)
-    row = Features(model)(pair)
+    row = Features(tunable)(pair)
     prompt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == IGNORED]
     assert prompt == model.prompts(recording.chats)[0]
     answer = row["labels"][len(prompt) :]
@@ -71,11 +72,10 @@ def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:  # no
 
 
 def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None:  # noqa: F811
-    model = load_model(f"hf:{world / 'tiny'}")
-    assert isinstance(model, LocalModel)
+    tunable = Tunable.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
     lines(world / "pairs.jsonl", [PAIR])
-    row = {name: torch.tensor([ids]) for name, ids in Features(model)(read_pairs(world / "pairs.jsonl")[0]).items()}
-    expected = model.model(**row).loss
+    row = {name: torch.tensor([ids]) for name, ids in Features(tunable)(read_pairs(world / "pairs.jsonl")[0]).items()}
+    expected = tunable.model(**row).loss
     losses: list[float] = []
     settings = given(world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=1)
     train_writer(settings, world / "run", report=lambda line: losses.append(line["train/loss"]))

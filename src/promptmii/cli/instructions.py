@@ -105,6 +105,7 @@ def predict(
         bound = pipeline.bind(made, follower, endpoint_of(base_url, context_length, concurrency, cache), progress)
         progress("Labelling")
         labelled = pipeline.predict(made, _texts(input), bound, columns_of(text, None, None).text)
+    display.foreign(made, bound)
     display.labelled(labelled, output, as_json=json, force=force)
 
 
@@ -126,8 +127,9 @@ def score(
     with display.progress(quiet=json) as progress:
         bound = pipeline.bind(made, follower, endpoint_of(base_url, context_length, concurrency, cache), progress)
         progress("Scoring")
-        scored = pipeline.rescore(made, data, bound, columns_of(text, label, None))
-    display.scored(made, scored, as_json=json)
+        scored, notes = pipeline.rescore(made, data, bound, columns_of(text, label, None))
+    display.foreign(made, bound)
+    display.scored(made, scored, notes, as_json=json)
 
 
 @app.command()
@@ -141,4 +143,11 @@ def _texts(given: str) -> str | list[str]:
     if given == "-":
         return [line.rstrip("\n") for line in sys.stdin]
     looks_like_file = Path(given).suffix and " " not in given.strip()
-    return given if Path(given).exists() or given.startswith("hub:") or looks_like_file else [given]
+    return given if _exists(given) or given.startswith("hub:") or looks_like_file else [given]
+
+
+def _exists(given: str) -> bool:
+    try:
+        return bool(given) and Path(given).exists()
+    except OSError:  # longer than any name of a file
+        return False

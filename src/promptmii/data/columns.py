@@ -43,17 +43,12 @@ class Chosen:
 
     def render(self, row: dict[str, Any]) -> str:
         """The text of a row; empty when every column is missing."""
-        values = {name: "" if row[name] is None else _whole(str(row[name])) for name in self.text}
+        values = {name: "" if row[name] is None else str(row[name]) for name in self.text}
         if not any(value.strip() for value in values.values()):
             return ""
         if self.template is None:
             return values[self.text[0]]
         return _SLOT.sub(lambda match: values[match[1]], self.template)
-
-
-def _whole(text: str) -> str:
-    """Without half characters (lone surrogates, as JSON can hold them): no file could take them."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def choose_columns(table: Table, text: str | Sequence[str] | None, label: str | None, *, labelled: bool = True) -> Chosen:

@@ -20,7 +20,7 @@ from promptmii.errors import DataError, MissingDependencyError
 Source: TypeAlias = Any
 """A path, `hub:owner/name[:config][@revision]`, a DataFrame, a `datasets.Dataset` or a slice of one, dicts, or (text, label) pairs."""
 
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt")
 FIELD_LIMIT = 1 << 24
 
 
@@ -42,11 +42,16 @@ class Table:
 
 def read_table(source: Source) -> Table:
     """Read any `Source`. Raises `DataError` saying what was found, what was expected and what to do."""
+    if isinstance(source, Table):
+        return source
     if isinstance(source, str) and source.startswith("hub:"):
         return _from_hub(source)
     if isinstance(source, str | Path):
         return _from_path(Path(source))
     if hasattr(source, "to_dict") and hasattr(source, "columns"):
+        names = [str(name) for name in source.columns]
+        if len(set(names)) < len(names):
+            raise DataError(f"The DataFrame has two columns {max(names, key=names.count)!r}. Rename one.")
         return _table(source.to_dict("records"), "a DataFrame")
     if hasattr(source, "features") and hasattr(source, "to_list"):
         return _from_datasets({"": source}, "a dataset")
@@ -82,15 +87,17 @@ def _table(rows: list[dict[str, Any]], origin: str) -> Table:
     if not rows:
         raise DataError(f"{origin} holds no rows.")
     columns = tuple(dict.fromkeys(str(name) for row in rows for name in row))
-    clean = tuple({name: _value(row.get(name)) for name in columns} for row in rows)
-    return Table(columns, clean, origin)
+    named = ({str(name): value for name, value in row.items()} for row in rows)
+    return Table(columns, tuple({name: _value(row.get(name)) for name in columns} for row in named), origin)
 
 
 def _value(value: Any) -> Any:
-    """`None` for what stands for nothing: None, NaN, NaT, the empty string."""
-    if value is None or value == "" or (not isinstance(value, str) and _is_scalar_nan(value)):
+    """`None` for what stands for nothing: None, NaN, NaT, the empty string. Half characters, as JSON can hold them, are replaced."""
+    if isinstance(value, str):
+        return (value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")) or None
+    if value is None or _is_scalar_nan(value):
         return None
-    if isinstance(value, str | bytes | Sequence | Mapping) or not hasattr(value, "item"):
+    if isinstance(value, bytes | Sequence | Mapping) or not hasattr(value, "item") or getattr(value, "ndim", 0):
         return value
     return value.item()  # a numpy scalar
 
@@ -121,6 +128,8 @@ def _from_path(path: Path) -> Table:
     if kind == ".parquet":
         return _from_parquet(content, str(path))
     text = _decode(content, path)
+    if kind == ".txt":
+        return _table([{"text": line} for line in text.splitlines()], str(path))
     if kind in (".csv", ".tsv"):
         return _from_csv(text, str(path), "\t" if kind == ".tsv" else None)
     return _from_json(text, str(path)) if kind == ".json" else _from_json_lines(text, str(path))

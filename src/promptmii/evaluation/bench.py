@@ -1,7 +1,7 @@
 """The models of an evaluation, each loaded once, and what runs one cell on them."""
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from promptmii.follower import Follower
 from promptmii.inducers import METHODS, Kit, Recipe, Writer
 from promptmii.instruction import Cost, Instruction
 from promptmii.models.base import LanguageModel
+from promptmii.models.turns import on_threads
 from promptmii.models.wrap import Cached, Gathered
 from promptmii.records import Query, Record, pack_predictions
 from promptmii.scoring import Scored, score
@@ -31,7 +32,7 @@ class Outcome:
 
 
 class Bench:
-    """Runs cells, several threads at a time."""
+    """Runs cells, several at a time."""
 
     def __init__(self, settings: EvaluateSettings, folder: Path | None) -> None:
         """`folder` keeps the answers of all models and the adapters of fine-tuned ones; without one nothing is kept."""
@@ -52,7 +53,11 @@ class Bench:
         for model in self._models.values():
             model.close()
 
-    def run(self, job: Job, task: Task) -> Outcome:
+    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Iterator[Outcome]:
+        """Outcomes as they finish. An error is raised here, and ends the others after their cell."""
+        return (outcome for _, outcome in on_threads(lambda job: self._outcome(job, tasks[job.cell.task]), jobs, self._settings.workers))
+
+    def _outcome(self, job: Job, task: Task) -> Outcome:
         """A cell's record. What cannot be measured is recorded as failed, with the reason; a bug or a full disk raises."""
         try:
             instruction, scored = self._measure(job, task)

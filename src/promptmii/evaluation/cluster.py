@@ -13,7 +13,6 @@ from promptmii.config import EvaluateSettings, RayOptions
 from promptmii.errors import ConfigError, ModelError, PromptMIIError
 from promptmii.evaluation.bench import Bench, Outcome
 from promptmii.evaluation.grid import Job
-from promptmii.evaluation.threads import on_threads
 from promptmii.models.base import ModelCard
 from promptmii.ray_cluster import connect
 from promptmii.task import Task
@@ -43,7 +42,7 @@ class RemoteBench:
 
     def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Iterator[Outcome]:
         """Outcomes as they finish."""
-        yield from on_threads(self._bench, jobs, tasks, self._settings.workers)
+        yield from self._bench.run(jobs, tasks)
 
 
 def _use_cores(cpus: float) -> None:

@@ -15,10 +15,11 @@ from promptmii.config import EvaluateSettings
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import DataError
 from promptmii.evaluation.bench import Bench
-from promptmii.evaluation.grid import INDEPENDENT, Job, plan, read_tasks, references
+from promptmii.evaluation.grid import INDEPENDENT, Job, meta_template, plan, read_tasks, references
+from promptmii.inducers.ape import SHOWN
 from promptmii.instruction import Cost
 from promptmii.models.base import Chat, LanguageModel, Sampling, Usage
-from promptmii.prompts import example_lines, follower_frame, frame_prompt, quote
+from promptmii.prompts import example_lines, follower_frame, frame_prompt, induction_prompt, quote
 from promptmii.records import Run
 from promptmii.task import Task
 
@@ -111,11 +112,16 @@ def _cost(
     body = {"naive": 0.0, "sft": 0.0, "icl": support * sizes.example}.get(cell.method, length)
     body = min(body, models[cell.follower].card.context_length * 0.75)
     calibration = 0 if job.calibration in INDEPENDENT else support
-    generations, judged = _search_calls(settings, cell.method, support, calibration)
+    generations, judged, shown = _search_calls(settings, cell.method, support, calibration)
     labelled = query + calibration + judged
     answer = sizes.answer if cell.mode == "generate" else 0.0
     follow = Usage(labelled, round(labelled * (sizes.frame + body + sizes.row)), round(labelled * answer))
-    write = Usage(generations, round(generations * min(support, 20) * sizes.example), round(generations * length))
+    asked = 0.0
+    if cell.generator and generations:
+        writer = models[cell.generator]
+        asked = writer.count_tokens([induction_prompt(meta_template(settings), task.labels, ())])[0] + shown * sizes.example
+        asked = min(asked, writer.card.context_length * 0.75)
+    write = Usage(generations, round(generations * asked), round(generations * length))
     total = Cost()
     for reference, usage in ((cell.follower, follow), (cell.generator, write)):
         if reference:
@@ -125,19 +131,19 @@ def _cost(
     return total
 
 
-def _search_calls(settings: EvaluateSettings, method: str, support: int, calibration: int) -> tuple[int, int]:
-    """Instructions that are written, and rows that are labelled to choose among them."""
+def _search_calls(settings: EvaluateSettings, method: str, support: int, calibration: int) -> tuple[int, int, int]:
+    """Instructions that are written, rows that are labelled to choose among them, and examples that are read for each instruction."""
     options, held = settings.options, max(support // 3, 1)
     match method:
         case "zero" | "mii":
-            return 1, 0
+            return 1, 0, support
         case "best-of-k":
-            return options.best_of, options.best_of * (held + calibration)
+            return options.best_of, options.best_of * (held + calibration), support - held
         case "ape":
             candidates = max(options.ape_calls // (1 + held + calibration), 1)
-            return candidates, candidates * (held + calibration)
+            return candidates, candidates * (held + calibration), min(SHOWN, support - held)
         case "gepa":
             # A reflection follows on every minibatch of three; about half of the proposals reach the validation rows.
-            return options.gepa_calls // (6 + held // 2), options.gepa_calls
+            return options.gepa_calls // (6 + held // 2), options.gepa_calls, 3
         case _:
-            return 0, 0
+            return 0, 0, 0

@@ -9,7 +9,6 @@ from promptmii.config import EvaluateSettings
 from promptmii.evaluation.bench import Bench, Outcome
 from promptmii.evaluation.cluster import Cluster
 from promptmii.evaluation.grid import Job, plan, read_tasks, references
-from promptmii.evaluation.threads import on_threads
 from promptmii.instruction import write_text
 from promptmii.models.base import ModelCard
 from promptmii.records import Record, Run, writing
@@ -40,7 +39,6 @@ class Here:
 
     def __init__(self, settings: EvaluateSettings, folder: Path) -> None:
         self._bench = Bench(settings, folder)
-        self._workers = settings.workers
 
     def card(self, reference: str) -> ModelCard:
         """See `Workplace`."""
@@ -48,7 +46,7 @@ class Here:
 
     def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Iterator[Outcome]:
         """See `Workplace`."""
-        return on_threads(self._bench, jobs, tasks, self._workers)
+        return self._bench.run(jobs, tasks)
 
     def close(self) -> None:
         """See `Workplace`."""

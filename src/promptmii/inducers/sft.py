@@ -16,6 +16,7 @@ from typing import Any
 from promptmii.errors import MissingDependencyError, UnsupportedError
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models import adapted, weights_of
+from promptmii.models.turns import compute
 from promptmii.prompts import Template, defuse, follower_frame
 from promptmii.task import Example, Support, content_key
 
@@ -47,7 +48,7 @@ class FineTuning:
         adapter = self.folder / content_key([self.follower, support.key, seed, vars(self.recipe), self.frame.text])[:16]
         naive = Instruction(text="", labels=support.labels, method=self.name, frame=self.frame.text)
         started = perf_counter()
-        tokens = self._train(naive, support.examples, adapter, seed)
+        tokens = compute(lambda: self._train(naive, support.examples, adapter, seed))
         cost = Cost(calls=len(support.examples) * self.recipe.epochs, prompt_tokens=tokens, seconds=perf_counter() - started)
         provenance = Provenance(
             n=len(support.examples), seed=seed, support_key=support.key, notes=(f"the follower was tuned: {self.recipe.epochs} epochs",)

@@ -16,6 +16,7 @@ from typing import Any
 from promptmii.errors import ConfigError, MissingDependencyError, UnknownModelError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, Usage, check_options, clocked
 from promptmii.models.references import Weights
+from promptmii.models.turns import compute
 
 try:
     import torch
@@ -47,6 +48,10 @@ class LocalModel:
     @classmethod
     def load(cls, reference: str, weights: Weights) -> "LocalModel":
         """Load onto the best device of this machine. Raises `UnknownModelError`."""
+        return compute(lambda: cls._load(reference, weights))
+
+    @classmethod
+    def _load(cls, reference: str, weights: Weights) -> "LocalModel":
         device = torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
         model, tokenizer = read_weights(reference, weights, best_dtype(device))
         return cls(reference, model.to(device), tokenizer, revision(model, tokenizer))
@@ -79,6 +84,9 @@ class LocalModel:
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """See `LanguageModel`; always with scores."""
         check_options(options)
+        return compute(lambda: self._choose(chats, options))
+
+    def _choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         with self._lock, torch.inference_mode():
             started = perf_counter()
             prompts = self._format.prompts(chats)
@@ -103,6 +111,9 @@ class LocalModel:
         """See `LanguageModel`."""
         if sampling.max_tokens < 1:
             raise ConfigError(f"max_tokens must be at least 1; got {sampling.max_tokens}.")
+        return compute(lambda: self._generate(chats, sampling))
+
+    def _generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         with self._lock, torch.inference_mode():
             started = perf_counter()
             prompts = self._format.prompts(chats)

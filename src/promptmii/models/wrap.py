@@ -16,7 +16,7 @@ from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, Lan
 from promptmii.task import content_key
 
 LINGER = 0.05
-"""Seconds in which other threads can join a batch."""
+"""Seconds in which other threads can join a batch; each that does gives the next as many."""
 PATIENCE = 30.0
 """Seconds to wait for another process that writes the cache file."""
 
@@ -109,9 +109,15 @@ class Gathered:
             self._waiting.append(call)
         with self._turn:
             if not call.answers.done():
-                time.sleep(LINGER)
+                self._linger()
                 self._serve(call)
         return call.answers.result()
+
+    def _linger(self) -> None:
+        joined = 0
+        while joined < len(self._waiting):
+            joined = len(self._waiting)
+            time.sleep(LINGER)
 
     def _serve(self, first: _Call) -> None:
         with self._lock:

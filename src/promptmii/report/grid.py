@@ -36,9 +36,13 @@ class Grid:
 
 
 def read_grid(folders: Sequence[Path]) -> Grid:
-    """The latest record of every cell of some run folders. Raises `ArtefactError` where there is none."""
+    """The latest record of every cell of some folders, a finished one before a failed one. Raises `ArtefactError` where there is none."""
     runs = [Run.read(folder) for folder in folders]
-    records = {key: record for run in runs for key, record in run.records.items()}
+    records: dict[str, Record] = {}
+    for key, record in (pair for run in runs for pair in run.records.items()):
+        known = records.get(key)
+        if known is None or (record.status == "done", record.finished) >= (known.status == "done", known.finished):
+            records[key] = record
     queries = {key: query for run in runs for key, query in run.queries.items()}
     if not records:
         raise ArtefactError(f"No finished cell in {', '.join(map(str, folders))}. Run: promptmii evaluate -o {folders[0]}")

@@ -115,9 +115,9 @@ def _finding(material: Material) -> str:
         found = headline.finding(own, n, pairs.get(n))
         lines.append(f'<p class="finding">{about}{escape(found.sentence)}</p><p class="note">{escape(found.evidence)}</p>')
     note = (
-        "In brackets: 95 % bootstrap intervals over tasks. p: Wilcoxon signed-rank test over tasks, adjusted (Holm) for all pairs of "
-        "methods. A difference is called clear where the interval leaves out zero and p is below 0.05. The number of examples was fixed "
-        "beforehand, not chosen by score."
+        "In brackets: 95 % bootstrap intervals over tasks and rows. p: Wilcoxon signed-rank test over tasks, adjusted (Holm) for all "
+        "pairs of methods. A difference is called clear where the interval leaves out zero and p is below 0.05. The number of examples "
+        "was fixed beforehand, not chosen by score."
     )
     return "\n".join([*lines, f'<p class="note">{note}</p>'])
 

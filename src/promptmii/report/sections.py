@@ -16,7 +16,7 @@ from promptmii.report.tables import number
 FAILED_ROWS = 200
 """Failed cells that the page lists; the CSV has all."""
 GLOSSARY = {
-    "naive": "the list of labels alone; no instruction, no examples",
+    "naive": "the list of labels alone; no instruction, no examples (a calibration reads the texts of the n examples, not their labels)",
     "human": "an instruction that a person wrote for the task",
     "icl": "in-context learning: the n examples stand in every prompt, as many as fit",
     "zero": "Prompt-MII-Zero: the instruction that an untrained model writes from the n examples, in one call",

@@ -65,12 +65,20 @@ def all_cells(grid: Grid) -> pd.DataFrame:
     """Every cell, failed ones too (their numbers are missing): the columns of `Grid.cells`, and `status`, `finished`, `series`, `stale`.
 
     A cell that was measured again under a changed template, model or data has two records. The later one counts; the earlier one is
-    marked `stale`, for the table of failures, and enters no statistic.
+    marked `stale`, for the table of failures, and enters no statistic. So is what was measured on other rows than the latest cell of its
+    task, and what stands at n = 0 where the method was later measured at each n, or the other way round: scores are paired, and
+    only what was asked alike makes a pair.
     """
-    rows = [{"key": r.key, "status": r.status, "finished": r.finished, **r.cell.model_dump()} for r in grid.records.values()]
+    rows = [
+        {"key": r.key, "status": r.status, "finished": r.finished, "query": r.query, **r.cell.model_dump()} for r in grid.records.values()
+    ]
     known = pd.DataFrame(rows).set_index("key")
     cells = known.join(grid.cells.set_index("key").drop(columns=COORDINATES)).reset_index().sort_values("finished", kind="stable")
-    cells["stale"] = cells.duplicated(COORDINATES, keep="last")
+    latest = cells.groupby("task")["query"].transform("last")  # failed cells have none, and count for nothing here
+    other_rows = cells["query"].notna() & (cells["query"] != latest)
+    alone = cells["n"] == 0
+    other_kind = alone != alone.groupby([cells[name].fillna("") for name in COORDINATES if name not in ("n", "seed")]).transform("last")
+    cells["stale"] = cells.duplicated(COORDINATES, keep="last") | other_rows | other_kind
     cells["series"] = _series_names(cells)
     return cells.reset_index(drop=True)
 

@@ -294,7 +294,7 @@ def transfer_table(transfer: Transfer) -> Table:
 def failure_table(cells: pd.DataFrame) -> Table:
     """Counts of what went wrong, by scope, series and n."""
     live: Any = cells.assign(cells=~cells["stale"], failed_cells=cells["macro_f1"].isna() & ~cells["stale"])
-    counts = {"cells": "cells", "failed_cells": "failed", "stale": "measured again"}
+    counts = {"cells": "cells", "failed_cells": "failed", "stale": "set aside"}
     for count in ("rows", "unparsed", "truncated"):
         live[count] = live[count].fillna(0).where(live["cells"], 0)
         counts[count] = count
@@ -305,7 +305,8 @@ def failure_table(cells: pd.DataFrame) -> Table:
         shown[share] = [_share(count, rows) for count, rows in zip(shown[share], shown["rows"], strict=True)]
     note = (
         "A failed cell has no score and is left out of every mean; rerun it with --retry-failed. An unparsed answer is no label: a miss. "
-        "A truncated text was cut to fit the context. Of cells measured again under changed settings, the latest counts."
+        "A truncated text was cut to fit the context. Set aside: measured again later under changed settings, or on other rows than the "
+        "latest cell of its task."
     )
     return Table("failures", "Failures, unparsed answers, truncated texts", note, data, shown)
 

@@ -84,7 +84,7 @@ class PlanSettings(Settings):
     gpu_memory: float = Field(default=80.0, gt=0)
     """GiB of each."""
     sharded: bool = False
-    """Weights, gradients and optimiser are spread over the processes (DeepSpeed ZeRO-3, FSDP)."""
+    """Weights, gradients and optimiser are spread over the processes (DeepSpeed ZeRO-3)."""
     parameters: float | None = Field(default=None, gt=0)
     """Of the generator; `None`: no estimate of the memory."""
     layers: int = Field(default=32, ge=1)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import floor
 
 from promptmii.data import draw_query, draw_support
-from promptmii.errors import ConfigError, DataError
+from promptmii.errors import ConfigError
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Message
 from promptmii.task import Episode, Support, Task, content_key
@@ -57,7 +57,7 @@ class Deck:
         return len(self._tasks) * sum(self._settings.schedule.values())
 
     def _visit(self, number: int) -> Visit:
-        """Visit `number`, from 0. Raises `DataError` for a task of which not one example fits the prompt."""
+        """Visit `number`, from 0."""
         while len(self._plan) <= number:
             self._plan += next(self._passes)
         position, asked = self._plan[number]
@@ -66,21 +66,38 @@ class Deck:
 
 
 def draw_visit(task: Task, asked: int, number: int, settings: TrainSettings, writer: Writer) -> Visit:
-    """The draw of a visit. Raises `DataError` where not one example fits the prompt."""
+    """The draw of a visit. Raises `ConfigError` where not one example of the task fits the prompt: see `readable`."""
+    seed = 0
     for attempt in range(REDRAWS):
         seed = int(content_key([settings.seed, number, task.name, attempt])[:12], 16)
         drawn = draw_support(task, min(asked, len(task.train)), seed)
         try:
             fitted, _ = writer.fit(drawn)
+            break
         except ConfigError:
             continue  # the first example alone is too long; others may not be
-        query = draw_query(task, settings.query, seed)
-        support = Support(task.labels, fitted)
-        return Visit(number, asked, Episode(task.name, support, query, seed), (writer.ask(support, fitted),))
-    raise DataError(
-        f"{task.name}: not one of {REDRAWS} examples fits a prompt of {settings.longest_prompt} tokens. "
-        "Raise longest_prompt, or leave the task out with `only`."
-    )
+    else:
+        fitted, _ = writer.fit(shortest(task))
+    support = Support(task.labels, fitted)
+    return Visit(number, asked, Episode(task.name, support, draw_query(task, settings.query, seed), seed), (writer.ask(support, fitted),))
+
+
+def shortest(task: Task) -> Support:
+    """The one example with the fewest characters."""
+    return Support(task.labels, (min(task.train, key=lambda example: len(example.text)),))
+
+
+def readable(tasks: Sequence[Task], writer: Writer) -> tuple[list[Task], list[str]]:
+    """The tasks of which at least one example fits the generator's prompt, and a reason for each other."""
+    kept: list[Task] = []
+    skipped: list[str] = []
+    for task in tasks:
+        try:
+            writer.fit(shortest(task))
+            kept.append(task)
+        except ConfigError as error:
+            skipped.append(f"{task.name}: {error}")
+    return kept, skipped
 
 
 def plan(tasks: int, schedule: Mapping[int, float], seed: int) -> Iterator[list[tuple[int, int]]]:

@@ -36,14 +36,21 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def describe(self, facts: Mapping[str, Any]) -> None:
-        """Write what the run was made with, beside the versions of the packages."""
+    def describe(self, facts: Mapping[str, Any], same: str | None = None) -> None:
+        """Write what the run was made with, beside the versions of the packages.
+
+        Raises `ConfigError` where the fact `same` is not what it was when the run began.
+        """
+        path = self.path / "run.json"
+        before = json.loads(path.read_text("utf-8")) if same and path.exists() else {}
+        if same and before.get(same, facts[same]) != facts[same]:
+            raise ConfigError(f"The {same} of {self.path} changed since the run began. Put them back, or give another folder.")
         described = {"python": platform.python_version(), "packages": versions(), **facts}
-        write_text(self.path / "run.json", json.dumps(described, ensure_ascii=False, indent=2) + "\n", force=True)
+        write_text(path, json.dumps(described, ensure_ascii=False, indent=2) + "\n", force=True)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Append a line of the curves. What is no finite number is left out."""
-        kept = {name: round(float(value), 6) for name, value in values.items() if math.isfinite(value)}
+        kept = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         self._append(METRICS, {"step": step, **kept})
 
     def samples(self, rows: list[dict[str, Any]]) -> None:

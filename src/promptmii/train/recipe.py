@@ -123,13 +123,13 @@ def algebra(settings: TrainSettings, visits_per_pass: float, processes: int) -> 
             f"{processes} process(es) x {per_device} (trl.per_device_train_batch_size) = {share}. Choose a divisor."
         )
     boundary = settings.prompts // per_update * iterations
-    save_every = int(chosen["save_steps"])
-    if save_every % boundary:
-        raise ConfigError(
-            f"trl.save_steps = {save_every} is no multiple of {boundary}, the updates of one rollout. "
-            "Only between rollouts can a run resume exactly."
-        )
-    given = int(chosen.get("max_steps", -1))
+    save_every, given = int(chosen["save_steps"]), int(chosen.get("max_steps", -1))
+    for name, steps in (("save_steps", save_every), ("max_steps", max(given, 0))):
+        if steps % boundary:
+            raise ConfigError(
+                f"trl.{name} = {steps} is no multiple of {boundary}, the updates of one rollout. "
+                "Only between rollouts can a run resume exactly."
+            )
     steps = given if given > 0 else math.ceil(settings.passes * visits_per_pass / settings.prompts) * boundary
     accumulation = per_update * generations // share
     return Algebra(settings.prompts, generations, per_update, processes, per_device, accumulation, steps, iterations, save_every)

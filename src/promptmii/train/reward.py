@@ -6,7 +6,6 @@ never a zero: a dead server must not teach anything.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -16,6 +15,7 @@ from promptmii.follower import Follower
 from promptmii.inducers.copying import copied_runs
 from promptmii.instruction import Instruction
 from promptmii.models.base import FailureKind
+from promptmii.models.turns import on_threads
 from promptmii.prompts import Template, follower_frame
 from promptmii.scoring import Scored, score
 from promptmii.task import Episode
@@ -115,8 +115,8 @@ class Reward:
         workers = max((one.follower.model.card.concurrency for one in asked), default=1)
         if workers == 1:
             return [self._score(one) for one in asked]
-        with ThreadPoolExecutor(min(workers, len(asked))) as pool:
-            return list(pool.map(self._score, asked))
+        found = dict(on_threads(self._score, asked, workers))
+        return [found[position] for position in range(len(asked))]
 
     def _score(self, asked: _Asked) -> Scored | str:
         """The score, or why the instruction could not be prepared for the follower."""

@@ -7,12 +7,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from promptmii.errors import ConfigError, EndpointError, MissingDependencyError
+from promptmii.errors import ConfigError, DataError, EndpointError, MissingDependencyError
 from promptmii.follower import Follower
+from promptmii.inducers.writing import Writer
 from promptmii.models.base import LanguageModel
 from promptmii.prompts import follower_frame
 from promptmii.train.config import TrainSettings
-from promptmii.train.episodes import Deck
+from promptmii.train.episodes import Deck, readable
 from promptmii.train.folder import RunFolder, open_run
 from promptmii.train.recipe import Algebra, algebra, resolve
 from promptmii.train.reward import Draft, Judged, Reward
@@ -73,8 +74,10 @@ class RewardFunction:
         return [one.reward for one in judged]
 
     def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], visit: Sequence[int], log_metric: Any) -> None:
-        log_metric("train/score", fmean([one.score for one in judged if one.score is not None] or [0.0]))
-        log_metric("unparsed", fmean([one.unparsed for one, draft in zip(judged, drafts, strict=True) if draft.text] or [0.0]))
+        known = [(one, draft) for one, draft in zip(judged, drafts, strict=True) if one.reward is not None]
+        if known:
+            log_metric("train/score", fmean(one.score or 0.0 for one, _ in known))
+            log_metric("unparsed", fmean([one.unparsed for one, draft in known if draft.text] or [0.0]))
         log_metric("copied", fmean(one.copied for one in judged))
         log_metric("failed", fmean(one.reward is None for one in judged))
         log_metric("fewer_examples", fmean(self.deck.visit(number).shortened for number in visit))
@@ -98,6 +101,16 @@ def _row(step: int, draft: Draft, judged: Judged, visit: int) -> dict[str, Any]:
         "failure": judged.failure,
         "text": draft.text,
     }
+
+
+def _readable(source: Source, writer: Writer, say: Say) -> Source:
+    """The source without tasks of which not one example fits the prompt. Raises `DataError` where none is left to learn from."""
+    (train_on, no_train), (watched, no_validation) = (readable(part, writer) for part in (source.train, source.validation))
+    for line in (*no_train, *no_validation):
+        say(f"Skipped {line}")
+    if not train_on:
+        raise DataError(f"Of no task does one example fit a prompt of the generator: raise longest_prompt. {no_train[0]}")
+    return Source(tuple(train_on), tuple(watched), (*source.skipped, *no_train, *no_validation))
 
 
 def followers_of(settings: TrainSettings) -> list[Follower]:
@@ -164,12 +177,18 @@ class _Run:
         self._say = say
         arguments = resolve(settings, folder, batches, cpu=cpu)  # before the weights, which a sharded run loads in parts
         policy = Tunable.load(settings.model, settings.lora, settings.seed)
+        if arguments.beta and not settings.lora and policy.below.adapters:
+            raise ConfigError(
+                f"With trl.beta the weights of the start are loaded once more, and those of {settings.model} exist merged in memory alone. "
+                "Add [lora] to train the adapter on, or set trl.beta to 0."
+            )
         writer = writer_for(settings, policy.local(0))
+        source = _readable(source, writer, self._say)
         deck = Deck(source.train, settings, writer)
         reward = Reward(settings.reward, followers, say=self._say)
         reward.check(deck.visit(0).episode)
         function = RewardFunction(reward, deck, policy, run)
-        watch = Watch(settings, policy, followers, cases(source.validation, settings), run, self._say)
+        watch = Watch(settings, policy, followers, cases(source.validation, settings), batches.boundary, run, self._say)
         self._trainer = PolicyTrainer(
             policy,
             function,
@@ -182,7 +201,8 @@ class _Run:
         watch.attach(self._trainer)
         if run:
             run.describe(
-                {
+                same="data",
+                facts={
                     "data": source.key,
                     "train": [task.name for task in source.train],
                     "validation": [task.name for task in source.validation],
@@ -191,7 +211,7 @@ class _Run:
                     "followers": {f.model.card.reference: f.model.card.revision for f in followers},
                     "batches": vars(batches),
                     "trl": arguments.to_dict() | {"output_dir": "."},
-                }
+                },
             )
 
     def train(self, resume: bool) -> Path:

@@ -18,7 +18,7 @@ from datasets import Dataset
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from promptmii.errors import EndpointError, ModelError, OutputError
+from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError
 from promptmii.models.base import Sampling
 from promptmii.models.decoding import Draw
 from promptmii.models.engines import engine_for
@@ -36,6 +36,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
+        self._steps = 0
 
     @contextmanager
     def __call__(self, phase: str) -> Generator[None]:
@@ -44,14 +45,21 @@ class Clock:
         try:
             yield
         finally:
-            self._seconds[phase] = self._seconds.get(phase, 0.0) + perf_counter() - started
+            self.add(phase, perf_counter() - started)
+
+    def add(self, phase: str, seconds: float) -> None:
+        """What was timed elsewhere."""
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
+        self._steps += phase == "step"
 
     def take(self) -> dict[str, float]:
-        """The phases, each without those inside it, and start anew."""
-        spent, self._seconds = self._seconds, {}
+        """Per step, each phase without those inside it, and start anew: generate, reward, the rest of a rollout, the rest of a step."""
+        spent, steps = self._seconds, max(self._steps, 1)
+        self._seconds, self._steps = {}, 0
         rollout, step = spent.pop("rollout", 0.0), spent.pop("step", 0.0)
         inner = spent.get("generate", 0.0) + spent.get("reward", 0.0)
-        return {**spent, "update": max(step - inner, 0.0), "step": step, "layout": max(rollout - inner, 0.0)}
+        spent |= {"update": max(step - rollout, 0.0), "step": step, "layout": max(rollout - inner, 0.0)}
+        return {phase: seconds / steps for phase, seconds in spent.items()}
 
 
 class Visits:
@@ -91,12 +99,17 @@ class PolicyTrainer(GRPOTrainer):
         super().__init__(model=policy.trained, reward_funcs=[reward], processing_class=policy.tokenizer, train_dataset=table, **given)
         self.train_dataset: Any = visits
         self.eos_token_ids = policy.form.ends
+        if self.is_fsdp_enabled:
+            raise ConfigError("Training under FSDP is not supported. Spread the weights with DeepSpeed ZeRO-3: configs/zero3.yaml.")
 
     @property
     def bare(self) -> Any:
         """The causal language model itself, adapters in place."""
-        model: Any = self.accelerator.unwrap_model(self.model)
-        return model.get_base_model() if hasattr(model, "peft_config") else model
+        return self._bare(self.model)
+
+    def _bare(self, model: Any) -> Any:
+        whole: Any = self.accelerator.unwrap_model(model)
+        return whole.get_base_model() if hasattr(whole, "peft_config") else whole
 
     @property
     def _alone(self) -> bool:
@@ -121,9 +134,9 @@ class PolicyTrainer(GRPOTrainer):
         return plain and not elsewhere and self.accelerator.distributed_type in LOCAL
 
     def _write(self, prompts: list[list[int]]) -> list[list[int]]:
-        """A draft per prompt. What is drawn follows from the seed, the step and the prompt, so a resumed run draws the same."""
+        """A draft per prompt. What is drawn follows from seed, step, process and prompt, so a resumed run draws the same."""
         model = self.bare
-        seed = int(content_key([self.args.seed, self.state.global_step])[:8], 16)
+        seed = int(content_key([self.args.seed, self.state.global_step, self.accelerator.process_index])[:8], 16)
         sampling = Sampling(int(self.max_completion_length or 1), self.temperature, self.top_p, seed)
         places: dict[tuple[int, ...], int] = {}
         rows = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
@@ -168,9 +181,10 @@ class PolicyTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        bare = self._bare(model)  # the policy, or what its divergence is measured from
         whole = attention_mask[:, -logits_to_keep:].any(dim=1).all().item()
         plain = not compute_aux_loss and not self._entropy_bonus_enabled
-        if not (self._alone and whole and plain and can_share(self.bare)):
+        if not (self._alone and whole and plain and can_share(bare)):
             options |= {"compute_aux_loss": compute_aux_loss}
             return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, *given, **options)
         split = input_ids.shape[1] - logits_to_keep
@@ -178,21 +192,30 @@ class PolicyTrainer(GRPOTrainer):
         prompts = [ids[:split][mask[:split]].tolist() for ids, mask in rows]
         drafts = [ids[split:][mask[split:]].tolist() for ids, mask in rows]
         with self.accelerator.autocast():
-            found = draft_logps(self.bare, prompts, drafts, self.temperature)
+            found = draft_logps(bare, prompts, drafts, self.temperature)
         logps, entropies = (torch.nn.utils.rnn.pad_sequence([pair[side] for pair in found], batch_first=True) for side in (0, 1))
         spare = (0, logits_to_keep - logps.shape[1])
         return torch.nn.functional.pad(logps, spare), torch.nn.functional.pad(entropies, spare), None
 
     def training_step(self, *given: Any, **options: Any) -> torch.Tensor:
         """TRL's. Raises `ModelError` before a loss that is no number reaches the weights."""
-        with self.clock("step"):
-            loss = super().training_step(*given, **options)
+        loss = super().training_step(*given, **options)
         if not math.isfinite(loss.item()):
-            raise ModelError(
-                f"At step {self.state.global_step + 1} the loss is {loss.item()}. The weights were left as they were; the checkpoint "
-                "before is valid. Go on with --resume, or start again with a lower trl.learning_rate or trl.max_grad_norm."
-            )
+            raise self._no_number("the loss", loss.item())
         return loss
+
+    def _get_grad_norm(self, *given: Any, **options: Any) -> Any:
+        """Its norm. Raises `ModelError` before a gradient that is no number reaches the weights."""
+        norm: Any = super()._get_grad_norm(*given, **options)
+        if norm is not None and not math.isfinite(norm):
+            raise self._no_number("the gradient's norm", float(norm))
+        return norm
+
+    def _no_number(self, what: str, value: float) -> ModelError:
+        return ModelError(
+            f"At step {self.state.global_step + 1} {what} is {value}. The weights were left as they were; the checkpoint "
+            "before is valid. Go on with --resume, or start again with a lower trl.learning_rate or trl.max_grad_norm."
+        )
 
     def create_model_card(self, *_given: Any, **_options: Any) -> None:
         """The run writes its own."""

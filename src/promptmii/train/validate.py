@@ -1,7 +1,6 @@
 """Validation: the instruction that users would get, on tasks of other sources, through the code that evaluates it."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -11,6 +10,7 @@ from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers import MetaInducer
 from promptmii.models.base import LanguageModel
+from promptmii.models.turns import on_threads
 from promptmii.models.wrap import Gathered
 from promptmii.scoring import score
 from promptmii.task import Task
@@ -67,8 +67,8 @@ def validate(model: LanguageModel, followers: Sequence[Follower], given: Sequenc
         reached = fmean(scores) if len(scores) == len(found) else None
         return Outcome(case.task.name, case.n, instruction.text, reached, fmean(s.n_unparsed / s.n for s in found), tokens)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(run, given))
+    found = dict(on_threads(run, given, THREADS))
+    return [found[position] for position in range(len(given))]
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, float]:

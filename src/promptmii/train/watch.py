@@ -13,7 +13,6 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
-from promptmii.errors import ModelError
 from promptmii.follower import Follower
 from promptmii.train.config import TrainSettings
 from promptmii.train.folder import METRICS, RunFolder, whole
@@ -49,18 +48,20 @@ class Watch(TrainerCallback):
         policy: Tunable,
         followers: Sequence[Follower],
         given: Sequence[Case],
+        boundary: int,
         folder: RunFolder | None,
         say: Callable[[str], None],
     ) -> None:
-        """`folder` is given to the process that writes; the others only take part."""
+        """`boundary` are the steps of one rollout; `folder` is given to the process that writes, the others only take part."""
         self._settings = settings
         self._policy = policy
         self._followers = followers
         self._cases = given
+        self._boundary = boundary
         self._folder = folder
         self._say = say
-        self._line: dict[str, float] = {}
         self._best, self._since, self._equal = -math.inf, 0, 0
+        self._began = 0.0
         self.trainer: PolicyTrainer | None = None
         self._start: list[torch.Tensor] = []
 
@@ -77,16 +78,20 @@ class Watch(TrainerCallback):
             self._recall(state.global_step)
         else:
             self._validate(state.global_step)
-            self._write(state.global_step, {})
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Start the clock."""
+        self._began = perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """A validation where one is due, and its consequences."""
-        every = self._settings.validation.every
-        if state.global_step % every and state.global_step < state.max_steps:
-            return
-        self._validate(state.global_step)
+        if self.trainer:
+            self.trainer.clock.add("step", perf_counter() - self._began)
+        if state.global_step % self._settings.validation.every == 0 or state.global_step == state.max_steps:
+            self._validate(state.global_step)
         patience = self._settings.validation.patience
-        if patience is not None and self._since >= patience:
+        # Between rollouts only: elsewhere a run cannot go on exactly.
+        if patience is not None and self._since >= patience and state.global_step % self._boundary == 0:
             self._say(f"Stopped at step {state.global_step}: {self._since} validations without a gain")
             control.should_training_stop = control.should_save = True
 
@@ -98,15 +103,10 @@ class Watch(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """A line of the curves. Raises `ModelError` where the gradient is no number, before such weights are saved."""
+        """A line of the curves."""
         logs = logs or {}
         if "loss" not in logs:
             return
-        if any(isinstance(logs.get(name), float) and not math.isfinite(logs[name]) for name in ("loss", "grad_norm")):
-            raise ModelError(
-                f"At step {state.global_step} the loss is {logs['loss']} and the gradient's norm {logs.get('grad_norm')}. "
-                "The last checkpoint is from before. Go on with --resume, or start again with a lower trl.learning_rate."
-            )
         numbers = {NAMES.get(name, name): value for name, value in logs.items() if isinstance(value, int | float) and name not in DROPPED}
         self._write(state.global_step, numbers)
         if "train/reward" in numbers:
@@ -116,8 +116,7 @@ class Watch(TrainerCallback):
 
     def _write(self, step: int, numbers: Mapping[str, float]) -> None:
         if self._folder:
-            self._folder.metrics(step, {**numbers, **self._line})
-        self._line = {}
+            self._folder.metrics(step, numbers)
 
     def _look_for_signal(self, numbers: Mapping[str, float]) -> None:
         if "zero_variance" not in numbers:
@@ -140,46 +139,50 @@ class Watch(TrainerCallback):
         trained.train(training)
         found: list[Outcome] = gather_object(outcomes)
         line = summary(found) | drift
-        reached = line.get("validation/reward", -math.inf)
-        gained = reached > self._best + (self._settings.validation.gain if math.isfinite(self._best) else 0)
+        failed = any(outcome.macro_f1 is None for outcome in found)
+        gained = False if failed else self._judge(line["validation/reward"])
         if gained:
-            self._best, self._since = reached, 0
-            self._keep_best(step, reached)
-        else:
-            self._since += 1
-        self._line = line | {"seconds/validation": perf_counter() - started}
+            self._keep_best(step, self._best)
+        self._write(step, line | {"seconds/validation": perf_counter() - started})
         if self._folder:
             self._folder.samples(
                 [{"step": step, "validation": o.task, "n": o.n, "macro_f1": o.macro_f1, "tokens": o.tokens, "text": o.text} for o in found]
             )
-        self._say(f"Step {step}: validation {reached:.3f}" + (" (best)" if gained else ""))
+        said = "not judged, because followers failed" if failed else f"{line['validation/reward']:.3f}" + (" (best)" if gained else "")
+        self._say(f"Step {step}: validation {said}")
+
+    def _judge(self, reached: float) -> bool:
+        """Whether this is the best so far, by more than `gain`."""
+        gained = reached > self._best + (self._settings.validation.gain if math.isfinite(self._best) else 0)
+        self._best, self._since = (reached, 0) if gained else (self._best, self._since + 1)
+        return gained
 
     def _whole_weights(self) -> AbstractContextManager[Any]:
         """The bare model, its weights gathered where they are spread over processes."""
         trainer = self.trainer
         assert trainer is not None
-        if not trainer.is_deepspeed_enabled and not trainer.is_fsdp_enabled:
+        if not trainer.is_deepspeed_enabled:
             return nullcontext(trainer.bare)
         return _Bare(unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator))
 
     def _drift(self, model: Any) -> dict[str, float]:
-        """How far the weights have moved: the mean of log P now - log P at the start, per token of drafts of now."""
+        """How far the weights have moved: log P now - log P at the start, per token of the drafts that were learned from last."""
         trainer = self.trainer
         assert trainer is not None
         drafts = [pair for pair in trainer.rollout[:DRIFTED] if pair[1]]
-        if not drafts or not can_share(model) or not self._start or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        if not drafts or not can_share(model) or not self._start or trainer.is_deepspeed_enabled:
             return {}
         with torch.no_grad():
             now = _sums(model, drafts, trainer.temperature)
             with _swapped(_moving(trainer), self._start):
                 then = _sums(model, drafts, trainer.temperature)
-        return {"kl": (now - then) / sum(len(draft) for _, draft in drafts)}
+        return {"kl_to_start": (now - then) / sum(len(draft) for _, draft in drafts)}
 
     def _keep_best(self, step: int, reached: float) -> None:
         trainer = self.trainer
         assert trainer is not None
-        spread = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
-        weights: Any = trainer.accelerator.get_state_dict(trainer.model) if spread else None
+        # The engine around the model knows how to gather its weights.
+        weights: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None
         if self._folder:
             with whole(self._folder.path / "best") as half:
                 model = trainer.accelerator.unwrap_model(trainer.model)
@@ -195,9 +198,8 @@ class Watch(TrainerCallback):
         """The best value so far, and how long ago it was, from the curves that were written up to `step`."""
         path = Path(str(self.trainer.args.output_dir) if self.trainer else "") / METRICS
         values = dict(_validations(path, step)) if path.exists() else {}
-        for value in (values[at] for at in sorted(values)):
-            gained = value > self._best + (self._settings.validation.gain if math.isfinite(self._best) else 0)
-            self._best, self._since = (value, 0) if gained else (self._best, self._since + 1)
+        for at in sorted(values):
+            self._judge(values[at])
 
 
 class _Bare(AbstractContextManager[Any]):
@@ -243,7 +245,7 @@ def _validations(path: Path, step: int) -> list[tuple[int, float]]:
     for line in path.read_text("utf-8", "replace").splitlines():
         try:
             row = json.loads(line)
-            if row["step"] <= step:
+            if row["step"] <= step and not row["validation/failed"]:
                 found.append((row["step"], float(row["validation/reward"])))
         except (ValueError, KeyError, TypeError):
             continue

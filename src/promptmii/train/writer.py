@@ -168,9 +168,14 @@ class Curves(TrainerCallback):
 
     def __init__(self, run: RunFolder, save: Callable[[], None], report: Report) -> None:
         self._run, self._save, self._report = run, save, report
-        known = read_curves([run.path])[0].metrics if is_training_run(run.path) else {}
-        self._best = min(known.get(WATCHED, {}).values(), default=math.inf)
+        self._best = math.inf
         self._started = time.perf_counter()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The best value up to where a resumed run stood."""
+        del args, control, kwargs
+        known = read_curves([self._run.path])[0].metrics if is_training_run(self._run.path) else {}
+        self._best = min((value for step, value in known.get(WATCHED, {}).items() if step <= state.global_step), default=math.inf)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """A line of the curves. By the loss on nameless pairs it is decided which weights are kept: there the substance is measured."""
@@ -181,11 +186,11 @@ class Curves(TrainerCallback):
         now = time.perf_counter()
         line[f"seconds/{'step' if 'train/loss' in line else 'validation'}"] = now - self._started
         self._started = now
-        self._run.metrics(int(state.global_step), line)
-        self._report({"step": int(state.global_step), **line})
         if line.get(WATCHED, math.inf) <= self._best and WATCHED in line:
             self._best = line[WATCHED]
             self._save()
+        self._run.metrics(int(state.global_step), line)
+        self._report({"step": int(state.global_step), **line})
 
 
 def _datasets(settings: WriterSettings, learned: Mapping[str, Task], features: Features) -> tuple[Dataset[Any], dict[str, Dataset[Any]]]:
