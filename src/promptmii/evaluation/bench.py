@@ -16,7 +16,7 @@ from promptmii.inducers import METHODS, Kit, Recipe, Writer
 from promptmii.instruction import Cost, Instruction
 from promptmii.models.base import LanguageModel
 from promptmii.models.turns import on_threads
-from promptmii.models.wrap import Cached, Gathered
+from promptmii.models.wrap import Cached, together
 from promptmii.records import Query, Record, pack_predictions
 from promptmii.scoring import Scored, score
 from promptmii.task import Support, Task
@@ -111,8 +111,7 @@ class Bench:
             yield Follower(model, usual.mode, usual.calibration)
 
     def _wrapped(self, reference: str) -> LanguageModel:
-        model = self._settings.endpoint.load(reference)
-        model = model if model.card.concurrency > 1 else Gathered(model)
+        model = together(self._settings.endpoint.load(reference))
         return Cached(model, self._folder) if self._folder else model
 
 

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from promptmii.models.base import Sampling
 from promptmii.models.prefixes import Prefix
 
-Rest: TypeAlias = Sequence[tuple[torch.Tensor, torch.Tensor]]
+Rest: TypeAlias = Sequence[tuple[torch.Tensor, ...]]
 """Keys and values (K, T, D) of each layer."""
 MOST_FEW = 16
 GROWTH = 64

@@ -1,19 +1,21 @@
 """Two ways to run a causal language model: packed rows where its attention allows that, and plain passes everywhere else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from promptmii.models.decoding import Draw, Rest, Tails, few_rows
-from promptmii.models.packing import IMPLEMENTATION, Memory, Trie, chunks, pack, register
+from promptmii.models.packing import IMPLEMENTATION, NO_TREE, Memory, Noted, Trie, chunks, pack, register
 from promptmii.models.prefixes import Prefix, Prefixes, common, families
 
 ROW_TOKENS = 2048
 """Tokens of one row: enough to keep the processor busy, little enough for its cache."""
 LOGITS = 2**25
 """Logits held at a time (positions times vocabulary)."""
-DECODE_ROWS = 32
+LONG = 256
+"""Tokens from which a prompt's own part is computed alone."""
+DECODE_ROWS = 64
 DECODE_TOKENS = 2**15
 """Tokens whose keys and values are held while decoding, the shared prefix aside."""
 
@@ -87,7 +89,7 @@ class PackedEngine:
     ) -> list[list[int]]:
         shared = min(min(map(len, prompts)) - 1, common(prompts))
         prefix = self._prefixes.get(prompts[0][:shared])
-        filled = [self._prefill(prefix, prompt[shared:]) for prompt in prompts]
+        filled = self._prefill(prefix, prompts)
         logits = torch.stack([logits for logits, _ in filled])[owners]
         tails = Tails(prefix, [rest for _, rest in filled], owners)
         alive = list(range(len(owners)))
@@ -110,12 +112,35 @@ class PackedEngine:
                 logits = self._forward(last, place, tails, None)
         return written
 
-    def _prefill(self, prefix: Prefix, rest: Sequence[int]) -> tuple[torch.Tensor, Rest]:
-        """The logits (V) after a prompt, and the keys and values of what stands after the prefix."""
+    def _prefill(self, prefix: Prefix, prompts: Sequence[Sequence[int]]) -> list[tuple[torch.Tensor, Rest]]:
+        """Per prompt the logits (V) after it, and the keys and values of what stands after the prefix that all share."""
+        filled: dict[int, tuple[torch.Tensor, Rest]] = {}
+        for shared, members in families(prompts):
+            own = self._prefixes.get(prompts[members[0]][:shared])
+            short = [i for i in members if len(prompts[i]) - shared < LONG]
+            for chunk in chunks([len(prompts[i]) - shared for i in short], ROW_TOKENS):
+                filled |= self._fill_row({short[at]: prompts[short[at]][shared:] for at in chunk}, own, len(prefix.tokens))
+            filled |= {i: self._fill_one(prompts[i][shared:], own, len(prefix.tokens)) for i in members if i not in filled}
+        return [filled[i] for i in range(len(prompts))]
+
+    def _fill_row(self, rests: Mapping[int, Sequence[int]], own: Prefix, before: int) -> dict[int, tuple[torch.Tensor, Rest]]:
+        """`_prefill` of the prompts that are `own` and one of `rests`, in one row; of `own` the first `before` tokens are left out."""
+        noted = Noted(pack(list(rests.values()), NO_TREE, own, self._model.device))
+        packed = noted.packed
+        logits = self._forward(packed.tokens, packed.positions, noted, packed.readout)
+        between = [tuple(part[:, before:] for part in layer) for layer in zip(own.keys, own.values, strict=True)]
+        between = between or [()] * len(noted.layers)  # an empty prefix has no layers
+        filled: dict[int, tuple[torch.Tensor, Rest]] = {}
+        for at, (i, start, length) in enumerate(zip(rests, packed.starts, packed.queries, strict=True)):
+            own_parts = ([part[:, start : start + length] for part in layer] for layer in noted.layers)
+            filled[i] = logits[at], [_joined(*pair) for pair in zip(between, own_parts, strict=True)]
+        return filled
+
+    def _fill_one(self, rest: Sequence[int], own: Prefix, before: int) -> tuple[torch.Tensor, Rest]:
+        """The same for one long prompt, by the attention of transformers, which is faster where blocks are long."""
         tokens = torch.tensor([rest], device=self._model.device)
-        out = self._model(input_ids=tokens, past_key_values=prefix.cache(), use_cache=True, logits_to_keep=1)
-        shared = len(prefix.tokens)
-        return out.logits[0, -1].float(), [(layer.keys[0, :, shared:], layer.values[0, :, shared:]) for layer in out.past_key_values.layers]
+        out = self._model(input_ids=tokens, past_key_values=own.cache(), use_cache=True, logits_to_keep=1)
+        return out.logits[0, -1].float(), [(layer.keys[0, :, before:], layer.values[0, :, before:]) for layer in out.past_key_values.layers]
 
     def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, memory: Memory, readout: torch.Tensor | None) -> torch.Tensor:
         """Logits (N, V) of the row's positions in `readout`, or of all."""
@@ -126,6 +151,10 @@ class PackedEngine:
             input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False, logits_to_keep=keep, memory=memory
         )
         return out.logits[0].float()
+
+
+def _joined(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.cat(parts, dim=1) for parts in zip(before, after, strict=True)) if before else tuple(after)
 
 
 class PlainEngine:

@@ -7,7 +7,7 @@ query and its ancestors. Positions count as if each answer stood directly after 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -54,6 +54,10 @@ class Trie:
             visible[node, [nodes[path[:i]] for i in range(1, len(path) + 1)]] = True
         steps = tuple(tuple((nodes.get(tuple(option[:i]), -1), token) for i, token in enumerate([*option, end])) for option in options)
         return cls(tuple(path[-1] for path in nodes), tuple(len(path) for path in nodes), visible, steps)
+
+
+NO_TREE = Trie((), (), torch.zeros(0, 0, dtype=torch.bool), ())
+"""Of blocks that nothing follows."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,20 @@ class Packed:
             out = torch.cat([look(q_rows, k, v, mask, past) for q_rows, mask in rows], dim=3)
             parts.append(out.permute(1, 3, 0, 2, 4).reshape(size * width, heads, dim).index_select(0, group.real))
         return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A row whose keys and values are wanted afterwards."""
+
+    packed: Packed
+    layers: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list[tuple[torch.Tensor, torch.Tensor]])
+    """(K, L, D) each, in the order of the layers."""
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """See `Memory`."""
+        self.layers.append((key, value))
+        return self.packed.attend(layer, query, key, value)
 
 
 def look(

@@ -133,6 +133,11 @@ class Gathered:
             call.answers.set_result([next(answers) for _ in call.chats])
 
 
+def together(model: LanguageModel) -> LanguageModel:
+    """The model for use by several threads: `Gathered` where they would have to take turns."""
+    return model if model.card.concurrency > 1 else Gathered(model)
+
+
 def _compatible(first: _Call, waiting: Sequence[_Call]) -> list[_Call]:
     """`first` and those that can share its batch: equal parameters and no chat twice, since samples of equal chats depend on each other."""
     batch: list[_Call] = []

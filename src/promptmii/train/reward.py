@@ -23,6 +23,8 @@ from promptmii.train.config import Measure, RewardSettings
 
 PASSING = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER)
 """Failures that may be over after a while."""
+TOGETHER = 16
+"""Instructions under way for a model that takes one call at a time: it writes the answers under all of them in one batch."""
 PAUSE = 5.0
 """Seconds between two attempts at a follower that fails."""
 
@@ -112,10 +114,8 @@ class Reward:
         return self._followers if draft.text else ()
 
     def _score_all(self, asked: Sequence[_Asked]) -> list[Scored | str]:
-        workers = max((one.follower.model.card.concurrency for one in asked), default=1)
-        if workers == 1:
-            return [self._score(one) for one in asked]
-        found = dict(on_threads(self._score, asked, workers))
+        threads = max([TOGETHER, *(one.follower.model.card.concurrency for one in asked)])
+        found = dict(on_threads(self._score, asked, threads))
         return [found[position] for position in range(len(asked))]
 
     def _score(self, asked: _Asked) -> Scored | str:

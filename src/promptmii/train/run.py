@@ -10,7 +10,7 @@ from typing import Any
 from promptmii.errors import ConfigError, DataError, EndpointError, MissingDependencyError
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
-from promptmii.models.base import LanguageModel
+from promptmii.models.wrap import together
 from promptmii.prompts import follower_frame
 from promptmii.train.config import TrainSettings
 from promptmii.train.episodes import Deck, readable
@@ -116,7 +116,7 @@ def _readable(source: Source, writer: Writer, say: Say) -> Source:
 def followers_of(settings: TrainSettings) -> list[Follower]:
     """The frozen followers of the reward. Raises `ModelError`."""
     chosen = settings.reward
-    models: list[LanguageModel] = [settings.endpoint.load(reference) for reference in chosen.followers]
+    models = [together(settings.endpoint.load(reference)) for reference in chosen.followers]
     return [Follower(model, chosen.mode, chosen.calibration) for model in models]
 
 

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from promptmii.models.packing import IMPLEMENTATION, Trie, pack
+from promptmii.models.packing import IMPLEMENTATION, NO_TREE, pack
 from promptmii.models.prefixes import Prefix
 from promptmii.train.packing import Row
 
-NO_TREE = Trie((), (), torch.zeros(0, 0, dtype=torch.bool), ())
 POSITIONS = 1024
 """Positions whose logits are held at a time."""
 
