@@ -1,6 +1,6 @@
 #!/bin/bash
 #SBATCH --job-name=promptmii
-#SBATCH --nodes=4                 # NODES - 1 train, the last one serves the follower
+#SBATCH --nodes=3                 # two train, the last one serves the follower
 #SBATCH --gpus-per-node=8
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=64
@@ -8,7 +8,8 @@
 #SBATCH --requeue                 # the run goes on from its newest checkpoint
 #
 # Multi-node training: sbatch configs/slurm.sh CONFIG.toml TASKS RUN [MODEL OF THE FOLLOWER]
-# CONFIG.toml needs plan.processes = 8 x (nodes - 1), and batches that divide by it: check with
+#     sbatch configs/slurm.sh configs/llama-3.1-8b-16gpu.toml corpus/ runs/llama-8b
+# CONFIG.toml needs plan.processes = 8 x (nodes - 1), and batches that divide by it: for other numbers of nodes check with
 #     promptmii train CONFIG.toml --tasks TASKS --dry-run
 set -euo pipefail
 config=$1 tasks=$2 run=$3 follower=${4:-meta-llama/Llama-3.1-8B-Instruct}
@@ -40,8 +41,9 @@ done
 resume=()
 [ -e "$run/config.json" ] && resume=(--resume)
 
+# `standard`: srun has started the launcher on every node; Accelerate's default would start the others by pdsh from a list of hosts.
 srun --nodes="$trainers" --ntasks="$trainers" --nodelist="$(IFS=,; echo "${nodes[*]:0:$trainers}")" bash -c "
     accelerate launch --config_file configs/zero3.yaml \
         --num_machines $trainers --num_processes $((8 * trainers)) --machine_rank \$SLURM_PROCID \
-        --main_process_ip $head --main_process_port 29500 --rdzv_backend c10d \
+        --main_process_ip $head --main_process_port 29500 --deepspeed_multinode_launcher standard \
         -m promptmii train '$config' --tasks '$tasks' -o '$run' ${resume[*]}"

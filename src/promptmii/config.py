@@ -52,7 +52,8 @@ class Endpoint(Settings):
     """How to reach an OpenAI-compatible server, for `openai:` references. The key comes from OPENAI_API_KEY and is never stored."""
 
     base_url: str | None = None
-    """Several, comma-separated, are used in turn. `None` means OPENAI_BASE_URL, or the hosted API."""
+    """Several, comma-separated, share the work; prompts that begin alike go to the same one. `None` means OPENAI_BASE_URL, or the
+    hosted API."""
     concurrency: int = Field(default=16, ge=1)
     """Requests under way at once, over all servers."""
     patience: float = Field(default=300.0, ge=0)
@@ -136,6 +137,8 @@ class EvaluateSettings(Settings):
     """Draws of the support, from seed 0 up. The query is the same for all of them."""
     evaluate: int = Field(default=200, ge=1)
     """Test rows of each task."""
+    nameless: bool = False
+    """Every task with names of its labels that say nothing (A, 7, class 3) instead of as it is: what an instruction carries by itself."""
     generators: tuple[str, ...] = ("smol",)
     """Models that write for `mii` and `best-of-k`."""
     followers: tuple[str, ...] = ("smol-follower",)

@@ -28,6 +28,9 @@ from promptmii.scoring import Scored
 if TYPE_CHECKING:
     from promptmii.train.estimate import Estimate as Plan
 
+NAMED = 4
+"""Values of a list that are named in a table."""
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -251,12 +254,16 @@ def planned(plan: "Plan", *, as_json: bool) -> None:
     if as_json:
         dump(asdict(plan))
         return
-    table = Table(title="TRL's configuration", title_justify="left")
-    for name in ("option", "value", "from"):
-        table.add_column(name)
-    for name, (value, origin) in plan.options.items():
-        table.add_row(name, escape(str(value)), origin)
-    out.print(table)
+    for title, listed in (("Settings", plan.settings), ("TRL's configuration", plan.options)):
+        table = Table(title=title, title_justify="left")
+        table.add_column("option", no_wrap=True)
+        for name in ("value", "from", "the paper has"):
+            table.add_column(name)
+        for name, setting in listed.items():
+            paper = "" if setting.paper is None else _brief(setting.paper)
+            other = setting.paper is not None and setting.value != setting.paper
+            table.add_row(name, escape(_brief(setting.value)), setting.origin, f"[yellow]{escape(paper)}[/]" if other else escape(paper))
+        out.print(table)
     per_update = batches.per_update * batches.generations
     lines = {
         "tasks": f"{plan.tasks:,} to learn from, {plan.validation:,} to watch, {len(plan.skipped):,} skipped",
@@ -266,7 +273,8 @@ def planned(plan: "Plan", *, as_json: bool) -> None:
         "steps": f"{batches.steps:,} updates, {batches.boundary} per rollout ({batches.rollouts:,}); saved every {batches.save_every}",
         "prompt": f"{plan.prompt_tokens:,.0f} tokens on average{'' if plan.counted else ' (from words: no tokenizer at hand)'}, "
         f"{plan.shortened:.0%} of the visits with fewer examples than scheduled",
-        "follower": f"{plan.calls:,} calls of {plan.follower_tokens:,.0f} tokens",
+        "validation": f"{plan.validations:,} times {plan.validation_cases:,} instructions",
+        "follower": f"{plan.calls:,} calls for rewards and {plan.validation_calls:,} for validation, of {plan.follower_tokens:,.0f} tokens",
         "memory": _sum(plan.memory, "GiB on each device") or "not estimated: plan.parameters is not set",
         "time": _sum(plan.hours, "hours") or "not estimated: plan.writes, plan.reads and plan.learns are not set",
     }
@@ -276,6 +284,18 @@ def planned(plan: "Plan", *, as_json: bool) -> None:
     out.print(grid)
     for line in plan.skipped:
         out.print(f"[yellow]skipped[/] {escape(line)}", soft_wrap=True)
+    for line in plan.warnings:
+        out.print(f"[yellow]Warning:[/] {escape(line)}", soft_wrap=True)
+
+
+def _brief(value: Any) -> str:
+    """A value for a cell of a table."""
+    if isinstance(value, list | tuple):
+        named = [str(one) for one in value]
+        return ", ".join(named) if len(named) <= NAMED else f"{', '.join(named[:NAMED])} and {len(named) - NAMED} more"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {one}" for name, one in value.items())
+    return str(value)
 
 
 def _sum(parts: Sequence[tuple[str, float]], unit: str) -> str:

@@ -64,7 +64,14 @@ class UnknownModelError(ModelError, LookupError):
 
 
 class EndpointError(ModelError, ConnectionError):
-    """The server is not there, refuses the key, or keeps failing."""
+    """The server is not there, refuses the key, or keeps failing.
+
+    `kind` is the `FailureKind` of the call that it comes from, where there is one: whoever can wait decides by it.
+    """
+
+    def __init__(self, message: str, kind: str | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class UnsupportedError(ModelError):

@@ -95,7 +95,8 @@ class Follower:
     def _log_probabilities(self, instruction: Instruction, texts: Sequence[str]) -> tuple[calibrate.Floats, Usage]:
         predictions = self._choose(instruction, texts)
         for failure in (p.failure for p in predictions if p.failure):
-            raise EndpointError(f"{self.model.card.reference} failed on a text during calibration: {failure.message}")
+            message = f"{self.model.card.reference} failed on a text during calibration: {failure.message}"
+            raise EndpointError(message, failure.kind)
         return _logp([p.probabilities or () for p in predictions]), sum((p.usage for p in predictions), Usage())
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:

@@ -87,6 +87,19 @@ def test_a_changed_file_is_another_cell(server, tmp_path) -> None:
     assert len(evaluate(settings(server, grid.tasks, methods=("naive",), evaluate=9), tmp_path / "run").records) == 3
 
 
+def test_without_names_the_same_rows_are_asked_for_under_names_that_say_nothing(server, tmp_path) -> None:
+    grid = settings(server, [write_task(tmp_path, "shop")], methods=("icl",))
+    kept = evaluate(grid, tmp_path / "run").records
+    asked = len(server.bodies)
+    both = evaluate(settings(server, grid.tasks, methods=("icl",), nameless=True), tmp_path / "run")
+    (hidden,) = (record for key, record in both.records.items() if key not in kept)
+    assert hidden.cell.task == "shop:nameless"
+    assert hidden.instruction is not None
+    prompts = [body["messages"][0]["content"] for body in server.bodies[asked:]]
+    assert not any(f"Label: {label}" in prompt for label in WORDS for prompt in prompts)
+    assert all(f"Label: {label}" in prompts[0] for label in hidden.instruction.labels)
+
+
 def test_failed_cells_have_no_score_and_run_again_only_when_told(server, tmp_path) -> None:
     grid = settings(server, [write_task(tmp_path, "shop")], methods=("naive", "icl"))
     server.default = "context"

@@ -21,6 +21,7 @@ from transformers import (  # noqa: E402
     Qwen3Config,
 )
 
+from promptmii import load_model  # noqa: E402
 from promptmii.errors import ConfigError, UnknownModelError  # noqa: E402
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling  # noqa: E402
 from promptmii.models.decoding import Draw  # noqa: E402
@@ -280,3 +281,13 @@ def test_card_and_protocol(local: LocalModel, folder: str) -> None:
 def test_an_unknown_folder_is_an_unknown_model(tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(UnknownModelError, match="cannot be loaded"):
         LocalModel.load("hf:nothing", Weights("hf:nothing", str(tmp_path_factory.mktemp("empty"))))
+
+
+def test_a_device_may_be_named(folder: str) -> None:
+    chats = [chat("lovely")]
+    assert load_model(f"hf:{folder}@cpu").choose(chats, ["positive", "negative"]) == load_model(f"hf:{folder}").choose(
+        chats, ["positive", "negative"]
+    )
+    if torch.cuda.device_count() < 8:
+        with pytest.raises(UnknownModelError, match="cannot be put on cuda:7"):
+            load_model(f"hf:{folder}@cuda:7")

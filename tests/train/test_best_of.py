@@ -84,6 +84,31 @@ def test_a_stopped_run_goes_on_after_the_last_visit(tmp_path: Path, server: Labe
     assert rows(torn) == rows(whole)
 
 
+def test_after_a_kill_in_the_middle_of_a_batch_the_drafts_are_the_same(tmp_path: Path, server: LabellingServer) -> None:
+    whole = best_of(given(tmp_path, server), tmp_path / "whole")
+    torn = best_of(given(tmp_path, server), tmp_path / "torn")
+    for name, key in (("metrics.jsonl", "step"), ("pairs.jsonl", "visit")):  # as if it had ended after the first visit of the second batch
+        path = tmp_path / "torn" / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows(path) if row[key] <= (3 if key == "step" else 2)))
+    told: list[dict[str, float]] = []
+    best_of(given(tmp_path, server), tmp_path / "torn", resume=True, report=lambda line: told.append(dict(line)))
+    assert rows(torn) == rows(whole)
+    assert rows(tmp_path / "torn" / "metrics.jsonl") == rows(tmp_path / "whole" / "metrics.jsonl")
+    assert [line["step"] for line in told] == [4]
+    best_of(given(tmp_path, server, visits=3), tmp_path / "torn", resume=True, report=lambda line: told.append(dict(line)))
+    assert len(told) == 1  # nothing is left to do
+
+
+def test_a_task_that_no_prompt_holds_is_skipped_and_said(tmp_path: Path, server: LabellingServer) -> None:
+    settings = given(tmp_path, server, longest_prompt=1000)
+    long = [{"text": f"{'word ' * 4000}{i}", "label": "ab"[i % 2]} for i in range(60)]
+    (tmp_path / "tasks" / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in long))
+    said: list[str] = []
+    best_of(settings, tmp_path / "run", say=said.append)
+    assert [line.partition(":")[0] for line in said] == ["Skipped long"]
+    assert {row["task"] for row in rows(tmp_path / "run" / "pairs.jsonl")} == {"tickets"}
+
+
 def test_settings_of_reinforcement_that_do_not_fit_are_refused(tmp_path: Path, server: LabellingServer) -> None:
     with pytest.raises(ConfigError, match="drafts"):
         given(tmp_path, server, drafts=1)

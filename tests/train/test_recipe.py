@@ -1,6 +1,8 @@
 """Settings, the split of tasks, what is drawn, and the plan of a run."""
 
+import inspect
 import json
+import re
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -10,18 +12,21 @@ import pytest
 
 pytest.importorskip("trl")
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tests.train.toys import settings, write_model, write_tasks
 from typer.testing import CliRunner
 
 from promptmii import Example, ScriptedModel, Task
 from promptmii.cli import app
+from promptmii.data.corpus.format import SCHEMA, task_row, write_split
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import MetaInducer
 from promptmii.train.asking import writer_for
 from promptmii.train.config import TrainSettings, ValidationSettings
-from promptmii.train.episodes import Deck, draw_visit, plan, readable
+from promptmii.train.episodes import Deck, draw_visit, plan, readable, readable_source
 from promptmii.train.estimate import estimate
-from promptmii.train.recipe import algebra, options
+from promptmii.train.recipe import CHOICES, SAVED, VALIDATED, algebra, options
 from promptmii.train.source import read_source, split
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -35,8 +40,9 @@ def world(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_papers_settings_are_the_default_line_by_line() -> None:
-    given = TrainSettings.read(CONFIGS / "llama-3.1-8b.toml")
+@pytest.mark.parametrize("recipe", ["llama-3.1-8b", "llama-3.1-8b-16gpu", "qwen-2.5-7b"])
+def test_the_papers_settings_are_the_default_line_by_line(recipe: str) -> None:
+    given = TrainSettings.read(CONFIGS / f"{recipe}.toml")
     chosen = options(given)
     paper = {
         "learning_rate": 2e-6,
@@ -55,18 +61,43 @@ def test_the_papers_settings_are_the_default_line_by_line() -> None:
         "temperature": 1.0,
         "top_p": 1.0,
         "max_completion_length": 1024,
-        "save_steps": 50,
+        "save_steps": 100,
         "vllm_importance_sampling_correction": False,
     }
     assert {name: chosen[name] for name in paper} == paper
     assert (given.longest_prompt, given.query, given.passes, given.schedule) == (4096, 20, 30, {5: 1.0, 10: 0.3, 20: 0.2, 50: 0.1})
     batches = algebra(given, 3430 * 1.6, given.plan.processes)
-    assert (batches.prompts, batches.per_update, batches.boundary, batches.accumulation) == (64, 32, 2, 10)
+    assert (batches.prompts, batches.per_update, batches.boundary) == (64, 32, 2)
+    assert batches.accumulation * batches.per_device * batches.processes == 160
+    # The authors' software counts rollouts, and each is two optimiser steps here.
+    assert (given.validation.every, chosen["save_steps"]) == (VALIDATED * batches.boundary, SAVED * batches.boundary) == (30, 100)
+
+
+def test_checkpoints_lie_fifty_rollouts_apart_by_default() -> None:
+    assert options(TrainSettings())["save_steps"] == 50
+    assert options(TrainSettings(prompts=64, prompts_per_update=16))["save_steps"] == 200
+
+
+def test_the_launcher_runs_the_recipe_that_it_names() -> None:
+    script = (CONFIGS / "slurm.sh").read_text()
+    nodes, gpus = (int(re.findall(rf"#SBATCH --{name}=(\d+)", script)[0]) for name in ("nodes", "gpus-per-node"))
+    given = TrainSettings.read(CONFIGS.parent / re.findall(r"sbatch configs/slurm.sh (configs/\S+\.toml)", script)[0])
+    processes = gpus * (nodes - 1)
+    assert given.plan.processes == processes
+    assert algebra(given, 100, processes).accumulation == 2
+
+
+def test_the_losses_are_those_of_the_installed_trainer() -> None:
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    code = inspect.getsource(GRPOTrainer._compute_loss)
+    named = re.findall(r"self\.loss_type (?:==|in) (\[.*?\]|\".*?\")", code)
+    assert {name for one in named for name in re.findall(r'"(\w+)"', one)} == set(CHOICES["loss_type"])
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_of_this_stage_divides(path: Path) -> None:
-    if path.stem in ("poster", "small-follower", "small-writer-sft") or path.stem.startswith("corpus-"):
+    if path.stem in ("poster", "small-writer-sft", "small-results") or path.stem.startswith(("corpus-", "small-follower")):
         pytest.skip("of another command or stage")
     given = TrainSettings.read(path, tasks=("suite",))
     assert algebra(given, 100, given.plan.processes).steps > 0
@@ -88,14 +119,13 @@ def test_every_recipe_of_this_stage_divides(path: Path) -> None:
             "max_steps = 3 is no multiple",
         ),
         ({"trl": {"num_generations": 1, "per_device_train_batch_size": 1}}, "2 or more"),
-        ({"trl": {"loss_type": "nonsense"}}, None),
+        ({"trl": {"loss_type": "gropo"}}, "trl.loss_type = 'gropo' is unknown to TRL. Did you mean 'grpo'"),
+        ({"trl": {"vllm_mode": "collocate"}}, "Did you mean 'colocate'"),
+        ({"trl": {"use_vllm": True, "vllm_max_model_length": 407}}, "Set it to 408 or more"),
     ],
 )
-def test_what_does_not_divide_or_is_unknown_is_refused(world: Path, changes: dict[str, Any], reason: str | None) -> None:
+def test_what_does_not_divide_or_is_unknown_is_refused(world: Path, changes: dict[str, Any], reason: str) -> None:
     given = settings(world, **changes)
-    if reason is None:
-        estimate(given, world / "run")  # only the trainer itself knows its losses
-        return
     with pytest.raises(ConfigError, match=reason.replace("(", r"\(")):
         estimate(given, world / "run")
 
@@ -106,7 +136,9 @@ def test_the_plan_is_counted_without_weights_and_writes_nothing(world: Path) -> 
     found = estimate(settings(world, plan=rates), world / "run")
     assert found.counted
     assert found.calls == 4 * 2 * 4 * 12  # steps, prompts, generations, query rows
-    assert {name for name, _ in found.hours} == {"generate", "reward", "update"}
+    assert (found.validations, found.validation_cases, found.validation_calls) == (3, 1, 3 * 24)  # at steps 0, 2 and 4, of 24 rows
+    assert {name for name, _ in found.hours} == {"generate", "reward", "update", "validation"}
+    assert found.warnings == ()
     assert all(value > 0 for _, value in (*found.memory, *found.hours))
     assert not (world / "run").exists()
 
@@ -116,9 +148,37 @@ def test_the_command_plans(world: Path) -> None:
     config.write_text('model = "hf:nowhere/at-all"\nquery = 10\nprompts = 4\nschedule = { 4 = 1.0 }\n[trl]\nmax_steps = 10\n')
     done = CliRunner().invoke(app, ["train", str(config), "--tasks", str(world / "tasks"), "--dry-run", "--json"])
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["batches"]["accumulation"] == 5
+    plan = json.loads(done.stdout)
+    assert plan["batches"]["accumulation"] == 5
+    assert plan["settings"]["query"] == {"value": 10, "origin": "given", "paper": 20}
+    assert plan["settings"]["reward.mode"] == {"value": "generate", "origin": "paper", "paper": "generate"}
+    assert plan["options"]["learning_rate"] == {"value": 2e-6, "origin": "paper", "paper": 2e-6}
+    assert plan["options"]["logging_steps"] == {"value": 1, "origin": "promptmii", "paper": None}
+    assert plan["options"]["generation_batch_size"] == {"value": 20, "origin": "follows", "paper": 320}
+    assert (plan["options"]["max_steps"]["value"], plan["options"]["entropy_coef"]["value"]) == (10, 0.0)
+    shown = CliRunner().invoke(app, ["train", str(config), "--tasks", str(world / "tasks"), "--dry-run"])
+    assert "validation.every" in shown.stdout
+    assert "gradient_accumulation_steps" in shown.stdout
+    other = CliRunner().invoke(app, ["train", str(config), "--stage", "best-of", "--dry-run"])
+    assert "--dry-run plans the stage rl only" in other.stderr
     wrong = CliRunner().invoke(app, ["train", str(config), "--stage", "lr"])
     assert "Unknown stage 'lr'. Did you mean 'rl'" in wrong.stderr
+
+
+def test_memory_is_that_of_the_longest_prompts_and_what_does_not_fit_is_said(world: Path) -> None:
+    def memory(**changes: Any) -> dict[str, float]:
+        return dict(estimate(settings(world, plan=plan, **changes), world / "run").memory)
+
+    plan = {"parameters": 1e6, "layers": 2, "width": 48}
+    short, long = memory(longest_prompt=400), memory(longest_prompt=800)
+    assert long["activations"] - short["activations"] == pytest.approx(2 * 400 * 48 * 34 * 2 / 2**30)  # the prompts of two groups
+    assert short["logits of a piece"] == pytest.approx(12 * 64 * vocabulary(world) / 2**30)
+    small = estimate(settings(world, plan=plan | {"gpu_memory": 0.01}), world / "run")
+    assert "more than plan.gpu_memory = 0.01" in small.warnings[0]
+
+
+def vocabulary(world: Path) -> int:
+    return json.loads((world / "tiny" / "config.json").read_text())["vocab_size"]
 
 
 def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None:
@@ -147,6 +207,64 @@ def test_a_source_is_on_one_side_and_the_share_is_kept() -> None:
     assert not sides[0] & sides[1]
     assert (len(train), len(validation)) == (45, 15)
     assert split(tasks[::-1], ValidationSettings(share=0.25))[1] == validation[::-1]
+
+
+def numbered(name: str, rows: int = 30) -> Task:
+    return Task(
+        name, ("a", "b"), tuple(Example(f"{name} {i}", "ab"[i % 2]) for i in range(rows)), tuple(Example(f"{i}", "a") for i in range(rows))
+    )
+
+
+def test_validation_tasks_are_drawn_by_lot(world: Path) -> None:
+    tasks = [numbered(f"{number:02}") for number in range(40)]
+    drawn = [[task.name for task in split(tasks, ValidationSettings(share=0.99, most=5), seed)[1]] for seed in (0, 1)]
+    assert all(len(names) == 5 and names == sorted(names) for names in drawn)
+    assert drawn[0] != drawn[1]
+    write_split(world / "corpus", "train", [numbered("first")])
+    write_split(world / "corpus", "validation", tasks)
+    given = settings(world, tasks=(str(world / "corpus"),), validation={"most": 5})
+    found = [task.name for task in read_source(given).validation]
+    assert len(found) == 5
+    assert found != [task.name for task in tasks[:5]]
+
+
+def test_rows_of_a_corpus_that_are_no_task_are_named_and_the_others_used(world: Path) -> None:
+    path = write_rows(world / "corpus", [numbered("good"), numbered("null"), numbered("one"), numbered("fine")])
+    found = read_source(settings(world, tasks=(str(path),), validation={}))
+    assert [task.name for task in found.train] == ["good", "fine"]
+    assert [line.partition(": ")[0] for line in found.skipped] == [f"{path}:train row 2", f"{path}:train row 3"]
+    assert "'one'" in found.skipped[1]
+
+
+def write_rows(folder: Path, tasks: list[Task]) -> Path:
+    """A corpus with a null among the training rows of the task `null`, and one label for `one`."""
+    rows = [task_row(task) for task in tasks]
+    for row in rows:
+        if row["name"] == "null":
+            row["train"][0] = None
+        elif row["name"] == "one":
+            row["labels"] = ["a"]
+    (folder / "data").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "data" / "train-00000-of-00001.parquet")
+    return folder
+
+
+def test_rows_of_the_released_corpus_that_are_no_task_are_skipped_and_counted(world: Path) -> None:
+    def row(name: str, test: int) -> dict[str, Any]:
+        examples = [{"text": f"{name} {i}", "label": "ab"[i % 2]} for i in range(30)]
+        return {
+            "dataset_name": name,
+            "config_name": "",
+            "train_examples": examples,
+            "test_examples": examples[:test],
+            "label_names": ["a", "b"],
+        }
+
+    (world / "released").mkdir()
+    pq.write_table(pa.Table.from_pylist([row("good", 20), row("empty", 0)]), world / "released" / "train.parquet")
+    found = read_source(settings(world, tasks=(str(world / "released"),), validation={}))
+    assert [task.name for task in found.train] == ["good"]
+    assert found.skipped == (f"{world / 'released'}:train: empty has 30 training and 0 test rows; a task needs both.",)
 
 
 def test_passes_follow_the_schedule_with_few_tasks_too() -> None:
@@ -184,6 +302,19 @@ def test_a_task_of_which_no_example_fits_is_named_before_the_first_step(world: P
     kept, skipped = readable(read_source(none).train, writer_for(none, ScriptedModel()))
     assert kept == []
     assert [line.partition(":")[0] for line in skipped] == ["films", "plays"]
+    with pytest.raises(DataError, match="Of no task does one example fit"):
+        estimate(none, world / "run")
+
+
+def test_a_plan_leaves_unreadable_tasks_out(world: Path) -> None:
+    long = "".join(json.dumps({"text": f"{'word ' * 500}{i}", "label": "ab"[i % 2]}) + "\n" for i in range(120))
+    (world / "tasks" / "long.jsonl").write_text(long)
+    given = settings(world)
+    found = estimate(given, world / "run")
+    assert (found.tasks, found.validation) == (2, 1)
+    assert [line.partition(":")[0] for line in found.skipped] == ["long"]
+    source = readable_source(read_source(given), writer_for(given, ScriptedModel()))
+    assert [task.name for task in source.train] == ["films", "plays"]
 
 
 def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: Path) -> None:
@@ -196,3 +327,23 @@ def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: 
     assert readable([task], writer) == ([task], [])
     visits = [draw_visit(task, 2, number, given, writer) for number in range(20)]
     assert {visit.episode.support.examples for visit in visits} == {(Example("short", "a"),)}
+
+
+def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
+    rows = tuple(Example(f"{label} {i}", label) for i in range(6) for label in ("red", "blue", "green", "grey"))
+    task = Task("colours", ("red", "blue", "green", "grey"), rows, rows[:8])
+    given = settings(world, few_labels=(2, 3), nameless=0.5, query=6)
+    writer = writer_for(given, ScriptedModel())
+    visits = [draw_visit(task, 8, number, given, writer) for number in range(60)]
+    assert visits == [draw_visit(task, 8, number, given, writer) for number in range(60)]
+    supports = [visit.episode.support for visit in visits]
+    assert {len(support.labels) for support in supports} == {2, 3}
+    named = [support for support in supports if set(support.labels) <= set(task.labels)]
+    assert 15 < len(named) < 45
+    for visit in visits:
+        assert (
+            {e.label for e in visit.episode.query} <= {e.label for e in visit.episode.support.examples} == set(visit.episode.support.labels)
+        )
+    assert {len(draw_visit(task, 2, number, given, writer).episode.support.labels) for number in range(20)} == {2}
+    with pytest.raises(ConfigError, match="two rising numbers"):
+        settings(world, few_labels=(3, 2))

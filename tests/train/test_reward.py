@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.models.faulty_server import FaultyServer, serving
 
 from promptmii import Example, ScriptedModel, Support
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
 from promptmii.models.base import Chat, Failure, FailureKind
+from promptmii.models.http import HttpConfig, HttpModel
 from promptmii.task import Episode
 from promptmii.train.config import RewardSettings
 from promptmii.train.reward import Draft, Reward
@@ -58,17 +60,16 @@ def test_the_order_of_rows_and_labels_does_not_matter(pairs: list[tuple[int, str
     assert reward_of(episode(pairs, tuple(labels)), text, measure=measure) == pytest.approx(plain)
 
 
-@given(rows, st.data())
-def test_knowing_all_is_best_and_knowing_more_raises_the_chance_of_the_truth(pairs: list[tuple[int, str]], data: st.DataObject) -> None:
+@given(rows, st.sampled_from(MEASURES))
+def test_a_better_instruction_never_scores_lower(pairs: list[tuple[int, str]], measure: str) -> None:
+    # One more row known: its true label gains on that row, every other label loses, no other row changes. So no label's F1 can fall.
     numbers = [number for number, _ in pairs]
-    fewer = data.draw(st.integers(0, len(numbers)))
-    for measure in MEASURES:
-        best, some = (reward_of(episode(pairs), text_for(numbers[:count]), measure=measure) for count in (len(numbers), fewer))
-        assert best is not None
-        assert some is not None
-        assert best >= some - 1e-12
-    values = [reward_of(episode(pairs), text_for(numbers[:count]), measure="gold_probability") for count in range(len(numbers) + 1)]
+    texts = [text_for(numbers[:count]) for count in range(len(numbers) + 1)]
+    reward = Reward(RewardSettings.of(mode="choose", measure=measure), [Follower(knowing())])
+    values = [one.reward for one in reward.judge([Draft(episode(pairs), text, 1) for text in texts])]
+    assert None not in values
     assert values == sorted(values)
+    assert measure == "macro_f1" or len(set(values)) == len(values)  # likelihoods tell any two apart, counted labels need not
 
 
 @given(rows, st.integers(0, 40), st.floats(0, 0.01))
@@ -113,3 +114,73 @@ def test_copying_and_running_on_are_taken_off() -> None:
 def test_a_measure_without_likelihoods_is_refused() -> None:
     with pytest.raises(ConfigError, match="needs likelihoods, so mode = 'choose'"):
         RewardSettings.of(measure="gold_probability", mode="generate")
+
+
+def test_a_measure_is_refused_before_the_first_step_where_a_follower_gives_no_likelihoods() -> None:
+    mute = ScriptedModel(score=lambda _c, option: float(option == "alpha"), gives_scores=False)
+    for measure in ("expected_macro_f1", "gold_probability"):
+        reward = Reward(RewardSettings.of(mode="choose", measure=measure), [Follower(knowing()), Follower(mute)])
+        with pytest.raises(ConfigError, match=rf"{measure} needs likelihoods.* Set reward.measure = 'macro_f1', or name only local models"):
+            reward.check(episode([(1, "alpha")]))
+    Reward(RewardSettings.of(mode="choose"), [Follower(mute)]).check(episode([(1, "alpha")]))
+
+
+def test_one_dead_follower_of_several_stops_the_learning() -> None:
+    dead = ScriptedModel(score=lambda _c, _o: Failure(FailureKind.CONNECTION, "gone"), name="dead")
+    said = list[str]()
+    reward = Reward(RewardSettings.of(mode="choose", wait=0.05), [Follower(knowing()), Follower(dead)], say=said.append)
+    asked = episode([(1, "alpha")])
+    with pytest.raises(EndpointError, match=r"100% of the instructions of a step could not be scored \(first: connection: gone\)"):
+        reward.judge([Draft(asked, "row1.", 1), Draft(asked, "Look.", 1), Draft(asked, "", 0)])
+    assert said == ["Followers fail; waiting for them"]
+
+
+def test_the_share_that_failed_is_of_different_instructions_whichever_follower_it_was() -> None:
+    def trouble_with(word: str) -> Follower:
+        def score(chat: Chat, option: str) -> float | Failure:
+            return Failure(FailureKind.CONTEXT, "too long") if word in chat[-1]["content"] else float(option == "alpha")
+
+        return Follower(ScriptedModel(score=score, name=word))
+
+    asked = episode([(1, "alpha")])
+    reward = Reward(RewardSettings.of(mode="choose"), [trouble_with("left"), trouble_with("right")])
+    drafts = [Draft(asked, text, 1) for text in ("left", "left", "right", "fine", "good")]
+    assert [one.reward for one in reward.judge(drafts)] == [None, None, None, 1.0, 1.0]
+    with pytest.raises(EndpointError, match="67% of the instructions"):
+        reward.judge(drafts[:4])
+
+
+@pytest.mark.parametrize("fault", ["500", "401"])
+def test_a_server_that_stops_counting_is_waited_for_where_that_helps(fault: str) -> None:
+    said = list[str]()
+    with (
+        serving(FaultyServer(default="say:alpha", counts=True)) as server,
+        HttpModel("m", HttpConfig(server.url, patience=0.0)) as model,
+    ):
+        assert model.card.exact_tokens
+        server.count_plan = [fault]
+        reward = Reward(RewardSettings.of(wait=0.05), [Follower(model, "generate")], say=said.append)
+        drafts = [Draft(episode([(1, "alpha")]), "Look.", 1)]
+        if fault == "500":
+            assert [one.reward for one in reward.judge(drafts)] == [1.0]
+            assert said == ["Followers fail; waiting for them"]
+        else:
+            with pytest.raises(EndpointError, match="refuses the key"):
+                reward.judge(drafts)
+            assert not said
+
+
+@pytest.mark.parametrize("kind", [FailureKind.CONNECTION, FailureKind.CONTEXT])
+def test_a_follower_that_fails_while_it_is_calibrated_is_waited_for_where_that_helps(kind: FailureKind) -> None:
+    faults = [Failure(kind, "gone")]
+    said = list[str]()
+    model = ScriptedModel(score=lambda _c, option: faults.pop() if faults else float(option == "alpha"))
+    reward = Reward(RewardSettings.of(mode="choose", wait=0.05), [Follower(model, calibration="contextual")], say=said.append)
+    drafts = [Draft(episode([(1, "alpha")]), "Look.", 1)]
+    if kind is FailureKind.CONNECTION:
+        assert reward.judge(drafts)[0].reward is not None
+        assert said == ["Followers fail; waiting for them"]
+    else:
+        with pytest.raises(EndpointError, match="during calibration: gone"):
+            reward.judge(drafts)
+        assert not said

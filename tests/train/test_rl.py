@@ -46,8 +46,11 @@ def samples(folder: Path) -> list[dict[str, Any]]:
 
 def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
     run, said = world / "run", list[str]()
-    best = train(settings(world, trl={"max_steps": 2}), run, followers=[obedient()], say=said.append)
+    held_out = {"tasks": ("songs",), "every": 2, "n": (4,), "rows": 24, "nameless": True}
+    best = train(settings(world, validation=held_out, trl={"max_steps": 2}), run, followers=[obedient()], say=said.append)
     found = curves(run)
+    assert "validation/reward/nameless" in found
+    assert "| films |" in (best / "README.md").read_text("utf-8")
     assert {"train/reward", "validation/reward", "length", "entropy", "zero_variance", "unparsed", "clipped", "kl_to_start"} <= set(found)
     assert set(found["validation/reward"]) == {0, 2}
     assert set(found["train/reward"]) == {1, 2}
@@ -217,7 +220,14 @@ def test_followers_may_be_servers(world: Path) -> None:
 def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
     given = settings(world, trl={"max_steps": 1, "save_steps": 1, "report_to": "tensorboard"})
     train(given, world / "run", followers=[obedient()])
-    assert list((world / "run").rglob("events.out.tfevents.*"))
+    (events,) = (world / "run").rglob("events.out.tfevents.*")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    drawn = EventAccumulator(str(events.parent))
+    drawn.Reload()
+    found = curves(world / "run")["validation/reward"]
+    assert {event.step: event.value for event in drawn.Scalars("train/validation/reward")} == pytest.approx(found)
+    assert [event.step for event in drawn.Scalars("train/reward")] == [1]
 
 
 def test_a_dead_follower_is_refused_before_any_step(world: Path) -> None:
@@ -283,3 +293,17 @@ def test_another_run_is_not_overwritten(world: Path) -> None:
         train(given, world / "run", followers=[obedient()], say=lambda _: None)
     with pytest.raises(ConfigError, match="other values of: query"):
         train(given.model_copy(update={"query": 6}), world / "run", resume=True, followers=[obedient()], say=lambda _: None)
+
+
+def test_one_follower_of_two_that_dies_leaves_a_checkpoint(world: Path) -> None:
+    given = settings(
+        world,
+        reward={"mode": "choose", "wait": 0.1},
+        validation={"tasks": ("songs",), "every": 100},
+        trl={"max_steps": 100, "save_steps": 100},
+    )
+    followers = [obedient(), failing(FailureKind.CONNECTION, after=300)]
+    with pytest.raises(EndpointError, match=r"100% of the instructions of a step could not be scored .*--resume"):
+        train(given, world / "run", followers=followers, say=lambda _: None)
+    last = checkpoints(world / "run")[-1]
+    assert int(last.name.split("-")[1]) == max(curves(world / "run")["train/reward"])

@@ -1,5 +1,6 @@
-"""The embedded model, and whether any model works."""
+"""The embedded model, trained weights, and whether any model works."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -8,7 +9,7 @@ from promptmii import display, doctor
 from promptmii.cli.group import app
 from promptmii.cli.options import BaseUrl, Context, Json, endpoint_of
 
-models_app = typer.Typer(no_args_is_help=True, help="The embedded model.")
+models_app = typer.Typer(no_args_is_help=True, help="The embedded model, and trained weights.")
 app.add_typer(models_app, name="models")
 
 
@@ -34,3 +35,16 @@ def install(name: Annotated[Literal["smol"], typer.Argument(help="Only smol is e
 
     folder = install_smol(display.say)
     display.say(f"{name} is ready in {folder}.")
+
+
+@models_app.command("push")
+def push(
+    folder: Annotated[Path, typer.Argument(help="Trained weights, such as runs/mine/best.")],
+    repository: Annotated[str, typer.Argument(help="owner/name on the hub.")],
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see.")] = False,
+) -> None:
+    """Upload trained weights and their card to the hub; nothing else of the run."""
+    from promptmii.models.push import push_weights
+
+    reference = push_weights(folder, repository, private=not public)
+    display.say(f"Uploaded. Load it with: {reference}")

@@ -33,9 +33,12 @@ def run_training(
     changes = {"tasks": tasks, "model": model, "seed": seed}
     if chosen != "rl":
         if dry_run:
-            raise ConfigError(f"--dry-run plans the stage rl; {chosen} takes minutes, so simply start it.")
+            raise ConfigError(f"--dry-run plans the stage rl only. Start {chosen} itself; stopped, it goes on with --resume.")
         report = unheard if json else display.curve
-        display.trained(warm_up(chosen, config, output, resume=resume, report=report, **changes), as_json=json)
+        display.trained(
+            warm_up(chosen, config, output, resume=resume, report=report, say=display.unsaid if json else display.say, **changes),
+            as_json=json,
+        )
         return
     settings = TrainSettings.read(config, stage=chosen, **changes)
     if dry_run:

@@ -9,6 +9,7 @@ from promptmii.config import Columns, EvaluateSettings
 from promptmii.data import load_task, suite_folder
 from promptmii.data.corpus import corpus_reference, read_corpus
 from promptmii.data.load import SUFFIXES
+from promptmii.data.opaque import nameless
 from promptmii.errors import ConfigError, DataError
 from promptmii.follower import resolve_calibration
 from promptmii.inducers import METHODS, Method, Written, method
@@ -38,7 +39,8 @@ def read_tasks(settings: EvaluateSettings) -> dict[str, Task]:
     tasks: dict[str, Task] = {}
     for given in settings.tasks:
         corpus = corpus_reference(given)
-        for task in read_corpus(*corpus) if corpus else _loaded(given, settings.columns):
+        for found in read_corpus(*corpus) if corpus else _loaded(given, settings.columns):
+            task = nameless(found) if settings.nameless else found
             if task.name in tasks:
                 raise DataError(f"Two tasks have the name {task.name!r}; the second is in {given}. Rename one file, or leave one out.")
             tasks[task.name] = task

@@ -181,7 +181,8 @@ class HttpModel:
             if isinstance(answer, Choice):
                 return dialect
             if answer.kind not in (FailureKind.BAD_ANSWER, FailureKind.REQUEST):
-                raise EndpointError(f"The server behind openai:{self._name} did not answer the probe: {answer.kind}: {answer.message}")
+                message = f"The server behind openai:{self._name} did not answer the probe: {answer.kind}: {answer.message}"
+                raise EndpointError(message, answer.kind)
         return None
 
     async def _choose(self, chat: Chat, options: Sequence[str], dialect: constraint.Dialect) -> Choice | Failure:
@@ -202,7 +203,8 @@ class HttpModel:
         client = self._clients[len(text) % len(self._clients)]
         count = await self._patiently(client, lambda: self._ask_count(client, text))
         if isinstance(count, Failure):
-            raise EndpointError(f"The server behind openai:{self._name} stopped counting tokens ({count.kind}: {count.message}).")
+            message = f"The server behind openai:{self._name} stopped counting tokens ({count.kind}: {count.message})."
+            raise EndpointError(message, count.kind)
         return count
 
     async def _counts_tokens(self) -> bool:
@@ -315,7 +317,8 @@ class HttpModel:
         except openai.APIConnectionError as error:
             raise EndpointError(
                 f"No server answers at {client.base_url} ({type(error.__cause__).__name__}). "
-                "Start it, or correct --base-url (or OPENAI_BASE_URL)."
+                "Start it, or correct --base-url (or OPENAI_BASE_URL).",
+                FailureKind.CONNECTION,
             ) from error
         except ValueError:
             return None

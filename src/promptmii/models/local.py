@@ -47,14 +47,20 @@ class LocalModel:
 
     @classmethod
     def load(cls, reference: str, weights: Weights) -> "LocalModel":
-        """Load onto the best device of this machine. Raises `UnknownModelError`."""
+        """Load onto the device that is named, or the best of this machine. Raises `UnknownModelError`."""
         return compute(lambda: cls._load(reference, weights))
 
     @classmethod
     def _load(cls, reference: str, weights: Weights) -> "LocalModel":
-        device = torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = torch.device(weights.device or best)
         model, tokenizer = read_weights(reference, weights, best_dtype(device))
-        return cls(reference, model.to(device), tokenizer, revision(model, tokenizer))
+        try:
+            model.to(device)
+        except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there, or is full
+            reason = str(error).strip().splitlines()[0]
+            raise UnknownModelError(f"{reference} cannot be put on {device}: {reason}. Name another device after @.") from error
+        return cls(reference, model, tokenizer, revision(model, tokenizer))
 
     @property
     def card(self) -> ModelCard:

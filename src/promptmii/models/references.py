@@ -1,7 +1,8 @@
 """What a reference to a model on this machine stands for: base weights, and the LoRA adapters that lie on them."""
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptmii.errors import UnknownModelError
@@ -10,7 +11,9 @@ _FOLDER = Path(__file__).parent / "shipped"
 SHIPPED = tuple(sorted(path.parent.name for path in _FOLDER.glob("*/adapter_config.json")))
 """Names of the adapters of `smol` that come with promptmii."""
 FOLLOWER = "smol-follower"
-FORMS = ("smol", *SHIPPED, "hf:<id or folder>", "any of these with +<adapter folder>", "openai:<model>[@<base URL>]")
+FORMS = ("smol", *SHIPPED, "hf:<id or folder>", "any of these with @<device> and +<adapter folder>", "openai:<model>[@<base URL>]")
+
+_DEVICE = re.compile(r"(.*?)(?:@(cpu|mps|cuda|cuda:\d+))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,13 @@ class Weights:
     source: str
     """What transformers loads: an id or a folder."""
     adapters: tuple[str, ...] = ()
+    device: str | None = None
+    """Where it computes (`cuda:1`); `None`: on the best device there is."""
 
     @property
     def below(self) -> "Weights":
         """Without the last adapter, which is to be trained on."""
-        return Weights(self.base, self.source, self.adapters[:-1])
+        return replace(self, adapters=self.adapters[:-1])
 
     @property
     def reference(self) -> str:
@@ -55,8 +60,9 @@ def weights_of(reference: str) -> Weights | None:
     A folder that holds an adapter alone brings the model that the adapter names.
     """
     first, *adapters = reference.split("+")
-    found = _first(first)
-    return Weights(found.base, found.source, (*found.adapters, *adapters)) if found else None
+    name, device = _DEVICE.fullmatch(first).groups()  # pyright: ignore[reportOptionalMemberAccess] it matches anything
+    found = _first(name)
+    return replace(found, adapters=(*found.adapters, *adapters), device=device or found.device) if found else None
 
 
 def _first(name: str) -> Weights | None:

@@ -13,6 +13,10 @@ from promptmii.instruction import Frozen
 
 CLOSINGS = ("", "", "Answer with the label alone.", "Reply with one label and nothing else.", "Give only the label.")
 MARKS = ("{label}: {text}", "{label}: {text}", "- {label}: {text}", "{label} - {text}", "* {label}: {text}")
+NAMED = "Typical words: {words}."
+"""How a line names the cue words of its label (`train/cues.py`)."""
+BARE = "anything else."
+"""A line without description and without cue words."""
 
 
 class _Sentence(Frozen):
@@ -38,21 +42,40 @@ class Guide:
         """Every label is described."""
         return all(label in self.descriptions for label in labels)
 
-    def plain(self, shown: Mapping[str, str], stream: random.Random) -> str:
-        """An instruction in the form that the generator's prompt asks for: one sentence, one line per label, the closing."""
-        lines = [f"{name}: {stream.choice(self.descriptions[label])}" for label, name in shown.items()]
+    def plain(self, shown: Mapping[str, str], cues: Mapping[str, Sequence[str]] | None = None) -> str:
+        """An instruction in the form that the generator's prompt asks for: one sentence, one line per label, the closing.
+
+        `shown` maps each label to the name it is given, in order. Of several descriptions the shortest is taken: what can be said in
+        few words a small model can learn to say.
+        """
+        said = {label: min(self.descriptions[label], key=len) for label in shown}
+        lines = [f"{name}: {_line(said[label], (cues or {}).get(label, ()))}" for label, name in shown.items()]
         return "\n".join([self.sentence, *lines, "Answer with the label alone."])
 
-    def text(self, shown: Mapping[str, str], stream: random.Random, opening: float = 0.8) -> str:
-        """An instruction in many forms: labels (`shown` maps each to the name it is given), in order, each with one of its descriptions.
+    def text(
+        self,
+        shown: Mapping[str, str],
+        stream: random.Random,
+        *,
+        opening: float = 0.8,
+        cues: Mapping[str, Sequence[str]] | None = None,
+        described: bool = True,
+    ) -> str:
+        """An instruction in many forms: labels in order, each with one of its descriptions (if `described`) and its `cues`.
 
         `opening` is the chance of the task's sentence at the beginning; lines and closing vary too.
         """
         mark = stream.choice(MARKS)
-        lines = [mark.format(label=name, text=stream.choice(self.descriptions[label])) for label, name in shown.items()]
+        said = {label: stream.choice(self.descriptions[label]) if described else "" for label in shown}
+        lines = [mark.format(label=name, text=_line(said[label], (cues or {}).get(label, ()))) for label, name in shown.items()]
         first = [self.sentence] if stream.random() < opening else []
         closing = stream.choice(CLOSINGS)
         return "\n".join([*first, *lines, *([closing] if closing else [])])
+
+
+def _line(description: str, cues: Sequence[str]) -> str:
+    """What stands after a label's name."""
+    return " ".join(part for part in (description, NAMED.format(words=", ".join(cues)) if cues else "") if part) or BARE
 
 
 def read_bank(folder: Path) -> dict[str, Guide]:

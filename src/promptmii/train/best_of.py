@@ -4,7 +4,7 @@ It needs no gradient, so it is the cheapest way up from a generator that sometim
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import fmean
@@ -15,12 +15,13 @@ from promptmii.errors import EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Completion, LanguageModel, Sampling
+from promptmii.models.wrap import together
 from promptmii.records import append_line
 from promptmii.report.curves import is_training_run, read_curves
 from promptmii.train.asking import writer_for
 from promptmii.train.config import Stage, TrainSettings
 from promptmii.train.curves import Report, unheard
-from promptmii.train.episodes import Deck, Visit
+from promptmii.train.episodes import Deck, Visit, readable_source
 from promptmii.train.folder import RunFolder, open_run
 from promptmii.train.pairs import Pair, pair_line
 from promptmii.train.reward import Draft, Judged, Reward
@@ -45,31 +46,47 @@ class BestOfSettings(TrainSettings):
     """Reward below which even the best draft of a visit is not kept."""
 
 
-def best_of(settings: BestOfSettings, folder: Path, *, given: Path | None = None, resume: bool = False, report: Report = unheard) -> Path:
+def best_of(
+    settings: BestOfSettings,
+    folder: Path,
+    *,
+    given: Path | None = None,
+    resume: bool = False,
+    report: Report = unheard,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
     """Write the pairs file of a run folder (`given` is the configuration file) and return its path.
 
-    With `resume` it goes on after the last visit that was finished. Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`.
+    With `resume` it goes on after the last visit that was finished. `say` is told of skipped tasks and of followers that are waited for.
+    Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`.
     """
     source = read_source(settings)
     with ExitStack() as stack:
         run = stack.enter_context(open_run(folder, settings, given, resume=resume, free=("visits", "together")))
         generator = stack.enter_context(closing(settings.endpoint.load(settings.model)))
         writer = writer_for(settings, generator)
-        reward = Reward(settings.reward, [_follower(model, settings) for model in _models(settings, generator, stack)])
+        source = readable_source(source, settings, writer)
+        for line in source.skipped:
+            say(f"Skipped {line}")
+        reward = Reward(settings.reward, [_follower(model, settings) for model in _models(settings, generator, stack)], say=say)
         deck = Deck(source.train, settings, writer)
         run.describe({"stage": settings.stage, "data": source.key, "meta": writer.template.key, "skipped": source.skipped})
         first = _finished(run)
-        if first < settings.visits:
-            reward.check(deck.visit(first).episode)
-        for start in range(first, settings.visits, settings.together):
+        if first >= settings.visits:
+            return folder / PAIRS
+        reward.check(deck.visit(first).episode)
+        # A batch is written as a whole even where a kill left some of its visits finished: its drafts depend on each other.
+        for start in range(first - first % settings.together, settings.visits, settings.together):
             visits = [deck.visit(number) for number in range(start, min(start + settings.together, settings.visits))]
-            drafts = _write(writer, visits, settings)
-            _keep(run, settings, list(zip(visits, drafts, _judge(reward, drafts), strict=True)), report)
+            written = list(zip(visits, _write(writer, visits, settings), strict=True))
+            left = [(visit, drafts) for visit, drafts in written if visit.number >= first]
+            judged = _judge(reward, [drafts for _, drafts in left])
+            _keep(run, settings, [(*row, one) for row, one in zip(left, judged, strict=True)], report)
     return folder / PAIRS
 
 
 def _follower(model: LanguageModel, settings: BestOfSettings) -> Follower:
-    return Follower(model, settings.reward.mode, settings.reward.calibration)
+    return Follower(together(model), settings.reward.mode, settings.reward.calibration)
 
 
 def _models(settings: BestOfSettings, generator: LanguageModel, stack: ExitStack) -> Iterable[LanguageModel]:

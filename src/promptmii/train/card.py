@@ -1,4 +1,4 @@
-"""The model card of an adapter that a warm-up stage made."""
+"""The model card of what training made."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,9 +9,19 @@ KNOWN = {"smol": " (SmolLM2-135M-Instruct, Apache-2.0)"}
 
 
 def adapter_card(
-    title: str, purpose: Sequence[str], base: str, tasks: Mapping[str, Task], recipe: Mapping[str, object], measured: Mapping[str, float]
+    title: str,
+    purpose: Sequence[str],
+    base: str,
+    tasks: Mapping[str, Task],
+    recipe: Mapping[str, object],
+    measured: Mapping[str, float],
+    *,
+    adapter: bool = True,
 ) -> str:
-    """For people who find the weights: `purpose` are its paragraphs, `recipe` the settings, `measured` the validation."""
+    """For people who find the weights: `purpose` are its paragraphs, `recipe` the settings, `measured` the validation.
+
+    Without `adapter` they are all the weights, trained from `base`.
+    """
     model = base.removeprefix("hf:")
     rows = [
         f"| {name} | {task.source.get('group', 'unstated')} | {task.source.get('licence', 'unstated')} |" for name, task in tasks.items()
@@ -19,14 +29,15 @@ def adapter_card(
     return "\n".join(
         [
             "---",
-            "library_name: peft",
+            f"library_name: {'peft' if adapter else 'transformers'}",
             *([f"base_model: {model}"] if base.startswith("hf:") else []),
             "tags: [promptmii, text-classification]",
             "---",
             f"# {title}",
             "",
             *(line for paragraph in purpose for line in (paragraph, "")),
-            f"A LoRA adapter of `{base}`{KNOWN.get(base, '')}, made by promptmii {VERSION}. Load it as `{base}+<this folder>`.",
+            f"{'A LoRA adapter of' if adapter else 'Trained from'} `{base}`{KNOWN.get(base, '')}, made by promptmii {VERSION}. "
+            f"Load it as `{base + '+' if adapter else 'hf:'}<this folder>`.",
             "",
             "## Recipe",
             "",

@@ -53,13 +53,15 @@ class ValidationSettings(Settings):
     share: float = Field(default=0.1, ge=0, lt=1)
     """Of the sources (the paper's 10 %); a source is held out as a whole."""
     every: int = Field(default=15, ge=1)
-    """Optimiser steps between two validations."""
+    """Optimiser steps between two validations. The paper's 15 are rollouts, 30 steps where a rollout has two updates."""
     n: tuple[int, ...] = (5, 20)
     """Examples that the generator reads, once for each number."""
     rows: int = Field(default=20, ge=1)
     """Test rows of each task."""
     most: int = Field(default=50, ge=1)
-    """Tasks that are looked at."""
+    """Tasks that are looked at, drawn by lot."""
+    nameless: bool = False
+    """Each of them once more, with names of its labels that say nothing."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many validations without a gain; `None`: go on to the end."""
     gain: float = Field(default=0.0, ge=0)
@@ -113,6 +115,10 @@ class TrainSettings(Settings):
     """Names of the tasks to use; without any, all."""
     most_labels: int | None = Field(default=None, ge=2)
     """Tasks with more are left out."""
+    few_labels: tuple[int, int] | None = None
+    """Fewest and most labels of a visit, drawn anew each time from those of the task; `None`: all of them, as in the paper."""
+    nameless: float = Field(default=0.0, ge=0, le=1)
+    """Share of the visits in which the labels have names that say nothing, so that the instruction must carry the meaning."""
     schedule: dict[int, Share] = PAPER_SCHEDULE
     """How many examples the generator reads, and the share of the tasks that is visited so in one pass."""
     query: int = Field(default=20, ge=1)
@@ -145,4 +151,6 @@ class TrainSettings(Settings):
     def _numbers_of_examples(self) -> Self:
         if not self.schedule or min(self.schedule) < 1:
             raise ValueError("schedule needs one or more numbers of examples, each at least 1")
+        if self.few_labels and not 2 <= self.few_labels[0] <= self.few_labels[1]:
+            raise ValueError("few_labels must be two rising numbers from 2")
         return self

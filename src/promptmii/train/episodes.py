@@ -11,11 +11,13 @@ from functools import lru_cache
 from math import floor
 
 from promptmii.data import draw_query, draw_support
-from promptmii.errors import ConfigError
+from promptmii.data.opaque import hide, renamed
+from promptmii.errors import ConfigError, DataError
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Message
 from promptmii.task import Episode, Support, Task, content_key
 from promptmii.train.config import TrainSettings
+from promptmii.train.source import Source
 
 REDRAWS = 8
 REMEMBERED = 2048
@@ -70,34 +72,79 @@ def draw_visit(task: Task, asked: int, number: int, settings: TrainSettings, wri
     seed = 0
     for attempt in range(REDRAWS):
         seed = int(content_key([settings.seed, number, task.name, attempt])[:12], 16)
-        drawn = draw_support(task, min(asked, len(task.train)), seed)
+        seen = view(task, asked, settings, seed)
+        drawn = draw_support(seen, min(asked, len(seen.train)), seed)
         try:
             fitted, _ = writer.fit(drawn)
             break
         except ConfigError:
             continue  # the first example alone is too long; others may not be
     else:
-        fitted, _ = writer.fit(shortest(task))
-    support = Support(task.labels, fitted)
-    return Visit(number, asked, Episode(task.name, support, draw_query(task, settings.query, seed), seed), (writer.ask(support, fitted),))
+        seen, alone = least(task, settings)
+        fitted, _ = writer.fit(alone)
+    support = Support(seen.labels, fitted)
+    return Visit(number, asked, Episode(task.name, support, draw_query(seen, settings.query, seed), seed), (writer.ask(support, fitted),))
 
 
-def shortest(task: Task) -> Support:
-    """The one example with the fewest characters."""
-    return Support(task.labels, (min(task.train, key=lambda example: len(example.text)),))
+def view(task: Task, asked: int, settings: TrainSettings, seed: int) -> Task:
+    """The task as a visit shows it: some of its labels, perhaps without their names.
+
+    Of few labels there are no more than the examples asked for: what no example shows could only be invented.
+    """
+    stream = random.Random(f"view:{seed}")
+    labels = list(task.labels)
+    if settings.few_labels:
+        known = _tested(task)
+        low, high = (min(bound, len(known), max(asked, 2)) for bound in settings.few_labels)
+        labels = sorted(stream.sample(known, stream.randint(low, high)), key=labels.index)
+    if stream.random() < settings.nameless:
+        shown = dict(sorted(hide(labels, stream).items(), key=lambda pair: pair[1]))
+    elif len(labels) == len(task.labels):
+        return task
+    else:
+        shown = {label: label for label in labels}
+    return renamed(task, shown)
 
 
-def readable(tasks: Sequence[Task], writer: Writer) -> tuple[list[Task], list[str]]:
+def least(task: Task, settings: TrainSettings) -> tuple[Task, Support]:
+    """The task as the shortest of its visits could show it, and the one example with the fewest characters."""
+    labels = task.labels if settings.few_labels is None else _tested(task)
+    example = min((e for e in task.train if e.label in labels), key=lambda e: len(e.text))
+    if settings.few_labels is None:
+        return task, Support(task.labels, (example,))
+    others = [label for label in labels if label != example.label][: settings.few_labels[0] - 1]
+    shown = renamed(task, {label: label for label in labels if label in (example.label, *others)})
+    return shown, Support(shown.labels, (example,))
+
+
+def _tested(task: Task) -> list[str]:
+    """The labels that occur in the test part."""
+    tested = {example.label for example in task.test}
+    return [label for label in task.labels if label in tested]
+
+
+def readable(tasks: Sequence[Task], settings: TrainSettings, writer: Writer) -> tuple[list[Task], list[str]]:
     """The tasks of which at least one example fits the generator's prompt, and a reason for each other."""
     kept: list[Task] = []
     skipped: list[str] = []
     for task in tasks:
         try:
-            writer.fit(shortest(task))
+            writer.fit(least(task, settings)[1])
             kept.append(task)
         except ConfigError as error:
             skipped.append(f"{task.name}: {error}")
     return kept, skipped
+
+
+def readable_source(source: Source, settings: TrainSettings, writer: Writer) -> Source:
+    """The source with its unreadable tasks among the skipped ones. Raises `DataError` where none is left to learn from.
+
+    Every command that draws visits calls it first: a `Deck` takes for granted that one example of each task fits.
+    """
+    (train, no_train), (validation, no_validation) = (readable(part, settings, writer) for part in (source.train, source.validation))
+    if not train:
+        raise DataError(f"Of no task does one example fit a prompt of the generator: raise longest_prompt. {no_train[0]}")
+    return Source(tuple(train), tuple(validation), (*source.skipped, *no_train, *no_validation))
 
 
 def plan(tasks: int, schedule: Mapping[int, float], seed: int) -> Iterator[list[tuple[int, int]]]:

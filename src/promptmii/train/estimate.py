@@ -4,23 +4,30 @@ Batches, steps and calls follow from the settings. Tokens are counted on a few v
 this machine. Memory follows from the number of parameters, and time from rates that the settings state (table [plan]).
 """
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from promptmii.calibrate import CONTENT_FREE
+from promptmii.config import Settings
 from promptmii.errors import MissingDependencyError, UnknownModelError
 from promptmii.models import ScriptedModel, weights_of
 from promptmii.models.base import LanguageModel
 from promptmii.prompts import follower_frame, frame_prompt
 from promptmii.train.config import TrainSettings
-from promptmii.train.episodes import Deck
-from promptmii.train.recipe import PAPER, Algebra, algebra, options, resolve
-from promptmii.train.source import read_source
+from promptmii.train.episodes import Deck, readable_source
+from promptmii.train.recipe import OURS, PAPER, PAPER_RUN, SAVED, VALIDATED, Algebra, algebra, options, resolve, updates_per_rollout
+from promptmii.train.source import Source, read_source
 
 try:
+    from transformers import AutoConfig
+
     from promptmii.train.asking import tokens_of, writer_for
+    from promptmii.train.shared import POSITIONS
+    from promptmii.train.validate import cases
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
@@ -29,14 +36,33 @@ SAMPLED = 24
 GIB = 2**30
 WORD = 1.5
 """Tokens per word, where no tokenizer is at hand."""
+VOCABULARY = 152064
+"""Rows of the output layer where the model is not at hand: Qwen2.5-7B's, the largest of the recipes."""
+TILE = 4096 * 32768 * 2
+"""Bytes of the logits that TRL holds at a time (`trl/kernels/chunked_logprob.py`), in bfloat16."""
+UNSHOWN = ("stage", "endpoint", "plan", "trl")
+"""Tables of the settings that are listed elsewhere, or that change nothing of what is learned."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value of the run beside the paper's."""
+
+    value: Any
+    origin: str
+    """`given` (by file or command line), `paper`, `promptmii` or `TRL` (whose default it is), or `follows` from others."""
+    paper: Any = None
+    """In our terms; `None` where the authors say nothing."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """What a run will take."""
 
-    options: Mapping[str, tuple[Any, str]]
-    """TRL's options, with where each comes from."""
+    settings: Mapping[str, Setting]
+    """Ours."""
+    options: Mapping[str, Setting]
+    """TRL's."""
     batches: Algebra
     tasks: int
     validation: int
@@ -48,54 +74,127 @@ class Estimate:
     shortened: float
     """Share of the visits that read fewer examples than the schedule asks for."""
     calls: int
-    """Of all followers, in the whole run."""
+    """Of all followers, for rewards in the whole run."""
+    validations: int
+    """Of the run, that before the first step and that after the last included."""
+    validation_cases: int
+    """Instructions of one validation."""
+    validation_calls: int
+    """Of all followers, for all validations."""
     follower_tokens: float
     """Of one call."""
     memory: tuple[tuple[str, float], ...]
     """GiB on each device, by what takes them; empty where the number of parameters is not known."""
     hours: tuple[tuple[str, float], ...]
     """By phase; empty where the settings state no rates."""
+    warnings: tuple[str, ...]
 
 
 def estimate(settings: TrainSettings, folder: Path, progress: Callable[[str], None] = lambda _: None) -> Estimate:
     """The plan of a run. Raises `DataError` and `ConfigError` as the run would, also where batches do not divide."""
     source = read_source(settings, progress)
-    batches = algebra(settings, len(source.train) * sum(settings.schedule.values()), settings.plan.processes)
-    resolve(settings, folder, algebra(settings, len(source.train), settings.plan.processes), cpu=True, processes=1)
     model, counted = _counter(settings)
-    writer = writer_for(settings, model)
-    deck = Deck(source.train, settings, writer)
-    visits = [deck.visit(number) for number in range(min(SAMPLED, batches.visits))]
     scale = 1.0 if counted else WORD
-    prompts = model.count_tokens([visit.chat[0]["content"] for visit in visits])
+    writer = writer_for(settings, model)
+    writer = replace(writer, longest_prompt=int(settings.longest_prompt / scale))
+    source = readable_source(source, settings, writer)
+    deck = Deck(source.train, settings, writer)
+    batches = algebra(settings, deck.per_pass, settings.plan.processes)
+    resolved = resolve(settings, folder, batches, cpu=True, processes=1)
+    visits = [deck.visit(number) for number in range(min(SAMPLED, batches.visits))]
+    prompt = scale * fmean(model.count_tokens([visit.chat[0]["content"] for visit in visits]))
     asked = [
         frame_prompt(follower_frame(), " ".join(["word"] * int(settings.plan.length / scale)), v.episode.support.labels, row.text)
         for v in visits
         for row in v.episode.query[:4]
     ]
+    followers = len(settings.reward.followers)
+    per_visit = settings.query + fmean(_calibrating(settings, len(visit.episode.support.examples)) for visit in visits)
     drafts = batches.visits * batches.generations
-    extra = fmean(len(v.episode.support.examples) for v in visits) if settings.reward.calibration not in ("none", "batch") else 0
-    calls = int(drafts * (settings.query + extra) * len(settings.reward.followers))
+    calls = int(drafts * per_visit * followers)
+    looked = cases(source.validation, settings)
+    every = settings.validation.every
+    times = 1 + math.ceil(batches.steps / every) if looked else 0
+    watched = times * followers * sum(min(settings.validation.rows, len(one.task.test)) + _calibrating(settings, one.n) for one in looked)
     per_call = scale * fmean(model.count_tokens(asked))
-    chosen = options(settings)
+    memory = _memory(settings)
     return Estimate(
-        options={name: (value, _origin(name, settings)) for name, value in chosen.items()},
+        settings=_settings(settings),
+        options=_options(settings, resolved, batches),
         batches=batches,
         tasks=len(source.train),
         validation=len(source.validation),
         skipped=source.skipped,
         counted=counted,
-        prompt_tokens=scale * fmean(prompts),
+        prompt_tokens=prompt,
         shortened=fmean(visit.shortened for visit in visits),
         calls=calls,
+        validations=times,
+        validation_cases=len(looked),
+        validation_calls=watched,
         follower_tokens=per_call,
-        memory=_memory(settings, scale * max(prompts)),
-        hours=_hours(settings, drafts, scale * fmean(prompts), calls * per_call),
+        memory=memory,
+        hours=_hours(settings, drafts, prompt, calls * per_call, times * len(looked), watched * per_call),
+        warnings=tuple(_warnings(settings, source, memory)),
     )
 
 
-def _origin(name: str, settings: TrainSettings) -> str:
-    return "this file" if name in settings.trl else "paper" if name in list(PAPER)[:16] else "promptmii"
+def _calibrating(settings: TrainSettings, examples: int) -> int:
+    """Calls that a follower's calibration adds to an instruction made from so many examples."""
+    kind = settings.reward.calibration
+    return 0 if kind in ("none", "batch") else len(CONTENT_FREE) if kind == "contextual" else examples
+
+
+def _settings(settings: TrainSettings) -> dict[str, Setting]:
+    """Every setting of ours that has a say in what is learned, by its dotted name."""
+    papers = {**PAPER_RUN, "validation.every": VALIDATED * updates_per_rollout(settings)}
+    found: dict[str, Setting] = {}
+
+    def add(name: str, value: Any, given: bool) -> None:
+        paper = papers.get(name)
+        origin = "given" if given else "paper" if paper is not None and value == paper else "promptmii"
+        found[name] = Setting(value, origin, paper)
+
+    for name, value in settings:
+        if isinstance(value, Settings) and name not in UNSHOWN:
+            for inner, below in value:
+                add(f"{name}.{inner}", below, inner in value.model_fields_set)
+        elif name not in UNSHOWN:
+            add(name, value, name in settings.model_fields_set)
+    return found
+
+
+def _options(settings: TrainSettings, resolved: Any, batches: Algebra) -> dict[str, Setting]:
+    """TRL's options: those that somebody chose, those that follow from our settings, and the one of its defaults that the paper names."""
+    papers = {**PAPER, "save_steps": SAVED * updates_per_rollout(settings)}
+    found: dict[str, Setting] = {}
+    for name, value in options(settings).items():
+        chosen = name in settings.trl or f"gradient_{name.removeprefix('activation_')}" in settings.trl
+        origin = "given" if chosen else "promptmii" if name in OURS else "paper"
+        found[name] = Setting(value, origin, papers.get(name, PAPER_RUN.get(name)))
+    for name, value in {
+        "generation_batch_size": resolved.generation_batch_size,
+        "gradient_accumulation_steps": batches.accumulation,
+        "max_steps": resolved.max_steps,
+        "seed": resolved.seed,
+    }.items():
+        found.setdefault(name, Setting(value, "follows", PAPER_RUN.get(name)))
+    if hasattr(resolved, "entropy_coef"):
+        found.setdefault("entropy_coef", Setting(resolved.entropy_coef, "TRL", PAPER_RUN["entropy_coef"]))
+    return found
+
+
+def _warnings(settings: TrainSettings, source: Source, memory: tuple[tuple[str, float], ...]) -> list[str]:
+    needed = sum(size for _, size in memory)
+    found: list[str] = []
+    if needed > settings.plan.gpu_memory:
+        found.append(
+            f"{needed:.0f} GiB on each device are more than plan.gpu_memory = {settings.plan.gpu_memory:g}. Lower "
+            "trl.per_device_train_batch_size, longest_prompt or trl.vllm_gpu_memory_utilization, or train adapters ([lora])."
+        )
+    if not cases(source.validation, settings):
+        found.append("No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there.")
+    return found
 
 
 def _counter(settings: TrainSettings) -> tuple[LanguageModel, bool]:
@@ -107,8 +206,19 @@ def _counter(settings: TrainSettings) -> tuple[LanguageModel, bool]:
         return ScriptedModel(context_length=131072), False
 
 
-def _memory(settings: TrainSettings, longest: float) -> tuple[tuple[str, float], ...]:
-    plan = settings.plan
+def _vocabulary(settings: TrainSettings) -> int:
+    """Rows of the generator's output layer."""
+    try:
+        weights = weights_of(settings.model)
+        known: Any = AutoConfig.from_pretrained(weights.source, local_files_only=True) if weights else None
+        return int(known.get_text_config().vocab_size) if known else VOCABULARY
+    except (UnknownModelError, OSError, ValueError):
+        return VOCABULARY
+
+
+def _memory(settings: TrainSettings) -> tuple[tuple[str, float], ...]:
+    """For the longest prompts and drafts there can be, since one batch of them is enough to end a run."""
+    plan, chosen = settings.plan, options(settings)
     count = plan.parameters
     if count is None:
         return ()
@@ -124,9 +234,21 @@ def _memory(settings: TrainSettings, longest: float) -> tuple[tuple[str, float],
         ]
         if plan.sharded:
             learning.append(("layers being computed, gathered", 2 * count / 16))
-    per_device = int(options(settings)["per_device_train_batch_size"])
-    width = (longest + options(settings)["max_completion_length"]) * per_device
-    learning.append(("activations, checkpointed", width * plan.width * plan.layers * 2 + width * plan.width * 34))
+    rows, draft = int(chosen["per_device_train_batch_size"]), int(chosen["max_completion_length"])
+    # One process learns from a group in one row, which holds the prompt once (`train/shared.py`); several do as TRL does.
+    shared = plan.processes == 1
+    prompts = math.ceil(rows / int(chosen["num_generations"])) if shared else rows
+    tokens = prompts * settings.longest_prompt + rows * draft
+    layer = tokens * plan.width * 34  # half precision, attention not held
+    if chosen["activation_checkpointing"]:
+        learning.append(("activations, checkpointed", tokens * plan.width * plan.layers * 2 + layer))
+    else:
+        learning.append(("activations", layer * plan.layers))
+    vocabulary = _vocabulary(settings)
+    if shared:  # logits, probabilities and their gradient of one piece, 4 bytes each
+        learning.append(("logits of a piece", 12 * min(POSITIONS, rows * draft) * vocabulary))
+    else:  # TRL adds up the gradient of the whole output layer beside a tile of logits
+        learning.append(("logits of a tile, output layer's gradient", TILE + (0 if settings.lora else 4 * vocabulary * plan.width)))
     if plan.follower_parameters:
         learning.append(("follower, 2 bytes a parameter", 2 * plan.follower_parameters))
     if settings.trl.get("use_vllm") and settings.trl.get("vllm_mode", "colocate") == "colocate":
@@ -134,7 +256,10 @@ def _memory(settings: TrainSettings, longest: float) -> tuple[tuple[str, float],
     return tuple((name, size / GIB) for name, size in learning)
 
 
-def _hours(settings: TrainSettings, drafts: int, prompt: float, follower_tokens: float) -> tuple[tuple[str, float], ...]:
+def _hours(
+    settings: TrainSettings, drafts: int, prompt: float, follower_tokens: float, watched: int, watched_tokens: float
+) -> tuple[tuple[str, float], ...]:
+    """`watched` instructions are written for validation, and followers read `watched_tokens` under them."""
     plan = settings.plan
     if not (plan.writes and plan.learns and plan.reads):
         return ()
@@ -142,5 +267,6 @@ def _hours(settings: TrainSettings, drafts: int, prompt: float, follower_tokens:
         "generate": drafts * plan.length / plan.writes,
         "reward": follower_tokens / plan.reads,
         "update": drafts * (prompt + plan.length) / plan.learns,
+        "validation": watched * plan.length / plan.writes + watched_tokens / plan.reads,
     }
     return tuple((name, value / 3600) for name, value in seconds.items())

@@ -14,7 +14,7 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,15 +36,16 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def describe(self, facts: Mapping[str, Any], same: str | None = None) -> None:
+    def describe(self, facts: Mapping[str, Any], same: Sequence[str] = ()) -> None:
         """Write what the run was made with, beside the versions of the packages.
 
-        Raises `ConfigError` where the fact `same` is not what it was when the run began.
+        Raises `ConfigError` where one of the facts `same` is not what it was when the run began.
         """
         path = self.path / "run.json"
         before = json.loads(path.read_text("utf-8")) if same and path.exists() else {}
-        if same and before.get(same, facts[same]) != facts[same]:
-            raise ConfigError(f"The {same} of {self.path} changed since the run began. Put them back, or give another folder.")
+        for name in same:
+            if before.get(name, facts[name]) != facts[name]:
+                raise ConfigError(f"The {name} of {self.path} changed since the run began. Put them back, or give another folder.")
         described = {"python": platform.python_version(), "packages": versions(), **facts}
         write_text(path, json.dumps(described, ensure_ascii=False, indent=2) + "\n", force=True)
 

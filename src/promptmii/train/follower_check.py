@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 
 from promptmii.data import sample
+from promptmii.data.opaque import hide
 from promptmii.follower import Follower
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import Instruction
@@ -12,8 +13,11 @@ from promptmii.models.base import LanguageModel
 from promptmii.scoring import score
 from promptmii.task import Example, Support, Task
 from promptmii.train.bank import Guide
+from promptmii.train.cues import Cues
 from promptmii.train.follower_settings import FollowerSettings
-from promptmii.train.opaque import MOST, hide
+
+WORDS = 5
+"""Cue words of a label in the guide of a perfect writer."""
 
 
 def check(model: LanguageModel, tasks: Mapping[str, Task], bank: Mapping[str, Guide], settings: FollowerSettings) -> dict[str, float]:
@@ -27,7 +31,8 @@ def check(model: LanguageModel, tasks: Mapping[str, Task], bank: Mapping[str, Gu
         episode = sample(task, min(settings.check_examples, len(task.train)), query=settings.check_rows)
         for kind, shown in _names(name, task):
             support = Support(tuple(shown.values()), _renamed(episode.support.examples, shown))
-            for rendering, instruction in _renderings(model, support, shown, bank.get(name), name):
+            guides = _guides(task, episode.support, shown, bank.get(name), settings.mix.cues > 0)
+            for rendering, instruction in (("naive", Naive().induce(support)), ("icl", InContext(model).induce(support)), *guides):
                 if kind and rendering == "naive":
                     continue  # nothing is said of the labels, not even their names
                 scored = score(follower, instruction, _renamed(episode.query, shown))
@@ -40,17 +45,22 @@ def check(model: LanguageModel, tasks: Mapping[str, Task], bank: Mapping[str, Gu
 
 def _names(name: str, task: Task) -> Iterator[tuple[str, dict[str, str]]]:
     yield "", {label: label for label in task.labels}
-    if len(task.labels) <= MOST:
-        yield "-hidden", hide(task.labels, random.Random(name))
+    yield "-hidden", hide(task.labels, random.Random(name))
 
 
-def _renderings(
-    model: LanguageModel, support: Support, shown: Mapping[str, str], guide: Guide | None, name: str
-) -> Iterator[tuple[str, Instruction]]:
-    yield "naive", Naive().induce(support)
-    yield "icl", InContext(model).induce(support)
-    if guide is not None and guide.covers(list(shown)):
-        yield "instruction", Instruction(text=guide.text(shown, random.Random(name)), labels=support.labels, method="guide")
+def _guides(task: Task, support: Support, shown: Mapping[str, str], guide: Guide | None, named: bool) -> Iterator[tuple[str, Instruction]]:
+    """What the bank says of the labels, and the same (if `named`) with the cue words of the support: what a perfect writer would write."""
+    if guide is None or not guide.covers(list(shown)):
+        return
+    yield "instruction", _instruction(guide.text(shown, random.Random(task.name)), shown)
+    if named:
+        seen = {label: [e.text for e in support.examples if e.label == label] for label in shown}
+        rows = {label: [e for e in task.train if e.label == label] for label in shown}
+        yield "cues", _instruction(guide.plain(shown, Cues(rows).of(seen, WORDS)), shown)
+
+
+def _instruction(text: str, shown: Mapping[str, str]) -> Instruction:
+    return Instruction(text=text, labels=tuple(shown.values()), method="guide")
 
 
 def _renamed(examples: tuple[Example, ...], shown: Mapping[str, str]) -> tuple[Example, ...]:

@@ -8,14 +8,20 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from promptmii.data.opaque import hide
 from promptmii.errors import DataError
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import Instruction
 from promptmii.models.base import LanguageModel
 from promptmii.task import Example, Support, Task
 from promptmii.train.bank import Guide
+from promptmii.train.cues import Cues
 from promptmii.train.follower_settings import FollowerSettings
-from promptmii.train.opaque import hide
+
+READ = (1, 6)
+"""Fewest and most rows of a label that its cue words are read out of."""
+WORDS = (2, 6)
+"""Fewest and most cue words that a line names."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Deck:
         self._in_context = InContext(model)
         self._rows = {name: short_rows(task, settings.max_chars) for name, task in tasks.items()}
         self._guides = {name: bank[name] for name, rows in self._rows.items() if name in bank and bank[name].covers(list(rows))}
+        self._cues = {name: Cues(self._rows[name]) for name in self._guides}
         if not self._guides and settings.mix.instruction + settings.mix.lookup > 0:
             raise DataError("No training task has all its labels in the bank. Name its folder, or set mix.instruction and mix.lookup to 0.")
 
@@ -67,12 +74,21 @@ class Deck:
         labels = tuple(shown.values())
         if kind == "lookup":
             return self._look_up(self._guides[task], shown, stream)
-        support, query = self._split(self._rows[task], shown, stream, examples=kind == "icl")
+        support, query, unseen = self._split(self._rows[task], shown, stream, examples=kind == "icl")
         if kind == "naive":
             return Naive().induce(Support(labels, ())), query
         if kind == "icl":
             return self._in_context.induce(Support(labels, support)), query
-        return Instruction(text=self._guides[task].text(shown, stream), labels=labels, method="guide"), query
+        return Instruction(text=self._guide(task, shown, unseen, stream), labels=labels, method="guide"), query
+
+    def _guide(self, task: str, shown: Mapping[str, str], rows: Mapping[str, Sequence[Example]], stream: random.Random) -> str:
+        """A guide whose cue words, if it names any, are read out of a few of `rows`, as a writer reads them out of its examples."""
+        mix, guide = self._settings.mix, self._guides[task]
+        if stream.random() >= mix.cues:
+            return guide.text(shown, stream)
+        read, most = stream.randint(*READ), stream.randint(*WORDS)
+        cues = self._cues[task].of({label: [e.text for e in rows[label][:read]] for label in shown}, most)
+        return guide.text(shown, stream, cues=cues, described=stream.random() >= mix.wordless)
 
     def _look_up(self, guide: Guide, shown: Mapping[str, str], stream: random.Random) -> tuple[Instruction, tuple[Example, ...]]:
         """A guide of one description each, and queries that are descriptions: half of them the very same, half another."""
@@ -87,8 +103,8 @@ class Deck:
 
     def _split(
         self, rows: Mapping[str, Sequence[Example]], shown: Mapping[str, str], stream: random.Random, *, examples: bool
-    ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-        """Support (each label once before any comes twice, as far as the room goes; none unless `examples`) and other rows as query."""
+    ) -> tuple[tuple[Example, ...], tuple[Example, ...], Mapping[str, Sequence[Example]]]:
+        """Support (each label once before any comes twice, as far as the room goes; none unless `examples`), query, and the rows left."""
         pools = {label: stream.sample(rows[label], len(rows[label])) for label in shown}
         query: list[Example] = []
         for label in stream.choices(list(shown), k=self._settings.queries):
@@ -103,7 +119,7 @@ class Deck:
         while support and sum(len(example.text) for example in support) > self._settings.support_chars:
             support.pop()
         renamed = [tuple(Example(example.text, shown[example.label]) for example in part) for part in (support, query)]
-        return renamed[0], renamed[1]
+        return renamed[0], renamed[1], pools
 
 
 def short_rows(task: Task, limit: int) -> dict[str, list[Example]]:

@@ -20,6 +20,10 @@ class Mix(Settings):
     lookup: float = Field(default=0.10, ge=0)
     """A guide whose queries are other descriptions of its labels, always nameless: matching a description to an arbitrary name is the
     last thing a small model learns, and this is its simplest form."""
+    cues: Share = 0.0
+    """Guides that name the cue words of each label, read out of a few of its rows."""
+    wordless: Share = 0.0
+    """Of those, guides that describe nothing: cue words alone."""
     hidden: Share = 0.5
     """Of the ICL and instruction renderings."""
     shuffled: Share = 0.5

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from promptmii.data.opaque import hide
 from promptmii.errors import DataError
 from promptmii.instruction import Frozen
 from promptmii.task import Example, Support, Task
 from promptmii.train.bank import Guide
+from promptmii.train.cues import Cues
 from promptmii.train.follower_episodes import short_rows
-from promptmii.train.opaque import hide
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class Sizes:
     support_chars: int
     hidden: float
     """Share of pairs whose label names say nothing."""
+    cues: int = 0
+    """Most cue words of a label's line."""
 
 
 class PairDeck:
@@ -96,6 +99,7 @@ class PairDeck:
         rows = {name: short_rows(task, sizes.max_chars) for name, task in tasks.items()}
         self._rows = {name: found for name, found in rows.items() if name in bank and bank[name].covers(list(found))}
         self._guides = {name: bank[name] for name in self._rows}
+        self._cues = {name: Cues(found) for name, found in self._rows.items()}
         if not self._rows:
             raise DataError(
                 f"The bank describes none of these tasks: {', '.join(tasks) or 'none'}. Name another bank, or give a pairs file."
@@ -116,7 +120,8 @@ class PairDeck:
         if stream.random() < 0.5:
             shown = dict(sorted(shown.items(), key=lambda pair: pair[1]))
         support = Support(tuple(shown.values()), self._examples(rows, shown, n, stream))
-        return Pair(support, self._guides[task].plain(shown, stream))
+        seen = {label: [e.text for e in support.examples if e.label == name] for label, name in shown.items()}
+        return Pair(support, self._guides[task].plain(shown, self._cues[task].of(seen, self._sizes.cues)))
 
     def _examples(
         self, rows: Mapping[str, Sequence[Example]], shown: Mapping[str, str], n: int, stream: random.Random

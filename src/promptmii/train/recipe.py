@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError, nearest
-from promptmii.train.config import TrainSettings
+from promptmii.train.config import PAPER_SCHEDULE, TrainSettings
 
 PAPER: Mapping[str, Any] = {
     "learning_rate": 2e-6,
@@ -28,14 +28,36 @@ PAPER: Mapping[str, Any] = {
     "loss_type": "grpo",
     "scale_rewards": "group",
     "vllm_importance_sampling_correction": False,
+}
+"""The authors' settings in TRL's terms."""
+PAPER_RUN: Mapping[str, Any] = {
+    "schedule": PAPER_SCHEDULE,
+    "query": 20,
+    "prompts": 64,
+    "prompts_per_update": 32,
+    "passes": 30.0,
+    "longest_prompt": 4096,
+    "reward.mode": "generate",
+    "reward.calibration": "none",
+    "reward.measure": "macro_f1",
+    "reward.token_price": 0.0,
+    "reward.copy_penalty": 0.0,
+    "reward.unfinished_penalty": 0.0,
+    "validation.share": 0.1,
+    "generation_batch_size": 320,
+    "entropy_coef": 0.0,
+}
+"""The rest of what the authors say, in terms of our settings and of what follows from them."""
+VALIDATED, SAVED = 15, 50
+"""Rollouts from one validation and from one checkpoint to the next: the authors' software counts those, TRL counts optimiser steps."""
+OURS: Mapping[str, Any] = {
     "per_device_train_batch_size": 4,
-    "save_steps": 50,
     "save_total_limit": 2,
     "logging_steps": 1,
     "report_to": "none",
     "activation_checkpointing": True,
 }
-"""The authors' settings in TRL's terms; the last six are ours."""
+"""What the authors' settings leave open."""
 RENAMED = {"gradient_checkpointing": "activation_checkpointing", "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs"}
 
 OWNED: Mapping[str, str] = {
@@ -55,6 +77,13 @@ OWNED: Mapping[str, str] = {
     "logging_strategy": "trl.logging_steps",
 }
 """TRL options that follow from settings, by what to set instead."""
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "loss_type": ("grpo", "dapo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "vllm_mode": ("server", "colocate"),
+}
+"""Values that TRL itself would refuse at the first update only, or on a GPU only. It lists them nowhere; a test compares its code."""
 
 REPORTERS = ("tensorboard", "trackio", "wandb", "mlflow", "swanlab")
 """Programs for curves whose packages are named as TRL names them."""
@@ -94,15 +123,35 @@ class Algebra:
         return self.rollouts * self.prompts
 
 
+def updates_per_rollout(settings: TrainSettings) -> int:
+    """Optimiser steps from one rollout to the next, where the prompts divide."""
+    iterations = int(settings.trl.get("num_iterations", PAPER["num_iterations"]))
+    return max(settings.prompts // (settings.prompts_per_update or settings.prompts) * iterations, 1)
+
+
 def options(settings: TrainSettings) -> dict[str, Any]:
-    """The paper's options with those of the settings over them. Raises `ConfigError` for a name TRL does not know."""
+    """The paper's options and ours with those of the settings over them.
+
+    Raises `ConfigError` for a name or a value that TRL does not know, and for a window of vLLM that is too short for prompt and draft.
+    """
     known = {field.name for field in fields(_grpo_config()) if field.init}
     for name in settings.trl:
         if name in OWNED:
             raise ConfigError(f"trl.{name} follows from other settings. Set {OWNED[name]} instead.")
         if name not in known:
             raise ConfigError(f"Unknown option trl.{name}. {_nearest(name, known)}")
-    return {**PAPER, **{RENAMED.get(name, name): value for name, value in settings.trl.items()}}
+    given = {RENAMED.get(name, name): value for name, value in settings.trl.items()}
+    chosen = {**PAPER, **OURS, "save_steps": SAVED * updates_per_rollout(settings), **given}
+    for name, values in CHOICES.items():
+        if name in chosen and chosen[name] not in values:
+            raise ConfigError(f"trl.{name} = {chosen[name]!r} is unknown to TRL. {nearest(str(chosen[name]), values)}")
+    window, draft = chosen.get("vllm_max_model_length"), int(chosen["max_completion_length"])
+    if chosen.get("use_vllm") and window and window < settings.longest_prompt + draft:
+        raise ConfigError(
+            f"trl.vllm_max_model_length = {window} is less than longest_prompt + trl.max_completion_length = {settings.longest_prompt} + "
+            f"{draft}, so vLLM would refuse long prompts in the middle of the run. Set it to {settings.longest_prompt + draft} or more."
+        )
+    return chosen
 
 
 def algebra(settings: TrainSettings, visits_per_pass: float, processes: int) -> Algebra:
@@ -122,7 +171,7 @@ def algebra(settings: TrainSettings, visits_per_pass: float, processes: int) -> 
             f"An update of {per_update} prompts x {generations} generations = {per_update * generations} instructions does not divide into "
             f"{processes} process(es) x {per_device} (trl.per_device_train_batch_size) = {share}. Choose a divisor."
         )
-    boundary = settings.prompts // per_update * iterations
+    boundary = updates_per_rollout(settings)
     save_every, given = int(chosen["save_steps"]), int(chosen.get("max_steps", -1))
     for name, steps in (("save_steps", save_every), ("max_steps", max(given, 0))):
         if steps % boundary:

@@ -5,12 +5,12 @@ never a zero: a dead server must not teach anything.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from promptmii import metrics
-from promptmii.errors import EndpointError
+from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers.copying import copied_runs
 from promptmii.instruction import Instruction
@@ -80,29 +80,30 @@ class Reward:
         self._say = say
 
     def check(self, episode: Episode) -> None:
-        """Raise `EndpointError` unless every follower answers: asked before the first step."""
+        """Asked before the first step. Raises `EndpointError` unless every follower answers, `ConfigError` where the measure needs more."""
         for follower in self._followers:
             found = self._score(_Asked(follower, episode, "Label the input."))
-            if isinstance(found, str) or found.n_failed:
-                reason = found if isinstance(found, str) else _first_failure(found)
-                raise EndpointError(f"The follower {follower.model.card.reference} does not answer, so nothing can be learned: {reason}")
+            if isinstance(found, EndpointError) or found.n_failed:
+                message = f"The follower {follower.model.card.reference} does not answer, so nothing can be learned: {_reason(found)}"
+                raise EndpointError(message)
+            measured(found, episode.support.labels, self._settings.measure)
 
     def judge(self, drafts: Sequence[Draft]) -> list[Judged]:
         """One judgement per draft, in order. Raises `EndpointError` when too many cannot be scored, after waiting for the followers."""
         asked = list(dict.fromkeys(_Asked(follower, draft.episode, draft.text) for draft in drafts for follower in self._asked(draft)))
         found = dict(zip(asked, self._score_all(asked), strict=True))
         deadline = time.monotonic() + self._settings.wait
-        while self._share_failed(found) > self._settings.failures and _may_pass(found.values()):
+        while _share_failed(found) > self._settings.failures and _may_pass(found.values()):
             if time.monotonic() >= deadline:
                 break
             self._say("Followers fail; waiting for them")
             time.sleep(min(PAUSE, self._settings.wait))
-            again = [one for one, scored in found.items() if isinstance(scored, str) or scored.n_failed]
+            again = [one for one, scored in found.items() if _reason(scored)]
             found |= dict(zip(again, self._score_all(again), strict=True))
-        if self._share_failed(found) > self._settings.failures:
+        if _share_failed(found) > self._settings.failures:
             reason = next(_reason(scored) for scored in found.values() if _reason(scored))
             raise EndpointError(
-                f"{self._share_failed(found):.0%} of the instructions of a step could not be scored (first: {reason}). "
+                f"{_share_failed(found):.0%} of the instructions of a step could not be scored (first: {reason}). "
                 "See to the follower, then go on with --resume."
             )
         return [
@@ -113,24 +114,21 @@ class Reward:
         """Who is asked about it: nobody about an empty text, which is worth nothing."""
         return self._followers if draft.text else ()
 
-    def _score_all(self, asked: Sequence[_Asked]) -> list[Scored | str]:
+    def _score_all(self, asked: Sequence[_Asked]) -> list[Scored | EndpointError]:
         threads = max([TOGETHER, *(one.follower.model.card.concurrency for one in asked)])
         found = dict(on_threads(self._score, asked, threads))
         return [found[position] for position in range(len(asked))]
 
-    def _score(self, asked: _Asked) -> Scored | str:
-        """The score, or why the instruction could not be prepared for the follower."""
+    def _score(self, asked: _Asked) -> Scored | EndpointError:
+        """The score, or why there is none: the follower failed on more than a row, say while it was calibrated."""
         episode = asked.episode
         written = Instruction(text=asked.text, labels=episode.support.labels, method="mii", frame=self._frame)
         try:
             return score(asked.follower, asked.follower.prepare(written, episode.support), episode.query)
         except EndpointError as error:
-            return str(error)
+            return error
 
-    def _share_failed(self, found: dict[_Asked, Scored | str]) -> float:
-        return fmean(_reason(scored) is not None for scored in found.values()) if found else 0.0
-
-    def _judged(self, draft: Draft, found: Sequence[Scored | str]) -> Judged:
+    def _judged(self, draft: Draft, found: Sequence[Scored | EndpointError]) -> Judged:
         if not found:
             return Judged(-self._price(draft), 0.0)
         failure = next((reason for reason in map(_reason, found) if reason), None)
@@ -149,26 +147,40 @@ class Reward:
 
 
 def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float:
-    """A score of answered rows, between 0 and 1."""
+    """A score of answered rows, between 0 and 1. Raises `ConfigError` where the measure needs likelihoods and there are none."""
     if measure == "macro_f1":
         return metrics.macro_f1(scored.gold, scored.labels)
     probabilities = [prediction.probabilities for prediction in scored.predictions]
     known = [row for row in probabilities if row is not None]
     if len(known) < len(probabilities):
-        raise EndpointError(f"The measure {measure} needs a follower that gives likelihoods, and this one gives none. Use macro_f1.")
+        raise ConfigError(
+            f"The measure {measure} needs likelihoods, and a follower gives none (no server does). "
+            "Set reward.measure = 'macro_f1', or name only local models in reward.followers."
+        )
     of = metrics.expected_macro_f1 if measure == "expected_macro_f1" else metrics.gold_probability
     return of(scored.gold, known, labels)
 
 
-def _reason(scored: Scored | str) -> str | None:
-    return scored if isinstance(scored, str) else _first_failure(scored) if scored.n_failed else None
+def _share_failed(found: Mapping[_Asked, Scored | EndpointError]) -> float:
+    """Of the different instructions: one follower that fails leaves an instruction without a reward, so followers are not counted apart."""
+    failed = {(one.episode, one.text): False for one in found}
+    for one, scored in found.items():
+        failed[one.episode, one.text] |= _reason(scored) is not None
+    return fmean(failed.values()) if failed else 0.0
 
 
-def _first_failure(scored: Scored) -> str:
-    return next(f"{p.failure.kind}: {p.failure.message}" for p in scored.predictions if p.failure)
+def _reason(scored: Scored | EndpointError) -> str | None:
+    """Why it cannot be counted; `None` where it can."""
+    if isinstance(scored, EndpointError):
+        return str(scored)
+    return next((f"{p.failure.kind}: {p.failure.message}" for p in scored.predictions if p.failure), None)
 
 
-def _may_pass(found: Iterable[Scored | str]) -> bool:
+def _may_pass(found: Iterable[Scored | EndpointError]) -> bool:
     """Some failure is of a kind that waiting helps against."""
-    failures = [p.failure for scored in found if isinstance(scored, Scored) for p in scored.predictions]
-    return any(failure.kind in PASSING for failure in failures if failure)
+    return any(kind in PASSING for scored in found for kind in _kinds(scored))
+
+
+def _kinds(scored: Scored | EndpointError) -> list[str | None]:
+    """Of its failures; `None` is an error of no known kind."""
+    return [scored.kind] if isinstance(scored, EndpointError) else [p.failure.kind for p in scored.predictions if p.failure]

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from promptmii.errors import ConfigError, DataError, EndpointError, MissingDependencyError
+from promptmii.errors import ConfigError, EndpointError, MissingDependencyError
 from promptmii.follower import Follower
-from promptmii.inducers.writing import Writer
 from promptmii.models.wrap import together
 from promptmii.prompts import follower_frame
 from promptmii.train.config import TrainSettings
-from promptmii.train.episodes import Deck, readable
+from promptmii.train.episodes import Deck, readable_source
 from promptmii.train.folder import RunFolder, open_run
 from promptmii.train.recipe import Algebra, algebra, resolve
 from promptmii.train.reward import Draft, Judged, Reward
@@ -70,7 +70,7 @@ class RewardFunction:
         self._log(drafts, judged, visit, log_metric)
         if self.folder:
             rows = zip(drafts[:SAMPLED], judged, visit, strict=False)
-            self.folder.samples([_row(trainer_state.global_step, *row) for row in rows])
+            self.folder.samples([_row(trainer_state.global_step + 1, *row) for row in rows])
         return [one.reward for one in judged]
 
     def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], visit: Sequence[int], log_metric: Any) -> None:
@@ -103,20 +103,12 @@ def _row(step: int, draft: Draft, judged: Judged, visit: int) -> dict[str, Any]:
     }
 
 
-def _readable(source: Source, writer: Writer, say: Say) -> Source:
-    """The source without tasks of which not one example fits the prompt. Raises `DataError` where none is left to learn from."""
-    (train_on, no_train), (watched, no_validation) = (readable(part, writer) for part in (source.train, source.validation))
-    for line in (*no_train, *no_validation):
-        say(f"Skipped {line}")
-    if not train_on:
-        raise DataError(f"Of no task does one example fit a prompt of the generator: raise longest_prompt. {no_train[0]}")
-    return Source(tuple(train_on), tuple(watched), (*source.skipped, *no_train, *no_validation))
-
-
-def followers_of(settings: TrainSettings) -> list[Follower]:
-    """The frozen followers of the reward. Raises `ModelError`."""
+def followers_of(settings: TrainSettings, processes: int) -> list[Follower]:
+    """The frozen followers of the reward, as each of so many processes asks them. Raises `ModelError`."""
     chosen = settings.reward
-    models = [together(settings.endpoint.load(reference)) for reference in chosen.followers]
+    # The limit is that of all processes together.
+    endpoint = settings.endpoint.model_copy(update={"concurrency": max(1, settings.endpoint.concurrency // processes)})
+    models = [together(endpoint.load(reference)) for reference in chosen.followers]
     return [Follower(model, chosen.mode, chosen.calibration) for model in models]
 
 
@@ -136,13 +128,11 @@ def train(
     afterwards `EndpointError` when followers are lost, `ModelError` when a loss is no number and `OutputError` on a full disk, each with
     a valid checkpoint in the folder.
     """
-    state = PartialState() if torch.cuda.is_available() else PartialState(cpu=True)
+    # While one process waits for a server, the others wait for that process.
+    patience = timedelta(seconds=max(1800.0, 2 * (settings.reward.wait + settings.endpoint.patience)))
+    state = PartialState(timeout=patience) if torch.cuda.is_available() else PartialState(cpu=True, timeout=patience)
     say = say if state.is_main_process else (lambda _: None)
     source = read_source(settings)
-    for line in source.skipped:
-        say(f"Skipped {line}")
-    if not cases(source.validation, settings):
-        say("No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there.")
     batches = algebra(settings, len(source.train) * sum(settings.schedule.values()), state.num_processes)
     if batches.processes != settings.plan.processes:
         raise ConfigError(
@@ -153,7 +143,7 @@ def train(
         opened = open_run(folder, settings, given, resume=resume, free=FREE) if state.is_main_process else nullcontext(None)
         run = stack.enter_context(opened)
         if followers is None:
-            followers = followers_of(settings)
+            followers = followers_of(settings, state.num_processes)
             for follower in followers:
                 stack.enter_context(closing(follower.model))
         return _Run(settings, folder, source, batches, followers, run, say).train(resume)
@@ -183,12 +173,15 @@ class _Run:
                 "Add [lora] to train the adapter on, or set trl.beta to 0."
             )
         writer = writer_for(settings, policy.local(0))
-        source = _readable(source, writer, self._say)
+        source = readable_source(source, settings, writer)
+        self._say_what_is_left_out(source, settings)
         deck = Deck(source.train, settings, writer)
+        batches = algebra(settings, deck.per_pass, batches.processes)
+        arguments.max_steps = batches.steps  # all that depends on the number of tasks
         reward = Reward(settings.reward, followers, say=self._say)
         reward.check(deck.visit(0).episode)
         function = RewardFunction(reward, deck, policy, run)
-        watch = Watch(settings, policy, followers, cases(source.validation, settings), batches.boundary, run, self._say)
+        watch = Watch(settings, policy, followers, source, batches.boundary, run, self._say)
         self._trainer = PolicyTrainer(
             policy,
             function,
@@ -201,7 +194,7 @@ class _Run:
         watch.attach(self._trainer)
         if run:
             run.describe(
-                same="data",
+                same=("data", "templates", "followers"),
                 facts={
                     "data": source.key,
                     "train": [task.name for task in source.train],
@@ -213,6 +206,14 @@ class _Run:
                     "trl": arguments.to_dict() | {"output_dir": "."},
                 },
             )
+
+    def _say_what_is_left_out(self, source: Source, settings: TrainSettings) -> None:
+        for line in source.skipped:
+            self._say(f"Skipped {line}")
+        if source.skipped:
+            self._say(f"{len(source.skipped)} tasks skipped; {len(source.train)} to learn from, {len(source.validation)} to validate on")
+        if not cases(source.validation, settings):
+            self._say("No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there.")
 
     def train(self, resume: bool) -> Path:
         trainer = self._trainer

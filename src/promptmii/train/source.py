@@ -65,7 +65,8 @@ def read_source(settings: TrainSettings, progress: Callable[[str], None] = lambd
     train, validation = split(list(tasks.values()), settings.validation, settings.seed)
     if not settings.validation.tasks and any(task.source.get(SPLIT) for task in tasks.values()):
         train = [task for task in tasks.values() if task.source.get(SPLIT) != "validation"]
-        validation = [task for task in tasks.values() if task.source.get(SPLIT) == "validation"][: settings.validation.most]
+        watched = [task for task in tasks.values() if task.source.get(SPLIT) == "validation"]
+        validation = _some(watched, settings.validation.most, settings.seed)
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""
         raise DataError(f"No task is left to learn from, of {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}")
@@ -78,10 +79,20 @@ def split(tasks: Sequence[Task], held_out: ValidationSettings, seed: int = 0) ->
         groups = {group(task) for task in tasks if task.name in held_out.tasks}
         validation = [task for task in tasks if task.name in held_out.tasks]
     else:
-        ordered = sorted({group(task) for task in tasks}, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest())
+        ordered = sorted({group(task) for task in tasks}, key=lambda name: _lot(name, seed))
         groups = set(ordered[: round(len(ordered) * held_out.share)])
         validation = [task for task in tasks if group(task) in groups]
-    return [task for task in tasks if group(task) not in groups], validation[: held_out.most]
+    return [task for task in tasks if group(task) not in groups], _some(validation, held_out.most, seed)
+
+
+def _some(tasks: Sequence[Task], most: int, seed: int) -> list[Task]:
+    """At most so many of the tasks, by lot and in their order: the first of a sorted corpus would be few kinds of task."""
+    drawn = {task.name for task in sorted(tasks, key=lambda task: _lot(task.name, seed))[:most]}
+    return [task for task in tasks if task.name in drawn]
+
+
+def _lot(name: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest()
 
 
 def _fault(task: Task, settings: TrainSettings) -> str | None:
@@ -122,7 +133,10 @@ def named_tasks(sources: str | Sequence[str], names: Sequence[str]) -> dict[str,
 
 
 def _in_corpus(folder: Path) -> Iterator[tuple[str, Callable[[], Task]]]:
-    """The training and the validation split; the held-out one is for evaluation alone."""
+    """The training and the validation split; the held-out one is for evaluation alone.
+
+    A row that is no task stands under its place instead of its name, and fails when it is read, like a file that is none.
+    """
     for part in ("train", "validation"):
         try:
             tasks = read_corpus(folder, part)
@@ -130,9 +144,23 @@ def _in_corpus(folder: Path) -> Iterator[tuple[str, Callable[[], Task]]]:
             if part == "train":
                 raise
             continue
-        for task in tasks:
+        for reason in tasks.dropped:
+            yield f"{folder}:{part}", _failing(reason)
+        for number in range(len(tasks)):
+            try:
+                task = tasks[number]
+            except (DataError, TypeError, AttributeError) as error:  # the latter from a row with a null where a text or a list belongs
+                yield f"{folder}:{part} row {number + 1}", _failing(str(error))
+                continue
             marked = replace(task, source={**task.source, SPLIT: part})
             yield task.name, lambda marked=marked: marked
+
+
+def _failing(reason: str) -> Callable[[], Task]:
+    def read() -> Task:
+        raise DataError(reason)
+
+    return read
 
 
 def _reader(source: str, name: str, known: dict[str, str]) -> Callable[[], Task]:

@@ -1,6 +1,7 @@
 """The stages of training by name: each reads its own settings from the configuration file."""
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,7 +26,16 @@ def stage_of(config: Path, given: str | None = None) -> Stage:
     return known[known.index(name)]
 
 
-def warm_up(stage: WarmUp, config: Path | None, folder: Path, *, resume: bool = False, report: Report = unheard, **changes: Any) -> Path:
+def warm_up(
+    stage: WarmUp,
+    config: Path | None,
+    folder: Path,
+    *,
+    resume: bool = False,
+    report: Report = unheard,
+    say: Callable[[str], None] = lambda _: None,
+    **changes: Any,
+) -> Path:
     """Run a stage from a TOML file, with `changes` over it, into a run folder; returns the weights or the pairs that it made.
 
     Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`, and `MissingDependencyError` where torch or transformers are missing.
@@ -42,4 +52,5 @@ def warm_up(stage: WarmUp, config: Path | None, folder: Path, *, resume: bool = 
         return train_writer(WriterSettings.read(config, **changes), folder, given=config, resume=resume, report=report)
     from promptmii.train.best_of import BestOfSettings, best_of
 
-    return best_of(BestOfSettings.read(config, **{**changes, "stage": stage}), folder, given=config, resume=resume, report=report)
+    settings = BestOfSettings.read(config, **{**changes, "stage": stage})
+    return best_of(settings, folder, given=config, resume=resume, report=report, say=say)

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from promptmii.data import draw_query, draw_support
+from promptmii.data.opaque import nameless
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers import MetaInducer
@@ -27,14 +28,15 @@ class Case:
 
     task: Task
     n: int
+    nameless: bool = False
+    """The names of its labels are hidden."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a case."""
 
-    task: str
-    n: int
+    case: Case
     text: str
     macro_f1: float | None
     """`None` where a follower failed. An empty instruction is worth 0."""
@@ -43,8 +45,12 @@ class Outcome:
 
 
 def cases(tasks: Sequence[Task], settings: TrainSettings) -> list[Case]:
-    """Every task with every number of examples it has."""
-    return [Case(task, n) for task in tasks for n in settings.validation.n if n <= len(task.train)]
+    """Every task with every number of examples it has, and once more without names where the settings say so."""
+    counts = settings.validation.n
+    found = [Case(task, n) for task in tasks for n in counts if n <= len(task.train)]
+    if settings.validation.nameless:
+        found += [Case(nameless(task), n, nameless=True) for task in tasks for n in counts if n <= len(task.train)]
+    return found
 
 
 def validate(model: LanguageModel, followers: Sequence[Follower], given: Sequence[Case], settings: TrainSettings) -> list[Outcome]:
@@ -56,16 +62,16 @@ def validate(model: LanguageModel, followers: Sequence[Follower], given: Sequenc
         try:
             instruction = writer.induce(support)
         except (ConfigError, EndpointError):  # it wrote nothing, or not one example fits its prompt
-            return Outcome(case.task.name, case.n, "", 0.0)
+            return Outcome(case, "", 0.0)
         tokens = model.count_tokens([instruction.text])[0]
         query = draw_query(case.task, settings.validation.rows)
         try:
             found = [score(follower, follower.prepare(instruction, support), query) for follower in followers]
         except EndpointError:
-            return Outcome(case.task.name, case.n, instruction.text, None, tokens=tokens)
+            return Outcome(case, instruction.text, None, tokens=tokens)
         scores = [scored.macro_f1 for scored in found if scored.macro_f1 is not None]
         reached = fmean(scores) if len(scores) == len(found) else None
-        return Outcome(case.task.name, case.n, instruction.text, reached, fmean(s.n_unparsed / s.n for s in found), tokens)
+        return Outcome(case, instruction.text, reached, fmean(s.n_unparsed / s.n for s in found), tokens)
 
     found = dict(on_threads(run, given, THREADS))
     return [found[position] for position in range(len(given))]
@@ -81,6 +87,9 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
             "validation/unparsed": fmean(outcome.unparsed for outcome in scored),
             "validation/length": fmean(outcome.tokens for outcome in scored),
         }
-        for n in sorted({outcome.n for outcome in scored}):
-            line[f"validation/reward/n={n}"] = fmean(outcome.macro_f1 or 0.0 for outcome in scored if outcome.n == n)
+        for n in sorted({outcome.case.n for outcome in scored}):
+            line[f"validation/reward/n={n}"] = fmean(outcome.macro_f1 or 0.0 for outcome in scored if outcome.case.n == n)
+        hidden = [outcome.macro_f1 or 0.0 for outcome in scored if outcome.case.nameless]
+        if hidden:
+            line["validation/reward/nameless"] = fmean(hidden)
     return line

@@ -14,13 +14,16 @@ from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
 from promptmii.follower import Follower
+from promptmii.task import Task
+from promptmii.train.card import adapter_card
 from promptmii.train.config import TrainSettings
 from promptmii.train.folder import METRICS, RunFolder, whole
 from promptmii.train.lora import save_adapter
 from promptmii.train.shared import can_share, draft_logps
+from promptmii.train.source import Source
 from promptmii.train.trainer import PolicyTrainer
 from promptmii.train.tuning import Tunable
-from promptmii.train.validate import Case, Outcome, summary, validate
+from promptmii.train.validate import Outcome, cases, summary, validate
 
 NAMES = {
     "reward": "train/reward",
@@ -47,7 +50,7 @@ class Watch(TrainerCallback):
         settings: TrainSettings,
         policy: Tunable,
         followers: Sequence[Follower],
-        given: Sequence[Case],
+        source: Source,
         boundary: int,
         folder: RunFolder | None,
         say: Callable[[str], None],
@@ -56,7 +59,8 @@ class Watch(TrainerCallback):
         self._settings = settings
         self._policy = policy
         self._followers = followers
-        self._cases = given
+        self._cases = cases(source.validation, settings)
+        self._learned = {task.name: task for task in source.train}
         self._boundary = boundary
         self._folder = folder
         self._say = say
@@ -142,14 +146,34 @@ class Watch(TrainerCallback):
         failed = any(outcome.macro_f1 is None for outcome in found)
         gained = False if failed else self._judge(line["validation/reward"])
         if gained:
-            self._keep_best(step, self._best)
-        self._write(step, line | {"seconds/validation": perf_counter() - started})
+            self._keep_best(step, {name: value for name, value in line.items() if name.startswith("validation/reward")})
+        line |= {"seconds/validation": perf_counter() - started}
+        self._write(step, line)
+        self._tell(line)
         if self._folder:
             self._folder.samples(
-                [{"step": step, "validation": o.task, "n": o.n, "macro_f1": o.macro_f1, "tokens": o.tokens, "text": o.text} for o in found]
+                [
+                    {
+                        "step": step,
+                        "validation": o.case.task.name,
+                        "n": o.case.n,
+                        "macro_f1": o.macro_f1,
+                        "tokens": o.tokens,
+                        "text": o.text,
+                    }
+                    for o in found
+                ]
             )
         said = "not judged, because followers failed" if failed else f"{line['validation/reward']:.3f}" + (" (best)" if gained else "")
         self._say(f"Step {step}: validation {said}")
+
+    def _tell(self, line: Mapping[str, float]) -> None:
+        """Send the line wherever `report_to` sends the steps. Not through the trainer's log, which would end the step's own line."""
+        trainer = self.trainer
+        assert trainer is not None
+        for callback in trainer.callback_handler.callbacks:
+            if callback is not self:
+                callback.on_log(trainer.args, trainer.state, trainer.control, logs=dict(line), model=trainer.model)
 
     def _judge(self, reached: float) -> bool:
         """Whether this is the best so far, by more than `gain`."""
@@ -178,7 +202,7 @@ class Watch(TrainerCallback):
                 then = _sums(model, drafts, trainer.temperature)
         return {"kl_to_start": (now - then) / sum(len(draft) for _, draft in drafts)}
 
-    def _keep_best(self, step: int, reached: float) -> None:
+    def _keep_best(self, step: int, measured: Mapping[str, float]) -> None:
         trainer = self.trainer
         assert trainer is not None
         # The engine around the model knows how to gather its weights.
@@ -191,7 +215,8 @@ class Watch(TrainerCallback):
                 else:
                     model.save_pretrained(str(half), state_dict=weights)
                     self._policy.tokenizer.save_pretrained(str(half))
-                card = model_card(self._settings, step, reached)
+                base = self._policy.below.reference if self._settings.lora else self._policy.reference
+                card = model_card(self._settings, base, self._learned, step, measured)
                 (half / "README.md").write_text(card, encoding="utf-8")
 
     def _recall(self, step: int) -> None:
@@ -262,27 +287,15 @@ def _cause(numbers: Mapping[str, float]) -> str:
     return "The follower ignores the instruction, or too few query rows tell drafts apart: raise query, or use reward.mode = 'choose'."
 
 
-def model_card(settings: TrainSettings, step: int, reached: float) -> str:
-    """For people who find the weights."""
-    base = settings.model.removeprefix("hf:")
-    return "\n".join(
-        [
-            "---",
-            "library_name: " + ("peft" if settings.lora else "transformers"),
-            *([f"base_model: {base}"] if settings.model.startswith("hf:") else []),
-            "tags: [promptmii, instruction-induction, text-classification, grpo]",
-            "---",
-            "# An instruction generator",
-            "",
-            f"Reads labelled examples of a text-classification task and writes an instruction for it. Trained from `{settings.model}` with "
-            "reinforcement learning (GRPO): the reward is what a frozen model makes of the instruction on other examples.",
-            "",
-            f"- Followers in training: {', '.join(f'`{name}`' for name in settings.reward.followers)}, mode `{settings.reward.mode}`",
-            f"- Reward: {settings.reward.measure}; examples read: {', '.join(map(str, sorted(settings.schedule)))}",
-            f"- Step {step}: mean macro-F1 of {reached:.3f} on the validation tasks, which come from other sources than the training tasks",
-            "",
-            "Use it: `promptmii induce data.csv --generator hf:<this folder>`. It writes what it takes for the rule behind the examples; "
-            "it may be wrong, and it may repeat texts it was shown. Check an instruction before you rely on it.",
-            "",
-        ]
+def model_card(settings: TrainSettings, base: str, learned: Mapping[str, Task], step: int, measured: Mapping[str, float]) -> str:
+    """For people who find the weights; `base` is what they lie on, or what they were trained from."""
+    reward = settings.reward
+    purpose = (
+        "Reads labelled examples of a text-classification task and writes an instruction for it. Trained from "
+        f"`{settings.model}` with reinforcement learning (GRPO): the reward is what a frozen model "
+        f"({', '.join(f'`{name}`' for name in reward.followers)}, mode `{reward.mode}`) makes of the instruction on other examples.",
+        "Limits: it writes what it takes for the rule behind the examples; it may be wrong, and it may repeat texts it was shown. "
+        "Check an instruction before you rely on it. Validation is macro-F1 on tasks of other sources than the training tasks.",
     )
+    recipe = {"step": step, **settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "only", "endpoint", "plan"})}
+    return adapter_card("An instruction generator", purpose, base, learned, recipe, measured, adapter=bool(settings.lora))

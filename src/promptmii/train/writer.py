@@ -195,7 +195,7 @@ class Curves(TrainerCallback):
 
 def _datasets(settings: WriterSettings, learned: Mapping[str, Task], features: Features) -> tuple[Dataset[Any], dict[str, Dataset[Any]]]:
     """What is learned, and what is watched: with names and without."""
-    sizes = Sizes(settings.labels, settings.examples, settings.max_chars, settings.support_chars, settings.hidden)
+    sizes = Sizes(settings.labels, settings.examples, settings.max_chars, settings.support_chars, settings.hidden, settings.cues)
     total = settings.steps * settings.batch
     bank = read_bank(Path(settings.bank)) if settings.bank else {}
     watched: dict[str, Dataset[Any]] = {}

@@ -75,8 +75,13 @@ class HubServer:
         app.router.add_get(f"/datasets/{name}/resolve/{{revision}}/{{path:.*}}", self._file)
         app.router.add_post("/api/repos/create", self._create)
         app.router.add_post("/api/validate-yaml", self._validate)
-        app.router.add_post(f"/api/datasets/{name}/preupload/{{revision}}", self._preupload)
-        app.router.add_post(f"/api/datasets/{name}/commit/{{revision}}", self._commit)
+        for kind in ("datasets", "models"):
+            app.router.add_post(f"/api/{kind}/{name}/preupload/{{revision}}", self._preupload)
+            app.router.add_post(f"/api/{kind}/{name}/commit/{{revision}}", self._commit)
+        app.router.add_get(f"/api/models/{name}", self._info)
+        app.router.add_get(f"/api/models/{name}/revision/{{revision}}", self._info)
+        app.router.add_get(f"/api/models/{name}/tree/{{revision}}", self._tree)
+        app.router.add_get(f"/{name}/resolve/{{revision}}/{{path:.*}}", self._file)
         return app
 
     @web.middleware

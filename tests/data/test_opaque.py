@@ -1,0 +1,44 @@
+"""Names that say nothing: always different, always the same for one task, and nothing else about the task changes."""
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptmii import Example, Task
+from promptmii.data.opaque import hide, nameless, renamed
+
+TASK = Task(
+    "animals",
+    ("bird", "fish", "none"),
+    tuple(Example(f"{label} {i}", label) for i in range(4) for label in ("bird", "fish", "none")),
+    (Example("swims", "fish"), Example("flies", "bird")),
+    instruction="Say whether it is a bird or a fish.",
+)
+
+
+@given(st.lists(st.text("abcdef", min_size=1, max_size=8), min_size=2, max_size=90, unique=True), st.integers())
+def test_every_label_gets_a_name_of_its_own(labels: list[str], seed: int) -> None:
+    shown = hide(labels, random.Random(seed))
+    assert list(shown) == labels
+    assert len(set(shown.values())) == len(labels)
+    assert hide(labels, random.Random(seed)) == shown
+
+
+def test_a_renamed_task_has_the_rows_of_its_labels_in_their_order() -> None:
+    fewer = renamed(TASK, {"fish": "B", "bird": "A"})
+    assert fewer.labels == ("B", "A")
+    assert [e.text for e in fewer.train] == [e.text for e in TASK.train if e.label != "none"]
+    assert [e.label for e in fewer.test] == ["B", "A"]
+    assert fewer.instruction is None
+
+
+def test_a_task_without_names_is_the_same_at_every_call() -> None:
+    once, again = nameless(TASK), nameless(TASK)
+    assert once == again
+    assert once.key != TASK.key
+    assert once.name == "animals:nameless"
+    assert [e.text for e in once.train] == [e.text for e in TASK.train]
+    assert not set(once.labels) & set(TASK.labels)
+    groups = {old.label: new.label for old, new in zip(TASK.train, once.train, strict=True)}
+    assert sorted(groups.values()) == sorted(once.labels)
