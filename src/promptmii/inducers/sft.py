@@ -62,7 +62,7 @@ class FineTuning:
             from peft import LoraConfig, get_peft_model
             from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-            from promptmii.models.local import best_dtype, read_weights
+            from promptmii.models.local import read_weights
             from promptmii.models.rendering import ChatFormat
         except ImportError as error:
             raise MissingDependencyError("Fine-tuning", "local") from error
@@ -71,7 +71,7 @@ class FineTuning:
             raise UnsupportedError(f"Fine-tuning needs a model on this machine (smol or hf:...), and the follower is {self.follower}.")
         torch.manual_seed(seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, tokenizer = read_weights(self.follower, weights, best_dtype(device))
+        model, tokenizer = read_weights(self.follower, weights, device)
         model.to(device)
         rows = _rows(ChatFormat(tokenizer, model.generation_config.eos_token_id), naive, examples)
         tokens = self.recipe.epochs * sum(len(row["input_ids"]) for row in rows)

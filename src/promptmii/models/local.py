@@ -20,7 +20,7 @@ from promptmii.models.turns import compute
 
 try:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     from promptmii.models.decoding import Draw
@@ -54,7 +54,7 @@ class LocalModel:
     def _load(cls, reference: str, weights: Weights) -> "LocalModel":
         best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         device = torch.device(weights.device or best)
-        model, tokenizer = read_weights(reference, weights, best_dtype(device))
+        model, tokenizer = read_weights(reference, weights, device)
         try:
             model.to(device)
         except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there, or is full
@@ -158,20 +158,18 @@ class LocalModel:
         return Completion(self._format.decode(answer), truncated=not ended, usage=usage)
 
 
-def best_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the processor multiplies it natively, float32 elsewhere: on AVX2 bfloat16 runs at a quarter of its speed."""
-    if device.type in ("cuda", "mps"):
-        return torch.bfloat16
-    able = torch.cpu.get_capabilities()
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+def read_weights(reference: str, weights: Weights, device: torch.device, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
+    """The transformers model, adapters merged, and its tokenizer; not on its `device` yet. Raises `UnknownModelError`, which names the
+    `reference`.
 
-
-def read_weights(reference: str, weights: Weights, dtype: torch.dtype) -> tuple[Any, Any]:
-    """The transformers model, adapters merged, and its tokenizer. Raises `UnknownModelError`, which names the `reference`."""
+    Without a `dtype` it is the one that suits device and weights: bfloat16 on accelerators; on processors float32, but bfloat16 where the
+    weights are stored in 16 bits and the processor multiplies those natively (on AVX2 they run at a quarter of float32's speed).
+    """
     try:
         with quiet():
             tokenizer: Any = AutoTokenizer.from_pretrained(weights.source)
-            model: Any = AutoModelForCausalLM.from_pretrained(weights.source, dtype=dtype)
+            chosen = dtype or _dtype(AutoConfig.from_pretrained(weights.source).dtype, device)
+            model: Any = AutoModelForCausalLM.from_pretrained(weights.source, dtype=chosen)
             for adapter in weights.adapters:
                 from peft import PeftModel
 
@@ -181,6 +179,14 @@ def read_weights(reference: str, weights: Weights, dtype: torch.dtype) -> tuple[
         reason = str(error).strip().splitlines()[0]
         raise UnknownModelError(f"{reference} cannot be loaded: {reason} Expected a hub id or a folder with config.json.") from error
     return model, tokenizer
+
+
+def _dtype(stored: object, device: torch.device) -> torch.dtype:
+    if device.type in ("cuda", "mps"):
+        return torch.bfloat16
+    able = torch.cpu.get_capabilities()
+    native = able.get("avx512_bf16") or able.get("amx_bf16")
+    return torch.bfloat16 if native and stored in (torch.bfloat16, torch.float16) else torch.float32
 
 
 def revision(model: Any, tokenizer: Any) -> str:

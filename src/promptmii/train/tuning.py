@@ -13,7 +13,7 @@ from promptmii.train.config import LoraSettings
 try:
     import torch
 
-    from promptmii.models.local import LocalModel, best_dtype, read_weights
+    from promptmii.models.local import LocalModel, read_weights
     from promptmii.models.rendering import ChatFormat
     from promptmii.train.lora import add_adapter, continue_adapter
 except ImportError as error:
@@ -45,7 +45,7 @@ class Tunable:
         below = weights.below if lora else weights
         # Weights that are trained are kept in full precision beside bf16 arithmetic; frozen ones need not be.
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, tokenizer = read_weights(reference, below, best_dtype(device) if lora else torch.float32)
+        model, tokenizer = read_weights(reference, below, device, None if lora else torch.float32)
         trained: Any = model.requires_grad_()  # peft freezes what it merges into
         if lora:
             torch.manual_seed(seed)  # the adapter's first values
