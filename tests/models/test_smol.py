@@ -65,7 +65,7 @@ def test_choose_agrees_with_the_plain_way(smol: Any) -> None:
             answer = [*smol.tokenizer(option)["input_ids"], smol.tokenizer.eos_token_id]
             with torch.no_grad():
                 logs = plain(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)[len(prompt) - 1 : -1]
-            close = 1e-3 if smol.model.dtype is torch.float32 else 0.3  # bfloat16 has three digits, and answers several tokens
+            close = 1e-3 if smol.model.dtype is torch.float32 else 0.6  # bfloat16 has three digits
             assert score == pytest.approx(float(logs.gather(1, torch.tensor(answer)[:, None]).sum()), abs=close)
 
 
