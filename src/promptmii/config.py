@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from promptmii.errors import ConfigError, nearest
 from promptmii.instruction import CalibrationKind, Frozen, Mode
-from promptmii.models import LanguageModel, load_model
+from promptmii.models import WRITER, LanguageModel, load_model
 from promptmii.models.base import Price
 
 
@@ -81,7 +81,7 @@ class InduceSettings(Settings):
 
     n: int = Field(default=20, ge=1)
     """Examples the generator reads."""
-    generator: str = "smol"
+    generator: str = WRITER
     follower: str | None = None
     """`None`: the generator also follows; beside an embedded generator, `smol-follower` does."""
     mode: Mode = "choose"
@@ -139,7 +139,7 @@ class EvaluateSettings(Settings):
     """Test rows of each task."""
     nameless: bool = False
     """Every task with names of its labels that say nothing (A, 7, class 3) instead of as it is: what an instruction carries by itself."""
-    generators: tuple[str, ...] = ("smol",)
+    generators: tuple[str, ...] = (WRITER,)
     """Models that write for `mii` and `best-of-k`."""
     followers: tuple[str, ...] = ("smol-follower",)
     untrained: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefused
 from promptmii.follower import Follower, Prediction
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import CalibrationKind, Inducer, Mode
-from promptmii.models import load_model, reader_for
+from promptmii.models import WRITER, load_model, reader_for
 from promptmii.models.base import LanguageModel
 from promptmii.pipeline import make_inducer, resolve_calibration
 from promptmii.scoring import score
@@ -67,7 +67,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    generator : the model that writes: a reference (`"smol"`, `"hf:<id>"`, `"openai:<model>"`) or a `LanguageModel` object.
+    generator : the model that writes: a reference (`"smol-writer"`, `"hf:<id>"`, `"openai:<model>"`) or a `LanguageModel` object.
     follower : the model that labels; `None` means the generator, or `smol-follower` beside an embedded one. Clones share model
         objects; pickles hold references only.
     method : `"mii"` (the generator writes), `"icl"` (the examples are the prompt) or `"naive"` (the label names alone).
@@ -88,7 +88,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        generator: str | LanguageModel = "smol",
+        generator: str | LanguageModel = WRITER,
         follower: str | LanguageModel | None = None,
         *,
         method: Literal["mii", "icl", "naive"] = "mii",

@@ -25,7 +25,7 @@ def test_each_is_small_and_has_a_card(name: str) -> None:
 
 
 def test_what_is_embedded_is_read_by_the_tuned_follower() -> None:
-    assert reader_for("smol") == "smol-follower"
+    assert reader_for("smol") == reader_for("smol-writer") == "smol-follower"
     assert reader_for("hf:some/model") == "hf:some/model"
     assert untrained_for("smol-follower") == "smol"
     assert untrained_for("openai:m") == "openai:m"
@@ -58,3 +58,20 @@ def test_the_tuned_follower_reads_better_than_the_raw_model() -> None:
         episodes = [sample(load_task(str(path)).task, 5, query=16) for path in sorted(suite_folder().glob("*.json"))]
         reached[name] = sum(score(follower, Naive().induce(episode.support), episode.query).macro_f1 or 0.0 for episode in episodes)
     assert reached["smol-follower"] > reached["smol"] + 0.1 * len(episodes)
+
+
+@pytest.mark.smol
+def test_the_trained_writer_writes_a_line_for_each_label_and_comes_to_an_end() -> None:
+    pytest.importorskip("torch")
+    from promptmii import MetaInducer, Writer, load_model
+    from promptmii.data import load_task, sample, suite_folder
+
+    try:
+        inducer = MetaInducer(Writer(load_model("smol-writer")))
+    except UnknownModelError as error:
+        pytest.skip(str(error))
+    for path in sorted(suite_folder().glob("*.json")):
+        instruction = inducer.induce(sample(load_task(str(path)).task, 20, query=0).support)
+        starts = [line.partition(":")[0] for line in instruction.text.splitlines()]
+        assert set(instruction.labels) <= set(starts), path.name
+        assert not instruction.provenance.notes, path.name

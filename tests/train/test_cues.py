@@ -36,6 +36,7 @@ def test_a_guide_names_them_beside_or_instead_of_the_description() -> None:
     shown, cues = {"pets": "A", "cars": "B"}, {"pets": ("dog", "cat")}
     plain = guide.plain(shown, cues).splitlines()
     assert plain[1:3] == ["A: Animals at home. Typical words: dog, cat.", "B: Driving."]
+    assert guide.plain(shown, cues, described=False).splitlines()[:2] == ["A: Typical words: dog, cat.", "B: anything else."]
 
     bare = guide.text(shown, random.Random(0), cues=cues, described=False)
     assert "Animals" not in bare

@@ -28,6 +28,7 @@ from promptmii.cli.options import (
 )
 from promptmii.config import InduceSettings
 from promptmii.instruction import Instruction, Mode, check_writable
+from promptmii.models import WRITER
 
 
 @app.command()
@@ -38,7 +39,7 @@ def induce(
     text: Text = None,
     label: Label = None,
     labels: Labels = None,
-    generator: Annotated[str, typer.Option(help="Model that writes: smol, hf:..., openai:...")] = "smol",
+    generator: Annotated[str, typer.Option(help="Model that writes: smol-writer, hf:..., openai:...")] = WRITER,
     follower: Follow = None,
     mode: Annotated[
         Mode, typer.Option(help="choose compares label likelihoods; generate reads the label from text, as in the paper.")

@@ -10,13 +10,24 @@ from urllib.parse import urlsplit
 
 from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
-from promptmii.models.references import FORMS, SHIPPED, Weights, reader_for, untrained_for, weights_of
+from promptmii.models.references import FORMS, SHIPPED, WRITER, Weights, reader_for, untrained_for, weights_of
 from promptmii.models.scripted import ScriptedModel
 
 if TYPE_CHECKING:
     from promptmii.models.http import HttpConfig
 
-__all__ = ["SHIPPED", "LanguageModel", "ScriptedModel", "Weights", "adapted", "load_model", "reader_for", "untrained_for", "weights_of"]
+__all__ = [
+    "SHIPPED",
+    "WRITER",
+    "LanguageModel",
+    "ScriptedModel",
+    "Weights",
+    "adapted",
+    "load_model",
+    "reader_for",
+    "untrained_for",
+    "weights_of",
+]
 
 
 def load_model(reference: str, http: "HttpConfig | None" = None, *, cache: str | None = None) -> LanguageModel:

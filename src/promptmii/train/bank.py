@@ -42,15 +42,15 @@ class Guide:
         """Every label is described."""
         return all(label in self.descriptions for label in labels)
 
-    def plain(self, shown: Mapping[str, str], cues: Mapping[str, Sequence[str]] | None = None) -> str:
+    def plain(self, shown: Mapping[str, str], cues: Mapping[str, Sequence[str]] | None = None, *, described: bool = True) -> str:
         """An instruction in the form that the generator's prompt asks for: one sentence, one line per label, the closing.
 
         `shown` maps each label to the name it is given, in order. Of several descriptions the shortest is taken: what can be said in
-        few words a small model can learn to say.
+        few words a small model can learn to say. Not `described`, it is cue words and the closing alone.
         """
-        said = {label: min(self.descriptions[label], key=len) for label in shown}
+        said = {label: min(self.descriptions[label], key=len) if described else "" for label in shown}
         lines = [f"{name}: {_line(said[label], (cues or {}).get(label, ()))}" for label, name in shown.items()]
-        return "\n".join([self.sentence, *lines, "Answer with the label alone."])
+        return "\n".join([*([self.sentence] if described else []), *lines, "Answer with the label alone."])
 
     def text(
         self,

@@ -87,6 +87,8 @@ class Sizes:
     """Share of pairs whose label names say nothing."""
     cues: int = 0
     """Most cue words of a label's line."""
+    described: bool = True
+    """Descriptions stand before them."""
 
 
 class PairDeck:
@@ -121,7 +123,8 @@ class PairDeck:
             shown = dict(sorted(shown.items(), key=lambda pair: pair[1]))
         support = Support(tuple(shown.values()), self._examples(rows, shown, n, stream))
         seen = {label: [e.text for e in support.examples if e.label == name] for label, name in shown.items()}
-        return Pair(support, self._guides[task].plain(shown, self._cues[task].of(seen, self._sizes.cues)))
+        cues = self._cues[task].of(seen, self._sizes.cues)
+        return Pair(support, self._guides[task].plain(shown, cues, described=self._sizes.described))
 
     def _examples(
         self, rows: Mapping[str, Sequence[Example]], shown: Mapping[str, str], n: int, stream: random.Random

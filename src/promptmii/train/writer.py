@@ -38,10 +38,10 @@ except ImportError as error:
 IGNORED = -100
 """The label of a token on which no loss is taken."""
 PURPOSE = (
-    "Reads labelled examples of a text-classification task and writes an instruction for it. This is the warm start: fine-tuned on "
-    "descriptions that people wrote, before any reinforcement.",
-    "Limits: it learns the form sooner than the substance, and where label names say nothing it may write the same for each label. "
-    "It may repeat texts it was shown. Check an instruction before you rely on it.",
+    "Reads labelled examples of a text-classification task and writes an instruction for it. This is the warm start: fine-tuned on guides "
+    "made of what people wrote about the labels, of words of the examples that tell the labels apart, or of both; before reinforcement.",
+    "Limits: it learns the form sooner than the substance. Words that it names may tell little, and they stand in texts it was shown. "
+    "Check an instruction before you rely on it.",
 )
 WATCHED = "validation/hidden_loss"
 NAMES = {
@@ -195,7 +195,7 @@ class Curves(TrainerCallback):
 
 def _datasets(settings: WriterSettings, learned: Mapping[str, Task], features: Features) -> tuple[Dataset[Any], dict[str, Dataset[Any]]]:
     """What is learned, and what is watched: with names and without."""
-    sizes = Sizes(settings.labels, settings.examples, settings.max_chars, settings.support_chars, settings.hidden, settings.cues)
+    sizes = Sizes(**{name: getattr(settings, name) for name in Sizes.__dataclass_fields__})
     total = settings.steps * settings.batch
     bank = read_bank(Path(settings.bank)) if settings.bank else {}
     watched: dict[str, Dataset[Any]] = {}

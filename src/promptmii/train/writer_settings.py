@@ -39,6 +39,8 @@ class WriterSettings(Settings):
     """Drawn pairs whose label names say nothing, so that the line must come from the examples."""
     cues: int = Field(default=0, ge=0)
     """Most cue words that the line of a label names beside its description: words of its examples that tell it from the others."""
+    described: bool = True
+    """Drawn guides say what the inputs are and what each label means; otherwise they name cue words alone."""
     max_chars: int = Field(default=300, ge=1)
     """Longer texts are left out."""
     support_chars: int = Field(default=2000, ge=1)
