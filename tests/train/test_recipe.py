@@ -299,7 +299,7 @@ def test_long_prompts_read_fewer_examples_and_are_counted(world: Path) -> None:
 
 def test_a_task_of_which_no_example_fits_is_named_before_the_first_step(world: Path) -> None:
     none = settings(world, longest_prompt=64)
-    kept, skipped = readable(read_source(none).train, writer_for(none, ScriptedModel()))
+    kept, skipped = readable(read_source(none).train, none, writer_for(none, ScriptedModel()))
     assert kept == []
     assert [line.partition(":")[0] for line in skipped] == ["films", "plays"]
     with pytest.raises(DataError, match="Of no task does one example fit"):
@@ -313,7 +313,7 @@ def test_a_plan_leaves_unreadable_tasks_out(world: Path) -> None:
     found = estimate(given, world / "run")
     assert (found.tasks, found.validation) == (2, 1)
     assert [line.partition(":")[0] for line in found.skipped] == ["long"]
-    source = readable_source(read_source(given), writer_for(given, ScriptedModel()))
+    source = readable_source(read_source(given), given, writer_for(given, ScriptedModel()))
     assert [task.name for task in source.train] == ["films", "plays"]
 
 
@@ -324,7 +324,7 @@ def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: 
     )
     given = settings(world, longest_prompt=310)
     writer = writer_for(given, ScriptedModel())
-    assert readable([task], writer) == ([task], [])
+    assert readable([task], given, writer) == ([task], [])
     visits = [draw_visit(task, 2, number, given, writer) for number in range(20)]
     assert {visit.episode.support.examples for visit in visits} == {(Example("short", "a"),)}
 
@@ -347,3 +347,15 @@ def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
     assert {len(draw_visit(task, 2, number, given, writer).episode.support.labels) for number in range(20)} == {2}
     with pytest.raises(ConfigError, match="two rising numbers"):
         settings(world, few_labels=(3, 2))
+
+
+def test_a_task_of_many_labels_is_readable_where_a_visit_shows_few_of_them(world: Path) -> None:
+    labels = tuple(f"a label with a long name, number {i}" for i in range(60))
+    rows = tuple(Example(f"row {i}", label) for i, label in enumerate(labels * 3))
+    task = Task("many", labels, rows, rows[:100])
+    whole = settings(world, longest_prompt=400)
+    assert readable([task], whole, writer_for(whole, ScriptedModel()))[0] == []
+    few = settings(world, longest_prompt=400, few_labels=(2, 3))
+    writer = writer_for(few, ScriptedModel())
+    assert readable([task], few, writer)[0] == [task]
+    assert {len(draw_visit(task, 4, number, few, writer).episode.support.labels) for number in range(20)} == {2, 3}
