@@ -57,11 +57,9 @@ GIVEN = $(foreach task,$(HELD_OUT),--tasks $(TASKS)/$(task).jsonl)
 results-small: $(SETUP) $(SMOL)  ## measure the shipped adapters on tasks they were not trained on (docs/results-small.md); TASKS=folder of task files
 	@test -n "$(TASKS)" || { echo "Say where the tasks are: make results-small TASKS=my-tasks/"; exit 2; }
 	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods naive,icl,mii -o runs/small/named
-	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods mii --generator smol-writer-sft --n 20 -o runs/small/named
 	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods zero --n 20 --budget 150 -o runs/small/named
 	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods ape,gepa --n 20 --seeds 1 --budget 150 -o runs/small/named
-	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods naive,icl,mii --generator smol-writer --generator smol-writer-sft \
-	    --n 20 --seeds 1 --nameless -o runs/small/nameless
+	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods naive,icl,mii --n 20 --seeds 1 --nameless -o runs/small/nameless
 	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods zero --n 20 --seeds 1 --budget 150 --nameless -o runs/small/nameless
 	$(BIN)/promptmii report runs/small/named runs/small/writer -o runs/small/report
 	$(BIN)/promptmii report runs/small/nameless -o runs/small/report-nameless
