@@ -12,6 +12,7 @@ from promptmii import ScriptedModel
 from promptmii.errors import ConfigError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Price, Sampling
 from promptmii.models.http import HttpConfig, HttpModel
+from promptmii.models.local import LocalModel
 from promptmii.models.wrap import Cached, Gathered, Metered, Priced
 
 MODELS = ["scripted", "metered", "priced", "gathered", "cached", "local", "http", "cached_http"]
@@ -112,7 +113,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from promptmii.models.local import LocalModel
     from promptmii.models.references import Weights
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -217,6 +217,22 @@ def test_equal_input_gives_equal_output(model: LanguageModel, sampling: Sampling
 
 def test_equal_chats_under_temperature_get_different_samples(model: LanguageModel) -> None:
     assert len(set(texts(model.generate([chat("sample")] * 3, SAMPLED)))) == 3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_given_lines_are_kept_or_refused(model: LanguageModel, temperature: float) -> None:
+    lines = ("warm: ", "cold, very: ", "That is all.")
+    asked = Sampling(max_tokens=160, temperature=temperature, seed=1, lines=lines)
+    if isinstance(model, LocalModel):
+        for answer in model.generate([chat("sun"), chat("snow")], asked):
+            assert isinstance(answer, Completion)
+            said = answer.text.split("\n")
+            assert not answer.truncated
+            assert [found.startswith(line) for found, line in zip(said, lines, strict=True)] == [True] * 3
+            assert said[-1] == lines[-1]
+    else:
+        with pytest.raises(UnsupportedError, match="given lines"):
+            model.generate(CHATS, asked)
 
 
 def test_inputs_are_not_changed(model: LanguageModel) -> None:

@@ -10,7 +10,7 @@ from promptmii.train.bank import Guide
 from promptmii.train.cues import Cues, words
 
 TOPICS = {"pets": ("dog", "cat", "leash"), "cars": ("engine", "tyre", "brake")}
-ROWS = {label: [Example(f"the {word} and the {word} again", label) for word in topic for _ in range(5)] for label, topic in TOPICS.items()}
+ROWS = {label: [Example(f"the {word} and the {word} again", label) for word in topic for _ in range(8)] for label, topic in TOPICS.items()}
 texts = st.lists(st.lists(st.sampled_from([*TOPICS["pets"], *TOPICS["cars"], "the", "again"]), max_size=6).map(" ".join), max_size=5)
 
 
@@ -29,6 +29,11 @@ def test_they_stand_in_the_texts_and_lean_to_their_label(pets: list[str], cars: 
 
 def test_a_word_of_all_labels_tells_nothing() -> None:
     assert Cues(ROWS).of({"pets": ["the same again"], "cars": ["the same again"]}, 5) == {"pets": (), "cars": ()}
+
+
+def test_a_word_that_hardly_comes_again_is_none() -> None:
+    rows = {**ROWS, "pets": [*ROWS["pets"], *[Example("a parrot", "pets")] * 2]}
+    assert Cues(rows).of({"pets": ["a parrot and a dog"], "cars": ["tyre"]}, 5) == {"pets": ("dog",), "cars": ("tyre",)}
 
 
 def test_a_guide_names_them_beside_or_instead_of_the_description() -> None:

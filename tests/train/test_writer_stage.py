@@ -15,6 +15,7 @@ from promptmii import load_model  # noqa: E402
 from promptmii.errors import ConfigError, DataError  # noqa: E402
 from promptmii.inducers import MetaInducer, Writer  # noqa: E402
 from promptmii.models.base import Completion, Sampling, Usage  # noqa: E402
+from promptmii.train.bank import WORDS_ALONE  # noqa: E402
 from promptmii.train.config import LoraSettings  # noqa: E402
 from promptmii.train.pairs import pair_line, read_pairs  # noqa: E402
 from promptmii.train.tuning import Tunable  # noqa: E402
@@ -120,6 +121,19 @@ def test_training_goes_on_from_an_adapter_of_the_same_rank(world: Path) -> None:
     assert train_writer(given(world, model=model, steps=1, validate_on=()), world / "second").is_dir()
     with pytest.raises(ConfigError, match="r = 4"):
         train_writer(given(world, model=model, rank=2), world / "third")
+
+
+def test_who_learns_words_alone_learns_to_fill_in_an_outline(world: Path) -> None:  # noqa: F811
+    best = train_writer(given(world, steps=2, cues=2, described=False), world / "words")
+    model = load_model(f"hf:{world / 'tiny'}+{best}")
+    assert model.card.outline == WORDS_ALONE
+    assert load_model(f"hf:{world / 'tiny'}+{train_writer(given(world, steps=2), world / 'guides')}").card.outline is None
+    lines(world / "pairs.jsonl", [PAIR])
+    (pair,) = read_pairs(world / "pairs.jsonl")
+    text = MetaInducer(Writer(model)).induce(pair.support).text
+    said = [line[: len(line.partition(":")[0]) + len(": Typical words:")] for line in text.splitlines()]
+    assert said[:2] == ["good: Typical words:", "bad: Typical words:"]
+    assert text.splitlines()[-1] == WORDS_ALONE.closing
 
 
 def test_a_pairs_file_is_checked_line_by_line(tmp_path: Path) -> None:

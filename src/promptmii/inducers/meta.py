@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from promptmii.inducers.copying import copy_warning
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Cost, Instruction, Provenance
-from promptmii.models.base import Message, Sampling
+from promptmii.models.base import Message
 from promptmii.models.wrap import Metered
 from promptmii.prompts import Template, follower_frame
 from promptmii.task import Support
@@ -31,7 +31,7 @@ class MetaInducer:
         writer = self.writer.using(meter)
         fitted, notes = writer.fit(support)
         chat: list[Message] = [writer.ask(support, fitted)]
-        sampling = Sampling(writer.room, seed=seed)
+        sampling = writer.sampling(support.labels, seed)
         answer = meter.generate([chat], sampling)[0]
         text = writer.some(writer.text(answer))
         if not writer.fits(text):

@@ -20,7 +20,7 @@ import openai
 
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.models import constraint, server_tokens
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, check_options, clocked
+from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, check_options, clocked, refuse_lines
 from promptmii.models.lanes import Lane
 from promptmii.models.responses import RefusedError, read_completion, refusal, refused_key
 
@@ -139,7 +139,7 @@ class HttpModel:
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """See `LanguageModel`. Raises `EndpointError` when the server is not there or refuses the key."""
-        _ = self.card
+        refuse_lines(sampling, self.card.reference)
         started = time.perf_counter()
         work = [self._complete(chat, sampling._replace(seed=sampling.seed + i), {}) for i, chat in _numbered(chats)]
         return clocked(self._lane.run(self._gather(work)), time.perf_counter() - started)

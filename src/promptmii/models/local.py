@@ -10,11 +10,24 @@ import threading
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError, UnknownModelError
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, Usage, check_options, clocked
+from promptmii.models.base import (
+    Chat,
+    Choice,
+    Completion,
+    Failure,
+    FailureKind,
+    ModelCard,
+    Outline,
+    Sampling,
+    Usage,
+    check_options,
+    clocked,
+)
 from promptmii.models.references import Weights
 from promptmii.models.turns import compute
 
@@ -23,8 +36,8 @@ try:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    from promptmii.models.decoding import Draw
     from promptmii.models.engines import engine_for
+    from promptmii.models.outline import drawing, read_outline
     from promptmii.models.rendering import ChatFormat
 except ImportError as error:
     raise MissingDependencyError("Local models (smol, hf:)", "local") from error
@@ -36,14 +49,15 @@ SAMPLES = 1024
 class LocalModel:
     """A causal language model in this process. Calls from several threads take turns."""
 
-    def __init__(self, reference: str, model: Any, tokenizer: Any, revision: str) -> None:
+    def __init__(self, reference: str, model: Any, tokenizer: Any, revision: str, outline: Outline | None = None) -> None:
         """`model` and `tokenizer` as transformers loads them; the model's attention is set to what serves it best."""
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
         self._format = ChatFormat(tokenizer, model.generation_config.eos_token_id)
         self._engine = engine_for(model)
-        self._card = ModelCard(reference, revision, int(model.config.max_position_embeddings), gives_scores=True)
+        context = int(model.config.max_position_embeddings)
+        self._card = ModelCard(reference, revision, context, gives_scores=True, outline=outline)
 
     @classmethod
     def load(cls, reference: str, weights: Weights) -> "LocalModel":
@@ -60,7 +74,7 @@ class LocalModel:
         except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there, or is full
             reason = str(error).strip().splitlines()[0]
             raise UnknownModelError(f"{reference} cannot be put on {device}: {reason}. Name another device after @.") from error
-        return cls(reference, model, tokenizer, revision(model, tokenizer))
+        return cls(reference, model, tokenizer, revision(model, tokenizer), outline_of(weights))
 
     @property
     def card(self) -> ModelCard:
@@ -127,7 +141,7 @@ class LocalModel:
             rows = [owner for owner in owners if owner is not None]
             if sampling.temperature <= 0:
                 rows = list(range(len(distinct)))  # equal chats have equal answers
-            draw = Draw([distinct[owner] for owner in rows], sampling, self._format.ends)
+            draw = drawing([distinct[owner] for owner in rows], sampling, [sampling.lines] * len(rows), self._format)
             written = self._engine.write(distinct, rows, draw, sampling.max_tokens) if rows else []
             spent = perf_counter() - started
         greedy = sampling.temperature <= 0
@@ -179,6 +193,11 @@ def read_weights(reference: str, weights: Weights, device: torch.device, dtype: 
         reason = str(error).strip().splitlines()[0]
         raise UnknownModelError(f"{reference} cannot be loaded: {reason} Expected a hub id or a folder with config.json.") from error
     return model, tokenizer
+
+
+def outline_of(weights: Weights) -> Outline | None:
+    """What the last adapter was trained to fill in."""
+    return read_outline(Path(weights.adapters[-1])) if weights.adapters else None
 
 
 def _dtype(stored: object, device: torch.device) -> torch.dtype:

@@ -8,7 +8,7 @@ The only fake in promptmii, and it stands at the seam, so everything above it ru
 from collections.abc import Callable, Sequence
 
 from promptmii.errors import UnsupportedError
-from promptmii.models.base import Chat, Choice, Completion, Failure, ModelCard, Sampling, Usage, check_options
+from promptmii.models.base import Chat, Choice, Completion, Failure, ModelCard, Sampling, Usage, check_options, refuse_lines
 
 
 class ScriptedModel:
@@ -44,6 +44,7 @@ class ScriptedModel:
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """See `LanguageModel`. Answers are cut after `max_tokens` words."""
+        refuse_lines(sampling, self._card.reference)
         return [self._write(chat, i, sampling) for i, chat in enumerate(chats)]
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:

@@ -10,11 +10,14 @@ from pydantic import Field, ValidationError
 
 from promptmii.errors import DataError
 from promptmii.instruction import Frozen
+from promptmii.models.base import Outline
 
 CLOSINGS = ("", "", "Answer with the label alone.", "Reply with one label and nothing else.", "Give only the label.")
 MARKS = ("{label}: {text}", "{label}: {text}", "- {label}: {text}", "{label} - {text}", "* {label}: {text}")
 NAMED = "Typical words: {words}."
 """How a line names the cue words of its label (`train/cues.py`)."""
+WORDS_ALONE = Outline("{label}: Typical words:", "Answer with the label alone.")
+"""What a guide of cue words alone fills in."""
 BARE = "anything else."
 """A line without description and without cue words."""
 
@@ -50,7 +53,7 @@ class Guide:
         """
         said = {label: min(self.descriptions[label], key=len) if described else "" for label in shown}
         lines = [f"{name}: {_line(said[label], (cues or {}).get(label, ()))}" for label, name in shown.items()]
-        return "\n".join([*([self.sentence] if described else []), *lines, "Answer with the label alone."])
+        return "\n".join([*([self.sentence] if described else []), *lines, WORDS_ALONE.closing])
 
     def text(
         self,

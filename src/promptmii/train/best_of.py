@@ -6,6 +6,7 @@ It needs no gradient, so it is the cheapest way up from a generator that sometim
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
@@ -14,7 +15,7 @@ from pydantic import Field
 from promptmii.errors import EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
-from promptmii.models.base import Completion, LanguageModel, Sampling
+from promptmii.models.base import Completion, Failure, LanguageModel
 from promptmii.models.wrap import together
 from promptmii.records import append_line
 from promptmii.report.curves import is_training_run, read_curves
@@ -97,9 +98,11 @@ def _models(settings: BestOfSettings, generator: LanguageModel, stack: ExitStack
 
 def _write(writer: Writer, visits: Sequence[Visit], settings: BestOfSettings) -> list[list[Draft]]:
     """The drafts of each visit. Raises `EndpointError` when the generator gives none for one of them."""
-    chats = [visit.chat for visit in visits for _ in range(settings.drafts)]
-    sampling = Sampling(writer.room, temperature=settings.temperature, seed=visits[0].episode.seed)
-    answers = writer.model.generate(chats, sampling)
+    seed = visits[0].episode.seed
+    answers: list[Completion | Failure] = []
+    # One batch, unless the model has an outline, which is another for other labels.
+    for sampling, own in groupby(visits, lambda visit: writer.sampling(visit.episode.support.labels, seed, settings.temperature)):
+        answers += writer.model.generate([visit.chat for visit in own for _ in range(settings.drafts)], sampling)
     drafts: list[list[Draft]] = []
     for place, visit in enumerate(visits):
         own = answers[place * settings.drafts : (place + 1) * settings.drafts]

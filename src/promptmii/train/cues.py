@@ -15,10 +15,14 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from promptmii.task import Example
 
-LEAST = 1.5
+LEAST = 2.0
 """Standard errors by which a word must lean to its label."""
+LEAST_TEXTS = 3
+"""Texts of the label in which it must stand: a rarer word says little about the next text, and no writer could guess that it matters."""
 LEAST_COMMON = 3.0
 """The same for the commonest words of English, which seldom say what a text is about; `why` or `you` may."""
+AT_LEAST = 3
+"""Words that a line names though they tell less than that, the best of those that are not common: a line that says nothing misleads."""
 PRIOR = 0.5
 _WORD = re.compile(r"[^\W\d_](?:[\w'’-]*[^\W_])?")
 
@@ -37,8 +41,10 @@ class Cues:
     def _best(self, label: str, among: Sequence[str], texts: Iterable[str], most: int) -> tuple[str, ...]:
         candidates = list(dict.fromkeys(word for text in texts for word in words(text)))
         scores = {word: self._lean(word, label, among) for word in candidates}
-        leaning = [word for word in candidates if scores[word] >= (LEAST_COMMON if word in ENGLISH_STOP_WORDS else LEAST)]
-        best = sorted(leaning, key=lambda word: -scores[word])[:most]
+        ranked = sorted(candidates, key=lambda word: -scores[word])
+        telling = [word for word in ranked if self._counts[label][word] >= LEAST_TEXTS and scores[word] >= _least(word)]
+        weaker = [word for word in ranked if word not in telling and word not in ENGLISH_STOP_WORDS and scores[word] > 0]
+        best = [*telling, *weaker[: max(AT_LEAST - len(telling), 0)]][:most]
         return tuple(word for word in candidates if word in best)
 
     def _lean(self, word: str, label: str, among: Sequence[str]) -> float:
@@ -47,6 +53,10 @@ class Cues:
         rest = sum(self._texts[other] for other in among if other != label)
         odds = [math.log((count + PRIOR) / (total - count + PRIOR)) for count, total in ((inside, size), (outside, rest))]
         return (odds[0] - odds[1]) / math.sqrt(1 / (inside + PRIOR) + 1 / (outside + PRIOR))
+
+
+def _least(word: str) -> float:
+    return LEAST_COMMON if word in ENGLISH_STOP_WORDS else LEAST
 
 
 def words(text: str) -> list[str]:

@@ -8,12 +8,13 @@ from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError
 from promptmii.models import Weights, weights_of
+from promptmii.models.base import Outline
 from promptmii.train.config import LoraSettings
 
 try:
     import torch
 
-    from promptmii.models.local import LocalModel, read_weights
+    from promptmii.models.local import LocalModel, outline_of, read_weights
     from promptmii.models.rendering import ChatFormat
     from promptmii.train.lora import add_adapter, continue_adapter
 except ImportError as error:
@@ -32,6 +33,8 @@ class Tunable:
     below: Weights
     """What lies under the adapter, or all of it."""
     tokenizer: Any
+    outline: Outline | None = None
+    """What it is trained to fill in: that of the adapter which is trained on, unless the stage sets another."""
 
     @classmethod
     def load(cls, reference: str, lora: LoraSettings | None, seed: int) -> "Tunable":
@@ -52,7 +55,7 @@ class Tunable:
             trained = add_adapter(model, lora)
             if weights.adapters:
                 continue_adapter(trained, Path(weights.adapters[-1]))
-        return cls(reference, model, trained, below, tokenizer)
+        return cls(reference, model, trained, below, tokenizer, outline_of(weights) if lora else None)
 
     @cached_property
     def form(self) -> ChatFormat:
@@ -64,7 +67,7 @@ class Tunable:
 
         `model` is given where the weights had to be gathered from several processes.
         """
-        return LocalModel(self.reference, self.model if model is None else model, self.tokenizer, revision=f"step-{step}")
+        return LocalModel(self.reference, self.model if model is None else model, self.tokenizer, f"step-{step}", self.outline)
 
     def name_base(self, folder: Path) -> None:
         """Let an adapter that was saved name its model as the settings do: a path of this machine would mean nothing elsewhere."""

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
 from promptmii.follower import Follower
+from promptmii.models.outline import write_outline
 from promptmii.task import Task
 from promptmii.train.card import adapter_card
 from promptmii.train.config import TrainSettings
@@ -212,6 +213,7 @@ class Watch(TrainerCallback):
                 model = trainer.accelerator.unwrap_model(trainer.model)
                 if self._settings.lora:
                     save_adapter(model, half, self._policy.below.named, weights)
+                    write_outline(self._policy.outline, half)
                 else:
                     model.save_pretrained(str(half), state_dict=weights)
                     self._policy.tokenizer.save_pretrained(str(half))

@@ -7,6 +7,7 @@ A small model cannot write an instruction at all, and reinforcement has nothing 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from promptmii.inducers import Writer
 from promptmii.prompts import meta_prompt
 from promptmii.report.curves import is_training_run, read_curves
 from promptmii.task import Task
-from promptmii.train.bank import read_bank
+from promptmii.train.bank import WORDS_ALONE, read_bank
 from promptmii.train.card import adapter_card
 from promptmii.train.config import LoraSettings
 from promptmii.train.curves import Report, unheard
@@ -29,6 +30,7 @@ try:
     from torch.utils.data import Dataset, SequentialSampler
     from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+    from promptmii.models.outline import write_outline
     from promptmii.train.follower import BEST, FREE
     from promptmii.train.lora import save_adapter
     from promptmii.train.tuning import Tunable
@@ -63,13 +65,15 @@ def train_writer(
     """
     with open_run(folder, settings, given, resume=resume, free=FREE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
-        tunable = Tunable.load(settings.model, LoraSettings(rank=settings.rank), settings.seed)
+        outline = WORDS_ALONE if settings.pairs is None and not settings.described else None
+        tunable = replace(Tunable.load(settings.model, LoraSettings(rank=settings.rank), settings.seed), outline=outline)
         learned = named_tasks(settings.tasks, settings.train) if settings.pairs is None else {}
         rows, watched = _datasets(settings, learned, Features(tunable))
 
         def save() -> None:
             with whole(folder / BEST) as half:
                 save_adapter(tunable.trained, half, tunable.below.named)
+                write_outline(tunable.outline, half)
                 recipe = settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "bank", "train"})
                 card = adapter_card("A writer, warmed up", PURPOSE, tunable.below.reference, learned, recipe, {})
                 (half / "README.md").write_text(card, encoding="utf-8")
