@@ -4,6 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from itertools import pairwise  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -58,7 +59,7 @@ def test_a_line_lists_nothing_twice(trained: Any) -> None:  # noqa: F811
         said += draw(logits, [0])
     assert said.count(word) >= 2  # once in each line at least
     listed: list[int] = []
-    for before, token in zip(said, said[1:], strict=False):
+    for before, token in pairwise(said):
         if token == newline:
             listed = []
         elif before == comma:

@@ -249,7 +249,7 @@ class PolicyTrainer(GRPOTrainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                self._policy.name_base(aside / name)
+                self._policy.complete(aside / name)
                 shutil.rmtree(aside.parent / name, ignore_errors=True)
                 (aside / name).rename(aside.parent / name)
                 for old in checkpoints(aside.parent)[: -(self.args.save_total_limit or len(checkpoints(aside.parent)))]:

@@ -15,6 +15,7 @@ try:
     import torch
 
     from promptmii.models.local import LocalModel, outline_of, read_weights
+    from promptmii.models.outline import write_outline
     from promptmii.models.rendering import ChatFormat
     from promptmii.train.lora import add_adapter, continue_adapter
 except ImportError as error:
@@ -69,10 +70,13 @@ class Tunable:
         """
         return LocalModel(self.reference, self.model if model is None else model, self.tokenizer, f"step-{step}", self.outline)
 
-    def name_base(self, folder: Path) -> None:
-        """Let an adapter that was saved name its model as the settings do: a path of this machine would mean nothing elsewhere."""
+    def complete(self, folder: Path) -> None:
+        """Let an adapter that was saved name its model as the settings do (a path of this machine would mean nothing elsewhere), and put
+        its outline beside it.
+        """
         path = folder / "adapter_config.json"
         if path.exists():
             config: dict[str, Any] = json.loads(path.read_text("utf-8"))
             config["base_model_name_or_path"] = self.below.named
             path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            write_outline(self.outline, folder)
