@@ -83,7 +83,7 @@ class InduceSettings(Settings):
     """Examples the generator reads."""
     generator: str = WRITER
     follower: str | None = None
-    """`None`: the generator also follows; beside an embedded generator, `smol-follower` does."""
+    """`None`: the generator also follows; beside `smol` and adapters of it, `smol-follower` does."""
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     """`auto`: `support` where the follower gives likelihoods in `choose` mode, else `none` (docs/models.md has the measurements)."""

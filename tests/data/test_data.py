@@ -98,6 +98,15 @@ def test_inputs_to_label_keep_every_row() -> None:
     assert read_table([{"text": "a", "n": float("nan")}]).rows == ({"text": "a", "n": None},)
 
 
+def test_lines_are_texts_whatever_the_column_was_called(tmp_path) -> None:
+    (tmp_path / "new.txt").write_text("one\ntwo\n")
+    (tmp_path / "new.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
+    for source in (tmp_path / "new.txt", str(tmp_path / "new.txt.gz"), ["one", "two"]):
+        assert read_texts(source, "message").texts == ("one", "two")
+    with pytest.raises(DataError, match="message"):
+        read_texts(pd.DataFrame({"text": ["one"]}), "message")
+
+
 def test_numeric_labels_are_in_order_of_value() -> None:
     assert load_task([(f"t{i}", 1 + i % 12) for i in range(60)]).task.labels == tuple(str(i) for i in range(1, 13))
 

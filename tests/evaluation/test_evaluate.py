@@ -8,16 +8,21 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sklearn.metrics import f1_score
 from tests.evaluation.labelling_server import WORDS, LabellingServer
 from tests.models.faulty_server import serving
+from typer.testing import CliRunner
 
+from promptmii.cli import app
 from promptmii.config import EvaluateSettings
 from promptmii.errors import ArtefactError, ConfigError, DataError, OutputError
 from promptmii.evaluation import estimate, evaluate
+from promptmii.evaluation.grid import plan, read_tasks
+from promptmii.models.base import ModelCard, Outline
 from promptmii.records import Run, writing
 
 
@@ -107,8 +112,38 @@ def test_failed_cells_have_no_score_and_run_again_only_when_told(server, tmp_pat
     assert len(failed) == 2
     assert all(record.instruction is None and "maximum context" in str(record.error) for record in failed)
     server.default = "ok"
+    assert estimate(grid, tmp_path / "run")[-1].cost.calls == 0
+    assert estimate(grid, tmp_path / "run", retry_failed=True)[-1].cost.calls == 24
     assert len(evaluate(grid, tmp_path / "run").failed) == 2
     assert not evaluate(grid, tmp_path / "run", retry_failed=True).failed
+
+
+def test_the_environment_names_the_server_only_where_nothing_else_does(server, tmp_path) -> None:
+    config = tmp_path / "grid.toml"
+    grid = f'tasks = ["{write_task(tmp_path, "shop")}"]\nmethods = ["naive"]\nfollowers = ["openai:m"]\nevaluate = 6\nmode = "generate"\n'
+    nowhere = "http://127.0.0.1:9/v1"
+    for name, base_url, environment in (("file", f'base_url = "{server.url}"\n', nowhere), ("environment", "", server.url)):
+        config.write_text(f"{grid}[endpoint]\npatience = 0\n{base_url}")
+        given = ["evaluate", str(config), "-o", str(tmp_path / name), "--json"]
+        assert CliRunner().invoke(app, given, env={"OPENAI_BASE_URL": environment}).exit_code == 0
+        assert len(Run.read(tmp_path / name).records) == 1
+        assert not Run.read(tmp_path / name).failed
+
+
+def test_a_cell_is_another_under_another_context_or_outline(server, tmp_path) -> None:
+    path = write_task(tmp_path, "shop")
+    for length in (4096, 8192):
+        grid = settings(server, [path], methods=("icl",), endpoint={"base_url": server.url, "context_length": length})
+        run = evaluate(grid, tmp_path / "run")
+    assert len(run.records) == 2
+
+    def key(card: ModelCard) -> str:
+        local = settings(server, [path], methods=("mii",), generators=("smol",), followers=("smol",))
+        return plan(local, read_tasks(local), {"smol": card})[0].key
+
+    card = ModelCard("smol", "weights", 8192, gives_scores=True)
+    assert key(card) == key(replace(card, context_length=2048))  # of a model here, the revision says it
+    assert key(card) != key(replace(card, outline=Outline("{label}:", "Answer with a label.")))
 
 
 def test_more_examples_than_there_are_fail_that_cell_alone(server, tmp_path) -> None:

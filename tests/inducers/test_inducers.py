@@ -104,6 +104,13 @@ def test_best_of_k_chooses_by_the_followers_score_on_held_back_examples() -> Non
     assert instruction.cost.calls == 3 + 2 * 2  # three drafts, two of them different, each scored on two examples
 
 
+def test_a_search_says_that_the_chosen_draft_was_trimmed() -> None:
+    long = "\n".join(f"line {i} of five words" for i in range(6))
+    notes = BestOf(writer(long, budget=12), follower(), k=2).induce(SUPPORT).provenance.notes
+    assert any("trimmed to the budget of 12" in note for note in notes)
+    assert not any("trimmed" in note for note in BestOf(writer(GOOD, long, budget=12), follower(), k=2).induce(SUPPORT).provenance.notes)
+
+
 def test_best_of_k_needs_an_example_to_spare() -> None:
     with pytest.raises(ConfigError, match="two or more examples"):
         BestOf(writer(GOOD), follower(), k=2).induce(Support(("money", "parcel"), SUPPORT.examples[:2]))

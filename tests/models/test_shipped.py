@@ -31,6 +31,16 @@ def test_what_is_embedded_is_read_by_the_tuned_follower() -> None:
     assert untrained_for("openai:m") == "openai:m"
 
 
+def test_a_new_adapter_of_the_embedded_model_is_read_by_the_tuned_follower_too(tmp_path: Path) -> None:
+    for name, below in (("first", "smol"), ("second", str(tmp_path / "first")), ("third", f"smol+{tmp_path / 'first'}"), ("large", "a/b")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": below}))
+    for generator in (f"smol+{tmp_path / 'first'}", "smol@cpu", *(f"hf:{tmp_path / name}" for name in ("first", "second", "third"))):
+        assert reader_for(generator) == "smol-follower"
+    for generator in (f"hf:{tmp_path / 'large'}", f"hf:a/b+{tmp_path / 'first'}", "openai:smol"):
+        assert reader_for(generator) == generator
+
+
 @pytest.mark.smol
 @pytest.mark.parametrize("name", SHIPPED)
 def test_names_are_adapters_of_the_embedded_model(name: str) -> None:

@@ -20,7 +20,9 @@ from promptmii.instruction import Instruction, Measurement
 from promptmii.records import Cell, Query, Record, pack_predictions, writing
 from promptmii.report import details, headline
 from promptmii.report.grid import read_grid
+from promptmii.report.material import Material, numbers
 from promptmii.report.page import write_report
+from promptmii.report.sections import legend
 from promptmii.report.statistics import all_cells, paired, scopes, scores
 from promptmii.report.tables import pair_table
 from promptmii.task import Example
@@ -162,13 +164,42 @@ def test_details_are_those_of_the_records(page: Path, run: Path) -> None:
 def test_long_instructions_are_cut_and_shorter_still_where_there_are_many(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = read_grid([run])
     cells = all_cells(grid)
-    given = (grid, cells, scopes(cells), sorted(set(cells["task"])), METHODS)
+    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    given = (grid, cells, [own.scope], own.tasks, own.series)
     monkeypatch.setattr(details, "INSTRUCTION", (100, 30))
     for size, length in ((10**9, 100), (0, 30)):
         monkeypatch.setattr(details, "SIZE", size)
         shown = [json.loads(zlib.decompress(base64.b64decode(part))) for part in details.task_details(*given)]
         kept = [instruction for task in shown for instruction in task["instructions"]]
         assert max(len(text) for text, _ in kept) == length < max(whole for _, whole in kept)
+
+
+def test_cells_of_several_followers_are_found_where_each_has_its_own_generator(tmp_path: Path) -> None:
+    methods = ("zero", "best-of-k", "mii")
+    runs = [write_run(tmp_path / name, 1, methods, [5], 1, rows=10, generators=[name], followers=[name]) for name in "ab"]
+    grid = read_grid(runs)
+    cells = all_cells(grid)
+    material = Material(grid, cells, [scores(cells, scope) for scope in scopes(cells)], ())
+    found = numbers(material)
+    shown = details.task_details(grid, cells, [own.scope for own in material.by_scope], material.tasks, material.series)
+    (task,) = [json.loads(zlib.decompress(base64.b64decode(part))) for part in shown]
+    assert len(task["cells"]) == 6
+    for cell in task["cells"]:
+        assert found["series"][cell["series"]]["generator"] == "ab"[cell["scope"]]
+        assert found["scores"][cell["scope"]][cell["series"]] is not None
+    assert re.findall(r'value="([^"]*)" checked', legend(material)) == ["zero", "mii", "best-of-k"]
+
+
+def test_only_methods_that_take_all_that_fits_may_be_short_of_examples(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 1, ("mii", "best-of-k"), [5], 1, rows=10)
+    text = (folder / "records.jsonl").read_text("utf-8")
+    (folder / "records.jsonl").write_text(text.replace('"provenance":{"n":5', '"provenance":{"n":3'), "utf-8")
+    grid = read_grid([folder])
+    cells = all_cells(grid)
+    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    (part,) = details.task_details(grid, cells, [own.scope], own.tasks, own.series)
+    task = json.loads(zlib.decompress(base64.b64decode(part)))
+    assert {own.names[cell["series"]]: cell["fitted"] for cell in task["cells"]} == {"mii": 3, "best-of-k": 5}
 
 
 def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> None:
@@ -222,6 +253,25 @@ def test_a_training_run_alone_has_a_page(training: Path, tmp_path: Path) -> None
     assert f"{training.name}: validation reward" in text
     assert 'id="training"' in text
     assert (tmp_path / "out" / "figures" / "training-reward.svg").exists()
+
+
+def test_every_file_beside_the_page_has_a_link(page: Path) -> None:
+    beside = {str(path.relative_to(page.parent)) for folder in ("figures", "tables") for path in (page.parent / folder).iterdir()}
+    assert beside == set(re.findall(r'href="((?:figures|tables)/[^"]+)"', page.read_text("utf-8")))
+
+
+def test_a_report_replaces_an_earlier_one_and_nothing_else(training: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    write_report([training], out)
+    (out / "figures" / "mine.svg").write_text("mine")
+    before = sorted(out.rglob("*"))
+    with pytest.raises(ArtefactError):
+        write_report([tmp_path / "mistyped"], out)
+    assert sorted(out.rglob("*")) == before
+    other.mkdir()
+    (other / "metrics.jsonl").write_text('{"step": 0, "entropy": 2.0}\n{"step": 1, "entropy": 1.0}\n')
+    write_report([other], out)
+    assert {path.name for path in (out / "figures").iterdir()} == {"mine.svg", "training.svg", "training.png"}
 
 
 def test_what_cannot_be_read_or_written_is_said(tmp_path: Path, run: Path) -> None:

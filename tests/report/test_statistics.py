@@ -43,7 +43,7 @@ def cells(grid: Grid) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def scores(cells: pd.DataFrame) -> Scores:
-    return statistics.scores(cells, Scope("smol", "generate"))
+    return statistics.scores(cells, Scope("smol", "generate", "smol"))
 
 
 def made(values: np.ndarray) -> Scores:
@@ -51,7 +51,7 @@ def made(values: np.ndarray) -> Scores:
     full = values[:, None].astype(float)
     names = [f"m{i}" for i in range(len(values))]
     return Scores(
-        Scope("f", "choose"),
+        Scope("f", "choose", "f"),
         tuple(Series(name, name, None) for name in names),
         (20,),
         tuple(f"t{i}" for i in range(values.shape[1])),
@@ -122,7 +122,7 @@ def test_what_failed_is_counted_and_named(cells: pd.DataFrame, grid: Grid) -> No
 
 def test_the_interval_is_that_of_resampled_tasks_and_rows(tmp_path: Path) -> None:
     grid = read_grid([write_run(tmp_path / "run", 12, ["icl"], [20], 1, rows=60)])
-    scores = statistics.scores(statistics.all_cells(grid), Scope("smol", "choose"))
+    scores = statistics.scores(statistics.all_cells(grid), Scope("smol", "choose", "smol"))
     (mean,) = statistics.means(scores)
     random = np.random.default_rng(1)
     raw = [tuple(np.array(side) for side in grid.scored(key)) for key in grid.records]
@@ -237,7 +237,7 @@ def test_a_cell_that_was_measured_again_counts_once_the_later_one(run: Path, cel
         writer.add(new, read.queries[str(old.query)])
     both = statistics.all_cells(read_grid([tmp_path / "again", run]))
     assert both.loc[both["stale"], "key"].tolist() == [old.key]
-    scope = Scope("smol", "choose")
+    scope = Scope("smol", "choose", "smol")
     before, after = (statistics.scores(frame, scope).at("icl", old.cell.n) for frame in (cells, both))
     changed_tasks = np.flatnonzero(~np.isclose(before, after, equal_nan=True))
     assert len(changed_tasks) == 1
@@ -262,7 +262,7 @@ def test_tables_are_read_back_as_they_were_written(grid: Grid, tmp_path: Path) -
 
 
 def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.DataFrame) -> None:
-    scope = Scope("smol", "generate")
+    scope = Scope("smol", "generate", "smol")
     costs = tables.costs(cells, scope).set_index(["series", "n"])
     assert costs.loc[("mii · smol", 20), "calls"] == 1
     assert costs.loc[("icl", 5), "calls"] == 0
@@ -314,3 +314,14 @@ def test_the_authors_scale_is_theirs_and_only_where_answers_are_written(grid: Gr
             by_task.setdefault(cell.task, []).append(float(f1_score([codes[g.lower()] for g in gold], guess, average="macro")))
     assert row["reward_f1"] == pytest.approx(np.mean([np.mean(scores) for scores in by_task.values()]))
     assert row["cells"] == sum(len(scores) for scores in by_task.values())
+
+
+def test_followers_that_differ_in_folder_or_address_alone_keep_apart(tmp_path: Path) -> None:
+    served = ("openai:a@http://localhost:8000/v1", "openai:b@http://localhost:8001/v1")
+    alike = ("smol+runs/x/best", "hf:runs/y/best", "openai:c@http://one/v1", "openai:c@http://two/v1")
+    folder = write_run(tmp_path / "run", 1, ("naive", "icl"), [5], 1, rows=10, followers=(*served, *alike))
+    scopes = statistics.scopes(statistics.all_cells(read_grid([folder])))
+    assert [scope.name for scope in scopes] == ["a", "b", *alike]
+    assert len({tables.scoped(scope) for scope in scopes}) == len({scope.title for scope in scopes}) == 6
+    assert statistics.short_name("hf:owner/model@cuda:1") == "model@cuda:1"
+    assert statistics.short_name("openai:owner/llama3:8b") == "llama3:8b"

@@ -127,6 +127,7 @@ def test_who_learns_words_alone_learns_to_fill_in_an_outline(world: Path) -> Non
     best = train_writer(given(world, steps=2, cues=2, described=False), world / "words")
     model = load_model(f"hf:{world / 'tiny'}+{best}")
     assert model.card.outline == WORDS_ALONE
+    assert load_model(f"hf:{world / 'words' / 'checkpoint-2'}").card.outline == WORDS_ALONE
     assert load_model(f"hf:{world / 'tiny'}+{train_writer(given(world, steps=2), world / 'guides')}").card.outline is None
     lines(world / "pairs.jsonl", [PAIR])
     (pair,) = read_pairs(world / "pairs.jsonl")

@@ -69,7 +69,7 @@ def run_grid(
     )
     with display.progress(quiet=json) as progress:
         if dry_run:
-            display.estimated(estimate(settings, output, progress=progress), as_json=json)
+            display.estimated(estimate(settings, output, retry_failed=retry_failed, progress=progress), as_json=json)
             return
     with display.grid_progress(quiet=json) as (progress, report):
         run = evaluate_grid(settings, output, retry_failed=retry_failed, progress=progress, report=report)

@@ -21,7 +21,7 @@ Text = Annotated[
 Label = Annotated[str | None, typer.Option(help="Label column. Detected when absent.")]
 Labels = Annotated[str | None, typer.Option(help="The label set in its order, comma-separated, or a JSON list where labels hold commas.")]
 Follow = Annotated[str | None, typer.Option(help="Model that labels: smol, hf:<id or folder>[+adapter], openai:<model>.")]
-BaseUrl = Annotated[str | None, typer.Option(envvar="OPENAI_BASE_URL", help="Server(s) for openai: models, comma-separated.")]
+BaseUrl = Annotated[str | None, typer.Option(help="Server(s) for openai: models, comma-separated; OPENAI_BASE_URL when absent.")]
 Concurrency = Annotated[int, typer.Option(help="Requests under way at once.")]
 Context = Annotated[
     int | None, typer.Option("--context-length", help="Tokens that an openai: model takes at once, where its server does not say.")

@@ -109,6 +109,12 @@ def _is_scalar_nan(value: Any) -> bool:
         return not hasattr(value, "__len__")
 
 
+def format_of(path: Path) -> str:
+    """The ending that says how a file is read, without `.gz`; empty where there is none."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else suffixes[-1] if suffixes else ""
+
+
 def _from_path(path: Path) -> Table:
     try:
         found = path.exists()
@@ -118,11 +124,10 @@ def _from_path(path: Path) -> Table:
         raise DataError(f"The file {path} does not exist. Expected a path to {', '.join(SUFFIXES)} (also .gz), or hub:owner/name.")
     if path.is_dir():
         return _from_saved_dataset(path)
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    kind = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else suffixes[-1] if suffixes else ""
+    kind = format_of(path)
     if kind not in SUFFIXES:
         raise DataError(f"{path} has the ending {kind or '(none)'!r}; expected one of {', '.join(SUFFIXES)}, also with .gz.")
-    content = _bytes(path, zipped=suffixes[-1] == ".gz")
+    content = _bytes(path, zipped=path.suffix.lower() == ".gz")
     if not content.strip():
         raise DataError(f"{path} is empty.")
     if kind == ".parquet":
@@ -260,8 +265,13 @@ def _from_parquet(content: bytes, origin: str) -> Table:
         raise DataError(f"{origin} is not a readable Parquet file: {error}.") from error
 
 
+def is_saved_dataset(folder: Path) -> bool:
+    """A folder that `datasets` saved: a `Dataset`, or a `DatasetDict` of splits."""
+    return any((folder / name).exists() for name in ("dataset_info.json", "dataset_dict.json"))
+
+
 def _from_saved_dataset(folder: Path) -> Table:
-    if not any((folder / name).exists() for name in ("dataset_info.json", "dataset_dict.json")):
+    if not is_saved_dataset(folder):
         raise DataError(f"{folder} is a folder without dataset_info.json; expected a file, or a folder made by datasets' save_to_disk.")
     try:
         import datasets

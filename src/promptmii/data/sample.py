@@ -5,11 +5,12 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from promptmii.data.clean import Cleaned, clean
 from promptmii.data.columns import Chosen, choose_columns
-from promptmii.data.load import Source, Table, read_table
+from promptmii.data.load import Source, Table, format_of, read_table
 from promptmii.errors import DataError
 from promptmii.task import Episode, Example, Support, Task, normalise_text
 
@@ -67,7 +68,9 @@ def assemble(
 def read_texts(source: Source, text: str | Sequence[str] | None = None) -> Texts:
     """Texts without labels: a table, or a list of strings. No row is dropped."""
     table = read_table(source)
-    known = table.columns == ("text",) and isinstance(source, list)
+    # Lines and lists have no names for columns, so the only one is meant whatever the instruction's was called.
+    nameless = isinstance(source, list) or (isinstance(source, str | Path) and format_of(Path(source)) == ".txt")
+    known = nameless and table.columns == ("text",)
     columns = choose_columns(table, None if known else text, None, labelled=False)
     return Texts(tuple(columns.render(row) for row in table.rows), table.rows)
 

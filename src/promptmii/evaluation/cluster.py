@@ -58,10 +58,14 @@ class Cluster:
 
     def __init__(self, settings: EvaluateSettings, options: RayOptions, folder: Path) -> None:
         """Connects to the cluster, or starts one here. Raises `ConfigError` where it is not there or too small."""
+        from promptmii.models.http import HttpConfig
+
         self._ray, self._leave = connect(options)
         self._check_size(options)
         share = max(1, settings.endpoint.concurrency // options.workers)
-        endpoint = settings.endpoint.model_copy(update={"concurrency": share})
+        # The environment of a worker elsewhere is another one.
+        servers = ",".join(HttpConfig(settings.endpoint.base_url).urls)
+        endpoint = settings.endpoint.model_copy(update={"concurrency": share, "base_url": servers})
         self._arguments = (settings.model_copy(update={"endpoint": endpoint}).model_dump_json(), str(folder.absolute()), options.cpus)
         self._remote: Any = self._ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(RemoteBench)
         self._benches: list[Any] = []

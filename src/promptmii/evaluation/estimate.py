@@ -16,6 +16,7 @@ from promptmii.data import draw_query, draw_support
 from promptmii.errors import DataError
 from promptmii.evaluation.bench import Bench
 from promptmii.evaluation.grid import INDEPENDENT, Job, meta_template, plan, read_tasks, references
+from promptmii.evaluation.run import is_open
 from promptmii.inducers.ape import SHOWN
 from promptmii.instruction import Cost
 from promptmii.models.base import Chat, LanguageModel, Sampling, Usage
@@ -36,7 +37,7 @@ class Estimate:
     method: str
     cells: int
     done: int
-    """Cells that are recorded already; they are not part of the cost."""
+    """Cells that are recorded already and will not be run again; they are not part of the cost."""
     cost: Cost
 
 
@@ -50,13 +51,20 @@ class _Sizes:
     answer: float
 
 
-def estimate(settings: EvaluateSettings, folder: Path, *, progress: Callable[[str], None] = lambda _: None) -> list[Estimate]:
-    """One line per method, then their sum. Loads the models and asks each a little; writes nothing. Raises as `evaluate`."""
+def estimate(
+    settings: EvaluateSettings, folder: Path, *, retry_failed: bool = False, progress: Callable[[str], None] = lambda _: None
+) -> list[Estimate]:
+    """One line per method, then their sum, of what `evaluate` would run. Raises as it does.
+
+    Loads the models and asks each a little; writes nothing.
+    """
     with closing(Bench(settings, None)) as bench:
-        return _estimates(settings, folder, bench, progress)
+        return _estimates(settings, folder, bench, retry_failed, progress)
 
 
-def _estimates(settings: EvaluateSettings, folder: Path, bench: Bench, progress: Callable[[str], None]) -> list[Estimate]:
+def _estimates(
+    settings: EvaluateSettings, folder: Path, bench: Bench, retry_failed: bool, progress: Callable[[str], None]
+) -> list[Estimate]:
     tasks = read_tasks(settings)
     models: dict[str, LanguageModel] = {}
     for reference in references(settings):
@@ -69,7 +77,7 @@ def _estimates(settings: EvaluateSettings, folder: Path, bench: Bench, progress:
     lines: list[Estimate] = []
     for method in dict.fromkeys(job.cell.method for job in jobs):
         own = [job for job in jobs if job.cell.method == method]
-        todo = [job for job in own if job.key not in known]
+        todo = [job for job in own if is_open(known.get(job.key), retry_failed)]
         costs = [_cost(settings, job, tasks[job.cell.task], sizes[job.cell.task, job.cell.follower], models, rates) for job in todo]
         lines.append(Estimate(method, len(own), len(own) - len(todo), sum(costs, Cost())))
     whole = Estimate("all", sum(e.cells for e in lines), sum(e.done for e in lines), sum((e.cost for e in lines), Cost()))

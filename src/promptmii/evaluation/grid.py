@@ -1,14 +1,14 @@
 """The cells of an evaluation, each under a key that hashes everything its result depends on."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from promptmii.config import Columns, EvaluateSettings
 from promptmii.data import load_task, suite_folder
 from promptmii.data.corpus import corpus_reference, read_corpus
-from promptmii.data.load import SUFFIXES
+from promptmii.data.load import SUFFIXES, is_saved_dataset
 from promptmii.data.opaque import nameless
 from promptmii.errors import ConfigError, DataError
 from promptmii.follower import resolve_calibration
@@ -57,7 +57,7 @@ def task_sources(given: Sequence[str]) -> Iterator[str]:
     """Task files and references: folders become the files in them. Raises `DataError` for a folder without any."""
     for source in given:
         folder = suite_folder() if source == "suite" else Path(source)
-        if source.startswith("hub:") or not folder.is_dir() or (folder / "dataset_info.json").exists():
+        if source.startswith("hub:") or not folder.is_dir() or is_saved_dataset(folder):
             yield source
             continue
         files = [path for path in sorted(folder.iterdir()) if path.name.removesuffix(".gz").endswith(SUFFIXES)]
@@ -130,7 +130,7 @@ def meta_template(settings: EvaluateSettings) -> Template:
 
 
 def _key(settings: EvaluateSettings, cell: Cell, task: Task, calibration: CalibrationKind, cards: Mapping[str, ModelCard]) -> str:
-    models = [cards[reference].revision for reference in (cell.generator, cell.follower) if reference]
+    models = [_behaviour(cards[reference]) for reference in (cell.generator, cell.follower) if reference]
     templates = [follower_frame().key]
     if cell.generator:
         templates.append(meta_template(settings).key)
@@ -148,6 +148,13 @@ def _key(settings: EvaluateSettings, cell: Cell, task: Task, calibration: Calibr
         "evaluate": settings.evaluate,
     }
     return content_key(parts)
+
+
+def _behaviour(card: ModelCard) -> Any:
+    """What a result depends on of a model: the revision alone, unless the same weights may be used in several ways."""
+    served = {"context_length": card.context_length} if card.reference.startswith("openai:") else {}
+    held = {"outline": asdict(card.outline)} if card.outline else {}
+    return [card.revision, served | held] if served or held else card.revision
 
 
 def _relevant(settings: EvaluateSettings, name: str) -> dict[str, Any]:

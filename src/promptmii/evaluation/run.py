@@ -79,7 +79,7 @@ def evaluate(
             progress(f"Loading {reference}")
             cards[reference] = place.card(reference)
         known = Run.read(folder).records
-        todo = [job for job in plan(settings, tasks, cards) if _is_open(known.get(job.key), retry_failed)]
+        todo = [job for job in plan(settings, tasks, cards) if is_open(known.get(job.key), retry_failed)]
         for finished, outcome in enumerate(place.run(todo, tasks), 1):
             writer.add(outcome.record, outcome.query)
             report(outcome.record, finished, len(todo))
@@ -90,5 +90,6 @@ def _workplace(settings: EvaluateSettings, folder: Path) -> Workplace:
     return Cluster(settings, settings.ray, folder) if settings.ray else Here(settings, folder)
 
 
-def _is_open(record: Record | None, retry_failed: bool) -> bool:
+def is_open(record: Record | None, retry_failed: bool) -> bool:
+    """A cell with this record is still to be run."""
     return record is None or (retry_failed and record.status == "failed")

@@ -55,7 +55,7 @@ class GEPA:
         if reflection.error:
             raise reflection.error
         candidates: list[str] = list(dict.fromkeys(candidate[COMPONENT].strip() for candidate in found.candidates))
-        texts = [search.writer.trim(text)[0] for text in candidates if text]
+        texts = [search.trim(text) for text in candidates if text]
         best = max(sorted(texts, key=lambda text: (len(text), text)), key=search.macro_f1)
         note = f"best of {len(texts)} candidates after {found.total_metric_calls} metric calls"
         return search.result(best, self.name, n=len(support.examples), seed=seed, notes=(note,))

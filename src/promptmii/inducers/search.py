@@ -47,6 +47,8 @@ class Search:
         self._follower = Follower(self.following, follower.mode, follower.calibration)
         self._frame = frame
         self._scores: dict[str, Scored] = {}
+        self._trimmed: dict[str, tuple[str, ...]] = {}
+        """What was cut of a text, where something was."""
 
     def score(self, text: str) -> Scored:
         """A candidate on the rows that are held back, asked once per text. Raises `ScoreRefusedError` if a call failed."""
@@ -69,7 +71,13 @@ class Search:
         """A text per chat, within the budget; empty ones are left out. Raises `EndpointError` where a call failed or all are empty."""
         texts = [self.writer.text(answer) for answer in self.writing.generate(chats, sampling)]
         self.writer.some(next((text for text in texts if text), ""))
-        return [self.writer.trim(text)[0] for text in texts if text]
+        return [self.trim(text) for text in texts if text]
+
+    def trim(self, text: str) -> str:
+        """The text within the budget; that it was cut is noted where it is chosen."""
+        kept, notes = self.writer.trim(text)
+        self._trimmed.setdefault(kept, notes)
+        return kept
 
     def result(self, text: str, method: str, *, n: int, seed: int, notes: Sequence[str] = ()) -> Instruction:
         """The artefact of the text that was chosen, with the cost of the whole search."""
@@ -86,7 +94,7 @@ class Search:
                 seed=seed,
                 support_key=self.support.key,
                 meta_template=self.writer.template.key,
-                notes=(*notes, *copy_warning(text, self.support.examples)),
+                notes=(*notes, *self._trimmed.get(text, ()), *copy_warning(text, self.support.examples)),
             ),
         )
 

@@ -10,7 +10,6 @@ import threading
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -197,7 +196,7 @@ def read_weights(reference: str, weights: Weights, device: torch.device, dtype: 
 
 def outline_of(weights: Weights) -> Outline | None:
     """What the last adapter was trained to fill in."""
-    return read_outline(Path(weights.adapters[-1])) if weights.adapters else None
+    return read_outline(weights.adapters[-1]) if weights.adapters else None
 
 
 def _dtype(stored: object, device: torch.device) -> torch.dtype:

@@ -9,8 +9,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers.utils.hub import cached_file
 
 from promptmii.errors import UnknownModelError
 from promptmii.models.base import Outline, Sampling
@@ -23,13 +25,14 @@ LONGEST = 40
 """Tokens of a line beyond its beginning."""
 
 
-def read_outline(folder: Path) -> Outline | None:
-    """The outline of an adapter folder; `None` where it has none. Raises `UnknownModelError` for one that cannot be read."""
-    path = folder / FILE
-    if not path.is_file():
+def read_outline(adapter: str | Path) -> Outline | None:
+    """The outline of an adapter, in a folder or on the hub; `None` where it has none. Raises `UnknownModelError` where it is none."""
+    absent: dict[str, Any] = dict.fromkeys(("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors"), False)
+    path = cached_file(str(adapter), FILE, **absent)
+    if path is None:
         return None
     try:
-        return Outline(**json.loads(path.read_text("utf-8")))
+        return Outline(**json.loads(Path(path).read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UnknownModelError(f"{path} is no outline: {error}. Expected the strings line and closing.") from error
 

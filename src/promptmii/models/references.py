@@ -46,8 +46,8 @@ class Weights:
 
 
 def reader_for(generator: str) -> str:
-    """The follower of a generator where none is named: the generator itself, or the tuned follower for what is embedded."""
-    return FOLLOWER if generator == "smol" or generator in SHIPPED else generator
+    """The follower of a generator where none is named: the generator itself, or the tuned follower for `smol` and what lies on it."""
+    return FOLLOWER if _root(generator) == "smol" else generator
 
 
 def untrained_for(follower: str) -> str:
@@ -78,6 +78,15 @@ def _first(name: str) -> Weights | None:
         return None
     inside = _model_of_adapter(place)
     return weights_of(f"{inside}+{place}") or weights_of(f"hf:{inside}+{place}") if inside else Weights(name, place)
+
+
+def _root(reference: str) -> str:
+    """What lies under all adapters; unlike `weights_of` it needs no weights on this machine."""
+    name: str = _DEVICE.fullmatch(reference.split("+")[0]).group(1)  # pyright: ignore[reportOptionalMemberAccess] it matches anything
+    if name == "smol" or name in SHIPPED:
+        return "smol"
+    inside = _model_of_adapter(name.removeprefix("hf:"))
+    return _root(inside) if inside else name
 
 
 def _model_of_adapter(folder: str) -> str | None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from promptmii.records import Query, Record
 from promptmii.report.grid import Grid
-from promptmii.report.statistics import Scope
+from promptmii.report.statistics import Scope, Series
 
 INSTRUCTION = (4_000, 2_000, 1_000)
 """Characters of an instruction that are kept: the most with which the tasks together stay below `SIZE`."""
@@ -27,18 +27,22 @@ TEXT = 600
 ANSWER = 200
 """Characters of an answer that was no label."""
 LEVEL = 6
+MAY_LEAVE_OUT = ("icl", "zero", "mii")
+"""Methods that take as many of the examples as fit; others take a part on purpose, or none."""
 
 
-def task_details(grid: Grid, cells: pd.DataFrame, scopes: Sequence[Scope], tasks: Sequence[str], series: Sequence[str]) -> list[str]:
+def task_details(grid: Grid, cells: pd.DataFrame, scopes: Sequence[Scope], tasks: Sequence[str], series: Sequence[Series]) -> list[str]:
     """One packed JSON object per task, in order, of all its live cells. `cells` are those of `statistics.all_cells`."""
     live: Any = cells.loc[~cells["stale"], :].sort_values(["series", "seed", "n"])
-    names = {scope: number for number, scope in enumerate(scopes)}
-    orders = {name: number for number, name in enumerate(series)}
+    places = {(scope.follower, scope.mode): number for number, scope in enumerate(scopes)}
+    # A name says the generator only where its own scope has several.
+    orders = {(one.name, one.generator): number for number, one in enumerate(series)}
     found = {task: _Details() for task in tasks}
     for key, name in zip(live["key"], live["series"], strict=True):
         record = grid.records[key]
-        scope = names[Scope(record.cell.follower, record.cell.mode)]
-        found[record.cell.task].add(grid, record, {"scope": scope, "series": orders[name]})
+        cell = record.cell
+        where = {"scope": places[cell.follower, cell.mode], "series": orders[name, cell.generator or None]}
+        found[cell.task].add(grid, record, where)
     packed: list[str] = []
     for length in INSTRUCTION:
         packed = [pack(details.content(length)) for details in found.values()]
@@ -77,13 +81,14 @@ class _Details:
             self._cells.append(where | {"error": record.error or "no score was recorded"})
             return
         cost, measured, labels = made.cost, made.measured, self._labels(made.labels)
+        fitted = made.provenance.n if record.cell.method in MAY_LEAVE_OUT else record.cell.n
         rows = self._queries.get((str(record.query), labels))
         if rows is None:
             rows = self._queries[str(record.query), labels] = _Rows(grid.queries[str(record.query)], made.labels)
         self._cells.append(
             where
             | measured.model_dump(include={"macro_f1", "low", "high", "accuracy", "n_unparsed", "n_truncated"})
-            | {"rows": measured.n, "tokens": round(measured.prompt_tokens_per_query, 1), "fitted": made.provenance.n}
+            | {"rows": measured.n, "tokens": round(measured.prompt_tokens_per_query, 1), "fitted": fitted}
             | {"calls": cost.calls, "made_tokens": cost.prompt_tokens + cost.completion_tokens, "notes": made.provenance.notes}
             | {"labels": labels, "instruction": self._instructions(made.text)}
             | self._answers(record, rows)

@@ -104,11 +104,12 @@ def figure_html(drawing: str, name: str, caption: str) -> str:
     drawing = drawing.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     return (
         f'<figure><div class="scroll" tabindex="0" role="region" aria-label="Figure {name}" style="--wide: {WIDTH * 80:.0f}px">'
-        f"{drawing}</div><figcaption>{label} {_files('figures', name, ('svg', 'png'))}</figcaption></figure>"
+        f"{drawing}</div><figcaption>{label} {file_links('figures', name, ('svg', 'png'))}</figcaption></figure>"
     )
 
 
-def _files(folder: str, name: str, kinds: Iterable[str]) -> str:
+def file_links(folder: str, name: str, kinds: Iterable[str]) -> str:
+    """Links to the files of one name, in one of the folders beside the page."""
     links = " · ".join(f'<a href="{folder}/{name}.{kind}">{kind.upper()}</a>' for kind in kinds)
     return f'<span class="files">{links}</span>'
 
@@ -126,7 +127,7 @@ def table_html(table: Table, *, sortable: bool = True, rows: int | None = None) 
         f'<table{" data-sortable" if sortable else ""} aria-labelledby="table-{table.name}">'
         f"<thead><tr>{_head(map(str, shown.columns), kinds, sortable)}</tr></thead>"
         f"<tbody>{''.join(_row(map(str, row), kinds) for row in shown.itertuples(index=False, name=None))}</tbody></table></div>"
-        f'<p class="note">{escape(note)} {_files("tables", table.name, ("csv", "md"))}</p>'
+        f'<p class="note">{escape(note)} {file_links("tables", table.name, ("csv", "md"))}</p>'
     )
 
 
@@ -161,16 +162,25 @@ class Files:
 
     @classmethod
     def at(cls, out: Path) -> "Files":
-        """Make the folders, without what an earlier report left in them. Raises `OutputError` where that cannot be done."""
+        """Make the folders. Raises `OutputError` where that cannot be done."""
         try:
-            for name, endings in (("figures", (".svg", ".png")), ("tables", (".csv", ".md"))):
+            for name in ("figures", "tables"):
                 (out / name).mkdir(parents=True, exist_ok=True)
-                for old in (out / name).iterdir():
-                    if old.suffix in endings:
-                        old.unlink()
         except OSError as error:
             raise OutputError(f"The report folder {out} cannot be made: {error.strerror}. Give another one with -o.") from error
         return cls(out)
+
+    def page(self, text: str) -> Path:
+        """Write the page, and remove what an earlier one had beside it and this one has not. Raises `OutputError`."""
+        path = self.out / "index.html"
+        try:
+            earlier = _linked(path.read_text("utf-8", "replace")) if path.exists() else set[str]()
+            write_text(path, text, force=True)
+            for name in earlier - _linked(text):
+                (self.out / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be replaced: {error.strerror}.") from error
+        return path
 
     def figure(self, drawn: "Figure", name: str, caption: str, tip: Tip, *, method: bool = True) -> str:
         """Write a figure as SVG and PNG; its HTML."""
@@ -187,6 +197,11 @@ class Files:
         """Write a table as CSV and Markdown; its HTML."""
         write([table], self.out / "tables")
         return table_html(table, sortable=sortable, rows=rows)
+
+
+def _linked(page: str) -> set[str]:
+    """The files that `file_links` made links to."""
+    return set(re.findall(r'<a href="((?:figures|tables)/[\w-]+\.(?:svg|png|csv|md))">', page))
 
 
 def slug(name: str) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from promptmii.errors import MissingDependencyError
 from promptmii.report.curves import VALIDATION, Run
-from promptmii.report.statistics import METHODS, Mean, Scores, Series, Transfer, frontier, points, short_name
+from promptmii.report.statistics import METHODS, Mean, Scores, Series, Transfer, frontier, points, short_names
 from promptmii.report.tables import number
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def looks(series: Iterable[Series]) -> dict[str, Look]:
     seen: dict[str, int] = {}
     others = [method for method in dict.fromkeys(s.method for s in series) if method not in METHODS]
     for one in series:
+        if one.name in found:
+            continue  # the same method at another follower
         nth = seen.setdefault(one.method, 0)
         seen[one.method] += 1
         i = METHODS.index(one.method) if one.method in METHODS else 0
@@ -339,10 +341,9 @@ def transfer_figure(transfer: Transfer) -> "Figure":
             text = axes.text(column + 0.5, row + 0.5, number(float(value)), ha="center", va="center", fontweight="bold")
             text.set_color("#ffffff" if value < middle else "#000000")
     axes.invert_yaxis()
-    axes.set_xticks(np.arange(len(transfer.followers)) + 0.5, [short_name(follower) for follower in transfer.followers])
-    axes.set_yticks(
-        np.arange(len(transfer.writers)) + 0.5, [f"{method} · {short_name(generator)}" for method, generator in transfer.writers]
-    )
+    names = short_names([*transfer.followers, *(generator for _, generator in transfer.writers)])
+    axes.set_xticks(np.arange(len(transfer.followers)) + 0.5, [names[follower] for follower in transfer.followers])
+    axes.set_yticks(np.arange(len(transfer.writers)) + 0.5, [f"{method} · {names[generator]}" for method, generator in transfer.writers])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from promptmii.report.curves import VALIDATION, Run
 from promptmii.report.grid import Grid
-from promptmii.report.statistics import Mean, Scores, Series, in_order, means, short_name
+from promptmii.report.statistics import Mean, Scores, Series, in_order, means, short_names
 from promptmii.report.tables import NOTHING, Table, number, p_value
 
 POSTER_N = 20
@@ -174,7 +174,7 @@ def progress(run: Run) -> str:
 def title(cells: pd.DataFrame) -> str:
     """For the head of the page."""
     methods, tasks = len(set(cells["method"])), len(set(cells["task"]))
-    followers = ", ".join(dict.fromkeys(short_name(str(follower)) for follower in cells["follower"]))
+    followers = ", ".join(short_names(cells["follower"]).values())
     return f"{_counted(methods, 'method')} on {_counted(tasks, 'task')}, read by {followers}"
 
 

@@ -358,10 +358,11 @@ function wrongRows(cell, found, labels) {
 // ---------------------------------------------------------------- generator outcome: two instructions side by side
 
 function prepareOutcome() {
-  const here = { ...data.outcome, n: data.n, seed: data.seeds[0] };
+  const first = (series) => data.series.findIndex((one) => one.name === data.series[series].name);
+  const here = { ...data.outcome, left: first(data.outcome.left), right: first(data.outcome.right), n: data.n, seed: data.seeds[0] };
   const box = byId("outcome-box");
   const redraw = (change) => { Object.assign(here, change); drawOutcome(box, here); };
-  const named = data.series.map((one, i) => [i, one.name]);
+  const named = data.series.map((one, i) => [i, one.name]).filter(([i]) => first(i) === i);
   byId("outcome-controls").append(
     choice("Task", data.tasks.map((task, i) => [i, task.name]), here.task, (task) => redraw({ task })),
     choice("Follower", [...data.scopes.entries()], here.scope, (scope) => redraw({ scope })),
@@ -373,11 +374,18 @@ function prepareOutcome() {
   redraw({});
 }
 
+// A follower may have a method by another generator than the others have, under the same name.
+function inScopeOf(scope, chosen) {
+  const series = data.series.findIndex((one, i) => one.name === data.series[chosen].name && data.scores[scope][i]);
+  return series < 0 ? chosen : series;
+}
+
 async function drawOutcome(box, here) {
   const { task } = here;
   const found = await details(task);
   if (task !== here.task) return; // another was chosen meanwhile
-  box.replaceChildren(...[here.left, here.right].map((series) => {
+  box.replaceChildren(...[here.left, here.right].map((chosen) => {
+    const series = inScopeOf(here.scope, chosen);
     const cell = found.cells.find((one) =>
       one.scope === here.scope && one.series === series && (one.n === 0 || (one.n === here.n && one.seed === here.seed)));
     const { name, method, generator } = data.series[series];

@@ -14,7 +14,6 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from promptmii.instruction import write_text
 from promptmii.report import headline
 from promptmii.report.curves import Run, is_training_run, read_curves
 from promptmii.report.details import task_details
@@ -29,26 +28,26 @@ from promptmii.version import VERSION
 def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Write `index.html`, `figures/` and `tables/` into `out`, and return the page's path.
 
-    Folders are runs of `promptmii evaluate`, and of training for its curves; of training alone, the page is about the curves. What `out`
-    holds under the same names is replaced. Raises `ArtefactError` where an evaluation holds no cell, `OutputError` where `out` cannot be
-    written.
+    Folders are runs of `promptmii evaluate`, and of training for its curves; of training alone, the page is about the curves. What an
+    earlier report left in `out` is replaced, once all is read and drawn; other files stay. Raises `ArtefactError` where an evaluation
+    holds no cell, `OutputError` where `out` cannot be written.
     """
     evaluations = [folder for folder in folders if (folder / "records.jsonl").exists() or not is_training_run(folder)]
     runs = read_curves([folder for folder in folders if is_training_run(folder)])
-    files = Files.at(out)
     if not evaluations:
-        return write_text(out / "index.html", _training_page(runs, folders, files), force=True)
+        files = Files.at(out)
+        return files.page(_training_page(runs, folders, files))
     grid = read_grid(evaluations)
     cells = all_cells(grid)
     by_scope = [scores(cells, scope) for scope in scopes(cells)]
     material = Material(grid, cells, by_scope, runs)
+    files = Files.at(out)
     written = list(sections(material, files))
-    return write_text(out / "index.html", _page(material, written, folders), force=True)
+    return files.page(_page(material, written, folders))
 
 
 def _page(material: Material, written: Sequence[Section], folders: Sequence[Path]) -> str:
-    names = [series.name for series in material.series]
-    packed = task_details(material.grid, material.cells, [own.scope for own in material.by_scope], material.tasks, names)
+    packed = task_details(material.grid, material.cells, [own.scope for own in material.by_scope], material.tasks, material.series)
     return _filled(
         headline.title(material.cells),
         _finding(material),

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from promptmii.report import figures, tables
 from promptmii.report.curves import VALIDATION, Run
-from promptmii.report.embed import Files, Tip
+from promptmii.report.embed import Files, Tip, file_links
 from promptmii.report.headline import chosen_n
 from promptmii.report.material import Material, outcome
 from promptmii.report.paper_scale import paper_scale_tables
-from promptmii.report.statistics import Mean, Scores, Transfer, points, short_name, transfers
+from promptmii.report.statistics import Mean, Scores, Transfer, points, transfers
 from promptmii.report.tables import number
 
 FAILED_ROWS = 200
@@ -216,8 +216,10 @@ def _tasks(material: Material, files: Files) -> Section:
         "Macro-F1 of every task, mean over seeds, the best in bold. Click a column to sort, a task to see its instructions, confusion "
         "matrices and wrong rows. † marks a score that lacks a seed whose cell failed; – was not run."
     )
-    for own in material.by_scope:
-        files.table(tables.task_table(own))
+    written = [tables.task_table(own) for own in material.by_scope]
+    for one in written:
+        files.table(one)
+    links = [f'<p class="note">{escape(one.title)} {file_links("tables", one.name, ("csv", "md"))}</p>' for one in written]
     table = (
         '<div class="scroll" tabindex="0" role="region" aria-label="Every task">'
         '<table id="task-table" data-sortable aria-label="Every task">'
@@ -226,7 +228,13 @@ def _tasks(material: Material, files: Files) -> Section:
     return Section(
         "tasks",
         "Every task",
-        [_lead(lead), '<div id="task-controls" class="controls"></div>', table, '<p id="task-count" class="note" role="status"></p>'],
+        [
+            _lead(lead),
+            '<div id="task-controls" class="controls"></div>',
+            table,
+            '<p id="task-count" class="note" role="status"></p>',
+            *links,
+        ],
     )
 
 
@@ -244,9 +252,10 @@ def _failures(material: Material, files: Files) -> Section:
 def legend(material: Material) -> str:
     """The check boxes that show and hide methods."""
     known = figures.looks(material.series)
+    # One box for a name: with several followers it stands for a series of each.
     boxes = "".join(
-        f'<label><input type="checkbox" value="{escape(one.name)}" checked>{_swatch(known[one.name])}{escape(one.name)}</label>'
-        for one in material.series
+        f'<label><input type="checkbox" value="{escape(name)}" checked>{_swatch(known[name])}{escape(name)}</label>'
+        for name in dict.fromkeys(one.name for one in material.series)
     )
     buttons = '<button type="button" value="all">all</button><button type="button" value="none">none</button>'
     return f'<form id="legend"><fieldset><legend>Methods shown</legend>{boxes}{buttons}</fieldset></form>\n'
@@ -258,7 +267,7 @@ def _swatch(look: figures.Look) -> str:
 
 
 def _scoped(own: Scores) -> str:
-    return f"{short_name(own.scope.follower)}-{own.scope.mode}"
+    return f"{own.scope.name}-{own.scope.mode}"
 
 
 def _lead(text: str) -> str:

@@ -11,7 +11,9 @@ With many tasks this is a little wide, because the scores that are drawn hold ro
 from the paired differences of the tasks alone: there, pairing takes care of the rows.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -41,11 +43,13 @@ class Scope(NamedTuple):
 
     follower: str
     mode: str
+    name: str
+    """Of the follower, from `short_names`: headings and file names of two scopes have to differ."""
 
     @property
     def title(self) -> str:
         """For headings."""
-        return f"{short_name(self.follower)} follower, mode {self.mode}"
+        return f"{self.name} follower, mode {self.mode}"
 
 
 class Series(NamedTuple):
@@ -57,8 +61,23 @@ class Series(NamedTuple):
 
 
 def short_name(reference: str) -> str:
-    """A model reference without its engine and owner: `hf:milli19/promptmii-llama` is `promptmii-llama`."""
-    return reference.rstrip("/").split("/")[-1].split(":", 1)[-1]
+    """A model reference without its engine, owner and address: `hf:milli19/promptmii-llama` is `promptmii-llama`."""
+    model = re.sub(r"^\w+:", "", reference.partition("@http")[0])
+    return model.rstrip("/").split("/")[-1]
+
+
+def short_names(references: Iterable[str]) -> dict[str, str]:
+    """The short name of each, or its whole reference where two would be alike, in file names too.
+
+    Models may differ in their owner, folder or address alone.
+    """
+    short = {reference: short_name(reference) for reference in references}
+    alike = Counter(map(_letters, short.values()))
+    return {reference: name if alike[_letters(name)] == 1 else reference for reference, name in short.items()}
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower())
 
 
 def all_cells(grid: Grid) -> pd.DataFrame:
@@ -89,9 +108,7 @@ def _series_names(cells: pd.DataFrame) -> list[str]:
     rows = list(zip(cells["follower"], cells["mode"], cells["method"], cells["generator"].fillna(""), strict=True))
     for follower, mode, method, generator in rows:
         writers.setdefault((follower, mode, method), set()).add(generator)
-    short = {generator: short_name(generator) for generator in {row[3] for row in rows}}
-    # Two models may differ in their owner alone.
-    names = {g: s if list(short.values()).count(s) == 1 else g for g, s in short.items()}
+    names = short_names(row[3] for row in rows)
     return [f"{m} · {names[g]}" if g and len(writers[f, mode, m]) > 1 else m for f, mode, m, g in rows]
 
 
@@ -133,7 +150,8 @@ class Scores:
 
 def scopes(cells: pd.DataFrame) -> list[Scope]:
     """Every follower and mode, in order of appearance. Modes are never put into one table."""
-    return [Scope(follower, mode) for follower, mode in dict.fromkeys(zip(cells["follower"], cells["mode"], strict=True))]
+    names = short_names(cells["follower"])
+    return [Scope(follower, mode, names[follower]) for follower, mode in dict.fromkeys(zip(cells["follower"], cells["mode"], strict=True))]
 
 
 def scores(cells: pd.DataFrame, scope: Scope) -> Scores:
@@ -179,9 +197,9 @@ def scores(cells: pd.DataFrame, scope: Scope) -> Scores:
     )
 
 
-def in_order(series: Series) -> tuple[int, str]:
+def in_order(series: Series) -> tuple[int, str, str]:
     """Sort key: methods from simple to searched, unknown ones last."""
-    return METHODS.index(series.method) if series.method in METHODS else len(METHODS), series.name
+    return METHODS.index(series.method) if series.method in METHODS else len(METHODS), series.name, series.generator or ""
 
 
 class Mean(NamedTuple):

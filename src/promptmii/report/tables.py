@@ -26,7 +26,7 @@ from promptmii.report.statistics import (
     in_order,
     means,
     points,
-    short_name,
+    short_names,
     win_matrix,
 )
 
@@ -74,7 +74,7 @@ def _slug(*parts: object) -> str:
 
 def scoped(scope: Scope) -> str:
     """For file names."""
-    return _slug(short_name(scope.follower), scope.mode)
+    return _slug(scope.name, scope.mode)
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -271,10 +271,10 @@ def cost_table(cells: pd.DataFrame, scope: Scope) -> Table:
 
 def transfer_table(transfer: Transfer) -> Table:
     """Which writer suits which follower."""
+    names = short_names([*transfer.followers, *(generator for _, generator in transfer.writers)])
     shown = pd.DataFrame(
         [
-            {"method": method, "generator": short_name(generator)}
-            | {short_name(f): number(x) for f, x in zip(transfer.followers, row, strict=True)}
+            {"method": method, "generator": names[generator]} | {names[f]: number(x) for f, x in zip(transfer.followers, row, strict=True)}
             for (method, generator), row in zip(transfer.writers, transfer.macro_f1, strict=True)
         ]
     )

@@ -40,7 +40,7 @@ BEST = "best"
 PURPOSE = (
     "Reads an instruction, examples or bare label names, and labels a text by the likelihood of each label (`choose`). Tuned on short "
     "texts of the tasks below, also with names that say nothing, so that what is said about a label counts for more than its name.",
-    "Limits: short texts in English, up to 8 labels at a time in training; entailment, acceptability and the like were not trained. "
+    "Limits: short texts in English, up to {labels} labels at a time in training; entailment, acceptability and the like were not trained. "
     "It is a measuring instrument for instructions rather than a classifier to rely on. Validation is macro-F1 on tasks of other "
     "sources, `batch` calibration.",
 )
@@ -182,7 +182,8 @@ class Stage:
 
     def _card(self, measured: Mapping[str, float]) -> str:
         recipe = {"step": self.step, **self._settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "bank", "train"})}
-        return adapter_card("A follower", PURPOSE, self._tunable.below.reference, self._learned, recipe, measured)
+        purpose = [paragraph.format(labels=self._settings.labels[1]) for paragraph in PURPOSE]
+        return adapter_card("A follower", purpose, self._tunable.below.reference, self._learned, recipe, measured)
 
     def _write(self, run: RunFolder, line: Mapping[str, float]) -> None:
         run.metrics(self.step, line)

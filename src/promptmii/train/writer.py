@@ -65,8 +65,9 @@ def train_writer(
     """
     with open_run(folder, settings, given, resume=resume, free=FREE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
-        outline = WORDS_ALONE if settings.pairs is None and not settings.described else None
-        tunable = replace(Tunable.load(settings.model, LoraSettings(rank=settings.rank), settings.seed), outline=outline)
+        tunable = Tunable.load(settings.model, LoraSettings(rank=settings.rank), settings.seed)
+        if settings.pairs is None:  # else what it learns is written as it writes
+            tunable = replace(tunable, outline=None if settings.described else WORDS_ALONE)
         learned = named_tasks(settings.tasks, settings.train) if settings.pairs is None else {}
         rows, watched = _datasets(settings, learned, Features(tunable))
 
@@ -84,7 +85,7 @@ def train_writer(
             train_dataset=rows,
             eval_dataset=watched or None,
             data_collator=DataCollatorForSeq2Seq(_padding(tunable.tokenizer), padding=True, label_pad_token_id=IGNORED),
-            callbacks=[Curves(run, save, report)],
+            callbacks=[Curves(run, save, report), Completing(tunable)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=_newest(folder))
@@ -195,6 +196,18 @@ class Curves(TrainerCallback):
             self._save()
         self._run.metrics(int(state.global_step), line)
         self._report({"step": int(state.global_step), **line})
+
+
+class Completing(TrainerCallback):
+    """Makes each checkpoint an adapter that can be used and pushed."""
+
+    def __init__(self, tunable: "Tunable") -> None:
+        self._tunable = tunable
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See `Tunable.complete`."""
+        del control, kwargs
+        self._tunable.complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def _datasets(settings: WriterSettings, learned: Mapping[str, Task], features: Features) -> tuple[Dataset[Any], dict[str, Dataset[Any]]]:

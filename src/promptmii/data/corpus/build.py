@@ -14,7 +14,7 @@ from promptmii.data.corpus.leakage import LeakageReport, check_corpus
 from promptmii.data.corpus.settings import CorpusSettings, absolute
 from promptmii.data.corpus.stages import STAGES, Build, Fetcher, Stage, Told, unheard
 from promptmii.data.corpus.workers import Cluster, Here
-from promptmii.data.load import SUFFIXES
+from promptmii.data.load import SUFFIXES, is_saved_dataset
 from promptmii.errors import DataError
 from promptmii.instruction import write_text
 from promptmii.models.base import LanguageModel
@@ -93,7 +93,7 @@ def evaluation_sets(sources: Sequence[str]) -> dict[str, Task]:
         folder = suite_folder() if source == "suite" else Path(source)
         if corpus:
             tasks |= {task.name: task for task in read_corpus(*corpus)}
-        elif folder.is_dir() and not (folder / "dataset_info.json").exists():
+        elif folder.is_dir() and not is_saved_dataset(folder):
             files = [file for file in sorted(folder.iterdir()) if file.name.removesuffix(".gz").endswith(SUFFIXES) and file.stem != "index"]
             if not files:
                 raise DataError(f"exclude_content names {source}, a folder without task files.")
