@@ -59,8 +59,9 @@ results-small: $(SETUP) $(SMOL)  ## measure the shipped adapters on tasks they w
 	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods naive,icl,mii -o runs/small/named
 	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods zero --n 20 --budget 150 -o runs/small/named
 	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods ape,gepa --n 20 --seeds 1 --budget 150 -o runs/small/named
-	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods naive,icl,mii --n 20 --seeds 1 --nameless -o runs/small/nameless
+	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods naive,icl,mii --n 20 --nameless -o runs/small/nameless
 	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods zero --n 20 --seeds 1 --budget 150 --nameless -o runs/small/nameless
+	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods naive,icl,mii --n 20 --seeds 1 --follower smol -o runs/small/named
 	$(BIN)/promptmii report runs/small/named runs/small/writer -o runs/small/report
 	$(BIN)/promptmii report runs/small/nameless -o runs/small/report-nameless
 

@@ -67,7 +67,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    generator : the model that writes: a reference (`"smol-writer-sft"`, `"hf:<id>"`, `"openai:<model>"`) or a `LanguageModel` object.
+    generator : the model that writes: a reference (`"smol-writer"`, `"hf:<id>"`, `"openai:<model>"`) or a `LanguageModel` object.
     follower : the model that labels; `None` means the generator, or `smol-follower` beside an embedded one. Clones share model
         objects; pickles hold references only.
     method : `"mii"` (the generator writes), `"icl"` (the examples are the prompt) or `"naive"` (the label names alone).

@@ -25,7 +25,7 @@ def test_each_is_small_and_has_a_card(name: str) -> None:
 
 
 def test_what_is_embedded_is_read_by_the_tuned_follower() -> None:
-    assert reader_for("smol") == reader_for("smol-writer-sft") == "smol-follower"
+    assert reader_for("smol") == reader_for("smol-writer") == reader_for("smol-writer-sft") == "smol-follower"
     assert reader_for("hf:some/model") == "hf:some/model"
     assert untrained_for("smol-follower") == "smol"
     assert untrained_for("openai:m") == "openai:m"
@@ -71,18 +71,19 @@ def test_the_tuned_follower_reads_better_than_the_raw_model() -> None:
 
 
 @pytest.mark.smol
-def test_the_small_writer_has_a_line_for_nearly_every_label() -> None:
+@pytest.mark.parametrize("name", ["smol-writer", "smol-writer-sft"])
+def test_the_small_writers_have_a_line_for_every_label(name: str) -> None:
     pytest.importorskip("torch")
     from promptmii import MetaInducer, Writer, load_model
     from promptmii.data import load_task, sample, suite_folder
 
     try:
-        inducer = MetaInducer(Writer(load_model("smol-writer-sft"), longest=200))
+        inducer = MetaInducer(Writer(load_model(name)))
     except UnknownModelError as error:
         pytest.skip(str(error))
-    found: list[bool] = []
-    for path in sorted(suite_folder().glob("*.json")):
+    for path in sorted(suite_folder().glob("*.json"))[:3]:
         instruction = inducer.induce(sample(load_task(str(path)).task, 20, query=0).support)
-        starts = [line.partition(":")[0] for line in instruction.text.splitlines()]
-        found += [label in starts for label in instruction.labels]
-    assert sum(found) >= 0.7 * len(found)  # an untrained model has none
+        *lines, closing = instruction.text.splitlines()
+        assert [line.partition(": Typical words: ")[0] for line in lines] == list(instruction.labels)
+        assert all(line.partition(": Typical words: ")[2] for line in lines)
+        assert closing == "Answer with the label alone."

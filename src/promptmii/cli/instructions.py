@@ -39,7 +39,7 @@ def induce(
     text: Text = None,
     label: Label = None,
     labels: Labels = None,
-    generator: Annotated[str, typer.Option(help="Model that writes: smol-writer-sft, hf:..., openai:...")] = WRITER,
+    generator: Annotated[str, typer.Option(help="Model that writes: smol-writer, hf:..., openai:...")] = WRITER,
     follower: Follow = None,
     mode: Annotated[
         Mode, typer.Option(help="choose compares label likelihoods; generate reads the label from text, as in the paper.")

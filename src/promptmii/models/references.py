@@ -11,7 +11,7 @@ _FOLDER = Path(__file__).parent / "shipped"
 SHIPPED = tuple(sorted(path.parent.name for path in _FOLDER.glob("*/adapter_config.json")))
 """Names of the adapters of `smol` that come with promptmii."""
 FOLLOWER = "smol-follower"
-WRITER = "smol-writer-sft"
+WRITER = "smol-writer"
 FORMS = ("smol", *SHIPPED, "hf:<id or folder>", "any of these with @<device> and +<adapter folder>", "openai:<model>[@<base URL>]")
 
 _DEVICE = re.compile(r"(.*?)(?:@(cpu|mps|cuda|cuda:\d+))?", re.DOTALL)
