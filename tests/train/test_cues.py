@@ -31,9 +31,12 @@ def test_a_word_of_all_labels_tells_nothing() -> None:
     assert Cues(ROWS).of({"pets": ["the same again"], "cars": ["the same again"]}, 5) == {"pets": (), "cars": ()}
 
 
-def test_a_word_that_hardly_comes_again_is_none() -> None:
+def test_words_that_hardly_come_again_only_fill_a_line_up() -> None:
     rows = {**ROWS, "pets": [*ROWS["pets"], *[Example("a parrot", "pets")] * 2]}
-    assert Cues(rows).of({"pets": ["a parrot and a dog"], "cars": ["tyre"]}, 5) == {"pets": ("dog",), "cars": ("tyre",)}
+    shown = {"pets": ["a parrot, a dog and a cat"], "cars": ["tyre"]}
+    assert Cues(rows).of(shown, 5) == {"pets": ("parrot", "dog", "cat"), "cars": ("tyre",)}
+    shown["pets"] = ["a parrot, a dog, a cat, a leash"]
+    assert Cues(rows).of(shown, 5)["pets"] == ("dog", "cat", "leash")
 
 
 def test_a_guide_names_them_beside_or_instead_of_the_description() -> None:
