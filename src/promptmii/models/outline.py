@@ -1,7 +1,8 @@
 """Writing within an outline: a model of 135M knows which words to name and forgets which label's turn it is, repeats itself, finds no end.
 
-So the beginnings of the lines are given, whatever the model would rather say there, and what it lists in a line it lists once. Nothing
-else is decided for it: it picks every word, and when a line ends.
+So the beginnings of the lines are given, whatever the model would rather say there, and nothing in a list begins with the same token as
+something before it in the line; a word that can be cut into tokens in two ways may still come twice. A line that comes to no end is ended.
+Nothing else is decided for the model: it picks every word.
 """
 
 import json

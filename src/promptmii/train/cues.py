@@ -17,10 +17,10 @@ from promptmii.task import Example
 
 LEAST = 2.0
 """Standard errors by which a word must lean to its label."""
-LEAST_TEXTS = 3
-"""Texts of the label in which it must stand: a rarer word says little about the next text, and no writer could guess that it matters."""
 LEAST_COMMON = 3.0
 """The same for the commonest words of English, which seldom say what a text is about; `why` or `you` may."""
+LEAST_TEXTS = 3
+"""Texts of the label in which it must stand: a rarer word says little about the next text, and no writer could guess that it matters."""
 AT_LEAST = 3
 """Words that a line names though they tell less than that, the best of those that are not common: a line that says nothing misleads."""
 PRIOR = 0.5
