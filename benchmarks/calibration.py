@@ -46,7 +46,9 @@ def main() -> None:
                 if key not in known and record.instruction and record.instruction.measured:
                     scores[record.cell.method, kind][record.cell.task].append(record.instruction.measured.macro_f1)
                 known.add(key)
-    print(f"{given.model}: mean macro-F1 (standard error over tasks), n={given.n}, up to {given.rows} rows, {given.seeds} seeds")
+    print(
+        f"{given.model}: mean macro-F1 (standard error over tasks), n={given.n}, up to {given.rows} rows, {given.seeds} seeds"
+    )
     print(f"{'':12}" + "".join(f"{kind:>18}" for kind in kinds))
     for method in given.methods:
         cells = [[mean(of_task) for of_task in scores[method, kind].values()] for kind in kinds]

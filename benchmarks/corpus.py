@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from promptmii.data.corpus.duplicates import clusters, sign
 
 WORDS = [
-    f"{a}{b}{c}" for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u", "ai", "ou") for c in ("n", "r", "st", "ck", "lle", "ter", "mp")
+    f"{a}{b}{c}"
+    for a in "bdfgklmnprst"
+    for b in ("a", "e", "i", "o", "u", "ai", "ou")
+    for c in ("n", "r", "st", "ck", "lle", "ter", "mp")
 ]
 
 

@@ -43,7 +43,13 @@ def main() -> None:
         spent: dict[str, float] = {}
         for stage in ("list", "fetch", "columns", "clean", "split"):
             start = time.perf_counter()
-            subprocess.run([*command, "--stage", stage], cwd=scratch, env=hub.environment(Path(scratch)), check=True, capture_output=True)
+            subprocess.run(
+                [*command, "--stage", stage],
+                cwd=scratch,
+                env=hub.environment(Path(scratch)),
+                check=True,
+                capture_output=True,
+            )
             spent[stage] = time.perf_counter() - start
         kept = sum(path.stat().st_size for path in (Path(scratch) / "corpus" / "raw").rglob("*") if path.is_file())
     files = sum("/resolve/" in request for request in hub.requests)
@@ -52,7 +58,10 @@ def main() -> None:
     print(f"{n} repositories of {given.rows} rows, {sizes / n / 1024:.0f} KiB each, {given.workers} workers")
     print(f"requests per repository: {(len(hub.requests) - files) / n:.1f} to the API, {files / n:.1f} for files")
     print(f"kept per repository: {kept / n / 1024:.0f} KiB")
-    print("seconds per repository, start-ups included: " + ", ".join(f"{name} {value / n:.2f}" for name, value in spent.items()))
+    print(
+        "seconds per repository, start-ups included: "
+        + ", ".join(f"{name} {value / n:.2f}" for name, value in spent.items())
+    )
 
 
 if __name__ == "__main__":

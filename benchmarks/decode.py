@@ -36,7 +36,12 @@ def main() -> None:
     draw = random.Random(0)
     for rows in given.rows:
         chats: list[Chat] = [
-            [{"role": "user", "content": f"Go on with this list of words: {' '.join(draw.choices(VOCABULARY.split(), k=given.prompt))}"}]
+            [
+                {
+                    "role": "user",
+                    "content": f"Go on with this list of words: {' '.join(draw.choices(VOCABULARY.split(), k=given.prompt))}",
+                }
+            ]
             for _ in range(rows)
         ]
         sampling = Sampling(given.tokens)
@@ -45,7 +50,9 @@ def main() -> None:
 
         def transformers(inputs: Any = inputs) -> Any:
             with torch.inference_mode():
-                return plain.generate(**inputs, max_new_tokens=given.tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id)
+                return plain.generate(
+                    **inputs, max_new_tokens=given.tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id
+                )
 
         def promptmii(chats: list[Chat] = chats, sampling: Sampling = sampling) -> Any:
             # A fresh engine, so that none finds its prefix remembered.
@@ -62,7 +69,9 @@ def main() -> None:
         wrote = sum(answer.usage.completion_tokens for answer in answers)
         texts = [text.strip() for text in tokenizer.batch_decode(result[:, start:], skip_special_tokens=True)]
         equal = sum(answer.text.strip() == text for answer, text in zip(answers, texts, strict=True))
-        print(f"{rows} row(s) of {start} tokens, {ours.model.dtype}, {torch.get_num_threads()} threads; equal texts: {equal} of {rows}")
+        print(
+            f"{rows} row(s) of {start} tokens, {ours.model.dtype}, {torch.get_num_threads()} threads; equal texts: {equal} of {rows}"
+        )
         print(f"a  promptmii     {wrote / a:7.1f} tokens/s   {a:6.1f} s")
         print(f"b  transformers  {wrote / b:7.1f} tokens/s   {b:6.1f} s   b/a = {b / a:.2f}", flush=True)
 

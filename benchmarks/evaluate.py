@@ -36,7 +36,9 @@ def generate(model: LocalModel, prompts: list[list[int]], limit: int) -> float:
     started = perf_counter()
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for first in range(0, len(order), BATCH):
-        inputs = tokenizer.pad({"input_ids": [prompts[i] for i in order[first : first + BATCH]]}, padding_side="left", return_tensors="pt")
+        inputs = tokenizer.pad(
+            {"input_ids": [prompts[i] for i in order[first : first + BATCH]]}, padding_side="left", return_tensors="pt"
+        )
         with torch.inference_mode():
             network.generate(**inputs, max_new_tokens=limit, do_sample=False, pad_token_id=tokenizer.eos_token_id)
     return perf_counter() - started
@@ -48,7 +50,9 @@ def loop(settings: EvaluateSettings, share: float) -> float:
     network: Any = model.model
     network.set_attn_implementation("sdpa")
     writer, seconds = Writer(model, budget=settings.budget), 0.0
-    text = "The inputs are short texts. Decide what each is about.\n" * 4  # as long as what is written, whose own words do not matter here
+    text = (
+        "The inputs are short texts. Decide what each is about.\n" * 4
+    )  # as long as what is written, whose own words do not matter here
     for number, task in enumerate(read_tasks(settings).values()):
         query = draw_query(task, settings.evaluate)
         part = query[:: max(1, round(1 / share))]
@@ -56,10 +60,16 @@ def loop(settings: EvaluateSettings, share: float) -> float:
             support = draw_support(task, n)
             zero = Instruction(text=text, labels=task.labels, method="zero")
             for instruction in (Naive().induce(Support(task.labels, ())), InContext(model).induce(support), zero):
-                seconds += generate(model, model.prompts([instruction.messages(e.text) for e in part]), ANSWER) * len(query) / len(part)
+                seconds += (
+                    generate(model, model.prompts([instruction.messages(e.text) for e in part]), ANSWER)
+                    * len(query)
+                    / len(part)
+                )
             if number % max(1, round(1 / share)) == 0:
                 scale = max(1, round(1 / share))
-                seconds += generate(model, model.prompts([[writer.ask(support, support.examples)]]), writer.room) * scale
+                seconds += (
+                    generate(model, model.prompts([[writer.ask(support, support.examples)]]), writer.room) * scale
+                )
     return seconds
 
 

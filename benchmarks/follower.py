@@ -65,7 +65,11 @@ def matmul_rate(dtype: torch.dtype) -> float:
 def costs(model: LocalModel) -> tuple[int, int, float]:
     """Weights of the linear layers, values of a query vector over all layers, and operations of one token's logits."""
     config = model.model.config
-    linear = sum(p.numel() for name, p in model.model.named_parameters() if p.dim() == 2 and "embed" not in name and "lm_head" not in name)
+    linear = sum(
+        p.numel()
+        for name, p in model.model.named_parameters()
+        if p.dim() == 2 and "embed" not in name and "lm_head" not in name
+    )
     width = config.num_attention_heads * config.head_dim * config.num_hidden_layers
     return linear, width, 2.0 * config.hidden_size * config.vocab_size
 
@@ -78,7 +82,9 @@ def needed_flops(model: LocalModel, prompts: Sequence[Sequence[int]], answers: S
     total = 2.0 * linear * shared + 4.0 * width * shared * shared / 2
     for prompt in prompts:
         rest = len(prompt) - shared
-        total += 2.0 * linear * (rest + nodes) + 4.0 * width * (shared * (rest + nodes) + rest * rest / 2 + nodes * (rest + 1))
+        total += 2.0 * linear * (rest + nodes) + 4.0 * width * (
+            shared * (rest + nodes) + rest * rest / 2 + nodes * (rest + 1)
+        )
         total += logits * (1 + nodes)
     return total
 
@@ -123,17 +129,23 @@ def main() -> None:
 
     ours = LocalModel.load("smol", Weights("smol", str(smol_folder(install=True))))
     tokenizer, dtype = ours.tokenizer, ours.model.dtype
-    plain: Any = AutoModelForCausalLM.from_pretrained(str(smol_folder()), dtype=dtype, attn_implementation="sdpa").eval()
+    plain: Any = AutoModelForCausalLM.from_pretrained(
+        str(smol_folder()), dtype=dtype, attn_implementation="sdpa"
+    ).eval()
     instruction = f"Label each text as one of: {', '.join(LABELS)}. Answer with the label alone. "
     draw = random.Random(1)
     while ours.count_tokens([instruction])[0] < 300:
         instruction += draw.choice(VOCABULARY.split()) + " "
     queries = texts(given.queries, lambda text: ours.count_tokens([text])[0], given.data)
-    chats: list[Chat] = [[{"role": "system", "content": instruction}, {"role": "user", "content": query}] for query in queries]
+    chats: list[Chat] = [
+        [{"role": "system", "content": instruction}, {"role": "user", "content": query}] for query in queries
+    ]
     prompts = ours.prompts(chats)
     answers = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in LABELS]
     lengths = sorted(ours.count_tokens(queries))
-    print(f"{len(chats)} queries of {lengths[0]} to {lengths[-1]} tokens, instruction of {ours.count_tokens([instruction])[0]}, {dtype}")
+    print(
+        f"{len(chats)} queries of {lengths[0]} to {lengths[-1]} tokens, instruction of {ours.count_tokens([instruction])[0]}, {dtype}"
+    )
     print(f"{torch.get_num_threads()} threads")
 
     # A fresh engine for each run, so that none finds its prefix remembered.
@@ -154,15 +166,21 @@ def main() -> None:
     b, _ = best(given.repeats, lambda: usual(plain, tokenizer, prompts, given.batch))
     print(f"b  generate, batched {len(chats) / b:7.2f} queries/s   {b:6.1f} s   a/b = {b / a:.1f}")
     full = full_flops(ours, prompts)
-    print(f"   {full / 1e9:.0f} Gflop needed at {full / b / 1e9:.1f} Gflop/s: {full / flops:.1f} times the arithmetic of a,")
+    print(
+        f"   {full / 1e9:.0f} Gflop needed at {full / b / 1e9:.1f} Gflop/s: {full / flops:.1f} times the arithmetic of a,"
+    )
     print(f"   so a at the whole matmul rate would make a/b = {b * max(rates) / flops:.1f}")
     few = prompts[:10]
     c, _ = best(given.repeats, lambda: usual(plain, tokenizer, few, 1))
     c *= len(prompts) / len(few)
-    print(f"c  generate, single  {len(chats) / c:7.2f} queries/s   {c:6.1f} s   a/c = {c / a:.1f}   ({len(few)} prompts, extrapolated)")
+    print(
+        f"c  generate, single  {len(chats) / c:7.2f} queries/s   {c:6.1f} s   a/c = {c / a:.1f}   ({len(few)} prompts, extrapolated)"
+    )
     sample = range(0, len(prompts), max(1, len(prompts) // 40))
     agreed = [
-        isinstance(chosen[i], Choice) and chosen[i].index == reference(plain, prompts[i], answers, tokenizer.eos_token_id) for i in sample
+        isinstance(chosen[i], Choice)
+        and chosen[i].index == reference(plain, prompts[i], answers, tokenizer.eos_token_id)
+        for i in sample
     ]
     print(f"   labels equal to unbatched likelihood: {sum(agreed)} of {len(agreed)}")
     print(f"   peak memory of the whole run {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")

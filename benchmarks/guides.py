@@ -41,7 +41,9 @@ def main() -> None:
             support, query = draw_support(seen, options.n), draw_query(seen, options.rows)
             for form, instruction in _forms(follower.model, seen, support.examples, bank[name], shown):
                 scored = score(follower, instruction, query)
-                found.setdefault((names, form), []).append((scored.macro_f1 or 0.0, scored.usage.prompt_tokens / scored.n))
+                found.setdefault((names, form), []).append(
+                    (scored.macro_f1 or 0.0, scored.usage.prompt_tokens / scored.n)
+                )
     print(f"{follower.model.card.reference}, n={options.n}, {options.rows} rows, {len(options.only.split(','))} tasks")
     print("| names | form | macro-F1 | prompt tokens |\n| --- | --- | ---: | ---: |")
     for (names, form), values in found.items():
@@ -64,7 +66,9 @@ def _forms(
     yield "examples (ICL)", InContext(model).induce(support)
     rows = {label: [e for e in task.train if e.label == label] for label in task.labels}
     texts = {label: [e.text for e in examples if e.label == label] for label in task.labels}
-    few, many = ({old: found[new] for old, new in shown.items()} for found in (Cues(rows).of(texts, most) for most in (5, 10)))
+    few, many = (
+        {old: found[new] for old, new in shown.items()} for found in (Cues(rows).of(texts, most) for most in (5, 10))
+    )
     for form, text in (
         ("descriptions", guide.plain(shown)),
         ("5 cue words", guide.plain(shown, few, described=False)),

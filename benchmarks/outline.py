@@ -23,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", required=True)
     parser.add_argument("--only", required=True, help="comma-separated names of tasks")
-    parser.add_argument("--writers", default="smol,smol-writer-sft", help="comma-separated; the last one's outline is given to all")
+    parser.add_argument(
+        "--writers", default="smol,smol-writer-sft", help="comma-separated; the last one's outline is given to all"
+    )
     parser.add_argument("--follower", default="smol-follower")
     parser.add_argument("--rows", type=int, default=60)
     options = parser.parse_args()
@@ -33,14 +35,19 @@ def main() -> None:
     if outline is None:
         parser.error(f"{writers[-1]} has no outline")
     follower = Follower(load_model(options.follower), "choose", "support")
-    tasks = [each for task in named_tasks(options.tasks, options.only.split(",")).values() for each in (task, nameless(task))]
+    tasks = [
+        each for task in named_tasks(options.tasks, options.only.split(",")).values() for each in (task, nameless(task))
+    ]
     print(f"{options.follower}, n=20, {options.rows} rows, {len(tasks) // 2} tasks")
     print("| writer | form | names kept | names hidden | tokens |\n| --- | --- | ---: | ---: | ---: |")
     for reference in writers:
         for form, model in _models(reference, outline):
             found = [(":nameless" in task.name, *_measured(model, follower, task, options.rows)) for task in tasks]
             cells = [_cell([reached for hidden, reached, _ in found if hidden == wanted]) for wanted in (False, True)]
-            print(f"| {reference} | {form} | {cells[0]} | {cells[1]} | {fmean(length for *_, length in found):.0f} |", flush=True)
+            print(
+                f"| {reference} | {form} | {cells[0]} | {cells[1]} | {fmean(length for *_, length in found):.0f} |",
+                flush=True,
+            )
 
 
 def _models(reference: str, outline: Outline) -> Iterator[tuple[str, LanguageModel]]:

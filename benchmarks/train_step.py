@@ -63,7 +63,9 @@ def ours(settings: TrainSettings, folder: Path) -> dict[str, float]:
     train(settings, folder, say=lambda _: None)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line.get("step", 0) > 1 and "seconds/step" in line]
-    return {phase: fmean(line[f"seconds/{phase}"] for line in steps) for phase in PHASES} | {"length": fmean(s["length"] for s in steps)}
+    return {phase: fmean(line[f"seconds/{phase}"] for line in steps) for phase in PHASES} | {
+        "length": fmean(s["length"] for s in steps)
+    }
 
 
 class Plain:
@@ -87,7 +89,9 @@ class Plain:
         episode = visit.episode
         instruction = Instruction(text=text.strip(), labels=episode.support.labels, method="mii")
         chats = [instruction.messages(row.text) for row in episode.query]
-        batch = self.tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_tensors="pt", padding=True, return_dict=True)
+        batch = self.tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, return_tensors="pt", padding=True, return_dict=True
+        )
         with torch.inference_mode():
             out = self.follower.generate(**batch, max_new_tokens=10, do_sample=False)
         parser = LabelParser(episode.support.labels)
@@ -136,8 +140,16 @@ def straightforward(settings: TrainSettings, folder: Path) -> dict[str, float]:
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    generate, step, judge = (fmean(part[1:]) for part in (trainer.spent["generate"], trainer.spent["step"], reward.seconds))
-    return {"generate": generate, "reward": judge, "update": step - generate - judge, "step": step, "length": fmean(trainer.lengths[1:])}
+    generate, step, judge = (
+        fmean(part[1:]) for part in (trainer.spent["generate"], trainer.spent["step"], reward.seconds)
+    )
+    return {
+        "generate": generate,
+        "reward": judge,
+        "update": step - generate - judge,
+        "step": step,
+        "length": fmean(trainer.lengths[1:]),
+    }
 
 
 def useful(settings: TrainSettings, length: float) -> float:

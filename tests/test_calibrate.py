@@ -49,7 +49,9 @@ class TestNormalise:
         assert same(np.diff(normalise(given_scores)), np.diff(given_scores))
 
     def test_long_labels_do_not_underflow(self) -> None:
-        assert same(normalise(np.array([-1e5, -1e5 - 1, -2e5])), np.array([-0.31326169, -1.31326169, -1e5 - 0.31326169]), 1e-6)
+        assert same(
+            normalise(np.array([-1e5, -1e5 - 1, -2e5])), np.array([-0.31326169, -1.31326169, -1e5 - 0.31326169]), 1e-6
+        )
 
 
 class TestCentre:
@@ -107,7 +109,9 @@ class TestApply:
         assert same(apply(calibration, logp)[0], apply(calibration, logp[0]))
 
     def test_scale_and_offset_belong_to_their_label(self) -> None:
-        calibrated = apply(Calibration(kind="supervised", scale=(2, 1, 1), offset=(0, 0, 3)), np.log([[0.5, 0.25, 0.25]]))
+        calibrated = apply(
+            Calibration(kind="supervised", scale=(2, 1, 1), offset=(0, 0, 3)), np.log([[0.5, 0.25, 0.25]])
+        )
         assert same(calibrated, normalise(np.log([[0.25, 0.25, 0.25 * np.e**3]])))
 
 
@@ -136,7 +140,11 @@ class TestSupervised:
         fitted = fit_supervised(logp, gold)
         assert (logp.argmax(axis=1) == 0).all()
         assert apply(fitted, logp).argmax(axis=1).tolist() == gold
-        assert likelihood(fitted, logp, gold) > likelihood(centre("support", logp), logp, gold) + 1 > likelihood(None, logp, gold) + 2
+        assert (
+            likelihood(fitted, logp, gold)
+            > likelihood(centre("support", logp), logp, gold) + 1
+            > likelihood(None, logp, gold) + 2
+        )
 
     def test_a_label_that_speaks_too_softly_is_scaled_up(self) -> None:
         logp = normalise(np.array([[0.3 * (i % 2), 0.0] for i in range(40)]))

@@ -90,7 +90,9 @@ def test_a_refused_key_is_a_finding_after_what_did_work(steps: list[str]) -> Non
     assert "OPENAI_API_KEY" in checks["answer"].finding
 
 
-@pytest.mark.parametrize(("default", "finding"), [("say: \n", "an empty answer"), ("context", "context: ")], ids=["empty", "failing"])
+@pytest.mark.parametrize(
+    ("default", "finding"), [("say: \n", "an empty answer"), ("context", "context: ")], ids=["empty", "failing"]
+)
 def test_a_server_that_writes_nothing_is_not_healthy(steps: list[str], default: str, finding: str) -> None:
     with serving(FaultyServer(default=default)) as server:
         report = examine("openai:m", Endpoint(base_url=server.url), steps.append)

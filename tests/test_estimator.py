@@ -23,7 +23,14 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 from sklearn.utils.validation import validate_data
 
 from promptmii import Instruction, ScriptedModel, estimator
-from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefusedError, UnknownModelError, UnsupportedError
+from promptmii.errors import (
+    ConfigError,
+    DataError,
+    EndpointError,
+    ScoreRefusedError,
+    UnknownModelError,
+    UnsupportedError,
+)
 from promptmii.estimator import PromptClassifier
 from promptmii.models.base import Chat, Failure, FailureKind, LanguageModel
 
@@ -66,7 +73,9 @@ class TestFitAndPredict:
         assert fitted.instruction_.labels == ("billing", "returns", "shipping")
         assert fitted.instruction_.method == "mii"
         assert fitted.instruction_.provenance.n == 6
-        assert fitted.instruction_.cost.calls == len(model.calls) == 1 + 6, "one generation, and the calibration on the support"
+        assert fitted.instruction_.cost.calls == len(model.calls) == 1 + 6, (
+            "one generation, and the calibration on the support"
+        )
         assert fitted.predict(["where is my parcel", "refund me"]).tolist() == ["shipping", "returns"]
         assert fitted.score(X, y) == 1.0
 
@@ -108,7 +117,15 @@ class TestFitAndPredict:
 class TestInputs:
     @pytest.mark.parametrize(
         "texts",
-        [X, tuple(X), np.array(X), np.array(X, dtype=object), np.array(X)[:, None], pd.Series(X), pd.Series(X, dtype="category")],
+        [
+            X,
+            tuple(X),
+            np.array(X),
+            np.array(X, dtype=object),
+            np.array(X)[:, None],
+            pd.Series(X),
+            pd.Series(X, dtype="category"),
+        ],
         ids=["list", "tuple", "array", "object array", "one column", "series", "categorical"],
     )
     def test_texts(self, texts: Any):
@@ -238,7 +255,9 @@ class TestProbabilities:
 class TestNothingIsMadeUp:
     def failing(self, **changes: Any) -> PromptClassifier:
         down = Failure(FailureKind.TIMEOUT, "no answer in 120 s")
-        model = ScriptedModel(answer, lambda chat, option: down if "broken" in query_of(chat) else keyword(chat, option))
+        model = ScriptedModel(
+            answer, lambda chat, option: down if "broken" in query_of(chat) else keyword(chat, option)
+        )
         return PromptClassifier(model, n=6, **changes).fit(X, y)
 
     def test_a_failed_call_raises(self):
@@ -278,7 +297,9 @@ class TestNothingIsMadeUp:
         wrong = ["billing"] * 30
         weights = np.arange(30)
         assert fitted.score(X, wrong) == pytest.approx(accuracy_score(wrong, fitted.predict(X)))
-        assert fitted.score(X, wrong, weights) == pytest.approx(accuracy_score(wrong, fitted.predict(X), sample_weight=weights))
+        assert fitted.score(X, wrong, weights) == pytest.approx(
+            accuracy_score(wrong, fitted.predict(X), sample_weight=weights)
+        )
 
 
 class TestInScikitLearn:
@@ -288,7 +309,10 @@ class TestInScikitLearn:
             "generator": "smol-writer", "follower": None, "method": "mii", "n": 20, "mode": "choose", "calibration": "auto",
             "best_of": 1, "budget": None, "seed": 0,
         }  # fmt: skip
-        assert PromptClassifier().set_params(n=50, follower="hf:x").get_params() == params | {"n": 50, "follower": "hf:x"}
+        assert PromptClassifier().set_params(n=50, follower="hf:x").get_params() == params | {
+            "n": 50,
+            "follower": "hf:x",
+        }
 
     def test_clone_is_unfitted_and_shares_the_model(self):
         fitted = classifier(seed=3).fit(X, y)
@@ -315,7 +339,11 @@ class TestInScikitLearn:
 
     def test_grid_search(self):
         pipeline = Pipeline([("lower", FunctionTransformer(_lower)), ("prompt", classifier())])
-        grid = {"prompt__n": np.array([3, 6]), "prompt__method": ["mii", "naive"], "prompt__calibration": ["none", "support"]}
+        grid = {
+            "prompt__n": np.array([3, 6]),
+            "prompt__method": ["mii", "naive"],
+            "prompt__calibration": ["none", "support"],
+        }
         search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(X, y)
         assert search.best_score_ == 1.0
         assert len(search.cv_results_["params"]) == 8
@@ -326,7 +354,9 @@ class TestInScikitLearn:
 
     def test_numbers_in_place_of_names_are_what_the_model_sees(self):
         vote = VotingClassifier([("prompt", classifier())]).fit(X, y)
-        assert vote.estimators_[0].instruction_.labels == ("0", "1", "2"), "VotingClassifier numbers the classes; docs/estimator.md warns"
+        assert vote.estimators_[0].instruction_.labels == ("0", "1", "2"), (
+            "VotingClassifier numbers the classes; docs/estimator.md warns"
+        )
 
     def test_tags(self):
         tags = get_tags(classifier())

@@ -63,7 +63,14 @@ def test_calibration_needs_likelihoods() -> None:
         Follower(ScriptedModel(score=biased), "generate", "support")
 
 
-@given(st.lists(st.text(alphabet="ab,_ 体é", min_size=1, max_size=8).map(str.strip).filter(bool), min_size=2, max_size=150, unique=True))
+@given(
+    st.lists(
+        st.text(alphabet="ab,_ 体é", min_size=1, max_size=8).map(str.strip).filter(bool),
+        min_size=2,
+        max_size=150,
+        unique=True,
+    )
+)
 def test_choose_tells_all_labels_apart(labels: list[str]) -> None:
     clean = [f"{i} {' '.join(label.split())}" for i, label in enumerate(labels)]
     model = ScriptedModel(score=lambda chat, option: float(f"={option}=" in chat[-1]["content"].splitlines()[-1]))
@@ -83,7 +90,9 @@ def test_a_failure_stays_one_and_refuses_the_score() -> None:
 
 
 def test_long_texts_are_cut_in_the_middle_and_counted() -> None:
-    model = ScriptedModel(score=lambda chat, option: float(len([*chat[-1]["content"].split(), option]) < 300), context_length=300)
+    model = ScriptedModel(
+        score=lambda chat, option: float(len([*chat[-1]["content"].split(), option]) < 300), context_length=300
+    )
     instruction = Naive().induce(SUPPORT)
     predictions = Follower(model).predict(instruction, ["first " + "word " * 900 + "last", "short"])
     assert [p.truncated for p in predictions] == [True, False]
@@ -101,6 +110,8 @@ def test_an_instruction_that_fills_the_context_fails_rather_than_scores() -> Non
 
 def test_generate_reads_labels_and_counts_what_is_none() -> None:
     model = ScriptedModel(reply=["Label: a", "b.", "no idea"])
-    scored = score(Follower(model, "generate"), Naive().induce(SUPPORT), [Example("x", "a"), Example("y", "b"), Example("z", "c")])
+    scored = score(
+        Follower(model, "generate"), Naive().induce(SUPPORT), [Example("x", "a"), Example("y", "b"), Example("z", "c")]
+    )
     assert scored.labels == ["a", "b", None]
     assert (scored.n_unparsed, scored.macro_f1) == (1, pytest.approx(2 / 3))

@@ -24,9 +24,17 @@ counts = st.integers(0, 10**12)
 words = st.text(max_size=20)
 names = st.lists(st.text("aé体ш😀 ,\"'\\{}-1", min_size=1, max_size=8), min_size=2, max_size=6, unique=True).map(tuple)
 costs = st.builds(
-    Cost, calls=counts, prompt_tokens=counts, completion_tokens=counts, cached_tokens=counts, seconds=numbers, money=st.none() | numbers
+    Cost,
+    calls=counts,
+    prompt_tokens=counts,
+    completion_tokens=counts,
+    cached_tokens=counts,
+    seconds=numbers,
+    money=st.none() | numbers,
 )
-calibrations = st.lists(numbers, min_size=2, max_size=4).map(lambda row: Calibration(kind="support", scale=tuple(row), offset=tuple(row)))
+calibrations = st.lists(numbers, min_size=2, max_size=4).map(
+    lambda row: Calibration(kind="support", scale=tuple(row), offset=tuple(row))
+)
 measurements = st.builds(
     Measurement,
     macro_f1=numbers,
@@ -40,7 +48,12 @@ measurements = st.builds(
     data_key=words,
 )
 provenances = st.builds(
-    Provenance, n=counts, seed=st.integers(), source=words, text_template=st.none() | words, notes=st.lists(words, max_size=3).map(tuple)
+    Provenance,
+    n=counts,
+    seed=st.integers(),
+    source=words,
+    text_template=st.none() | words,
+    notes=st.lists(words, max_size=3).map(tuple),
 )
 instructions = st.builds(
     Instruction,
@@ -58,7 +71,9 @@ instructions = st.builds(
 
 @settings(max_examples=50, deadline=None)
 @given(instruction=instructions, text=st.text(max_size=30))
-def test_what_is_saved_comes_back(tmp_path_factory: pytest.TempPathFactory, instruction: Instruction, text: str) -> None:
+def test_what_is_saved_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, instruction: Instruction, text: str
+) -> None:
     loaded = Instruction.load(instruction.save(tmp_path_factory.mktemp("artefact") / "i.json"))
     assert loaded == instruction
     assert loaded.key == instruction.key
@@ -100,7 +115,9 @@ class TestSave:
         assert Instruction.load(other.save(path, force=True)) == other
         assert [file.name for file in tmp_path.iterdir()] == ["i.json"]
 
-    @pytest.mark.parametrize(("name", "words"), [("", "is a folder"), ("none/i.json", "does not exist"), ("file/i.json", "does not exist")])
+    @pytest.mark.parametrize(
+        ("name", "words"), [("", "is a folder"), ("none/i.json", "does not exist"), ("file/i.json", "does not exist")]
+    )
     def test_a_place_that_is_none_is_named(self, tmp_path: Path, name: str, words: str) -> None:
         (tmp_path / "file").write_text("a file")
         with pytest.raises(OutputError, match=words):
@@ -109,11 +126,15 @@ class TestSave:
     def test_a_full_disk_leaves_the_old_file_and_no_other(self, tmp_path: Path) -> None:
         path = PLAIN.save(tmp_path / "i.json")
         for limit in (0, 100, 20_000):
-            assert "i.json cannot be written: File too large." in saving(path, f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2)")
+            assert "i.json cannot be written: File too large." in saving(
+                path, f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2)"
+            )
             assert Instruction.load(path) == PLAIN
             assert [file.name for file in tmp_path.iterdir()] == ["i.json"]
 
-    @pytest.mark.parametrize(("mode", "words"), [(0o555, "permission denied"), (0o000, "permission denied")], ids=["read-only", "closed"])
+    @pytest.mark.parametrize(
+        ("mode", "words"), [(0o555, "permission denied"), (0o000, "permission denied")], ids=["read-only", "closed"]
+    )
     def test_a_folder_without_permission_is_named(self, guarded: Path, mode: int, words: str) -> None:
         guarded.chmod(mode)
         assert words in saving(guarded / "i.json", "os.geteuid() or os.setuid(65534)")
@@ -163,11 +184,27 @@ class TestLoad:
             (b'{"text": "", "labels": ["a", 2], "method": "mii"}', "labels.1: Input should be a valid string"),
             (b'{"text": "", "labels": ["a", "b"], "method": "mii", "colour": "red"}', "colour: Extra inputs"),
             (b'{"format": 2, "text": "", "labels": ["a", "b"], "method": "mii"}', "format: Input should be 1"),
-            (b'{"text": "", "labels": ["a", "b"], "method": "mii", "mode": "guess"}', "mode: Input should be 'choose' or 'generate'"),
+            (
+                b'{"text": "", "labels": ["a", "b"], "method": "mii", "mode": "guess"}',
+                "mode: Input should be 'choose' or 'generate'",
+            ),
         ],
-        ids=["empty", "half", "binary", "a list", "a field less", "a number", "a number inside", "a field more", "newer", "unknown mode"],
+        ids=[
+            "empty",
+            "half",
+            "binary",
+            "a list",
+            "a field less",
+            "a number",
+            "a number inside",
+            "a field more",
+            "newer",
+            "unknown mode",
+        ],
     )
-    def test_a_broken_file_is_named_with_the_first_thing_that_is_wrong(self, tmp_path: Path, content: bytes, where: str) -> None:
+    def test_a_broken_file_is_named_with_the_first_thing_that_is_wrong(
+        self, tmp_path: Path, content: bytes, where: str
+    ) -> None:
         path = tmp_path / "i.json"
         path.write_bytes(content)
         with pytest.raises(ArtefactError) as caught:
@@ -175,7 +212,9 @@ class TestLoad:
         for words in (str(path), "format 1", where, "promptmii induce"):
             assert words in str(caught.value)
 
-    @pytest.mark.parametrize(("name", "words"), [("none.json", "No such file"), ("", "Is a directory")], ids=["missing", "a folder"])
+    @pytest.mark.parametrize(
+        ("name", "words"), [("none.json", "No such file"), ("", "Is a directory")], ids=["missing", "a folder"]
+    )
     def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path, name: str, words: str) -> None:
         with pytest.raises(ArtefactError, match=words):
             Instruction.load(tmp_path / name)

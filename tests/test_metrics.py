@@ -8,13 +8,17 @@ from sklearn.metrics import f1_score
 
 from promptmii import metrics
 
-rows = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["a", "b", "c", "d", "e", None])), min_size=1, max_size=60)
+rows = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.sampled_from(["a", "b", "c", "d", "e", None])), min_size=1, max_size=60
+)
 
 
 @given(rows)
 def test_macro_f1_is_scikit_learns_over_the_labels_in_gold(pairs) -> None:
     gold, predicted = zip(*pairs, strict=True)
-    expected = f1_score(gold, [p or "none" for p in predicted], labels=sorted(set(gold)), average="macro", zero_division=0)
+    expected = f1_score(
+        gold, [p or "none" for p in predicted], labels=sorted(set(gold)), average="macro", zero_division=0
+    )
     assert metrics.macro_f1(gold, predicted) == pytest.approx(expected)
 
 

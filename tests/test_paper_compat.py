@@ -16,7 +16,9 @@ SKEWED = ["neg"] * 90 + ["pos"] * 10
 def test_the_reward_takes_silence_for_the_first_label() -> None:
     assert reward_f1(BALANCED, [""] * 20, ["neg", "pos"]) == pytest.approx(1 / 3)
     assert reward_f1(SKEWED, [""] * 100, ["neg", "pos"]) == pytest.approx(0.474, abs=5e-4)
-    assert reward_f1(SKEWED, [""] * 100, ["pos", "neg"]) == pytest.approx(0.091, abs=5e-4)  # the order of labels decides
+    assert reward_f1(SKEWED, [""] * 100, ["pos", "neg"]) == pytest.approx(
+        0.091, abs=5e-4
+    )  # the order of labels decides
     assert macro_f1(BALANCED, [None] * 20) == macro_f1(SKEWED, [None] * 100) == 0
 
 

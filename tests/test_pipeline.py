@@ -88,9 +88,13 @@ def test_rows_are_scored_as_they_were_read_when_the_instruction_was_made() -> No
     def last(chat, option):
         return float(option in chat[-1]["content"].rpartition("||")[2])
 
-    rows = [{"a": f"delivery or refund {i}", "b": label, "c": label} for i in range(3) for label in ("delivery", "refund")]
+    rows = [
+        {"a": f"delivery or refund {i}", "b": label, "c": label} for i in range(3) for label in ("delivery", "refund")
+    ]
     instruction = Naive().induce(Support(("delivery", "refund"), ()))
-    provenance = instruction.provenance.model_copy(update={"text_template": "{a} || {b}", "text_columns": ("a", "b"), "label_column": "c"})
+    provenance = instruction.provenance.model_copy(
+        update={"text_template": "{a} || {b}", "text_columns": ("a", "b"), "label_column": "c"}
+    )
     made = instruction.model_copy(update={"provenance": provenance})
     scored, _ = pipeline.rescore(made, rows, Follower(ScriptedModel(score=last)), Columns())
     assert scored.macro_f1 == 1.0
@@ -106,7 +110,9 @@ def test_a_failed_call_is_a_failed_row_and_a_refused_score(tmp_path) -> None:
         return Failure(FailureKind.TIMEOUT, "too slow") if "slow" in chat[-1]["content"] else keyword(chat, option)
 
     source = tmp_path / "rows.csv"
-    source.write_text("text,label\nslow refund,refund\na refund,refund\na delivery,delivery\nb delivery,delivery\n", encoding="utf-8")
+    source.write_text(
+        "text,label\nslow refund,refund\na refund,refund\na delivery,delivery\nb delivery,delivery\n", encoding="utf-8"
+    )
     instruction = Naive().induce(Support(("delivery", "refund"), ()))
     follower = Follower(ScriptedModel(score=flaky))
     labelled = pipeline.predict(instruction, str(source), follower, "text")

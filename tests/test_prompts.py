@@ -54,11 +54,30 @@ def test_a_template_must_have_each_slot_once() -> None:
         Template("{{instruction}} {{labels}}", ("instruction", "labels", "text"))
 
 
-LABELS = ("spam", "spam_high", "not spam", "C++", "C#", "N/A", "1", "10", "-1", "US", "us", "体育", "a, b", "What?", "café", "😀")
+LABELS = (
+    "spam",
+    "spam_high",
+    "not spam",
+    "C++",
+    "C#",
+    "N/A",
+    "1",
+    "10",
+    "-1",
+    "US",
+    "us",
+    "体育",
+    "a, b",
+    "What?",
+    "café",
+    "😀",
+)
 
 
 @pytest.mark.parametrize("label", LABELS)
-@pytest.mark.parametrize("shape", ["{}", " {}\n", '"{}"', "Label: {}", "**{}**", "{}\nbecause it is so", '{{"label": "{}"}}'])
+@pytest.mark.parametrize(
+    "shape", ["{}", " {}\n", '"{}"', "Label: {}", "**{}**", "{}\nbecause it is so", '{{"label": "{}"}}']
+)
 def test_every_label_is_parsed_in_every_usual_shape(label: str, shape: str) -> None:
     assert LabelParser(LABELS)(shape.format(label))[0] == label
 
@@ -84,7 +103,9 @@ def test_answers_in_free_text(answer: str, label: str | None) -> None:
 
 @given(
     st.lists(
-        st.text(min_size=1, max_size=12).map(lambda s: " ".join(s.split())).filter(str.isprintable).filter(bool), min_size=2, unique=True
+        st.text(min_size=1, max_size=12).map(lambda s: " ".join(s.split())).filter(str.isprintable).filter(bool),
+        min_size=2,
+        unique=True,
     )
 )
 def test_a_label_itself_is_always_parsed_exactly(labels: list[str]) -> None:

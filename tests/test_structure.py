@@ -63,7 +63,10 @@ def test_importing_is_light() -> None:
         "heavy = {'torch', 'transformers', 'pandas', 'sklearn', 'scipy', 'openai', 'pydantic'} & set(sys.modules);"
         "print(seconds, *heavy)"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() for _ in range(3)]
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(3)
+    ]
     assert all(len(run) == 1 for run in runs), runs
     assert min(float(run[0]) for run in runs) < 0.3
 

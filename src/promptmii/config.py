@@ -70,7 +70,12 @@ class Endpoint(Settings):
         from promptmii.models.http import HttpConfig
         from promptmii.models.wrap import Priced
 
-        http = HttpConfig(base_url=self.base_url, concurrency=self.concurrency, patience=self.patience, context_length=self.context_length)
+        http = HttpConfig(
+            base_url=self.base_url,
+            concurrency=self.concurrency,
+            patience=self.patience,
+            context_length=self.context_length,
+        )
         model = load_model(reference, http, cache=self.cache)
         price = self.prices.get(reference, self.prices.get("*"))
         return Priced(model, price) if price else model
@@ -167,7 +172,9 @@ def _merged(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         if isinstance(value, Mapping):
             inner = merged.get(name) or {}
             if not isinstance(inner, Mapping):
-                raise ConfigError(f"{name} = {inner!r} stands where a table is expected: write [{name}], then its settings below.")
+                raise ConfigError(
+                    f"{name} = {inner!r} stands where a table is expected: write [{name}], then its settings below."
+                )
             merged[name] = _merged(inner, value)
         elif value is not None:
             merged[name] = value

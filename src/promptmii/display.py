@@ -128,7 +128,9 @@ def _induced_json(result: Induced) -> dict[str, Any]:
             | {"cost": row.instruction.cost.model_dump()}
             for row in result.rows
         ],
-        "differences": {name: {"mean": d.mean, "low": d.low, "high": d.high, "p": d.p} for name, d in result.differences.items()},
+        "differences": {
+            name: {"mean": d.mean, "low": d.low, "high": d.high, "p": d.p} for name, d in result.differences.items()
+        },
         "break_even": vars(result.break_even) if result.break_even else None,
         "warnings": result.warnings,
         "notes": result.notes,
@@ -138,7 +140,9 @@ def _induced_json(result: Induced) -> dict[str, Any]:
 def labelled(result: Labelled, path: Path | None, *, as_json: bool, force: bool) -> None:
     """Predictions: to a CSV or JSONL file, or to standard output as CSV."""
     if path and path.suffix in (".jsonl", ".ndjson"):
-        write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in result.rows), force=force)
+        write_text(
+            path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in result.rows), force=force
+        )
     elif path:
         write_text(path, result.csv(), force=force)
     elif as_json:
@@ -154,7 +158,9 @@ def labelled(result: Labelled, path: Path | None, *, as_json: bool, force: bool)
 def foreign(instruction: Instruction, follower: Follower) -> None:
     """Say where a calibration is left out, because it was fitted to another model."""
     if follower.own(instruction) is not instruction:
-        say(f"Without calibration: it was fitted to {instruction.follower}, and {follower.model.card.reference} answers.")
+        say(
+            f"Without calibration: it was fitted to {instruction.follower}, and {follower.model.card.reference} answers."
+        )
 
 
 def scored(instruction: Instruction, result: Scored, notes: Sequence[str], *, as_json: bool) -> None:
@@ -163,8 +169,19 @@ def scored(instruction: Instruction, result: Scored, notes: Sequence[str], *, as
     labels = metrics.per_label(result.gold, result.labels, instruction.labels)
     table = metrics.confusion(result.gold, result.labels, instruction.labels)
     if as_json:
-        rows = [{"label": s.label, "precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support} for s in labels]
-        dump({"measured": measured.model_dump(), "labels": rows, "confusion": table, "failed": result.n_failed, "notes": notes})
+        rows = [
+            {"label": s.label, "precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support}
+            for s in labels
+        ]
+        dump(
+            {
+                "measured": measured.model_dump(),
+                "labels": rows,
+                "confusion": table,
+                "failed": result.n_failed,
+                "notes": notes,
+            }
+        )
         return
     for note in notes:
         out.print(f"[dim]· {escape(note)}[/]")
@@ -188,16 +205,29 @@ def grid_progress(*, quiet: bool) -> Generator[tuple[Progress, Report]]:
     """A bar over the cells with the time left on a terminal, a line per finished cell elsewhere, nothing when quiet."""
     if quiet or not err.is_terminal:
         with progress(quiet=quiet) as step:
-            yield step, lambda record, done, total: None if quiet else say(f"[{done}/{total}] {record.cell.name}: {_outcome(record)}")
+            yield (
+                step,
+                lambda record, done, total: (
+                    None if quiet else say(f"[{done}/{total}] {record.cell.name}: {_outcome(record)}")
+                ),
+            )
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Bar(*columns, console=err) as bar:
         line = bar.add_task("Starting", total=None)
 
         def report(record: Record, done: int, total: int) -> None:
             bar.update(line, completed=done, total=total, description=escape(record.cell.name))
             if record.status == "failed":
-                bar.console.print(f"[red]failed[/] {escape(record.cell.name)}: {escape(record.error or '')}", soft_wrap=True)
+                bar.console.print(
+                    f"[red]failed[/] {escape(record.cell.name)}: {escape(record.error or '')}", soft_wrap=True
+                )
 
         yield lambda step: bar.update(line, description=escape(step)), report
 
@@ -245,7 +275,9 @@ def estimated(lines: Sequence[Estimate], *, as_json: bool) -> None:
         counts = (e.cells, e.done, e.cost.calls, e.cost.prompt_tokens, e.cost.completion_tokens)
         table.add_row(e.method, *(f"{count:,}" for count in counts), time, money)
     out.print(table)
-    out.print("Model time is for one call after the other; servers answer several at once, and equal prompts are asked once.")
+    out.print(
+        "Model time is for one call after the other; servers answer several at once, and equal prompts are asked once."
+    )
 
 
 def planned(plan: "Plan", *, as_json: bool) -> None:
@@ -262,7 +294,12 @@ def planned(plan: "Plan", *, as_json: bool) -> None:
         for name, setting in listed.items():
             paper = "" if setting.paper is None else _brief(setting.paper)
             other = setting.paper is not None and setting.value != setting.paper
-            table.add_row(name, escape(_brief(setting.value)), setting.origin, f"[yellow]{escape(paper)}[/]" if other else escape(paper))
+            table.add_row(
+                name,
+                escape(_brief(setting.value)),
+                setting.origin,
+                f"[yellow]{escape(paper)}[/]" if other else escape(paper),
+            )
         out.print(table)
     per_update = batches.per_update * batches.generations
     lines = {
@@ -334,7 +371,9 @@ def shown(instruction: Instruction, *, as_json: bool) -> None:
     if as_json:
         dump(instruction.model_dump(mode="json"))
         return
-    made = f"{instruction.method}, from {instruction.provenance.n} examples of {instruction.provenance.source or 'memory'}"
+    made = (
+        f"{instruction.method}, from {instruction.provenance.n} examples of {instruction.provenance.source or 'memory'}"
+    )
     out.print(Panel(escape(instruction.text) or "(empty)", title=escape(made), title_align="left"))
     table = Table(show_header=False, box=None)
     calibration = instruction.calibration.kind if instruction.calibration else "none"

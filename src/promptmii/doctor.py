@@ -74,14 +74,25 @@ def _checks(model: LanguageModel, start: float, progress: Callable[[str], None])
 def _context(model: LanguageModel) -> Check:
     length = model.card.context_length
     if model.card.context_assumed:
-        return Check("context", True, f"{length} tokens, assumed: the server does not say", "Say what it is with --context-length.")
-    cure = "" if length >= 2048 else "Long instructions and many examples will not fit; use a model with 4,096 tokens or more."
+        return Check(
+            "context",
+            True,
+            f"{length} tokens, assumed: the server does not say",
+            "Say what it is with --context-length.",
+        )
+    cure = (
+        ""
+        if length >= 2048
+        else "Long instructions and many examples will not fit; use a model with 4,096 tokens or more."
+    )
     return Check("context", length >= 512, f"{length} tokens", cure)
 
 
 def _tokens(model: LanguageModel) -> Check:
     count = model.count_tokens(["The quick brown fox jumps over the lazy dog."])[0]
-    how = "the model's own tokenizer" if model.card.exact_tokens else "an estimate: the server has no tokenizer endpoint"
+    how = (
+        "the model's own tokenizer" if model.card.exact_tokens else "an estimate: the server has no tokenizer endpoint"
+    )
     return Check("tokens", count > 0, f"counted by {how}")
 
 
@@ -96,7 +107,9 @@ def _writing(model: LanguageModel) -> Check:
     start = time.perf_counter()
     story = model.generate([STORY], Sampling(max_tokens=STORY_TOKENS))[0]
     seconds = time.perf_counter() - start
-    speed = f"{story.usage.completion_tokens / seconds:.0f} tokens/s" if isinstance(story, Completion) else "speed unknown"
+    speed = (
+        f"{story.usage.completion_tokens / seconds:.0f} tokens/s" if isinstance(story, Completion) else "speed unknown"
+    )
     return Check("generate", True, f"{answer.text.strip()[:40]!r}; {speed}")
 
 
@@ -108,5 +121,9 @@ def _choosing(model: LanguageModel) -> Check:
         return Check("choose", False, str(error), cure)
     if not isinstance(answer, Choice):
         return Check("choose", False, f"{answer.kind}: {answer.message}", cure)
-    likelihoods = "likelihoods available, so probabilities and calibration" if answer.scores else "no likelihoods, so no probabilities"
+    likelihoods = (
+        "likelihoods available, so probabilities and calibration"
+        if answer.scores
+        else "no likelihoods, so no probabilities"
+    )
     return Check("choose", True, f"a label is really enforced; {likelihoods}")

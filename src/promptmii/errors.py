@@ -90,7 +90,9 @@ class MissingDependencyError(PromptMIIError, ImportError):
     exit_code = 3
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs packages that are not installed. Install them with: pip install 'promptmii[{extra}]'")
+        super().__init__(
+            f"{feature} needs packages that are not installed. Install them with: pip install 'promptmii[{extra}]'"
+        )
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

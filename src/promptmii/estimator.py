@@ -115,7 +115,12 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         Rows with a blank text are not drawn. Raises `DataError`, `ConfigError` (both are `ValueError`) and `ModelError`.
         """
         settings = InduceSettings.of(
-            n=self.n, mode=self.mode, calibration=self.calibration, best_of=self.best_of, budget=self.budget, seed=self.seed
+            n=self.n,
+            mode=self.mode,
+            calibration=self.calibration,
+            best_of=self.best_of,
+            budget=self.budget,
+            seed=self.seed,
         )
         if self.method not in METHODS:
             raise ConfigError(f"Unknown method {self.method!r}. {nearest(str(self.method), METHODS)}")
@@ -146,9 +151,13 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         if len(classes) < 2:
             raise DataError(f"y has 1 class ({classes[0]!s}); a classifier needs at least two.")
         names = _names(classes)
-        examples = tuple(Example(text, names[code]) for text, code in zip(texts, codes.tolist(), strict=True) if text.strip())
+        examples = tuple(
+            Example(text, names[code]) for text, code in zip(texts, codes.tolist(), strict=True) if text.strip()
+        )
         if settings.n > len(examples):
-            raise DataError(f"n={settings.n} examples are wanted, and X has n_samples={len(examples)} with a text. Set n to that or less.")
+            raise DataError(
+                f"n={settings.n} examples are wanted, and X has n_samples={len(examples)} with a text. Set n to that or less."
+            )
         return classes, sample(Task("X", tuple(names), examples, ()), settings.n, settings.seed, query=0).support
 
     def _inducer(self, settings: InduceSettings, follower: Follower) -> Inducer:
@@ -201,7 +210,9 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         self._labels()
         texts = self._texts(X, reset=False)
         gold = _names(_targets(texts, y))
-        scored = score(self.follower_, self.instruction_, [Example(text, label) for text, label in zip(texts, gold, strict=True)])
+        scored = score(
+            self.follower_, self.instruction_, [Example(text, label) for text, label in zip(texts, gold, strict=True)]
+        )
         if scored.n_failed:
             raise ScoreRefusedError(_failed(scored.predictions))
         hits = [label == true for label, true in zip(scored.labels, scored.gold, strict=True)]
@@ -224,12 +235,16 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array.ndim != 1:
-            raise DataError(f"X is a {type(X).__name__} of shape {array.shape}; expected a sequence of texts, or a table of one column.")
+            raise DataError(
+                f"X is a {type(X).__name__} of shape {array.shape}; expected a sequence of texts, or a table of one column."
+            )
         if not len(array):
             raise DataError("Found array with 0 sample(s) in X; at least one text is needed.")
         for row, text in enumerate(array):
             if not isinstance(text, str):
-                raise DataError(f"X holds {text!r} in row {row}; expected a text. Fill missing values first, or drop the row.")
+                raise DataError(
+                    f"X holds {text!r} in row {row}; expected a text. Fill missing values first, or drop the row."
+                )
         return [str(text) for text in array]
 
     def __getstate__(self) -> dict[str, Any]:

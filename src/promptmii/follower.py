@@ -13,7 +13,17 @@ import numpy as np
 from promptmii import calibrate
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.instruction import Calibration, CalibrationKind, Cost, Instruction, Mode
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, ModelCard, Sampling, Usage
+from promptmii.models.base import (
+    Chat,
+    Choice,
+    Completion,
+    Failure,
+    FailureKind,
+    LanguageModel,
+    ModelCard,
+    Sampling,
+    Usage,
+)
 from promptmii.parse import LabelParser, Match, answer_tokens
 from promptmii.prompts import defuse, quote
 from promptmii.task import Support
@@ -58,7 +68,9 @@ class Follower:
 
     def __post_init__(self) -> None:
         if self.calibration != "none" and self.mode == "generate":
-            raise UnsupportedError(f"The calibration {self.calibration!r} needs likelihoods, so --mode choose; the mode is generate.")
+            raise UnsupportedError(
+                f"The calibration {self.calibration!r} needs likelihoods, so --mode choose; the mode is generate."
+            )
         if self.calibration != "none" and not self.model.card.gives_scores:
             owner = self.model.card.reference
             raise UnsupportedError(
@@ -71,7 +83,9 @@ class Follower:
         Query rows are never seen. Raises `EndpointError` if the follower fails on a support text, and `UnsupportedError`
         where the kind needs a support and there is none.
         """
-        stamped = instruction.model_copy(update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None})
+        stamped = instruction.model_copy(
+            update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None}
+        )
         if self.calibration == "batch":
             notes = (*stamped.provenance.notes, BATCH_NOTE)
             return stamped.model_copy(update={"provenance": stamped.provenance.model_copy(update={"notes": notes})})
@@ -82,7 +96,9 @@ class Follower:
         else:
             texts = [example.text for example in support.examples]
         if not texts:
-            raise UnsupportedError(f"The calibration {self.calibration!r} is fitted on support examples, and there are none.")
+            raise UnsupportedError(
+                f"The calibration {self.calibration!r} is fitted on support examples, and there are none."
+            )
         logp, usage = self._log_probabilities(stamped, texts)
         cost = stamped.cost + Cost.of(usage, self.model.card.price)
         return stamped.model_copy(update={"calibration": self._fit(logp, support), "cost": cost})
@@ -131,7 +147,9 @@ class Follower:
         for answer, was_cut in zip(answers, cut, strict=True):
             if isinstance(answer, Completion):
                 label, match = parser(answer.text)
-                predictions.append(Prediction(label, match=match, truncated=was_cut, answer=answer.text, usage=answer.usage))
+                predictions.append(
+                    Prediction(label, match=match, truncated=was_cut, answer=answer.text, usage=answer.usage)
+                )
             else:
                 predictions.append(Prediction(None, failure=answer, truncated=was_cut, usage=answer.usage))
         return predictions
@@ -140,7 +158,12 @@ class Follower:
         self, instruction: Instruction, texts: Sequence[str], labels: Sequence[str]
     ) -> tuple[list[Chat], list[bool], list[Failure] | None]:
         """The chats, which texts were cut, and failures for all where not even an empty text fits the context."""
-        room = self.model.card.context_length - FRAME_MARGIN - _token_bound(instruction.prompt("")) - max(map(_token_bound, labels))
+        room = (
+            self.model.card.context_length
+            - FRAME_MARGIN
+            - _token_bound(instruction.prompt(""))
+            - max(map(_token_bound, labels))
+        )
         if any(_token_bound(quote(text)) > room for text in texts):
             return self._cut_frames(instruction, texts, labels)
         return [instruction.messages(text) for text in texts], [False] * len(texts), None
@@ -185,7 +208,9 @@ def _token_bound(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
 
 
-def _choices_to_predictions(answers: Sequence[Choice | Failure], cut: Sequence[bool], instruction: Instruction) -> list[Prediction]:
+def _choices_to_predictions(
+    answers: Sequence[Choice | Failure], cut: Sequence[bool], instruction: Instruction
+) -> list[Prediction]:
     predictions: list[Prediction] = []
     for answer, was_cut in zip(answers, cut, strict=True):
         if isinstance(answer, Failure):
@@ -208,4 +233,7 @@ def _recalibrate_as_batch(predictions: list[Prediction], labels: Sequence[str]) 
         return predictions
     logp = _logp(answered)
     rows = iter(calibrate.apply(calibrate.centre("batch", logp), logp))
-    return [p if p.probabilities is None else _prediction(next(rows), labels, truncated=p.truncated, usage=p.usage) for p in predictions]
+    return [
+        p if p.probabilities is None else _prediction(next(rows), labels, truncated=p.truncated, usage=p.usage)
+        for p in predictions
+    ]

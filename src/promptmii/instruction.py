@@ -148,7 +148,9 @@ class Instruction(Frozen):
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write to one JSON file, whole or not at all. Raises `OutputError` if it exists (unless `force`) or cannot be written."""
-        return write_text(Path(path), json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n", force=force)
+        return write_text(
+            Path(path), json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n", force=force
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Instruction":
@@ -201,7 +203,9 @@ def write_text(path: Path, content: str, *, force: bool = False) -> Path:
     check_writable(path, force=force)
     try:
         folder = path.absolute().parent
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=folder, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", newline="", dir=folder, prefix=f".{path.name}.", delete=False
+        ) as file:
             temporary = Path(file.name)
             try:
                 file.write(content)

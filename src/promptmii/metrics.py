@@ -73,7 +73,9 @@ def confusion(gold: Sequence[str], predicted: Sequence[str | None], labels: Sequ
     return table.tolist()
 
 
-def interval(gold: Sequence[str], predicted: Sequence[str | None], *, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
+def interval(
+    gold: Sequence[str], predicted: Sequence[str | None], *, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
     """Percentile bootstrap interval of macro-F1 over the rows."""
     draws = _macro_f1(_Counts.of(gold, predicted).totals(_row_weights(len(gold), seed)))
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
@@ -93,7 +95,9 @@ class Difference:
     """Two-sided p-value of the paired randomisation test: predictions of `a` and `b` swapped at random, row by row."""
 
 
-def paired_difference(gold: Sequence[str], a: Sequence[str | None], b: Sequence[str | None], *, seed: int = 0) -> Difference:
+def paired_difference(
+    gold: Sequence[str], a: Sequence[str | None], b: Sequence[str | None], *, seed: int = 0
+) -> Difference:
     """Compare two methods on the same rows (Yeh 2000, approximate randomisation; bootstrap interval)."""
     counts_a, counts_b = _Counts.of(gold, a), _Counts.of(gold, b)
     weights = _row_weights(len(gold), seed)
@@ -130,7 +134,9 @@ class _Counts:
     @classmethod
     def of(cls, gold: Sequence[str], predicted: Sequence[str | None]) -> "_Counts":
         if not gold or len(gold) != len(predicted):
-            raise ValueError(f"{len(gold)} gold labels and {len(predicted)} predictions; expected equally many, and at least one.")
+            raise ValueError(
+                f"{len(gold)} gold labels and {len(predicted)} predictions; expected equally many, and at least one."
+            )
         labels = np.array(sorted(set(gold)), dtype=object)
         is_gold = (np.array(gold, dtype=object)[:, None] == labels).astype(np.float64)
         is_predicted = (np.array(predicted, dtype=object)[:, None] == labels).astype(np.float64)

@@ -24,7 +24,9 @@ LONGEST = 100
 
 def answers(predictions: Iterable[Prediction]) -> list[str]:
     """What their scorers would have been given: the text that was written, the label that was chosen, or nothing after a failure."""
-    return [prediction.answer if prediction.answer is not None else prediction.label or "" for prediction in predictions]
+    return [
+        prediction.answer if prediction.answer is not None else prediction.label or "" for prediction in predictions
+    ]
 
 
 def reward_f1(gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> float:

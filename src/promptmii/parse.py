@@ -27,7 +27,9 @@ class Match(StrEnum):
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _MARKER = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")
-_FIELD = re.compile(r"^(?:(?:the\s+)?(?:correct\s+)?(?:label|answer|category|class|output)\s*(?:is\b|[:=])\s*)", re.IGNORECASE)
+_FIELD = re.compile(
+    r"^(?:(?:the\s+)?(?:correct\s+)?(?:label|answer|category|class|output)\s*(?:is\b|[:=])\s*)", re.IGNORECASE
+)
 _EDGES = " \t\"'`*_“”‘’«»()[]{}<>"
 
 
@@ -77,7 +79,11 @@ class LabelParser:
     def _equal(self, line: str) -> list[str]:
         readings = {_normalise(line), _normalise(_strip(line))}
         exact = [label for label in self.labels if label in (line.strip(), _strip(line))]
-        return exact or [label for label in self.labels if readings & {_normalise(label), _normalise(_strip(label)) or _normalise(label)}]
+        return exact or [
+            label
+            for label in self.labels
+            if readings & {_normalise(label), _normalise(_strip(label)) or _normalise(label)}
+        ]
 
     def _leading(self, line: str) -> list[str]:
         found = [label for label in self.labels if _begins(line, _normalise(label))]
@@ -88,7 +94,9 @@ class LabelParser:
         """Labels that occur outside every mention of a longer label ("not spam" is no mention of "spam")."""
         found: list[str] = []
         for label in sorted(self.labels, key=len, reverse=True):
-            pattern = re.compile(rf"(?<!\w)(?<!\bnot )(?<!\bno )(?<!\bnon-)(?<!n't ){re.escape(_normalise(label))}(?!\w)")
+            pattern = re.compile(
+                rf"(?<!\w)(?<!\bnot )(?<!\bno )(?<!\bnon-)(?<!n't ){re.escape(_normalise(label))}(?!\w)"
+            )
             if pattern.search(answer):
                 found.append(label)
                 answer = pattern.sub(" \x00 ", answer) if not self._collides(label) else answer

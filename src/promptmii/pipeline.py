@@ -89,7 +89,9 @@ def _warning(name: str, difference: metrics.Difference) -> str:
     )
 
 
-def induce(source: Source, settings: InduceSettings | None = None, *, progress: Progress = silent, **changes: Any) -> Induced:
+def induce(
+    source: Source, settings: InduceSettings | None = None, *, progress: Progress = silent, **changes: Any
+) -> Induced:
     """Make an instruction from labelled data, and measure it beside naive and ICL on rows that no method has seen.
 
     `source` is a path, a `hub:` reference, a DataFrame, or a list of dicts or pairs; `changes` override `settings` by name
@@ -119,7 +121,9 @@ def _induced(inducer: Inducer, follower: Follower, drawn: tuple[Episode, LoadedT
     ]
     measured = rows[-1].instruction
     differences = {row.instruction.method: _difference(rows[-1], row) for row in rows[:-1]}
-    return Induced(measured, tuple(rows), differences, break_even(rows[-1], rows[1], follower.model.card.price), loaded.notes)
+    return Induced(
+        measured, tuple(rows), differences, break_even(rows[-1], rows[1], follower.model.card.price), loaded.notes
+    )
 
 
 def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
@@ -223,21 +227,32 @@ class Labelled:
         return text.getvalue()
 
 
-def predict(instruction: Instruction, source: Source, follower: Follower, text: str | tuple[str, ...] | None = None) -> Labelled:
+def predict(
+    instruction: Instruction, source: Source, follower: Follower, text: str | tuple[str, ...] | None = None
+) -> Labelled:
     """Label a table, a list of texts, or one text; empty texts get neither a label nor a call.
 
     Raises `DataError` where a column of the input has the name of one that is to be added.
     """
     chosen = text or instruction.provenance.text_template or instruction.provenance.text_columns or None
     inputs = read_texts(source, chosen)
-    clashes = [name for name in _answer_columns(instruction, Prediction(None), scored=True) if inputs.rows and name in inputs.rows[0]]
+    clashes = [
+        name
+        for name in _answer_columns(instruction, Prediction(None), scored=True)
+        if inputs.rows and name in inputs.rows[0]
+    ]
     if clashes:
-        raise DataError(f"The input has a column {clashes[0]!r} already, as if it were labelled before. Rename or drop it.")
+        raise DataError(
+            f"The input has a column {clashes[0]!r} already, as if it were labelled before. Rename or drop it."
+        )
     asked = [i for i, one in enumerate(inputs.texts) if one.strip()]
     answers = dict(zip(asked, follower.predict(instruction, [inputs.texts[i] for i in asked]), strict=True))
     predictions = tuple(answers.get(i, Prediction(None)) for i in range(len(inputs.texts)))
     scored = any(prediction.probabilities for prediction in predictions)
-    rows = (columns | _answer_columns(instruction, answer, scored=scored) for columns, answer in zip(inputs.rows, predictions, strict=True))
+    rows = (
+        columns | _answer_columns(instruction, answer, scored=scored)
+        for columns, answer in zip(inputs.rows, predictions, strict=True)
+    )
     return Labelled(tuple(rows), predictions)
 
 
@@ -246,20 +261,28 @@ def _answer_columns(instruction: Instruction, prediction: Prediction, *, scored:
     if scored:
         known = [round(p, 6) for p in prediction.probabilities or ()]
         columns["probability"] = max(known, default=None)
-        columns |= dict(zip((f"p({name})" for name in instruction.labels), known or [None] * len(instruction.labels), strict=True))
+        columns |= dict(
+            zip((f"p({name})" for name in instruction.labels), known or [None] * len(instruction.labels), strict=True)
+        )
     return columns | {"failure": str(prediction.failure.kind) if prediction.failure else ""}
 
 
-def rescore(instruction: Instruction, source: Source, follower: Follower, columns: Columns) -> tuple[Scored, tuple[str, ...]]:
+def rescore(
+    instruction: Instruction, source: Source, follower: Follower, columns: Columns
+) -> tuple[Scored, tuple[str, ...]]:
     """Measure an instruction on all rows of a table, read as those that it was made from unless `columns` say otherwise.
 
     Rows with other labels than the instruction's are dropped; the notes say how many, and what else was found.
     """
     made = instruction.provenance
-    own = Columns(text=made.text_template or made.text_columns or None, label=made.label_column, labels=instruction.labels)
+    own = Columns(
+        text=made.text_template or made.text_columns or None, label=made.label_column, labels=instruction.labels
+    )
     table = read_table(source)
     if not {own.label, *made.text_columns} <= set(table.columns):
-        own = Columns(labels=instruction.labels)  # another table altogether: its columns are found as they were at first
+        own = Columns(
+            labels=instruction.labels
+        )  # another table altogether: its columns are found as they were at first
     given = {name: value for name, value in columns.model_dump(exclude={"labels"}).items() if value is not None}
     loaded = load(table, own.model_copy(update=given))
     return score(follower, instruction, (*loaded.task.train, *loaded.task.test)), loaded.notes

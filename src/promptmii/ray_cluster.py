@@ -22,5 +22,7 @@ def connect(options: RayOptions) -> tuple[Any, Callable[[], None]]:
     try:
         module.init(address=options.address, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     except ConnectionError as error:
-        raise ConfigError(f"No Ray cluster answers at {options.address!r}: {error}. Start one with: ray start --head") from error
+        raise ConfigError(
+            f"No Ray cluster answers at {options.address!r}: {error}. Start one with: ray start --head"
+        ) from error
     return module, module.shutdown

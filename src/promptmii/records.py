@@ -127,7 +127,9 @@ def pack_predictions(predictions: Sequence[Prediction], labels: tuple[str, ...])
     numbers: dict[str | None, int | None] = {label: i for i, label in enumerate(labels)} | {None: None}
     columns = {
         "labels": [numbers[p.label] for p in predictions],
-        "probabilities": [[round(x, DIGITS) for x in p.probabilities] if p.probabilities else None for p in predictions],
+        "probabilities": [
+            [round(x, DIGITS) for x in p.probabilities] if p.probabilities else None for p in predictions
+        ],
         "answers": [p.answer for p in predictions],
         "matches": [p.match for p in predictions],
         "failures": [[p.failure.kind, p.failure.message] if p.failure else None for p in predictions],
@@ -182,7 +184,9 @@ class Run:
     def read(cls, folder: Path) -> Self:
         """Read a run folder. Raises `ArtefactError` where it is none."""
         if not (folder / "records.jsonl").exists():
-            raise ArtefactError(f"{folder} is no run folder: it has no records.jsonl. Make one with: promptmii evaluate -o {folder}")
+            raise ArtefactError(
+                f"{folder} is no run folder: it has no records.jsonl. Make one with: promptmii evaluate -o {folder}"
+            )
         damaged: list[str] = []
         queries = {query.key: query for query in _lines(folder / "queries.jsonl", Query, damaged)}
         records: dict[str, Record] = {}
@@ -248,7 +252,9 @@ def append_line(path: Path, line: bytes) -> None:
                 os.truncate(path, end)
                 raise
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}. Make room and run the same command again: it goes on.") from error
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror}. Make room and run the same command again: it goes on."
+        ) from error
 
 
 def _line(value: Frozen) -> bytes:
@@ -273,7 +279,9 @@ def locked(folder: Path) -> Generator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise OutputError(f"Another process is writing to {folder}. Wait for it, or give another folder with -o.") from error
+            raise OutputError(
+                f"Another process is writing to {folder}. Wait for it, or give another folder with -o."
+            ) from error
         yield
 
 

@@ -37,13 +37,17 @@ class Example:
 def check_labels(labels: tuple[str, ...], owner: str) -> None:
     """Raise `DataError` unless `labels` are two or more different, non-empty, one-line strings."""
     if len(labels) < 2:
-        raise DataError(f"{owner} has {len(labels)} label(s) ({', '.join(labels)}); a classification task needs at least two.")
+        raise DataError(
+            f"{owner} has {len(labels)} label(s) ({', '.join(labels)}); a classification task needs at least two."
+        )
     if len(set(labels)) != len(labels):
         twice = sorted({label for label in labels if labels.count(label) > 1})
         raise DataError(f"{owner} names these labels more than once: {', '.join(twice)}.")
     for label in labels:
         if label != " ".join(label.split()) or not label.isprintable():
-            raise DataError(f"{owner}: the label {label!r} must be one line of printable text without outer or double spaces.")
+            raise DataError(
+                f"{owner}: the label {label!r} must be one line of printable text without outer or double spaces."
+            )
 
 
 def _check_examples(examples: Iterable[Example], labels: tuple[str, ...], owner: str) -> None:

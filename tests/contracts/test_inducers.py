@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptmii import BestOf, Example, Follower, InContext, Inducer, Instruction, MetaInducer, Naive, ScriptedModel, Support, Writer
+from promptmii import (
+    BestOf,
+    Example,
+    Follower,
+    InContext,
+    Inducer,
+    Instruction,
+    MetaInducer,
+    Naive,
+    ScriptedModel,
+    Support,
+    Writer,
+)
 from promptmii.errors import EndpointError, ScoreRefusedError
 from promptmii.inducers import APE, GEPA, Given
 from promptmii.models.base import Chat, Failure, FailureKind
@@ -51,7 +63,9 @@ INDUCERS: dict[str, Callable[[Bench], Inducer]] = {
     "zero": lambda bench: MetaInducer(Writer(bench.generator), name="zero"),
     "mii, over its budget": lambda bench: MetaInducer(Writer(bench.generator, budget=2)),
     "best-of-k": lambda bench: BestOf(Writer(bench.generator), Follower(bench.follower), k=3),
-    "best-of-k, calibrated": lambda bench: BestOf(Writer(bench.generator), Follower(bench.follower, "choose", "support"), k=3),
+    "best-of-k, calibrated": lambda bench: BestOf(
+        Writer(bench.generator), Follower(bench.follower, "choose", "support"), k=3
+    ),
     "ape": lambda bench: APE(Writer(bench.generator), Follower(bench.follower), calls=30, rounds=1),
     "gepa": lambda bench: GEPA(Writer(bench.generator), Follower(bench.follower), calls=12),
 }

@@ -154,7 +154,9 @@ def texts(answers: Sequence[Completion | Failure]) -> list[str]:
 def decisions(answers: Sequence[Choice | Failure]) -> list[object]:
     """Index and scores, the scores rounded: a packed batch adds up in another order."""
     return [
-        (answer.index, answer.scores and [round(value, 3) for value in answer.scores]) if isinstance(answer, Choice) else answer.kind
+        (answer.index, answer.scores and [round(value, 3) for value in answer.scores])
+        if isinstance(answer, Choice)
+        else answer.kind
         for answer in answers
     ]
 
@@ -271,7 +273,9 @@ def test_closing_twice_does_no_harm(model: LanguageModel) -> None:
     model.close()
 
 
-@pytest.mark.parametrize("options", [[], ["warm"], ["warm", "warm"], ["warm", ""]], ids=["none", "one", "twice", "empty"])
+@pytest.mark.parametrize(
+    "options", [[], ["warm"], ["warm", "warm"], ["warm", ""]], ids=["none", "one", "twice", "empty"]
+)
 def test_what_is_no_choice_is_refused(model: LanguageModel, options: list[str]) -> None:
     with pytest.raises(ConfigError, match="two or more different, non-empty options"):
         model.choose(CHATS, options)

@@ -78,7 +78,13 @@ def test_unusable_columns_are_refused(rows, options, words: str) -> None:
 
 
 def test_everything_dropped_is_counted() -> None:
-    rows = [*ROWS, {"text": "", "label": "yes"}, {"text": "x", "label": None}, ROWS[0], {"text": "TEXT number 4 na", "label": "NA"}]
+    rows = [
+        *ROWS,
+        {"text": "", "label": "yes"},
+        {"text": "x", "label": None},
+        ROWS[0],
+        {"text": "TEXT number 4 na", "label": "NA"},
+    ]
     notes = " | ".join(load_task(rows).notes)
     assert "1 rows dropped: no text" in notes
     assert "1 rows dropped: no label" in notes
@@ -111,7 +117,9 @@ def test_numeric_labels_are_in_order_of_value() -> None:
     assert load_task([(f"t{i}", 1 + i % 12) for i in range(60)]).task.labels == tuple(str(i) for i in range(1, 13))
 
 
-tables = st.lists(st.tuples(st.text(alphabet="abc AB", min_size=1, max_size=4), st.sampled_from("xyz")), min_size=12, max_size=60)
+tables = st.lists(
+    st.tuples(st.text(alphabet="abc AB", min_size=1, max_size=4), st.sampled_from("xyz")), min_size=12, max_size=60
+)
 
 
 @given(tables, st.randoms(), st.integers(0, 5))

@@ -45,7 +45,9 @@ class TestSavedDatasets:
         dataset("a", [2, 1, 0] * 4).save_to_disk(tmp_path / "saved")
         task = load_task(tmp_path / "saved").task
         assert task.labels == tuple(CLASSES)
-        assert {(e.text, e.label) for e in (*task.train, *task.test)} == {(f"a text {i}", CLASSES[2 - i % 3]) for i in range(12)}
+        assert {(e.text, e.label) for e in (*task.train, *task.test)} == {
+            (f"a text {i}", CLASSES[2 - i % 3]) for i in range(12)
+        }
 
     def test_a_dataset_in_memory_is_the_same_task(self, tmp_path: Path) -> None:
         rows = dataset("a", [2, 1, 0] * 4)
@@ -65,7 +67,11 @@ class TestSavedDatasets:
         assert loaded.columns.text == ("text",)
 
     def test_the_splits_of_the_source_are_kept(self, tmp_path: Path) -> None:
-        parts = {"train": dataset("train", [0, 1] * 6), "test": dataset("test", [0, 1] * 2), "unsupervised": dataset("more", [-1] * 3)}
+        parts = {
+            "train": dataset("train", [0, 1] * 6),
+            "test": dataset("test", [0, 1] * 2),
+            "unsupervised": dataset("more", [-1] * 3),
+        }
         datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
         task = load_task(tmp_path / "saved").task
         assert [e.text for e in task.train] == [f"train text {i}" for i in range(12)]
@@ -181,8 +187,24 @@ FORMATS = {
     "ndjson": lambda rows: "".join(json.dumps(row) + "\r\n" for row in rows).encode(),
     "parquet": as_parquet,
 }
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12) | st.sampled_from(
-    ["NA", "null", "nan", "007", "1e5", 'a "quoted" b', "a,b;c\td|e", "line\r\nline\n", "\u2028", "\x85", " x ", "=1+1", "体 é ш"]
+texts = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12
+) | st.sampled_from(
+    [
+        "NA",
+        "null",
+        "nan",
+        "007",
+        "1e5",
+        'a "quoted" b',
+        "a,b;c\td|e",
+        "line\r\nline\n",
+        "\u2028",
+        "\x85",
+        " x ",
+        "=1+1",
+        "体 é ш",
+    ]
 )
 
 

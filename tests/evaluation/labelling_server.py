@@ -5,7 +5,11 @@ from typing import Any
 
 from tests.models.faulty_server import FaultyServer
 
-WORDS = {"delivery": ("parcel", "delivery", "courier"), "refund": ("refund", "money", "charged"), "login": ("password", "login", "account")}
+WORDS = {
+    "delivery": ("parcel", "delivery", "courier"),
+    "refund": ("refund", "money", "charged"),
+    "login": ("password", "login", "account"),
+}
 
 
 class LabellingServer(FaultyServer):
@@ -14,9 +18,16 @@ class LabellingServer(FaultyServer):
     def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         prompt = body["messages"][-1]["content"]
         found = re.search(r"Input: (.*)\Z", prompt)
-        text = self._label(found[1]) if found and "Answer with exactly one" in prompt else f"Tickets of a shop, version {body['seed']}."
+        text = (
+            self._label(found[1])
+            if found and "Answer with exactly one" in prompt
+            else f"Tickets of a shop, version {body['seed']}."
+        )
         usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
-        return {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}], "usage": usage}
+        return {
+            "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+            "usage": usage,
+        }
 
     def _label(self, text: str) -> str:
         if len(text) % 7 == 0:

@@ -37,7 +37,11 @@ def nodes() -> Iterator[RayCluster]:
 
 
 def workers() -> list[psutil.Process]:
-    return [process for process in psutil.process_iter(["cmdline"]) if "ray::RemoteBench" in " ".join(process.info["cmdline"] or [])]
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "ray::RemoteBench" in " ".join(process.info["cmdline"] or [])
+    ]
 
 
 def test_a_worker_that_is_killed_loses_nothing(nodes: RayCluster, tmp_path: Path) -> None:
@@ -54,14 +58,18 @@ def test_a_worker_that_is_killed_loses_nothing(nodes: RayCluster, tmp_path: Path
     with serving(LabellingServer()) as server:
         assert isinstance(server, LabellingServer)
         here = evaluate(settings(server, tasks, methods=("naive", "icl", "zero"), n=(6, 9), seeds=3), tmp_path / "here")
-        grid = settings(server, tasks, methods=("naive", "icl", "zero"), n=(6, 9), seeds=3, workers=2, ray={"workers": 2})
+        grid = settings(
+            server, tasks, methods=("naive", "icl", "zero"), n=(6, 9), seeds=3, workers=2, ray={"workers": 2}
+        )
         server.peak = 0
         there = evaluate(grid, tmp_path / "there", report=kill_one)
         assert server.peak <= 8  # the limit of the endpoint, over both workers
     assert len(killed) == 2
     assert len(nodes.list_all_nodes()) == 2
     assert not there.failed
-    assert {key: record.answers for key, record in there.records.items()} == {key: record.answers for key, record in here.records.items()}
+    assert {key: record.answers for key, record in there.records.items()} == {
+        key: record.answers for key, record in here.records.items()
+    }
     assert len((tmp_path / "there" / "records.jsonl").read_text().splitlines()) == len(there.records)
 
 

@@ -35,14 +35,26 @@ def server() -> Iterator[LabellingServer]:
 
 def write_task(folder: Path, name: str, rows: int = 60, instruction: str | None = None) -> str:
     labels = list(WORDS)
-    data = [{"text": f"{name} case {i}: {WORDS[labels[i % 3]][i % 2]} {'again ' * (i % 5)}", "label": labels[i % 3]} for i in range(rows)]
+    data = [
+        {"text": f"{name} case {i}: {WORDS[labels[i % 3]][i % 2]} {'again ' * (i % 5)}", "label": labels[i % 3]}
+        for i in range(rows)
+    ]
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({"data": data} | ({"instruction": instruction} if instruction else {})), encoding="utf-8")
+    path.write_text(
+        json.dumps({"data": data} | ({"instruction": instruction} if instruction else {})), encoding="utf-8"
+    )
     return str(path)
 
 
 def settings(server: LabellingServer, tasks: list[str], **changes) -> EvaluateSettings:
-    given = {"followers": ("openai:m",), "generators": ("openai:m",), "n": (6,), "seeds": 1, "evaluate": 12, "mode": "generate"}
+    given = {
+        "followers": ("openai:m",),
+        "generators": ("openai:m",),
+        "n": (6,),
+        "seeds": 1,
+        "evaluate": 12,
+        "mode": "generate",
+    }
     given["endpoint"] = {"base_url": server.url, "concurrency": 8}
     return EvaluateSettings.of(tasks=tuple(tasks), **(given | changes))
 
@@ -68,7 +80,10 @@ def test_every_method_that_needs_no_weights_goes_through_one_grid(server, tmp_pa
 
 
 def test_the_cost_of_a_search_is_what_the_server_saw(server, tmp_path) -> None:
-    run = evaluate(settings(server, [write_task(tmp_path, "shop")], methods=("ape",), n=(9,), options={"ape_calls": 40}), tmp_path / "run")
+    run = evaluate(
+        settings(server, [write_task(tmp_path, "shop")], methods=("ape",), n=(9,), options={"ape_calls": 40}),
+        tmp_path / "run",
+    )
     (record,) = run.records.values()
     assert record.instruction is not None
     assert record.instruction.cost.calls + record.spent.calls == len(server.bodies)
@@ -122,7 +137,10 @@ def test_the_environment_names_the_server_only_where_nothing_else_does(server, t
     config = tmp_path / "grid.toml"
     grid = f'tasks = ["{write_task(tmp_path, "shop")}"]\nmethods = ["naive"]\nfollowers = ["openai:m"]\nevaluate = 6\nmode = "generate"\n'
     nowhere = "http://127.0.0.1:9/v1"
-    for name, base_url, environment in (("file", f'base_url = "{server.url}"\n', nowhere), ("environment", "", server.url)):
+    for name, base_url, environment in (
+        ("file", f'base_url = "{server.url}"\n', nowhere),
+        ("environment", "", server.url),
+    ):
         config.write_text(f"{grid}[endpoint]\npatience = 0\n{base_url}")
         given = ["evaluate", str(config), "-o", str(tmp_path / name), "--json"]
         assert CliRunner().invoke(app, given, env={"OPENAI_BASE_URL": environment}).exit_code == 0
@@ -173,8 +191,31 @@ def test_two_processes_cannot_write_to_one_folder(server, tmp_path) -> None:
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_and_pays_nothing_twice(server, tmp_path) -> None:
     tasks = [write_task(tmp_path, name) for name in ("shop", "bank", "post")]
-    command = [sys.executable, "-m", "promptmii", "evaluate", "-o", str(tmp_path / "run"), "--methods", "naive,icl", "-n", "6,9"]
-    command += ["--seeds", "2", "--eval", "24", "--mode", "generate", "--follower", "openai:m", "--base-url", server.url, "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "promptmii",
+        "evaluate",
+        "-o",
+        str(tmp_path / "run"),
+        "--methods",
+        "naive,icl",
+        "-n",
+        "6,9",
+    ]
+    command += [
+        "--seeds",
+        "2",
+        "--eval",
+        "24",
+        "--mode",
+        "generate",
+        "--follower",
+        "openai:m",
+        "--base-url",
+        server.url,
+        "--json",
+    ]
     command += [part for task in tasks for part in ("--tasks", task)] + ["--workers", "2", "--concurrency", "4"]
     for lines in (0, 4, 12):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -187,7 +228,11 @@ def test_killed_at_any_moment_it_goes_on_and_pays_nothing_twice(server, tmp_path
         process.wait()
     subprocess.run(command, check=True, capture_output=True)
     run = Run.read(tmp_path / "run")
-    keys = [json.loads(line)["key"] for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines() if line.endswith("}")]
+    keys = [
+        json.loads(line)["key"]
+        for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines()
+        if line.endswith("}")
+    ]
     assert len(run.records) == len(keys) == 3 * (1 + 4)
     asked = Counter(json.dumps(body, sort_keys=True) for body in server.bodies)
     # What was under way at a kill is asked again: at most `concurrency` answers a kill.
@@ -213,7 +258,10 @@ def test_bad_configurations_are_refused_before_the_first_call(server, tmp_path) 
 
 def test_an_estimate_has_the_calls_of_the_run(server, tmp_path) -> None:
     grid = settings(
-        server, [write_task(tmp_path, "shop")], methods=("naive", "icl", "mii"), endpoint={"base_url": server.url, "prices": {"*": (1, 2)}}
+        server,
+        [write_task(tmp_path, "shop")],
+        methods=("naive", "icl", "mii"),
+        endpoint={"base_url": server.url, "prices": {"*": (1, 2)}},
     )
     lines = {line.method: line for line in estimate(grid, tmp_path / "run")}
     assert {name: line.cost.calls for name, line in lines.items()} == {"naive": 12, "icl": 12, "mii": 13, "all": 37}

@@ -9,7 +9,11 @@ from promptmii.models.base import Chat, Failure, FailureKind
 
 SUPPORT = Support(
     ("money", "parcel"),
-    tuple(Example(f"{word} text number {i}", label) for i in range(4) for word, label in (("pay", "money"), ("box", "parcel"))),
+    tuple(
+        Example(f"{word} text number {i}", label)
+        for i in range(4)
+        for word, label in (("pay", "money"), ("box", "parcel"))
+    ),
 )
 
 
@@ -108,7 +112,10 @@ def test_a_search_says_that_the_chosen_draft_was_trimmed() -> None:
     long = "\n".join(f"line {i} of five words" for i in range(6))
     notes = BestOf(writer(long, budget=12), follower(), k=2).induce(SUPPORT).provenance.notes
     assert any("trimmed to the budget of 12" in note for note in notes)
-    assert not any("trimmed" in note for note in BestOf(writer(GOOD, long, budget=12), follower(), k=2).induce(SUPPORT).provenance.notes)
+    assert not any(
+        "trimmed" in note
+        for note in BestOf(writer(GOOD, long, budget=12), follower(), k=2).induce(SUPPORT).provenance.notes
+    )
 
 
 def test_best_of_k_needs_an_example_to_spare() -> None:

@@ -24,7 +24,9 @@ UNSEEN = [Example(f"{i} {word} 1", label) for i in (7, 8, 9) for label, word in 
 @pytest.mark.slow
 def test_the_examples_go_into_weights_once(trained: Any, tmp_path: Path) -> None:  # noqa: F811
     torch.manual_seed(0)
-    config = LlamaConfig(**SIZES | {"vocab_size": len(trained), "eos_token_id": trained.eos_token_id, "initializer_range": 0.1})
+    config = LlamaConfig(
+        **SIZES | {"vocab_size": len(trained), "eos_token_id": trained.eos_token_id, "initializer_range": 0.1}
+    )
     model: Any = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(tmp_path / "tiny")
     trained.save_pretrained(tmp_path / "tiny")

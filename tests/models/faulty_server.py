@@ -81,8 +81,14 @@ class FaultyServer:
             "empty": {"choices": [], "usage": {}},
             "odd": {"choices": ["an answer"]},
             "mute": {"choices": [{"message": {"content": None}, "finish_reason": "stop"}]},
-            "thinking": {"choices": [{"message": {"content": None, "reasoning": "hm"}, "finish_reason": "length"}], "usage": USAGE},
-            "thought": {"choices": [{"message": {"content": "", "reasoning_content": "hm"}, "finish_reason": "length"}], "usage": USAGE},
+            "thinking": {
+                "choices": [{"message": {"content": None, "reasoning": "hm"}, "finish_reason": "length"}],
+                "usage": USAGE,
+            },
+            "thought": {
+                "choices": [{"message": {"content": "", "reasoning_content": "hm"}, "finish_reason": "length"}],
+                "usage": USAGE,
+            },
             "error200": {"error": {"message": "overloaded"}},
         }
         if step.startswith("429"):
@@ -91,7 +97,9 @@ class FaultyServer:
         if step in statuses:
             return web.json_response({"error": {"message": f"status {step}"}}, status=statuses[step])
         if step == "context":
-            return web.json_response({"error": {"message": "This model's maximum context length is 10 tokens"}}, status=400)
+            return web.json_response(
+                {"error": {"message": "This model's maximum context length is 10 tokens"}}, status=400
+            )
         if step == "refuse-seed" and "seed" in body:
             return web.json_response({"error": {"message": "Unsupported parameter: 'seed'"}}, status=400)
         if step in ("hang", "slow"):
@@ -106,7 +114,10 @@ class FaultyServer:
 
     def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
         text = step.removeprefix("say:") if step.startswith("say:") else self._constrained(body) or "a free answer"
-        return {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}], "usage": USAGE}
+        return {
+            "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+            "usage": USAGE,
+        }
 
     def _constrained(self, body: dict[str, Any]) -> str | None:
         """The last option, if the request speaks the dialect that this server honours."""
@@ -119,7 +130,9 @@ class FaultyServer:
         if self.honours == "grammar" and "grammar" in body:
             return json.loads(body["grammar"].removeprefix("root ::= ").split(" | ")[-1])
         if self.honours == "schema" and "response_format" in body:
-            return json.dumps({"label": body["response_format"]["json_schema"]["schema"]["properties"]["label"]["enum"][-1]})
+            return json.dumps(
+                {"label": body["response_format"]["json_schema"]["schema"]["properties"]["label"]["enum"][-1]}
+            )
         return None
 
 

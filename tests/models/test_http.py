@@ -112,7 +112,11 @@ def test_a_refused_parameter_is_left_out_from_then_on() -> None:
 
 
 def test_models_of_one_endpoint_share_its_limit() -> None:
-    with serving(FaultyServer()) as server, connect(server, concurrency=3) as one, connect(server, concurrency=3) as other:
+    with (
+        serving(FaultyServer()) as server,
+        connect(server, concurrency=3) as one,
+        connect(server, concurrency=3) as other,
+    ):
         threads = [threading.Thread(target=model.generate, args=(CHATS, SAMPLING)) for model in (one, other)]
         for thread in threads:
             thread.start()

@@ -34,8 +34,14 @@ def written(form: ChatFormat, lines: tuple[str, ...], seed: int, temperature: fl
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(st.sampled_from(["good", "bad", "so, so", "7", "label_2"]), min_size=1, max_size=4), st.integers(0, 9), st.data())
-def test_every_line_begins_as_given_and_is_not_endless(trained: Any, labels: list[str], seed: int, data: st.DataObject) -> None:  # noqa: F811
+@given(
+    st.lists(st.sampled_from(["good", "bad", "so, so", "7", "label_2"]), min_size=1, max_size=4),
+    st.integers(0, 9),
+    st.data(),
+)
+def test_every_line_begins_as_given_and_is_not_endless(
+    trained: Any, labels: list[str], seed: int, data: st.DataObject
+) -> None:  # noqa: F811
     form = ChatFormat(trained, None)
     word, comma, newline = (form.encode([text])[0] for text in (" waste", ",", "\n"))
     loved = data.draw(st.sampled_from([[], word[:1], comma, newline, form.ends, [word[0], *comma]]))

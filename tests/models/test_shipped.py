@@ -32,10 +32,19 @@ def test_what_is_embedded_is_read_by_the_tuned_follower() -> None:
 
 
 def test_a_new_adapter_of_the_embedded_model_is_read_by_the_tuned_follower_too(tmp_path: Path) -> None:
-    for name, below in (("first", "smol"), ("second", str(tmp_path / "first")), ("third", f"smol+{tmp_path / 'first'}"), ("large", "a/b")):
+    for name, below in (
+        ("first", "smol"),
+        ("second", str(tmp_path / "first")),
+        ("third", f"smol+{tmp_path / 'first'}"),
+        ("large", "a/b"),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": below}))
-    for generator in (f"smol+{tmp_path / 'first'}", "smol@cpu", *(f"hf:{tmp_path / name}" for name in ("first", "second", "third"))):
+    for generator in (
+        f"smol+{tmp_path / 'first'}",
+        "smol@cpu",
+        *(f"hf:{tmp_path / name}" for name in ("first", "second", "third")),
+    ):
         assert reader_for(generator) == "smol-follower"
     for generator in (f"hf:{tmp_path / 'large'}", f"hf:a/b+{tmp_path / 'first'}", "openai:smol"):
         assert reader_for(generator) == generator
@@ -66,7 +75,9 @@ def test_the_tuned_follower_reads_better_than_the_raw_model() -> None:
         except UnknownModelError as error:
             pytest.skip(str(error))
         episodes = [sample(load_task(str(path)).task, 5, query=16) for path in sorted(suite_folder().glob("*.json"))]
-        reached[name] = sum(score(follower, Naive().induce(episode.support), episode.query).macro_f1 or 0.0 for episode in episodes)
+        reached[name] = sum(
+            score(follower, Naive().induce(episode.support), episode.query).macro_f1 or 0.0 for episode in episodes
+        )
     assert reached["smol-follower"] > reached["smol"] + 0.1 * len(episodes)
 
 

@@ -45,7 +45,10 @@ def test_it_loads_the_same_twice(smol: Any) -> None:
 @pytest.mark.smol
 def test_template_and_tokens_are_the_originals(smol: Any) -> None:
     chat: Chat = [{"role": "user", "content": "hi"}]
-    assert smol.tokenizer.decode(smol.prompts([chat])[0]) == SYSTEM + "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        smol.tokenizer.decode(smol.prompts([chat])[0])
+        == SYSTEM + "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert smol.tokenizer.eos_token == "<|im_end|>"
     pieces = [smol.tokenizer.decode([token]) for token in smol.tokenizer("x\n\n12  3")["input_ids"]]
     assert pieces == ["x", "\n\n", "1", "2", "  ", "3"]
@@ -57,7 +60,9 @@ def test_choose_agrees_with_the_plain_way(smol: Any) -> None:
     from transformers import AutoModelForCausalLM
 
     plain: Any = AutoModelForCausalLM.from_pretrained(str(smol_folder()), dtype=torch.float32)
-    chats: list[Chat] = [[{"role": "user", "content": f"Is a {noun} an animal or a fruit?"}] for noun in ("dog", "ripe apple")]
+    chats: list[Chat] = [
+        [{"role": "user", "content": f"Is a {noun} an animal or a fruit?"}] for noun in ("dog", "ripe apple")
+    ]
     options = ["animal", "fruit", "animal or fruit"]
     for prompt, choice in zip(smol.prompts(chats), smol.choose(chats, options), strict=True):
         assert isinstance(choice, Choice)

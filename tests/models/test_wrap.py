@@ -82,7 +82,10 @@ class TestCached:
 
     def test_a_remembered_answer_costs_the_call_that_it_was_with_its_prompt_cached(self, remember) -> None:
         cached = remember(ScriptedModel(echo, likes))
-        for ask in (lambda: cached.generate([chat("one two")], GREEDY), lambda: cached.choose([chat("one two")], ["x", "y"])):
+        for ask in (
+            lambda: cached.generate([chat("one two")], GREEDY),
+            lambda: cached.choose([chat("one two")], ["x", "y"]),
+        ):
             ((fresh,), (known,)) = ask(), ask()
             assert fresh.usage.cached_tokens == 0
             assert known.usage == replace(fresh.usage, cached_tokens=2)
@@ -111,7 +114,9 @@ class TestCached:
         assert model.calls == [chat("a"), chat("b"), chat("c"), chat("b")]
 
     @pytest.mark.parametrize(
-        "change", [{"max_tokens": 6}, {"temperature": 0.5}, {"top_p": 0.5}, {"seed": 8}], ids=lambda change: next(iter(change))
+        "change",
+        [{"max_tokens": 6}, {"temperature": 0.5}, {"top_p": 0.5}, {"seed": 8}],
+        ids=lambda change: next(iter(change)),
     )
     def test_every_sampling_parameter_is_part_of_the_question(self, remember, change: dict[str, float]) -> None:
         model = ScriptedModel(echo)
@@ -130,7 +135,9 @@ class TestCached:
         assert len(model.calls) == 2
 
     @pytest.mark.parametrize(
-        "other", [chat("b"), [{"role": "system", "content": "a"}], [*chat("a"), *chat("a")], []], ids=["content", "role", "longer", "empty"]
+        "other",
+        [chat("b"), [{"role": "system", "content": "a"}], [*chat("a"), *chat("a")], []],
+        ids=["content", "role", "longer", "empty"],
     )
     def test_the_whole_chat_is_part_of_the_question(self, remember, other: Chat) -> None:
         cached = remember(ScriptedModel(echo))
@@ -142,7 +149,10 @@ class TestCached:
 
     def test_the_endpoint_is_part_of_the_question(self, remember) -> None:
         for said in ("from one", "from another"):
-            with serving(FaultyServer(default=f"say:{said}")) as server, HttpModel("m", HttpConfig(server.url, "key")) as model:
+            with (
+                serving(FaultyServer(default=f"say:{said}")) as server,
+                HttpModel("m", HttpConfig(server.url, "key")) as model,
+            ):
                 assert texts(remember(model).generate([chat("a")], GREEDY)) == [said]
 
     def test_texts_and_choices_do_not_meet(self, remember) -> None:
@@ -159,13 +169,17 @@ class TestCached:
 
     @settings(max_examples=15, deadline=None)
     @given(batches=st.lists(st.lists(st.text(max_size=3), max_size=5), max_size=4))
-    def test_a_cache_changes_no_answer(self, tmp_path_factory: pytest.TempPathFactory, batches: list[list[str]]) -> None:
+    def test_a_cache_changes_no_answer(
+        self, tmp_path_factory: pytest.TempPathFactory, batches: list[list[str]]
+    ) -> None:
         model = ScriptedModel(echo, likes)
         cached = Cached(model, tmp_path_factory.mktemp("cache"))
         for contents in batches:
             chats = [chat(content) for content in contents]
             assert texts(cached.generate(chats, GREEDY)) == texts(model.generate(chats, GREEDY))
-            assert [c.scores for c in cached.choose(chats, ["x", "y"])] == [c.scores for c in model.choose(chats, ["x", "y"])]
+            assert [c.scores for c in cached.choose(chats, ["x", "y"])] == [
+                c.scores for c in model.choose(chats, ["x", "y"])
+            ]
         cached.close()
 
     def test_threads_share_a_cache(self, remember) -> None:
@@ -201,7 +215,8 @@ cached.close()
 def test_two_processes_share_one_file_at_once(tmp_path: Path, remember) -> None:
     command = [sys.executable, "-W", "error", "-c", ASK, str(tmp_path / "cache")]
     started = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
     ]
     for process in started:
         assert process.stdout
@@ -214,7 +229,9 @@ def test_two_processes_share_one_file_at_once(tmp_path: Path, remember) -> None:
         _, complaint = process.communicate(timeout=60)
         assert process.returncode == 0, complaint
     deaf = ScriptedModel([DOWN])
-    assert texts(remember(deaf).generate([chat(str(i)) for i in range(60)], GREEDY)) == [f"about {i}" for i in range(60)]
+    assert texts(remember(deaf).generate([chat(str(i)) for i in range(60)], GREEDY)) == [
+        f"about {i}" for i in range(60)
+    ]
     assert deaf.calls == []
 
 
@@ -252,7 +269,13 @@ class TestMetered:
     @settings(max_examples=30, deadline=None)
     @given(batches=st.lists(st.lists(st.one_of(st.text("ab ", max_size=9), usages()), max_size=6), max_size=4))
     def test_the_meter_is_the_sum_of_all_answers_failures_too(self, batches: list[list[str | Usage]]) -> None:
-        script = iter([Failure(FailureKind.SERVER, "down", one) if isinstance(one, Usage) else one for batch in batches for one in batch])
+        script = iter(
+            [
+                Failure(FailureKind.SERVER, "down", one) if isinstance(one, Usage) else one
+                for batch in batches
+                for one in batch
+            ]
+        )
         meter = Metered(ScriptedModel(lambda *_: next(script)))
         answers = [answer for batch in batches for answer in meter.generate([chat("one two")] * len(batch), GREEDY)]
         assert meter.usage == sum((answer.usage for answer in answers), Usage())

@@ -21,7 +21,17 @@ from promptmii.records import Cell, Query, Record, pack_predictions, writing
 from promptmii.scoring import Scored
 from promptmii.task import Example, content_key
 
-SKILL = {"naive": 0.35, "human": 0.5, "icl": 0.62, "zero": 0.48, "mii": 0.63, "best-of-k": 0.65, "ape": 0.42, "gepa": 0.5, "sft": 0.55}
+SKILL = {
+    "naive": 0.35,
+    "human": 0.5,
+    "icl": 0.62,
+    "zero": 0.48,
+    "mii": 0.63,
+    "best-of-k": 0.65,
+    "ape": 0.42,
+    "gepa": 0.5,
+    "sft": 0.55,
+}
 """Share of rows that a method gets right at n=20 on a task of average difficulty; 0.5 for names that are not here."""
 READ_NOTHING = ("naive", "human")
 WRITTEN = ("zero", "mii", "best-of-k", "ape", "gepa")
@@ -74,7 +84,9 @@ def write_run(
     failed = range(len(cells) // 3, len(cells) // 3 + failures)
     by_task = {draw.task: draw for draw in draws}
     bonus = {name: 0.04 * i for names in (generators, followers) for i, name in enumerate(names)}
-    lines = [_line(_record(random, cell, by_task[cell.task], bonus, number in failed)) for number, cell in enumerate(cells)]
+    lines = [
+        _line(_record(random, cell, by_task[cell.task], bonus, number in failed)) for number, cell in enumerate(cells)
+    ]
     with writing(folder):  # takes the lock and makes the files; one write is faster than 12,000
         (folder / "queries.jsonl").write_bytes(b"".join(_line(draw.query) for draw in draws))
         (folder / "records.jsonl").write_bytes(b"".join(lines))
@@ -110,13 +122,21 @@ def _cells(
             drawn = [(0, 0)] if method in READ_NOTHING else [(size, draw) for size in n for draw in range(seeds)]
             for writer in generators if method in WRITTEN else [None]:
                 for size, draw in drawn:
-                    yield Cell(task=task, method=method, n=size, seed=draw, generator=writer, follower=follower, mode=mode)
+                    yield Cell(
+                        task=task, method=method, n=size, seed=draw, generator=writer, follower=follower, mode=mode
+                    )
 
 
 def _record(random: np.random.Generator, cell: Cell, draw: _Draw, bonus: dict[str, float], fails: bool) -> Record:
     key = content_key(cell.model_dump())
     if fails:
-        return Record(key=key, cell=cell, status="failed", error="timeout: no answer after 5 tries", finished="2026-01-05T10:00:00Z")
+        return Record(
+            key=key,
+            cell=cell,
+            status="failed",
+            error="timeout: no answer after 5 tries",
+            finished="2026-01-05T10:00:00Z",
+        )
     skill = SKILL.get(cell.method, 0.5) + draw.ease + bonus.get(cell.generator or "", 0.0) + bonus[cell.follower]
     skill += 0.03 * math.log2(cell.n / 20) if cell.n else 0.0
     own = random.normal(0, 0.05)  # this method on this task
@@ -125,7 +145,9 @@ def _record(random: np.random.Generator, cell: Cell, draw: _Draw, bonus: dict[st
     used = instruction.measured
     assert used is not None
     tokens = int(used.prompt_tokens_per_query * used.n)
-    spent = Cost(calls=used.n, prompt_tokens=tokens, completion_tokens=2 * used.n, seconds=tokens / 20_000, money=tokens * 1e-7)
+    spent = Cost(
+        calls=used.n, prompt_tokens=tokens, completion_tokens=2 * used.n, seconds=tokens / 20_000, money=tokens * 1e-7
+    )
     return Record(
         key=key,
         cell=cell,
@@ -151,7 +173,9 @@ def _scored(random: np.random.Generator, draw: _Draw, skill: float, writes: bool
         elif unparsed[i]:
             predictions.append(Prediction(None, answer="I am not sure what this is about.", truncated=bool(cut[i])))
         else:
-            predictions.append(Prediction(label, match=Match.NORMALISED, answer=f"{label.title()}.", truncated=bool(cut[i])))
+            predictions.append(
+                Prediction(label, match=Match.NORMALISED, answer=f"{label.title()}.", truncated=bool(cut[i]))
+            )
     return Scored(draw.examples, tuple(predictions))
 
 
@@ -174,7 +198,11 @@ def _instruction(random: np.random.Generator, cell: Cell, draw: _Draw, scored: S
     calls = CALLS.get(cell.method, 0)
     tokens = calls * (200 + 25 * cell.n)
     cost = Cost(
-        calls=calls, prompt_tokens=tokens, completion_tokens=calls * 180, seconds=1.4 * calls, money=tokens * 4e-7 if calls else None
+        calls=calls,
+        prompt_tokens=tokens,
+        completion_tokens=calls * 180,
+        seconds=1.4 * calls,
+        money=tokens * 4e-7 if calls else None,
     )
     return Instruction(
         text=text,
@@ -184,7 +212,9 @@ def _instruction(random: np.random.Generator, cell: Cell, draw: _Draw, scored: S
         follower=cell.follower,
         mode=cell.mode,
         cost=cost,
-        provenance=Provenance(n=cell.n, seed=cell.seed, support_key=content_key([cell.task, cell.n, cell.seed]), source=cell.task),
+        provenance=Provenance(
+            n=cell.n, seed=cell.seed, support_key=content_key([cell.task, cell.n, cell.seed]), source=cell.task
+        ),
         measured=measured,
     )
 
@@ -196,8 +226,16 @@ def _text(random: np.random.Generator, cell: Cell, draw: _Draw) -> str:
         return "Examples:\n\n" + example_lines(draw.examples[i % len(draw.examples)] for i in range(cell.n))
     word = random.choice(draw.words)
     if cell.method == "zero":
-        return f"Classify the text as one of: {'; '.join(draw.labels)}.\n" + f"Mind the tone, and phrases such as {str(word)!r}. " * 4
+        return (
+            f"Classify the text as one of: {'; '.join(draw.labels)}.\n"
+            + f"Mind the tone, and phrases such as {str(word)!r}. " * 4
+        )
     clues = [" ".join(random.choice(draw.words, size=min(6 + cell.n // 4, 20))) for _ in draw.labels]
-    lines = [f"- {label}: the writer speaks about {clue}, not about {word}." for label, clue in zip(draw.labels, clues, strict=True)]
+    lines = [
+        f"- {label}: the writer speaks about {clue}, not about {word}."
+        for label, clue in zip(draw.labels, clues, strict=True)
+    ]
     topic = cell.task.split("_")[0]
-    return "\n".join([f"The texts are messages of a {topic} forum. Decide what each is:", *lines, "Answer with the label only."])
+    return "\n".join(
+        [f"The texts are messages of a {topic} forum. Decide what each is:", *lines, "Answer with the label only."]
+    )

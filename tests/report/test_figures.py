@@ -24,7 +24,9 @@ pytestmark = pytest.mark.slow  # whole figures are drawn
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("run")
-    return write_run(where, 6, METHODS, (5, 20), 2, rows=20, generators=("smol", "x:large"), followers=("a", "b"), failures=3)
+    return write_run(
+        where, 6, METHODS, (5, 20), 2, rows=20, generators=("smol", "x:large"), followers=("a", "b"), failures=3
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,10 @@ def by_scope(folder: Path) -> list[Scores]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     where = tmp_path_factory.mktemp("training") / "qwen"
     where.mkdir()
-    lines = [f'{{"step": {s}, "validation/reward": {0.3 + s / 100}, "entropy": {2 - s / 20}, "length": {s}}}' for s in range(0, 20, 5)]
+    lines = [
+        f'{{"step": {s}, "validation/reward": {0.3 + s / 100}, "entropy": {2 - s / 20}, "length": {s}}}'
+        for s in range(0, 20, 5)
+    ]
     lines += ['{"step": 10, "entropy": 1.25, "note": "resumed", "ok": true, "loss": NaN}', '{"step": 20, "ent', "[1]"]
     (where / "metrics.jsonl").write_text("\n".join(lines))
     return read_curves([where])
@@ -57,7 +62,11 @@ def check(text: str, title: str, series: set[str]) -> None:
 
 def test_every_series_can_be_found_in_the_figures_of_prompt_length(by_scope: list[Scores]) -> None:
     names = {"naive", "icl", "zero · smol", "zero · large", "mii · smol", "mii · large", "my-own"}
-    check(figures.svg(figures.length_figure(by_scope[0])), "Macro-F1 against prompt length: a follower, mode choose", names)
+    check(
+        figures.svg(figures.length_figure(by_scope[0])),
+        "Macro-F1 against prompt length: a follower, mode choose",
+        names,
+    )
     check(figures.svg(figures.pareto_figure(by_scope)), "Pareto frontier", names)
     assert "6 tasks, 2 seeds" in figures.length_caption(by_scope[0])
     assert "b follower" in figures.pareto_caption(by_scope)
@@ -129,4 +138,7 @@ def test_runs_with_little_in_them_are_drawn_all_the_same(tmp_path: Path) -> None
 def test_without_matplotlib_the_error_holds_the_pip_line() -> None:
     code = "import sys; sys.modules['matplotlib'] = None; from promptmii.report import figures; figures.validation_figure([])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "Drawing figures needs packages that are not installed. Install them with: pip install 'promptmii[evaluate]'" in done.stderr
+    assert (
+        "Drawing figures needs packages that are not installed. Install them with: pip install 'promptmii[evaluate]'"
+        in done.stderr
+    )

@@ -29,13 +29,17 @@ from promptmii.task import Example
 
 METHODS = ("naive", "icl", "zero", "mii")
 EVIL = "</script><img src=x onerror=\"document.title='owned'\"><b>\"'&$title ${evil}"
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 tasks; one damaged line, and two failed cells."""
-    folder = write_run(tmp_path_factory.mktemp("runs") / "run", 12, METHODS, (5, 20), 2, rows=30, modes=("generate",), failures=2)
+    folder = write_run(
+        tmp_path_factory.mktemp("runs") / "run", 12, METHODS, (5, 20), 2, rows=30, modes=("generate",), failures=2
+    )
     with (folder / "records.jsonl").open("a") as file:
         file.write('{"format": 1, "ke')
     return folder
@@ -45,7 +49,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training") / "qwen"
     folder.mkdir()
-    lines = [json.dumps({"step": step, "validation/reward": 0.3 + step / 100, "entropy": 2 - step / 20}) for step in range(0, 20, 5)]
+    lines = [
+        json.dumps({"step": step, "validation/reward": 0.3 + step / 100, "entropy": 2 - step / 20})
+        for step in range(0, 20, 5)
+    ]
     (folder / "metrics.jsonl").write_text("\n".join(lines))
     return folder
 
@@ -63,12 +70,26 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     query = Query.of(EVIL, rows)
     predictions = [Prediction(None, answer=EVIL) for _ in rows]
     measured = Measurement(
-        macro_f1=0.0, low=0.0, high=0.1, accuracy=0.0, n=8, n_unparsed=8, n_truncated=0, prompt_tokens_per_query=90, data_key=query.key
+        macro_f1=0.0,
+        low=0.0,
+        high=0.1,
+        accuracy=0.0,
+        n=8,
+        n_unparsed=8,
+        n_truncated=0,
+        prompt_tokens_per_query=90,
+        data_key=query.key,
     )
     with writing(folder / "run") as writer:
         for name in ("zero", "mii"):
             cell = Cell(
-                task=EVIL, method=name, n=5, seed=0, generator=EVIL.replace("$", ""), follower=EVIL.replace("$", ""), mode="generate"
+                task=EVIL,
+                method=name,
+                n=5,
+                seed=0,
+                generator=EVIL.replace("$", ""),
+                follower=EVIL.replace("$", ""),
+                mode="generate",
             )
             made = Instruction(text=EVIL, labels=labels, method=name, measured=measured)
             done = Record(
@@ -81,7 +102,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 finished="2026-01-01",
             )
             writer.add(done, query)
-        lost = Record(key="lost", cell=cell.model_copy(update={"seed": 1}), status="failed", error=EVIL, finished="2026-01-01")
+        lost = Record(
+            key="lost", cell=cell.model_copy(update={"seed": 1}), status="failed", error=EVIL, finished="2026-01-01"
+        )
         writer.add(lost)
     return write_report([folder / "run"], folder / "out")
 
@@ -107,7 +130,17 @@ def test_the_page_needs_no_network_and_no_other_file(page: Path) -> None:
 def test_every_panel_of_the_poster_is_there(page: Path) -> None:
     text = page.read_text("utf-8")
     sections = re.findall(r'<section id="(\w+)"', text)
-    assert sections == ["methods", "length", "pareto", "training", "costs", "comparisons", "outcome", "tasks", "failures"]
+    assert sections == [
+        "methods",
+        "length",
+        "pareto",
+        "training",
+        "costs",
+        "comparisons",
+        "outcome",
+        "tasks",
+        "failures",
+    ]
     assert re.findall(r'<li><a href="#(\w+)"', text) == sections
     assert text.count("<figure>") == text.count("<figcaption>") == text.count('role="img"') == 5
     assert "12: banking_000" in text
@@ -127,7 +160,10 @@ def test_figures_follow_the_theme_and_say_their_values(page: Path) -> None:
     assert "var(--ink, #1f2328)" in drawn
     assert not re.search(r"(?<!, )#1f2328", drawn)
     tips = [unescape(tip) for tip in re.findall(r'data-series="mii" data-tip="([^"]*)"', drawn)]
-    assert any(re.match(r"mii, n=20\nmacro-F1 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]\n\d+ prompt tokens per query\n12 tasks", tip) for tip in tips)
+    assert any(
+        re.match(r"mii, n=20\nmacro-F1 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]\n\d+ prompt tokens per query\n12 tasks", tip)
+        for tip in tips
+    )
     assert '"qwen, step 15' in drawn
     assert (page.parent / "figures" / "pareto.png").read_bytes().startswith(b"\x89PNG")
     assert 'data-series="naive"' not in (page.parent / "figures" / "pareto.svg").read_text()
@@ -161,7 +197,9 @@ def test_details_are_those_of_the_records(page: Path, run: Path) -> None:
         ]
 
 
-def test_long_instructions_are_cut_and_shorter_still_where_there_are_many(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_instructions_are_cut_and_shorter_still_where_there_are_many(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     grid = read_grid([run])
     cells = all_cells(grid)
     (own,) = [scores(cells, scope) for scope in scopes(cells)]
@@ -176,7 +214,9 @@ def test_long_instructions_are_cut_and_shorter_still_where_there_are_many(run: P
 
 def test_cells_of_several_followers_are_found_where_each_has_its_own_generator(tmp_path: Path) -> None:
     methods = ("zero", "best-of-k", "mii")
-    runs = [write_run(tmp_path / name, 1, methods, [5], 1, rows=10, generators=[name], followers=[name]) for name in "ab"]
+    runs = [
+        write_run(tmp_path / name, 1, methods, [5], 1, rows=10, generators=[name], followers=[name]) for name in "ab"
+    ]
     grid = read_grid(runs)
     cells = all_cells(grid)
     material = Material(grid, cells, [scores(cells, scope) for scope in scopes(cells)], ())
@@ -212,7 +252,9 @@ def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> No
         assert f"{rival} {pair.mean:+.3f}".replace("-", "−") in found.evidence
         clear = re.search(rf"0\.\d+ (more|less) than {rival}\b", found.sentence)
         assert not clear or pair.low > 0 or pair.high < 0
-    assert re.search(r"no clear difference from (.* or )?icl \(whose prompts are \d+\.\d times as long\)", found.sentence)
+    assert re.search(
+        r"no clear difference from (.* or )?icl \(whose prompts are \d+\.\d times as long\)", found.sentence
+    )
     assert headline.chosen_n([5, 20, 100]) == 20
     assert headline.chosen_n([5, 10, 50]) == 10
 
@@ -223,7 +265,12 @@ def test_hostile_text_is_text(hostile: Path) -> None:
     assert "<img" not in text
     assert text.count("<script") == text.count("</script>") == 3
     assert packed(text)[0]["instructions"][0][0].startswith(EVIL)
-    assert EVIL in json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)[0])["tasks"][0]["name"]
+    assert (
+        EVIL
+        in json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)[0])["tasks"][0][
+            "name"
+        ]
+    )
 
 
 @pytest.mark.slow
@@ -240,7 +287,14 @@ def test_a_run_whose_cells_all_failed_has_a_page_that_says_so(tmp_path: Path) ->
     run = write_run(tmp_path / "run", 2, ["zero", "mii"], [5], 1, rows=10, failures=99)
     lines = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
     lost = [
-        {"key": x["key"], "cell": x["cell"], "status": "failed", "error": "the server is away", "finished": x["finished"]} for x in lines
+        {
+            "key": x["key"],
+            "cell": x["cell"],
+            "status": "failed",
+            "error": "the server is away",
+            "finished": x["finished"],
+        }
+        for x in lines
     ]
     (run / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lost))
     text = write_report([run], tmp_path / "out").read_text("utf-8")
@@ -256,7 +310,11 @@ def test_a_training_run_alone_has_a_page(training: Path, tmp_path: Path) -> None
 
 
 def test_every_file_beside_the_page_has_a_link(page: Path) -> None:
-    beside = {str(path.relative_to(page.parent)) for folder in ("figures", "tables") for path in (page.parent / folder).iterdir()}
+    beside = {
+        str(path.relative_to(page.parent))
+        for folder in ("figures", "tables")
+        for path in (page.parent / folder).iterdir()
+    }
     assert beside == set(re.findall(r'href="((?:figures|tables)/[^"]+)"', page.read_text("utf-8")))
 
 
@@ -290,7 +348,9 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path: Path, run: Path) -> No
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no chromium on the path; on Debian: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser

@@ -28,7 +28,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight tasks; an outage took twelve cells, among them all seeds of some."""
     folder = tmp_path_factory.mktemp("run")
     modes = ("choose", "generate")
-    return write_run(folder, 8, METHODS, (5, 20), 2, rows=40, generators=("smol", "hf:me/trained"), modes=modes, failures=12)
+    return write_run(
+        folder, 8, METHODS, (5, 20), 2, rows=40, generators=("smol", "hf:me/trained"), modes=modes, failures=12
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +72,26 @@ def every_table(grid: Grid) -> list[Table]:
     found: list[Table] = []
     by_scope = [statistics.scores(cells, scope) for scope in statistics.scopes(cells)]
     for own in by_scope:
-        found += [tables.method_table(own), tables.budget_table(own), tables.cost_table(cells, own.scope), tables.task_table(own)]
-        found += [table(own, n) for n in own.ns for table in (tables.win_table, tables.pair_table)] if len(own.series) > 1 else []
+        found += [
+            tables.method_table(own),
+            tables.budget_table(own),
+            tables.cost_table(cells, own.scope),
+            tables.task_table(own),
+        ]
+        found += (
+            [table(own, n) for n in own.ns for table in (tables.win_table, tables.pair_table)]
+            if len(own.series) > 1
+            else []
+        )
     found += [tables.transfer_table(transfer) for transfer in statistics.transfers(by_scope)]
     found += paper_scale_tables(grid, cells, by_scope)
     return [*found, tables.failure_table(cells), tables.failed_cell_table(grid)]
 
 
 sizes = st.tuples(st.integers(2, 4), st.integers(1, 12))
-value_sets = sizes.flatmap(lambda s: arrays.arrays(float, s, elements=st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.9, float("nan")])))
+value_sets = sizes.flatmap(
+    lambda s: arrays.arrays(float, s, elements=st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.9, float("nan")]))
+)
 
 
 def test_scores_are_those_of_the_raw_predictions(grid: Grid, scores: Scores) -> None:
@@ -110,7 +123,11 @@ def test_a_method_that_reads_nothing_stands_at_every_n(scores: Scores) -> None:
 
 def test_what_failed_is_counted_and_named(cells: pd.DataFrame, grid: Grid) -> None:
     found = [mean for scope in statistics.scopes(cells) for mean in statistics.means(statistics.scores(cells, scope))]
-    assert sum(mean.failed for mean in found if mean.n) + sum(mean.failed for mean in found if not mean.n) / 2 == len(grid.failed) == 12
+    assert (
+        sum(mean.failed for mean in found if mean.n) + sum(mean.failed for mean in found if not mean.n) / 2
+        == len(grid.failed)
+        == 12
+    )
     short = [mean for mean in found if mean.missing]
     assert short
     assert all(mean.tasks == 8 - len(mean.missing) for mean in found)
@@ -130,7 +147,9 @@ def test_the_interval_is_that_of_resampled_tasks_and_rows(tmp_path: Path) -> Non
     for _ in range(200):
         picks = [raw[i] for i in random.integers(0, len(raw), len(raw))]
         rows = random.integers(0, 60, (len(raw), 60))
-        draws.append(np.mean([_macro_f1(gold[r], predicted[r]) for (gold, predicted), r in zip(picks, rows, strict=True)]))
+        draws.append(
+            np.mean([_macro_f1(gold[r], predicted[r]) for (gold, predicted), r in zip(picks, rows, strict=True)])
+        )
     low, high = np.quantile(draws, [0.025, 0.975])
     assert mean.high - mean.low == pytest.approx(high - low, rel=0.25)
     assert mean.low < mean.mean < mean.high
@@ -198,7 +217,9 @@ def _point(tokens: float, mean: float) -> Mean:
 def test_the_frontier_holds_what_no_other_beats(points: list[Mean]) -> None:
     front = statistics.frontier(points)
     assert all(any(best.tokens <= p.tokens and best.mean >= p.mean for best in front) for p in points)
-    assert not any(other.tokens <= p.tokens and other.mean >= p.mean and other is not p for p in front for other in front)
+    assert not any(
+        other.tokens <= p.tokens and other.mean >= p.mean and other is not p for p in front for other in front
+    )
     bests = [best.mean for budget in tables.BUDGETS if (best := statistics.best_within(points, budget))]
     assert bests == sorted(bests)
 
@@ -220,12 +241,16 @@ def test_a_finished_record_comes_before_a_failed_one(run: Path, tmp_path: Path) 
     read = Run.read(run)
     done = next(r for r in read.records.values() if r.status == "done")
     with writing(tmp_path / "failed") as writer:
-        writer.add(done.model_copy(update={"status": "failed", "error": "gone", "finished": "2027-01-01T00:00:00Z"}), None)
+        writer.add(
+            done.model_copy(update={"status": "failed", "error": "gone", "finished": "2027-01-01T00:00:00Z"}), None
+        )
     for folders in ([run, tmp_path / "failed"], [tmp_path / "failed", run]):
         assert read_grid(folders).records[done.key].status == "done"
 
 
-def test_a_cell_that_was_measured_again_counts_once_the_later_one(run: Path, cells: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_cell_that_was_measured_again_counts_once_the_later_one(
+    run: Path, cells: pd.DataFrame, tmp_path: Path
+) -> None:
     read = Run.read(run)
     old = next(r for r in read.records.values() if (r.cell.method, r.cell.mode, r.status) == ("icl", "choose", "done"))
     assert old.instruction is not None
@@ -277,7 +302,16 @@ def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.Da
 
 
 def test_transfer_has_trained_and_untrained_writers_beside_each_other(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", 3, ("icl", "zero", "mii"), [5], 1, rows=20, generators=("small", "x:large"), followers=("a", "b"))
+    folder = write_run(
+        tmp_path / "run",
+        3,
+        ("icl", "zero", "mii"),
+        [5],
+        1,
+        rows=20,
+        generators=("small", "x:large"),
+        followers=("a", "b"),
+    )
     cells = statistics.all_cells(read_grid([folder]))
     by_scope = [statistics.scores(cells, scope) for scope in statistics.scopes(cells)]
     (transfer,) = statistics.transfers(by_scope)
@@ -311,7 +345,9 @@ def test_the_authors_scale_is_theirs_and_only_where_answers_are_written(grid: Gr
             labels = list(record.instruction.labels) if record.instruction else []
             codes = {label.lower(): i for i, label in enumerate(labels)}
             guess = [codes.get((p.answer or p.label or "").lower().strip(), 0) for p in record.predictions]
-            by_task.setdefault(cell.task, []).append(float(f1_score([codes[g.lower()] for g in gold], guess, average="macro")))
+            by_task.setdefault(cell.task, []).append(
+                float(f1_score([codes[g.lower()] for g in gold], guess, average="macro"))
+            )
     assert row["reward_f1"] == pytest.approx(np.mean([np.mean(scores) for scores in by_task.values()]))
     assert row["cells"] == sum(len(scores) for scores in by_task.values())
 

@@ -37,7 +37,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LabellingServer]:
 
 
 def given(folder: Path, server: LabellingServer, **changes: Any) -> BestOfSettings:
-    rows = [{"text": f"case {i}: the {words[i % 3]}", "label": label} for i in range(12) for label, words in WORDS.items()]
+    rows = [
+        {"text": f"case {i}: the {words[i % 3]}", "label": label} for i in range(12) for label, words in WORDS.items()
+    ]
     (folder / "tasks").mkdir(exist_ok=True)
     (folder / "tasks" / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     usual: dict[str, Any] = {
@@ -68,7 +70,9 @@ def test_the_best_drafts_become_pairs(tmp_path: Path, server: LabellingServer) -
     assert len(told) == 4
     assert all(line["best"] >= line["train/reward"] for line in told)
     assert [row["reward"] for row in kept] == [round(line["best"], 6) for line in told if line["kept"]]
-    assert all(int(row["instruction"].rstrip(".").split()[-1]) % 2 == 0 for row in kept)  # those that the follower obeys
+    assert all(
+        int(row["instruction"].rstrip(".").split()[-1]) % 2 == 0 for row in kept
+    )  # those that the follower obeys
     assert read_pairs(path)[0].support.labels == ("delivery", "login", "refund")
 
 
@@ -87,15 +91,22 @@ def test_a_stopped_run_goes_on_after_the_last_visit(tmp_path: Path, server: Labe
 def test_after_a_kill_in_the_middle_of_a_batch_the_drafts_are_the_same(tmp_path: Path, server: LabellingServer) -> None:
     whole = best_of(given(tmp_path, server), tmp_path / "whole")
     torn = best_of(given(tmp_path, server), tmp_path / "torn")
-    for name, key in (("metrics.jsonl", "step"), ("pairs.jsonl", "visit")):  # as if it had ended after the first visit of the second batch
+    for name, key in (
+        ("metrics.jsonl", "step"),
+        ("pairs.jsonl", "visit"),
+    ):  # as if it had ended after the first visit of the second batch
         path = tmp_path / "torn" / name
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows(path) if row[key] <= (3 if key == "step" else 2)))
+        path.write_text(
+            "".join(json.dumps(row) + "\n" for row in rows(path) if row[key] <= (3 if key == "step" else 2))
+        )
     told: list[dict[str, float]] = []
     best_of(given(tmp_path, server), tmp_path / "torn", resume=True, report=lambda line: told.append(dict(line)))
     assert rows(torn) == rows(whole)
     assert rows(tmp_path / "torn" / "metrics.jsonl") == rows(tmp_path / "whole" / "metrics.jsonl")
     assert [line["step"] for line in told] == [4]
-    best_of(given(tmp_path, server, visits=3), tmp_path / "torn", resume=True, report=lambda line: told.append(dict(line)))
+    best_of(
+        given(tmp_path, server, visits=3), tmp_path / "torn", resume=True, report=lambda line: told.append(dict(line))
+    )
     assert len(told) == 1  # nothing is left to do
 
 

@@ -10,8 +10,13 @@ from promptmii.train.bank import Guide
 from promptmii.train.cues import Cues, words
 
 TOPICS = {"pets": ("dog", "cat", "leash"), "cars": ("engine", "tyre", "brake")}
-ROWS = {label: [Example(f"the {word} and the {word} again", label) for word in topic for _ in range(8)] for label, topic in TOPICS.items()}
-texts = st.lists(st.lists(st.sampled_from([*TOPICS["pets"], *TOPICS["cars"], "the", "again"]), max_size=6).map(" ".join), max_size=5)
+ROWS = {
+    label: [Example(f"the {word} and the {word} again", label) for word in topic for _ in range(8)]
+    for label, topic in TOPICS.items()
+}
+texts = st.lists(
+    st.lists(st.sampled_from([*TOPICS["pets"], *TOPICS["cars"], "the", "again"]), max_size=6).map(" ".join), max_size=5
+)
 
 
 @given(texts, texts, st.integers(0, 4))
@@ -40,11 +45,16 @@ def test_words_that_hardly_come_again_only_fill_a_line_up() -> None:
 
 
 def test_a_guide_names_them_beside_or_instead_of_the_description() -> None:
-    guide = Guide("Topics of a forum.", {"pets": ("Animals at home.", "Keeping animals at home."), "cars": ("Driving.",)})
+    guide = Guide(
+        "Topics of a forum.", {"pets": ("Animals at home.", "Keeping animals at home."), "cars": ("Driving.",)}
+    )
     shown, cues = {"pets": "A", "cars": "B"}, {"pets": ("dog", "cat")}
     plain = guide.plain(shown, cues).splitlines()
     assert plain[1:3] == ["A: Animals at home. Typical words: dog, cat.", "B: Driving."]
-    assert guide.plain(shown, cues, described=False).splitlines()[:2] == ["A: Typical words: dog, cat.", "B: anything else."]
+    assert guide.plain(shown, cues, described=False).splitlines()[:2] == [
+        "A: Typical words: dog, cat.",
+        "B: anything else.",
+    ]
 
     bare = guide.text(shown, random.Random(0), cues=cues, described=False)
     assert "Animals" not in bare

@@ -28,7 +28,12 @@ def world(tmp_path: Path, trained: Any) -> Path:  # noqa: F811
     torch.manual_seed(0)
     config = LlamaConfig(
         **SIZES
-        | {"vocab_size": len(trained), "eos_token_id": trained.eos_token_id, "initializer_range": 0.1, "max_position_embeddings": 2048}
+        | {
+            "vocab_size": len(trained),
+            "eos_token_id": trained.eos_token_id,
+            "initializer_range": 0.1,
+            "max_position_embeddings": 2048,
+        }
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "tiny")
     trained.save_pretrained(tmp_path / "tiny")
@@ -72,7 +77,10 @@ def curves(run: Path) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 def test_it_learns_to_tell_the_labels_apart(world: Path) -> None:
-    train_follower(given(world, steps=60, learning_rate=2e-2, mix={"icl": 0, "lookup": 0, "hidden": 0}, validate_on=()), world / "run")
+    train_follower(
+        given(world, steps=60, learning_rate=2e-2, mix={"icl": 0, "lookup": 0, "hidden": 0}, validate_on=()),
+        world / "run",
+    )
     lines = curves(world / "run")
     assert sum(line["train/accuracy"] for line in lines[-10:]) / 10 > 0.9
     assert (world / "run" / "best" / "adapter_model.safetensors").stat().st_size > 0
@@ -83,7 +91,9 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None
     seen: list[dict[str, float]] = []
     train_follower(given(world), world / "whole", report=lambda line: seen.append(dict(line)))
     assert [line["step"] for line in seen] == [0, 1, 2, 3, 4]
-    assert {"validation/naive", "validation/icl", "validation/icl-hidden", "validation/instruction-hidden"} <= set(seen[-1])
+    assert {"validation/naive", "validation/icl", "validation/icl-hidden", "validation/instruction-hidden"} <= set(
+        seen[-1]
+    )
     code = (
         "import json, sys, time; from pathlib import Path; from promptmii.train.follower import train_follower;"
         "from promptmii.train.follower_settings import FollowerSettings;"
@@ -92,12 +102,18 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None
     )
     killed = subprocess.Popen([sys.executable, "-c", code, given(world).model_dump_json(), str(world / "torn")])
     deadline = time.monotonic() + 120
-    while not ((world / "torn" / "metrics.jsonl").exists() and len(curves(world / "torn")) > 3) and time.monotonic() < deadline:
+    while (
+        not ((world / "torn" / "metrics.jsonl").exists() and len(curves(world / "torn")) > 3)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.1)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     train_follower(given(world), world / "torn", resume=True)
-    last = [{name: value for name, value in curves(world / run)[-1].items() if "second" not in name} for run in ("whole", "torn")]
+    last = [
+        {name: value for name, value in curves(world / run)[-1].items() if "second" not in name}
+        for run in ("whole", "torn")
+    ]
     assert last[0] == last[1]
     weights = [(world / run / "best" / "adapter_model.safetensors").read_bytes() for run in ("whole", "torn")]
     assert weights[0] == weights[1]

@@ -29,7 +29,9 @@ SUPPORT = Support(LABELS, (Example("lovely film", "good"), Example("a waste", "b
 def tiny(tokenizer: Any, **changes: Any) -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(
-        **SIZES | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "initializer_range": 0.1} | changes
+        **SIZES
+        | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "initializer_range": 0.1}
+        | changes
     )
     return AutoModelForCausalLM.from_config(config)
 
@@ -53,7 +55,9 @@ def compare(local: LocalModel) -> None:
         expected = torch.tensor([p.probabilities for p in predictions]).log()
         torch.testing.assert_close(scores.detach().log_softmax(1), expected.float(), atol=1e-3, rtol=0)
         choices: Any = local.choose([instruction.messages(text) for text in TEXTS], LABELS)
-        torch.testing.assert_close(scores.detach(), torch.tensor([choice.scores for choice in choices]), atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(
+            scores.detach(), torch.tensor([choice.scores for choice in choices]), atol=1e-3, rtol=1e-4
+        )
 
 
 def test_a_row_scores_as_the_follower_chooses(trained: Any) -> None:  # noqa: F811

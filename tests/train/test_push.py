@@ -49,7 +49,11 @@ def test_weights_are_pushed_without_the_rest_of_the_run_and_load_from_the_hub(tm
         pushed, kept = done.stdout.splitlines() or ("", done.stderr)
         assert pushed == kept
         assert hub.repositories["me/writer"].private
-        assert set(hub.repositories["me/writer"].files) == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+        assert set(hub.repositories["me/writer"].files) == {
+            "README.md",
+            "adapter_config.json",
+            "adapter_model.safetensors",
+        }
 
 
 def test_a_folder_without_weights_is_not_pushed(tmp_path: Path) -> None:

@@ -65,12 +65,21 @@ def test_the_papers_settings_are_the_default_line_by_line(recipe: str) -> None:
         "vllm_importance_sampling_correction": False,
     }
     assert {name: chosen[name] for name in paper} == paper
-    assert (given.longest_prompt, given.query, given.passes, given.schedule) == (4096, 20, 30, {5: 1.0, 10: 0.3, 20: 0.2, 50: 0.1})
+    assert (given.longest_prompt, given.query, given.passes, given.schedule) == (
+        4096,
+        20,
+        30,
+        {5: 1.0, 10: 0.3, 20: 0.2, 50: 0.1},
+    )
     batches = algebra(given, 3430 * 1.6, given.plan.processes)
     assert (batches.prompts, batches.per_update, batches.boundary) == (64, 32, 2)
     assert batches.accumulation * batches.per_device * batches.processes == 160
     # The authors' software counts rollouts, and each is two optimiser steps here.
-    assert (given.validation.every, chosen["save_steps"]) == (VALIDATED * batches.boundary, SAVED * batches.boundary) == (30, 100)
+    assert (
+        (given.validation.every, chosen["save_steps"])
+        == (VALIDATED * batches.boundary, SAVED * batches.boundary)
+        == (30, 100)
+    )
 
 
 def test_checkpoints_lie_fifty_rollouts_apart_by_default() -> None:
@@ -136,7 +145,11 @@ def test_the_plan_is_counted_without_weights_and_writes_nothing(world: Path) -> 
     found = estimate(settings(world, plan=rates), world / "run")
     assert found.counted
     assert found.calls == 4 * 2 * 4 * 12  # steps, prompts, generations, query rows
-    assert (found.validations, found.validation_cases, found.validation_calls) == (3, 1, 3 * 24)  # at steps 0, 2 and 4, of 24 rows
+    assert (found.validations, found.validation_cases, found.validation_calls) == (
+        3,
+        1,
+        3 * 24,
+    )  # at steps 0, 2 and 4, of 24 rows
     assert {name for name, _ in found.hours} == {"generate", "reward", "update", "validation"}
     assert found.warnings == ()
     assert all(value > 0 for _, value in (*found.memory, *found.hours))
@@ -145,7 +158,9 @@ def test_the_plan_is_counted_without_weights_and_writes_nothing(world: Path) -> 
 
 def test_the_command_plans(world: Path) -> None:
     config = world / "config.toml"
-    config.write_text('model = "hf:nowhere/at-all"\nquery = 10\nprompts = 4\nschedule = { 4 = 1.0 }\n[trl]\nmax_steps = 10\n')
+    config.write_text(
+        'model = "hf:nowhere/at-all"\nquery = 10\nprompts = 4\nschedule = { 4 = 1.0 }\n[trl]\nmax_steps = 10\n'
+    )
     done = CliRunner().invoke(app, ["train", str(config), "--tasks", str(world / "tasks"), "--dry-run", "--json"])
     assert done.exit_code == 0, done.output
     plan = json.loads(done.stdout)
@@ -171,7 +186,9 @@ def test_memory_is_that_of_the_longest_prompts_and_what_does_not_fit_is_said(wor
 
     plan = {"parameters": 1e6, "layers": 2, "width": 48}
     short, long = memory(longest_prompt=400), memory(longest_prompt=800)
-    assert long["activations"] - short["activations"] == pytest.approx(2 * 400 * 48 * 34 * 2 / 2**30)  # the prompts of two groups
+    assert long["activations"] - short["activations"] == pytest.approx(
+        2 * 400 * 48 * 34 * 2 / 2**30
+    )  # the prompts of two groups
     assert short["logits of a piece"] == pytest.approx(12 * 64 * vocabulary(world) / 2**30)
     small = estimate(settings(world, plan=plan | {"gpu_memory": 0.01}), world / "run")
     assert "more than plan.gpu_memory = 0.01" in small.warnings[0]
@@ -211,7 +228,10 @@ def test_a_source_is_on_one_side_and_the_share_is_kept() -> None:
 
 def numbered(name: str, rows: int = 30) -> Task:
     return Task(
-        name, ("a", "b"), tuple(Example(f"{name} {i}", "ab"[i % 2]) for i in range(rows)), tuple(Example(f"{i}", "a") for i in range(rows))
+        name,
+        ("a", "b"),
+        tuple(Example(f"{name} {i}", "ab"[i % 2]) for i in range(rows)),
+        tuple(Example(f"{i}", "a") for i in range(rows)),
     )
 
 
@@ -320,7 +340,10 @@ def test_a_plan_leaves_unreadable_tasks_out(world: Path) -> None:
 def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: Path) -> None:
     long = "word " * 300
     task = Task(
-        "books", ("a", "b"), (*(Example(f"{long}{i}", "ab"[i % 2]) for i in range(200)), Example("short", "a")), (Example("x", "a"),)
+        "books",
+        ("a", "b"),
+        (*(Example(f"{long}{i}", "ab"[i % 2]) for i in range(200)), Example("short", "a")),
+        (Example("x", "a"),),
     )
     given = settings(world, longest_prompt=310)
     writer = writer_for(given, ScriptedModel())
@@ -342,7 +365,9 @@ def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
     assert 15 < len(named) < 45
     for visit in visits:
         assert (
-            {e.label for e in visit.episode.query} <= {e.label for e in visit.episode.support.examples} == set(visit.episode.support.labels)
+            {e.label for e in visit.episode.query}
+            <= {e.label for e in visit.episode.support.examples}
+            == set(visit.episode.support.labels)
         )
     assert {len(draw_visit(task, 2, number, given, writer).episode.support.labels) for number in range(20)} == {2}
     with pytest.raises(ConfigError, match="two rising numbers"):

@@ -19,7 +19,9 @@ from promptmii.train.config import RewardSettings
 from promptmii.train.reward import Draft, Reward
 
 LABELS = ("alpha", "beta", "gamma")
-rows = st.lists(st.tuples(st.integers(0, 40), st.sampled_from(LABELS)), min_size=1, max_size=12, unique_by=lambda pair: pair[0])
+rows = st.lists(
+    st.tuples(st.integers(0, 40), st.sampled_from(LABELS)), min_size=1, max_size=12, unique_by=lambda pair: pair[0]
+)
 MEASURES = ("macro_f1", "expected_macro_f1", "gold_probability")
 
 
@@ -69,13 +71,18 @@ def test_a_better_instruction_never_scores_lower(pairs: list[tuple[int, str]], m
     values = [one.reward for one in reward.judge([Draft(episode(pairs), text, 1) for text in texts])]
     assert None not in values
     assert values == sorted(values)
-    assert measure == "macro_f1" or len(set(values)) == len(values)  # likelihoods tell any two apart, counted labels need not
+    assert measure == "macro_f1" or len(set(values)) == len(
+        values
+    )  # likelihoods tell any two apart, counted labels need not
 
 
 @given(rows, st.integers(0, 40), st.floats(0, 0.01))
 def test_length_has_its_price_beyond_what_is_free(pairs: list[tuple[int, str]], free: int, price: float) -> None:
     text = text_for([number for number, _ in pairs])
-    plain, priced = reward_of(episode(pairs), text), reward_of(episode(pairs), text, token_price=price, free_tokens=free)
+    plain, priced = (
+        reward_of(episode(pairs), text),
+        reward_of(episode(pairs), text, token_price=price, free_tokens=free),
+    )
     assert plain is not None
     assert priced == pytest.approx(plain - price * max(len(text.split()) - free, 0))
 
@@ -83,14 +90,18 @@ def test_length_has_its_price_beyond_what_is_free(pairs: list[tuple[int, str]], 
 def test_equal_instructions_are_scored_once_and_several_followers_are_averaged() -> None:
     model, other = knowing(), ScriptedModel(score=lambda _c, option: float(option == "alpha"), name="stubborn")
     asked = episode([(1, "alpha"), (2, "beta")])
-    judged = Reward(RewardSettings.of(mode="choose"), [Follower(model), Follower(other)]).judge([Draft(asked, "row1. row2.", 2)] * 4)
+    judged = Reward(RewardSettings.of(mode="choose"), [Follower(model), Follower(other)]).judge(
+        [Draft(asked, "row1. row2.", 2)] * 4
+    )
     assert len(model.calls) == len(other.calls) == 2
     assert [one.reward for one in judged] == pytest.approx([(1 + 1 / 3) / 2] * 4)
 
 
 def test_a_failure_is_no_reward_and_an_empty_text_is_worth_nothing() -> None:
     def score(chat: Chat, option: str) -> float | Failure:
-        return Failure(FailureKind.CONTEXT, "too long") if "trouble" in chat[-1]["content"] else float(option == "alpha")
+        return (
+            Failure(FailureKind.CONTEXT, "too long") if "trouble" in chat[-1]["content"] else float(option == "alpha")
+        )
 
     reward = Reward(RewardSettings.of(mode="choose"), [Follower(ScriptedModel(score=score))])
     asked = episode([(1, "alpha")])
@@ -105,7 +116,9 @@ def test_copying_and_running_on_are_taken_off() -> None:
     told = Example("one two three four five six seven", "alpha")
     asked = episode([(1, "alpha")])
     asked = replace(asked, support=Support(LABELS, (told,)))
-    reward = Reward(RewardSettings.of(mode="choose", copy_penalty=0.25, unfinished_penalty=0.125), [Follower(knowing())])
+    reward = Reward(
+        RewardSettings.of(mode="choose", copy_penalty=0.25, unfinished_penalty=0.125), [Follower(knowing())]
+    )
     judged = reward.judge([Draft(asked, "row1. " + told.text, 8), Draft(asked, "row1.", 1, unfinished=True)])
     assert [one.reward for one in judged] == [0.75, 0.875]
     assert judged[0].copied
@@ -120,7 +133,10 @@ def test_a_measure_is_refused_before_the_first_step_where_a_follower_gives_no_li
     mute = ScriptedModel(score=lambda _c, option: float(option == "alpha"), gives_scores=False)
     for measure in ("expected_macro_f1", "gold_probability"):
         reward = Reward(RewardSettings.of(mode="choose", measure=measure), [Follower(knowing()), Follower(mute)])
-        with pytest.raises(ConfigError, match=rf"{measure} needs likelihoods.* Set reward.measure = 'macro_f1', or name only local models"):
+        with pytest.raises(
+            ConfigError,
+            match=rf"{measure} needs likelihoods.* Set reward.measure = 'macro_f1', or name only local models",
+        ):
             reward.check(episode([(1, "alpha")]))
     Reward(RewardSettings.of(mode="choose"), [Follower(mute)]).check(episode([(1, "alpha")]))
 
@@ -130,7 +146,9 @@ def test_one_dead_follower_of_several_stops_the_learning() -> None:
     said = list[str]()
     reward = Reward(RewardSettings.of(mode="choose", wait=0.05), [Follower(knowing()), Follower(dead)], say=said.append)
     asked = episode([(1, "alpha")])
-    with pytest.raises(EndpointError, match=r"100% of the instructions of a step could not be scored \(first: connection: gone\)"):
+    with pytest.raises(
+        EndpointError, match=r"100% of the instructions of a step could not be scored \(first: connection: gone\)"
+    ):
         reward.judge([Draft(asked, "row1.", 1), Draft(asked, "Look.", 1), Draft(asked, "", 0)])
     assert said == ["Followers fail; waiting for them"]
 
@@ -175,7 +193,9 @@ def test_a_follower_that_fails_while_it_is_calibrated_is_waited_for_where_that_h
     faults = [Failure(kind, "gone")]
     said = list[str]()
     model = ScriptedModel(score=lambda _c, option: faults.pop() if faults else float(option == "alpha"))
-    reward = Reward(RewardSettings.of(mode="choose", wait=0.05), [Follower(model, calibration="contextual")], say=said.append)
+    reward = Reward(
+        RewardSettings.of(mode="choose", wait=0.05), [Follower(model, calibration="contextual")], say=said.append
+    )
     drafts = [Draft(episode([(1, "alpha")]), "Look.", 1)]
     if kind is FailureKind.CONNECTION:
         assert reward.judge(drafts)[0].reward is not None

@@ -48,11 +48,22 @@ def samples(folder: Path) -> list[dict[str, Any]]:
 def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
     run, said = world / "run", list[str]()
     held_out = {"tasks": ("songs",), "every": 2, "n": (4,), "rows": 24, "nameless": True}
-    best = train(settings(world, validation=held_out, trl={"max_steps": 2}), run, followers=[obedient()], say=said.append)
+    best = train(
+        settings(world, validation=held_out, trl={"max_steps": 2}), run, followers=[obedient()], say=said.append
+    )
     found = curves(run)
     assert "validation/reward/nameless" in found
     assert "| films |" in (best / "README.md").read_text("utf-8")
-    assert {"train/reward", "validation/reward", "length", "entropy", "zero_variance", "unparsed", "clipped", "kl_to_start"} <= set(found)
+    assert {
+        "train/reward",
+        "validation/reward",
+        "length",
+        "entropy",
+        "zero_variance",
+        "unparsed",
+        "clipped",
+        "kl_to_start",
+    } <= set(found)
     assert set(found["validation/reward"]) == {0, 2}
     assert set(found["train/reward"]) == {1, 2}
     assert {"text", "reward", "task", "step"} <= set(samples(run)[-1])
@@ -68,7 +79,9 @@ def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
 
 @pytest.mark.slow
 def test_adapters_are_a_model_by_themselves(world: Path) -> None:
-    given = settings(world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2, "activation_checkpointing": True})
+    given = settings(
+        world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2, "activation_checkpointing": True}
+    )
     best = train(given, world / "run", followers=[obedient()], say=lambda _: None)
     assert (best / "adapter_model.safetensors").exists()
     chat: Chat = [{"role": "user", "content": "red lovely"}]
@@ -79,12 +92,19 @@ def test_adapters_are_a_model_by_themselves(world: Path) -> None:
 
 @pytest.mark.slow
 def test_an_adapter_is_trained_on(world: Path) -> None:
-    train(settings(world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2}), world / "warm", followers=[obedient()])
+    train(
+        settings(world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2}),
+        world / "warm",
+        followers=[obedient()],
+    )
     warm, on = (world / name / "checkpoint-2" for name in ("warm", "run"))
     again: dict[str, Any] = {"model": f"hf:{world / 'tiny'}+{warm}", "trl": {"max_steps": 2, "learning_rate": 1e-12}}
     train(settings(world, **again, lora={"rank": 4}), world / "run", followers=[obedient()])
     chat: Chat = [{"role": "user", "content": "red lovely"}]
-    found = {name: load_model(name).choose([chat], ["good", "bad"])[0] for name in (f"hf:{on}", f"hf:{warm}", f"hf:{world / 'tiny'}")}
+    found = {
+        name: load_model(name).choose([chat], ["good", "bad"])[0]
+        for name in (f"hf:{on}", f"hf:{warm}", f"hf:{world / 'tiny'}")
+    }
     scores = [one.scores for one in found.values() if isinstance(one, Choice)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
     assert scores[0] != pytest.approx(scores[2], abs=1e-6)
@@ -143,7 +163,12 @@ def test_changed_data_is_not_gone_on_with(world: Path) -> None:
 def test_a_resumed_run_is_the_run_that_never_stopped(world: Path) -> None:
     given = settings(world)
     train(given, world / "whole", followers=[obedient()], say=lambda _: None)
-    train(given.model_copy(update={"trl": given.trl | {"max_steps": 2}}), world / "parts", followers=[obedient()], say=lambda _: None)
+    train(
+        given.model_copy(update={"trl": given.trl | {"max_steps": 2}}),
+        world / "parts",
+        followers=[obedient()],
+        say=lambda _: None,
+    )
     train(given, world / "parts", resume=True, followers=[obedient()], say=lambda _: None)
     whole, parts = curves(world / "whole"), curves(world / "parts")
     assert set(whole["train/reward"]) == {1, 2, 3, 4}
@@ -168,7 +193,9 @@ train(settings(world, trl={"max_steps": 400, "save_steps": 2}), world / "run", r
 @pytest.mark.slow
 def test_a_killed_run_goes_on(world: Path) -> None:
     started = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(world)], cwd=Path(__file__).parents[2], start_new_session=True
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(world)],
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not checkpoints(world / "run") and time.monotonic() < deadline:
@@ -190,7 +217,13 @@ def test_a_killed_run_goes_on(world: Path) -> None:
 def test_it_learns(world: Path, seed: int) -> None:
     """Chance is 0.5: an instruction without telling words leaves the follower guessing."""
     write_model(world / "tiny", seed)
-    trl = {"max_steps": 100, "save_steps": 100, "learning_rate": 3e-3, "num_generations": 8, "per_device_train_batch_size": 16}
+    trl = {
+        "max_steps": 100,
+        "save_steps": 100,
+        "learning_rate": 3e-3,
+        "num_generations": 8,
+        "per_device_train_batch_size": 16,
+    }
     train(
         settings(world, seed=seed, trl=trl, validation={"tasks": ("songs",), "every": 100}),
         world / "run",
@@ -231,7 +264,10 @@ def test_followers_may_be_servers(world: Path) -> None:
         assert here.peak <= 2
         assert there.peak <= 4
     # What the servers say is right for half of the films at most, and no label of the plays.
-    assert {(row["task"], 0 < row["reward"] < 1) for row in samples(world / "run") if row["text"]} == {("films", True), ("plays", False)}
+    assert {(row["task"], 0 < row["reward"] < 1) for row in samples(world / "run") if row["text"]} == {
+        ("films", True),
+        ("plays", False),
+    }
 
 
 def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
@@ -309,7 +345,13 @@ def test_another_run_is_not_overwritten(world: Path) -> None:
     with pytest.raises(OutputError, match="holds a run already"):
         train(given, world / "run", followers=[obedient()], say=lambda _: None)
     with pytest.raises(ConfigError, match="other values of: query"):
-        train(given.model_copy(update={"query": 6}), world / "run", resume=True, followers=[obedient()], say=lambda _: None)
+        train(
+            given.model_copy(update={"query": 6}),
+            world / "run",
+            resume=True,
+            followers=[obedient()],
+            say=lambda _: None,
+        )
 
 
 def test_one_follower_of_two_that_dies_leaves_a_checkpoint(world: Path) -> None:

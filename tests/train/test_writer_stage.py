@@ -49,7 +49,12 @@ class Recording:
     """A model that remembers the chats it is given."""
 
     def __init__(self, model: Any) -> None:
-        self.card, self.count_tokens, self.choose, self.close = model.card, model.count_tokens, model.choose, model.close
+        self.card, self.count_tokens, self.choose, self.close = (
+            model.card,
+            model.count_tokens,
+            model.choose,
+            model.close,
+        )
         self.chats: list[Any] = []
 
     def generate(self, chats: Any, sampling: Sampling) -> list[Any]:
@@ -87,7 +92,9 @@ def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None: 
 def test_it_learns_a_pair_by_heart(world: Path) -> None:  # noqa: F811
     lines(world / "pairs.jsonl", [PAIR])
     losses: list[float] = []
-    settings = given(world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=40, batch=1, warmup=5, learning_rate=2e-2, rank=8)
+    settings = given(
+        world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=40, batch=1, warmup=5, learning_rate=2e-2, rank=8
+    )
     best = train_writer(settings, world / "run", report=lambda line: losses.append(line["train/loss"]))
     assert losses[-1] < 2 < losses[0]  # with so small frozen embeddings no token can be more likely than one in four
     (pair,) = read_pairs(world / "pairs.jsonl")
@@ -128,7 +135,9 @@ def test_who_learns_words_alone_learns_to_fill_in_an_outline(world: Path) -> Non
     model = load_model(f"hf:{world / 'tiny'}+{best}")
     assert model.card.outline == WORDS_ALONE
     assert load_model(f"hf:{world / 'words' / 'checkpoint-2'}").card.outline == WORDS_ALONE
-    assert load_model(f"hf:{world / 'tiny'}+{train_writer(given(world, steps=2), world / 'guides')}").card.outline is None
+    assert (
+        load_model(f"hf:{world / 'tiny'}+{train_writer(given(world, steps=2), world / 'guides')}").card.outline is None
+    )
     lines(world / "pairs.jsonl", [PAIR])
     (pair,) = read_pairs(world / "pairs.jsonl")
     text = MetaInducer(Writer(model)).induce(pair.support).text

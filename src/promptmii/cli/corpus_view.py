@@ -23,9 +23,14 @@ def stage_progress(*, quiet: bool) -> Generator[tuple[Progress, Told]]:
     """The stage under way with a bar over its datasets on a terminal, a line per stage and per dropped dataset elsewhere."""
     if quiet or not err.is_terminal:
         with progress(quiet=quiet) as step:
-            yield step, lambda entry, done, total: None if quiet or entry.kept else say(f"[{done}/{total}] {entry.line}")
+            yield (
+                step,
+                lambda entry, done, total: None if quiet or entry.kept else say(f"[{done}/{total}] {entry.line}"),
+            )
         return
-    with Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err) as bar:
+    with Bar(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err
+    ) as bar:
         line = bar.add_task("Starting", total=None)
 
         def told(entry: Entry, done: int, total: int) -> None:
@@ -63,7 +68,9 @@ def corpus_built(built: Built, *, as_json: bool) -> None:
         out.print("Some were gated, gone, too slow or too large; --retry tries them again.")
     if built.leakage:
         leakage(built.leakage, as_json=False)
-        out.print(f"Read {escape(str(built.folder / 'README.md'))}. Use it with: promptmii evaluate --tasks {escape(str(built.folder))}")
+        out.print(
+            f"Read {escape(str(built.folder / 'README.md'))}. Use it with: promptmii evaluate --tasks {escape(str(built.folder))}"
+        )
     else:
         out.print(f"Stopped after the stage {last}; the same command without --stage goes on.")
 
@@ -85,17 +92,24 @@ def leakage(report: LeakageReport, *, as_json: bool) -> None:
     for name in ("repositories", "groups", "texts", "texts nearly the same"):
         table.add_column(name, justify="right")
     for pair in report.exact:
-        table.add_row(pair, *(str(found[pair]) for found in (report.repositories, report.groups, report.exact, report.near)))
+        table.add_row(
+            pair, *(str(found[pair]) for found in (report.repositories, report.groups, report.exact, report.near))
+        )
     out.print(table)
     for leak in report.leaks[:20]:
-        out.print(f"[red]leak[/] {leak.texts} texts: {escape(leak.first)} ({leak.splits[0]}), {escape(leak.second)} ({leak.splits[1]})")
+        out.print(
+            f"[red]leak[/] {leak.texts} texts: {escape(leak.first)} ({leak.splits[0]}), {escape(leak.second)} ({leak.splits[1]})"
+        )
     for name in report.twice:
         out.print(f"[red]leak[/] two tasks have the name {escape(name)}")
     out.print("No text of one split is in another." if report.clean else "[red]The splits are not apart.[/]")
 
 
 def _leakage_json(report: LeakageReport) -> dict[str, Any]:
-    return {"clean": report.clean, **{name: dict(value) for name, value in vars(report).items() if isinstance(value, Mapping)}} | {
+    return {
+        "clean": report.clean,
+        **{name: dict(value) for name, value in vars(report).items() if isinstance(value, Mapping)},
+    } | {
         "leaks": [vars(leak) for leak in report.leaks],
         "twice": report.twice,
     }

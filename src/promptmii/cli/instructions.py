@@ -42,10 +42,12 @@ def induce(
     generator: Annotated[str, typer.Option(help="Model that writes: smol-writer, hf:..., openai:...")] = WRITER,
     follower: Follow = None,
     mode: Annotated[
-        Mode, typer.Option(help="choose compares label likelihoods; generate reads the label from text, as in the paper.")
+        Mode,
+        typer.Option(help="choose compares label likelihoods; generate reads the label from text, as in the paper."),
     ] = "choose",
     calibration: Annotated[
-        Literal["auto", "none", "contextual", "support", "supervised", "batch"], typer.Option(help="Correction of label bias.")
+        Literal["auto", "none", "contextual", "support", "supervised", "batch"],
+        typer.Option(help="Correction of label bias."),
     ] = "auto",
     template: Annotated[Path | None, typer.Option(help="File with the generator's own template.")] = None,
     best_of: Annotated[int, typer.Option("--best-of", help="Drafts to choose from, on a part of the examples.")] = 1,
@@ -87,7 +89,9 @@ def induce(
 @app.command()
 def predict(
     instruction: File,
-    input: Annotated[str, typer.Argument(help="A table or .txt file, - for lines from standard input, or the text itself.")],
+    input: Annotated[
+        str, typer.Argument(help="A table or .txt file, - for lines from standard input, or the text itself.")
+    ],
     output: Output = None,
     text: Text = None,
     follower: Follow = None,

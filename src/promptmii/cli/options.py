@@ -11,24 +11,40 @@ from promptmii.errors import ConfigError
 from promptmii.models.base import Price
 
 Data = Annotated[
-    str, typer.Argument(help="csv, tsv, json, jsonl or parquet (also .gz), a `datasets` folder, or hub:owner/name[:config][@revision].")
+    str,
+    typer.Argument(
+        help="csv, tsv, json, jsonl or parquet (also .gz), a `datasets` folder, or hub:owner/name[:config][@revision]."
+    ),
 ]
 File = Annotated[Path, typer.Argument(help="Instruction file made by `promptmii induce`.")]
 Text = Annotated[
     list[str] | None,
-    typer.Option(help='Text column; repeat it for several, or give a template such as "{premise} || {hypothesis}". Detected when absent.'),
+    typer.Option(
+        help='Text column; repeat it for several, or give a template such as "{premise} || {hypothesis}". Detected when absent.'
+    ),
 ]
 Label = Annotated[str | None, typer.Option(help="Label column. Detected when absent.")]
-Labels = Annotated[str | None, typer.Option(help="The label set in its order, comma-separated, or a JSON list where labels hold commas.")]
-Follow = Annotated[str | None, typer.Option(help="Model that labels: smol, hf:<id or folder>[+adapter], openai:<model>.")]
-BaseUrl = Annotated[str | None, typer.Option(help="Server(s) for openai: models, comma-separated; OPENAI_BASE_URL when absent.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="The label set in its order, comma-separated, or a JSON list where labels hold commas."),
+]
+Follow = Annotated[
+    str | None, typer.Option(help="Model that labels: smol, hf:<id or folder>[+adapter], openai:<model>.")
+]
+BaseUrl = Annotated[
+    str | None, typer.Option(help="Server(s) for openai: models, comma-separated; OPENAI_BASE_URL when absent.")
+]
 Concurrency = Annotated[int, typer.Option(help="Requests under way at once.")]
 Context = Annotated[
-    int | None, typer.Option("--context-length", help="Tokens that an openai: model takes at once, where its server does not say.")
+    int | None,
+    typer.Option("--context-length", help="Tokens that an openai: model takes at once, where its server does not say."),
 ]
-Cache = Annotated[Path | None, typer.Option(help="Folder of the answer cache for openai: models; failures are never cached.")]
+Cache = Annotated[
+    Path | None, typer.Option(help="Folder of the answer cache for openai: models; failures are never cached.")
+]
 Prices = Annotated[
-    list[str] | None, typer.Option("--price", help="Money per million tokens, [MODEL=]PROMPT,COMPLETION; repeat it for several models.")
+    list[str] | None,
+    typer.Option("--price", help="Money per million tokens, [MODEL=]PROMPT,COMPLETION; repeat it for several models."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
@@ -59,7 +75,9 @@ def _label_list(given: str) -> tuple[str, ...]:
         try:
             return tuple(str(label) for label in json_module.loads(given))
         except ValueError as error:
-            raise ConfigError(f'--labels looks like JSON but is not: {error}. Expected a list such as \'["a, b", "c"]\'.') from error
+            raise ConfigError(
+                f'--labels looks like JSON but is not: {error}. Expected a list such as \'["a, b", "c"]\'.'
+            ) from error
     return tuple(label.strip() for label in given.split(",") if label.strip())
 
 
@@ -80,7 +98,11 @@ def _price(given: str) -> tuple[str, Price]:
 
 
 def endpoint_of(
-    base_url: str | None, context: int | None, concurrency: int = 16, cache: Path | None = None, price: list[str] | None = None
+    base_url: str | None,
+    context: int | None,
+    concurrency: int = 16,
+    cache: Path | None = None,
+    price: list[str] | None = None,
 ) -> Endpoint:
     """--base-url, --context-length, --concurrency, --cache and --price."""
     return Endpoint.of(

@@ -18,13 +18,22 @@ from promptmii.train.stages import stage_of, warm_up
 def run_training(
     config: Annotated[Path, typer.Argument(help="TOML file with the settings; configs/ has recipes.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path("runs/train"),
-    stage: Annotated[str | None, typer.Option(help="rl, sft, best-of or follower; the file's own when absent, else rl.")] = None,
-    tasks: Annotated[list[str] | None, typer.Option(help="Corpus or task folder, task file, or suite; repeatable.")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="rl, sft, best-of or follower; the file's own when absent, else rl.")
+    ] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option(help="Corpus or task folder, task file, or suite; repeatable.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model to train: smol or hf:<id or folder>.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the configuration, batches, calls, tokens, memory and time; train nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the configuration, batches, calls, tokens, memory and time; train nothing."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -33,10 +42,20 @@ def run_training(
     changes = {"tasks": tasks, "model": model, "seed": seed}
     if chosen != "rl":
         if dry_run:
-            raise ConfigError(f"--dry-run plans the stage rl only. Start {chosen} itself; stopped, it goes on with --resume.")
+            raise ConfigError(
+                f"--dry-run plans the stage rl only. Start {chosen} itself; stopped, it goes on with --resume."
+            )
         report = unheard if json else display.curve
         display.trained(
-            warm_up(chosen, config, output, resume=resume, report=report, say=display.unsaid if json else display.say, **changes),
+            warm_up(
+                chosen,
+                config,
+                output,
+                resume=resume,
+                report=report,
+                say=display.unsaid if json else display.say,
+                **changes,
+            ),
             as_json=json,
         )
         return

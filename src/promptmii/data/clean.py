@@ -33,7 +33,9 @@ def label_text(value: Any, column: str) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, float | list | dict | tuple):
-        raise DataError(f"The label column {column!r} holds {value!r}; expected a name or a whole number per row (no lists, no scores).")
+        raise DataError(
+            f"The label column {column!r} holds {value!r}; expected a name or a whole number per row (no lists, no scores)."
+        )
     return " ".join(str(value).split())
 
 
@@ -78,9 +80,13 @@ def _check(column: str, found: Sequence[str], table: Table, given: Sequence[str]
     distinct = sorted(set(found))
     if not found:
         wanted = f" with one of the labels {', '.join(given)}" if given else ""
-        raise DataError(f"{table.origin} has no usable row{wanted}: every one lacks a text or a label (column {column!r}).")
+        raise DataError(
+            f"{table.origin} has no usable row{wanted}: every one lacks a text or a label (column {column!r})."
+        )
     if len(distinct) < 2 and not given:
-        raise DataError(f"The label column {column!r} of {table.origin} has one value ({distinct[0]!r}); expected at least two.")
+        raise DataError(
+            f"The label column {column!r} of {table.origin} has one value ({distinct[0]!r}); expected at least two."
+        )
     too_many = len(distinct) > MOST_LABELS * len(found) and len(found) > 4
     if not given and (too_many or len(distinct) > MOST_DISTINCT_LABELS):
         raise DataError(

@@ -24,7 +24,20 @@ TEXT_NAMES = (
     "input",
     "query",
 )
-LABEL_NAMES = ("label", "labels", "class", "category", "target", "intent", "sentiment", "emotion", "topic", "tag", "type", "y")
+LABEL_NAMES = (
+    "label",
+    "labels",
+    "class",
+    "category",
+    "target",
+    "intent",
+    "sentiment",
+    "emotion",
+    "topic",
+    "tag",
+    "type",
+    "y",
+)
 MOST_LABELS = 0.5
 """A column with more distinct values than this share of its rows is no label column."""
 _SLOT = re.compile(r"\{([^{}]+)\}")
@@ -51,7 +64,9 @@ class Chosen:
         return _SLOT.sub(lambda match: values[match[1]], self.template)
 
 
-def choose_columns(table: Table, text: str | Sequence[str] | None, label: str | None, *, labelled: bool = True) -> Chosen:
+def choose_columns(
+    table: Table, text: str | Sequence[str] | None, label: str | None, *, labelled: bool = True
+) -> Chosen:
     """Settle the columns. Raises `DataError` with the nearest name where one does not exist."""
     notes: list[str] = []
     if label is not None:
@@ -92,7 +107,11 @@ def _values(table: Table, name: str) -> list[Any]:
 
 def _find_label(table: Table, text: str | Sequence[str] | None) -> str:
     taken = {text} if isinstance(text, str) else set(text or ())
-    candidates = [name for name in table.columns if name not in taken and f"{{{name}}}" not in str(text) and could_be_label(table, name)]
+    candidates = [
+        name
+        for name in table.columns
+        if name not in taken and f"{{{name}}}" not in str(text) and could_be_label(table, name)
+    ]
     if not candidates:
         raise DataError(
             f"No column of {table.origin} looks like a label (a few values that repeat). "
@@ -108,12 +127,20 @@ def could_be_label(table: Table, name: str) -> bool:
     values = _values(table, name)
     distinct = Counter(str(value) for value in values)
     scalar = all(isinstance(value, str | int) or (isinstance(value, float) and value.is_integer()) for value in values)
-    return scalar and len(distinct) >= 2 and len(distinct) <= MOST_LABELS * len(values) and max(map(len, distinct)) <= 120
+    return (
+        scalar and len(distinct) >= 2 and len(distinct) <= MOST_LABELS * len(values) and max(map(len, distinct)) <= 120
+    )
 
 
 def _find_text(table: Table, label: str | None) -> str:
-    candidates = [name for name in table.columns if name != label and any(isinstance(value, str) for value in _values(table, name))]
+    candidates = [
+        name
+        for name in table.columns
+        if name != label and any(isinstance(value, str) for value in _values(table, name))
+    ]
     if not candidates:
-        raise DataError(f"No column of {table.origin} holds text. Columns: {', '.join(table.columns)}. Name it with --text.")
+        raise DataError(
+            f"No column of {table.origin} holds text. Columns: {', '.join(table.columns)}. Name it with --text."
+        )
     named = [name for hint in TEXT_NAMES for name in candidates if name.casefold() == hint]
     return (named + sorted(candidates, key=lambda name: -sum(len(str(value)) for value in _values(table, name))))[0]

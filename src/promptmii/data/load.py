@@ -71,7 +71,9 @@ def _from_sequence(items: Sequence[Any]) -> Table:
         return _table([{"text": text, "label": label} for text, label in items], "a list")
     if items and all(isinstance(item, str) for item in items):
         return _table([{"text": text} for text in items], "a list")
-    raise DataError("The list holds no rows that can be read; expected dicts, (text, label) pairs, or texts, and at least one.")
+    raise DataError(
+        "The list holds no rows that can be read; expected dicts, (text, label) pairs, or texts, and at least one."
+    )
 
 
 def _from_columns(columns: Mapping[str, Any], origin: str) -> Table:
@@ -94,7 +96,9 @@ def _table(rows: list[dict[str, Any]], origin: str) -> Table:
 def _value(value: Any) -> Any:
     """`None` for what stands for nothing: None, NaN, NaT, the empty string. Half characters, as JSON can hold them, are replaced."""
     if isinstance(value, str):
-        return (value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")) or None
+        return (
+            value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        ) or None
     if value is None or _is_scalar_nan(value):
         return None
     if isinstance(value, bytes | Sequence | Mapping) or not hasattr(value, "item") or getattr(value, "ndim", 0):
@@ -121,12 +125,16 @@ def _from_path(path: Path) -> Table:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     if not found:
-        raise DataError(f"The file {path} does not exist. Expected a path to {', '.join(SUFFIXES)} (also .gz), or hub:owner/name.")
+        raise DataError(
+            f"The file {path} does not exist. Expected a path to {', '.join(SUFFIXES)} (also .gz), or hub:owner/name."
+        )
     if path.is_dir():
         return _from_saved_dataset(path)
     kind = format_of(path)
     if kind not in SUFFIXES:
-        raise DataError(f"{path} has the ending {kind or '(none)'!r}; expected one of {', '.join(SUFFIXES)}, also with .gz.")
+        raise DataError(
+            f"{path} has the ending {kind or '(none)'!r}; expected one of {', '.join(SUFFIXES)}, also with .gz."
+        )
     content = _bytes(path, zipped=path.suffix.lower() == ".gz")
     if not content.strip():
         raise DataError(f"{path} is empty.")
@@ -212,7 +220,9 @@ def _from_json(text: str, origin: str) -> Table:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise DataError(f"{origin} is not valid JSON: {error}. For one object per line use the ending .jsonl.") from error
+        raise DataError(
+            f"{origin} is not valid JSON: {error}. For one object per line use the ending .jsonl."
+        ) from error
     if isinstance(value, dict) and isinstance(value.get("data"), list):
         return _from_task_file(value, origin)
     if isinstance(value, dict):
@@ -237,14 +247,20 @@ def _from_json_lines(text: str, origin: str) -> Table:
     return _table(list(json_line_rows(text.split("\n"), origin)), origin)
 
 
-def json_line_rows(lines: Iterable[str], origin: str, *, skip: Callable[[str], None] | None = None) -> Iterator[dict[str, Any]]:
+def json_line_rows(
+    lines: Iterable[str], origin: str, *, skip: Callable[[str], None] | None = None
+) -> Iterator[dict[str, Any]]:
     """The objects of JSON lines, read as they are asked for. Raises `DataError` at one that cannot be read, or tells `skip` of it."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            fault = None if isinstance(row, dict) else f"{origin}, line {number}: expected an object, found {type(row).__name__}."
+            fault = (
+                None
+                if isinstance(row, dict)
+                else f"{origin}, line {number}: expected an object, found {type(row).__name__}."
+            )
         except (ValueError, RecursionError) as error:
             row, fault = {}, f"{origin}, line {number}: not valid JSON: {error}."
         if fault is None:
@@ -272,7 +288,9 @@ def is_saved_dataset(folder: Path) -> bool:
 
 def _from_saved_dataset(folder: Path) -> Table:
     if not is_saved_dataset(folder):
-        raise DataError(f"{folder} is a folder without dataset_info.json; expected a file, or a folder made by datasets' save_to_disk.")
+        raise DataError(
+            f"{folder} is a folder without dataset_info.json; expected a file, or a folder made by datasets' save_to_disk."
+        )
     try:
         import datasets
     except ImportError as error:
@@ -310,7 +328,11 @@ def _from_datasets(parts: Any, origin: str) -> Table:
     split: list[str] = []
     classes: dict[str, tuple[str, ...]] = {}
     for part, dataset in parts.items():
-        names = {name: tuple(f.names) for name, f in dataset.features.items() if hasattr(f, "names") and hasattr(f, "int2str")}
+        names = {
+            name: tuple(f.names)
+            for name, f in dataset.features.items()
+            if hasattr(f, "names") and hasattr(f, "int2str")
+        }
         classes |= names
         for row in dataset.to_list():
             rows.append({name: _decoded(value, names.get(name)) for name, value in row.items()})

@@ -58,7 +58,9 @@ def renamed(task: Task, shown: Mapping[str, str]) -> Task:
 
     A human's instruction is left out, for it speaks of the old names.
     """
-    train, test = (tuple(Example(e.text, shown[e.label]) for e in part if e.label in shown) for part in (task.train, task.test))
+    train, test = (
+        tuple(Example(e.text, shown[e.label]) for e in part if e.label in shown) for part in (task.train, task.test)
+    )
     return replace(task, labels=tuple(shown.values()), train=train, test=test, instruction=None)
 
 

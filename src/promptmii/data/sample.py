@@ -49,7 +49,13 @@ def load_task(
 
 
 def assemble(
-    table: Table, columns: Chosen, cleaned: Cleaned, *, labels: Sequence[str] | None = None, seed: int = 0, test_share: float = TEST_SHARE
+    table: Table,
+    columns: Chosen,
+    cleaned: Cleaned,
+    *,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
+    test_share: float = TEST_SHARE,
 ) -> LoadedTask:
     """Rows that are clean, split into a training and a test part. Raises `DataError` where they make no task."""
     train, test = _parts(cleaned, seed, test_share)
@@ -57,7 +63,9 @@ def assemble(
     known = set(order)
     unseen = [example for example in test if example.label not in known]
     origin = {"origin": table.origin, "text": ", ".join(columns.text), "label": columns.label or ""}
-    task = Task(table.origin, order, tuple(train), tuple(e for e in test if e.label in known), table.instruction, origin)
+    task = Task(
+        table.origin, order, tuple(train), tuple(e for e in test if e.label in known), table.instruction, origin
+    )
     notes = [*columns.notes, *cleaned.lines()]
     if unseen:
         notes.append(f"{len(unseen)} test rows dropped: their labels do not occur in the training part")
@@ -156,5 +164,9 @@ def _stratified(examples: Sequence[Example], seed: int, part: str) -> list[Examp
         stream.shuffle(group)
     stream.shuffle(groups)
     # Example i of a label of size s is due at (i + jitter) / s; the first of each label at once.
-    due = [(0.0 if i == 0 else (i + stream.random()) / len(group), g, i) for g, group in enumerate(groups) for i in range(len(group))]
+    due = [
+        (0.0 if i == 0 else (i + stream.random()) / len(group), g, i)
+        for g, group in enumerate(groups)
+        for i in range(len(group))
+    ]
     return [groups[g][i] for _, g, i in sorted(due)]

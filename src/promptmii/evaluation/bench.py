@@ -55,7 +55,12 @@ class Bench:
 
     def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Iterator[Outcome]:
         """Outcomes as they finish. An error is raised here, and ends the others after their cell."""
-        return (outcome for _, outcome in on_threads(lambda job: self._outcome(job, tasks[job.cell.task]), jobs, self._settings.workers))
+        return (
+            outcome
+            for _, outcome in on_threads(
+                lambda job: self._outcome(job, tasks[job.cell.task]), jobs, self._settings.workers
+            )
+        )
 
     def _outcome(self, job: Job, task: Task) -> Outcome:
         """A cell's record. What cannot be measured is recorded as failed, with the reason; a bug or a full disk raises."""
@@ -84,7 +89,9 @@ class Bench:
         with self._own_follower(instruction, follower) as follower:
             instruction = follower.prepare(instruction, support)
             scored = score(follower, instruction, draw_query(task, self._settings.evaluate))
-        provenance = instruction.provenance.model_copy(update={"source": task.source.get("origin", ""), "version": VERSION})
+        provenance = instruction.provenance.model_copy(
+            update={"source": task.source.get("origin", ""), "version": VERSION}
+        )
         return instruction.model_copy(update={"measured": scored.measurement(), "provenance": provenance}), scored
 
     def _kit(self, job: Job, task: Task, follower: Follower) -> Kit:

@@ -66,7 +66,11 @@ class Cluster:
         # The environment of a worker elsewhere is another one.
         servers = ",".join(HttpConfig(settings.endpoint.base_url).urls)
         endpoint = settings.endpoint.model_copy(update={"concurrency": share, "base_url": servers})
-        self._arguments = (settings.model_copy(update={"endpoint": endpoint}).model_dump_json(), str(folder.absolute()), options.cpus)
+        self._arguments = (
+            settings.model_copy(update={"endpoint": endpoint}).model_dump_json(),
+            str(folder.absolute()),
+            options.cpus,
+        )
         self._remote: Any = self._ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(RemoteBench)
         self._benches: list[Any] = []
         for _ in range(options.workers):
@@ -121,7 +125,9 @@ class Cluster:
                 del running[stream]
                 lost += 1
                 if lost > LOST_WORKERS:
-                    raise ModelError(f"{lost} workers died without a finished cell between them; the last: {error}") from error
+                    raise ModelError(
+                        f"{lost} workers died without a finished cell between them; the last: {error}"
+                    ) from error
                 chunks.append(list(open_jobs.values()))
                 idle.append(self._hire())
             else:

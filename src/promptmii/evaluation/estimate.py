@@ -52,7 +52,11 @@ class _Sizes:
 
 
 def estimate(
-    settings: EvaluateSettings, folder: Path, *, retry_failed: bool = False, progress: Callable[[str], None] = lambda _: None
+    settings: EvaluateSettings,
+    folder: Path,
+    *,
+    retry_failed: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> list[Estimate]:
     """One line per method, then their sum, of what `evaluate` would run. Raises as it does.
 
@@ -73,21 +77,34 @@ def _estimates(
     jobs = plan(settings, tasks, {reference: model.card for reference, model in models.items()})
     known = Run.read(folder).records if (folder / "records.jsonl").exists() else {}
     rates = {reference: _rates(model, settings.mode) for reference, model in models.items()}
-    sizes = {(name, follower): _sizes(task, models[follower]) for name, task in tasks.items() for follower in settings.followers}
+    sizes = {
+        (name, follower): _sizes(task, models[follower])
+        for name, task in tasks.items()
+        for follower in settings.followers
+    }
     lines: list[Estimate] = []
     for method in dict.fromkeys(job.cell.method for job in jobs):
         own = [job for job in jobs if job.cell.method == method]
         todo = [job for job in own if is_open(known.get(job.key), retry_failed)]
-        costs = [_cost(settings, job, tasks[job.cell.task], sizes[job.cell.task, job.cell.follower], models, rates) for job in todo]
+        costs = [
+            _cost(settings, job, tasks[job.cell.task], sizes[job.cell.task, job.cell.follower], models, rates)
+            for job in todo
+        ]
         lines.append(Estimate(method, len(own), len(own) - len(todo), sum(costs, Cost())))
-    whole = Estimate("all", sum(e.cells for e in lines), sum(e.done for e in lines), sum((e.cost for e in lines), Cost()))
+    whole = Estimate(
+        "all", sum(e.cells for e in lines), sum(e.done for e in lines), sum((e.cost for e in lines), Cost())
+    )
     return [*lines, whole]
 
 
 def _sizes(task: Task, model: LanguageModel) -> _Sizes:
     rows = task.test[:SAMPLED] or task.train[:SAMPLED]
     frame, *counts = model.count_tokens(
-        [frame_prompt(follower_frame(), "", task.labels, ""), *(quote(row.text) for row in rows), *(example_lines([row]) for row in rows)]
+        [
+            frame_prompt(follower_frame(), "", task.labels, ""),
+            *(quote(row.text) for row in rows),
+            *(example_lines([row]) for row in rows),
+        ]
     )
     answers = model.count_tokens(list(task.labels))
     half = len(rows)
@@ -110,11 +127,19 @@ def _rates(model: LanguageModel, mode: str) -> Rates:
 
 
 def _cost(
-    settings: EvaluateSettings, job: Job, task: Task, sizes: _Sizes, models: Mapping[str, LanguageModel], rates: Mapping[str, Rates]
+    settings: EvaluateSettings,
+    job: Job,
+    task: Task,
+    sizes: _Sizes,
+    models: Mapping[str, LanguageModel],
+    rates: Mapping[str, Rates],
 ) -> Cost:
     cell, length = job.cell, settings.budget or ASSUMED_TOKENS
     try:
-        support, query = len(draw_support(task, cell.n, cell.seed).examples) if cell.n else 0, len(draw_query(task, settings.evaluate))
+        support, query = (
+            len(draw_support(task, cell.n, cell.seed).examples) if cell.n else 0,
+            len(draw_query(task, settings.evaluate)),
+        )
     except DataError:
         return Cost()  # such a cell fails at once
     body = {"naive": 0.0, "sft": 0.0, "icl": support * sizes.example}.get(cell.method, length)
@@ -127,7 +152,9 @@ def _cost(
     asked = 0.0
     if cell.generator and generations:
         writer = models[cell.generator]
-        asked = writer.count_tokens([induction_prompt(meta_template(settings), task.labels, ())])[0] + shown * sizes.example
+        asked = (
+            writer.count_tokens([induction_prompt(meta_template(settings), task.labels, ())])[0] + shown * sizes.example
+        )
         asked = min(asked, writer.card.context_length * 0.75)
     write = Usage(generations, round(generations * asked), round(generations * length))
     total = Cost()

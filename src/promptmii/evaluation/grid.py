@@ -42,7 +42,9 @@ def read_tasks(settings: EvaluateSettings) -> dict[str, Task]:
         for found in read_corpus(*corpus) if corpus else _loaded(given, settings.columns):
             task = nameless(found) if settings.nameless else found
             if task.name in tasks:
-                raise DataError(f"Two tasks have the name {task.name!r}; the second is in {given}. Rename one file, or leave one out.")
+                raise DataError(
+                    f"Two tasks have the name {task.name!r}; the second is in {given}. Rename one file, or leave one out."
+                )
             tasks[task.name] = task
     return tasks
 
@@ -64,14 +66,18 @@ def task_sources(given: Sequence[str]) -> Iterator[str]:
         # An index beside the tasks is a table of tasks, not a task.
         files = [path for path in files if path.stem != "index"]
         if not files:
-            raise DataError(f"The folder {folder} holds no task file; expected files ending in {', '.join(SUFFIXES)} (also .gz).")
+            raise DataError(
+                f"The folder {folder} holds no task file; expected files ending in {', '.join(SUFFIXES)} (also .gz)."
+            )
         yield from map(str, files)
 
 
 def references(settings: EvaluateSettings) -> list[str]:
     """The models that the grid needs."""
     methods = [METHODS[name] for name in settings.methods if name in METHODS]
-    writers = [writer for how in methods for follower in settings.followers for writer in _writers(settings, how, follower)]
+    writers = [
+        writer for how in methods for follower in settings.followers for writer in _writers(settings, how, follower)
+    ]
     return list(dict.fromkeys([*settings.followers, *filter(None, writers)]))
 
 
@@ -84,7 +90,9 @@ def plan(settings: EvaluateSettings, tasks: Mapping[str, Task], cards: Mapping[s
     for name in settings.methods:
         how = method(name)
         if name == "human" and not any(task.instruction for task in tasks.values()):
-            raise ConfigError('No task carries a human\'s instruction. Give it in a task file: {"instruction": "...", "data": [...]}.')
+            raise ConfigError(
+                'No task carries a human\'s instruction. Give it in a task file: {"instruction": "...", "data": [...]}.'
+            )
         for follower in settings.followers:
             calibration = resolve_calibration(settings.calibration, settings.mode, cards[follower])
             for job in _jobs(settings, (name, how), follower, calibration, tasks, cards):
@@ -108,7 +116,9 @@ def _jobs(
             continue
         for n, seed in draws:
             for writer in _writers(settings, how, follower):
-                cell = Cell(task=task.name, method=name, n=n, seed=seed, generator=writer, follower=follower, mode=settings.mode)
+                cell = Cell(
+                    task=task.name, method=name, n=n, seed=seed, generator=writer, follower=follower, mode=settings.mode
+                )
                 yield Job(_key(settings, cell, task, calibration, cards), cell, calibration)
 
 
@@ -129,7 +139,9 @@ def meta_template(settings: EvaluateSettings) -> Template:
     return read_template(Path(settings.template), META_SLOTS) if settings.template else meta_prompt()
 
 
-def _key(settings: EvaluateSettings, cell: Cell, task: Task, calibration: CalibrationKind, cards: Mapping[str, ModelCard]) -> str:
+def _key(
+    settings: EvaluateSettings, cell: Cell, task: Task, calibration: CalibrationKind, cards: Mapping[str, ModelCard]
+) -> str:
     models = [_behaviour(cards[reference]) for reference in (cell.generator, cell.follower) if reference]
     templates = [follower_frame().key]
     if cell.generator:

@@ -44,7 +44,10 @@ class APE:
         for turn in range(self.rounds + 1):
             share = self.calls / 2 if turn == 0 else self.calls / 2 / self.rounds
             wanted = max(1, int(share // self._calls_per_candidate(search)))
-            chats = [self._proposal(search, stream) if turn == 0 else self._variation(_best(found, KEPT), stream) for _ in range(wanted)]
+            chats = [
+                self._proposal(search, stream) if turn == 0 else self._variation(_best(found, KEPT), stream)
+                for _ in range(wanted)
+            ]
             sampling = Sampling(min(MAX_TOKENS, search.writer.room), temperature=1.0, seed=seed * 100 + turn)
             for text in dict.fromkeys(search.write(chats, sampling)):
                 found[text] = search.macro_f1(text)

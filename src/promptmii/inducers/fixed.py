@@ -25,7 +25,9 @@ class Naive:
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """An empty instruction. Never fails."""
         provenance = Provenance(seed=seed)
-        return Instruction(text="", labels=support.labels, method=self.name, frame=self.frame.text, provenance=provenance)
+        return Instruction(
+            text="", labels=support.labels, method=self.name, frame=self.frame.text, provenance=provenance
+        )
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Given:
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The given text with the support's labels. Never fails."""
         provenance = Provenance(seed=seed)
-        return Instruction(text=self.text, labels=support.labels, method=self.name, frame=self.frame.text, provenance=provenance)
+        return Instruction(
+            text=self.text, labels=support.labels, method=self.name, frame=self.frame.text, provenance=provenance
+        )
 
 
 @dataclass(frozen=True)

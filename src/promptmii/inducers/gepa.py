@@ -84,7 +84,10 @@ class _Adapter:
         components_to_update: list[str],
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         traces: list[tuple[Example, Prediction]] = eval_batch.trajectories
-        told = [{"Inputs": e.text, "Generated Outputs": p.label or p.answer or "", "Feedback": _feedback(e, p)} for e, p in traces]
+        told = [
+            {"Inputs": e.text, "Generated Outputs": p.label or p.answer or "", "Feedback": _feedback(e, p)}
+            for e, p in traces
+        ]
         return dict.fromkeys(components_to_update, told)
 
 

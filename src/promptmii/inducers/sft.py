@@ -49,11 +49,18 @@ class FineTuning:
         naive = Instruction(text="", labels=support.labels, method=self.name, frame=self.frame.text)
         started = perf_counter()
         tokens = compute(lambda: self._train(naive, support.examples, adapter, seed))
-        cost = Cost(calls=len(support.examples) * self.recipe.epochs, prompt_tokens=tokens, seconds=perf_counter() - started)
-        provenance = Provenance(
-            n=len(support.examples), seed=seed, support_key=support.key, notes=(f"the follower was tuned: {self.recipe.epochs} epochs",)
+        cost = Cost(
+            calls=len(support.examples) * self.recipe.epochs, prompt_tokens=tokens, seconds=perf_counter() - started
         )
-        return naive.model_copy(update={"follower": adapted(self.follower, adapter), "cost": cost, "provenance": provenance})
+        provenance = Provenance(
+            n=len(support.examples),
+            seed=seed,
+            support_key=support.key,
+            notes=(f"the follower was tuned: {self.recipe.epochs} epochs",),
+        )
+        return naive.model_copy(
+            update={"follower": adapted(self.follower, adapter), "cost": cost, "provenance": provenance}
+        )
 
     def _train(self, naive: Instruction, examples: Sequence[Example], adapter: Path, seed: int) -> int:
         """Write the adapter folder, unless it is there; how many tokens were processed."""
@@ -68,7 +75,9 @@ class FineTuning:
             raise MissingDependencyError("Fine-tuning", "local") from error
         weights = weights_of(self.follower)
         if weights is None:
-            raise UnsupportedError(f"Fine-tuning needs a model on this machine (smol or hf:...), and the follower is {self.follower}.")
+            raise UnsupportedError(
+                f"Fine-tuning needs a model on this machine (smol or hf:...), and the follower is {self.follower}."
+            )
         torch.manual_seed(seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, tokenizer = read_weights(self.follower, weights, device)
@@ -77,7 +86,9 @@ class FineTuning:
         tokens = self.recipe.epochs * sum(len(row["input_ids"]) for row in rows)
         if (adapter / "adapter_config.json").exists():
             return tokens
-        lora = LoraConfig(r=self.recipe.rank, lora_alpha=2 * self.recipe.rank, target_modules="all-linear", task_type="CAUSAL_LM")
+        lora = LoraConfig(
+            r=self.recipe.rank, lora_alpha=2 * self.recipe.rank, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
         tuned: Any = get_peft_model(model, lora, autocast_adapter_dtype=True)
         with tempfile.TemporaryDirectory() as scratch, redirect_stdout(StringIO()):  # the trainer prints its loss
             arguments = TrainingArguments(

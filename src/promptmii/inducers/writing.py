@@ -40,7 +40,12 @@ class Writer:
     def sampling(self, labels: Sequence[str], seed: int, temperature: float = 0.0) -> Sampling:
         """How an instruction is decoded: within the outline of the model, where it was trained to fill one in."""
         outline = self.model.card.outline
-        return Sampling(self.room, temperature, seed=seed, lines=outline.lines([defuse(label) for label in labels]) if outline else ())
+        return Sampling(
+            self.room,
+            temperature,
+            seed=seed,
+            lines=outline.lines([defuse(label) for label in labels]) if outline else (),
+        )
 
     def ask(self, support: Support, examples: Sequence[Example]) -> Message:
         """The request for an instruction after `examples`."""
@@ -48,7 +53,10 @@ class Writer:
 
     def ask_shorter(self) -> Message:
         """The request after a draft that was too long."""
-        return {"role": "user", "content": f"That is too long. Write it again in at most {max((self.budget or 0) // 2, 1)} words."}
+        return {
+            "role": "user",
+            "content": f"That is too long. Write it again in at most {max((self.budget or 0) // 2, 1)} words.",
+        }
 
     def fit(self, support: Support) -> tuple[tuple[Example, ...], tuple[str, ...]]:
         """The first examples that fit the context beside the answer, and a note where some do not.
@@ -57,8 +65,12 @@ class Writer:
         """
         card = self.model.card
         empty = induction_prompt(self.template, support.labels, (), self.budget)
-        frame, *counts = self.model.count_tokens([empty, *(example_lines([example]) + "\n\n" for example in support.examples)])
-        room = min(card.context_length - self.room, self.longest_prompt or card.context_length) - TEMPLATE_MARGIN - frame
+        frame, *counts = self.model.count_tokens(
+            [empty, *(example_lines([example]) + "\n\n" for example in support.examples)]
+        )
+        room = (
+            min(card.context_length - self.room, self.longest_prompt or card.context_length) - TEMPLATE_MARGIN - frame
+        )
         fitted = len(counts)
         while fitted and sum(counts[:fitted]) > room:
             fitted -= 1
@@ -74,13 +86,17 @@ class Writer:
     def text(self, answer: Completion | Failure) -> str:
         """What was written; it may be empty. Raises `EndpointError` where the call failed."""
         if isinstance(answer, Failure):
-            raise EndpointError(f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}")
+            raise EndpointError(
+                f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
+            )
         return answer.text.strip()
 
     def some(self, text: str) -> str:
         """The text, or `EndpointError`: an empty instruction would be measured as if it were the method's."""
         if not text:
-            raise EndpointError(f"The generator {self.model.card.reference} answered with an empty text. Try another generator or seed.")
+            raise EndpointError(
+                f"The generator {self.model.card.reference} answered with an empty text. Try another generator or seed."
+            )
         return text
 
     def endless(self, answer: Completion | Failure) -> tuple[str, ...]:

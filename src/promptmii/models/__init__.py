@@ -54,7 +54,9 @@ def _served(reference: str, name: str, http: "HttpConfig | None", cache: str | N
     name, _, address = name.partition("@http")
     if address:
         if urlsplit(f"http{address}").username:
-            raise UnknownModelError(f"The address of openai:{name} holds a user name. Keys belong in OPENAI_API_KEY, which is not stored.")
+            raise UnknownModelError(
+                f"The address of openai:{name} holds a user name. Keys belong in OPENAI_API_KEY, which is not stored."
+            )
         http = replace(http or HttpConfig(), base_url=f"http{address}")
     model = HttpModel(name, http, reference)
     return Cached(model, Path(cache)) if cache else model

@@ -47,7 +47,9 @@ def fields(dialect: Dialect, options: Sequence[str]) -> dict[str, Any]:
         "required": ["label"],
         "additionalProperties": False,
     }
-    return {"response_format": {"type": "json_schema", "json_schema": {"name": "label", "strict": True, "schema": schema}}}
+    return {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "label", "strict": True, "schema": schema}}
+    }
 
 
 def room(options: Sequence[str]) -> int:

@@ -35,8 +35,13 @@ class Tails:
         for row, length in enumerate(lengths):
             mask[row, length:] = float("-inf")
         self._mask = mask
-        self._rests = [tuple(_padded([pair[side] for pair in layer]) for side in (0, 1)) for layer in zip(*rests, strict=True)]
-        self._said = [tuple(first.new_zeros(first.shape[0], len(owners), GROWTH, first.shape[2]) for _ in (0, 1)) for _ in self._rests]
+        self._rests = [
+            tuple(_padded([pair[side] for pair in layer]) for side in (0, 1)) for layer in zip(*rests, strict=True)
+        ]
+        self._said = [
+            tuple(first.new_zeros(first.shape[0], len(owners), GROWTH, first.shape[2]) for _ in (0, 1))
+            for _ in self._rests
+        ]
         self._length = 0
         self._place(owners)
 

@@ -23,7 +23,9 @@ DECODE_TOKENS = 2**15
 class Engine(Protocol):
     """Scores and writes over token ids. Prompts of one call are different from each other and fit the context."""
 
-    def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[tuple[tuple[float, ...], int]]:
+    def score(
+        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
+    ) -> list[tuple[tuple[float, ...], int]]:
         """Per prompt `log P(option + end)` of every option, and how many of its tokens were another prompt's work."""
         ...
 
@@ -55,7 +57,9 @@ class PackedEngine:
         self._vocabulary = int(model.config.vocab_size)
         self._prefixes = Prefixes(model)
 
-    def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[tuple[tuple[float, ...], int]]:
+    def score(
+        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
+    ) -> list[tuple[tuple[float, ...], int]]:
         """See `Engine`."""
         trie = Trie.build(options, end)
         nodes = len(trie.tokens)
@@ -80,7 +84,9 @@ class PackedEngine:
                 batch = chunk[first : first + DECODE_ROWS]
                 used = sorted({rows[slot] for slot in batch})
                 owners = [used.index(rows[slot]) for slot in batch]
-                for slot, tokens in zip(batch, self._decode([prompts[i] for i in used], owners, draw, batch, limit), strict=True):
+                for slot, tokens in zip(
+                    batch, self._decode([prompts[i] for i in used], owners, draw, batch, limit), strict=True
+                ):
                     written[slot] = tokens
         return written
 
@@ -119,11 +125,17 @@ class PackedEngine:
             own = self._prefixes.get(prompts[members[0]][:shared])
             short = [i for i in members if len(prompts[i]) - shared < LONG]
             for chunk in chunks([len(prompts[i]) - shared for i in short], ROW_TOKENS):
-                filled |= self._fill_row({short[at]: prompts[short[at]][shared:] for at in chunk}, own, len(prefix.tokens))
-            filled |= {i: self._fill_one(prompts[i][shared:], own, len(prefix.tokens)) for i in members if i not in filled}
+                filled |= self._fill_row(
+                    {short[at]: prompts[short[at]][shared:] for at in chunk}, own, len(prefix.tokens)
+                )
+            filled |= {
+                i: self._fill_one(prompts[i][shared:], own, len(prefix.tokens)) for i in members if i not in filled
+            }
         return [filled[i] for i in range(len(prompts))]
 
-    def _fill_row(self, rests: Mapping[int, Sequence[int]], own: Prefix, before: int) -> dict[int, tuple[torch.Tensor, Rest]]:
+    def _fill_row(
+        self, rests: Mapping[int, Sequence[int]], own: Prefix, before: int
+    ) -> dict[int, tuple[torch.Tensor, Rest]]:
         """`_prefill` of the prompts that are `own` and one of `rests`, in one row; of `own` the first `before` tokens are left out."""
         noted = Noted(pack(list(rests.values()), NO_TREE, own, self._model.device))
         packed = noted.packed
@@ -140,15 +152,24 @@ class PackedEngine:
         """The same for one long prompt, by the attention of transformers, which is faster where blocks are long."""
         tokens = torch.tensor([rest], device=self._model.device)
         out = self._model(input_ids=tokens, past_key_values=own.cache(), use_cache=True, logits_to_keep=1)
-        return out.logits[0, -1].float(), [(layer.keys[0, :, before:], layer.values[0, :, before:]) for layer in out.past_key_values.layers]
+        return out.logits[0, -1].float(), [
+            (layer.keys[0, :, before:], layer.values[0, :, before:]) for layer in out.past_key_values.layers
+        ]
 
-    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, memory: Memory, readout: torch.Tensor | None) -> torch.Tensor:
+    def _forward(
+        self, tokens: torch.Tensor, positions: torch.Tensor, memory: Memory, readout: torch.Tensor | None
+    ) -> torch.Tensor:
         """Logits (N, V) of the row's positions in `readout`, or of all."""
         # Of four dimensions, so that transformers takes the mask as ready; `memory` alone decides who sees what.
         mask = torch.zeros(1, 1, 1, 1, device=tokens.device)
         keep: Any = 0 if readout is None else readout
         out = self._model(
-            input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False, logits_to_keep=keep, memory=memory
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=mask,
+            use_cache=False,
+            logits_to_keep=keep,
+            memory=memory,
         )
         return out.logits[0].float()
 
@@ -163,7 +184,9 @@ class PlainEngine:
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[tuple[tuple[float, ...], int]]:
+    def score(
+        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
+    ) -> list[tuple[tuple[float, ...], int]]:
         """See `Engine`."""
         whole = [([*prompt, *option], [*option, end]) for prompt in prompts for option in options]
         scores = [0.0] * len(whole)

@@ -20,7 +20,18 @@ import openai
 
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.models import constraint, server_tokens
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, ModelCard, Sampling, check_options, clocked, refuse_lines
+from promptmii.models.base import (
+    Chat,
+    Choice,
+    Completion,
+    Failure,
+    FailureKind,
+    ModelCard,
+    Sampling,
+    check_options,
+    clocked,
+    refuse_lines,
+)
 from promptmii.models.lanes import Lane
 from promptmii.models.responses import RefusedError, read_completion, refusal, refused_key
 
@@ -74,7 +85,9 @@ class HttpModel:
         self._config = config or HttpConfig()
         key = self._config.api_key or os.environ.get("OPENAI_API_KEY") or "none"
         limit = openai.Timeout(self._config.timeout, connect=min(CONNECT, self._config.timeout))
-        self._clients = [openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=limit) for url in self._config.urls]
+        self._clients = [
+            openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=limit) for url in self._config.urls
+        ]
         self._lane = Lane.join(tuple(self._config.urls), self._config.concurrency)
         self._closed = False
         self._lock = threading.Lock()
@@ -181,7 +194,9 @@ class HttpModel:
             if isinstance(answer, Choice):
                 return dialect
             if answer.kind not in (FailureKind.BAD_ANSWER, FailureKind.REQUEST):
-                message = f"The server behind openai:{self._name} did not answer the probe: {answer.kind}: {answer.message}"
+                message = (
+                    f"The server behind openai:{self._name} did not answer the probe: {answer.kind}: {answer.message}"
+                )
                 raise EndpointError(message, answer.kind)
         return None
 
@@ -192,7 +207,9 @@ class HttpModel:
             return answer
         index = constraint.read(dialect, answer.text, options)
         if index is None:
-            return Failure(FailureKind.BAD_ANSWER, f"{answer.text[:80]!r} is none of the {len(options)} options", answer.usage)
+            return Failure(
+                FailureKind.BAD_ANSWER, f"{answer.text[:80]!r} is none of the {len(options)} options", answer.usage
+            )
         return Choice(index, None, answer.usage)
 
     async def _complete(self, chat: Chat, sampling: Sampling, extra: dict[str, Any]) -> Completion | Failure:
@@ -219,10 +236,14 @@ class HttpModel:
         answer = await self._post(client, address, server_tokens.fields(self._name, text))
         count = server_tokens.read(answer)
         if count is None:
-            raise RefusedError(Failure(FailureKind.BAD_ANSWER, f"{address} answered {answer.text[:80]!r} instead of a list of tokens"))
+            raise RefusedError(
+                Failure(FailureKind.BAD_ANSWER, f"{address} answered {answer.text[:80]!r} instead of a list of tokens")
+            )
         return count
 
-    async def _patiently(self, client: openai.AsyncOpenAI, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
+    async def _patiently(
+        self, client: openai.AsyncOpenAI, request: Callable[[], Coroutine[Any, Any, T]]
+    ) -> T | Failure:
         """What a request gives, tried again by kind of fault.
 
         Patience runs from the call's first fault, however long it waited for a slot, or from when its server stopped answering anyone:
@@ -244,7 +265,9 @@ class HttpModel:
                 waited = now - min(since, self._silent.setdefault(client, now) if failure.kind in WAITED_FOR else now)
                 pause = self._pause(refused, faults, self._config.patience - waited)
                 if pause is None:
-                    return replace(failure, message=f"{failure.message} (for {waited:.0f} s)") if waited >= 1 else failure
+                    return (
+                        replace(failure, message=f"{failure.message} (for {waited:.0f} s)") if waited >= 1 else failure
+                    )
             await asyncio.sleep(pause)
 
     def _pause(self, refused: RefusedError, faults: Counter[FailureKind], left: float) -> float | None:
@@ -256,7 +279,9 @@ class HttpModel:
         pause = min(grown, left) if refused.wait is None else refused.wait
         return pause if kind in WAITED_FOR and 0 < left >= pause else None
 
-    async def _request(self, client: openai.AsyncOpenAI, chat: Chat, sampling: Sampling, extra: dict[str, Any]) -> Completion:
+    async def _request(
+        self, client: openai.AsyncOpenAI, chat: Chat, sampling: Sampling, extra: dict[str, Any]
+    ) -> Completion:
         body = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -284,8 +309,12 @@ class HttpModel:
         except openai.APIConnectionError as error:
             cause = type(error.__cause__).__name__
             if isinstance(error, openai.APITimeoutError) and cause != "ConnectTimeout":
-                raise RefusedError(Failure(FailureKind.TIMEOUT, f"no answer within {self._config.timeout:g} s")) from error
-            raise RefusedError(Failure(FailureKind.CONNECTION, f"no connection to {client.base_url}: {cause}")) from error
+                raise RefusedError(
+                    Failure(FailureKind.TIMEOUT, f"no answer within {self._config.timeout:g} s")
+                ) from error
+            raise RefusedError(
+                Failure(FailureKind.CONNECTION, f"no connection to {client.base_url}: {cause}")
+            ) from error
 
     def _drop(self, failure: Failure, body: dict[str, Any]) -> bool:
         """Some models refuse `seed`, `temperature` or `max_tokens`: leave out, from then on, what a refusal names."""

@@ -48,7 +48,9 @@ SAMPLES = 1024
 class LocalModel:
     """A causal language model in this process. Calls from several threads take turns."""
 
-    def __init__(self, reference: str, model: Any, tokenizer: Any, revision: str, outline: Outline | None = None) -> None:
+    def __init__(
+        self, reference: str, model: Any, tokenizer: Any, revision: str, outline: Outline | None = None
+    ) -> None:
         """`model` and `tokenizer` as transformers loads them; the model's attention is set to what serves it best."""
         self._model = model.eval()
         self._tokenizer = tokenizer
@@ -72,7 +74,9 @@ class LocalModel:
             model.to(device)
         except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there, or is full
             reason = str(error).strip().splitlines()[0]
-            raise UnknownModelError(f"{reference} cannot be put on {device}: {reason}. Name another device after @.") from error
+            raise UnknownModelError(
+                f"{reference} cannot be put on {device}: {reason}. Name another device after @."
+            ) from error
         return cls(reference, model, tokenizer, revision(model, tokenizer), outline_of(weights))
 
     @property
@@ -158,12 +162,16 @@ class LocalModel:
         """The different prompts that fit with `room` for an answer, and for each prompt which of them it is."""
         places: dict[tuple[int, ...], int] = {}
         fits = [len(prompt) + room <= self._card.context_length for prompt in prompts]
-        owners = [places.setdefault(tuple(p), len(places)) if fit else None for p, fit in zip(prompts, fits, strict=True)]
+        owners = [
+            places.setdefault(tuple(p), len(places)) if fit else None for p, fit in zip(prompts, fits, strict=True)
+        ]
         return list(places), owners
 
     def _too_long(self, prompt: Sequence[int]) -> Failure:
         limit = self._card.context_length
-        return Failure(FailureKind.CONTEXT, f"{len(prompt)} prompt tokens and the answer do not fit the context of {limit}.")
+        return Failure(
+            FailureKind.CONTEXT, f"{len(prompt)} prompt tokens and the answer do not fit the context of {limit}."
+        )
 
     def _completion(self, prompt: Sequence[int], answer: Sequence[int]) -> Completion:
         ended = bool(answer) and answer[-1] in self._format.ends
@@ -171,7 +179,9 @@ class LocalModel:
         return Completion(self._format.decode(answer), truncated=not ended, usage=usage)
 
 
-def read_weights(reference: str, weights: Weights, device: torch.device, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
+def read_weights(
+    reference: str, weights: Weights, device: torch.device, dtype: torch.dtype | None = None
+) -> tuple[Any, Any]:
     """The transformers model, adapters merged, and its tokenizer; not on its `device` yet. Raises `UnknownModelError`, which names the
     `reference`.
 
@@ -190,7 +200,9 @@ def read_weights(reference: str, weights: Weights, device: torch.device, dtype: 
                 model = tuned.merge_and_unload()
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UnknownModelError(f"{reference} cannot be loaded: {reason} Expected a hub id or a folder with config.json.") from error
+        raise UnknownModelError(
+            f"{reference} cannot be loaded: {reason} Expected a hub id or a folder with config.json."
+        ) from error
     return model, tokenizer
 
 

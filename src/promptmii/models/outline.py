@@ -28,7 +28,9 @@ LONGEST = 40
 
 def read_outline(adapter: str | Path) -> Outline | None:
     """The outline of an adapter, in a folder or on the hub; `None` where it has none. Raises `UnknownModelError` where it is none."""
-    absent: dict[str, Any] = dict.fromkeys(("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors"), False)
+    absent: dict[str, Any] = dict.fromkeys(
+        ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors"), False
+    )
     path = cached_file(str(adapter), FILE, **absent)
     if path is None:
         return None
@@ -73,7 +75,9 @@ class Outlined(Draw):
         """`lines` are the beginnings for each row as tokens, line breaks included; `text` is what a token says."""
         super().__init__(prompts, sampling, ends)
         self._text = text
-        self._rows = [_Row(deque([*map(list, rest[:-1]), [*rest[-1], ends[0]]]), deque(first)) for first, *rest in lines]
+        self._rows = [
+            _Row(deque([*map(list, rest[:-1]), [*rest[-1], ends[0]]]), deque(first)) for first, *rest in lines
+        ]
 
     def __call__(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
         """See `Draw`."""
@@ -97,9 +101,16 @@ class Outlined(Draw):
         return token
 
 
-def drawing(prompts: Sequence[Sequence[int]], sampling: Sampling, lines: Sequence[Sequence[str]], form: ChatFormat) -> Draw:
+def drawing(
+    prompts: Sequence[Sequence[int]], sampling: Sampling, lines: Sequence[Sequence[str]], form: ChatFormat
+) -> Draw:
     """What picks the tokens of each row: within its `lines`, or freely where there are none."""
     if not any(lines):
         return Draw(prompts, sampling, form.ends)
-    known = {one: form.options([line if at == 0 else f"\n{line}" for at, line in enumerate(one)]) for one in set(map(tuple, lines))}
-    return Outlined(prompts, sampling, form.ends, [known[tuple(one)] for one in lines], lambda token: form.decode([token]))
+    known = {
+        one: form.options([line if at == 0 else f"\n{line}" for at, line in enumerate(one)])
+        for one in set(map(tuple, lines))
+    }
+    return Outlined(
+        prompts, sampling, form.ends, [known[tuple(one)] for one in lines], lambda token: form.decode([token])
+    )

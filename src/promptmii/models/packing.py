@@ -52,7 +52,10 @@ class Trie:
         visible = torch.zeros(len(nodes), len(nodes), dtype=torch.bool)
         for path, node in nodes.items():
             visible[node, [nodes[path[:i]] for i in range(1, len(path) + 1)]] = True
-        steps = tuple(tuple((nodes.get(tuple(option[:i]), -1), token) for i, token in enumerate([*option, end])) for option in options)
+        steps = tuple(
+            tuple((nodes.get(tuple(option[:i]), -1), token) for i, token in enumerate([*option, end]))
+            for option in options
+        )
         return cls(tuple(path[-1] for path in nodes), tuple(len(path) for path in nodes), visible, steps)
 
 
@@ -101,7 +104,11 @@ class Packed:
         return self.look_back(query, key, value, self.prefix.layer(layer))
 
     def look_back(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: tuple[torch.Tensor, torch.Tensor] | None
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        past: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> torch.Tensor:
         """`attend`, with the prefix's keys and values (K, P, D) given."""
         heads, _, dim = query.shape
@@ -144,7 +151,9 @@ def look(
     """One softmax over the prefix that all N blocks share, as a single dense product, and over each block's own keys."""
     shared, size, ratio, rows, dim = query.shape
     width = key.shape[2]
-    inner = (query.reshape(shared, size, ratio * rows, dim) @ key.transpose(-1, -2)).view(shared, size, ratio, rows, width)
+    inner = (query.reshape(shared, size, ratio * rows, dim) @ key.transpose(-1, -2)).view(
+        shared, size, ratio, rows, width
+    )
     inner += mask[:, None]
     if past is None:
         weights = torch.softmax(inner, dim=-1, dtype=torch.float32).to(query.dtype)
@@ -172,7 +181,9 @@ def pack(queries: Sequence[Sequence[int]], trie: Trie, prefix: Prefix, device: t
     for last in range(1, len(lengths) + 1):
         width = max(lengths[first : last + 1]) + n
         # At most an eighth of a group is padding, and its scores stay in bounds.
-        full = (last + 1 - first) * width * (before + width) > SCORES // 8 or min(lengths[first : last + 1]) + n < width * 7 // 8
+        full = (last + 1 - first) * width * (before + width) > SCORES // 8 or min(
+            lengths[first : last + 1]
+        ) + n < width * 7 // 8
         if last == len(lengths) or full:
             groups.append(_group(starts[first:last], lengths[first:last], trie, device))
             first = last
@@ -210,7 +221,9 @@ def packed_attention(
     if memory is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
-        raise UnsupportedError(f"{type(module).__name__} changes its attention scores in a way that packed rows do not know.")
+        raise UnsupportedError(
+            f"{type(module).__name__} changes its attention scores in a way that packed rows do not know."
+        )
     layer: Any = module.layer_idx
     return memory.attend(layer, query[0] * kwargs["scaling"], key[0], value[0])[None], None
 

@@ -12,7 +12,13 @@ WEIGHTS = ("README.md", "*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"
 
 
 def upload(
-    folder: Path, repository: str, *, kind: Literal["model", "dataset"], patterns: Sequence[str], private: bool, message: str
+    folder: Path,
+    repository: str,
+    *,
+    kind: Literal["model", "dataset"],
+    patterns: Sequence[str],
+    private: bool,
+    message: str,
 ) -> str:
     """Upload the files that match `patterns` to `owner/name`, made where it is not there; returns its address. Raises `EndpointError`."""
     try:
@@ -23,8 +29,19 @@ def upload(
     api = HfApi()
     try:
         address = api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
-        api.upload_folder(folder_path=folder, repo_id=repository, repo_type=kind, allow_patterns=list(patterns), commit_message=message)
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:  # ValueError: an answer that is none of the hub's
+        api.upload_folder(
+            folder_path=folder,
+            repo_id=repository,
+            repo_type=kind,
+            allow_patterns=list(patterns),
+            commit_message=message,
+        )
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        OSError,
+        ValueError,
+    ) as error:  # ValueError: an answer that is none of the hub's
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EndpointError(
             f"{folder} cannot be uploaded to {repository}: {reason} Expected owner/name, and a token in HF_TOKEN."
@@ -38,7 +55,9 @@ def push_weights(folder: Path, repository: str, *, private: bool = True) -> str:
     Raises `ArtefactError` for a folder without weights, `EndpointError`.
     """
     if not list(folder.glob("*.safetensors")):
-        raise ArtefactError(f"{folder} holds no weights; expected a folder with .safetensors files, such as runs/mine/best.")
+        raise ArtefactError(
+            f"{folder} holds no weights; expected a folder with .safetensors files, such as runs/mine/best."
+        )
     reference = f"hf:{repository}"
     config = folder / "adapter_config.json"
     if config.exists():

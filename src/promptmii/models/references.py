@@ -12,7 +12,13 @@ SHIPPED = tuple(sorted(path.parent.name for path in _FOLDER.glob("*/adapter_conf
 """Names of the adapters of `smol` that come with promptmii."""
 FOLLOWER = "smol-follower"
 WRITER = "smol-writer"
-FORMS = ("smol", *SHIPPED, "hf:<id or folder>", "any of these with @<device> and +<adapter folder>", "openai:<model>[@<base URL>]")
+FORMS = (
+    "smol",
+    *SHIPPED,
+    "hf:<id or folder>",
+    "any of these with @<device> and +<adapter folder>",
+    "openai:<model>[@<base URL>]",
+)
 
 _DEVICE = re.compile(r"(.*?)(?:@(cpu|mps|cuda|cuda:\d+))?", re.DOTALL)
 

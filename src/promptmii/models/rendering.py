@@ -66,13 +66,17 @@ class ChatFormat:
     def _template(self, messages: Sequence[dict[str, str]], opening: bool = True) -> str:
         # Today's date and a chain of thought would make the prompt different from day to day, and a label unlikely.
         fixed = {"date_string": "26 Jul 2024", "enable_thinking": False}
-        return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opening, **fixed)
+        return self._tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=opening, **fixed
+        )
 
     def _turn_end(self) -> int | None:
         """The first control token after an answer in the template."""
         if self._tokenizer.chat_template is None:
             return None
-        text = self._template([{"role": "user", "content": "x"}, {"role": "assistant", "content": "zyx"}], opening=False)
+        text = self._template(
+            [{"role": "user", "content": "x"}, {"role": "assistant", "content": "zyx"}], opening=False
+        )
         after = self.encode([text.rpartition("zyx")[2]])[0]
         special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.get_added_vocab().values())
         return next((token for token in after if token in special), None)

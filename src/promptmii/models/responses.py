@@ -76,7 +76,9 @@ def read_completion(response: httpx.Response) -> Completion:
         truncated = choice.get("finish_reason") == "length"
         usage = body.get("usage") or {}
         details = usage.get("prompt_tokens_details") or {}
-        cost = Usage(1, usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, details.get("cached_tokens") or 0)
+        cost = Usage(
+            1, usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, details.get("cached_tokens") or 0
+        )
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise RefusedError(Failure(FailureKind.BAD_ANSWER, f"no answer in {str(body)[:80]!r}")) from error
     if not text and thought:

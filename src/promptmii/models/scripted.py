@@ -8,7 +8,17 @@ The only fake in promptmii, and it stands at the seam, so everything above it ru
 from collections.abc import Callable, Sequence
 
 from promptmii.errors import UnsupportedError
-from promptmii.models.base import Chat, Choice, Completion, Failure, ModelCard, Sampling, Usage, check_options, refuse_lines
+from promptmii.models.base import (
+    Chat,
+    Choice,
+    Completion,
+    Failure,
+    ModelCard,
+    Sampling,
+    Usage,
+    check_options,
+    refuse_lines,
+)
 
 
 class ScriptedModel:
@@ -67,7 +77,9 @@ class ScriptedModel:
         text = " ".join(words[: sampling.max_tokens]) if truncated else answer
         return Completion(text, truncated, self._usage(chat, min(len(words), sampling.max_tokens)))
 
-    def _decide(self, score: Callable[[Chat, str], float | Failure], chat: Chat, options: Sequence[str]) -> Choice | Failure:
+    def _decide(
+        self, score: Callable[[Chat, str], float | Failure], chat: Chat, options: Sequence[str]
+    ) -> Choice | Failure:
         self.calls.append(chat)
         scores: list[float] = []
         for option in options:
@@ -79,4 +91,8 @@ class ScriptedModel:
         return Choice(best, tuple(scores) if self._card.gives_scores else None, self._usage(chat, 0))
 
     def _usage(self, chat: Chat, written: int) -> Usage:
-        return Usage(calls=1, prompt_tokens=sum(self.count_tokens([message["content"] for message in chat])), completion_tokens=written)
+        return Usage(
+            calls=1,
+            prompt_tokens=sum(self.count_tokens([message["content"] for message in chat])),
+            completion_tokens=written,
+        )

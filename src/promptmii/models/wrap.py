@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.errors import OutputError
-from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, LanguageModel, ModelCard, Price, Sampling, Usage
+from promptmii.models.base import (
+    Answer,
+    Chat,
+    Choice,
+    Completion,
+    Failure,
+    LanguageModel,
+    ModelCard,
+    Price,
+    Sampling,
+    Usage,
+)
 from promptmii.task import content_key
 
 LINGER = 0.05
@@ -188,9 +199,13 @@ class Cached:
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """See `LanguageModel`."""
         if sampling.temperature <= 0 or len({content_key(list(chat)) for chat in chats}) == len(chats):
-            return self._through(chats, ["generate", *sampling], lambda part: self._model.generate(part, sampling), _completion)
+            return self._through(
+                chats, ["generate", *sampling], lambda part: self._model.generate(part, sampling), _completion
+            )
         # Samples of equal chats are only comparable when drawn in one batch: all of them are known, or all are drawn.
-        return self._through(chats, ["generate", *sampling], lambda _: self._model.generate(chats, sampling), _completion, whole=True)
+        return self._through(
+            chats, ["generate", *sampling], lambda _: self._model.generate(chats, sampling), _completion, whole=True
+        )
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """See `LanguageModel`."""
@@ -222,7 +237,12 @@ class Cached:
         return [fresh[i] if i in fresh else known[key] for i, key in enumerate(keys)]
 
     def _asked(
-        self, missing: Sequence[int], chats: Sequence[Chat], ask: Callable[[Sequence[Chat]], list[Answer | Failure]], *, whole: bool
+        self,
+        missing: Sequence[int],
+        chats: Sequence[Chat],
+        ask: Callable[[Sequence[Chat]], list[Answer | Failure]],
+        *,
+        whole: bool,
     ) -> Iterator[tuple[Sequence[int], list[Answer | Failure]]]:
         """Answers as they come: each by itself where they are made at the same time, so that a kill loses only those under way."""
         threads = min(self.card.concurrency, len(missing))
@@ -256,7 +276,9 @@ class Cached:
     def _known(self, keys: Sequence[str], read: Callable[[dict[str, Any]], Answer]) -> dict[str, Answer]:
         try:
             with self._lock:
-                found = {key: self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone() for key in keys}
+                found = {
+                    key: self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone() for key in keys
+                }
         except sqlite3.Error as error:
             raise self._unusable(error) from error
         return {key: read(json.loads(row[0])) for key, row in found.items() if row is not None}

@@ -111,7 +111,9 @@ def frame_prompt(frame: Template, instruction: str, labels: Sequence[str], text:
     return frame.fill(instruction=defuse(instruction.strip()), labels=label_lines(labels), text=quote(text))
 
 
-def induction_prompt(template: Template, labels: Sequence[str], examples: Iterable[Example], budget: int | None = None) -> str:
+def induction_prompt(
+    template: Template, labels: Sequence[str], examples: Iterable[Example], budget: int | None = None
+) -> str:
     """The generator's whole prompt. Examples stand grouped by label, because what they share is what has to be written down."""
     order = {label: position for position, label in enumerate(labels)}
     grouped = sorted(examples, key=lambda example: order[example.label])
@@ -122,7 +124,9 @@ def induction_prompt(template: Template, labels: Sequence[str], examples: Iterab
 def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int | None = None) -> str:
     """APE's request for an instruction that would have led to the examples."""
     limit = f" Use at most {max(budget * 3 // 4, 1)} words." if budget else ""
-    return bundled("ape_propose", META_SLOTS).fill(examples=example_lines(examples), labels=label_lines(labels), budget=limit)
+    return bundled("ape_propose", META_SLOTS).fill(
+        examples=example_lines(examples), labels=label_lines(labels), budget=limit
+    )
 
 
 def ape_vary(instruction: str) -> str:

@@ -53,7 +53,12 @@ def _read(folder: Path) -> Run:
             damaged += 1
             continue
         for name, value in row.items():
-            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            if (
+                name != "step"
+                and isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+            ):
                 metrics.setdefault(name, {})[step] = float(value)
     return Run(folder.resolve().name, {name: dict(sorted(curve.items())) for name, curve in metrics.items()}, damaged)
 

@@ -31,7 +31,9 @@ MAY_LEAVE_OUT = ("icl", "zero", "mii")
 """Methods that take as many of the examples as fit; others take a part on purpose, or none."""
 
 
-def task_details(grid: Grid, cells: pd.DataFrame, scopes: Sequence[Scope], tasks: Sequence[str], series: Sequence[Series]) -> list[str]:
+def task_details(
+    grid: Grid, cells: pd.DataFrame, scopes: Sequence[Scope], tasks: Sequence[str], series: Sequence[Series]
+) -> list[str]:
     """One packed JSON object per task, in order, of all its live cells. `cells` are those of `statistics.all_cells`."""
     live: Any = cells.loc[~cells["stale"], :].sort_values(["series", "seed", "n"])
     places = {(scope.follower, scope.mode): number for number, scope in enumerate(scopes)}
@@ -89,7 +91,11 @@ class _Details:
             where
             | measured.model_dump(include={"macro_f1", "low", "high", "accuracy", "n_unparsed", "n_truncated"})
             | {"rows": measured.n, "tokens": round(measured.prompt_tokens_per_query, 1), "fitted": fitted}
-            | {"calls": cost.calls, "made_tokens": cost.prompt_tokens + cost.completion_tokens, "notes": made.provenance.notes}
+            | {
+                "calls": cost.calls,
+                "made_tokens": cost.prompt_tokens + cost.completion_tokens,
+                "notes": made.provenance.notes,
+            }
             | {"labels": labels, "instruction": self._instructions(made.text)}
             | self._answers(record, rows)
         )

@@ -79,7 +79,9 @@ def _spots(figure: "Figure", tip: Tip) -> Iterator[_Spot]:
         for patch in axes.patches:
             if isinstance(patch, Rectangle) and str(patch.get_gid()).startswith(SERIES):
                 series = str(patch.get_gid()).removeprefix(SERIES)
-                (_, low), (_, high) = axes.transData.transform([(1, patch.get_y()), (1, patch.get_y() + patch.get_height())]) * scale
+                (_, low), (_, high) = (
+                    axes.transData.transform([(1, patch.get_y()), (1, patch.get_y() + patch.get_height())]) * scale
+                )
                 (left, _), (right, _) = axes.bbox.get_points() * scale
                 shown = tip(panel, series, patch.get_width(), patch.get_y() + patch.get_height() / 2)
                 yield _Spot(series, shown, left, height - high, right - left, high - low)
@@ -167,7 +169,9 @@ class Files:
             for name in ("figures", "tables"):
                 (out / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"The report folder {out} cannot be made: {error.strerror}. Give another one with -o.") from error
+            raise OutputError(
+                f"The report folder {out} cannot be made: {error.strerror}. Give another one with -o."
+            ) from error
         return cls(out)
 
     def page(self, text: str) -> Path:

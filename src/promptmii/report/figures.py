@@ -74,7 +74,9 @@ def svg(figure: "Figure") -> str:
 
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": str(figure.get_label())}):
-        figure.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     text = out.getvalue()
     # Inside a page, numbered ids would clash and a rule for `*` would reach everything; the fonts are the page's.
     for pattern in (r' id="[A-Za-z0-9.]+_\d+"', r"<defs>\s*<style.*?</defs>", r"font-family: [^;]*; "):
@@ -140,7 +142,11 @@ def _legend(figure: "Figure", styles: dict[str, dict[str, Any]]) -> None:
 
     handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
     legend = figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(5, len(handles) or 1), handlelength=2.2, columnspacing=1.4
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(5, len(handles) or 1),
+        handlelength=2.2,
+        columnspacing=1.4,
     )
     for handle, text, name in zip(legend.legend_handles, legend.get_texts(), styles, strict=True):
         text.set_gid(f"series:{name}")
@@ -176,7 +182,9 @@ def length_figure(scores: Scores) -> "Figure":
     axes.set_title(f"Macro-F1 against prompt length: {scores.scope.title}")
     _legend(figure, {name: _line(look) for name, look in known.items()})
     figure.draw_without_rendering()
-    ends = {n for one in scores.series for own in [[p.n for p in found if p.series == one]] for n in (own[:1] + own[-1:])}
+    ends = {
+        n for one in scores.series for own in [[p.n for p in found if p.series == one]] for n in (own[:1] + own[-1:])
+    }
     _number_points(axes, found, sorted(found, key=lambda p: p.n not in ends), known)
     return figure
 
@@ -208,7 +216,14 @@ def _number_points(axes: "Axes", found: Sequence[Mean], wanted: Sequence[Mean], 
             if point.n and not any(box.meets(other) for other in taken):
                 taken.append(box)
                 offset = ((box.x - x) * 0.72, (box.y - y) * 0.72)
-                text = axes.annotate(str(point.n), (point.tokens, point.mean), offset, textcoords="offset points", ha="center", va="center")
+                text = axes.annotate(
+                    str(point.n),
+                    (point.tokens, point.mean),
+                    offset,
+                    textcoords="offset points",
+                    ha="center",
+                    va="center",
+                )
                 text.set(fontsize=7.5, color=known[point.series.name].colour, gid=f"series:{point.series.name}")
                 break
 
@@ -228,7 +243,13 @@ def pareto_figure(by_scope: Sequence[Scores]) -> "Figure":
         axes.set_title(scores.scope.title, fontweight="normal")
     for axes in panels[::columns]:
         axes.set_ylabel("Macro-F1, mean over tasks")
-    figure.suptitle("Pareto frontier: no other point is both better and shorter", fontsize=10.5, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(
+        "Pareto frontier: no other point is both better and shorter",
+        fontsize=10.5,
+        fontweight="bold",
+        x=0.01,
+        ha="left",
+    )
     _legend(figure, {name: _line(look, lines=False) for name, look in known.items()})
     figure.draw_without_rendering()
     for axes, scores in zip(panels, by_scope, strict=False):
@@ -283,7 +304,10 @@ def training_figure(runs: Sequence[Run]) -> "Figure":
 
 
 def _run_lines(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    return {run.name: {"color": COLOURS[2 + i % 7], "linestyle": LINES[i // 7 % 4], "linewidth": 1.6} for i, run in enumerate(runs)}
+    return {
+        run.name: {"color": COLOURS[2 + i % 7], "linestyle": LINES[i // 7 % 4], "linewidth": 1.6}
+        for i, run in enumerate(runs)
+    }
 
 
 def _draw_curves(axes: "Axes", runs: Sequence[Run], name: str) -> None:
@@ -314,7 +338,9 @@ def cost_figure(costs: pd.DataFrame, n: int, title: str) -> "Figure":
         axes.grid(axis="y", visible=False)
         for place, (one, value) in enumerate(zip(series, values, strict=True)):
             axes.barh(place, value, height=0.62, color=known[one.name].colour, gid=f"series:{one.name}")
-            text = axes.annotate(_rounded(value), (max(value, least / 2), place), (3, 0), textcoords="offset points", va="center")
+            text = axes.annotate(
+                _rounded(value), (max(value, least / 2), place), (3, 0), textcoords="offset points", va="center"
+            )
             text.set(fontsize=8, gid=f"series:{one.name}")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -343,7 +369,10 @@ def transfer_figure(transfer: Transfer) -> "Figure":
     axes.invert_yaxis()
     names = short_names([*transfer.followers, *(generator for _, generator in transfer.writers)])
     axes.set_xticks(np.arange(len(transfer.followers)) + 0.5, [names[follower] for follower in transfer.followers])
-    axes.set_yticks(np.arange(len(transfer.writers)) + 0.5, [f"{method} · {names[generator]}" for method, generator in transfer.writers])
+    axes.set_yticks(
+        np.arange(len(transfer.writers)) + 0.5,
+        [f"{method} · {names[generator]}" for method, generator in transfer.writers],
+    )
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -354,7 +383,9 @@ def transfer_figure(transfer: Transfer) -> "Figure":
 
 
 def _sample(scores: Scores) -> str:
-    seeds = sorted({int(count) for count in scores.seeds[~np.array(scores.constant)].max(axis=2, initial=0).flat if count})
+    seeds = sorted(
+        {int(count) for count in scores.seeds[~np.array(scores.constant)].max(axis=2, initial=0).flat if count}
+    )
     drawn = f"{' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''}" if seeds else "no seed"
     return f"{len(scores.tasks)} tasks, {drawn}"
 
@@ -378,7 +409,9 @@ def pareto_caption(by_scope: Sequence[Scores]) -> str:
 
 def training_caption(runs: Sequence[Run]) -> str:
     """One sentence below `validation_figure` and `training_figure`."""
-    lengths = ", ".join(f"{run.name}: {max((max(curve) for curve in run.metrics.values() if curve), default=0):,} steps" for run in runs)
+    lengths = ", ".join(
+        f"{run.name}: {max((max(curve) for curve in run.metrics.values() if curve), default=0):,} steps" for run in runs
+    )
     return f"What each training run recorded, as recorded, without smoothing; one seed per run and no interval ({lengths})."
 
 

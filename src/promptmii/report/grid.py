@@ -10,8 +10,32 @@ from promptmii.errors import ArtefactError
 from promptmii.records import Query, Record, Run
 
 COLUMNS = (
-    *("key", "task", "method", "n", "fitted", "seed", "generator", "follower", "mode", "macro_f1", "low", "high", "accuracy"),
-    *("rows", "unparsed", "truncated", "tokens", "one_off_tokens", "one_off_calls", "query_calls", "seconds", "one_off_seconds"),
+    *(
+        "key",
+        "task",
+        "method",
+        "n",
+        "fitted",
+        "seed",
+        "generator",
+        "follower",
+        "mode",
+        "macro_f1",
+        "low",
+        "high",
+        "accuracy",
+    ),
+    *(
+        "rows",
+        "unparsed",
+        "truncated",
+        "tokens",
+        "one_off_tokens",
+        "one_off_calls",
+        "query_calls",
+        "seconds",
+        "one_off_seconds",
+    ),
     *("money", "one_off_money", "labels"),
 )
 
@@ -45,7 +69,9 @@ def read_grid(folders: Sequence[Path]) -> Grid:
             records[key] = record
     queries = {key: query for run in runs for key, query in run.queries.items()}
     if not records:
-        raise ArtefactError(f"No finished cell in {', '.join(map(str, folders))}. Run: promptmii evaluate -o {folders[0]}")
+        raise ArtefactError(
+            f"No finished cell in {', '.join(map(str, folders))}. Run: promptmii evaluate -o {folders[0]}"
+        )
     rows = [row for record in records.values() if (row := _row(record)) is not None]
     failed = tuple(record for record in records.values() if record.status == "failed")
     damaged = tuple(f"{run.folder}: {line}" for run in runs for line in run.damaged)

@@ -43,7 +43,11 @@ def facts(grid: Grid, cells: pd.DataFrame, folders: Iterable[object]) -> list[tu
         ("Generators", _names(dict.fromkeys(live["generator"].dropna())) or "none"),
         ("Followers", _names(dict.fromkeys(live["follower"]))),
         ("Mode", _names(dict.fromkeys(live["mode"]))),
-        ("Cells", f"{done:,} done, {given - done:,} failed" + (f", {len(grid.damaged):,} damaged lines" if grid.damaged else "")),
+        (
+            "Cells",
+            f"{done:,} done, {given - done:,} failed"
+            + (f", {len(grid.damaged):,} damaged lines" if grid.damaged else ""),
+        ),
         ("Records", f"{', '.join(map(str, folders))}, finished {' to '.join(dict.fromkeys([times[0], times[-1]]))}"),
     ]
 
@@ -111,7 +115,16 @@ class _Pair(NamedTuple):
         found: Any = pairs.loc[pairs["a"].isin(names) & pairs["b"].isin(names), :].iloc[0]
         sign = 1 if found["a"] == names[0] else -1
         low, high = sorted((sign * found["low"], sign * found["high"]))
-        return cls(own, rival, sign * found["difference"], low, high, int(found["matched_tasks"]), found["p_holm"], found["reason"])
+        return cls(
+            own,
+            rival,
+            sign * found["difference"],
+            low,
+            high,
+            int(found["matched_tasks"]),
+            found["p_holm"],
+            found["reason"],
+        )
 
     @property
     def clear(self) -> bool:
@@ -132,7 +145,11 @@ class _Pair(NamedTuple):
 
 
 def _claims(pairs: Sequence[_Pair]) -> str:
-    clear = [f"{abs(pair.difference):.3f} {'more' if pair.difference > 0 else 'less'} than {pair.name}" for pair in pairs if pair.clear]
+    clear = [
+        f"{abs(pair.difference):.3f} {'more' if pair.difference > 0 else 'less'} than {pair.name}"
+        for pair in pairs
+        if pair.clear
+    ]
     rest = " or ".join(pair.name for pair in pairs if not pair.clear)
     told = [*clear, *([f"no clear difference from {rest}"] if rest else [])]
     return f": {', '.join(told)}" if told else ""

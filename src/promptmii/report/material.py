@@ -53,7 +53,9 @@ class Material:
     @property
     def untrained(self) -> list[str]:
         """Generators that were run both as the one under test and as an untrained one."""
-        by_method = [{s.generator for s in self.series if s.method == method and s.generator} for method in ("mii", "zero")]
+        by_method = [
+            {s.generator for s in self.series if s.method == method and s.generator} for method in ("mii", "zero")
+        ]
         return sorted(set.intersection(*by_method))
 
     @cached_property
@@ -68,11 +70,15 @@ def numbers(material: Material) -> dict[str, Any]:
     sizes = live.groupby("task")[["labels", "rows"]].max().fillna(0).astype(int)
     return {
         "scopes": [own.scope.title for own in material.by_scope],
-        "series": [{"name": series.name, "method": series.method, "generator": series.generator} for series in material.series],
+        "series": [
+            {"name": series.name, "method": series.method, "generator": series.generator} for series in material.series
+        ],
         "ns": material.ns,
         "n": material.n,
         "seeds": sorted({int(seed) for seed in live["seed"]}),
-        "tasks": [{"name": t, "labels": int(sizes["labels"][t]), "rows": int(sizes["rows"][t])} for t in material.tasks],
+        "tasks": [
+            {"name": t, "labels": int(sizes["labels"][t]), "rows": int(sizes["rows"][t])} for t in material.tasks
+        ],
         "scores": [_scores(material, own) for own in material.by_scope],
         "outcome": outcome(material),
     }
@@ -105,7 +111,9 @@ def outcome(material: Material) -> dict[str, int] | None:
         return None
     right = _first(series, RIGHT) or series[-1]
     left = _first([one for one in series if one != right], LEFT) or right
-    both = (i for i, s in enumerate(material.by_scope) if {left.name, right.name} <= set(s.names) and material.n in s.ns)
+    both = (
+        i for i, s in enumerate(material.by_scope) if {left.name, right.name} <= set(s.names) and material.n in s.ns
+    )
     scope, task = next(both, None), 0
     if scope is not None:
         own = material.by_scope[scope]

@@ -47,14 +47,18 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _page(material: Material, written: Sequence[Section], folders: Sequence[Path]) -> str:
-    packed = task_details(material.grid, material.cells, [own.scope for own in material.by_scope], material.tasks, material.series)
+    packed = task_details(
+        material.grid, material.cells, [own.scope for own in material.by_scope], material.tasks, material.series
+    )
     return _filled(
         headline.title(material.cells),
         _finding(material),
         headline.facts(material.grid, material.cells, folders),
         written,
         legend=legend(material),
-        details="\n".join(f'<script type="text/plain" id="task-{i}">{details}</script>' for i, details in enumerate(packed)),
+        details="\n".join(
+            f'<script type="text/plain" id="task-{i}">{details}</script>' for i, details in enumerate(packed)
+        ),
         data=_embedded(numbers(material)),
     )
 
@@ -112,7 +116,9 @@ def _finding(material: Material) -> str:
         n = material.n if material.n in own.ns else headline.chosen_n(own.ns)
         about = f"<b>{escape(own.scope.title)}.</b> " if len(material.by_scope) > 1 else ""
         found = headline.finding(own, n, pairs.get(n))
-        lines.append(f'<p class="finding">{about}{escape(found.sentence)}</p><p class="note">{escape(found.evidence)}</p>')
+        lines.append(
+            f'<p class="finding">{about}{escape(found.sentence)}</p><p class="note">{escape(found.evidence)}</p>'
+        )
     note = (
         "In brackets: 95 % bootstrap intervals over tasks and rows. p: Wilcoxon signed-rank test over tasks, adjusted (Holm) for all "
         "pairs of methods. A difference is called clear where the interval leaves out zero and p is below 0.05. The number of examples "

@@ -21,13 +21,22 @@ def paper_scale_tables(grid: Grid, cells: pd.DataFrame, by_scope: Sequence[Score
 
 
 def _table(grid: Grid, cells: pd.DataFrame, scope: Scope) -> Table:
-    own: Any = cells[(cells["follower"] == scope.follower) & (cells["mode"] == scope.mode) & cells["macro_f1"].notna() & ~cells["stale"]]
+    own: Any = cells[
+        (cells["follower"] == scope.follower)
+        & (cells["mode"] == scope.mode)
+        & cells["macro_f1"].notna()
+        & ~cells["stale"]
+    ]
     rescored = own[["series", "n", "task", "macro_f1"]].join(
-        pd.DataFrame([_rescored(grid, key) for key in own["key"]], index=own.index, columns=["reward_f1", "analysis_f1"])
+        pd.DataFrame(
+            [_rescored(grid, key) for key in own["key"]], index=own.index, columns=["reward_f1", "analysis_f1"]
+        )
     )
     by_task = rescored.groupby(["series", "n", "task"], sort=False)[list(SCORERS)].mean()
     data = by_task.groupby(["series", "n"], sort=False).mean().reset_index()
-    counts = rescored.groupby(["series", "n"], sort=False)["analysis_f1"].agg(cells="size", scored="count").reset_index()
+    counts = (
+        rescored.groupby(["series", "n"], sort=False)["analysis_f1"].agg(cells="size", scored="count").reset_index()
+    )
     data["cells"], data["without_analysis_f1"] = counts["cells"], counts["cells"] - counts["scored"]
     shown = data.rename(columns=SCORERS | {"series": "method", "without_analysis_f1": "no number in their tables"})
     for name in SCORERS.values():

@@ -43,8 +43,9 @@ class Section(NamedTuple):
     @property
     def html(self) -> str:
         """With its heading."""
-        return f'<section id="{self.name}" aria-labelledby="{self.name}-title"><h2 id="{self.name}-title">{self.title}</h2>\n' + (
-            "\n".join(self.parts) + "</section>\n"
+        return (
+            f'<section id="{self.name}" aria-labelledby="{self.name}-title"><h2 id="{self.name}-title">{self.title}</h2>\n'
+            + ("\n".join(self.parts) + "</section>\n")
         )
 
 
@@ -73,13 +74,19 @@ def _methods(material: Material, files: Files) -> Section:
         f"<div><dt>{escape(method)}</dt><dd>{escape(GLOSSARY.get(method, 'a method of your own'))}</dd></div>"
         for method in dict.fromkeys(series.method for series in material.series)
     ]
-    modes = [f"Mode <b>{mode}</b>: {MODES[mode]}." for mode in dict.fromkeys(own.scope.mode for own in material.by_scope)]
+    modes = [
+        f"Mode <b>{mode}</b>: {MODES[mode]}." for mode in dict.fromkeys(own.scope.mode for own in material.by_scope)
+    ]
     glossary = f'<dl class="glossary">{"".join(names)}</dl><p class="note">{" ".join(modes)}</p>'
     lead = (
         "Each row is a way of prompting, each column a number of examples that it was given. Higher is better. Two methods whose "
         "intervals overlap may still differ: the paired comparisons below tell."
     )
-    return Section("methods", "Methods", [_lead(lead), glossary, *(files.table(tables.method_table(own)) for own in material.by_scope)])
+    return Section(
+        "methods",
+        "Methods",
+        [_lead(lead), glossary, *(files.table(tables.method_table(own)) for own in material.by_scope)],
+    )
 
 
 def _length(material: Material, files: Files) -> Section:
@@ -88,7 +95,9 @@ def _length(material: Material, files: Files) -> Section:
         "through its numbers of examples."
     )
     drawn = [
-        files.figure(figures.length_figure(own), f"length-{_scoped(own)}", figures.length_caption(own), _point_tip([own]))
+        files.figure(
+            figures.length_figure(own), f"length-{_scoped(own)}", figures.length_caption(own), _point_tip([own])
+        )
         for own in material.by_scope
     ]
     return Section("length", "Performance against prompt length", [_lead(lead), *drawn])
@@ -98,7 +107,11 @@ def _pareto(material: Material, files: Files) -> Section:
     lead = "A method is worth its tokens where it lies on the dashed line; below the line, another one scores higher for fewer tokens."
     caption = figures.pareto_caption(material.by_scope)
     drawn = files.figure(figures.pareto_figure(material.by_scope), "pareto", caption, _point_tip(material.by_scope))
-    return Section("pareto", "Pareto frontier", [_lead(lead), drawn, *(files.table(tables.budget_table(own)) for own in material.by_scope)])
+    return Section(
+        "pareto",
+        "Pareto frontier",
+        [_lead(lead), drawn, *(files.table(tables.budget_table(own)) for own in material.by_scope)],
+    )
 
 
 def _point_tip(by_scope: Sequence[Scores]) -> Tip:
@@ -126,9 +139,15 @@ def training(runs: Sequence[Run], files: Files) -> Section:
         return lambda panel, run, x, y: f"{run}, step {x:,.0f}\n{names[panel]} {y:.4g}"
 
     caption = figures.training_caption(runs)
-    parts = [_lead("Whether training the generator helped it: the reward is the follower's macro-F1 on tasks kept for validation.")]
+    parts = [
+        _lead(
+            "Whether training the generator helped it: the reward is the follower's macro-F1 on tasks kept for validation."
+        )
+    ]
     if any(VALIDATION in run.metrics for run in runs):
-        parts.append(files.figure(figures.validation_figure(runs), "training-reward", caption, tip([VALIDATION]), method=False))
+        parts.append(
+            files.figure(figures.validation_figure(runs), "training-reward", caption, tip([VALIDATION]), method=False)
+        )
     if others:
         caption = "What else the same runs recorded."
         parts.append(files.figure(figures.training_figure(runs), "training", caption, tip(others), method=False))
@@ -164,7 +183,9 @@ def _transfer(found: Sequence[Transfer], n: int, files: Files) -> Section:
         shown = by_n.get(n) or by_n[chosen_n(by_n)]
         drawn = figures.transfer_figure(shown)
         parts.append(files.figure(drawn, f"transfer-{mode}-n{shown.n}", figures.transfer_caption(shown), _no_tip))
-        parts.append(_by_n(f"transfer-{mode}", {m: files.table(tables.transfer_table(one)) for m, one in by_n.items()}, shown.n))
+        parts.append(
+            _by_n(f"transfer-{mode}", {m: files.table(tables.transfer_table(one)) for m, one in by_n.items()}, shown.n)
+        )
     return Section("transfer", "Cross-model transfer", parts)
 
 
@@ -180,7 +201,9 @@ def _comparisons(material: Material, files: Files) -> Section:
     parts = [_lead(lead)]
     for own, pairs in zip(material.by_scope, material.pairs, strict=True):
         both = {n: files.table(tables.win_table(own, n), sortable=False) + files.table(pairs[n]) for n in pairs}
-        parts += [_by_n(f"pairs-{_scoped(own)}", both, material.n if material.n in both else chosen_n(both))] if both else []
+        parts += (
+            [_by_n(f"pairs-{_scoped(own)}", both, material.n if material.n in both else chosen_n(both))] if both else []
+        )
     return Section("comparisons", "Paired comparisons", parts)
 
 
@@ -190,7 +213,8 @@ def _by_n(group: str, parts: Mapping[int, str], chosen: int) -> str:
         return next(iter(parts.values()))
     options = "".join(f'<option value="{n}"{" selected" if n == chosen else ""}>n = {n}</option>' for n in parts)
     panels = "".join(
-        f'<div data-panel="{escape(group)}" data-n="{n}"{"" if n == chosen else " hidden"}>{part}</div>' for n, part in parts.items()
+        f'<div data-panel="{escape(group)}" data-n="{n}"{"" if n == chosen else " hidden"}>{part}</div>'
+        for n, part in parts.items()
     )
     return f'<p class="controls"><label>Examples <select data-panels="{escape(group)}">{options}</select></label></p>{panels}'
 
@@ -207,7 +231,10 @@ def _outcome(material: Material) -> Section:
     ]
     if material.untrained:
         names = escape(", ".join(material.untrained))
-        parts.insert(1, f'<p class="problem">{names} wrote for both <i>zero</i> and <i>mii</i>, so there the two compare no training.</p>')
+        parts.insert(
+            1,
+            f'<p class="problem">{names} wrote for both <i>zero</i> and <i>mii</i>, so there the two compare no training.</p>',
+        )
     return Section("outcome", "Generator outcome", parts)
 
 
@@ -219,7 +246,9 @@ def _tasks(material: Material, files: Files) -> Section:
     written = [tables.task_table(own) for own in material.by_scope]
     for one in written:
         files.table(one)
-    links = [f'<p class="note">{escape(one.title)} {file_links("tables", one.name, ("csv", "md"))}</p>' for one in written]
+    links = [
+        f'<p class="note">{escape(one.title)} {file_links("tables", one.name, ("csv", "md"))}</p>' for one in written
+    ]
     table = (
         '<div class="scroll" tabindex="0" role="region" aria-label="Every task">'
         '<table id="task-table" data-sortable aria-label="Every task">'
@@ -245,7 +274,9 @@ def _failures(material: Material, files: Files) -> Section:
     shown = files.table(failed, rows=FAILED_ROWS)
     parts.append(shown if len(failed.data) else "<p>No cell failed, and every line of the records could be read.</p>")
     torn = [f"{escape(run.name)}: {run.damaged}" for run in material.curves if run.damaged]
-    parts += [f'<p class="note">Lines of training curves that could not be read: {"; ".join(torn)}.</p>'] if torn else []
+    parts += (
+        [f'<p class="note">Lines of training curves that could not be read: {"; ".join(torn)}.</p>'] if torn else []
+    )
     return Section("failures", "Failures, unparsed, truncated", parts)
 
 

@@ -89,14 +89,21 @@ def all_cells(grid: Grid) -> pd.DataFrame:
     only what was asked alike makes a pair.
     """
     rows = [
-        {"key": r.key, "status": r.status, "finished": r.finished, "query": r.query, **r.cell.model_dump()} for r in grid.records.values()
+        {"key": r.key, "status": r.status, "finished": r.finished, "query": r.query, **r.cell.model_dump()}
+        for r in grid.records.values()
     ]
     known = pd.DataFrame(rows).set_index("key")
-    cells = known.join(grid.cells.set_index("key").drop(columns=COORDINATES)).reset_index().sort_values("finished", kind="stable")
+    cells = (
+        known.join(grid.cells.set_index("key").drop(columns=COORDINATES))
+        .reset_index()
+        .sort_values("finished", kind="stable")
+    )
     latest = cells.groupby("task")["query"].transform("last")  # failed cells have none, and count for nothing here
     other_rows = cells["query"].notna() & (cells["query"] != latest)
     alone = cells["n"] == 0
-    other_kind = alone != alone.groupby([cells[name].fillna("") for name in COORDINATES if name not in ("n", "seed")]).transform("last")
+    other_kind = alone != alone.groupby(
+        [cells[name].fillna("") for name in COORDINATES if name not in ("n", "seed")]
+    ).transform("last")
     cells["stale"] = cells.duplicated(COORDINATES, keep="last") | other_rows | other_kind
     cells["series"] = _series_names(cells)
     return cells.reset_index(drop=True)
@@ -151,7 +158,10 @@ class Scores:
 def scopes(cells: pd.DataFrame) -> list[Scope]:
     """Every follower and mode, in order of appearance. Modes are never put into one table."""
     names = short_names(cells["follower"])
-    return [Scope(follower, mode, names[follower]) for follower, mode in dict.fromkeys(zip(cells["follower"], cells["mode"], strict=True))]
+    return [
+        Scope(follower, mode, names[follower])
+        for follower, mode in dict.fromkeys(zip(cells["follower"], cells["mode"], strict=True))
+    ]
 
 
 def scores(cells: pd.DataFrame, scope: Scope) -> Scores:
@@ -199,7 +209,11 @@ def scores(cells: pd.DataFrame, scope: Scope) -> Scores:
 
 def in_order(series: Series) -> tuple[int, str, str]:
     """Sort key: methods from simple to searched, unknown ones last."""
-    return METHODS.index(series.method) if series.method in METHODS else len(METHODS), series.name, series.generator or ""
+    return (
+        METHODS.index(series.method) if series.method in METHODS else len(METHODS),
+        series.name,
+        series.generator or "",
+    )
 
 
 class Mean(NamedTuple):
@@ -404,7 +418,9 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
     found: list[Transfer] = []
     for mode, n in dict.fromkeys((scores.scope.mode, n) for scores in by_scope for n in scores.ns):
         columns = [scores for scores in by_scope if scores.scope.mode == mode and n in scores.ns]
-        written = {(s.method, s.generator) for scores in columns for s in scores.series if s.method in WRITERS and s.generator}
+        written = {
+            (s.method, s.generator) for scores in columns for s in scores.series if s.method in WRITERS and s.generator
+        }
         writers = sorted(written, key=lambda w: (WRITERS.index(w[0]), w[1]))
         if not writers or (len(columns) < 2 and len({generator for _, generator in writers}) < 2):
             continue
@@ -414,10 +430,17 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
                 if (series.method, series.generator) in written:
                     own = scores.macro_f1[i, scores.ns.index(n)]
                     has = ~np.isnan(own)
-                    values[writers.index((series.method, str(series.generator))), column] = _mean(own[has]), has.sum() or np.nan
+                    values[writers.index((series.method, str(series.generator))), column] = (
+                        _mean(own[has]),
+                        has.sum() or np.nan,
+                    )
         if not np.isnan(values).all():
             followers = tuple(scores.scope.follower for scores in columns)
-            found.append(Transfer(mode, n, tuple(writers), followers, values[..., 0], np.nan_to_num(values[..., 1]).astype(np.int64)))
+            found.append(
+                Transfer(
+                    mode, n, tuple(writers), followers, values[..., 0], np.nan_to_num(values[..., 1]).astype(np.int64)
+                )
+            )
     return found
 
 

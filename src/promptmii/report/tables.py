@@ -52,7 +52,10 @@ class Table:
     def markdown(self) -> str:
         """`shown` under its title."""
         head = [str(column) for column in self.shown.columns]
-        rows = [[str(value).replace("|", "\\|").replace("\n", " ") for value in row] for row in self.shown.itertuples(index=False)]
+        rows = [
+            [str(value).replace("|", "\\|").replace("\n", " ") for value in row]
+            for row in self.shown.itertuples(index=False)
+        ]
         marks = ["---"] + ["---:"] * (len(head) - 1)
         lines = [f"| {' | '.join(row)} |" for row in (head, marks, *rows)]
         return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
@@ -102,15 +105,29 @@ def method_table(scores: Scores) -> Table:
         [
             {"method": row[0].series.name}
             | {f"n={n}": _with_interval(mean, given) for n, mean in zip(scores.ns, row, strict=True)}
-            | {"missing scores": sum(len(mean.missing) for mean in own), "failed cells": sum(mean.failed for mean in own)}
+            | {
+                "missing scores": sum(len(mean.missing) for mean in own),
+                "failed cells": sum(mean.failed for mean in own),
+            }
             for row in per_series
             for own in [row if row[0].n else row[:1]]
         ]
     )
     data = pd.DataFrame(
         [
-            {"method": mean.series.name, "generator": mean.series.generator, "n": n, "macro_f1": mean.mean, "low": mean.low}
-            | {"high": mean.high, "macro_f1_common_tasks": mean.common, "prompt_tokens_per_query": mean.tokens, "tasks": mean.tasks}
+            {
+                "method": mean.series.name,
+                "generator": mean.series.generator,
+                "n": n,
+                "macro_f1": mean.mean,
+                "low": mean.low,
+            }
+            | {
+                "high": mean.high,
+                "macro_f1_common_tasks": mean.common,
+                "prompt_tokens_per_query": mean.tokens,
+                "tasks": mean.tasks,
+            }
             | {"seeds": mean.seeds, "failed_cells": mean.failed, "missing_tasks": "; ".join(mean.missing)}
             for row in per_series
             for n, mean in zip(scores.ns, row, strict=True)
@@ -136,7 +153,11 @@ def task_table(scores: Scores) -> Table:
     data = pd.DataFrame(
         [
             {"task": task, "method": s.name, "generator": s.generator, "n": n, "macro_f1": scores.macro_f1[i, j, t]}
-            | {"seeds": scores.seeds[i, j, t], "failed_cells": scores.failed[i, j, t], "prompt_tokens_per_query": scores.tokens[i, j, t]}
+            | {
+                "seeds": scores.seeds[i, j, t],
+                "failed_cells": scores.failed[i, j, t],
+                "prompt_tokens_per_query": scores.tokens[i, j, t],
+            }
             for i, s in enumerate(scores.series)
             for j, n in enumerate(scores.ns)
             for t, task in enumerate(scores.tasks)
@@ -150,8 +171,13 @@ def win_table(scores: Scores, n: int) -> Table:
     """Wins, ties and losses of each method against each other one."""
     counts = win_matrix(scores, n)
     names, wins, ties = counts.names, counts.wins, counts.ties
-    cells = [[NOTHING if a == b else f"{wins[a, b]} / {ties[a, b]} / {wins[b, a]}" for b in range(len(names))] for a in range(len(names))]
-    shown = pd.DataFrame([{"method": name} | dict(zip(names, row, strict=True)) for name, row in zip(names, cells, strict=True)])
+    cells = [
+        [NOTHING if a == b else f"{wins[a, b]} / {ties[a, b]} / {wins[b, a]}" for b in range(len(names))]
+        for a in range(len(names))
+    ]
+    shown = pd.DataFrame(
+        [{"method": name} | dict(zip(names, row, strict=True)) for name, row in zip(names, cells, strict=True)]
+    )
     data = pd.DataFrame(
         [
             {"a": names[a], "b": names[b], "n": n, "wins": wins[a, b], "ties": ties[a, b], "losses": wins[b, a]}
@@ -161,7 +187,9 @@ def win_table(scores: Scores, n: int) -> Table:
         ]
     )
     note = "Tasks on which the row's method is better / equal / worse than the column's, of those that both finished. Seeds are averaged."
-    return Table(f"wins-{scoped(scores.scope)}-n{n}", f"Win / tie / loss at n={n}: {scores.scope.title}", note, data, shown)
+    return Table(
+        f"wins-{scoped(scores.scope)}-n{n}", f"Win / tie / loss at n={n}: {scores.scope.title}", note, data, shown
+    )
 
 
 def pair_table(scores: Scores, n: int) -> Table:
@@ -171,13 +199,35 @@ def pair_table(scores: Scores, n: int) -> Table:
     for pair, adjusted in comparisons(scores, n):
         given: dict[str, Any] = {"a": pair.a, "b": pair.b}
         rows.append(
-            {**given, "n": n, "difference": pair.mean, "low": pair.low, "high": pair.high, "matched_tasks": len(pair.differences)}
-            | {"wins": pair.wins, "ties": pair.ties, "losses": pair.losses, "p": pair.p, "p_holm": adjusted, "reason": pair.reason}
+            {
+                **given,
+                "n": n,
+                "difference": pair.mean,
+                "low": pair.low,
+                "high": pair.high,
+                "matched_tasks": len(pair.differences),
+            }
+            | {
+                "wins": pair.wins,
+                "ties": pair.ties,
+                "losses": pair.losses,
+                "p": pair.p,
+                "p_holm": adjusted,
+                "reason": pair.reason,
+            }
             | {"missing_a": "; ".join(pair.missing_a), "missing_b": "; ".join(pair.missing_b)}
         )
         texts.append(
-            {**given, "a − b": f"{number(pair.mean)} [{number(pair.low)}, {number(pair.high)}]", "matched tasks": len(pair.differences)}
-            | {"missing a": len(pair.missing_a), "missing b": len(pair.missing_b), "wins / ties / losses": _record(pair)}
+            {
+                **given,
+                "a − b": f"{number(pair.mean)} [{number(pair.low)}, {number(pair.high)}]",
+                "matched tasks": len(pair.differences),
+            }
+            | {
+                "missing a": len(pair.missing_a),
+                "missing b": len(pair.missing_b),
+                "wins / ties / losses": _record(pair),
+            }
             | {"p": p_value(pair.p) if not pair.reason else f"{NOTHING} ({pair.reason})", "p, Holm": p_value(adjusted)}
         )
     note = (
@@ -241,14 +291,21 @@ def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     `calls`, `tokens`, `seconds` and `money` are those of making the instruction, once per task; `label_*` those of labelling all the
     `rows` of a task; `tokens_per_query` are prompt tokens. Money is NaN where any part of it is unknown.
     """
-    mask = (cells["follower"] == scope.follower) & (cells["mode"] == scope.mode) & ~cells["stale"] & cells["macro_f1"].notna()
+    mask = (
+        (cells["follower"] == scope.follower)
+        & (cells["mode"] == scope.mode)
+        & ~cells["stale"]
+        & cells["macro_f1"].notna()
+    )
     own: Any = cells.loc[mask, :].rename(columns={old: new for new, (old, _) in COSTS.items()})
     for money, calls in (("money", "calls"), ("label_money", "label_calls")):
         # Infinite, so that a mean over something unknown is unknown.
         own[money] = own[money].astype(float).fillna(np.inf).where(own[calls] > 0, 0.0)
     by_task = own.groupby(["series", "method", "n", "task"])[[*COSTS, "rows"]].mean()
     by_n = by_task.groupby(["series", "method", "n"]).mean().replace(np.inf, np.nan).reset_index()
-    by_n["order"] = [in_order(Series(name, method, None)) for name, method in zip(by_n["series"], by_n["method"], strict=True)]
+    by_n["order"] = [
+        in_order(Series(name, method, None)) for name, method in zip(by_n["series"], by_n["method"], strict=True)
+    ]
     return by_n.sort_values(["order", "n"]).drop(columns="order").reset_index(drop=True)
 
 
@@ -274,7 +331,8 @@ def transfer_table(transfer: Transfer) -> Table:
     names = short_names([*transfer.followers, *(generator for _, generator in transfer.writers)])
     shown = pd.DataFrame(
         [
-            {"method": method, "generator": names[generator]} | {names[f]: number(x) for f, x in zip(transfer.followers, row, strict=True)}
+            {"method": method, "generator": names[generator]}
+            | {names[f]: number(x) for f, x in zip(transfer.followers, row, strict=True)}
             for (method, generator), row in zip(transfer.writers, transfer.macro_f1, strict=True)
         ]
     )
@@ -320,4 +378,10 @@ def failed_cell_table(grid: Grid) -> Table:
     rows = [{"cell": record.cell.name, "error": record.error or "no score was recorded"} for record in grid.failed]
     rows += [{"cell": NOTHING, "error": line} for line in grid.damaged]
     data = pd.DataFrame(rows, columns=["cell", "error"])
-    return Table("failed-cells", "Failed cells", "Every cell without a score, and every record line that cannot be read.", data, data)
+    return Table(
+        "failed-cells",
+        "Failed cells",
+        "Every cell without a score, and every record line that cannot be read.",
+        data,
+        data,
+    )

@@ -45,7 +45,9 @@ class Guide:
         """Every label is described."""
         return all(label in self.descriptions for label in labels)
 
-    def plain(self, shown: Mapping[str, str], cues: Mapping[str, Sequence[str]] | None = None, *, described: bool = True) -> str:
+    def plain(
+        self, shown: Mapping[str, str], cues: Mapping[str, Sequence[str]] | None = None, *, described: bool = True
+    ) -> str:
         """An instruction in the form that the generator's prompt asks for: one sentence, one line per label, the closing.
 
         `shown` maps each label to the name it is given, in order. Of several descriptions the shortest is taken: what can be said in
@@ -70,7 +72,10 @@ class Guide:
         """
         mark = stream.choice(MARKS)
         said = {label: stream.choice(self.descriptions[label]) if described else "" for label in shown}
-        lines = [mark.format(label=name, text=_line(said[label], (cues or {}).get(label, ()))) for label, name in shown.items()]
+        lines = [
+            mark.format(label=name, text=_line(said[label], (cues or {}).get(label, ())))
+            for label, name in shown.items()
+        ]
         first = [self.sentence] if stream.random() < opening else []
         closing = stream.choice(CLOSINGS)
         return "\n".join([*first, *lines, *([closing] if closing else [])])
@@ -88,7 +93,9 @@ def read_bank(folder: Path) -> dict[str, Guide]:
     """
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
-        raise DataError(f"The bank {folder} holds no .jsonl files; expected one for each task, such as corpora/descriptions.")
+        raise DataError(
+            f"The bank {folder} holds no .jsonl files; expected one for each task, such as corpora/descriptions."
+        )
     return {path.stem: _read(path) for path in paths}
 
 

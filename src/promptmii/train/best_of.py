@@ -69,9 +69,13 @@ def best_of(
         source = readable_source(source, settings, writer)
         for line in source.skipped:
             say(f"Skipped {line}")
-        reward = Reward(settings.reward, [_follower(model, settings) for model in _models(settings, generator, stack)], say=say)
+        reward = Reward(
+            settings.reward, [_follower(model, settings) for model in _models(settings, generator, stack)], say=say
+        )
         deck = Deck(source.train, settings, writer)
-        run.describe({"stage": settings.stage, "data": source.key, "meta": writer.template.key, "skipped": source.skipped})
+        run.describe(
+            {"stage": settings.stage, "data": source.key, "meta": writer.template.key, "skipped": source.skipped}
+        )
         first = _finished(run)
         if first >= settings.visits:
             return folder / PAIRS
@@ -93,7 +97,11 @@ def _follower(model: LanguageModel, settings: BestOfSettings) -> Follower:
 def _models(settings: BestOfSettings, generator: LanguageModel, stack: ExitStack) -> Iterable[LanguageModel]:
     """Each loaded once; the generator itself where it follows too."""
     for reference in settings.reward.followers:
-        yield generator if reference == settings.model else stack.enter_context(closing(settings.endpoint.load(reference)))
+        yield (
+            generator
+            if reference == settings.model
+            else stack.enter_context(closing(settings.endpoint.load(reference)))
+        )
 
 
 def _write(writer: Writer, visits: Sequence[Visit], settings: BestOfSettings) -> list[list[Draft]]:
@@ -101,14 +109,18 @@ def _write(writer: Writer, visits: Sequence[Visit], settings: BestOfSettings) ->
     seed = visits[0].episode.seed
     answers: list[Completion | Failure] = []
     # One batch, unless the model has an outline, which is another for other labels.
-    for sampling, own in groupby(visits, lambda visit: writer.sampling(visit.episode.support.labels, seed, settings.temperature)):
+    for sampling, own in groupby(
+        visits, lambda visit: writer.sampling(visit.episode.support.labels, seed, settings.temperature)
+    ):
         answers += writer.model.generate([visit.chat for visit in own for _ in range(settings.drafts)], sampling)
     drafts: list[list[Draft]] = []
     for place, visit in enumerate(visits):
         own = answers[place * settings.drafts : (place + 1) * settings.drafts]
         written = [answer for answer in own if isinstance(answer, Completion)]
         if not written:
-            raise EndpointError(f"The generator {settings.model} failed on every draft of a visit. See to it, then go on with --resume.")
+            raise EndpointError(
+                f"The generator {settings.model} failed on every draft of a visit. See to it, then go on with --resume."
+            )
         texts = [answer.text.strip() for answer in written]
         counts = writer.model.count_tokens(texts)
         drafts.append([Draft(visit.episode, t, n, a.truncated) for t, n, a in zip(texts, counts, written, strict=True)])
@@ -120,7 +132,9 @@ def _judge(reward: Reward, drafts: Sequence[Sequence[Draft]]) -> list[list[Judge
     return [[next(judged) for _ in own] for own in drafts]
 
 
-def _keep(run: RunFolder, settings: BestOfSettings, rows: Sequence[tuple[Visit, list[Draft], list[Judged]]], report: Report) -> None:
+def _keep(
+    run: RunFolder, settings: BestOfSettings, rows: Sequence[tuple[Visit, list[Draft], list[Judged]]], report: Report
+) -> None:
     """Append the pairs first and the curves after them: a visit counts as finished when its line of the curves is there."""
     known = _visits(run.path / PAIRS)
     for visit, drafts, judged in rows:
@@ -128,13 +142,27 @@ def _keep(run: RunFolder, settings: BestOfSettings, rows: Sequence[tuple[Visit, 
         if not rewards:
             run.metrics(visit.number + 1, {"kept": 0.0})
             continue
-        place = max((i for i, one in enumerate(judged) if one.reward is not None), key=lambda i: judged[i].reward or 0.0)
+        place = max(
+            (i for i, one in enumerate(judged) if one.reward is not None), key=lambda i: judged[i].reward or 0.0
+        )
         top, draft = max(rewards), drafts[place]
-        kept = top - fmean(rewards) >= settings.margin and top >= settings.least and not draft.unfinished and bool(draft.text)
+        kept = (
+            top - fmean(rewards) >= settings.margin
+            and top >= settings.least
+            and not draft.unfinished
+            and bool(draft.text)
+        )
         if kept and visit.number not in known:
             pair = Pair(visit.episode.support, draft.text)
-            append_line(run.path / PAIRS, pair_line(pair, task=visit.episode.task, visit=visit.number, reward=round(top, 6)))
-        line = {"train/reward": fmean(rewards), "best": top, "kept": float(kept), "length": fmean(draft.tokens for draft in drafts)}
+            append_line(
+                run.path / PAIRS, pair_line(pair, task=visit.episode.task, visit=visit.number, reward=round(top, 6))
+            )
+        line = {
+            "train/reward": fmean(rewards),
+            "best": top,
+            "kept": float(kept),
+            "length": fmean(draft.tokens for draft in drafts),
+        }
         run.metrics(visit.number + 1, line)
         report({"step": visit.number + 1, **line})
 

@@ -24,7 +24,8 @@ def adapter_card(
     """
     model = base.removeprefix("hf:")
     rows = [
-        f"| {name} | {task.source.get('group', 'unstated')} | {task.source.get('licence', 'unstated')} |" for name, task in tasks.items()
+        f"| {name} | {task.source.get('group', 'unstated')} | {task.source.get('licence', 'unstated')} |"
+        for name, task in tasks.items()
     ]
     return "\n".join(
         [
@@ -43,7 +44,11 @@ def adapter_card(
             "",
             *(f"- {name}: {value}" for name, value in recipe.items()),
             "",
-            *(["## Validation", "", *(f"- {name}: {value:.3f}" for name, value in measured.items()), ""] if measured else []),
+            *(
+                ["## Validation", "", *(f"- {name}: {value:.3f}" for name, value in measured.items()), ""]
+                if measured
+                else []
+            ),
             *(["## Data", "", "| task | source | licence |", "| --- | --- | --- |", *rows, ""] if rows else []),
         ]
     )

@@ -32,7 +32,9 @@ class Cues:
 
     def __init__(self, rows: Mapping[str, Sequence[Example]]) -> None:
         self._texts = {label: len(examples) for label, examples in rows.items()}
-        self._counts = {label: Counter(word for e in examples for word in set(words(e.text))) for label, examples in rows.items()}
+        self._counts = {
+            label: Counter(word for e in examples for word in set(words(e.text))) for label, examples in rows.items()
+        }
 
     def of(self, shown: Mapping[str, Sequence[str]], most: int) -> dict[str, tuple[str, ...]]:
         """Up to `most` cue words for each label of `shown`, which maps it to the texts that are seen; in the order in which they stand."""
@@ -43,7 +45,9 @@ class Cues:
         scores = {word: self._lean(word, label, among) for word in candidates}
         ranked = sorted(candidates, key=lambda word: -scores[word])
         telling = [word for word in ranked if self._counts[label][word] >= LEAST_TEXTS and scores[word] >= _least(word)]
-        weaker = [word for word in ranked if word not in telling and word not in ENGLISH_STOP_WORDS and scores[word] > 0]
+        weaker = [
+            word for word in ranked if word not in telling and word not in ENGLISH_STOP_WORDS and scores[word] > 0
+        ]
         best = [*telling, *weaker[: max(AT_LEAST - len(telling), 0)]][:most]
         return tuple(word for word in candidates if word in best)
 
@@ -51,7 +55,9 @@ class Cues:
         inside, size = self._counts[label][word], self._texts[label]
         outside = sum(self._counts[other][word] for other in among if other != label)
         rest = sum(self._texts[other] for other in among if other != label)
-        odds = [math.log((count + PRIOR) / (total - count + PRIOR)) for count, total in ((inside, size), (outside, rest))]
+        odds = [
+            math.log((count + PRIOR) / (total - count + PRIOR)) for count, total in ((inside, size), (outside, rest))
+        ]
         return (odds[0] - odds[1]) / math.sqrt(1 / (inside + PRIOR) + 1 / (outside + PRIOR))
 
 

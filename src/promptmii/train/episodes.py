@@ -83,7 +83,12 @@ def draw_visit(task: Task, asked: int, number: int, settings: TrainSettings, wri
         seen, alone = least(task, settings)
         fitted, _ = writer.fit(alone)
     support = Support(seen.labels, fitted)
-    return Visit(number, asked, Episode(task.name, support, draw_query(seen, settings.query, seed), seed), (writer.ask(support, fitted),))
+    return Visit(
+        number,
+        asked,
+        Episode(task.name, support, draw_query(seen, settings.query, seed), seed),
+        (writer.ask(support, fitted),),
+    )
 
 
 def view(task: Task, asked: int, settings: TrainSettings, seed: int) -> Task:
@@ -141,9 +146,13 @@ def readable_source(source: Source, settings: TrainSettings, writer: Writer) -> 
 
     Every command that draws visits calls it first: a `Deck` takes for granted that one example of each task fits.
     """
-    (train, no_train), (validation, no_validation) = (readable(part, settings, writer) for part in (source.train, source.validation))
+    (train, no_train), (validation, no_validation) = (
+        readable(part, settings, writer) for part in (source.train, source.validation)
+    )
     if not train:
-        raise DataError(f"Of no task does one example fit a prompt of the generator: raise longest_prompt. {no_train[0]}")
+        raise DataError(
+            f"Of no task does one example fit a prompt of the generator: raise longest_prompt. {no_train[0]}"
+        )
     return Source(tuple(train), tuple(validation), (*source.skipped, *no_train, *no_validation))
 
 

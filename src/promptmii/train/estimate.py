@@ -19,7 +19,18 @@ from promptmii.models.base import LanguageModel
 from promptmii.prompts import follower_frame, frame_prompt
 from promptmii.train.config import TrainSettings
 from promptmii.train.episodes import Deck, readable_source
-from promptmii.train.recipe import OURS, PAPER, PAPER_RUN, SAVED, VALIDATED, Algebra, algebra, options, resolve, updates_per_rollout
+from promptmii.train.recipe import (
+    OURS,
+    PAPER,
+    PAPER_RUN,
+    SAVED,
+    VALIDATED,
+    Algebra,
+    algebra,
+    options,
+    resolve,
+    updates_per_rollout,
+)
 from promptmii.train.source import Source, read_source
 
 try:
@@ -104,7 +115,9 @@ def estimate(settings: TrainSettings, folder: Path, progress: Callable[[str], No
     visits = [deck.visit(number) for number in range(min(SAMPLED, batches.visits))]
     prompt = scale * fmean(model.count_tokens([visit.chat[0]["content"] for visit in visits]))
     asked = [
-        frame_prompt(follower_frame(), " ".join(["word"] * int(settings.plan.length / scale)), v.episode.support.labels, row.text)
+        frame_prompt(
+            follower_frame(), " ".join(["word"] * int(settings.plan.length / scale)), v.episode.support.labels, row.text
+        )
         for v in visits
         for row in v.episode.query[:4]
     ]
@@ -115,7 +128,11 @@ def estimate(settings: TrainSettings, folder: Path, progress: Callable[[str], No
     looked = cases(source.validation, settings)
     every = settings.validation.every
     times = 1 + math.ceil(batches.steps / every) if looked else 0
-    watched = times * followers * sum(min(settings.validation.rows, len(one.task.test)) + _calibrating(settings, one.n) for one in looked)
+    watched = (
+        times
+        * followers
+        * sum(min(settings.validation.rows, len(one.task.test)) + _calibrating(settings, one.n) for one in looked)
+    )
     per_call = scale * fmean(model.count_tokens(asked))
     memory = _memory(settings)
     return Estimate(
@@ -193,7 +210,9 @@ def _warnings(settings: TrainSettings, source: Source, memory: tuple[tuple[str, 
             "trl.per_device_train_batch_size, longest_prompt or trl.vllm_gpu_memory_utilization, or train adapters ([lora])."
         )
     if not cases(source.validation, settings):
-        found.append("No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there.")
+        found.append(
+            "No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there."
+        )
     return found
 
 
@@ -201,7 +220,11 @@ def _counter(settings: TrainSettings) -> tuple[LanguageModel, bool]:
     """Something that counts tokens, and whether it is the generator's tokenizer."""
     try:
         weights = weights_of(settings.model)
-        return (tokens_of(settings.model, weights.source), True) if weights else (ScriptedModel(context_length=131072), False)
+        return (
+            (tokens_of(settings.model, weights.source), True)
+            if weights
+            else (ScriptedModel(context_length=131072), False)
+        )
     except UnknownModelError:
         return ScriptedModel(context_length=131072), False
 
@@ -225,7 +248,10 @@ def _memory(settings: TrainSettings) -> tuple[tuple[str, float], ...]:
     parts = plan.processes if plan.sharded else 1
     if settings.lora:
         trained = 0.01 * count * settings.lora.rank / 16  # adapters of all linear layers at rank 16
-        learning = [("generator, frozen, 2 bytes a parameter", 2 * count), ("adapters with gradients and Adam, 16 bytes", 16 * trained)]
+        learning = [
+            ("generator, frozen, 2 bytes a parameter", 2 * count),
+            ("adapters with gradients and Adam, 16 bytes", 16 * trained),
+        ]
     else:
         learning = [
             ("generator, 4 bytes a parameter", 4 * count / parts),
@@ -248,7 +274,9 @@ def _memory(settings: TrainSettings) -> tuple[tuple[str, float], ...]:
     if shared:  # logits, probabilities and their gradient of one piece, 4 bytes each
         learning.append(("logits of a piece", 12 * min(POSITIONS, rows * draft) * vocabulary))
     else:  # TRL adds up the gradient of the whole output layer beside a tile of logits
-        learning.append(("logits of a tile, output layer's gradient", TILE + (0 if settings.lora else 4 * vocabulary * plan.width)))
+        learning.append(
+            ("logits of a tile, output layer's gradient", TILE + (0 if settings.lora else 4 * vocabulary * plan.width))
+        )
     if plan.follower_parameters:
         learning.append(("follower, 2 bytes a parameter", 2 * plan.follower_parameters))
     if settings.trl.get("use_vllm") and settings.trl.get("vllm_mode", "colocate") == "colocate":

@@ -45,7 +45,9 @@ class RunFolder:
         before = json.loads(path.read_text("utf-8")) if same and path.exists() else {}
         for name in same:
             if before.get(name, facts[name]) != facts[name]:
-                raise ConfigError(f"The {name} of {self.path} changed since the run began. Put them back, or give another folder.")
+                raise ConfigError(
+                    f"The {name} of {self.path} changed since the run began. Put them back, or give another folder."
+                )
         described = {"python": platform.python_version(), "packages": versions(), **facts}
         write_text(path, json.dumps(described, ensure_ascii=False, indent=2) + "\n", force=True)
 
@@ -76,7 +78,9 @@ def open_run(
         known = folder / "config.json"
         if known.exists():
             if not resume:
-                raise OutputError(f"{folder} holds a run already. Go on with it with --resume, or give another folder with -o.")
+                raise OutputError(
+                    f"{folder} holds a run already. Go on with it with --resume, or give another folder with -o."
+                )
             _check_same(known, settings, free)
         else:
             if given:
@@ -96,7 +100,9 @@ def _check_same(known: Path, settings: Settings, free: tuple[str, ...]) -> None:
             side.get(table, {}).pop(name, None)
     changed = [name for name in now if name not in free and before.get(name) != now[name]]
     if changed:
-        raise ConfigError(f"This run was started with other values of: {', '.join(changed)}. Resume with the same, or give another folder.")
+        raise ConfigError(
+            f"This run was started with other values of: {', '.join(changed)}. Resume with the same, or give another folder."
+        )
 
 
 def versions() -> dict[str, str]:
@@ -133,4 +139,6 @@ def whole(folder: Path) -> Generator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(half, ignore_errors=True)
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}. What was there before is still valid.") from error
+        raise OutputError(
+            f"{folder} cannot be written: {error.strerror or error}. What was there before is still valid."
+        ) from error

@@ -59,7 +59,12 @@ class Laid:
 
 
 def train_follower(
-    settings: FollowerSettings, folder: Path, *, given: Path | None = None, resume: bool = False, report: Report = unheard
+    settings: FollowerSettings,
+    folder: Path,
+    *,
+    given: Path | None = None,
+    resume: bool = False,
+    report: Report = unheard,
 ) -> Path:
     """Tune into a run folder (`given` is the configuration file): `best/` holds the best weights in bfloat16; returned is its path.
 
@@ -92,7 +97,9 @@ class Stage:
             )
         self._deck = Deck(self._learned, self._bank, self._local, settings)
         self._parameters = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
-        self._optimizer = torch.optim.AdamW(self._parameters.values(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(
+            self._parameters.values(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+        )
         self._best = -math.inf
         self._report = report
         self.step = 0
@@ -103,7 +110,9 @@ class Stage:
             "stage": self._settings.stage,
             "model": self._local.card.reference,
             "frame": follower_frame().key,
-            "bank": content_key([[name, guide.sentence, dict(guide.descriptions)] for name, guide in self._bank.items()]),
+            "bank": content_key(
+                [[name, guide.sentence, dict(guide.descriptions)] for name, guide in self._bank.items()]
+            ),
             "train": {name: {**task.source, "key": task.key} for name, task in self._learned.items()},
             "validate_on": {name: {**task.source, "key": task.key} for name, task in self._watched.items()},
         }
@@ -181,7 +190,10 @@ class Stage:
                 (half / "README.md").write_text(self._card(means), encoding="utf-8")
 
     def _card(self, measured: Mapping[str, float]) -> str:
-        recipe = {"step": self.step, **self._settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "bank", "train"})}
+        recipe = {
+            "step": self.step,
+            **self._settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "bank", "train"}),
+        }
         purpose = [paragraph.format(labels=self._settings.labels[1]) for paragraph in PURPOSE]
         return adapter_card("A follower", purpose, self._tunable.below.reference, self._learned, recipe, measured)
 

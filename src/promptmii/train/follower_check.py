@@ -20,7 +20,9 @@ WORDS = 5
 """Cue words of a label in the guide of a perfect writer."""
 
 
-def check(model: LanguageModel, tasks: Mapping[str, Task], bank: Mapping[str, Guide], settings: FollowerSettings) -> dict[str, float]:
+def check(
+    model: LanguageModel, tasks: Mapping[str, Task], bank: Mapping[str, Guide], settings: FollowerSettings
+) -> dict[str, float]:
     """Macro-F1 (`batch` calibration) of each rendering and task, the means over tasks, and `validation/reward`, the mean of those.
 
     The same rows, names and guides at every call. Raises `ScoreRefusedError` when the model fails on a row.
@@ -32,7 +34,11 @@ def check(model: LanguageModel, tasks: Mapping[str, Task], bank: Mapping[str, Gu
         for kind, shown in _names(name, task):
             support = Support(tuple(shown.values()), _renamed(episode.support.examples, shown))
             guides = _guides(task, episode.support, shown, bank.get(name), settings.mix.cues > 0)
-            for rendering, instruction in (("naive", Naive().induce(support)), ("icl", InContext(model).induce(support)), *guides):
+            for rendering, instruction in (
+                ("naive", Naive().induce(support)),
+                ("icl", InContext(model).induce(support)),
+                *guides,
+            ):
                 if kind and rendering == "naive":
                     continue  # nothing is said of the labels, not even their names
                 scored = score(follower, instruction, _renamed(episode.query, shown))
@@ -48,7 +54,9 @@ def _names(name: str, task: Task) -> Iterator[tuple[str, dict[str, str]]]:
     yield "-hidden", hide(task.labels, random.Random(name))
 
 
-def _guides(task: Task, support: Support, shown: Mapping[str, str], guide: Guide | None, named: bool) -> Iterator[tuple[str, Instruction]]:
+def _guides(
+    task: Task, support: Support, shown: Mapping[str, str], guide: Guide | None, named: bool
+) -> Iterator[tuple[str, Instruction]]:
     """What the bank says of the labels, and the same (if `named`) with the cue words of the support: what a perfect writer would write."""
     if guide is None or not guide.covers(list(shown)):
         return

@@ -39,21 +39,29 @@ class Rendered:
 class Deck:
     """Training tasks from which episodes are drawn."""
 
-    def __init__(self, tasks: Mapping[str, Task], bank: Mapping[str, Guide], model: LanguageModel, settings: FollowerSettings) -> None:
+    def __init__(
+        self, tasks: Mapping[str, Task], bank: Mapping[str, Guide], model: LanguageModel, settings: FollowerSettings
+    ) -> None:
         """`model` counts tokens, as ICL does at inference. Raises `DataError` for a task with too few short texts."""
         self._settings = settings
         self._in_context = InContext(model)
         self._rows = {name: short_rows(task, settings.max_chars) for name, task in tasks.items()}
-        self._guides = {name: bank[name] for name, rows in self._rows.items() if name in bank and bank[name].covers(list(rows))}
+        self._guides = {
+            name: bank[name] for name, rows in self._rows.items() if name in bank and bank[name].covers(list(rows))
+        }
         self._cues = {name: Cues(self._rows[name]) for name in self._guides}
         if not self._guides and settings.mix.instruction + settings.mix.lookup > 0:
-            raise DataError("No training task has all its labels in the bank. Name its folder, or set mix.instruction and mix.lookup to 0.")
+            raise DataError(
+                "No training task has all its labels in the bank. Name its folder, or set mix.instruction and mix.lookup to 0."
+            )
 
     def draw(self, step: int, index: int) -> Rendered:
         """Episode `index` of a step."""
         stream = random.Random(f"{self._settings.seed}/{step}/{index}")
         mix = self._settings.mix
-        kind = stream.choices(("naive", "icl", "instruction", "lookup"), (mix.naive, mix.icl, mix.instruction, mix.lookup))[0]
+        kind = stream.choices(
+            ("naive", "icl", "instruction", "lookup"), (mix.naive, mix.icl, mix.instruction, mix.lookup)
+        )[0]
         names = list(self._guides if kind in ("instruction", "lookup") else self._rows)
         # Tasks of many labels have more to teach, though not in proportion.
         task = stream.choices(names, [math.sqrt(len(self._rows[name])) for name in names])[0]
@@ -70,7 +78,9 @@ class Deck:
         instruction, query = self._render(kind, task, shown, stream)
         return Rendered(kind + "-hidden" if hidden and kind != "lookup" else kind, task, instruction, query)
 
-    def _render(self, kind: str, task: str, shown: Mapping[str, str], stream: random.Random) -> tuple[Instruction, tuple[Example, ...]]:
+    def _render(
+        self, kind: str, task: str, shown: Mapping[str, str], stream: random.Random
+    ) -> tuple[Instruction, tuple[Example, ...]]:
         labels = tuple(shown.values())
         if kind == "lookup":
             return self._look_up(self._guides[task], shown, stream)
@@ -81,7 +91,9 @@ class Deck:
             return self._in_context.induce(Support(labels, support)), query
         return Instruction(text=self._guide(task, shown, unseen, stream), labels=labels, method="guide"), query
 
-    def _guide(self, task: str, shown: Mapping[str, str], rows: Mapping[str, Sequence[Example]], stream: random.Random) -> str:
+    def _guide(
+        self, task: str, shown: Mapping[str, str], rows: Mapping[str, Sequence[Example]], stream: random.Random
+    ) -> str:
         """A guide whose cue words, if it names any, are read out of a few of `rows`, as a writer reads them out of its examples."""
         mix, guide = self._settings.mix, self._guides[task]
         if stream.random() >= mix.cues:
@@ -90,7 +102,9 @@ class Deck:
         cues = self._cues[task].of({label: [e.text for e in rows[label][:read]] for label in shown}, most)
         return guide.text(shown, stream, cues=cues, described=stream.random() >= mix.wordless)
 
-    def _look_up(self, guide: Guide, shown: Mapping[str, str], stream: random.Random) -> tuple[Instruction, tuple[Example, ...]]:
+    def _look_up(
+        self, guide: Guide, shown: Mapping[str, str], stream: random.Random
+    ) -> tuple[Instruction, tuple[Example, ...]]:
         """A guide of one description each, and queries that are descriptions: half of them the very same, half another."""
         text = guide.text(shown, stream, opening=0.2)
         asked = stream.choices(list(shown), k=self._settings.queries)
@@ -127,5 +141,7 @@ def short_rows(task: Task, limit: int) -> dict[str, list[Example]]:
     rows = {label: [e for e in task.train if e.label == label and len(e.text) <= limit] for label in task.labels}
     rows = {label: found for label, found in rows.items() if len(found) >= 3}
     if len(rows) < 2:
-        raise DataError(f"Task {task.name!r} has fewer than two labels with three texts of at most {limit} characters; leave it out.")
+        raise DataError(
+            f"Task {task.name!r} has fewer than two labels with three texts of at most {limit} characters; leave it out."
+        )
     return rows

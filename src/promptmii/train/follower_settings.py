@@ -96,5 +96,7 @@ class FollowerSettings(Settings):
         """These settings. Raises `ConfigError` where a task is learned and watched at once."""
         both = sorted(set(self.train) & set(self.validate_on))
         if both:
-            raise ConfigError(f"These tasks are in train and in validate_on: {', '.join(both)}. Keep the watched ones out of training.")
+            raise ConfigError(
+                f"These tasks are in train and in validate_on: {', '.join(both)}. Keep the watched ones out of training."
+            )
         return self

@@ -38,7 +38,9 @@ def save_state(
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_state(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> tuple[int, float] | None:
+def load_state(
+    folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> tuple[int, float] | None:
     """Put the newest checkpoint into the parameters and the optimiser; its step and the best score so far. `None` where there is none.
 
     Raises `ArtefactError` for a checkpoint of another model or rank.
@@ -55,7 +57,9 @@ def load_state(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optim
             memory = {kind: tensors[f"{kind}:{name}"].to(parameter.device) for kind in MEMORY}
             optimizer.state[parameter] = {"step": torch.tensor(float(step)), **memory}
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ArtefactError(f"The checkpoint {found[-1]} does not belong to this run: {error}. Give another run folder.") from error
+        raise ArtefactError(
+            f"The checkpoint {found[-1]} does not belong to this run: {error}. Give another run folder."
+        ) from error
     return step, best
 
 

@@ -28,7 +28,9 @@ class _LowRank(torch.autograd.Function):
     """x W^T + scale (x A^T) B^T, with W frozen."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scale: float
+    ) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1])
         low = flat @ down.to(x.dtype).T
         out = flat @ weight.T
@@ -84,9 +86,15 @@ def continue_adapter(tuned: Any, folder: Path) -> None:
     try:
         given: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
         config: Any = tuned.peft_config[NAME]
-        others = [f"{name} = {given.get(name)}" for name in SAME if given.get(name, getattr(config, name)) != getattr(config, name)]
+        others = [
+            f"{name} = {given.get(name)}"
+            for name in SAME
+            if given.get(name, getattr(config, name)) != getattr(config, name)
+        ]
         if others:
-            raise ConfigError(f"The adapter {folder} has {', '.join(others)}; the settings ask for another. Make them equal.")
+            raise ConfigError(
+                f"The adapter {folder} has {', '.join(others)}; the settings ask for another. Make them equal."
+            )
         found = set_peft_model_state_dict(tuned, load_file(folder / "adapter_model.safetensors"))
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
@@ -95,7 +103,9 @@ def continue_adapter(tuned: Any, folder: Path) -> None:
         ) from error
     strange = [*found.unexpected_keys, *(name for name in found.missing_keys if "lora_" in name)]
     if strange:
-        raise ConfigError(f"The adapter {folder} is not of the same layers as the settings ask for: {strange[0]} is on one side only.")
+        raise ConfigError(
+            f"The adapter {folder} is not of the same layers as the settings ask for: {strange[0]} is on one side only."
+        )
 
 
 def save_adapter(tuned: Any, folder: Path, base: str, state: dict[str, torch.Tensor] | None = None) -> None:
@@ -107,6 +117,9 @@ def save_adapter(tuned: Any, folder: Path, base: str, state: dict[str, torch.Ten
     weights: dict[str, torch.Tensor] = get_peft_model_state_dict(tuned, state_dict=state)
     lean = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in weights.items()}
     save_file(lean, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config: dict[str, Any] = tuned.peft_config[NAME].to_dict() | {"base_model_name_or_path": base, "inference_mode": True}
+    config: dict[str, Any] = tuned.peft_config[NAME].to_dict() | {
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+    }
     config = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")

@@ -60,7 +60,9 @@ def label_scores(model: Any, row: Row) -> torch.Tensor:
     out = model(
         input_ids=torch.cat([torch.tensor([row.prefix], dtype=torch.long, device=device), row.packed.tokens], dim=1),
         position_ids=torch.cat([torch.arange(p, device=device)[None], row.packed.positions], dim=1),
-        attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # taken as ready by transformers; the row alone decides who sees what
+        attention_mask=torch.zeros(
+            1, 1, 1, 1, device=device
+        ),  # taken as ready by transformers; the row alone decides who sees what
         use_cache=False,
         logits_to_keep=row.packed.readout + p,
         memory=row,

@@ -58,10 +58,14 @@ def read_pairs(path: Path) -> list[Pair]:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the line"
-            raise DataError(f"{path}, line {number}: {where}: {first['msg']}. Expected labels, examples and instruction.") from error
+            raise DataError(
+                f"{path}, line {number}: {where}: {first['msg']}. Expected labels, examples and instruction."
+            ) from error
         if not row.instruction.strip():
             raise DataError(f"{path}, line {number}: the instruction is empty.")
-        pairs.append(Pair(Support(row.labels, tuple(Example(e.text, e.label) for e in row.examples)), row.instruction.strip()))
+        pairs.append(
+            Pair(Support(row.labels, tuple(Example(e.text, e.label) for e in row.examples)), row.instruction.strip())
+        )
     if not pairs:
         raise DataError(f"The pairs file {path} holds no pair.")
     return pairs

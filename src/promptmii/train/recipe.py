@@ -58,7 +58,10 @@ OURS: Mapping[str, Any] = {
     "activation_checkpointing": True,
 }
 """What the authors' settings leave open."""
-RENAMED = {"gradient_checkpointing": "activation_checkpointing", "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs"}
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 
 OWNED: Mapping[str, str] = {
     "output_dir": "-o",
@@ -161,10 +164,14 @@ def algebra(settings: TrainSettings, visits_per_pass: float, processes: int) -> 
         int(chosen[name]) for name in ("per_device_train_batch_size", "num_generations", "num_iterations")
     )
     if generations < 2:
-        raise ConfigError(f"trl.num_generations is {generations}; an instruction is compared with others for its task, so 2 or more.")
+        raise ConfigError(
+            f"trl.num_generations is {generations}; an instruction is compared with others for its task, so 2 or more."
+        )
     per_update = settings.prompts_per_update or settings.prompts
     if settings.prompts % per_update:
-        raise ConfigError(f"prompts = {settings.prompts} does not divide into updates of prompts_per_update = {per_update}.")
+        raise ConfigError(
+            f"prompts = {settings.prompts} does not divide into updates of prompts_per_update = {per_update}."
+        )
     share = per_device * processes
     if per_update * generations % share:
         raise ConfigError(
@@ -181,7 +188,9 @@ def algebra(settings: TrainSettings, visits_per_pass: float, processes: int) -> 
             )
     steps = given if given > 0 else math.ceil(settings.passes * visits_per_pass / settings.prompts) * boundary
     accumulation = per_update * generations // share
-    return Algebra(settings.prompts, generations, per_update, processes, per_device, accumulation, steps, iterations, save_every)
+    return Algebra(
+        settings.prompts, generations, per_update, processes, per_device, accumulation, steps, iterations, save_every
+    )
 
 
 def resolve(settings: TrainSettings, folder: Path, batches: Algebra, *, cpu: bool, processes: int | None = None) -> Any:
@@ -192,7 +201,14 @@ def resolve(settings: TrainSettings, folder: Path, batches: Algebra, *, cpu: boo
     chosen = {**options(settings), "max_steps": batches.steps}
     _check_reporters(chosen["report_to"] if isinstance(chosen["report_to"], list) else [chosen["report_to"]])
     if cpu:
-        chosen = {**chosen, "use_cpu": True, "bf16": False, "fp16": False, "dataloader_pin_memory": False, "use_vllm": False}
+        chosen = {
+            **chosen,
+            "use_cpu": True,
+            "bf16": False,
+            "fp16": False,
+            "dataloader_pin_memory": False,
+            "use_vllm": False,
+        }
         chosen.pop("deepspeed", None)
     try:
         return _grpo_config()(

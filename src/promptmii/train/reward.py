@@ -90,7 +90,11 @@ class Reward:
 
     def judge(self, drafts: Sequence[Draft]) -> list[Judged]:
         """One judgement per draft, in order. Raises `EndpointError` when too many cannot be scored, after waiting for the followers."""
-        asked = list(dict.fromkeys(_Asked(follower, draft.episode, draft.text) for draft in drafts for follower in self._asked(draft)))
+        asked = list(
+            dict.fromkeys(
+                _Asked(follower, draft.episode, draft.text) for draft in drafts for follower in self._asked(draft)
+            )
+        )
         found = dict(zip(asked, self._score_all(asked), strict=True))
         deadline = time.monotonic() + self._settings.wait
         while _share_failed(found) > self._settings.failures and _may_pass(found.values()):
@@ -107,7 +111,8 @@ class Reward:
                 "See to the follower, then go on with --resume."
             )
         return [
-            self._judged(draft, [found[_Asked(follower, draft.episode, draft.text)] for follower in self._asked(draft)]) for draft in drafts
+            self._judged(draft, [found[_Asked(follower, draft.episode, draft.text)] for follower in self._asked(draft)])
+            for draft in drafts
         ]
 
     def _asked(self, draft: Draft) -> Sequence[Follower]:
@@ -135,7 +140,11 @@ class Reward:
         copied = bool(copied_runs(draft.text, (example.text for example in draft.episode.support.examples)))
         if failure:
             return Judged(None, None, copied=copied, failure=failure)
-        scores = [measured(scored, draft.episode.support.labels, self._settings.measure) for scored in found if isinstance(scored, Scored)]
+        scores = [
+            measured(scored, draft.episode.support.labels, self._settings.measure)
+            for scored in found
+            if isinstance(scored, Scored)
+        ]
         unparsed = fmean(scored.n_unparsed / scored.n for scored in found if isinstance(scored, Scored))
         reward = fmean(scores) - self._price(draft) - self._settings.copy_penalty * copied
         return Judged(reward, fmean(scores), unparsed, copied)
@@ -143,7 +152,10 @@ class Reward:
     def _price(self, draft: Draft) -> float:
         """What length and a missing end take off."""
         settings = self._settings
-        return settings.token_price * max(draft.tokens - settings.free_tokens, 0) + settings.unfinished_penalty * draft.unfinished
+        return (
+            settings.token_price * max(draft.tokens - settings.free_tokens, 0)
+            + settings.unfinished_penalty * draft.unfinished
+        )
 
 
 def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float:
@@ -183,4 +195,8 @@ def _may_pass(found: Iterable[Scored | EndpointError]) -> bool:
 
 def _kinds(scored: Scored | EndpointError) -> list[str | None]:
     """Of its failures; `None` is an error of no known kind."""
-    return [scored.kind] if isinstance(scored, EndpointError) else [p.failure.kind for p in scored.predictions if p.failure]
+    return (
+        [scored.kind]
+        if isinstance(scored, EndpointError)
+        else [p.failure.kind for p in scored.predictions if p.failure]
+    )

@@ -33,7 +33,16 @@ try:
 except ImportError as error:
     raise MissingDependencyError("Training with reinforcement learning", "train") from error
 
-FREE = ("passes", "stuck", "endpoint", "plan", "trl.max_steps", "trl.save_steps", "trl.save_total_limit", "trl.report_to")
+FREE = (
+    "passes",
+    "stuck",
+    "endpoint",
+    "plan",
+    "trl.max_steps",
+    "trl.save_steps",
+    "trl.save_total_limit",
+    "trl.report_to",
+)
 """Settings that a resumed run may change."""
 SAMPLED = 10
 """Drafts that are written down at each step."""
@@ -53,12 +62,19 @@ class RewardFunction:
     __name__ = "follower"
 
     def __call__(
-        self, completion_ids: Sequence[Sequence[int]], visit: Sequence[int], trainer_state: Any, log_metric: Any, **_: Any
+        self,
+        completion_ids: Sequence[Sequence[int]],
+        visit: Sequence[int],
+        trainer_state: Any,
+        log_metric: Any,
+        **_: Any,
     ) -> list[float | None]:
         """One reward per draft; `None` where a follower failed."""
         form = self.policy.form
         drafts = [
-            Draft(self.deck.visit(number).episode, form.decode(ids).strip(), len(ids), not ids or ids[-1] not in form.ends)
+            Draft(
+                self.deck.visit(number).episode, form.decode(ids).strip(), len(ids), not ids or ids[-1] not in form.ends
+            )
             for ids, number in zip(completion_ids, visit, strict=True)
         ]
         try:
@@ -140,7 +156,9 @@ def train(
             f"Start it with: accelerate launch --num_processes {settings.plan.processes} -m promptmii train ..."
         )
     with ExitStack() as stack:
-        opened = open_run(folder, settings, given, resume=resume, free=FREE) if state.is_main_process else nullcontext(None)
+        opened = (
+            open_run(folder, settings, given, resume=resume, free=FREE) if state.is_main_process else nullcontext(None)
+        )
         run = stack.enter_context(opened)
         if followers is None:
             followers = followers_of(settings, state.num_processes)
@@ -165,7 +183,9 @@ class _Run:
         cpu = not torch.cuda.is_available()
         self._folder = folder
         self._say = say
-        arguments = resolve(settings, folder, batches, cpu=cpu)  # before the weights, which a sharded run loads in parts
+        arguments = resolve(
+            settings, folder, batches, cpu=cpu
+        )  # before the weights, which a sharded run loads in parts
         policy = Tunable.load(settings.model, settings.lora, settings.seed)
         if arguments.beta and not settings.lora and policy.below.adapters:
             raise ConfigError(
@@ -211,9 +231,13 @@ class _Run:
         for line in source.skipped:
             self._say(f"Skipped {line}")
         if source.skipped:
-            self._say(f"{len(source.skipped)} tasks skipped; {len(source.train)} to learn from, {len(source.validation)} to validate on")
+            self._say(
+                f"{len(source.skipped)} tasks skipped; {len(source.train)} to learn from, {len(source.validation)} to validate on"
+            )
         if not cases(source.validation, settings):
-            self._say("No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there.")
+            self._say(
+                "No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there."
+            )
 
     def train(self, resume: bool) -> Path:
         trainer = self._trainer

@@ -19,13 +19,22 @@ POSITIONS = 1024
 """Positions whose logits are held at a time."""
 
 
-BENT = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier", "num_experts")
+BENT = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "output_multiplier",
+    "lm_head_multiplier",
+    "num_experts",
+)
 """Configured where logits are not plain products of the head, or where layers report a loss of their own."""
 
 
 def can_share(model: Any) -> bool:
     """Whether the model attends and reads out as packed rows do, so that drafts may share a prompt."""
-    return model.config._attn_implementation == IMPLEMENTATION and all(getattr(model.config, name, None) is None for name in BENT)
+    return model.config._attn_implementation == IMPLEMENTATION and all(
+        getattr(model.config, name, None) is None for name in BENT
+    )
 
 
 def draft_logps(
@@ -71,7 +80,9 @@ def _group(
     return list(zip(logps.split(lengths), entropies.split(lengths), strict=True))
 
 
-def _score(head: Any, states: torch.Tensor, wanted: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _score(
+    head: Any, states: torch.Tensor, wanted: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     logs = (head(states).float() / temperature).log_softmax(-1)
     with torch.no_grad():
         entropy = -(logs.exp() * logs).sum(-1)

@@ -69,7 +69,9 @@ def read_source(settings: TrainSettings, progress: Callable[[str], None] = lambd
         validation = _some(watched, settings.validation.most, settings.seed)
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""
-        raise DataError(f"No task is left to learn from, of {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}")
+        raise DataError(
+            f"No task is left to learn from, of {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}"
+        )
     return Source(tuple(train), tuple(validation), tuple(skipped))
 
 
@@ -110,7 +112,9 @@ def _fault(task: Task, settings: TrainSettings) -> str | None:
 def candidates(given: Sequence[str]) -> Iterator[tuple[str, Callable[[], Task]]]:
     """Names of tasks, and how to read each, with its source and licence where an index says."""
     if not given:
-        raise ConfigError("tasks names no source; expected a corpus folder, folders of task files, task files, or suite.")
+        raise ConfigError(
+            "tasks names no source; expected a corpus folder, folders of task files, task files, or suite."
+        )
     corpora = {source: corpus_reference(source) for source in given}
     for named in corpora.values():
         if named:
@@ -149,7 +153,11 @@ def _in_corpus(folder: Path) -> Iterator[tuple[str, Callable[[], Task]]]:
         for number in range(len(tasks)):
             try:
                 task = tasks[number]
-            except (DataError, TypeError, AttributeError) as error:  # the latter from a row with a null where a text or a list belongs
+            except (
+                DataError,
+                TypeError,
+                AttributeError,
+            ) as error:  # the latter from a row with a null where a text or a list belongs
                 yield f"{folder}:{part} row {number + 1}", _failing(str(error))
                 continue
             marked = replace(task, source={**task.source, SPLIT: part})
@@ -179,6 +187,8 @@ def _indexed(folder: Path) -> dict[str, dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     try:
-        return {row["task_id"]: {"group": row["source_repo"], "licence": row.get("licence") or "unstated"} for row in rows}
+        return {
+            row["task_id"]: {"group": row["source_repo"], "licence": row.get("licence") or "unstated"} for row in rows
+        }
     except KeyError as error:
         raise DataError(f"{path} has no column {error}; expected task_id, source_repo and licence.") from error

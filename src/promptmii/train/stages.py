@@ -44,7 +44,9 @@ def warm_up(
         from promptmii.train.follower import train_follower
         from promptmii.train.follower_settings import FollowerSettings
 
-        return train_follower(FollowerSettings.read(config, **changes), folder, given=config, resume=resume, report=report)
+        return train_follower(
+            FollowerSettings.read(config, **changes), folder, given=config, resume=resume, report=report
+        )
     if stage == "sft":
         from promptmii.train.writer import train_writer
         from promptmii.train.writer_settings import WriterSettings

@@ -89,7 +89,12 @@ class PolicyTrainer(GRPOTrainer):
     """One process of a training run."""
 
     def __init__(
-        self, policy: Tunable, reward: Callable[..., list[float | None]], lost: Callable[[], str | None], visits: Visits, **given: Any
+        self,
+        policy: Tunable,
+        reward: Callable[..., list[float | None]],
+        lost: Callable[[], str | None],
+        visits: Visits,
+        **given: Any,
     ) -> None:
         """`reward` is called by TRL with the drafts of a rollout; `lost` says afterwards why it could not judge, or `None`."""
         self._policy = policy
@@ -99,16 +104,22 @@ class PolicyTrainer(GRPOTrainer):
         """Prompt and draft of the last rollout, as tokens, of this process."""
         engine_for(policy.model)  # sets the attention that serves both ways best
         policy.tokenizer.padding_side = "left"
-        policy.model.generation_config.eos_token_id = policy.form.ends  # an answer ends where the chat template ends a turn
+        policy.model.generation_config.eos_token_id = (
+            policy.form.ends
+        )  # an answer ends where the chat template ends a turn
         table = Dataset.from_dict({"prompt": [""]})  # TRL insists on one, and would read all of it
-        super().__init__(model=policy.trained, reward_funcs=[reward], processing_class=policy.tokenizer, train_dataset=table, **given)
+        super().__init__(
+            model=policy.trained, reward_funcs=[reward], processing_class=policy.tokenizer, train_dataset=table, **given
+        )
         self.train_dataset: Any = visits
         self._visits = visits
         self._lines: list[tuple[str, ...]] = []
         """Of the drafts of the rollout under way; empty where the policy has no outline."""
         self.eos_token_ids = policy.form.ends
         if self.is_fsdp_enabled:
-            raise ConfigError("Training under FSDP is not supported. Spread the weights with DeepSpeed ZeRO-3: configs/zero3.yaml.")
+            raise ConfigError(
+                "Training under FSDP is not supported. Spread the weights with DeepSpeed ZeRO-3: configs/zero3.yaml."
+            )
 
     @property
     def bare(self) -> Any:
@@ -126,9 +137,15 @@ class PolicyTrainer(GRPOTrainer):
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return self._policy.form.prompts(prompts), None, {}
 
-    def _generate_single_turn(self, prompt_ids: list[list[int]], *given: Any, **options: Any) -> tuple[list[list[int]], Any]:
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *given: Any, **options: Any
+    ) -> tuple[list[list[int]], Any]:
         with self.clock("generate"):
-            written, logps = (self._write(prompt_ids), None) if self._writes_itself() else self._by_trl(prompt_ids, *given, **options)
+            written, logps = (
+                (self._write(prompt_ids), None)
+                if self._writes_itself()
+                else self._by_trl(prompt_ids, *given, **options)
+            )
         self.rollout = list(zip(prompt_ids, written, strict=True))
         return written, logps
 
@@ -137,7 +154,12 @@ class PolicyTrainer(GRPOTrainer):
 
     def _writes_itself(self) -> bool:
         args: Any = self.args
-        plain = (args.top_k or 0) <= 0 and args.min_p is None and args.repetition_penalty == 1.0 and not args.generation_kwargs
+        plain = (
+            (args.top_k or 0) <= 0
+            and args.min_p is None
+            and args.repetition_penalty == 1.0
+            and not args.generation_kwargs
+        )
         elsewhere = self.use_vllm or self.use_transformers_continuous_batching
         return plain and not elsewhere and self.accelerator.distributed_type in LOCAL
 
@@ -200,14 +222,18 @@ class PolicyTrainer(GRPOTrainer):
         plain = not compute_aux_loss and not self._entropy_bonus_enabled
         if not (self._alone and whole and plain and can_share(bare)):
             options |= {"compute_aux_loss": compute_aux_loss}
-            return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, *given, **options)
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *given, **options
+            )
         split = input_ids.shape[1] - logits_to_keep
         rows = list(zip(input_ids, attention_mask.bool(), strict=True))
         prompts = [ids[:split][mask[:split]].tolist() for ids, mask in rows]
         drafts = [ids[split:][mask[split:]].tolist() for ids, mask in rows]
         with self.accelerator.autocast():
             found = draft_logps(bare, prompts, drafts, self.temperature)
-        logps, entropies = (torch.nn.utils.rnn.pad_sequence([pair[side] for pair in found], batch_first=True) for side in (0, 1))
+        logps, entropies = (
+            torch.nn.utils.rnn.pad_sequence([pair[side] for pair in found], batch_first=True) for side in (0, 1)
+        )
         spare = (0, logits_to_keep - logps.shape[1])
         return torch.nn.functional.pad(logps, spare), torch.nn.functional.pad(entropies, spare), None
 

@@ -68,7 +68,9 @@ class Tunable:
 
         `model` is given where the weights had to be gathered from several processes.
         """
-        return LocalModel(self.reference, self.model if model is None else model, self.tokenizer, f"step-{step}", self.outline)
+        return LocalModel(
+            self.reference, self.model if model is None else model, self.tokenizer, f"step-{step}", self.outline
+        )
 
     def complete(self, folder: Path) -> None:
         """Let an adapter that was saved name its model as the settings do (a path of this machine would mean nothing elsewhere), and put

@@ -53,7 +53,9 @@ def cases(tasks: Sequence[Task], settings: TrainSettings) -> list[Case]:
     return found
 
 
-def validate(model: LanguageModel, followers: Sequence[Follower], given: Sequence[Case], settings: TrainSettings) -> list[Outcome]:
+def validate(
+    model: LanguageModel, followers: Sequence[Follower], given: Sequence[Case], settings: TrainSettings
+) -> list[Outcome]:
     """Greedy instructions for the cases, scored by every follower; in the order of the cases."""
     writer = MetaInducer(writer_for(settings, Gathered(model)))
 
@@ -88,7 +90,9 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
             "validation/length": fmean(outcome.tokens for outcome in scored),
         }
         for n in sorted({outcome.case.n for outcome in scored}):
-            line[f"validation/reward/n={n}"] = fmean(outcome.macro_f1 or 0.0 for outcome in scored if outcome.case.n == n)
+            line[f"validation/reward/n={n}"] = fmean(
+                outcome.macro_f1 or 0.0 for outcome in scored if outcome.case.n == n
+            )
         hidden = [outcome.macro_f1 or 0.0 for outcome in scored if outcome.case.nameless]
         if hidden:
             line["validation/reward/nameless"] = fmean(hidden)

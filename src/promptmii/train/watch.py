@@ -112,7 +112,11 @@ class Watch(TrainerCallback):
         logs = logs or {}
         if "loss" not in logs:
             return
-        numbers = {NAMES.get(name, name): value for name, value in logs.items() if isinstance(value, int | float) and name not in DROPPED}
+        numbers = {
+            NAMES.get(name, name): value
+            for name, value in logs.items()
+            if isinstance(value, int | float) and name not in DROPPED
+        }
         self._write(state.global_step, numbers)
         if "train/reward" in numbers:
             told = f"reward {numbers['train/reward']:.3f}, length {numbers.get('length', 0):.0f}, {numbers.get('seconds/step', 0):.1f} s"
@@ -128,7 +132,9 @@ class Watch(TrainerCallback):
             return
         self._equal = self._equal + 1 if numbers["zero_variance"] == 1.0 else 0
         if self._equal and self._equal % self._settings.stuck == 0:
-            self._say(f"In {self._equal} steps all drafts of each group got the same reward, so nothing is learned. {_cause(numbers)}")
+            self._say(
+                f"In {self._equal} steps all drafts of each group got the same reward, so nothing is learned. {_cause(numbers)}"
+            )
 
     def _validate(self, step: int) -> None:
         if self.trainer is None or not self._cases:
@@ -165,7 +171,11 @@ class Watch(TrainerCallback):
                     for o in found
                 ]
             )
-        said = "not judged, because followers failed" if failed else f"{line['validation/reward']:.3f}" + (" (best)" if gained else "")
+        said = (
+            "not judged, because followers failed"
+            if failed
+            else f"{line['validation/reward']:.3f}" + (" (best)" if gained else "")
+        )
         self._say(f"Step {step}: validation {said}")
 
     def _tell(self, line: Mapping[str, float]) -> None:
@@ -207,7 +217,9 @@ class Watch(TrainerCallback):
         trainer = self.trainer
         assert trainer is not None
         # The engine around the model knows how to gather its weights.
-        weights: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None
+        weights: Any = (
+            trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None
+        )
         if self._folder:
             with whole(self._folder.path / "best") as half:
                 model = trainer.accelerator.unwrap_model(trainer.model)
@@ -289,7 +301,9 @@ def _cause(numbers: Mapping[str, float]) -> str:
     return "The follower ignores the instruction, or too few query rows tell drafts apart: raise query, or use reward.mode = 'choose'."
 
 
-def model_card(settings: TrainSettings, base: str, learned: Mapping[str, Task], step: int, measured: Mapping[str, float]) -> str:
+def model_card(
+    settings: TrainSettings, base: str, learned: Mapping[str, Task], step: int, measured: Mapping[str, float]
+) -> str:
     """For people who find the weights; `base` is what they lie on, or what they were trained from."""
     reward = settings.reward
     purpose = (
@@ -299,5 +313,10 @@ def model_card(settings: TrainSettings, base: str, learned: Mapping[str, Task], 
         "Limits: it writes what it takes for the rule behind the examples; it may be wrong, and it may repeat texts it was shown. "
         "Check an instruction before you rely on it. Validation is macro-F1 on tasks of other sources than the training tasks.",
     )
-    recipe = {"step": step, **settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "only", "endpoint", "plan"})}
-    return adapter_card("An instruction generator", purpose, base, learned, recipe, measured, adapter=bool(settings.lora))
+    recipe = {
+        "step": step,
+        **settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "only", "endpoint", "plan"}),
+    }
+    return adapter_card(
+        "An instruction generator", purpose, base, learned, recipe, measured, adapter=bool(settings.lora)
+    )

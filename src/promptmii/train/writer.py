@@ -146,14 +146,26 @@ class CompletionTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)  # pyright: ignore[reportArgumentType]
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """Mean negative log-likelihood of the instructions' tokens, over all rows of the step."""
         wanted = inputs["labels"][:, 1:]
         columns = (wanted != IGNORED).any(0).nonzero().squeeze(1)
-        out = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], logits_to_keep=columns, use_cache=False)
+        out = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            logits_to_keep=columns,
+            use_cache=False,
+        )
         wanted = wanted[:, columns]
         count = num_items_in_batch if num_items_in_batch is not None else (wanted != IGNORED).sum()
-        loss = torch.nn.functional.cross_entropy(out.logits.float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="sum") / count
+        loss = (
+            torch.nn.functional.cross_entropy(
+                out.logits.float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="sum"
+            )
+            / count
+        )
         if not torch.isfinite(loss):
             raise ModelError(
                 f"The loss of step {self.state.global_step} is {loss.item()}. The last checkpoint is valid; "
@@ -180,7 +192,9 @@ class Curves(TrainerCallback):
         """The best value up to where a resumed run stood."""
         del args, control, kwargs
         known = read_curves([self._run.path])[0].metrics if is_training_run(self._run.path) else {}
-        self._best = min((value for step, value in known.get(WATCHED, {}).items() if step <= state.global_step), default=math.inf)
+        self._best = min(
+            (value for step, value in known.get(WATCHED, {}).items() if step <= state.global_step), default=math.inf
+        )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """A line of the curves. By the loss on nameless pairs it is decided which weights are kept: there the substance is measured."""
@@ -210,7 +224,9 @@ class Completing(TrainerCallback):
         self._tunable.complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
-def _datasets(settings: WriterSettings, learned: Mapping[str, Task], features: Features) -> tuple[Dataset[Any], dict[str, Dataset[Any]]]:
+def _datasets(
+    settings: WriterSettings, learned: Mapping[str, Task], features: Features
+) -> tuple[Dataset[Any], dict[str, Dataset[Any]]]:
     """What is learned, and what is watched: with names and without."""
     sizes = Sizes(**{name: getattr(settings, name) for name in Sizes.__dataclass_fields__})
     total = settings.steps * settings.batch
@@ -218,7 +234,10 @@ def _datasets(settings: WriterSettings, learned: Mapping[str, Task], features: F
     watched: dict[str, Dataset[Any]] = {}
     if settings.validate_on:
         deck = PairDeck(named_tasks(settings.tasks, settings.validate_on), bank, sizes, settings.seed)
-        watched = {name: Drawn(deck, features, settings.check_pairs, hidden) for name, hidden in (("named", False), ("hidden", True))}
+        watched = {
+            name: Drawn(deck, features, settings.check_pairs, hidden)
+            for name, hidden in (("named", False), ("hidden", True))
+        }
     if settings.pairs is not None:
         return Listed(read_pairs(Path(settings.pairs)), features, total, settings.seed), watched
     return Drawn(PairDeck(learned, bank, sizes, settings.seed), features, total), watched

@@ -57,7 +57,9 @@ class WriterSettings(Settings):
         if self.pairs is None and not (self.train and self.tasks and self.bank):
             raise ValueError("give pairs (a file), or tasks, bank and train to draw them from")
         if set(self.train) & set(self.validate_on):
-            raise ValueError(f"in train and in validate_on: {', '.join(sorted(set(self.train) & set(self.validate_on)))}")
+            raise ValueError(
+                f"in train and in validate_on: {', '.join(sorted(set(self.train) & set(self.validate_on)))}"
+            )
         if not 2 <= self.labels[0] <= self.labels[1] <= 26:
             raise ValueError("labels must be two rising numbers between 2 and 26")
         return self

@@ -34,7 +34,9 @@ class Repository:
 
     @property
     def sha(self) -> str:
-        return hashlib.sha1(repr(sorted((name, hashlib.sha1(data).hexdigest()) for name, data in self.files.items())).encode()).hexdigest()
+        return hashlib.sha1(
+            repr(sorted((name, hashlib.sha1(data).hexdigest()) for name, data in self.files.items())).encode()
+        ).hexdigest()
 
     @property
     def card(self) -> dict[str, Any]:
@@ -61,7 +63,12 @@ class HubServer:
     def environment(self, home: Path) -> dict[str, str]:
         """Of a process that uses this hub and nothing of the user's."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-        return kept | {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
+        return kept | {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",
+        }
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._faulty], client_max_size=1 << 28)
@@ -90,7 +97,9 @@ class HubServer:
         fault = self.faults(request.path, len(self.requests)) if self.faults else None
         if fault:
             status, _, seconds = fault.partition(":")
-            return web.json_response({"error": "busy"}, status=int(status), headers={"Retry-After": seconds} if seconds else {})
+            return web.json_response(
+                {"error": "busy"}, status=int(status), headers={"Retry-After": seconds} if seconds else {}
+            )
         return await handler(request)
 
     def _found(self, request: web.Request) -> tuple[str, Repository]:
@@ -100,11 +109,19 @@ class HubServer:
             raise web.HTTPNotFound(headers={"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         revision = request.match_info.get("revision", "main")
         if revision not in ("main", repository.sha):
-            raise web.HTTPNotFound(headers={"X-Error-Code": "RevisionNotFound", "X-Error-Message": f"Invalid rev id: {revision}"})
+            raise web.HTTPNotFound(
+                headers={"X-Error-Code": "RevisionNotFound", "X-Error-Message": f"Invalid rev id: {revision}"}
+            )
         return name, repository
 
     def _shown(self, name: str, repository: Repository) -> dict[str, Any]:
-        shown = {"id": name, "sha": repository.sha, "gated": "manual" if repository.gated else False, "disabled": False, "downloads": 1}
+        shown = {
+            "id": name,
+            "sha": repository.sha,
+            "gated": "manual" if repository.gated else False,
+            "disabled": False,
+            "downloads": 1,
+        }
         siblings = [{"rfilename": path} for path in repository.files]
         return shown | {"private": False, "tags": repository.tags, "cardData": repository.card, "siblings": siblings}
 
@@ -115,7 +132,11 @@ class HubServer:
         page = int(request.query.get("cursor", 0))
         half = (len(there) + 1) // 2
         part = there[page * half : (page + 1) * half]
-        more = {"Link": f'<{self.url}/api/datasets?{"&".join(f"filter={w}" for w in wanted)}&cursor=1>; rel="next"'} if page == 0 else {}
+        more = (
+            {"Link": f'<{self.url}/api/datasets?{"&".join(f"filter={w}" for w in wanted)}&cursor=1>; rel="next"'}
+            if page == 0
+            else {}
+        )
         return web.json_response([self._shown(name, r) for name, r in part], headers=more)
 
     async def _info(self, request: web.Request) -> web.Response:
@@ -124,7 +145,11 @@ class HubServer:
     async def _tree(self, request: web.Request) -> web.Response:
         _, repository = self._found(request)
         path = request.match_info.get("path", "").strip("/")
-        entries = [self._entry(name, data) for name, data in repository.files.items() if not path or name.startswith(f"{path}/")]
+        entries = [
+            self._entry(name, data)
+            for name, data in repository.files.items()
+            if not path or name.startswith(f"{path}/")
+        ]
         folders = {"/".join(name.split("/")[:i]) for name in repository.files for i in range(1, name.count("/") + 1)}
         entries += [{"type": "directory", "oid": "0" * 40, "size": 0, "path": folder} for folder in sorted(folders)]
         if request.query.get("recursive", "false").lower() not in ("true", "1"):
@@ -174,7 +199,9 @@ class HubServer:
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.json()
         name = f"{body.get('organization') or 'me'}/{body['name']}"
-        self.repositories[name] = Repository({}, private=bool(body.get("private") or body.get("visibility") == "private"), listed=False)
+        self.repositories[name] = Repository(
+            {}, private=bool(body.get("private") or body.get("visibility") == "private"), listed=False
+        )
         return web.json_response({"url": f"{self.url}/datasets/{name}", "name": name, "id": "1"})
 
     async def _validate(self, request: web.Request) -> web.Response:
@@ -189,7 +216,11 @@ class HubServer:
     async def _preupload(self, request: web.Request) -> web.Response:
         body = await request.json()
         return web.json_response(
-            {"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in body["files"]]}
+            {
+                "files": [
+                    {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in body["files"]
+                ]
+            }
         )
 
     async def _commit(self, request: web.Request) -> web.Response:

@@ -10,15 +10,44 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-NOUNS = ("parcel", "invoice", "battery", "garden", "violin", "harbour", "pepper", "window", "engine", "letter", "museum", "pillow")
-VERBS = ("arrived", "vanished", "broke", "shines", "waits", "returned", "sings", "froze", "opened", "moved", "burned", "slept")
+NOUNS = (
+    "parcel",
+    "invoice",
+    "battery",
+    "garden",
+    "violin",
+    "harbour",
+    "pepper",
+    "window",
+    "engine",
+    "letter",
+    "museum",
+    "pillow",
+)
+VERBS = (
+    "arrived",
+    "vanished",
+    "broke",
+    "shines",
+    "waits",
+    "returned",
+    "sings",
+    "froze",
+    "opened",
+    "moved",
+    "burned",
+    "slept",
+)
 
 
 def texts(topic: str, count: int, seed: int = 0) -> list[str]:
     """Different sentences of which no two are nearly the same."""
     stream = random.Random(f"{topic}{seed}")
     words = [f"{stream.choice(NOUNS)}{stream.randrange(100)}" for _ in range(60)]
-    return [f"{topic} {i}: " + " ".join(f"{stream.choice(words)} {stream.choice(VERBS)}" for _ in range(6)) for i in range(count)]
+    return [
+        f"{topic} {i}: " + " ".join(f"{stream.choice(words)} {stream.choice(VERBS)}" for _ in range(6))
+        for i in range(count)
+    ]
 
 
 def card(**values: Any) -> bytes:
@@ -38,7 +67,9 @@ def as_lines(rows: Sequence[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def as_parquet(rows: Sequence[dict[str, Any]], classes: dict[str, list[str]] | None = None, group: int | None = None) -> bytes:
+def as_parquet(
+    rows: Sequence[dict[str, Any]], classes: dict[str, list[str]] | None = None, group: int | None = None
+) -> bytes:
     """With the features that `datasets` writes, where there are classes."""
     table = pa.Table.from_pylist(list(rows))
     if classes:
@@ -51,5 +82,7 @@ def as_parquet(rows: Sequence[dict[str, Any]], classes: dict[str, list[str]] | N
     return out.getvalue()
 
 
-def rows(topic: str, labels: Sequence[Any], count: int = 60, text: str = "text", label: str = "label") -> list[dict[str, Any]]:
+def rows(
+    topic: str, labels: Sequence[Any], count: int = 60, text: str = "text", label: str = "label"
+) -> list[dict[str, Any]]:
     return [{text: sentence, label: labels[i % len(labels)]} for i, sentence in enumerate(texts(topic, count))]

@@ -38,7 +38,9 @@ def settings(folder: Path, **changes) -> CorpusSettings:
 
 @pytest.mark.slow
 def test_a_folder_of_files_becomes_a_corpus(tmp_path: Path) -> None:
-    built = build_corpus(settings(folder_of_tasks(tmp_path / "data"), split={"heldout": 0.2, "validation": 0.2}), tmp_path / "corpus")
+    built = build_corpus(
+        settings(folder_of_tasks(tmp_path / "data"), split={"heldout": 0.2, "validation": 0.2}), tmp_path / "corpus"
+    )
     assert built.leakage is not None
     assert built.leakage.clean
     parts = {split: list(read_corpus(tmp_path / "corpus", split)) for split in ("train", "validation", "heldout")}
@@ -47,7 +49,11 @@ def test_a_folder_of_files_becomes_a_corpus(tmp_path: Path) -> None:
     repositories = [{task.source["repository"] for task in part} for part in parts.values()]
     assert sum(map(len, repositories)) == len(set.union(*repositories)) == 6
     task = parts["train"][0]
-    assert (task.source["licence"], task.source["columns"], task.source["domain"]) == ("MIT", "text -> label", "testing")
+    assert (task.source["licence"], task.source["columns"], task.source["domain"]) == (
+        "MIT",
+        "text -> label",
+        "testing",
+    )
     (tmp_path / "data" / "task0.jsonl").write_bytes(as_lines(rows("another", ["x", "y"], 60)))
     entries: list[str] = []
     build_corpus(
@@ -116,7 +122,10 @@ def test_a_dataset_that_does_harm_costs_itself_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_busy_hub_is_waited_for_and_a_hub_that_is_away_ends_the_run(tmp_path: Path) -> None:
-    files = {f"owner/set{i}": Repository({"README.md": card(), "train.csv": as_csv(rows(f"busy{i}", ["a", "b"]))}) for i in range(3)}
+    files = {
+        f"owner/set{i}": Repository({"README.md": card(), "train.csv": as_csv(rows(f"busy{i}", ["a", "b"]))})
+        for i in range(3)
+    }
     said: set[str] = set()
 
     def busy(path: str, _number: int) -> str | None:

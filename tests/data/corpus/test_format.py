@@ -19,7 +19,13 @@ datasets = pytest.importorskip("datasets")
 def task(number: int) -> Task:
     rows = tuple(Example(f"text {number} {i}\nsecond line", "ab"[i % 2]) for i in range(6))
     source = {"repository": f"owner/set{number}", "revision": "f" * 40, "licence": "mit", "group": f"owner/set{number}"}
-    return Task(f"owner/set{number}", ("b", "a"), rows[:4], rows[4:], source=source | {"columns": "text -> label", "template": "{a} {b}"})
+    return Task(
+        f"owner/set{number}",
+        ("b", "a"),
+        rows[:4],
+        rows[4:],
+        source=source | {"columns": "text -> label", "template": "{a} {b}"},
+    )
 
 
 @pytest.fixture
@@ -88,7 +94,13 @@ def test_the_released_layout(tmp_path: Path, rows_of_lists: bool) -> None:
             **columns,
         }
 
-    good = row("a/b", "default", examples(("t1", "5"), ("t2", "1"), ("", "1")), examples(("t3", "1"), ("t4", "3")), ["5", "3", "1"])
+    good = row(
+        "a/b",
+        "default",
+        examples(("t1", "5"), ("t2", "1"), ("", "1")),
+        examples(("t3", "1"), ("t4", "3")),
+        ["5", "3", "1"],
+    )
     named = row("a/c", "french", examples(("u1", "no"), ("u2", "yes")), examples(("u3", "yes")), ["yes"])
     lonely = row("a/d", "default", examples(("v1", "x")), examples(("v2", "x")), ["x"])
     pq.write_table(pa.Table.from_pylist([good, lonely, named]), tmp_path / "train-00000-of-00001.parquet")

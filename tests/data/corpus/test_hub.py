@@ -18,7 +18,9 @@ pytest.importorskip("datasets")
 pytest.importorskip("datasketch")
 
 
-def run(server: HubServer, home: Path, *arguments: str | Path, code: int = 0, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def run(
+    server: HubServer, home: Path, *arguments: str | Path, code: int = 0, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "promptmii", *map(str, arguments)],
         env=server.environment(home),
@@ -38,7 +40,11 @@ def published() -> dict[str, Repository]:
         for i, (a, b) in enumerate(zip(texts("premise", 70), texts("hypothesis", 70), strict=True))
     ]
     sorted_rows = [row | {"label": f"part {i // 500}"} for i, row in enumerate(rows("sorted", ["x"], 2000))]
-    two = card(configs=[{"config_name": c, "data_files": f"{c}/*.csv"} for c in ("en", "de")], license="mit", language=["en", "de"])
+    two = card(
+        configs=[{"config_name": c, "data_files": f"{c}/*.csv"} for c in ("en", "de")],
+        license="mit",
+        language=["en", "de"],
+    )
     train, test = rows("halves", ["yes", "no"], 60), rows("halves-test", ["yes", "no", "perhaps"], 30)
     tags = [row | {"tags": ["a", "b"]} for row in rows("tags", ["x"], 40)]
     for row in tags:
@@ -47,36 +53,61 @@ def published() -> dict[str, Repository]:
         "good/classes": Repository(
             {
                 "README.md": card(license="mit"),
-                "data/train-00000-of-00001.parquet": as_parquet(rows("classes", [0, 1, 2, -1], 80), {"label": ["neg", "neu", "pos"]}),
+                "data/train-00000-of-00001.parquet": as_parquet(
+                    rows("classes", [0, 1, 2, -1], 80), {"label": ["neg", "neu", "pos"]}
+                ),
             }
         ),
-        "good/pairs": Repository({"README.md": card(), "train.parquet": as_parquet(pairs, {"label": ["no", "maybe", "yes"]})}),
+        "good/pairs": Repository(
+            {"README.md": card(), "train.parquet": as_parquet(pairs, {"label": ["no", "maybe", "yes"]})}
+        ),
         "good/stars": Repository(
-            {"README.md": card(license="apache-2.0"), "train.csv": as_csv(rows("stars", [1, 2, 3, 4, 5], text="review", label="stars"))}
+            {
+                "README.md": card(license="apache-2.0"),
+                "train.csv": as_csv(rows("stars", [1, 2, 3, 4, 5], text="review", label="stars")),
+            }
         ),
         "good/two": Repository(
-            {"README.md": two, "en/a.csv": as_csv(rows("english", ["in", "out"])), "de/a.csv": as_csv(rows("german", ["rein", "raus"]))}
+            {
+                "README.md": two,
+                "en/a.csv": as_csv(rows("english", ["in", "out"])),
+                "de/a.csv": as_csv(rows("german", ["rein", "raus"])),
+            }
         ),
         "good/sorted": Repository({"README.md": card(), "data.jsonl": as_lines(sorted_rows)}),
         "good/halves": Repository({"README.md": card(), "train.jsonl": as_lines(train), "test.jsonl": as_lines(test)}),
         "first/mirrored": Repository({"README.md": card(), "train.csv": as_csv(mirror)}),
         "second/copy": Repository(
-            {"README.md": card(), "all.jsonl": as_lines([{"sentence": r["text"].upper(), "class": 1 - r["label"]} for r in mirror])}
+            {
+                "README.md": card(),
+                "all.jsonl": as_lines([{"sentence": r["text"].upper(), "class": 1 - r["label"]} for r in mirror]),
+            }
         ),
         "eval/bench": Repository({"README.md": card(), "train.csv": as_csv(rows("bench", ["a", "b"]))}),
-        "third/bench-mirror": Repository({"README.md": card(), "x.jsonl": as_lines(rows("bench", ["A", "B"], 60, "content", "category"))}),
-        "bad/latin": Repository({"README.md": card(), "train.csv": b"text,label\n" + "schön,ja\n".encode("latin-1") * 50}),
+        "third/bench-mirror": Repository(
+            {"README.md": card(), "x.jsonl": as_lines(rows("bench", ["A", "B"], 60, "content", "category"))}
+        ),
+        "bad/latin": Repository(
+            {"README.md": card(), "train.csv": b"text,label\n" + "schön,ja\n".encode("latin-1") * 50}
+        ),
         "bad/lists": Repository({"README.md": card(), "train.jsonl": as_lines(tags)}),
-        "bad/scores": Repository({"README.md": card(), "train.csv": as_csv(rows("scores", [0.25, 0.5, 0.75], label="label"))}),
+        "bad/scores": Repository(
+            {"README.md": card(), "train.csv": as_csv(rows("scores", [0.25, 0.5, 0.75], label="label"))}
+        ),
         "bad/one": Repository({"README.md": card(), "train.csv": as_csv(rows("one", ["only"]))}),
         "bad/unique": Repository(
-            {"README.md": card(), "train.csv": as_csv([r | {"label": f"l{i}"} for i, r in enumerate(rows("unique", ["x"]))])}
+            {
+                "README.md": card(),
+                "train.csv": as_csv([r | {"label": f"l{i}"} for i, r in enumerate(rows("unique", ["x"]))]),
+            }
         ),
         "bad/broken": Repository({"README.md": card(), "train.parquet": b"PAR1 no parquet at all PAR1"}),
         "bad/script": Repository({"README.md": card(), "script.py": b"raise SystemExit('remote code ran')"}),
         "bad/gated": Repository({"README.md": card(), "train.csv": as_csv(rows("gated", ["a", "b"]))}, gated=True),
         "bad/gone": Repository({"README.md": card(), "train.csv": as_csv(rows("gone", ["a", "b"]))}, gone=True),
-        "bad/endless": Repository({"README.md": card(), "train.csv": as_csv(rows("endless", ["a", "b"]))}, endless=True),
+        "bad/endless": Repository(
+            {"README.md": card(), "train.csv": as_csv(rows("endless", ["a", "b"]))}, endless=True
+        ),
         "other/images": Repository({"README.md": card(task_categories=["image-classification"])}),
     }
 
@@ -114,7 +145,9 @@ def table(corpus: Path, stage: str) -> dict[str, dict[str, str]]:
 
 
 def tasks(corpus: Path) -> dict[str, tuple[str, Task]]:
-    return {task.name: (split, task) for split in ("train", "validation", "heldout") for task in read_corpus(corpus, split)}
+    return {
+        task.name: (split, task) for split in ("train", "validation", "heldout") for task in read_corpus(corpus, split)
+    }
 
 
 pytestmark = pytest.mark.slow
@@ -200,7 +233,10 @@ def test_others_are_dropped_with_a_line_that_says_why(built: Path, name: str, st
 
 def test_nothing_vanishes(built: Path) -> None:
     names = [set(table(built, stage)) for stage in ("list", "fetch", "columns", "clean", "split")]
-    kept = [{name for name, row in table(built, stage).items() if row["kept"] == "yes"} for stage in ("list", "fetch", "columns", "clean")]
+    kept = [
+        {name for name, row in table(built, stage).items() if row["kept"] == "yes"}
+        for stage in ("list", "fetch", "columns", "clean")
+    ]
     assert names[1:] == kept
     assert set(tasks(built)) == {name for name, row in table(built, "split").items() if row["kept"] == "yes"}
 
@@ -231,7 +267,9 @@ def test_push_and_read_back(built: Path, hub: HubServer, tmp_path: Path) -> None
     assert "data/train-00000-of-00001.parquet" in hub.repositories["me/corpus"].files
     assert not [name for name in hub.repositories["me/corpus"].files if name.startswith(("raw", "stages", "tasks"))]
     code = "import datasets; print({k: len(v) for k, v in datasets.load_dataset('me/corpus').items()})"
-    read = subprocess.run([sys.executable, "-c", code], env=hub.environment(tmp_path), capture_output=True, text=True, check=False)
+    read = subprocess.run(
+        [sys.executable, "-c", code], env=hub.environment(tmp_path), capture_output=True, text=True, check=False
+    )
     assert f"'train': {len(read_corpus(built))}" in read.stdout, read.stderr
 
 
@@ -243,6 +281,8 @@ def test_a_hub_reference_loads_a_dataset(hub: HubServer, tmp_path: Path) -> None
         "print(load_task('hub:good/classes').task.labels)\n"
         "print(load_task('hub:good/pairs', text='{premise} // {hypothesis}').task.train[0].text)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=hub.environment(tmp_path), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=hub.environment(tmp_path), capture_output=True, text=True, check=False
+    )
     assert done.stdout.splitlines()[:2] == ["('raus', 'rein')", "('neg', 'neu', 'pos')"], done.stderr
     assert " // hypothesis " in done.stdout

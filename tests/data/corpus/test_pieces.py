@@ -93,7 +93,8 @@ def table(given: list[dict]) -> Table:
 
 
 AMBIGUOUS = [
-    {"left": a, "right": b, "kind": i % 3, "group": i % 2} for i, (a, b) in enumerate(zip(texts("l", 40), texts("r", 40), strict=True))
+    {"left": a, "right": b, "kind": i % 3, "group": i % 2}
+    for i, (a, b) in enumerate(zip(texts("l", 40), texts("r", 40), strict=True))
 ]
 
 
@@ -142,7 +143,9 @@ class TestCleaning:
     def test_every_row_that_goes_is_counted(self) -> None:
         good = rows("clean", ["a", "b"], 40)
         bad = ["", "<br/><p> http://x.org/y </p>", "z" * 9000, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaa", good[0]["text"].upper()]
-        tidied = self.cleaned(good + [{"text": text, "label": "a"} for text in bad] + [{"text": "the only one of its kind", "label": "c"}])
+        tidied = self.cleaned(
+            good + [{"text": text, "label": "a"} for text in bad] + [{"text": "the only one of its kind", "label": "c"}]
+        )
         assert tidied.dropped == {
             "no text": 1,
             "nothing but markup, links or punctuation": 1,
@@ -155,7 +158,10 @@ class TestCleaning:
         assert tidied.task.labels == ("a", "b")
 
     def test_personal_data(self) -> None:
-        given = [row | {"text": f"{row['text']} call +49 170 1234567 or a.b@example.org"} for row in rows("person", ["a", "b"], 40)]
+        given = [
+            row | {"text": f"{row['text']} call +49 170 1234567 or a.b@example.org"}
+            for row in rows("person", ["a", "b"], 40)
+        ]
         kept = self.cleaned(given, personal="mask").task
         assert all(example.text.endswith("call [personal] or [personal]") for example in kept.train)
         with pytest.raises(DataError, match="40 rows: personal data"):

@@ -94,7 +94,11 @@ def evaluation_sets(sources: Sequence[str]) -> dict[str, Task]:
         if corpus:
             tasks |= {task.name: task for task in read_corpus(*corpus)}
         elif folder.is_dir() and not is_saved_dataset(folder):
-            files = [file for file in sorted(folder.iterdir()) if file.name.removesuffix(".gz").endswith(SUFFIXES) and file.stem != "index"]
+            files = [
+                file
+                for file in sorted(folder.iterdir())
+                if file.name.removesuffix(".gz").endswith(SUFFIXES) and file.stem != "index"
+            ]
             if not files:
                 raise DataError(f"exclude_content names {source}, a folder without task files.")
             tasks |= {file.name.split(".")[0]: load_task(file).task for file in files}

@@ -65,7 +65,9 @@ def write_card(folder: Path, leakage: LeakageReport | None = None) -> Path:
 def _front(folder: Path, facts: Sequence[Facts]) -> list[str]:
     """The metadata that `datasets` and the hub read."""
     there: list[Split] = [split for split in SPLITS if split_file(folder, split).exists()]
-    files = [f"  - split: {split}\n    path: {split_file(folder, split).relative_to(folder).as_posix()}" for split in there]
+    files = [
+        f"  - split: {split}\n    path: {split_file(folder, split).relative_to(folder).as_posix()}" for split in there
+    ]
     configs = ["configs:", "- config_name: default", "  data_files:", *files] if files else []
     return [
         "---",
@@ -126,7 +128,11 @@ def _leakage(report: LeakageReport) -> list[str]:
         "texts in both": report.exact,
         "texts nearly the same": report.near,
     }
-    return [*lines, *(f"| {name} | {' | '.join(str(count) for count in counts.values())} |" for name, counts in rows.items()), ""]
+    return [
+        *lines,
+        *(f"| {name} | {' | '.join(str(count) for count in counts.values())} |" for name, counts in rows.items()),
+        "",
+    ]
 
 
 def _figures(folder: Path, facts: Sequence[Facts]) -> list[str]:
@@ -153,6 +159,14 @@ def _figures(folder: Path, facts: Sequence[Facts]) -> list[str]:
     return [
         "## Figures\n",
         draw("labels", "Tasks by number of labels", lambda axes: axes.bar(list(labels), list(labels.values()))),
-        draw("lengths", "Tasks by median characters of a text", lambda axes: axes.bar(list(lengths), list(lengths.values()))),
-        draw("domains", "Tasks by domain", lambda axes: axes.barh([name[:40] for name, _ in domains], [count for _, count in domains])),
+        draw(
+            "lengths",
+            "Tasks by median characters of a text",
+            lambda axes: axes.bar(list(lengths), list(lengths.values())),
+        ),
+        draw(
+            "domains",
+            "Tasks by domain",
+            lambda axes: axes.barh([name[:40] for name, _ in domains], [count for _, count in domains]),
+        ),
     ]

@@ -74,7 +74,9 @@ def _why_none(table: Table) -> str:
             return f"the label column {name!r} is empty"
         if any(isinstance(value, list | dict) for value in values):
             return f"the label column {name!r} holds lists: several labels for one text"
-        if _holds_fractions(table, name) or any(isinstance(value, float) and not value.is_integer() for value in values):
+        if _holds_fractions(table, name) or any(
+            isinstance(value, float) and not value.is_integer() for value in values
+        ):
             return f"the label column {name!r} holds fractions: scores, not labels"
         if len(set(map(str, values))) == 1:
             return f"the label column {name!r} has one value ({str(values[0])[:60]!r})"
@@ -93,7 +95,11 @@ def _text(table: Table, label: str) -> str | tuple[str, ...]:
     for first, second in PAIRS:
         if first in lower and second in lower and all(_length(table, lower[name]) > 0 for name in (first, second)):
             return lower[first], lower[second]
-    lengths = {name: _length(table, name) for name in lower.values() if not could_be_label(table, name) or _length(table, name) > 40}
+    lengths = {
+        name: _length(table, name)
+        for name in lower.values()
+        if not could_be_label(table, name) or _length(table, name) > 40
+    }
     lengths = {name: length for name, length in lengths.items() if length > 0}
     if not lengths:
         lengths = {name: length for name in lower.values() if (length := _length(table, name)) > 0}
@@ -121,14 +127,20 @@ def _length(table: Table, name: str) -> float:
 
 def _ask(table: Table, model: LanguageModel) -> Chosen:
     """Columns as a model names them, if they exist, differ, and hold what they should."""
-    prompt = bundled("columns", ("name", "columns")).fill(name=quote(table.origin), columns="\n".join(_described(table)))
+    prompt = bundled("columns", ("name", "columns")).fill(
+        name=quote(table.origin), columns="\n".join(_described(table))
+    )
     (answer,) = model.generate([({"role": "user", "content": prompt},)], Sampling(max_tokens=200, temperature=0.0))
     if isinstance(answer, Failure):
-        raise EndpointError(f"{model.card.reference} was asked for the columns of {table.origin} and gave no answer: {answer.message}")
+        raise EndpointError(
+            f"{model.card.reference} was asked for the columns of {table.origin} and gave no answer: {answer.message}"
+        )
     text, label = _read(answer.text)
     unknown = [name for name in (*text, label) if name not in table.columns]
     if unknown:
-        raise DataError(f"the model names columns that do not exist: {', '.join(unknown)}; columns: {', '.join(table.columns)}")
+        raise DataError(
+            f"the model names columns that do not exist: {', '.join(unknown)}; columns: {', '.join(table.columns)}"
+        )
     if label in text:
         raise DataError(f"the model names {label!r} as text and as label")
     if not could_be_label(table, label) or _holds_fractions(table, label):

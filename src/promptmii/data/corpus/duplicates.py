@@ -97,7 +97,9 @@ def joined(size: int, links: Iterable[tuple[int, int]]) -> list[int]:
     return [_root(parents, i) for i in range(size)]
 
 
-def owners_by_cluster(numbers: Sequence[int] | npt.NDArray[np.int64], owners: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+def owners_by_cluster(
+    numbers: Sequence[int] | npt.NDArray[np.int64], owners: npt.NDArray[np.int64]
+) -> list[npt.NDArray[np.int64]]:
     """The different owners of the texts of each cluster that has more than one."""
     pairs = np.unique(np.stack([np.asarray(numbers, dtype=np.int64), owners]), axis=1)
     starts = np.flatnonzero(np.diff(pairs[0], prepend=-1))

@@ -27,7 +27,9 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
     rows: list[tuple[str, Row]] = []
     repeated = 0
     for split, urls in files.items():
-        limits = Reading(settings.scan_rows, settings.scan_mib * MIB, reading.types, reading.skipped, reading.notes, reading.examples)
+        limits = Reading(
+            settings.scan_rows, settings.scan_mib * MIB, reading.types, reading.skipped, reading.notes, reading.examples
+        )
         sample = Sample(settings.rows)
         for row in _rows(source, split, urls, limits):
             if any(isinstance(value, str) and len(value) > LONGEST_CELL for value in row.values()):
@@ -36,7 +38,11 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
                 sample.add(row)
         seen[split], repeated = sample.seen, repeated + sample.repeated
         rows += [(split, _decoded(row, classes)) for row in sample]
-    notes = [f"{count} rows {reason}" for reason, count in sorted(reading.skipped.items())] + reading.examples + reading.notes
+    notes = (
+        [f"{count} rows {reason}" for reason, count in sorted(reading.skipped.items())]
+        + reading.examples
+        + reading.notes
+    )
     if repeated:
         notes.append(f"{repeated} rows left out whose text had been seen before")
     if not rows:
@@ -76,7 +82,9 @@ def _chosen(files: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The part to learn from, and one to measure on where there is one."""
     if not files:
         raise DataError("it has no data files")
-    train = "train" if "train" in files else next((split for split in files if split not in HELD_BACK), next(iter(files)))
+    train = (
+        "train" if "train" in files else next((split for split in files if split not in HELD_BACK), next(iter(files)))
+    )
     test = next((split for split in HELD_BACK if split in files and split != train), None)
     return {"train": list(files[train])} | ({"test": list(files[test])} if test else {})
 
@@ -97,7 +105,11 @@ def _rows(source: Any, split: str, urls: Sequence[str], reading: Reading) -> Ite
 def _has_own_dialect(source: Any) -> bool:
     """Whether a card says how its CSV is to be read."""
     config = getattr(source, "config", None)
-    return bool(getattr(config, "names", None)) or getattr(config, "sep", ",") not in (",", "\t") or bool(getattr(config, "skiprows", None))
+    return (
+        bool(getattr(config, "names", None))
+        or getattr(config, "sep", ",") not in (",", "\t")
+        or bool(getattr(config, "skiprows", None))
+    )
 
 
 def _streamed(source: Any, split: str, urls: Sequence[str], reading: Reading) -> Iterator[Row]:
@@ -107,14 +119,20 @@ def _streamed(source: Any, split: str, urls: Sequence[str], reading: Reading) ->
     dataset = source.as_streaming_dataset(split=name)
     for count, row in enumerate(dataset):
         if count >= reading.rows:
-            reading.notes.append(f"only the first {count} rows were read: this kind of file cannot be entered elsewhere")
+            reading.notes.append(
+                f"only the first {count} rows were read: this kind of file cannot be entered elsewhere"
+            )
             return
         yield {key: value for key, value in row.items() if isinstance(value, str | int | float | bool | list | None)}
 
 
 def _class_names(source: Any) -> dict[str, tuple[str, ...]]:
     features = source.info.features or _features_of_files(source)
-    return {name: tuple(kind.names) for name, kind in features.items() if hasattr(kind, "names") and hasattr(kind, "int2str")}
+    return {
+        name: tuple(kind.names)
+        for name, kind in features.items()
+        if hasattr(kind, "names") and hasattr(kind, "int2str")
+    }
 
 
 def _features_of_files(source: Any) -> Mapping[str, Any]:

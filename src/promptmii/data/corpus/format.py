@@ -66,7 +66,9 @@ def write_tasks(path: Path, tasks: Iterable[Task]) -> int:
             partial.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}. Make room and run the same command again.") from error
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}. Make room and run the same command again."
+        ) from error
     return count
 
 
@@ -135,7 +137,9 @@ def read_corpus(path: str | Path, split: str = "train") -> Tasks:
     folder = Path(path)
     files = _files(folder)
     if not files:
-        raise ArtefactError(f"{folder} is no corpus: it holds no Parquet file of tasks. Build one with: promptmii corpus build -o {folder}")
+        raise ArtefactError(
+            f"{folder} is no corpus: it holds no Parquet file of tasks. Build one with: promptmii corpus build -o {folder}"
+        )
     names = ALIASES.get(split, (split,))
     wanted = [file for file in files if _split_name(file) in names]
     if not wanted:

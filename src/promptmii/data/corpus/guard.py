@@ -90,7 +90,11 @@ class Guard:
             memory = _resident_mib(self._process.pid)
             if memory > self._settings.memory_mib:
                 self.close()
-                return Answer("dropped", f"reading it took more than {self._settings.memory_mib} MiB of memory", {"temporary": True})
+                return Answer(
+                    "dropped",
+                    f"reading it took more than {self._settings.memory_mib} MiB of memory",
+                    {"temporary": True},
+                )
             if time.monotonic() > deadline:
                 self.close()
                 return Answer("dropped", f"reading it took more than {self._settings.seconds:g} s", {"temporary": True})
@@ -182,7 +186,11 @@ def _answer(candidate: Candidate, settings: FetchSettings, path: Path, waiting: 
         return Answer("hub", str(error), {})
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (28, 122):
-            return Answer("disk", f"{path.parent} cannot be written: {error.strerror}. Make room and run the same command again.", {})
+            return Answer(
+                "disk",
+                f"{path.parent} cannot be written: {error.strerror}. Make room and run the same command again.",
+                {},
+            )
         return Answer("dropped", reason_of(error), {})
 
 

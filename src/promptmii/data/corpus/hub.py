@@ -32,7 +32,13 @@ def list_hub(settings: ListSettings) -> Iterator[Entry]:
                 revision=info.sha or "",
                 **described(card),
             )
-            fault = "it was withdrawn (disabled on the hub)" if info.disabled else None if info.sha else "it has no commit yet"
+            fault = (
+                "it was withdrawn (disabled on the hub)"
+                if info.disabled
+                else None
+                if info.sha
+                else "it has no commit yet"
+            )
             yield candidate.entry(fault or refused(candidate, info.tags or (), settings))
 
 
@@ -52,7 +58,9 @@ def _listed(settings: ListSettings) -> list[Any]:
     return list(found)
 
 
-def patiently(action: Callable[[], Result], patience: float, waiting: Callable[[float], None] = lambda _: None) -> Result:
+def patiently(
+    action: Callable[[], Result], patience: float, waiting: Callable[[float], None] = lambda _: None
+) -> Result:
     """The result of `action`, tried again while the hub is down or busy; `waiting` hears of every pause, in seconds.
 
     Raises `EndpointError` when patience ends.
@@ -82,7 +90,12 @@ def is_trouble(error: BaseException | None) -> bool:
         if status is not None:
             return status in BUSY
         # huggingface_hub passes on the transport's own errors, of whichever HTTP library it is built on.
-        if isinstance(error, ConnectionError) or type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2"):
+        if isinstance(error, ConnectionError) or type(error).__module__.split(".")[0] in (
+            "httpx",
+            "httpx2",
+            "httpcore",
+            "httpcore2",
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False

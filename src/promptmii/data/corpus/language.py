@@ -54,7 +54,12 @@ def written_in(text: str, languages: Iterable[str]) -> bool:
     found = Counter({language: sum(word in known for word in words) for language, known in _LISTS.items()})
     (best, most), *_ = found.most_common(1)
     # Two words more than for any wanted language: short texts share too many words to tell.
-    return best in wanted or most < 3 or most - max((found[language] for language in wanted), default=0) < 2 or not wanted & _LISTS.keys()
+    return (
+        best in wanted
+        or most < 3
+        or most - max((found[language] for language in wanted), default=0) < 2
+        or not wanted & _LISTS.keys()
+    )
 
 
 def _script(text: str) -> str | None:

@@ -41,14 +41,19 @@ class LeakageReport:
     @property
     def clean(self) -> bool:
         """Nothing in common."""
-        return not any(any(counts.values()) for counts in (self.repositories, self.groups, self.exact, self.near)) and not self.twice
+        return (
+            not any(any(counts.values()) for counts in (self.repositories, self.groups, self.exact, self.near))
+            and not self.twice
+        )
 
 
 def check_corpus(folder: Path, similarity: float = 0.7) -> LeakageReport:
     """Compare every split of a corpus with every other. Raises `ArtefactError` where it is none."""
     names: list[str] = []
     where: list[str] = []
-    seen: dict[str, dict[str, set[str]]] = {split: {"repository": set(), "group": set(), "text": set()} for split in SPLITS}
+    seen: dict[str, dict[str, set[str]]] = {
+        split: {"repository": set(), "group": set(), "text": set()} for split in SPLITS
+    }
 
     def noted() -> Iterator[Task]:
         for split in SPLITS:
@@ -57,7 +62,9 @@ def check_corpus(folder: Path, similarity: float = 0.7) -> LeakageReport:
                 where.append(split)
                 for kind in ("repository", "group"):
                     seen[split][kind].add(task.source.get(kind, task.name))
-                seen[split]["text"] |= {content_key(normalise_text(example.text))[:16] for example in (*task.train, *task.test)}
+                seen[split]["text"] |= {
+                    content_key(normalise_text(example.text))[:16] for example in (*task.train, *task.test)
+                }
                 yield task
 
     texts = read_texts(noted(), similarity)
@@ -67,11 +74,16 @@ def check_corpus(folder: Path, similarity: float = 0.7) -> LeakageReport:
         if where[link.first] != where[link.second]
     ]
     pairs = [f"{a} / {b}" for a, b in combinations(SPLITS, 2)]
-    common = {kind: [len(seen[a][kind] & seen[b][kind]) for a, b in combinations(SPLITS, 2)] for kind in ("repository", "group", "text")}
+    common = {
+        kind: [len(seen[a][kind] & seen[b][kind]) for a, b in combinations(SPLITS, 2)]
+        for kind in ("repository", "group", "text")
+    }
     near: Counter[str] = Counter(dict.fromkeys(pairs, 0))
     for leak in leaks:
         near[" / ".join(sorted(leak.splits, key=SPLITS.index))] += leak.texts
-    sizes = {split: sum(size for size, place in zip(texts.sizes, where, strict=True) if place == split) for split in SPLITS}
+    sizes = {
+        split: sum(size for size, place in zip(texts.sizes, where, strict=True) if place == split) for split in SPLITS
+    }
     return LeakageReport(
         tasks={split: where.count(split) for split in SPLITS},
         texts=sizes,

@@ -37,13 +37,17 @@ class Candidate(Frozen):
 
     def entry(self, reason: str | None) -> Entry:
         """A line of the first stage."""
-        return Entry(key=self.key, name=self.name, kept=reason is None, reason=reason or "", detail=self.model_dump(mode="json"))
+        return Entry(
+            key=self.key, name=self.name, kept=reason is None, reason=reason or "", detail=self.model_dump(mode="json")
+        )
 
 
 def check_sources(settings: ListSettings) -> None:
     """Raise `DataError` where there is nothing to list."""
     if not settings.local and not settings.hub:
-        raise DataError("Nothing to list: give --local FOLDER, --hub, or both (in a configuration: local and hub of the table [list]).")
+        raise DataError(
+            "Nothing to list: give --local FOLDER, --hub, or both (in a configuration: local and hub of the table [list])."
+        )
 
 
 def list_local(settings: ListSettings) -> Iterator[Entry]:
@@ -116,7 +120,11 @@ def _plain_file(path: Path, known: dict[str, str]) -> Candidate:
 
 
 def _dataset_folder(path: Path) -> Iterator[Candidate]:
-    files = [file for file in sorted(path.rglob("*")) if file.is_file() and not any(part.startswith(".") for part in file.parts)]
+    files = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and not any(part.startswith(".") for part in file.parts)
+    ]
     data = [file for file in files if file.name.removesuffix(".gz").endswith(SUFFIXES)]
     if not data:
         return

@@ -54,7 +54,9 @@ def read_raw(path: Path, name: str) -> tuple[Table, Header]:
             header = Header(**json.loads(file.readline()))
             pairs = [json.loads(line) for line in file]
     except (OSError, EOFError, ValueError, TypeError) as error:
-        raise ArtefactError(f"{path} cannot be read: {error}. Remove it and its line in stages/fetch.jsonl, and build again.") from error
+        raise ArtefactError(
+            f"{path} cannot be read: {error}. Remove it and its line in stages/fetch.jsonl, and build again."
+        ) from error
     table = read_table([row for _, row in pairs])
     splits = tuple(split for split, _ in pairs)
     classes = {column: tuple(names) for column, names in header.classes.items()}

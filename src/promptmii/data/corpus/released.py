@@ -27,7 +27,12 @@ def released_task(row: Mapping[str, Any]) -> Task:
     if not train or not test:
         raise DataError(f"{name} has {len(train)} training and {len(test)} test rows; a task needs both.")
     columns = f"{row.get('input_column') or '?'} -> {row.get('label_column') or '?'}"
-    source = {"repository": row["dataset_name"], "config": config or "default", "group": row["dataset_name"], "columns": columns}
+    source = {
+        "repository": row["dataset_name"],
+        "config": config or "default",
+        "group": row["dataset_name"],
+        "columns": columns,
+    }
     return Task(name, tuple(label for label in labels if label in known), train, test, source=source)
 
 

@@ -48,19 +48,28 @@ def read_files(urls: Sequence[str], reading: Reading) -> Iterator[Row]:
     places = [url_to_fs(url) for url in urls]
     sizes = [int(fs.size(path) or 0) for fs, path in places]
     if sum(sizes) > reading.size and not urls[0].endswith(".parquet"):
-        reading.notes.append(f"{sum(sizes) / MIB:.0f} MiB, of which parts spread over it were read ({reading.size / MIB:.0f} MiB)")
+        reading.notes.append(
+            f"{sum(sizes) / MIB:.0f} MiB, of which parts spread over it were read ({reading.size / MIB:.0f} MiB)"
+        )
     # Many large files: every k-th of them, so that each that is read gives a useful part.
     step = max(1, len(urls) * MIB // max(reading.size, MIB))
     chosen = range(0, len(urls), step)
     share = Reading(
-        reading.rows // len(chosen), reading.size // len(chosen), reading.types, reading.skipped, reading.notes, reading.examples
+        reading.rows // len(chosen),
+        reading.size // len(chosen),
+        reading.types,
+        reading.skipped,
+        reading.notes,
+        reading.examples,
     )
     for number in chosen:
         fs, path = places[number]
         with fs.open(path, "rb") as file:
             origin = path.rsplit("/", 1)[-1]
             yield from (
-                _parquet(file, origin, share) if path.endswith(".parquet") else _text(cast("BinaryIO", file), sizes[number], origin, share)
+                _parquet(file, origin, share)
+                if path.endswith(".parquet")
+                else _text(cast("BinaryIO", file), sizes[number], origin, share)
             )
 
 
@@ -101,7 +110,11 @@ def _text(file: BinaryIO, size: int, origin: str, reading: Reading) -> Iterator[
     suffixes = origin.lower().split(".")
     packed = suffixes[-1] == "gz"
     kind = suffixes[-2] if packed else suffixes[-1]
-    parts = _windows(file, size, reading.size) if size > reading.size and not packed else iter([_whole(file, packed, reading)])
+    parts = (
+        _windows(file, size, reading.size)
+        if size > reading.size and not packed
+        else iter([_whole(file, packed, reading)])
+    )
     header = b""
     if kind in ("csv", "tsv"):
         header = file.readline() if size > reading.size and not packed else b""
@@ -159,7 +172,9 @@ def _decoded(file: BinaryIO, origin: str) -> Iterator[str]:
     try:
         yield from lines
     except UnicodeDecodeError as error:
-        raise DataError(f"{origin} is not UTF-8: {error.reason} at byte {error.start} of a part. Save it as UTF-8.") from error
+        raise DataError(
+            f"{origin} is not UTF-8: {error.reason} at byte {error.start} of a part. Save it as UTF-8."
+        ) from error
     except (gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"{origin} is not a whole gzip file: {error}.") from error
     finally:

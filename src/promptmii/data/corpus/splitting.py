@@ -37,7 +37,9 @@ class Verdicts:
     notes: dict[int, list[str]] = field(default_factory=lambda: defaultdict[int, list[str]](list))
 
 
-def decide(names: Sequence[str], repositories: Sequence[str], evaluation: Sequence[str], texts: Texts, settings: SplitSettings) -> Verdicts:
+def decide(
+    names: Sequence[str], repositories: Sequence[str], evaluation: Sequence[str], texts: Texts, settings: SplitSettings
+) -> Verdicts:
     """A split or a reason for each task. `texts` are those of the tasks, then those of the evaluation sets, named by `evaluation`.
 
     Raises `ConfigError` for a task to hold out that is not there.
@@ -48,7 +50,8 @@ def decide(names: Sequence[str], repositories: Sequence[str], evaluation: Sequen
     _limit(names, repositories, settings, verdicts)
     left = {number for number in range(len(names)) if number not in verdicts.dropped}
     heads = joined(
-        len(names), [*_same(repositories), *((link.first, link.second) for link in telling if {link.first, link.second} <= left)]
+        len(names),
+        [*_same(repositories), *((link.first, link.second) for link in telling if {link.first, link.second} <= left)],
     )
     verdicts.groups = [repositories[head] for head in heads]
     for link in telling:
@@ -129,7 +132,9 @@ def _assign(
     }
     for head in sorted(members, key=lambda head: _rank(settings.seed, repositories[head])):
         numbers = members[head]
-        fitting: list[Split] = [part for part in MEASURED if len(numbers) <= min(wanted[part], max(1, LARGEST_GROUP * len(left)))]
+        fitting: list[Split] = [
+            part for part in MEASURED if len(numbers) <= min(wanted[part], max(1, LARGEST_GROUP * len(left)))
+        ]
         part: Split = "heldout" if head in held else fitting[0] if fitting else "train"
         wanted[part] = wanted.get(part, 0) - len(numbers)
         verdicts.split |= dict.fromkeys(numbers, part)
@@ -148,7 +153,10 @@ class Scrubber:
         self._clusters = texts.numbers
         self._starts = [0, *accumulate(texts.sizes)]
         unused = len(SPLITS)
-        ranks = [RANK[verdicts.split[n]] if n in verdicts.split else -1 if n >= tasks else unused for n in range(len(texts.sizes))]
+        ranks = [
+            RANK[verdicts.split[n]] if n in verdicts.split else -1 if n >= tasks else unused
+            for n in range(len(texts.sizes))
+        ]
         self._rank = np.array(ranks, dtype=np.int8)
         self._best = np.full(len(texts.numbers), unused, dtype=np.int8)
         """Of each cluster, the rank of the split whose texts stay."""
@@ -169,10 +177,18 @@ def _without(task: Task, number: int, keep: Sequence[bool], verdicts: Verdicts, 
     cut = len(task.train)
     train = tuple(example for example, kept in zip(task.train, keep[:cut], strict=True) if kept)
     counts = Counter(example.label for example in train)
-    test = tuple(example for example, kept in zip(task.test, keep[cut:], strict=True) if kept and example.label in counts)
-    verdicts.notes[number].append(f"{len(keep) - len(train) - len(test)} texts taken out that are in a split to be measured on")
+    test = tuple(
+        example for example, kept in zip(task.test, keep[cut:], strict=True) if kept and example.label in counts
+    )
+    verdicts.notes[number].append(
+        f"{len(keep) - len(train) - len(test)} texts taken out that are in a split to be measured on"
+    )
     if len(train) < limits.least_train or len(test) < limits.least_test or len(counts) < limits.least_labels:
-        verdicts.dropped[number] = f"too little is left of it ({len(train)} + {len(test)} rows): its texts are in a split to be measured on"
+        verdicts.dropped[number] = (
+            f"too little is left of it ({len(train)} + {len(test)} rows): its texts are in a split to be measured on"
+        )
         del verdicts.split[number]
         return None
-    return replace(task, labels=tuple(label for label in task.labels if label in counts), train=train, test=test, source=source)
+    return replace(
+        task, labels=tuple(label for label in task.labels if label in counts), train=train, test=test, source=source
+    )

@@ -208,4 +208,6 @@ class Build:
 def _verdict(entry: Entry, number: int, verdicts: Verdicts, sizes: Mapping[str, int]) -> Entry:
     place = {"split": verdicts.split.get(number, ""), "group": verdicts.groups[number]}
     reason = verdicts.dropped.get(number) or "; ".join(verdicts.notes.get(number, ()))
-    return Entry(key=entry.key, name=entry.name, kept=number in verdicts.split, reason=reason, detail=place | dict(sizes))
+    return Entry(
+        key=entry.key, name=entry.name, kept=number in verdicts.split, reason=reason, detail=place | dict(sizes)
+    )

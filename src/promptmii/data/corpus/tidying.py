@@ -42,7 +42,10 @@ def tidy(table: Table, columns: Chosen, candidate: Candidate, settings: CleanSet
     if not kept:
         raise DataError(f"no row is left: {_listed(dropped)}")
     cleaned = clean(
-        replace(table, rows=tuple(row for row, _ in kept), split=tuple(part for _, part in kept) if table.split else None), columns
+        replace(
+            table, rows=tuple(row for row, _ in kept), split=tuple(part for _, part in kept) if table.split else None
+        ),
+        columns,
     )
     dropped.update(cleaned.dropped)
     counts = Counter(example.label for example in cleaned.examples)
@@ -58,7 +61,10 @@ def tidy(table: Table, columns: Chosen, candidate: Candidate, settings: CleanSet
     unseen = len(cleaned.examples) - len(task.train) - len(task.test)
     if unseen:
         dropped["test rows whose label no training row has"] = unseen
-    return Tidied(_sized(task, columns, candidate, settings, dropped), {reason: count for reason, count in dropped.items() if count})
+    return Tidied(
+        _sized(task, columns, candidate, settings, dropped),
+        {reason: count for reason, count in dropped.items() if count},
+    )
 
 
 def _sized(task: Task, columns: Chosen, candidate: Candidate, settings: CleanSettings, dropped: Counter[str]) -> Task:
@@ -81,10 +87,14 @@ def _sized(task: Task, columns: Chosen, candidate: Candidate, settings: CleanSet
         "languages": ", ".join(candidate.languages),
         "domain": candidate.domain or "",
     }
-    return Task(candidate.name, tuple(label for label in task.labels if label in labels), train, test, task.instruction, source)
+    return Task(
+        candidate.name, tuple(label for label in task.labels if label in labels), train, test, task.instruction, source
+    )
 
 
-def _rows(table: Table, columns: Chosen, settings: CleanSettings) -> tuple[list[tuple[dict[str, Any], str]], Counter[str]]:
+def _rows(
+    table: Table, columns: Chosen, settings: CleanSettings
+) -> tuple[list[tuple[dict[str, Any], str]], Counter[str]]:
     dropped: Counter[str] = Counter()
     kept: list[tuple[dict[str, Any], str]] = []
     for number, row in enumerate(table.rows):
@@ -123,8 +133,12 @@ def _is_broken(text: str) -> bool:
 
 def _check_labels(found: int, settings: CleanSettings, dropped: Counter[str]) -> None:
     if not settings.least_labels <= found <= settings.most_labels:
-        raise DataError(f"{found} labels are left; expected {settings.least_labels} to {settings.most_labels} ({_listed(dropped)})")
+        raise DataError(
+            f"{found} labels are left; expected {settings.least_labels} to {settings.most_labels} ({_listed(dropped)})"
+        )
 
 
 def _listed(dropped: Counter[str]) -> str:
-    return "; ".join(f"{count} rows: {reason}" for reason, count in sorted(dropped.items()) if count) or "nothing dropped"
+    return (
+        "; ".join(f"{count} rows: {reason}" for reason, count in sorted(dropped.items()) if count) or "nothing dropped"
+    )

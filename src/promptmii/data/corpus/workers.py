@@ -102,7 +102,9 @@ class Cluster:
         try:
             outcome: tuple[Answer, bytes] | PromptMIIError = self._ray.get(ready)
         except self._ray.exceptions.RayActorError as error:
-            return Answer("dropped", f"the worker that read it was lost: {str(error).splitlines()[0]}", {"temporary": True})
+            return Answer(
+                "dropped", f"the worker that read it was lost: {str(error).splitlines()[0]}", {"temporary": True}
+            )
         if isinstance(outcome, PromptMIIError):
             raise outcome
         answer, sample = outcome
@@ -113,7 +115,9 @@ class Cluster:
                 partial.replace(path)
             except OSError as error:
                 partial.unlink(missing_ok=True)
-                raise OutputError(f"{path} cannot be written: {error.strerror}. Make room and run the same command again.") from error
+                raise OutputError(
+                    f"{path} cannot be written: {error.strerror}. Make room and run the same command again."
+                ) from error
         return answer
 
     def close(self) -> None:
