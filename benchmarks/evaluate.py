@@ -19,7 +19,7 @@ import torch
 from promptmii.config import EvaluateSettings
 from promptmii.data import draw_query, draw_support
 from promptmii.evaluation import evaluate
-from promptmii.evaluation.grid import read_tasks
+from promptmii.evaluation.grid import grid_tasks
 from promptmii.inducers import InContext, Naive, Writer
 from promptmii.instruction import Instruction
 from promptmii.models import load_model
@@ -53,7 +53,7 @@ def loop(settings: EvaluateSettings, share: float) -> float:
     text = (
         "The inputs are short texts. Decide what each is about.\n" * 4
     )  # as long as what is written, whose own words do not matter here
-    for number, task in enumerate(read_tasks(settings).values()):
+    for number, task in enumerate(grid_tasks(settings).values()):
         query = draw_query(task, settings.evaluate)
         part = query[:: max(1, round(1 / share))]
         for n in settings.n:

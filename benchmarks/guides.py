@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 from promptmii import Example, Follower, Task, load_model, score
 from promptmii.data import draw_query, draw_support
-from promptmii.data.opaque import hide, renamed
+from promptmii.data.nameless import hide, renamed
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import Instruction
 from promptmii.models.base import LanguageModel

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 
 from promptmii import Follower, MetaInducer, Task, Writer, load_model, score
 from promptmii.data import draw_query, draw_support
-from promptmii.data.opaque import nameless
+from promptmii.data.nameless import nameless
 from promptmii.models import weights_of
 from promptmii.models.base import LanguageModel, Outline
 from promptmii.models.local import LocalModel, outline_of

@@ -21,7 +21,7 @@ from promptmii.cli import app
 from promptmii.config import EvaluateSettings
 from promptmii.errors import ArtefactError, ConfigError, DataError, OutputError
 from promptmii.evaluation import estimate, evaluate
-from promptmii.evaluation.grid import plan, read_tasks
+from promptmii.evaluation.grid import grid_tasks, plan
 from promptmii.models.base import ModelCard, Outline
 from promptmii.records import Run, writing
 
@@ -157,7 +157,7 @@ def test_a_cell_is_another_under_another_context_or_outline(server, tmp_path) ->
 
     def key(card: ModelCard) -> str:
         local = settings(server, [path], methods=("mii",), generators=("smol",), followers=("smol",))
-        return plan(local, read_tasks(local), {"smol": card})[0].key
+        return plan(local, grid_tasks(local), {"smol": card})[0].key
 
     card = ModelCard("smol", "weights", 8192, gives_scores=True)
     assert key(card) == key(replace(card, context_length=2048))  # of a model here, the revision says it

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from promptmii import Example, ScriptedModel, Task
 from promptmii.cli import app
-from promptmii.data.corpus.format import SCHEMA, task_row, write_split
+from promptmii.data.corpus_files import SCHEMA, task_row, write_split
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import MetaInducer
 from promptmii.train.asking import writer_for

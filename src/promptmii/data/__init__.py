@@ -4,6 +4,7 @@ from pathlib import Path
 
 from promptmii.data.load import Source, Table, read_table
 from promptmii.data.sample import LoadedTask, Texts, draw_query, draw_support, load_task, read_texts, sample
+from promptmii.data.sources import find_tasks, read_tasks, suite_folder
 
 __all__ = [
     "LoadedTask",
@@ -13,8 +14,10 @@ __all__ = [
     "demo_path",
     "draw_query",
     "draw_support",
+    "find_tasks",
     "load_task",
     "read_table",
+    "read_tasks",
     "read_texts",
     "sample",
     "suite_folder",
@@ -24,8 +27,3 @@ __all__ = [
 def demo_path() -> Path:
     """The bundled CSV: support tickets of an invented shop, written for this package."""
     return Path(__file__).with_name("demo.csv")
-
-
-def suite_folder() -> Path:
-    """The bundled evaluation suite: small tasks in several fields, written for this package."""
-    return Path(__file__).with_name("suite")

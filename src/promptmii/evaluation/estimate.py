@@ -15,7 +15,7 @@ from promptmii.config import EvaluateSettings
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import DataError
 from promptmii.evaluation.bench import Bench
-from promptmii.evaluation.grid import INDEPENDENT, Job, meta_template, plan, read_tasks, references
+from promptmii.evaluation.grid import INDEPENDENT, Job, grid_tasks, meta_template, plan, references
 from promptmii.evaluation.run import is_open
 from promptmii.inducers.ape import SHOWN
 from promptmii.instruction import Cost
@@ -69,7 +69,7 @@ def estimate(
 def _estimates(
     settings: EvaluateSettings, folder: Path, bench: Bench, retry_failed: bool, progress: Callable[[str], None]
 ) -> list[Estimate]:
-    tasks = read_tasks(settings)
+    tasks = grid_tasks(settings)
     models: dict[str, LanguageModel] = {}
     for reference in references(settings):
         progress(f"Loading {reference}")

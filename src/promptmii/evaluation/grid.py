@@ -1,16 +1,16 @@
 """The cells of an evaluation, each under a key that hashes everything its result depends on."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from promptmii.config import Columns, EvaluateSettings
-from promptmii.data import load_task, suite_folder
-from promptmii.data.corpus import corpus_reference, read_corpus
-from promptmii.data.load import SUFFIXES, is_saved_dataset
-from promptmii.data.opaque import nameless
-from promptmii.errors import ConfigError, DataError
+from promptmii.config import EvaluateSettings
+from promptmii.data import load_task
+from promptmii.data.nameless import nameless
+from promptmii.data.sources import read_tasks
+from promptmii.errors import ConfigError
 from promptmii.follower import resolve_calibration
 from promptmii.inducers import METHODS, Method, Written, method
 from promptmii.instruction import CalibrationKind
@@ -34,42 +34,12 @@ class Job:
     calibration: CalibrationKind
 
 
-def read_tasks(settings: EvaluateSettings) -> dict[str, Task]:
+def grid_tasks(settings: EvaluateSettings) -> dict[str, Task]:
     """The tasks by name, in order. Raises `DataError` for a path that is none, and for two tasks of one name."""
-    tasks: dict[str, Task] = {}
-    for given in settings.tasks:
-        corpus = corpus_reference(given)
-        for found in read_corpus(*corpus) if corpus else _loaded(given, settings.columns):
-            task = nameless(found) if settings.nameless else found
-            if task.name in tasks:
-                raise DataError(
-                    f"Two tasks have the name {task.name!r}; the second is in {given}. Rename one file, or leave one out."
-                )
-            tasks[task.name] = task
-    return tasks
-
-
-def _loaded(given: str, columns: Columns) -> Iterator[Task]:
-    for source in task_sources([given]):
-        task = load_task(source, text=columns.text, label=columns.label, labels=columns.labels).task
-        yield replace(task, name=source if source.startswith("hub:") else Path(source).name.split(".")[0])
-
-
-def task_sources(given: Sequence[str]) -> Iterator[str]:
-    """Task files and references: folders become the files in them. Raises `DataError` for a folder without any."""
-    for source in given:
-        folder = suite_folder() if source == "suite" else Path(source)
-        if source.startswith("hub:") or not folder.is_dir() or is_saved_dataset(folder):
-            yield source
-            continue
-        files = [path for path in sorted(folder.iterdir()) if path.name.removesuffix(".gz").endswith(SUFFIXES)]
-        # An index beside the tasks is a table of tasks, not a task.
-        files = [path for path in files if path.stem != "index"]
-        if not files:
-            raise DataError(
-                f"The folder {folder} holds no task file; expected files ending in {', '.join(SUFFIXES)} (also .gz)."
-            )
-        yield from map(str, files)
+    columns = settings.columns
+    load = partial(load_task, text=columns.text, label=columns.label, labels=columns.labels)
+    tasks = read_tasks(settings.tasks, load=load).values()
+    return {task.name: task for task in (map(nameless, tasks) if settings.nameless else tasks)}
 
 
 def references(settings: EvaluateSettings) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Protocol
 from promptmii.config import EvaluateSettings
 from promptmii.evaluation.bench import Bench, Outcome
 from promptmii.evaluation.cluster import Cluster
-from promptmii.evaluation.grid import Job, plan, read_tasks, references
+from promptmii.evaluation.grid import Job, grid_tasks, plan, references
 from promptmii.instruction import write_text
 from promptmii.models.base import ModelCard
 from promptmii.records import Record, Run, writing
@@ -71,7 +71,7 @@ def evaluate(
     another process writes to it. A cell that fails is recorded as failed and stops nothing.
     """
     progress("Reading the tasks")
-    tasks = read_tasks(settings)
+    tasks = grid_tasks(settings)
     with writing(folder) as writer, closing(_workplace(settings, folder)) as place:
         write_text(folder / "config.json", settings.model_dump_json(indent=2) + "\n", force=True)
         cards: dict[str, ModelCard] = {}

@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import floor
 
 from promptmii.data import draw_query, draw_support
-from promptmii.data.opaque import hide, renamed
+from promptmii.data.nameless import hide, renamed
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Message

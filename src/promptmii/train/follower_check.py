@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 
 from promptmii.data import sample
-from promptmii.data.opaque import hide
+from promptmii.data.nameless import hide
 from promptmii.follower import Follower
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import Instruction

@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from promptmii.data.opaque import hide
+from promptmii.data.nameless import hide
 from promptmii.errors import DataError
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import Instruction

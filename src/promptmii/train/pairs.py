@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from promptmii.data.opaque import hide
+from promptmii.data.nameless import hide
 from promptmii.errors import DataError
 from promptmii.instruction import Frozen
 from promptmii.task import Example, Support, Task

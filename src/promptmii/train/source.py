@@ -1,21 +1,13 @@
 """The tasks to learn from and the tasks to watch: never of one source, because copies of a data set have many names."""
 
-import csv
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-from promptmii.data import load_task
-from promptmii.data.corpus import corpus_reference, read_corpus
+from promptmii.data.sources import SPLIT, TaskSource, find_tasks
 from promptmii.errors import ConfigError, DataError, nearest
-from promptmii.evaluation.grid import task_sources
 from promptmii.task import Task, content_key
 from promptmii.train.config import TrainSettings, ValidationSettings
-
-INDEX = "index.csv"
-SPLIT = "split"
-"""What a task's `source` says where a corpus has split its tasks already."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,8 @@ def read_source(settings: TrainSettings, progress: Callable[[str], None] = lambd
     skipped: list[str] = []
     tasks: dict[str, Task] = {}
     names: list[str] = []
-    for name, load in candidates(settings.tasks):
+    for source in candidates(settings.tasks):
+        name = source.name
         names.append(name)
         if settings.only and name not in settings.only:
             continue
@@ -51,7 +44,7 @@ def read_source(settings: TrainSettings, progress: Callable[[str], None] = lambd
         if name in tasks:
             raise DataError(f"Two tasks have the name {name!r}. Rename one.")
         try:
-            task = load()
+            task = source.read()
             reason = _fault(task, settings)
         except DataError as error:
             task, reason = None, str(error)
@@ -109,86 +102,21 @@ def _fault(task: Task, settings: TrainSettings) -> str | None:
     return None
 
 
-def candidates(given: Sequence[str]) -> Iterator[tuple[str, Callable[[], Task]]]:
-    """Names of tasks, and how to read each, with its source and licence where an index says."""
+def candidates(given: Sequence[str]) -> Iterator[TaskSource]:
+    """Every task that the sources hold. Of a corpus, the held-out split is for evaluation alone."""
     if not given:
         raise ConfigError(
             "tasks names no source; expected a corpus folder, folders of task files, task files, or suite."
         )
-    corpora = {source: corpus_reference(source) for source in given}
-    for named in corpora.values():
-        if named:
-            yield from _in_corpus(named[0])
-    for source in task_sources([source for source, named in corpora.items() if not named]):
-        path = Path(source)
-        name = source if source.startswith("hub:") else path.name.split(".")[0]
-        yield name, _reader(source, name, _indexed(path.parent).get(name, {}))
+    return find_tasks(given, splits=("train", "validation"))
 
 
 def named_tasks(sources: str | Sequence[str], names: Sequence[str]) -> dict[str, Task]:
     """The tasks of these names, each named after its file. Raises `DataError` with the nearest name there is."""
     if not names:
         return {}
-    known = dict(candidates([sources] if isinstance(sources, str) else sources))
+    known = {task.name: task.read for task in candidates([sources] if isinstance(sources, str) else sources)}
     for name in names:
         if name not in known:
             raise DataError(f"There is no task {name!r} among the tasks given. {nearest(name, known)}")
     return {name: known[name]() for name in names}
-
-
-def _in_corpus(folder: Path) -> Iterator[tuple[str, Callable[[], Task]]]:
-    """The training and the validation split; the held-out one is for evaluation alone.
-
-    A row that is no task stands under its place instead of its name, and fails when it is read, like a file that is none.
-    """
-    for part in ("train", "validation"):
-        try:
-            tasks = read_corpus(folder, part)
-        except DataError:
-            if part == "train":
-                raise
-            continue
-        for reason in tasks.dropped:
-            yield f"{folder}:{part}", _failing(reason)
-        for number in range(len(tasks)):
-            try:
-                task = tasks[number]
-            except (
-                DataError,
-                TypeError,
-                AttributeError,
-            ) as error:  # the latter from a row with a null where a text or a list belongs
-                yield f"{folder}:{part} row {number + 1}", _failing(str(error))
-                continue
-            marked = replace(task, source={**task.source, SPLIT: part})
-            yield task.name, lambda marked=marked: marked
-
-
-def _failing(reason: str) -> Callable[[], Task]:
-    def read() -> Task:
-        raise DataError(reason)
-
-    return read
-
-
-def _reader(source: str, name: str, known: dict[str, str]) -> Callable[[], Task]:
-    def read() -> Task:
-        task = load_task(source).task
-        return replace(task, name=name, source={**task.source, **known})
-
-    return read
-
-
-def _indexed(folder: Path) -> dict[str, dict[str, str]]:
-    """Group and licence by task name, where an index lies beside the tasks."""
-    path = folder / INDEX
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    try:
-        return {
-            row["task_id"]: {"group": row["source_repo"], "licence": row.get("licence") or "unstated"} for row in rows
-        }
-    except KeyError as error:
-        raise DataError(f"{path} has no column {error}; expected task_id, source_repo and licence.") from error

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from promptmii.data import draw_query, draw_support
-from promptmii.data.opaque import nameless
+from promptmii.data.nameless import nameless
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers import MetaInducer

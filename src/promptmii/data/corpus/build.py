@@ -1,25 +1,22 @@
 """A whole build: the stages one after the other, as far as they are wanted, then the proof."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from promptmii.data import load_task, suite_folder
 from promptmii.data.corpus.card import write_card
-from promptmii.data.corpus.format import corpus_reference, read_corpus
 from promptmii.data.corpus.journal import Entry
 from promptmii.data.corpus.leakage import LeakageReport, check_corpus
 from promptmii.data.corpus.settings import CorpusSettings, absolute
 from promptmii.data.corpus.stages import STAGES, Build, Fetcher, Stage, Told, unheard
 from promptmii.data.corpus.workers import Cluster, Here
-from promptmii.data.load import SUFFIXES, is_saved_dataset
-from promptmii.errors import DataError
+from promptmii.data.corpus_files import SPLITS
+from promptmii.data.sources import read_tasks
 from promptmii.instruction import write_text
 from promptmii.models.base import LanguageModel
 from promptmii.records import locked
-from promptmii.task import Task
 
 
 @dataclass(frozen=True)
@@ -76,32 +73,10 @@ def build_corpus(
                 case "clean":
                     done[stage] = build.cleaned(done["columns"])
                 case "split":
-                    done[stage] = build.split(done["clean"], evaluation_sets(settings.split.exclude_content))
+                    done[stage] = build.split(done["clean"], read_tasks(settings.split.exclude_content, splits=SPLITS))
         if until != "split":
             return Built(folder, done, None)
         progress("Checking for leaks, and writing the card")
         leakage = check_corpus(folder, settings.split.similarity)
         write_card(folder, leakage)
         return Built(folder, done, leakage)
-
-
-def evaluation_sets(sources: Sequence[str]) -> dict[str, Task]:
-    """Tasks that are for measuring, by name: files, folders, corpora (every split) and `suite`."""
-    tasks: dict[str, Task] = {}
-    for source in sources:
-        corpus = corpus_reference(source)
-        folder = suite_folder() if source == "suite" else Path(source)
-        if corpus:
-            tasks |= {task.name: task for task in read_corpus(*corpus)}
-        elif folder.is_dir() and not is_saved_dataset(folder):
-            files = [
-                file
-                for file in sorted(folder.iterdir())
-                if file.name.removesuffix(".gz").endswith(SUFFIXES) and file.stem != "index"
-            ]
-            if not files:
-                raise DataError(f"exclude_content names {source}, a folder without task files.")
-            tasks |= {file.name.split(".")[0]: load_task(file).task for file in files}
-        else:
-            tasks[source] = load_task(source).task
-    return tasks

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from promptmii.data.corpus.format import SPLITS, Split, read_corpus, split_file
 from promptmii.data.corpus.leakage import LeakageReport, check_corpus
+from promptmii.data.corpus_files import SPLITS, Split, read_corpus, split_file
 from promptmii.errors import DataError, MissingDependencyError
 from promptmii.instruction import write_text
 from promptmii.task import Task

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from promptmii.data.corpus.format import SPLITS, read_corpus
 from promptmii.data.corpus.overlap import links, read_texts
+from promptmii.data.corpus_files import SPLITS, read_corpus
 from promptmii.errors import DataError
 from promptmii.task import Task, content_key, normalise_text
 

@@ -1,6 +1,5 @@
 """The first stage: what there is, pinned: a hub dataset by its commit hash, a local one by the hash of its files."""
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,11 +9,10 @@ from typing import Any
 from promptmii.data.corpus.journal import Entry
 from promptmii.data.corpus.settings import ListSettings
 from promptmii.data.load import SUFFIXES
+from promptmii.data.sources import is_data_file, read_index, task_name
 from promptmii.errors import DataError
 from promptmii.instruction import Frozen
 from promptmii.task import content_key
-
-INDEX = "index.csv"
 
 
 class Candidate(Frozen):
@@ -84,16 +82,14 @@ def _plain(licence: str) -> str:
 def _in_folder(folder: Path) -> Iterator[Candidate]:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder. --local takes a folder of task files and dataset folders.")
-    index = _index(folder / INDEX)
+    index = read_index(folder)
     found = False
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name == INDEX:
-            continue
         made: list[Candidate] = []
-        if path.is_dir():
+        if path.is_dir() and not path.name.startswith("."):
             made = list(_dataset_folder(path))
-        elif path.is_file() and path.name.removesuffix(".gz").endswith(SUFFIXES):
-            made = [_plain_file(path, index.get(_stem(path), {}))]
+        elif is_data_file(path):
+            made = [_plain_file(path, index.get(task_name(path), {}))]
         found = found or bool(made)
         yield from made
     if not found:
@@ -102,15 +98,10 @@ def _in_folder(folder: Path) -> Iterator[Candidate]:
         )
 
 
-def _stem(path: Path) -> str:
-    name = path.name.removesuffix(".gz")
-    return name[: name.rindex(".")]
-
-
 def _plain_file(path: Path, known: dict[str, str]) -> Candidate:
     return Candidate(
-        name=_stem(path),
-        repository=known.get("source_repo") or _stem(path),
+        name=task_name(path),
+        repository=known.get("source_repo") or task_name(path),
         revision=_fingerprint([path]),
         path=str(path),
         licence=known.get("licence") or None,
@@ -123,9 +114,9 @@ def _dataset_folder(path: Path) -> Iterator[Candidate]:
     files = [
         file
         for file in sorted(path.rglob("*"))
-        if file.is_file() and not any(part.startswith(".") for part in file.parts)
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
     ]
-    data = [file for file in files if file.name.removesuffix(".gz").endswith(SUFFIXES)]
+    data = [file for file in files if is_data_file(file)]
     if not data:
         return
     card = _card(path / "README.md")
@@ -169,18 +160,6 @@ def _card(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, IndexError):
         return {}
     return values if isinstance(values, dict) else {}
-
-
-def _index(path: Path) -> dict[str, dict[str, str]]:
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return {row["task_id"]: row for row in csv.DictReader(file)}
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); expected a UTF-8 CSV with the columns task_id, source_repo and licence."
-        ) from error
 
 
 def _fingerprint(files: Sequence[Path]) -> str:

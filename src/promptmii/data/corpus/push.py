@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from promptmii.data.corpus.format import read_corpus
+from promptmii.data.corpus_files import read_corpus
 from promptmii.models.push import upload
 
 FILES = ("README.md", "data/*.parquet", "figures/*.png")

@@ -13,9 +13,9 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from promptmii.data.corpus.duplicates import joined
-from promptmii.data.corpus.format import SPLITS, Split
 from promptmii.data.corpus.overlap import Link, Texts, links, tells
 from promptmii.data.corpus.settings import CleanSettings, SplitSettings
+from promptmii.data.corpus_files import SPLITS, Split
 from promptmii.errors import ConfigError, nearest
 from promptmii.task import Task
 

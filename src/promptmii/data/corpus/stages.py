@@ -8,7 +8,6 @@ from typing import Any, Literal, Protocol, get_args
 
 from promptmii.data.columns import Chosen
 from promptmii.data.corpus.choosing import find_columns
-from promptmii.data.corpus.format import SPLITS, Split, Tasks, write_split, write_tasks
 from promptmii.data.corpus.guard import Answer
 from promptmii.data.corpus.hub import list_hub
 from promptmii.data.corpus.journal import Entry, Journal, write_table
@@ -18,6 +17,7 @@ from promptmii.data.corpus.raw import read_raw
 from promptmii.data.corpus.settings import CorpusSettings
 from promptmii.data.corpus.splitting import Scrubber, Verdicts, decide
 from promptmii.data.corpus.tidying import tidy
+from promptmii.data.corpus_files import SPLITS, Split, Tasks, write_split, write_tasks
 from promptmii.errors import DataError
 from promptmii.models.base import LanguageModel
 from promptmii.task import Task, content_key

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, overload
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from promptmii.data.corpus.released import RELEASED_COLUMNS, released_task
+from promptmii.data.released import RELEASED_COLUMNS, released_task
 from promptmii.errors import ArtefactError, DataError, OutputError, nearest
 from promptmii.task import Example, Task
 
@@ -81,9 +81,15 @@ def task_row(task: Task) -> dict[str, Any]:
 
 def row_task(row: Mapping[str, Any]) -> Task:
     """The task of a row of `SCHEMA`. Raises `DataError` where it is none."""
-    train, test = (tuple(Example(e["text"], e["label"]) for e in row[part]) for part in ("train", "test"))
-    source = {name: str(row[name]) for name in SOURCE_FIELDS if row.get(name)}
-    return Task(row["name"], tuple(row["labels"]), train, test, row.get("instruction"), source)
+    try:
+        train, test = (tuple(Example(e["text"], e["label"]) for e in row[part]) for part in ("train", "test"))
+        source = {name: str(row[name]) for name in SOURCE_FIELDS if row.get(name)}
+        return Task(row["name"], tuple(row["labels"]), train, test, row.get("instruction"), source)
+    except (TypeError, AttributeError, KeyError) as error:  # a null, or another type, where text or a list belongs
+        raise DataError(
+            f"The row {str(row.get('name'))[:80]!r} is no task ({error}); expected a name, labels, and rows of text "
+            "and label. Build the corpus again."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -148,17 +154,17 @@ def read_corpus(path: str | Path, split: str = "train") -> Tasks:
     return Tasks(wanted)
 
 
-def corpus_reference(source: str) -> tuple[Path, Split] | None:
-    """Folder and split of `CORPUS_DIR[:split]`, held-out by default; `None` where it names no corpus."""
+def corpus_reference(source: str) -> tuple[Path, Split | None] | None:
+    """Folder and split of `CORPUS_DIR[:split]`, the split where one is named; `None` where the source is no corpus."""
     folder, _, split = source.rpartition(":")
     if split in SPLITS and _files(Path(folder)):
         return Path(folder), split
-    return (Path(source), "heldout") if _files(Path(source)) else None
+    return (Path(source), None) if _files(Path(source)) else None
 
 
 def _files(folder: Path) -> list[Path]:
     found = [*sorted(folder.glob("*.parquet")), *sorted(folder.glob("data/*.parquet"))] if folder.is_dir() else []
-    return [file for file in found if _is_table_of_tasks(file)]
+    return [file for file in found if not file.name.startswith(".") and _is_table_of_tasks(file)]
 
 
 def _is_table_of_tasks(path: Path) -> bool:
@@ -177,12 +183,19 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        raise ArtefactError(f"{path} is not a readable Parquet file: {error}. Build the corpus again.") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ArtefactError:
+    return ArtefactError(f"{path} is not a readable Parquet file: {error}. Build the corpus again.")
 
 
 @lru_cache(maxsize=4)
 def _group(path: Path, group: int, _changed: int) -> list[dict[str, Any]]:
-    return _open(path).read_row_group(group).to_pylist()
+    try:
+        return _open(path).read_row_group(group).to_pylist()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
 
 
 def _task(place: _Place) -> Task:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii import Example, Task
-from promptmii.data.opaque import hide, nameless, renamed
+from promptmii.data.nameless import hide, nameless, renamed
 
 TASK = Task(
     "animals",

@@ -9,9 +9,9 @@ import pytest
 from promptmii import Example, Task
 from promptmii.config import EvaluateSettings
 from promptmii.data.corpus import read_corpus, write_split
-from promptmii.data.corpus.build import evaluation_sets
+from promptmii.data.sources import read_tasks
 from promptmii.errors import ArtefactError, DataError
-from promptmii.evaluation.grid import read_tasks
+from promptmii.evaluation.grid import grid_tasks
 
 datasets = pytest.importorskip("datasets")
 
@@ -53,17 +53,17 @@ def test_datasets_reads_it(corpus: Path, tmp_path_factory) -> None:
 
 
 def test_an_evaluation_takes_a_corpus(corpus: Path) -> None:
-    assert list(read_tasks(EvaluateSettings(tasks=(str(corpus),)))) == ["owner/set21", "owner/set22"]
-    assert list(read_tasks(EvaluateSettings(tasks=(f"{corpus}:validation",)))) == ["owner/set20"]
+    assert list(grid_tasks(EvaluateSettings(tasks=(str(corpus),)))) == ["owner/set21", "owner/set22"]
+    assert list(grid_tasks(EvaluateSettings(tasks=(f"{corpus}:validation",)))) == ["owner/set20"]
 
 
 def test_splits_that_datasets_saved_are_one_task_everywhere(tmp_path: Path) -> None:
     rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(12)]
     parts = {name: datasets.Dataset.from_list(part) for name, part in (("train", rows[:8]), ("test", rows[8:]))}
     datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
-    (task,) = read_tasks(EvaluateSettings(tasks=(str(tmp_path / "saved"),))).values()
+    (task,) = grid_tasks(EvaluateSettings(tasks=(str(tmp_path / "saved"),))).values()
     assert (len(task.train), len(task.test)) == (8, 4)
-    assert [found.key for found in evaluation_sets([str(tmp_path / "saved")]).values()] == [task.key]
+    assert [found.key for found in read_tasks([str(tmp_path / "saved")]).values()] == [task.key]
 
 
 def test_what_is_no_corpus_is_said(corpus: Path, tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""The one door to tasks: every kind of source, what is left out of folders, and what is said of the rest."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from promptmii import Example, Task
+from promptmii.data import find_tasks, read_tasks, suite_folder
+from promptmii.data.corpus_files import write_split
+from promptmii.errors import DataError
+
+ROWS = "text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(12))
+
+
+def task(name: str) -> Task:
+    rows = tuple(Example(f"{name} {i}", "ab"[i % 2]) for i in range(6))
+    return Task(name, ("a", "b"), rows[:4], rows[4:])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "tasks"
+    made.mkdir()
+    (made / "one.csv").write_text(ROWS)
+    (made / "two.v2.CSV").write_text(ROWS)
+    return made
+
+
+def test_a_folder_gives_its_files_and_a_file_itself(folder: Path) -> None:
+    assert list(read_tasks([str(folder)])) == ["one", "two.v2"]
+    assert list(read_tasks([str(folder / "one.csv")])) == ["one"]
+
+
+def test_the_suite_is_a_source_like_any_other() -> None:
+    assert read_tasks(["suite"]).keys() == {path.stem for path in suite_folder().glob("*.json")}
+
+
+@pytest.mark.parametrize("name", ["._one.csv", ".hidden.csv", ".one.csv.swp", "README.txt", "notes.md", "index.csv"])
+def test_hidden_files_notes_and_the_index_are_no_tasks(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"task_id,source_repo\none,a/b\n" if name == "index.csv" else b"\0\5\x16\7\0\2\0\0")
+    assert list(read_tasks([str(folder)])) == ["one", "two.v2"]
+
+
+def test_an_index_says_where_tasks_come_from(folder: Path) -> None:
+    (folder / "index.csv").write_text("task_id,source_repo,licence\none,a/b,MIT\n")
+    tasks = read_tasks([str(folder)])
+    assert (tasks["one"].source["group"], tasks["one"].source["licence"]) == ("a/b", "MIT")
+    assert "group" not in tasks["two.v2"].source
+    (folder / "index.csv").write_text("name,source_repo\none,a/b\n")
+    with pytest.raises(DataError, match=r"index\.csv has no column task_id"):
+        read_tasks([str(folder)])
+
+
+def test_paths_may_go_up_and_through_hidden_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".cache" / "deep").mkdir(parents=True)
+    (folder / ".cache" / "deep" / "three.csv").write_text(ROWS)
+    monkeypatch.chdir(folder / ".cache" / "deep")
+    assert list(read_tasks(["../.."])) == ["one", "two.v2"]
+    assert list(read_tasks(["."])) == ["three"]
+    assert list(read_tasks(["../../one.csv"])) == ["one"]
+
+
+def test_a_corpus_gives_the_splits_that_are_wanted(tmp_path: Path) -> None:
+    for split in ("train", "validation", "heldout"):
+        write_split(tmp_path, split, [task(split)])
+    (tmp_path / "data" / "._train-00000-of-00001.parquet").write_bytes(b"\0\5\x16\7")
+    assert list(read_tasks([str(tmp_path)])) == ["heldout"]
+    assert list(read_tasks([str(tmp_path)], splits=("train", "validation"))) == ["train", "validation"]
+    assert list(read_tasks([f"{tmp_path}:validation"], splits=("train",))) == ["validation"]
+    assert read_tasks([str(tmp_path)])["heldout"].source["split"] == "heldout"
+
+
+def test_a_broken_file_is_a_source_that_fails_when_it_is_read(folder: Path) -> None:
+    (folder / "one.csv").write_text("text,label\n")
+    sources = {source.name: source for source in find_tasks([str(folder)])}
+    assert len(sources["two.v2"].read().labels) == 2
+    with pytest.raises(DataError, match=r"one\.csv"):
+        sources["one"].read()
+
+
+def nowhere(folder: Path) -> list[str]:
+    return [str(folder / "nowhere.csv")]
+
+
+def empty(folder: Path) -> list[str]:
+    (folder / "empty").mkdir()
+    return [str(folder / "empty")]
+
+
+def twice(folder: Path) -> list[str]:
+    (folder / "one.json").write_text(json.dumps([{"text": f"t{i}", "label": "ab"[i % 2]} for i in range(9)]))
+    return [str(folder)]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [(nowhere, "does not exist"), (empty, "holds no task file"), (twice, r"Two tasks have the name 'one'.*one\.json")],
+)
+def test_what_gives_no_tasks_is_said(folder: Path, make: Callable[[Path], list[str]], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read_tasks(make(folder))
