@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from promptmii.errors import ConfigError, nearest
 from promptmii.instruction import CalibrationKind, Frozen, Mode
 from promptmii.models import WRITER, LanguageModel, load_model
 from promptmii.models.base import Price
+from promptmii.models.http.config import HttpConfig, addresses
 
 
 class Settings(Frozen):
@@ -23,6 +24,9 @@ class Settings(Frozen):
             return cls(**given)
         except ValidationError as error:
             first = error.errors()[0]
+            refused = first.get("ctx", {}).get("error")
+            if isinstance(refused, ConfigError):
+                raise refused from error
             name = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise ConfigError(f"Unknown setting {name!r}. {nearest(name, cls.model_fields)}") from error
@@ -65,13 +69,18 @@ class Endpoint(Settings):
     prices: dict[str, Price] = Field(default_factory=dict[str, Price])
     """Money per million prompt and completion tokens, by model reference; `*` stands for every other model."""
 
-    def load(self, reference: str) -> LanguageModel:
-        """The model behind a reference, reached this way."""
-        from promptmii.models.http import HttpConfig
+    @field_validator("base_url")
+    @classmethod
+    def _usable(cls, given: str | None) -> str | None:
+        return ",".join(addresses(given)) if given else None
+
+    def load(self, reference: str, *, keyless: bool = False) -> LanguageModel:
+        """The model behind a reference, reached this way; `keyless` keeps the API key from its server."""
         from promptmii.models.wrap import Priced
 
         http = HttpConfig(
             base_url=self.base_url,
+            api_key="" if keyless else None,
             concurrency=self.concurrency,
             patience=self.patience,
             context_length=self.context_length,

@@ -1,6 +1,7 @@
 """What the user sees. Results go to standard output, progress and errors to standard error; `--json` prints one object."""
 
 import json
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.prompt import Confirm
 from rich.table import Table
 
 from promptmii import metrics
@@ -41,8 +43,16 @@ def progress(*, quiet: bool) -> Generator[Progress]:
     if quiet:
         yield lambda _: None
     elif err.is_terminal:
-        with err.status("Starting") as status:
-            yield lambda step: status.update(escape(step))
+        status = err.status("")
+
+        def show(step: str) -> None:
+            status.update(escape(step))
+            status.start()  # not before the first step: a question may be asked until then
+
+        try:
+            yield show
+        finally:
+            status.stop()
     else:
         yield lambda step: err.print(escape(step) + " ...")
 
@@ -59,6 +69,11 @@ def unsaid(_line: str) -> None:
 def error(message: str) -> None:
     """One error, ready to be read."""
     err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+
+
+def confirmed(question: str) -> bool:
+    """The answer to a question on a terminal; no where there is none."""
+    return sys.stdin.isatty() and err.is_terminal and Confirm.ask(escape(question), console=err, default=False)
 
 
 def dump(value: Any) -> None:

@@ -22,17 +22,25 @@ from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
 from promptmii.instruction import Inducer, Instruction
 from promptmii.models import reader_for
 from promptmii.models.base import LanguageModel, Price
+from promptmii.models.http.config import Served, addresses
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.scoring import Scored, score
 from promptmii.task import Episode
 from promptmii.version import VERSION
 
 Progress = Callable[[str], None]
+Confirm = Callable[[str], bool]
+"""Asks the user a question; true for yes."""
 ALPHA = 0.05
 
 
 def silent(_: str) -> None:
     """The default progress callback."""
+
+
+def refuse(_: str) -> bool:
+    """The default answer to a question: no."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -188,16 +196,43 @@ def break_even(ours: Row, icl: Row, price: Price | None) -> BreakEven:
     )
 
 
-def bind(instruction: Instruction, follower: str | None, endpoint: Endpoint, progress: Progress = silent) -> Follower:
+def bind(
+    instruction: Instruction,
+    follower: str | None,
+    endpoint: Endpoint,
+    progress: Progress = silent,
+    confirm: Confirm = refuse,
+) -> Follower:
     """The follower that an instruction was made for, or another one, without its calibration then.
 
-    Raises `ConfigError` where neither is named.
+    `confirm` is asked before texts go to a server that only the instruction names. Raises `ConfigError` if it declines, or if
+    neither `follower` nor the instruction names a model.
     """
-    reference = follower or instruction.follower
-    if reference is None:
-        raise ConfigError("The instruction names no follower; give one with --follower.")
+    reference, keyless = (follower, False) if follower else _named_follower(instruction, endpoint, confirm)
     progress(f"Loading {reference}")
-    return Follower(endpoint.load(reference), instruction.mode or "choose")
+    return Follower(endpoint.load(reference, keyless=keyless), instruction.mode or "choose")
+
+
+def _named_follower(instruction: Instruction, endpoint: Endpoint, confirm: Confirm) -> tuple[str, bool]:
+    """The follower that an instruction names, and whether to keep the API key from it.
+
+    An instruction comes from a file that anybody may have written. A server named there is used only after a yes, and never gets
+    the key; a server that the user names replaces it.
+    """
+    named = instruction.follower
+    if named is None:
+        raise ConfigError("The instruction names no follower; give one with --follower.")
+    served = Served.parse(named)
+    if served is None or served.address is None or served.address in addresses(endpoint.base_url):
+        return named, False
+    if endpoint.base_url:
+        return f"openai:{served.model}", False
+    if confirm(f"The instruction names the server {served.address}. Send your texts there, without your API key?"):
+        return named, True
+    raise ConfigError(
+        f"The instruction names the server {served.address}, and no text is sent there unless you say so. "
+        f"If you trust it: --follower {named}. To use another server: --base-url."
+    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from tests.models.faulty_server import FaultyServer, serving
 from promptmii import ScriptedModel
 from promptmii.errors import ConfigError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Price, Sampling
-from promptmii.models.http import HttpConfig, HttpModel
+from promptmii.models.http.client import HttpModel
+from promptmii.models.http.config import HttpConfig
 from promptmii.models.local import LocalModel
 from promptmii.models.wrap import Cached, Gathered, Metered, Priced
 

@@ -16,6 +16,7 @@ class FaultyServer:
     """`plan` is consumed one entry per chat request; after its end every request is answered with `default`.
 
     Entries: ok, slow, 429, `429:<retry-after>`, 500, hang, half, empty, odd, error200, 401, 404, context, refuse-seed, reset, mute,
+    `redirect:<address>`,
     thinking (as vLLM shows it), thought (as llama.cpp shows it), or `say:<text>`. With `counts` there is a tokenizer endpoint, whose
     faults are in `count_plan`.
     """
@@ -36,10 +37,13 @@ class FaultyServer:
         self.count_plan: list[str] = []
         self.counted = 0
         self.bodies: list[dict[str, Any]] = []
+        self.requests = 0
+        self.keys: set[str] = set()
         self.active = self.peak = 0
         self.url = ""
 
-    async def models(self, _: web.Request) -> web.Response:
+    async def models(self, request: web.Request) -> web.Response:
+        self._note(request)
         entry: dict[str, Any] = {"id": "m", "object": "model"}
         if self.context:
             entry["max_model_len"] = self.context
@@ -61,9 +65,14 @@ class FaultyServer:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append(body)
+        self._note(request)
         step = self.plan.pop(0) if self.plan else self.default
         async with self._busy():
             return await self._answer(step, body, request)
+
+    def _note(self, request: web.Request) -> None:
+        self.requests += 1
+        self.keys.add(request.headers.get("authorization", "").removeprefix("Bearer "))
 
     @asynccontextmanager
     async def _busy(self) -> AsyncIterator[None]:
@@ -94,6 +103,8 @@ class FaultyServer:
         if step.startswith("429"):
             headers = {"retry-after": step.partition(":")[2] or "0.05"}
             return web.json_response({"error": {"message": "slow down"}}, status=429, headers=headers)
+        if step.startswith("redirect:"):
+            return web.Response(status=307, headers={"location": step.partition(":")[2]})
         if step in statuses:
             return web.json_response({"error": {"message": f"status {step}"}}, status=statuses[step])
         if step == "context":

@@ -9,10 +9,11 @@ import pytest
 from tests.models.faulty_server import FaultyServer, serving
 
 from promptmii import load_model
-from promptmii.errors import ConfigError, EndpointError, UnknownModelError, UnsupportedError
+from promptmii.errors import ConfigError, EndpointError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
-from promptmii.models.http import NEUTRAL, HttpConfig, HttpModel
-from promptmii.models.server_tokens import REMEMBERED, Memory, address, context_length
+from promptmii.models.http.client import NEUTRAL, HttpModel
+from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.tokens import REMEMBERED, Memory, address, context_length
 from promptmii.models.wrap import Cached
 
 CHAT: Chat = [{"role": "user", "content": "hello"}]
@@ -137,8 +138,17 @@ def test_a_reference_may_name_its_server() -> None:
         assert (len(here.bodies), there.bodies[0]["model"]) == (0, "m")
         assert model.card.reference == f"openai:m@{there.url}"
         model.close()
-    with pytest.raises(UnknownModelError, match="OPENAI_API_KEY"):
-        load_model("openai:m@http://me:secret@localhost/v1")
+
+
+def test_redirects_are_not_followed() -> None:
+    with serving(FaultyServer()) as elsewhere:
+        with (
+            serving(FaultyServer(default=f"redirect:{elsewhere.url}/chat/completions")) as server,
+            connect(server) as model,
+        ):
+            with pytest.raises(EndpointError, match=f"redirects to {elsewhere.url}"):
+                model.generate([CHAT], SAMPLING)
+        assert not elsewhere.bodies
 
 
 def test_concurrency_is_bounded_over_threads() -> None:

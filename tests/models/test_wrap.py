@@ -15,7 +15,8 @@ from tests.models.faulty_server import FaultyServer, serving
 from promptmii import ScriptedModel
 from promptmii.errors import OutputError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
-from promptmii.models.http import HttpConfig, HttpModel
+from promptmii.models.http.client import HttpModel
+from promptmii.models.http.config import HttpConfig
 from promptmii.models.wrap import Cached, Metered
 from promptmii.task import content_key
 

@@ -13,7 +13,8 @@ from promptmii import Example, ScriptedModel, Support
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
 from promptmii.models.base import Chat, Failure, FailureKind
-from promptmii.models.http import HttpConfig, HttpModel
+from promptmii.models.http.client import HttpModel
+from promptmii.models.http.config import HttpConfig
 from promptmii.task import Episode
 from promptmii.train.config import RewardSettings
 from promptmii.train.reward import Draft, Reward

@@ -106,8 +106,9 @@ def predict(
     if output:
         check_writable(output, force=force)
     made = Instruction.load(instruction)
+    endpoint = endpoint_of(base_url, context_length, concurrency, cache)
     with display.progress(quiet=json) as progress:
-        bound = pipeline.bind(made, follower, endpoint_of(base_url, context_length, concurrency, cache), progress)
+        bound = pipeline.bind(made, follower, endpoint, progress, display.confirmed)
         progress("Labelling")
         labelled = pipeline.predict(made, _texts(input), bound, columns_of(text, None, None).text)
     display.foreign(made, bound)
@@ -129,8 +130,9 @@ def score(
 ) -> None:
     """Measure an instruction again on labelled data: per-label scores, confusion matrix, failure counts."""
     made = Instruction.load(instruction)
+    endpoint = endpoint_of(base_url, context_length, concurrency, cache)
     with display.progress(quiet=json) as progress:
-        bound = pipeline.bind(made, follower, endpoint_of(base_url, context_length, concurrency, cache), progress)
+        bound = pipeline.bind(made, follower, endpoint, progress, display.confirmed)
         progress("Scoring")
         scored, notes = pipeline.rescore(made, data, bound, columns_of(text, label, None))
     display.foreign(made, bound)

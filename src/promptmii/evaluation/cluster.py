@@ -14,6 +14,7 @@ from promptmii.errors import ConfigError, ModelError, PromptMIIError
 from promptmii.evaluation.bench import Bench, Outcome
 from promptmii.evaluation.grid import Job
 from promptmii.models.base import ModelCard
+from promptmii.models.http.config import addresses
 from promptmii.ray_cluster import connect
 from promptmii.task import Task
 
@@ -58,13 +59,11 @@ class Cluster:
 
     def __init__(self, settings: EvaluateSettings, options: RayOptions, folder: Path) -> None:
         """Connects to the cluster, or starts one here. Raises `ConfigError` where it is not there or too small."""
-        from promptmii.models.http import HttpConfig
-
         self._ray, self._leave = connect(options)
         self._check_size(options)
         share = max(1, settings.endpoint.concurrency // options.workers)
         # The environment of a worker elsewhere is another one.
-        servers = ",".join(HttpConfig(settings.endpoint.base_url).urls)
+        servers = ",".join(addresses(settings.endpoint.base_url))
         endpoint = settings.endpoint.model_copy(update={"concurrency": share, "base_url": servers})
         self._arguments = (
             settings.model_copy(update={"endpoint": endpoint}).model_dump_json(),

@@ -5,16 +5,12 @@ An engine's module is imported only when a reference asks for it.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
+from promptmii.models.http.config import HttpConfig, Served
 from promptmii.models.references import FORMS, SHIPPED, WRITER, Weights, reader_for, untrained_for, weights_of
 from promptmii.models.scripted import ScriptedModel
-
-if TYPE_CHECKING:
-    from promptmii.models.http import HttpConfig
 
 __all__ = [
     "SHIPPED",
@@ -30,35 +26,29 @@ __all__ = [
 ]
 
 
-def load_model(reference: str, http: "HttpConfig | None" = None, *, cache: str | None = None) -> LanguageModel:
+def load_model(reference: str, http: HttpConfig | None = None, *, cache: str | None = None) -> LanguageModel:
     """The model behind a reference. `http` and `cache` (a folder) are for `openai:` references.
 
-    Raises `UnknownModelError`, `EndpointError`, or `MissingDependencyError`.
+    Raises `ConfigError`, `UnknownModelError`, `EndpointError`, or `MissingDependencyError`.
     """
-    kind, _, name = reference.partition(":")
-    if kind == "openai" and name:
-        return _served(reference, name, http, cache)
+    served = Served.parse(reference)
+    if served:
+        return _served(reference, served, http, cache)
     weights = weights_of(reference)
     if weights is None:
-        hint = nearest(kind.partition("+")[0], ("smol", *SHIPPED, "hf", "openai"))
+        hint = nearest(reference.partition(":")[0].partition("+")[0], ("smol", *SHIPPED, "hf", "openai"))
         raise UnknownModelError(f"Unknown model reference {reference!r}. Expected one of: {'; '.join(FORMS)}. {hint}")
     from promptmii.models.local import LocalModel
 
     return LocalModel.load(reference, weights)
 
 
-def _served(reference: str, name: str, http: "HttpConfig | None", cache: str | None) -> LanguageModel:
-    from promptmii.models.http import HttpConfig, HttpModel
+def _served(reference: str, served: Served, http: HttpConfig | None, cache: str | None) -> LanguageModel:
+    from promptmii.models.http.client import HttpModel
     from promptmii.models.wrap import Cached
 
-    name, _, address = name.partition("@http")
-    if address:
-        if urlsplit(f"http{address}").username:
-            raise UnknownModelError(
-                f"The address of openai:{name} holds a user name. Keys belong in OPENAI_API_KEY, which is not stored."
-            )
-        http = replace(http or HttpConfig(), base_url=f"http{address}")
-    model = HttpModel(name, http, reference)
+    config = http or HttpConfig()
+    model = HttpModel(served.model, replace(config, base_url=served.address or config.base_url), reference)
     return Cached(model, Path(cache)) if cache else model
 
 

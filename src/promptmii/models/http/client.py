@@ -6,20 +6,18 @@ requests under way. Retries are ours rather than the client library's, so that w
 
 import asyncio
 import math
-import os
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import httpx
 import openai
 
 from promptmii.errors import EndpointError, UnsupportedError
-from promptmii.models import constraint, server_tokens
 from promptmii.models.base import (
     Chat,
     Choice,
@@ -32,12 +30,14 @@ from promptmii.models.base import (
     clocked,
     refuse_lines,
 )
-from promptmii.models.lanes import Lane
-from promptmii.models.responses import RefusedError, read_completion, refusal, refused_key
+from promptmii.models.http import constraints as constraint
+from promptmii.models.http import tokens as server_tokens
+from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.lanes import Lane
+from promptmii.models.http.responses import RefusedError, read_completion, refusal, refused_key
 
 T = TypeVar("T")
 ASSUMED_CONTEXT = 8192
-HOSTED = "https://api.openai.com/v1"
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """Sent to servers that count tokens: vLLM, SGLang and llama.cpp, whose defaults (`generation_config.json`; top_k 40) would have a say."""
 WAITED_FOR = {FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER}
@@ -51,30 +51,6 @@ CONNECT = 10.0
 """Seconds for a connection: a machine that does not answer at all counts as down long before a slow answer does."""
 
 
-@dataclass(frozen=True)
-class HttpConfig:
-    """How to reach a server. The key is kept out of `repr`, errors, caches and artefacts."""
-
-    base_url: str | None = None
-    """Several, comma-separated, share one limit; a chat prefix always goes to the same one. `None`: OPENAI_BASE_URL, or the hosted API."""
-    api_key: str | None = field(default=None, repr=False)
-    """`None`: OPENAI_API_KEY."""
-    concurrency: int = 16
-    timeout: float = 120.0
-    """Seconds for one request."""
-    patience: float = 300.0
-    """Seconds that a call waits for a server that is down, busy or failing, before it counts as failed."""
-    backoff: float = 0.5
-    """Seconds before the second try; doubled each time, unless the server says when to come back."""
-    context_length: int | None = None
-
-    @property
-    def urls(self) -> list[str]:
-        """The servers' addresses."""
-        given = self.base_url or os.environ.get("OPENAI_BASE_URL") or HOSTED
-        return [url.strip().rstrip("/") for url in given.split(",") if url.strip()]
-
-
 class HttpModel:
     """A model behind HTTP. Use as a context manager, or `close()` it."""
 
@@ -83,12 +59,17 @@ class HttpModel:
         self._name = name
         self._reference = reference or f"openai:{name}"
         self._config = config or HttpConfig()
-        key = self._config.api_key or os.environ.get("OPENAI_API_KEY") or "none"
         limit = openai.Timeout(self._config.timeout, connect=min(CONNECT, self._config.timeout))
         self._clients = [
-            openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=limit) for url in self._config.urls
+            openai.AsyncOpenAI(
+                base_url=url,
+                api_key=self._config.key or "none",
+                max_retries=0,
+                http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=limit),
+            )
+            for url in self._config.urls
         ]
-        self._lane = Lane.join(tuple(self._config.urls), self._config.concurrency)
+        self._lane = Lane.join(self._config.urls, self._config.concurrency)
         self._closed = False
         self._lock = threading.Lock()
         self._card: ModelCard | None = None

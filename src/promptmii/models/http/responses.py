@@ -37,6 +37,11 @@ def refusal(error: openai.APIStatusError, name: str) -> RefusedError | EndpointE
     status, message = error.status_code, str(error.message)[:300]
     if status in (401, 403):
         return refused_key(name)
+    if 300 <= status < 400:
+        return EndpointError(
+            f"The server behind openai:{name} redirects to {error.response.headers.get('location', 'nowhere')}. "
+            "Redirects are not followed; if you trust that address, give it with --base-url."
+        )
     if status == 404:
         return EndpointError(f"The server does not know the model {name!r}: {message}")
     if status == 400 and any(words in message.casefold() for words in TOO_LONG):

@@ -1,0 +1,1 @@
+"""Models behind OpenAI-compatible servers. `config` is light; importing `client` brings the HTTP library."""

@@ -1,0 +1,89 @@
+"""Which server a reference leads to, and how it is reached.
+
+`openai:<model>` is served at the address that the user gave (`--base-url`, OPENAI_BASE_URL, a configuration), `openai:<model>@<address>`
+at its own. A password never stands in an address: addresses are printed and stored, the key is not.
+"""
+
+import os
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from promptmii.errors import ConfigError
+
+HOSTED = "https://api.openai.com/v1"
+
+
+class Served(NamedTuple):
+    """A parsed `openai:` reference."""
+
+    model: str
+    """The model's name on the server."""
+    address: str | None
+    """Where the reference says it is served; `None` where it does not say."""
+
+    @classmethod
+    def parse(cls, reference: str) -> "Served | None":
+        """`None` for a reference of another kind. Raises `ConfigError` for an address that cannot be used."""
+        kind, _, rest = reference.partition(":")
+        model, _, address = rest.partition("@http")
+        if kind != "openai" or not model:
+            return None
+        return cls(model, checked_address(f"http{address}") if address else None)
+
+
+def checked_address(given: str) -> str:
+    """The address without trailing slashes. Raises `ConfigError` if it is none, or holds a password."""
+    address = given.strip().rstrip("/")
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{_masked(address)!r} is not the address of a server: {error}.") from None
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(
+            f"The address {_masked(address)} holds a user name or password. Keys belong in OPENAI_API_KEY, which is never stored."
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{address!r} is not the address of a server; expected http://host:port/v1.")
+    return address
+
+
+def _masked(address: str) -> str:
+    scheme, separator, rest = address.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def addresses(given: str | None) -> tuple[str, ...]:
+    """The user's servers: those of a comma-separated list, else of OPENAI_BASE_URL, else the hosted API. Raises `ConfigError`."""
+    listed = given or os.environ.get("OPENAI_BASE_URL") or HOSTED
+    return tuple(checked_address(address) for address in listed.split(",") if address.strip())
+
+
+@dataclass(frozen=True)
+class HttpConfig:
+    """How to reach a server. The key is kept out of `repr`, errors, caches and artefacts."""
+
+    base_url: str | None = None
+    """Several, comma-separated, share one limit; a chat prefix always goes to the same one. `None`: OPENAI_BASE_URL, or the hosted API."""
+    api_key: str | None = field(default=None, repr=False)
+    """`None`: OPENAI_API_KEY. Empty: no key is sent."""
+    concurrency: int = 16
+    timeout: float = 120.0
+    """Seconds for one request."""
+    patience: float = 300.0
+    """Seconds that a call waits for a server that is down, busy or failing, before it counts as failed."""
+    backoff: float = 0.5
+    """Seconds before the second try; doubled each time, unless the server says when to come back."""
+    context_length: int | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The servers' addresses. Raises `ConfigError`."""
+        return addresses(self.base_url)
+
+    @property
+    def key(self) -> str:
+        """The key to send; empty for none."""
+        given = os.environ.get("OPENAI_API_KEY", "") if self.api_key is None else self.api_key
+        return given.strip()

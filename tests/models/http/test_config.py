@@ -1,0 +1,54 @@
+"""Which server a reference leads to; what may stand in an address."""
+
+import pytest
+
+from promptmii.config import Endpoint
+from promptmii.errors import ConfigError
+from promptmii.models.http.config import HttpConfig, Served, addresses
+
+
+@pytest.mark.parametrize(
+    ("reference", "served"),
+    [
+        ("openai:m", ("m", None)),
+        ("openai:a/b@1", ("a/b@1", None)),
+        ("openai:m@http://h:1/v1/", ("m", "http://h:1/v1")),
+        ("openai:m@https://h", ("m", "https://h")),
+        ("openai:", None),
+        ("smol", None),
+        ("hf:openai:m@http://h", None),
+    ],
+)
+def test_a_reference_names_a_model_and_perhaps_its_server(
+    reference: str, served: tuple[str, str | None] | None
+) -> None:
+    assert Served.parse(reference) == served
+
+
+@pytest.mark.parametrize("address", ["http://me:s3cret@h/v1", "http://s3cret@h/v1", "http://me:s3cret@h:x/v1"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    for use in (
+        lambda: Served.parse(f"openai:m@{address}"),
+        lambda: addresses(None),
+        lambda: Endpoint.of(base_url=f"http://fine/v1,{address}"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            use()
+        assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://h:abc/v1", "http://[::1/v1", "ftp://h", "h:8000", "http://", "http://h:99999"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="is not the address of a server"):
+        addresses(address)
+
+
+def test_the_key_is_stripped_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-env\n")
+    assert HttpConfig().key == "sk-env"
+    assert HttpConfig(api_key="").key == ""
+    assert HttpConfig(api_key=" sk-own ").key == "sk-own"
+    assert "sk-own" not in repr(HttpConfig(api_key="sk-own"))
