@@ -1,45 +1,14 @@
 """Settings of the commands, as frozen values that refuse unknown names. What the command line offers is what is here."""
 
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from promptmii.errors import ConfigError, nearest
-from promptmii.instruction import CalibrationKind, Frozen, Mode
+from promptmii.instruction import CalibrationKind, Mode
 from promptmii.models import WRITER, LanguageModel, load_model
 from promptmii.models.base import Price
 from promptmii.models.http.config import HttpConfig, addresses
-
-
-class Settings(Frozen):
-    """Base: builds from keywords and turns pydantic's complaints into one sentence."""
-
-    @classmethod
-    def of(cls, **given: Any) -> Self:
-        """Validated settings. Raises `ConfigError` that names the nearest known field or the value that was refused."""
-        try:
-            return cls(**given)
-        except ValidationError as error:
-            first = error.errors()[0]
-            refused = first.get("ctx", {}).get("error")
-            if isinstance(refused, ConfigError):
-                raise refused from error
-            name = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                raise ConfigError(f"Unknown setting {name!r}. {nearest(name, cls.model_fields)}") from error
-            raise ConfigError(f"The setting {name} = {first['input']!r} is refused: {first['msg']}.") from error
-
-    @classmethod
-    def read(cls, path: Path | None, **changes: Any) -> Self:
-        """From a TOML file, with `changes` over it. Raises `ConfigError`."""
-        try:
-            given = tomllib.loads(path.read_text("utf-8")) if path else {}
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"The configuration {path} cannot be read: {error}. Expected a TOML file.") from error
-        return cls.of(**_merged(given, changes))
+from promptmii.schema import Settings
 
 
 class Columns(Settings):
@@ -172,19 +141,3 @@ class EvaluateSettings(Settings):
     columns: Columns = Columns()
     endpoint: Endpoint = Endpoint()
     ray: RayOptions | None = None
-
-
-def _merged(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` over `given`, tables within tables too; `None` changes nothing."""
-    merged = dict(given)
-    for name, value in changes.items():
-        if isinstance(value, Mapping):
-            inner = merged.get(name) or {}
-            if not isinstance(inner, Mapping):
-                raise ConfigError(
-                    f"{name} = {inner!r} stands where a table is expected: write [{name}], then its settings below."
-                )
-            merged[name] = _merged(inner, value)
-        elif value is not None:
-            merged[name] = value
-    return merged

@@ -21,8 +21,9 @@ from promptmii import metrics
 from promptmii.doctor import Report as Examination
 from promptmii.evaluation import Estimate
 from promptmii.evaluation.run import Report
+from promptmii.files import write_text
 from promptmii.follower import Follower
-from promptmii.instruction import Instruction, Measurement, write_text
+from promptmii.instruction import Instruction, Measurement
 from promptmii.pipeline import BreakEven, Induced, Labelled, Progress, Row
 from promptmii.records import Record, Run
 from promptmii.scoring import Scored

@@ -7,26 +7,21 @@ with no promptmii at all (`messages` is plain text substitution).
 
 import json
 import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from promptmii.errors import ArtefactError, OutputError
+from promptmii.errors import ArtefactError
+from promptmii.files import write_text
 from promptmii.models.base import Message, Price, Usage
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_prompt
+from promptmii.schema import Frozen
 from promptmii.task import Support, content_key
 
 Mode = Literal["choose", "generate"]
 CalibrationKind = Literal["none", "contextual", "support", "supervised", "batch"]
-
-
-class Frozen(BaseModel):
-    """Base of everything that is written to a file: immutable, unknown fields refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Cost(Frozen):
@@ -182,40 +177,3 @@ class Inducer(Protocol):
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """Make an instruction from the support alone. Raises `EndpointError` when the model gives no answer."""
         ...
-
-
-def check_writable(path: Path, *, force: bool = False) -> None:
-    """Raise `OutputError` if `write_text` would: asked before any model call, so that no work is lost at the end."""
-    folder = path.absolute().parent
-    if os.path.isdir(path):  # unlike Path.is_dir, which raises inside a folder that may not be entered
-        raise OutputError(f"{path} is a folder; expected the name of a file to write.")
-    exists = os.path.exists(path)
-    if exists and not force:
-        raise OutputError(f"{path} exists already. Choose another name, or replace it with --force.")
-    if not os.path.isdir(folder):
-        raise OutputError(f"The folder {folder} does not exist. Create it first.")
-    if not os.access(path if exists else folder, os.W_OK):
-        raise OutputError(f"{path} cannot be written: permission denied.")
-
-
-def write_text(path: Path, content: str, *, force: bool = False) -> Path:
-    """Write a file in one step (temporary file, then rename), so that a full disk or a kill leaves the old one."""
-    check_writable(path, force=force)
-    try:
-        folder = path.absolute().parent
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", newline="", dir=folder, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    return path

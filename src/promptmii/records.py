@@ -12,9 +12,7 @@ template, model or data file never mixes with what was measured before it.
 """
 
 import base64
-import fcntl
 import json
-import os
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,11 +23,13 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
-from promptmii.errors import ArtefactError, OutputError
+from promptmii.errors import ArtefactError
+from promptmii.files import append_line, locked
 from promptmii.follower import Prediction
-from promptmii.instruction import Cost, Frozen, Instruction, Mode
+from promptmii.instruction import Cost, Instruction, Mode
 from promptmii.models.base import Failure, FailureKind
 from promptmii.parse import Match
+from promptmii.schema import Frozen
 from promptmii.task import Example, content_key
 
 Line = TypeVar("Line", bound=Frozen)
@@ -238,51 +238,8 @@ class Writer:
         append_line(self._folder / name, line)
 
 
-def append_line(path: Path, line: bytes) -> None:
-    """Append to a file of lines; on the disk when this returns. Raises `OutputError` on a full disk; what was there stays whole."""
-    try:
-        with path.open("ab") as file:
-            end = file.tell()
-            try:
-                # A line that a kill cut short must not swallow the next one.
-                file.write((b"" if not end or _ends_line(path) else b"\n") + line)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                os.truncate(path, end)
-                raise
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}. Make room and run the same command again: it goes on."
-        ) from error
-
-
 def _line(value: Frozen) -> bytes:
     return (value.model_dump_json(exclude_defaults=True) + "\n").encode()
-
-
-def _ends_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
-
-@contextmanager
-def locked(folder: Path) -> Generator[None]:
-    """A folder to write to, made where it is missing, and locked against other processes. Raises `OutputError`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise OutputError(f"The run folder {folder} cannot be written: {error.strerror}.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                f"Another process is writing to {folder}. Wait for it, or give another folder with -o."
-            ) from error
-        yield
 
 
 @contextmanager

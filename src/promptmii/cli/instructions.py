@@ -27,7 +27,8 @@ from promptmii.cli.options import (
     endpoint_of,
 )
 from promptmii.config import InduceSettings
-from promptmii.instruction import Instruction, Mode, check_writable
+from promptmii.files import check_writable
+from promptmii.instruction import Instruction, Mode
 from promptmii.models import WRITER
 
 

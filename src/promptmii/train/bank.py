@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from promptmii.errors import DataError
-from promptmii.instruction import Frozen
 from promptmii.models.base import Outline
+from promptmii.schema import Frozen
 
 CLOSINGS = ("", "", "Answer with the label alone.", "Reply with one label and nothing else.", "Give only the label.")
 MARKS = ("{label}: {text}", "{label}: {text}", "- {label}: {text}", "{label} - {text}", "* {label}: {text}")

@@ -13,11 +13,11 @@ from statistics import fmean
 from pydantic import Field
 
 from promptmii.errors import EndpointError
+from promptmii.files import append_line
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Completion, Failure, LanguageModel
 from promptmii.models.wrap import together
-from promptmii.records import append_line
 from promptmii.report.curves import is_training_run, read_curves
 from promptmii.train.asking import writer_for
 from promptmii.train.config import Stage, TrainSettings

@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from promptmii.config import Endpoint, Settings
+from promptmii.config import Endpoint
 from promptmii.instruction import CalibrationKind, Mode
+from promptmii.schema import Settings
 
 Stage = Literal["rl", "sft", "best-of", "follower"]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -12,11 +12,11 @@ from statistics import fmean
 from typing import Any
 
 from promptmii.calibrate import CONTENT_FREE
-from promptmii.config import Settings
 from promptmii.errors import MissingDependencyError, UnknownModelError
 from promptmii.models import ScriptedModel, weights_of
 from promptmii.models.base import LanguageModel
 from promptmii.prompts import follower_frame, frame_prompt
+from promptmii.schema import Settings
 from promptmii.train.config import TrainSettings
 from promptmii.train.episodes import Deck, readable_source
 from promptmii.train.recipe import (

@@ -11,19 +11,16 @@ best/            the best weights so far, and README.md, their model card
 
 import json
 import math
-import os
 import platform
-import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from promptmii.config import Settings
 from promptmii.errors import ArtefactError, ConfigError, OutputError
-from promptmii.instruction import write_text
-from promptmii.records import append_line, locked
+from promptmii.files import append_line, locked, write_text
+from promptmii.schema import Settings
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
@@ -114,31 +111,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-@contextmanager
-def whole(folder: Path) -> Generator[Path]:
-    """A new folder to fill, which takes the place of `folder` in one step. After an error the old one is still there.
-
-    Raises `OutputError` where it cannot be written.
-    """
-    half = folder.with_name(f".{folder.name}.new")
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(half, ignore_errors=True)
-    try:
-        half.mkdir(parents=True)
-        yield half
-        for path in half.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        half.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        shutil.rmtree(half, ignore_errors=True)
-        raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}. What was there before is still valid."
-        ) from error

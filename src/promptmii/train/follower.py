@@ -12,13 +12,14 @@ from time import perf_counter
 from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError, ModelError
+from promptmii.files import atomic_folder
 from promptmii.prompts import defuse, follower_frame
 from promptmii.task import Task, content_key
 from promptmii.train.bank import Guide, read_bank
 from promptmii.train.card import adapter_card
 from promptmii.train.config import LoraSettings
 from promptmii.train.curves import Report, unheard
-from promptmii.train.folder import RunFolder, open_run, whole
+from promptmii.train.folder import RunFolder, open_run
 from promptmii.train.follower_check import check
 from promptmii.train.follower_episodes import Deck, Rendered
 from promptmii.train.follower_settings import FollowerSettings
@@ -184,7 +185,7 @@ class Stage:
         reward = found.get("validation/reward", math.inf)
         if self.step and reward >= self._best:
             self._best = reward
-            with whole(run.path / BEST) as half:
+            with atomic_folder(run.path / BEST) as half:
                 save_adapter(self._tunable.trained, half, self._tunable.below.named)
                 means = {name: value for name, value in found.items() if name.count("/") == 1}
                 (half / "README.md").write_text(self._card(means), encoding="utf-8")

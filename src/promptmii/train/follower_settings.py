@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from promptmii.config import Settings
 from promptmii.errors import ConfigError
+from promptmii.schema import Settings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from promptmii.errors import ArtefactError
-from promptmii.train.folder import whole
+from promptmii.files import atomic_folder
 
 MEMORY = ("exp_avg", "exp_avg_sq")
 
@@ -28,7 +28,7 @@ def save_state(
         for kind in MEMORY:
             if parameter in optimizer.state:
                 tensors[f"{kind}:{name}"] = optimizer.state[parameter][kind].contiguous()
-    with whole(folder / f"checkpoint-{step}") as half:
+    with atomic_folder(folder / f"checkpoint-{step}") as half:
         try:
             save_file(tensors, half / "state.safetensors")
         except SafetensorError as error:  # what it makes of a full disk

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from promptmii.data.nameless import hide
 from promptmii.errors import DataError
-from promptmii.instruction import Frozen
+from promptmii.schema import Frozen
 from promptmii.task import Example, Support, Task
 from promptmii.train.bank import Guide
 from promptmii.train.cues import Cues

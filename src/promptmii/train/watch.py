@@ -13,12 +13,13 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
+from promptmii.files import atomic_folder
 from promptmii.follower import Follower
 from promptmii.models.outline import write_outline
 from promptmii.task import Task
 from promptmii.train.card import adapter_card
 from promptmii.train.config import TrainSettings
-from promptmii.train.folder import METRICS, RunFolder, whole
+from promptmii.train.folder import METRICS, RunFolder
 from promptmii.train.lora import save_adapter
 from promptmii.train.shared import can_share, draft_logps
 from promptmii.train.source import Source
@@ -221,7 +222,7 @@ class Watch(TrainerCallback):
             trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None
         )
         if self._folder:
-            with whole(self._folder.path / "best") as half:
+            with atomic_folder(self._folder.path / "best") as half:
                 model = trainer.accelerator.unwrap_model(trainer.model)
                 if self._settings.lora:
                     save_adapter(model, half, self._policy.below.named, weights)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.errors import MissingDependencyError, ModelError
+from promptmii.files import atomic_folder
 from promptmii.inducers import Writer
 from promptmii.prompts import meta_prompt
 from promptmii.report.curves import is_training_run, read_curves
@@ -20,7 +21,7 @@ from promptmii.train.bank import WORDS_ALONE, read_bank
 from promptmii.train.card import adapter_card
 from promptmii.train.config import LoraSettings
 from promptmii.train.curves import Report, unheard
-from promptmii.train.folder import RunFolder, open_run, whole
+from promptmii.train.folder import RunFolder, open_run
 from promptmii.train.pairs import Pair, PairDeck, Sizes, read_pairs
 from promptmii.train.source import named_tasks
 from promptmii.train.writer_settings import WriterSettings
@@ -72,7 +73,7 @@ def train_writer(
         rows, watched = _datasets(settings, learned, Features(tunable))
 
         def save() -> None:
-            with whole(folder / BEST) as half:
+            with atomic_folder(folder / BEST) as half:
                 save_adapter(tunable.trained, half, tunable.below.named)
                 write_outline(tunable.outline, half)
                 recipe = settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "bank", "train"})

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from promptmii.config import Settings
+from promptmii.schema import Settings
 from promptmii.train.follower_settings import Share
 
 

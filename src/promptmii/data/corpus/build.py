@@ -14,9 +14,8 @@ from promptmii.data.corpus.stages import STAGES, Build, Fetcher, Stage, Told, un
 from promptmii.data.corpus.workers import Cluster, Here
 from promptmii.data.corpus_files import SPLITS
 from promptmii.data.sources import read_tasks
-from promptmii.instruction import write_text
+from promptmii.files import locked, write_text
 from promptmii.models.base import LanguageModel
-from promptmii.records import locked
 
 
 @dataclass(frozen=True)

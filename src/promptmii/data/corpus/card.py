@@ -11,7 +11,7 @@ from typing import Any
 from promptmii.data.corpus.leakage import LeakageReport, check_corpus
 from promptmii.data.corpus_files import SPLITS, Split, read_corpus, split_file
 from promptmii.errors import DataError, MissingDependencyError
-from promptmii.instruction import write_text
+from promptmii.files import write_text
 from promptmii.task import Task
 
 FIGURES = "figures"

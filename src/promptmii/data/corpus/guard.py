@@ -184,13 +184,9 @@ def _answer(candidate: Candidate, settings: FetchSettings, path: Path, waiting: 
         return Answer("unavailable", str(error), {})
     except EndpointError as error:
         return Answer("hub", str(error), {})
+    except OutputError as error:
+        return Answer("disk", str(error), {})
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (28, 122):
-            return Answer(
-                "disk",
-                f"{path.parent} cannot be written: {error.strerror}. Make room and run the same command again.",
-                {},
-            )
         return Answer("dropped", reason_of(error), {})
 
 

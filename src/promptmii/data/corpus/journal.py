@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from promptmii.instruction import Frozen, write_text
-from promptmii.records import append_line
+from promptmii.files import append_line, write_text
+from promptmii.schema import Frozen
 
 FOLDER = "stages"
 

@@ -11,7 +11,7 @@ from promptmii.data.corpus.settings import ListSettings
 from promptmii.data.load import SUFFIXES
 from promptmii.data.sources import is_data_file, read_index, task_name
 from promptmii.errors import DataError
-from promptmii.instruction import Frozen
+from promptmii.schema import Frozen
 from promptmii.task import content_key
 
 

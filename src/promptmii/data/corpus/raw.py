@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from promptmii.data.load import Table, read_table
 from promptmii.errors import ArtefactError
+from promptmii.files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,18 @@ class Header:
 
 
 def write_raw(path: Path, header: Header, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
-    """Write (split, row) pairs, complete or not at all; returns how many. Raises `OSError`."""
-    partial = path.with_suffix(".partial")
+    """Write (split, row) pairs, complete or not at all; returns how many. Raises `OutputError`."""
     count = 0
-    try:
-        # No file name and time in the packed file: equal samples are equal bytes.
-        with partial.open("wb") as file, gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed:
-            packed.write(_line(asdict(header)))
-            for pair in rows:
-                packed.write(_line(pair))
-                count += 1
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    # No file name and time in the packed file: equal samples are equal bytes.
+    with (
+        atomic_file(path) as temporary,
+        temporary.open("wb") as file,
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed,
+    ):
+        packed.write(_line(asdict(header)))
+        for pair in rows:
+            packed.write(_line(pair))
+            count += 1
     return count
 
 

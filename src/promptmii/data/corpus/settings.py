@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from promptmii.config import Endpoint, RayOptions, Settings
+from promptmii.config import Endpoint, RayOptions
+from promptmii.schema import Settings
 from promptmii.task import content_key
 
 

@@ -12,7 +12,8 @@ from promptmii.config import RayOptions
 from promptmii.data.corpus.guard import Answer, Guard
 from promptmii.data.corpus.listing import Candidate
 from promptmii.data.corpus.settings import FetchSettings
-from promptmii.errors import OutputError, PromptMIIError
+from promptmii.errors import PromptMIIError
+from promptmii.files import atomic_file
 from promptmii.ray_cluster import connect
 
 Job = tuple[Candidate, Path]
@@ -109,15 +110,8 @@ class Cluster:
             raise outcome
         answer, sample = outcome
         if answer.kind == "kept":
-            partial = path.with_suffix(".partial")
-            try:
-                partial.write_bytes(sample)
-                partial.replace(path)
-            except OSError as error:
-                partial.unlink(missing_ok=True)
-                raise OutputError(
-                    f"{path} cannot be written: {error.strerror}. Make room and run the same command again."
-                ) from error
+            with atomic_file(path) as temporary:
+                temporary.write_bytes(sample)
         return answer
 
     def close(self) -> None:

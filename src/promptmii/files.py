@@ -1,0 +1,183 @@
+"""Files on disk: written whole or not at all, appended line by line, locked against other processes.
+
+Every file that promptmii writes goes through here. Caches and run folders hold texts and answers, so only their owner can
+read them; a file that is replaced keeps its mode.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from itertools import chain, count
+from pathlib import Path
+
+from promptmii.errors import OutputError, PromptMIIError
+
+LOCK = ".lock"
+
+
+def cache_folder() -> Path:
+    """Where promptmii keeps models and other things it can fetch again: PROMPTMII_CACHE, or the platform's cache folder."""
+    from platformdirs import user_cache_path
+
+    given = os.environ.get("PROMPTMII_CACHE")
+    return Path(given) if given else user_cache_path("promptmii", appauthor=False)
+
+
+def private_folder(folder: Path) -> Path:
+    """Create a folder that only its owner can read; an existing one keeps its mode. Raises `OutputError`."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {folder} cannot be created: {error.strerror or error}.") from error
+    return folder
+
+
+def check_writable(path: Path, *, force: bool = False) -> None:
+    """Raise `OutputError` if `write_text` would. Call it before paid work starts."""
+    folder = path.absolute().parent
+    if os.path.isdir(path):  # unlike Path.is_dir, it does not raise inside a folder that may not be entered
+        raise OutputError(f"{path} is a folder; expected the name of a file to write.")
+    exists = os.path.lexists(path)
+    if exists and not force:
+        raise OutputError(f"{path} exists already. Choose another name, or replace it with --force.")
+    if not os.path.isdir(folder):
+        raise OutputError(f"The folder {folder} does not exist. Create it first.")
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise OutputError(f"{path} cannot be written: permission denied.")
+
+
+def write_text(path: Path, content: str, *, force: bool = False) -> Path:
+    """Write a text file, whole or not at all. Raises `OutputError` if it exists (unless `force`) or cannot be written."""
+    check_writable(path, force=force)
+    with atomic_file(path, force=force) as temporary:
+        temporary.write_text(content, encoding="utf-8", newline="")
+    return path
+
+
+@contextmanager
+def atomic_file(path: Path, *, force: bool = True) -> Generator[Path]:
+    """Yield a temporary file to fill, which then takes the place of `path` in one step.
+
+    After an error, a kill or a full disk, the old file is still there. Without `force` an existing file is never replaced,
+    not even one that appeared in the meantime. Raises `OutputError`.
+    """
+    temporary = path.absolute().parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        try:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            yield temporary
+            _sync(temporary)
+            if path.is_file():
+                shutil.copymode(path, temporary)
+            if not force:
+                _claim(temporary, path)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except PromptMIIError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}. Make room or choose another place, and run it again."
+        ) from error
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """Create `path` unless it exists. A hard link does both in one step, where the file system has them."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise OutputError(f"{path} exists already. Choose another name, or replace it with --force.") from error
+    except OSError:
+        check_writable(path)
+
+
+def free_name(path: Path) -> Path:
+    """`path`, or the first of `name-2.json`, `name-3.json`, ... that does not exist."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return next(name for name in chain([path], numbered) if not os.path.lexists(name))
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Generator[Path]:
+    """Yield a new folder to fill, which then takes the place of `folder`. After an error the old one is still there.
+
+    Raises `OutputError`.
+    """
+    new = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        yield new
+        for path in new.rglob("*"):
+            if path.is_file():
+                _sync(path)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except PromptMIIError:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise OutputError(
+            f"{folder} cannot be written: {error.strerror or error}. What was there before is still valid."
+        ) from error
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append to a file of lines; the line is on the disk when this returns.
+
+    Raises `OutputError` on a full disk; the lines before stay whole.
+    """
+    try:
+        with open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            end = file.tell()
+            try:
+                # A line that a kill cut short must not swallow the next one.
+                file.write((b"" if not end or _ends_line(path) else b"\n") + line)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(path, end)
+                raise
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}. Make room and run the same command again: it goes on."
+        ) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Generator[None]:
+    """Create a private folder where it is missing, and lock it against other processes. Raises `OutputError`."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(private_folder(folder) / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(
+            f"Another process is writing to {folder}. Wait for it, or give another folder with -o."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise OutputError(f"The folder {folder} cannot be locked: {error}. Give another folder with -o.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _ends_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

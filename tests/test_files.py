@@ -1,0 +1,145 @@
+"""Files: whole or not at all, private, never in place of what must stay."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from promptmii.errors import DataError, OutputError
+from promptmii.files import (
+    append_line,
+    atomic_file,
+    atomic_folder,
+    cache_folder,
+    check_writable,
+    free_name,
+    locked,
+    private_folder,
+    write_text,
+)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def fill(path: Path, error: BaseException | None = None, meanwhile: Callable[[], object] = int) -> None:
+    """Write a file without `force`, where something else happens before it is complete."""
+    with atomic_file(path, force=error is not None) as temporary:
+        temporary.write_text("half")
+        meanwhile()
+        if error:
+            raise error
+
+
+class TestWriting:
+    def test_a_new_file_has_the_usual_mode_and_a_replaced_one_keeps_its_own(self, tmp_path: Path) -> None:
+        previous = os.umask(0o027)
+        try:
+            path = write_text(tmp_path / "a.json", "one\n")
+        finally:
+            os.umask(previous)
+        assert mode(path) == 0o640
+        path.chmod(0o600)
+        write_text(path, "two\n", force=True)
+        assert (mode(path), path.read_text()) == (0o600, "two\n")
+
+    def test_line_ends_are_written_as_given(self, tmp_path: Path) -> None:
+        assert write_text(tmp_path / "a", "one\r\ntwo\n").read_bytes() == b"one\r\ntwo\n"
+
+    @pytest.mark.parametrize("error", [DataError("no rows"), KeyboardInterrupt(), ValueError("a bug")])
+    def test_an_error_leaves_the_old_file_alone(self, tmp_path: Path, error: BaseException) -> None:
+        path = write_text(tmp_path / "a", "old")
+        with pytest.raises(type(error)):
+            fill(path, error)
+        assert path.read_text() == "old"
+        assert os.listdir(tmp_path) == ["a"]
+
+    def test_a_file_that_appears_in_the_meantime_is_not_replaced(self, tmp_path: Path) -> None:
+        path = tmp_path / "a"
+        with pytest.raises(OutputError, match="exists already"):
+            fill(path, meanwhile=lambda: path.write_text("theirs"))
+        assert path.read_text() == "theirs"
+        assert os.listdir(tmp_path) == ["a"]
+
+    def test_a_symlink_is_replaced_and_its_target_stays(self, tmp_path: Path) -> None:
+        target = write_text(tmp_path / "target", "precious")
+        (tmp_path / "link").symlink_to(target)
+        with pytest.raises(OutputError, match="exists already"):
+            write_text(tmp_path / "link", "new")
+        write_text(tmp_path / "link", "new", force=True)
+        assert (target.read_text(), (tmp_path / "link").read_text()) == ("precious", "new")
+
+    def test_a_name_may_be_as_long_as_the_file_system_allows(self, tmp_path: Path) -> None:
+        assert write_text(tmp_path / ("n" * 255), "x").read_text() == "x"
+
+    def test_what_cannot_be_written_is_said_before_the_work(self, tmp_path: Path) -> None:
+        write_text(tmp_path / "a", "")
+        for path, words in ((tmp_path, "is a folder"), (tmp_path / "a", "exists"), (tmp_path / "b" / "c", "Create it")):
+            with pytest.raises(OutputError, match=words):
+                check_writable(path)
+
+    def test_the_first_free_name(self, tmp_path: Path) -> None:
+        assert free_name(tmp_path / "a.json") == tmp_path / "a.json"
+        for name in ("a.json", "a-2.json"):
+            write_text(tmp_path / name, "")
+        assert free_name(tmp_path / "a.json") == tmp_path / "a-3.json"
+
+
+class TestFolders:
+    def test_a_folder_is_replaced_as_a_whole(self, tmp_path: Path) -> None:
+        for content in ("one", "two"):
+            with atomic_folder(tmp_path / "best") as new:
+                (new / content).write_text(content)
+        assert os.listdir(tmp_path / "best") == ["two"]
+        with pytest.raises(ValueError, match="a bug"), atomic_folder(tmp_path / "best"):
+            raise ValueError("a bug")
+        assert os.listdir(tmp_path / "best") == ["two"]
+
+    def test_only_the_owner_reads_what_is_private(self, tmp_path: Path) -> None:
+        assert mode(private_folder(tmp_path / "runs" / "first")) == 0o700
+        append_line(tmp_path / "lines", b"text\n")
+        assert mode(tmp_path / "lines") == 0o600
+
+    def test_a_folder_that_cannot_be_created_is_named(self, tmp_path: Path) -> None:
+        write_text(tmp_path / "a", "")
+        with pytest.raises(OutputError, match="cannot be created"):
+            private_folder(tmp_path / "a" / "b")
+
+    def test_the_cache_is_where_the_environment_says(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PROMPTMII_CACHE", str(tmp_path))
+        assert cache_folder() == tmp_path
+        monkeypatch.delenv("PROMPTMII_CACHE")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+        assert cache_folder().name == "promptmii"
+
+
+class TestLines:
+    def test_a_line_that_was_cut_short_does_not_swallow_the_next(self, tmp_path: Path) -> None:
+        path = tmp_path / "lines"
+        path.write_bytes(b"whole\ncut sho")
+        append_line(path, b"next\n")
+        assert path.read_bytes() == b"whole\ncut sho\nnext\n"
+
+
+class TestLocks:
+    def test_one_at_a_time(self, tmp_path: Path) -> None:
+        with locked(tmp_path), pytest.raises(OutputError, match="Another process"), locked(tmp_path):
+            pass
+        with locked(tmp_path):
+            pass
+
+    def test_what_a_link_points_to_is_not_truncated(self, tmp_path: Path) -> None:
+        target = write_text(tmp_path / "target", "precious")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / ".lock").symlink_to(target)
+        with pytest.raises(OutputError, match="cannot be locked"), locked(tmp_path / "run"):
+            pass
+        assert target.read_text() == "precious"
+
+    def test_other_programs_can_take_part(self, tmp_path: Path) -> None:
+        with FileLock(tmp_path / ".lock"), pytest.raises(OutputError, match="Another process"), locked(tmp_path):
+            pass
