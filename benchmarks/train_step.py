@@ -60,7 +60,7 @@ def given(args: argparse.Namespace, mode: str) -> TrainSettings:
 
 def ours(settings: TrainSettings, folder: Path) -> dict[str, float]:
     """Seconds by phase, the first step left out."""
-    train(settings, folder, say=lambda _: None)
+    train(settings, folder)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line.get("step", 0) > 1 and "seconds/step" in line]
     return {phase: fmean(line[f"seconds/{phase}"] for line in steps) for phase in PHASES} | {

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.models.faulty_server import FaultyServer, serving
+from tests.recorder import Recorder
 
 from promptmii.config import Endpoint
 from promptmii.doctor import Check, Report, examine
@@ -16,12 +17,12 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def steps() -> list[str]:
-    return []
+def steps() -> Recorder:
+    return Recorder()
 
 
-def examined(server: FaultyServer, steps: list[str]) -> dict[str, Check]:
-    report = examine("openai:m", Endpoint(base_url=server.url), steps.append)
+def examined(server: FaultyServer, steps: Recorder) -> dict[str, Check]:
+    report = examine("openai:m", Endpoint(base_url=server.url), steps)
     assert report.reference == "openai:m"
     assert "sk-very-secret" not in repr(report)
     return {check.name: check for check in report.checks}
@@ -35,7 +36,7 @@ def dead_url() -> Iterator[str]:
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
 
 
-def test_a_server_that_enforces_a_choice_passes_every_check(steps: list[str]) -> None:
+def test_a_server_that_enforces_a_choice_passes_every_check(steps: Recorder) -> None:
     with serving(FaultyServer(honours="vllm")) as server:
         checks = examined(server, steps)
     assert list(checks) == ["load", "context", "tokens", "generate", "choose"]
@@ -45,23 +46,23 @@ def test_a_server_that_enforces_a_choice_passes_every_check(steps: list[str]) ->
     assert "'a free answer'" in checks["generate"].finding
     assert "really enforced; no likelihoods" in checks["choose"].finding
     assert not any(check.cure for check in checks.values())
-    assert steps[0] == "Loading openai:m"
-    assert steps[-1] == "Choosing"
+    assert steps.steps[0] == "Loading openai:m"
+    assert steps.steps[-1] == "Choosing"
 
 
-def test_a_context_that_nobody_names_is_said_to_be_assumed(steps: list[str]) -> None:
+def test_a_context_that_nobody_names_is_said_to_be_assumed(steps: Recorder) -> None:
     with serving(FaultyServer(honours="vllm", context=None)) as server:
         assumed = examined(server, steps)["context"]
-        known = examine("openai:m", Endpoint(base_url=server.url, context_length=4096), steps.append).checks[1]
+        known = examine("openai:m", Endpoint(base_url=server.url, context_length=4096), steps).checks[1]
     assert assumed.ok
     assert "assumed" in assumed.finding
     assert "--context-length" in assumed.cure
     assert known.finding == "4096 tokens"
 
 
-def test_a_server_that_ignores_the_constraint_is_seen_through_and_fit_to_generate(steps: list[str]) -> None:
+def test_a_server_that_ignores_the_constraint_is_seen_through_and_fit_to_generate(steps: Recorder) -> None:
     with serving(FaultyServer()) as server:
-        report = examine("openai:m", Endpoint(base_url=server.url), steps.append)
+        report = examine("openai:m", Endpoint(base_url=server.url), steps)
     (choose,) = [check for check in report.checks if not check.ok]
     assert choose.name == "choose"
     assert "enforces no choice" in choose.finding
@@ -70,19 +71,19 @@ def test_a_server_that_ignores_the_constraint_is_seen_through_and_fit_to_generat
 
 
 @pytest.mark.parametrize("dialect", ["guided", "regex", "grammar", "schema"])
-def test_every_dialect_of_a_constraint_is_found(steps: list[str], dialect: str) -> None:
+def test_every_dialect_of_a_constraint_is_found(steps: Recorder, dialect: str) -> None:
     with serving(FaultyServer(honours=dialect)) as server:
         assert examined(server, steps)["choose"].ok
 
 
-def test_a_dead_server_is_a_finding_and_no_crash(steps: list[str], dead_url: str) -> None:
-    report = examine("openai:m", Endpoint(base_url=dead_url), steps.append)
+def test_a_dead_server_is_a_finding_and_no_crash(steps: Recorder, dead_url: str) -> None:
+    report = examine("openai:m", Endpoint(base_url=dead_url), steps)
     (load,) = report.checks
     assert (load.name, load.ok, report.healthy) == ("load", False, False)
     assert f"No server answers at {dead_url}" in load.finding
 
 
-def test_a_refused_key_is_a_finding_after_what_did_work(steps: list[str]) -> None:
+def test_a_refused_key_is_a_finding_after_what_did_work(steps: Recorder) -> None:
     with serving(FaultyServer(default="401")) as server:
         checks = examined(server, steps)
     assert list(checks) == ["load", "context", "tokens", "answer"]
@@ -93,9 +94,9 @@ def test_a_refused_key_is_a_finding_after_what_did_work(steps: list[str]) -> Non
 @pytest.mark.parametrize(
     ("default", "finding"), [("say: \n", "an empty answer"), ("context", "context: ")], ids=["empty", "failing"]
 )
-def test_a_server_that_writes_nothing_is_not_healthy(steps: list[str], default: str, finding: str) -> None:
+def test_a_server_that_writes_nothing_is_not_healthy(steps: Recorder, default: str, finding: str) -> None:
     with serving(FaultyServer(default=default)) as server:
-        report = examine("openai:m", Endpoint(base_url=server.url), steps.append)
+        report = examine("openai:m", Endpoint(base_url=server.url), steps)
     (generate,) = [check for check in report.checks if check.name == "generate"]
     assert not generate.ok
     assert finding in generate.finding
@@ -104,14 +105,14 @@ def test_a_server_that_writes_nothing_is_not_healthy(steps: list[str], default: 
 
 
 @pytest.mark.parametrize(("context", "ok", "cured"), [(256, False, True), (1024, True, True), (4096, True, False)])
-def test_a_short_context_is_told(steps: list[str], context: int, ok: bool, cured: bool) -> None:
+def test_a_short_context_is_told(steps: Recorder, context: int, ok: bool, cured: bool) -> None:
     with serving(FaultyServer(honours="vllm", context=context)) as server:
         check = examined(server, steps)["context"]
     assert (check.ok, bool(check.cure)) == (ok, cured)
 
 
-def test_a_reference_that_nobody_knows_is_a_finding(steps: list[str]) -> None:
-    report = examine("opnai:m", Endpoint(), steps.append)
+def test_a_reference_that_nobody_knows_is_a_finding(steps: Recorder) -> None:
+    report = examine("opnai:m", Endpoint(), steps)
     assert "Did you mean 'openai'" in report.checks[0].finding
     assert not report.healthy
 

@@ -15,6 +15,7 @@ ORDER = [
         "task",
         "files",
         "schema",
+        "progress",
         "models.base",
         "prompts",
         "models",
@@ -40,7 +41,7 @@ ORDER = [
         "report",
         "train",
     ],
-    *["display", "cli", "__main__"],
+    *["cli.terminal", "cli.bars", "display", "cli", "__main__"],
 ]
 SOURCE = Path(promptmii.__file__).parent
 

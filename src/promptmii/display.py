@@ -1,9 +1,7 @@
 """What the user sees. Results go to standard output, progress and errors to standard error; `--json` prints one object."""
 
 import json
-import sys
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -12,74 +10,26 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-from rich.prompt import Confirm
 from rich.table import Table
 
 from promptmii import metrics
+from promptmii.cli.terminal import dump, say
 from promptmii.doctor import Report as Examination
 from promptmii.evaluation import Estimate
-from promptmii.evaluation.run import Report
 from promptmii.files import write_text
 from promptmii.follower import Follower
 from promptmii.instruction import Instruction, Measurement
-from promptmii.pipeline import BreakEven, Induced, Labelled, Progress, Row
-from promptmii.records import Record, Run
+from promptmii.pipeline import BreakEven, Induced, Labelled, Row
+from promptmii.records import Run
 from promptmii.scoring import Scored
 
 if TYPE_CHECKING:
     from promptmii.train.estimate import Estimate as Plan
 
+out = Console(highlight=False)
+
 NAMED = 4
 """Values of a list that are named in a table."""
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-
-@contextmanager
-def progress(*, quiet: bool) -> Generator[Progress]:
-    """A spinner with the current step on a terminal, a line per step elsewhere, nothing when quiet."""
-    if quiet:
-        yield lambda _: None
-    elif err.is_terminal:
-        status = err.status("")
-
-        def show(step: str) -> None:
-            status.update(escape(step))
-            status.start()  # not before the first step: a question may be asked until then
-
-        try:
-            yield show
-        finally:
-            status.stop()
-    else:
-        yield lambda step: err.print(escape(step) + " ...")
-
-
-def say(line: str) -> None:
-    """One line of information."""
-    err.print(escape(line), soft_wrap=True)
-
-
-def unsaid(_line: str) -> None:
-    """Where nothing is to be said."""
-
-
-def error(message: str) -> None:
-    """One error, ready to be read."""
-    err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
-
-
-def confirmed(question: str) -> bool:
-    """The answer to a question on a terminal; no where there is none."""
-    return sys.stdin.isatty() and err.is_terminal and Confirm.ask(escape(question), console=err, default=False)
-
-
-def dump(value: Any) -> None:
-    """One JSON object on standard output."""
-    out.out(json.dumps(value, ensure_ascii=False, indent=2, default=str), highlight=False)
 
 
 def induced(result: Induced, path: Path | None, *, as_json: bool) -> None:
@@ -216,43 +166,6 @@ def scored(instruction: Instruction, result: Scored, notes: Sequence[str], *, as
     out.print(_confusion(instruction.labels, table))
 
 
-@contextmanager
-def grid_progress(*, quiet: bool) -> Generator[tuple[Progress, Report]]:
-    """A bar over the cells with the time left on a terminal, a line per finished cell elsewhere, nothing when quiet."""
-    if quiet or not err.is_terminal:
-        with progress(quiet=quiet) as step:
-            yield (
-                step,
-                lambda record, done, total: (
-                    None if quiet else say(f"[{done}/{total}] {record.cell.name}: {_outcome(record)}")
-                ),
-            )
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=err) as bar:
-        line = bar.add_task("Starting", total=None)
-
-        def report(record: Record, done: int, total: int) -> None:
-            bar.update(line, completed=done, total=total, description=escape(record.cell.name))
-            if record.status == "failed":
-                bar.console.print(
-                    f"[red]failed[/] {escape(record.cell.name)}: {escape(record.error or '')}", soft_wrap=True
-                )
-
-        yield lambda step: bar.update(line, description=escape(step)), report
-
-
-def _outcome(record: Record) -> str:
-    measured = record.instruction.measured if record.instruction else None
-    return f"macro-F1 {measured.macro_f1:.3f}" if measured else f"failed: {record.error}"
-
-
 def evaluated(run: Run, *, as_json: bool) -> None:
     """How many cells are done, and what failed."""
     done = [record for record in run.records.values() if record.status == "done"]
@@ -354,13 +267,6 @@ def _brief(value: Any) -> str:
 def _sum(parts: Sequence[tuple[str, float]], unit: str) -> str:
     listed = ", ".join(f"{name} {value:.1f}" for name, value in parts)
     return f"{sum(value for _, value in parts):.1f} {unit}: {listed}" if parts else ""
-
-
-def curve(line: Mapping[str, float]) -> None:
-    """A line of a stage's curves, where it tells how well it goes."""
-    told = [f"{name} {line[name]:.4g}" for name in ("train/loss", "validation/reward", "train/reward") if name in line]
-    if told:
-        say(f"Step {line['step']:.0f}: {', '.join(told)}")
 
 
 def trained(made: Path, *, as_json: bool) -> None:

@@ -1,12 +1,13 @@
 """Is a model fit for use? Every check does the real thing through the same protocol as everything else, and times it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from promptmii.config import Endpoint
 from promptmii.errors import ModelError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling
+from promptmii.progress import Progress
 
 QUESTION: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
 UNWANTED = ("violin", "harpsichord")
@@ -40,9 +41,9 @@ class Report:
         return all(check.ok for check in self.checks if check.name != "choose")
 
 
-def examine(reference: str, endpoint: Endpoint, progress: Callable[[str], None]) -> Report:
+def examine(reference: str, endpoint: Endpoint, progress: Progress) -> Report:
     """Try a model from loading to choosing. Never raises a `ModelError`: that is a finding."""
-    progress(f"Loading {reference}")
+    progress.step(f"Loading {reference}")
     start = time.perf_counter()
     try:
         model = endpoint.model_copy(update={"patience": min(endpoint.patience, PATIENCE)}).load(reference)
@@ -59,15 +60,15 @@ def examine(reference: str, endpoint: Endpoint, progress: Callable[[str], None])
     return Report(reference, tuple(checks))
 
 
-def _checks(model: LanguageModel, start: float, progress: Callable[[str], None]) -> Iterator[Check]:
+def _checks(model: LanguageModel, start: float, progress: Progress) -> Iterator[Check]:
     revision = model.card.revision  # asks a server whether it is there
     yield Check("load", True, f"in {time.perf_counter() - start:.1f} s; revision {revision[:60]}")
-    progress("Reading what is known of the model")
+    progress.step("Reading what is known of the model")
     yield _context(model)
     yield _tokens(model)
-    progress("Writing")
+    progress.step("Writing")
     yield _writing(model)
-    progress("Choosing")
+    progress.step("Choosing")
     yield _choosing(model)
 
 

@@ -1,6 +1,6 @@
 """The main job, end to end: a labelled table in, a measured instruction out; then using and re-measuring it.
 
-The command line and the Python API are thin covers of this module. Nothing here prints: progress goes to a callback,
+The command line and the Python API are thin covers of this module. Nothing here prints: `progress` is told how far it is,
 results are values.
 """
 
@@ -23,19 +23,16 @@ from promptmii.instruction import Inducer, Instruction
 from promptmii.models import reader_for
 from promptmii.models.base import LanguageModel, Price
 from promptmii.models.http.config import Served, addresses
+from promptmii.models.watched import watched
+from promptmii.progress import QUIET, Progress
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.scoring import Scored, score
 from promptmii.task import Episode
 from promptmii.version import VERSION
 
-Progress = Callable[[str], None]
 Confirm = Callable[[str], bool]
 """Asks the user a question; true for yes."""
 ALPHA = 0.05
-
-
-def silent(_: str) -> None:
-    """The default progress callback."""
 
 
 def refuse(_: str) -> bool:
@@ -98,7 +95,7 @@ def _warning(name: str, difference: metrics.Difference) -> str:
 
 
 def induce(
-    source: Source, settings: InduceSettings | None = None, *, progress: Progress = silent, **changes: Any
+    source: Source, settings: InduceSettings | None = None, *, progress: Progress = QUIET, **changes: Any
 ) -> Induced:
     """Make an instruction from labelled data, and measure it beside naive and ICL on rows that no method has seen.
 
@@ -106,11 +103,11 @@ def induce(
     (`induce(data, n=50, generator="openai:gpt-4.1-mini")`). Raises `DataError`, `ConfigError`, `ModelError`, `ScoreRefusedError`.
     """
     settings = InduceSettings.of(**((settings.model_dump() if settings else {}) | changes))
-    progress("Reading the data")
+    progress.step("Reading the data")
     loaded = load(source, settings.columns, seed=settings.seed)
     episode = sample(loaded.task, settings.n, settings.seed, query=settings.evaluate)
-    progress(f"Loading {settings.generator}")
-    with closing(settings.endpoint.load(settings.generator)) as generator:
+    progress.step(f"Loading {settings.generator}")
+    with closing(watched(settings.endpoint.load(settings.generator), progress)) as generator:
         follower = make_follower(settings, generator, progress)
         with closing(follower.model):
             return _induced(make_inducer(settings, generator, follower), follower, (episode, loaded), progress)
@@ -119,12 +116,11 @@ def induce(
 def _induced(inducer: Inducer, follower: Follower, drawn: tuple[Episode, LoadedTask], progress: Progress) -> Induced:
     """The instruction, and its measurement where there is a query."""
     episode, loaded = drawn
-    progress(f"Writing the instruction from {len(episode.support.examples)} examples")
-    instruction = _prepared(inducer, follower, episode, loaded)
+    instruction = _prepared(inducer, follower, (episode, loaded), progress)
     if not episode.query:
         return Induced(instruction, (), {}, None, loaded.notes)
     rows = [
-        _measure(_prepared(method, follower, episode, loaded) if method else instruction, follower, episode, progress)
+        _measure(_prepared(method, follower, drawn, progress) if method else instruction, follower, episode, progress)
         for method in (Naive(), InContext(follower.model), None)
     ]
     measured = rows[-1].instruction
@@ -139,12 +135,12 @@ def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
     return load_task(source, text=columns.text, label=columns.label, labels=columns.labels, seed=seed)
 
 
-def make_follower(settings: InduceSettings, generator: LanguageModel, progress: Progress = silent) -> Follower:
+def make_follower(settings: InduceSettings, generator: LanguageModel, progress: Progress = QUIET) -> Follower:
     """The follower that the settings name, or the one that belongs to the generator; the same model is loaded once."""
     reference, model = settings.follower or reader_for(settings.generator), generator
     if reference != settings.generator:
-        progress(f"Loading {reference}")
-        model = settings.endpoint.load(reference)
+        progress.step(f"Loading {reference}")
+        model = watched(settings.endpoint.load(reference), progress)
     return Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))
 
 
@@ -155,9 +151,15 @@ def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: F
     return BestOf(writer, follower, settings.best_of) if settings.best_of > 1 else MetaInducer(writer)
 
 
-def _prepared(inducer: Inducer, follower: Follower, episode: Episode, loaded: LoadedTask) -> Instruction:
+def _prepared(
+    inducer: Inducer, follower: Follower, drawn: tuple[Episode, LoadedTask], progress: Progress
+) -> Instruction:
     """The method's instruction, calibrated for the follower, stamped with where it comes from."""
+    episode, loaded = drawn
+    progress.step(f"Writing the instruction of {inducer.name}", unit="drafts")
     instruction = inducer.induce(episode.support, seed=episode.seed)
+    if follower.calibration != "none":
+        progress.step(f"Calibrating {inducer.name}", len(episode.support.examples))
     instruction = follower.prepare(instruction, episode.support)
     provenance = instruction.provenance.model_copy(
         update={
@@ -172,7 +174,7 @@ def _prepared(inducer: Inducer, follower: Follower, episode: Episode, loaded: Lo
 
 
 def _measure(instruction: Instruction, follower: Follower, episode: Episode, progress: Progress) -> Row:
-    progress(f"Scoring {instruction.method} on {len(episode.query)} held-back rows")
+    progress.step(f"Scoring {instruction.method}", len(episode.query))
     scored = score(follower, instruction, episode.query)
     return Row(instruction.model_copy(update={"measured": scored.measurement()}), scored)
 
@@ -200,7 +202,7 @@ def bind(
     instruction: Instruction,
     follower: str | None,
     endpoint: Endpoint,
-    progress: Progress = silent,
+    progress: Progress = QUIET,
     confirm: Confirm = refuse,
 ) -> Follower:
     """The follower that an instruction was made for, or another one, without its calibration then.
@@ -209,8 +211,8 @@ def bind(
     neither `follower` nor the instruction names a model.
     """
     reference, keyless = (follower, False) if follower else _named_follower(instruction, endpoint, confirm)
-    progress(f"Loading {reference}")
-    return Follower(endpoint.load(reference, keyless=keyless), instruction.mode or "choose")
+    progress.step(f"Loading {reference}")
+    return Follower(watched(endpoint.load(reference, keyless=keyless), progress), instruction.mode or "choose")
 
 
 def _named_follower(instruction: Instruction, endpoint: Endpoint, confirm: Confirm) -> tuple[str, bool]:
@@ -263,7 +265,12 @@ class Labelled:
 
 
 def predict(
-    instruction: Instruction, source: Source, follower: Follower, text: str | tuple[str, ...] | None = None
+    instruction: Instruction,
+    source: Source,
+    follower: Follower,
+    text: str | tuple[str, ...] | None = None,
+    *,
+    progress: Progress = QUIET,
 ) -> Labelled:
     """Label a table, a list of texts, or one text; empty texts get neither a label nor a call.
 
@@ -281,6 +288,7 @@ def predict(
             f"The input has a column {clashes[0]!r} already, as if it were labelled before. Rename or drop it."
         )
     asked = [i for i, one in enumerate(inputs.texts) if one.strip()]
+    progress.step("Labelling", len(asked))
     answers = dict(zip(asked, follower.predict(instruction, [inputs.texts[i] for i in asked]), strict=True))
     predictions = tuple(answers.get(i, Prediction(None)) for i in range(len(inputs.texts)))
     scored = any(prediction.probabilities for prediction in predictions)
@@ -303,7 +311,7 @@ def _answer_columns(instruction: Instruction, prediction: Prediction, *, scored:
 
 
 def rescore(
-    instruction: Instruction, source: Source, follower: Follower, columns: Columns
+    instruction: Instruction, source: Source, follower: Follower, columns: Columns, *, progress: Progress = QUIET
 ) -> tuple[Scored, tuple[str, ...]]:
     """Measure an instruction on all rows of a table, read as those that it was made from unless `columns` say otherwise.
 
@@ -320,4 +328,6 @@ def rescore(
         )  # another table altogether: its columns are found as they were at first
     given = {name: value for name, value in columns.model_dump(exclude={"labels"}).items() if value is not None}
     loaded = load(table, own.model_copy(update=given))
-    return score(follower, instruction, (*loaded.task.train, *loaded.task.test)), loaded.notes
+    rows = (*loaded.task.train, *loaded.task.test)
+    progress.step("Scoring", len(rows))
+    return score(follower, instruction, rows), loaded.notes

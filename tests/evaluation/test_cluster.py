@@ -12,10 +12,10 @@ from ray.cluster_utils import Cluster as RayCluster
 from tests.evaluation.labelling_server import LabellingServer
 from tests.evaluation.test_evaluate import settings, write_task
 from tests.models.faulty_server import serving
+from tests.recorder import Recorder
 
 from promptmii.errors import ConfigError
 from promptmii.evaluation import evaluate
-from promptmii.records import Record
 
 pytestmark = [
     pytest.mark.cluster,
@@ -48,9 +48,9 @@ def test_a_worker_that_is_killed_loses_nothing(nodes: RayCluster, tmp_path: Path
     tasks = [write_task(tmp_path, name) for name in ("shop", "bank", "post", "home")]
     killed: list[int] = []
 
-    def kill_one(_: Record, finished: int, total: int) -> None:
-        assert total == 4 * (1 + 6 * 2)
-        if finished in (3, 20):
+    def kill_one(told: Recorder) -> None:
+        assert told.totals[-1] == 4 * (1 + 6 * 2)
+        if told.counts[-1] in (3, 20):
             victim = workers()[0]
             killed.append(victim.pid)
             os.kill(victim.pid, signal.SIGKILL)
@@ -62,7 +62,7 @@ def test_a_worker_that_is_killed_loses_nothing(nodes: RayCluster, tmp_path: Path
             server, tasks, methods=("naive", "icl", "zero"), n=(6, 9), seeds=3, workers=2, ray={"workers": 2}
         )
         server.peak = 0
-        there = evaluate(grid, tmp_path / "there", report=kill_one)
+        there = evaluate(grid, tmp_path / "there", progress=Recorder(kill_one))
         assert server.peak <= 8  # the limit of the endpoint, over both workers
     assert len(killed) == 2
     assert len(nodes.list_all_nodes()) == 2

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.evaluation.labelling_server import WORDS, LabellingServer
 from tests.models.faulty_server import serving
+from tests.recorder import Recorder
 
 pytest.importorskip("torch")
 
@@ -62,9 +63,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def test_the_best_drafts_become_pairs(tmp_path: Path, server: LabellingServer) -> None:
-    told: list[dict[str, float]] = []
-
-    path = best_of(given(tmp_path, server), tmp_path / "run", report=lambda line: told.append(dict(line)))
+    path = best_of(given(tmp_path, server), tmp_path / "run", progress=(heard := Recorder()))
+    told = rows(tmp_path / "run" / "metrics.jsonl")
+    assert heard.counts[-1] == 4
     kept = rows(path)
     assert kept
     assert len(told) == 4
@@ -99,24 +100,21 @@ def test_after_a_kill_in_the_middle_of_a_batch_the_drafts_are_the_same(tmp_path:
         path.write_text(
             "".join(json.dumps(row) + "\n" for row in rows(path) if row[key] <= (3 if key == "step" else 2))
         )
-    told: list[dict[str, float]] = []
-    best_of(given(tmp_path, server), tmp_path / "torn", resume=True, report=lambda line: told.append(dict(line)))
+    best_of(given(tmp_path, server), tmp_path / "torn", resume=True, progress=(told := Recorder()))
     assert rows(torn) == rows(whole)
     assert rows(tmp_path / "torn" / "metrics.jsonl") == rows(tmp_path / "whole" / "metrics.jsonl")
-    assert [line["step"] for line in told] == [4]
-    best_of(
-        given(tmp_path, server, visits=3), tmp_path / "torn", resume=True, report=lambda line: told.append(dict(line))
-    )
-    assert len(told) == 1  # nothing is left to do
+    assert [line.partition(":")[0] for line in told.done] == ["visit 4"]
+    best_of(given(tmp_path, server, visits=3), tmp_path / "torn", resume=True, progress=told)
+    assert len(told.done) == 1  # nothing is left to do
 
 
 def test_a_task_that_no_prompt_holds_is_skipped_and_said(tmp_path: Path, server: LabellingServer) -> None:
     settings = given(tmp_path, server, longest_prompt=1000)
     long = [{"text": f"{'word ' * 4000}{i}", "label": "ab"[i % 2]} for i in range(60)]
     (tmp_path / "tasks" / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in long))
-    said: list[str] = []
-    best_of(settings, tmp_path / "run", say=said.append)
-    assert [line.partition(":")[0] for line in said] == ["Skipped long"]
+    said = Recorder()
+    best_of(settings, tmp_path / "run", progress=said)
+    assert [line.partition(":")[0] for line in said.notes] == ["Skipped long"]
     assert {row["task"] for row in rows(tmp_path / "run" / "pairs.jsonl")} == {"tickets"}
 
 

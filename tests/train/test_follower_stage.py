@@ -88,8 +88,8 @@ def test_it_learns_to_tell_the_labels_apart(world: Path) -> None:
 
 @pytest.mark.slow
 def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None:
-    seen: list[dict[str, float]] = []
-    train_follower(given(world), world / "whole", report=lambda line: seen.append(dict(line)))
+    train_follower(given(world), world / "whole")
+    seen = curves(world / "whole")
     assert [line["step"] for line in seen] == [0, 1, 2, 3, 4]
     assert {"validation/naive", "validation/icl", "validation/icl-hidden", "validation/instruction-hidden"} <= set(
         seen[-1]
@@ -98,7 +98,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None
         "import json, sys, time; from pathlib import Path; from promptmii.train.follower import train_follower;"
         "from promptmii.train.follower_settings import FollowerSettings;"
         "s = FollowerSettings.of(**json.loads(sys.argv[1]));"
-        "train_follower(s, Path(sys.argv[2]), report=lambda line: time.sleep(0 if line['step'] < 3 else 600))"
+        "from tests.recorder import Recorder;"
+        "train_follower(s, Path(sys.argv[2]), progress=Recorder(lambda told: time.sleep(0 if told.counts[-1] < 3 else 600)))"
     )
     killed = subprocess.Popen([sys.executable, "-c", code, given(world).model_dump_json(), str(world / "torn")])
     deadline = time.monotonic() + 120

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.models.faulty_server import FaultyServer, serving
+from tests.recorder import Recorder
 
 from promptmii import Example, ScriptedModel, Support
 from promptmii.errors import ConfigError, EndpointError
@@ -144,14 +145,14 @@ def test_a_measure_is_refused_before_the_first_step_where_a_follower_gives_no_li
 
 def test_one_dead_follower_of_several_stops_the_learning() -> None:
     dead = ScriptedModel(score=lambda _c, _o: Failure(FailureKind.CONNECTION, "gone"), name="dead")
-    said = list[str]()
-    reward = Reward(RewardSettings.of(mode="choose", wait=0.05), [Follower(knowing()), Follower(dead)], say=said.append)
+    said = Recorder()
+    reward = Reward(RewardSettings.of(mode="choose", wait=0.05), [Follower(knowing()), Follower(dead)], progress=said)
     asked = episode([(1, "alpha")])
     with pytest.raises(
         EndpointError, match=r"100% of the instructions of a step could not be scored \(first: connection: gone\)"
     ):
         reward.judge([Draft(asked, "row1.", 1), Draft(asked, "Look.", 1), Draft(asked, "", 0)])
-    assert said == ["Followers fail; waiting for them"]
+    assert said.notes == ["Followers fail; waiting for them"]
 
 
 def test_the_share_that_failed_is_of_different_instructions_whichever_follower_it_was() -> None:
@@ -171,37 +172,37 @@ def test_the_share_that_failed_is_of_different_instructions_whichever_follower_i
 
 @pytest.mark.parametrize("fault", ["500", "401"])
 def test_a_server_that_stops_counting_is_waited_for_where_that_helps(fault: str) -> None:
-    said = list[str]()
+    said = Recorder()
     with (
         serving(FaultyServer(default="say:alpha", counts=True)) as server,
         HttpModel("m", HttpConfig(server.url, patience=0.0)) as model,
     ):
         assert model.card.exact_tokens
         server.count_plan = [fault]
-        reward = Reward(RewardSettings.of(wait=0.05), [Follower(model, "generate")], say=said.append)
+        reward = Reward(RewardSettings.of(wait=0.05), [Follower(model, "generate")], progress=said)
         drafts = [Draft(episode([(1, "alpha")]), "Look.", 1)]
         if fault == "500":
             assert [one.reward for one in reward.judge(drafts)] == [1.0]
-            assert said == ["Followers fail; waiting for them"]
+            assert said.notes == ["Followers fail; waiting for them"]
         else:
             with pytest.raises(EndpointError, match="refuses the key"):
                 reward.judge(drafts)
-            assert not said
+            assert not said.notes
 
 
 @pytest.mark.parametrize("kind", [FailureKind.CONNECTION, FailureKind.CONTEXT])
 def test_a_follower_that_fails_while_it_is_calibrated_is_waited_for_where_that_helps(kind: FailureKind) -> None:
     faults = [Failure(kind, "gone")]
-    said = list[str]()
+    said = Recorder()
     model = ScriptedModel(score=lambda _c, option: faults.pop() if faults else float(option == "alpha"))
     reward = Reward(
-        RewardSettings.of(mode="choose", wait=0.05), [Follower(model, calibration="contextual")], say=said.append
+        RewardSettings.of(mode="choose", wait=0.05), [Follower(model, calibration="contextual")], progress=said
     )
     drafts = [Draft(episode([(1, "alpha")]), "Look.", 1)]
     if kind is FailureKind.CONNECTION:
         assert reward.judge(drafts)[0].reward is not None
-        assert said == ["Followers fail; waiting for them"]
+        assert said.notes == ["Followers fail; waiting for them"]
     else:
         with pytest.raises(EndpointError, match="during calibration: gone"):
             reward.judge(drafts)
-        assert not said
+        assert not said.notes

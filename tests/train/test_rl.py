@@ -15,6 +15,7 @@ pytest.importorskip("trl")
 
 import torch
 from tests.models.faulty_server import FaultyServer, serving
+from tests.recorder import Recorder
 from tests.train.toys import WORLD, obedient, settings, write_model, write_tasks
 
 from promptmii import ScriptedModel, load_model
@@ -46,11 +47,9 @@ def samples(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
-    run, said = world / "run", list[str]()
+    run, said = world / "run", Recorder()
     held_out = {"tasks": ("songs",), "every": 2, "n": (4,), "rows": 24, "nameless": True}
-    best = train(
-        settings(world, validation=held_out, trl={"max_steps": 2}), run, followers=[obedient()], say=said.append
-    )
+    best = train(settings(world, validation=held_out, trl={"max_steps": 2}), run, followers=[obedient()], progress=said)
     found = curves(run)
     assert "validation/reward/nameless" in found
     assert "| films |" in (best / "README.md").read_text("utf-8")
@@ -73,7 +72,7 @@ def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
     assert facts["packages"]["trl"]
     assert {path.name for path in best.iterdir()} >= {"model.safetensors", "README.md", "tokenizer.json"}
     assert [path.name for path in checkpoints(run)] == ["checkpoint-2"]
-    assert any(line.startswith("Step 2 of 2: reward") for line in said)
+    assert any(line.startswith("Step 2 of 2: reward") for line in said.notes)
     assert load_model(f"hf:{best}").card.revision != load_model(f"hf:{world / 'tiny'}").card.revision
 
 
@@ -82,7 +81,7 @@ def test_adapters_are_a_model_by_themselves(world: Path) -> None:
     given = settings(
         world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2, "activation_checkpointing": True}
     )
-    best = train(given, world / "run", followers=[obedient()], say=lambda _: None)
+    best = train(given, world / "run", followers=[obedient()])
     assert (best / "adapter_model.safetensors").exists()
     chat: Chat = [{"role": "user", "content": "red lovely"}]
     alone, merged = load_model(f"hf:{best}"), load_model(f"hf:{world / 'tiny'}+{best}")
@@ -162,14 +161,13 @@ def test_changed_data_is_not_gone_on_with(world: Path) -> None:
 @pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_never_stopped(world: Path) -> None:
     given = settings(world)
-    train(given, world / "whole", followers=[obedient()], say=lambda _: None)
+    train(given, world / "whole", followers=[obedient()])
     train(
         given.model_copy(update={"trl": given.trl | {"max_steps": 2}}),
         world / "parts",
         followers=[obedient()],
-        say=lambda _: None,
     )
-    train(given, world / "parts", resume=True, followers=[obedient()], say=lambda _: None)
+    train(given, world / "parts", resume=True, followers=[obedient()])
     whole, parts = curves(world / "whole"), curves(world / "parts")
     assert set(whole["train/reward"]) == {1, 2, 3, 4}
     for name in ("train/reward", "train/loss", "train/gradient", "entropy", "validation/reward", "length"):
@@ -207,8 +205,8 @@ def test_a_killed_run_goes_on(world: Path) -> None:
     step = int(found[-1].name.split("-")[1])
     given = settings(world, trl={"max_steps": 400, "save_steps": 2})
     config = given.model_copy(update={"trl": given.trl | {"max_steps": step + 4}})
-    train(config, world / "run", resume=True, followers=[obedient()], say=lambda _: None)
-    train(config, world / "whole", followers=[obedient()], say=lambda _: None)
+    train(config, world / "run", resume=True, followers=[obedient()])
+    train(config, world / "whole", followers=[obedient()])
     assert curves(world / "run")["train/reward"] == curves(world / "whole")["train/reward"]
 
 
@@ -228,7 +226,6 @@ def test_it_learns(world: Path, seed: int) -> None:
         settings(world, seed=seed, trl=trl, validation={"tasks": ("songs",), "every": 100}),
         world / "run",
         followers=[obedient()],
-        say=print,
     )
     rewards = list(curves(world / "run")["train/reward"].values())
     start, end = sum(rewards[:10]) / 10, sum(rewards[-20:]) / 20
@@ -285,7 +282,7 @@ def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
 
 def test_a_dead_follower_is_refused_before_any_step(world: Path) -> None:
     with pytest.raises(EndpointError, match="failing does not answer, so nothing can be learned: connection: gone"):
-        train(settings(world), world / "run", followers=[failing(FailureKind.CONNECTION)], say=lambda _: None)
+        train(settings(world), world / "run", followers=[failing(FailureKind.CONNECTION)])
     assert not (world / "run" / "metrics.jsonl").exists()
 
 
@@ -296,10 +293,10 @@ def test_a_follower_that_dies_leaves_a_checkpoint(world: Path) -> None:
         validation={"tasks": ("songs",), "every": 100},
         trl={"max_steps": 100, "save_steps": 100},
     )
-    said = list[str]()
+    said = Recorder()
     with pytest.raises(EndpointError, match=r"100% of the instructions of a step could not be scored .*--resume"):
-        train(given, world / "run", followers=[failing(FailureKind.CONNECTION, after=700)], say=said.append)
-    assert "Followers fail; waiting for them" in said
+        train(given, world / "run", followers=[failing(FailureKind.CONNECTION, after=700)], progress=said)
+    assert "Followers fail; waiting for them" in said.notes
     last = checkpoints(world / "run")[-1]
     assert int(last.name.split("-")[1]) == max(curves(world / "run")["train/reward"])
 
@@ -310,7 +307,6 @@ def test_a_loss_that_is_no_number_stops_before_the_weights(world: Path) -> None:
             settings(world, trl={"learning_rate": 1e30, "max_steps": 20, "max_grad_norm": 1e30}),
             world / "run",
             followers=[obedient()],
-            say=lambda _: None,
         )
     for path in checkpoints(world / "run"):
         from safetensors.torch import load_file
@@ -320,37 +316,36 @@ def test_a_loss_that_is_no_number_stops_before_the_weights(world: Path) -> None:
 
 @pytest.mark.slow
 def test_equal_rewards_are_said_with_their_cause(world: Path) -> None:
-    said = list[str]()
+    said = Recorder()
     silent = Follower(ScriptedModel(reply=["no label at all"], score=lambda _c, _o: 0.0), mode="generate")
-    train(settings(world, stuck=2, reward={"mode": "generate"}), world / "run", followers=[silent], say=said.append)
-    assert any("got the same reward" in line and "answers are no labels" in line for line in said)
+    train(settings(world, stuck=2, reward={"mode": "generate"}), world / "run", followers=[silent], progress=said)
+    assert any("got the same reward" in line and "answers are no labels" in line for line in said.notes)
 
 
 @pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(world: Path) -> None:
     given = settings(world, trl={"max_steps": 2})
-    train(given, world / "run", followers=[obedient()], say=lambda _: None)
+    train(given, world / "run", followers=[obedient()])
     before = {path: path.read_bytes() for path in (world / "run" / "checkpoint-2").iterdir()}
     more = given.model_copy(update={"trl": given.trl | {"max_steps": 4}})
     (world / "run" / ".writing").write_text("in the way of the folder")
     with pytest.raises(OutputError, match="checkpoint before it is valid"):
-        train(more, world / "run", resume=True, followers=[obedient()], say=lambda _: None)
+        train(more, world / "run", resume=True, followers=[obedient()])
     assert [path.name for path in checkpoints(world / "run")] == ["checkpoint-2"]
     assert before == {path: path.read_bytes() for path in (world / "run" / "checkpoint-2").iterdir()}
 
 
 def test_another_run_is_not_overwritten(world: Path) -> None:
     given = settings(world, trl={"max_steps": 2})
-    train(given, world / "run", followers=[obedient()], say=lambda _: None)
+    train(given, world / "run", followers=[obedient()])
     with pytest.raises(OutputError, match="holds a run already"):
-        train(given, world / "run", followers=[obedient()], say=lambda _: None)
+        train(given, world / "run", followers=[obedient()])
     with pytest.raises(ConfigError, match="other values of: query"):
         train(
             given.model_copy(update={"query": 6}),
             world / "run",
             resume=True,
             followers=[obedient()],
-            say=lambda _: None,
         )
 
 
@@ -363,6 +358,6 @@ def test_one_follower_of_two_that_dies_leaves_a_checkpoint(world: Path) -> None:
     )
     followers = [obedient(), failing(FailureKind.CONNECTION, after=300)]
     with pytest.raises(EndpointError, match=r"100% of the instructions of a step could not be scored .*--resume"):
-        train(given, world / "run", followers=followers, say=lambda _: None)
+        train(given, world / "run", followers=followers)
     last = checkpoints(world / "run")[-1]
     assert int(last.name.split("-")[1]) == max(curves(world / "run")["train/reward"])

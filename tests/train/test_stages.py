@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.models.test_local import trained  # noqa: E402, F401  the fixture
+from tests.recorder import Recorder  # noqa: E402
 from tests.train.test_follower_stage import world  # noqa: E402, F401  the fixture
 
 from promptmii.errors import ConfigError  # noqa: E402
@@ -34,9 +35,8 @@ def test_two_steps_of_each_stage(stage: WarmUp, world: Path) -> None:  # noqa: F
     changes: dict[str, Any] = {"model": model, "tasks": [str(world / "tasks")]}
     if stage == "best-of":
         changes["reward"] = {"followers": [model], "mode": "choose"}
-    steps: list[float] = []
-    made = warm_up(stage, config, world / "run", report=lambda line: steps.append(line["step"]), **changes)
-    assert steps[-1] == 2
+    made = warm_up(stage, config, world / "run", progress=(told := Recorder()), **changes)
+    assert told.counts[-1] == 2
     assert made.parent == world / "run"
     assert (world / "run" / "config.toml").read_text() == config.read_text()
 

@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.models.test_local import trained  # noqa: E402, F401  the fixture
+from tests.recorder import Recorder  # noqa: E402
 from tests.train.test_follower_stage import lines, world  # noqa: E402, F401  the fixture
 
 from promptmii import load_model  # noqa: E402
@@ -82,20 +83,25 @@ def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None: 
     lines(world / "pairs.jsonl", [PAIR])
     row = {name: torch.tensor([ids]) for name, ids in Features(tunable)(read_pairs(world / "pairs.jsonl")[0]).items()}
     expected = tunable.model(**row).loss
-    losses: list[float] = []
     settings = given(world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=1)
-    train_writer(settings, world / "run", report=lambda line: losses.append(line["train/loss"]))
+    train_writer(settings, world / "run")
+    losses = losses_of(world / "run")
     assert losses == [pytest.approx(expected.item(), abs=1e-3)]
+
+
+def losses_of(run: Path) -> list[float]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line["train/loss"] for line in lines if "train/loss" in line]
 
 
 @pytest.mark.slow
 def test_it_learns_a_pair_by_heart(world: Path) -> None:  # noqa: F811
     lines(world / "pairs.jsonl", [PAIR])
-    losses: list[float] = []
     settings = given(
         world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=40, batch=1, warmup=5, learning_rate=2e-2, rank=8
     )
-    best = train_writer(settings, world / "run", report=lambda line: losses.append(line["train/loss"]))
+    best = train_writer(settings, world / "run")
+    losses = losses_of(world / "run")
     assert losses[-1] < 2 < losses[0]  # with so small frozen embeddings no token can be more likely than one in four
     (pair,) = read_pairs(world / "pairs.jsonl")
     written = MetaInducer(Writer(load_model(f"hf:{world / 'tiny'}+{best}"))).induce(pair.support)
@@ -111,12 +117,12 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None
     class StoppedError(Exception):
         pass
 
-    def stop(line: Any) -> None:
-        if line["step"] == 3:
-            raise StoppedError(line)
+    def stop(told: Recorder) -> None:
+        if told.counts[-1] == 3:
+            raise StoppedError
 
     with pytest.raises(StoppedError):
-        train_writer(given(world), world / "torn", report=stop)
+        train_writer(given(world), world / "torn", progress=Recorder(stop))
     torn = train_writer(given(world), world / "torn", resume=True)
     assert (whole / "adapter_model.safetensors").read_bytes() == (torn / "adapter_model.safetensors").read_bytes()
 

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from promptmii import display
 from promptmii.cli import corpus_view
+from promptmii.cli.bars import progress as listening
 from promptmii.cli.group import app
 from promptmii.cli.options import BaseUrl, Json, comma_separated
+from promptmii.cli.terminal import say
 from promptmii.data.corpus.build import build_corpus
 from promptmii.data.corpus.card import write_card
 from promptmii.data.corpus.leakage import check_corpus
@@ -81,14 +82,14 @@ def build(
         workers=workers,
         ray={} if ray else None,
     )
-    with corpus_view.stage_progress(quiet=json) as (progress, told):
-        built = build_corpus(settings, output, until=stage, retry=retry, progress=progress, told=told)
+    with listening(quiet=json) as progress:
+        built = build_corpus(settings, output, until=stage, retry=retry, progress=progress)
     corpus_view.corpus_built(built, as_json=json)
     if push:
-        with display.progress(quiet=json) as progress:
-            progress(f"Uploading to {push}")
+        with listening(quiet=json) as progress:
+            progress.step(f"Uploading to {push}")
             address = push_corpus(output, push, private=not public)
-        display.say(f"Uploaded to {address}.")
+        say(f"Uploaded to {address}.")
 
 
 @corpus_app.command("check")
@@ -100,8 +101,8 @@ def check(
     json: Json = False,
 ) -> None:
     """Count what the splits of a corpus have in common. Anything but nothing ends with exit code 1."""
-    with display.progress(quiet=json) as progress:
-        progress("Comparing the splits")
+    with listening(quiet=json) as progress:
+        progress.step("Comparing the splits")
         report = check_corpus(corpus, similarity)
     corpus_view.leakage(report, as_json=json)
     if not report.clean:
@@ -111,7 +112,7 @@ def check(
 @corpus_app.command("card")
 def card(corpus: Folder) -> None:
     """Write counts, domains, languages, label-set sizes, lengths and licences, with figures, as README.md of the corpus."""
-    with display.progress(quiet=False) as progress:
-        progress("Describing the corpus")
+    with listening(quiet=False) as progress:
+        progress.step("Describing the corpus")
         path = write_card(corpus)
-    display.say(f"Read {path}.")
+    say(f"Read {path}.")

@@ -1,44 +1,17 @@
 """What a user sees of a corpus: its stages, its tables, its proof."""
 
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
+from promptmii.cli.terminal import dump
 from promptmii.data.corpus.build import Built
 from promptmii.data.corpus.journal import Entry
 from promptmii.data.corpus.leakage import LeakageReport
-from promptmii.data.corpus.stages import Told
-from promptmii.display import dump, err, out, progress, say
-from promptmii.pipeline import Progress
-
-
-@contextmanager
-def stage_progress(*, quiet: bool) -> Generator[tuple[Progress, Told]]:
-    """The stage under way with a bar over its datasets on a terminal, a line per stage and per dropped dataset elsewhere."""
-    if quiet or not err.is_terminal:
-        with progress(quiet=quiet) as step:
-            yield (
-                step,
-                lambda entry, done, total: None if quiet or entry.kept else say(f"[{done}/{total}] {entry.line}"),
-            )
-        return
-    with Bar(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err
-    ) as bar:
-        line = bar.add_task("Starting", total=None)
-
-        def told(entry: Entry, done: int, total: int) -> None:
-            bar.update(line, completed=done, total=total)
-            if not entry.kept:
-                bar.console.print(escape(entry.line), soft_wrap=True)
-
-        yield lambda step: bar.update(line, description=escape(step), completed=0, total=None), told
+from promptmii.display import out
 
 
 def corpus_built(built: Built, *, as_json: bool) -> None:

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from promptmii import display
+from promptmii.cli.bars import progress as listening
 from promptmii.cli.group import app
 from promptmii.cli.options import BaseUrl, Context, Json, Prices, comma_separated, prices_of, whole_numbers
+from promptmii.cli.terminal import say
 from promptmii.config import EvaluateSettings
 from promptmii.evaluation import estimate
 from promptmii.evaluation import evaluate as evaluate_grid
@@ -82,12 +84,12 @@ def run_grid(
         },
         ray={} if ray else None,
     )
-    with display.progress(quiet=json) as progress:
+    with listening(quiet=json) as progress:
         if dry_run:
             display.estimated(estimate(settings, output, retry_failed=retry_failed, progress=progress), as_json=json)
             return
-    with display.grid_progress(quiet=json) as (progress, report):
-        run = evaluate_grid(settings, output, retry_failed=retry_failed, progress=progress, report=report)
+    with listening(quiet=json) as progress:
+        run = evaluate_grid(settings, output, retry_failed=retry_failed, progress=progress)
     display.evaluated(run, as_json=json)
 
 
@@ -101,7 +103,7 @@ def report(
     """Draw what runs found: one self-contained page, figures as SVG and PNG, tables as CSV and Markdown."""
     from promptmii.report.page import write_report
 
-    with display.progress(quiet=False) as progress:
-        progress("Writing the report")
+    with listening() as progress:
+        progress.step("Writing the report")
         page = write_report(runs, output)
-    display.say(f"Open {page} in a browser.")
+    say(f"Open {page} in a browser.")

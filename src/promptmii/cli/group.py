@@ -6,7 +6,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from promptmii import display
+from promptmii.cli.terminal import error as show_error
+from promptmii.cli.terminal import tolerate_encodings
 from promptmii.errors import PromptMIIError
 
 
@@ -15,13 +16,14 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> object:
         """Run the command that was named."""
+        tolerate_encodings()
         try:
             return super().invoke(ctx)
         except PromptMIIError as error:
-            display.error(str(error))
+            show_error(str(error))
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
-            display.error("Interrupted. Files are only written when complete; answers in a --cache folder are kept.")
+            show_error("Interrupted. Files are only written when complete; answers in a --cache folder are kept.")
             raise typer.Exit(130) from interrupt
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from promptmii import display, pipeline
+from promptmii.cli.bars import progress as listening
 from promptmii.cli.group import app
 from promptmii.cli.options import (
     BaseUrl,
@@ -26,6 +27,7 @@ from promptmii.cli.options import (
     columns_of,
     endpoint_of,
 )
+from promptmii.cli.terminal import confirmed
 from promptmii.config import InduceSettings
 from promptmii.files import check_writable
 from promptmii.instruction import Instruction, Mode
@@ -80,7 +82,7 @@ def induce(
         columns=columns_of(text, label, labels),
         endpoint=endpoint_of(base_url, context_length, concurrency, cache, price),
     )
-    with display.progress(quiet=json) as progress:
+    with listening(quiet=json) as progress:
         induced = pipeline.induce(data, settings, progress=progress)
     if output:
         induced.instruction.save(output, force=force)
@@ -108,10 +110,9 @@ def predict(
         check_writable(output, force=force)
     made = Instruction.load(instruction)
     endpoint = endpoint_of(base_url, context_length, concurrency, cache)
-    with display.progress(quiet=json) as progress:
-        bound = pipeline.bind(made, follower, endpoint, progress, display.confirmed)
-        progress("Labelling")
-        labelled = pipeline.predict(made, _texts(input), bound, columns_of(text, None, None).text)
+    with listening(quiet=json) as progress:
+        bound = pipeline.bind(made, follower, endpoint, progress, confirmed)
+        labelled = pipeline.predict(made, _texts(input), bound, columns_of(text, None, None).text, progress=progress)
     display.foreign(made, bound)
     display.labelled(labelled, output, as_json=json, force=force)
 
@@ -132,10 +133,9 @@ def score(
     """Measure an instruction again on labelled data: per-label scores, confusion matrix, failure counts."""
     made = Instruction.load(instruction)
     endpoint = endpoint_of(base_url, context_length, concurrency, cache)
-    with display.progress(quiet=json) as progress:
-        bound = pipeline.bind(made, follower, endpoint, progress, display.confirmed)
-        progress("Scoring")
-        scored, notes = pipeline.rescore(made, data, bound, columns_of(text, label, None))
+    with listening(quiet=json) as progress:
+        bound = pipeline.bind(made, follower, endpoint, progress, confirmed)
+        scored, notes = pipeline.rescore(made, data, bound, columns_of(text, label, None), progress=progress)
     display.foreign(made, bound)
     display.scored(made, scored, notes, as_json=json)
 

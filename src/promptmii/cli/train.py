@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from promptmii import display
+from promptmii.cli.bars import progress as listening
 from promptmii.cli.group import app
 from promptmii.cli.options import Json
 from promptmii.errors import ConfigError
 from promptmii.train.config import TrainSettings
-from promptmii.train.curves import unheard
 from promptmii.train.stages import stage_of, warm_up
 
 
@@ -45,29 +45,20 @@ def run_training(
             raise ConfigError(
                 f"--dry-run plans the stage rl only. Start {chosen} itself; stopped, it goes on with --resume."
             )
-        report = unheard if json else display.curve
-        display.trained(
-            warm_up(
-                chosen,
-                config,
-                output,
-                resume=resume,
-                report=report,
-                say=display.unsaid if json else display.say,
-                **changes,
-            ),
-            as_json=json,
-        )
+        with listening(quiet=json) as progress:
+            made = warm_up(chosen, config, output, resume=resume, progress=progress, **changes)
+        display.trained(made, as_json=json)
         return
     settings = TrainSettings.read(config, stage=chosen, **changes)
     if dry_run:
         from promptmii.train.estimate import estimate
 
-        with display.progress(quiet=json) as progress:
+        with listening(quiet=json) as progress:
             planned = estimate(settings, output, progress)
         display.planned(planned, as_json=json)
         return
     from promptmii.train.run import train
 
-    made = train(settings, output, given=config, resume=resume, say=display.unsaid if json else display.say)
+    with listening(quiet=json) as progress:
+        made = train(settings, output, given=config, resume=resume, progress=progress)
     display.trained(made, as_json=json)

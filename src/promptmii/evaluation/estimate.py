@@ -5,7 +5,7 @@ instruction will be is not known, so `ASSUMED_TOKENS` stand for it. Time follows
 each model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from promptmii.evaluation.run import is_open
 from promptmii.inducers.ape import SHOWN
 from promptmii.instruction import Cost
 from promptmii.models.base import Chat, LanguageModel, Sampling, Usage
+from promptmii.progress import QUIET, Progress
 from promptmii.prompts import example_lines, follower_frame, frame_prompt, induction_prompt, quote
 from promptmii.records import Run
 from promptmii.task import Task
@@ -56,7 +57,7 @@ def estimate(
     folder: Path,
     *,
     retry_failed: bool = False,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = QUIET,
 ) -> list[Estimate]:
     """One line per method, then their sum, of what `evaluate` would run. Raises as it does.
 
@@ -67,12 +68,12 @@ def estimate(
 
 
 def _estimates(
-    settings: EvaluateSettings, folder: Path, bench: Bench, retry_failed: bool, progress: Callable[[str], None]
+    settings: EvaluateSettings, folder: Path, bench: Bench, retry_failed: bool, progress: Progress
 ) -> list[Estimate]:
     tasks = grid_tasks(settings)
     models: dict[str, LanguageModel] = {}
     for reference in references(settings):
-        progress(f"Loading {reference}")
+        progress.step(f"Loading {reference}")
         models[reference] = bench.model(reference)
     jobs = plan(settings, tasks, {reference: model.card for reference, model in models.items()})
     known = Run.read(folder).records if (folder / "records.jsonl").exists() else {}

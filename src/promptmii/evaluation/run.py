@@ -1,6 +1,6 @@
 """Runs what is not recorded yet, and records it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol
@@ -11,11 +11,9 @@ from promptmii.evaluation.cluster import Cluster
 from promptmii.evaluation.grid import Job, grid_tasks, plan, references
 from promptmii.files import write_text
 from promptmii.models.base import ModelCard
+from promptmii.progress import QUIET, Progress
 from promptmii.records import Record, Run, writing
 from promptmii.task import Task
-
-Report = Callable[[Record, int, int], None]
-"""Told of each finished cell: its record, how many are finished, how many there are to do."""
 
 
 class Workplace(Protocol):
@@ -53,37 +51,40 @@ class Here:
         self._bench.close()
 
 
-def unheard(_record: Record, _finished: int, _total: int) -> None:
-    """The default report."""
-
-
 def evaluate(
     settings: EvaluateSettings,
     folder: Path,
     *,
     retry_failed: bool = False,
-    progress: Callable[[str], None] = lambda _: None,
-    report: Report = unheard,
+    progress: Progress = QUIET,
 ) -> Run:
     """Run the grid into a run folder; what is recorded there is not run again, unless it failed and `retry_failed` is set.
 
     Raises `DataError`, `ConfigError` and `ModelError` before the first cell, and `OutputError` where the folder cannot be written or
     another process writes to it. A cell that fails is recorded as failed and stops nothing.
     """
-    progress("Reading the tasks")
+    progress.step("Reading the tasks")
     tasks = grid_tasks(settings)
     with writing(folder) as writer, closing(_workplace(settings, folder)) as place:
         write_text(folder / "config.json", settings.model_dump_json(indent=2) + "\n", force=True)
         cards: dict[str, ModelCard] = {}
         for reference in references(settings):
-            progress(f"Loading {reference}")
+            progress.step(f"Loading {reference}")
             cards[reference] = place.card(reference)
         known = Run.read(folder).records
         todo = [job for job in plan(settings, tasks, cards) if is_open(known.get(job.key), retry_failed)]
-        for finished, outcome in enumerate(place.run(todo, tasks), 1):
+        progress.step("Running the cells", len(todo), "cells")
+        for outcome in place.run(todo, tasks):
             writer.add(outcome.record, outcome.query)
-            report(outcome.record, finished, len(todo))
+            _tell(outcome.record, progress)
         return Run.read(folder)
+
+
+def _tell(record: Record, progress: Progress) -> None:
+    measured = record.instruction.measured if record.instruction else None
+    if measured is None:
+        progress.note(f"Failed: {record.cell.name}: {record.error}")
+    progress.advance(1, f"{record.cell.name}: " + (f"macro-F1 {measured.macro_f1:.3f}" if measured else "failed"))
 
 
 def _workplace(settings: EvaluateSettings, folder: Path) -> Workplace:

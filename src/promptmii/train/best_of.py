@@ -4,7 +4,7 @@ It needs no gradient, so it is the cheapest way up from a generator that sometim
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from itertools import groupby
 from pathlib import Path
@@ -18,10 +18,10 @@ from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Completion, Failure, LanguageModel
 from promptmii.models.wrap import together
+from promptmii.progress import QUIET, Progress
 from promptmii.report.curves import is_training_run, read_curves
 from promptmii.train.asking import writer_for
 from promptmii.train.config import Stage, TrainSettings
-from promptmii.train.curves import Report, unheard
 from promptmii.train.episodes import Deck, Visit, readable_source
 from promptmii.train.folder import RunFolder, open_run
 from promptmii.train.pairs import Pair, pair_line
@@ -53,24 +53,24 @@ def best_of(
     *,
     given: Path | None = None,
     resume: bool = False,
-    report: Report = unheard,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Progress = QUIET,
 ) -> Path:
     """Write the pairs file of a run folder (`given` is the configuration file) and return its path.
 
-    With `resume` it goes on after the last visit that was finished. `say` is told of skipped tasks and of followers that are waited for.
-    Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`.
+    With `resume` it goes on after the last visit that was finished. Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`.
     """
-    source = read_source(settings)
+    source = read_source(settings, progress)
     with ExitStack() as stack:
         run = stack.enter_context(open_run(folder, settings, given, resume=resume, free=("visits", "together")))
         generator = stack.enter_context(closing(settings.endpoint.load(settings.model)))
         writer = writer_for(settings, generator)
         source = readable_source(source, settings, writer)
         for line in source.skipped:
-            say(f"Skipped {line}")
+            progress.note(f"Skipped {line}")
         reward = Reward(
-            settings.reward, [_follower(model, settings) for model in _models(settings, generator, stack)], say=say
+            settings.reward,
+            [_follower(model, settings) for model in _models(settings, generator, stack)],
+            progress=progress,
         )
         deck = Deck(source.train, settings, writer)
         run.describe(
@@ -79,6 +79,7 @@ def best_of(
         first = _finished(run)
         if first >= settings.visits:
             return folder / PAIRS
+        progress.step("Drafting", settings.visits - first, "drafts")
         reward.check(deck.visit(first).episode)
         # A batch is written as a whole even where a kill left some of its visits finished: its drafts depend on each other.
         for start in range(first - first % settings.together, settings.visits, settings.together):
@@ -86,7 +87,7 @@ def best_of(
             written = list(zip(visits, _write(writer, visits, settings), strict=True))
             left = [(visit, drafts) for visit, drafts in written if visit.number >= first]
             judged = _judge(reward, [drafts for _, drafts in left])
-            _keep(run, settings, [(*row, one) for row, one in zip(left, judged, strict=True)], report)
+            _keep(run, settings, [(*row, one) for row, one in zip(left, judged, strict=True)], progress)
     return folder / PAIRS
 
 
@@ -133,7 +134,10 @@ def _judge(reward: Reward, drafts: Sequence[Sequence[Draft]]) -> list[list[Judge
 
 
 def _keep(
-    run: RunFolder, settings: BestOfSettings, rows: Sequence[tuple[Visit, list[Draft], list[Judged]]], report: Report
+    run: RunFolder,
+    settings: BestOfSettings,
+    rows: Sequence[tuple[Visit, list[Draft], list[Judged]]],
+    progress: Progress,
 ) -> None:
     """Append the pairs first and the curves after them: a visit counts as finished when its line of the curves is there."""
     known = _visits(run.path / PAIRS)
@@ -164,7 +168,7 @@ def _keep(
             "length": fmean(draft.tokens for draft in drafts),
         }
         run.metrics(visit.number + 1, line)
-        report({"step": visit.number + 1, **line})
+        progress.advance(1, f"visit {visit.number + 1}: reward {fmean(rewards):.3f}, best {top:.3f}")
 
 
 def _finished(run: RunFolder) -> int:

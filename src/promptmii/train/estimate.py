@@ -5,7 +5,7 @@ this machine. Memory follows from the number of parameters, and time from rates 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -15,6 +15,7 @@ from promptmii.calibrate import CONTENT_FREE
 from promptmii.errors import MissingDependencyError, UnknownModelError
 from promptmii.models import ScriptedModel, weights_of
 from promptmii.models.base import LanguageModel
+from promptmii.progress import QUIET, Progress
 from promptmii.prompts import follower_frame, frame_prompt
 from promptmii.schema import Settings
 from promptmii.train.config import TrainSettings
@@ -101,7 +102,7 @@ class Estimate:
     warnings: tuple[str, ...]
 
 
-def estimate(settings: TrainSettings, folder: Path, progress: Callable[[str], None] = lambda _: None) -> Estimate:
+def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) -> Estimate:
     """The plan of a run. Raises `DataError` and `ConfigError` as the run would, also where batches do not divide."""
     source = read_source(settings, progress)
     model, counted = _counter(settings)

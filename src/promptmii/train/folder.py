@@ -111,3 +111,9 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def brief(step: int, line: Mapping[str, float]) -> str:
+    """The values of a step that say how well it goes."""
+    names = [name for name in ("train/loss", "validation/reward", "train/reward") if name in line]
+    return f"step {step}" + (": " if names else "") + ", ".join(f"{name} {line[name]:.4g}" for name in names)

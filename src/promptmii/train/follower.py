@@ -13,13 +13,13 @@ from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError, ModelError
 from promptmii.files import atomic_folder
+from promptmii.progress import QUIET, Progress
 from promptmii.prompts import defuse, follower_frame
 from promptmii.task import Task, content_key
 from promptmii.train.bank import Guide, read_bank
 from promptmii.train.card import adapter_card
 from promptmii.train.config import LoraSettings
-from promptmii.train.curves import Report, unheard
-from promptmii.train.folder import RunFolder, open_run
+from promptmii.train.folder import RunFolder, brief, open_run
 from promptmii.train.follower_check import check
 from promptmii.train.follower_episodes import Deck, Rendered
 from promptmii.train.follower_settings import FollowerSettings
@@ -65,14 +65,14 @@ def train_follower(
     *,
     given: Path | None = None,
     resume: bool = False,
-    report: Report = unheard,
+    progress: Progress = QUIET,
 ) -> Path:
     """Tune into a run folder (`given` is the configuration file): `best/` holds the best weights in bfloat16; returned is its path.
 
     With `resume` it goes on from the newest checkpoint, exactly as if it had never stopped. Raises `ConfigError`, `DataError`,
     `ModelError` (also when the loss is no number: the last checkpoint stays), `OutputError`.
     """
-    stage = Stage(settings.checked(), report)
+    stage = Stage(settings.checked(), progress)
     with open_run(folder, settings, given, resume=resume, free=FREE) as run:
         run.describe(stage.facts())
         stage.open(run)
@@ -84,7 +84,7 @@ def train_follower(
 class Stage:
     """One training run in this process."""
 
-    def __init__(self, settings: FollowerSettings, report: Report) -> None:
+    def __init__(self, settings: FollowerSettings, progress: Progress) -> None:
         self._settings = settings
         self._bank: Mapping[str, Guide] = read_bank(Path(settings.bank)) if settings.bank else {}
         self._watched: Mapping[str, Task] = named_tasks(settings.tasks, settings.validate_on)
@@ -102,7 +102,7 @@ class Stage:
             self._parameters.values(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
         )
         self._best = -math.inf
-        self._report = report
+        self._progress = progress
         self.step = 0
 
     def facts(self) -> dict[str, Any]:
@@ -125,6 +125,7 @@ class Stage:
             self.step, self._best = found
         else:
             self._validate(run, {})
+        self._progress.step("Training", self._settings.steps - self.step, "steps")
 
     def advance(self, run: RunFolder) -> None:
         """One step of the optimiser, with what is due after it: a line of the curves, a validation, a checkpoint."""
@@ -200,7 +201,7 @@ class Stage:
 
     def _write(self, run: RunFolder, line: Mapping[str, float]) -> None:
         run.metrics(self.step, line)
-        self._report({"step": self.step, **line})
+        self._progress.advance(int("train/loss" in line), brief(self.step, line))
 
 
 def learning_rate(settings: FollowerSettings, step: int) -> float:

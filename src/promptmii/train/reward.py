@@ -5,7 +5,7 @@ never a zero: a dead server must not teach anything.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -16,6 +16,7 @@ from promptmii.inducers.copying import copied_runs
 from promptmii.instruction import Instruction
 from promptmii.models.base import FailureKind
 from promptmii.models.turns import on_threads
+from promptmii.progress import QUIET, Progress
 from promptmii.prompts import Template, follower_frame
 from promptmii.scoring import Scored, score
 from promptmii.task import Episode
@@ -72,12 +73,12 @@ class Reward:
         settings: RewardSettings,
         followers: Sequence[Follower],
         frame: Template | None = None,
-        say: Callable[[str], None] = lambda _: None,
+        progress: Progress = QUIET,
     ) -> None:
         self._settings = settings
         self._followers = followers
         self._frame = (frame or follower_frame()).text
-        self._say = say
+        self._progress = progress
 
     def check(self, episode: Episode) -> None:
         """Asked before the first step. Raises `EndpointError` unless every follower answers, `ConfigError` where the measure needs more."""
@@ -100,7 +101,7 @@ class Reward:
         while _share_failed(found) > self._settings.failures and _may_pass(found.values()):
             if time.monotonic() >= deadline:
                 break
-            self._say("Followers fail; waiting for them")
+            self._progress.note("Followers fail; waiting for them")
             time.sleep(min(PAUSE, self._settings.wait))
             again = [one for one, scored in found.items() if _reason(scored)]
             found |= dict(zip(again, self._score_all(again), strict=True))

@@ -1,6 +1,6 @@
 """A training run of the generator, from settings to a folder with the best weights in it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +11,7 @@ from typing import Any
 from promptmii.errors import ConfigError, EndpointError, MissingDependencyError
 from promptmii.follower import Follower
 from promptmii.models.wrap import together
+from promptmii.progress import QUIET, Progress
 from promptmii.prompts import follower_frame
 from promptmii.train.config import TrainSettings
 from promptmii.train.episodes import Deck, readable_source
@@ -46,7 +47,6 @@ FREE = (
 """Settings that a resumed run may change."""
 SAMPLED = 10
 """Drafts that are written down at each step."""
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -134,7 +134,7 @@ def train(
     *,
     given: Path | None = None,
     resume: bool = False,
-    say: Say = print,
+    progress: Progress = QUIET,
     followers: Sequence[Follower] | None = None,
 ) -> Path:
     """Train the generator into a run folder; `best/` in it holds the weights that did best on the validation tasks.
@@ -147,8 +147,8 @@ def train(
     # While one process waits for a server, the others wait for that process.
     patience = timedelta(seconds=max(1800.0, 2 * (settings.reward.wait + settings.endpoint.patience)))
     state = PartialState(timeout=patience) if torch.cuda.is_available() else PartialState(cpu=True, timeout=patience)
-    say = say if state.is_main_process else (lambda _: None)
-    source = read_source(settings)
+    progress = progress if state.is_main_process else QUIET
+    source = read_source(settings, progress)
     batches = algebra(settings, len(source.train) * sum(settings.schedule.values()), state.num_processes)
     if batches.processes != settings.plan.processes:
         raise ConfigError(
@@ -164,7 +164,7 @@ def train(
             followers = followers_of(settings, state.num_processes)
             for follower in followers:
                 stack.enter_context(closing(follower.model))
-        return _Run(settings, folder, source, batches, followers, run, say).train(resume)
+        return _Run(settings, folder, source, batches, followers, run, progress).train(resume)
 
 
 class _Run:
@@ -178,11 +178,11 @@ class _Run:
         batches: Algebra,
         followers: Sequence[Follower],
         run: RunFolder | None,
-        say: Say,
+        progress: Progress,
     ) -> None:
         cpu = not torch.cuda.is_available()
         self._folder = folder
-        self._say = say
+        self._progress = progress
         arguments = resolve(
             settings, folder, batches, cpu=cpu
         )  # before the weights, which a sharded run loads in parts
@@ -198,10 +198,10 @@ class _Run:
         deck = Deck(source.train, settings, writer)
         batches = algebra(settings, deck.per_pass, batches.processes)
         arguments.max_steps = batches.steps  # all that depends on the number of tasks
-        reward = Reward(settings.reward, followers, say=self._say)
+        reward = Reward(settings.reward, followers, progress=self._progress)
         reward.check(deck.visit(0).episode)
         function = RewardFunction(reward, deck, policy, run)
-        watch = Watch(settings, policy, followers, source, batches.boundary, run, self._say)
+        watch = Watch(settings, policy, followers, source, batches.boundary, run, self._progress)
         self._trainer = PolicyTrainer(
             policy,
             function,
@@ -229,13 +229,13 @@ class _Run:
 
     def _say_what_is_left_out(self, source: Source, settings: TrainSettings) -> None:
         for line in source.skipped:
-            self._say(f"Skipped {line}")
+            self._progress.note(f"Skipped {line}")
         if source.skipped:
-            self._say(
+            self._progress.note(
                 f"{len(source.skipped)} tasks skipped; {len(source.train)} to learn from, {len(source.validation)} to validate on"
             )
         if not cases(source.validation, settings):
-            self._say(
+            self._progress.note(
                 "No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there."
             )
 

@@ -1,11 +1,12 @@
 """The tasks to learn from and the tasks to watch: never of one source, because copies of a data set have many names."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from promptmii.data.sources import SPLIT, TaskSource, find_tasks
 from promptmii.errors import ConfigError, DataError, nearest
+from promptmii.progress import QUIET, Progress
 from promptmii.task import Task, content_key
 from promptmii.train.config import TrainSettings, ValidationSettings
 
@@ -30,7 +31,7 @@ def group(task: Task) -> str:
     return task.source.get("group") or task.name
 
 
-def read_source(settings: TrainSettings, progress: Callable[[str], None] = lambda _: None) -> Source:
+def read_source(settings: TrainSettings, progress: Progress = QUIET) -> Source:
     """Every task that can be used, split by source. Raises `DataError` where none is left, `ConfigError` for a name nobody knows."""
     skipped: list[str] = []
     tasks: dict[str, Task] = {}
@@ -40,7 +41,7 @@ def read_source(settings: TrainSettings, progress: Callable[[str], None] = lambd
         names.append(name)
         if settings.only and name not in settings.only:
             continue
-        progress(f"Reading {name}")
+        progress.step(f"Reading {name}")
         if name in tasks:
             raise DataError(f"Two tasks have the name {name!r}. Rename one.")
         try:

@@ -1,13 +1,12 @@
 """The stages of training by name: each reads its own settings from the configuration file."""
 
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from promptmii.errors import ConfigError, nearest
+from promptmii.progress import QUIET, Progress
 from promptmii.train.config import Stage
-from promptmii.train.curves import Report, unheard
 
 WarmUp = Literal["follower", "sft", "best-of"]
 
@@ -32,8 +31,7 @@ def warm_up(
     folder: Path,
     *,
     resume: bool = False,
-    report: Report = unheard,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Progress = QUIET,
     **changes: Any,
 ) -> Path:
     """Run a stage from a TOML file, with `changes` over it, into a run folder; returns the weights or the pairs that it made.
@@ -45,14 +43,16 @@ def warm_up(
         from promptmii.train.follower_settings import FollowerSettings
 
         return train_follower(
-            FollowerSettings.read(config, **changes), folder, given=config, resume=resume, report=report
+            FollowerSettings.read(config, **changes), folder, given=config, resume=resume, progress=progress
         )
     if stage == "sft":
         from promptmii.train.writer import train_writer
         from promptmii.train.writer_settings import WriterSettings
 
-        return train_writer(WriterSettings.read(config, **changes), folder, given=config, resume=resume, report=report)
+        return train_writer(
+            WriterSettings.read(config, **changes), folder, given=config, resume=resume, progress=progress
+        )
     from promptmii.train.best_of import BestOfSettings, best_of
 
     settings = BestOfSettings.read(config, **{**changes, "stage": stage})
-    return best_of(settings, folder, given=config, resume=resume, report=report, say=say)
+    return best_of(settings, folder, given=config, resume=resume, progress=progress)

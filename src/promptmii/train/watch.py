@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +16,7 @@ from trl.models.utils import unwrap_model_for_generation
 from promptmii.files import atomic_folder
 from promptmii.follower import Follower
 from promptmii.models.outline import write_outline
+from promptmii.progress import Progress
 from promptmii.task import Task
 from promptmii.train.card import adapter_card
 from promptmii.train.config import TrainSettings
@@ -55,7 +56,7 @@ class Watch(TrainerCallback):
         source: Source,
         boundary: int,
         folder: RunFolder | None,
-        say: Callable[[str], None],
+        progress: Progress,
     ) -> None:
         """`boundary` are the steps of one rollout; `folder` is given to the process that writes, the others only take part."""
         self._settings = settings
@@ -65,7 +66,7 @@ class Watch(TrainerCallback):
         self._learned = {task.name: task for task in source.train}
         self._boundary = boundary
         self._folder = folder
-        self._say = say
+        self._progress = progress
         self._best, self._since, self._equal = -math.inf, 0, 0
         self._began = 0.0
         self.trainer: PolicyTrainer | None = None
@@ -80,6 +81,7 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """The value at the start, or where a resumed run stood."""
+        self._progress.step("Training", state.max_steps - state.global_step, "steps")
         if state.global_step:
             self._recall(state.global_step)
         else:
@@ -91,6 +93,7 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """A validation where one is due, and its consequences."""
+        self._progress.advance()
         if self.trainer:
             self.trainer.clock.add("step", perf_counter() - self._began)
         if state.global_step % self._settings.validation.every == 0 or state.global_step == state.max_steps:
@@ -98,7 +101,7 @@ class Watch(TrainerCallback):
         patience = self._settings.validation.patience
         # Between rollouts only: elsewhere a run cannot go on exactly.
         if patience is not None and self._since >= patience and state.global_step % self._boundary == 0:
-            self._say(f"Stopped at step {state.global_step}: {self._since} validations without a gain")
+            self._progress.note(f"Stopped at step {state.global_step}: {self._since} validations without a gain")
             control.should_training_stop = control.should_save = True
 
     def on_log(
@@ -121,7 +124,7 @@ class Watch(TrainerCallback):
         self._write(state.global_step, numbers)
         if "train/reward" in numbers:
             told = f"reward {numbers['train/reward']:.3f}, length {numbers.get('length', 0):.0f}, {numbers.get('seconds/step', 0):.1f} s"
-            self._say(f"Step {state.global_step} of {state.max_steps}: {told}")
+            self._progress.note(f"Step {state.global_step} of {state.max_steps}: {told}")
         self._look_for_signal(numbers)
 
     def _write(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -133,7 +136,7 @@ class Watch(TrainerCallback):
             return
         self._equal = self._equal + 1 if numbers["zero_variance"] == 1.0 else 0
         if self._equal and self._equal % self._settings.stuck == 0:
-            self._say(
+            self._progress.note(
                 f"In {self._equal} steps all drafts of each group got the same reward, so nothing is learned. {_cause(numbers)}"
             )
 
@@ -177,7 +180,7 @@ class Watch(TrainerCallback):
             if failed
             else f"{line['validation/reward']:.3f}" + (" (best)" if gained else "")
         )
-        self._say(f"Step {step}: validation {said}")
+        self._progress.note(f"Step {step}: validation {said}")
 
     def _tell(self, line: Mapping[str, float]) -> None:
         """Send the line wherever `report_to` sends the steps. Not through the trainer's log, which would end the step's own line."""

@@ -14,14 +14,14 @@ from typing import Any
 from promptmii.errors import MissingDependencyError, ModelError
 from promptmii.files import atomic_folder
 from promptmii.inducers import Writer
+from promptmii.progress import QUIET, Progress
 from promptmii.prompts import meta_prompt
 from promptmii.report.curves import is_training_run, read_curves
 from promptmii.task import Task
 from promptmii.train.bank import WORDS_ALONE, read_bank
 from promptmii.train.card import adapter_card
 from promptmii.train.config import LoraSettings
-from promptmii.train.curves import Report, unheard
-from promptmii.train.folder import RunFolder, open_run
+from promptmii.train.folder import RunFolder, brief, open_run
 from promptmii.train.pairs import Pair, PairDeck, Sizes, read_pairs
 from promptmii.train.source import named_tasks
 from promptmii.train.writer_settings import WriterSettings
@@ -58,7 +58,12 @@ NAMES = {
 
 
 def train_writer(
-    settings: WriterSettings, folder: Path, *, given: Path | None = None, resume: bool = False, report: Report = unheard
+    settings: WriterSettings,
+    folder: Path,
+    *,
+    given: Path | None = None,
+    resume: bool = False,
+    progress: Progress = QUIET,
 ) -> Path:
     """Tune into a run folder (`given` is the configuration file): `best/` holds the best weights in bfloat16; returned is its path.
 
@@ -86,7 +91,7 @@ def train_writer(
             train_dataset=rows,
             eval_dataset=watched or None,
             data_collator=DataCollatorForSeq2Seq(_padding(tunable.tokenizer), padding=True, label_pad_token_id=IGNORED),
-            callbacks=[Curves(run, save, report), Completing(tunable)],
+            callbacks=[Curves(run, save, progress), Completing(tunable)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=_newest(folder))
@@ -184,14 +189,15 @@ class CompletionTrainer(Trainer):
 class Curves(TrainerCallback):
     """Writes `metrics.jsonl`, and the adapter where the validation is the best so far."""
 
-    def __init__(self, run: RunFolder, save: Callable[[], None], report: Report) -> None:
-        self._run, self._save, self._report = run, save, report
+    def __init__(self, run: RunFolder, save: Callable[[], None], progress: Progress) -> None:
+        self._run, self._save, self._progress = run, save, progress
         self._best = math.inf
         self._started = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The best value up to where a resumed run stood."""
         del args, control, kwargs
+        self._progress.step("Training", state.max_steps - state.global_step, "steps")
         known = read_curves([self._run.path])[0].metrics if is_training_run(self._run.path) else {}
         self._best = min(
             (value for step, value in known.get(WATCHED, {}).items() if step <= state.global_step), default=math.inf
@@ -210,7 +216,7 @@ class Curves(TrainerCallback):
             self._best = line[WATCHED]
             self._save()
         self._run.metrics(int(state.global_step), line)
-        self._report({"step": int(state.global_step), **line})
+        self._progress.advance(int("train/loss" in line), brief(int(state.global_step), line))
 
 
 class Completing(TrainerCallback):

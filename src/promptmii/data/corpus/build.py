@@ -1,6 +1,5 @@
 """A whole build: the stages one after the other, as far as they are wanted, then the proof."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -10,12 +9,13 @@ from promptmii.data.corpus.card import write_card
 from promptmii.data.corpus.journal import Entry
 from promptmii.data.corpus.leakage import LeakageReport, check_corpus
 from promptmii.data.corpus.settings import CorpusSettings, absolute
-from promptmii.data.corpus.stages import STAGES, Build, Fetcher, Stage, Told, unheard
+from promptmii.data.corpus.stages import STAGES, Build, Fetcher, Stage
 from promptmii.data.corpus.workers import Cluster, Here
 from promptmii.data.corpus_files import SPLITS
 from promptmii.data.sources import read_tasks
 from promptmii.files import locked, write_text
 from promptmii.models.base import LanguageModel
+from promptmii.progress import QUIET, Progress
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ def build_corpus(
     *,
     until: Stage = "split",
     retry: bool = False,
-    progress: Callable[[str], None] = lambda _: None,
-    told: Told = unheard,
+    progress: Progress = QUIET,
 ) -> Built:
     """Build a corpus, or go on with one. What is done is not done again, unless its settings changed.
 
@@ -46,7 +45,7 @@ def build_corpus(
     settings = absolute(settings)
     with locked(folder), ExitStack() as stack:
         write_text(folder / "config.json", settings.model_dump_json(indent=2) + "\n", force=True)
-        build = Build(folder, settings, retry=retry, told=told)
+        build = Build(folder, settings, retry=retry, progress=progress)
 
         @cache
         def model() -> LanguageModel | None:
@@ -61,7 +60,6 @@ def build_corpus(
 
         done: dict[Stage, list[Entry]] = {}
         for stage in STAGES[: STAGES.index(until) + 1]:
-            progress(f"Stage {stage}")
             match stage:
                 case "list":
                     done[stage] = build.listed()
@@ -75,7 +73,7 @@ def build_corpus(
                     done[stage] = build.split(done["clean"], read_tasks(settings.split.exclude_content, splits=SPLITS))
         if until != "split":
             return Built(folder, done, None)
-        progress("Checking for leaks, and writing the card")
+        progress.step("Checking for leaks, and writing the card")
         leakage = check_corpus(folder, settings.split.similarity)
         write_card(folder, leakage)
         return Built(folder, done, leakage)

@@ -20,12 +20,11 @@ from promptmii.data.corpus.tidying import tidy
 from promptmii.data.corpus_files import SPLITS, Split, Tasks, write_split, write_tasks
 from promptmii.errors import DataError
 from promptmii.models.base import LanguageModel
+from promptmii.progress import QUIET, Progress
 from promptmii.task import Task, content_key
 
 Stage = Literal["list", "fetch", "columns", "clean", "split"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-Told = Callable[[Entry, int, int], None]
-"""Hears of each dataset that a stage has finished: its line, how many are finished, how many there are."""
 DETAILS: Mapping[Stage, tuple[str, ...]] = {
     "list": ("repository", "config", "revision", "licence", "languages"),
     "fetch": ("rows", "seen", "splits", "columns", "notes"),
@@ -34,10 +33,6 @@ DETAILS: Mapping[Stage, tuple[str, ...]] = {
     "split": ("split", "group", "labels", "train", "test"),
 }
 """What the table of each stage shows beside name, verdict and reason."""
-
-
-def unheard(_entry: Entry, _finished: int, _total: int) -> None:
-    """The default."""
 
 
 class Fetcher(Protocol):
@@ -55,10 +50,12 @@ class Fetcher(Protocol):
 class Build:
     """A corpus folder, its settings, and what was found out so far."""
 
-    def __init__(self, folder: Path, settings: CorpusSettings, *, retry: bool = False, told: Told = unheard) -> None:
+    def __init__(
+        self, folder: Path, settings: CorpusSettings, *, retry: bool = False, progress: Progress = QUIET
+    ) -> None:
         self._folder = folder
         self._settings = settings
-        self._told = told
+        self._progress = progress
         self._journals = {stage: Journal(folder, stage, retry=retry) for stage in STAGES}
 
     def listed(self) -> list[Entry]:
@@ -72,8 +69,9 @@ class Build:
             entries += [entry for found in pinned.detail["keys"] if (entry := journal.get(found))]
         elif settings.hub:
             entries += (found := list(list_hub(settings)))
-            for number, entry in enumerate(found, 1):
-                self._told(journal.add(entry), number, len(found))
+            self._progress.step("Listing the hub", len(found), "datasets")
+            for entry in found:
+                self._tell(journal.add(entry))
             journal.add(Entry(key=key, name="(hub)", kept=True, detail={"keys": [entry.key for entry in found]}))
         return self._table("list", entries)
 
@@ -89,9 +87,9 @@ class Build:
         ]
         if jobs:
             jobs[0][1].parent.mkdir(parents=True, exist_ok=True)
-            done = len(candidates) - len(jobs)
+            self._progress.step("Fetching", len(jobs), "datasets")
             with closing(fetcher()) as place:
-                for number, (candidate, answer) in enumerate(place.fetch(jobs), done + 1):
+                for candidate, answer in place.fetch(jobs):
                     detail = answer.detail | {"candidate": candidate.model_dump(mode="json")}
                     temporary = answer.kind == "unavailable" or bool(detail.pop("temporary", False))
                     entry = Entry(
@@ -102,7 +100,7 @@ class Build:
                         temporary=temporary,
                         detail=detail,
                     )
-                    self._told(journal.add(entry), number, len(candidates))
+                    self._tell(journal.add(entry))
         return self._table("fetch", [journal.get(key) for key in keys.values()])
 
     def chosen(self, fetched: Sequence[Entry], model: Callable[[], LanguageModel | None]) -> list[Entry]:
@@ -145,6 +143,7 @@ class Build:
         good = [entry for entry in cleaned if entry.kept]
         if not good:
             raise DataError(f"No task is left to split. The tables in {self._folder} say why.")
+        self._progress.step("Splitting", len(good), "datasets")
         texts = read_texts(chain(map(self._load, good), evaluation.values()), self._settings.split.similarity)
         names, repositories = [entry.name for entry in good], [str(entry.detail["repository"]) for entry in good]
         verdicts = decide(names, repositories, list(evaluation), texts, self._settings.split)
@@ -161,9 +160,14 @@ class Build:
         for split in SPLITS:
             write_split(self._folder, split, tasks_of(split))
         entries = [_verdict(entry, number, verdicts, sizes.get(number, {})) for number, entry in enumerate(good)]
-        for number, entry in enumerate(entries, 1):
-            self._told(entry, number, len(entries))
+        for entry in entries:
+            self._tell(entry)
         return self._table("split", entries)
+
+    def _tell(self, entry: Entry) -> None:
+        self._progress.advance()
+        if not entry.kept:
+            self._progress.note(entry.line)
 
     def _load(self, entry: Entry) -> Task:
         (task,) = Tasks([self.task_path(entry.key)])
@@ -181,7 +185,8 @@ class Build:
         journal = self._journals[stage]
         kept = [entry for entry in before if entry.kept]
         entries: list[Entry] = []
-        for number, entry in enumerate(kept, 1):
+        self._progress.step("Finding columns" if stage == "columns" else "Cleaning", len(kept), "datasets")
+        for entry in kept:
             key = self._key(entry.key, stage)
             known = journal.get(key)
             if known is None or (stage == "clean" and known.kept and not self.task_path(key).exists()):
@@ -189,7 +194,9 @@ class Build:
                     known = Entry(key=key, name=entry.name, kept=True, detail=act(entry))
                 except DataError as error:
                     known = Entry(key=key, name=entry.name, kept=False, reason=str(error))
-                self._told(journal.add(known), number, len(kept))
+                self._tell(journal.add(known))
+            else:
+                self._progress.advance()
             entries.append(known)
         return self._table(stage, entries)
 

@@ -1,0 +1,131 @@
+"""`Progress` for the terminal, on standard error: a bar with rate and time left, or plain lines where bars cannot be drawn."""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from promptmii.cli.terminal import Terminal, err, styled
+from promptmii.progress import QUIET, Progress, Unit
+
+NARROW = 70
+"""Columns below which the bar itself is left out."""
+SPEED_PERIOD = 600.0
+"""Seconds whose pace predicts the time left: cells of a grid take minutes."""
+REPORT_EVERY = 30.0
+"""Seconds between two lines of a step that is written as lines."""
+SHORT = {"bytes": ("MB", 1e6)}
+
+
+@contextmanager
+def progress(*, quiet: bool = False, terminal: Terminal = err) -> Generator[Progress]:
+    """A listener for long work: bars on a terminal, lines elsewhere, nothing when `quiet`."""
+    if quiet:
+        yield QUIET
+    elif not terminal.is_terminal or terminal.is_dumb_terminal:
+        yield _Lines(terminal)
+    else:
+        wide = terminal.width >= NARROW
+        columns = [SpinnerColumn(), _Name(terminal.width), *([BarColumn(bar_width=24)] if wide else []), _Counts(wide)]
+        bars = Bars(*columns, console=terminal, transient=True, speed_estimate_period=SPEED_PERIOD)
+        try:
+            yield _Bar(bars, terminal)
+        finally:
+            bars.stop()
+
+
+class _Lines:
+    """A line per step and per finished thing that has a name, and one now and then for what has none."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._say = terminal.write_line
+        self._name, self._done, self._total, self._unit = "", 0, None, "rows"
+        self._told = time.monotonic()
+
+    def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
+        self._name, self._done, self._total, self._unit = name, 0, total, unit
+        self._told = time.monotonic()
+        self._say(f"{name} ...")
+
+    def advance(self, amount: int = 1, done: str = "") -> None:
+        self._done += amount
+        now = time.monotonic()
+        if done or now - self._told >= REPORT_EVERY:
+            self._told = now
+            count = _count(self._done, self._total, self._unit)
+            self._say(f"[{count}] {done or self._name}")
+
+    def note(self, message: str) -> None:
+        self._say(message)
+
+
+class _Bar:
+    def __init__(self, bars: Bars, terminal: Terminal) -> None:
+        self._bars, self._say = bars, terminal.write_line
+        self._task: TaskID | None = None
+
+    def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._bars.start()  # not before the first step: a question may be asked until then
+        self._task = self._bars.add_task(name, total=total, unit=unit, done="")
+
+    def advance(self, amount: int = 1, done: str = "") -> None:
+        if self._task is not None:
+            self._bars.update(self._task, advance=amount, done=done)
+
+    def note(self, message: str) -> None:
+        self._say(message)  # rich moves the bar below what its console prints
+
+
+class _Name(ProgressColumn):
+    """The step, and what was finished last where there is room for it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._room = max(width - 58, 20)
+
+    def render(self, task: Task) -> Text:
+        done = task.fields["done"]
+        text = styled(f"{task.description}: {done}" if done else task.description)
+        text.truncate(self._room, overflow="ellipsis")
+        return text
+
+
+class _Counts(ProgressColumn):
+    """Count, pace and time left; only the time so far where no total is known."""
+
+    def __init__(self, wide: bool) -> None:
+        super().__init__()
+        self._wide = wide
+
+    def render(self, task: Task) -> Text:
+        if not task.total and not task.completed:
+            return styled(_clock(task.elapsed), "dim")
+        unit = str(task.fields["unit"])
+        parts = [_count(int(task.completed), None if task.total is None else int(task.total), unit)]
+        if task.speed and self._wide:
+            parts.append(_pace(task.speed, unit))
+        if task.time_remaining is not None:
+            parts.append(f"{_clock(task.time_remaining)} left")
+        return styled(", ".join(parts), "dim")
+
+
+def _count(done: int, total: int | None, unit: str) -> str:
+    name, size = SHORT.get(unit, (unit, 1))
+    whole = "" if total is None else f"/{total / size:,.0f}"
+    return f"{done / size:,.0f}{whole} {name}"
+
+
+def _pace(speed: float, unit: str) -> str:
+    name, size = SHORT.get(unit, (unit, 1))
+    return f"{speed / size:,.1f} {name}/s" if speed / size >= 1 else f"{size / speed:,.1f} s each"
+
+
+def _clock(seconds: float | None) -> str:
+    minutes, rest = divmod(int(seconds or 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,86 @@
+"""The one door to the terminal. Results go to standard output, everything else to standard error.
+
+Labels, texts and messages of servers are data: whatever they hold, it is printed as it stands. rich's markup and emoji codes are off, and
+control characters, which could move the cursor, recolour or retitle a terminal, are shown as escapes such as `\\x1b`.
+"""
+
+import json
+import re
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.prompt import Confirm
+from rich.text import Text
+
+# C0 without tab and newline, C1, the marks that reorder text, line separators, and halves of surrogate pairs.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """The text with every control character spelled out."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def styled(text: str, style: str = "") -> Text:
+    """Text in a style, to be put into a table or printed."""
+    return Text(plain(text), style)
+
+
+class Terminal(Console):
+    """A console that takes every string literally."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """rich sends every string through here: arguments of `print`, cells and titles of tables."""
+        return super().render_str(plain(text), **options)
+
+    def write_line(self, text: str, style: str = "") -> None:
+        """One line, never broken by us: a terminal wraps it, a file keeps it whole."""
+        self.print(styled(text, style), soft_wrap=True)
+
+
+out = Terminal()
+err = Terminal(stderr=True)
+
+
+def tolerate_encodings() -> None:
+    """Spell out what the console's encoding cannot show, instead of ending with a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")
+
+
+def say(line: str) -> None:
+    """One line of information."""
+    err.write_line(line)
+
+
+def warn(message: str, *, word: str = "Warning:") -> None:
+    """One warning, among the results."""
+    out.print(styled(word, "yellow"), styled(message), soft_wrap=True)
+
+
+def error(message: str) -> None:
+    """One error."""
+    err.print(styled("Error:", "bold red"), styled(message), soft_wrap=True)
+
+
+def confirmed(question: str) -> bool:
+    """The answer to a question on a terminal; no where there is none."""
+    return sys.stdin.isatty() and err.is_terminal and Confirm.ask(styled(question), console=err, default=False)
+
+
+def dump(value: Any) -> None:
+    """One JSON object on standard output."""
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(value, ensure_ascii=not unicode, indent=2, default=str)
+    data(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+
+
+def data(text: str) -> None:
+    """Rows for another program: unchanged into a pipe or a file, harmless on a terminal."""
+    sys.stdout.write(plain(text) if out.is_terminal else text)

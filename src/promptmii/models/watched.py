@@ -1,0 +1,54 @@
+"""A model whose answers advance a progress bar while they arrive."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, ModelCard, Sampling
+from promptmii.progress import QUIET, Progress
+
+ROWS = 16
+"""Least rows of a batch. A model that answers several requests at once gets eight rounds of them."""
+
+Result = TypeVar("Result", Completion, Choice)
+
+
+def watched(model: LanguageModel, progress: Progress) -> LanguageModel:
+    """The model itself where nobody listens, because one large batch is a little faster than several."""
+    return model if progress is QUIET else Watched(model, progress)
+
+
+class Watched:
+    """Passes calls on in batches, and advances the current step by one unit for each answer."""
+
+    def __init__(self, model: LanguageModel, progress: Progress) -> None:
+        self._model = model
+        self._progress = progress
+        self.count_tokens = model.count_tokens
+        self.close = model.close
+
+    @property
+    def card(self) -> ModelCard:
+        """See `LanguageModel`."""
+        return self._model.card
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
+        """See `LanguageModel`. Samples stay in one batch: equal chats differ by their place in it."""
+        size = len(chats) if sampling.temperature else self._size()
+        return self._batches(lambda some: self._model.generate(some, sampling), chats, size)
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
+        """See `LanguageModel`."""
+        return self._batches(lambda some: self._model.choose(some, options), chats, self._size())
+
+    def _size(self) -> int:
+        return max(ROWS, 8 * self._model.card.concurrency)
+
+    def _batches(
+        self, call: Callable[[Sequence[Chat]], list[Result | Failure]], chats: Sequence[Chat], size: int
+    ) -> list[Result | Failure]:
+        answers: list[Result | Failure] = []
+        for start in range(0, len(chats), max(size, 1)):
+            batch = call(chats[start : start + size])
+            answers += batch
+            self._progress.advance(len(batch))
+        return answers

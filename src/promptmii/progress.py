@@ -1,0 +1,41 @@
+"""How long work tells whoever waits for it how far it is.
+
+Every function that may take long has a parameter `progress`, by default `QUIET`. It begins steps and advances them, and never prints;
+the command line listens with a progress bar, a program with any class that has these three methods.
+"""
+
+from typing import Literal, Protocol
+
+Unit = Literal["rows", "tokens", "bytes", "cells", "drafts", "steps", "datasets", "tasks"]
+
+
+class Progress(Protocol):
+    """One step at a time: beginning a step ends the one before it."""
+
+    def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
+        """Begin a step of `total` units; `None` when nobody knows how many."""
+        ...
+
+    def advance(self, amount: int = 1, done: str = "") -> None:
+        """`amount` more units of the step are finished; `done` names what was finished."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Something the user should read now, such as a failed cell or a wait for a server."""
+        ...
+
+
+class Quiet:
+    """Nobody listens."""
+
+    def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
+        """See `Progress`."""
+
+    def advance(self, amount: int = 1, done: str = "") -> None:
+        """See `Progress`."""
+
+    def note(self, message: str) -> None:
+        """See `Progress`."""
+
+
+QUIET = Quiet()

@@ -1,0 +1,65 @@
+"""Progress as a user sees it: bars on terminals of any width, lines elsewhere, nothing when quiet."""
+
+import io
+import time
+
+import pytest
+
+from promptmii.cli import bars
+from promptmii.cli.terminal import Terminal
+from promptmii.progress import QUIET
+
+
+class Screen(io.StringIO):
+    """Standard error that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(**environment: str) -> str:
+    screen = Screen()
+    with bars.progress(terminal=Terminal(file=screen, _environ=environment)) as progress:
+        progress.step("Scoring [red]x[/] :smile: \x1b[31m", 200, "rows")
+        for _ in range(100):
+            progress.advance()
+        progress.note("Waiting for the server")
+        progress.step("Fetching", 98_000_000, "bytes")
+        progress.advance(24_000_000)
+        time.sleep(0.05)
+        progress.advance(25_000_000)
+    return screen.getvalue()
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_a_terminal_shows_a_bar_with_the_time_left(columns: str) -> None:
+    text = shown(TERM="xterm", COLUMNS=columns)
+    assert "Waiting for the server" in text
+    assert "49/98 MB" in text
+    assert "left" in text
+    assert "[red]" in text or columns == "40", "labels are never read as markup"
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_dumb_terminal_gets_lines(term: str) -> None:
+    text = shown(TERM=term)
+    assert text.splitlines() == [
+        "Scoring [red]x[/] :smile: \\x1b[31m ...",
+        "Waiting for the server",
+        "Fetching ...",
+    ]
+
+
+def test_what_is_finished_is_a_line_where_no_bar_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with bars.progress() as progress:
+        progress.step("Running the cells", 2, "cells")
+        progress.advance(1, "shop, mii: macro-F1 0.500")
+    assert capsys.readouterr().err.splitlines() == ["Running the cells ...", "[1/2 cells] shop, mii: macro-F1 0.500"]
+
+
+def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    with bars.progress(quiet=True) as progress:
+        progress.step("Scoring", 2)
+        progress.note("hello")
+    assert progress is QUIET
+    assert capsys.readouterr() == ("", "")
