@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 SMOL := $(VENV)/.smol
 
-.PHONY: help setup demo test test-core lint types check train-small results-small bench clean
+.PHONY: help setup demo test test-core lint types check bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / -- /'
@@ -43,27 +43,6 @@ types: $(SETUP)  ## pyright, strict on src
 	$(BIN)/pyright
 
 check: lint types test  ## everything that CI runs
-
-train-small: $(SETUP) $(SMOL)  ## retrain the shipped adapters from nothing, or go on; TASKS=folder of task files (docs/warm-start.md names them)
-	@test -n "$(TASKS)" || { echo "Say where the tasks are: make train-small TASKS=my-tasks/"; exit 2; }
-	$(BIN)/promptmii train configs/small-follower.toml --stage follower --tasks $(TASKS) -o runs/small/follower --resume
-	$(BIN)/promptmii train configs/small-follower-cues.toml --stage follower --tasks $(TASKS) -o runs/small/follower-cues --resume
-	$(BIN)/promptmii train configs/small-writer-guides.toml --stage sft --tasks $(TASKS) -o runs/small/writer-guides --resume
-	$(BIN)/promptmii train configs/small-writer-sft.toml --stage sft --tasks $(TASKS) -o runs/small/writer-sft --resume
-	$(BIN)/promptmii train configs/small-writer.toml --tasks $(TASKS) -o runs/small/writer --resume
-
-HELD_OUT := airline_complaint_reason airline_tweet_sentiment askubuntu_intents emotion_statements masakhanews_english_headlines snips_intents
-GIVEN = $(foreach task,$(HELD_OUT),--tasks $(TASKS)/$(task).jsonl)
-results-small: $(SETUP) $(SMOL)  ## measure the shipped adapters on tasks they were not trained on (docs/results-small.md); TASKS=folder of task files
-	@test -n "$(TASKS)" || { echo "Say where the tasks are: make results-small TASKS=my-tasks/"; exit 2; }
-	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods naive,icl,mii -o runs/small/named
-	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods zero --n 20 --budget 150 -o runs/small/named
-	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods ape,gepa --n 20 --seeds 1 --budget 150 -o runs/small/named
-	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods naive,icl,mii --n 20 --nameless -o runs/small/nameless
-	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods zero --n 20 --seeds 1 --budget 150 --nameless -o runs/small/nameless
-	$(BIN)/promptmii evaluate configs/small-results.toml $(GIVEN) --methods naive,icl,mii --n 20 --seeds 1 --follower smol -o runs/small/named
-	$(BIN)/promptmii report runs/small/named runs/small/writer -o runs/small/report
-	$(BIN)/promptmii report runs/small/nameless -o runs/small/report-nameless
 
 bench: $(SETUP) $(SMOL)  ## the speed claims, side by side
 	$(BIN)/python benchmarks/follower.py

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from promptmii.instruction import CalibrationKind, Mode
-from promptmii.models import WRITER, LanguageModel, load_model
+from promptmii.models import DEFAULT, LanguageModel, load_model
 from promptmii.models.base import Price
 from promptmii.models.http.config import HttpConfig, addresses
 from promptmii.schema import Settings
@@ -64,9 +64,9 @@ class InduceSettings(Settings):
 
     n: int = Field(default=20, ge=1)
     """Examples the generator reads."""
-    generator: str = WRITER
+    generator: str = DEFAULT
     follower: str | None = None
-    """`None`: the generator also follows; beside `smol` and adapters of it, `smol-follower` does."""
+    """`None`: the generator also follows."""
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     """`auto`: `support` where the follower gives likelihoods in `choose` mode, else `none` (docs/models.md has the measurements)."""
@@ -122,13 +122,13 @@ class EvaluateSettings(Settings):
     """Test rows of each task."""
     nameless: bool = False
     """Every task with names of its labels that say nothing (A, 7, class 3) instead of as it is: what an instruction carries by itself."""
-    generators: tuple[str, ...] = (WRITER,)
+    generators: tuple[str, ...] = (DEFAULT,)
     """Models that write for `mii` and `best-of-k`."""
-    followers: tuple[str, ...] = ("smol-follower",)
+    followers: tuple[str, ...] = (DEFAULT,)
     untrained: tuple[str, ...] = ()
-    """Models that write for `zero`; without any, each follower writes for itself, and `smol` for `smol-follower`."""
+    """Models that write for `zero`; without any, each follower writes for itself."""
     searcher: str | None = None
-    """Model that writes for `ape` and reflects for `gepa`; `None`: the follower itself, or `smol` for `smol-follower`."""
+    """Model that writes for `ape` and reflects for `gepa`; `None`: the follower itself."""
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     budget: int | None = Field(default=None, ge=8)

@@ -27,7 +27,7 @@ from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefused
 from promptmii.follower import Follower, Prediction
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import CalibrationKind, Inducer, Mode
-from promptmii.models import WRITER, load_model, reader_for
+from promptmii.models import DEFAULT, load_model
 from promptmii.models.base import LanguageModel
 from promptmii.pipeline import make_inducer, resolve_calibration
 from promptmii.scoring import score
@@ -67,9 +67,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    generator : the model that writes: a reference (`"smol-writer"`, `"hf:<id>"`, `"openai:<model>"`) or a `LanguageModel` object.
-    follower : the model that labels; `None` means the generator, or `smol-follower` beside an embedded one. Clones share model
-        objects; pickles hold references only.
+    generator : the model that writes: a reference (`"smol"`, `"hf:<id>"`, `"openai:<model>"`) or a `LanguageModel` object.
+    follower : the model that labels; `None` means the generator. Clones share model objects; pickles hold references only.
     method : `"mii"` (the generator writes), `"icl"` (the examples are the prompt) or `"naive"` (the label names alone).
     n : examples drawn from X. More than there are is an error.
     mode : `"choose"` compares the likelihoods of the labels, `"generate"` reads the label from what the follower writes.
@@ -88,7 +87,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        generator: str | LanguageModel = WRITER,
+        generator: str | LanguageModel = DEFAULT,
         follower: str | LanguageModel | None = None,
         *,
         method: Literal["mii", "icl", "naive"] = "mii",
@@ -125,7 +124,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         if self.method not in METHODS:
             raise ConfigError(f"Unknown method {self.method!r}. {nearest(str(self.method), METHODS)}")
         classes, support = self._draw(self._texts(X, reset=True), y, settings)
-        reader = self._reader()
+        reader = self.generator if self.follower is None else self.follower
         model = _model(reader)
         follower = Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))
         inducer = self._inducer(settings, follower)
@@ -138,12 +137,6 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         self._made_with = (reader, follower.mode, follower.calibration)
         self._follower = follower
         return self
-
-    def _reader(self) -> str | LanguageModel:
-        """The follower that was named, or the one that belongs to the generator."""
-        if self.follower is not None:
-            return self.follower
-        return reader_for(self.generator) if isinstance(self.generator, str) else self.generator
 
     def _draw(self, texts: list[str], y: Any, settings: InduceSettings) -> tuple[NDArray[Any], Support]:
         targets = _targets(texts, y)

@@ -20,7 +20,6 @@ from promptmii.errors import ConfigError, DataError
 from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
 from promptmii.instruction import Inducer, Instruction
-from promptmii.models import reader_for
 from promptmii.models.base import LanguageModel, Price
 from promptmii.models.http.config import Served, addresses
 from promptmii.models.watched import watched
@@ -136,8 +135,8 @@ def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
 
 
 def make_follower(settings: InduceSettings, generator: LanguageModel, progress: Progress = QUIET) -> Follower:
-    """The follower that the settings name, or the one that belongs to the generator; the same model is loaded once."""
-    reference, model = settings.follower or reader_for(settings.generator), generator
+    """The follower that the settings name, or the generator itself; the same model is loaded once."""
+    reference, model = settings.follower or settings.generator, generator
     if reference != settings.generator:
         progress.step(f"Loading {reference}")
         model = watched(settings.endpoint.load(reference), progress)

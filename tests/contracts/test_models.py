@@ -222,22 +222,6 @@ def test_equal_chats_under_temperature_get_different_samples(model: LanguageMode
     assert len(set(texts(model.generate([chat("sample")] * 3, SAMPLED)))) == 3
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.5])
-def test_given_lines_are_kept_or_refused(model: LanguageModel, temperature: float) -> None:
-    lines = ("warm: ", "cold, very: ", "That is all.")
-    asked = Sampling(max_tokens=160, temperature=temperature, seed=1, lines=lines)
-    if isinstance(model, LocalModel):
-        for answer in model.generate([chat("sun"), chat("snow")], asked):
-            assert isinstance(answer, Completion)
-            said = answer.text.split("\n")
-            assert not answer.truncated
-            assert [found.startswith(line) for found, line in zip(said, lines, strict=True)] == [True] * 3
-            assert said[-1] == lines[-1]
-    else:
-        with pytest.raises(UnsupportedError, match="given lines"):
-            model.generate(CHATS, asked)
-
-
 def test_inputs_are_not_changed(model: LanguageModel) -> None:
     chats, options = [list(one) for one in (*CHATS, TOO_LONG)], list(OPTIONS)
     before = deepcopy((chats, options))

@@ -22,7 +22,7 @@ from promptmii.config import EvaluateSettings
 from promptmii.errors import ArtefactError, ConfigError, DataError, OutputError
 from promptmii.evaluation import estimate, evaluate
 from promptmii.evaluation.grid import grid_tasks, plan
-from promptmii.models.base import ModelCard, Outline
+from promptmii.models.base import ModelCard
 from promptmii.records import Run, writing
 
 
@@ -148,7 +148,7 @@ def test_the_environment_names_the_server_only_where_nothing_else_does(server, t
         assert not Run.read(tmp_path / name).failed
 
 
-def test_a_cell_is_another_under_another_context_or_outline(server, tmp_path) -> None:
+def test_a_cell_is_another_under_another_context(server, tmp_path) -> None:
     path = write_task(tmp_path, "shop")
     for length in (4096, 8192):
         grid = settings(server, [path], methods=("icl",), endpoint={"base_url": server.url, "context_length": length})
@@ -161,7 +161,6 @@ def test_a_cell_is_another_under_another_context_or_outline(server, tmp_path) ->
 
     card = ModelCard("smol", "weights", 8192, gives_scores=True)
     assert key(card) == key(replace(card, context_length=2048))  # of a model here, the revision says it
-    assert key(card) != key(replace(card, outline=Outline("{label}:", "Answer with a label.")))
 
 
 def test_more_examples_than_there_are_fail_that_cell_alone(server, tmp_path) -> None:

@@ -145,9 +145,9 @@ def test_redirects_are_not_followed() -> None:
         with (
             serving(FaultyServer(default=f"redirect:{elsewhere.url}/chat/completions")) as server,
             connect(server) as model,
+            pytest.raises(EndpointError, match=f"redirects to {elsewhere.url}"),
         ):
-            with pytest.raises(EndpointError, match=f"redirects to {elsewhere.url}"):
-                model.generate([CHAT], SAMPLING)
+            model.generate([CHAT], SAMPLING)
         assert not elsewhere.bodies
 
 

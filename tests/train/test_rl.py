@@ -16,13 +16,12 @@ pytest.importorskip("trl")
 import torch
 from tests.models.faulty_server import FaultyServer, serving
 from tests.recorder import Recorder
-from tests.train.toys import WORLD, obedient, settings, write_model, write_tasks
+from tests.train.toys import obedient, settings, write_model, write_tasks
 
 from promptmii import ScriptedModel, load_model
 from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError
 from promptmii.follower import Follower
-from promptmii.models.base import Chat, Choice, Failure, FailureKind, Outline
-from promptmii.models.outline import read_outline, write_outline
+from promptmii.models.base import Chat, Choice, Failure, FailureKind
 from promptmii.report.curves import read_curves
 from promptmii.train.run import train
 from promptmii.train.trainer import checkpoints
@@ -112,22 +111,6 @@ def test_an_adapter_is_trained_on(world: Path) -> None:
         train(settings(world, **again, lora={"rank": 4, "alpha": 4}), world / "other", followers=[obedient()])
     whole = train(settings(world, **again), world / "whole", followers=[obedient()])
     assert (whole / "model.safetensors").exists()
-
-
-@pytest.mark.slow
-def test_drafts_are_written_within_the_outline_of_the_adapter(world: Path) -> None:
-    trl = {"max_steps": 1, "save_steps": 1, "max_completion_length": 100}
-    warm = train(settings(world, lora={"rank": 4}, trl=trl), world / "warm", followers=[obedient()])
-    outline = Outline("{label} late:", "soon")
-    write_outline(outline, warm)
-    on = settings(world, lora={"rank": 4}, model=f"hf:{world / 'tiny'}+{warm}", trl=trl)
-    best = train(on, world / "run", followers=[obedient()])
-    assert read_outline(best) == outline
-    for row in samples(world / "run"):
-        said = [word for word in row["text"].split() if word in {*WORLD[row["task"]], "late", "soon"}]
-        assert set(WORLD[row["task"]]) <= set(said)
-        assert said[-1] == "soon"
-        assert not row["unfinished"]
 
 
 @pytest.mark.slow

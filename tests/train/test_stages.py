@@ -1,6 +1,5 @@
 """Every stage from its configuration file, two steps of each on a tiny random model, and the shipped recipes."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,16 @@ torch = pytest.importorskip("torch")
 
 from tests.models.test_local import trained  # noqa: E402, F401  the fixture
 from tests.recorder import Recorder  # noqa: E402
-from tests.train.test_follower_stage import world  # noqa: E402, F401  the fixture
+from tests.train.test_writer_stage import world  # noqa: E402, F401  the fixture
 
 from promptmii.errors import ConfigError  # noqa: E402
 from promptmii.train.bank import read_bank  # noqa: E402
-from promptmii.train.follower_settings import FollowerSettings  # noqa: E402
 from promptmii.train.stages import WarmUp, warm_up  # noqa: E402
 from promptmii.train.writer_settings import WriterSettings  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SMALL = 'rank = 2\nsteps = 2\nwarmup = 1\ntrain = ["films"]\nvalidate_on = ["plays"]\ncheck_every = 2\nsave_every = 1\nmax_chars = 100\n'
 CONFIGS: dict[WarmUp, str] = {
-    "follower": SMALL + "episodes = 1\nqueries = 2\ncheck_rows = 2\ncheck_examples = 2\n",
     "sft": SMALL + "batch = 1\nexamples = [2]\ncheck_pairs = 1\n",
     "best-of": 'drafts = 2\nvisits = 2\nquery = 2\nbudget = 8\nonly = ["films"]\nschedule = {2 = 1.0}\nvalidation = {share = 0.0}\n',
 }
@@ -44,13 +41,9 @@ def test_two_steps_of_each_stage(stage: WarmUp, world: Path) -> None:  # noqa: F
 def test_a_setting_nobody_knows_is_named(tmp_path: Path) -> None:
     (tmp_path / "given.toml").write_text('train = ["films"]\nlerning_rate = 1\n')
     with pytest.raises(ConfigError, match="learning_rate"):
-        warm_up("follower", tmp_path / "given.toml", tmp_path / "run")
+        warm_up("sft", tmp_path / "given.toml", tmp_path / "run")
 
 
-def test_the_shipped_recipes_name_tasks_that_the_bank_describes() -> None:
-    bank = read_bank(ROOT / "corpora" / "descriptions")
-    follower = FollowerSettings.read(ROOT / "configs" / "small-follower.toml").checked()
-    writer = WriterSettings.read(ROOT / "configs" / "small-writer-sft.toml", tasks="anywhere")
-    for settings in (follower, writer):
-        assert set(settings.train) | set(settings.validate_on) <= set(bank)
-        assert tomllib.loads((ROOT / "configs" / "small-follower.toml").read_text())["bank"] == settings.bank
+def test_the_recipe_names_tasks_that_the_bank_describes() -> None:
+    settings = WriterSettings.read(ROOT / "configs" / "warm-start.toml", tasks="anywhere")
+    assert set(settings.train) | set(settings.validate_on) <= set(read_bank(ROOT / settings.bank))

@@ -8,15 +8,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.models.test_local import trained  # noqa: E402, F401  the fixture
+from tests.models.test_local import SIZES, trained  # noqa: E402, F401  the fixture
 from tests.recorder import Recorder  # noqa: E402
-from tests.train.test_follower_stage import lines, world  # noqa: E402, F401  the fixture
+from tests.train.toys import lines  # noqa: E402
+from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
 from promptmii import load_model  # noqa: E402
-from promptmii.errors import ConfigError, DataError  # noqa: E402
+from promptmii.errors import ConfigError, DataError, ModelError, OutputError  # noqa: E402
 from promptmii.inducers import MetaInducer, Writer  # noqa: E402
 from promptmii.models.base import Completion, Sampling, Usage  # noqa: E402
-from promptmii.train.bank import WORDS_ALONE  # noqa: E402
 from promptmii.train.config import LoraSettings  # noqa: E402
 from promptmii.train.pairs import pair_line, read_pairs  # noqa: E402
 from promptmii.train.tuning import Tunable  # noqa: E402
@@ -25,9 +25,34 @@ from promptmii.train.writer_settings import WriterSettings  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
 PAIR = {"labels": ["good", "bad"], "examples": [{"text": "lovely", "label": "good"}], "instruction": "good: lovely"}
+WORDS = {"films": {"good": "lovely", "bad": "waste"}, "plays": {"warm": "warm", "well": "well"}}
 
 
-def given(world: Path, **changes: Any) -> WriterSettings:  # noqa: F811
+@pytest.fixture
+def world(tmp_path: Path, trained: Any) -> Path:  # noqa: F811
+    """A folder with a tiny model, two tasks and a bank."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        **SIZES
+        | {
+            "vocab_size": len(trained),
+            "eos_token_id": trained.eos_token_id,
+            "initializer_range": 0.1,
+            "max_position_embeddings": 2048,
+        }
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "tiny")
+    trained.save_pretrained(tmp_path / "tiny")
+    for name, words in WORDS.items():
+        rows = [{"text": f"{i} {word} {i % 3}", "label": label} for i in range(12) for label, word in words.items()]
+        lines(tmp_path / "tasks" / f"{name}.jsonl", rows)
+        guide = [{"task": name, "description": "Say which."}]
+        guide += [{"label": label, "descriptions": [f"says {word}", f"has {word}"]} for label, word in words.items()]
+        lines(tmp_path / "bank" / f"{name}.jsonl", guide)
+    return tmp_path
+
+
+def given(world: Path, **changes: Any) -> WriterSettings:
     usual: dict[str, Any] = {
         "model": f"hf:{world / 'tiny'}",
         "tasks": str(world / "tasks"),
@@ -64,7 +89,7 @@ class Recording:
         return [Completion("An instruction.", False, Usage()) for _ in chats]
 
 
-def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:  # noqa: F811
+def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:
     tunable = Tunable.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
     model = tunable.local(0)
     lines(world / "pairs.jsonl", [PAIR])
@@ -78,7 +103,7 @@ def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:  # no
     assert model.tokenizer.decode(answer) == PAIR["instruction"] + "<|im_end|>"
 
 
-def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None:  # noqa: F811
+def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None:
     tunable = Tunable.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
     lines(world / "pairs.jsonl", [PAIR])
     row = {name: torch.tensor([ids]) for name, ids in Features(tunable)(read_pairs(world / "pairs.jsonl")[0]).items()}
@@ -95,7 +120,7 @@ def losses_of(run: Path) -> list[float]:
 
 
 @pytest.mark.slow
-def test_it_learns_a_pair_by_heart(world: Path) -> None:  # noqa: F811
+def test_it_learns_a_pair_by_heart(world: Path) -> None:
     lines(world / "pairs.jsonl", [PAIR])
     settings = given(
         world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=40, batch=1, warmup=5, learning_rate=2e-2, rank=8
@@ -109,7 +134,7 @@ def test_it_learns_a_pair_by_heart(world: Path) -> None:  # noqa: F811
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None:  # noqa: F811
+def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None:
     whole = train_writer(given(world), world / "whole")
     names = {name for line in (world / "whole" / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
     assert {"train/loss", "validation/named_loss", "validation/hidden_loss"} <= names
@@ -128,28 +153,12 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None
 
 
 @pytest.mark.slow
-def test_training_goes_on_from_an_adapter_of_the_same_rank(world: Path) -> None:  # noqa: F811
+def test_training_goes_on_from_an_adapter_of_the_same_rank(world: Path) -> None:
     first = train_writer(given(world, validate_on=()), world / "first")
     model = f"hf:{world / 'tiny'}+{first}"
     assert train_writer(given(world, model=model, steps=1, validate_on=()), world / "second").is_dir()
     with pytest.raises(ConfigError, match="r = 4"):
         train_writer(given(world, model=model, rank=2), world / "third")
-
-
-def test_who_learns_words_alone_learns_to_fill_in_an_outline(world: Path) -> None:  # noqa: F811
-    best = train_writer(given(world, steps=2, cues=2, described=False), world / "words")
-    model = load_model(f"hf:{world / 'tiny'}+{best}")
-    assert model.card.outline == WORDS_ALONE
-    assert load_model(f"hf:{world / 'words' / 'checkpoint-2'}").card.outline == WORDS_ALONE
-    assert (
-        load_model(f"hf:{world / 'tiny'}+{train_writer(given(world, steps=2), world / 'guides')}").card.outline is None
-    )
-    lines(world / "pairs.jsonl", [PAIR])
-    (pair,) = read_pairs(world / "pairs.jsonl")
-    text = MetaInducer(Writer(model)).induce(pair.support).text
-    said = [line[: len(line.partition(":")[0]) + len(": Typical words:")] for line in text.splitlines()]
-    assert said[:2] == ["good: Typical words:", "bad: Typical words:"]
-    assert text.splitlines()[-1] == WORDS_ALONE.closing
 
 
 def test_a_pairs_file_is_checked_line_by_line(tmp_path: Path) -> None:
@@ -164,3 +173,30 @@ def test_a_pairs_file_is_checked_line_by_line(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(DataError, match="no pair"):
         read_pairs(path)
+
+
+def test_what_is_wrong_is_said_before_the_first_step(world: Path) -> None:
+    with pytest.raises(DataError, match="Did you mean 'films'"):
+        train_writer(given(world, train=("film",)), world / "run")
+    with pytest.raises(ConfigError, match="in train and in validate_on"):
+        given(world, validate_on=("films",))
+    with pytest.raises(ConfigError, match="on this machine"):
+        train_writer(given(world, model="openai:m"), world / "other")
+    with pytest.raises(ConfigError, match="rising"):
+        given(world, labels=(1, 3))
+
+
+def test_a_run_folder_belongs_to_one_run(world: Path) -> None:
+    train_writer(given(world, steps=2), world / "run")
+    with pytest.raises(OutputError, match="--resume"):
+        train_writer(given(world, steps=2), world / "run")
+    with pytest.raises(ConfigError, match="rank"):
+        train_writer(given(world, rank=8), world / "run", resume=True)
+    train_writer(given(world, steps=3), world / "run", resume=True)
+    assert json.loads((world / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
+
+
+def test_a_loss_that_is_no_number_stops_the_run(world: Path) -> None:
+    with pytest.raises(ModelError, match="lower learning_rate"):
+        train_writer(given(world, steps=50, learning_rate=1e30, warmup=0), world / "run")
+    assert not (world / "run" / "checkpoint-50").exists()

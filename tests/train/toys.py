@@ -42,6 +42,12 @@ def write_tasks(folder: Path, rows: int = 120) -> Path:
     return folder
 
 
+def lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a JSONL file."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def write_model(folder: Path, seed: int = 0) -> Path:
     """A tiny Llama with random weights, and a tokenizer trained on the world's words."""
     core = Tokenizer(models.WordLevel(unk_token="<unk>"))

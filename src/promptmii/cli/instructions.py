@@ -31,7 +31,7 @@ from promptmii.cli.terminal import confirmed
 from promptmii.config import InduceSettings
 from promptmii.files import check_writable
 from promptmii.instruction import Instruction, Mode
-from promptmii.models import WRITER
+from promptmii.models import DEFAULT
 
 
 @app.command()
@@ -42,7 +42,7 @@ def induce(
     text: Text = None,
     label: Label = None,
     labels: Labels = None,
-    generator: Annotated[str, typer.Option(help="Model that writes: smol-writer, hf:..., openai:...")] = WRITER,
+    generator: Annotated[str, typer.Option(help="Model that writes: smol, hf:..., openai:...")] = DEFAULT,
     follower: Follow = None,
     mode: Annotated[
         Mode,

@@ -18,9 +18,7 @@ from promptmii.train.stages import stage_of, warm_up
 def run_training(
     config: Annotated[Path, typer.Argument(help="TOML file with the settings; configs/ has recipes.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path("runs/train"),
-    stage: Annotated[
-        str | None, typer.Option(help="rl, sft, best-of or follower; the file's own when absent, else rl.")
-    ] = None,
+    stage: Annotated[str | None, typer.Option(help="rl, sft or best-of; the file's own when absent, else rl.")] = None,
     tasks: Annotated[
         list[str] | None, typer.Option(help="Corpus or task folder, task file, or suite; repeatable.")
     ] = None,

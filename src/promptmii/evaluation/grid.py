@@ -1,7 +1,7 @@
 """The cells of an evaluation, each under a key that hashes everything its result depends on."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from promptmii.errors import ConfigError
 from promptmii.follower import resolve_calibration
 from promptmii.inducers import METHODS, Method, Written, method
 from promptmii.instruction import CalibrationKind
-from promptmii.models import untrained_for
 from promptmii.models.base import ModelCard
 from promptmii.prompts import META_SLOTS, Template, bundled, follower_frame, meta_prompt, read_template
 from promptmii.records import Cell
@@ -99,9 +98,9 @@ def _writers(settings: EvaluateSettings, how: Method, follower: str) -> Sequence
         case Written.BY_GENERATOR:
             return settings.generators
         case Written.BY_UNTRAINED:
-            return settings.untrained or [untrained_for(follower)]
+            return settings.untrained or [follower]
         case Written.BY_SEARCHER:
-            return [settings.searcher or untrained_for(follower)]
+            return [settings.searcher or follower]
 
 
 def meta_template(settings: EvaluateSettings) -> Template:
@@ -134,9 +133,8 @@ def _key(
 
 def _behaviour(card: ModelCard) -> Any:
     """What a result depends on of a model: the revision alone, unless the same weights may be used in several ways."""
-    served = {"context_length": card.context_length} if card.reference.startswith("openai:") else {}
-    held = {"outline": asdict(card.outline)} if card.outline else {}
-    return [card.revision, served | held] if served or held else card.revision
+    served = card.reference.startswith("openai:")
+    return [card.revision, {"context_length": card.context_length}] if served else card.revision
 
 
 def _relevant(settings: EvaluateSettings, name: str) -> dict[str, Any]:

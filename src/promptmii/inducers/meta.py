@@ -31,7 +31,7 @@ class MetaInducer:
         writer = self.writer.using(meter)
         fitted, notes = writer.fit(support)
         chat: list[Message] = [writer.ask(support, fitted)]
-        sampling = writer.sampling(support.labels, seed)
+        sampling = writer.sampling(seed)
         answer = meter.generate([chat], sampling)[0]
         text = writer.some(writer.text(answer))
         if not writer.fits(text):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.models.base import Completion, Failure, LanguageModel, Message, Sampling
-from promptmii.prompts import Template, defuse, example_lines, induction_prompt, meta_prompt
+from promptmii.prompts import Template, example_lines, induction_prompt, meta_prompt
 from promptmii.task import Example, Support
 
 MAX_TOKENS = 1024
@@ -37,15 +37,9 @@ class Writer:
         longest = min(self.longest, self.model.card.context_length // 4)
         return longest if self.budget is None else min(longest, self.budget + self.budget // 2 + 16)
 
-    def sampling(self, labels: Sequence[str], seed: int, temperature: float = 0.0) -> Sampling:
-        """How an instruction is decoded: within the outline of the model, where it was trained to fill one in."""
-        outline = self.model.card.outline
-        return Sampling(
-            self.room,
-            temperature,
-            seed=seed,
-            lines=outline.lines([defuse(label) for label in labels]) if outline else (),
-        )
+    def sampling(self, seed: int, temperature: float = 0.0) -> Sampling:
+        """How an instruction is decoded."""
+        return Sampling(self.room, temperature, seed=seed)
 
     def ask(self, support: Support, examples: Sequence[Example]) -> Message:
         """The request for an instruction after `examples`."""

@@ -9,19 +9,16 @@ from pathlib import Path
 from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
 from promptmii.models.http.config import HttpConfig, Served
-from promptmii.models.references import FORMS, SHIPPED, WRITER, Weights, reader_for, untrained_for, weights_of
+from promptmii.models.references import DEFAULT, FORMS, Weights, weights_of
 from promptmii.models.scripted import ScriptedModel
 
 __all__ = [
-    "SHIPPED",
-    "WRITER",
+    "DEFAULT",
     "LanguageModel",
     "ScriptedModel",
     "Weights",
     "adapted",
     "load_model",
-    "reader_for",
-    "untrained_for",
     "weights_of",
 ]
 
@@ -36,7 +33,7 @@ def load_model(reference: str, http: HttpConfig | None = None, *, cache: str | N
         return _served(reference, served, http, cache)
     weights = weights_of(reference)
     if weights is None:
-        hint = nearest(reference.partition(":")[0].partition("+")[0], ("smol", *SHIPPED, "hf", "openai"))
+        hint = nearest(reference.partition(":")[0].partition("+")[0], ("smol", "hf", "openai"))
         raise UnknownModelError(f"Unknown model reference {reference!r}. Expected one of: {'; '.join(FORMS)}. {hint}")
     from promptmii.models.local import LocalModel
 

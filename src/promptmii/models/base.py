@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar, runtime_checkable
 
-from promptmii.errors import ConfigError, UnsupportedError
+from promptmii.errors import ConfigError
 
 
 class Message(TypedDict):
@@ -32,8 +32,6 @@ class Sampling(NamedTuple):
     """0 is greedy."""
     top_p: float = 1.0
     seed: int = 0
-    lines: tuple[str, ...] = ()
-    """Beginnings of the answer's lines, which the model goes on with; the last is a whole line. Only local models enforce them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +117,6 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Outline:
-    """The form that a small generator was trained to fill in: a line for each label, each a list, and a closing."""
-
-    line: str
-    """How the line of a `{label}` begins."""
-    closing: str
-
-    def lines(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """See `Sampling.lines`."""
-        return (*(self.line.replace("{label}", label) for label in labels), self.closing)
-
-
-@dataclass(frozen=True)
 class ModelCard:
     """What is known of a model without asking it anything."""
 
@@ -149,8 +134,6 @@ class ModelCard:
     """Answers that are made at the same time, whichever thread asks; 1 for a local model, whose calls take turns."""
     price: Price | None = None
     """`None` where nobody said (unknown is not zero)."""
-    outline: Outline | None = None
-    """Of the instructions it was trained to write; `None`: it writes freely."""
     context_assumed: bool = False
     """Neither the model nor the user said what `context_length` is."""
 
@@ -162,12 +145,6 @@ def clocked(answers: Sequence[Answer | Failure], seconds: float) -> list[Answer 
     """The answers of a batch, each with its share of the time that the batch took."""
     share = seconds / max(len(answers), 1)
     return [replace(answer, usage=replace(answer.usage, seconds=share)) for answer in answers]
-
-
-def refuse_lines(sampling: Sampling, reference: str) -> None:
-    """Raise `UnsupportedError` where an engine that cannot enforce lines is asked to."""
-    if sampling.lines:
-        raise UnsupportedError(f"{reference} cannot be held to given lines; only local models can.")
 
 
 def check_options(options: Sequence[str]) -> None:
@@ -196,10 +173,7 @@ class LanguageModel(Protocol):
         ...
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """Write an answer to each chat. Equal chats under `temperature > 0` get different samples.
-
-        Raises `UnsupportedError` where `sampling.lines` cannot be enforced.
-        """
+        """Write an answer to each chat. Equal chats under `temperature > 0` get different samples."""
         ...
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:

@@ -21,7 +21,6 @@ from promptmii.models.base import (
     Failure,
     FailureKind,
     ModelCard,
-    Outline,
     Sampling,
     Usage,
     check_options,
@@ -35,8 +34,8 @@ try:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    from promptmii.models.decoding import Draw
     from promptmii.models.engines import engine_for
-    from promptmii.models.outline import drawing, read_outline
     from promptmii.models.rendering import ChatFormat
 except ImportError as error:
     raise MissingDependencyError("Local models (smol, hf:)", "local") from error
@@ -48,9 +47,7 @@ SAMPLES = 1024
 class LocalModel:
     """A causal language model in this process. Calls from several threads take turns."""
 
-    def __init__(
-        self, reference: str, model: Any, tokenizer: Any, revision: str, outline: Outline | None = None
-    ) -> None:
+    def __init__(self, reference: str, model: Any, tokenizer: Any, revision: str) -> None:
         """`model` and `tokenizer` as transformers loads them; the model's attention is set to what serves it best."""
         self._model = model.eval()
         self._tokenizer = tokenizer
@@ -58,7 +55,7 @@ class LocalModel:
         self._format = ChatFormat(tokenizer, model.generation_config.eos_token_id)
         self._engine = engine_for(model)
         context = int(model.config.max_position_embeddings)
-        self._card = ModelCard(reference, revision, context, gives_scores=True, outline=outline)
+        self._card = ModelCard(reference, revision, context, gives_scores=True)
 
     @classmethod
     def load(cls, reference: str, weights: Weights) -> "LocalModel":
@@ -77,7 +74,7 @@ class LocalModel:
             raise UnknownModelError(
                 f"{reference} cannot be put on {device}: {reason}. Name another device after @."
             ) from error
-        return cls(reference, model, tokenizer, revision(model, tokenizer), outline_of(weights))
+        return cls(reference, model, tokenizer, revision(model, tokenizer))
 
     @property
     def card(self) -> ModelCard:
@@ -144,7 +141,7 @@ class LocalModel:
             rows = [owner for owner in owners if owner is not None]
             if sampling.temperature <= 0:
                 rows = list(range(len(distinct)))  # equal chats have equal answers
-            draw = drawing([distinct[owner] for owner in rows], sampling, [sampling.lines] * len(rows), self._format)
+            draw = Draw([distinct[owner] for owner in rows], sampling, self._format.ends)
             written = self._engine.write(distinct, rows, draw, sampling.max_tokens) if rows else []
             spent = perf_counter() - started
         greedy = sampling.temperature <= 0
@@ -204,11 +201,6 @@ def read_weights(
             f"{reference} cannot be loaded: {reason} Expected a hub id or a folder with config.json."
         ) from error
     return model, tokenizer
-
-
-def outline_of(weights: Weights) -> Outline | None:
-    """What the last adapter was trained to fill in."""
-    return read_outline(weights.adapters[-1]) if weights.adapters else None
 
 
 def _dtype(stored: object, device: torch.device) -> torch.dtype:

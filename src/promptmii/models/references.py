@@ -7,14 +7,10 @@ from pathlib import Path
 
 from promptmii.errors import UnknownModelError
 
-_FOLDER = Path(__file__).parent / "shipped"
-SHIPPED = tuple(sorted(path.parent.name for path in _FOLDER.glob("*/adapter_config.json")))
-"""Names of the adapters of `smol` that come with promptmii."""
-FOLLOWER = "smol-follower"
-WRITER = "smol-writer"
+DEFAULT = "smol"
+"""The model that writes and follows where none is named."""
 FORMS = (
     "smol",
-    *SHIPPED,
     "hf:<id or folder>",
     "any of these with @<device> and +<adapter folder>",
     "openai:<model>[@<base URL>]",
@@ -51,16 +47,6 @@ class Weights:
         return self.reference if self.adapters else self.base.removeprefix("hf:")
 
 
-def reader_for(generator: str) -> str:
-    """The follower of a generator where none is named: the generator itself, or the tuned follower for `smol` and what lies on it."""
-    return FOLLOWER if _root(generator) == "smol" else generator
-
-
-def untrained_for(follower: str) -> str:
-    """The untrained generator beside a follower where none is named: the follower itself, or the base of an embedded one."""
-    return "smol" if follower in SHIPPED else follower
-
-
 def weights_of(reference: str) -> Weights | None:
     """The weights behind a reference; `None` where it names no model on this machine. Raises `UnknownModelError`.
 
@@ -77,22 +63,11 @@ def _first(name: str) -> Weights | None:
         from promptmii.models.smol import smol_folder
 
         return Weights("smol", str(smol_folder()))
-    if name in SHIPPED:
-        return weights_of(f"smol+{_FOLDER / name}")
     kind, _, place = name.partition(":")
     if kind != "hf" or not place:
         return None
     inside = _model_of_adapter(place)
     return weights_of(f"{inside}+{place}") or weights_of(f"hf:{inside}+{place}") if inside else Weights(name, place)
-
-
-def _root(reference: str) -> str:
-    """What lies under all adapters; unlike `weights_of` it needs no weights on this machine."""
-    name: str = _DEVICE.fullmatch(reference.split("+")[0]).group(1)  # pyright: ignore[reportOptionalMemberAccess] it matches anything
-    if name == "smol" or name in SHIPPED:
-        return "smol"
-    inside = _model_of_adapter(name.removeprefix("hf:"))
-    return _root(inside) if inside else name
 
 
 def _model_of_adapter(folder: str) -> str | None:

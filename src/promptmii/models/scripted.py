@@ -17,7 +17,6 @@ from promptmii.models.base import (
     Sampling,
     Usage,
     check_options,
-    refuse_lines,
 )
 
 
@@ -54,7 +53,6 @@ class ScriptedModel:
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """See `LanguageModel`. Answers are cut after `max_tokens` words."""
-        refuse_lines(sampling, self._card.reference)
         return [self._write(chat, i, sampling) for i, chat in enumerate(chats)]
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:

@@ -1,1 +1,1 @@
-"""Training: the instruction generator, its warm start, and the follower it writes for."""
+"""Training of the instruction generator, and its warm start."""

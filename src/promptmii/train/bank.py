@@ -1,7 +1,6 @@
 """The bank of label descriptions: what an annotator would write about each label, several ways, by task."""
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +8,9 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from promptmii.errors import DataError
-from promptmii.models.base import Outline
 from promptmii.schema import Frozen
 
-CLOSINGS = ("", "", "Answer with the label alone.", "Reply with one label and nothing else.", "Give only the label.")
-MARKS = ("{label}: {text}", "{label}: {text}", "- {label}: {text}", "{label} - {text}", "* {label}: {text}")
-NAMED = "Typical words: {words}."
-"""How a line names the cue words of its label (`train/cues.py`)."""
-WORDS_ALONE = Outline("{label}: Typical words:", "Answer with the label alone.")
-"""What a guide of cue words alone fills in."""
-BARE = "anything else."
-"""A line without description and without cue words."""
+CLOSING = "Answer with the label alone."
 
 
 class _Sentence(Frozen):
@@ -45,45 +36,14 @@ class Guide:
         """Every label is described."""
         return all(label in self.descriptions for label in labels)
 
-    def plain(
-        self, shown: Mapping[str, str], cues: Mapping[str, Sequence[str]] | None = None, *, described: bool = True
-    ) -> str:
+    def text(self, shown: Mapping[str, str]) -> str:
         """An instruction in the form that the generator's prompt asks for: one sentence, one line per label, the closing.
 
         `shown` maps each label to the name it is given, in order. Of several descriptions the shortest is taken: what can be said in
-        few words a small model can learn to say. Not `described`, it is cue words and the closing alone.
+        few words a small model can learn to say.
         """
-        said = {label: min(self.descriptions[label], key=len) if described else "" for label in shown}
-        lines = [f"{name}: {_line(said[label], (cues or {}).get(label, ()))}" for label, name in shown.items()]
-        return "\n".join([*([self.sentence] if described else []), *lines, WORDS_ALONE.closing])
-
-    def text(
-        self,
-        shown: Mapping[str, str],
-        stream: random.Random,
-        *,
-        opening: float = 0.8,
-        cues: Mapping[str, Sequence[str]] | None = None,
-        described: bool = True,
-    ) -> str:
-        """An instruction in many forms: labels in order, each with one of its descriptions (if `described`) and its `cues`.
-
-        `opening` is the chance of the task's sentence at the beginning; lines and closing vary too.
-        """
-        mark = stream.choice(MARKS)
-        said = {label: stream.choice(self.descriptions[label]) if described else "" for label in shown}
-        lines = [
-            mark.format(label=name, text=_line(said[label], (cues or {}).get(label, ())))
-            for label, name in shown.items()
-        ]
-        first = [self.sentence] if stream.random() < opening else []
-        closing = stream.choice(CLOSINGS)
-        return "\n".join([*first, *lines, *([closing] if closing else [])])
-
-
-def _line(description: str, cues: Sequence[str]) -> str:
-    """What stands after a label's name."""
-    return " ".join(part for part in (description, NAMED.format(words=", ".join(cues)) if cues else "") if part) or BARE
+        lines = [f"{name}: {min(self.descriptions[label], key=len)}" for label, name in shown.items()]
+        return "\n".join([self.sentence, *lines, CLOSING])
 
 
 def read_bank(folder: Path) -> dict[str, Guide]:

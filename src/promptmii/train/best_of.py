@@ -6,7 +6,6 @@ It needs no gradient, so it is the cheapest way up from a generator that sometim
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
-from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
@@ -16,7 +15,7 @@ from promptmii.errors import EndpointError
 from promptmii.files import append_line
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
-from promptmii.models.base import Completion, Failure, LanguageModel
+from promptmii.models.base import Completion, LanguageModel
 from promptmii.models.wrap import together
 from promptmii.progress import QUIET, Progress
 from promptmii.report.curves import is_training_run, read_curves
@@ -108,12 +107,8 @@ def _models(settings: BestOfSettings, generator: LanguageModel, stack: ExitStack
 def _write(writer: Writer, visits: Sequence[Visit], settings: BestOfSettings) -> list[list[Draft]]:
     """The drafts of each visit. Raises `EndpointError` when the generator gives none for one of them."""
     seed = visits[0].episode.seed
-    answers: list[Completion | Failure] = []
-    # One batch, unless the model has an outline, which is another for other labels.
-    for sampling, own in groupby(
-        visits, lambda visit: writer.sampling(visit.episode.support.labels, seed, settings.temperature)
-    ):
-        answers += writer.model.generate([visit.chat for visit in own for _ in range(settings.drafts)], sampling)
+    chats = [visit.chat for visit in visits for _ in range(settings.drafts)]
+    answers = writer.model.generate(chats, writer.sampling(seed, settings.temperature))
     drafts: list[list[Draft]] = []
     for place, visit in enumerate(visits):
         own = answers[place * settings.drafts : (place + 1) * settings.drafts]

@@ -8,7 +8,7 @@ from promptmii.config import Endpoint
 from promptmii.instruction import CalibrationKind, Mode
 from promptmii.schema import Settings
 
-Stage = Literal["rl", "sft", "best-of", "follower"]
+Stage = Literal["rl", "sft", "best-of"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Measure = Literal["macro_f1", "expected_macro_f1", "gold_probability"]
 PAPER_SCHEDULE = {5: 1.0, 10: 0.3, 20: 0.2, 50: 0.1}

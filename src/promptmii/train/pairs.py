@@ -14,8 +14,6 @@ from promptmii.errors import DataError
 from promptmii.schema import Frozen
 from promptmii.task import Example, Support, Task
 from promptmii.train.bank import Guide
-from promptmii.train.cues import Cues
-from promptmii.train.follower_episodes import short_rows
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,6 @@ class Sizes:
     support_chars: int
     hidden: float
     """Share of pairs whose label names say nothing."""
-    cues: int = 0
-    """Most cue words of a label's line."""
-    described: bool = True
-    """Descriptions stand before them."""
 
 
 class PairDeck:
@@ -105,7 +99,6 @@ class PairDeck:
         rows = {name: short_rows(task, sizes.max_chars) for name, task in tasks.items()}
         self._rows = {name: found for name, found in rows.items() if name in bank and bank[name].covers(list(found))}
         self._guides = {name: bank[name] for name in self._rows}
-        self._cues = {name: Cues(found) for name, found in self._rows.items()}
         if not self._rows:
             raise DataError(
                 f"The bank describes none of these tasks: {', '.join(tasks) or 'none'}. Name another bank, or give a pairs file."
@@ -126,9 +119,7 @@ class PairDeck:
         if stream.random() < 0.5:
             shown = dict(sorted(shown.items(), key=lambda pair: pair[1]))
         support = Support(tuple(shown.values()), self._examples(rows, shown, n, stream))
-        seen = {label: [e.text for e in support.examples if e.label == name] for label, name in shown.items()}
-        cues = self._cues[task].of(seen, self._sizes.cues)
-        return Pair(support, self._guides[task].plain(shown, cues, described=self._sizes.described))
+        return Pair(support, self._guides[task].text(shown))
 
     def _examples(
         self, rows: Mapping[str, Sequence[Example]], shown: Mapping[str, str], n: int, stream: random.Random
@@ -140,3 +131,14 @@ class PairDeck:
         while len(drawn) > len(shown) and sum(len(example.text) for example in drawn) > self._sizes.support_chars:
             drawn.pop()
         return tuple(Example(example.text, shown[example.label]) for example in drawn)
+
+
+def short_rows(task: Task, limit: int) -> dict[str, list[Example]]:
+    """Training rows by label, in the task's order; labels with fewer than three short texts are left out."""
+    rows = {label: [e for e in task.train if e.label == label and len(e.text) <= limit] for label in task.labels}
+    rows = {label: found for label, found in rows.items() if len(found) >= 3}
+    if len(rows) < 2:
+        raise DataError(
+            f"Task {task.name!r} has fewer than two labels with three texts of at most {limit} characters; leave it out."
+        )
+    return rows

@@ -1,19 +1,20 @@
 """Log-probabilities of a group's drafts, with a gradient, computing the prompt that they share once.
 
 TRL lays a group out as G rows, each with the whole prompt. Here it is one row, the prompt and then each draft as a block that sees the
-prompt and itself (`train/packing.py`), so prompts of thousands of tokens cost a fifth. It is exact: `tests/train/test_shared.py`.
+prompt and itself, so prompts of thousands of tokens cost a fifth. It is exact: `tests/train/test_shared.py`.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from promptmii.models.packing import IMPLEMENTATION, NO_TREE, pack
+from promptmii.models.packing import IMPLEMENTATION, NO_TREE, Packed, pack
 from promptmii.models.prefixes import Prefix
-from promptmii.train.packing import Row
 
 POSITIONS = 1024
 """Positions whose logits are held at a time."""
@@ -28,6 +29,25 @@ BENT = (
     "num_experts",
 )
 """Configured where logits are not plain products of the head, or where layers report a loss of their own."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt, then the blocks of `packed`. Unlike in inference the prompt stands in the row, because the gradient must reach it."""
+
+    packed: Packed
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """See `models.packing.Memory`: the prompt looks at what stands before it, the blocks at the prompt and at themselves."""
+        del layer
+        p = len(self.packed.prefix.tokens)
+        if not p:
+            return self.packed.look_back(query, key, value, None)
+        own = scaled_dot_product_attention(
+            query[None, :, :p], key[None, :, :p], value[None, :, :p], is_causal=True, scale=1, enable_gqa=True
+        )
+        blocks = self.packed.look_back(query[:, p:], key[:, p:], value[:, p:], (key[:, :p], value[:, :p]))
+        return torch.cat([own[0].transpose(0, 1), blocks])
 
 
 def can_share(model: Any) -> bool:
@@ -61,7 +81,7 @@ def _group(
     device = model.device
     before, last = prompt[:-1], prompt[-1]
     # A block begins with the prompt's last token, which predicts its first.
-    row = Row(pack([[last, *draft[:-1]] for draft in drafts], NO_TREE, Prefix(before, (), ()), device), NO_TREE)
+    row = Row(pack([[last, *draft[:-1]] for draft in drafts], NO_TREE, Prefix(before, (), ()), device))
     count = len(before)
     hidden = model.get_decoder()(
         input_ids=torch.cat([torch.tensor([before], dtype=torch.long, device=device), row.packed.tokens], dim=1),

@@ -8,7 +8,7 @@ from promptmii.errors import ConfigError, nearest
 from promptmii.progress import QUIET, Progress
 from promptmii.train.config import Stage
 
-WarmUp = Literal["follower", "sft", "best-of"]
+WarmUp = Literal["sft", "best-of"]
 
 
 def stage_of(config: Path, given: str | None = None) -> Stage:
@@ -38,13 +38,6 @@ def warm_up(
 
     Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`, and `MissingDependencyError` where torch or transformers are missing.
     """
-    if stage == "follower":
-        from promptmii.train.follower import train_follower
-        from promptmii.train.follower_settings import FollowerSettings
-
-        return train_follower(
-            FollowerSettings.read(config, **changes), folder, given=config, resume=resume, progress=progress
-        )
     if stage == "sft":
         from promptmii.train.writer import train_writer
         from promptmii.train.writer_settings import WriterSettings

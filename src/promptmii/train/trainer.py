@@ -20,9 +20,8 @@ from trl.trainer.utils import split_tensor_dict
 
 from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError
 from promptmii.models.base import Sampling
+from promptmii.models.decoding import Draw
 from promptmii.models.engines import engine_for
-from promptmii.models.outline import drawing
-from promptmii.prompts import defuse
 from promptmii.task import content_key
 from promptmii.train.episodes import Deck
 from promptmii.train.shared import can_share, draft_logps
@@ -76,10 +75,6 @@ class Visits:
     def __getitem__(self, number: int) -> dict[str, Any]:
         return {"visit": number, "prompt": [dict(message) for message in self._deck.visit(number).chat]}
 
-    def labels(self, number: int) -> tuple[str, ...]:
-        """Of a visit."""
-        return self._deck.visit(number).episode.support.labels
-
 
 class LostError(EndpointError):
     """Too many drafts could not be scored; the weights are those after the last finished step."""
@@ -112,9 +107,6 @@ class PolicyTrainer(GRPOTrainer):
             model=policy.trained, reward_funcs=[reward], processing_class=policy.tokenizer, train_dataset=table, **given
         )
         self.train_dataset: Any = visits
-        self._visits = visits
-        self._lines: list[tuple[str, ...]] = []
-        """Of the drafts of the rollout under way; empty where the policy has no outline."""
         self.eos_token_ids = policy.form.ends
         if self.is_fsdp_enabled:
             raise ConfigError(
@@ -170,7 +162,7 @@ class PolicyTrainer(GRPOTrainer):
         sampling = Sampling(int(self.max_completion_length or 1), self.temperature, self.top_p, seed)
         places: dict[tuple[int, ...], int] = {}
         rows = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
-        draw = drawing(prompts, sampling, self._lines, self._policy.form)
+        draw = Draw(prompts, sampling, self._policy.form.ends)
         training = model.training
         model.eval()
         try:
@@ -178,11 +170,6 @@ class PolicyTrainer(GRPOTrainer):
                 return engine_for(model).write(list(places), rows, draw, sampling.max_tokens)
         finally:
             model.train(training)
-
-    def _lines_of(self, visit: int) -> tuple[str, ...]:
-        """What a draft is written into, where the policy has an outline."""
-        outline = self._policy.outline
-        return outline.lines([defuse(label) for label in self._visits.labels(visit)]) if outline else ()
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, but groups stay together: an update of 32 prompts learns from whole groups, and drafts share their prompt."""
@@ -193,7 +180,6 @@ class PolicyTrainer(GRPOTrainer):
         buffered: Any = self._buffered_inputs
         if self._step % (args.steps_per_generation * self.num_iterations) == 0 or buffered is None:
             with self.clock("rollout"):
-                self._lines = [self._lines_of(row["visit"]) for row in generation_batch]
                 batch = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs = buffered = split_tensor_dict(batch, args.steps_per_generation)
         return buffered[self._step % args.steps_per_generation]

@@ -8,14 +8,12 @@ from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError
 from promptmii.models import Weights, weights_of
-from promptmii.models.base import Outline
 from promptmii.train.config import LoraSettings
 
 try:
     import torch
 
-    from promptmii.models.local import LocalModel, outline_of, read_weights
-    from promptmii.models.outline import write_outline
+    from promptmii.models.local import LocalModel, read_weights
     from promptmii.models.rendering import ChatFormat
     from promptmii.train.lora import add_adapter, continue_adapter
 except ImportError as error:
@@ -34,8 +32,6 @@ class Tunable:
     below: Weights
     """What lies under the adapter, or all of it."""
     tokenizer: Any
-    outline: Outline | None = None
-    """What it is trained to fill in: that of the adapter which is trained on, unless the stage sets another."""
 
     @classmethod
     def load(cls, reference: str, lora: LoraSettings | None, seed: int) -> "Tunable":
@@ -56,7 +52,7 @@ class Tunable:
             trained = add_adapter(model, lora)
             if weights.adapters:
                 continue_adapter(trained, Path(weights.adapters[-1]))
-        return cls(reference, model, trained, below, tokenizer, outline_of(weights) if lora else None)
+        return cls(reference, model, trained, below, tokenizer)
 
     @cached_property
     def form(self) -> ChatFormat:
@@ -68,17 +64,12 @@ class Tunable:
 
         `model` is given where the weights had to be gathered from several processes.
         """
-        return LocalModel(
-            self.reference, self.model if model is None else model, self.tokenizer, f"step-{step}", self.outline
-        )
+        return LocalModel(self.reference, self.model if model is None else model, self.tokenizer, f"step-{step}")
 
     def complete(self, folder: Path) -> None:
-        """Let an adapter that was saved name its model as the settings do (a path of this machine would mean nothing elsewhere), and put
-        its outline beside it.
-        """
+        """Let a saved adapter name its model as the settings do: a path of this machine means nothing elsewhere."""
         path = folder / "adapter_config.json"
         if path.exists():
             config: dict[str, Any] = json.loads(path.read_text("utf-8"))
             config["base_model_name_or_path"] = self.below.named
             path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            write_outline(self.outline, folder)

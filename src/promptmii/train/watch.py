@@ -15,7 +15,6 @@ from trl.models.utils import unwrap_model_for_generation
 
 from promptmii.files import atomic_folder
 from promptmii.follower import Follower
-from promptmii.models.outline import write_outline
 from promptmii.progress import Progress
 from promptmii.task import Task
 from promptmii.train.card import adapter_card
@@ -229,7 +228,6 @@ class Watch(TrainerCallback):
                 model = trainer.accelerator.unwrap_model(trainer.model)
                 if self._settings.lora:
                     save_adapter(model, half, self._policy.below.named, weights)
-                    write_outline(self._policy.outline, half)
                 else:
                     model.save_pretrained(str(half), state_dict=weights)
                     self._policy.tokenizer.save_pretrained(str(half))

@@ -7,7 +7,6 @@ A small model cannot write an instruction at all, and reinforcement has nothing 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from promptmii.progress import QUIET, Progress
 from promptmii.prompts import meta_prompt
 from promptmii.report.curves import is_training_run, read_curves
 from promptmii.task import Task
-from promptmii.train.bank import WORDS_ALONE, read_bank
+from promptmii.train.bank import read_bank
 from promptmii.train.card import adapter_card
 from promptmii.train.config import LoraSettings
 from promptmii.train.folder import RunFolder, brief, open_run
@@ -31,20 +30,20 @@ try:
     from torch.utils.data import Dataset, SequentialSampler
     from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-    from promptmii.models.outline import write_outline
-    from promptmii.train.follower import BEST, FREE
     from promptmii.train.lora import save_adapter
     from promptmii.train.tuning import Tunable
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
+BEST = "best"
+FREE = ("steps", "tasks", "bank", "check_every", "save_every")
+"""Settings that a resumed run may change."""
 IGNORED = -100
 """The label of a token on which no loss is taken."""
 PURPOSE = (
-    "Reads labelled examples of a text-classification task and writes an instruction for it. This is the warm start: fine-tuned on guides "
-    "made of what people wrote about the labels, of words of the examples that tell the labels apart, or of both; before reinforcement.",
-    "Limits: it learns the form sooner than the substance. Words that it names may tell little, and they stand in texts it was shown. "
-    "Check an instruction before you rely on it.",
+    "Reads labelled examples of a text-classification task and writes an instruction for it. This is the warm start: fine-tuned on "
+    "descriptions of labels or on pairs from a file, before reinforcement.",
+    "Limits: it learns the form of an instruction sooner than its substance. Check an instruction before you rely on it.",
 )
 WATCHED = "validation/hidden_loss"
 NAMES = {
@@ -72,15 +71,12 @@ def train_writer(
     with open_run(folder, settings, given, resume=resume, free=FREE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
         tunable = Tunable.load(settings.model, LoraSettings(rank=settings.rank), settings.seed)
-        if settings.pairs is None:  # else what it learns is written as it writes
-            tunable = replace(tunable, outline=None if settings.described else WORDS_ALONE)
         learned = named_tasks(settings.tasks, settings.train) if settings.pairs is None else {}
         rows, watched = _datasets(settings, learned, Features(tunable))
 
         def save() -> None:
             with atomic_folder(folder / BEST) as half:
                 save_adapter(tunable.trained, half, tunable.below.named)
-                write_outline(tunable.outline, half)
                 recipe = settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "bank", "train"})
                 card = adapter_card("A writer, warmed up", PURPOSE, tunable.below.reference, learned, recipe, {})
                 (half / "README.md").write_text(card, encoding="utf-8")

@@ -5,7 +5,6 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from promptmii.schema import Settings
-from promptmii.train.follower_settings import Share
 
 
 class WriterSettings(Settings):
@@ -35,12 +34,8 @@ class WriterSettings(Settings):
     """Fewest and most labels of a drawn pair."""
     examples: tuple[int, ...] = (5, 8, 12, 20)
     """Sizes of the support; one is drawn for each pair."""
-    hidden: Share = 0.5
+    hidden: float = Field(default=0.5, ge=0, le=1)
     """Drawn pairs whose label names say nothing, so that the line must come from the examples."""
-    cues: int = Field(default=0, ge=0)
-    """Most cue words that the line of a label names beside its description: words of its examples that tell it from the others."""
-    described: bool = True
-    """Drawn guides say what the inputs are and what each label means; otherwise they name cue words alone."""
     max_chars: int = Field(default=300, ge=1)
     """Longer texts are left out."""
     support_chars: int = Field(default=2000, ge=1)

@@ -1,0 +1,61 @@
+"""The leaner pass of an adapted layer computes what peft's own does, forward and backward."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tests.train.toys import write_model  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
+
+from promptmii.train.config import LoraSettings  # noqa: E402
+from promptmii.train.lora import add_adapter, save_adapter  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
+TOKENS = torch.tensor([[3, 7, 5, 9, 4], [8, 3, 3, 6, 10]])
+
+
+def scores(model: Any) -> Any:
+    return model(input_ids=TOKENS).logits.log_softmax(-1)
+
+
+def gradients(model: Any, parameters: list[Any]) -> list[Any]:
+    for p in parameters:
+        p.grad = None
+    scores(model)[..., 3].sum().backward()
+    return [p.grad.clone() for p in parameters]
+
+
+def plain(model: Any) -> None:
+    """Give every adapted layer peft's own pass."""
+    for module in model.modules():
+        if type(module).__name__ == "LeanLinear":
+            module.__class__ = module.__class__.__bases__[0]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_lean_adapter_is_pefts(tmp_path: Path, bias: bool) -> None:
+    model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path / "tiny"), mlp_bias=bias)
+    if bias:
+        for name, p in model.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.zeros_(p)
+    before = scores(model).detach()
+    tuned = add_adapter(model, LoraSettings(rank=4))
+    torch.testing.assert_close(scores(model).detach(), before)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for p in parameters:
+        torch.nn.init.normal_(p, std=0.05)
+    lean, lean_gradients = scores(model).detach(), gradients(model, parameters)
+    save_adapter(tuned, tmp_path / "adapter", "tiny")
+    plain(model)
+    torch.testing.assert_close(lean, scores(model).detach(), atol=1e-5, rtol=1e-5)
+    for one, other in zip(lean_gradients, gradients(model, parameters), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+    if not bias:
+        from promptmii import load_model
+
+        loaded: Any = load_model(f"hf:{tmp_path / 'tiny'}+{tmp_path / 'adapter'}")
+        torch.testing.assert_close(scores(loaded.model).detach(), lean, atol=0.05, rtol=0.01)
