@@ -40,8 +40,9 @@ ORDER = [
         "evaluation",
         "report",
         "train",
+        "cli",
+        "__main__",
     ],
-    *["cli.terminal", "cli.bars", "display", "cli", "__main__"],
 ]
 SOURCE = Path(promptmii.__file__).parent
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from promptmii.cli import bars
-from promptmii.cli.terminal import Terminal
+from promptmii.cli.bars import listener
+from promptmii.cli.terminal import Terminal, listening
 from promptmii.progress import QUIET
 
 
@@ -19,7 +19,7 @@ class Screen(io.StringIO):
 
 def shown(**environment: str) -> str:
     screen = Screen()
-    with bars.progress(terminal=Terminal(file=screen, _environ=environment)) as progress:
+    with listener(Terminal(file=screen, _environ=environment)) as progress:
         progress.step("Scoring [red]x[/] :smile: \x1b[31m", 200, "rows")
         for _ in range(100):
             progress.advance()
@@ -51,14 +51,14 @@ def test_a_dumb_terminal_gets_lines(term: str) -> None:
 
 
 def test_what_is_finished_is_a_line_where_no_bar_is(capsys: pytest.CaptureFixture[str]) -> None:
-    with bars.progress() as progress:
+    with listening() as progress:
         progress.step("Running the cells", 2, "cells")
         progress.advance(1, "shop, mii: macro-F1 0.500")
     assert capsys.readouterr().err.splitlines() == ["Running the cells ...", "[1/2 cells] shop, mii: macro-F1 0.500"]
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    with bars.progress(quiet=True) as progress:
+    with listening(quiet=True) as progress:
         progress.step("Scoring", 2)
         progress.note("hello")
     assert progress is QUIET

@@ -1,10 +1,11 @@
-"""The command line: parsing only. Each command gathers its options, makes one call, and hands the result to `display`.
+"""The command line: a module per command, which gathers options, makes one call, and shows the result.
 
-Commands stand in the order of these imports in `promptmii --help`.
+`promptmii --help` lists commands in the order of these imports. Heavy imports are inside the functions.
 """
 
 # isort: off
-from promptmii.cli import instructions, evaluation, corpus, train, models
+from promptmii.cli import induce, predict, score, show
+from promptmii.cli import evaluate, report, corpus, train, models
 from promptmii.cli.group import app
 
-__all__ = ["app", "corpus", "evaluation", "instructions", "models", "train"]
+__all__ = ["app", "corpus", "evaluate", "induce", "models", "predict", "report", "score", "show", "train"]

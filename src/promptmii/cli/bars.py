@@ -1,4 +1,4 @@
-"""`Progress` for the terminal, on standard error: a bar with rate and time left, or plain lines where bars cannot be drawn."""
+"""`Progress` on standard error: a bar with rate and time left, or plain lines where no bar can be drawn."""
 
 import time
 from collections.abc import Generator
@@ -8,8 +8,8 @@ from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from promptmii.cli.terminal import Terminal, err, styled
-from promptmii.progress import QUIET, Progress, Unit
+from promptmii.cli.terminal import Terminal, styled
+from promptmii.progress import Progress, Unit
 
 NARROW = 70
 """Columns below which the bar itself is left out."""
@@ -21,11 +21,9 @@ SHORT = {"bytes": ("MB", 1e6)}
 
 
 @contextmanager
-def progress(*, quiet: bool = False, terminal: Terminal = err) -> Generator[Progress]:
-    """A listener for long work: bars on a terminal, lines elsewhere, nothing when `quiet`."""
-    if quiet:
-        yield QUIET
-    elif not terminal.is_terminal or terminal.is_dumb_terminal:
+def listener(terminal: Terminal) -> Generator[Progress]:
+    """Bars on a terminal, lines elsewhere."""
+    if not terminal.is_terminal or terminal.is_dumb_terminal:
         yield _Lines(terminal)
     else:
         wide = terminal.width >= NARROW

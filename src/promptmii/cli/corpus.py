@@ -6,15 +6,9 @@ from typing import Annotated, Literal
 import typer
 
 from promptmii.cli import corpus_view
-from promptmii.cli.bars import progress as listening
 from promptmii.cli.group import app
 from promptmii.cli.options import BaseUrl, Json, comma_separated
-from promptmii.cli.terminal import say
-from promptmii.data.corpus.build import build_corpus
-from promptmii.data.corpus.card import write_card
-from promptmii.data.corpus.leakage import check_corpus
-from promptmii.data.corpus.push import push_corpus
-from promptmii.data.corpus.settings import CorpusSettings
+from promptmii.cli.terminal import listening, say
 
 corpus_app = typer.Typer(
     no_args_is_help=True, help="Many data sets as one corpus of clean tasks, for training and evaluation."
@@ -65,6 +59,9 @@ def build(
     json: Json = False,
 ) -> None:
     """List, fetch, clean and split data sets. Interrupted or killed, the same command goes on."""
+    from promptmii.data.corpus.build import build_corpus
+    from promptmii.data.corpus.settings import CorpusSettings
+
     settings = CorpusSettings.read(
         config,
         list={
@@ -86,6 +83,8 @@ def build(
         built = build_corpus(settings, output, until=stage, retry=retry, progress=progress)
     corpus_view.corpus_built(built, as_json=json)
     if push:
+        from promptmii.data.corpus.push import push_corpus
+
         with listening(quiet=json) as progress:
             progress.step(f"Uploading to {push}")
             address = push_corpus(output, push, private=not public)
@@ -101,6 +100,8 @@ def check(
     json: Json = False,
 ) -> None:
     """Count what the splits of a corpus have in common. Anything but nothing ends with exit code 1."""
+    from promptmii.data.corpus.leakage import check_corpus
+
     with listening(quiet=json) as progress:
         progress.step("Comparing the splits")
         report = check_corpus(corpus, similarity)
@@ -111,7 +112,9 @@ def check(
 
 @corpus_app.command("card")
 def card(corpus: Folder) -> None:
-    """Write counts, domains, languages, label-set sizes, lengths and licences, with figures, as README.md of the corpus."""
+    """Describe the corpus in its README.md: counts, domains, languages, label sets, lengths, licences, figures."""
+    from promptmii.data.corpus.card import write_card
+
     with listening(quiet=False) as progress:
         progress.step("Describing the corpus")
         path = write_card(corpus)

@@ -1,30 +1,63 @@
-"""The application that commands register with, and how errors become one line and an exit code."""
+"""The application that commands register with, and how errors become one line and an exit code (docs/errors.md)."""
 
+import errno
+import os
 import warnings
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from promptmii.cli.terminal import data, tolerate_encodings
 from promptmii.cli.terminal import error as show_error
-from promptmii.cli.terminal import tolerate_encodings
 from promptmii.errors import PromptMIIError
+
+INPUT = 2
+"""Exit code where a file or an option cannot be used."""
+CALLS_FAILED = 4
+"""Exit code where some calls failed, so that not all was done."""
 
 
 class Commands(TyperGroup):
-    """Errors become one line and an exit code: promptmii's own ones theirs, Ctrl-C 130. Others are bugs and keep their traceback."""
+    """Errors become one line and an exit code. Set PROMPTMII_TRACEBACK to see where they come from."""
 
     def invoke(self, ctx: Any) -> object:
         """Run the command that was named."""
         tolerate_encodings()
+        words = [str(word) for word in (*ctx._protected_args, *ctx.args)]
         try:
             return super().invoke(ctx)
-        except PromptMIIError as error:
-            show_error(str(error))
-            raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
             show_error("Interrupted. Files are only written when complete; answers in a --cache folder are kept.")
             raise typer.Exit(130) from interrupt
+        except (PromptMIIError, OSError, ValueError, RecursionError, MemoryError) as error:
+            broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
+            if broken_pipe or os.environ.get("PROMPTMII_TRACEBACK"):
+                raise
+            if isinstance(error, PromptMIIError):
+                show_error(str(error))
+                raise typer.Exit(error.exit_code) from error
+            show_error(_unreadable(error, words))
+            raise typer.Exit(INPUT) from error
+
+
+def _unreadable(error: Exception, words: list[str]) -> str:
+    """What a reader of files raised that nobody expected, with the files of the command."""
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, RecursionError | MemoryError):
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it does not fit into memory"
+    named = getattr(error, "filename", None)
+    files = [str(named)] if named else [word for word in words if _exists(word)]
+    subject = " or ".join(files) or "The input"
+    return f"{subject} cannot be used: {reason}. If it looks right, set PROMPTMII_TRACEBACK=1 and report what you see."
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except (OSError, ValueError):
+        return False
 
 
 # Of libraries about libraries; nothing that a user of this command could do anything about.
@@ -33,7 +66,26 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help is shown as it is written: [MODEL=]PROMPT is no markup
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Turn labelled examples into a short, measured LLM instruction.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from promptmii.version import VERSION
+
+        data(f"promptmii {VERSION}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Turn labelled examples into a short, measured LLM instruction."""
+    del version

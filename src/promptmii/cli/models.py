@@ -1,15 +1,16 @@
 """The embedded model, trained weights, and whether any model works."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from promptmii import display, doctor
-from promptmii.cli.bars import progress as listening
 from promptmii.cli.group import app
 from promptmii.cli.options import BaseUrl, Context, Json, endpoint_of
-from promptmii.cli.terminal import say
+from promptmii.cli.terminal import dump, listening, out, say, styled
+
+if TYPE_CHECKING:
+    from promptmii.doctor import Report
 
 models_app = typer.Typer(no_args_is_help=True, help="The embedded model, and trained weights.")
 app.add_typer(models_app, name="models")
@@ -23,11 +24,25 @@ def examine(
     json: Json = False,
 ) -> None:
     """Check a model from end to end, and say what to fix."""
+    from promptmii import doctor
+
     with listening(quiet=json) as progress:
         report = doctor.examine(model, endpoint_of(base_url, context_length), progress)
-    display.examined(report, as_json=json)
+    _show(report, as_json=json)
     if not report.healthy:
         raise typer.Exit(3)
+
+
+def _show(report: "Report", *, as_json: bool) -> None:
+    if as_json:
+        checks = [{"name": c.name, "ok": c.ok, "finding": c.finding, "cure": c.cure} for c in report.checks]
+        dump({"reference": report.reference, "healthy": report.healthy, "checks": checks})
+        return
+    for check in report.checks:
+        mark = styled("ok  ", "green") if check.ok else styled("no  ", "red")
+        out.print(mark, styled(check.name, "bold"), styled(f": {check.finding}"), sep="", soft_wrap=True)
+        if check.cure:
+            out.write_line(f"      {check.cure}")
 
 
 @models_app.command("install")

@@ -2,13 +2,15 @@
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptmii.config import Columns, Endpoint
 from promptmii.errors import ConfigError
-from promptmii.models.base import Price
+
+if TYPE_CHECKING:
+    from promptmii.config import Columns, Endpoint
+    from promptmii.models.base import Price
 
 Data = Annotated[
     str,
@@ -20,7 +22,7 @@ File = Annotated[Path, typer.Argument(help="Instruction file made by `promptmii 
 Text = Annotated[
     list[str] | None,
     typer.Option(
-        help='Text column; repeat it for several, or give a template such as "{premise} || {hypothesis}". Detected when absent.'
+        help='Text column, detected when absent. Repeat it for several, or use a template: "{premise} || {hypothesis}".'
     ),
 ]
 Label = Annotated[str | None, typer.Option(help="Label column. Detected when absent.")]
@@ -46,13 +48,22 @@ Prices = Annotated[
     list[str] | None,
     typer.Option("--price", help="Money per million tokens, [MODEL=]PROMPT,COMPLETION; repeat it for several models."),
 ]
+
+
+def N(help: str) -> Any:  # noqa: N802
+    """The option for numbers of examples, spelled the same everywhere."""
+    return typer.Option("-n", "--n", help=help)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
 
 
-def columns_of(text: list[str] | None, label: str | None, labels: str | None) -> Columns:
+def columns_of(text: list[str] | None, label: str | None, labels: str | None) -> "Columns":
     """--text, --label and --labels."""
+    from promptmii.config import Columns
+
     chosen = None if not text else text[0] if len(text) == 1 else tuple(text)
     return Columns.of(text=chosen, label=label, labels=_label_list(labels) if labels else None)
 
@@ -81,18 +92,20 @@ def _label_list(given: str) -> tuple[str, ...]:
     return tuple(label.strip() for label in given.split(",") if label.strip())
 
 
-def prices_of(given: list[str]) -> dict[str, Price]:
+def prices_of(given: list[str]) -> dict[str, "Price"]:
     """Every --price, by model. Raises `ConfigError`."""
     return dict(map(_price, given))
 
 
-def _price(given: str) -> tuple[str, Price]:
+def _price(given: str) -> tuple[str, "Price"]:
+    from promptmii.models.base import Price
+
     reference, named, numbers = given.rpartition("=")
     try:
         prompt, completion = (float(part) for part in numbers.split(","))
     except ValueError as error:
         raise ConfigError(
-            f"--price is {given!r}; expected two numbers per million tokens, [MODEL=]PROMPT,COMPLETION, such as 0.10,0.40."
+            f"--price is {given!r}; expected two numbers per million tokens: [MODEL=]PROMPT,COMPLETION, like 0.1,0.4."
         ) from error
     return (reference if named else "*"), Price(prompt, completion)
 
@@ -103,8 +116,10 @@ def endpoint_of(
     concurrency: int = 16,
     cache: Path | None = None,
     price: list[str] | None = None,
-) -> Endpoint:
+) -> "Endpoint":
     """--base-url, --context-length, --concurrency, --cache and --price."""
+    from promptmii.config import Endpoint
+
     return Endpoint.of(
         base_url=base_url,
         context_length=context,

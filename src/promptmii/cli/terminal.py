@@ -1,17 +1,21 @@
 """The one door to the terminal. Results go to standard output, everything else to standard error.
 
-Labels, texts and messages of servers are data: whatever they hold, it is printed as it stands. rich's markup and emoji codes are off, and
-control characters, which could move the cursor, recolour or retitle a terminal, are shown as escapes such as `\\x1b`.
+Labels, texts and messages of servers are data, printed as they stand: rich's markup and emoji codes are off, and
+control characters, which could move the cursor or recolour a terminal, are shown as escapes such as `\\x1b`.
 """
 
 import json
 import re
 import sys
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.prompt import Confirm
+from rich.table import Table
 from rich.text import Text
+
+from promptmii.progress import QUIET, Progress
 
 # C0 without tab and newline, C1, the marks that reorder text, line separators, and halves of surrogate pairs.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
@@ -54,6 +58,18 @@ def tolerate_encodings() -> None:
             reconfigure(errors="backslashreplace")
 
 
+@contextmanager
+def listening(*, quiet: bool = False) -> Generator[Progress]:
+    """Show on standard error how far long work is; nothing when `quiet`."""
+    if quiet:
+        yield QUIET
+        return
+    from promptmii.cli.bars import listener
+
+    with listener(err) as progress:
+        yield progress
+
+
 def say(line: str) -> None:
     """One line of information."""
     err.write_line(line)
@@ -71,6 +87,8 @@ def error(message: str) -> None:
 
 def confirmed(question: str) -> bool:
     """The answer to a question on a terminal; no where there is none."""
+    from rich.prompt import Confirm
+
     return sys.stdin.isatty() and err.is_terminal and Confirm.ask(styled(question), console=err, default=False)
 
 
@@ -84,3 +102,26 @@ def dump(value: Any) -> None:
 def data(text: str) -> None:
     """Rows for another program: unchanged into a pipe or a file, harmless on a terminal."""
     sys.stdout.write(plain(text) if out.is_terminal else text)
+
+
+def notes(lines: Iterable[str]) -> None:
+    """What was detected, dropped or cut."""
+    for line in lines:
+        out.write_line(f"· {line}", "dim")
+
+
+def table(title: str, first: str, *numbers: str) -> Table:
+    """An empty table: a column of names, then columns of numbers."""
+    grid = Table(title=styled(title), title_justify="left")
+    grid.add_column(styled(first))
+    for name in numbers:
+        grid.add_column(styled(name), justify="right")
+    return grid
+
+
+def facts(rows: Mapping[str, str]) -> None:
+    """A name and a value on each line."""
+    grid = Table(show_header=False, box=None)
+    for name, value in rows.items():
+        grid.add_row(styled(name, "dim"), styled(value))
+    out.print(grid)

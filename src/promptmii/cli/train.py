@@ -5,13 +5,10 @@ from typing import Annotated
 
 import typer
 
-from promptmii import display
-from promptmii.cli.bars import progress as listening
 from promptmii.cli.group import app
 from promptmii.cli.options import Json
+from promptmii.cli.terminal import dump, listening, out
 from promptmii.errors import ConfigError
-from promptmii.train.config import TrainSettings
-from promptmii.train.stages import stage_of, warm_up
 
 
 @app.command("train")
@@ -36,6 +33,9 @@ def run_training(
     json: Json = False,
 ) -> None:
     """Train the generator that writes instructions, by reinforcement learning; or one of the stages before that."""
+    from promptmii.train.config import TrainSettings
+    from promptmii.train.stages import stage_of, warm_up
+
     chosen = stage_of(config, stage)
     changes = {"tasks": tasks, "model": model, "seed": seed}
     if chosen != "rl":
@@ -45,18 +45,26 @@ def run_training(
             )
         with listening(quiet=json) as progress:
             made = warm_up(chosen, config, output, resume=resume, progress=progress, **changes)
-        display.trained(made, as_json=json)
+        _show(made, as_json=json)
         return
     settings = TrainSettings.read(config, stage=chosen, **changes)
     if dry_run:
+        from promptmii.cli.train_view import show_plan
         from promptmii.train.estimate import estimate
 
         with listening(quiet=json) as progress:
             planned = estimate(settings, output, progress)
-        display.planned(planned, as_json=json)
+        show_plan(planned, as_json=json)
         return
     from promptmii.train.run import train
 
     with listening(quiet=json) as progress:
         made = train(settings, output, given=config, resume=resume, progress=progress)
-    display.trained(made, as_json=json)
+    _show(made, as_json=json)
+
+
+def _show(made: Path, *, as_json: bool) -> None:
+    if as_json:
+        dump({"made": str(made)})
+    else:
+        out.write_line(f"Made {made}. See the curves: promptmii report {made.parent}")

@@ -1,6 +1,11 @@
 """The command line as a user types it: arguments, output, exit code."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -9,6 +14,7 @@ from typer.testing import CliRunner, Result
 from promptmii import Naive, Support
 from promptmii.cli import app
 from promptmii.data import demo_path
+from promptmii.inducers import METHODS
 
 
 def run(*arguments: str | Path, stdin: str = "") -> Result:
@@ -29,8 +35,70 @@ def test_every_command_has_help_and_is_documented(command: str) -> None:
     done = run(command, "--help")
     assert done.exit_code == 0
     assert "Usage" in done.stdout
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert f"promptmii {command}" in readme
+
+
+def test_version_and_short_help() -> None:
+    assert run("--version").stdout == f"promptmii {version('promptmii')}\n"
+    for command in ([], ["induce"], ["corpus", "build"]):
+        assert run(*command, "-h").stdout == run(*command, "--help").stdout != ""
+
+
+def test_help_loses_nothing_to_markup() -> None:
+    text = " ".join(run("induce", "--help").stdout.split())
+    assert "[MODEL=]PROMPT,COMPLETION" in text
+    assert "hub:owner/name[:config][@revision]" in text
+
+
+@pytest.mark.parametrize("command", ["induce", "evaluate"])
+def test_n_is_spelled_the_same_everywhere(command: str) -> None:
+    assert "-n, --n" in run(command, "--help").stdout
+
+
+def test_evaluate_lists_every_method() -> None:
+    text = run("evaluate", "--help").stdout
+    assert all(name in text for name in METHODS)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_completes_commands(shell: str) -> None:
+    environment = os.environ | {
+        "_PROMPTMII_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": "promptmii ev",
+        "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_ARGS": "promptmii ev",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    code = "from promptmii.cli import app; app(prog_name='promptmii')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert "evaluate" in done.stdout, done.stderr
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from promptmii.cli import app;"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0;"
+        "print(*{'torch', 'pandas', 'numpy', 'sklearn', 'pydantic', 'openai', 'pyarrow'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+    seconds: list[float] = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "promptmii", "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+def test_whatever_a_reader_raises_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 200_000)
+    for command in (["show", deep], ["induce", deep], ["score", deep, demo_path()]):
+        done = run(*command)
+        assert done.exit_code == 2
+        assert "deep.json" in done.stderr
+        assert done.stderr.count("Error:") == 1 >= len(done.stderr.partition("Error:")[2].strip().splitlines())
+        assert "Traceback" not in done.stderr
 
 
 def test_show_prints_the_instruction_and_its_json(made: Path) -> None:

@@ -1,0 +1,146 @@
+"""`promptmii evaluate`: compare methods on many tasks."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from promptmii.cli.group import CALLS_FAILED, app
+from promptmii.cli.options import BaseUrl, Context, Json, N, Prices, comma_separated, prices_of, whole_numbers
+from promptmii.cli.terminal import dump, listening, out, table, warn
+
+if TYPE_CHECKING:
+    from promptmii.evaluation import Estimate
+    from promptmii.records import Run
+
+
+class Evaluate(TyperCommand):
+    """Lists the methods in its help, which are not loaded before."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """The methods that the registry has, then the options."""
+        from promptmii.inducers import METHODS
+
+        for parameter in self.params:
+            if parameter.name == "methods":
+                parameter.help = f"Comma-separated: {', '.join(METHODS)}."  # pyright: ignore[reportAttributeAccessIssue]
+        super().format_options(ctx, formatter)
+
+
+@app.command("evaluate", cls=Evaluate)
+def run_grid(
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file with any of the settings; the options below change them.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Run folder; what it holds already is not run again.")
+    ] = Path("runs/eval"),
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(help="Task file or folder of them, corpus[:split], hub:..., or suite; repeatable."),
+    ] = None,
+    methods: Annotated[str | None, typer.Option(help="Comma-separated.")] = None,
+    n: Annotated[str | None, N("Numbers of examples, comma-separated.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Draws of the examples.")] = None,
+    evaluate: Annotated[int | None, typer.Option("--eval", help="Test rows of each task.")] = None,
+    generator: Annotated[
+        list[str] | None, typer.Option(help="Model that writes for mii and best-of-k; repeat it for several.")
+    ] = None,
+    follower: Annotated[list[str] | None, typer.Option(help="Model that labels; repeat it for several.")] = None,
+    untrained: Annotated[
+        list[str] | None, typer.Option(help="Model that writes for zero; the follower itself when absent.")
+    ] = None,
+    searcher: Annotated[
+        str | None, typer.Option(help="Model that proposes for ape and gepa; the follower itself when absent.")
+    ] = None,
+    mode: Annotated[str | None, typer.Option(metavar="choose|generate", help="How the follower answers.")] = None,
+    nameless: Annotated[bool | None, typer.Option(help="Labels under names that say nothing: A, 7, class 3.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Most tokens of an instruction.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Cells under way at once.")] = None,
+    base_url: BaseUrl = None,
+    context_length: Context = None,
+    concurrency: Annotated[int | None, typer.Option(help="Requests under way at once, over all workers.")] = None,
+    price: Prices = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Spread the grid over a Ray cluster (table [ray] of the configuration).")
+    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the failed cells again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the grid, its calls, tokens, time and money; run nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run every method on a grid of tasks. Every finished cell is kept: interrupted, the same command goes on."""
+    from promptmii.config import EvaluateSettings
+    from promptmii.evaluation import estimate
+    from promptmii.evaluation import evaluate as evaluate_grid
+
+    settings = EvaluateSettings.read(
+        config,
+        tasks=tasks,
+        methods=comma_separated(methods),
+        n=whole_numbers(n),
+        seeds=seeds,
+        evaluate=evaluate,
+        nameless=nameless,
+        generators=generator,
+        followers=follower,
+        untrained=untrained,
+        searcher=searcher,
+        mode=mode,
+        budget=budget,
+        workers=workers,
+        endpoint={
+            "base_url": base_url,
+            "context_length": context_length,
+            "concurrency": concurrency,
+            "prices": prices_of(price or []) or None,
+        },
+        ray={} if ray else None,
+    )
+    if dry_run:
+        with listening(quiet=json) as progress:
+            planned = estimate(settings, output, retry_failed=retry_failed, progress=progress)
+        _show_estimate(planned, as_json=json)
+        return
+    with listening(quiet=json) as progress:
+        run = evaluate_grid(settings, output, retry_failed=retry_failed, progress=progress)
+    _show(run, as_json=json)
+    if run.failed:
+        raise typer.Exit(CALLS_FAILED)
+
+
+def _show(run: "Run", *, as_json: bool) -> None:
+    done = [record for record in run.records.values() if record.status == "done"]
+    if as_json:
+        failed = [record.model_dump(mode="json") for record in run.failed]
+        dump({"folder": str(run.folder), "done": len(done), "failed": failed, "damaged": run.damaged})
+        return
+    out.write_line(f"{len(done)} cells done, {len(run.failed)} failed in {run.folder}.")
+    for record in run.failed:
+        warn(f"{record.cell.name}: {record.error or ''}", word="Failed:")
+    for line in run.damaged:
+        warn(f"{line}; its cell was run again.", word="Unreadable:")
+    if run.failed:
+        out.write_line("Run the failed cells again with --retry-failed.")
+    out.write_line(f"See the results with: promptmii report {run.folder}")
+
+
+def _show_estimate(lines: Sequence["Estimate"], *, as_json: bool) -> None:
+    if as_json:
+        dump([{"method": e.method, "cells": e.cells, "done": e.done, "cost": e.cost.model_dump()} for e in lines])
+        return
+    names = ("cells", "done", "calls", "prompt tokens", "written tokens", "model time", "money")
+    grid = table("Estimate for the cells that are not done", "method", *names)
+    for e in lines:
+        time = str(timedelta(seconds=round(e.cost.seconds)))
+        money = "no price given" if e.cost.money is None else f"{e.cost.money:.4f}"
+        counts = (e.cells, e.done, e.cost.calls, e.cost.prompt_tokens, e.cost.completion_tokens)
+        grid.add_row(e.method, *(f"{count:,}" for count in counts), time, money)
+    out.print(grid)
+    out.write_line(
+        "Model time counts one call after the other. Servers answer several at once; equal prompts are asked once."
+    )

@@ -1,0 +1,163 @@
+"""`promptmii induce`: write an instruction and measure it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from promptmii.cli.group import app
+from promptmii.cli.options import (
+    BaseUrl,
+    Cache,
+    Concurrency,
+    Context,
+    Data,
+    Follow,
+    Force,
+    Json,
+    Label,
+    Labels,
+    N,
+    Output,
+    Prices,
+    Text,
+    columns_of,
+    endpoint_of,
+)
+from promptmii.cli.terminal import dump, listening, notes, out, styled, table, warn
+from promptmii.files import check_writable
+from promptmii.models.references import DEFAULT
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from promptmii.pipeline import BreakEven, Induced, Row
+
+
+@app.command()
+def induce(
+    data: Data,
+    n: Annotated[int, N("Examples the generator reads.")] = 20,
+    output: Output = None,
+    text: Text = None,
+    label: Label = None,
+    labels: Labels = None,
+    generator: Annotated[str, typer.Option(help="Model that writes: smol, hf:..., openai:...")] = DEFAULT,
+    follower: Follow = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar="choose|generate",
+            help="choose compares label likelihoods; generate reads the label from text, as in the paper.",
+        ),
+    ] = "choose",
+    calibration: Annotated[
+        str,
+        typer.Option(metavar="auto|none|contextual|support|supervised|batch", help="Correction of label bias."),
+    ] = "auto",
+    template: Annotated[Path | None, typer.Option(help="File with the generator's own template.")] = None,
+    best_of: Annotated[int, typer.Option("--best-of", help="Drafts to choose from, on a part of the examples.")] = 1,
+    budget: Annotated[int | None, typer.Option(help="Most tokens of the instruction.")] = None,
+    evaluate: Annotated[int, typer.Option("--eval", help="Held-back rows to measure on; 0 measures nothing.")] = 200,
+    price: Prices = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split, the examples and the drafts.")] = 0,
+    base_url: BaseUrl = None,
+    context_length: Context = None,
+    concurrency: Concurrency = 16,
+    cache: Cache = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Write an instruction from n labelled examples, and measure it beside naive and ICL prompts on held-back rows."""
+    from promptmii import pipeline
+    from promptmii.config import InduceSettings
+
+    if output:
+        check_writable(output, force=force)
+    settings = InduceSettings.of(
+        n=n,
+        generator=generator,
+        follower=follower,
+        mode=mode,
+        calibration=calibration,
+        template=str(template) if template else None,
+        best_of=best_of,
+        budget=budget,
+        evaluate=evaluate,
+        seed=seed,
+        columns=columns_of(text, label, labels),
+        endpoint=endpoint_of(base_url, context_length, concurrency, cache, price),
+    )
+    with listening(quiet=json) as progress:
+        induced = pipeline.induce(data, settings, progress=progress)
+    if output:
+        induced.instruction.save(output, force=force)
+    if json:
+        dump(_as_json(induced))
+    else:
+        _show(induced, output)
+
+
+def _show(result: "Induced", path: Path | None) -> None:
+    from rich.panel import Panel
+
+    notes((*result.notes, *result.instruction.provenance.notes))
+    out.print(Panel(styled(result.instruction.text), title=styled("Instruction"), title_align="left"))
+    if result.rows:
+        out.print(_comparison(result.rows))
+        if result.break_even:
+            out.write_line(_break_even(result.break_even))
+        for warning in result.warnings:
+            warn(warning)
+    if path:
+        out.write_line(f"Saved to {path}. Use it with: promptmii predict {path} NEW_DATA")
+
+
+def _comparison(rows: Sequence["Row"]) -> "Table":
+    title = f"On {rows[0].scored.n} held-back rows"
+    grid = table(title, "method", "n", "macro-F1", "95 % interval", "tokens/query", "calls to make", "seconds")
+    for row in rows:
+        if measured := row.instruction.measured:
+            grid.add_row(
+                row.instruction.method,
+                str(row.instruction.provenance.n),
+                f"{measured.macro_f1:.3f}",
+                f"{measured.low:.3f} to {measured.high:.3f}",
+                f"{measured.prompt_tokens_per_query:.0f}",
+                str(row.instruction.cost.calls),
+                f"{row.scored.usage.seconds:.1f}",
+            )
+    return grid
+
+
+def _break_even(result: "BreakEven") -> str:
+    saved = result.saved_tokens_per_query
+    if result.queries is None:
+        return f"The instruction saves no tokens against ICL: it takes {-saved:.0f} more per query."
+    line = (
+        f"The instruction saves {saved:.0f} prompt tokens per query against ICL, "
+        f"so the {result.one_off_tokens} tokens it cost to make are repaid after {result.queries} queries."
+    )
+    if result.one_off_money is None or result.saved_money_per_query is None:
+        return line
+    saved_money = result.saved_money_per_query * 1000
+    return f"{line} In money: {result.one_off_money:.6f} once, {saved_money:.6f} saved per 1,000 queries."
+
+
+def _as_json(result: "Induced") -> dict[str, Any]:
+    return {
+        "instruction": result.instruction.model_dump(mode="json"),
+        "comparison": [
+            {"method": row.instruction.method, "n": row.instruction.provenance.n, "seconds": row.scored.usage.seconds}
+            | (row.instruction.measured.model_dump() if row.instruction.measured else {})
+            | {"cost": row.instruction.cost.model_dump()}
+            for row in result.rows
+        ],
+        "differences": {
+            name: {"mean": d.mean, "low": d.low, "high": d.high, "p": d.p} for name, d in result.differences.items()
+        },
+        "break_even": vars(result.break_even) if result.break_even else None,
+        "warnings": result.warnings,
+        "notes": result.notes,
+    }

@@ -1,0 +1,102 @@
+"""`promptmii predict`: label new texts."""
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from promptmii.cli.group import CALLS_FAILED, app
+from promptmii.cli.options import (
+    BaseUrl,
+    Cache,
+    Concurrency,
+    Context,
+    File,
+    Follow,
+    Force,
+    Json,
+    Output,
+    Text,
+    columns_of,
+    endpoint_of,
+)
+from promptmii.cli.terminal import confirmed, data, dump, listening, say
+from promptmii.files import check_writable, write_text
+
+if TYPE_CHECKING:
+    from promptmii.follower import Follower
+    from promptmii.instruction import Instruction
+    from promptmii.pipeline import Labelled
+
+
+@app.command()
+def predict(
+    instruction: File,
+    input: Annotated[
+        str, typer.Argument(help="A table or .txt file, - for lines from standard input, or the text itself.")
+    ],
+    output: Output = None,
+    text: Text = None,
+    follower: Follow = None,
+    base_url: BaseUrl = None,
+    context_length: Context = None,
+    concurrency: Concurrency = 16,
+    cache: Cache = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Label new texts. Writes the input's columns with label, probabilities and failures beside them."""
+    from promptmii import pipeline
+    from promptmii.instruction import Instruction
+
+    if output:
+        check_writable(output, force=force)
+    made = Instruction.load(instruction)
+    endpoint = endpoint_of(base_url, context_length, concurrency, cache)
+    with listening(quiet=json) as progress:
+        bound = pipeline.bind(made, follower, endpoint, progress, confirmed)
+        labelled = pipeline.predict(made, _texts(input), bound, columns_of(text, None, None).text, progress=progress)
+    tell_uncalibrated(made, bound)
+    _write(labelled, output, as_json=json, force=force)
+    unlabelled = len(labelled.rows) - labelled.n_labelled - labelled.n_failed
+    counts = f"{labelled.n_labelled} labelled, {unlabelled} without a label, {labelled.n_failed} failed"
+    say(f"{len(labelled.rows)} rows: {counts}." + (f" Saved to {output}." if output else ""))
+    if labelled.n_failed:
+        raise typer.Exit(CALLS_FAILED)
+
+
+def _write(result: "Labelled", path: Path | None, *, as_json: bool, force: bool) -> None:
+    """To a CSV or JSONL file, or to standard output as CSV."""
+    if path and path.suffix in (".jsonl", ".ndjson"):
+        lines = (json_module.dumps(row, ensure_ascii=False, default=str) + "\n" for row in result.rows)
+        write_text(path, "".join(lines), force=force)
+    elif path:
+        write_text(path, result.csv(), force=force)
+    elif as_json:
+        dump(list(result.rows))
+    else:
+        data(result.csv())
+
+
+def tell_uncalibrated(instruction: "Instruction", follower: "Follower") -> None:
+    """Say that a calibration is left out because it was fitted to another model."""
+    if follower.own(instruction) is not instruction:
+        reference = follower.model.card.reference
+        say(f"No calibration: it was fitted to {instruction.follower}, and {reference} answers.")
+
+
+def _texts(given: str) -> str | list[str]:
+    """What to read: a file, the lines of standard input, or the argument itself."""
+    if given == "-":
+        return [line.rstrip("\n") for line in sys.stdin]
+    looks_like_file = Path(given).suffix and " " not in given.strip()
+    return given if _exists(given) or given.startswith("hub:") or looks_like_file else [given]
+
+
+def _exists(given: str) -> bool:
+    try:
+        return bool(given) and Path(given).exists()
+    except (OSError, ValueError):  # longer than any file name, or with a null byte
+        return False

@@ -1,0 +1,42 @@
+"""`promptmii show`: read an instruction file."""
+
+from typing import TYPE_CHECKING
+
+from promptmii.cli.group import app
+from promptmii.cli.options import File, Json
+from promptmii.cli.terminal import dump, facts, notes, out, styled
+
+if TYPE_CHECKING:
+    from promptmii.instruction import Instruction
+
+
+@app.command()
+def show(instruction: File, json: Json = False) -> None:
+    """Print an instruction file for reading, or only its JSON."""
+    from rich.panel import Panel
+
+    from promptmii.instruction import Instruction
+
+    loaded = Instruction.load(instruction)
+    if json:
+        dump(loaded.model_dump(mode="json"))
+        return
+    made = loaded.provenance
+    title = f"{loaded.method}, from {made.n} examples of {made.source or 'memory'}"
+    out.print(Panel(styled(loaded.text or "(empty)"), title=styled(title), title_align="left"))
+    facts(_facts(loaded))
+    notes(made.notes)
+
+
+def _facts(loaded: "Instruction") -> dict[str, str]:
+    calibration = loaded.calibration.kind if loaded.calibration else "none"
+    rows = {
+        "labels": ", ".join(loaded.labels),
+        "generator": str(loaded.generator),
+        "follower": f"{loaded.follower} ({loaded.mode}, calibration {calibration})",
+        "cost": f"{loaded.cost.calls} calls, {loaded.cost.prompt_tokens + loaded.cost.completion_tokens} tokens",
+    }
+    if m := loaded.measured:
+        score = f"macro-F1 {m.macro_f1:.3f} ({m.low:.3f} to {m.high:.3f}) on {m.n} rows"
+        rows["measured"] = f"{score}, {m.prompt_tokens_per_query:.0f} tokens per query"
+    return rows

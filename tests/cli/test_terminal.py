@@ -1,0 +1,82 @@
+"""Nothing that labels, texts or servers hold reaches a terminal as anything but text."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptmii import Naive, Support
+from promptmii.cli.terminal import Terminal, facts, plain, styled, table
+
+HOSTILE = "[red]x[/] :smile: \x1b]0;title\x07\x1b[31m \x9b2J \u202e ok"
+
+
+@given(st.text())
+def test_no_control_character_survives(text: str) -> None:
+    kept = [character for character in plain(text) if not character.isprintable() and character not in "\n\t"]
+    assert all(ord(character) >= 0xA0 for character in kept)
+    assert plain(plain(text)) == plain(text)
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cf", "Zl", "Zp"])))
+def test_ordinary_text_is_unchanged(text: str) -> None:
+    assert plain(text) == text
+
+
+def test_family_emoji_and_joiners_stay() -> None:
+    assert plain("👨‍👩‍👧 می‌خواهم") == "👨‍👩‍👧 می‌خواهم"
+
+
+def test_every_way_to_print_is_literal() -> None:
+    screen = io.StringIO()
+    terminal = Terminal(file=screen, force_terminal=True, width=200, color_system=None)
+    grid = table(HOSTILE, HOSTILE, HOSTILE)
+    grid.add_row(HOSTILE, styled(HOSTILE))
+    terminal.print(HOSTILE)
+    terminal.print(grid)
+    terminal.write_line(HOSTILE)
+    assert "\x1b]" not in screen.getvalue()
+    assert "\x9b" not in screen.getvalue()
+    assert screen.getvalue().count("[red]x[/] :smile:") == 7
+
+
+def show(path: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "promptmii", "show", str(path), *options]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        check=False,
+        env=os.environ | environment,
+        text=True,
+        encoding=environment["PYTHONIOENCODING"],
+    )
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    instruction = Naive().induce(Support(("gut [red]", "schlecht 😀"), ()))
+    return instruction.model_copy(update={"text": f"Über {HOSTILE}"}).save(tmp_path / "made.json")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_console_of_any_encoding_shows_all(hostile: Path, encoding: str) -> None:
+    done = show(hostile, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stdout
+    assert "gut [red]" in done.stdout
+    assert ("😀" if encoding == "utf-8" else "\\U0001f600") in done.stdout
+    written = show(hostile, "--json", PYTHONIOENCODING=encoding, PYTHONUTF8="0").stdout
+    assert json.loads(written)["labels"] == ["gut [red]", "schlecht 😀"]
+    assert "\x1b" not in written
+
+
+def test_facts_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    facts({"name": "[b]value[/b]"})
+    assert "[b]value[/b]" in capsys.readouterr().out
