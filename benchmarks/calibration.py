@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import get_args
 
-from promptmii.config import EvaluateSettings
 from promptmii.evaluation import evaluate
+from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.instruction import CalibrationKind
 
 

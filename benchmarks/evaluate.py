@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from promptmii.config import EvaluateSettings
 from promptmii.data import draw_query, draw_support
 from promptmii.evaluation import evaluate
-from promptmii.evaluation.grid import grid_tasks
+from promptmii.evaluation.plan import grid_tasks
+from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.inducers import InContext, Naive, Writer
 from promptmii.instruction import Instruction
 from promptmii.models import load_model

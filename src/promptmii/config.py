@@ -1,6 +1,6 @@
 """Settings of the commands, as frozen values that refuse unknown names. What the command line offers is what is here."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -83,20 +83,6 @@ class InduceSettings(Settings):
     endpoint: Endpoint = Endpoint()
 
 
-class MethodOptions(Settings):
-    """What single methods can be told. All of it is part of the key of a result."""
-
-    best_of: int = Field(default=5, ge=2)
-    """Drafts of best-of-k."""
-    ape_calls: int = Field(default=2000, ge=1)
-    """Model calls of one APE search, of writer and follower together (the paper's figure)."""
-    gepa_calls: int = Field(default=150, ge=1)
-    """Metric calls of one GEPA search (the paper's figure)."""
-    sft_epochs: int = Field(default=5, ge=1)
-    sft_learning_rate: float = Field(default=2e-4, gt=0)
-    sft_rank: int = Field(default=16, ge=1)
-
-
 class RayOptions(Settings):
     """How the grid is spread over a Ray cluster."""
 
@@ -107,37 +93,3 @@ class RayOptions(Settings):
     cpus: float = Field(default=1, gt=0)
     """Processor cores of each."""
     gpus: float = Field(default=0, ge=0)
-
-
-class EvaluateSettings(Settings):
-    """The grid: every task x method x n x seed x generator x follower."""
-
-    tasks: tuple[str, ...]
-    """Task files, folders of them, a corpus (its held-out split; `FOLDER:validation` names another), `hub:` references, or `suite`."""
-    methods: tuple[str, ...] = ("naive", "icl", "zero", "mii")
-    n: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 20, 50, 100)
-    seeds: int = Field(default=3, ge=1)
-    """Draws of the support, from seed 0 up. The query is the same for all of them."""
-    evaluate: int = Field(default=200, ge=1)
-    """Test rows of each task."""
-    nameless: bool = False
-    """Every task with names of its labels that say nothing (A, 7, class 3) instead of as it is: what an instruction carries by itself."""
-    generators: tuple[str, ...] = (DEFAULT,)
-    """Models that write for `mii` and `best-of-k`."""
-    followers: tuple[str, ...] = (DEFAULT,)
-    untrained: tuple[str, ...] = ()
-    """Models that write for `zero`; without any, each follower writes for itself."""
-    searcher: str | None = None
-    """Model that writes for `ape` and reflects for `gepa`; `None`: the follower itself."""
-    mode: Mode = "choose"
-    calibration: CalibrationKind | Literal["auto"] = "auto"
-    budget: int | None = Field(default=None, ge=8)
-    """Most tokens of an instruction."""
-    template: str | None = None
-    """File with the generators' own template."""
-    workers: int = Field(default=16, ge=1)
-    """Cells under way at once. Local models then write for several cells in one batch."""
-    options: MethodOptions = MethodOptions()
-    columns: Columns = Columns()
-    endpoint: Endpoint = Endpoint()
-    ray: RayOptions | None = None

@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from promptmii import Example, Task
-from promptmii.config import EvaluateSettings
 from promptmii.data.corpus import read_corpus, write_split
 from promptmii.data.sources import read_tasks
 from promptmii.errors import ArtefactError, DataError
-from promptmii.evaluation.grid import grid_tasks
+from promptmii.evaluation.plan import grid_tasks
+from promptmii.evaluation.settings import EvaluateSettings
 
 datasets = pytest.importorskip("datasets")
 

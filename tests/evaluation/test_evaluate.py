@@ -18,10 +18,10 @@ from tests.models.faulty_server import serving
 from typer.testing import CliRunner
 
 from promptmii.cli import app
-from promptmii.config import EvaluateSettings
 from promptmii.errors import ArtefactError, ConfigError, DataError, OutputError
 from promptmii.evaluation import estimate, evaluate
-from promptmii.evaluation.grid import grid_tasks, plan
+from promptmii.evaluation.plan import grid_tasks, plan
+from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.models.base import ModelCard
 from promptmii.records import Run, writing
 
@@ -62,7 +62,13 @@ def settings(server: LabellingServer, tasks: list[str], **changes) -> EvaluateSe
 def test_every_method_that_needs_no_weights_goes_through_one_grid(server, tmp_path) -> None:
     tasks = [write_task(tmp_path, "shop", instruction="Say what the ticket is about."), write_task(tmp_path, "bank")]
     methods = ("naive", "human", "icl", "zero", "mii", "best-of-k", "ape", "gepa")
-    grid = settings(server, tasks, methods=methods, n=(6, 9), options={"ape_calls": 20, "gepa_calls": 12, "best_of": 2})
+    grid = settings(
+        server,
+        tasks,
+        methods=methods,
+        n=(6, 9),
+        options={"ape": {"calls": 20}, "gepa": {"calls": 12}, "best-of-k": {"k": 2}},
+    )
     run = evaluate(grid, tmp_path / "run")
     cells = [record.cell for record in run.records.values()]
     assert not run.failed
@@ -81,7 +87,7 @@ def test_every_method_that_needs_no_weights_goes_through_one_grid(server, tmp_pa
 
 def test_the_cost_of_a_search_is_what_the_server_saw(server, tmp_path) -> None:
     run = evaluate(
-        settings(server, [write_task(tmp_path, "shop")], methods=("ape",), n=(9,), options={"ape_calls": 40}),
+        settings(server, [write_task(tmp_path, "shop")], methods=("ape",), n=(9,), options={"ape": {"calls": 40}}),
         tmp_path / "run",
     )
     (record,) = run.records.values()
@@ -242,7 +248,7 @@ def test_bad_configurations_are_refused_before_the_first_call(server, tmp_path) 
     task = write_task(tmp_path, "shop")
     with pytest.raises(ConfigError, match="Did you mean 'gepa'"):
         evaluate(settings(server, [task], methods=("gepq",)), tmp_path / "run")
-    with pytest.raises(ConfigError, match="No task carries"):
+    with pytest.raises(ConfigError, match="no task has one"):
         evaluate(settings(server, [task], methods=("human",)), tmp_path / "run")
     with pytest.raises(DataError, match="does not exist"):
         evaluate(settings(server, [str(tmp_path / "none.csv")]), tmp_path / "run")

@@ -1,10 +1,13 @@
 """Every method behind the one protocol, and what is special to each."""
 
+import re
+
 import pytest
 
 from promptmii import BestOf, Example, Follower, InContext, MetaInducer, Naive, ScriptedModel, Support, Writer
 from promptmii.errors import ConfigError, EndpointError
-from promptmii.inducers import copied_runs
+from promptmii.inducers import APE, GEPA, copied_runs
+from promptmii.instruction import CalibrationKind
 from promptmii.models.base import Chat, Failure, FailureKind
 
 SUPPORT = Support(
@@ -131,3 +134,24 @@ def test_copied_training_text_is_reported() -> None:
     support = Support(("a", "b"), (Example(text, "a"), Example("nothing of note", "b")))
     notes = MetaInducer(writer(f"Say a for {text}")).induce(support).provenance.notes
     assert any("repeats training text" in note for note in notes)
+
+
+@pytest.mark.parametrize("calibration", ["none", "support"])
+def test_gepa_calibrates_a_candidate_once_and_counts_that_apart(calibration: CalibrationKind) -> None:
+    w = Writer(ScriptedModel(lambda _, i: f"Draft {i}"))
+    reader = Follower(ScriptedModel(score=by_keyword), calibration=calibration)
+    instruction = GEPA(w, reader, calls=60).induce(SUPPORT)
+    (counted,) = (re.findall(r"\d+", note) for note in instruction.provenance.notes if "metric calls" in note)
+    written, judged, *calibrating = map(int, counted)
+    assert 60 <= judged <= 60 + 12
+    shown = 6  # of eight examples two are held back
+    candidates = {chat[-1]["content"].split("Input:")[0] for chat in reader.model.calls}
+    assert calibrating == ([] if calibration == "none" else [shown * len(candidates)])
+    assert instruction.cost.calls == written + judged + sum(calibrating)
+
+
+@pytest.mark.parametrize("calibration", ["none", "support"])
+def test_calibration_does_not_cut_what_ape_may_try(calibration: CalibrationKind) -> None:
+    w = Writer(ScriptedModel(lambda _, i: f"Draft {i}"))
+    APE(w, Follower(ScriptedModel(score=by_keyword), calibration=calibration), calls=60).induce(SUPPORT)
+    assert len(w.model.calls) == 10 + 3 * 3

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
 from promptmii import Example, Follower, Support, load_model, score  # noqa: E402
 from promptmii.errors import UnsupportedError  # noqa: E402
-from promptmii.inducers import FineTuning, Recipe  # noqa: E402
+from promptmii.inducers import FineTuning, SFTMethod  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
 WORDS = {"negative": "waste", "positive": "lovely"}
@@ -31,7 +31,7 @@ def test_the_examples_go_into_weights_once(trained: Any, tmp_path: Path) -> None
     model.save_pretrained(tmp_path / "tiny")
     trained.save_pretrained(tmp_path / "tiny")
     reference = f"hf:{tmp_path / 'tiny'}"
-    tuning = FineTuning(reference, tmp_path / "adapters", Recipe(epochs=40, learning_rate=1e-2, rank=8))
+    tuning = FineTuning(reference, tmp_path / "adapters", SFTMethod(epochs=40, learning_rate=1e-2, rank=8))
     instruction = tuning.induce(SUPPORT)
     assert instruction.text == ""
     assert instruction.follower is not None

@@ -9,25 +9,60 @@ import typer
 from typer.core import TyperCommand
 
 from promptmii.cli.group import CALLS_FAILED, app
-from promptmii.cli.options import BaseUrl, Context, Json, N, Prices, comma_separated, prices_of, whole_numbers
+from promptmii.cli.options import (
+    BaseUrl,
+    Context,
+    Json,
+    N,
+    Prices,
+    comma_separated,
+    method_options,
+    prices_of,
+    whole_numbers,
+)
 from promptmii.cli.terminal import dump, listening, out, table, warn
 
 if TYPE_CHECKING:
     from promptmii.evaluation import Estimate
+    from promptmii.inducers import Method
     from promptmii.records import Run
 
 
 class Evaluate(TyperCommand):
-    """Lists the methods in its help, which are not loaded before."""
+    """Takes what its help says of methods from their table, which is not loaded before."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """The methods that the registry has, then the options."""
+        """The options, and the methods that each one is for."""
+        from promptmii.inducers import METHODS, WrittenBy
+
+        def names(written_by: WrittenBy) -> str:
+            return ", ".join(name for name, method in METHODS.items() if method.written_by is written_by)
+
+        texts = {
+            "methods": f"Comma-separated: {', '.join(METHODS)}.",
+            "generator": f"Model under test, which writes for {names(WrittenBy.GENERATOR)}; repeatable.",
+            "untrained": f"Untrained model, which writes for {names(WrittenBy.UNTRAINED)}; default: the follower.",
+            "searcher": f"Model that proposes for {names(WrittenBy.SEARCHER)}; default: the follower.",
+        }
+        for parameter in self.params:
+            if parameter.name in texts:
+                parameter.help = texts[parameter.name]  # pyright: ignore[reportAttributeAccessIssue]
+        super().format_options(ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Each method in a line, with its options."""
         from promptmii.inducers import METHODS
 
-        for parameter in self.params:
-            if parameter.name == "methods":
-                parameter.help = f"Comma-separated: {', '.join(METHODS)}."  # pyright: ignore[reportAttributeAccessIssue]
-        super().format_options(ctx, formatter)
+        self.epilog = "\n\n".join(("Methods:", *map(_described, METHODS.values())))
+        super().format_epilog(ctx, formatter)
+
+
+def _described(method: "type[Method]") -> str:
+    options = [
+        f"{method.name}.{name}={field.default}" + (f" ({field.description})" if field.description else "")
+        for name, field in method.model_fields.items()
+    ]
+    return f"{method.name}: {method.summary}." + (f" Options: {', '.join(options)}." if options else "")
 
 
 @app.command("evaluate", cls=Evaluate)
@@ -43,19 +78,17 @@ def run_grid(
         typer.Option(help="Task file or folder of them, corpus[:split], hub:..., or suite; repeatable."),
     ] = None,
     methods: Annotated[str | None, typer.Option(help="Comma-separated.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METHOD.NAME=VALUE", help="Option of one method, such as ape.calls=500; repeatable."),
+    ] = None,
     n: Annotated[str | None, N("Numbers of examples, comma-separated.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Draws of the examples.")] = None,
     evaluate: Annotated[int | None, typer.Option("--eval", help="Test rows of each task.")] = None,
-    generator: Annotated[
-        list[str] | None, typer.Option(help="Model that writes for mii and best-of-k; repeat it for several.")
-    ] = None,
+    generator: Annotated[list[str] | None, typer.Option(help="Model under test; repeatable.")] = None,
     follower: Annotated[list[str] | None, typer.Option(help="Model that labels; repeat it for several.")] = None,
-    untrained: Annotated[
-        list[str] | None, typer.Option(help="Model that writes for zero; the follower itself when absent.")
-    ] = None,
-    searcher: Annotated[
-        str | None, typer.Option(help="Model that proposes for ape and gepa; the follower itself when absent.")
-    ] = None,
+    untrained: Annotated[list[str] | None, typer.Option(help="Untrained model; repeatable.")] = None,
+    searcher: Annotated[str | None, typer.Option(help="Model that proposes in searches.")] = None,
     mode: Annotated[str | None, typer.Option(metavar="choose|generate", help="How the follower answers.")] = None,
     nameless: Annotated[bool | None, typer.Option(help="Labels under names that say nothing: A, 7, class 3.")] = None,
     budget: Annotated[int | None, typer.Option(help="Most tokens of an instruction.")] = None,
@@ -65,7 +98,8 @@ def run_grid(
     concurrency: Annotated[int | None, typer.Option(help="Requests under way at once, over all workers.")] = None,
     price: Prices = None,
     ray: Annotated[
-        bool, typer.Option("--ray", help="Spread the grid over a Ray cluster (table [ray] of the configuration).")
+        bool,
+        typer.Option("--ray", help="Spread the grid over a Ray cluster (settings: table ray of the configuration)."),
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the failed cells again.")] = False,
     dry_run: Annotated[
@@ -74,9 +108,9 @@ def run_grid(
     json: Json = False,
 ) -> None:
     """Run every method on a grid of tasks. Every finished cell is kept: interrupted, the same command goes on."""
-    from promptmii.config import EvaluateSettings
     from promptmii.evaluation import estimate
     from promptmii.evaluation import evaluate as evaluate_grid
+    from promptmii.evaluation.settings import EvaluateSettings
 
     settings = EvaluateSettings.read(
         config,
@@ -92,6 +126,7 @@ def run_grid(
         searcher=searcher,
         mode=mode,
         budget=budget,
+        options=method_options(option or []),
         workers=workers,
         endpoint={
             "base_url": base_url,

@@ -1,6 +1,7 @@
 """Options that several commands share, and how their texts become settings."""
 
 import json as json_module
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,6 +80,25 @@ def whole_numbers(given: str | None) -> tuple[int, ...] | None:
         return None if given is None else tuple(int(part) for part in comma_separated(given) or ())
     except ValueError as error:
         raise ConfigError(f"-n is {given!r}; expected whole numbers, comma-separated, such as 5,20,50.") from error
+
+
+def method_options(given: list[str]) -> dict[str, dict[str, Any]]:
+    """Every --option, by method. A value is read as in TOML, or else as text. Raises `ConfigError`."""
+    options: dict[str, dict[str, Any]] = {}
+    for option in given:
+        name, equals, value = option.partition("=")
+        method, dot, field = name.strip().partition(".")
+        if not (equals and dot and field):
+            raise ConfigError(f"--option is {option!r}; expected METHOD.NAME=VALUE, such as ape.calls=500.")
+        options.setdefault(method, {})[field] = _value(value.strip())
+    return options
+
+
+def _value(given: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {given}")["value"]
+    except (ValueError, RecursionError):
+        return given
 
 
 def _label_list(given: str) -> tuple[str, ...]:

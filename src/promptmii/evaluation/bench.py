@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from promptmii.config import EvaluateSettings
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import ConfigError, DataError, ModelError, ScoreRefusedError
-from promptmii.evaluation.grid import Job, meta_template
+from promptmii.evaluation.plan import Job, meta_template
+from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.follower import Follower
-from promptmii.inducers import METHODS, Kit, Recipe, Writer
+from promptmii.inducers import Kit, Writer
 from promptmii.instruction import Cost, Instruction
 from promptmii.models.base import LanguageModel
 from promptmii.models.turns import on_threads
@@ -85,7 +85,8 @@ class Bench:
         cell = job.cell
         support = draw_support(task, cell.n, cell.seed) if cell.n else Support(task.labels, ())
         follower = Follower(self.model(cell.follower), cell.mode, job.calibration)
-        instruction = METHODS[cell.method].make(self._kit(job, task, follower)).induce(support, seed=cell.seed)
+        inducer = self._settings.method(cell.method).inducer(self._kit(job, task, follower))
+        instruction = inducer.induce(support, seed=cell.seed)
         with self._own_follower(instruction, follower) as follower:
             instruction = follower.prepare(instruction, support)
             scored = score(follower, instruction, draw_query(task, self._settings.evaluate))
@@ -95,16 +96,12 @@ class Bench:
         return instruction.model_copy(update={"measured": scored.measurement(), "provenance": provenance}), scored
 
     def _kit(self, job: Job, task: Task, follower: Follower) -> Kit:
-        settings, options = self._settings, self._settings.options
+        settings = self._settings
         model = self.model(job.cell.generator) if job.cell.generator else follower.model
         return Kit(
             writer=Writer(model, meta_template(settings), settings.budget),
             follower=follower,
             human=task.instruction,
-            best_of=options.best_of,
-            ape_calls=options.ape_calls,
-            gepa_calls=options.gepa_calls,
-            sft=Recipe(options.sft_epochs, options.sft_learning_rate, options.sft_rank),
             adapters=(self._folder or Path()) / "adapters",
         )
 

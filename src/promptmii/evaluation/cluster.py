@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptmii.config import EvaluateSettings, RayOptions
+from promptmii.config import RayOptions
 from promptmii.errors import ConfigError, ModelError, PromptMIIError
 from promptmii.evaluation.bench import Bench, Outcome
-from promptmii.evaluation.grid import Job
+from promptmii.evaluation.plan import Job
+from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.models.base import ModelCard
 from promptmii.models.http.config import addresses
 from promptmii.ray_cluster import connect

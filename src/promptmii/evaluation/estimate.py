@@ -1,8 +1,7 @@
-"""What a grid will take, before it is run: calls, tokens, time and money.
+"""What a grid will take, before it runs: calls, tokens, time and money.
 
-Calls follow from the methods. Tokens are counted on a sample of each task's rows with the models' own tokenizers; how long an
-instruction will be is not known, so `ASSUMED_TOKENS` stand for it. Time follows from rates measured on the spot, with a handful of calls to
-each model.
+Each method tells its calls. Tokens are counted on a sample of each task's rows with the models' own tokenizers; an instruction
+is taken to be `ASSUMED_TOKENS` long. Time follows from rates that a handful of calls to each model measure.
 """
 
 from collections.abc import Mapping
@@ -11,13 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-from promptmii.config import EvaluateSettings
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import DataError
 from promptmii.evaluation.bench import Bench
-from promptmii.evaluation.grid import INDEPENDENT, Job, grid_tasks, meta_template, plan, references
+from promptmii.evaluation.plan import INDEPENDENT, Job, grid_tasks, meta_template, plan, references
 from promptmii.evaluation.run import is_open
-from promptmii.inducers.ape import SHOWN
+from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.instruction import Cost
 from promptmii.models.base import Chat, LanguageModel, Sampling, Usage
 from promptmii.progress import QUIET, Progress
@@ -28,6 +26,8 @@ from promptmii.task import Task
 ASSUMED_TOKENS = 200
 SAMPLED = 20
 """Rows of a task that stand for all of them."""
+FULLEST = 0.75
+"""The longest prompt, as a part of the context."""
 QUESTION: Chat = [{"role": "user", "content": "Say something about the weather. " * 8}]
 
 
@@ -135,51 +135,33 @@ def _cost(
     models: Mapping[str, LanguageModel],
     rates: Mapping[str, Rates],
 ) -> Cost:
-    cell, length = job.cell, settings.budget or ASSUMED_TOKENS
+    cell, method = job.cell, settings.method(job.cell.method)
     try:
-        support, query = (
-            len(draw_support(task, cell.n, cell.seed).examples) if cell.n else 0,
-            len(draw_query(task, settings.evaluate)),
-        )
+        n = len(draw_support(task, cell.n, cell.seed).examples) if cell.n else 0
+        query = len(draw_query(task, settings.evaluate))
     except DataError:
         return Cost()  # such a cell fails at once
-    body = {"naive": 0.0, "sft": 0.0, "icl": support * sizes.example}.get(cell.method, length)
-    body = min(body, models[cell.follower].card.context_length * 0.75)
-    calibration = 0 if job.calibration in INDEPENDENT else support
-    generations, judged, shown = _search_calls(settings, cell.method, support, calibration)
-    labelled = query + calibration + judged
+    expected = method.expected(n)
+    calibration = 0 if job.calibration in INDEPENDENT else n + expected.calibration_calls
+    labelled = query + expected.metric_calls + calibration
+    length = settings.budget or ASSUMED_TOKENS
+    body = min(
+        {"labels": 0.0, "examples": n * sizes.example, "instruction": length}[method.prompt],
+        models[cell.follower].card.context_length * FULLEST,
+    )
     answer = sizes.answer if cell.mode == "generate" else 0.0
     follow = Usage(labelled, round(labelled * (sizes.frame + body + sizes.row)), round(labelled * answer))
-    asked = 0.0
-    if cell.generator and generations:
+    total = _priced(follow, models[cell.follower], rates[cell.follower])
+    if cell.generator and expected.written:
         writer = models[cell.generator]
-        asked = (
-            writer.count_tokens([induction_prompt(meta_template(settings), task.labels, ())])[0] + shown * sizes.example
-        )
-        asked = min(asked, writer.card.context_length * 0.75)
-    write = Usage(generations, round(generations * asked), round(generations * length))
-    total = Cost()
-    for reference, usage in ((cell.follower, follow), (cell.generator, write)):
-        if reference:
-            per_prompt, per_written = rates[reference]
-            seconds = usage.prompt_tokens * per_prompt + usage.completion_tokens * per_written
-            total += Cost.of(replace(usage, seconds=seconds), models[reference].card.price)
+        frame = writer.count_tokens([induction_prompt(meta_template(settings), task.labels, ())])[0]
+        request = min(frame + expected.shown * sizes.example, writer.card.context_length * FULLEST)
+        written = Usage(expected.written, round(expected.written * request), round(expected.written * length))
+        total += _priced(written, writer, rates[cell.generator])
     return total
 
 
-def _search_calls(settings: EvaluateSettings, method: str, support: int, calibration: int) -> tuple[int, int, int]:
-    """Instructions that are written, rows that are labelled to choose among them, and examples that are read for each instruction."""
-    options, held = settings.options, max(support // 3, 1)
-    match method:
-        case "zero" | "mii":
-            return 1, 0, support
-        case "best-of-k":
-            return options.best_of, options.best_of * (held + calibration), support - held
-        case "ape":
-            candidates = max(options.ape_calls // (1 + held + calibration), 1)
-            return candidates, candidates * (held + calibration), min(SHOWN, support - held)
-        case "gepa":
-            # A reflection follows on every minibatch of three; about half of the proposals reach the validation rows.
-            return options.gepa_calls // (6 + held // 2), options.gepa_calls, 3
-        case _:
-            return 0, 0, 0
+def _priced(usage: Usage, model: LanguageModel, rates: Rates) -> Cost:
+    read, write = rates
+    seconds = usage.prompt_tokens * read + usage.completion_tokens * write
+    return Cost.of(replace(usage, seconds=seconds), model.card.price)

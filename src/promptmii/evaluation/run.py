@@ -5,10 +5,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
-from promptmii.config import EvaluateSettings
 from promptmii.evaluation.bench import Bench, Outcome
 from promptmii.evaluation.cluster import Cluster
-from promptmii.evaluation.grid import Job, grid_tasks, plan, references
+from promptmii.evaluation.plan import Job, grid_tasks, plan, references
+from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.files import write_text
 from promptmii.models.base import ModelCard
 from promptmii.progress import QUIET, Progress

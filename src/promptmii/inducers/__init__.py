@@ -1,13 +1,14 @@
 """Every way of turning examples into an instruction, behind one protocol (`instruction.Inducer`)."""
 
 from promptmii.inducers.ape import APE
+from promptmii.inducers.best_of import BestOf
 from promptmii.inducers.copying import copied_runs
 from promptmii.inducers.fixed import Given, InContext, Naive
 from promptmii.inducers.gepa import GEPA
 from promptmii.inducers.meta import MetaInducer
-from promptmii.inducers.registry import METHODS, Kit, Method, Written, method
-from promptmii.inducers.search import BestOf
-from promptmii.inducers.sft import FineTuning, Recipe
+from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
+from promptmii.inducers.registry import METHODS, method
+from promptmii.inducers.sft import FineTuning, SFTMethod
 from promptmii.inducers.writing import Writer
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "GEPA",
     "METHODS",
     "BestOf",
+    "Expected",
     "FineTuning",
     "Given",
     "InContext",
@@ -22,9 +24,9 @@ __all__ = [
     "MetaInducer",
     "Method",
     "Naive",
-    "Recipe",
+    "SFTMethod",
     "Writer",
-    "Written",
+    "WrittenBy",
     "copied_runs",
     "method",
 ]

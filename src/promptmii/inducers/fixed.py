@@ -1,4 +1,4 @@
-"""Methods that write nothing: the naive frame, a given text, and in-context learning.
+"""Methods that write nothing: the label list, a human's instruction, and in-context learning.
 
 They isolate what the follower can do by itself (naive) and what the examples do when repeated with every query (ICL).
 """
@@ -6,6 +6,7 @@ They isolate what the follower can do by itself (naive) and what the examples do
 from dataclasses import dataclass, field
 
 from promptmii.follower import FRAME_MARGIN
+from promptmii.inducers.method import Kit, Method
 from promptmii.instruction import Instruction, Provenance
 from promptmii.models.base import LanguageModel
 from promptmii.prompts import Template, example_lines, follower_frame, frame_prompt
@@ -30,6 +31,20 @@ class Naive:
         )
 
 
+class NaiveMethod(Method):
+    """Its entry in the table."""
+
+    name = "naive"
+    summary = "the list of labels alone: no instruction, no examples"
+    by_default = True
+    reads_examples = False
+    prompt = "labels"
+
+    def inducer(self, kit: Kit) -> Naive:  # noqa: ARG002
+        """See `Method`."""
+        return Naive()
+
+
 @dataclass(frozen=True)
 class Given:
     """A text written by a human, for instance a task's own guideline: the zero-shot human instruction."""
@@ -44,6 +59,19 @@ class Given:
         return Instruction(
             text=self.text, labels=support.labels, method=self.name, frame=self.frame.text, provenance=provenance
         )
+
+
+class HumanMethod(Method):
+    """Its entry in the table."""
+
+    name = "human"
+    summary = "an instruction that a person wrote for the task"
+    reads_examples = False
+    needs_human = True
+
+    def inducer(self, kit: Kit) -> Given:
+        """See `Method`."""
+        return Given(kit.human or "")
 
 
 @dataclass(frozen=True)
@@ -81,3 +109,16 @@ class InContext:
             if room < 0:
                 return support.examples[:fitted]
         return support.examples
+
+
+class ICLMethod(Method):
+    """Its entry in the table."""
+
+    name = "icl"
+    summary = "in-context learning: the n examples stand in every prompt, as many as fit"
+    by_default = True
+    prompt = "examples"
+
+    def inducer(self, kit: Kit) -> InContext:
+        """See `Method`."""
+        return InContext(kit.follower.model)

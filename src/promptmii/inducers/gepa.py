@@ -1,17 +1,20 @@
 """GEPA, reflective prompt evolution (Agrawal et al. 2025, arXiv 2507.19457), through the `gepa` package.
 
-The package runs the search as its authors recommend: Pareto selection of parents, minibatches of three, a reflection model that reads
-what went wrong. It sees the support alone: it learns on one part and validates on the other. Its own metric is per row (right
-or wrong); the instruction that is kept is the candidate with the best macro-F1 by promptmii's scorer.
+The package runs the search as its authors recommend: Pareto selection of parents, minibatches of three, a reflection model that
+reads what went wrong. It sees the support alone: it learns on one part and validates on the other. Its own metric is per row
+(right or wrong); promptmii keeps the candidate with the best macro-F1 by its own scorer.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import Field
+
 from promptmii.errors import EndpointError, MissingDependencyError
 from promptmii.follower import Follower, Prediction
-from promptmii.inducers.search import Search
+from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
+from promptmii.inducers.search import Search, held_back
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Instruction
 from promptmii.models.base import Sampling
@@ -24,7 +27,7 @@ SEED = "Read the input and decide which of the labels describes it best."
 
 @dataclass(frozen=True)
 class GEPA:
-    """Search by reflection, within a number of metric calls (rows labelled by the follower, calibration aside)."""
+    """Search by reflection, within a number of metric calls."""
 
     writer: Writer
     """The reflection model; its template is not used."""
@@ -34,7 +37,7 @@ class GEPA:
     name: str = "gepa"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The best instruction found. Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` on a support too small to split."""
+        """The best instruction. Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` if the support is too small to split."""
         try:
             from gepa.api import optimize
         except ImportError as error:
@@ -42,7 +45,7 @@ class GEPA:
         search = Search(self.writer, self.follower, support, self.frame)
         adapter: Any = _Adapter(search)
         reflection = _Reflection(search, seed)
-        found: Any = optimize(
+        outcome: Any = optimize(
             seed_candidate={COMPONENT: SEED},
             trainset=list(search.shown.examples),
             valset=list(search.held.examples),
@@ -54,15 +57,15 @@ class GEPA:
         )
         if reflection.error:
             raise reflection.error
-        candidates: list[str] = list(dict.fromkeys(candidate[COMPONENT].strip() for candidate in found.candidates))
+        candidates: list[str] = list(dict.fromkeys(candidate[COMPONENT].strip() for candidate in outcome.candidates))
         texts = [search.trim(text) for text in candidates if text]
         best = max(sorted(texts, key=lambda text: (len(text), text)), key=search.macro_f1)
-        note = f"best of {len(texts)} candidates after {found.total_metric_calls} metric calls"
+        note = f"best of {len(texts)} candidates"
         return search.result(best, self.name, n=len(support.examples), seed=seed, notes=(note,))
 
 
 class _Adapter:
-    """What the package asks for: outputs, a score per row, and what the reflection model is told."""
+    """The interface of the package: outputs, a score per row, and what the reflection model reads."""
 
     propose_new_texts: None = None
 
@@ -84,11 +87,11 @@ class _Adapter:
         components_to_update: list[str],
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         traces: list[tuple[Example, Prediction]] = eval_batch.trajectories
-        told = [
+        read = [
             {"Inputs": e.text, "Generated Outputs": p.label or p.answer or "", "Feedback": _feedback(e, p)}
             for e, p in traces
         ]
-        return dict.fromkeys(components_to_update, told)
+        return dict.fromkeys(components_to_update, read)
 
 
 def _feedback(example: Example, prediction: Prediction) -> str:
@@ -99,13 +102,13 @@ def _feedback(example: Example, prediction: Prediction) -> str:
 
 
 class _Reflection:
-    """The reflection model as the package calls it. Sampled, so that a parent that is chosen again is changed in another way."""
+    """The reflection model as the package calls it. It samples, so that a parent chosen twice changes in two ways."""
 
     def __init__(self, search: Search, seed: int) -> None:
         self._search = search
         self._seed = seed * 1000
         self.error: EndpointError | None = None
-        """A call that failed. The package goes on without it and would hand back the text that it started from."""
+        """A call that failed. The package would go on without it and return the text it started from."""
 
     def __call__(self, prompt: str | list[dict[str, Any]]) -> str:
         self._seed += 1
@@ -124,3 +127,23 @@ class _Silent:
 
     def log(self, message: str) -> None:
         """Say nothing."""
+
+
+class GEPAMethod(Method):
+    """Its entry in the table."""
+
+    name = "gepa"
+    summary = "GEPA: a search in which a model reads what went wrong and rewrites the instruction"
+    written_by = WrittenBy.SEARCHER
+
+    calls: int = Field(default=150, ge=1, description="metric calls: rows labelled to score candidates")
+
+    def inducer(self, kit: Kit) -> GEPA:
+        """See `Method`."""
+        return GEPA(kit.writer, kit.follower, self.calls)
+
+    def expected(self, n: int) -> Expected:
+        """A reflection follows on two minibatches of three; about half of the proposals reach the validation rows."""
+        held = held_back(n)
+        written = self.calls // (6 + held // 2)
+        return Expected(written, 3, metric_calls=self.calls, calibration_calls=(written + 1) * (n - held))

@@ -6,6 +6,7 @@ The untrained and the RL-trained generator are the same class with other weights
 from dataclasses import dataclass, field
 
 from promptmii.inducers.copying import copy_warning
+from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Message
@@ -54,3 +55,29 @@ class MetaInducer:
                 notes=(*notes, *(trimmed or writer.endless(answer)), *copy_warning(text, support.examples)),
             ),
         )
+
+
+class MIIMethod(Method):
+    """Its entry in the table."""
+
+    name = "mii"
+    summary = "Prompt-MII: the generator under test writes an instruction from the n examples, in one call"
+    by_default = True
+    written_by = WrittenBy.GENERATOR
+
+    def inducer(self, kit: Kit) -> MetaInducer:
+        """See `Method`."""
+        return MetaInducer(kit.writer, name=self.name)
+
+    def expected(self, n: int) -> Expected:
+        """See `Method`."""
+        return Expected(written=1, shown=n)
+
+
+class ZeroMethod(MIIMethod):
+    """Its entry in the table."""
+
+    name = "zero"
+    summary = "Prompt-MII-Zero: an untrained model writes an instruction from the n examples, in one call"
+    by_default = True
+    written_by = WrittenBy.UNTRAINED

@@ -1,11 +1,13 @@
-"""Choosing between texts by what the follower makes of them: what best-of-k, APE and GEPA have in common.
+"""What best-of-k, APE and GEPA share: choosing between texts by the follower's score on a part of the support.
 
-A search splits the support once more. What it shows to the writer and fits the calibration on is one part, what candidates are
-scored on is the other; the query is out of reach. Every call is metered.
+A search splits the support once more. The writer sees one part, which also calibrates the follower; candidates are scored on
+the other. The query is out of reach. A candidate is calibrated once, however often it is scored.
+
+Calls are counted as the authors of the searches count them: a metric call is a row that the follower labels to score a
+candidate. Calls that calibrate are counted apart, and every call is part of the cost.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from promptmii.errors import ConfigError
 from promptmii.follower import Follower
@@ -14,74 +16,96 @@ from promptmii.inducers.writing import Writer
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Chat, Sampling
 from promptmii.models.wrap import Metered
-from promptmii.prompts import Template, follower_frame
+from promptmii.prompts import Template
 from promptmii.scoring import Scored, score
 from promptmii.task import Example, Support
 
+ONE_IN = 3
+"""One example in this many is held back to score candidates."""
+
+
+def held_back(n: int) -> int:
+    """About how many of n examples `inner_split` holds back."""
+    return max(n // ONE_IN, 1)
+
 
 def inner_split(support: Support) -> tuple[Support, Support]:
-    """Every third example of each label is held back. Raises `ConfigError` when that leaves nothing to choose by."""
+    """Hold back every third example of each label. Raises `ConfigError` if no label has two."""
     seen: dict[str, int] = {}
     shown: list[Example] = []
     held: list[Example] = []
     for example in support.examples:
         seen[example.label] = seen.get(example.label, 0) + 1
-        (held if seen[example.label] % 3 == 2 else shown).append(example)
+        (held if seen[example.label] % ONE_IN == 2 else shown).append(example)
     if not held:
         raise ConfigError(
-            f"Choosing between instructions needs two or more examples of some label; the {len(support.examples)} examples have none twice."
+            "Choosing between instructions needs two or more examples of some label; "
+            f"the {len(support.examples)} examples have none twice."
         )
     return Support(support.labels, tuple(shown)), Support(support.labels, tuple(held))
 
 
 class Search:
-    """One run of a search on one support: a metered writer, a metered follower, and the two parts of the support."""
+    """One run of a search on one support, with every call metered."""
 
     def __init__(self, writer: Writer, follower: Follower, support: Support, frame: Template) -> None:
-        """Raises `ConfigError` where the support is too small to be split."""
+        """Raises `ConfigError` if the support is too small to be split."""
         self.support = support
         self.shown, self.held = inner_split(support)
         self.writing = Metered(writer.model)
-        self.following = Metered(follower.model)
         self.writer = writer.using(self.writing)
-        self._follower = Follower(self.following, follower.mode, follower.calibration)
+        self._judging, self._calibrating = Metered(follower.model), Metered(follower.model)
+        self._follower = Follower(self._judging, follower.mode, follower.calibration)
+        self._calibrator = Follower(self._calibrating, follower.mode, follower.calibration)
         self._frame = frame
-        self._scores: dict[str, Scored] = {}
+        self._prepared: dict[str, Instruction] = {}
+        self._scores: dict[str, float] = {}
         self._trimmed: dict[str, tuple[str, ...]] = {}
-        """What was cut of a text, where something was."""
 
-    def score(self, text: str) -> Scored:
-        """A candidate on the rows that are held back, asked once per text. Raises `ScoreRefusedError` if a call failed."""
-        if text not in self._scores:
-            self._scores[text] = self.predict(text, self.held.examples)
-        return self._scores[text]
+    @property
+    def metric_calls(self) -> int:
+        """Rows labelled so far to score candidates."""
+        return self._judging.usage.calls
 
     def macro_f1(self, text: str) -> float:
-        """On the rows that are held back."""
-        return self.score(text).macro_f1 or 0.0
+        """The candidate's score on the rows held back, measured once per text. Raises `ScoreRefusedError` if a call failed."""
+        if text not in self._scores:
+            self._scores[text] = self.predict(text, self.held.examples).macro_f1 or 0.0
+        return self._scores[text]
 
     def predict(self, text: str, rows: Sequence[Example]) -> Scored:
-        """A candidate, calibrated on the part that is shown, on rows of the support. Raises `ScoreRefusedError` if a call failed."""
-        plain = Instruction(text=text, labels=self.support.labels, method="candidate", frame=self._frame.text)
-        scored = score(self._follower, self._follower.prepare(plain, self.shown), rows)
+        """The calibrated candidate on rows of the support. Raises `ScoreRefusedError` if a call failed."""
+        scored = score(self._follower, self._prepare(text), rows)
         scored.refuse_failures()
         return scored
 
+    def _prepare(self, text: str) -> Instruction:
+        if text not in self._prepared:
+            plain = Instruction(text=text, labels=self.support.labels, method="candidate", frame=self._frame.text)
+            self._prepared[text] = self._calibrator.prepare(plain, self.shown)
+        return self._prepared[text]
+
     def write(self, chats: Sequence[Chat], sampling: Sampling) -> list[str]:
-        """A text per chat, within the budget; empty ones are left out. Raises `EndpointError` where a call failed or all are empty."""
+        """One text per chat, within the budget, without empty ones.
+
+        Raises `EndpointError` if a call failed or all texts are empty.
+        """
         texts = [self.writer.text(answer) for answer in self.writing.generate(chats, sampling)]
         self.writer.some(next((text for text in texts if text), ""))
         return [self.trim(text) for text in texts if text]
 
     def trim(self, text: str) -> str:
-        """The text within the budget; that it was cut is noted where it is chosen."""
+        """The text within the budget; the note about a cut goes into the result."""
         kept, notes = self.writer.trim(text)
         self._trimmed.setdefault(kept, notes)
         return kept
 
     def result(self, text: str, method: str, *, n: int, seed: int, notes: Sequence[str] = ()) -> Instruction:
-        """The artefact of the text that was chosen, with the cost of the whole search."""
-        meters = (self.writing, self.following)
+        """The artefact of the chosen text, with the cost of the whole search."""
+        meters = (self.writing, self._judging, self._calibrating)
+        calls = f"{self.writing.usage.calls} texts written, {self.metric_calls} metric calls"
+        if self._calibrating.usage.calls:
+            calls += f", {self._calibrating.usage.calls} calls to calibrate candidates"
         return Instruction(
             text=text,
             labels=self.support.labels,
@@ -94,33 +118,6 @@ class Search:
                 seed=seed,
                 support_key=self.support.key,
                 meta_template=self.writer.template.key,
-                notes=(*notes, *self._trimmed.get(text, ()), *copy_warning(text, self.support.examples)),
+                notes=(*notes, calls, *self._trimmed.get(text, ()), *copy_warning(text, self.support.examples)),
             ),
         )
-
-
-@dataclass(frozen=True)
-class BestOf:
-    """`k` sampled instructions, chosen by the follower's macro-F1 on a part of the support that the generator did not see.
-
-    The generator reads two thirds of the support and the follower is scored on the rest: k generations, and for each different draft
-    a follower call per row that is held back and per row of the calibration. Ties go to the shorter text.
-    """
-
-    writer: Writer
-    follower: Follower
-    k: int
-    frame: Template = field(default_factory=follower_frame)
-    temperature: float = 1.0
-    name: str = "best-of-k"
-
-    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The best of k drafts. Raises as `MetaInducer`, and `ScoreRefusedError` when the follower fails."""
-        search = Search(self.writer, self.follower, support, self.frame)
-        fitted, notes = search.writer.fit(search.shown)
-        chat = [search.writer.ask(search.shown, fitted)]
-        sampling = search.writer.sampling(seed, self.temperature)
-        drafts = sorted(set(search.write([chat] * self.k, sampling)), key=lambda text: (len(text), text))
-        best = max(drafts, key=search.macro_f1)
-        note = f"best of {self.k} drafts ({len(drafts)} different) by macro-F1 on {len(search.held.examples)} held-back support examples"
-        return search.result(best, self.name, n=len(fitted), seed=seed, notes=(*notes, note))

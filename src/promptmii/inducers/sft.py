@@ -13,7 +13,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from pydantic import Field
+
 from promptmii.errors import MissingDependencyError, UnsupportedError
+from promptmii.inducers.method import Kit, Method
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models import adapted, weights_of
 from promptmii.models.turns import compute
@@ -21,14 +24,21 @@ from promptmii.prompts import Template, defuse, follower_frame
 from promptmii.task import Example, Support, content_key
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to fine-tune."""
+class SFTMethod(Method):
+    """Its entry in the table; its options are the recipe."""
 
-    epochs: int = 5
-    learning_rate: float = 2e-4
-    rank: int = 16
-    batch: int = 4
+    name = "sft"
+    summary = "fine-tuning: a LoRA adapter of the follower, trained on the n examples"
+    prompt = "labels"
+
+    epochs: int = Field(default=5, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    rank: int = Field(default=16, ge=1, description="of the adapter")
+    batch: int = Field(default=4, ge=1)
+
+    def inducer(self, kit: Kit) -> "FineTuning":
+        """See `Method`."""
+        return FineTuning(kit.follower.model.card.reference, kit.adapters, self)
 
 
 @dataclass(frozen=True)
@@ -39,13 +49,16 @@ class FineTuning:
     """Reference of the model to tune, one on this machine; an adapter of its own lies under the new one."""
     folder: Path
     """Where adapters are kept, one folder for each support, seed and recipe."""
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: SFTMethod = field(default_factory=SFTMethod)
     frame: Template = field(default_factory=follower_frame)
     name: str = "sft"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The naive prompt for a follower that was tuned. Raises `UnsupportedError` for a model that is not on this machine."""
-        adapter = self.folder / content_key([self.follower, support.key, seed, vars(self.recipe), self.frame.text])[:16]
+        adapter = (
+            self.folder
+            / content_key([self.follower, support.key, seed, self.recipe.model_dump(), self.frame.text])[:16]
+        )
         naive = Instruction(text="", labels=support.labels, method=self.name, frame=self.frame.text)
         started = perf_counter()
         tokens = compute(lambda: self._train(naive, support.examples, adapter, seed))

@@ -14,6 +14,7 @@ import pandas as pd
 
 from promptmii.records import Query, Record
 from promptmii.report.grid import Grid
+from promptmii.report.methods import takes_what_fits
 from promptmii.report.statistics import Scope, Series
 
 INSTRUCTION = (4_000, 2_000, 1_000)
@@ -27,8 +28,6 @@ TEXT = 600
 ANSWER = 200
 """Characters of an answer that was no label."""
 LEVEL = 6
-MAY_LEAVE_OUT = ("icl", "zero", "mii")
-"""Methods that take as many of the examples as fit; others take a part on purpose, or none."""
 
 
 def task_details(
@@ -83,7 +82,7 @@ class _Details:
             self._cells.append(where | {"error": record.error or "no score was recorded"})
             return
         cost, measured, labels = made.cost, made.measured, self._labels(made.labels)
-        fitted = made.provenance.n if record.cell.method in MAY_LEAVE_OUT else record.cell.n
+        fitted = made.provenance.n if takes_what_fits(record.cell.method) else record.cell.n
         rows = self._queries.get((str(record.query), labels))
         if rows is None:
             rows = self._queries[str(record.query), labels] = _Rows(grid.queries[str(record.query)], made.labels)

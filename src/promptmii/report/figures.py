@@ -16,7 +16,8 @@ import pandas as pd
 
 from promptmii.errors import MissingDependencyError
 from promptmii.report.curves import VALIDATION, Run
-from promptmii.report.statistics import METHODS, Mean, Scores, Series, Transfer, frontier, points, short_names
+from promptmii.report.methods import position
+from promptmii.report.statistics import Mean, Scores, Series, Transfer, frontier, points, short_names
 from promptmii.report.tables import number
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ GRID = "#d0d7de"
 WIDTH = 7.2
 """Inches; 700 pixels of an SVG are 7.3."""
 COLOURS = ("#7f868f", INK, "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#009e73", "#56b4e9", "#a39300")
-"""Of `METHODS`, in order. Okabe and Ito's yellow is darkened, because on white it cannot be seen."""
+"""Of the methods, in order. Okabe and Ito's yellow is darkened, because on white it cannot be seen."""
 MARKERS = "X*s^oDvPh"
 LINES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 SVG_STYLE = "stroke-linejoin: round; stroke-linecap: butt; font-family: system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
@@ -104,15 +105,16 @@ def looks(series: Iterable[Series]) -> dict[str, Look]:
     """The look of each series, by name."""
     found: dict[str, Look] = {}
     seen: dict[str, int] = {}
-    others = [method for method in dict.fromkeys(s.method for s in series) if method not in METHODS]
+    others = [method for method in dict.fromkeys(s.method for s in series) if position(method) >= len(MARKERS)]
     for one in series:
         if one.name in found:
             continue  # the same method at another follower
         nth = seen.setdefault(one.method, 0)
         seen[one.method] += 1
-        i = METHODS.index(one.method) if one.method in METHODS else 0
-        marker = MARKERS[i] if one.method in METHODS else "<>dp8"[others.index(one.method) % 5]
-        found[one.name] = Look(COLOURS[i], marker, LINES[nth % len(LINES)], "none" if nth % 2 else COLOURS[i])
+        i = position(one.method)
+        marker = MARKERS[i] if i < len(MARKERS) else "<>dp8"[others.index(one.method) % 5]
+        colour = COLOURS[i % len(COLOURS)]
+        found[one.name] = Look(colour, marker, LINES[nth % len(LINES)], "none" if nth % 2 else colour)
     return found
 
 

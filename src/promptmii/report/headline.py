@@ -7,15 +7,12 @@ import pandas as pd
 
 from promptmii.report.curves import VALIDATION, Run
 from promptmii.report.grid import Grid
+from promptmii.report.methods import baselines, shows_examples, under_test
 from promptmii.report.statistics import Mean, Scores, Series, in_order, means, short_names
 from promptmii.report.tables import NOTHING, Table, number, p_value
 
 POSTER_N = 20
 """The number of examples that the poster's headline is about."""
-HEROES = ("mii", "best-of-k", "zero", "human")
-"""Whose result is told, the first that was run."""
-RIVALS = ("zero", "icl", "naive")
-"""Whom it is compared with."""
 LEVEL = 0.05
 MANY = 8
 """Names that a fact lists in full."""
@@ -81,11 +78,11 @@ def finding(scores: Scores, n: int, tests: Table | None) -> Finding:
     """How the method under test does at n examples, against its rivals. `tests` is the pair table of that n."""
     found = means(scores)
     at_n = {mean.series: mean for mean in found if mean.n in (0, n)}
-    hero = next((s for method in HEROES for s in scores.series if s.method == method), scores.series[0])
+    hero = next((s for method in under_test() for s in scores.series if s.method == method), scores.series[0])
     own = at_n[hero]
     if not own.tasks:
         return Finding(f"{hero.name} has no score at n={n}.", "")
-    rivals = [next((s for s in scores.series if s.method == method and s != hero), None) for method in RIVALS]
+    rivals = [next((s for s in scores.series if s.method == method and s != hero), None) for method in baselines()]
     pairs = [_Pair.of(tests.data, own, at_n[rival]) for rival in rivals if rival and tests]
     told = [pair for pair in pairs if pair.tasks]
     sentence = f"With {own.n} examples" if own.n else "Without examples"
@@ -133,8 +130,8 @@ class _Pair(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The rival's, with how much longer its prompts are where it is in-context learning."""
-        if self.rival.series.method != "icl" or not self.own.tokens:
+        """The rival's, with how much longer its prompts are where they hold the examples."""
+        if not shows_examples(self.rival.series.method) or not self.own.tokens:
             return self.rival.series.name
         return f"{self.rival.series.name} (whose prompts are {self.rival.tokens / self.own.tokens:.1f} times as long)"
 
@@ -165,8 +162,8 @@ def _signed(value: float) -> str:
 
 def _long_icl(found: Sequence[Mean], own: Mean, most: int) -> str:
     """What in-context learning reaches with the most examples: the poster's other headline."""
-    longest = [mean for mean in found if mean.series.method == "icl" and mean.n == most > own.n and mean.tasks]
-    if not longest or own.series.method == "icl" or not own.tokens:
+    longest = [mean for mean in found if shows_examples(mean.series.method) and mean.n == most > own.n and mean.tasks]
+    if not longest or shows_examples(own.series.method) or not own.tokens:
         return ""
     icl = longest[0]
     return (

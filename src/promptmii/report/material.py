@@ -12,12 +12,9 @@ from promptmii.report import tables
 from promptmii.report.curves import Run
 from promptmii.report.grid import Grid
 from promptmii.report.headline import chosen_n
+from promptmii.report.methods import compared, single_call
 from promptmii.report.statistics import Scores, Series, in_order
 from promptmii.report.tables import Table
-
-LEFT = ("zero", "human", "ape", "gepa", "icl", "naive")
-"""What the side-by-side view shows on the left, the first that was run."""
-RIGHT = ("mii", "best-of-k", "gepa", "ape", "human")
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Material:
     def untrained(self) -> list[str]:
         """Generators that were run both as the one under test and as an untrained one."""
         by_method = [
-            {s.generator for s in self.series if s.method == method and s.generator} for method in ("mii", "zero")
+            {s.generator for s in self.series if s.method == method and s.generator} for method in single_call()
         ]
         return sorted(set.intersection(*by_method))
 
@@ -107,10 +104,11 @@ def outcome(material: Material) -> dict[str, int] | None:
     The task is the one whose difference is the median: a typical one, not the most flattering.
     """
     series = material.series
-    if not any(one.generator or one.method == "human" for one in series):
+    if not any(one.generator or one.method in compared()[1] for one in series):
         return None
-    right = _first(series, RIGHT) or series[-1]
-    left = _first([one for one in series if one != right], LEFT) or right
+    lefts, rights = compared()
+    right = _first(series, rights) or series[-1]
+    left = _first([one for one in series if one != right], lefts) or right
     both = (
         i for i, s in enumerate(material.by_scope) if {left.name, right.name} <= set(s.names) and material.n in s.ns
     )

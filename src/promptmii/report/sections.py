@@ -9,23 +9,13 @@ from promptmii.report.curves import VALIDATION, Run
 from promptmii.report.embed import Files, Tip, file_links
 from promptmii.report.headline import chosen_n
 from promptmii.report.material import Material, outcome
+from promptmii.report.methods import summary
 from promptmii.report.paper_scale import paper_scale_tables
 from promptmii.report.statistics import Mean, Scores, Transfer, points, transfers
 from promptmii.report.tables import number
 
 FAILED_ROWS = 200
 """Failed cells that the page lists; the CSV has all."""
-GLOSSARY = {
-    "naive": "the list of labels alone; no instruction, no examples (a calibration reads the texts of the n examples, not their labels)",
-    "human": "an instruction that a person wrote for the task",
-    "icl": "in-context learning: the n examples stand in every prompt, as many as fit",
-    "zero": "Prompt-MII-Zero: the instruction that an untrained model writes from the n examples, in one call",
-    "mii": "Prompt-MII: the instruction that the generator under test (a trained one) writes from the n examples, in one call",
-    "best-of-k": "several instructions by the generator under test, the best on a part of the examples is kept",
-    "ape": "automatic prompt engineer: a search with about 2,000 calls per task",
-    "gepa": "reflective search with about 150 calls per task",
-    "sft": "fine-tuning: a LoRA adapter of the follower, trained on the n examples",
-}
 MODES = {
     "generate": "the follower writes its answer, and one parser reads the label from it, as in the paper",
     "choose": "the follower's likelihoods of the labels are compared, so there is always a label",
@@ -71,7 +61,7 @@ def sections(material: Material, files: Files) -> Iterator[Section]:
 
 def _methods(material: Material, files: Files) -> Section:
     names = [
-        f"<div><dt>{escape(method)}</dt><dd>{escape(GLOSSARY.get(method, 'a method of your own'))}</dd></div>"
+        f"<div><dt>{escape(method)}</dt><dd>{escape(summary(method))}</dd></div>"
         for method in dict.fromkeys(series.method for series in material.series)
     ]
     modes = [

@@ -23,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from promptmii.report.grid import Grid
+from promptmii.report.methods import position, single_call
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -31,10 +32,6 @@ TIE = 1e-9
 """Scores closer than this are equal."""
 FEWEST = 6
 """Tasks for a signed-rank test: with five, no outcome reaches p = 0.05."""
-WRITERS = ("zero", "mii")
-"""Methods whose generators, untrained and trained, a transfer matrix compares."""
-METHODS = ("naive", "human", "icl", "zero", "mii", "best-of-k", "ape", "gepa", "sft")
-"""In the order of tables, legends and colours."""
 COORDINATES = ["task", "method", "n", "seed", "generator", "follower", "mode"]
 
 
@@ -208,12 +205,8 @@ def scores(cells: pd.DataFrame, scope: Scope) -> Scores:
 
 
 def in_order(series: Series) -> tuple[int, str, str]:
-    """Sort key: methods from simple to searched, unknown ones last."""
-    return (
-        METHODS.index(series.method) if series.method in METHODS else len(METHODS),
-        series.name,
-        series.generator or "",
-    )
+    """Sort key: methods as in the registry, unknown ones last."""
+    return position(series.method), series.name, series.generator or ""
 
 
 class Mean(NamedTuple):
@@ -419,9 +412,12 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
     for mode, n in dict.fromkeys((scores.scope.mode, n) for scores in by_scope for n in scores.ns):
         columns = [scores for scores in by_scope if scores.scope.mode == mode and n in scores.ns]
         written = {
-            (s.method, s.generator) for scores in columns for s in scores.series if s.method in WRITERS and s.generator
+            (s.method, s.generator)
+            for scores in columns
+            for s in scores.series
+            if s.method in single_call() and s.generator
         }
-        writers = sorted(written, key=lambda w: (WRITERS.index(w[0]), w[1]))
+        writers = sorted(written, key=lambda w: (position(w[0]), w[1]))
         if not writers or (len(columns) < 2 and len({generator for _, generator in writers}) < 2):
             continue
         values = np.full((len(writers), len(columns), 2), np.nan)

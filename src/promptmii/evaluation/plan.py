@@ -1,0 +1,134 @@
+"""The cells of an evaluation, each under a key that hashes everything its result depends on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from promptmii.data import load_task
+from promptmii.data.nameless import nameless
+from promptmii.data.sources import read_tasks
+from promptmii.errors import ConfigError
+from promptmii.evaluation.settings import EvaluateSettings
+from promptmii.follower import resolve_calibration
+from promptmii.inducers import Method, WrittenBy
+from promptmii.instruction import CalibrationKind
+from promptmii.models.base import ModelCard
+from promptmii.prompts import META_SLOTS, Template, follower_frame, meta_prompt, read_template
+from promptmii.records import Cell
+from promptmii.task import Task, content_key
+
+INDEPENDENT: tuple[CalibrationKind, ...] = ("none", "contextual", "batch")
+"""Calibrations that do not read the support."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell to run."""
+
+    key: str
+    cell: Cell
+    calibration: CalibrationKind
+
+
+def grid_tasks(settings: EvaluateSettings) -> dict[str, Task]:
+    """The tasks by name, in order. Raises `DataError`, also for two tasks of one name."""
+    columns = settings.columns
+    load = partial(load_task, text=columns.text, label=columns.label, labels=columns.labels)
+    tasks = read_tasks(settings.tasks, load=load).values()
+    return {task.name: task for task in (map(nameless, tasks) if settings.nameless else tasks)}
+
+
+def references(settings: EvaluateSettings) -> list[str]:
+    """The models that the grid needs."""
+    methods = [settings.method(name) for name in settings.methods]
+    writers = [writer for method in methods for f in settings.followers for writer in _writers(settings, method, f)]
+    return list(dict.fromkeys([*settings.followers, *filter(None, writers)]))
+
+
+def plan(settings: EvaluateSettings, tasks: Mapping[str, Task], cards: Mapping[str, ModelCard]) -> list[Job]:
+    """Every cell once. Those that write come first, because writing is fastest in one batch.
+
+    Raises `ConfigError` for a method that fits no task.
+    """
+    jobs: dict[str, Job] = {}
+    methods = [settings.method(name) for name in settings.methods]
+    for method in methods:
+        suited = [task for task in tasks.values() if task.instruction or not method.needs_human]
+        if not suited:
+            raise ConfigError(
+                f"The method {method.name} needs a human's instruction, and no task has one. "
+                'Give it in a task file: {"instruction": "...", "data": [...]}.'
+            )
+        for follower in settings.followers:
+            for job in _jobs(settings, method, follower, suited, cards):
+                jobs.setdefault(job.key, job)
+    silent = {method.name for method in methods if method.written_by is WrittenBy.NOBODY}
+    return sorted(jobs.values(), key=lambda job: job.cell.method in silent)
+
+
+def _jobs(
+    settings: EvaluateSettings, method: Method, follower: str, tasks: Sequence[Task], cards: Mapping[str, ModelCard]
+) -> Iterator[Job]:
+    calibration = resolve_calibration(settings.calibration, settings.mode, cards[follower])
+    depends = method.reads_examples or calibration not in INDEPENDENT
+    draws = [(n, seed) for n in settings.n for seed in range(settings.seeds)] if depends else [(0, 0)]
+    for task, (n, seed), writer in product(tasks, draws, _writers(settings, method, follower)):
+        cell = Cell(
+            task=task.name,
+            method=method.name,
+            n=n,
+            seed=seed,
+            generator=writer,
+            follower=follower,
+            mode=settings.mode,
+        )
+        yield Job(_key(settings, method, cell, task, calibration, cards), cell, calibration)
+
+
+def _writers(settings: EvaluateSettings, method: Method, follower: str) -> Sequence[str | None]:
+    match method.written_by:
+        case WrittenBy.NOBODY:
+            return [None]
+        case WrittenBy.GENERATOR:
+            return settings.generators
+        case WrittenBy.UNTRAINED:
+            return settings.untrained or [follower]
+        case WrittenBy.SEARCHER:
+            return [settings.searcher or follower]
+
+
+def meta_template(settings: EvaluateSettings) -> Template:
+    """The template for generators."""
+    return read_template(Path(settings.template), META_SLOTS) if settings.template else meta_prompt()
+
+
+def _key(
+    settings: EvaluateSettings,
+    method: Method,
+    cell: Cell,
+    task: Task,
+    calibration: CalibrationKind,
+    cards: Mapping[str, ModelCard],
+) -> str:
+    meta = [meta_template(settings)] if cell.generator else []
+    parts: dict[str, Any] = {
+        "cell": cell.model_dump(),
+        "task": task.key,
+        "human": task.instruction if method.needs_human else None,
+        "models": [_behaviour(cards[reference]) for reference in (cell.generator, cell.follower) if reference],
+        "templates": [template.key for template in (follower_frame(), *meta, *method.templates())],
+        "budget": settings.budget if cell.generator else None,
+        "options": method.model_dump(),
+        "calibration": calibration,
+        "evaluate": settings.evaluate,
+    }
+    return content_key(parts)
+
+
+def _behaviour(card: ModelCard) -> Any:
+    """What a result depends on of a model: the revision alone, unless the same weights may be used in several ways."""
+    served = card.reference.startswith("openai:")
+    return [card.revision, {"context_length": card.context_length}] if served else card.revision

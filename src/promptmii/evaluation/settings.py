@@ -1,0 +1,56 @@
+"""Settings of an evaluation. Those of single methods are tables of their own, defined where the method is."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from promptmii.config import Columns, Endpoint, RayOptions
+from promptmii.inducers import METHODS, Method, method
+from promptmii.instruction import CalibrationKind, Mode
+from promptmii.models import DEFAULT
+from promptmii.schema import Settings
+
+
+class EvaluateSettings(Settings):
+    """The grid: every task x method x n x seed x generator x follower."""
+
+    tasks: tuple[str, ...]
+    """Task files, folders of them, a corpus (its held-out split, or another: `FOLDER:validation`), `hub:...`, or `suite`."""
+    methods: tuple[str, ...] = tuple(name for name, method in METHODS.items() if method.by_default)
+    n: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 20, 50, 100)
+    seeds: int = Field(default=3, ge=1)
+    """Draws of the support, from seed 0 up. All of them share one query."""
+    evaluate: int = Field(default=200, ge=1)
+    """Test rows of each task."""
+    nameless: bool = False
+    """Replace label names by meaningless ones (A, 7, class 3), to see what an instruction carries by itself."""
+    generators: tuple[str, ...] = (DEFAULT,)
+    """Models under test: they write for the methods that are `WrittenBy.GENERATOR`."""
+    followers: tuple[str, ...] = (DEFAULT,)
+    untrained: tuple[str, ...] = ()
+    """Models as they were published, for `WrittenBy.UNTRAINED`; without any, each follower writes for itself."""
+    searcher: str | None = None
+    """Model that proposes in searches, for `WrittenBy.SEARCHER`; `None`: each follower proposes for itself."""
+    mode: Mode = "choose"
+    calibration: CalibrationKind | Literal["auto"] = "auto"
+    budget: int | None = Field(default=None, ge=8)
+    """Most tokens of an instruction."""
+    template: str | None = None
+    """File with a template for the generators."""
+    workers: int = Field(default=16, ge=1)
+    """Cells under way at once. Local models then write for several cells in one batch."""
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
+    """Options of single methods by their names: `{"ape": {"calls": 500}}`."""
+    columns: Columns = Columns()
+    endpoint: Endpoint = Endpoint()
+    ray: RayOptions | None = None
+
+    @model_validator(mode="after")
+    def _check_methods(self) -> Self:
+        for name in (*self.methods, *self.options):
+            self.method(name)
+        return self
+
+    def method(self, name: str) -> Method:
+        """A method with its options. Raises `ConfigError`."""
+        return method(name, self.options.get(name))

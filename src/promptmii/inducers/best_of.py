@@ -1,0 +1,59 @@
+"""Best-of-k: sample several instructions, keep the one that the follower does best with. It isolates what selection adds to one call."""
+
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from promptmii.follower import Follower
+from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
+from promptmii.inducers.search import Search, held_back
+from promptmii.inducers.writing import Writer
+from promptmii.instruction import Instruction
+from promptmii.prompts import Template, follower_frame
+from promptmii.task import Support
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """`k` sampled instructions, chosen by the follower's macro-F1 on a part of the support that the generator did not see.
+
+    The generator reads two thirds of the support and the follower is scored on the rest: k generations, and for each different draft
+    a follower call per row that is held back and per row of the calibration. Ties go to the shorter text.
+    """
+
+    writer: Writer
+    follower: Follower
+    k: int
+    frame: Template = field(default_factory=follower_frame)
+    temperature: float = 1.0
+    name: str = "best-of-k"
+
+    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
+        """The best of k drafts. Raises as `MetaInducer`, and `ScoreRefusedError` when the follower fails."""
+        search = Search(self.writer, self.follower, support, self.frame)
+        fitted, notes = search.writer.fit(search.shown)
+        chat = [search.writer.ask(search.shown, fitted)]
+        sampling = search.writer.sampling(seed, self.temperature)
+        drafts = sorted(set(search.write([chat] * self.k, sampling)), key=lambda text: (len(text), text))
+        best = max(drafts, key=search.macro_f1)
+        note = f"best of {self.k} drafts ({len(drafts)} different) by macro-F1 on {len(search.held.examples)} held-back support examples"
+        return search.result(best, self.name, n=len(fitted), seed=seed, notes=(*notes, note))
+
+
+class BestOfMethod(Method):
+    """Its entry in the table."""
+
+    name = "best-of-k"
+    summary = "the generator under test writes several instructions; the best on a part of the examples is kept"
+    written_by = WrittenBy.GENERATOR
+
+    k: int = Field(default=5, ge=2, description="drafts")
+
+    def inducer(self, kit: Kit) -> BestOf:
+        """See `Method`."""
+        return BestOf(kit.writer, kit.follower, self.k)
+
+    def expected(self, n: int) -> Expected:
+        """See `Method`."""
+        held = held_back(n)
+        return Expected(self.k, shown=n - held, metric_calls=self.k * held, calibration_calls=self.k * (n - held))

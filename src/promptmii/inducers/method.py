@@ -1,0 +1,84 @@
+"""What a method of the evaluation is: its options, its expected calls, its explanation, and how its inducer is made.
+
+Each method's module holds one subclass of `Method`; `registry.METHODS` lists them. Command line, configuration, dry run, grid
+and report read that table and know no method by name.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+from promptmii.follower import Follower
+from promptmii.inducers.writing import Writer
+from promptmii.instruction import Inducer
+from promptmii.prompts import Template
+from promptmii.schema import Settings
+
+
+class WrittenBy(Enum):
+    """Which model writes the instruction."""
+
+    NOBODY = "nobody"
+    GENERATOR = "generator"
+    """The model under test."""
+    UNTRAINED = "untrained"
+    """A model as it was published; the follower itself unless one is named."""
+    SEARCHER = "searcher"
+    """The model that proposes in a search; the follower itself unless one is named."""
+
+
+class Expected(NamedTuple):
+    """What one run of a method takes, besides labelling the query."""
+
+    written: int = 0
+    """Instructions that a model writes."""
+    shown: int = 0
+    """Examples in each request for one."""
+    metric_calls: int = 0
+    """Rows that the follower labels to compare candidates."""
+    calibration_calls: int = 0
+    """Rows that it labels to calibrate candidates, if the calibration reads the support."""
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What an inducer can be made of."""
+
+    writer: Writer
+    follower: Follower
+    human: str | None = None
+    """A human's instruction for the task."""
+    adapters: Path = Path("adapters")
+    """Where fine-tuned adapters are kept."""
+
+
+class Method(Settings):
+    """One method. Its fields are its options; they are part of the key of a result.
+
+    A field's description becomes its help.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One line, for help and reports."""
+    written_by: ClassVar[WrittenBy] = WrittenBy.NOBODY
+    reads_examples: ClassVar[bool] = True
+    prompt: ClassVar[Literal["labels", "instruction", "examples"]] = "instruction"
+    """What stands in the follower's prompt, for the estimate of its length."""
+    by_default: ClassVar[bool] = False
+    """Part of an evaluation that names no methods."""
+    needs_human: ClassVar[bool] = False
+    """Runs only on tasks that come with a human's instruction."""
+
+    def inducer(self, kit: Kit) -> Inducer:
+        """The inducer with these options."""
+        raise NotImplementedError
+
+    def expected(self, n: int) -> Expected:  # noqa: ARG002
+        """Calls of one run on n examples."""
+        return Expected()
+
+    def templates(self) -> tuple[Template, ...]:
+        """Templates of its own, which are part of the key of a result."""
+        return ()

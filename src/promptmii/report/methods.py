@@ -1,0 +1,54 @@
+"""What a report knows of methods: all of it comes from the registry, so that a new method needs no change here."""
+
+from promptmii.inducers import METHODS, WrittenBy
+
+
+def position(method: str) -> int:
+    """Place in tables, legends and colours: that of the registry, unknown methods last."""
+    return list(METHODS).index(method) if method in METHODS else len(METHODS)
+
+
+def summary(method: str) -> str:
+    """One line of explanation."""
+    return METHODS[method].summary if method in METHODS else "a method of your own"
+
+
+def baselines() -> list[str]:
+    """Methods that the headline compares with, the strongest rival first."""
+    listed = [name for name, method in METHODS.items() if method.by_default]
+    return [name for name in reversed(listed) if name not in _written_by(WrittenBy.GENERATOR)]
+
+
+def under_test() -> list[str]:
+    """Methods whose result the headline tells, in order of preference."""
+    return [*_written_by(WrittenBy.GENERATOR), *_written_by(WrittenBy.UNTRAINED), *_human()]
+
+
+def compared() -> tuple[list[str], list[str]]:
+    """What the side-by-side view opens with, left and right, in order of preference."""
+    searches, untrained = _written_by(WrittenBy.SEARCHER), _written_by(WrittenBy.UNTRAINED)
+    plain = [name for name in baselines() if name not in untrained]
+    return [*untrained, *_human(), *searches, *plain], [*_written_by(WrittenBy.GENERATOR), *searches, *_human()]
+
+
+def single_call() -> list[str]:
+    """Methods in which one call writes the instruction; a transfer matrix compares their generators."""
+    return [name for name, method in METHODS.items() if method().expected(2).written == 1]
+
+
+def shows_examples(method: str) -> bool:
+    """The examples stand in every prompt."""
+    return method in METHODS and METHODS[method].prompt == "examples"
+
+
+def takes_what_fits(method: str) -> bool:
+    """The method reads as many of the n examples as fit; others take a part on purpose, or none."""
+    return method in single_call() or shows_examples(method)
+
+
+def _written_by(writer: WrittenBy) -> list[str]:
+    return [name for name, method in METHODS.items() if method.written_by is writer]
+
+
+def _human() -> list[str]:
+    return [name for name, method in METHODS.items() if method.needs_human]

@@ -1,0 +1,87 @@
+"""The table of methods: a method is one file, and everything else reads it there."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.evaluation.labelling_server import LabellingServer
+from tests.evaluation.test_evaluate import server, write_task  # noqa: F401  the fixture
+from typer.testing import CliRunner
+
+from promptmii.cli import app
+from promptmii.errors import ConfigError
+from promptmii.evaluation.settings import EvaluateSettings
+from promptmii.inducers import METHODS, method
+
+
+def with_toy(*arguments: str, **environment: str) -> str:
+    """The command line in a process where the toy's file was imported, and nothing else is different."""
+    code = "import tests.evaluation.toy_method, promptmii.cli; promptmii.cli.app()"
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"} | environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_method_is_one_file(server: LabellingServer, tmp_path: Path) -> None:  # noqa: F811
+    usage = " ".join(with_toy("evaluate", "--help").split())
+    assert "toy: writes some texts and keeps the longest" in usage
+    assert "toy.texts=3 (texts to choose from)" in usage
+    assert "writes for mii, best-of-k, toy" in usage
+    run, report = tmp_path / "run", tmp_path / "report"
+    grid = ["evaluate", "--tasks", write_task(tmp_path, "shop"), "--methods", "naive,toy", "--option", "toy.texts=5"]
+    grid += ["-n", "6", "--seeds", "1", "--eval", "12", "--mode", "generate", "--generator", "openai:m"]
+    grid += ["--follower", "openai:m", "--base-url", server.url, "-o", str(run), "--json"]
+    dry = {line["method"]: line["cost"]["calls"] for line in json.loads(with_toy(*grid, "--dry-run"))}
+    assert dry == {"naive": 12, "toy": 12 + 5, "all": 12 + 12 + 5}
+    assert json.loads(with_toy(*grid))["done"] == 2
+    (made,) = (json.loads(line) for line in (run / "records.jsonl").read_text().splitlines() if '"toy"' in line)
+    assert made["instruction"]["cost"]["calls"] == 5
+    with_toy("report", str(run), "-o", str(report))
+    assert "writes some texts and keeps the longest" in (report / "index.html").read_text()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_explains_itself(name: str) -> None:
+    assert method(name).name == name
+    assert method(name).summary.rstrip(".") == method(name).summary
+    assert all(count >= 0 for n in (1, 2, 5, 100) for count in method(name).expected(n))
+
+
+def test_options_of_a_method_are_a_table_of_the_file_and_dotted_on_the_command_line(tmp_path: Path) -> None:
+    config = tmp_path / "grid.toml"
+    config.write_text('tasks = ["suite"]\n[options.ape]\ncalls = 500\nrounds = 1\n[options.best-of-k]\nk = 3\n')
+    grid = EvaluateSettings.read(config, options={"ape": {"calls": 20}})
+    assert grid.method("ape").model_dump() == {"calls": 20, "rounds": 1}
+    assert grid.method("best-of-k").model_dump() == {"k": 3}
+    assert grid.method("gepa").model_dump() == {"calls": 150}
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("ape.call=5", "Method ape: Unknown setting 'call'. Did you mean 'calls'?"),
+        ("apes.calls=5", "Unknown method 'apes'. Did you mean 'ape'?"),
+        ("ape.calls=many", "Method ape: The setting calls = 'many' is refused"),
+        ("ape.calls=0", "greater than or equal to 1"),
+        ("ape=5", "expected METHOD.NAME=VALUE"),
+        ("naive.calls=5", "Method naive: Unknown setting 'calls'"),
+    ],
+)
+def test_a_wrong_option_is_named(option: str, words: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = CliRunner().invoke(app, ["evaluate", "--tasks", "suite", "--option", option, "-o", str(run)])
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert not run.exists()
+
+
+def test_an_unknown_method_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'gepa'"):
+        EvaluateSettings.of(tasks=("suite",), methods=("gepq",))

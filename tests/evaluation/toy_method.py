@@ -1,0 +1,51 @@
+"""A new method, all of it: what a contributor writes. Importing this module adds it to the table."""
+
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from promptmii.follower import Follower
+from promptmii.inducers import METHODS, Expected, Kit, Method, Writer, WrittenBy
+from promptmii.inducers.search import Search
+from promptmii.instruction import Instruction
+from promptmii.models.base import Sampling
+from promptmii.prompts import follower_frame
+from promptmii.task import Support
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Write some texts and keep the longest."""
+
+    writer: Writer
+    follower: Follower
+    texts: int
+    name: str = "toy"
+
+    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
+        """The longest text."""
+        search = Search(self.writer, self.follower, support, follower_frame())
+        chat = [search.writer.ask(search.shown, search.shown.examples)]
+        texts = search.write([chat] * self.texts, Sampling(32, temperature=1.0, seed=seed))
+        return search.result(max(texts, key=len), self.name, n=len(support.examples), seed=seed)
+
+
+class ToyMethod(Method):
+    """Its entry in the table."""
+
+    name = "toy"
+    summary = "writes some texts and keeps the longest"
+    written_by = WrittenBy.GENERATOR
+
+    texts: int = Field(default=3, ge=1, description="texts to choose from")
+
+    def inducer(self, kit: Kit) -> Toy:
+        """See `Method`."""
+        return Toy(kit.writer, kit.follower, self.texts)
+
+    def expected(self, n: int) -> Expected:
+        """See `Method`."""
+        return Expected(self.texts, shown=n)
+
+
+METHODS[ToyMethod.name] = ToyMethod
