@@ -30,7 +30,7 @@ def with_toy(*arguments: str, **environment: str) -> str:
 
 @pytest.mark.slow
 def test_a_method_is_one_file(server: LabellingServer, tmp_path: Path) -> None:  # noqa: F811
-    usage = " ".join(with_toy("evaluate", "--help").split())
+    usage = " ".join(with_toy("evaluate", "--help").split()).replace("- ", "-")
     assert "toy: writes some texts and keeps the longest" in usage
     assert "toy.texts=3 (texts to choose from)" in usage
     assert "writes for mii, best-of-k, toy" in usage
