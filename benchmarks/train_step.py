@@ -26,12 +26,11 @@ from promptmii.models import load_model
 from promptmii.models.local import quiet
 from promptmii.models.smol import smol_folder
 from promptmii.parse import LabelParser
-from promptmii.train.asking import writer_for
-from promptmii.train.config import TrainSettings
-from promptmii.train.episodes import Deck, Visit
-from promptmii.train.recipe import algebra, resolve
-from promptmii.train.run import train
-from promptmii.train.source import read_source
+from promptmii.train.rl.plan import algebra, resolve
+from promptmii.train.rl.run import train
+from promptmii.train.settings import TrainSettings
+from promptmii.train.tasks import read_source
+from promptmii.train.visits import Deck, Visit, writer_for
 
 PHASES = ("generate", "reward", "update", "step")
 

@@ -17,8 +17,8 @@ from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.task import Episode
-from promptmii.train.config import RewardSettings
 from promptmii.train.reward import Draft, Reward
+from promptmii.train.settings import RewardSettings
 
 LABELS = ("alpha", "beta", "gamma")
 rows = st.lists(

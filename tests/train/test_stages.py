@@ -9,12 +9,12 @@ torch = pytest.importorskip("torch")
 
 from tests.models.test_local import trained  # noqa: E402, F401  the fixture
 from tests.recorder import Recorder  # noqa: E402
-from tests.train.test_writer_stage import world  # noqa: E402, F401  the fixture
+from tests.train.warmup.test_fine_tuning import world  # noqa: E402, F401  the fixture
 
 from promptmii.errors import ConfigError  # noqa: E402
-from promptmii.train.bank import read_bank  # noqa: E402
 from promptmii.train.stages import WarmUp, warm_up  # noqa: E402
-from promptmii.train.writer_settings import WriterSettings  # noqa: E402
+from promptmii.train.warmup.bank import read_bank  # noqa: E402
+from promptmii.train.warmup.settings import SftSettings  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SMALL = 'rank = 2\nsteps = 2\nwarmup = 1\ntrain = ["films"]\nvalidate_on = ["plays"]\ncheck_every = 2\nsave_every = 1\nmax_chars = 100\n'
@@ -45,5 +45,5 @@ def test_a_setting_nobody_knows_is_named(tmp_path: Path) -> None:
 
 
 def test_the_recipe_names_tasks_that_the_bank_describes() -> None:
-    settings = WriterSettings.read(ROOT / "configs" / "warm-start.toml", tasks="anywhere")
+    settings = SftSettings.read(ROOT / "configs" / "warm-start.toml", tasks="anywhere")
     assert set(settings.train) | set(settings.validate_on) <= set(read_bank(ROOT / settings.bank))

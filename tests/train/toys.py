@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from promptmii import ScriptedModel
 from promptmii.follower import Follower
 from promptmii.models.base import Chat
-from promptmii.train.config import TrainSettings
+from promptmii.train.settings import TrainSettings
 
 WORLD = {
     "films": {"good": "lovely", "bad": "waste"},

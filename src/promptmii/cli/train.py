@@ -33,7 +33,7 @@ def run_training(
     json: Json = False,
 ) -> None:
     """Train the generator that writes instructions, by reinforcement learning; or one of the stages before that."""
-    from promptmii.train.config import TrainSettings
+    from promptmii.train.settings import TrainSettings
     from promptmii.train.stages import stage_of, warm_up
 
     chosen = stage_of(config, stage)
@@ -50,13 +50,13 @@ def run_training(
     settings = TrainSettings.read(config, stage=chosen, **changes)
     if dry_run:
         from promptmii.cli.train_view import show_plan
-        from promptmii.train.estimate import estimate
+        from promptmii.train.rl.estimate import estimate
 
         with listening(quiet=json) as progress:
             planned = estimate(settings, output, progress)
         show_plan(planned, as_json=json)
         return
-    from promptmii.train.run import train
+    from promptmii.train.rl.run import train
 
     with listening(quiet=json) as progress:
         made = train(settings, output, given=config, resume=resume, progress=progress)

@@ -9,8 +9,8 @@ from rich.table import Table
 from promptmii.cli.terminal import dump, facts, out, styled, warn
 
 if TYPE_CHECKING:
-    from promptmii.train.estimate import Estimate as Plan
-    from promptmii.train.estimate import Setting
+    from promptmii.train.rl.estimate import Estimate as Plan
+    from promptmii.train.rl.estimate import Setting
 
 NAMED = 4
 """Values of a list that are named in a table."""

@@ -20,7 +20,7 @@ from promptmii.progress import QUIET, Progress
 from promptmii.prompts import Template, follower_frame
 from promptmii.scoring import Scored, score
 from promptmii.task import Episode
-from promptmii.train.config import Measure, RewardSettings
+from promptmii.train.settings import Measure, RewardSettings
 
 PASSING = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER)
 """Failures that may be over after a while."""

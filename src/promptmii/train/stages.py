@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from promptmii.errors import ConfigError, nearest
 from promptmii.progress import QUIET, Progress
-from promptmii.train.config import Stage
+from promptmii.train.settings import Stage
 
 WarmUp = Literal["sft", "best-of"]
 
@@ -39,13 +39,11 @@ def warm_up(
     Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`, and `MissingDependencyError` where torch or transformers are missing.
     """
     if stage == "sft":
-        from promptmii.train.writer import train_writer
-        from promptmii.train.writer_settings import WriterSettings
+        from promptmii.train.warmup.settings import SftSettings
+        from promptmii.train.warmup.sft import fine_tune
 
-        return train_writer(
-            WriterSettings.read(config, **changes), folder, given=config, resume=resume, progress=progress
-        )
-    from promptmii.train.best_of import BestOfSettings, best_of
+        return fine_tune(SftSettings.read(config, **changes), folder, given=config, resume=resume, progress=progress)
+    from promptmii.train.warmup.best_of import BestOfSettings, best_of
 
     settings = BestOfSettings.read(config, **{**changes, "stage": stage})
     return best_of(settings, folder, given=config, resume=resume, progress=progress)

@@ -13,12 +13,12 @@ from promptmii.follower import Follower
 from promptmii.models.wrap import together
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import follower_frame
-from promptmii.train.config import TrainSettings
-from promptmii.train.episodes import Deck, readable_source
-from promptmii.train.folder import RunFolder, open_run
-from promptmii.train.recipe import Algebra, algebra, resolve
 from promptmii.train.reward import Draft, Judged, Reward
-from promptmii.train.source import Source, read_source
+from promptmii.train.rl.plan import Algebra, algebra, resolve
+from promptmii.train.run_folder import RunFolder, open_run
+from promptmii.train.settings import TrainSettings
+from promptmii.train.tasks import Source, read_source
+from promptmii.train.visits import Deck, readable_source
 
 try:
     import torch
@@ -26,11 +26,11 @@ try:
     from transformers import PrinterCallback
 
     from promptmii.models.local import quiet
-    from promptmii.train.asking import writer_for
-    from promptmii.train.trainer import LostError, PolicyTrainer, Visits, checkpoints
-    from promptmii.train.tuning import Tunable
-    from promptmii.train.validate import cases
-    from promptmii.train.watch import Watch
+    from promptmii.train.policy import Policy
+    from promptmii.train.rl.trainer import LostError, PolicyTrainer, Visits, checkpoints
+    from promptmii.train.rl.watch import Watch
+    from promptmii.train.validation import cases
+    from promptmii.train.visits import writer_for
 except ImportError as error:
     raise MissingDependencyError("Training with reinforcement learning", "train") from error
 
@@ -55,7 +55,7 @@ class RewardFunction:
 
     reward: Reward
     deck: Deck
-    policy: "Tunable"
+    policy: "Policy"
     folder: RunFolder | None
     lost: str | None = None
     """Why the last rollout could not be judged."""
@@ -186,7 +186,7 @@ class _Run:
         arguments = resolve(
             settings, folder, batches, cpu=cpu
         )  # before the weights, which a sharded run loads in parts
-        policy = Tunable.load(settings.model, settings.lora, settings.seed)
+        policy = Policy.load(settings.model, settings.lora, settings.seed)
         if arguments.beta and not settings.lora and policy.below.adapters:
             raise ConfigError(
                 f"With trl.beta the weights of the start are loaded once more, and those of {settings.model} exist merged in memory alone. "

@@ -23,9 +23,9 @@ from promptmii.models.base import Sampling
 from promptmii.models.decoding import Draw
 from promptmii.models.engines import engine_for
 from promptmii.task import content_key
-from promptmii.train.episodes import Deck
-from promptmii.train.shared import can_share, draft_logps
-from promptmii.train.tuning import Tunable
+from promptmii.train.policy import Policy
+from promptmii.train.rl.likelihoods import can_share, draft_logps
+from promptmii.train.visits import Deck
 
 LOCAL = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 """Where each process holds all weights."""
@@ -85,7 +85,7 @@ class PolicyTrainer(GRPOTrainer):
 
     def __init__(
         self,
-        policy: Tunable,
+        policy: Policy,
         reward: Callable[..., list[float | None]],
         lost: Callable[[], str | None],
         visits: Visits,

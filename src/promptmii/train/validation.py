@@ -15,8 +15,8 @@ from promptmii.models.turns import on_threads
 from promptmii.models.wrap import Gathered
 from promptmii.scoring import score
 from promptmii.task import Task
-from promptmii.train.asking import writer_for
-from promptmii.train.config import TrainSettings
+from promptmii.train.settings import TrainSettings
+from promptmii.train.visits import writer_for
 
 THREADS = 32
 """Cases under way at once; a local generator writes for all of them in one batch."""

@@ -17,13 +17,13 @@ from promptmii.progress import QUIET, Progress
 from promptmii.prompts import meta_prompt
 from promptmii.report.curves import is_training_run, read_curves
 from promptmii.task import Task
-from promptmii.train.bank import read_bank
 from promptmii.train.card import adapter_card
-from promptmii.train.config import LoraSettings
-from promptmii.train.folder import RunFolder, brief, open_run
-from promptmii.train.pairs import Pair, PairDeck, Sizes, read_pairs
-from promptmii.train.source import named_tasks
-from promptmii.train.writer_settings import WriterSettings
+from promptmii.train.run_folder import RunFolder, brief, open_run
+from promptmii.train.settings import LoraSettings
+from promptmii.train.tasks import named_tasks
+from promptmii.train.warmup.bank import read_bank
+from promptmii.train.warmup.pairs import Pair, PairDeck, Sizes, read_pairs
+from promptmii.train.warmup.settings import SftSettings
 
 try:
     import torch
@@ -31,7 +31,7 @@ try:
     from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     from promptmii.train.lora import save_adapter
-    from promptmii.train.tuning import Tunable
+    from promptmii.train.policy import Policy
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
@@ -56,8 +56,8 @@ NAMES = {
 """The trainer's names of what it measures, and ours."""
 
 
-def train_writer(
-    settings: WriterSettings,
+def fine_tune(
+    settings: SftSettings,
     folder: Path,
     *,
     given: Path | None = None,
@@ -70,24 +70,24 @@ def train_writer(
     """
     with open_run(folder, settings, given, resume=resume, free=FREE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
-        tunable = Tunable.load(settings.model, LoraSettings(rank=settings.rank), settings.seed)
+        policy = Policy.load(settings.model, LoraSettings(rank=settings.rank), settings.seed)
         learned = named_tasks(settings.tasks, settings.train) if settings.pairs is None else {}
-        rows, watched = _datasets(settings, learned, Features(tunable))
+        rows, watched = _datasets(settings, learned, Features(policy))
 
         def save() -> None:
             with atomic_folder(folder / BEST) as half:
-                save_adapter(tunable.trained, half, tunable.below.named)
+                save_adapter(policy.trained, half, policy.below.named)
                 recipe = settings.model_dump(mode="json", exclude={"stage", "model", "tasks", "bank", "train"})
-                card = adapter_card("A writer, warmed up", PURPOSE, tunable.below.reference, learned, recipe, {})
+                card = adapter_card("A writer, warmed up", PURPOSE, policy.below.reference, learned, recipe, {})
                 (half / "README.md").write_text(card, encoding="utf-8")
 
         trainer = CompletionTrainer(
-            model=tunable.trained,
+            model=policy.trained,
             args=_arguments(settings, folder),
             train_dataset=rows,
             eval_dataset=watched or None,
-            data_collator=DataCollatorForSeq2Seq(_padding(tunable.tokenizer), padding=True, label_pad_token_id=IGNORED),
-            callbacks=[Curves(run, save, progress), Completing(tunable)],
+            data_collator=DataCollatorForSeq2Seq(_padding(policy.tokenizer), padding=True, label_pad_token_id=IGNORED),
+            callbacks=[Curves(run, save, progress), Completing(policy)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=_newest(folder))
@@ -99,9 +99,9 @@ def train_writer(
 class Features:
     """From a pair to the tokens of `MetaInducer`'s prompt and of the instruction."""
 
-    def __init__(self, tunable: "Tunable") -> None:
-        self._writer = Writer(tunable.local(0))
-        self._format = tunable.form
+    def __init__(self, policy: "Policy") -> None:
+        self._writer = Writer(policy.local(0))
+        self._format = policy.form
 
     def __call__(self, pair: Pair) -> dict[str, list[int]]:
         """Token ids, and the instruction's alone as labels. Raises `ConfigError` where not one example fits the context."""
@@ -218,17 +218,17 @@ class Curves(TrainerCallback):
 class Completing(TrainerCallback):
     """Makes each checkpoint an adapter that can be used and pushed."""
 
-    def __init__(self, tunable: "Tunable") -> None:
-        self._tunable = tunable
+    def __init__(self, policy: "Policy") -> None:
+        self._tunable = policy
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """See `Tunable.complete`."""
+        """See `Policy.complete`."""
         del control, kwargs
         self._tunable.complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def _datasets(
-    settings: WriterSettings, learned: Mapping[str, Task], features: Features
+    settings: SftSettings, learned: Mapping[str, Task], features: Features
 ) -> tuple[Dataset[Any], dict[str, Dataset[Any]]]:
     """What is learned, and what is watched: with names and without."""
     sizes = Sizes(**{name: getattr(settings, name) for name in Sizes.__dataclass_fields__})
@@ -246,7 +246,7 @@ def _datasets(
     return Drawn(PairDeck(learned, bank, sizes, settings.seed), features, total), watched
 
 
-def _arguments(settings: WriterSettings, folder: Path) -> TrainingArguments:
+def _arguments(settings: SftSettings, folder: Path) -> TrainingArguments:
     watched = bool(settings.validate_on)
     return TrainingArguments(
         output_dir=str(folder),

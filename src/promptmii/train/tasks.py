@@ -8,7 +8,7 @@ from promptmii.data.sources import SPLIT, TaskSource, find_tasks
 from promptmii.errors import ConfigError, DataError, nearest
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Task, content_key
-from promptmii.train.config import TrainSettings, ValidationSettings
+from promptmii.train.settings import TrainSettings, ValidationSettings
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError
 from promptmii.follower import Follower
 from promptmii.models.base import Chat, Choice, Failure, FailureKind
 from promptmii.report.curves import read_curves
-from promptmii.train.run import train
-from promptmii.train.trainer import checkpoints
+from promptmii.train.rl.run import train
+from promptmii.train.rl.trainer import checkpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of TRL and peft about transformers
 
@@ -165,7 +165,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tests.train.toys import obedient, settings
-from promptmii.train.run import train
+from promptmii.train.rl.run import train
 world = Path(sys.argv[1])
 train(settings(world, trl={"max_steps": 400, "save_steps": 2}), world / "run", resume=True, followers=[obedient()])
 """
@@ -175,7 +175,7 @@ train(settings(world, trl={"max_steps": 400, "save_steps": 2}), world / "run", r
 def test_a_killed_run_goes_on(world: Path) -> None:
     started = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SCRIPT, str(world)],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         start_new_session=True,
     )
     deadline = time.monotonic() + 120

@@ -13,7 +13,7 @@ from promptmii.data.nameless import hide
 from promptmii.errors import DataError
 from promptmii.schema import Frozen
 from promptmii.task import Example, Support, Task
-from promptmii.train.bank import Guide
+from promptmii.train.warmup.bank import Guide
 
 
 @dataclass(frozen=True)

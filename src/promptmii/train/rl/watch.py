@@ -18,14 +18,14 @@ from promptmii.follower import Follower
 from promptmii.progress import Progress
 from promptmii.task import Task
 from promptmii.train.card import adapter_card
-from promptmii.train.config import TrainSettings
-from promptmii.train.folder import METRICS, RunFolder
 from promptmii.train.lora import save_adapter
-from promptmii.train.shared import can_share, draft_logps
-from promptmii.train.source import Source
-from promptmii.train.trainer import PolicyTrainer
-from promptmii.train.tuning import Tunable
-from promptmii.train.validate import Outcome, cases, summary, validate
+from promptmii.train.policy import Policy
+from promptmii.train.rl.likelihoods import can_share, draft_logps
+from promptmii.train.rl.trainer import PolicyTrainer
+from promptmii.train.run_folder import METRICS, RunFolder
+from promptmii.train.settings import TrainSettings
+from promptmii.train.tasks import Source
+from promptmii.train.validation import Outcome, cases, summary, validate
 
 NAMES = {
     "reward": "train/reward",
@@ -50,7 +50,7 @@ class Watch(TrainerCallback):
     def __init__(
         self,
         settings: TrainSettings,
-        policy: Tunable,
+        policy: Policy,
         followers: Sequence[Follower],
         source: Source,
         boundary: int,

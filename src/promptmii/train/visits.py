@@ -9,15 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import floor
+from pathlib import Path
+from typing import Any
 
 from promptmii.data import draw_query, draw_support
 from promptmii.data.nameless import hide, renamed
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Message
+from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.task import Episode, Support, Task, content_key
-from promptmii.train.config import TrainSettings
-from promptmii.train.source import Source
+from promptmii.train.settings import TrainSettings
+from promptmii.train.tasks import Source
 
 REDRAWS = 8
 REMEMBERED = 2048
@@ -39,6 +42,13 @@ class Visit:
     def shortened(self) -> bool:
         """Fewer examples than asked for, because of the prompt's limit or the task's size."""
         return len(self.episode.support.examples) < self.asked
+
+
+def writer_for(settings: TrainSettings, model: Any) -> Writer:
+    """How the generator is asked in training, validation and planning: exactly as when instructions are made with it."""
+    template = read_template(Path(settings.template), META_SLOTS) if settings.template else meta_prompt()
+    longest = int(settings.trl.get("max_completion_length", 1024))
+    return Writer(model, template, settings.budget, longest=longest, longest_prompt=settings.longest_prompt)
 
 
 class Deck:

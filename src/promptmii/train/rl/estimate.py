@@ -5,6 +5,7 @@ this machine. Memory follows from the number of parameters, and time from rates 
 """
 
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +15,11 @@ from typing import Any
 from promptmii.calibrate import CONTENT_FREE
 from promptmii.errors import MissingDependencyError, UnknownModelError
 from promptmii.models import ScriptedModel, weights_of
-from promptmii.models.base import LanguageModel
+from promptmii.models.base import LanguageModel, ModelCard
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import follower_frame, frame_prompt
 from promptmii.schema import Settings
-from promptmii.train.config import TrainSettings
-from promptmii.train.episodes import Deck, readable_source
-from promptmii.train.recipe import (
+from promptmii.train.rl.plan import (
     OURS,
     PAPER,
     PAPER_RUN,
@@ -32,14 +31,17 @@ from promptmii.train.recipe import (
     resolve,
     updates_per_rollout,
 )
-from promptmii.train.source import Source, read_source
+from promptmii.train.settings import TrainSettings
+from promptmii.train.tasks import Source, read_source
+from promptmii.train.visits import Deck, readable_source, writer_for
 
 try:
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoTokenizer
 
-    from promptmii.train.asking import tokens_of, writer_for
-    from promptmii.train.shared import POSITIONS
-    from promptmii.train.validate import cases
+    from promptmii.models.local import LocalModel, quiet
+    from promptmii.models.rendering import ChatFormat
+    from promptmii.train.rl.likelihoods import POSITIONS
+    from promptmii.train.validation import cases
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
@@ -54,6 +56,27 @@ TILE = 4096 * 32768 * 2
 """Bytes of the logits that TRL holds at a time (`trl/kernels/chunked_logprob.py`), in bfloat16."""
 UNSHOWN = ("stage", "endpoint", "plan", "trl")
 """Tables of the settings that are listed elsewhere, or that change nothing of what is learned."""
+
+
+class Tokens(LocalModel):
+    """A tokenizer alone, to lay out and count prompts where no weights are needed."""
+
+    def __init__(self, reference: str, tokenizer: Any, context_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self._format = ChatFormat(tokenizer, None)
+        self._card = ModelCard(reference, "tokenizer", context_length, gives_scores=False)
+
+
+def tokens_of(reference: str, source: str) -> Tokens:
+    """The tokenizer and context of a local model. Raises `UnknownModelError`."""
+    try:
+        with quiet():
+            config: Any = AutoConfig.from_pretrained(source, local_files_only=True)
+            tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True)
+            return Tokens(reference, tokenizer, int(config.max_position_embeddings))
+    except (OSError, ValueError) as error:
+        raise UnknownModelError(f"{reference} is not on this machine: {str(error).strip().splitlines()[0]}") from error
 
 
 @dataclass(frozen=True)
@@ -262,7 +285,7 @@ def _memory(settings: TrainSettings) -> tuple[tuple[str, float], ...]:
         if plan.sharded:
             learning.append(("layers being computed, gathered", 2 * count / 16))
     rows, draft = int(chosen["per_device_train_batch_size"]), int(chosen["max_completion_length"])
-    # One process learns from a group in one row, which holds the prompt once (`train/shared.py`); several do as TRL does.
+    # One process learns from a group in one row, which holds the prompt once (`train/rl/likelihoods.py`); several do as TRL does.
     shared = plan.processes == 1
     prompts = math.ceil(rows / int(chosen["num_generations"])) if shared else rows
     tokens = prompts * settings.longest_prompt + rows * draft

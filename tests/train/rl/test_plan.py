@@ -22,15 +22,14 @@ from promptmii.cli import app
 from promptmii.data.corpus_files import SCHEMA, task_row, write_split
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import MetaInducer
-from promptmii.train.asking import writer_for
-from promptmii.train.config import TrainSettings, ValidationSettings
-from promptmii.train.episodes import Deck, draw_visit, plan, readable, readable_source
-from promptmii.train.estimate import estimate
-from promptmii.train.recipe import CHOICES, SAVED, VALIDATED, algebra, options
-from promptmii.train.source import read_source, split
+from promptmii.train.rl.estimate import estimate
+from promptmii.train.rl.plan import CHOICES, SAVED, VALIDATED, algebra, options
+from promptmii.train.settings import TrainSettings, ValidationSettings
+from promptmii.train.tasks import read_source, split
+from promptmii.train.visits import Deck, draw_visit, plan, readable, readable_source, writer_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 @pytest.fixture

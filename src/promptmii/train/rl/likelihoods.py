@@ -1,7 +1,7 @@
 """Log-probabilities of a group's drafts, with a gradient, computing the prompt that they share once.
 
 TRL lays a group out as G rows, each with the whole prompt. Here it is one row, the prompt and then each draft as a block that sees the
-prompt and itself, so prompts of thousands of tokens cost a fifth. It is exact: `tests/train/test_shared.py`.
+prompt and itself, so prompts of thousands of tokens cost a fifth. It is exact: `tests/train/rl/test_likelihoods.py`.
 """
 
 from collections import defaultdict

@@ -10,7 +10,7 @@ from tests.train.toys import write_model  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from promptmii.models.engines import engine_for  # noqa: E402
-from promptmii.train.shared import can_share, draft_logps  # noqa: E402
+from promptmii.train.rl.likelihoods import can_share, draft_logps  # noqa: E402
 
 
 def test_shared_prompts_change_nothing(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ class TrainSettings(Settings):
     endpoint: Endpoint = Endpoint()
     plan: PlanSettings = PlanSettings()
     trl: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """Options of TRL's `GRPOConfig`, over the paper's (`train/recipe.py`)."""
+    """Options of TRL's `GRPOConfig`, over the paper's (`train/rl/plan.py`)."""
 
     @model_validator(mode="after")
     def _numbers_of_examples(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError
 from promptmii.models import Weights, weights_of
-from promptmii.train.config import LoraSettings
+from promptmii.train.settings import LoraSettings
 
 try:
     import torch
@@ -21,7 +21,7 @@ except ImportError as error:
 
 
 @dataclass(frozen=True)
-class Tunable:
+class Policy:
     """Weights in training, their tokenizer, and how the model is asked: exactly as when it is used afterwards."""
 
     reference: str
@@ -34,7 +34,7 @@ class Tunable:
     tokenizer: Any
 
     @classmethod
-    def load(cls, reference: str, lora: LoraSettings | None, seed: int) -> "Tunable":
+    def load(cls, reference: str, lora: LoraSettings | None, seed: int) -> "Policy":
         """With `lora` the last adapter of the reference is trained on, or a new one; else adapters are merged and all weights trained.
 
         The model is not on its device yet. Raises `ConfigError`, `UnknownModelError`.

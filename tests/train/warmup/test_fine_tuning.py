@@ -17,11 +17,11 @@ from promptmii import load_model  # noqa: E402
 from promptmii.errors import ConfigError, DataError, ModelError, OutputError  # noqa: E402
 from promptmii.inducers import MetaInducer, Writer  # noqa: E402
 from promptmii.models.base import Completion, Sampling, Usage  # noqa: E402
-from promptmii.train.config import LoraSettings  # noqa: E402
-from promptmii.train.pairs import pair_line, read_pairs  # noqa: E402
-from promptmii.train.tuning import Tunable  # noqa: E402
-from promptmii.train.writer import IGNORED, Features, train_writer  # noqa: E402
-from promptmii.train.writer_settings import WriterSettings  # noqa: E402
+from promptmii.train.policy import Policy  # noqa: E402
+from promptmii.train.settings import LoraSettings  # noqa: E402
+from promptmii.train.warmup.pairs import pair_line, read_pairs  # noqa: E402
+from promptmii.train.warmup.settings import SftSettings  # noqa: E402
+from promptmii.train.warmup.sft import IGNORED, Features, fine_tune  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
 PAIR = {"labels": ["good", "bad"], "examples": [{"text": "lovely", "label": "good"}], "instruction": "good: lovely"}
@@ -52,7 +52,7 @@ def world(tmp_path: Path, trained: Any) -> Path:  # noqa: F811
     return tmp_path
 
 
-def given(world: Path, **changes: Any) -> WriterSettings:
+def given(world: Path, **changes: Any) -> SftSettings:
     usual: dict[str, Any] = {
         "model": f"hf:{world / 'tiny'}",
         "tasks": str(world / "tasks"),
@@ -68,7 +68,7 @@ def given(world: Path, **changes: Any) -> WriterSettings:
         "check_pairs": 2,
         "save_every": 2,
     }
-    return WriterSettings.of(**usual | changes)
+    return SftSettings.of(**usual | changes)
 
 
 class Recording:
@@ -90,13 +90,13 @@ class Recording:
 
 
 def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:
-    tunable = Tunable.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
-    model = tunable.local(0)
+    policy = Policy.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
+    model = policy.local(0)
     lines(world / "pairs.jsonl", [PAIR])
     (pair,) = read_pairs(world / "pairs.jsonl")
     recording = Recording(model)
     MetaInducer(Writer(recording)).induce(pair.support)
-    row = Features(tunable)(pair)
+    row = Features(policy)(pair)
     prompt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == IGNORED]
     assert prompt == model.prompts(recording.chats)[0]
     answer = row["labels"][len(prompt) :]
@@ -104,12 +104,12 @@ def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:
 
 
 def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None:
-    tunable = Tunable.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
+    policy = Policy.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
     lines(world / "pairs.jsonl", [PAIR])
-    row = {name: torch.tensor([ids]) for name, ids in Features(tunable)(read_pairs(world / "pairs.jsonl")[0]).items()}
-    expected = tunable.model(**row).loss
+    row = {name: torch.tensor([ids]) for name, ids in Features(policy)(read_pairs(world / "pairs.jsonl")[0]).items()}
+    expected = policy.model(**row).loss
     settings = given(world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=1)
-    train_writer(settings, world / "run")
+    fine_tune(settings, world / "run")
     losses = losses_of(world / "run")
     assert losses == [pytest.approx(expected.item(), abs=1e-3)]
 
@@ -125,7 +125,7 @@ def test_it_learns_a_pair_by_heart(world: Path) -> None:
     settings = given(
         world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=40, batch=1, warmup=5, learning_rate=2e-2, rank=8
     )
-    best = train_writer(settings, world / "run")
+    best = fine_tune(settings, world / "run")
     losses = losses_of(world / "run")
     assert losses[-1] < 2 < losses[0]  # with so small frozen embeddings no token can be more likely than one in four
     (pair,) = read_pairs(world / "pairs.jsonl")
@@ -135,7 +135,7 @@ def test_it_learns_a_pair_by_heart(world: Path) -> None:
 
 @pytest.mark.slow
 def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None:
-    whole = train_writer(given(world), world / "whole")
+    whole = fine_tune(given(world), world / "whole")
     names = {name for line in (world / "whole" / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
     assert {"train/loss", "validation/named_loss", "validation/hidden_loss"} <= names
 
@@ -147,18 +147,18 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        train_writer(given(world), world / "torn", progress=Recorder(stop))
-    torn = train_writer(given(world), world / "torn", resume=True)
+        fine_tune(given(world), world / "torn", progress=Recorder(stop))
+    torn = fine_tune(given(world), world / "torn", resume=True)
     assert (whole / "adapter_model.safetensors").read_bytes() == (torn / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.mark.slow
 def test_training_goes_on_from_an_adapter_of_the_same_rank(world: Path) -> None:
-    first = train_writer(given(world, validate_on=()), world / "first")
+    first = fine_tune(given(world, validate_on=()), world / "first")
     model = f"hf:{world / 'tiny'}+{first}"
-    assert train_writer(given(world, model=model, steps=1, validate_on=()), world / "second").is_dir()
+    assert fine_tune(given(world, model=model, steps=1, validate_on=()), world / "second").is_dir()
     with pytest.raises(ConfigError, match="r = 4"):
-        train_writer(given(world, model=model, rank=2), world / "third")
+        fine_tune(given(world, model=model, rank=2), world / "third")
 
 
 def test_a_pairs_file_is_checked_line_by_line(tmp_path: Path) -> None:
@@ -177,26 +177,26 @@ def test_a_pairs_file_is_checked_line_by_line(tmp_path: Path) -> None:
 
 def test_what_is_wrong_is_said_before_the_first_step(world: Path) -> None:
     with pytest.raises(DataError, match="Did you mean 'films'"):
-        train_writer(given(world, train=("film",)), world / "run")
+        fine_tune(given(world, train=("film",)), world / "run")
     with pytest.raises(ConfigError, match="in train and in validate_on"):
         given(world, validate_on=("films",))
     with pytest.raises(ConfigError, match="on this machine"):
-        train_writer(given(world, model="openai:m"), world / "other")
+        fine_tune(given(world, model="openai:m"), world / "other")
     with pytest.raises(ConfigError, match="rising"):
         given(world, labels=(1, 3))
 
 
 def test_a_run_folder_belongs_to_one_run(world: Path) -> None:
-    train_writer(given(world, steps=2), world / "run")
+    fine_tune(given(world, steps=2), world / "run")
     with pytest.raises(OutputError, match="--resume"):
-        train_writer(given(world, steps=2), world / "run")
+        fine_tune(given(world, steps=2), world / "run")
     with pytest.raises(ConfigError, match="rank"):
-        train_writer(given(world, rank=8), world / "run", resume=True)
-    train_writer(given(world, steps=3), world / "run", resume=True)
+        fine_tune(given(world, rank=8), world / "run", resume=True)
+    fine_tune(given(world, steps=3), world / "run", resume=True)
     assert json.loads((world / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
 
 
 def test_a_loss_that_is_no_number_stops_the_run(world: Path) -> None:
     with pytest.raises(ModelError, match="lower learning_rate"):
-        train_writer(given(world, steps=50, learning_rate=1e30, warmup=0), world / "run")
+        fine_tune(given(world, steps=50, learning_rate=1e30, warmup=0), world / "run")
     assert not (world / "run" / "checkpoint-50").exists()

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from promptmii.schema import Settings
 
 
-class WriterSettings(Settings):
+class SftSettings(Settings):
     """Supervised fine-tuning on (support, instruction) pairs, from a file or drawn from tasks and the bank."""
 
     stage: Literal["sft"] = "sft"

@@ -19,13 +19,12 @@ from promptmii.models.base import Completion, LanguageModel
 from promptmii.models.wrap import together
 from promptmii.progress import QUIET, Progress
 from promptmii.report.curves import is_training_run, read_curves
-from promptmii.train.asking import writer_for
-from promptmii.train.config import Stage, TrainSettings
-from promptmii.train.episodes import Deck, Visit, readable_source
-from promptmii.train.folder import RunFolder, open_run
-from promptmii.train.pairs import Pair, pair_line
 from promptmii.train.reward import Draft, Judged, Reward
-from promptmii.train.source import read_source
+from promptmii.train.run_folder import RunFolder, open_run
+from promptmii.train.settings import Stage, TrainSettings
+from promptmii.train.tasks import read_source
+from promptmii.train.visits import Deck, Visit, readable_source, writer_for
+from promptmii.train.warmup.pairs import Pair, pair_line
 
 PAIRS = "pairs.jsonl"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError, nearest
-from promptmii.train.config import PAPER_SCHEDULE, TrainSettings
+from promptmii.train.settings import PAPER_SCHEDULE, TrainSettings
 
 PAPER: Mapping[str, Any] = {
     "learning_rate": 2e-6,

@@ -1,0 +1,1 @@
+"""Reinforcement learning: GRPO by TRL, with the follower's score as reward."""
