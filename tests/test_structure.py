@@ -12,6 +12,7 @@ ORDER = [
     *[
         "version",
         "errors",
+        "interrupt",
         "task",
         "files",
         "schema",

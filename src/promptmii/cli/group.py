@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from promptmii.cli.terminal import data, tolerate_encodings
 from promptmii.cli.terminal import error as show_error
 from promptmii.errors import PromptMIIError
+from promptmii.interrupt import exit_code
 
 INPUT = 2
 """Exit code where a file or an option cannot be used."""
@@ -29,8 +30,8 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            show_error("Interrupted. Files are only written when complete; answers in a --cache folder are kept.")
-            raise typer.Exit(130) from interrupt
+            show_error("Interrupted. Run the same command again to go on: finished cells and cached answers are kept.")
+            raise typer.Exit(exit_code(interrupt)) from interrupt
         except (PromptMIIError, OSError, ValueError, RecursionError, MemoryError) as error:
             broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if broken_pipe or os.environ.get("PROMPTMII_TRACEBACK"):

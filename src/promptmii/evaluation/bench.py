@@ -1,7 +1,7 @@
 """The models of an evaluation, each loaded once, and what runs one cell on them."""
 
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from promptmii.follower import Follower
 from promptmii.inducers import Kit, Writer
 from promptmii.instruction import Cost, Instruction
 from promptmii.models.base import LanguageModel
-from promptmii.models.turns import on_threads
+from promptmii.models.threads import parallel
 from promptmii.models.wrap import Cached, together
 from promptmii.records import Query, Record, pack_predictions
 from promptmii.scoring import Scored, score
@@ -53,14 +53,12 @@ class Bench:
         for model in self._models.values():
             model.close()
 
-    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Iterator[Outcome]:
-        """Outcomes as they finish. An error is raised here, and ends the others after their cell."""
-        return (
-            outcome
-            for _, outcome in on_threads(
-                lambda job: self._outcome(job, tasks[job.cell.task]), jobs, self._settings.workers
-            )
-        )
+    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[Outcome]:
+        """Outcomes as they finish. An error is raised here, and ends the other cells."""
+        cells = parallel(lambda job: self._outcome(job, tasks[job.cell.task]), jobs, self._settings.workers)
+        with closing(cells):
+            for _, outcome in cells:
+                yield outcome
 
     def _outcome(self, job: Job, task: Task) -> Outcome:
         """A cell's record. What cannot be measured is recorded as failed, with the reason; a bug or a full disk raises."""

@@ -5,7 +5,7 @@ to another. The requests under way to servers are limited in sum, each worker ha
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ class Cluster:
             raise card
         return card
 
-    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[Outcome]:
         """Outcomes as they arrive. Raises `ModelError` when workers die one after the other."""
         chunks = deque(_chunks(jobs))
         idle = deque(self._benches)

@@ -1,6 +1,6 @@
 """Runs what is not recorded yet, and records it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol
@@ -23,7 +23,7 @@ class Workplace(Protocol):
         """What is known of a model, which is loaded for it. Raises `ModelError`."""
         ...
 
-    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[Outcome]:
         """Outcomes as they finish, in any order."""
         ...
 
@@ -42,7 +42,7 @@ class Here:
         """See `Workplace`."""
         return self._bench.model(reference).card
 
-    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[Outcome]:
         """See `Workplace`."""
         return self._bench.run(jobs, tasks)
 
@@ -74,9 +74,10 @@ def evaluate(
         known = Run.read(folder).records
         todo = [job for job in plan(settings, tasks, cards) if is_open(known.get(job.key), retry_failed)]
         progress.step("Running the cells", len(todo), "cells")
-        for outcome in place.run(todo, tasks):
-            writer.add(outcome.record, outcome.query)
-            _tell(outcome.record, progress)
+        with closing(place.run(todo, tasks)) as outcomes:
+            for outcome in outcomes:
+                writer.add(outcome.record, outcome.query)
+                _tell(outcome.record, progress)
         return Run.read(folder)
 
 

@@ -19,7 +19,7 @@ from promptmii.errors import MissingDependencyError, UnsupportedError
 from promptmii.inducers.method import Kit, Method
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models import adapted, weights_of
-from promptmii.models.turns import compute
+from promptmii.models.threads import in_caller
 from promptmii.prompts import Template, defuse, follower_frame
 from promptmii.task import Example, Support, content_key
 
@@ -61,7 +61,7 @@ class FineTuning:
         )
         naive = Instruction(text="", labels=support.labels, method=self.name, frame=self.frame.text)
         started = perf_counter()
-        tokens = compute(lambda: self._train(naive, support.examples, adapter, seed))
+        tokens = in_caller(lambda: self._train(naive, support.examples, adapter, seed))
         cost = Cost(
             calls=len(support.examples) * self.recipe.epochs, prompt_tokens=tokens, seconds=perf_counter() - started
         )

@@ -27,7 +27,7 @@ from promptmii.models.base import (
     clocked,
 )
 from promptmii.models.references import Weights
-from promptmii.models.turns import compute
+from promptmii.models.threads import in_caller
 
 try:
     import torch
@@ -60,7 +60,7 @@ class LocalModel:
     @classmethod
     def load(cls, reference: str, weights: Weights) -> "LocalModel":
         """Load onto the device that is named, or the best of this machine. Raises `UnknownModelError`."""
-        return compute(lambda: cls._load(reference, weights))
+        return in_caller(lambda: cls._load(reference, weights))
 
     @classmethod
     def _load(cls, reference: str, weights: Weights) -> "LocalModel":
@@ -104,7 +104,7 @@ class LocalModel:
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """See `LanguageModel`; always with scores."""
         check_options(options)
-        return compute(lambda: self._choose(chats, options))
+        return in_caller(lambda: self._choose(chats, options))
 
     def _choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         with self._lock, torch.inference_mode():
@@ -131,7 +131,7 @@ class LocalModel:
         """See `LanguageModel`."""
         if sampling.max_tokens < 1:
             raise ConfigError(f"max_tokens must be at least 1; got {sampling.max_tokens}.")
-        return compute(lambda: self._generate(chats, sampling))
+        return in_caller(lambda: self._generate(chats, sampling))
 
     def _generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         with self._lock, torch.inference_mode():

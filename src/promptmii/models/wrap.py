@@ -4,8 +4,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from promptmii.models.base import (
     Sampling,
     Usage,
 )
+from promptmii.models.threads import parallel
 from promptmii.task import content_key
 
 LINGER = 0.05
@@ -190,7 +191,8 @@ class Cached:
     def close(self) -> None:
         """See `LanguageModel`."""
         self._model.close()
-        self._db.close()
+        with self._lock:  # SQLite must not be closed under a thread that uses it
+            self._db.close()
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """See `LanguageModel`. Not cached."""
@@ -230,33 +232,20 @@ class Cached:
         missing = [i for i, key in enumerate(keys) if key not in known]
         if whole and missing:
             missing = list(range(len(chats)))
-        fresh: dict[int, Answer | Failure] = {}
-        for part, answers in self._asked(missing, chats, ask, whole=whole):
-            self._store([(keys[i], answer) for i, answer in zip(part, answers, strict=True)])
-            fresh.update(zip(part, answers, strict=True))
-        return [fresh[i] if i in fresh else known[key] for i, key in enumerate(keys)]
+        one_by_one = self.card.concurrency > 1 and not whole
+        parts = [[i] for i in missing] if one_by_one else [missing] if missing else []
+        threads = min(self.card.concurrency, len(parts))
 
-    def _asked(
-        self,
-        missing: Sequence[int],
-        chats: Sequence[Chat],
-        ask: Callable[[Sequence[Chat]], list[Answer | Failure]],
-        *,
-        whole: bool,
-    ) -> Iterator[tuple[Sequence[int], list[Answer | Failure]]]:
-        """Answers as they come: each by itself where they are made at the same time, so that a kill loses only those under way."""
-        threads = min(self.card.concurrency, len(missing))
-        if whole or threads <= 1:
-            yield from [(missing, ask([chats[i] for i in missing]))] if missing else []
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            asked = {pool.submit(ask, [chats[i]]): [i] for i in missing}
-            try:
-                for done in as_completed(asked):
-                    yield asked[done], [_shared(answer, threads) for answer in done.result()]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        def answer(part: Sequence[int]) -> list[Answer | Failure]:
+            """Kept by the thread that asked, before it asks again: a kill loses only what is under way."""
+            answers = [_shared(answer, threads) for answer in ask([chats[i] for i in part])]
+            self._store([(keys[i], answer) for i, answer in zip(part, answers, strict=True)])
+            return answers
+
+        fresh: dict[int, Answer | Failure] = {}
+        for position, answers in parallel(answer, parts, threads) if threads > 1 else enumerate(map(answer, parts)):
+            fresh.update(zip(parts[position], answers, strict=True))
+        return [fresh[i] if i in fresh else known[key] for i, key in enumerate(keys)]
 
     def _keys(self, chats: Sequence[Chat], what: Sequence[object]) -> list[str]:
         seen: dict[str, int] = {}
@@ -269,7 +258,7 @@ class Cached:
 
     def _unusable(self, error: Exception) -> OutputError:
         cure = "Delete the file, or name another folder with --cache."
-        if "full" in str(error):
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             cure = "Make room and run the same command again: what is in it is kept."
         return OutputError(f"The answer cache {self._path} cannot be used: {error}. {cure}")
 
@@ -299,6 +288,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     while True:
         try:
             db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")  # survives a kill of the process, without a disk flush per answer
             db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
             return db
         except sqlite3.Error as error:

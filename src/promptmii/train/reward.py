@@ -15,7 +15,7 @@ from promptmii.follower import Follower
 from promptmii.inducers.copying import copied_runs
 from promptmii.instruction import Instruction
 from promptmii.models.base import FailureKind
-from promptmii.models.turns import on_threads
+from promptmii.models.threads import parallel
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import Template, follower_frame
 from promptmii.scoring import Scored, score
@@ -122,7 +122,7 @@ class Reward:
 
     def _score_all(self, asked: Sequence[_Asked]) -> list[Scored | EndpointError]:
         threads = max([TOGETHER, *(one.follower.model.card.concurrency for one in asked)])
-        found = dict(on_threads(self._score, asked, threads))
+        found = dict(parallel(self._score, asked, threads))
         return [found[position] for position in range(len(asked))]
 
     def _score(self, asked: _Asked) -> Scored | EndpointError:

@@ -11,7 +11,7 @@ from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers import MetaInducer
 from promptmii.models.base import LanguageModel
-from promptmii.models.turns import on_threads
+from promptmii.models.threads import parallel
 from promptmii.models.wrap import Gathered
 from promptmii.scoring import score
 from promptmii.task import Task
@@ -75,7 +75,7 @@ def validate(
         reached = fmean(scores) if len(scores) == len(found) else None
         return Outcome(case, instruction.text, reached, fmean(s.n_unparsed / s.n for s in found), tokens)
 
-    found = dict(on_threads(run, given, THREADS))
+    found = dict(parallel(run, given, THREADS))
     return [found[position] for position in range(len(given))]
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError, Future, wait
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -32,9 +33,11 @@ from promptmii.models.base import (
 from promptmii.models.http import constraints as constraint
 from promptmii.models.http import tokens as server_tokens
 from promptmii.models.http.config import HttpConfig
-from promptmii.models.http.lanes import Lane
+from promptmii.models.http.loop import request_limit, submit
 from promptmii.models.http.responses import RefusedError, read_completion, refusal, refused_key
+from promptmii.models.threads import ending, wait_for
 
+S = TypeVar("S")
 T = TypeVar("T")
 ASSUMED_CONTEXT = 8192
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -46,6 +49,8 @@ TRIED_AGAIN = {FailureKind.TIMEOUT, FailureKind.BAD_ANSWER}
 TRIES = 3
 LONGEST_PAUSE = 30.0
 """Seconds between two tries, half as many more at most by chance, unless the server asks for more."""
+CLOSING = 1.0
+"""Seconds to close connections in."""
 CONNECT = 10.0
 """Seconds for a connection: a machine that does not answer at all counts as down long before a slow answer does."""
 
@@ -68,9 +73,11 @@ class HttpModel:
             )
             for url in self._config.urls
         ]
-        self._lane = Lane.join(self._config.urls, self._config.concurrency)
+        self._slots = request_limit(self._config.urls, self._config.concurrency)
+        self._pending: set[Future[Any]] = set()
         self._closed = False
         self._lock = threading.Lock()
+        self._closing = threading.Lock()
         self._card: ModelCard | None = None
         self._dialect: constraint.Dialect | None = None
         self._probed = False
@@ -87,26 +94,49 @@ class HttpModel:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
-        if self._closed:
-            return
-        self._closed = True
-        self._lane.run(self._close_clients())
-        self._lane.leave()
+        """Cancel what is under way and close the connections."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            pending = list(self._pending)
+        for future in pending:
+            future.cancel()
+        wait([submit(self._close_clients())], timeout=CLOSING)
 
     async def _close_clients(self) -> None:
         for client in self._clients:
             await client.close()
 
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work on the event loop. Raises `EndpointError` when the model is, or gets, closed."""
+        with self._closing:
+            if self._closed:
+                work.close()
+                raise self._was_closed()
+            future = submit(work)
+            self._pending.add(future)
+        try:
+            return wait_for(future)
+        except CancelledError:
+            if self._closed:
+                raise self._was_closed() from None
+            raise
+        finally:
+            self._pending.discard(future)
+
+    def _was_closed(self) -> EndpointError:
+        return EndpointError(f"{self._reference} was closed. Load it again.")
+
     @property
     def card(self) -> ModelCard:
         """See `LanguageModel`. The first use asks the server for its context length. Raises `EndpointError` when it is not there."""
         if self._closed:
-            raise EndpointError(f"{self._reference} was closed. Load it again.")
+            raise self._was_closed()
         with self._lock:
             if self._card is None:
-                said = self._lane.run(self._context_length())
-                exact = self._lane.run(self._counts_tokens())
+                said = self._run(self._context_length())
+                exact = self._run(self._counts_tokens())
                 revision = f"{','.join(self._config.urls)} {self._name}"
                 self._card = ModelCard(
                     self._reference,
@@ -125,16 +155,20 @@ class HttpModel:
             return [server_tokens.estimate(text) for text in texts]
         counts = self._counts.known(texts)
         missing = list(dict.fromkeys(text for text in texts if text not in counts))
-        fresh = dict(zip(missing, self._lane.run(self._gather([self._count(text) for text in missing])), strict=True))
+        fresh = dict(zip(missing, self._run(self._gather(self._count, missing)), strict=True))
         self._counts.keep(fresh)
         counts |= fresh
         return [counts[text] for text in texts]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """See `LanguageModel`. Raises `EndpointError` when the server is not there or refuses the key."""
+        _ = self.card  # says whether the server counts tokens
         started = time.perf_counter()
-        work = [self._complete(chat, sampling._replace(seed=sampling.seed + i), {}) for i, chat in _numbered(chats)]
-        return clocked(self._lane.run(self._gather(work)), time.perf_counter() - started)
+
+        def write(numbered: tuple[int, Chat]) -> Coroutine[Any, Any, Completion | Failure]:
+            return self._complete(numbered[1], sampling._replace(seed=sampling.seed + numbered[0]), {})
+
+        return clocked(self._run(self._gather(write, _numbered(chats))), time.perf_counter() - started)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """See `LanguageModel`, without scores. Raises `UnsupportedError` where no constraint holds."""
@@ -146,7 +180,7 @@ class HttpModel:
                 f"(tried: {', '.join(constraint.Dialect)}). Use --mode generate."
             )
         started = time.perf_counter()
-        answers = self._lane.run(self._gather([self._choose(chat, options, dialect) for chat in chats]))
+        answers = self._run(self._gather(lambda chat: self._choose(chat, options, dialect), chats))
         return clocked(answers, time.perf_counter() - started)
 
     def dialect(self) -> constraint.Dialect | None:
@@ -154,15 +188,15 @@ class HttpModel:
         _ = self.card
         with self._lock:
             if not self._probed:
-                self._dialect = self._lane.run(self._probe())
+                self._dialect = self._run(self._probe())
                 self._probed = True
             return self._dialect
 
-    async def _gather(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    async def _gather(self, ask: Callable[[S], Coroutine[Any, Any, T]], given: Sequence[S]) -> list[T]:
         """All answers in order. The first error that no call could survive ends the others."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one) for one in work]
+                tasks = [group.create_task(ask(one)) for one in given]
         except* EndpointError as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
@@ -232,7 +266,9 @@ class HttpModel:
         since = math.inf
         while True:
             try:
-                async with self._lane.slots:
+                async with self._slots:
+                    if ending():  # the slot came free because another request was cancelled
+                        raise asyncio.CancelledError
                     result = await request()
                 self._silent.pop(client, None)
                 return result

@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM end the program in order, and soon.
+
+A signal raises `KeyboardInterrupt`, so files and threads are closed on the way out. That can fail to come through: Python delivers it only
+between two bytecodes of the main thread, and drops it inside finalisers. Everything on disk survives a kill, so a watchdog exits the
+process if it is still there after `GRACE`.
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+
+GRACE = 1.5
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def end_on_signals() -> None:
+    """Install the handlers and the watchdog. Call once, in the main thread."""
+    watched, written = socket.socketpair()
+    written.setblocking(False)
+    # The C level writes the signal's number here at once, whatever the main thread is doing.
+    signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(watched, written), daemon=True).start()
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
+
+
+def exit_code(interrupt: KeyboardInterrupt) -> int:
+    """As shells report a program that a signal ended: 130 for Ctrl-C."""
+    return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)  # a second one must not break the clean-up
+    raise KeyboardInterrupt(number)
+
+
+def _watch(watched: socket.socket, _written: socket.socket) -> None:
+    while (number := watched.recv(1)[0]) not in SIGNALS:
+        pass
+    time.sleep(GRACE)
+    os._exit(128 + number)

@@ -1,0 +1,146 @@
+"""Work on several threads, ended together.
+
+`parallel` yields results as they finish. Once it ends - exhausted, closed, by an error or by Ctrl-C - it cancels what its threads wait
+for and joins them, so nothing they use is closed under them.
+
+A thread that computes with torch on a processor gets helper threads of its own, one per core; with more helpers than cores a batch takes
+up to three times as long. So workers hand such work to the thread that waits for them, with `in_caller`.
+"""
+
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+GRACE = 1.0
+"""Seconds that threads get to end. They are daemons: one that does not cannot keep the program alive."""
+
+
+class _Group:
+    """The threads of one `parallel` call."""
+
+    def __init__(self, outer: "_Group | None") -> None:
+        self.inbox: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._outer = outer
+        self._stopped = False
+        self._lock = threading.Lock()
+        self._cancels: set[Callable[[], object]] = set()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped or (self._outer is not None and self._outer.stopped)
+
+    @contextmanager
+    def cancelled_by(self, cancel: Callable[[], object]) -> Generator[None]:
+        """`stop` calls `cancel` while this lasts. Raises `CancelledError` if the group has stopped."""
+        with self._lock:
+            if self.stopped:
+                raise CancelledError
+            self._cancels.add(cancel)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._cancels.discard(cancel)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            cancels = list(self._cancels)
+        for cancel in cancels:
+            cancel()
+        self.inbox.put(_cancelled)
+
+
+_current: ContextVar[_Group | None] = ContextVar("group", default=None)
+"""The group that a thread, or a task that it started on an event loop, works for."""
+
+
+def ending() -> bool:
+    """Whether this thread or task should start nothing more."""
+    group = _current.get()
+    return group is not None and group.stopped
+
+
+def wait_for(future: Future[T]) -> T:
+    """The future's result. Cancels it and raises `CancelledError` when the threads of this group are to end."""
+    group = _current.get()
+    try:
+        with group.cancelled_by(future.cancel) if group else nullcontext():
+            return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def in_caller(work: Callable[[], T]) -> T:
+    """What `work` returns, computed by the thread that waits in `parallel` for this one, or here if none does."""
+    group = _current.get()
+    if group is None:
+        return work()
+    reply: Future[T] = Future()
+    group.inbox.put(lambda: _answer(reply, work))
+    return wait_for(reply)
+
+
+def parallel(work: Callable[[T], R], given: Sequence[T], threads: int) -> Generator[tuple[int, R]]:
+    """`work` on each of `given`, up to `threads` at once: position and result, as they finish. An error ends all."""
+    outer = _current.get()
+    group = _Group(outer)
+    positions = itertools.count()
+
+    def loop() -> None:
+        _current.set(group)
+        while not group.stopped and (position := next(positions)) < len(given):
+            done = _outcome(lambda position=position: work(given[position]))
+            group.inbox.put(lambda position=position, done=done: (position, done.result()))
+
+    workers = [threading.Thread(target=loop, daemon=True) for _ in range(min(threads, len(given)))]
+    with outer.cancelled_by(group.stop) if outer else nullcontext():
+        try:
+            for worker in workers:
+                worker.start()
+            left = len(given)
+            while left:
+                finished = group.inbox.get()()
+                if finished:
+                    left -= 1
+                    yield finished
+        finally:
+            group.stop()
+            end = time.monotonic() + GRACE
+            for worker in workers:
+                if worker.ident is not None:
+                    worker.join(max(0.0, end - time.monotonic()))
+
+
+def _outcome(work: Callable[[], R]) -> Future[R]:
+    future: Future[R] = Future()
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
+    return future
+
+
+def _answer(reply: Future[T], work: Callable[[], T]) -> None:
+    if not reply.set_running_or_notify_cancel():
+        return
+    try:
+        reply.set_result(work())
+    except Exception as error:
+        reply.set_exception(error)
+    except BaseException:  # an interrupt belongs to the thread that it reached
+        reply.set_exception(CancelledError())
+        raise
+
+
+def _cancelled() -> None:
+    raise CancelledError

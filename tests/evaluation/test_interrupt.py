@@ -1,0 +1,84 @@
+"""Signals at random moments: every end is prompt, and the same command goes on with nothing lost or paid twice."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from tests.evaluation.labelling_server import LabellingServer
+from tests.models.faulty_server import serving
+
+from promptmii.records import Run
+
+CONCURRENCY = 4
+ENDED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+PROMPTLY = 3.0
+"""Seconds: two, and one for a busy machine."""
+
+
+class SlowServer(LabellingServer):
+    async def _answer(self, step: str, body: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        return await super()._answer("slow" if step == "ok" else step, body, request)
+
+
+def command(folder: Path, *options: str) -> list[str]:
+    task = folder / "shop.csv"
+    rows = [f"the {word} number {i},{label}\n" for i in range(20) for label, word in (("a", "parcel"), ("b", "money"))]
+    task.write_text("text,label\n" + "".join(rows))
+    grid = ["--tasks", str(task), "--methods", "naive,icl", "-n", "4,8", "--seeds", "4", "--eval", "8"]
+    return [sys.executable, "-m", "promptmii", "evaluate", *grid, "-o", str(folder / "run"), "--json", *options]
+
+
+def end(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Send the signal and check the end."""
+    started = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - started < PROMPTLY
+    # A process that was done before the signal came has ended by itself.
+    assert process.returncode in (ENDED[number], 0), said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ENDED)
+def test_a_grid_over_a_server_goes_on_after_signals(number: signal.Signals, tmp_path: Path) -> None:
+    moments = random.Random(number)
+    with serving(SlowServer()) as server:
+        models = ["--generator", "openai:m", "--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
+        run = command(tmp_path, *models, "--workers", "4", "--concurrency", str(CONCURRENCY))
+        for _ in range(5):
+            process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            before = len(server.bodies)
+            while len(server.bodies) == before and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.6))
+            end(process, number)
+        subprocess.run(run, check=True, capture_output=True)
+        keys = [json.loads(line)["key"] for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines()]
+        assert len(keys) == len(set(keys)) == 1 + 8
+        assert not Run.read(tmp_path / "run").failed
+        asked = Counter(json.dumps(body, sort_keys=True) for body in server.bodies)
+        assert sum(count - 1 for count in asked.values()) <= 5 * CONCURRENCY
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_with_its_cure(tmp_path: Path) -> None:
+    with serving(SlowServer()) as server:
+        models = ["--generator", "openai:m", "--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
+        run = command(tmp_path, *models, "--workers", "4", "--concurrency", str(CONCURRENCY))
+        (tmp_path / "run").mkdir()
+        # Files of this process may grow to 24 kB, which a cache passes after some answers.
+        limited = ["bash", "-c", 'ulimit -f 24; exec "$@"', "bash", *run]
+        done = subprocess.run(limited, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2, done.stderr
+        assert "Make room and run the same command again" in done.stderr
+        assert "Traceback" not in done.stderr
+        subprocess.run(run, check=True, capture_output=True)

@@ -1,0 +1,94 @@
+"""Work from many threads is done in the one that waits, and nothing of it is lost."""
+
+import threading
+import time
+from concurrent.futures import CancelledError, Future
+
+import pytest
+
+from promptmii.models.threads import ending, in_caller, parallel, wait_for
+
+
+def test_what_is_computed_is_computed_where_somebody_waits() -> None:
+    def work(number: int) -> tuple[int, threading.Thread, threading.Thread]:
+        return in_caller(lambda: number * number), threading.current_thread(), in_caller(threading.current_thread)
+
+    found = dict(parallel(work, range(20), 5))
+    assert [found[number][0] for number in range(20)] == [number * number for number in range(20)]
+    assert {thread for _, _, thread in found.values()} == {threading.main_thread()}
+    assert threading.main_thread() not in {thread for _, thread, _ in found.values()}
+
+
+def test_without_threads_it_is_computed_at_once() -> None:
+    assert in_caller(lambda: in_caller(threading.current_thread)) is threading.current_thread()
+    assert list(parallel(lambda number: number, (), 3)) == []
+
+
+def test_several_wait_at_the_same_time() -> None:
+    together = threading.Barrier(4, timeout=10)
+    assert len(list(parallel(lambda _: together.wait(), range(4), 4))) == 4
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_an_error_comes_out_and_ends_the_others(kind: type[BaseException]) -> None:
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        if number == 3:
+            in_caller(lambda: fail(kind))
+        time.sleep(0.01)
+        done.append(number)
+
+    with pytest.raises(kind, match="here"):
+        list(parallel(work, range(1000), 2))
+    assert len(done) < 100
+
+
+def fail(kind: type[BaseException]) -> None:
+    raise kind("here")
+
+
+def test_what_threads_wait_for_is_cancelled_and_no_thread_outlives_the_end() -> None:
+    before = set(threading.enumerate())
+    never: list[Future[None]] = [Future() for _ in range(3)]
+
+    def inner(future: Future[None]) -> None:
+        wait_for(future)
+
+    def outer(number: int) -> int:
+        if number:
+            list(parallel(inner, never, 3))
+        return number
+
+    results = parallel(outer, range(4), 4)
+    assert next(results) == (0, 0)
+    while sum(thread not in before for thread in threading.enumerate()) < 3 + 3 * 3:
+        time.sleep(0.01)
+    started = time.monotonic()
+    results.close()
+    assert time.monotonic() - started < 0.9
+    assert set(threading.enumerate()) == before
+    assert all(future.cancelled() for future in never)
+
+
+def test_an_ending_thread_starts_nothing_more() -> None:
+    started = threading.Event()
+    outcomes: list[type[BaseException]] = []
+
+    def work(number: int) -> int:
+        if number:
+            started.set()
+            while not ending():
+                time.sleep(0.001)
+            for more in (lambda: in_caller(lambda: 1), lambda: wait_for(Future())):
+                try:
+                    more()
+                except CancelledError as error:
+                    outcomes.append(type(error))
+        return number
+
+    results = parallel(work, range(2), 2)
+    next(results)
+    started.wait(10)
+    results.close()
+    assert outcomes == [CancelledError] * 2
