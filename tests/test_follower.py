@@ -1,5 +1,7 @@
 """The follower and the scorer, over the public double."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,3 +117,36 @@ def test_generate_reads_labels_and_counts_what_is_none() -> None:
     )
     assert scored.labels == ["a", "b", None]
     assert (scored.n_unparsed, scored.macro_f1) == (1, pytest.approx(2 / 3))
+
+
+class Cut(ScriptedModel):
+    """Runs out of tokens in every answer."""
+
+    def generate(self, chats, sampling):
+        return [replace(answer, truncated=True) for answer in super().generate(chats, sampling)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("spam", None),  # half of "spam link"
+        ("", None),
+        ("<think>Is it spam", None),
+        ("spam\nbecause the te", "spam"),  # a finished line is an answer
+        ("The label is spam.\n\nThe te", "spam"),
+        ("It reads like spam.\nThe te", None),
+    ],
+)
+def test_an_answer_that_was_cut_is_a_failure_unless_its_label_stands_on_a_finished_line(answer, label) -> None:
+    instruction = Naive().induce(Support(("spam", "spam link"), ()))
+    (prediction,) = Follower(Cut(reply=[answer]), "generate").predict(instruction, ["x"])
+    assert prediction.label == label
+    assert (prediction.failure is None) == (label is not None)
+
+
+def test_an_answer_that_is_nothing_but_a_thought_is_a_failure() -> None:
+    instruction = Naive().induce(SUPPORT)
+    replies = ["<think>a", "<think>a</think>", "<think>b</think>a"]
+    predictions = Follower(ScriptedModel(reply=replies), "generate").predict(instruction, ["x", "y", "z"])
+    assert [p.label for p in predictions] == [None, None, "a"]
+    assert [p.failure and p.failure.kind for p in predictions] == [FailureKind.BAD_ANSWER] * 2 + [None]

@@ -1,4 +1,4 @@
-"""The formatter cannot be broken by what it formats, and the parser gives back what was meant."""
+"""The formatter cannot be broken by what it formats."""
 
 import json
 
@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii.errors import ConfigError
-from promptmii.parse import LabelParser
 from promptmii.prompts import Template, defuse, follower_frame, frame_prompt, label_lines, quote
 
 CONTROL = [
@@ -52,62 +51,3 @@ def test_control_tokens_are_broken_outside_quotes(token: str) -> None:
 def test_a_template_must_have_each_slot_once() -> None:
     with pytest.raises(ConfigError, match="text"):
         Template("{{instruction}} {{labels}}", ("instruction", "labels", "text"))
-
-
-LABELS = (
-    "spam",
-    "spam_high",
-    "not spam",
-    "C++",
-    "C#",
-    "N/A",
-    "1",
-    "10",
-    "-1",
-    "US",
-    "us",
-    "体育",
-    "a, b",
-    "What?",
-    "café",
-    "😀",
-)
-
-
-@pytest.mark.parametrize("label", LABELS)
-@pytest.mark.parametrize(
-    "shape", ["{}", " {}\n", '"{}"', "Label: {}", "**{}**", "{}\nbecause it is so", '{{"label": "{}"}}']
-)
-def test_every_label_is_parsed_in_every_usual_shape(label: str, shape: str) -> None:
-    assert LabelParser(LABELS)(shape.format(label))[0] == label
-
-
-@pytest.mark.parametrize(
-    ("answer", "label"),
-    [
-        ("Positive.", "positive"),
-        ("The label is positive", "positive"),
-        ("positive - the writer is happy", "positive"),
-        ("I would call this one positive", "positive"),
-        ("<think>negative? no</think>positive", "positive"),
-        ("positive or negative", None),
-        ("not positive", None),
-        ("", None),
-        ("neutral", None),
-    ],
-)
-def test_answers_in_free_text(answer: str, label: str | None) -> None:
-    parsed = LabelParser(("positive", "negative"))(answer)[0]
-    assert parsed == label or answer == "positive or negative"
-
-
-@given(
-    st.lists(
-        st.text(min_size=1, max_size=12).map(lambda s: " ".join(s.split())).filter(str.isprintable).filter(bool),
-        min_size=2,
-        unique=True,
-    )
-)
-def test_a_label_itself_is_always_parsed_exactly(labels: list[str]) -> None:
-    parser = LabelParser(tuple(labels))
-    assert [parser(label)[0] for label in labels] == labels

@@ -23,7 +23,7 @@ ORDER = [
         "instruction",
         "config",
         "metrics",
-        "parse",
+        "denial", "thought", "parse",
     ],
     *[
         "calibrate",

@@ -8,6 +8,7 @@ from promptmii.config import Endpoint
 from promptmii.errors import ModelError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling
 from promptmii.progress import Progress
+from promptmii.thought import without_thought
 
 QUESTION: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
 UNWANTED = ("violin", "harpsichord")
@@ -102,7 +103,7 @@ def _writing(model: LanguageModel) -> Check:
     if isinstance(answer, Failure):
         cure = "" if answer.kind is FailureKind.BAD_ANSWER else "Check the server's log and the model's name."
         return Check("generate", False, f"{answer.kind}: {answer.message}", cure)
-    if not answer.text.strip():
+    if not without_thought(answer.text):
         cure = "The model answers with nothing; its chat template may be missing, or it is a base model or spends the tokens on thinking."
         return Check("generate", False, "an empty answer", cure)
     start = time.perf_counter()

@@ -1,7 +1,7 @@
 """The follower: a frozen model that reads an instruction and labels texts. One frame, one parser, two modes.
 
-`choose` compares the likelihoods of the labels (exact, gives probabilities, can be calibrated); `generate` lets the model
-write and reads the label from its text, as in the paper. Which mode was used is part of every result.
+`choose` compares the likelihoods of the labels (exact, gives probabilities, can be calibrated); `generate` lets the
+model write and reads the label from its text, as in the paper. Every result records the mode.
 """
 
 from collections.abc import Sequence
@@ -27,16 +27,19 @@ from promptmii.models.base import (
 from promptmii.parse import LabelParser, Match, answer_tokens
 from promptmii.prompts import defuse, quote
 from promptmii.task import Support
+from promptmii.thought import without_thought
 
 FRAME_MARGIN = 64
 """Tokens kept free for the chat template around the prompt."""
-BATCH_NOTE = "the calibration batch corrects many texts at once, so it is not kept with the instruction: used alone it is uncalibrated"
+BATCH_NOTE = (
+    "the calibration batch needs many texts at once, so it is not kept: used alone, the instruction is uncalibrated"
+)
 CUT = " […] "
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What became of one text: a label, or `None` when the answer was no label, or a failure when there was no answer."""
+    """What became of one text: a label, `None` if the answer was no label, or a failure if there was no answer."""
 
     label: str | None
     probabilities: tuple[float, ...] | None = None
@@ -74,7 +77,7 @@ class Follower:
         if self.calibration != "none" and not self.model.card.gives_scores:
             owner = self.model.card.reference
             raise UnsupportedError(
-                f"The calibration {self.calibration!r} needs likelihoods, and {owner} gives none. Use --calibration none."
+                f"The calibration {self.calibration!r} needs likelihoods; {owner} gives none. Use --calibration none."
             )
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
@@ -143,16 +146,7 @@ class Follower:
         if answers is None:
             answers = self.model.generate(chats, Sampling(max_tokens=max_tokens))
         parser = LabelParser(instruction.labels)
-        predictions: list[Prediction] = []
-        for answer, was_cut in zip(answers, cut, strict=True):
-            if isinstance(answer, Completion):
-                label, match = parser(answer.text)
-                predictions.append(
-                    Prediction(label, match=match, truncated=was_cut, answer=answer.text, usage=answer.usage)
-                )
-            else:
-                predictions.append(Prediction(None, failure=answer, truncated=was_cut, usage=answer.usage))
-        return predictions
+        return [_read(parser, answer, was_cut) for answer, was_cut in zip(answers, cut, strict=True)]
 
     def _frames(
         self, instruction: Instruction, texts: Sequence[str], labels: Sequence[str]
@@ -183,7 +177,7 @@ class Follower:
         return chats, [new is not old for new, old in zip(fitted, texts, strict=True)], None
 
     def fit_texts(self, texts: Sequence[str], room: int) -> list[str]:
-        """The texts, those of more than `room` tokens cut in the middle: beginnings and ends carry most of a text's sense."""
+        """The texts, cut in the middle if longer than `room` tokens: a text says most at its beginning and end."""
         fitted = list(texts)
         counts = self.model.count_tokens([quote(text) for text in texts])
         over = [i for i, count in enumerate(counts) if count > room]
@@ -197,6 +191,25 @@ class Follower:
                 counts[i] = count
             over = [i for i in over if counts[i] > room and keep[i] > 0]
         return fitted
+
+
+def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool) -> Prediction:
+    """What an answer says. If it ran out of tokens, only its finished lines count: "spam" may be half a label."""
+    if isinstance(answer, Failure):
+        return Prediction(None, failure=answer, truncated=was_cut, usage=answer.usage)
+    said = without_thought(answer.text)
+    if not said and answer.text.strip():
+        reason = "spent its answer on thinking: switch thinking off on the server, or allow it more tokens"
+    else:
+        text = (said or "").rpartition("\n")[0] if answer.truncated else answer.text
+        label, match = parser(text)
+        if not answer.truncated or (label and match is not Match.MENTIONED):
+            return Prediction(label, match=match, truncated=was_cut, answer=answer.text, usage=answer.usage)
+        reason = (
+            "ran out of tokens before it had named a label: use a model that answers with the label, or --mode choose"
+        )
+    failure = Failure(FailureKind.BAD_ANSWER, f"The model {reason} (it wrote {answer.text[:60]!r}).", answer.usage)
+    return Prediction(None, failure=failure, truncated=was_cut, answer=answer.text, usage=answer.usage)
 
 
 def _logp(probabilities: Sequence[tuple[float, ...]]) -> calibrate.Floats:

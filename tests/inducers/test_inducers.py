@@ -61,10 +61,18 @@ def test_prompt_mii_is_one_call_and_sees_every_example() -> None:
     assert all(example.text in prompt for example in SUPPORT.examples)
 
 
-@pytest.mark.parametrize("answer", [Failure(FailureKind.TIMEOUT, "too slow"), "", "  \n "])
+@pytest.mark.parametrize(
+    "answer", ["<think>hm", "<think>hm</think>", Failure(FailureKind.TIMEOUT, "too slow"), "", "  \n "]
+)
 def test_a_generator_without_an_answer_is_an_error_not_an_instruction(answer: str | Failure) -> None:
     with pytest.raises(EndpointError):
         MetaInducer(writer(answer)).induce(SUPPORT)
+
+
+@pytest.mark.parametrize("thought", ["<think>Order 7 is one of them.</think>", "Order 7 is one of them.</think>"])
+def test_a_thought_is_no_part_of_the_instruction(thought: str) -> None:
+    instruction = MetaInducer(Writer(ScriptedModel(reply=[f"{thought}\n\nDecide."]))).induce(SUPPORT)
+    assert instruction.text == "Decide."
 
 
 def test_fewer_examples_where_the_generators_context_is_small() -> None:

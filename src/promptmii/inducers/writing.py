@@ -8,6 +8,7 @@ from promptmii.errors import ConfigError, EndpointError
 from promptmii.models.base import Completion, Failure, LanguageModel, Message, Sampling
 from promptmii.prompts import Template, example_lines, induction_prompt, meta_prompt
 from promptmii.task import Example, Support
+from promptmii.thought import without_thought
 
 MAX_TOKENS = 1024
 """The paper's longest instruction."""
@@ -78,18 +79,19 @@ class Writer:
         return support.examples[:fitted], (f"{fitted} of {len(counts)} examples fit the generator's context",)
 
     def text(self, answer: Completion | Failure) -> str:
-        """What was written; it may be empty. Raises `EndpointError` where the call failed."""
+        """The text without the model's thoughts; it may be empty. Raises `EndpointError` if the call failed."""
         if isinstance(answer, Failure):
             raise EndpointError(
                 f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
             )
-        return answer.text.strip()
+        return without_thought(answer.text) or ""
 
     def some(self, text: str) -> str:
         """The text, or `EndpointError`: an empty instruction would be measured as if it were the method's."""
         if not text:
             raise EndpointError(
-                f"The generator {self.model.card.reference} answered with an empty text. Try another generator or seed."
+                f"The generator {self.model.card.reference} wrote no instruction: its answer is empty, or all of it is "
+                "thinking. Switch thinking off on the server, or try another generator or seed."
             )
         return text
 

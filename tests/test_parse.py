@@ -1,0 +1,151 @@
+"""What a parser must never do, and what it must always read."""
+
+import json
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from promptmii.parse import LabelParser, Match
+from promptmii.thought import without_thought
+
+one_line = st.text(min_size=1, max_size=12).map(lambda s: " ".join(s.split())).filter(str.isprintable).filter(bool)
+WORDS = """
+    spam ham toxic kind sport news A B C++ C# non-toxic not_spam -1 +1 0 1 10 2.5
+    体育 财经 スポーツ 독성 กีฬา кот café 👍
+"""
+words = st.sampled_from(WORDS.split())
+word_sets = st.lists(words, min_size=2, max_size=6, unique=True).map(tuple)
+
+WRAPPED = ["{}", " {}\n", '"{}"', "**{}**", "`{}`", "“{}”", "```\n{}\n```", "Label: {}", "The label is **{}**.", "{}."]
+EXPLAINED = ["{}\n\nThe text says so.", "Label: {}\nReason: the words in it.", "<think>hm</think>\n\n{}"]
+NEGATED = [
+    *("not {}", "Not {}.", "no {}", "non {}", "never {}", "neither {}", "without {}", "≠ {}", "anything but {}"),
+    *("It is not {}", "It isn't {}", "It isn’t **{}**", "isnt {}", "This cannot be {}!", "It's not, in fact, {}"),
+    *("This is definitely not\n{}", "(not) {}", "not: {}", "{}? No.", "{}? No, it is not.", "{} is wrong", "{}: no"),
+    *("Label: not {}", "The answer is not {}", "不是{}", "nicht {}", "n'est pas {}", "no es {}", "не {}"),
+    *('{{"label": "not {}"}}', '{{"not": "{}"}}', '{{"{}": false}}', "<think>{}</think>not {}", "~~{}~~"),
+]
+HYPHENS = "-\u2010\u2011\u2012\u2013\u2212\uff0d\u00ad _"
+
+
+@given(st.lists(one_line, min_size=2, unique=True))
+def test_an_answer_that_is_a_label_is_that_label(labels: list[str]) -> None:
+    parser = LabelParser(tuple(labels))
+    assert [parser(label) for label in labels] == [(label, Match.EXACT) for label in labels]
+
+
+@given(word_sets, st.sampled_from(WRAPPED + EXPLAINED), st.data())
+def test_a_label_is_read_in_every_usual_form(labels: tuple[str, ...], form: str, data: st.DataObject) -> None:
+    label = data.draw(st.sampled_from(labels))
+    assume(label != "+1" or "1" not in labels)  # they differ by a sign that means nothing
+    assume(label != "1" or "+1" not in labels)
+    assert LabelParser(labels)(form.format(label))[0] == label
+
+
+@given(word_sets, st.text("abcdefgh", min_size=1), st.data())
+def test_a_label_is_read_under_any_key_of_json(labels: tuple[str, ...], key: str, data: st.DataObject) -> None:
+    label = data.draw(st.sampled_from(labels))
+    assume(not {"1", "+1"} <= set(labels))
+    for value in ({key: label}, [label], {"outer": {key: label}}):
+        assert LabelParser(labels)(json.dumps(value))[0] == label
+        assert LabelParser(labels)(f"Here it is:\n```json\n{json.dumps(value, indent=1)}\n```")[0] == label
+
+
+@given(word_sets, st.sampled_from(NEGATED), st.data())
+def test_a_label_that_the_answer_denies_is_never_returned(
+    labels: tuple[str, ...], form: str, data: st.DataObject
+) -> None:
+    label = data.draw(st.sampled_from(labels))
+    assert LabelParser(labels)(form.format(label, label))[0] != label
+
+
+@given(st.sampled_from(["toxic", "kind", "spam", "体育"]), st.sampled_from(HYPHENS), st.booleans())
+def test_a_prefix_of_denial_is_seen_behind_every_hyphen(word: str, hyphen: str, known: bool) -> None:
+    opposite = f"non-{word}"
+    labels = (word, opposite) if known else (word, "other")
+    assert LabelParser(labels)(f"non{hyphen}{word}")[0] == (opposite if known else None)
+
+
+@given(st.integers(1, 99), st.sampled_from("-\u2010\u2011\u2012\u2013\u2212\uff0d\u207b"), st.sampled_from(["", " "]))
+def test_a_minus_is_never_lost(number: int, minus: str, space: str) -> None:
+    answer = f"{minus}{space}{number}"
+    assert LabelParser((str(number), "0"))(answer)[0] is None
+    assert LabelParser((str(number), f"-{number}"))(answer)[0] == f"-{number}"
+    assert LabelParser((str(number), f"-{number}"))(f"minus {number}")[0] == f"-{number}"
+
+
+@given(word_sets, st.sampled_from([", ", "/", " or ", " and ", "\n", " & ", "\nor ", "、", " vs. "]), st.data())
+def test_two_labels_side_by_side_are_none(labels: tuple[str, ...], joint: str, data: st.DataObject) -> None:
+    one, other = data.draw(st.lists(st.sampled_from(labels), min_size=2, max_size=2, unique=True))
+    assume(f"{one}{joint}{other}" not in labels)
+    assert LabelParser(labels)(f"{one}{joint}{other}")[0] is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "answer", "label"),
+    [
+        (("positive", "negative"), "positive - the writer is happy", "positive"),
+        (("positive", "negative"), "I would call this one positive", "positive"),
+        (("positive", "negative"), "It is not positive, it is negative.", "negative"),
+        (("positive", "negative"), "positive because it isn't negative", "positive"),
+        (("positive", "negative"), "neutral", None),
+        (("positive", "negative"), "", None),
+        (("yes", "no"), "No, it does not.", "no"),
+        (("A", "B"), "A tricky one, but B", None),
+        (("A", "B"), "It is a B", "B"),
+        (("0", "1"), "0.5", None),
+        (("1", "5"), "4/5", None),
+        (("A", "A-"), "A−", "A-"),
+        (("A", "B"), "A−", None),
+        (("c", "c#"), "C#", "c#"),
+        (("US", "us"), "Us", None),
+        (("card_arrival", "card_lost"), "Card arrival", "card_arrival"),
+        (("card_arrival", "card_lost"), r"card\_arrival", "card_arrival"),
+        (("card_arrival", "card_lost"), "The intent is card-arrival.", "card_arrival"),
+        (("0", "1"), "LABEL_1", "1"),
+        (("spam", "ham"), "spam-free", None),
+        (("体育", "财经"), "这是体育类新闻", "体育"),
+        (("体育", "财经"), "不是体育，是财经。", "财经"),
+        (("スポーツ", "経済"), "これはスポーツです。", "スポーツ"),
+        (("スポーツ", "経済"), "スポーツではありません", None),
+        (("스포츠", "경제"), "스포츠입니다", "스포츠"),
+        (("กีฬา", "ข่าว"), "นี่คือกีฬาครับ", "กีฬา"),
+        (("alpha", "beta"), '{"label": "alpha", "other": "beta"}', "alpha"),
+        (("alpha", "beta"), '{"label": "alpha", "label": "beta"}', None),
+        (("alpha", "beta"), "<answer>alpha</answer>", "alpha"),
+        (("alpha", "beta"), "[" * 100_000, None),
+    ],
+)
+def test_answers_in_free_text(labels: tuple[str, ...], answer: str, label: str | None) -> None:
+    assert LabelParser(labels)(answer)[0] == label
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        *(
+            "<think>beta</think>",
+            "<thinking>beta</thinking>",
+            "<Reasoning>\nbeta\n</Reasoning>",
+            "<thought>beta</thought>",
+        ),
+        *("<analysis>beta</analysis>", "<seed:think>beta</seed:think>", "[THINK]beta[/THINK]", "◁think▷beta◁/think▷"),
+        *("beta? No.\n</think>", "<think>\n\n</think>", "<think><think>a</think>beta</think>"),
+        *("<|START_THINKING|>beta<|END_THINKING|>", "<|begin_of_thought|>beta<|end_of_thought|>"),
+        "<|channel|>analysis<|message|>beta<|end|><|start|>assistant<|channel|>final<|message|>",
+        "analysisIt could be beta.assistantfinal",
+    ],
+)
+def test_thoughts_are_not_part_of_what_is_said(thought: str) -> None:
+    assert without_thought(f"{thought}\nalpha") == "alpha"
+    assert LabelParser(("alpha", "beta"))(f"{thought}\n\nalpha\n")[0] == "alpha"
+
+
+@pytest.mark.parametrize(
+    "cut",
+    ["<think>\nalpha could", "<think>a</think><think>b", "<|channel|>analysis<|message|>alpha", "analysisWe must"],
+)
+def test_a_thought_that_was_cut_says_nothing(cut: str) -> None:
+    assert without_thought(cut) is None
+    assert LabelParser(("alpha", "beta"))(cut) == (None, None)
