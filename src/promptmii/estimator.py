@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from promptmii.config import InduceSettings
 from promptmii.data import sample
-from promptmii.data.clean import label_text
+from promptmii.data.labels import label_text
 from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefusedError, UnsupportedError, nearest
 from promptmii.follower import Follower, Prediction
 from promptmii.inducers import InContext, Naive

@@ -44,10 +44,20 @@ def check_labels(labels: tuple[str, ...], owner: str) -> None:
         twice = sorted({label for label in labels if labels.count(label) > 1})
         raise DataError(f"{owner} names these labels more than once: {', '.join(twice)}.")
     for label in labels:
-        if label != " ".join(label.split()) or not label.isprintable():
+        if label != " ".join(label.split()) or any(map(_is_unseen, label)):
             raise DataError(
-                f"{owner}: the label {label!r} must be one line of printable text without outer or double spaces."
+                f"{owner}: the label {label!r} must be one line of visible text without outer or double spaces."
             )
+
+
+def _is_unseen(character: str) -> bool:
+    """Control characters, half characters, and marks that belong to no word.
+
+    The joiners U+200C and U+200D are orthography in Persian, Indic scripts and emoji, tags (U+E0020...) in flags.
+    """
+    kind = unicodedata.category(character)
+    invisible = kind == "Cf" and (character in "\u00ad\u061c\ufeff" or "\u200b" <= character <= "\u206f")
+    return kind in ("Cc", "Cs", "Zl", "Zp") or (invisible and character not in "\u200c\u200d")
 
 
 def _check_examples(examples: Iterable[Example], labels: tuple[str, ...], owner: str) -> None:
@@ -55,7 +65,8 @@ def _check_examples(examples: Iterable[Example], labels: tuple[str, ...], owner:
     for example in examples:
         if example.label not in known:
             raise DataError(
-                f"{owner}: the label {example.label!r} of the text {example.text[:60]!r} is not in the label set ({', '.join(labels)})."
+                f"{owner}: the label {example.label!r} of the text {example.text[:60]!r} is not in the label set "
+                f"({', '.join(labels)})."
             )
         if not example.text.strip():
             raise DataError(f"{owner} holds an empty text (label {example.label!r}).")

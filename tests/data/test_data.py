@@ -51,7 +51,7 @@ def test_data_in_memory() -> None:
         ("a.jsonl", b'{"text": 1}\n{"text', "line 2: not valid JSON"),
         ("a.json", b"{", "not valid JSON"),
         ("a.csv.gz", b"no gzip", "not a whole gzip file"),
-        ("a.parquet", b"no parquet", "not a readable Parquet"),
+        ("a.parquet", b"no parquet", r"not a readable \.parquet file"),
         ("a.docx", b"x", "ending '.docx'"),
     ],
 )

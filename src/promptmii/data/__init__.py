@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from promptmii.data.load import Source, Table, read_table
+from promptmii.data.load import Source, read_table
 from promptmii.data.sample import LoadedTask, Texts, draw_query, draw_support, load_task, read_texts, sample
 from promptmii.data.sources import find_tasks, read_tasks, suite_folder
+from promptmii.data.table import Table
 
 __all__ = [
     "LoadedTask",

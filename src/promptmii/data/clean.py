@@ -3,14 +3,18 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from promptmii.data.columns import MOST_LABELS, Chosen
-from promptmii.data.load import Table
+from promptmii.data.labels import Spelling, combined_notes, label_text, one_line, variant_notes
+from promptmii.data.table import Table
 from promptmii.errors import DataError
 from promptmii.task import Example, normalise_text
 
 MOST_DISTINCT_LABELS = 1_000
+MOST_NUMBERS = 20
+"""More numbers than this, each of them once, are identifiers even in a column that was named."""
+LONGEST_NAME = 60
+"""Mean characters from which values that never repeat are texts, not labels."""
 
 
 @dataclass(frozen=True)
@@ -22,34 +26,35 @@ class Cleaned:
     """The source's own split of each example."""
     dropped: Counter[str]
     """Rows dropped, by reason."""
+    notes: tuple[str, ...] = ()
+    """Labels that were joined, or that look like several."""
 
     def lines(self) -> tuple[str, ...]:
-        """One sentence per reason."""
-        return tuple(f"{count} rows dropped: {reason}" for reason, count in sorted(self.dropped.items()))
-
-
-def label_text(value: Any, column: str) -> str:
-    """A label as one line of text: True, 1 and 1.0 become "True", "1" and "1". Lists and fractions are refused."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, float | list | dict | tuple):
-        raise DataError(
-            f"The label column {column!r} holds {value!r}; expected a name or a whole number per row (no lists, no scores)."
-        )
-    return " ".join(str(value).split())
+        """The notes, and one sentence per reason."""
+        dropped = (f"{count} rows dropped: {reason}" for reason, count in sorted(self.dropped.items()))
+        return (*self.notes, *dropped)
 
 
 def clean(table: Table, columns: Chosen, labels: Sequence[str] | None = None) -> Cleaned:
-    """Drop what cannot be used: missing values, labels outside a given list, duplicates, contradictions. Raises `DataError`."""
+    """Drop what cannot be used: missing values, labels outside a given list, duplicates, contradictions.
+
+    Raises `DataError` where too little is left, or the label column holds no labels.
+    """
     column = columns.label or ""
-    known = set(labels) if labels else None
     dropped: Counter[str] = Counter()
+    written = _labels(table, column)
+    known = labels or [one_line(name) for name in table.classes.get(column, ())]
+    spelling = Spelling.of((label for label in written if label), known, closed=bool(labels))
+    strangers: Counter[str] = Counter()
     kept: dict[str, tuple[Example, str]] = {}
     contradicted: set[str] = set()
-    for number, row in enumerate(table.rows):
-        text, label = columns.render(row), "" if row[column] is None else label_text(row[column], column)
-        reason = _unusable(text, label, known)
+    for number, (row, found) in enumerate(zip(table.rows, written, strict=True)):
+        text, label = columns.render(row), spelling(found) if found else None
         key = normalise_text(text)
+        reason = _unusable(text, found)
+        if reason is None and label is None:
+            reason = "a label outside the given list"
+            strangers[found or ""] += 1
         if reason is None and key in kept:
             reason = "the same text as an earlier row"
             if kept[key][0].label != label:
@@ -57,39 +62,67 @@ def clean(table: Table, columns: Chosen, labels: Sequence[str] | None = None) ->
         if reason:
             dropped[reason] += 1
         else:
-            kept[key] = Example(text, label), table.split[number] if table.split else ""
+            kept[key] = Example(text, label or ""), table.split[number] if table.split else ""
     for key in contradicted:
         del kept[key]
         dropped["the same text with different labels"] += 1
-    _check(column, [example.label for example, _ in kept.values()], table, labels)
+    if not kept:
+        raise _nothing_left(table, columns, dropped, strangers)
+    examples = tuple(example for example, _ in kept.values())
+    if not labels:
+        _check_labels(table, columns, [example.label for example in examples])
     split = tuple(part for _, part in kept.values()) if table.split else None
-    return Cleaned(tuple(example for example, _ in kept.values()), split, dropped)
+    seen = (str(row[column]) for row, found in zip(table.rows, written, strict=True) if found)
+    notes = variant_notes(seen, spelling) + (() if labels else combined_notes([e.label for e in examples]))
+    return Cleaned(examples, split, dropped, notes)
 
 
-def _unusable(text: str, label: str, known: set[str] | None) -> str | None:
+def _labels(table: Table, column: str) -> list[str | None]:
+    """The label of each row: empty where there is none, `None` where there are several."""
+    values = [row[column] for row in table.rows]
+    several = [isinstance(value, list | tuple) and len(value) > 1 for value in values]
+    if sum(several) * 2 > len(values):
+        label_text(values[several.index(True)], column)  # raises
+    empty = [value is None or (isinstance(value, list | tuple) and not value) for value in values]
+    return [
+        None if many else "" if none else label_text(value, column)
+        for value, many, none in zip(values, several, empty, strict=True)
+    ]
+
+
+def _unusable(text: str, label: str | None) -> str | None:
     if not text.strip():
         return "no text"
-    if not label:
-        return "no label"
-    if known is not None and label not in known:
-        return "a label outside the given list"
-    return None
+    if label is None:
+        return "several labels for one text"
+    return None if label else "no label"
 
 
-def _check(column: str, found: Sequence[str], table: Table, given: Sequence[str] | None) -> None:
+def _nothing_left(table: Table, columns: Chosen, dropped: Counter[str], strangers: Counter[str]) -> DataError:
+    reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.most_common())
+    there = f" The column holds {', '.join(map(repr, list(strangers)[:8]))}." if strangers else ""
+    return DataError(
+        f"{table.origin} has no usable row ({reasons}).{there} Texts are from {', '.join(map(repr, columns.text))}, "
+        f"labels from {columns.label!r}; name other columns with --text and --label."
+    )
+
+
+def _check_labels(table: Table, columns: Chosen, found: Sequence[str]) -> None:
     distinct = sorted(set(found))
-    if not found:
-        wanted = f" with one of the labels {', '.join(given)}" if given else ""
+    column, origin = columns.label, table.origin
+    if len(distinct) < 2:
         raise DataError(
-            f"{table.origin} has no usable row{wanted}: every one lacks a text or a label (column {column!r})."
+            f"The label column {column!r} of {origin} has one value ({distinct[0]!r}); expected two at least."
         )
-    if len(distinct) < 2 and not given:
+    if columns.label_named:
+        alone = len(distinct) == len(found) and len(found) > 4
+        numbers = len(found) > MOST_NUMBERS and all(label.lstrip("+-").isdecimal() for label in distinct)
+        too_many = alone and (numbers or sum(map(len, distinct)) > LONGEST_NAME * len(distinct))
+    else:
+        too_many = len(distinct) > MOST_LABELS * len(found) and len(found) > 4
+    if too_many or len(distinct) > MOST_DISTINCT_LABELS:
         raise DataError(
-            f"The label column {column!r} of {table.origin} has one value ({distinct[0]!r}); expected at least two."
-        )
-    too_many = len(distinct) > MOST_LABELS * len(found) and len(found) > 4
-    if not given and (too_many or len(distinct) > MOST_DISTINCT_LABELS):
-        raise DataError(
-            f"The label column {column!r} of {table.origin} has {len(distinct)} different values in {len(found)} rows; that is an "
-            "identifier or a text rather than a label. Name another with --label."
+            f"The label column {column!r} of {origin} has {len(distinct)} different values in {len(found)} rows; "
+            "that is an identifier or a text rather than a label. Name another with --label, or list the labels with "
+            "--labels."
         )

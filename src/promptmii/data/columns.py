@@ -1,4 +1,4 @@
-"""Which column is the text, and which the label: as the user says, or found by name and by the look of the values."""
+"""Which column is the text and which the label: as the user says, or by the names and the look of the values."""
 
 import re
 from collections import Counter
@@ -6,40 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptmii.data.load import Table
+from promptmii.data.table import Table
+from promptmii.data.words import LABEL_NAMES, TEXT_NAMES
 from promptmii.errors import DataError, nearest
 
-TEXT_NAMES = (
-    "text",
-    "sentence",
-    "content",
-    "review",
-    "tweet",
-    "utterance",
-    "question",
-    "message",
-    "comment",
-    "title",
-    "body",
-    "input",
-    "query",
-)
-LABEL_NAMES = (
-    "label",
-    "labels",
-    "class",
-    "category",
-    "target",
-    "intent",
-    "sentiment",
-    "emotion",
-    "topic",
-    "tag",
-    "type",
-    "y",
-)
 MOST_LABELS = 0.5
-"""A column with more distinct values than this share of its rows is no label column."""
+"""A column with more distinct values than this share of its rows is no label column, unless it is called one."""
+LONGEST_LABEL = 120
 _SLOT = re.compile(r"\{([^{}]+)\}")
 
 
@@ -49,50 +22,79 @@ class Chosen:
 
     text: tuple[str, ...]
     template: str | None
-    """How several columns make one text; `None` for one column as it is."""
+    """How several columns make one text; `None` for one as it is, or for several, each with its name, a line each."""
     label: str | None
-    notes: tuple[str, ...]
-    """What was found rather than given."""
+    notes: tuple[str, ...] = ()
+    """What was detected rather than given."""
+    label_named: bool = True
+    """The label column was given, or is called a label by its header or its schema."""
+    doubts: tuple[str, ...] = ()
+    """Other columns that might be meant; with none the choice is plain."""
 
     def render(self, row: dict[str, Any]) -> str:
-        """The text of a row; empty when every column is missing."""
-        values = {name: "" if row[name] is None else str(row[name]) for name in self.text}
+        """The text of a row; empty where every column is missing. Raises `DataError` for values that are no text."""
+        values = {name: _text(name, row[name]) for name in self.text}
         if not any(value.strip() for value in values.values()):
             return ""
-        if self.template is None:
-            return values[self.text[0]]
-        return _SLOT.sub(lambda match: values[match[1]], self.template)
+        if self.template is not None:
+            return _slots(self.text).sub(lambda match: values[match[0][1:-1]], self.template)
+        if len(values) > 1:
+            return "\n".join(f"{name}: {value}" for name, value in values.items())
+        return values[self.text[0]]
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+        return " ".join(value)  # a text that was split into words
+    if isinstance(value, bytes | dict | list | tuple):
+        raise DataError(
+            f"The text column {name!r} holds {type(value).__name__}; expected text. Name another with --text."
+        )
+    return "" if value is None else str(value)
 
 
 def choose_columns(
     table: Table, text: str | Sequence[str] | None, label: str | None, *, labelled: bool = True
 ) -> Chosen:
     """Settle the columns. Raises `DataError` with the nearest name where one does not exist."""
+    names, template = _given_text(table, text)
     notes: list[str] = []
+    doubts: list[str] = []
+    label_named = True
     if label is not None:
         _require(table, [label])
+        notes += [note for other in table.columns if (note := _names_of_numbers(table, label, other))]
     elif labelled:
-        label = _find_label(table, text)
-        notes.append(f"label column: {label!r} (detected)")
-    names, template = _text_columns(table, text)
+        label, label_named, others = _find_label(table, names)
+        numbers = next((name for name in others if _names_of_numbers(table, name, label)), None)
+        notes.append(f"label column: {label!r} (detected{f', it names the numbers of {numbers!r}' if numbers else ''})")
+        doubts += others
     if not names:
-        names = (_find_text(table, label),)
-        notes.append(f"text column: {names[0]!r} (detected)")
+        found, others = _find_text(table, label)
+        names = (found,)
+        notes.append(f"text column: {found!r} (detected)")
+        doubts += others
     if label in names:
         raise DataError(f"The column {label!r} is given as text and as label; they must differ.")
-    return Chosen(names, template, label, tuple(notes))
+    return Chosen(names, template, label, tuple(notes), label_named, tuple(dict.fromkeys(doubts)))
 
 
-def _text_columns(table: Table, text: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
+def _given_text(table: Table, text: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
+    """The columns that are named, and the template that names them, if any. A column's own name is no template."""
     if not text:
         return (), None
     if isinstance(text, str) and text not in table.columns and _SLOT.search(text):
-        names = tuple(dict.fromkeys(_SLOT.findall(text)))
-        _require(table, names)
-        return names, text
+        slots = _slots(table.columns)
+        _require(table, _SLOT.findall(slots.sub("", text)))
+        return tuple(dict.fromkeys(slot[1:-1] for slot in slots.findall(text))), text
     names = (text,) if isinstance(text, str) else tuple(text)
     _require(table, names)
-    return names, None if len(names) == 1 else "\n".join(f"{name}: {{{name}}}" for name in names)
+    return names, None
+
+
+def _slots(names: Sequence[str]) -> re.Pattern[str]:
+    """Matches `{name}` for each of the names, which may hold braces themselves."""
+    return re.compile("|".join(re.escape(f"{{{name}}}") for name in sorted(names, key=len, reverse=True)))
 
 
 def _require(table: Table, names: Sequence[str]) -> None:
@@ -101,17 +103,22 @@ def _require(table: Table, names: Sequence[str]) -> None:
             raise DataError(f"{table.origin} has no column {name!r}. {nearest(name, table.columns)}")
 
 
-def _values(table: Table, name: str) -> list[Any]:
-    return [row[name] for row in table.rows if row[name] is not None]
-
-
-def _find_label(table: Table, text: str | Sequence[str] | None) -> str:
-    taken = {text} if isinstance(text, str) else set(text or ())
-    candidates = [
-        name
-        for name in table.columns
-        if name not in taken and f"{{{name}}}" not in str(text) and could_be_label(table, name)
+def column_values(table: Table, name: str) -> list[Any]:
+    """The values that are there, a list of one as that one. Cells with several are left out."""
+    values = (row[name] for row in table.rows if row[name] is not None)
+    return [
+        value[0] if isinstance(value, list | tuple) else value
+        for value in values
+        if not isinstance(value, list | tuple) or len(value) == 1
     ]
+
+
+def _find_label(table: Table, taken: Sequence[str]) -> tuple[str, bool, list[str]]:
+    """The likeliest label column, whether it is called so, and others that might be meant as well."""
+    candidates = [name for name in table.columns if name not in taken and could_be_label(table, name)]
+    called = [name for name in table.columns if name.casefold() in LABEL_NAMES or name in table.classes]
+    if not candidates:  # few examples of many labels: then the name of the column decides
+        candidates = [name for name in called if name not in taken and could_be_label(table, name, repeats=False)]
     if not candidates:
         raise DataError(
             f"No column of {table.origin} looks like a label (a few values that repeat). "
@@ -119,28 +126,62 @@ def _find_label(table: Table, text: str | Sequence[str] | None) -> str:
         )
     declared = [name for name in candidates if name in table.classes]
     named = [name for hint in LABEL_NAMES for name in candidates if name.casefold() == hint]
-    return (declared + named + sorted(candidates, key=lambda name: len(set(map(str, _values(table, name))))))[0]
+    few = sorted(candidates, key=lambda name: len(set(map(str, column_values(table, name)))))
+    best = (declared + named + few)[0]
+    if names := [name for name in candidates if _names_of_numbers(table, best, name)]:
+        return names[0], True, [best]
+    rivals = declared or named or candidates
+    return best, best in called, [name for name in rivals if name != best]
 
 
-def could_be_label(table: Table, name: str) -> bool:
-    """Whether a column holds a few names or whole numbers that repeat."""
-    values = _values(table, name)
+def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
+    """Whether a column holds names or whole numbers: a few that repeat, or else short ones."""
+    values = column_values(table, name)
     distinct = Counter(str(value) for value in values)
     scalar = all(isinstance(value, str | int) or (isinstance(value, float) and value.is_integer()) for value in values)
-    return (
-        scalar and len(distinct) >= 2 and len(distinct) <= MOST_LABELS * len(values) and max(map(len, distinct)) <= 120
-    )
+    there = sum(row[name] is not None for row in table.rows)
+    if not scalar or len(distinct) < 2 or len(values) * 2 < there or max(map(len, distinct)) > LONGEST_LABEL:
+        return False
+    return len(distinct) <= MOST_LABELS * len(values) or (not repeats and not all(map(_is_number, distinct)))
 
 
-def _find_text(table: Table, label: str | None) -> str:
-    candidates = [
-        name
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).lstrip("+-").isdecimal()
+
+
+def _names_of_numbers(table: Table, numbers: str, names: str) -> str | None:
+    """A note where one column names the numbers of another, as `label_text` does those of `label`."""
+    pairs = [(row[numbers], row[names]) for row in table.rows if row[numbers] is not None and row[names] is not None]
+    if numbers == names or not pairs or not all(isinstance(cell, str | int | float) for pair in pairs for cell in pair):
+        return None
+    known = dict(pairs)
+    one_to_one = len(set(pairs)) == len(known) == len(set(known.values()))
+    named = all(_is_number(str(number)) and not _is_number(str(name)) for number, name in known.items())
+    if not one_to_one or not named or not 2 <= len(known) <= MOST_LABELS * len(pairs):
+        return None
+    if max(len(str(name)) for name in known.values()) > LONGEST_LABEL:
+        return None
+    shown = ", ".join(f"{number} is {name}" for number, name in list(known.items())[:4])
+    return f"the column {names!r} names the numbers of {numbers!r} ({shown}); --label {names} uses the names"
+
+
+def _find_text(table: Table, label: str | None) -> tuple[str, list[str]]:
+    """The likeliest text column, and others that might be meant as well."""
+    lengths = {
+        name: sum(map(len, texts)) / max(len(table.rows), 1)
         for name in table.columns
-        if name != label and any(isinstance(value, str) for value in _values(table, name))
-    ]
-    if not candidates:
+        if name != label and (texts := _texts(table, name))
+    }
+    if not lengths:
         raise DataError(
             f"No column of {table.origin} holds text. Columns: {', '.join(table.columns)}. Name it with --text."
         )
-    named = [name for hint in TEXT_NAMES for name in candidates if name.casefold() == hint]
-    return (named + sorted(candidates, key=lambda name: -sum(len(str(value)) for value in _values(table, name))))[0]
+    named = [name for hint in TEXT_NAMES for name in lengths if name.casefold() == hint]
+    best = (named + sorted(lengths, key=lengths.__getitem__, reverse=True))[0]
+    rivals = [name for name in lengths if name != best and not could_be_label(table, name)]
+    close = [name for name in rivals if lengths[name] > (lengths[best] if named else lengths[best] / 2)]
+    return best, close
+
+
+def _texts(table: Table, name: str) -> list[str]:
+    return [value for value in column_values(table, name) if isinstance(value, str)]

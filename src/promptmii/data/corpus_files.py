@@ -2,8 +2,7 @@
 
     CORPUS/data/train-00000-of-00001.parquet, validation-..., heldout-...
 
-`datasets.load_dataset(CORPUS)` reads the same files. The layout of the authors' released corpus (`dataset_name`, `config_name`,
-`train_examples`, `test_examples`, `label_names`, ...) is read as well.
+`datasets.load_dataset(CORPUS)` reads the same files. The layout of the authors' released corpus is read as well.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -94,7 +93,7 @@ class Tasks(Sequence[Task]):
     """The tasks of one split, read when they are asked for, so that a corpus may be larger than memory."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Looks at the shape of the files alone; the released layout is read once, to find what of it cannot be used."""
+        """Looks at the shape of the files alone; the released layout is read once, to find rows that are no task."""
         self._places: list[_Place] = []
         dropped: list[str] = []
         for path in files:
@@ -123,7 +122,7 @@ class Tasks(Sequence[Task]):
 
 
 def read_corpus(path: str | Path, split: str = "train") -> Tasks:
-    """The tasks of a split (train, validation or heldout) of a corpus folder: a sequence whose items are read on demand.
+    """The tasks of a split (train, validation or heldout) of a corpus folder, each read when it is asked for.
 
     Raises `ArtefactError` where the folder is no corpus, `DataError` where it has no such split.
     """
@@ -133,7 +132,8 @@ def read_corpus(path: str | Path, split: str = "train") -> Tasks:
     files = _files(folder)
     if not files:
         raise ArtefactError(
-            f"{folder} is no corpus: it holds no Parquet file of tasks. Build one with: promptmii corpus build -o {folder}"
+            f"{folder} is no corpus: it holds no Parquet file of tasks. "
+            f"Build one with: promptmii corpus build -o {folder}"
         )
     names = ALIASES.get(split, (split,))
     wanted = [file for file in files if _split_name(file) in names]

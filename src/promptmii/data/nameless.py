@@ -1,4 +1,4 @@
-"""Names that say nothing, to stand in for a task's labels: a model that must do without a label's name has to read what is said of it."""
+"""Label names hidden behind letters and numbers: a model must then read what an instruction says of each label."""
 
 import random
 import string

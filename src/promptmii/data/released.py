@@ -1,6 +1,7 @@
 """The layout of the corpus that the paper's authors released (`milli19/promptmii-dataset`), read as tasks.
 
-Their label lists were made of training and test rows alike and in no order; what is no classification task in it is refused here.
+Their label lists were made of training and test rows alike and in no order. A row that is no classification task is
+refused.
 """
 
 from collections import Counter

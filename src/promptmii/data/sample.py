@@ -1,4 +1,4 @@
-"""A table's rows into training and test parts, and parts into episodes. All of it follows from content and seed alone."""
+"""A table's rows into training and test parts, and parts into episodes: all of it follows from content and seed."""
 
 import hashlib
 import random
@@ -10,11 +10,16 @@ from typing import Any
 
 from promptmii.data.clean import Cleaned, clean
 from promptmii.data.columns import Chosen, choose_columns
-from promptmii.data.load import Source, Table, format_of, read_table
+from promptmii.data.labels import one_line
+from promptmii.data.load import Source, format_of, read_table
+from promptmii.data.table import Table
 from promptmii.errors import DataError
 from promptmii.task import Episode, Example, Support, Task, normalise_text
 
 TEST_SHARE = 0.4
+TRAIN = ("train", "training")
+TEST = ("test", "testing", "validation", "valid", "val", "dev", "eval")
+"""Names of splits to measure on; of several, the first."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,24 @@ def assemble(
     known = set(order)
     unseen = [example for example in test if example.label not in known]
     origin = {"origin": table.origin, "text": ", ".join(columns.text), "label": columns.label or ""}
-    task = Task(
-        table.origin, order, tuple(train), tuple(e for e in test if e.label in known), table.instruction, origin
-    )
-    notes = [*columns.notes, *cleaned.lines()]
+    test = [example for example in test if example.label in known]
+    task = Task(table.origin, order, tuple(train), tuple(test), table.instruction, origin)
+    notes = [*table.notes, *columns.notes, *cleaned.lines()]
     if unseen:
         notes.append(f"{len(unseen)} test rows dropped: their labels do not occur in the training part")
     notes.append(f"{len(task.train)} training and {len(task.test)} held-back rows, {len(order)} labels")
+    notes += missing_labels(order, task.test, "held-back row") if task.test else ()
     return LoadedTask(task, columns, tuple(notes))
+
+
+def missing_labels(labels: Sequence[str], examples: Sequence[Example], what: str) -> tuple[str, ...]:
+    """A note that names the labels without any of the examples; `what` says what they are."""
+    there = {example.label for example in examples}
+    missing = [label for label in labels if label not in there]
+    if not missing:
+        return ()
+    named = ", ".join(map(repr, missing[:4])) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+    return (f"no {what} of {len(missing)} of {len(labels)} labels: {named}",)
 
 
 def read_texts(source: Source, text: str | Sequence[str] | None = None) -> Texts:
@@ -85,9 +100,11 @@ def read_texts(source: Source, text: str | Sequence[str] | None = None) -> Texts
 
 def _parts(cleaned: Cleaned, seed: int, test_share: float) -> tuple[list[Example], list[Example]]:
     """The source's own train and test splits where it has them, else a split by content within each label."""
-    if cleaned.split and {"train", "test"} <= set(cleaned.split):
-        rows = list(zip(cleaned.examples, cleaned.split, strict=True))
-        return [e for e, part in rows if part == "train"], [e for e, part in rows if part == "test"]
+    names = {name: name.casefold() for name in set(cleaned.split or ())}
+    train_name, test_name = (next((n for n in wanted if n in names.values()), None) for wanted in (TRAIN, TEST))
+    if cleaned.split and train_name and test_name:
+        rows = [(e, names[part]) for e, part in zip(cleaned.examples, cleaned.split, strict=True)]
+        return [e for e, part in rows if part == train_name], [e for e, part in rows if part == test_name]
     train: list[Example] = []
     test: list[Example] = []
     for group in _by_label(cleaned.examples).values():
@@ -112,9 +129,9 @@ def _by_label(examples: Sequence[Example]) -> dict[str, list[Example]]:
 def _label_order(table: Table, columns: Chosen, train: Sequence[Example]) -> tuple[str, ...]:
     """The schema's order where the schema names classes, else numbers by value and names by alphabet."""
     found = {example.label for example in train}
-    declared = [" ".join(name.split()) for name in table.classes.get(columns.label or "", ())]
-    if declared:
-        return tuple(name for name in declared if name in found)
+    declared = [one_line(name) for name in table.classes.get(columns.label or "", ())]
+    if declared and found <= set(declared):
+        return tuple(dict.fromkeys(name for name in declared if name in found))
     return tuple(sorted(found, key=lambda name: (not _is_number(name), float(name) if _is_number(name) else 0.0, name)))
 
 
@@ -128,8 +145,9 @@ def _is_number(name: str) -> bool:
 def sample(task: Task, n: int, seed: int = 0, *, query: int = 200) -> Episode:
     """Draw a support of n training examples and up to `query` test rows, both in proportion to the labels.
 
-    With one seed the support for a smaller n is the beginning of that for a larger one, each label comes once before any
-    comes twice as far as n goes, and the query is the same for every n. Raises `DataError` when n exceeds the training part.
+    With one seed the support for a smaller n is the beginning of that for a larger one, each label comes once before
+    any comes twice as far as n goes, and the query is the same for every n. Raises `DataError` when n exceeds the
+    training part.
     """
     return Episode(task.name, draw_support(task, n, seed), draw_query(task, query, seed), seed)
 
@@ -138,7 +156,8 @@ def draw_support(task: Task, n: int, seed: int = 0) -> Support:
     """n training examples, as `sample` draws them. Raises `DataError` when there are fewer."""
     if n > len(task.train):
         raise DataError(
-            f"{n} examples are wanted, and the training part of {task.name} has {len(task.train)}. Use -n {len(task.train)} or less."
+            f"{n} examples are wanted, and the training part of {task.name} has {len(task.train)}. "
+            f"Use -n {len(task.train)} or less."
         )
     return Support(task.labels, tuple(_stratified(task.train, seed, "support")[:n]))
 
@@ -152,12 +171,12 @@ def draw_query(task: Task, size: int, seed: int = 0) -> tuple[Example, ...]:
 
 
 def proportioned(examples: Sequence[Example], size: int, seed: int = 0) -> tuple[Example, ...]:
-    """At most so many of the examples, each label once as far as that goes and then in proportion; all of them in a shuffled order."""
+    """At most `size` of the examples, shuffled: each label once before any comes twice, then in proportion."""
     return tuple(_stratified(examples, seed, "part")[:size])
 
 
 def _stratified(examples: Sequence[Example], seed: int, part: str) -> list[Example]:
-    """All examples in an order whose every beginning is close to the labels' shares: one of each label first, then in proportion."""
+    """All examples so ordered that every beginning keeps the labels' shares, one of each label first."""
     stream = random.Random(f"{part}:{seed}")
     groups = list(_by_label(sorted(examples, key=lambda e: (e.label, e.text))).values())
     for group in groups:

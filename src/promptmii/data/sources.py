@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from promptmii.data.columnar import is_saved_dataset
 from promptmii.data.corpus_files import Split, Tasks, corpus_reference, read_corpus
-from promptmii.data.load import SUFFIXES, format_of, is_saved_dataset, read_table
+from promptmii.data.load import SUFFIXES, format_of, read_table
 from promptmii.data.sample import LoadedTask, load_task
 from promptmii.errors import DataError
 from promptmii.task import Task
@@ -110,7 +111,7 @@ def task_name(path: Path) -> str:
 
 
 def read_index(folder: Path) -> dict[str, dict[str, str]]:
-    """The rows of a folder's index by task; empty where there is none. Raises `DataError` for one that cannot be read."""
+    """The rows of a folder's index by task; empty where there is none. Raises `DataError` for a broken one."""
     path = folder / INDEX
     if not path.is_file():
         return {}

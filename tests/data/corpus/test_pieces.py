@@ -102,7 +102,8 @@ class TestColumns:
     def test_a_pair_becomes_a_template(self) -> None:
         chosen = find_columns(table([{"Question1": "a b", "question2": "c d", "label": str(i % 2)} for i in range(10)]))
         assert chosen.text == ("Question1", "question2")
-        assert chosen.template == "Question1: {Question1}\nquestion2: {question2}"
+        row = {"Question1": "a b", "question2": "c d", "label": "0"}
+        assert chosen.render(row) == "Question1: a b\nquestion2: c d"
 
     def test_without_a_model_what_is_open_is_refused(self) -> None:
         with pytest.raises(DataError, match="may be the label; a model could be asked"):

@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from promptmii.data.columns import LABEL_NAMES, TEXT_NAMES, Chosen, choose_columns, could_be_label
-from promptmii.data.load import Table
+from promptmii.data.columns import Chosen, choose_columns, could_be_label
+from promptmii.data.table import Table
+from promptmii.data.words import LABEL_NAMES, TEXT_NAMES
 from promptmii.errors import DataError, EndpointError
 from promptmii.models.base import Failure, LanguageModel, Sampling
 from promptmii.prompts import bundled, quote

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from promptmii.data.load import Table, read_table
+from promptmii.data.load import read_table
+from promptmii.data.table import Table
 from promptmii.errors import ArtefactError
 from promptmii.files import atomic_file
 

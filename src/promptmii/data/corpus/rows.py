@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
-from promptmii.data.load import csv_rows, json_line_rows
+from promptmii.data.delimited import csv_rows
+from promptmii.data.json_tables import json_line_rows
 from promptmii.errors import DataError
 
 Row = dict[str, Any]

@@ -10,8 +10,8 @@ from promptmii.data.columns import Chosen
 from promptmii.data.corpus.language import written_in
 from promptmii.data.corpus.listing import Candidate
 from promptmii.data.corpus.settings import CleanSettings
-from promptmii.data.load import Table
 from promptmii.data.sample import assemble, proportioned
+from promptmii.data.table import Table
 from promptmii.errors import DataError
 from promptmii.task import Task
 

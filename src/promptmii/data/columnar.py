@@ -1,0 +1,93 @@
+"""Parquet, Arrow and what `datasets` keeps: columns with a schema, which may name classes."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from promptmii.data.table import Table, decode_classes, join_splits, make_table
+from promptmii.errors import DataError, MissingDependencyError
+
+
+def read_parquet(content: bytes, origin: str) -> Table:
+    """The table of a Parquet file. Raises `DataError`, or whatever Arrow raises at pages that are damaged."""
+    import pyarrow.parquet as pq
+
+    return arrow_table(pq.ParquetFile(io.BytesIO(content)).read(), origin)
+
+
+def arrow_table(table: Any, origin: str) -> Table:
+    """The rows of an Arrow table; `datasets` and the hub keep class names in the metadata of its schema."""
+    names = [str(name) for name in table.schema.names]
+    if len(set(names)) < len(names):
+        raise DataError(f"{origin} has two columns {max(names, key=names.count)!r}. Rename one.")
+    return decode_classes(make_table(table.to_pylist(), origin), _declared(table.schema.metadata))
+
+
+def _declared(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
+    try:
+        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
+    except (ValueError, KeyError, TypeError, AttributeError):  # no such metadata, or of a kind that declares no classes
+        return {}
+
+
+def datasets_table(parts: Mapping[Any, Any], origin: str) -> Table:
+    """One table of the datasets of each split."""
+    return join_splits(
+        {str(name): _dataset_table(part, f"{origin} {name}".strip()) for name, part in parts.items()}, origin
+    )
+
+
+def _dataset_table(dataset: Any, origin: str) -> Table:
+    features = getattr(dataset, "features", None) or {}
+    classes = {name: kind.names for name, kind in features.items() if hasattr(kind, "int2str")}
+    rows = dataset.to_list() if hasattr(dataset, "to_list") else list(dataset)  # the latter is an IterableDataset
+    return decode_classes(make_table(rows, origin), classes)
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """A folder that `datasets` saved: a `Dataset`, or a `DatasetDict` of splits."""
+    return any((folder / name).exists() for name in ("dataset_info.json", "dataset_dict.json"))
+
+
+def read_saved_dataset(folder: Path) -> Table:
+    """What `save_to_disk` saved. Raises `DataError`."""
+    if not is_saved_dataset(folder):
+        raise DataError(
+            f"{folder} is a folder without dataset_info.json; expected a file, or a folder that datasets saved."
+        )
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingDependencyError("A folder saved by datasets", "hub") from error
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+        return datasets_table(loaded if isinstance(loaded, dict) else {"": loaded}, str(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{folder} is not a whole folder of save_to_disk of datasets: {error}. Save it again."
+        ) from error
+
+
+def read_hub(reference: str) -> Table:
+    """`hub:owner/name[:config][@revision]`. Raises `DataError`."""
+    try:
+        import datasets
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError as error:
+        raise MissingDependencyError("hub: references", "hub") from error
+    expected = "Expected hub:owner/name[:config][@revision] and a network."
+    name, _, revision = reference.removeprefix("hub:").partition("@")
+    repository, _, config = name.partition(":")
+    if not repository:
+        raise DataError(f"{reference!r} names no dataset. {expected}")
+    try:
+        loaded = datasets.load_dataset(repository, config or None, revision=revision or None)
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{reference} cannot be loaded: {reason.rstrip('.')}. {expected}") from error
+    return datasets_table(loaded, reference)

@@ -1,0 +1,52 @@
+"""Bytes to text and text to lines, the same for files and standard input."""
+
+import codecs
+
+from promptmii.errors import DataError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""Byte order marks; that of UTF-32 begins with that of UTF-16."""
+
+
+def decode(content: bytes, origin: str) -> str:
+    """UTF-8, or what a byte order mark or the zeros of UTF-16 say. Raises `DataError` that names the line."""
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None) or _unmarked(content)
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        if encoding not in ("utf-8", "utf-8-sig"):
+            raise DataError(f"{origin} is broken {encoding.upper()}: {error}. Save it again.") from error
+        shown = content.splitlines()[line - 1 : line] or [b""]
+        raise DataError(
+            f"{origin} is not UTF-8: byte {error.start} (line {line}) cannot be decoded. It may be Windows-1252 or "
+            f"Latin-1; then the line reads {shown[0].decode('cp1252', 'replace').strip()[:60]!r}. Save it as UTF-8, "
+            "for instance with: iconv -f WINDOWS-1252 -t UTF-8."
+        ) from error
+
+
+def _unmarked(content: bytes) -> str:
+    """UTF-16 without a mark shows in its zeros: every other byte, for text that is mostly ASCII."""
+    start = content[:2000]
+    for name, first in (("utf-16-le", 1), ("utf-16-be", 0)):
+        zeros = start[first::2]
+        if len(start) > 3 and zeros.count(0) > len(zeros) * 0.7 and start[1 - first :: 2].count(0) == 0:
+            return name
+    return "utf-8"
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines as `wc -l` counts them, whichever of \\n, \\r\\n or (alone) \\r ends them.
+
+    Other separators, such as U+2028 or a form feed, are part of a text.
+    """
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines[:-1] if lines[-1] == "" else lines

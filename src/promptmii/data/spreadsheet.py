@@ -1,0 +1,39 @@
+"""Excel workbooks, through openpyxl (`pip install 'promptmii[xlsx]'`)."""
+
+import io
+import warnings
+from typing import Any
+
+from promptmii.data.delimited import PREAMBLE, find_header, named_cells
+from promptmii.data.table import Table, make_table
+from promptmii.errors import DataError, MissingDependencyError
+
+
+def read_workbook(content: bytes, origin: str) -> Table:
+    """The first sheet that holds anything. Raises `DataError`."""
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise MissingDependencyError("An Excel workbook", "xlsx") from error
+    sheets: dict[str, list[list[Any]]] = {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of styles and extensions, which hold no values
+            book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+            for sheet in book.worksheets:
+                rows = [list(row) for row in sheet.iter_rows(values_only=True)]
+                sheets[str(sheet.title)] = [row for row in rows if any(cell is not None for cell in row)]
+            book.close()
+    except Exception as error:  # openpyxl, zipfile and the XML parser raise whatever they meet
+        raise DataError(f"{origin} is not a readable workbook: {error}. Save it again as .xlsx, or as CSV.") from error
+    name, rows = next(((name, rows) for name, rows in sheets.items() if rows), ("", []))
+    if len(rows) < 2:
+        raise DataError(f"{origin} has no sheet with a header and rows.")
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows[:PREAMBLE]]
+    number = find_header(texts, max(map(len, texts)))
+    header = [cell.strip() for cell in texts[number]]
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise DataError(f"{origin}: the column name {twice[0]!r} occurs twice in the header.")
+    notes = [f"sheet {name!r} of {len(sheets)}"] if len(sheets) > 1 else []
+    notes += [f"{number} lines above the header left out"] if number else []
+    return make_table([named_cells(header, row) for row in rows[number + 1 :]], origin, tuple(notes))

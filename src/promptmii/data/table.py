@@ -1,0 +1,88 @@
+"""Rows with named columns: what every reader makes, whatever it reads."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from promptmii.errors import DataError
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with named columns."""
+
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+    """Every row has every column; `None` is a missing value."""
+    origin: str
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Class names of the columns whose schema declares them; values are decoded already."""
+    split: tuple[str, ...] | None = None
+    """The split of each row, where the source has splits."""
+    instruction: str | None = None
+    """A human's instruction for the task, where the source carries one."""
+    notes: tuple[str, ...] = ()
+    """What the reader decided or left out."""
+
+
+def make_table(rows: Iterable[Mapping[Any, Any]], origin: str, notes: tuple[str, ...] = ()) -> Table:
+    """A table of rows that may differ in their columns. Raises `DataError` where there is no row."""
+    named = [{_plain_text(str(name)): value for name, value in row.items()} for row in rows]
+    columns = tuple(dict.fromkeys(name for row in named for name in row))
+    if not columns:
+        raise DataError(f"{origin} holds no rows.")
+    return Table(columns, tuple({name: _cell(row.get(name)) for name in columns} for row in named), origin, notes=notes)
+
+
+def join_splits(parts: Mapping[str, Table], origin: str) -> Table:
+    """One table of several splits. Raises `DataError` where none holds a row."""
+    rows = [row for table in parts.values() for row in table.rows]
+    split = tuple(name for name, table in parts.items() for _ in table.rows)
+    classes = {name: names for table in parts.values() for name, names in table.classes.items()}
+    made = make_table(rows, origin)
+    return Table(made.columns, made.rows, origin, classes, split if len(parts) > 1 else None)
+
+
+def decode_classes(table: Table, classes: Mapping[str, Sequence[str]]) -> Table:
+    """The table with class numbers as names. A number outside the classes, such as -1 for "unlabelled", is missing."""
+    known = {name: tuple(map(str, names)) for name, names in classes.items() if name in table.columns}
+    if not known:
+        return table
+    rows = tuple(row | {name: _class_name(row[name], names) for name, names in known.items()} for row in table.rows)
+    return Table(table.columns, rows, table.origin, known, table.split, table.instruction, table.notes)
+
+
+def _class_name(value: Any, names: tuple[str, ...]) -> Any:
+    if not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None
+
+
+def _cell(value: Any) -> Any:
+    """`None` for what stands for nothing: None, NaN, NaT, the empty string. Bytes that are UTF-8 become text."""
+    if isinstance(value, bytes | bytearray):
+        try:
+            value = bytes(value).decode()
+        except UnicodeDecodeError:
+            return value
+    if isinstance(value, str):
+        return _plain_text(value) or None
+    if value is None or _is_scalar_nan(value):
+        return None
+    if isinstance(value, Sequence | Mapping):
+        return value
+    if getattr(value, "ndim", 0):
+        return value.tolist()
+    return value.item() if hasattr(value, "item") else value  # a numpy scalar
+
+
+def _plain_text(text: str) -> str:
+    """The text with half characters, which JSON can hold, replaced: no encoding takes them."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _is_scalar_nan(value: Any) -> bool:
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):  # pandas.NA and arrays have no truth value
+        return not hasattr(value, "__len__")

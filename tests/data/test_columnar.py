@@ -1,0 +1,124 @@
+"""Columns with a schema: Parquet, Arrow, `datasets`, frames and arrays in memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from promptmii import Example
+from promptmii.data import load_task, read_table
+from promptmii.errors import DataError
+
+TEXTS = [f"text number {i}" for i in range(12)]
+LABELS = list("ab") * 6
+ROWS = [{"text": text, "label": label} for text, label in zip(TEXTS, LABELS, strict=True)]
+
+
+def polars_frame(*, lazy: bool = False) -> Any:
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"text": TEXTS, "label": LABELS})
+    return frame.lazy() if lazy else frame
+
+
+MEMORY: dict[str, Callable[[], Any]] = {
+    "pandas": lambda: pd.DataFrame(ROWS),
+    "pandas, nullable": lambda: pd.DataFrame(ROWS).convert_dtypes(),
+    "pandas, categories": lambda: pd.DataFrame(ROWS).astype("category"),
+    "pandas, to_dict": lambda: pd.DataFrame(ROWS).to_dict(),
+    "polars": polars_frame,
+    "polars, lazy": lambda: polars_frame(lazy=True),
+    "arrow": lambda: pa.Table.from_pylist(ROWS),
+    "lists": lambda: {"text": TEXTS, "label": LABELS},
+    "arrays": lambda: {"text": np.array(TEXTS), "label": np.array(LABELS, dtype=object)},
+    "series": lambda: {"text": pd.Series(TEXTS), "label": pd.Series(LABELS).astype("category")},
+    "an array of pairs": lambda: np.array([TEXTS, LABELS]).T,
+    "pairs": lambda: zip(TEXTS, LABELS, strict=True),
+    "examples": lambda: [Example(text, label) for text, label in zip(TEXTS, LABELS, strict=True)],
+}
+
+
+@pytest.mark.parametrize("kind", MEMORY)
+def test_every_kind_of_table_in_memory_gives_the_same_rows(kind: str) -> None:
+    assert list(read_table(MEMORY[kind]()).rows) == ROWS
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_splits_in_memory_are_kept(split: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    parts = {"train": ROWS[:8], split: ROWS[8:]}
+    frames = {name: pd.DataFrame(part) for name, part in parts.items()}
+    sets = datasets.DatasetDict({name: datasets.Dataset.from_list(part) for name, part in parts.items()})
+    streams = datasets.IterableDatasetDict({name: part.to_iterable_dataset() for name, part in sets.items()})
+    for source in (parts, frames, sets, streams):
+        task = load_task(source).task
+        assert [e.text for e in task.train] == TEXTS[:8]
+        assert [e.text for e in task.test] == TEXTS[8:]
+
+
+def test_class_numbers_of_parquet_become_the_names_of_its_schema(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["b", "a"])})
+    rows = datasets.Dataset.from_dict({"text": TEXTS, "label": [1, 0] * 5 + [-1, 0]}, features=features)
+    datasets.disable_progress_bars()
+    rows.to_parquet(str(tmp_path / "a.parquet"))
+    for source in (tmp_path / "a.parquet", rows, rows.to_iterable_dataset(), pq.read_table(tmp_path / "a.parquet")):
+        loaded = load_task(source)
+        assert loaded.task.labels == ("b", "a")
+        assert "1 rows dropped: no label" in loaded.notes
+
+
+@pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": {"label": 3}}}'])
+def test_metadata_of_another_kind_declares_nothing(tmp_path: Path, metadata: bytes) -> None:
+    table = pa.Table.from_pylist(ROWS).replace_schema_metadata({b"huggingface": metadata})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert list(read_table(tmp_path / "a.parquet").rows) == ROWS
+
+
+def test_binary_columns_are_text_where_they_are_utf_8(tmp_path: Path) -> None:
+    columns = {"text": [text.encode() for text in TEXTS], "label": [label.encode() for label in LABELS]}
+    pq.write_table(pa.table({**columns, "image": [b"\xff\xd8\xff"] * 12}), tmp_path / "a.parquet")
+    assert load_task(tmp_path / "a.parquet").task.key == load_task(ROWS).task.key
+    pq.write_table(pa.table({"text": TEXTS, "label": pa.array([b"\xff", b"\xfe"] * 6)}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="label column 'label' holds"):
+        load_task(tmp_path / "a.parquet", label="label")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(TEXTS), pa.array(TEXTS), pa.array(LABELS)], names=["text", "text", "label"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="two columns 'text'"):
+        read_table(tmp_path / "a.parquet")
+
+
+class TestWorkbooks:
+    def save(self, path: Path, *sheets: list[list[Any]]) -> Path:
+        openpyxl = pytest.importorskip("openpyxl")
+        book = openpyxl.Workbook()
+        book.remove(book.active)
+        for rows in sheets:
+            sheet = book.create_sheet()
+            for row in rows:
+                sheet.append(row)
+        book.save(path)
+        return path
+
+    def test_the_first_sheet_that_holds_anything_is_read(self, tmp_path: Path) -> None:
+        body = [[text, label] for text, label in zip(TEXTS, LABELS, strict=True)]
+        rows = [["Tickets of May"], [], ["text", "label", None], *body]
+        table = read_table(self.save(tmp_path / "a.xlsx", [], rows, [["other"], ["rows"]]))
+        assert list(table.rows) == ROWS
+        assert table.notes == ("sheet 'Sheet1' of 3", "1 lines above the header left out")
+
+    @pytest.mark.parametrize("content", [b"PK\x03\x04", b"no workbook"])
+    def test_a_broken_one_is_named(self, tmp_path: Path, content: bytes) -> None:
+        pytest.importorskip("openpyxl")
+        (tmp_path / "a.xlsx").write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.xlsx is not a readable workbook"):
+            read_table(tmp_path / "a.xlsx")
+        with pytest.raises(DataError, match="no sheet with a header and rows"):
+            read_table(self.save(tmp_path / "b.xlsx", []))

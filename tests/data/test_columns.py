@@ -1,0 +1,83 @@
+"""Which column is what: by names, by values, by what the user says; and how sure that is."""
+
+import pytest
+
+from promptmii.data import load_task, read_table
+from promptmii.data.columns import choose_columns
+from promptmii.errors import DataError
+
+TEXTS = [f"text number {i} about something" for i in range(12)]
+
+
+def table(**columns: object) -> list[dict[str, object]]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]  # type: ignore[call-overload]
+
+
+def test_a_column_may_be_called_like_a_template() -> None:
+    rows = table(**{"text {en}": TEXTS, "note": TEXTS[::-1], "label": list("abc") * 4})
+    assert load_task(rows, text="text {en}").task.train[0].text in TEXTS
+    (first, *_), (last, *_) = TEXTS, TEXTS[::-1]
+    task = load_task(rows, text=("text {en}", "note")).task
+    texts = {e.text for e in (*task.train, *task.test)}
+    assert f"text {{en}}: {first}\nnote: {last}" in texts
+    assert load_task(rows, text="{text {en}} / {note}").task.train[0].text.count(" / ") == 1
+    with pytest.raises(DataError, match="no column 'nota'"):
+        load_task(rows, text="{text {en}} / {nota}")
+
+
+def test_the_body_is_the_text_rather_than_the_title() -> None:
+    rows = table(title=["a ticket"] * 12, body=TEXTS, label=list("abc") * 4)
+    assert load_task(rows).columns.text == ("body",)
+
+
+def test_the_names_of_numbers_are_the_label() -> None:
+    rows = table(text=TEXTS, label=[0, 1, 2] * 4, label_text=["bad", "so-so", "good"] * 4)
+    loaded = load_task(rows)
+    assert loaded.task.labels == ("bad", "good", "so-so")
+    assert "label column: 'label_text' (detected, it names the numbers of 'label')" in loaded.notes
+    given = load_task(rows, label="label")
+    assert given.task.labels == ("0", "1", "2")
+    assert any("'label_text' names the numbers of 'label' (0 is bad" in note for note in given.notes)
+    other = table(text=TEXTS, label=[0, 1, 2] * 4, topic=["x", "y", "x", "y"] * 3)
+    assert load_task(other).columns.label == "label"
+
+
+@pytest.mark.parametrize("labels", [[f"class {i}" for i in range(12)], [f"class {i % 8}" for i in range(12)]])
+def test_one_row_per_class_works_where_the_column_is_called_a_label(labels: list[str]) -> None:
+    assert len(load_task(table(text=TEXTS, label=labels)).task.labels) == len(set(labels))
+    assert len(load_task(table(text=TEXTS, shelf=labels), label="shelf").task.labels) == len(set(labels))
+    with pytest.raises(DataError, match="No column of a list looks like a label"):
+        load_task(table(text=TEXTS, shelf=labels))
+
+
+def test_identifiers_and_texts_are_no_labels_even_where_they_are_named() -> None:
+    rows = table(text=[f"text {i}" for i in range(40)], id=range(40), long=[f"{'word ' * 20}{i}" for i in range(40)])
+    for name in ("id", "long"):
+        with pytest.raises(DataError, match="40 different values in 40 rows"):
+            load_task(rows, label=name)
+
+
+@pytest.mark.parametrize(
+    ("rows", "doubts"),
+    [
+        (table(text=TEXTS, label=list("abc") * 4), ()),
+        (table(text=TEXTS, label=list("abc") * 4, colour=list("xy") * 6), ()),
+        (table(text=TEXTS, shelf=list("abc") * 4, colour=list("xy") * 6), ("shelf",)),
+        (table(words=TEXTS, others=TEXTS[::-1], label=list("abc") * 4), ("others",)),
+    ],
+)
+def test_the_choice_is_plain_or_names_the_rivals(rows: list[dict[str, object]], doubts: tuple[str, ...]) -> None:
+    assert choose_columns(read_table(rows), None, None).doubts == doubts
+
+
+def test_nothing_left_says_what_became_of_the_rows() -> None:
+    rows = table(text=["same"] * 12, label=list("abc") * 4)
+    with pytest.raises(DataError, match="11 rows: the same text as an earlier row; 1 rows: the same text with"):
+        load_task(rows)
+
+
+def test_a_text_of_words_is_joined_and_bytes_are_no_text() -> None:
+    rows = table(text=[text.split() for text in TEXTS], label=list("abc") * 4)
+    assert load_task(rows, text="text", label="label").task.train[0].text in TEXTS
+    with pytest.raises(DataError, match="text column 'text' holds bytes"):
+        load_task(table(text=[b"\xff\xfe"] * 12, label=list("abc") * 4), text="text")

@@ -1,0 +1,44 @@
+"""Bytes to text: what encodings are read, and how others are told."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptmii.data import read_table, read_texts
+from promptmii.data.decoding import decode, split_lines
+from promptmii.errors import DataError
+
+TEXT = "text,label\ncafé au lait,a\nein Bär,b\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("ending", ["csv", "txt"])
+def test_what_can_be_told_is_read(tmp_path: Path, encoding: str, ending: str) -> None:
+    path = tmp_path / f"rows.{ending}"
+    path.write_bytes(TEXT.encode(encoding))
+    assert "café au lait" in str(read_table(path).rows[-2])
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_what_cannot_is_named_with_its_line_and_what_it_may_say(encoding: str) -> None:
+    with pytest.raises(DataError, match=r"rows\.csv is not UTF-8: byte 14 \(line 2\).*Windows-1252.*'café au lait,a'"):
+        decode(TEXT.encode(encoding), "rows.csv")
+
+
+def test_half_of_utf_16_is_broken() -> None:
+    with pytest.raises(DataError, match="broken UTF-16"):
+        decode(TEXT.encode("utf-16")[:-1], "rows.csv")
+
+
+def test_lines_are_those_that_wc_counts(tmp_path: Path) -> None:
+    lines = ["one\x0cstill one", "two\u2028still two", "three\x85", "\x1cfour", "", "six\x0b"]
+    for end in ("\n", "\r\n"):
+        (tmp_path / "a.txt").write_bytes("".join(line + end for line in lines).encode())
+        assert read_texts(tmp_path / "a.txt").texts == tuple(lines)
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\r\n")), min_size=1), st.sampled_from(["\n", "\r\n", "\r"]))
+def test_lines_come_back_as_they_were_joined(lines: list[str], end: str) -> None:
+    assert split_lines("".join(line + end for line in lines)) == lines

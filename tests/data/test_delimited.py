@@ -1,0 +1,143 @@
+"""CSV and TSV as people and programs save them: above the header, between the cells, within the quotes."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptmii.data import load_task, read_table
+from promptmii.data.delimited import csv_rows, read_delimited
+from promptmii.errors import DataError
+
+ROWS = [{"text": f"the {thing} number {i}", "label": "ab"[i % 2]} for i, thing in enumerate(["lamp", "bag"] * 6)]
+BODY = "".join(f"{row['text']},{row['label']}\n" for row in ROWS)
+
+
+def columns_and_rows(text: str, delimiter: str | None = None) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    table = read_delimited(text, "rows.csv", delimiter)
+    return table.columns, list(table.rows)
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        "",
+        "\n\n\n",
+        " \n",
+        ",,\n",
+        "sep=,\n",
+        '"sep=,"\n',
+        "SEP=,\r\n",
+        "\nsep=,\n\n",
+        "Tickets of May\n",
+        '"Tickets, of May"\n\n',
+        "Tickets, of May\n",
+        "Tickets of May,\n",
+        "Report\nmade on Monday\n\n",
+        "# made by hand\n# for a test\n",
+        "# made by hand, for a test, on Monday\n",
+    ],
+)
+def test_what_stands_above_the_header_is_no_row(above: str) -> None:
+    assert columns_and_rows(f"{above}text,label\n{BODY}") == (("text", "label"), ROWS)
+
+
+def test_lines_left_out_above_the_header_are_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"Tickets of May\n\ntext,label\n{BODY}")
+    assert "1 lines above the header left out" in load_task(tmp_path / "a.csv").notes
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_the_separator_is_the_one_that_all_lines_agree_on(mark: str, declared: bool) -> None:
+    others = [other for other in ",;\t|" if other != mark]
+    body = "".join(
+        f"{others[0]} {others[1] * (i % 3)} {row['text']}{mark}{row['label']}\n" for i, row in enumerate(ROWS)
+    )
+    header = f"my {others[0]} own {others[0]} text{mark}label\n"
+    columns, rows = columns_and_rows((f"sep={mark}\n" if declared else "") + header + body)
+    assert columns == (f"my {others[0]} own {others[0]} text", "label")
+    assert [row["label"] for row in rows] == [row["label"] for row in ROWS]
+
+
+def test_commas_in_every_text_do_not_hide_the_semicolons() -> None:
+    body = "".join(f"well, {row['text']};{row['label']}\n" for row in ROWS)
+    assert columns_and_rows(f"text;label\n{body}")[1] == [row | {"text": f"well, {row['text']}"} for row in ROWS]
+
+
+def test_columns_without_a_name_are_left_out_where_they_are_empty() -> None:
+    trailing = "".join(f"{row['text']},{row['label']},,\n" for row in ROWS)
+    assert columns_and_rows(f"text,label,,\n{trailing}") == (("text", "label"), ROWS)
+    assert columns_and_rows(f"text,label\n{trailing}") == (("text", "label"), ROWS)
+    assert columns_and_rows(f"text,label,,\n{BODY}") == (("text", "label"), ROWS)
+    numbered = "".join(f"{i},{row['text']},{row['label']}\n" for i, row in enumerate(ROWS))
+    assert columns_and_rows(f",text,label\n{numbered}")[0] == ("column 1", "text", "label")
+
+
+def test_one_column_may_hold_every_separator() -> None:
+    assert columns_and_rows("text\nwell, yes\nno; or | maybe\n")[1] == [
+        {"text": "well, yes"},
+        {"text": "no; or | maybe"},
+    ]
+    assert columns_and_rows('text\n"well, yes"\n"two\nlines"\n')[1] == [{"text": "well, yes"}, {"text": "two\nlines"}]
+
+
+@pytest.mark.parametrize("mark", ["\t", ",", ";"])
+@pytest.mark.parametrize("cell", ['"great" they said', '5" pipe', 'she said "no"', '"', '"" twice', '"opened'])
+def test_a_quote_within_a_cell_is_text(mark: str, cell: str) -> None:
+    body = "".join(f"{row['text']}{mark}{row['label']}\n" for row in ROWS)
+    rows = columns_and_rows(f"text{mark}label\n{cell}{mark}a\n{body}{cell}{mark}b\n", "\t" if mark == "\t" else None)[1]
+    assert [row["text"] for row in rows] == [cell, *(row["text"] for row in ROWS), cell]
+
+
+def test_quotes_of_a_tab_separated_file_never_swallow_lines() -> None:
+    text = 'text\tlabel\n"opened\ta\nno quote\tb\nclosed"\ta\n'
+    assert [row["text"] for row in columns_and_rows(text, "\t")[1]] == ['"opened', "no quote", 'closed"']
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_line_end_ends_a_line_and_nothing_else_does(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.csv").write_bytes(f"text,label{end}one\u2028still\x0cone\x85,a{end}two,b{end}".encode())
+    assert [row["text"] for row in read_table(tmp_path / "a.csv").rows] == ["one\u2028still\x0cone\x85", "two"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("text,label\none,a\ntwo\n", "line 3: 1 fields, expected 2"),
+        ("text,label\na,b,c\nd,e,f\n", "line 2: 3 fields, expected 2"),
+        ('text,label\n"one,a\ntwo"b,c,d\n', "line 2: not readable as CSV"),
+        ("text,text,label\na,b,c\n", "'text' occurs twice"),
+        ("text,label\n", "header and no rows"),
+        (f"Title\n\ntext,label\n{BODY}three\n", "line 16: 1 fields"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_line(text: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read_delimited(text, "rows.csv")
+
+
+def test_a_stream_goes_on_after_what_does_not_fit() -> None:
+    faults: list[str] = []
+    lines = io.StringIO("text,label\n" + BODY * 3 + "one,two,three\n" + BODY, newline="")
+    assert len(list(csv_rows(lines, "rows.csv", skip=faults.append))) == 4 * len(ROWS)
+    assert faults == [f"rows.csv, line {3 * len(ROWS) + 2}: 3 fields, expected 2 (text, label). "
+                      "Put texts that hold ',' or line breaks in double quotes."]  # fmt: skip
+
+
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\x1f"), max_size=8) | st.sampled_from(
+    ['"', "a,b", "c;d", "e\tf", "g|h", "i\nj", "k\r\nl", '"m"', "#", "sep=;"]
+)
+
+
+@given(st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=6), st.sampled_from(",;|"))
+def test_what_a_csv_writer_wrote_is_read(rows: list[tuple[str, str, str]], mark: str) -> None:
+    out = io.StringIO(newline="")
+    csv.writer(out, delimiter=mark, quoting=csv.QUOTE_ALL).writerows([("text", "label", "other"), *rows])
+    read = [
+        tuple(row.get(name) or "" for name in ("text", "label", "other")) for row in columns_and_rows(out.getvalue())[1]
+    ]
+    assert read == rows

@@ -1,0 +1,101 @@
+"""JSON in the shapes that programs save tables in: each gives the same rows."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from promptmii.data import load_task, read_table
+from promptmii.errors import DataError
+
+ROWS = [{"text": f"text number {i}", "label": "ab"[i % 2]} for i in range(12)]
+FRAME = pd.DataFrame(ROWS)
+SHAPES: dict[str, Callable[[], Any]] = {
+    "objects": lambda: ROWS,
+    "pairs": lambda: [[row["text"], row["label"]] for row in ROWS],
+    "columns": lambda: {name: [row[name] for row in ROWS] for name in ("text", "label")},
+    "task file": lambda: {"data": ROWS},
+    "pandas": lambda: json.loads(FRAME.to_json()),
+    "pandas, named index": lambda: json.loads(FRAME.set_index(pd.Index([f"row {i}" for i in range(12)])).to_json()),
+    "pandas, records": lambda: json.loads(FRAME.to_json(orient="records")),
+    "pandas, split": lambda: json.loads(FRAME.to_json(orient="split")),
+    "pandas, index": lambda: json.loads(FRAME.to_json(orient="index")),
+    "rows": lambda: {"count": 12, "rows": ROWS},
+    "examples": lambda: {"version": "1", "examples": ROWS},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_every_shape_gives_the_same_rows(tmp_path: Path, shape: str, indent: int | None) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(SHAPES[shape](), indent=indent))
+    assert list(read_table(tmp_path / "a.json").rows) == ROWS
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"train": ROWS[:8], "test": ROWS[8:]},
+        {"train": ROWS[:8], "validation": ROWS[8:]},
+        {"Train": ROWS[:8], "dev": ROWS[8:]},
+        {"train": [[row["text"], row["label"]] for row in ROWS[:8]], "val": ROWS[8:]},
+        {"train": {name: [row[name] for row in ROWS[:8]] for name in ROWS[0]}, "test": ROWS[8:]},
+    ],
+)
+def test_splits_are_kept(tmp_path: Path, parts: dict[str, Any]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(parts))
+    task = load_task(tmp_path / "a.json").task
+    assert [e.text for e in task.train] == [row["text"] for row in ROWS[:8]]
+    assert [e.text for e in task.test] == [row["text"] for row in ROWS[8:]]
+
+
+def test_lines_and_lists_are_read_whatever_the_ending_says(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "a.jsonl").write_text(json.dumps(ROWS, indent=1))
+    assert list(read_table(tmp_path / "a.json").rows) == list(read_table(tmp_path / "a.jsonl").rows) == ROWS
+
+
+def test_a_label_in_a_list_of_its_own_is_that_label(tmp_path: Path) -> None:
+    rows = [{"id": i, "data": row["text"], "label": [row["label"]]} for i, row in enumerate(ROWS)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load_task(tmp_path / "a.jsonl").task.labels == ("a", "b")
+
+
+def test_rows_with_several_labels_are_dropped_and_counted_where_they_are_few(tmp_path: Path) -> None:
+    rows = [{"text": row["text"], "label": [row["label"]]} for row in ROWS]
+    rows[0]["label"], rows[1]["label"] = ["a", "b"], []
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    notes = load_task(tmp_path / "a.jsonl").notes
+    assert "1 rows dropped: several labels for one text" in notes
+    assert "1 rows dropped: no label" in notes
+    with pytest.raises(DataError, match="expected one name or whole number per row"):
+        load_task([{"text": row["text"], "label": ["a", "b"]} for row in ROWS], label="label")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("17", "found int"),
+        ("null", "found NoneType"),
+        ("[1, 2]", "other than objects"),
+        ('{"a": 1}', "'a' holds no list; expected a list of objects"),
+        ('{"text": ["a"], "label": []}', "unequal lengths"),
+        ("[]", "holds no rows"),
+        ("{}", "holds no rows"),
+        ('{"data": []}', "holds no rows"),
+        ('{"data": [1]}', "other than objects"),
+        ('{"columns": ["a", "b"], "data": [[1]]}', "2 cells"),
+        ("[" * 100_000 + "]" * 100_000, "not a readable .json"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "not a readable .json"),
+        ('[{"text": "a", "label": ' + "9" * 6000 + "}]", "valid JSON"),
+    ],
+)
+def test_what_is_no_table_is_said(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=words) as caught:
+        read_table(tmp_path / "a.json")
+    assert str(tmp_path / "a.json") in str(caught.value)
+    assert "\n" not in str(caught.value)

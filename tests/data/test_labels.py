@@ -1,0 +1,110 @@
+"""Labels: spellings that no reader tells apart are one label, and whatever was decided is said."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptmii import Support
+from promptmii.data import load_task
+from promptmii.data.labels import MARKS, label_key, label_text, one_line
+from promptmii.errors import DataError
+
+
+def rows(*labels: object, times: int = 4) -> list[tuple[str, object]]:
+    return [(f"text {i} {number}", label) for i in range(times) for number, label in enumerate(labels)]
+
+
+@pytest.mark.parametrize(
+    ("spellings", "label"),
+    [
+        (["refund", "refund", "Refund"], "refund"),
+        (["refund", "refund", "refund "], "refund"),
+        (["not spam", "not spam", "not  spam", "not\u00a0spam", "not\nspam"], "not spam"),
+        (["0", "0.0", "0.0"], "0"),
+        (["-1", "-1.0"], "-1"),
+        (["café", "cafe\u0301"], "café"),
+        (["\uff33pam", "Spam", "Spam"], "Spam"),
+        (["refund", "re\u00adfund", "\u200brefund", "\ufeffrefund", "refund\u200e"], "refund"),
+        (["نمی\u200cآید", "نمی\u200cآید", "نمیآید"], "نمی\u200cآید"),
+        (["❤", "❤\ufe0f", "❤\ufe0f"], "❤\ufe0f"),
+        (["straße", "straße", "STRASSE"], "straße"),
+    ],
+)
+def test_spellings_of_one_label_are_one_with_a_note(spellings: list[str], label: str) -> None:
+    loaded = load_task(rows(*spellings, "other"))
+    assert set(loaded.task.labels) == {label, "other"}
+    (note,) = [note for note in loaded.notes if "are one" in note]
+    assert repr(label) in note
+    assert note.isascii() or "\u200b" not in note
+
+
+def test_forms_that_look_alike_are_written_with_escapes_in_the_note() -> None:
+    (note,) = [note for note in load_task(rows("café", "cafe\u0301", "tea")).notes if "are one" in note]
+    assert "'café' (also 'cafe\\u0301')" in note
+
+
+def test_labels_that_differ_stay_as_they_are_without_a_note() -> None:
+    loaded = load_task(rows("1", "10", "1.5", "-1", "version 1.0", "a-b", "a b"))
+    assert len(loaded.task.labels) == 7
+    assert not any("are one" in note for note in loaded.notes)
+
+
+def test_a_given_list_may_tell_case_apart_and_finds_other_spellings() -> None:
+    assert load_task(rows("US", "us", "UK"), labels=("US", "us", "UK")).task.labels == ("US", "us", "UK")
+    task = load_task(rows("0.0", "1.0", "2.0", "3.0"), labels=("0", "1", "2")).task
+    assert {e.label for e in (*task.train, *task.test)} == {"0", "1", "2"}
+    with pytest.raises(DataError, match=r"outside the given list.*The column holds 'x', 'y'"):
+        load_task(rows("x", "y"), labels=("0", "1"))
+
+
+@pytest.mark.parametrize(
+    "joined",
+    [
+        *["refund, delivery", "refund|delivery", "refund; delivery", "refund/delivery", "refund and delivery"],
+        *["['refund', 'delivery']", '["refund","delivery"]'],
+    ],
+)
+def test_cells_with_several_labels_are_named(joined: str) -> None:
+    loaded = load_task([*rows("refund", "delivery"), ("both", joined), ("both again", joined)])
+    (note,) = [note for note in loaded.notes if "several labels" in note]
+    assert note.startswith("2 rows")
+    assert joined[1:-1] in note
+    plain = load_task(rows("refund", "delivery", "salt and pepper"))
+    assert not any("several labels" in note for note in plain.notes)
+
+
+def test_every_label_without_a_held_back_row_is_named() -> None:
+    notes = load_task([*rows("a", "b"), ("alone", "other")]).notes
+    assert "no held-back row of 1 of 3 labels: 'other'" in notes
+    assert not any("held-back row of" in note for note in load_task(rows("a", "b")).notes)
+
+
+FLAG = "🏴\U000e0067\U000e0062\U000e007f"
+
+
+@pytest.mark.parametrize("label", ["نمی\u200cآید", "👨\u200d👩\u200d👧", FLAG, "\U0001fae8", "ක්\u200dෂ", "❤\ufe0f"])
+def test_joiners_and_emoji_are_orthography(label: str) -> None:
+    assert label in load_task(rows(label, "other")).task.labels
+    assert Support((label, "b"), ()).labels[0] == label
+
+
+@pytest.mark.parametrize("label", ["a\u200bb", "a\u202eb", "a\x1b[31m", "a\nb", " a", "a\x00b", "\ud800"])
+def test_what_nobody_sees_is_no_part_of_a_label(label: str) -> None:
+    with pytest.raises(DataError, match="visible text"):
+        Support((label, "b"), ())
+
+
+@pytest.mark.parametrize("value", [0.5, float("inf"), ["a", "b"], {"a": 1}, b"\xff"])
+def test_what_is_no_name_is_refused(value: object) -> None:
+    with pytest.raises(DataError, match="expected one name or whole number"):
+        label_text(value, "label")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_the_key_is_the_same_for_every_form_and_stands_for_itself(label: str) -> None:
+    for form in ("NFC", "NFD", "NFKC"):
+        assert label_key(unicodedata.normalize(form, label)) == label_key(label)
+    assert label_key(f" {MARKS.join(label)}\t") == label_key(label)
+    assert one_line(one_line(label)) == one_line(label)
