@@ -34,6 +34,12 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
+def private_file(path: Path) -> Path:
+    """Create an empty file that only its owner can read; an existing one keeps its mode. Raises `OSError`."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    return path
+
+
 def check_writable(path: Path, *, force: bool = False) -> None:
     """Raise `OutputError` if `write_text` would. Call it before paid work starts."""
     folder = path.absolute().parent
@@ -154,9 +160,13 @@ def append_line(path: Path, line: bytes) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Generator[None]:
-    """Create a private folder where it is missing, and lock it against other processes. Raises `OutputError`."""
+    """Lock a folder against other processes. Raises `OutputError`.
+
+    A missing folder is created, private, and removed again if nothing was written to it.
+    """
     from filelock import FileLock, Timeout
 
+    new = not folder.exists()
     lock = FileLock(private_folder(folder) / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -170,6 +180,8 @@ def locked(folder: Path) -> Generator[None]:
         yield
     finally:
         lock.release()
+        if new and os.listdir(folder) == [LOCK]:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

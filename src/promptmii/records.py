@@ -1,14 +1,15 @@
-"""What an evaluation leaves behind: one line per finished cell, appended once and never changed.
+"""The run folder of an evaluation: one line per finished cell, appended once and never changed.
 
-A run folder holds
+    config.json        the settings
+    records.jsonl      a `Record` a line: a cell of the grid, its score and cost, and every prediction
+    queries.jsonl      the labelled rows, each set once; records name them by key
+    answers.sqlite     the answers of models, so that a cell that was cut short pays nothing twice
 
-    config.json        what was asked for
-    records.jsonl      a `Record` a line: a cell of the grid, what it scored and cost, and every prediction
-    queries.jsonl      the rows that were labelled, each set once; records name them by key
-    answers.sqlite     what models answered, so that a cell that was cut short pays nothing twice
+A record's key is a hash of everything that its result depends on, so a rerun skips what is there, and a changed template,
+model or data file never mixes with earlier results.
 
-A record's key is a hash of everything that its result depends on, so a rerun skips what is there and a changed
-template, model or data file never mixes with what was measured before it.
+`Run.read` is the one door: it checks every line, down to each prediction. A line that was cut short, edited or damaged is named
+and left out, and its cell counts as not done.
 """
 
 import base64
@@ -19,9 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from promptmii.errors import ArtefactError
 from promptmii.files import append_line, locked
@@ -33,8 +34,11 @@ from promptmii.schema import Frozen
 from promptmii.task import Example, content_key
 
 Line = TypeVar("Line", bound=Frozen)
+RECORDS, QUERIES = "records.jsonl", "queries.jsonl"
 DIGITS = 4
-"""Decimals of the probabilities that are kept."""
+"""Decimals of the stored probabilities."""
+LARGEST = 1 << 28
+"""Bytes that one packed field may unpack to."""
 
 
 class Cell(Frozen):
@@ -58,7 +62,7 @@ class Cell(Frozen):
 
 
 class Query(Frozen):
-    """Rows that were labelled. Equal rows are one query, whichever cells they belong to."""
+    """Labelled rows. Equal rows are one query, whichever cells they belong to."""
 
     key: str
     task: str
@@ -71,14 +75,79 @@ class Query(Frozen):
         pairs = [[example.text, example.label] for example in examples]
         return cls(key=content_key(pairs), task=task, rows=_pack(pairs))
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if content_key(_unpack(self.rows)) != self.key:
+            raise ValueError("its rows do not match its key")
+        return self
+
     @cached_property
     def examples(self) -> tuple[Example, ...]:
         """The rows."""
         return tuple(Example(text, label) for text, label in _unpack(self.rows))
 
 
+def _is_text(value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("should be a text or null")
+    return value
+
+
+class Predictions(Frozen):
+    """Predictions as columns, each in the order of the query."""
+
+    labels: list[Annotated[int, Field(ge=0)] | None]
+    """Numbers of labels in the instruction."""
+    probabilities: list[list[Annotated[float, Field(ge=0, le=1)]] | None]
+    answers: list[Annotated[Any, BeforeValidator(_is_text)]]
+    """Not `str`, which refuses the lone surrogates that a model may write."""
+    matches: list[Match | None]
+    failures: list[tuple[FailureKind, str] | None]
+    truncated: list[bool]
+
+    @classmethod
+    def of(cls, predictions: Sequence[Prediction], labels: tuple[str, ...]) -> Self:
+        """Everything that a metric needs; probabilities are rounded."""
+        numbers: dict[str | None, int | None] = {label: i for i, label in enumerate(labels)} | {None: None}
+        return cls(
+            labels=[numbers[p.label] for p in predictions],
+            probabilities=[
+                [round(x, DIGITS) for x in p.probabilities] if p.probabilities else None for p in predictions
+            ],
+            answers=[p.answer for p in predictions],
+            matches=[p.match for p in predictions],
+            failures=[(p.failure.kind, p.failure.message) if p.failure else None for p in predictions],
+            truncated=[p.truncated for p in predictions],
+        )
+
+    def rows(self, labels: tuple[str, ...]) -> list[Prediction]:
+        """The predictions again, without their cost."""
+        columns = (self.labels, self.probabilities, self.matches, self.failures, self.truncated, self.answers)
+        return [
+            Prediction(
+                None if number is None else labels[number],
+                tuple(probabilities) if probabilities else None,
+                match=match,
+                failure=Failure(*failure) if failure else None,
+                truncated=truncated,
+                answer=answer,
+            )
+            for number, probabilities, match, failure, truncated, answer in zip(*columns, strict=True)
+        ]
+
+    def check(self, labels: int, rows: int) -> None:
+        """Raise `ValueError` unless there is one prediction per row, each of the given number of labels."""
+        columns = (self.labels, self.probabilities, self.answers, self.matches, self.failures, self.truncated)
+        if any(len(column) != rows for column in columns):
+            raise ValueError(f"it does not hold one prediction for each of the {rows} rows of its query")
+        if any(number is not None and number >= labels for number in self.labels):
+            raise ValueError("a prediction names a label that the instruction does not have")
+        if any(p is not None and len(p) != labels for p in self.probabilities):
+            raise ValueError("a prediction does not hold one probability for each label")
+
+
 class Record(Frozen):
-    """What became of one cell."""
+    """The result of one cell."""
 
     format: Literal[1] = 1
     key: str
@@ -87,73 +156,58 @@ class Record(Frozen):
     error: str | None = None
     """Why it failed; such a cell has no numbers."""
     instruction: Instruction | None = None
-    """With its cost, its calibration, and how it was measured: macro-F1, interval and counts."""
+    """With its cost, its calibration, and its measured score: macro-F1, interval and counts."""
     spent: Cost = Cost()
-    """On labelling the query; what the instruction cost to make is in `instruction.cost`."""
+    """On labelling the query; making the instruction is in `instruction.cost`."""
     query: str | None = None
-    """Key of the rows that were labelled."""
+    """Key of the labelled rows."""
     answers: str | None = None
-    """Packed predictions, one per row of the query."""
+    """Packed `Predictions`."""
     finished: str
     """Date and time, ISO 8601, UTC."""
 
-    @property
-    def columns(self) -> dict[str, list[Any]]:
-        """What is kept of the predictions: label numbers (`None` where there was none) and `COLUMNS`, each in the order of the query.
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        done = self.instruction is not None and self.instruction.measured is not None and self.query and self.answers
+        if self.status == "done" and not done:
+            raise ValueError("a done cell needs a measured instruction, its query and its predictions")
+        return self
 
-        Empty where the cell failed. Raises `ArtefactError` where the file was damaged.
-        """
-        return _unpack(self.answers) if self.answers is not None else {"labels": [], **{name: [] for name in COLUMNS}}
+    @property
+    def columns(self) -> Predictions:
+        """Every prediction, as columns; none if the cell failed. Not kept: a run may hold millions."""
+        return Predictions.model_validate(_unpack(self.answers)) if self.answers else Predictions.of((), ())
 
     @property
     def labels(self) -> list[str | None]:
-        """Predicted labels, in the order of the query; empty where the cell failed."""
+        """Predicted labels, in the order of the query; empty if the cell failed."""
         names: tuple[str, ...] = self.instruction.labels if self.instruction else ()
-        return [None if number is None else names[int(number)] for number in self.columns["labels"]]
+        return [None if number is None else names[number] for number in self.columns.labels]
 
     @property
     def predictions(self) -> list[Prediction]:
-        """Every prediction again, its cost aside; empty where the cell failed."""
-        columns = self.columns
-        rows = zip(self.labels, *(columns[name] for name in COLUMNS), strict=True)
-        return [_prediction(label, *row) for label, *row in rows]
+        """Every prediction, in the order of the query; empty if the cell failed."""
+        return self.columns.rows(self.instruction.labels if self.instruction else ())
 
+    def scored(self, queries: Mapping[str, Query]) -> tuple[list[str], list[str | None]]:
+        """Gold and predicted labels of a done cell, from which any metric can be computed."""
+        return [example.label for example in queries[str(self.query)].examples], self.labels
 
-COLUMNS = ("probabilities", "answers", "matches", "failures", "truncated")
+    def check(self, queries: Mapping[str, Query]) -> None:
+        """Raise `ValueError` unless query and predictions fit each other and the instruction."""
+        if self.status == "failed" or self.instruction is None:
+            return
+        if self.query not in queries:
+            raise ValueError("its query rows are missing")
+        examples = queries[self.query].examples
+        self.columns.check(len(self.instruction.labels), len(examples))
+        if strange := {example.label for example in examples} - set(self.instruction.labels):
+            raise ValueError(f"its query has the label {min(strange)!r}, which the instruction does not have")
 
 
 def pack_predictions(predictions: Sequence[Prediction], labels: tuple[str, ...]) -> str:
-    """Labels, probabilities to four decimals, answers, failures: enough to compute any metric without a model."""
-    numbers: dict[str | None, int | None] = {label: i for i, label in enumerate(labels)} | {None: None}
-    columns = {
-        "labels": [numbers[p.label] for p in predictions],
-        "probabilities": [
-            [round(x, DIGITS) for x in p.probabilities] if p.probabilities else None for p in predictions
-        ],
-        "answers": [p.answer for p in predictions],
-        "matches": [p.match for p in predictions],
-        "failures": [[p.failure.kind, p.failure.message] if p.failure else None for p in predictions],
-        "truncated": [p.truncated for p in predictions],
-    }
-    return _pack(columns)
-
-
-def _prediction(
-    label: str | None,
-    probabilities: list[float] | None,
-    answer: str | None,
-    match: str | None,
-    failure: list[str] | None,
-    truncated: bool,
-) -> Prediction:
-    return Prediction(
-        label,
-        tuple(probabilities) if probabilities else None,
-        match=Match(match) if match else None,
-        failure=Failure(FailureKind(failure[0]), failure[1]) if failure else None,
-        truncated=truncated,
-        answer=answer,
-    )
+    """The `answers` of a record."""
+    return _pack(Predictions.of(predictions, labels).model_dump(mode="python"))
 
 
 def _pack(value: object) -> str:
@@ -162,39 +216,41 @@ def _pack(value: object) -> str:
 
 
 def _unpack(packed: str) -> Any:
+    """Raises `ValueError`."""
     try:
-        return json.loads(zlib.decompress(base64.b64decode(packed)).decode("utf-8", "surrogatepass"))
-    except (ValueError, zlib.error) as error:
-        raise ArtefactError(
-            f"A record or query cannot be unpacked ({error}): the file was changed. Remove that line and run again."
-        ) from error
+        unpacked = zlib.decompressobj().decompress(base64.b64decode(packed), LARGEST)
+        return json.loads(unpacked.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError, zlib.error) as error:
+        raise ValueError(f"a packed field cannot be unpacked: {error}") from error
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder as it is read: the latest record of every cell, and the queries that records name."""
+    """A run folder: the latest record of every cell, and the queries that records name."""
 
     folder: Path
     records: Mapping[str, Record]
     queries: Mapping[str, Query]
     damaged: tuple[str, ...] = ()
-    """Lines that could not be read, each with its file, number and fault. Their cells count as not done."""
+    """Lines left out, each with its file, number and fault."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read a run folder. Raises `ArtefactError` where it is none."""
-        if not (folder / "records.jsonl").exists():
+        """Read and check a run folder. Raises `ArtefactError` if it is none, or cannot be read."""
+        if not (folder / RECORDS).exists():
             raise ArtefactError(
-                f"{folder} is no run folder: it has no records.jsonl. Make one with: promptmii evaluate -o {folder}"
+                f"{folder} is no run folder: it has no {RECORDS}. Make one with: promptmii evaluate -o {folder}"
             )
         damaged: list[str] = []
-        queries = {query.key: query for query in _lines(folder / "queries.jsonl", Query, damaged)}
+        queries = {query.key: query for _, query in _lines(folder / QUERIES, Query, damaged)}
         records: dict[str, Record] = {}
-        for record in _lines(folder / "records.jsonl", Record, damaged):
-            if record.query is not None and record.query not in queries:
-                damaged.append(f"records.jsonl: {record.cell.name}: its query rows are missing")
-                continue
-            records[record.key] = record
+        for number, record in _lines(folder / RECORDS, Record, damaged):
+            try:
+                record.check(queries)
+            except ValueError as error:
+                damaged.append(f"{RECORDS}, line {number}: {_reason(error)}")
+            else:
+                records[record.key] = record
         return cls(folder, records, queries, tuple(damaged))
 
     @property
@@ -202,40 +258,48 @@ class Run:
         """The cells that have no score."""
         return tuple(record for record in self.records.values() if record.status == "failed")
 
-    def scored(self, record: Record) -> tuple[list[str], list[str | None]]:
-        """Gold and predicted labels of a done cell, to compute any metric from."""
-        return [example.label for example in self.queries[str(record.query)].examples], record.labels
 
-
-def _lines(path: Path, kind: type[Line], damaged: list[str]) -> Iterator[Line]:
+def _lines(path: Path, kind: type[Line], damaged: list[str]) -> Iterator[tuple[int, Line]]:
+    """Numbered lines of a file that may be missing. Raises `ArtefactError` if it cannot be read."""
     if not path.exists():
         return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield kind.model_validate_json(line)
-            except ValidationError as error:
-                damaged.append(f"{path.name}, line {number}: {error.errors()[0]['msg']}")
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield number, kind.model_validate_json(line)
+                except ValueError as error:
+                    damaged.append(f"{path.name}, line {number}: {_reason(error)}")
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-class Writer:
+def _reason(error: ValueError) -> str:
+    """The first thing that is wrong, in one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+
+
+class Recorder:
     """Appends to a run folder. Each line is on the disk before the call returns."""
 
     def __init__(self, folder: Path) -> None:
-        """Use `writing`, which locks the folder."""
+        """Use it in a folder that is `locked`, or use `recording`."""
         self._folder = folder
-        self._queries = set(Run.read(folder).queries) if (folder / "records.jsonl").exists() else set[str]()
-        self._append("records.jsonl", b"")
+        append_line(folder / RECORDS, b"")
+        self.run = Run.read(folder)
+        """What the folder held at the start."""
+        self._queries = set(self.run.queries)
 
     def add(self, record: Record, query: Query | None = None) -> None:
-        """Append a record, and its query where that is new. Raises `OutputError` on a full disk; what was there stays whole."""
+        """Append a record, and its query if that is new. Raises `OutputError` on a full disk; earlier lines stay whole."""
         if query is not None and query.key not in self._queries:
-            self._append("queries.jsonl", _line(query))
+            append_line(self._folder / QUERIES, _line(query))
             self._queries.add(query.key)
-        self._append("records.jsonl", _line(record))
-
-    def _append(self, name: str, line: bytes) -> None:
-        append_line(self._folder / name, line)
+        append_line(self._folder / RECORDS, _line(record))
 
 
 def _line(value: Frozen) -> bytes:
@@ -243,7 +307,7 @@ def _line(value: Frozen) -> bytes:
 
 
 @contextmanager
-def writing(folder: Path) -> Generator[Writer]:
-    """Records are appended to a folder that is `locked`. Raises `OutputError`."""
+def recording(folder: Path) -> Generator[Recorder]:
+    """A recorder on a run folder that is locked meanwhile. Raises `OutputError`."""
     with locked(folder):
-        yield Writer(folder)
+        yield Recorder(folder)

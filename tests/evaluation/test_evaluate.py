@@ -1,29 +1,37 @@
 """The grid from end to end: real files, real processes, a real server."""
 
+import base64
 import json
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from tests.evaluation.labelling_server import WORDS, LabellingServer
 from tests.models.faulty_server import serving
 from typer.testing import CliRunner
 
 from promptmii.cli import app
-from promptmii.errors import ArtefactError, ConfigError, DataError, OutputError
+from promptmii.errors import ArtefactError, ConfigError, DataError, ModelError, OutputError
 from promptmii.evaluation import estimate, evaluate
 from promptmii.evaluation.plan import grid_tasks, plan
 from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.models.base import ModelCard
-from promptmii.records import Run, writing
+from promptmii.records import Run, recording
 
 
 @pytest.fixture
@@ -59,6 +67,15 @@ def settings(server: LabellingServer, tasks: list[str], **changes) -> EvaluateSe
     return EvaluateSettings.of(tasks=tuple(tasks), **(given | changes))
 
 
+def packed(value: object) -> str:
+    return base64.b64encode(zlib.compress(json.dumps(value).encode())).decode()
+
+
+def columns(rows: int, **changes: list) -> dict[str, list]:
+    nothing = dict.fromkeys(("probabilities", "answers", "matches", "failures"), [None] * rows)
+    return {"labels": [0] * rows, "truncated": [False] * rows} | nothing | changes
+
+
 def test_every_method_that_needs_no_weights_goes_through_one_grid(server, tmp_path) -> None:
     tasks = [write_task(tmp_path, "shop", instruction="Say what the ticket is about."), write_task(tmp_path, "bank")]
     methods = ("naive", "human", "icl", "zero", "mii", "best-of-k", "ape", "gepa")
@@ -75,7 +92,7 @@ def test_every_method_that_needs_no_weights_goes_through_one_grid(server, tmp_pa
     assert Counter(cell.method for cell in cells) == {"naive": 2, "human": 1} | dict.fromkeys(methods[2:], 4)
     assert {cell.n for cell in cells if cell.method == "naive"} == {0}
     for record in run.records.values():
-        gold, predicted = run.scored(record)
+        gold, predicted = record.scored(run.queries)
         assert record.instruction is not None
         assert record.instruction.measured is not None
         names = [label or "none" for label in predicted]
@@ -189,7 +206,7 @@ def test_damaged_lines_are_named_and_their_cells_run_again(server, tmp_path) -> 
 
 
 def test_two_processes_cannot_write_to_one_folder(server, tmp_path) -> None:
-    with writing(tmp_path / "run"), pytest.raises(OutputError, match="Another process"):
+    with recording(tmp_path / "run"), pytest.raises(OutputError, match="Another process"):
         evaluate(settings(server, [write_task(tmp_path, "shop")]), tmp_path / "run")
 
 
@@ -276,3 +293,96 @@ def test_an_estimate_has_the_calls_of_the_run(server, tmp_path) -> None:
     spent = [record.spent.money for record in run.records.values()]
     assert all(money and money > 0 for money in spent)
     assert estimate(grid, tmp_path / "run")[-1].cost.calls == 0
+
+
+def test_settings_refused_late_leave_nothing_behind(server, tmp_path) -> None:
+    task = write_task(tmp_path, "shop")
+    for changes, error in (
+        ({"methods": ("human",)}, ConfigError),
+        ({"followers": ("openai:m", "hf:no/such+thing")}, ModelError),
+    ):
+        with pytest.raises(error):
+            evaluate(settings(server, [task], **changes), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_is_its_owners_alone(server, tmp_path) -> None:
+    evaluate(settings(server, [write_task(tmp_path, "shop")], methods=("naive",)), tmp_path / "run")
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "run").glob("*.*l*")} >= {0o600}
+
+
+def test_forgotten_answers_are_asked_again(server, tmp_path) -> None:
+    grid = settings(server, [write_task(tmp_path, "shop")], methods=("naive",))
+    evaluate(grid, tmp_path / "run")
+    asked = len(server.bodies)
+    (tmp_path / "run" / "records.jsonl").write_bytes(b"")
+    evaluate(grid, tmp_path / "run")
+    assert len(server.bodies) == asked
+    (tmp_path / "run" / "records.jsonl").write_bytes(b"")
+    (tmp_path / "run" / "answers.sqlite").write_bytes(b"damaged" * 200)
+    with pytest.raises(OutputError, match="cannot be used"):
+        evaluate(grid, tmp_path / "run")
+    assert not evaluate(grid, tmp_path / "run", forget_answers=True).failed
+    assert len(server.bodies) == 2 * asked
+
+
+class TestDamage:
+    """Hand-edited records: each is named with its line, and its cell runs again."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+        folder = tmp_path_factory.mktemp("run")
+        with serving(LabellingServer()) as running:
+            evaluate(settings(running, [write_task(folder, "shop")], methods=("naive",)), folder / "run")
+        return folder / "run", json.loads((folder / "run" / "records.jsonl").read_text())
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"answers": None}, "a done cell needs"),
+            ({"answers": "no base64"}, "cannot be unpacked"),
+            ({"answers": packed({"labels": [0]})}, "Field required"),
+            ({"answers": packed(columns(12, labels=[99] * 12))}, "names a label that the instruction does not have"),
+            ({"answers": packed(columns(12, probabilities=[[0.5]] * 12))}, "one probability for each label"),
+            ({"answers": packed(columns(12, probabilities=[[float("nan")] * 3] * 12))}, "probabilities.0"),
+            ({"answers": packed(columns(3))}, "each of the 12 rows"),
+            ({"answers": packed(columns(12, answers=[["deep"]] * 12))}, "should be a text"),
+            ({"query": "elsewhere"}, "its query rows are missing"),
+            ({"instruction": None}, "a done cell needs"),
+            ({"colour": "red"}, "colour: Extra inputs"),
+            ({"status": "perhaps"}, "status: Input should be"),
+            ({"spent": {"calls": "many"}}, "spent.calls"),
+        ],
+    )
+    def test_a_changed_field(self, line, tmp_path: Path, changes: dict, words: str) -> None:
+        folder, record = line
+        shutil.copytree(folder, tmp_path / "run")
+        (tmp_path / "run" / "records.jsonl").write_text(json.dumps(record | changes) + "\n")
+        run = Run.read(tmp_path / "run")
+        assert not run.records
+        (fault,) = run.damaged
+        assert fault.startswith("records.jsonl, line 1: ")
+        assert words in fault
+        assert "\n" not in fault
+
+    @given(content=st.binary(max_size=80), at=st.integers(0, 10_000))
+    @hypothesis_settings(max_examples=60, deadline=None)
+    def test_any_bytes_anywhere_give_a_run_or_one_line(self, line, content: bytes, at: int) -> None:
+        folder, _ = line
+        with tempfile.TemporaryDirectory() as scratch:
+            for name in ("records.jsonl", "queries.jsonl"):
+                copy = Path(scratch) / name
+                whole = (folder / name).read_bytes()
+                copy.write_bytes(whole[: at % len(whole)] + content + whole[at % len(whole) + len(content) :])
+            run = Run.read(Path(scratch))
+            assert len(run.records) <= 1
+            for record in run.records.values():
+                gold, predicted = record.scored(run.queries)
+                assert len(gold) == len(predicted) == len(record.predictions) == 12
+
+    def test_a_folder_in_place_of_the_file(self, tmp_path: Path) -> None:
+        (tmp_path / "records.jsonl").mkdir()
+        with pytest.raises(ArtefactError, match="cannot be read"):
+            Run.read(tmp_path)

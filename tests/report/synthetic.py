@@ -17,7 +17,7 @@ from promptmii.instruction import Cost, Instruction, Measurement, Mode, Provenan
 from promptmii.metrics import accuracy, macro_f1
 from promptmii.parse import Match
 from promptmii.prompts import example_lines
-from promptmii.records import Cell, Query, Record, pack_predictions, writing
+from promptmii.records import Cell, Query, Record, pack_predictions, recording
 from promptmii.scoring import Scored
 from promptmii.task import Example, content_key
 
@@ -87,7 +87,7 @@ def write_run(
     lines = [
         _line(_record(random, cell, by_task[cell.task], bonus, number in failed)) for number, cell in enumerate(cells)
     ]
-    with writing(folder):  # takes the lock and makes the files; one write is faster than 12,000
+    with recording(folder):  # takes the lock and makes the files; one write is faster than 12,000
         (folder / "queries.jsonl").write_bytes(b"".join(_line(draw.query) for draw in draws))
         (folder / "records.jsonl").write_bytes(b"".join(lines))
     return folder

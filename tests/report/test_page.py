@@ -17,7 +17,7 @@ from promptmii import metrics
 from promptmii.errors import ArtefactError, OutputError
 from promptmii.follower import Prediction
 from promptmii.instruction import Instruction, Measurement
-from promptmii.records import Cell, Query, Record, pack_predictions, writing
+from promptmii.records import Cell, Query, Record, pack_predictions, recording
 from promptmii.report import details, headline
 from promptmii.report.grid import read_grid
 from promptmii.report.material import Material, numbers
@@ -80,7 +80,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prompt_tokens_per_query=90,
         data_key=query.key,
     )
-    with writing(folder / "run") as writer:
+    with recording(folder / "run") as writer:
         for name in ("zero", "mii"):
             cell = Cell(
                 task=EVIL,
@@ -181,7 +181,7 @@ def test_details_are_those_of_the_records(page: Path, run: Path) -> None:
         if record.status == "failed":
             assert cell["error"] == record.error
             continue
-        gold, predicted = grid.scored(record.key)
+        gold, predicted = record.scored(grid.queries)
         labels = task["labels"][cell["labels"]]
         counts = [[0] * (len(labels) + 1) for _ in labels]
         for g, p, count in zip(*[iter(cell["confusion"])] * 3, strict=True):

@@ -13,7 +13,7 @@ from scipy.stats import wilcoxon
 from sklearn.metrics import f1_score
 from synthetic import write_run
 
-from promptmii.records import Run, writing
+from promptmii.records import Run, pack_predictions, recording
 from promptmii.report import statistics, tables
 from promptmii.report.grid import Grid, read_grid
 from promptmii.report.paper_scale import paper_scale_tables
@@ -102,7 +102,7 @@ def test_scores_are_those_of_the_raw_predictions(grid: Grid, scores: Scores) -> 
             for record in grid.records.values():
                 cell, wanted = record.cell, (task, name.split()[0], n, writer, "generate")
                 if (cell.task, cell.method, cell.n, cell.generator, cell.mode) == wanted and record.status == "done":
-                    gold, predicted = grid.scored(record.key)
+                    gold, predicted = record.scored(grid.queries)
                     texts = [label or "none" for label in predicted]
                     found.append(f1_score(gold, texts, labels=sorted(set(gold)), average="macro", zero_division=0))
             assert score == pytest.approx(np.mean(found) if found else float("nan"), nan_ok=True)
@@ -142,7 +142,7 @@ def test_the_interval_is_that_of_resampled_tasks_and_rows(tmp_path: Path) -> Non
     scores = statistics.scores(statistics.all_cells(grid), Scope("smol", "choose", "smol"))
     (mean,) = statistics.means(scores)
     random = np.random.default_rng(1)
-    raw = [tuple(np.array(side) for side in grid.scored(key)) for key in grid.records]
+    raw = [tuple(np.array(side) for side in record.scored(grid.queries)) for record in grid.records.values()]
     draws = []
     for _ in range(200):
         picks = [raw[i] for i in random.integers(0, len(raw), len(raw))]
@@ -229,8 +229,11 @@ def test_a_cell_on_other_rows_than_the_latest_of_its_task_is_no_pair(run: Path, 
     old = next(r for r in read.records.values() if (r.cell.method, r.cell.mode, r.status) == ("icl", "choose", "done"))
     fewer = read.queries[str(old.query)]
     fewer = type(fewer).of(fewer.task, fewer.examples[:-1])
-    new = old.model_copy(update={"key": "other rows", "finished": "2027-01-01T00:00:00Z", "query": fewer.key})
-    with writing(tmp_path / "again") as writer:
+    assert old.instruction is not None
+    answers = pack_predictions(old.predictions[:-1], old.instruction.labels)
+    changes = {"key": "other rows", "finished": "2027-01-01T00:00:00Z", "query": fewer.key, "answers": answers}
+    new = old.model_copy(update=changes)
+    with recording(tmp_path / "again") as writer:
         writer.add(new, fewer)
     both = statistics.all_cells(read_grid([run, tmp_path / "again"]))
     of_task = both[(both["task"] == old.cell.task) & (both["status"] == "done")]
@@ -240,7 +243,7 @@ def test_a_cell_on_other_rows_than_the_latest_of_its_task_is_no_pair(run: Path, 
 def test_a_finished_record_comes_before_a_failed_one(run: Path, tmp_path: Path) -> None:
     read = Run.read(run)
     done = next(r for r in read.records.values() if r.status == "done")
-    with writing(tmp_path / "failed") as writer:
+    with recording(tmp_path / "failed") as writer:
         writer.add(
             done.model_copy(update={"status": "failed", "error": "gone", "finished": "2027-01-01T00:00:00Z"}), None
         )
@@ -258,7 +261,7 @@ def test_a_cell_that_was_measured_again_counts_once_the_later_one(
     changed = old.instruction.measured.model_copy(update={"macro_f1": 0.0})
     instruction = old.instruction.model_copy(update={"measured": changed})
     new = old.model_copy(update={"key": "again", "finished": "2027-01-01T00:00:00Z", "instruction": instruction})
-    with writing(tmp_path / "again") as writer:
+    with recording(tmp_path / "again") as writer:
         writer.add(new, read.queries[str(old.query)])
     both = statistics.all_cells(read_grid([tmp_path / "again", run]))
     assert both.loc[both["stale"], "key"].tolist() == [old.key]
@@ -341,7 +344,7 @@ def test_the_authors_scale_is_theirs_and_only_where_answers_are_written(grid: Gr
     for record in grid.records.values():
         cell = record.cell
         if record.status == "done" and (cell.method, cell.n, cell.mode) == ("icl", 20, "generate"):
-            gold, _ = grid.scored(record.key)
+            gold, _ = record.scored(grid.queries)
             labels = list(record.instruction.labels) if record.instruction else []
             codes = {label.lower(): i for i, label in enumerate(labels)}
             guess = [codes.get((p.answer or p.label or "").lower().strip(), 0) for p in record.predictions]

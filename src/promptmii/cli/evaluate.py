@@ -102,6 +102,10 @@ def run_grid(
         typer.Option("--ray", help="Spread the grid over a Ray cluster (settings: table ray of the configuration)."),
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the failed cells again.")] = False,
+    forget_answers: Annotated[
+        bool,
+        typer.Option("--forget-answers", help="Delete the kept answers of models first; finished cells stay."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the grid, its calls, tokens, time and money; run nothing.")
     ] = False,
@@ -142,7 +146,9 @@ def run_grid(
         _show_estimate(planned, as_json=json)
         return
     with listening(quiet=json) as progress:
-        run = evaluate_grid(settings, output, retry_failed=retry_failed, progress=progress)
+        run = evaluate_grid(
+            settings, output, retry_failed=retry_failed, forget_answers=forget_answers, progress=progress
+        )
     _show(run, as_json=json)
     if run.failed:
         raise typer.Exit(CALLS_FAILED)

@@ -1,4 +1,4 @@
-"""The models of an evaluation, each loaded once, and what runs one cell on them."""
+"""The models of an evaluation, each loaded once, and the running of single cells on them."""
 
 import threading
 from collections.abc import Generator, Mapping, Sequence
@@ -39,18 +39,19 @@ class Bench:
         self._settings = settings
         self._folder = folder
         self._models: dict[str, LanguageModel] = {}
-        self._lock = threading.Lock()
+        self._remembering: dict[str, LanguageModel] = {}
+        self._lock = threading.RLock()
 
     def model(self, reference: str) -> LanguageModel:
         """A model, loaded at the first use. Raises `ModelError`."""
         with self._lock:
             if reference not in self._models:
-                self._models[reference] = self._wrapped(reference)
+                self._models[reference] = together(self._settings.endpoint.load(reference))
             return self._models[reference]
 
     def close(self) -> None:
         """Close the models."""
-        for model in self._models.values():
+        for model in (self._models | self._remembering).values():
             model.close()
 
     def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[Outcome]:
@@ -72,7 +73,7 @@ class Bench:
             cell=job.cell,
             status="done",
             instruction=instruction,
-            spent=Cost.of(scored.usage, self.model(job.cell.follower).card.price),
+            spent=Cost.of(scored.usage, self._remembered(job.cell.follower).card.price),
             query=query.key,
             answers=pack_predictions(scored.predictions, instruction.labels),
             finished=_now(),
@@ -82,7 +83,7 @@ class Bench:
     def _measure(self, job: Job, task: Task) -> tuple[Instruction, Scored]:
         cell = job.cell
         support = draw_support(task, cell.n, cell.seed) if cell.n else Support(task.labels, ())
-        follower = Follower(self.model(cell.follower), cell.mode, job.calibration)
+        follower = Follower(self._remembered(cell.follower), cell.mode, job.calibration)
         inducer = self._settings.method(cell.method).inducer(self._kit(job, task, follower))
         instruction = inducer.induce(support, seed=cell.seed)
         with self._own_follower(instruction, follower) as follower:
@@ -95,7 +96,7 @@ class Bench:
 
     def _kit(self, job: Job, task: Task, follower: Follower) -> Kit:
         settings = self._settings
-        model = self.model(job.cell.generator) if job.cell.generator else follower.model
+        model = self._remembered(job.cell.generator) if job.cell.generator else follower.model
         return Kit(
             writer=Writer(model, meta_template(settings), settings.budget),
             follower=follower,
@@ -109,12 +110,18 @@ class Bench:
         if instruction.follower is None:
             yield usual
             return
-        with closing(self._wrapped(instruction.follower)) as model:
+        model = together(self._settings.endpoint.load(instruction.follower))
+        with closing(Cached(model, self._folder) if self._folder else model) as model:
             yield Follower(model, usual.mode, usual.calibration)
 
-    def _wrapped(self, reference: str) -> LanguageModel:
-        model = together(self._settings.endpoint.load(reference))
-        return Cached(model, self._folder) if self._folder else model
+    def _remembered(self, reference: str) -> LanguageModel:
+        """The model with its kept answers, which are only created once a cell runs."""
+        if self._folder is None:
+            return self.model(reference)
+        with self._lock:
+            if reference not in self._remembering:
+                self._remembering[reference] = Cached(self.model(reference), self._folder)
+            return self._remembering[reference]
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""Runs what is not recorded yet, and records it."""
+"""Run the cells of a grid that are not recorded yet, and record them."""
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
@@ -9,18 +9,19 @@ from promptmii.evaluation.bench import Bench, Outcome
 from promptmii.evaluation.cluster import Cluster
 from promptmii.evaluation.plan import Job, grid_tasks, plan, references
 from promptmii.evaluation.settings import EvaluateSettings
-from promptmii.files import write_text
+from promptmii.files import locked, write_text
 from promptmii.models.base import ModelCard
+from promptmii.models.wrap import forget
 from promptmii.progress import QUIET, Progress
-from promptmii.records import Record, Run, writing
+from promptmii.records import Record, Recorder, Run
 from promptmii.task import Task
 
 
 class Workplace(Protocol):
-    """Where cells are run."""
+    """Where cells run."""
 
     def card(self, reference: str) -> ModelCard:
-        """What is known of a model, which is loaded for it. Raises `ModelError`."""
+        """The card of a model, which is loaded for it. Raises `ModelError`."""
         ...
 
     def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[Outcome]:
@@ -28,12 +29,12 @@ class Workplace(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what was taken."""
+        """Close the models."""
         ...
 
 
 class Here:
-    """This process."""
+    """This process, as a `Workplace`."""
 
     def __init__(self, settings: EvaluateSettings, folder: Path) -> None:
         self._bench = Bench(settings, folder)
@@ -56,27 +57,33 @@ def evaluate(
     folder: Path,
     *,
     retry_failed: bool = False,
+    forget_answers: bool = False,
     progress: Progress = QUIET,
 ) -> Run:
-    """Run the grid into a run folder; what is recorded there is not run again, unless it failed and `retry_failed` is set.
+    """Run the cells of the grid that the run folder does not hold yet, and with `retry_failed` those that failed.
 
-    Raises `DataError`, `ConfigError` and `ModelError` before the first cell, and `OutputError` where the folder cannot be written or
-    another process writes to it. A cell that fails is recorded as failed and stops nothing.
+    With `forget_answers` the kept answers of models are deleted first, so unfinished cells pay for theirs again.
+
+    Raises `DataError`, `ConfigError` and `ModelError` before the first cell and then leaves no new folder behind, and
+    `OutputError` if the folder cannot be written or another process writes to it. A failed cell is recorded as failed.
     """
     progress.step("Reading the tasks")
     tasks = grid_tasks(settings)
-    with writing(folder) as writer, closing(_workplace(settings, folder)) as place:
-        write_text(folder / "config.json", settings.model_dump_json(indent=2) + "\n", force=True)
+    with locked(folder), closing(_workplace(settings, folder)) as place:
         cards: dict[str, ModelCard] = {}
         for reference in references(settings):
             progress.step(f"Loading {reference}")
             cards[reference] = place.card(reference)
-        known = Run.read(folder).records
-        todo = [job for job in plan(settings, tasks, cards) if is_open(known.get(job.key), retry_failed)]
+        jobs = plan(settings, tasks, cards)
+        if forget_answers:
+            forget(folder)
+        recorder = Recorder(folder)
+        write_text(folder / "config.json", settings.model_dump_json(indent=2) + "\n", force=True)
+        todo = [job for job in jobs if is_open(recorder.run.records.get(job.key), retry_failed)]
         progress.step("Running the cells", len(todo), "cells")
         with closing(place.run(todo, tasks)) as outcomes:
             for outcome in outcomes:
-                writer.add(outcome.record, outcome.query)
+                recorder.add(outcome.record, outcome.query)
                 _tell(outcome.record, progress)
         return Run.read(folder)
 

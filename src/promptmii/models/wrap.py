@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.errors import OutputError
+from promptmii.files import private_file, private_folder
 from promptmii.models.base import (
     Answer,
     Chat,
@@ -29,6 +30,7 @@ from promptmii.task import content_key
 
 LINGER = 0.05
 """Seconds in which other threads can join a batch; each that does gives the next as many."""
+ANSWERS = "answers.sqlite"
 PATIENCE = 30.0
 """Seconds to wait for another process that writes the cache file."""
 
@@ -172,14 +174,14 @@ class Cached:
     """
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:
-        """Raises `OutputError` when the folder or the file in it cannot be used."""
+        """Raises `OutputError` if the folder or the file in it cannot be used."""
         self._model = model
         self._lock = threading.Lock()
         self._turn = threading.Lock()
-        self._path = folder / "answers.sqlite"
+        self._path = folder / ANSWERS
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._db = _opened(self._path)
+            private_folder(folder)
+            self._db = _open(private_file(self._path))
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error
 
@@ -277,11 +279,20 @@ class Cached:
         try:
             with self._lock:
                 self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def forget(folder: Path) -> None:
+    """Delete the kept answers in a folder. Raises `OutputError`."""
+    for path in (folder / f"{ANSWERS}{suffix}" for suffix in ("", "-wal", "-shm")):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be deleted: {error.strerror or error}.") from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
     """The cache file. Two processes that make it at once: SQLite does not wait here by itself, so it is tried again."""
     db = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False, isolation_level=None)
     last = time.monotonic() + PATIENCE

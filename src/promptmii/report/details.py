@@ -102,11 +102,11 @@ class _Details:
     def _answers(self, record: Record, rows: "_Rows") -> dict[str, Any]:
         """`confusion`: gold, predicted (the number of labels for none), count, and so on; `wrong`: row, predicted, answer."""
         answers, none = record.columns, rows.none
-        predicted: list[int] = [none if number is None else number for number in answers["labels"]]
+        predicted: list[int] = [none if number is None else number for number in answers.labels]
         counts = Counter(zip(rows.gold, predicted, strict=True))
         wrong = [i for i, (g, p) in enumerate(zip(rows.gold, predicted, strict=True)) if g != p]
         # Only an answer that is no label is worth reading.
-        said = {i: _said(answers["answers"][i]) for i in wrong[:WRONG] if predicted[i] == none}
+        said = {i: _said(answers.answers[i]) for i in wrong[:WRONG] if predicted[i] == none}
         shown = [[self._row(rows, i), predicted[i], *said.get(i, ())] for i in wrong[:WRONG]]
         confusion = [number for (g, p), count in sorted(counts.items()) for number in (g, p, count)]
         return {"confusion": confusion, "wrong": shown, "n_wrong": len(wrong)}

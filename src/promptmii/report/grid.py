@@ -53,11 +53,6 @@ class Grid:
     failed: tuple[Record, ...]
     damaged: tuple[str, ...]
 
-    def scored(self, key: str) -> tuple[list[str], list[str | None]]:
-        """Gold and predicted labels of a cell."""
-        record = self.records[key]
-        return [example.label for example in self.queries[str(record.query)].examples], record.labels
-
 
 def read_grid(folders: Sequence[Path]) -> Grid:
     """The latest record of every cell of some folders, a finished one before a failed one. Raises `ArtefactError` where there is none."""

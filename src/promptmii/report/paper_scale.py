@@ -51,7 +51,7 @@ def _table(grid: Grid, cells: pd.DataFrame, scope: Scope) -> Table:
 
 def _rescored(grid: Grid, key: str) -> tuple[float, float | None]:
     record = grid.records[key]
-    gold, _ = grid.scored(key)
+    gold, _ = record.scored(grid.queries)
     given = answers(record.predictions)
     labels = record.instruction.labels if record.instruction else ()
     return reward_f1(gold, given, labels), analysis_f1(gold, given)
