@@ -197,7 +197,7 @@ class Record(Frozen):
         """Raise `ValueError` unless query and predictions fit each other and the instruction."""
         if self.status == "failed" or self.instruction is None:
             return
-        if self.query not in queries:
+        if self.query is None or self.query not in queries:
             raise ValueError("its query rows are missing")
         examples = queries[self.query].examples
         self.columns.check(len(self.instruction.labels), len(examples))
