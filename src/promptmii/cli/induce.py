@@ -26,7 +26,6 @@ from promptmii.cli.options import (
     endpoint_of,
 )
 from promptmii.cli.terminal import dump, listening, notes, out, styled, table, warn
-from promptmii.files import check_writable
 from promptmii.models.references import DEFAULT
 
 if TYPE_CHECKING:
@@ -73,8 +72,6 @@ def induce(
     from promptmii import pipeline
     from promptmii.config import InduceSettings
 
-    if output:
-        check_writable(output, force=force)
     settings = InduceSettings.of(
         n=n,
         generator=generator,
@@ -90,16 +87,14 @@ def induce(
         endpoint=endpoint_of(base_url, context_length, concurrency, cache, price),
     )
     with listening(quiet=json) as progress:
-        induced = pipeline.induce(data, settings, progress=progress)
-    if output:
-        induced.instruction.save(output, force=force)
+        induced = pipeline.induce(data, settings, output=output, force=force, progress=progress)
     if json:
         dump(_as_json(induced))
     else:
-        _show(induced, output)
+        _show(induced)
 
 
-def _show(result: "Induced", path: Path | None) -> None:
+def _show(result: "Induced") -> None:
     from rich.panel import Panel
 
     notes((*result.notes, *result.instruction.provenance.notes))
@@ -110,8 +105,8 @@ def _show(result: "Induced", path: Path | None) -> None:
             out.write_line(_break_even(result.break_even))
         for warning in result.warnings:
             warn(warning)
-    if path:
-        out.write_line(f"Saved to {path}. Use it with: promptmii predict {path} NEW_DATA")
+    if result.path:
+        out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA")
 
 
 def _comparison(rows: Sequence["Row"]) -> "Table":
