@@ -1,8 +1,8 @@
-"""Near-duplicate search over 10,000, 100,000 and 1,000,000 texts: seconds and bytes for each text stay the same.
+"""Near-duplicate search over 10,000, 100,000 and 1,000,000 texts: seconds and bytes per text stay the same.
 
     python benchmarks/corpus.py [--most 1000000]
 
-Texts are drawn from a vocabulary, 150 characters each; one in ten is a copy of an earlier one with a word changed, and has to be found.
+Texts are drawn from a vocabulary, 150 characters each. One in ten copies an earlier one with a word changed.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import resource
 import time
 from collections.abc import Iterator
 
-from promptmii.data.corpus.duplicates import clusters, sign
+from promptmii.corpus.overlap import clusters, sign
 
 WORDS = [
     f"{a}{b}{c}"
@@ -69,7 +69,8 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         each = (signing + comparing) / count * 1e6
         print(
-            f"| {count:,} | {signing:.1f} | {comparing:.2f} | {each:.0f} | {peak:.0f} | {found:,} of {len(copies):,} | {joined} |",
+            f"| {count:,} | {signing:.1f} | {comparing:.2f} | {each:.0f} | {peak:.0f} "
+            f"| {found:,} of {len(copies):,} | {joined} |",
             flush=True,
         )
 

@@ -1,8 +1,8 @@
-"""What one hub repository costs a corpus build: requests of each kind, seconds of a worker, bytes kept. From it docs/scale.md counts up.
+"""What one hub repository costs a corpus build: requests, seconds of a worker, bytes kept. docs/scale.md extrapolates.
 
     python benchmarks/corpus_hub.py [--repositories 24] [--rows 5000] [--workers 2]
 
-The hub is a server on loopback with the hub's routes (the one of the tests), so the network costs nothing here; its time is extra.
+The hub is the tests' server on loopback, so the network costs nothing here; its time comes on top.
 """
 
 import argparse
@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.data.corpus.hub_server import HubServer, Repository, serving
-from tests.data.corpus.repositories import as_csv, as_lines, as_parquet, card, rows
+from tests.corpus.hub_server import HubServer, Repository, serving
+from tests.corpus.repositories import as_csv, as_lines, as_parquet, card, rows
 
 CONFIG = "workers = {workers}\n[list]\nhub = true\n"
 FORMS = {"parquet": as_parquet, "csv": as_csv, "jsonl": as_lines}

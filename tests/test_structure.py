@@ -37,7 +37,7 @@ ORDER = [
         "doctor",
         "records",
         "ray_cluster",
-        "data.corpus",
+        "corpus",
         "evaluation",
         "report",
         "train",

@@ -90,9 +90,14 @@ class MissingDependencyError(PromptMIIError, ImportError):
     exit_code = 3
 
     def __init__(self, feature: str, extra: str) -> None:
+        self._arguments = (feature, extra)
         super().__init__(
             f"{feature} needs packages that are not installed. Install them with: pip install 'promptmii[{extra}]'"
         )
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Exceptions are pickled with their message, which is not what this one is made of."""
+        return type(self), self._arguments
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

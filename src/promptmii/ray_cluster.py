@@ -1,4 +1,4 @@
-"""One way to a Ray cluster, for whatever is spread over it."""
+"""Actors on a Ray cluster, for whatever is spread over one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,40 @@ from promptmii.config import RayOptions
 from promptmii.errors import ConfigError, MissingDependencyError
 
 
-def connect(options: RayOptions) -> tuple[Any, Callable[[], None]]:
-    """`ray`, joined to a running cluster or with one started on this machine, and how to leave: a cluster that was there stays.
+class RayActors:
+    """`options.workers` actors of one class, on a running cluster or on one started on this machine."""
 
-    Raises `ConfigError` where none answers, `MissingDependencyError`.
-    """
+    def __init__(self, options: RayOptions, kind: type, *arguments: Any, **resources: Any) -> None:
+        """Start the actors. Raises `ConfigError` if no cluster answers or it is too small, `MissingDependencyError`."""
+        self.ray, self._leave = _connect(options)
+        cores = float(self.ray.cluster_resources().get("CPU", 0))
+        if cores < options.workers * options.cpus:
+            self._leave()
+            raise ConfigError(
+                f"{options.workers} workers of {options.cpus:g} cores need more than the {cores:g} of the Ray cluster. "
+                "Lower `workers` or `cpus` in the table [ray]."
+            )
+        self._kind: Any = self.ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, **resources)(kind)
+        self._arguments = arguments
+        self.actors: list[Any] = []
+        for _ in range(options.workers):
+            self.add()
+
+    def add(self) -> Any:
+        """Start one more, for one that was lost."""
+        actor = self._kind.remote(*self._arguments)
+        self.actors.append(actor)
+        return actor
+
+    def close(self) -> None:
+        """End the actors, and the cluster if it was started here."""
+        for actor in self.actors:
+            self.ray.kill(actor)
+        self._leave()
+
+
+def _connect(options: RayOptions) -> tuple[Any, Callable[[], None]]:
+    """`ray`, connected, and how to leave: a cluster that was running stays."""
     try:
         import ray
     except ImportError as error:

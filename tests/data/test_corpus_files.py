@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from promptmii import Example, Task
-from promptmii.data.corpus import read_corpus, write_split
+from promptmii.data.corpus_files import read_corpus, write_split
 from promptmii.data.sources import read_tasks
 from promptmii.errors import ArtefactError, DataError
 from promptmii.evaluation.plan import grid_tasks

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("trl")
 
-from tests.data.corpus.hub_server import HubServer, serving
+from tests.corpus.hub_server import HubServer, serving
 from tests.train.toys import write_model
 
 from promptmii.errors import ArtefactError

@@ -1,4 +1,4 @@
-"""Build a corpus of tasks, prove that its splits are apart, describe it."""
+"""Build a corpus of tasks, check that its splits share nothing, describe it."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,9 +10,7 @@ from promptmii.cli.group import app
 from promptmii.cli.options import BaseUrl, Json, comma_separated
 from promptmii.cli.terminal import listening, say
 
-corpus_app = typer.Typer(
-    no_args_is_help=True, help="Many data sets as one corpus of clean tasks, for training and evaluation."
-)
+corpus_app = typer.Typer(no_args_is_help=True, help="Turn many datasets into one corpus of clean tasks.")
 app.add_typer(corpus_app, name="corpus")
 
 Folder = Annotated[Path, typer.Argument(help="Corpus folder.")]
@@ -20,27 +18,30 @@ Folder = Annotated[Path, typer.Argument(help="Corpus folder.")]
 
 @corpus_app.command("build")
 def build(
-    config: Annotated[
-        Path | None, typer.Argument(help="TOML file with any of the settings; the options below change them.")
-    ] = None,
+    config: Annotated[Path | None, typer.Argument(help="TOML file of settings; the options below override it.")] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Corpus folder; what it holds already is not done again.")
+        Path, typer.Option("--output", "-o", help="Corpus folder. A build that it holds is resumed.")
     ] = Path("corpus"),
     local: Annotated[
-        list[Path] | None, typer.Option(help="Folder of data files or dataset folders; repeat it for several.")
+        list[Path] | None, typer.Option(help="Folder of data files and dataset folders; repeatable.")
     ] = None,
     hub: Annotated[bool | None, typer.Option("--hub/--no-hub", help="List the hub (HF_ENDPOINT, HF_TOKEN).")] = None,
-    language: Annotated[str | None, typer.Option(help="Languages a dataset must name one of, comma-separated.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licences a dataset must have one of, comma-separated.")] = None,
-    most: Annotated[int | None, typer.Option(help="Hub repositories, at most.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Keep datasets that declare one of these languages, comma-separated.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Keep datasets with one of these licences, comma-separated.")
+    ] = None,
+    most: Annotated[int | None, typer.Option(help="Most hub repositories to list.")] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option(help="Name of an evaluation set to keep out; repeat it for several.")
+        list[str] | None, typer.Option(help="Name of an evaluation set to leave out; repeatable.")
     ] = None,
     exclude_content: Annotated[
-        list[str] | None, typer.Option(help="Evaluation set (file, folder, corpus, suite) to keep out.")
+        list[str] | None,
+        typer.Option(help="Evaluation set (file, folder, corpus, suite) whose texts to leave out; repeatable."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model that is asked for columns that schema and values leave open.")
+        str | None, typer.Option(help="Model to ask if schema and values do not decide the columns.")
     ] = None,
     base_url: BaseUrl = None,
     workers: Annotated[int | None, typer.Option(help="Processes that fetch.")] = None,
@@ -49,18 +50,19 @@ def build(
     ] = False,
     stage: Annotated[
         Literal["list", "fetch", "columns", "clean", "split"],
-        typer.Option(help="Last stage to run, to look at its table."),
+        typer.Option(help="Last stage to run."),
     ] = "split",
     retry: Annotated[
-        bool, typer.Option("--retry", help="Try again what was gated, gone, too slow or too large.")
+        bool, typer.Option("--retry", help="Try datasets again that were gated, gone, too slow or too large.")
     ] = False,
     push: Annotated[str | None, typer.Option(help="Upload the corpus to owner/name on the hub.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="With --push: for everybody to see.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="With --push: visible to everybody.")] = False,
     json: Json = False,
 ) -> None:
-    """List, fetch, clean and split data sets. Interrupted or killed, the same command goes on."""
-    from promptmii.data.corpus.build import build_corpus
-    from promptmii.data.corpus.settings import CorpusSettings
+    """List, fetch, clean and split datasets. After an interruption the same command resumes."""
+    from promptmii.corpus.build import build_corpus
+    from promptmii.corpus.card import push_corpus
+    from promptmii.corpus.settings import CorpusSettings
 
     settings = CorpusSettings.read(
         config,
@@ -83,8 +85,6 @@ def build(
         built = build_corpus(settings, output, until=stage, retry=retry, progress=progress)
     corpus_view.corpus_built(built, as_json=json)
     if push:
-        from promptmii.data.corpus.push import push_corpus
-
         with listening(quiet=json) as progress:
             progress.step(f"Uploading to {push}")
             address = push_corpus(output, push, private=not public)
@@ -95,12 +95,12 @@ def build(
 def check(
     corpus: Folder,
     similarity: Annotated[
-        float, typer.Option(min=0.1, max=1.0, help="Overlap from which two texts count as one.")
+        float, typer.Option(min=0.1, max=1.0, help="Similarity from which two texts count as one.")
     ] = 0.7,
     json: Json = False,
 ) -> None:
-    """Count what the splits of a corpus have in common. Anything but nothing ends with exit code 1."""
-    from promptmii.data.corpus.leakage import check_corpus
+    """Count what the splits of a corpus have in common. Exit code 1 if there is anything."""
+    from promptmii.corpus.leakage import check_corpus
 
     with listening(quiet=json) as progress:
         progress.step("Comparing the splits")
@@ -112,8 +112,8 @@ def check(
 
 @corpus_app.command("card")
 def card(corpus: Folder) -> None:
-    """Describe the corpus in its README.md: counts, domains, languages, label sets, lengths, licences, figures."""
-    from promptmii.data.corpus.card import write_card
+    """Describe a corpus in its README.md: counts, domains, languages, licences, lengths, leakage, figures."""
+    from promptmii.corpus.card import write_card
 
     with listening(quiet=False) as progress:
         progress.step("Describing the corpus")

@@ -26,6 +26,7 @@ from promptmii.cli.options import (
     endpoint_of,
 )
 from promptmii.cli.terminal import dump, listening, notes, out, styled, table, warn
+from promptmii.files import check_writable
 from promptmii.models.references import DEFAULT
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def induce(
     from promptmii import pipeline
     from promptmii.config import InduceSettings
 
+    if output:
+        check_writable(output, force=force)
     settings = InduceSettings.of(
         n=n,
         generator=generator,
@@ -87,14 +90,16 @@ def induce(
         endpoint=endpoint_of(base_url, context_length, concurrency, cache, price),
     )
     with listening(quiet=json) as progress:
-        induced = pipeline.induce(data, settings, output=output, force=force, progress=progress)
+        induced = pipeline.induce(data, settings, progress=progress)
+    if output:
+        induced.instruction.save(output, force=force)
     if json:
         dump(_as_json(induced))
     else:
-        _show(induced)
+        _show(induced, output)
 
 
-def _show(result: "Induced") -> None:
+def _show(result: "Induced", path: Path | None) -> None:
     from rich.panel import Panel
 
     notes((*result.notes, *result.instruction.provenance.notes))
@@ -105,8 +110,8 @@ def _show(result: "Induced") -> None:
             out.write_line(_break_even(result.break_even))
         for warning in result.warnings:
             warn(warning)
-    if result.path:
-        out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA")
+    if path:
+        out.write_line(f"Saved to {path}. Use it with: promptmii predict {path} NEW_DATA")
 
 
 def _comparison(rows: Sequence["Row"]) -> "Table":

@@ -23,7 +23,8 @@ Split = Literal["train", "validation", "heldout"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SOURCE_FIELDS = ("repository", "config", "revision", "licence", "group", "columns", "template", "languages", "domain")
 """What a row says of where its task comes from; `Task.source` has the same names."""
-ALIASES: Mapping[str, tuple[str, ...]] = {"heldout": ("heldout", "test")}
+ALIASES = {"test": "heldout"}
+"""The released corpus calls its held-out split so."""
 TASKS_PER_GROUP = 8
 
 _ROWS = pa.list_(pa.struct([("text", pa.string()), ("label", pa.string())]))
@@ -72,7 +73,10 @@ def row_task(row: Mapping[str, Any]) -> Task:
     try:
         train, test = (tuple(Example(e["text"], e["label"]) for e in row[part]) for part in ("train", "test"))
         source = {name: str(row[name]) for name in SOURCE_FIELDS if row.get(name)}
-        return Task(row["name"], tuple(row["labels"]), train, test, row.get("instruction"), source)
+        name: Any = row["name"]
+        if not isinstance(name, str):
+            raise TypeError("it has no name")
+        return Task(name, tuple(row["labels"]), train, test, row.get("instruction"), source)
     except (TypeError, AttributeError, KeyError) as error:  # a null, or another type, where text or a list belongs
         raise DataError(
             f"The row {str(row.get('name'))[:80]!r} is no task ({error}); expected a name, labels, and rows of text "
@@ -128,19 +132,29 @@ def read_corpus(path: str | Path, split: str = "train") -> Tasks:
     """
     if split not in SPLITS:
         raise DataError(f"A corpus has no split {split!r}. {nearest(split, SPLITS)}")
-    folder = Path(path)
-    files = _files(folder)
+    files = _split_files(Path(path))
+    if split not in files:
+        raise DataError(f"The corpus {path} has no split {split!r}; it has {', '.join(sorted(files))}.")
+    return Tasks(files[split])
+
+
+def corpus_splits(path: str | Path) -> list[Split]:
+    """The splits that a corpus folder has. Raises `ArtefactError` where the folder is no corpus."""
+    files = _split_files(Path(path))
+    return [split for split in SPLITS if split in files]
+
+
+def _split_files(folder: Path) -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {}
+    for path in _files(folder):
+        name = path.stem.split("-")[0]
+        files.setdefault(ALIASES.get(name, name), []).append(path)
     if not files:
         raise ArtefactError(
             f"{folder} is no corpus: it holds no Parquet file of tasks. "
             f"Build one with: promptmii corpus build -o {folder}"
         )
-    names = ALIASES.get(split, (split,))
-    wanted = [file for file in files if _split_name(file) in names]
-    if not wanted:
-        there = ", ".join(sorted({_split_name(file) for file in files}))
-        raise DataError(f"The corpus {folder} has no split {split!r}; it has {there}.")
-    return Tasks(wanted)
+    return files
 
 
 def corpus_reference(source: str) -> tuple[Path, Split | None] | None:
@@ -162,10 +176,6 @@ def _is_table_of_tasks(path: Path) -> bool:
     except (OSError, pa.ArrowException):
         return False
     return names >= {"name", "labels", "train", "test"} or names >= RELEASED_COLUMNS
-
-
-def _split_name(path: Path) -> str:
-    return path.stem.split("-")[0]
 
 
 def _open(path: Path) -> pq.ParquetFile:

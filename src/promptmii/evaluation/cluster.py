@@ -1,7 +1,7 @@
 """The same grid on a Ray cluster: one bench per worker process, one writer on the driver.
 
-Workers hold models, not results: an outcome is sent to the driver as soon as it is there, and what a lost worker had not sent is given
-to another. The requests under way to servers are limited in sum, each worker having its share.
+Workers hold models, not results: an outcome is sent to the driver as soon as it is there, and what a lost worker had
+not sent is given to another. The requests under way to servers are limited in sum, each worker having its share.
 """
 
 from collections import deque
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.config import RayOptions
-from promptmii.errors import ConfigError, ModelError, PromptMIIError
+from promptmii.errors import ModelError, PromptMIIError
 from promptmii.evaluation.bench import Bench, Outcome
 from promptmii.evaluation.plan import Job
 from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.models.base import ModelCard
 from promptmii.models.http.config import addresses
-from promptmii.ray_cluster import connect
+from promptmii.ray_cluster import RayActors
 from promptmii.task import Task
 
 CHUNK = 16
@@ -32,7 +32,7 @@ class RemoteBench:
         """Models are loaded at their first use."""
         self._settings = EvaluateSettings.model_validate_json(settings)
         _use_cores(cpus)
-        # On another machine the run folder is there only where they share a file system; without it nothing is remembered.
+        # Machines without a shared file system do not see the run folder, and remember nothing.
         self._bench = Bench(self._settings, Path(folder) if Path(folder).is_dir() else None)
 
     def card(self, reference: str) -> ModelCard | PromptMIIError:
@@ -60,44 +60,20 @@ class Cluster:
 
     def __init__(self, settings: EvaluateSettings, options: RayOptions, folder: Path) -> None:
         """Connects to the cluster, or starts one here. Raises `ConfigError` where it is not there or too small."""
-        self._ray, self._leave = connect(options)
-        self._check_size(options)
         share = max(1, settings.endpoint.concurrency // options.workers)
         # The environment of a worker elsewhere is another one.
         servers = ",".join(addresses(settings.endpoint.base_url))
         endpoint = settings.endpoint.model_copy(update={"concurrency": share, "base_url": servers})
-        self._arguments = (
-            settings.model_copy(update={"endpoint": endpoint}).model_dump_json(),
-            str(folder.absolute()),
-            options.cpus,
-        )
-        self._remote: Any = self._ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(RemoteBench)
-        self._benches: list[Any] = []
-        for _ in range(options.workers):
-            self._hire()
+        workers_settings = settings.model_copy(update={"endpoint": endpoint}).model_dump_json()
+        self._benches = RayActors(options, RemoteBench, workers_settings, str(folder.absolute()), options.cpus)
 
     def close(self) -> None:
         """End the workers, and the cluster where it was started here."""
-        for bench in self._benches:
-            self._ray.kill(bench)
-        self._leave()
-
-    def _check_size(self, options: RayOptions) -> None:
-        cores = float(self._ray.cluster_resources().get("CPU", 0))
-        if cores < options.workers * options.cpus:
-            raise ConfigError(
-                f"{options.workers} workers of {options.cpus:g} cores need more than the {cores:g} of the Ray cluster. "
-                "Lower `workers` or `cpus` in the table [ray]."
-            )
-
-    def _hire(self) -> Any:
-        bench = self._remote.remote(*self._arguments)
-        self._benches.append(bench)
-        return bench
+        self._benches.close()
 
     def card(self, reference: str) -> ModelCard:
         """What is known of a model. Raises `ModelError`."""
-        card: ModelCard | PromptMIIError = self._ray.get(self._benches[0].card.remote(reference))
+        card: ModelCard | PromptMIIError = self._benches.ray.get(self._benches.actors[0].card.remote(reference))
         if isinstance(card, PromptMIIError):
             raise card
         return card
@@ -105,7 +81,7 @@ class Cluster:
     def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[Outcome]:
         """Outcomes as they arrive. Raises `ModelError` when workers die one after the other."""
         chunks = deque(_chunks(jobs))
-        idle = deque(self._benches)
+        ray, idle = self._benches.ray, deque(self._benches.actors)
         running: dict[Any, tuple[Any, dict[str, Job]]] = {}
         lost = 0
         while chunks or running:
@@ -114,14 +90,14 @@ class Cluster:
                 wanted = {job.cell.task: tasks[job.cell.task] for job in chunk}
                 stream = bench.run.options(num_returns="streaming").remote(chunk, wanted)
                 running[stream] = (bench, {job.key: job for job in chunk})
-            (stream, *_), _ = self._ray.wait(list(running), num_returns=1)
+            (stream, *_), _ = ray.wait(list(running), num_returns=1)
             bench, open_jobs = running[stream]
             try:
-                outcome: Outcome = self._ray.get(next(stream))
+                outcome: Outcome = ray.get(next(stream))
             except StopIteration:
                 del running[stream]
                 idle.append(bench)
-            except self._ray.exceptions.RayActorError as error:
+            except ray.exceptions.RayActorError as error:
                 del running[stream]
                 lost += 1
                 if lost > LOST_WORKERS:
@@ -129,7 +105,7 @@ class Cluster:
                         f"{lost} workers died without a finished cell between them; the last: {error}"
                     ) from error
                 chunks.append(list(open_jobs.values()))
-                idle.append(self._hire())
+                idle.append(self._benches.add())
             else:
                 lost = 0
                 del open_jobs[outcome.record.key]

@@ -1,7 +1,8 @@
-"""What a stage found out of each dataset: a line is on the disk before the next dataset begins, so a killed build goes on there.
+"""What each stage decided about each dataset. A line is on disk before the next dataset begins, so a killed build
+resumes there.
 
-A line's key hashes the dataset and every setting that its result depends on. Changed settings give new keys; what is done
-under others is left alone.
+The key of a line hashes the dataset and every setting that its result depends on. Changed settings give new keys;
+lines under other keys are kept and ignored.
 """
 
 import csv
@@ -12,7 +13,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from promptmii.files import append_line, write_text
+from promptmii.errors import ArtefactError
+from promptmii.files import append_line, private_folder, write_text
 from promptmii.schema import Frozen
 
 FOLDER = "stages"
@@ -25,9 +27,9 @@ class Entry(Frozen):
     name: str
     kept: bool
     reason: str = ""
-    """Why it was dropped; for what was kept, what should be known of it."""
+    """Why it was dropped; for a kept one, what to know about it."""
     temporary: bool = False
-    """What dropped it may be over by now (gated, vanished, timed out): `--retry` tries again."""
+    """Dropped for a reason that may have passed (gated, gone, timed out): `--retry` tries again."""
     detail: dict[str, Any] = Field(default_factory=dict[str, Any])
 
     @property
@@ -40,17 +42,17 @@ class Journal:
     """The lines of one stage."""
 
     def __init__(self, corpus: Path, stage: str, *, retry: bool = False) -> None:
-        """Reads what is there; lines that a kill cut short count as not written. With `retry`, temporary ones do as well."""
+        """Read the lines. One cut short by a kill counts as missing; with `retry`, so do temporary ones."""
         self._path = corpus / FOLDER / f"{stage}.jsonl"
         self._entries = {entry.key: entry for entry in _read(self._path) if not (retry and entry.temporary)}
 
     def get(self, key: str) -> Entry | None:
-        """What is known under a key."""
+        """The latest line under a key."""
         return self._entries.get(key)
 
     def add(self, entry: Entry) -> Entry:
         """Write a line. Raises `OutputError` on a full disk."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self._path.parent)
         append_line(self._path, (entry.model_dump_json(exclude_defaults=True) + "\n").encode("utf-8", "replace"))
         self._entries[entry.key] = entry
         return entry
@@ -59,16 +61,19 @@ class Journal:
 def _read(path: Path) -> Iterable[Entry]:
     if not path.exists():
         return
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                yield Entry.model_validate_json(line)
-            except ValidationError:
-                continue
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read: {error.strerror}. Move it away, and build again.") from error
+    for line in lines:
+        try:
+            yield Entry.model_validate_json(line)
+        except ValidationError:
+            continue
 
 
 def write_table(corpus: Path, stage: str, entries: Sequence[Entry], columns: Sequence[str]) -> Path:
-    """The lines as a CSV that people read: name, kept, reason, and these details. Raises `OutputError`."""
+    """The lines as a CSV for people: name, kept, reason, and these details. Raises `OutputError`."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["name", "kept", "reason", *columns])

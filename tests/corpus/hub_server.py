@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback with the routes of the hub that `huggingface_hub` and `datasets` call, serving repositories of files.
+"""A real HTTP server on loopback with the routes of the hub that `huggingface_hub` and `datasets` call.
 
 Rate limits, outages, gates and endless files are real answers of it. Point `HF_ENDPOINT` at `url` in a new process.
 """

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.data.corpus.hub_server import HubServer, Repository, serving
-from tests.data.corpus.repositories import as_csv, as_lines, as_parquet, card, rows, texts
+from tests.corpus.hub_server import HubServer, Repository, serving
+from tests.corpus.repositories import as_csv, as_lines, as_parquet, card, rows, texts
 
-from promptmii.data.corpus import read_corpus
+from promptmii.data.corpus_files import read_corpus
 from promptmii.task import Task
 
 pytest.importorskip("datasets")

@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.data.corpus.hub_server import HubServer, Repository, serving
-from tests.data.corpus.repositories import as_csv, as_lines, card, rows
+from tests.corpus.hub_server import HubServer, Repository, serving
+from tests.corpus.repositories import as_csv, as_lines, card, rows
 
-from promptmii.data.corpus import read_corpus
-from promptmii.data.corpus.build import build_corpus
-from promptmii.data.corpus.journal import FOLDER
-from promptmii.data.corpus.settings import CorpusSettings
+from promptmii.corpus.build import build_corpus
+from promptmii.corpus.journal import FOLDER
+from promptmii.corpus.settings import CorpusSettings
+from promptmii.data.corpus_files import read_corpus
 from promptmii.errors import ConfigError, DataError, EndpointError
 
 pytest.importorskip("datasketch")
@@ -69,12 +69,12 @@ def test_a_folder_of_files_becomes_a_corpus(tmp_path: Path) -> None:
 def test_settings_and_sources_are_checked(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Nothing to list"):
         build_corpus(CorpusSettings(), tmp_path / "corpus")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         build_corpus(settings(tmp_path / "nothing"), tmp_path / "corpus")
     with pytest.raises(ConfigError, match="Did you mean 'split'"):
         CorpusSettings.of(splits={})
     for name in ("corpus-local", "corpus-hub"):
-        CorpusSettings.read(Path(__file__).parents[3] / "configs" / f"{name}.toml")
+        CorpusSettings.read(Path(__file__).parents[2] / "configs" / f"{name}.toml")
 
 
 def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:

@@ -6,23 +6,22 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.data.corpus.repositories import as_csv, as_lines, as_parquet, rows, texts
+from tests.corpus.repositories import as_csv, as_lines, as_parquet, rows, texts
 
 from promptmii import Example, ScriptedModel, Task
+from promptmii.corpus.clean import clean_task, may_be_in
+from promptmii.corpus.columns import find_columns
+from promptmii.corpus.leakage import check_corpus
+from promptmii.corpus.listing import Candidate
+from promptmii.corpus.rows import MIB, Reading, read_rows
+from promptmii.corpus.sample import Sample
+from promptmii.corpus.settings import CleanSettings
 from promptmii.data import read_table
-from promptmii.data.corpus.choosing import find_columns
-from promptmii.data.corpus.language import written_in
-from promptmii.data.corpus.leakage import check_corpus
-from promptmii.data.corpus.listing import Candidate
-from promptmii.data.corpus.rows import MIB, Reading, read_files
-from promptmii.data.corpus.sampling import Sample
-from promptmii.data.corpus.settings import CleanSettings
-from promptmii.data.corpus.tidying import tidy
 from promptmii.data.load import Table
 from promptmii.errors import DataError, EndpointError
 from promptmii.models.base import Failure, FailureKind
 
-duplicates = pytest.importorskip("promptmii.data.corpus.duplicates")
+duplicates = pytest.importorskip("promptmii.corpus.overlap")
 
 
 class TestSampling:
@@ -52,7 +51,7 @@ class TestReadingInParts:
         path = tmp_path / f"big.{kind}"
         path.write_bytes(write(content))
         reading = Reading(rows=5000, size=MIB // 2)
-        found = Counter(row["label"] for row in read_files([str(path)], reading))
+        found = Counter(row["label"] for row in read_rows([str(path)], reading))
         assert len(found) == 5
         assert sum(found.values()) < 6000
         assert max(found.values()) < 1.5 * min(found.values())
@@ -62,16 +61,16 @@ class TestReadingInParts:
         path = tmp_path / "bomb.csv.gz"
         path.write_bytes(gzip.compress(b"text,label\n" + b"word,a\n" * 2_000_000, 1))
         reading = Reading(rows=100, size=MIB)
-        assert sum(1 for _ in read_files([str(path)], reading)) < 160_000
+        assert sum(1 for _ in read_rows([str(path)], reading)) < 160_000
         assert "packed" in reading.notes[0]
 
     def test_rows_that_cannot_be_read_are_counted_with_their_place(self, tmp_path: Path) -> None:
         path = tmp_path / "ragged.csv"
         path.write_text("text,label\nfine,a\ntoo,many,fields\nfine again,b\n")
         reading = Reading(rows=100, size=MIB)
-        assert [row["label"] for row in read_files([str(path)], reading)] == ["a", "b"]
+        assert [row["label"] for row in read_rows([str(path)], reading)] == ["a", "b"]
         assert reading.skipped == {"not readable": 1}
-        assert "line 3" in reading.examples[0]
+        assert "line 3" in reading.faults[0]
 
 
 class TestNearDuplicates:
@@ -106,7 +105,7 @@ class TestColumns:
         assert chosen.render(row) == "Question1: a b\nquestion2: c d"
 
     def test_without_a_model_what_is_open_is_refused(self) -> None:
-        with pytest.raises(DataError, match="may be the label; a model could be asked"):
+        with pytest.raises(DataError, match="may be the label; a model could decide"):
             find_columns(table(AMBIGUOUS))
 
     def test_a_model_decides_what_is_open(self) -> None:
@@ -139,7 +138,9 @@ class TestCleaning:
 
     def cleaned(self, given: list[dict], **settings):
         read = table(given)
-        return tidy(read, find_columns(read), self.candidate, CleanSettings(least_train=5, least_test=2, **settings))
+        return clean_task(
+            read, find_columns(read), self.candidate, CleanSettings(least_train=5, least_test=2, **settings)
+        )
 
     def test_every_row_that_goes_is_counted(self) -> None:
         good = rows("clean", ["a", "b"], 40)
@@ -149,7 +150,7 @@ class TestCleaning:
         )
         assert tidied.dropped == {
             "no text": 1,
-            "nothing but markup, links or punctuation": 1,
+            "only markup, links or punctuation": 1,
             "longer than 8000 characters": 1,
             "broken encoding, or nearly all one character": 1,
             "the same text as an earlier row": 1,
@@ -183,11 +184,11 @@ class TestCleaning:
         ],
     )
     def test_languages(self, text: str, language: str, fits: bool) -> None:
-        assert written_in(text, [language]) is fits
+        assert may_be_in(text, [language]) is fits
 
 
 def test_check_finds_what_was_planted(tmp_path: Path) -> None:
-    from promptmii.data.corpus import write_split
+    from promptmii.data.corpus_files import write_split
 
     def task(name: str, topic: str) -> Task:
         examples = tuple(Example(row["text"], row["label"]) for row in rows(topic, ["a", "b"], 30))

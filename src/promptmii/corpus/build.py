@@ -1,0 +1,269 @@
+"""A build: its five stages, each a loop over datasets that writes a line to its journal before it takes the next."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from promptmii.corpus.card import write_card
+from promptmii.corpus.clean import clean_task
+from promptmii.corpus.columns import find_columns
+from promptmii.corpus.hub import list_hub
+from promptmii.corpus.journal import Entry, Journal, write_table
+from promptmii.corpus.leakage import LeakageReport, check_corpus
+from promptmii.corpus.listing import Candidate, list_local
+from promptmii.corpus.overlap import read_texts
+from promptmii.corpus.sample import read_sample
+from promptmii.corpus.settings import CorpusSettings
+from promptmii.corpus.split import Assignment, TaskName, TextRemover, assign
+from promptmii.corpus.workers import LocalWorkers, RayWorkers
+from promptmii.data.columns import Chosen
+from promptmii.data.corpus_files import SPLITS, Split, Tasks, write_split, write_tasks
+from promptmii.data.sources import read_tasks
+from promptmii.errors import DataError
+from promptmii.files import locked, private_folder, write_text
+from promptmii.models.base import LanguageModel
+from promptmii.progress import QUIET, Progress
+from promptmii.task import Task, content_key
+
+Stage = Literal["list", "fetch", "columns", "clean", "split"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+STEPS: Mapping[Stage, str] = {
+    "list": "Listing the hub",
+    "fetch": "Fetching",
+    "columns": "Choosing columns",
+    "clean": "Cleaning",
+    "split": "Splitting",
+}
+FILES: Mapping[Stage, tuple[str, str]] = {"fetch": ("raw", ".jsonl.gz"), "clean": ("tasks", ".parquet")}
+"""Folder and ending of the file that a stage makes of a dataset."""
+DETAILS: Mapping[Stage, tuple[str, ...]] = {
+    "list": ("repository", "config", "revision", "licence", "languages"),
+    "fetch": ("rows", "seen", "splits", "columns", "notes"),
+    "columns": ("text", "label", "template", "notes"),
+    "clean": ("labels", "train", "test", "dropped"),
+    "split": ("split", "group", "labels", "train", "test"),
+}
+"""Columns of each stage's table beside name, verdict and reason."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did."""
+
+    folder: Path
+    stages: dict[Stage, list[Entry]]
+    """The lines of each stage that ran."""
+    leakage: LeakageReport | None
+    """If the corpus was split."""
+
+
+def build_corpus(
+    settings: CorpusSettings,
+    folder: Path,
+    *,
+    until: Stage = "split",
+    retry: bool = False,
+    progress: Progress = QUIET,
+) -> Built:
+    """Build a corpus, or resume one. What is done is not repeated unless its settings changed.
+
+    Raises `DataError`, `ConfigError`, `OutputError`, and `EndpointError` if the hub is down. The same call resumes.
+    """
+    settings = settings.absolute()
+    with locked(folder), closing(_Build(folder, settings, retry, progress)) as build:
+        write_text(folder / "config.json", settings.model_dump_json(indent=2) + "\n", force=True)
+        entries: list[Entry] = []
+        done: dict[Stage, list[Entry]] = {}
+        for stage in STAGES[: STAGES.index(until) + 1]:
+            entries = build.run(stage, [entry for entry in entries if entry.kept])
+            write_table(folder, stage, entries, DETAILS[stage])
+            done[stage] = entries
+        if until != "split":
+            return Built(folder, done, None)
+        progress.step("Checking for leaks and writing the card")
+        leakage = check_corpus(folder, settings.split.similarity)
+        write_card(folder, leakage)
+        return Built(folder, done, leakage)
+
+
+class _Build:
+    """A corpus folder, its settings, and its journals."""
+
+    def __init__(self, folder: Path, settings: CorpusSettings, retry: bool, progress: Progress) -> None:
+        self._folder, self._settings, self._progress = folder, settings, progress
+        self._journals = {stage: Journal(folder, stage, retry=retry) for stage in STAGES}
+        self._stack = ExitStack()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def run(self, stage: Stage, kept: Sequence[Entry]) -> list[Entry]:
+        match stage:
+            case "list":
+                return self._list()
+            case "fetch":
+                return self._fetch(kept)
+            case "columns":
+                return self._each(stage, kept, self._choose_columns)
+            case "clean":
+                return self._each(stage, kept, self._make_task)
+            case "split":
+                return self._split(kept)
+
+    def _list(self) -> list[Entry]:
+        """The datasets there are. A listing of the hub is kept, so that a resumed build has the same datasets."""
+        settings = self._settings.list
+        if not settings.local and not settings.hub:
+            raise DataError(
+                "Nothing to list. Give --local FOLDER, --hub, or both (or `local` and `hub` in the table [list])."
+            )
+        journal, key = self._journals["list"], self._settings.key("list")
+        entries = list(list_local(settings))
+        listing = journal.get(key)
+        if listing:
+            entries += filter(None, map(journal.get, listing.detail["keys"]))
+        elif settings.hub:
+            on_hub = list(list_hub(settings))
+            self._progress.step(STEPS["list"], len(on_hub), "datasets")
+            for entry in on_hub:
+                self._finish(journal.add(entry))
+            journal.add(Entry(key=key, name="(hub)", kept=True, detail={"keys": [entry.key for entry in on_hub]}))
+            entries += on_hub
+        return entries
+
+    def _fetch(self, listed: Sequence[Entry]) -> list[Entry]:
+        """A sample of each."""
+        journal = self._journals["fetch"]
+        candidates = [Candidate.model_validate(entry.detail) for entry in listed]
+        keys = {candidate.name: self._key(candidate.key, "fetch") for candidate in candidates}
+        jobs = [
+            (candidate, self._path("fetch", keys[candidate.name]))
+            for candidate in candidates
+            if not self._is_done("fetch", journal.get(keys[candidate.name]))
+        ]
+        if jobs:
+            private_folder(self._folder / "raw")
+            workers = (
+                RayWorkers(self._settings.fetch, self._settings.ray)
+                if self._settings.ray
+                else LocalWorkers(self._settings.fetch, min(self._settings.workers, len(jobs)))
+            )
+            self._progress.step(STEPS["fetch"], len(jobs), "datasets")
+            with closing(workers):
+                for candidate, outcome in workers.fetch(jobs):
+                    entry = Entry(
+                        key=keys[candidate.name],
+                        name=candidate.name,
+                        kept=outcome.kept,
+                        reason=outcome.reason,
+                        temporary=outcome.temporary,
+                        detail={**outcome.detail, "candidate": candidate.model_dump(mode="json")},
+                    )
+                    self._finish(journal.add(entry))
+        return [entry for key in keys.values() if (entry := journal.get(key))]
+
+    def _choose_columns(self, entry: Entry, _key: str) -> dict[str, Any]:
+        table, header = read_sample(self._path("fetch", entry.key), entry.name)
+        columns = find_columns(table, self._model)
+        chosen = {"text": list(columns.text), "label": columns.label, "template": columns.template}
+        notes = [*columns.notes, *header.notes]
+        return chosen | {"notes": notes, "candidate": entry.detail["candidate"], "raw": entry.key}
+
+    @cached_property
+    def _model(self) -> LanguageModel | None:
+        settings = self._settings.columns
+        if settings.model is None:
+            return None
+        model = settings.endpoint.load(settings.model)
+        self._stack.callback(model.close)
+        return model
+
+    def _make_task(self, entry: Entry, key: str) -> dict[str, Any]:
+        table, _ = read_sample(self._path("fetch", entry.detail["raw"]), entry.name)
+        columns = Chosen(tuple(entry.detail["text"]), entry.detail["template"], entry.detail["label"], ())
+        cleaned = clean_task(table, columns, Candidate.model_validate(entry.detail["candidate"]), self._settings.clean)
+        write_tasks(self._path("clean", key), [cleaned.task])
+        dropped = [f"{count} rows: {reason}" for reason, count in cleaned.dropped.items()]
+        return {"repository": cleaned.task.source["repository"], **_sizes(cleaned.task), "dropped": dropped}
+
+    def _split(self, cleaned: Sequence[Entry]) -> list[Entry]:
+        """The corpus. Always made anew, because a task's split depends on every other task."""
+        if not cleaned:
+            raise DataError(f"No task is left to split. The tables in {self._folder} say why.")
+        self._progress.step(STEPS["split"], len(cleaned), "datasets")
+        evaluation = read_tasks(self._settings.split.exclude_content, splits=SPLITS)
+        texts = read_texts(chain(map(self._task, cleaned), evaluation.values()), self._settings.split.similarity)
+        names = [TaskName(entry.name, str(entry.detail["repository"])) for entry in cleaned]
+        assignment = assign(names, list(evaluation), texts, self._settings.split)
+        remove = TextRemover(len(cleaned), texts, assignment, self._settings.clean)
+        sizes: dict[int, dict[str, int]] = {}
+
+        def tasks_of(split: Split) -> Iterator[Task]:
+            for number in [number for number, place in assignment.split.items() if place == split]:
+                task = remove(number, self._task(cleaned[number]))
+                if task is not None:
+                    sizes[number] = _sizes(task)
+                    yield task
+
+        for split in SPLITS:
+            write_split(self._folder, split, tasks_of(split))
+        entries = [_verdict(entry, number, assignment, sizes) for number, entry in enumerate(cleaned)]
+        for entry in entries:
+            self._finish(entry)
+        return entries
+
+    def _task(self, entry: Entry) -> Task:
+        (task,) = Tasks([self._path("clean", entry.key)])
+        return task
+
+    def _each(self, stage: Stage, before: Sequence[Entry], act: Callable[[Entry, str], dict[str, Any]]) -> list[Entry]:
+        journal = self._journals[stage]
+        entries: list[Entry] = []
+        self._progress.step(STEPS[stage], len(before), "datasets")
+        for entry in before:
+            key = self._key(entry.key, stage)
+            known = journal.get(key)
+            if known is None or not self._is_done(stage, known):
+                try:
+                    known = Entry(key=key, name=entry.name, kept=True, detail=act(entry, key))
+                except DataError as error:
+                    known = Entry(key=key, name=entry.name, kept=False, reason=str(error))
+                journal.add(known)
+                self._finish(known)
+            else:
+                self._progress.advance()
+            entries.append(known)
+        return entries
+
+    def _finish(self, entry: Entry) -> None:
+        self._progress.advance()
+        if not entry.kept:
+            self._progress.note(entry.line)
+
+    def _key(self, before: str, stage: Stage) -> str:
+        return content_key([before, self._settings.key(stage)])
+
+    def _path(self, stage: Stage, key: str) -> Path:
+        """What a stage makes of a dataset: a sample, or a task."""
+        folder, suffix = FILES[stage]
+        return self._folder / folder / f"{key[:24]}{suffix}"
+
+    def _is_done(self, stage: Stage, entry: Entry | None) -> bool:
+        if entry is None:
+            return False
+        return not entry.kept or stage not in FILES or self._path(stage, entry.key).exists()
+
+
+def _sizes(task: Task) -> dict[str, int]:
+    return {"labels": len(task.labels), "train": len(task.train), "test": len(task.test)}
+
+
+def _verdict(entry: Entry, number: int, assignment: Assignment, sizes: Mapping[int, dict[str, int]]) -> Entry:
+    place = {"split": assignment.split.get(number, ""), "group": assignment.groups[number]}
+    reason = assignment.dropped.get(number) or "; ".join(assignment.notes.get(number, ()))
+    kept = number in assignment.split
+    return Entry(key=entry.key, name=entry.name, kept=kept, reason=reason, detail=place | sizes.get(number, {}))

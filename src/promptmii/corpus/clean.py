@@ -1,0 +1,141 @@
+"""From a sample to a task: which rows are dropped, which label sets, and how many rows each reason cost."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from promptmii.corpus.listing import Candidate
+from promptmii.corpus.settings import CleanSettings
+from promptmii.data.clean import clean
+from promptmii.data.columns import Chosen
+from promptmii.data.table import Table
+from promptmii.data.sample import assemble, proportioned
+from promptmii.errors import DataError, MissingDependencyError
+from promptmii.task import Task
+
+MASK = "[personal]"
+LANGUAGE_MARGIN = 10.0
+"""Log-odds against the wanted languages that drop a text. 452 short English texts stay below 3; German ones pass 20."""
+_MARKUP = re.compile(r"<[^<>]{1,500}>|&#?\w{1,8};|https?://\S+|www\.\S+")
+_BROKEN = re.compile("[\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
+"""Replacement marks, control and private characters."""
+_PERSONAL = re.compile(
+    r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}"  # e-mail
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}\b"  # IP address
+    r"|\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b"  # account number (IBAN)
+    r"|\b(?:\d[ -]?){13,16}\b"  # card number
+    r"|(?<![\w.])\+?\(?\d{2,4}\)?[ /.-]\d{2,4}(?:[ .-]?\d{2,4}){1,3}(?![\w.])"  # phone
+)
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A task, and the rows dropped by reason."""
+
+    task: Task
+    dropped: dict[str, int]
+
+
+def clean_task(table: Table, columns: Chosen, candidate: Candidate, settings: CleanSettings) -> Cleaned:
+    """A task of the clean rows. Raises `DataError` if too little is left."""
+    table, dropped = _clean_rows(table, columns, settings)
+    if not table.rows:
+        raise DataError(f"no row is left: {_listed(dropped)}")
+    cleaned = clean(table, columns)
+    dropped.update(cleaned.dropped)
+    counts = Counter(example.label for example in cleaned.examples)
+    kept = [i for i, example in enumerate(cleaned.examples) if counts[example.label] >= settings.per_label]
+    dropped[f"labels with fewer than {settings.per_label} rows"] = len(cleaned.examples) - len(kept)
+    labels = {cleaned.examples[i].label for i in kept}
+    if not settings.least_labels <= len(labels) <= settings.most_labels:
+        raise DataError(
+            f"{len(labels)} labels are left; expected {settings.least_labels} to {settings.most_labels} "
+            f"({_listed(dropped)})"
+        )
+    split = tuple(cleaned.split[i] for i in kept) if cleaned.split else None
+    cleaned = replace(cleaned, examples=tuple(cleaned.examples[i] for i in kept), split=split)
+    share = min(0.4, settings.test_rows / len(kept))
+    task = assemble(table, columns, cleaned, test_share=share).task
+    dropped["test rows whose label no training row has"] = len(kept) - len(task.train) - len(task.test)
+    task = _limited(task, settings, dropped)
+    source = {
+        "repository": candidate.repository,
+        "config": candidate.config or "default",
+        "revision": candidate.revision,
+        "licence": candidate.licence or "unstated",
+        "columns": f"{', '.join(columns.text)} -> {columns.label}",
+        "template": columns.template or "",
+        "languages": ", ".join(candidate.languages),
+        "domain": candidate.domain or "",
+    }
+    return Cleaned(replace(task, name=candidate.name, source=source), {k: n for k, n in dropped.items() if n})
+
+
+def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task:
+    """At most so many rows of each part, label shares kept."""
+    train, test = proportioned(task.train, settings.train_rows), proportioned(task.test, settings.test_rows)
+    dropped["more rows than a task keeps"] = len(task.train) + len(task.test) - len(train) - len(test)
+    labels = {example.label for example in train}
+    test = tuple(example for example in test if example.label in labels)
+    if len(train) < settings.least_train or len(test) < settings.least_test:
+        raise DataError(
+            f"{len(train)} training and {len(test)} test rows are left; least_train is {settings.least_train}, "
+            f"least_test {settings.least_test} ({_listed(dropped)})"
+        )
+    return replace(task, labels=tuple(label for label in task.labels if label in labels), train=train, test=test)
+
+
+def _clean_rows(table: Table, columns: Chosen, settings: CleanSettings) -> tuple[Table, Counter[str]]:
+    dropped: Counter[str] = Counter()
+    rows: list[dict[str, Any]] = []
+    split: list[str] = []
+    for number, row in enumerate(table.rows):
+        text = columns.render(row)
+        reason = _fault(text, settings) if text.strip() else None
+        if reason:
+            dropped[reason] += 1
+            continue
+        if settings.personal == "mask":
+            row = row | {name: _PERSONAL.sub(MASK, row[name]) for name in columns.text if isinstance(row[name], str)}
+        rows.append(row)
+        split.append(table.split[number] if table.split else "")
+    return replace(table, rows=tuple(rows), split=tuple(split) if table.split else None), dropped
+
+
+def _fault(text: str, settings: CleanSettings) -> str | None:
+    if len(text) > settings.most_chars:
+        return f"longer than {settings.most_chars} characters"
+    if not any(character.isalnum() for character in _MARKUP.sub(" ", text)):
+        return "only markup, links or punctuation"
+    if settings.quality and _is_broken(text):
+        return "broken encoding, or nearly all one character"
+    if settings.personal == "drop" and _PERSONAL.search(text):
+        return "personal data"
+    if settings.languages and not may_be_in(text, settings.languages):
+        return f"not in {', '.join(settings.languages)}"
+    return None
+
+
+def _is_broken(text: str) -> bool:
+    if len(_BROKEN.findall(text)) > 0.05 * len(text):
+        return True
+    dense = "".join(text.split())
+    return len(dense) >= 20 and Counter(dense).most_common(1)[0][1] > 0.8 * len(dense)
+
+
+def may_be_in(text: str, languages: Iterable[str]) -> bool:
+    """Whether a text may be in one of these languages (two letters each). Doubtful texts and unknown languages pass."""
+    try:
+        import py3langid
+    except ImportError as error:
+        raise MissingDependencyError("The language filter", "corpus") from error
+    scores: dict[str, float] = dict(py3langid.rank(text))
+    wanted = max(scores.get(language[:2], float("inf")) for language in languages)
+    return max(scores.values()) - wanted < LANGUAGE_MARGIN
+
+
+def _listed(dropped: Counter[str]) -> str:
+    reasons = [f"{count} rows: {reason}" for reason, count in sorted(dropped.items()) if count]
+    return "; ".join(reasons) or "nothing dropped"

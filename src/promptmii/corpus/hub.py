@@ -1,0 +1,125 @@
+"""The hub: what it lists, what its errors mean, and how long to wait for it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import tenacity
+
+from promptmii.corpus.journal import Entry
+from promptmii.corpus.listing import Candidate, configurations, licence_and_languages, rejection
+from promptmii.corpus.settings import ListSettings
+from promptmii.errors import EndpointError, MissingDependencyError
+
+Result = TypeVar("Result")
+Wait = Callable[[float], None]
+"""Called with the seconds of each wait for the hub."""
+BUSY = (408, 425, 429, 500, 502, 503, 504)
+LONGEST_WAIT = 30.0
+LISTING_PATIENCE = 300.0
+HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2")
+"""huggingface_hub lets the errors of its HTTP library through, and which one that is depends on its version."""
+
+
+def list_hub(settings: ListSettings) -> Iterator[Entry]:
+    """A line for each configuration on the hub. Raises `EndpointError` if the hub is down."""
+    for info in with_patience(lambda: _list(settings), LISTING_PATIENCE):
+        card = info.card_data.to_dict() if info.card_data else {}
+        for config in configurations(card):
+            name = info.id if config in (None, "default") else f"{info.id}:{config}"
+            candidate = Candidate(
+                name=name,
+                repository=info.id,
+                config=config,
+                revision=info.sha or "",
+                **licence_and_languages(card),
+            )
+            if info.disabled or not info.sha:
+                yield candidate.entry("disabled on the hub" if info.disabled else "has no commit yet")
+            else:
+                yield candidate.entry(rejection(candidate, info.tags or (), settings))
+
+
+def _list(settings: ListSettings) -> list[Any]:
+    try:
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise MissingDependencyError("--hub", "corpus") from error
+    return list(
+        HfApi().list_datasets(
+            filter=list(settings.tags),
+            author=settings.author,
+            search=settings.search,
+            sort="downloads",
+            limit=settings.most,
+            expand=["sha", "cardData", "tags", "gated", "disabled", "downloads"],
+        )
+    )
+
+
+def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait = lambda _: None) -> Result:
+    """The result of `action`, retried while the hub is down or busy. Raises `EndpointError` when patience ends."""
+    backoff = tenacity.wait_exponential_jitter(initial=0.5, max=LONGEST_WAIT, jitter=0.5)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        return max(backoff(state), _retry_after(state.outcome.exception() if state.outcome else None))
+
+    def give_up(state: tenacity.RetryCallState) -> Result:
+        error = state.outcome.exception() if state.outcome else None
+        raise EndpointError(
+            f"The hub has been down or refusing requests for {patience:.0f} s: {_first_line(error)}. "
+            "Run the same command later; it goes on where it stopped."
+        ) from error
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_outage),
+        wait=wait,
+        stop=tenacity.stop_before_delay(patience),
+        before_sleep=lambda state: on_wait(state.upcoming_sleep),
+        retry_error_callback=give_up,
+    )
+    return retrying(action)
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether an error is the hub's rather than the dataset's."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status is not None:
+            return status in BUSY
+        if isinstance(error, ConnectionError) or type(error).__module__.split(".")[0] in HTTP_LIBRARIES:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _retry_after(error: BaseException | None) -> float:
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    try:
+        return float(headers.get("Retry-After", 0))
+    except ValueError:
+        return 0.0
+
+
+def unavailability(repository: str, revision: str, patience: float, on_wait: Wait = lambda _: None) -> str | None:
+    """Why a repository cannot be read now but perhaps later: gated, gone, disabled. Raises `EndpointError`."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import DisabledRepoError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    gated = f"gated: ask for access on the page of {repository}, set HF_TOKEN, and run again with --retry"
+    try:
+        info = with_patience(
+            lambda: HfApi().dataset_info(repository, revision=revision, timeout=30.0), patience, on_wait
+        )
+    except GatedRepoError:
+        return gated
+    except RevisionNotFoundError:
+        return f"the pinned commit {revision[:12]} has vanished"
+    except RepositoryNotFoundError:
+        return "it has vanished from the hub, or is private"
+    except DisabledRepoError:
+        return "disabled on the hub"
+    return gated if info.gated else None
+
+
+def _first_line(error: BaseException | None) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

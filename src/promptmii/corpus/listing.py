@@ -1,0 +1,161 @@
+"""The first stage, local part: which datasets there are, each pinned to the hash of its files."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from promptmii.corpus.journal import Entry
+from promptmii.corpus.settings import ListSettings
+from promptmii.data.load import SUFFIXES
+from promptmii.data.sources import is_data_file, read_index, task_name
+from promptmii.errors import DataError, MissingDependencyError
+from promptmii.schema import Frozen
+from promptmii.task import content_key
+
+
+class Candidate(Frozen):
+    """One configuration of one dataset."""
+
+    name: str
+    repository: str
+    config: str | None = None
+    revision: str
+    """Commit on the hub, or hash of the local files."""
+    path: str | None = None
+    """File or folder of a local dataset."""
+    licence: str | None = None
+    languages: tuple[str, ...] = ()
+    domain: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Content hash, independent of where the data lie."""
+        return content_key(self.model_dump(exclude={"path"}))
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a single local file, which `datasets` is not needed for."""
+        return self.path is not None and self.config is None and Path(self.path).is_file()
+
+    def entry(self, reason: str | None) -> Entry:
+        """A line of the first stage; dropped if there is a reason."""
+        detail = self.model_dump(mode="json")
+        return Entry(key=self.key, name=self.name, kept=reason is None, reason=reason or "", detail=detail)
+
+
+def list_local(settings: ListSettings) -> Iterator[Entry]:
+    """A line for each configuration in the local folders. Raises `DataError`."""
+    taken: Counter[str] = Counter()
+    for folder in settings.local:
+        for candidate in _in_folder(Path(folder)):
+            taken[candidate.name] += 1
+            if taken[candidate.name] > 1:
+                candidate = candidate.model_copy(update={"name": f"{candidate.name}#{taken[candidate.name]}"})
+            yield candidate.entry(rejection(candidate, (), settings))
+
+
+def rejection(candidate: Candidate, tags: Sequence[str], settings: ListSettings) -> str | None:
+    """Which filter drops a dataset, if any."""
+    licence = _plain(candidate.licence) if candidate.licence else None
+    if settings.licences and licence not in [_plain(name) for name in settings.licences]:
+        return f"licence {candidate.licence or 'unstated'} is not among {', '.join(settings.licences)}"
+    if settings.languages and not set(candidate.languages) & set(settings.languages):
+        return f"language {', '.join(candidate.languages) or 'unstated'} is not among {', '.join(settings.languages)}"
+    sizes = [tag.partition(":")[2] for tag in tags if tag.startswith("size_categories:")]
+    if settings.sizes and not candidate.path and not set(sizes) & set(settings.sizes):
+        return f"size {', '.join(sizes) or 'unstated'} is not among {', '.join(settings.sizes)}"
+    return None
+
+
+def _plain(licence: str) -> str:
+    return licence.casefold().replace(" ", "-").replace("_", "-")
+
+
+def _in_folder(folder: Path) -> Iterator[Candidate]:
+    if not folder.is_dir():
+        raise DataError(f"--local {folder} is not a folder; expected a folder of data files and dataset folders.")
+    index = read_index(folder)
+    empty = True
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            made = list(_dataset_folder(path))
+        else:
+            made = [_data_file(path, index.get(task_name(path), {}))] if is_data_file(path) else []
+        empty = empty and not made
+        yield from made
+    if empty:
+        raise DataError(f"{folder} holds no data; expected {', '.join(SUFFIXES)} files (also .gz), or folders of them.")
+
+
+def _data_file(path: Path, row: dict[str, str]) -> Candidate:
+    return Candidate(
+        name=task_name(path),
+        repository=row.get("source_repo") or task_name(path),
+        revision=_hash([path]),
+        path=str(path),
+        licence=row.get("licence") or None,
+        languages=tuple((row.get("language") or "").split()),
+        domain=row.get("domain") or None,
+    )
+
+
+def _dataset_folder(path: Path) -> Iterator[Candidate]:
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(path))]
+    if not any(map(is_data_file, files)):
+        return
+    card = _read_card(path / "README.md")
+    revision = _hash(files)
+    for config in configurations(card):
+        name = path.name if config is None else f"{path.name}:{config}"
+        described = licence_and_languages(card)
+        yield Candidate(name=name, repository=path.name, config=config, revision=revision, path=str(path), **described)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _read_card(path: Path) -> Any:
+    """The metadata of a card; nothing if it is missing or broken, which the next stage reports."""
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingDependencyError("Folders of datasets", "corpus") from error
+    try:
+        text = path.read_text("utf-8")
+        return yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, IndexError, RecursionError):
+        return {}
+
+
+def configurations(card: Any) -> list[str | None]:
+    """The configurations that a card names; `[None]` if it names none."""
+    configs = card.get("configs") if isinstance(card, dict) else None
+    listed = configs if isinstance(configs, list) else []
+    names = [str(config["config_name"]) for config in listed if isinstance(config, dict) and config.get("config_name")]
+    return [*dict.fromkeys(names)] or [None]
+
+
+def licence_and_languages(card: Any) -> dict[str, Any]:
+    """As a card gives them: one value, or a list."""
+    values = card if isinstance(card, dict) else {}
+    licences, languages = _strings(values.get("license")), _strings(values.get("language"))
+    return {"licence": ", ".join(licences) or None, "languages": tuple(languages)}
+
+
+def _strings(value: Any) -> list[str]:
+    return [str(item) for item in (value if isinstance(value, list) else [value]) if item is not None]
+
+
+def _hash(files: Sequence[Path]) -> str:
+    seen = hashlib.sha256()
+    for path in files:
+        seen.update(f"{path.name}\0".encode("utf-8", "surrogateescape"))
+        try:
+            with path.open("rb") as file:
+                seen.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    return seen.hexdigest()[:40]

@@ -1,0 +1,154 @@
+"""Near-duplicate texts, and the tasks that share them.
+
+MinHash (`datasketch`) turns a text's five-character shingles into 64 numbers that estimate the Jaccard similarity of
+two texts. Bands of four equal numbers make two texts candidates, and the estimate decides. Bands are compared by
+sorting, which needs 8 bytes per text at a time, where an index needs kilobytes.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from promptmii.errors import MissingDependencyError
+from promptmii.task import Task, normalise_text
+
+Ints = npt.NDArray[np.int64]
+Signatures = npt.NDArray[np.uint32]
+"""One row of `PERMUTATIONS` numbers per text."""
+PERMUTATIONS = 64
+BAND = 4
+SHINGLE = 5
+LONGEST = 1000
+"""Characters compared of a text; texts that agree this far count as the same."""
+TELLING = 30
+"""Characters a text needs to be evidence of a copy: "thank you" is in every second task."""
+WIDESPREAD = 50
+"""A text in more tasks than this links them in a chain instead of pairwise, so that work stays linear."""
+_POWERS = np.array([1_000_003**i % (1 << 32) for i in range(SHINGLE)], dtype=np.uint32)
+
+
+def sign(texts: Iterable[str]) -> Signatures:
+    """The MinHash of each text. Texts without letters or digits match only themselves."""
+    try:
+        from datasketch import MinHash
+    except ImportError as error:
+        raise MissingDependencyError("Near-duplicate search", "corpus") from error
+
+    minhash: Any = MinHash(PERMUTATIONS, hashfunc=int)  # reused: making one costs more than using it
+    rows: list[Any] = []
+    for text in texts:
+        minhash.clear()
+        minhash.update_batch(_shingles(text))
+        rows.append(minhash.digest())
+    return np.array(rows, dtype=np.uint32).reshape(len(rows), PERMUTATIONS)
+
+
+def _shingles(text: str) -> list[int]:
+    """Each shingle as a polynomial in its characters; `datasketch` permutes these numbers further."""
+    normal = normalise_text(text)[:LONGEST]
+    if not normal:
+        return []
+    codes = np.frombuffer(f"  {normal}  ".encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    return (np.lib.stride_tricks.sliding_window_view(codes, SHINGLE) * _POWERS).sum(axis=1, dtype=np.uint32).tolist()
+
+
+def clusters(signatures: Signatures, similarity: float) -> Ints:
+    """A number for each text, equal for texts that are nearly the same or joined by a chain of such texts."""
+    needed = round(similarity * PERMUTATIONS)
+    first: list[Ints] = []
+    second: list[Ints] = []
+    for start in range(0, PERMUTATIONS, BAND):
+        keys = _band_keys(signatures[:, start : start + BAND])
+        order = np.argsort(keys, kind="stable")
+        same = keys[order[1:]] == keys[order[:-1]]
+        left, right = order[:-1][same], order[1:][same]
+        similar = (signatures[left] == signatures[right]).sum(axis=1) >= needed
+        first.append(left[similar])
+        second.append(right[similar])
+    return components(len(signatures), np.concatenate(first), np.concatenate(second))
+
+
+def _band_keys(band: Signatures) -> npt.NDArray[np.uint64]:
+    keys = np.zeros(len(band), dtype=np.uint64)
+    for column in band.T:
+        keys = (keys ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        keys ^= keys >> np.uint64(29)
+    return keys
+
+
+def components(size: int, first: Sequence[int] | Ints, second: Sequence[int] | Ints) -> Ints:
+    """For each node of a graph with these edges, the lowest-numbered node of its component."""
+    graph: Any = coo_array((np.ones(len(first), dtype=np.bool_), (first, second)), shape=(size, size))
+    labels: Any = connected_components(graph, directed=False)[1]
+    _, lowest, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return lowest[inverse]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of many tasks, training rows before test rows. The arrays have one item per text."""
+
+    clusters: Ints
+    """Equal for texts that are nearly the same."""
+    tasks: Ints
+    """Number of the task that the text belongs to."""
+    telling: npt.NDArray[np.bool_]
+    """Whether it is long enough to be evidence of a copy."""
+    sizes: tuple[int, ...]
+    """Texts of each task."""
+
+
+def read_texts(tasks: Iterable[Task], similarity: float) -> Texts:
+    """Sign and cluster the texts of all tasks."""
+    signatures = [sign(())]
+    telling: list[bool] = []
+    sizes: list[int] = []
+    for task in tasks:
+        texts = [example.text for example in (*task.train, *task.test)]
+        signatures.append(sign(texts))
+        telling += [len(text) >= TELLING for text in texts]
+        sizes.append(len(texts))
+    numbers = np.repeat(np.arange(len(sizes)), np.array(sizes, dtype=np.int64))
+    found = clusters(np.concatenate(signatures), similarity)
+    return Texts(found, numbers, np.array(telling, dtype=np.bool_), tuple(sizes))
+
+
+@dataclass(frozen=True)
+class Link:
+    """Two tasks that share texts."""
+
+    first: int
+    second: int
+    shared: int
+    telling: int
+    """Shared texts that are evidence of a copy."""
+
+    def is_copy(self, sizes: Sequence[int], share: float, rows: int) -> bool:
+        """Whether the tasks share enough to belong in one split."""
+        return self.telling >= rows or self.shared >= max(2, share * min(sizes[self.first], sizes[self.second]))
+
+
+def links(texts: Texts) -> list[Link]:
+    """Every pair of tasks with texts in common."""
+    shared = _pair_counts(texts.clusters, texts.tasks)
+    telling = _pair_counts(texts.clusters[texts.telling], texts.tasks[texts.telling])
+    return [Link(a, b, count, telling[a, b]) for (a, b), count in sorted(shared.items())]
+
+
+def _pair_counts(cluster: Ints, task: Ints) -> Counter[tuple[int, int]]:
+    """For each pair of tasks, the number of clusters that have texts of both."""
+    pairs = np.unique(np.stack([cluster, task]), axis=1)
+    starts = np.flatnonzero(np.diff(pairs[0], prepend=-1))
+    counts: Counter[tuple[int, int]] = Counter()
+    for part in np.split(pairs[1], starts[1:]):
+        if len(part) > 1:
+            numbers: list[int] = part.tolist()  # sorted by `unique`
+            counts.update(combinations(numbers, 2) if len(numbers) <= WIDESPREAD else pairwise(numbers))
+    return counts

@@ -1,0 +1,206 @@
+"""A process that reads datasets one after the other, under limits of time and memory.
+
+A dataset that is huge, corrupt or endless costs itself, not the build: its process is killed, and a new one reads
+the next. The process ends by itself when the build that started it is gone.
+
+Errors of a dataset, of the hub's libraries or of the operating system become an `Outcome`. A bug of promptmii is
+raised.
+"""
+
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from promptmii.corpus.fetch import UnreadableError, fetch
+from promptmii.corpus.hub import Wait, unavailability, with_patience
+from promptmii.corpus.listing import Candidate
+from promptmii.corpus.settings import FetchSettings
+from promptmii.errors import DataError, EndpointError, MissingDependencyError, OutputError
+
+POLL = 0.05
+STARTUP = 120.0
+"""Seconds in which the process must have started."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a dataset."""
+
+    kept: bool
+    reason: str = ""
+    temporary: bool = False
+    """Dropped for a reason that may pass."""
+    detail: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class BugError(RuntimeError):
+    """An error of promptmii in another process, with the traceback from there."""
+
+
+class Reader:
+    """The process, started when it is first needed, and what watches it."""
+
+    def __init__(self, settings: FetchSettings) -> None:
+        self._settings = settings
+        self._process: Any = None
+        self._line: Connection | None = None
+        self._closed = False
+
+    def fetch(self, candidate: Candidate, path: Path) -> Outcome:
+        """Sample a dataset into `path`. Raises `EndpointError` if the hub is down, `OutputError`, and `BugError`."""
+        line = self._line or self._start()
+        line.send((candidate, path))
+        answer = self._answer(line)
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, str):
+            self._kill()
+            return _dropped(candidate, self._settings, f"reading it {answer}", temporary=True)
+        return answer
+
+    def close(self) -> None:
+        """End the process. A `fetch` in another thread raises `CancelledError`."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
+
+    def _start(self) -> Connection:
+        if self._closed:
+            raise CancelledError
+        context = multiprocessing.get_context("spawn")
+        self._line, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._settings), daemon=True)
+        self._process.start()
+        theirs.close()
+        if not self._line.poll(STARTUP):
+            self._kill()
+            raise EndpointError(f"A process to read datasets did not start within {STARTUP:.0f} s. Try again.")
+        self._line.recv()
+        return self._line
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        if self._line is not None:
+            self._line.close()
+        self._line = None
+
+    def _answer(self, line: Connection) -> Outcome | Exception | str:
+        """What the process sends, or what it did to be stopped."""
+        deadline = time.monotonic() + self._settings.seconds
+        while True:
+            try:
+                while line.poll(POLL):
+                    message: Outcome | Exception | float = line.recv()
+                    if not isinstance(message, float | int):
+                        return message
+                    deadline += message
+            except (EOFError, OSError):
+                if self._closed:
+                    raise CancelledError from None
+                self._process.join()
+                return f"ended the process (exit code {self._process.exitcode})"
+            if _memory_mib(self._process.pid) > self._settings.memory_mib:
+                return f"took more than {self._settings.memory_mib} MiB of memory"
+            if time.monotonic() > deadline:
+                return f"took more than {self._settings.seconds:g} s"
+
+
+def _memory_mib(process: int) -> float:
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):  # ended meanwhile, or not Linux, where only time is limited
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def _dropped(
+    candidate: Candidate, settings: FetchSettings, reason: str, *, temporary: bool, on_wait: Wait = lambda _: None
+) -> Outcome:
+    """After a failed read: asks the hub whether it is at fault. Raises `EndpointError` if it is down."""
+    gone = (
+        unavailability(candidate.repository, candidate.revision, settings.patience, on_wait)
+        if candidate.path is None
+        else None
+    )
+    return Outcome(False, gone or reason, temporary or gone is not None)
+
+
+def _serve(line: Connection, settings: FetchSettings) -> None:
+    """The process: datasets in, outcomes or exceptions out, and a number for each wait that does not count."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    line.send("ready")
+    prepared = False
+    while True:
+        try:
+            candidate, path = line.recv()
+        except EOFError:
+            return
+        try:
+            if not prepared and not candidate.is_file:
+                _prepare(line.send)
+                prepared = True
+            line.send(_read(candidate, path, settings, line.send))
+        except (EndpointError, OutputError, MissingDependencyError) as error:
+            line.send(error)
+        except Exception:
+            line.send(BugError(f"An error of promptmii while reading {candidate.name}:\n{traceback.format_exc()}"))
+
+
+def _read(candidate: Candidate, path: Path, settings: FetchSettings, on_wait: Wait) -> Outcome:
+    try:
+        detail = with_patience(lambda: fetch(candidate, settings, path), settings.patience, on_wait)
+    except DataError as error:
+        return Outcome(False, str(error))
+    except (EndpointError, OutputError):  # both are OSErrors too
+        raise
+    except (UnreadableError, OSError) as error:
+        return _dropped(candidate, settings, _one_line(error.__cause__ or error), temporary=False, on_wait=on_wait)
+    return Outcome(True, detail=detail)
+
+
+def _one_line(error: BaseException) -> str:
+    """The first line of an error; libraries write pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _prepare(on_wait: Wait) -> None:
+    """Import the libraries, and report the waits that the hub asks `huggingface_hub` for."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import datasets
+        import huggingface_hub
+        from huggingface_hub.utils import logging
+    except ImportError as error:
+        raise MissingDependencyError("Folders and repositories of datasets", "corpus") from error
+    import datasets.config
+
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    logging.set_verbosity_error()
+    datasets.logging.set_verbosity_error()
+
+    def note_wait(response: Any) -> None:
+        seconds = response.headers.get("Retry-After", "")
+        if response.status_code == 429 and seconds.isdigit():
+            on_wait(float(seconds) + 1)
+
+    def client() -> Any:
+        made = huggingface_hub.utils._http.default_client_factory()  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage, reportAttributeAccessIssue]
+        made.event_hooks["response"].append(note_wait)
+        return made
+
+    huggingface_hub.set_client_factory(client)

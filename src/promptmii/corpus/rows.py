@@ -1,0 +1,167 @@
+"""Rows of data files, local or on the hub, without loading a file: large ones are read in evenly spread parts."""
+
+import gzip
+import io
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO, cast
+
+from promptmii.corpus.sample import Row
+from promptmii.data.delimited import csv_rows
+from promptmii.data.json_tables import json_line_rows
+from promptmii.errors import DataError
+
+TEXT_FILES = (".csv", ".tsv", ".jsonl", ".ndjson")
+READABLE = (".parquet", *TEXT_FILES, *(f"{suffix}.gz" for suffix in TEXT_FILES))
+PARTS = 64
+"""Parts read of a text file that is too large to read whole."""
+MIB = 1 << 20
+
+
+@dataclass
+class Reading:
+    """How much of each split may be read, and what was noticed."""
+
+    rows: int
+    """Rows, if a file says how many it has."""
+    size: int
+    """Bytes, if it does not."""
+    types: dict[str, str] = field(default_factory=dict[str, str])
+    """The type of each column, if a file says it."""
+    skipped: Counter[str] = field(default_factory=Counter[str])
+    """Rows left out, by reason."""
+    faults: list[str] = field(default_factory=list[str])
+    """The first unreadable rows, each with its place."""
+    notes: list[str] = field(default_factory=list[str])
+
+    def skip(self, fault: str) -> None:
+        """Count an unreadable row."""
+        self.skipped["not readable"] += 1
+        if len(self.faults) < 3:
+            self.faults.append(fault)
+
+
+def read_rows(urls: Sequence[str], reading: Reading) -> Iterator[Row]:
+    """Rows of the files of one split: paths or `hf://` addresses that end in one of `READABLE`. Raises `DataError`."""
+    from fsspec.core import url_to_fs
+
+    places = [url_to_fs(url) for url in urls]
+    sizes = [int(fs.size(path) or 0) for fs, path in places]
+    if sum(sizes) > reading.size and not urls[0].endswith(".parquet"):
+        reading.notes.append(
+            f"{sum(sizes) / MIB:.0f} MiB, of which {reading.size / MIB:.0f} MiB in evenly spread parts were read"
+        )
+    # Of many large files, read every k-th, so that the part read of each is worth its request.
+    step = max(1, len(urls) * MIB // max(reading.size, MIB))
+    chosen = range(0, len(urls), step)
+    share = replace(reading, rows=reading.rows // len(chosen), size=reading.size // len(chosen))
+    for number in chosen:
+        fs, path = places[number]
+        name = path.rsplit("/", 1)[-1]
+        with fs.open(path, "rb") as file:
+            if path.endswith(".parquet"):
+                yield from _parquet_rows(file, name, share)
+            else:
+                yield from _text_rows(cast("BinaryIO", file), sizes[number], name, share)
+
+
+def _parquet_rows(file: Any, name: str, reading: Reading) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(file)
+        plain: list[str] = []
+        for column in table.schema_arrow:
+            reading.types[column.name] = str(column.type)
+            plain += [column.name] if _is_plain(column.type) else []
+        groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
+        total = sum(group.num_rows for group in groups)
+        # Every row group gives its share, unless reading them all would cost too much.
+        weight = sum(group.total_byte_size for group in groups) / max(reading.size, 1)
+        step = max(1, round(weight)) if len(groups) > 1 else 1
+        chosen = list(range(0, len(groups), step))
+        wanted = max(min(total, reading.rows), 1)
+        stride = max(1, sum(groups[number].num_rows for number in chosen) // wanted)
+        if stride * step > 1:
+            reading.notes.append(f"{total} rows, of which every {stride * step}th was read")
+        for batch in table.iter_batches(batch_size=4096, row_groups=chosen, columns=plain):
+            yield from (batch.take(pa.array(range(0, len(batch), stride))) if stride > 1 else batch).to_pylist()
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"{name} is not a readable Parquet file: {error}.") from error
+
+
+def _is_plain(kind: Any) -> bool:
+    import pyarrow.types as t
+
+    tests = (t.is_string, t.is_large_string, t.is_integer, t.is_floating, t.is_boolean, t.is_dictionary)
+    return any(test(kind) for test in tests)
+
+
+def _text_rows(file: BinaryIO, size: int, name: str, reading: Reading) -> Iterator[Row]:
+    plain = name.lower().removesuffix(".gz")
+    packed = plain != name.lower()
+    delimited = plain.endswith((".csv", ".tsv"))
+    parts: Iterator[BinaryIO]
+    if packed:
+        parts = iter([_unpacked(file, reading)])
+    elif size > reading.size:
+        header = file.readline() if delimited else b""
+        parts = (io.BytesIO(header + part) for part in _parts(file, size, reading.size))
+    else:
+        parts = iter([file])
+    for part in parts:
+        lines = _decoded(part, name)
+        if delimited:
+            yield from csv_rows(lines, name, "\t" if plain.endswith(".tsv") else None, skip=reading.skip)
+        else:
+            yield from json_line_rows(lines, name, skip=reading.skip)
+
+
+def _parts(file: BinaryIO, size: int, budget: int) -> Iterator[bytes]:
+    """Whole lines from evenly spread places."""
+    length = max(budget // PARTS, 1)
+    for number in range(PARTS):
+        file.seek(number * size // PARTS)
+        file.readline(length)  # the rest of a line, or the header
+        lines = file.read(length)
+        yield lines[: lines.rfind(b"\n") + 1]
+
+
+def _unpacked(file: BinaryIO, reading: Reading) -> BinaryIO:
+    return io.BufferedReader(cast("io.RawIOBase", _Bounded(gzip.GzipFile(fileobj=file), reading)))
+
+
+class _Bounded(io.RawIOBase):
+    """The beginning of an unpacked stream. It has no other entry, and a small file may unpack to a huge one."""
+
+    def __init__(self, stream: gzip.GzipFile, reading: Reading) -> None:
+        self._stream, self._reading, self._left = stream, reading, reading.size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._left <= 0:
+            self._reading.notes.append(
+                f"only the first {self._reading.size // MIB} MiB were read: the file is packed and has no other entry"
+            )
+            return 0
+        data = self._stream.read(min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
+
+
+def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8: {error.reason} at byte {error.start} of a part.") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{name} is not a whole gzip file: {error}.") from error
+    finally:
+        lines.detach()  # the file is closed by whoever opened it

@@ -1,0 +1,178 @@
+"""The last stage: which tasks are for training, validation and held-out evaluation, so that no text measured on was
+seen before.
+
+A group is a repository, the repositories that share texts with it, and so on; it is in one split as a whole. Single
+texts that groups still share are removed from the split that is trained on.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+
+import numpy as np
+
+from promptmii.corpus.overlap import Link, Texts, components, links
+from promptmii.corpus.settings import CleanSettings, SplitSettings
+from promptmii.data.corpus_files import Split
+from promptmii.errors import ConfigError, nearest
+from promptmii.task import Task
+
+RANK: Mapping[Split, int] = {"heldout": 0, "validation": 1, "train": 2}
+"""A text in two splits stays in the one of lower rank."""
+EVALUATION_RANK = -1
+DROPPED_RANK = len(RANK)
+LARGEST_GROUP = 0.25
+"""A group with more than this share of the tasks is trained on; held out, it would be the whole measurement."""
+
+
+@dataclass(frozen=True)
+class TaskName:
+    """What the assignment needs to know of a task."""
+
+    name: str
+    repository: str
+
+    def is_named(self, names: set[str]) -> bool:
+        """Whether the task or its repository is among these case-folded names."""
+        return bool({self.name.casefold(), self.repository.casefold()} & names)
+
+
+@dataclass
+class Assignment:
+    """What becomes of each task, by its number."""
+
+    groups: list[str]
+    """The first repository of each task's group."""
+    split: dict[int, Split] = field(default_factory=dict[int, Split])
+    dropped: dict[int, str] = field(default_factory=dict[int, str])
+    notes: dict[int, list[str]] = field(default_factory=lambda: defaultdict[int, list[str]](list))
+
+
+def assign(tasks: Sequence[TaskName], evaluation: Sequence[str], texts: Texts, settings: SplitSettings) -> Assignment:
+    """A split or a reason to drop for each task. `texts` holds those of the tasks, then those of the evaluation sets.
+
+    Raises `ConfigError` for a held-out task that is not there.
+    """
+    copies = [link for link in links(texts) if link.is_copy(texts.sizes, settings.shared, settings.shared_rows)]
+    dropped = _evaluation_copies(tasks, evaluation, copies, settings)
+    dropped |= _above_limit(tasks, dropped, settings)
+    left = set(range(len(tasks))) - set(dropped)
+    copies = [link for link in copies if {link.first, link.second} <= left]
+    first_of: dict[str, int] = {}
+    edges = [(number, first_of.setdefault(task.repository, number)) for number, task in enumerate(tasks)]
+    edges += [(link.first, link.second) for link in copies]
+    heads = components(len(tasks), [a for a, _ in edges], [b for _, b in edges]).tolist()
+    assignment = Assignment([tasks[head].repository for head in heads], dropped=dropped)
+    for link in copies:
+        if tasks[link.first].repository != tasks[link.second].repository:
+            assignment.notes[link.second].append(f"shares {link.shared} texts with {tasks[link.first].name}")
+    members: dict[int, list[int]] = defaultdict(list)
+    for number in sorted(left):
+        members[heads[number]].append(number)
+    groups = sorted(members, key=lambda head: _lot(settings.seed, tasks[head].repository))
+    assignment.split = _assign_groups(tasks, [members[head] for head in groups], settings)
+    return assignment
+
+
+def _evaluation_copies(
+    tasks: Sequence[TaskName], evaluation: Sequence[str], copies: Sequence[Link], settings: SplitSettings
+) -> dict[int, str]:
+    """Evaluation sets by name, and tasks that share texts with an evaluation set, directly or through other tasks."""
+    names = {name.casefold() for name in settings.exclude}
+    dropped = {n: "it is an evaluation set (by name)" for n, task in enumerate(tasks) if task.is_named(names)}
+    source = {number: tasks[number].name for number in dropped}
+    source |= {len(tasks) + number: name for number, name in enumerate(evaluation)}
+    neighbours: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for link in copies:
+        neighbours[link.first].append((link.second, link.shared))
+        neighbours[link.second].append((link.first, link.shared))
+    stack = sorted(source)
+    while stack:
+        number = stack.pop()
+        for other, shared in neighbours[number]:
+            if other < len(tasks) and other not in source:
+                source[other] = source[number]
+                dropped[other] = f"it shares {shared} texts with the evaluation set {source[number]}"
+                stack.append(other)
+    return dropped
+
+
+def _above_limit(tasks: Sequence[TaskName], dropped: Mapping[int, str], settings: SplitSettings) -> dict[int, str]:
+    members: dict[str, list[int]] = defaultdict(list)
+    for number, task in enumerate(tasks):
+        if number not in dropped:
+            members[task.repository].append(number)
+    reasons: dict[int, str] = {}
+    for repository, numbers in members.items():
+        ordered = sorted(numbers, key=lambda number: _lot(settings.seed, tasks[number].name))
+        reason = f"{repository} has {len(numbers)} configurations; per_repository is {settings.per_repository}"
+        reasons |= dict.fromkeys(ordered[settings.per_repository :], reason)
+    return reasons
+
+
+def _assign_groups(tasks: Sequence[TaskName], groups: Sequence[list[int]], settings: SplitSettings) -> dict[int, Split]:
+    """The groups in their order, held-out tasks first, until each split is as large as it should be."""
+    total = sum(map(len, groups))
+    for name in settings.heldout_tasks:
+        if not any(tasks[number].is_named({name.casefold()}) for group in groups for number in group):
+            known = [task.name for task in tasks]
+            raise ConfigError(f"heldout_tasks names {name!r}, which is not in the corpus. {nearest(name, known)}")
+    named = {name.casefold() for name in settings.heldout_tasks}
+    wanted: dict[Split, int] = {
+        "heldout": 0 if named else round(settings.heldout * total),
+        "validation": round(settings.validation * total),
+    }
+    splits: dict[int, Split] = {}
+    for group in groups:
+        small = len(group) <= max(1, LARGEST_GROUP * total)
+        fitting: list[Split] = [split for split, room in wanted.items() if small and len(group) <= room]
+        split: Split = fitting[0] if fitting else "train"
+        if any(tasks[number].is_named(named) for number in group):
+            split = "heldout"
+        elif fitting:
+            wanted[split] -= len(group)
+        splits |= dict.fromkeys(group, split)
+    return splits
+
+
+def _lot(seed: int, name: str) -> str:
+    return hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest()
+
+
+class TextRemover:
+    """Removes from a task the texts that are in a split of lower rank, or in an evaluation set."""
+
+    def __init__(self, tasks: int, texts: Texts, assignment: Assignment, limits: CleanSettings) -> None:
+        """`texts` holds those of so many tasks, then those of the evaluation sets."""
+        self._assignment, self._limits, self._clusters = assignment, limits, texts.clusters
+        self._starts = [0, *accumulate(texts.sizes)]
+        evaluation = [EVALUATION_RANK] * (len(texts.sizes) - tasks)
+        ranks = [RANK[assignment.split[n]] if n in assignment.split else DROPPED_RANK for n in range(tasks)]
+        self._rank = np.array(ranks + evaluation, dtype=np.int8)
+        self._best = np.full(len(texts.clusters), DROPPED_RANK, dtype=np.int8)
+        """The lowest rank of each cluster of texts."""
+        np.minimum.at(self._best, texts.clusters, self._rank[texts.tasks])
+
+    def __call__(self, number: int, task: Task) -> Task | None:
+        """The task with its group, without those texts; `None` (and a reason) if too little is left."""
+        clusters = self._clusters[self._starts[number] : self._starts[number + 1]]
+        keep: list[bool] = (self._best[clusters] >= self._rank[number]).tolist()
+        task = replace(task, source=task.source | {"group": self._assignment.groups[number]})
+        if all(keep):
+            return task
+        train = tuple(example for example, kept in zip(task.train, keep, strict=False) if kept)
+        counts = Counter(example.label for example in train)
+        own = zip(task.test, keep[len(task.train) :], strict=True)
+        test = tuple(example for example, kept in own if kept and example.label in counts)
+        removed = len(keep) - len(train) - len(test)
+        self._assignment.notes[number].append(f"{removed} texts removed that are measured on in another split")
+        limits = self._limits
+        if len(train) < limits.least_train or len(test) < limits.least_test or len(counts) < limits.least_labels:
+            del self._assignment.split[number]
+            self._assignment.dropped[number] = (
+                f"too little is left ({len(train)} + {len(test)} rows): its texts are measured on in another split"
+            )
+            return None
+        return replace(task, labels=tuple(label for label in task.labels if label in counts), train=train, test=test)
