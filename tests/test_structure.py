@@ -17,6 +17,7 @@ ORDER = [
         "files",
         "schema",
         "progress",
+        "curves",
         "models.base",
         "prompts",
         "models",

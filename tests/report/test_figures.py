@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from synthetic import write_run
 
+from promptmii.curves import Run, read_curves
 from promptmii.errors import ArtefactError
-from promptmii.report import figures, statistics, tables
-from promptmii.report.curves import Run, read_curves
+from promptmii.report import costs, drawing, figures, statistics, training, transfer
+from promptmii.report import scores as scores_module
 from promptmii.report.grid import read_grid
-from promptmii.report.statistics import Scores
+from promptmii.report.scores import Scores
 
 METHODS = ("naive", "icl", "zero", "mii", "my-own")
 
@@ -31,8 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_scope(folder: Path) -> list[Scores]:
-    cells = statistics.all_cells(read_grid([folder]))
-    return [statistics.scores(cells, scope) for scope in statistics.scopes(cells)]
+    cells = scores_module.all_cells(read_grid([folder]))
+    return [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
 
 
 @pytest.fixture(scope="module")
@@ -56,45 +57,45 @@ def check(text: str, title: str, series: set[str]) -> None:
     ids = [str(element.get("id")) for element in root.iter() if element.get("id")]
     assert {name for name in ids if name.startswith("series:")} == {f"series:{name}" for name in series}
     assert "<image" not in text
-    known = {figures.INK, figures.GRID, "#ffffff", "#000000", *figures.COLOURS}
+    known = {drawing.INK, drawing.GRID, "#ffffff", "#000000", *drawing.COLOURS}
     assert "Cross-model" in title or set(re.findall(r"#[0-9a-f]{6}\b", text)) <= known
 
 
 def test_every_series_can_be_found_in_the_figures_of_prompt_length(by_scope: list[Scores]) -> None:
     names = {"naive", "icl", "zero · smol", "zero · large", "mii · smol", "mii · large", "my-own"}
     check(
-        figures.svg(figures.length_figure(by_scope[0])),
+        drawing.svg(figures.length_figure(by_scope[0])),
         "Macro-F1 against prompt length: a follower, mode choose",
         names,
     )
-    check(figures.svg(figures.pareto_figure(by_scope)), "Pareto frontier", names)
+    check(drawing.svg(figures.pareto_figure(by_scope)), "Pareto frontier", names)
     assert "6 tasks, 2 seeds" in figures.length_caption(by_scope[0])
     assert "b follower" in figures.pareto_caption(by_scope)
 
 
 def test_costs_and_transfer_are_drawn(folder: Path, by_scope: list[Scores]) -> None:
-    cells = statistics.all_cells(read_grid([folder]))
+    cells = scores_module.all_cells(read_grid([folder]))
     scope = by_scope[0].scope
-    costs = tables.costs(cells, scope)
-    check(figures.svg(figures.cost_figure(costs, 20, scope.title)), "Cost per task at n=20", set(by_scope[0].names))
-    transfer = statistics.transfers(by_scope)[1]
-    drawn = figures.svg(figures.transfer_figure(transfer))
+    priced = costs.costs(cells, scope)
+    check(drawing.svg(costs.cost_figure(priced, 20, scope.title)), "Cost per task at n=20", set(by_scope[0].names))
+    matrix = transfer.transfers(by_scope)[1]
+    drawn = drawing.svg(transfer.transfer_figure(matrix))
     check(drawn, "Cross-model transfer at n=20", set())
-    assert all(f">{value:.3f}<" in drawn for value in transfer.macro_f1.flat)
-    assert figures.cost_caption(by_scope[0], 20)
-    assert "6 tasks" in figures.transfer_caption(transfer)
+    assert all(f">{value:.3f}<" in drawn for value in matrix.macro_f1.flat)
+    assert costs.cost_caption(by_scope[0], 20)
+    assert "6 tasks" in transfer.transfer_caption(matrix)
 
 
 def test_a_method_looks_the_same_whoever_stands_beside_it(by_scope: list[Scores]) -> None:
     series = by_scope[0].series
-    everywhere, alone = figures.looks(series), figures.looks(s for s in series if s.method == "mii")
+    everywhere, alone = drawing.looks(series), drawing.looks(s for s in series if s.method == "mii")
     assert {name: everywhere[name] for name in alone} == alone
     assert everywhere["mii · smol"].colour == everywhere["mii · large"].colour
     assert len(set(everywhere.values())) == len(series)
 
 
 def test_the_png_is_wide_enough_for_print(by_scope: list[Scores]) -> None:
-    image = figures.png(figures.length_figure(by_scope[0]))
+    image = drawing.png(figures.length_figure(by_scope[0]))
     assert image.startswith(b"\x89PNG")
     assert int.from_bytes(image[16:20]) == 1440
 
@@ -105,11 +106,17 @@ def test_curves_are_what_the_run_wrote(runs: list[Run]) -> None:
     assert set(run.metrics) == {"validation/reward", "entropy", "length"}
     assert run.metrics["entropy"] == {0: 2.0, 5: 1.75, 10: 1.25, 15: 1.25}
     assert run.damaged == 2
-    drawn = figures.svg(figures.validation_figure(runs))
+    drawn = drawing.svg(training.validation_figure(runs))
     check(drawn, "Training curves", {"qwen"})
-    assert drawn == figures.svg(figures.validation_figure(runs))
-    check(figures.svg(figures.training_figure(runs)), "entropy", {"qwen"})
-    assert "qwen: 15 steps" in figures.training_caption(runs)
+    assert drawn == drawing.svg(training.validation_figure(runs))
+    check(drawing.svg(training.training_figure(runs, ["entropy", "length"])), "entropy", {"qwen"})
+    assert "qwen: 15 steps" in training.training_caption(runs)
+
+
+def test_six_curves_matter_and_the_others_are_folded() -> None:
+    known = ["a", "kl", "train/loss", "length", "b", "train/reward", "entropy", "zero_variance", "c"]
+    assert training.important(known) == ["train/reward", "length", "zero_variance", "entropy", "kl", "train/loss"]
+    assert training.important(list("abcdefgh")) == list("abcdef")
 
 
 def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:
@@ -118,25 +125,25 @@ def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:
 
 
 def test_runs_with_little_in_them_are_drawn_all_the_same(tmp_path: Path) -> None:
-    cells = statistics.all_cells(read_grid([write_run(tmp_path / "run", 1, ["naive"], [5], 1, rows=10)]))
-    (scores,) = [statistics.scores(cells, scope) for scope in statistics.scopes(cells)]
+    cells = scores_module.all_cells(read_grid([write_run(tmp_path / "run", 1, ["naive"], [5], 1, rows=10)]))
+    (scores,) = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
     (mean,) = statistics.means(scores)
     assert np.isfinite([mean.low, mean.high]).all()
     for figure in (
         figures.length_figure(scores),
         figures.pareto_figure([scores]),
-        figures.cost_figure(tables.costs(cells, scores.scope), 5, "one"),
-        figures.validation_figure([]),
-        figures.training_figure([]),
+        costs.cost_figure(costs.costs(cells, scores.scope), 5, "one"),
+        training.validation_figure([]),
+        training.training_figure([], []),
     ):
-        ElementTree.fromstring(figures.svg(figure))
+        ElementTree.fromstring(drawing.svg(figure))
     lost = cells.assign(macro_f1=float("nan"))
-    ElementTree.fromstring(figures.svg(figures.pareto_figure([statistics.scores(lost, scores.scope)])))
-    ElementTree.fromstring(figures.svg(figures.cost_figure(tables.costs(lost, scores.scope), 5, "none")))
+    ElementTree.fromstring(drawing.svg(figures.pareto_figure([scores_module.scores(lost, scores.scope)])))
+    ElementTree.fromstring(drawing.svg(costs.cost_figure(costs.costs(lost, scores.scope), 5, "none")))
 
 
 def test_without_matplotlib_the_error_holds_the_pip_line() -> None:
-    code = "import sys; sys.modules['matplotlib'] = None; from promptmii.report import figures; figures.validation_figure([])"
+    code = "import sys; sys.modules['matplotlib'] = None; from promptmii.report import training; training.validation_figure([])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (
         "Drawing figures needs packages that are not installed. Install them with: pip install 'promptmii[evaluate]'"

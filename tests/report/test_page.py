@@ -18,13 +18,13 @@ from promptmii.errors import ArtefactError, OutputError
 from promptmii.follower import Prediction
 from promptmii.instruction import Instruction, Measurement
 from promptmii.records import Cell, Query, Record, pack_predictions, recording
-from promptmii.report import details, headline
+from promptmii.report import headline, task_details
 from promptmii.report.grid import read_grid
-from promptmii.report.material import Material, numbers
 from promptmii.report.page import write_report
+from promptmii.report.results import Results, numbers
+from promptmii.report.scores import all_cells, scopes, scores
 from promptmii.report.sections import legend
-from promptmii.report.statistics import all_cells, paired, scopes, scores
-from promptmii.report.tables import pair_table
+from promptmii.report.statistics import holm, paired
 from promptmii.task import Example
 
 METHODS = ("naive", "icl", "zero", "mii")
@@ -131,8 +131,10 @@ def test_every_panel_of_the_poster_is_there(page: Path) -> None:
     text = page.read_text("utf-8")
     sections = re.findall(r'<section id="(\w+)"', text)
     assert sections == [
-        "methods",
         "length",
+        "headline",
+        "run",
+        "methods",
         "pareto",
         "training",
         "costs",
@@ -190,10 +192,10 @@ def test_details_are_those_of_the_records(page: Path, run: Path) -> None:
         assert task["instructions"][cell["instruction"]] == [record.instruction.text, len(record.instruction.text)]
         wrong = [i for i, (g, p) in enumerate(zip(gold, predicted, strict=True)) if g != p]
         assert cell["n_wrong"] == len(wrong)
-        texts = [grid.queries[record.query].examples[i].text for i in wrong[: details.WRONG]]
+        texts = [grid.queries[record.query].examples[i].text for i in wrong[: task_details.WRONG]]
         assert [task["texts"][row[0]][0] for row in cell["wrong"]] == texts
         assert [row[2] for row in cell["wrong"] if row[1] == len(labels)] == [
-            record.predictions[i].answer for i in wrong[: details.WRONG] if predicted[i] is None
+            record.predictions[i].answer for i in wrong[: task_details.WRONG] if predicted[i] is None
         ]
 
 
@@ -204,10 +206,10 @@ def test_long_instructions_are_cut_and_shorter_still_where_there_are_many(
     cells = all_cells(grid)
     (own,) = [scores(cells, scope) for scope in scopes(cells)]
     given = (grid, cells, [own.scope], own.tasks, own.series)
-    monkeypatch.setattr(details, "INSTRUCTION", (100, 30))
+    monkeypatch.setattr(task_details, "INSTRUCTION", (100, 30))
     for size, length in ((10**9, 100), (0, 30)):
-        monkeypatch.setattr(details, "SIZE", size)
-        shown = [json.loads(zlib.decompress(base64.b64decode(part))) for part in details.task_details(*given)]
+        monkeypatch.setattr(task_details, "SIZE", size)
+        shown = [json.loads(zlib.decompress(base64.b64decode(part))) for part in task_details.task_details(*given)]
         kept = [instruction for task in shown for instruction in task["instructions"]]
         assert max(len(text) for text, _ in kept) == length < max(whole for _, whole in kept)
 
@@ -219,15 +221,17 @@ def test_cells_of_several_followers_are_found_where_each_has_its_own_generator(t
     ]
     grid = read_grid(runs)
     cells = all_cells(grid)
-    material = Material(grid, cells, [scores(cells, scope) for scope in scopes(cells)], ())
-    found = numbers(material)
-    shown = details.task_details(grid, cells, [own.scope for own in material.by_scope], material.tasks, material.series)
+    results = Results(grid, cells, [scores(cells, scope) for scope in scopes(cells)], (), ())
+    found = numbers(results)
+    shown = task_details.task_details(
+        grid, cells, [own.scope for own in results.by_scope], results.tasks, results.series
+    )
     (task,) = [json.loads(zlib.decompress(base64.b64decode(part))) for part in shown]
     assert len(task["cells"]) == 6
     for cell in task["cells"]:
         assert found["series"][cell["series"]]["generator"] == "ab"[cell["scope"]]
         assert found["scores"][cell["scope"]][cell["series"]] is not None
-    assert re.findall(r'value="([^"]*)" checked', legend(material)) == ["zero", "mii", "best-of-k"]
+    assert re.findall(r'value="([^"]*)" checked', legend(results)) == ["zero", "mii", "best-of-k"]
 
 
 def test_only_methods_that_take_all_that_fits_may_be_short_of_examples(tmp_path: Path) -> None:
@@ -237,7 +241,7 @@ def test_only_methods_that_take_all_that_fits_may_be_short_of_examples(tmp_path:
     grid = read_grid([folder])
     cells = all_cells(grid)
     (own,) = [scores(cells, scope) for scope in scopes(cells)]
-    (part,) = details.task_details(grid, cells, [own.scope], own.tasks, own.series)
+    (part,) = task_details.task_details(grid, cells, [own.scope], own.tasks, own.series)
     task = json.loads(zlib.decompress(base64.b64decode(part)))
     assert {own.names[cell["series"]]: cell["fitted"] for cell in task["cells"]} == {"mii": 3, "best-of-k": 5}
 
@@ -245,16 +249,20 @@ def test_only_methods_that_take_all_that_fits_may_be_short_of_examples(tmp_path:
 def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> None:
     cells = all_cells(read_grid([run]))
     (own,) = [scores(cells, scope) for scope in scopes(cells)]
-    found = headline.finding(own, 20, pair_table(own, 20))
-    assert found.sentence.startswith("With 20 examples, mii scores 0.")
-    for rival in ("zero", "icl", "naive"):
-        pair = paired(own, "mii", rival, 20)
-        assert f"{rival} {pair.mean:+.3f}".replace("-", "−") in found.evidence
-        clear = re.search(rf"0\.\d+ (more|less) than {rival}\b", found.sentence)
+    found = headline.claims([own], 20)
+    sentence = headline.finding(own, 20, found)
+    assert sentence.startswith("With 20 examples, mii scores 0.")
+    assert [claim.pair.b for claim in found] == ["icl", "naive"], "what was planned, whatever the scores are"
+    tested = [paired(own, "mii", rival, 20) for rival in ("icl", "naive")]
+    assert [claim.p for claim in found] == holm([pair.p for pair in tested]), "adjusted for all that is claimed"
+    for claim, pair in zip(found, tested, strict=True):
+        clear = re.search(rf"0\.\d+ (more|less) than {pair.b}\b", sentence)
+        assert bool(clear) == claim.clear
         assert not clear or pair.low > 0 or pair.high < 0
-    assert re.search(
-        r"no clear difference from (.* or )?icl \(whose prompts are \d+\.\d times as long\)", found.sentence
-    )
+        assert claim.detectable > 0
+    assert re.search(r"icl \(whose prompts are \d+\.\d times as long\)", sentence)
+    shown = headline.claim_table(found).markdown
+    assert "smallest difference to find" in shown
     assert headline.chosen_n([5, 20, 100]) == 20
     assert headline.chosen_n([5, 10, 50]) == 10
 
@@ -329,7 +337,12 @@ def test_a_report_replaces_an_earlier_one_and_nothing_else(training: Path, tmp_p
     other.mkdir()
     (other / "metrics.jsonl").write_text('{"step": 0, "entropy": 2.0}\n{"step": 1, "entropy": 1.0}\n')
     write_report([other], out)
-    assert {path.name for path in (out / "figures").iterdir()} == {"mine.svg", "training.svg", "training.png"}
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        "mine.svg",
+        "training.svg",
+        "training.png",
+        "training.pdf",
+    }
 
 
 def test_what_cannot_be_read_or_written_is_said(tmp_path: Path, run: Path) -> None:

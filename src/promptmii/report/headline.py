@@ -1,19 +1,24 @@
-"""The top of the page: what was run, in facts, and what was found, in one sentence per follower that a sceptic can accept."""
+"""The top of the page: who wins, the tests that were planned, and what was run.
+
+Planned are the comparisons of the method under test with each baseline for which no model writes (in-context learning and the
+label list), at one n that no score has chosen. p-values are adjusted (Holm) for all of them together.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from promptmii.report.curves import VALIDATION, Run
+from promptmii.curves import VALIDATION, Run
 from promptmii.report.grid import Grid
-from promptmii.report.methods import baselines, shows_examples, under_test
-from promptmii.report.statistics import Mean, Scores, Series, in_order, means, short_names
+from promptmii.report.methods import is_written, planned_rivals, shows_examples, under_test
+from promptmii.report.scores import Scope, Scores, Series, in_order, short_names
+from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, holm, means, paired
 from promptmii.report.tables import NOTHING, Table, number, p_value
 
 POSTER_N = 20
 """The number of examples that the poster's headline is about."""
-LEVEL = 0.05
 MANY = 8
 """Names that a fact lists in full."""
 
@@ -67,93 +72,138 @@ def _range(numbers: Sequence[int]) -> str:
     return " to ".join(f"{x:,}" for x in dict.fromkeys([numbers[0], numbers[-1]]))
 
 
-class Finding(NamedTuple):
-    """What is said about one follower: a sentence, and the numbers behind it."""
+class Claim(NamedTuple):
+    """A planned comparison: the method under test minus a rival, over the tasks that both finished."""
 
-    sentence: str
-    evidence: str
-
-
-def finding(scores: Scores, n: int, tests: Table | None) -> Finding:
-    """How the method under test does at n examples, against its rivals. `tests` is the pair table of that n."""
-    found = means(scores)
-    at_n = {mean.series: mean for mean in found if mean.n in (0, n)}
-    hero = next((s for method in under_test() for s in scores.series if s.method == method), scores.series[0])
-    own = at_n[hero]
-    if not own.tasks:
-        return Finding(f"{hero.name} has no score at n={n}.", "")
-    rivals = [next((s for s in scores.series if s.method == method and s != hero), None) for method in baselines()]
-    pairs = [_Pair.of(tests.data, own, at_n[rival]) for rival in rivals if rival and tests]
-    told = [pair for pair in pairs if pair.tasks]
-    sentence = f"With {own.n} examples" if own.n else "Without examples"
-    sentence += f", {hero.name} scores {number(own.mean)} macro-F1 [{number(own.low)}, {number(own.high)}] over "
-    sentence += f"{own.tasks}{f' of {len(scores.tasks)}' if own.missing else ''} {'task' if own.tasks == 1 else 'tasks'}{_claims(told)}."
-    long = _long_icl(found, own, max(scores.ns))
-    evidence = [f"Paired differences at n={n}: {'; '.join(pair.evidence for pair in told)}."] if told else []
-    return Finding(sentence, " ".join([*evidence, *([long] if long else [])]))
-
-
-class _Pair(NamedTuple):
-    """The method under test minus a rival, over the tasks that both finished."""
-
+    scope: Scope
     own: Mean
     rival: Mean
-    difference: float
-    low: float
-    high: float
-    tasks: int
+    pair: Paired
     p: float
-    """Adjusted; NaN with a reason."""
-    reason: str
-
-    @classmethod
-    def of(cls, pairs: pd.DataFrame, own: Mean, rival: Mean) -> "_Pair":
-        names = [own.series.name, rival.series.name]
-        found: Any = pairs.loc[pairs["a"].isin(names) & pairs["b"].isin(names), :].iloc[0]
-        sign = 1 if found["a"] == names[0] else -1
-        low, high = sorted((sign * found["low"], sign * found["high"]))
-        return cls(
-            own,
-            rival,
-            sign * found["difference"],
-            low,
-            high,
-            int(found["matched_tasks"]),
-            found["p_holm"],
-            found["reason"],
-        )
+    """Adjusted for all planned comparisons; NaN if there is no test."""
+    detectable: float
+    """The smallest true difference that this grid finds four times in five."""
 
     @property
     def clear(self) -> bool:
         """Interval and test both say that there is a difference."""
-        return (self.low > 0 or self.high < 0) and self.p < LEVEL
+        return (self.pair.low > 0 or self.pair.high < 0) and self.p < LEVEL
 
     @property
     def name(self) -> str:
-        """The rival's, with how much longer its prompts are where they hold the examples."""
+        """The rival's, with how much longer its prompts are if they hold the examples."""
         if not shows_examples(self.rival.series.method) or not self.own.tokens:
             return self.rival.series.name
         return f"{self.rival.series.name} (whose prompts are {self.rival.tokens / self.own.tokens:.1f} times as long)"
 
-    @property
-    def evidence(self) -> str:
-        p = f"not tested: {self.reason}" if pd.isna(self.p) else f"p {_equals(p_value(self.p))}"
-        return f"{self.rival.series.name} {_signed(self.difference)} [{_signed(self.low)}, {_signed(self.high)}], {self.tasks} tasks, {p}"
+
+def claims(by_scope: Sequence[Scores], n: int) -> list[Claim]:
+    """Every planned comparison that was run."""
+    sides: list[tuple[Scores, Mean, Mean, Paired]] = []
+    for scores in by_scope:
+        at_n = _at(scores, n)
+        own = _under_test(at_n)
+        rivals = [next((m for m in at_n if m.series.method == name), None) for name in planned_rivals()]
+        for rival in rivals:
+            if rival and rival != own:
+                pair = paired(scores, own.series.name, rival.series.name, _own_n(scores, n))
+                if pair.differences:
+                    sides.append((scores, own, rival, pair))
+    adjusted = holm([pair.p for *_, pair in sides])
+    level = LEVEL / max(len(sides), 1)
+    return [
+        Claim(scores.scope, own, rival, pair, p, detectable(np.array([*pair.differences.values()]), level))
+        for (scores, own, rival, pair), p in zip(sides, adjusted, strict=True)
+    ]
 
 
-def _claims(pairs: Sequence[_Pair]) -> str:
+def claim_table(found: Sequence[Claim]) -> Table:
+    """The planned comparisons with their tests."""
+    data = pd.DataFrame(
+        [
+            {"follower": c.scope.follower, "mode": c.scope.mode, "n": c.pair.n, "a": c.pair.a, "b": c.pair.b}
+            | {"difference": c.pair.mean, "low": c.pair.low, "high": c.pair.high, "tasks": len(c.pair.differences)}
+            | {"wins": c.pair.wins, "ties": c.pair.ties, "losses": c.pair.losses, "p": c.pair.p, "p_holm": c.p}
+            | {"reason": c.pair.reason, "detectable": c.detectable}
+            for c in found
+        ]
+    )
+    shown = pd.DataFrame(
+        [
+            {"comparison": f"{c.pair.a} − {c.pair.b}, n={c.pair.n}", "follower": f"{c.scope.name}, {c.scope.mode}"}
+            | {"difference": f"{_signed(c.pair.mean)} [{_signed(c.pair.low)}, {_signed(c.pair.high)}]"}
+            | {"tasks": len(c.pair.differences), "wins / ties / losses": c.pair.record}
+            | {"p, Holm": f"{NOTHING} ({c.pair.reason})" if c.pair.reason else p_value(c.p)}
+            | {"smallest difference to find": number(c.detectable)}
+            for c in found
+        ]
+    )
+    note = (
+        "Difference in macro-F1 [95 % t interval over tasks]; Wilcoxon's signed-rank test over tasks, adjusted (Holm) for the "
+        f"{len(found)} planned comparisons. The last column is the smallest true difference that this grid finds four times in "
+        "five: a smaller one can easily be missed, so a large p is no proof of equality."
+    )
+    return Table("headline", "The planned comparisons", note, data, shown)
+
+
+def winner(scores: Scores, n: int) -> str:
+    """Which method has the highest mean at n, said plainly if it is not the one under test."""
+    ranked = sorted((m for m in _at(scores, n) if m.tasks), key=lambda m: -m.mean)
+    if not ranked:
+        return f"No method has a score at n={_own_n(scores, n)}."
+    best, own = ranked[0], _under_test(ranked)
+    sentence = (
+        f"{best.series.name} has the highest mean macro-F1 at n={_own_n(scores, n)}: {number(best.mean)}, "
+        f"at {best.tokens:,.0f} prompt tokens per query"
+    )
+    if best.series == own.series:
+        return f"{sentence}."
+    control = "" if is_written(best.series.method) else f" No model writes an instruction for {best.series.name}."
+    return f"{sentence}. {own.series.name} reaches {number(own.mean)}, at {own.tokens:,.0f}.{control}"
+
+
+def finding(scores: Scores, n: int, found: Sequence[Claim]) -> str:
+    """How the method under test does at n, against its planned rivals."""
+    own = _under_test(_at(scores, n))
+    if not own.tasks:
+        return f"{own.series.name} has no score at n={n}."
+    sentence = f"With {own.n} examples" if own.n else "Without examples"
+    missing = f" of {len(scores.tasks)}" if own.missing else ""
+    sentence += (
+        f", {own.series.name} scores {number(own.mean)} macro-F1 [{number(own.low)}, {number(own.high)}] over "
+        f"{own.tasks}{missing} {'task' if own.tasks == 1 else 'tasks'}"
+    )
+    return f"{sentence}{_claims([claim for claim in found if claim.scope == scores.scope])}."
+
+
+def long_prompts(scores: Scores, n: int) -> str:
+    """What prompts with the most examples reach: the poster's other headline."""
+    return _long_icl(means(scores), _under_test(_at(scores, n)), max(scores.ns))
+
+
+def _own_n(scores: Scores, n: int) -> int:
+    return n if n in scores.ns else chosen_n(scores.ns)
+
+
+def _at(scores: Scores, n: int) -> list[Mean]:
+    """Every series once, at this n."""
+    return list({m.series: m for m in means(scores) if m.n in (0, _own_n(scores, n))}.values())
+
+
+def _under_test(at_n: Sequence[Mean]) -> Mean:
+    preferred = [m for method in under_test() for m in at_n if m.series.method == method]
+    return preferred[0] if preferred else at_n[0]
+
+
+def _claims(pairs: Sequence[Claim]) -> str:
     clear = [
-        f"{abs(pair.difference):.3f} {'more' if pair.difference > 0 else 'less'} than {pair.name}"
+        f"{abs(pair.pair.mean):.3f} {'more' if pair.pair.mean > 0 else 'less'} than {pair.name}"
         for pair in pairs
         if pair.clear
     ]
     rest = " or ".join(pair.name for pair in pairs if not pair.clear)
     told = [*clear, *([f"no clear difference from {rest}"] if rest else [])]
     return f": {', '.join(told)}" if told else ""
-
-
-def _equals(p: str) -> str:
-    return p.replace("<", "< ") if p.startswith("<") else f"= {p}"
 
 
 def _signed(value: float) -> str:

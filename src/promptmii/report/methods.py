@@ -19,6 +19,16 @@ def baselines() -> list[str]:
     return [name for name in reversed(listed) if name not in _written_by(WrittenBy.GENERATOR)]
 
 
+def planned_rivals() -> list[str]:
+    """Baselines that the method under test is planned to be compared with: no model writes for them."""
+    return [name for name in baselines() if not is_written(name)]
+
+
+def is_written(method: str) -> bool:
+    """A model writes an instruction."""
+    return method in METHODS and METHODS[method].written_by is not WrittenBy.NOBODY
+
+
 def under_test() -> list[str]:
     """Methods whose result the headline tells, in order of preference."""
     return [*_written_by(WrittenBy.GENERATOR), *_written_by(WrittenBy.UNTRAINED), *_human()]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from promptmii.paper_compat import analysis_f1, answers, reward_f1
 from promptmii.report.grid import Grid
-from promptmii.report.statistics import Scope, Scores
+from promptmii.report.scores import Scope, Scores
 from promptmii.report.tables import NOTHING, Table, number, scoped
 
 MODE = "generate"

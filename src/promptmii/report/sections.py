@@ -4,15 +4,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from promptmii.report import figures, tables
-from promptmii.report.curves import VALIDATION, Run
-from promptmii.report.embed import Files, Tip, file_links
+from promptmii.curves import VALIDATION, Run
+from promptmii.report import costs, figures, headline, tables, training, transfer
+from promptmii.report.drawing import INK, Look, looks
 from promptmii.report.headline import chosen_n
-from promptmii.report.material import Material, outcome
+from promptmii.report.markup import TABLES, Tip, file_links
 from promptmii.report.methods import summary
+from promptmii.report.output import Files
 from promptmii.report.paper_scale import paper_scale_tables
-from promptmii.report.statistics import Mean, Scores, Transfer, points, transfers
-from promptmii.report.tables import number
+from promptmii.report.results import Results, outcome
+from promptmii.report.scores import Scores
+from promptmii.report.statistics import Mean, points
+from promptmii.report.tables import number, scoped
+from promptmii.report.transfer import Transfer, transfers
 
 FAILED_ROWS = 200
 """Failed cells that the page lists; the CSV has all."""
@@ -39,33 +43,57 @@ class Section(NamedTuple):
         )
 
 
-def sections(material: Material, files: Files) -> Iterator[Section]:
-    """Every section that the material has something for."""
-    yield _methods(material, files)
-    yield _length(material, files)
-    yield _pareto(material, files)
-    if material.curves:
-        yield training(material.curves, files)
-    yield _costs(material, files)
-    if found := transfers(material.by_scope):
-        yield _transfer(found, material.n, files)
-    if any(material.pairs):
-        yield _comparisons(material, files)
-    if outcome(material):
-        yield _outcome(material)
-    yield _tasks(material, files)
-    if found := paper_scale_tables(material.grid, material.cells, material.by_scope):
+def sections(results: Results, files: Files) -> Iterator[Section]:
+    """Every section that the results has something for."""
+    yield _length(results, files)
+    if results.claims:
+        yield _headline(results, files)
+    yield _run(results)
+    yield _methods(results, files)
+    yield _pareto(results, files)
+    if results.curves:
+        yield training_section(results.curves, files)
+    yield _costs(results, files)
+    if found := transfers(results.by_scope):
+        yield _transfer(found, results.n, files)
+    if any(results.pairs):
+        yield _comparisons(results, files)
+    if outcome(results):
+        yield _outcome(results)
+    yield _tasks(results, files)
+    if found := paper_scale_tables(results.grid, results.cells, results.by_scope):
         yield Section("paper-scale", "On the authors' scale", [files.table(table) for table in found])
-    yield _failures(material, files)
+    yield _failures(results, files)
 
 
-def _methods(material: Material, files: Files) -> Section:
+def _headline(results: Results, files: Files) -> Section:
+    lead = (
+        "Chosen before any score was seen: the method under test against each baseline, at one number of examples. A difference "
+        "is clear if its interval leaves out zero and p is below 0.05."
+    )
+    notes = [
+        f'<p class="note">{escape(text)}</p>'
+        for own in results.by_scope
+        if (text := headline.long_prompts(own, results.n))
+    ]
+    return Section(
+        "headline", "The headline test", [_lead(lead), files.table(headline.claim_table(results.claims)), *notes]
+    )
+
+
+def _run(results: Results) -> Section:
+    facts = headline.facts(results.grid, results.cells, results.folders)
+    listed = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
+    return Section("run", "What was run", [f'<dl class="facts">{listed}</dl>'])
+
+
+def _methods(results: Results, files: Files) -> Section:
     names = [
         f"<div><dt>{escape(method)}</dt><dd>{escape(summary(method))}</dd></div>"
-        for method in dict.fromkeys(series.method for series in material.series)
+        for method in dict.fromkeys(series.method for series in results.series)
     ]
     modes = [
-        f"Mode <b>{mode}</b>: {MODES[mode]}." for mode in dict.fromkeys(own.scope.mode for own in material.by_scope)
+        f"Mode <b>{mode}</b>: {MODES[mode]}." for mode in dict.fromkeys(own.scope.mode for own in results.by_scope)
     ]
     glossary = f'<dl class="glossary">{"".join(names)}</dl><p class="note">{" ".join(modes)}</p>'
     lead = (
@@ -75,32 +103,32 @@ def _methods(material: Material, files: Files) -> Section:
     return Section(
         "methods",
         "Methods",
-        [_lead(lead), glossary, *(files.table(tables.method_table(own)) for own in material.by_scope)],
+        [_lead(lead), glossary, *(files.table(tables.method_table(own)) for own in results.by_scope)],
     )
 
 
-def _length(material: Material, files: Files) -> Section:
+def _length(results: Results, files: Files) -> Section:
     lead = (
-        "Every query pays for its prompt. Up and to the left is better: a higher score from a shorter prompt. A line follows one method "
-        "through its numbers of examples."
+        "Every query pays for its prompt, so up and to the left is better: a higher score from a shorter prompt. A line follows "
+        "one method through its numbers of examples."
     )
     drawn = [
         files.figure(
-            figures.length_figure(own), f"length-{_scoped(own)}", figures.length_caption(own), _point_tip([own])
+            figures.length_figure(own), f"length-{scoped(own.scope)}", figures.length_caption(own), _point_tip([own])
         )
-        for own in material.by_scope
+        for own in results.by_scope
     ]
     return Section("length", "Performance against prompt length", [_lead(lead), *drawn])
 
 
-def _pareto(material: Material, files: Files) -> Section:
+def _pareto(results: Results, files: Files) -> Section:
     lead = "A method is worth its tokens where it lies on the dashed line; below the line, another one scores higher for fewer tokens."
-    caption = figures.pareto_caption(material.by_scope)
-    drawn = files.figure(figures.pareto_figure(material.by_scope), "pareto", caption, _point_tip(material.by_scope))
+    caption = figures.pareto_caption(results.by_scope)
+    drawn = files.figure(figures.pareto_figure(results.by_scope), "pareto", caption, _point_tip(results.by_scope))
     return Section(
         "pareto",
         "Pareto frontier",
-        [_lead(lead), drawn, *(files.table(tables.budget_table(own)) for own in material.by_scope)],
+        [_lead(lead), drawn, *(files.table(tables.budget_table(own)) for own in results.by_scope)],
     )
 
 
@@ -121,40 +149,40 @@ def _described(mean: Mean) -> str:
     )
 
 
-def training(runs: Sequence[Run], files: Files) -> Section:
+def training_section(runs: Sequence[Run], files: Files) -> Section:
     """The curves of training runs."""
     others = [name for name in dict.fromkeys(name for run in runs for name in run.metrics) if name != VALIDATION]
 
     def tip(names: Sequence[str]) -> Tip:
         return lambda panel, run, x, y: f"{run}, step {x:,.0f}\n{names[panel]} {y:.4g}"
 
-    caption = figures.training_caption(runs)
-    parts = [
-        _lead(
-            "Whether training the generator helped it: the reward is the follower's macro-F1 on tasks kept for validation."
-        )
-    ]
+    lead = "Whether training helped the generator: its reward is the follower's macro-F1 on tasks kept for validation."
+    parts = [_lead(lead)]
     if any(VALIDATION in run.metrics for run in runs):
-        parts.append(
-            files.figure(figures.validation_figure(runs), "training-reward", caption, tip([VALIDATION]), method=False)
-        )
-    if others:
-        caption = "What else the same runs recorded."
-        parts.append(files.figure(figures.training_figure(runs), "training", caption, tip(others), method=False))
+        drawn, caption = training.validation_figure(runs), training.training_caption(runs)
+        parts.append(files.figure(drawn, "training-reward", caption, tip([VALIDATION]), method=False))
+    first, rest = training.important(others), [name for name in others if name not in training.important(others)]
+    if first:
+        drawn, caption = training.training_figure(runs, first), "What else the same runs recorded: what matters most."
+        parts.append(files.figure(drawn, "training", caption, tip(first), method=False))
+    if rest:
+        drawn = training.training_figure(runs, rest)
+        folded = files.figure(drawn, "training-all", "All other curves of the same runs.", tip(rest), method=False)
+        parts.append(f"<details><summary>{len(rest)} other curves</summary>{folded}</details>")
     return Section("training", "Training dynamics", parts)
 
 
-def _costs(material: Material, files: Files) -> Section:
+def _costs(results: Results, files: Files) -> Section:
     lead = (
         "What a task takes: model calls, tokens and seconds to make the instruction, once, and to label the rows with it. The scales are "
         "logarithmic, so a bar that is a little longer may be ten times the cost."
     )
     parts = [_lead(lead)]
-    for own in material.by_scope:
-        n = material.n if material.n in own.ns else chosen_n(own.ns)
-        drawn = figures.cost_figure(tables.costs(material.cells, own.scope), n, own.scope.title)
-        parts.append(files.figure(drawn, f"costs-{_scoped(own)}", figures.cost_caption(own, n), _cost_tip))
-        parts.append(files.table(tables.cost_table(material.cells, own.scope)))
+    for own in results.by_scope:
+        n = results.n if results.n in own.ns else chosen_n(own.ns)
+        drawn = costs.cost_figure(costs.costs(results.cells, own.scope), n, own.scope.title)
+        parts.append(files.figure(drawn, f"costs-{scoped(own.scope)}", costs.cost_caption(own, n), _cost_tip))
+        parts.append(files.table(costs.cost_table(results.cells, own.scope)))
     return Section("costs", "Calls, tokens and seconds", parts)
 
 
@@ -168,13 +196,15 @@ def _transfer(found: Sequence[Transfer], n: int, files: Files) -> Section:
         "<i>zero</i> rows are untrained writers, perhaps larger ones, beside the trained ones (<i>mii</i>)."
     )
     parts = [_lead(lead)]
-    for mode in dict.fromkeys(transfer.mode for transfer in found):
-        by_n = {transfer.n: transfer for transfer in found if transfer.mode == mode}
+    for mode in dict.fromkeys(one.mode for one in found):
+        by_n = {one.n: one for one in found if one.mode == mode}
         shown = by_n.get(n) or by_n[chosen_n(by_n)]
-        drawn = figures.transfer_figure(shown)
-        parts.append(files.figure(drawn, f"transfer-{mode}-n{shown.n}", figures.transfer_caption(shown), _no_tip))
+        drawn = transfer.transfer_figure(shown)
+        parts.append(files.figure(drawn, f"transfer-{mode}-n{shown.n}", transfer.transfer_caption(shown), _no_tip))
         parts.append(
-            _by_n(f"transfer-{mode}", {m: files.table(tables.transfer_table(one)) for m, one in by_n.items()}, shown.n)
+            _by_n(
+                f"transfer-{mode}", {m: files.table(transfer.transfer_table(one)) for m, one in by_n.items()}, shown.n
+            )
         )
     return Section("transfer", "Cross-model transfer", parts)
 
@@ -183,16 +213,18 @@ def _no_tip(*_: object) -> str:
     return ""  # the numbers stand in the cells
 
 
-def _comparisons(material: Material, files: Files) -> Section:
+def _comparisons(results: Results, files: Files) -> Section:
     lead = (
         "Methods compared task by task, which says more than two means: every task counts once, whether it is hard or easy. A small "
         "p-value after Holm's correction says that a difference of this size is unlikely to be chance; a large one says nothing either way."
     )
     parts = [_lead(lead)]
-    for own, pairs in zip(material.by_scope, material.pairs, strict=True):
+    for own, pairs in zip(results.by_scope, results.pairs, strict=True):
         both = {n: files.table(tables.win_table(own, n), sortable=False) + files.table(pairs[n]) for n in pairs}
         parts += (
-            [_by_n(f"pairs-{_scoped(own)}", both, material.n if material.n in both else chosen_n(both))] if both else []
+            [_by_n(f"pairs-{scoped(own.scope)}", both, results.n if results.n in both else chosen_n(both))]
+            if both
+            else []
         )
     return Section("comparisons", "Paired comparisons", parts)
 
@@ -209,7 +241,7 @@ def _by_n(group: str, parts: Mapping[int, str], chosen: int) -> str:
     return f'<p class="controls"><label>Examples <select data-panels="{escape(group)}">{options}</select></label></p>{panels}'
 
 
-def _outcome(material: Material) -> Section:
+def _outcome(results: Results) -> Section:
     lead = (
         "What two methods make of the same examples: on the left an untrained generator, on the right the one under test, where both "
         "were run. It opens with the task whose difference in score is the median, so neither the best case nor the worst."
@@ -219,8 +251,8 @@ def _outcome(material: Material) -> Section:
         '<div id="outcome-controls" class="controls"></div>',
         '<div id="outcome-box" class="pair" aria-live="polite"></div>',
     ]
-    if material.untrained:
-        names = escape(", ".join(material.untrained))
+    if results.untrained:
+        names = escape(", ".join(results.untrained))
         parts.insert(
             1,
             f'<p class="problem">{names} wrote for both <i>zero</i> and <i>mii</i>, so there the two compare no training.</p>',
@@ -228,17 +260,15 @@ def _outcome(material: Material) -> Section:
     return Section("outcome", "Generator outcome", parts)
 
 
-def _tasks(material: Material, files: Files) -> Section:
+def _tasks(results: Results, files: Files) -> Section:
     lead = (
         "Macro-F1 of every task, mean over seeds, the best in bold. Click a column to sort, a task to see its instructions, confusion "
         "matrices and wrong rows. † marks a score that lacks a seed whose cell failed; – was not run."
     )
-    written = [tables.task_table(own) for own in material.by_scope]
+    written = [tables.task_table(own) for own in results.by_scope]
     for one in written:
         files.table(one)
-    links = [
-        f'<p class="note">{escape(one.title)} {file_links("tables", one.name, ("csv", "md"))}</p>' for one in written
-    ]
+    links = [f'<p class="note">{escape(one.title)} {file_links("tables", one.name, TABLES)}</p>' for one in written]
     table = (
         '<div class="scroll" tabindex="0" role="region" aria-label="Every task">'
         '<table id="task-table" data-sortable aria-label="Every task">'
@@ -257,38 +287,34 @@ def _tasks(material: Material, files: Files) -> Section:
     )
 
 
-def _failures(material: Material, files: Files) -> Section:
+def _failures(results: Results, files: Files) -> Section:
     lead = "What went wrong, so that it can be weighed: nothing is left out in silence."
-    parts = [_lead(lead), files.table(tables.failure_table(material.cells))]
-    failed = tables.failed_cell_table(material.grid)
+    parts = [_lead(lead), files.table(tables.failure_table(results.cells))]
+    failed = tables.failed_cell_table(results.grid)
     shown = files.table(failed, rows=FAILED_ROWS)
     parts.append(shown if len(failed.data) else "<p>No cell failed, and every line of the records could be read.</p>")
-    torn = [f"{escape(run.name)}: {run.damaged}" for run in material.curves if run.damaged]
+    torn = [f"{escape(run.name)}: {run.damaged}" for run in results.curves if run.damaged]
     parts += (
         [f'<p class="note">Lines of training curves that could not be read: {"; ".join(torn)}.</p>'] if torn else []
     )
     return Section("failures", "Failures, unparsed, truncated", parts)
 
 
-def legend(material: Material) -> str:
+def legend(results: Results) -> str:
     """The check boxes that show and hide methods."""
-    known = figures.looks(material.series)
+    known = looks(results.series)
     # One box for a name: with several followers it stands for a series of each.
     boxes = "".join(
         f'<label><input type="checkbox" value="{escape(name)}" checked>{_swatch(known[name])}{escape(name)}</label>'
-        for name in dict.fromkeys(one.name for one in material.series)
+        for name in dict.fromkeys(one.name for one in results.series)
     )
     buttons = '<button type="button" value="all">all</button><button type="button" value="none">none</button>'
     return f'<form id="legend"><fieldset><legend>Methods shown</legend>{boxes}{buttons}</fieldset></form>\n'
 
 
-def _swatch(look: figures.Look) -> str:
-    colour = "var(--ink)" if look.colour == figures.INK else f"var(--c-{look.colour[1:]}, {look.colour})"
+def _swatch(look: Look) -> str:
+    colour = "var(--ink)" if look.colour == INK else f"var(--c-{look.colour[1:]}, {look.colour})"
     return f'<span class="swatch" style="border-color: {colour}; border-top-style: {"solid" if look.line == "-" else "dashed"}"></span>'
-
-
-def _scoped(own: Scores) -> str:
-    return f"{own.scope.name}-{own.scope.mode}"
 
 
 def _lead(text: str) -> str:

@@ -1,6 +1,6 @@
-"""The tables of a report: numbers for machines (CSV) and the same for readers (Markdown, web page).
+"""The tables of a report: numbers for machines (CSV), and the same for readers (Markdown, LaTeX, web page).
 
-A table is about one follower in one mode, except the transfer matrix, whose columns are followers of one mode.
+A table is about one follower in one mode.
 """
 
 import re
@@ -14,21 +14,8 @@ import pandas as pd
 
 from promptmii.files import write_text
 from promptmii.report.grid import Grid
-from promptmii.report.statistics import (
-    Mean,
-    Paired,
-    Scope,
-    Scores,
-    Series,
-    Transfer,
-    best_within,
-    comparisons,
-    in_order,
-    means,
-    points,
-    short_names,
-    win_matrix,
-)
+from promptmii.report.scores import Scope, Scores
+from promptmii.report.statistics import Mean, best_within, comparisons, means, points, win_matrix
 
 BUDGETS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 """Prompt tokens per query."""
@@ -60,24 +47,58 @@ class Table:
         lines = [f"| {' | '.join(row)} |" for row in (head, marks, *rows)]
         return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
 
+    @property
+    def latex(self) -> str:
+        """`shown` as a `table` of the package booktabs."""
+        head = [str(column) for column in self.shown.columns]
+        rows = [" & ".join(map(_tex, row)) + r" \\" for row in (head, *self.shown.itertuples(index=False))]
+        return "\n".join(
+            (
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{_tex(self.title)}. {_tex(self.note)}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+                *(r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"),
+                *(r"\end{tabular}", r"\end{table}", ""),
+            )
+        )
+
+
+_TEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\n": " ",
+    "−": "$-$",
+    "–": "--",
+    "†": r"\dag{}",
+    "<": "$<$",
+    ">": "$>$",
+}
+
+
+def _tex(value: object) -> str:
+    return "".join(_TEX.get(character, character) for character in str(value))
+
 
 def write(tables: Iterable[Table], folder: Path) -> list[Path]:
-    """Write each table as CSV and Markdown into an existing folder, replacing what is there. Raises `OutputError`."""
+    """Write each table as CSV, Markdown and LaTeX into a folder, replacing what is there. Raises `OutputError`."""
     written: list[Path] = []
     for table in tables:
         csv = table.data.to_csv(index=False, lineterminator="\n")
-        written.append(write_text(folder / f"{table.name}.csv", csv, force=True))
-        written.append(write_text(folder / f"{table.name}.md", table.markdown, force=True))
+        for kind, text in (("csv", csv), ("md", table.markdown), ("tex", table.latex)):
+            written.append(write_text(folder / f"{table.name}.{kind}", text, force=True))
     return written
 
 
-def _slug(*parts: object) -> str:
+def slug(*parts: object) -> str:
     return "-".join(re.sub(r"[^a-z0-9]+", "_", str(part).lower()).strip("_") for part in parts)
 
 
 def scoped(scope: Scope) -> str:
     """For file names."""
-    return _slug(scope.name, scope.mode)
+    return slug(scope.name, scope.mode)
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -134,7 +155,7 @@ def method_table(scores: Scores) -> Table:
         ]
     )
     note = (
-        f"Macro-F1, mean over {given} tasks [95 % bootstrap interval over tasks and rows]. n is the number of examples given. A method "
+        f"Macro-F1, mean over {given} tasks [95 % t interval over tasks]. n is the number of examples given. A method "
         "that reads no example has one score, repeated for every n. The CSV names missing tasks, and gives means over the tasks all have."
     )
     return Table(f"methods-{scoped(scores.scope)}", f"Macro-F1 by method: {scores.scope.title}", note, data, shown)
@@ -226,20 +247,16 @@ def pair_table(scores: Scores, n: int) -> Table:
             | {
                 "missing a": len(pair.missing_a),
                 "missing b": len(pair.missing_b),
-                "wins / ties / losses": _record(pair),
+                "wins / ties / losses": pair.record,
             }
             | {"p": p_value(pair.p) if not pair.reason else f"{NOTHING} ({pair.reason})", "p, Holm": p_value(adjusted)}
         )
     note = (
-        "Mean paired difference in macro-F1 over matched tasks [95 % bootstrap interval over tasks]; two-sided Wilcoxon signed-rank "
+        "Mean paired difference in macro-F1 over matched tasks [95 % t interval over tasks]; two-sided Wilcoxon signed-rank "
         "test over tasks, and its p-value adjusted (Holm) for all pairs of this table."
     )
     title = f"Paired comparisons at n={n}: {scores.scope.title}"
     return Table(f"tests-{scoped(scores.scope)}-n{n}", title, note, pd.DataFrame(rows), pd.DataFrame(texts))
-
-
-def _record(pair: Paired) -> str:
-    return f"{pair.wins} / {pair.ties} / {pair.losses}"
 
 
 def budget_table(scores: Scores) -> Table:
@@ -270,83 +287,6 @@ def budget_table(scores: Scores) -> Table:
 def _best(best: Mean, row: str) -> str:
     who = f"{best.series.name}, " if row == "any method" else ""
     return f"{number(best.mean)} ({who}n={best.n})"
-
-
-COSTS = {
-    "calls": ("one_off_calls", "calls to make it"),
-    "tokens": ("one_off_tokens", "tokens to make it"),
-    "seconds": ("one_off_seconds", "seconds to make it"),
-    "money": ("one_off_money", "money to make it"),
-    "tokens_per_query": ("tokens", "prompt tokens per query"),
-    "label_calls": ("query_calls", "calls to label"),
-    "label_seconds": ("seconds", "seconds to label"),
-    "label_money": ("money", "money to label"),
-}
-"""Columns of `costs`: the column of `Grid.cells` that each is the mean of, and its heading."""
-
-
-def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
-    """What a task costs, mean over tasks (and over seeds within them), a row per series and n.
-
-    `calls`, `tokens`, `seconds` and `money` are those of making the instruction, once per task; `label_*` those of labelling all the
-    `rows` of a task; `tokens_per_query` are prompt tokens. Money is NaN where any part of it is unknown.
-    """
-    mask = (
-        (cells["follower"] == scope.follower)
-        & (cells["mode"] == scope.mode)
-        & ~cells["stale"]
-        & cells["macro_f1"].notna()
-    )
-    own: Any = cells.loc[mask, :].rename(columns={old: new for new, (old, _) in COSTS.items()})
-    for money, calls in (("money", "calls"), ("label_money", "label_calls")):
-        # Infinite, so that a mean over something unknown is unknown.
-        own[money] = own[money].astype(float).fillna(np.inf).where(own[calls] > 0, 0.0)
-    by_task = own.groupby(["series", "method", "n", "task"])[[*COSTS, "rows"]].mean()
-    by_n = by_task.groupby(["series", "method", "n"]).mean().replace(np.inf, np.nan).reset_index()
-    by_n["order"] = [
-        in_order(Series(name, method, None)) for name, method in zip(by_n["series"], by_n["method"], strict=True)
-    ]
-    return by_n.sort_values(["order", "n"]).drop(columns="order").reset_index(drop=True)
-
-
-def cost_table(cells: pd.DataFrame, scope: Scope) -> Table:
-    """What each method costs per task: making the instruction once, and labelling the query rows."""
-    data: Any = costs(cells, scope)
-    digits = {"money": 4, "label_money": 4, "seconds": 1, "label_seconds": 1}
-    known = {name: head for name, (_, head) in COSTS.items() if data[name].notna().any()}
-    shown = pd.DataFrame(
-        {"method": data["series"], "n": data["n"]}
-        | {head: [number(float(x), digits.get(name, 0)) for x in data[name]] for name, head in known.items()}
-    )
-    note = (
-        f"Means per task. An instruction is made once and then labels {data['rows'].mean():,.0f} rows per task on average; calls that a "
-        "search makes to the follower count as calls to make it. Tokens to make it are prompt and completion tokens. Money is in the "
-        f"currency of the prices given; {NOTHING} where a price is unknown."
-    )
-    return Table(f"costs-{scoped(scope)}", f"Cost per task: {scope.title}", note, data, shown)
-
-
-def transfer_table(transfer: Transfer) -> Table:
-    """Which writer suits which follower."""
-    names = short_names([*transfer.followers, *(generator for _, generator in transfer.writers)])
-    shown = pd.DataFrame(
-        [
-            {"method": method, "generator": names[generator]}
-            | {names[f]: number(x) for f, x in zip(transfer.followers, row, strict=True)}
-            for (method, generator), row in zip(transfer.writers, transfer.macro_f1, strict=True)
-        ]
-    )
-    data = pd.DataFrame(
-        [
-            {"method": method, "generator": generator, "follower": follower, "mode": transfer.mode, "n": transfer.n}
-            | {"macro_f1": transfer.macro_f1[i, j], "tasks": transfer.tasks[i, j]}
-            for i, (method, generator) in enumerate(transfer.writers)
-            for j, follower in enumerate(transfer.followers)
-        ]
-    )
-    note = "Mean macro-F1 over tasks: a row per method and the model that writes (zero is untrained), a column per follower."
-    title = f"Transfer at n={transfer.n}: writer by follower, mode {transfer.mode}"
-    return Table(f"transfer-{_slug(transfer.mode)}-n{transfer.n}", title, note, data, shown)
 
 
 def failure_table(cells: pd.DataFrame) -> Table:

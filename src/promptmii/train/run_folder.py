@@ -10,7 +10,6 @@ best/            the best weights so far, and README.md, their model card
 """
 
 import json
-import math
 import platform
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,11 +17,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from promptmii.curves import append_curves
 from promptmii.errors import ArtefactError, ConfigError, OutputError
 from promptmii.files import append_line, locked, write_text
 from promptmii.schema import Settings
 
-METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 PACKAGES = ("promptmii", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm", "deepspeed")
 
@@ -50,8 +49,7 @@ class RunFolder:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Append a line of the curves. What is no finite number is left out."""
-        kept = {name: float(value) for name, value in values.items() if math.isfinite(value)}
-        self._append(METRICS, {"step": step, **kept})
+        append_curves(self.path, step, values)
 
     def samples(self, rows: list[dict[str, Any]]) -> None:
         """Append what was written, a line each."""

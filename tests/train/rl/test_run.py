@@ -19,10 +19,10 @@ from tests.recorder import Recorder
 from tests.train.toys import obedient, settings, write_model, write_tasks
 
 from promptmii import ScriptedModel, load_model
+from promptmii.curves import read_curves
 from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError
 from promptmii.follower import Follower
 from promptmii.models.base import Chat, Choice, Failure, FailureKind
-from promptmii.report.curves import read_curves
 from promptmii.train.rl.run import train
 from promptmii.train.rl.trainer import checkpoints
 

@@ -1,6 +1,5 @@
 """What happens beside the steps: the curves, validation, the best weights, and when to stop."""
 
-import json
 import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,6 +12,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
+from promptmii.curves import VALIDATION, is_training_run, read_curves
 from promptmii.files import atomic_folder
 from promptmii.follower import Follower
 from promptmii.progress import Progress
@@ -22,7 +22,7 @@ from promptmii.train.lora import save_adapter
 from promptmii.train.policy import Policy
 from promptmii.train.rl.likelihoods import can_share, draft_logps
 from promptmii.train.rl.trainer import PolicyTrainer
-from promptmii.train.run_folder import METRICS, RunFolder
+from promptmii.train.run_folder import RunFolder
 from promptmii.train.settings import TrainSettings
 from promptmii.train.tasks import Source
 from promptmii.train.validation import Outcome, cases, summary, validate
@@ -237,10 +237,11 @@ class Watch(TrainerCallback):
 
     def _recall(self, step: int) -> None:
         """The best value so far, and how long ago it was, from the curves that were written up to `step`."""
-        path = Path(str(self.trainer.args.output_dir) if self.trainer else "") / METRICS
-        values = dict(_validations(path, step)) if path.exists() else {}
-        for at in sorted(values):
-            self._judge(values[at])
+        folder = Path(str(self.trainer.args.output_dir) if self.trainer else "")
+        known = read_curves([folder])[0].metrics if is_training_run(folder) else {}
+        failed = known.get("validation/failed", {})
+        for value in (value for at, value in known.get(VALIDATION, {}).items() if at <= step and not failed.get(at)):
+            self._judge(value)
 
 
 class _Bare(AbstractContextManager[Any]):
@@ -279,18 +280,6 @@ def _swapped(weights: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) ->
 def _sums(model: Any, drafts: Sequence[tuple[list[int], list[int]]], temperature: float) -> float:
     prompts, texts = zip(*drafts, strict=True)
     return sum(float(logps.sum()) for logps, _ in draft_logps(model, prompts, texts, temperature))
-
-
-def _validations(path: Path, step: int) -> list[tuple[int, float]]:
-    found: list[tuple[int, float]] = []
-    for line in path.read_text("utf-8", "replace").splitlines():
-        try:
-            row = json.loads(line)
-            if row["step"] <= step and not row["validation/failed"]:
-                found.append((row["step"], float(row["validation/reward"])))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return found
 
 
 def _cause(numbers: Mapping[str, float]) -> str:

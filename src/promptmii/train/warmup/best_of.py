@@ -11,6 +11,7 @@ from statistics import fmean
 
 from pydantic import Field
 
+from promptmii.curves import is_training_run, read_curves
 from promptmii.errors import EndpointError
 from promptmii.files import append_line
 from promptmii.follower import Follower
@@ -18,7 +19,6 @@ from promptmii.inducers.writing import Writer
 from promptmii.models.base import Completion, LanguageModel
 from promptmii.models.wrap import together
 from promptmii.progress import QUIET, Progress
-from promptmii.report.curves import is_training_run, read_curves
 from promptmii.train.reward import Draft, Judged, Reward
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.settings import Stage, TrainSettings

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from promptmii.curves import is_training_run, read_curves
 from promptmii.errors import MissingDependencyError, ModelError
 from promptmii.files import atomic_folder
 from promptmii.inducers import Writer
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import meta_prompt
-from promptmii.report.curves import is_training_run, read_curves
 from promptmii.task import Task
 from promptmii.train.card import adapter_card
 from promptmii.train.run_folder import RunFolder, brief, open_run

@@ -1,18 +1,14 @@
-"""Figures and tables as parts of a page: everything escaped, colours that follow the theme, values under the pointer."""
+"""Figures and tables as HTML: everything escaped, colours that follow the theme, values under the pointer."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from promptmii.errors import OutputError
-from promptmii.files import atomic_file, write_text
-from promptmii.report.figures import COLOURS, GRID, INK, WIDTH, png, svg
-from promptmii.report.tables import Table, write
+from promptmii.report.drawing import COLOURS, GRID, INK, WIDTH, svg
+from promptmii.report.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +21,9 @@ CAPS = ("_", "|")
 SHORT = 40
 """Characters of a name."""
 SERIES = "series:"
+FIGURES = ("svg", "png", "pdf")
+TABLES = ("csv", "md", "tex")
+"""Files that lie beside the page."""
 Tip = Callable[[int, str, float, float], str]
 """The text for a point: from the panel's number, the series' name, and the point's data."""
 
@@ -106,7 +105,7 @@ def figure_html(drawing: str, name: str, caption: str) -> str:
     drawing = drawing.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     return (
         f'<figure><div class="scroll" tabindex="0" role="region" aria-label="Figure {name}" style="--wide: {WIDTH * 80:.0f}px">'
-        f"{drawing}</div><figcaption>{label} {file_links('figures', name, ('svg', 'png'))}</figcaption></figure>"
+        f"{drawing}</div><figcaption>{label} {file_links('figures', name, FIGURES)}</figcaption></figure>"
     )
 
 
@@ -129,7 +128,7 @@ def table_html(table: Table, *, sortable: bool = True, rows: int | None = None) 
         f'<table{" data-sortable" if sortable else ""} aria-labelledby="table-{table.name}">'
         f"<thead><tr>{_head(map(str, shown.columns), kinds, sortable)}</tr></thead>"
         f"<tbody>{''.join(_row(map(str, row), kinds) for row in shown.itertuples(index=False, name=None))}</tbody></table></div>"
-        f'<p class="note">{escape(note)} {file_links("tables", table.name, ("csv", "md"))}</p>'
+        f'<p class="note">{escape(note)} {file_links("tables", table.name, TABLES)}</p>'
     )
 
 
@@ -154,58 +153,3 @@ def _cell(value: str, kind: str) -> str:
     """What stands in brackets behind a number (its interval, its n) is set smaller, below it."""
     number, *asides = re.split(r" (?=[\[(])", value) if "number" in kind else [value]
     return f"<td{kind}>{escape(number)}{''.join(f' <span class=aside>{escape(aside)}</span>' for aside in asides)}</td>"
-
-
-@dataclass(frozen=True)
-class Files:
-    """The folders beside the page: everything that is shown is also written there, in the same step."""
-
-    out: Path
-
-    @classmethod
-    def at(cls, out: Path) -> "Files":
-        """Make the folders. Raises `OutputError` where that cannot be done."""
-        try:
-            for name in ("figures", "tables"):
-                (out / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"The report folder {out} cannot be made: {error.strerror}. Give another one with -o."
-            ) from error
-        return cls(out)
-
-    def page(self, text: str) -> Path:
-        """Write the page, and remove what an earlier one had beside it and this one has not. Raises `OutputError`."""
-        path = self.out / "index.html"
-        try:
-            earlier = _linked(path.read_text("utf-8", "replace")) if path.exists() else set[str]()
-            write_text(path, text, force=True)
-            for name in earlier - _linked(text):
-                (self.out / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be replaced: {error.strerror}.") from error
-        return path
-
-    def figure(self, drawn: "Figure", name: str, caption: str, tip: Tip, *, method: bool = True) -> str:
-        """Write a figure as SVG and PNG; its HTML."""
-        name = slug(name)
-        plain, themed = inline_svg(drawn, tip, method=method)
-        write_text(self.out / "figures" / f"{name}.svg", plain, force=True)
-        with atomic_file(self.out / "figures" / f"{name}.png") as temporary:
-            temporary.write_bytes(png(drawn))
-        return figure_html(themed, name, caption)
-
-    def table(self, table: Table, *, sortable: bool = True, rows: int | None = None) -> str:
-        """Write a table as CSV and Markdown; its HTML."""
-        write([table], self.out / "tables")
-        return table_html(table, sortable=sortable, rows=rows)
-
-
-def _linked(page: str) -> set[str]:
-    """The files that `file_links` made links to."""
-    return set(re.findall(r'<a href="((?:figures|tables)/[\w-]+\.(?:svg|png|csv|md))">', page))
-
-
-def slug(name: str) -> str:
-    """A file name of small letters, digits, `-` and `_`."""
-    return re.sub(r"[^a-z0-9-]+", "_", name.lower()).strip("_")

@@ -15,7 +15,7 @@ import pandas as pd
 from promptmii.records import Query, Record
 from promptmii.report.grid import Grid
 from promptmii.report.methods import takes_what_fits
-from promptmii.report.statistics import Scope, Series
+from promptmii.report.scores import Scope, Series
 
 INSTRUCTION = (4_000, 2_000, 1_000)
 """Characters of an instruction that are kept: the most with which the tasks together stay below `SIZE`."""

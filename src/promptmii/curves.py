@@ -1,16 +1,19 @@
-"""What a training run wrote down while it ran: `metrics.jsonl`, one JSON object a line, with `step` and any numbers.
+"""The curves of a training run: `metrics.jsonl`, one JSON object a line, with `step` and any numbers.
 
 {"step": 15, "validation/reward": 0.41, "train/reward": 0.38, "length": 143.2, "entropy": 1.7}
+
+Training writes them and goes on from them; the report draws them.
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from promptmii.errors import ArtefactError
+from promptmii.files import append_line
 
 FILE = "metrics.jsonl"
 VALIDATION = "validation/reward"
@@ -24,9 +27,15 @@ class Run:
     name: str
     """Of its folder."""
     metrics: dict[str, dict[int, float]]
-    """Step and value of each quantity, by its name, steps rising. Of a step that was written twice, as after a resume, the later counts."""
+    """Value by step of each quantity, steps rising. If a resumed run wrote a step twice, the later value counts."""
     damaged: int = 0
     """Lines that could not be read, such as the half line that a kill leaves."""
+
+
+def append_curves(folder: Path, step: int, values: Mapping[str, float]) -> None:
+    """Append a line. What is no finite number is left out. Raises `OutputError` on a full disk."""
+    kept = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+    append_line(folder / FILE, (json.dumps({"step": step, **kept}) + "\n").encode())
 
 
 def is_training_run(folder: Path) -> bool:
@@ -53,12 +62,7 @@ def _read(folder: Path) -> Run:
             damaged += 1
             continue
         for name, value in row.items():
-            if (
-                name != "step"
-                and isinstance(value, int | float)
-                and not isinstance(value, bool)
-                and math.isfinite(value)
-            ):
+            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 metrics.setdefault(name, {})[step] = float(value)
     return Run(folder.resolve().name, {name: dict(sorted(curve.items())) for name, curve in metrics.items()}, damaged)
 

@@ -1,31 +1,33 @@
-"""What the page is about, and the numbers that its script draws tables from."""
+"""All results that a report shows, and the numbers that the page's script draws tables from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from promptmii.curves import Run
 from promptmii.report import tables
-from promptmii.report.curves import Run
 from promptmii.report.grid import Grid
-from promptmii.report.headline import chosen_n
+from promptmii.report.headline import Claim, chosen_n, claims
 from promptmii.report.methods import compared, single_call
-from promptmii.report.statistics import Scores, Series, in_order
+from promptmii.report.scores import Scores, Series, in_order
 from promptmii.report.tables import Table
 
 
 @dataclass(frozen=True)
-class Material:
-    """What the page is about."""
+class Results:
+    """All that a report shows."""
 
     grid: Grid
     cells: pd.DataFrame
-    """From `statistics.all_cells`."""
+    """From `scores.all_cells`."""
     by_scope: Sequence[Scores]
     curves: Sequence[Run]
+    folders: Sequence[Path]
 
     @cached_property
     def series(self) -> list[Series]:
@@ -56,34 +58,37 @@ class Material:
         return sorted(set.intersection(*by_method))
 
     @cached_property
+    def claims(self) -> list[Claim]:
+        """The planned comparisons."""
+        return claims(self.by_scope, self.n)
+
+    @cached_property
     def pairs(self) -> list[dict[int, Table]]:
         """Per scope, every pair of methods at each n; empty where there is one method."""
         return [{n: tables.pair_table(own, n) for n in own.ns} if len(own.series) > 1 else {} for own in self.by_scope]
 
 
-def numbers(material: Material) -> dict[str, Any]:
+def numbers(results: Results) -> dict[str, Any]:
     """What the script draws tables from."""
-    live: Any = material.cells.loc[~material.cells["stale"], :]
+    live: Any = results.cells.loc[~results.cells["stale"], :]
     sizes = live.groupby("task")[["labels", "rows"]].max().fillna(0).astype(int)
     return {
-        "scopes": [own.scope.title for own in material.by_scope],
+        "scopes": [own.scope.title for own in results.by_scope],
         "series": [
-            {"name": series.name, "method": series.method, "generator": series.generator} for series in material.series
+            {"name": series.name, "method": series.method, "generator": series.generator} for series in results.series
         ],
-        "ns": material.ns,
-        "n": material.n,
+        "ns": results.ns,
+        "n": results.n,
         "seeds": sorted({int(seed) for seed in live["seed"]}),
-        "tasks": [
-            {"name": t, "labels": int(sizes["labels"][t]), "rows": int(sizes["rows"][t])} for t in material.tasks
-        ],
-        "scores": [_scores(material, own) for own in material.by_scope],
-        "outcome": outcome(material),
+        "tasks": [{"name": t, "labels": int(sizes["labels"][t]), "rows": int(sizes["rows"][t])} for t in results.tasks],
+        "scores": [_scores(results, own) for own in results.by_scope],
+        "outcome": outcome(results),
     }
 
 
-def _scores(material: Material, own: Scores) -> list[Any]:
+def _scores(results: Results, own: Scores) -> list[Any]:
     """By series, n and task: macro-F1 or `None`, and how many cells failed. `None` for a series that the scope lacks."""
-    places = [own.tasks.index(task) if task in own.tasks else None for task in material.tasks]
+    places = [own.tasks.index(task) if task in own.tasks else None for task in results.tasks]
 
     def value(i: int, n: int, place: int | None) -> tuple[float | None, int]:
         if place is None or n not in own.ns:
@@ -93,31 +98,29 @@ def _scores(material: Material, own: Scores) -> list[Any]:
 
     numbers = {series: i for i, series in enumerate(own.series)}
     return [
-        [[value(numbers[series], n, place) for place in places] for n in material.ns] if series in numbers else None
-        for series in material.series
+        [[value(numbers[series], n, place) for place in places] for n in results.ns] if series in numbers else None
+        for series in results.series
     ]
 
 
-def outcome(material: Material) -> dict[str, int] | None:
+def outcome(results: Results) -> dict[str, int] | None:
     """Which two series and which task the side-by-side view opens with, by number. `None` where nothing was written.
 
     The task is the one whose difference is the median: a typical one, not the most flattering.
     """
-    series = material.series
+    series = results.series
     if not any(one.generator or one.method in compared()[1] for one in series):
         return None
     lefts, rights = compared()
     right = _first(series, rights) or series[-1]
     left = _first([one for one in series if one != right], lefts) or right
-    both = (
-        i for i, s in enumerate(material.by_scope) if {left.name, right.name} <= set(s.names) and material.n in s.ns
-    )
+    both = (i for i, s in enumerate(results.by_scope) if {left.name, right.name} <= set(s.names) and results.n in s.ns)
     scope, task = next(both, None), 0
     if scope is not None:
-        own = material.by_scope[scope]
-        differences = own.at(right.name, material.n) - own.at(left.name, material.n)
+        own = results.by_scope[scope]
+        differences = own.at(right.name, results.n) - own.at(left.name, results.n)
         order = np.argsort(differences)[: int((~np.isnan(differences)).sum())]  # NaN comes last
-        task = material.tasks.index(own.tasks[order[len(order) // 2]]) if len(order) else 0
+        task = results.tasks.index(own.tasks[order[len(order) // 2]]) if len(order) else 0
     return {"task": task, "scope": scope or 0, "left": series.index(left), "right": series.index(right)}
 
 

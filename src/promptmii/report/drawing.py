@@ -1,0 +1,161 @@
+"""How figures look: drawn with matplotlib, readable at 700 pixels.
+
+A method has the same colour and marker in every figure (Okabe and Ito's palette, safe for colour-blind readers). With several
+generators it keeps the colour; the fill of the marker and the line tell them apart. Every artist of a series has the id
+`series:<name>`, so that a page can hide it. Ink and grid are the colours `INK` and `GRID` alone, for a page to replace.
+"""
+
+import io
+import re
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec
+
+from promptmii.errors import MissingDependencyError
+from promptmii.report.methods import position
+from promptmii.report.scores import Series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+INK = "#1f2328"
+GRID = "#d0d7de"
+WIDTH = 7.2
+"""Inches; 700 pixels of an SVG are 7.3."""
+COLOURS = ("#7f868f", INK, "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#009e73", "#56b4e9", "#a39300")
+"""Of the methods, in order. Okabe and Ito's yellow is darkened, because on white it cannot be seen."""
+MARKERS = "X*s^oDvPh"
+LINES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
+SVG_STYLE = "stroke-linejoin: round; stroke-linecap: butt; font-family: system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+STYLE = {
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
+    "text.parse_math": False,  # a model's name is no formula
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.constrained_layout.use": True,
+}
+
+
+def styled(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
+    """Give a figure function our style, and its reader the pip line where matplotlib is missing."""
+
+    @wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> "Figure":
+        try:
+            import matplotlib
+        except ImportError as error:
+            raise MissingDependencyError("Drawing figures", "evaluate") from error
+        with matplotlib.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def svg(figure: "Figure") -> str:
+    """The figure as an `<svg>` element: text stays text, the background is transparent, equal figures give equal text."""
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": str(figure.get_label())}):
+        figure.savefig(
+            out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    text = out.getvalue()
+    # Inside a page, numbered ids would clash and a rule for `*` would reach everything; the fonts are the page's.
+    for pattern in (r' id="[A-Za-z0-9.]+_\d+"', r"<defs>\s*<style.*?</defs>", r"font-family: [^;]*; "):
+        text = re.sub(pattern, "", text, flags=re.DOTALL)
+    return text[text.index("<svg") :].replace("<svg ", f'<svg style="{SVG_STYLE}" ', 1)
+
+
+def png(figure: "Figure") -> bytes:
+    """The figure as a PNG of about 1,440 pixels' width, on white, because its ink is dark."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=200, facecolor="white")
+    return out.getvalue()
+
+
+def pdf(figure: "Figure") -> bytes:
+    """The figure as a PDF for a paper, on white."""
+    out = io.BytesIO()
+    figure.savefig(out, format="pdf", facecolor="white", metadata={"CreationDate": None})
+    return out.getvalue()
+
+
+class Look(NamedTuple):
+    """How a series is drawn."""
+
+    colour: str
+    marker: str
+    line: Any
+    fill: str
+
+
+def looks(series: Iterable[Series]) -> dict[str, Look]:
+    """The look of each series, by name."""
+    found: dict[str, Look] = {}
+    seen: dict[str, int] = {}
+    others = [method for method in dict.fromkeys(s.method for s in series) if position(method) >= len(MARKERS)]
+    for one in series:
+        if one.name in found:
+            continue  # the same method at another follower
+        nth = seen.setdefault(one.method, 0)
+        seen[one.method] += 1
+        i = position(one.method)
+        marker = MARKERS[i] if i < len(MARKERS) else "<>dp8"[others.index(one.method) % 5]
+        colour = COLOURS[i % len(COLOURS)]
+        found[one.name] = Look(colour, marker, LINES[nth % len(LINES)], "none" if nth % 2 else colour)
+    return found
+
+
+def line_style(look: Look, *, lines: bool = True) -> dict[str, Any]:
+    """Keywords of a line of that look; with `lines` false, of its markers alone."""
+    return {
+        "color": look.colour,
+        "marker": look.marker,
+        "markersize": 6 if look.marker not in "*" else 8.5,
+        "markerfacecolor": look.fill,
+        "linestyle": look.line if lines else "none",
+        "linewidth": 1.6,
+    }
+
+
+def blank_figure(
+    name: str, height: float, columns: int = 1, rows: int = 1, **options: Any
+) -> "tuple[Figure, list[Axes]]":
+    """A figure of the width of a page, and its panels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), label=name)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(axes.flat)
+
+
+def draw_legend(figure: "Figure", styles: dict[str, dict[str, Any]]) -> None:
+    """Below the panels; the keywords of a line by the name of its series."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
+    legend = figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(5, len(handles) or 1),
+        handlelength=2.2,
+        columnspacing=1.4,
+    )
+    for handle, text, name in zip(legend.legend_handles, legend.get_texts(), styles, strict=True):
+        text.set_gid(f"series:{name}")
+        if handle is not None:
+            handle.set_gid(f"series:{name}")

@@ -1,0 +1,196 @@
+"""Scores by method, number of examples and task, from the records of a run.
+
+A task's score is the mean over its seeds. A task that a method lacks is named, never left out in silence.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from promptmii.report.grid import Grid
+from promptmii.report.methods import position
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+COORDINATES = ["task", "method", "n", "seed", "generator", "follower", "mode"]
+
+
+class Scope(NamedTuple):
+    """What one table or panel is about: one follower, answering in one way."""
+
+    follower: str
+    mode: str
+    name: str
+    """Of the follower, from `short_names`: headings and file names of two scopes have to differ."""
+
+    @property
+    def title(self) -> str:
+        """For headings."""
+        return f"{self.name} follower, mode {self.mode}"
+
+
+class Series(NamedTuple):
+    """A method as one line of a figure: with its generator where the scope has it with several."""
+
+    name: str
+    method: str
+    generator: str | None
+
+
+def in_order(series: Series) -> tuple[int, str, str]:
+    """Sort key: methods as in the registry, unknown ones last."""
+    return position(series.method), series.name, series.generator or ""
+
+
+def short_name(reference: str) -> str:
+    """A model reference without its engine, owner and address: `hf:milli19/promptmii-llama` is `promptmii-llama`."""
+    model = re.sub(r"^\w+:", "", reference.partition("@http")[0])
+    return model.rstrip("/").split("/")[-1]
+
+
+def short_names(references: Iterable[str]) -> dict[str, str]:
+    """The short name of each, or its whole reference where two would be alike, in file names too.
+
+    Models may differ in their owner, folder or address alone.
+    """
+    short = {reference: short_name(reference) for reference in references}
+    alike = Counter(map(_letters, short.values()))
+    return {reference: name if alike[_letters(name)] == 1 else reference for reference, name in short.items()}
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower())
+
+
+def all_cells(grid: Grid) -> pd.DataFrame:
+    """Every cell, failed ones too (their numbers are missing): the columns of `Grid.cells`, and `status`, `finished`, `series`, `stale`.
+
+    A cell that was measured again under a changed template, model or data has two records. The later one counts; the earlier one is
+    marked `stale`, for the table of failures, and enters no statistic. So is what was measured on other rows than the latest cell of its
+    task, and what stands at n = 0 where the method was later measured at each n, or the other way round: scores are paired, and
+    only what was asked alike makes a pair.
+    """
+    rows = [
+        {"key": r.key, "status": r.status, "finished": r.finished, "query": r.query, **r.cell.model_dump()}
+        for r in grid.records.values()
+    ]
+    known = pd.DataFrame(rows).set_index("key")
+    cells = (
+        known.join(grid.cells.set_index("key").drop(columns=COORDINATES))
+        .reset_index()
+        .sort_values("finished", kind="stable")
+    )
+    latest = cells.groupby("task")["query"].transform("last")  # failed cells have none, and count for nothing here
+    other_rows = cells["query"].notna() & (cells["query"] != latest)
+    alone = cells["n"] == 0
+    other_kind = alone != alone.groupby(
+        [cells[name].fillna("") for name in COORDINATES if name not in ("n", "seed")]
+    ).transform("last")
+    cells["stale"] = cells.duplicated(COORDINATES, keep="last") | other_rows | other_kind
+    cells["series"] = _series_names(cells)
+    return cells.reset_index(drop=True)
+
+
+def _series_names(cells: pd.DataFrame) -> list[str]:
+    """The method, and its generator where one scope has it with several of them."""
+    writers: dict[tuple[str, str, str], set[str]] = {}
+    rows = list(zip(cells["follower"], cells["mode"], cells["method"], cells["generator"].fillna(""), strict=True))
+    for follower, mode, method, generator in rows:
+        writers.setdefault((follower, mode, method), set()).add(generator)
+    names = short_names(row[3] for row in rows)
+    return [f"{m} · {names[g]}" if g and len(writers[f, mode, m]) > 1 else m for f, mode, m, g in rows]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one scope as arrays of shape (S, N, T): series, numbers of examples, tasks. Missing scores are NaN."""
+
+    scope: Scope
+    series: tuple[Series, ...]
+    ns: tuple[int, ...]
+    tasks: tuple[str, ...]
+    """Every task that any method of the scope was given."""
+    macro_f1: Floats
+    """Mean over seeds."""
+    error: Floats
+    """Standard error of that, over the query rows."""
+    tokens: Floats
+    """Prompt tokens per query, mean over seeds."""
+    seeds: Counts
+    """Cells that were finished."""
+    failed: Counts
+    """Cells that were not."""
+    constant: tuple[bool, ...]
+    """Per series: reads no examples, so its one score stands at every n."""
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the series."""
+        return tuple(series.name for series in self.series)
+
+    def at(self, name: str, n: int) -> Floats:
+        """One macro-F1 per task, shape (T,)."""
+        return self.macro_f1[self.names.index(name), self.ns.index(n)]
+
+    def missing(self, name: str, n: int) -> tuple[str, ...]:
+        """The tasks without a score."""
+        return tuple(task for task, lacks in zip(self.tasks, np.isnan(self.at(name, n)), strict=True) if lacks)
+
+
+def scopes(cells: pd.DataFrame) -> list[Scope]:
+    """Every follower and mode, in order of appearance. Modes are never put into one table."""
+    names = short_names(cells["follower"])
+    return [
+        Scope(follower, mode, names[follower])
+        for follower, mode in dict.fromkeys(zip(cells["follower"], cells["mode"], strict=True))
+    ]
+
+
+def scores(cells: pd.DataFrame, scope: Scope) -> Scores:
+    """The scores of a scope, from `all_cells`."""
+    own = cells.loc[(cells["follower"] == scope.follower) & (cells["mode"] == scope.mode) & ~cells["stale"], :]
+    columns = zip(own["series"], own["method"], own["generator"].fillna(""), strict=True)
+    series = sorted({Series(name, method, generator or None) for name, method, generator in columns}, key=in_order)
+    names, tasks = [s.name for s in series], sorted(set(own["task"]))
+    sizes: dict[str, set[int]] = {name: set(own.loc[own["series"] == name, "n"].tolist()) for name in names}
+    constant = tuple(sizes[name] == {0} for name in names)
+    ns = sorted({n for name, fixed in zip(names, constant, strict=True) if not fixed for n in sizes[name]}) or [0]
+    shape = (len(names), len(ns), len(tasks))
+    done = own["macro_f1"].notna().to_numpy()
+    where = [
+        np.array([names.index(s) for s in own["series"]]),
+        np.array([ns.index(n) if n in ns else 0 for n in own["n"]]),
+        pd.Categorical(own["task"], categories=tasks).codes.astype(np.int64),
+    ]
+
+    def total(values: NDArray[np.generic] | float, chosen: NDArray[np.bool_]) -> Floats:
+        sums = np.zeros(shape)
+        np.add.at(sums, tuple(axis[chosen] for axis in where), np.broadcast_to(values, chosen.shape)[chosen])
+        sums[np.array(constant)] = sums[np.array(constant), :1]
+        return sums
+
+    seeds, failed = total(1.0, done), total(1.0, ~done)
+    error = ((own["high"] - own["low"]) / (2 * 1.96)).to_numpy()
+
+    def mean(values: NDArray[np.generic]) -> Floats:
+        return np.divide(total(values, done), seeds, out=np.full(shape, np.nan), where=seeds > 0)
+
+    return Scores(
+        scope,
+        tuple(series),
+        tuple(ns),
+        tuple(tasks),
+        macro_f1=mean(own["macro_f1"].to_numpy()),
+        error=mean(error),
+        tokens=mean(own["tokens"].to_numpy()),
+        seeds=seeds.astype(np.int64),
+        failed=failed.astype(np.int64),
+        constant=constant,
+    )
