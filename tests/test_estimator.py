@@ -182,6 +182,25 @@ class TestInputs:
             classifier().fit(X, y).predict(texts)
 
     @pytest.mark.parametrize(
+        "targets",
+        [
+            pd.Series([True, False] * 6, dtype="boolean"),
+            pd.Series([True, False] * 6, dtype="bool[pyarrow]"),
+            pd.Series([1, 2] * 6, dtype="Int64"),
+            pd.Series(["a", "b"] * 6, dtype="string"),
+            pd.Series(["a", "b"] * 6, dtype="category"),
+            pd.DataFrame({"y": pd.Series([True, False] * 6, dtype="boolean")}),
+        ],
+        ids=["boolean", "arrow", "Int64", "string", "category", "frame"],
+    )
+    @pytest.mark.filterwarnings("ignore:A column-vector y was passed")
+    def test_nullable_targets_come_back_as_they_went_in(self, targets: Any):
+        made = classifier(n=4).fit([f"text {i}" for i in range(12)], targets)
+        values = targets["y"] if isinstance(targets, pd.DataFrame) else targets
+        assert made.classes_.tolist() == sorted(set(values.tolist()))
+        assert made.instruction_.labels == tuple(str(value) for value in sorted(set(values.tolist())))
+
+    @pytest.mark.parametrize(
         ("targets", "says"),
         [
             (None, "requires y"),

@@ -269,11 +269,24 @@ def _targets(texts: list[str], y: Any) -> NDArray[Any]:
     missing = np.flatnonzero(pd.isna(np.asarray(y, dtype=object)))
     if len(missing):
         raise DataError(f"Input y contains NaN or None, first in row {missing[0]}; drop the rows without a class.")
-    targets = cast("NDArray[Any]", column_or_1d(y, warn=True))
+    targets = cast("NDArray[Any]", column_or_1d(_without_masks(y), warn=True))
     check_consistent_length(texts, targets)
     assert_all_finite(targets, input_name="y")
     check_classification_targets(targets)
     return targets
+
+
+def _without_masks(y: Any) -> Any:
+    """`y` with pandas' nullable types as numpy's, where nothing is missing: scikit-learn reads booleans as 0.0 and 1.0."""
+    if isinstance(y, pd.DataFrame):
+        return y.astype({name: kind for name, kind in ((n, _numpy_type(y[n].dtype)) for n in y.columns) if kind})
+    kind = _numpy_type(getattr(y, "dtype", None))
+    return y.astype(kind) if kind else y
+
+
+def _numpy_type(kind: Any) -> Any:
+    """The numpy type behind a nullable one; `None` for every other."""
+    return getattr(kind, "numpy_dtype", None) if isinstance(kind, pd.api.extensions.ExtensionDtype) else None
 
 
 def _names(classes: NDArray[Any]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from promptmii import metrics
 from promptmii.config import Columns, Endpoint, InduceSettings
-from promptmii.data import LoadedTask, Source, load_task, read_table, read_texts, sample
+from promptmii.data import LoadedTask, Source, draw_notes, load_task, read_table, read_texts, sample
 from promptmii.errors import ConfigError, DataError
 from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
@@ -94,16 +94,22 @@ def _warning(name: str, difference: metrics.Difference) -> str:
 
 
 def induce(
-    source: Source, settings: InduceSettings | None = None, *, progress: Progress = QUIET, **changes: Any
+    source: Source | LoadedTask,
+    settings: InduceSettings | None = None,
+    *,
+    progress: Progress = QUIET,
+    **changes: Any,
 ) -> Induced:
     """Make an instruction from labelled data, and measure it beside naive and ICL on rows that no method has seen.
 
-    `source` is a path, a `hub:` reference, a DataFrame, or a list of dicts or pairs; `changes` override `settings` by name
-    (`induce(data, n=50, generator="openai:gpt-4.1-mini")`). Raises `DataError`, `ConfigError`, `ModelError`, `ScoreRefusedError`.
+    `source` is anything that `load` takes, or what it made; `changes` override `settings` by name
+    (`induce(data, n=50, generator="openai:gpt-4.1-mini")`). Raises `DataError`, `ConfigError`, `ModelError`,
+    `ScoreRefusedError`.
     """
     settings = InduceSettings.of(**((settings.model_dump() if settings else {}) | changes))
-    progress.step("Reading the data")
-    loaded = load(source, settings.columns, seed=settings.seed)
+    if not isinstance(source, LoadedTask):
+        progress.step("Reading the data")
+    loaded = source if isinstance(source, LoadedTask) else load(source, settings.columns, seed=settings.seed)
     episode = sample(loaded.task, settings.n, settings.seed, query=settings.evaluate)
     progress.step(f"Loading {settings.generator}")
     with closing(watched(settings.endpoint.load(settings.generator), progress)) as generator:
@@ -115,22 +121,21 @@ def induce(
 def _induced(inducer: Inducer, follower: Follower, drawn: tuple[Episode, LoadedTask], progress: Progress) -> Induced:
     """The instruction, and its measurement where there is a query."""
     episode, loaded = drawn
-    instruction = _prepared(inducer, follower, (episode, loaded), progress)
+    notes = (*loaded.notes, *draw_notes(loaded.task, episode))
+    instruction = _prepared(inducer, follower, drawn, progress)
     if not episode.query:
-        return Induced(instruction, (), {}, None, loaded.notes)
+        return Induced(instruction, (), {}, None, notes)
     rows = [
         _measure(_prepared(method, follower, drawn, progress) if method else instruction, follower, episode, progress)
         for method in (Naive(), InContext(follower.model), None)
     ]
     measured = rows[-1].instruction
     differences = {row.instruction.method: _difference(rows[-1], row) for row in rows[:-1]}
-    return Induced(
-        measured, tuple(rows), differences, break_even(rows[-1], rows[1], follower.model.card.price), loaded.notes
-    )
+    return Induced(measured, tuple(rows), differences, break_even(rows[-1], rows[1], follower.model.card.price), notes)
 
 
 def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
-    """The task in a table."""
+    """The task in a table: a path, a `hub:` reference, a DataFrame, a list of dicts or pairs, and more (`Source`)."""
     return load_task(source, text=columns.text, label=columns.label, labels=columns.labels, seed=seed)
 
 

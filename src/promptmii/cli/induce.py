@@ -1,5 +1,6 @@
 """`promptmii induce`: write an instruction and measure it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,17 +23,25 @@ from promptmii.cli.options import (
     Output,
     Prices,
     Text,
+    Yes,
     columns_of,
     endpoint_of,
 )
-from promptmii.cli.terminal import dump, listening, notes, out, styled, table, warn
+from promptmii.cli.terminal import confirmed, dump, interactive, listening, notes, out, say, styled, table, warn
+from promptmii.errors import ConfigError
 from promptmii.files import check_writable
 from promptmii.models.references import DEFAULT
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from promptmii.data import LoadedTask
     from promptmii.pipeline import BreakEven, Induced, Row
+
+MOST_LABELS = 20
+"""Labels that are listed before an instruction is written."""
+LONGEST_TEXT = 100
+"""Characters of an example row that are shown."""
 
 
 @app.command()
@@ -67,6 +76,7 @@ def induce(
     concurrency: Concurrency = 16,
     cache: Cache = None,
     json: Json = False,
+    yes: Yes = False,
     force: Force = False,
 ) -> None:
     """Write an instruction from n labelled examples, and measure it beside naive and ICL prompts on held-back rows."""
@@ -90,13 +100,35 @@ def induce(
         endpoint=endpoint_of(base_url, context_length, concurrency, cache, price),
     )
     with listening(quiet=json) as progress:
-        induced = pipeline.induce(data, settings, progress=progress)
+        progress.step("Reading the data")
+        loaded = pipeline.load(data, settings.columns, seed=settings.seed)
+    if not json:
+        _show_data(loaded)
+    if loaded.columns.doubts and not (yes or json) and interactive() and not confirmed("Go on?", default=True):
+        raise ConfigError("Stopped before any call. Name the columns with --text and --label.")
+    with listening(quiet=json) as progress:
+        induced = pipeline.induce(loaded, settings, progress=progress)
     if output:
         induced.instruction.save(output, force=force)
     if json:
         dump(_as_json(induced))
     else:
         _show(induced, output)
+
+
+def _show_data(loaded: "LoadedTask") -> None:
+    """The columns, the labels with their counts, and three rows: on standard error, before anything is paid."""
+    columns, rows = loaded.columns, (*loaded.task.train, *loaded.task.test)
+    counts = Counter(row.label for row in rows)
+    more = len(loaded.task.labels) - MOST_LABELS
+    listed = [f"{label} ({counts[label]})" for label in loaded.task.labels[:MOST_LABELS]]
+    say(f"Text: {', '.join(columns.text)}. Label: {columns.label}. {len(rows)} rows.")
+    say(f"Labels: {', '.join(listed)}" + (f" and {more} more" if more > 0 else ""))
+    for row in rows[:: max(len(rows) // 3, 1)][:3]:
+        text = " ".join(row.text.split())
+        say(f"  {text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + ' ...'} -> {row.label}")
+    if columns.doubts:
+        say(f"Other columns might be meant: {', '.join(columns.doubts)}. Name yours with --text and --label.")
 
 
 def _show(result: "Induced", path: Path | None) -> None:

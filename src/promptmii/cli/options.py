@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Data = Annotated[
     str,
     typer.Argument(
-        help="csv, tsv, json, jsonl or parquet (also .gz), a `datasets` folder, or hub:owner/name[:config][@revision]."
+        help="csv, tsv, json, jsonl, parquet, xlsx (also .gz), a folder of `datasets`, hub:owner/name[:config][@revision]."
     ),
 ]
 File = Annotated[Path, typer.Argument(help="Instruction file made by `promptmii induce`.")]
@@ -57,6 +57,7 @@ def N(help: str) -> Any:  # noqa: N802
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take the columns that were detected.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
 

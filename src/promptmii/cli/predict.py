@@ -2,6 +2,7 @@
 
 import json as json_module
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,10 +55,12 @@ def predict(
     if output:
         check_writable(output, force=force)
     made = Instruction.load(instruction)
+    source = _source(input)
     endpoint = endpoint_of(base_url, context_length, concurrency, cache)
     with listening(quiet=json) as progress:
         bound = pipeline.bind(made, follower, endpoint, progress, confirmed)
-        labelled = pipeline.predict(made, _texts(input), bound, columns_of(text, None, None).text, progress=progress)
+        with closing(bound.model):
+            labelled = pipeline.predict(made, source, bound, columns_of(text, None, None).text, progress=progress)
     tell_uncalibrated(made, bound)
     _write(labelled, output, as_json=json, force=force)
     unlabelled = len(labelled.rows) - labelled.n_labelled - labelled.n_failed
@@ -87,10 +90,12 @@ def tell_uncalibrated(instruction: "Instruction", follower: "Follower") -> None:
         say(f"No calibration: it was fitted to {instruction.follower}, and {reference} answers.")
 
 
-def _texts(given: str) -> str | list[str]:
+def _source(given: str) -> str | list[str]:
     """What to read: a file, the lines of standard input, or the argument itself."""
+    from promptmii.data.decoding import decode, split_lines
+
     if given == "-":
-        return [line.rstrip("\n") for line in sys.stdin]
+        return split_lines(decode(sys.stdin.buffer.read(), "Standard input"))
     looks_like_file = Path(given).suffix and " " not in given.strip()
     return given if _exists(given) or given.startswith("hub:") or looks_like_file else [given]
 

@@ -1,6 +1,7 @@
 """`promptmii score`: measure an instruction again."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from promptmii.cli.group import app
@@ -47,7 +48,8 @@ def score(
     endpoint = endpoint_of(base_url, context_length, concurrency, cache)
     with listening(quiet=json) as progress:
         bound = pipeline.bind(made, follower, endpoint, progress, confirmed)
-        scored, found = pipeline.rescore(made, data, bound, columns_of(text, label, None), progress=progress)
+        with closing(bound.model):
+            scored, found = pipeline.rescore(made, data, bound, columns_of(text, label, None), progress=progress)
     tell_uncalibrated(made, bound)
     _show(made, scored, found, as_json=json)
 

@@ -85,11 +85,16 @@ def error(message: str) -> None:
     err.print(styled("Error:", "bold red"), styled(message), soft_wrap=True)
 
 
-def confirmed(question: str) -> bool:
+def interactive() -> bool:
+    """Whether somebody can answer a question."""
+    return sys.stdin.isatty() and err.is_terminal
+
+
+def confirmed(question: str, *, default: bool = False) -> bool:
     """The answer to a question on a terminal; no where there is none."""
     from rich.prompt import Confirm
 
-    return sys.stdin.isatty() and err.is_terminal and Confirm.ask(styled(question), console=err, default=False)
+    return interactive() and Confirm.ask(styled(question), console=err, default=default)
 
 
 def dump(value: Any) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from promptmii.data.load import Source, read_table
-from promptmii.data.sample import LoadedTask, Texts, draw_query, draw_support, load_task, read_texts, sample
+from promptmii.data.sample import LoadedTask, Texts, draw_notes, draw_query, draw_support, load_task, read_texts, sample
 from promptmii.data.sources import find_tasks, read_tasks, suite_folder
 from promptmii.data.table import Table
 
@@ -13,6 +13,7 @@ __all__ = [
     "Table",
     "Texts",
     "demo_path",
+    "draw_notes",
     "draw_query",
     "draw_support",
     "find_tasks",

@@ -76,7 +76,10 @@ def choose_columns(
         doubts += others
     if label in names:
         raise DataError(f"The column {label!r} is given as text and as label; they must differ.")
-    return Chosen(names, template, label, tuple(notes), label_named, tuple(dict.fromkeys(doubts)))
+    doubts = list(dict.fromkeys(doubts))
+    if doubts:
+        notes.append(f"other columns might be meant: {', '.join(map(repr, doubts))}; --text and --label say which")
+    return Chosen(names, template, label, tuple(notes), label_named, tuple(doubts))
 
 
 def _given_text(table: Table, text: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:

@@ -17,6 +17,8 @@ from promptmii.errors import DataError
 from promptmii.task import Episode, Example, Support, Task, normalise_text
 
 TEST_SHARE = 0.4
+NAMED = 4
+"""Labels that a note names."""
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev", "eval")
 """Names of splits to measure on; of several, the first."""
@@ -74,18 +76,29 @@ def assemble(
     if unseen:
         notes.append(f"{len(unseen)} test rows dropped: their labels do not occur in the training part")
     notes.append(f"{len(task.train)} training and {len(task.test)} held-back rows, {len(order)} labels")
-    notes += missing_labels(order, task.test, "held-back row") if task.test else ()
+    notes += _missing("held-back row", order, task.test) if task.test else ()
     return LoadedTask(task, columns, tuple(notes))
 
 
-def missing_labels(labels: Sequence[str], examples: Sequence[Example], what: str) -> tuple[str, ...]:
-    """A note that names the labels without any of the examples; `what` says what they are."""
+def draw_notes(task: Task, episode: Episode) -> tuple[str, ...]:
+    """Notes that name the labels of which an episode shows no example, or none of the held-back rows."""
+    n, k = len(episode.support.examples), len(task.labels)
+    cure = f"; -n {k} or more shows one of each" if n < k <= len(task.train) else ""
+    measured = {example.label for example in task.test} if episode.query else ()
+    drawn = [label for label in task.labels if label in measured]
+    return (
+        *_missing("example", task.labels, episode.support.examples, cure),
+        *_missing("drawn held-back row", drawn, episode.query),
+    )
+
+
+def _missing(what: str, labels: Sequence[str], examples: Sequence[Example], cure: str = "") -> tuple[str, ...]:
     there = {example.label for example in examples}
     missing = [label for label in labels if label not in there]
     if not missing:
         return ()
-    named = ", ".join(map(repr, missing[:4])) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-    return (f"no {what} of {len(missing)} of {len(labels)} labels: {named}",)
+    named = ", ".join(map(repr, missing[:NAMED])) + (f" and {len(missing) - NAMED} more" if missing[NAMED:] else "")
+    return (f"no {what} of {len(missing)} of {len(labels)} labels: {named}{cure}",)
 
 
 def read_texts(source: Source, text: str | Sequence[str] | None = None) -> Texts:

@@ -6,6 +6,7 @@ They isolate what the follower can do by itself (naive) and what the examples do
 from dataclasses import dataclass, field
 
 from promptmii.follower import FRAME_MARGIN
+from promptmii.inducers.fitting import fitting, fitting_note
 from promptmii.inducers.method import Kit, Method
 from promptmii.instruction import Instruction, Provenance
 from promptmii.models.base import LanguageModel
@@ -83,9 +84,8 @@ class InContext:
     name: str = "icl"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The first n examples that fit, in the order of the support; `provenance.n` says how many. No model call."""
-        fitted = self._fitting(support)
-        note = f"{len(fitted)} of {len(support.examples)} examples fit the context of {self.follower.card.context_length} tokens"
+        """The examples that fit, in the order of the support; `provenance.n` says how many. No model call."""
+        fitted, notes = self._fitting(support)
         return Instruction(
             text="Examples:\n\n" + example_lines(fitted) if fitted else "",
             labels=support.labels,
@@ -95,20 +95,17 @@ class InContext:
                 n=len(fitted),
                 seed=seed,
                 support_key=support.key,
-                notes=(note,) if len(fitted) < len(support.examples) else (),
+                notes=notes,
             ),
         )
 
-    def _fitting(self, support: Support) -> tuple[Example, ...]:
+    def _fitting(self, support: Support) -> tuple[tuple[Example, ...], tuple[str, ...]]:
         context = self.follower.card.context_length
         empty = frame_prompt(self.frame, "Examples:", support.labels, "")
-        frame, *counts = self.follower.count_tokens([empty, *(example_lines([e]) + "\n\n" for e in support.examples)])
-        room = context - context // QUERY_SHARE - FRAME_MARGIN - frame
-        for fitted, count in enumerate(counts):
-            room -= count
-            if room < 0:
-                return support.examples[:fitted]
-        return support.examples
+        frame, *lengths = self.follower.count_tokens([empty, *(example_lines([e]) + "\n\n" for e in support.examples)])
+        kept = fitting(lengths, context - context // QUERY_SHARE - FRAME_MARGIN - frame)
+        notes = fitting_note(lengths, kept, f"the context of {context} tokens")
+        return tuple(support.examples[position] for position in kept), notes
 
 
 class ICLMethod(Method):

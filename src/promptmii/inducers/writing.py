@@ -1,10 +1,11 @@
-"""A model that writes instructions: what it is shown, how long it may write, and what is done with a text that is too long."""
+"""A model that writes instructions: what it is shown, how long it may write, and how a longer text is cut."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from promptmii.errors import ConfigError, EndpointError
+from promptmii.inducers.fitting import fitting, fitting_note
 from promptmii.models.base import Completion, Failure, LanguageModel, Message, Sampling
 from promptmii.prompts import Template, example_lines, induction_prompt, meta_prompt
 from promptmii.task import Example, Support
@@ -34,7 +35,7 @@ class Writer:
 
     @property
     def room(self) -> int:
-        """`max_tokens` of a draft. Under a budget it is left some slack, so that a slightly longer draft is seen and retried."""
+        """`max_tokens` of a draft: above the budget, so that a draft that is slightly too long is seen and retried."""
         longest = min(self.longest, self.model.card.context_length // 4)
         return longest if self.budget is None else min(longest, self.budget + self.budget // 2 + 16)
 
@@ -54,29 +55,24 @@ class Writer:
         }
 
     def fit(self, support: Support) -> tuple[tuple[Example, ...], tuple[str, ...]]:
-        """The first examples that fit the context beside the answer, and a note where some do not.
+        """The examples that fit the context beside the answer, and a note where some do not.
 
         Raises `ConfigError` when not one fits.
         """
         card = self.model.card
         empty = induction_prompt(self.template, support.labels, (), self.budget)
-        frame, *counts = self.model.count_tokens(
+        frame, *lengths = self.model.count_tokens(
             [empty, *(example_lines([example]) + "\n\n" for example in support.examples)]
         )
-        room = (
-            min(card.context_length - self.room, self.longest_prompt or card.context_length) - TEMPLATE_MARGIN - frame
-        )
-        fitted = len(counts)
-        while fitted and sum(counts[:fitted]) > room:
-            fitted -= 1
-        if not fitted:
+        longest = min(card.context_length - self.room, self.longest_prompt or card.context_length)
+        kept = fitting(lengths, longest - TEMPLATE_MARGIN - frame)
+        if not kept:
             raise ConfigError(
-                f"Not one of {len(counts)} examples fits the prompt of {card.reference} (context {card.context_length} tokens). "
-                "Give shorter texts, or another generator."
+                f"Not one of {len(lengths)} examples fits the prompt of {card.reference} (context "
+                f"{card.context_length} tokens). Give shorter texts, or another generator."
             )
-        if fitted == len(counts):
-            return support.examples, ()
-        return support.examples[:fitted], (f"{fitted} of {len(counts)} examples fit the generator's context",)
+        notes = fitting_note(lengths, kept, "the generator's context")
+        return tuple(support.examples[position] for position in kept), notes
 
     def text(self, answer: Completion | Failure) -> str:
         """The text without the model's thoughts; it may be empty. Raises `EndpointError` if the call failed."""
@@ -105,7 +101,7 @@ class Writer:
         return self.budget is None or self.model.count_tokens([text.rstrip()])[0] <= self.budget
 
     def trim(self, text: str) -> tuple[str, tuple[str, ...]]:
-        """The text within the budget and a note that says what was cut: at a line end, or between words where that would waste half."""
+        """The text within the budget, and a note where it was cut: at a line end, or between words to waste less."""
         if self.budget is None or self.fits(text):
             return text, ()
         kept = self._longest(text.splitlines(keepends=True))

@@ -1,0 +1,113 @@
+"""What the command line shows and asks of data before anything is paid, and what it reads from standard input."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.models.faulty_server import FaultyServer, serving
+from typer.testing import CliRunner, Result
+
+from promptmii import Naive, Support
+from promptmii.cli import app
+
+PLAIN = "text,label\n" + "".join(f"text number {i},{['good', 'bad'][i % 2]}\n" for i in range(20))
+DOUBTFUL = "words,shelf,colour\n" + "".join(
+    f"text number {i},{'abc'[i % 3]},{['red', 'blue'][i % 2]}\n" for i in range(20)
+)
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with serving(FaultyServer(default="say:good")) as running:
+        yield running
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    instruction = Naive().induce(Support(("good", "bad"), ()))
+    return instruction.model_copy(update={"follower": "openai:m", "mode": "generate"}).save(tmp_path / "made.json")
+
+
+def options(server: FaultyServer) -> list[str]:
+    return ["--base-url", server.url, "--generator", "openai:m", "--mode", "generate", "--eval", "4", "-n", "4"]
+
+
+def run(*arguments: str | Path, stdin: bytes = b"") -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)], input=stdin)
+
+
+def test_columns_labels_with_counts_and_three_rows_are_shown(tmp_path: Path, server: FaultyServer) -> None:
+    (tmp_path / "a.csv").write_text(PLAIN)
+    done = run("induce", tmp_path / "a.csv", *options(server))
+    assert done.exit_code == 0, done.stderr
+    assert "Text: text. Label: label. 20 rows." in done.stderr
+    assert "Labels: bad (10), good (10)" in done.stderr
+    assert done.stderr.count(" -> good") + done.stderr.count(" -> bad") == 3
+    assert "might be meant" not in done.stderr
+
+
+def test_without_a_terminal_a_doubtful_choice_is_said_and_goes_on(tmp_path: Path, server: FaultyServer) -> None:
+    (tmp_path / "a.csv").write_text(DOUBTFUL)
+    done = run("induce", tmp_path / "a.csv", *options(server))
+    assert done.exit_code == 0, done.stderr
+    assert "Other columns might be meant: shelf." in done.stderr
+    done = run("induce", tmp_path / "a.csv", *options(server), "--json")
+    assert "might be meant: 'shelf'" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("answer", "extra", "code"), [(b"n\n", [], 2), (b"y\n", [], 0), (b"", ["--yes"], 0), (b"", ["--label", "shelf"], 0)]
+)
+def test_on_a_terminal_a_doubtful_choice_is_confirmed_before_any_call(
+    tmp_path: Path, server: FaultyServer, answer: bytes, extra: list[str], code: int
+) -> None:
+    (tmp_path / "a.csv").write_text(DOUBTFUL)
+    command = [sys.executable, "-m", "promptmii", "induce", str(tmp_path / "a.csv"), *options(server), *extra]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "dumb"})
+    os.close(theirs)
+    os.write(ours, answer)
+    seen = bytearray()
+    try:
+        while part := os.read(ours, 1024):
+            seen += part
+    except OSError:  # Linux says so at the end of a terminal
+        pass
+    os.close(ours)
+    assert process.wait() == code, seen.decode()
+    assert (b"Go on?" in seen) == (not extra)
+    if code:
+        assert b"Stopped before any call" in seen
+        assert server.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("given", "texts"),
+    [
+        (b"one\ntwo\n", ["one", "two"]),
+        (b"\xef\xbb\xbfone\r\ntwo\r\n", ["one", "two"]),
+        ("one\ntwo\n".encode("utf-16"), ["one", "two"]),
+        ("one\u2028still one\ntwo\x0cstill two".encode(), ["one\u2028still one", "two\x0cstill two"]),
+        ("Bär\n".encode(), ["Bär"]),
+    ],
+)
+def test_standard_input_is_read_as_a_file_is(server: FaultyServer, made: Path, given: bytes, texts: list[str]) -> None:
+    done = run("predict", made, "-", "--base-url", server.url, "--json", stdin=given)
+    assert done.exit_code == 0, done.stderr
+    assert [row["text"] for row in json.loads(done.stdout)] == texts
+    assert len(server.bodies) == len(texts)
+
+
+def test_bytes_that_are_no_text_are_one_line(server: FaultyServer, made: Path) -> None:
+    done = run("predict", made, "-", "--base-url", server.url, stdin=b"hello\n\xff\xfe bye\n")
+    assert done.exit_code == 2
+    assert "Standard input is not UTF-8: byte 6 (line 2)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run("predict", made, "-", "--base-url", server.url, stdin=b"").exit_code == 2
+    assert server.bodies == []
