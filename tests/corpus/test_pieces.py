@@ -5,17 +5,20 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.corpus.repositories import as_csv, as_lines, as_parquet, rows, texts
 
 from promptmii import Example, ScriptedModel, Task
+from promptmii.corpus.card import write_card
 from promptmii.corpus.clean import clean_task, may_be_in
 from promptmii.corpus.columns import find_columns
 from promptmii.corpus.leakage import check_corpus
-from promptmii.corpus.listing import Candidate
+from promptmii.corpus.listing import Candidate, list_local
 from promptmii.corpus.rows import MIB, Reading, read_rows
 from promptmii.corpus.sample import Sample
-from promptmii.corpus.settings import CleanSettings
+from promptmii.corpus.settings import CleanSettings, ListSettings
 from promptmii.data import read_table
 from promptmii.data.load import Table
 from promptmii.errors import DataError, EndpointError
@@ -203,3 +206,26 @@ def test_check_finds_what_was_planted(tmp_path: Path) -> None:
     assert (report.leaks[0].first, report.leaks[0].second, report.leaks[0].texts) == ("two", "four", 30)
     write_split(tmp_path, "heldout", [task("four", "delta")])
     assert check_corpus(tmp_path).clean
+
+
+def test_a_corpus_with_a_null_is_one_error(tmp_path: Path) -> None:
+    task = {"name": "a", "labels": ["x", "y"], "train": [{"text": None, "label": "x"}], "test": []}
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist([task]), tmp_path / "data" / "heldout-00000-of-00001.parquet")
+    for act in (check_corpus, write_card):
+        with pytest.raises(DataError, match="'a' is no task"):
+            act(tmp_path)
+
+
+def test_hidden_files_below_the_folder_are_left_out_and_its_own_place_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = tmp_path / ".cache" / "parent" / "shop"
+    shop.mkdir(parents=True)
+    (shop / "train.csv").write_bytes(as_csv(rows("shop", ["a", "b"])))
+    for name in ("shop/._train.csv", "._shop", "._other.csv"):
+        (shop.parent / name).write_bytes(b"\x00\x05\x16\x07")
+    (entry,) = list_local(ListSettings(local=(str(shop.parent),)))
+    monkeypatch.chdir(shop)
+    (same,) = list_local(ListSettings(local=("..",)))
+    assert (same.name, same.key) == (entry.name, entry.key) == ("shop", entry.key)

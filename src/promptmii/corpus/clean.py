@@ -10,8 +10,8 @@ from promptmii.corpus.listing import Candidate
 from promptmii.corpus.settings import CleanSettings
 from promptmii.data.clean import clean
 from promptmii.data.columns import Chosen
-from promptmii.data.table import Table
 from promptmii.data.sample import assemble, proportioned
+from promptmii.data.table import Table
 from promptmii.errors import DataError, MissingDependencyError
 from promptmii.task import Task
 

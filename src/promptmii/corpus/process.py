@@ -27,6 +27,8 @@ from promptmii.errors import DataError, EndpointError, MissingDependencyError, O
 POLL = 0.05
 STARTUP = 120.0
 """Seconds in which the process must have started."""
+GRACE = 5.0
+"""Seconds that an idle process has to end by itself."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,15 @@ class Reader:
         self._settings = settings
         self._process: Any = None
         self._line: Connection | None = None
-        self._closed = False
+        self._busy = self._closed = False
 
     def fetch(self, candidate: Candidate, path: Path) -> Outcome:
         """Sample a dataset into `path`. Raises `EndpointError` if the hub is down, `OutputError`, and `BugError`."""
         line = self._line or self._start()
+        self._busy = True
         line.send((candidate, path))
         answer = self._answer(line)
+        self._busy = False
         if isinstance(answer, Exception):
             raise answer
         if isinstance(answer, str):
@@ -68,6 +72,9 @@ class Reader:
     def close(self) -> None:
         """End the process. A `fetch` in another thread raises `CancelledError`."""
         self._closed = True
+        if self._line is not None and not self._busy:
+            self._line.close()
+            self._process.join(GRACE)  # it ends by itself, and releases its semaphores
         if self._process is not None:
             self._process.kill()
 
