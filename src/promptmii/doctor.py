@@ -1,4 +1,4 @@
-"""Is a model fit for use? Every check does the real thing through the same protocol as everything else, and times it."""
+"""Is a model fit for use? Every check makes real calls through the usual protocol and times them."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ UNWANTED = ("violin", "harpsichord")
 STORY: Chat = [{"role": "user", "content": "Tell a story about a lighthouse."}]
 STORY_TOKENS = 64
 PATIENCE = 10.0
-"""Seconds to wait for a server that is down or failing: a run may wait longer, who asks for the doctor wants to know."""
+"""Seconds to wait for a server that is down or failing; a run may wait longer."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _writing(model: LanguageModel) -> Check:
         cure = "" if answer.kind is FailureKind.BAD_ANSWER else "Check the server's log and the model's name."
         return Check("generate", False, f"{answer.kind}: {answer.message}", cure)
     if not without_thought(answer.text):
-        cure = "The model answers with nothing; its chat template may be missing, or it is a base model or spends the tokens on thinking."
+        cure = "Its chat template may be missing, it may be a base model, or it spends all tokens on thinking."
         return Check("generate", False, "an empty answer", cure)
     start = time.perf_counter()
     story = model.generate([STORY], Sampling(max_tokens=STORY_TOKENS))[0]

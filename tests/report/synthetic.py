@@ -1,7 +1,7 @@
 """Run folders that no model had to make: realistic records of any number of tasks and methods, written in seconds.
 
-Methods differ on purpose (`SKILL`), tasks differ in difficulty, and a generator or follower whose name comes later in the list
-is a little better, so that statistics, figures and page have something to show.
+Methods differ on purpose (`SKILL`), tasks differ in difficulty, and a later generator or follower of the list is a
+little better, so that statistics, figures and page have something to show.
 """
 
 import math
@@ -76,7 +76,7 @@ def write_run(
 ) -> Path:
     """Write a run folder and return it. `failures` cells in a row have no score, as after an outage.
 
-    `generators` multiply the methods that write; methods that read no example have one cell per task and follower (n=0, seed 0).
+    `generators` multiply the methods that write. Methods that read no example have one cell per task and follower.
     """
     random = np.random.default_rng(seed)
     draws = [_draw(random, index, rows, labels) for index in range(tasks)]

@@ -1,4 +1,4 @@
-"""Figures as a page takes them: text that is text, ids by series, few colours, the same bytes twice. And the curves they draw."""
+"""Figures as a page takes them: text that is text, ids by series, few colours, the same bytes twice; and curves."""
 
 import re
 import subprocess
@@ -143,7 +143,10 @@ def test_runs_with_little_in_them_are_drawn_all_the_same(tmp_path: Path) -> None
 
 
 def test_without_matplotlib_the_error_holds_the_pip_line() -> None:
-    code = "import sys; sys.modules['matplotlib'] = None; from promptmii.report import training; training.validation_figure([])"
+    code = (
+        "import sys; sys.modules['matplotlib'] = None;"
+        "from promptmii.report.training import validation_figure; validation_figure([])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (
         "Drawing figures needs packages that are not installed. Install them with: pip install 'promptmii[evaluate]'"

@@ -7,6 +7,8 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from html import unescape
+from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +83,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data_key=query.key,
     )
     with recording(folder / "run") as writer:
-        for name in ("zero", "mii"):
+        for name, n in product(("zero", "mii"), (5, 20)):
             cell = Cell(
                 task=EVIL,
                 method=name,
-                n=5,
+                n=n,
                 seed=0,
                 generator=EVIL.replace("$", ""),
                 follower=EVIL.replace("$", ""),
@@ -93,7 +95,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             made = Instruction(text=EVIL, labels=labels, method=name, measured=measured)
             done = Record(
-                key=name,
+                key=f"{name}{n}",
                 cell=cell,
                 status="done",
                 instruction=made,
@@ -265,6 +267,14 @@ def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> No
     assert "smallest difference to find" in shown
     assert headline.chosen_n([5, 20, 100]) == 20
     assert headline.chosen_n([5, 10, 50]) == 10
+
+
+def test_no_selector_of_the_script_is_made_of_data() -> None:
+    # A model named with a quote would break the selector, and the script with it.
+    for name in ("page.js", "tasks.js"):
+        script = resources.files("promptmii.report").joinpath(name).read_text("utf-8")
+        for made in re.findall(r"(?:querySelector(?:All)?|closest)\(`([^`]*)`\)", script):
+            assert set(re.findall(r"\$\{(\w+)", made)) <= {"kind"}, made
 
 
 @pytest.mark.slow

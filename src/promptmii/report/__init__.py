@@ -1,1 +1,1 @@
-"""What a run found, for reading: statistics, tables, figures, and one page that holds them all. Everything here reads records alone."""
+"""Statistics, tables and figures of a run, and one page that holds them all. Everything here reads records alone."""

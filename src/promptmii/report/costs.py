@@ -29,8 +29,8 @@ COSTS = {
 def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     """What a task costs, mean over tasks (and over seeds within them), a row per series and n.
 
-    `calls`, `tokens`, `seconds` and `money` are those of making the instruction, once per task; `label_*` those of labelling all the
-    `rows` of a task; `tokens_per_query` are prompt tokens. Money is NaN where any part of it is unknown.
+    `calls`, `tokens`, `seconds` and `money` are those of making the instruction, once per task; `label_*` those of
+    labelling all `rows` of a task; `tokens_per_query` are prompt tokens. Money is NaN if any part of it is unknown.
     """
     mask = (
         (cells["follower"] == scope.follower)
@@ -60,9 +60,9 @@ def cost_table(cells: pd.DataFrame, scope: Scope) -> Table:
         | {head: [number(float(x), digits.get(name, 0)) for x in data[name]] for name, head in known.items()}
     )
     note = (
-        f"Means per task. An instruction is made once and then labels {data['rows'].mean():,.0f} rows per task on average; calls that a "
-        "search makes to the follower count as calls to make it. Tokens to make it are prompt and completion tokens. Money is in the "
-        f"currency of the prices given; {NOTHING} where a price is unknown."
+        f"Means per task. An instruction is made once and then labels {data['rows'].mean():,.0f} rows per task on "
+        "average. Follower calls of a search count as calls to make it. Tokens to make it are prompt and completion "
+        f"tokens. Money is in the currency of the prices given; {NOTHING}: unknown."
     )
     return Table(f"costs-{scoped(scope)}", f"Cost per task: {scope.title}", note, data, shown)
 
@@ -106,6 +106,7 @@ def _rounded(value: float) -> str:
 def cost_caption(scores: Scores, n: int) -> str:
     """One sentence below `cost_figure`."""
     return (
-        f"What one task costs at n={n} with each method: calls to make the instruction, and tokens and seconds to make it and to label the "
-        f"task's query rows ({sample_size(scores)}; means, logarithmic axes, no interval; no bar: zero)."
+        f"What one task costs at n={n} with each method: calls to make the instruction; tokens and seconds to make it "
+        f"and to label the task's query rows ({sample_size(scores)}; means, logarithmic axes, no interval; no bar: "
+        "zero)."
     )

@@ -1,8 +1,8 @@
 """How figures look: drawn with matplotlib, readable at 700 pixels.
 
-A method has the same colour and marker in every figure (Okabe and Ito's palette, safe for colour-blind readers). With several
-generators it keeps the colour; the fill of the marker and the line tell them apart. Every artist of a series has the id
-`series:<name>`, so that a page can hide it. Ink and grid are the colours `INK` and `GRID` alone, for a page to replace.
+A method has the same colour and marker in every figure (Okabe and Ito's palette, safe for colour-blind readers). With
+several generators it keeps the colour; marker fill and line style tell them apart. Every artist of a series has the id
+`series:<name>`, so that a page can hide it. A page replaces the two colours `INK` and `GRID` by its own.
 """
 
 import io
@@ -28,7 +28,8 @@ COLOURS = ("#7f868f", INK, "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#009e73"
 """Of the methods, in order. Okabe and Ito's yellow is darkened, because on white it cannot be seen."""
 MARKERS = "X*s^oDvPh"
 LINES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
-SVG_STYLE = "stroke-linejoin: round; stroke-linecap: butt; font-family: system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+FONTS = "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+SVG_STYLE = f"stroke-linejoin: round; stroke-linecap: butt; font-family: {FONTS}"
 STYLE = {
     "font.size": 9.5,
     "axes.titlesize": 10.5,
@@ -65,7 +66,7 @@ def styled(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
 
 
 def svg(figure: "Figure") -> str:
-    """The figure as an `<svg>` element: text stays text, the background is transparent, equal figures give equal text."""
+    """The figure as an `<svg>` element: text stays text, no background, the same figure gives the same bytes."""
     import matplotlib
 
     out = io.StringIO()

@@ -96,9 +96,9 @@ class _Box(NamedTuple):
 
 
 def _number_points(axes: "Axes", found: Sequence[Mean], wanted: Sequence[Mean], known: dict[str, Look]) -> None:
-    """Write n beside the wanted points, in that order, wherever there is room; what would cover a point or another label is left out.
+    """Write n beside the wanted points, in that order. A label that would cover a point or another label is left out.
 
-    The layout must have been made, because room is counted in pixels.
+    The layout must be final, because room is counted in pixels.
     """
     places = {(p.series, p.n): axes.transData.transform((p.tokens, p.mean)) for p in found}
     taken = [_Box(x, y, 4, 4) for x, y in places.values()]
@@ -186,6 +186,7 @@ def pareto_caption(by_scope: Sequence[Scores]) -> str:
     """One sentence below `pareto_figure`."""
     parts = "; ".join(f"{scores.scope.title}: {sample_size(scores)}" for scores in by_scope)
     return (
-        "Every method at every number of examples; the dashed line joins the points that no other beats in both macro-F1 and prompt "
-        f"length, with their number of examples ({parts}; means over tasks, intervals in the figure before and in the tables)."
+        "Every method at every number of examples. The dashed line joins the points that no other beats in both "
+        f"macro-F1 and prompt length, with their number of examples ({parts}; means over tasks, intervals in the "
+        "tables)."
     )

@@ -45,8 +45,9 @@ class Grid:
     """The done cells as a data frame, and what is behind them."""
 
     cells: pd.DataFrame
-    """One row per done cell, columns `COLUMNS`: `tokens` are prompt tokens per query, `seconds`, `query_calls` and `money` are those of
-    labelling all `rows`, `one_off_*` those of making the instruction. `n` is what was asked for, `fitted` what the method read."""
+    """One row per done cell, columns `COLUMNS`. `tokens` are prompt tokens per query; `seconds`, `query_calls` and
+    `money` those of labelling all `rows`; `one_off_*` those of making the instruction. `fitted` of the `n` examples
+    were read."""
     records: dict[str, Record]
     """Every cell by key, failed ones too."""
     queries: dict[str, Query]
@@ -55,7 +56,7 @@ class Grid:
 
 
 def read_grid(folders: Sequence[Path]) -> Grid:
-    """The latest record of every cell of some folders, a finished one before a failed one. Raises `ArtefactError` where there is none."""
+    """The latest record of every cell, a finished one before a failed one. Raises `ArtefactError` if there is none."""
     runs = [Run.read(folder) for folder in folders]
     records: dict[str, Record] = {}
     for key, record in (pair for run in runs for pair in run.records.items()):

@@ -1,7 +1,7 @@
 """The top of the page: who wins, the tests that were planned, and what was run.
 
-Planned are the comparisons of the method under test with each baseline for which no model writes (in-context learning and the
-label list), at one n that no score has chosen. p-values are adjusted (Holm) for all of them together.
+The method under test is compared with each baseline for which no model writes (in-context learning and the label
+list), at one n that no score has chosen. p-values are adjusted (Holm) for all these comparisons together.
 """
 
 from collections.abc import Iterable, Sequence
@@ -139,9 +139,9 @@ def claim_table(found: Sequence[Claim]) -> Table:
         ]
     )
     note = (
-        "Difference in macro-F1 [95 % t interval over tasks]; Wilcoxon's signed-rank test over tasks, adjusted (Holm) for the "
-        f"{len(found)} planned comparisons. The last column is the smallest true difference that this grid finds four times in "
-        "five: a smaller one can easily be missed, so a large p is no proof of equality."
+        "Difference in macro-F1 [95 % t interval over tasks]; Wilcoxon's signed-rank test over tasks, adjusted (Holm) "
+        f"for all {len(found)} planned comparisons. The last column is the smallest true difference that this grid "
+        "finds four times in five. It easily misses a smaller one, so a large p is no proof of equality."
     )
     return Table("headline", "The planned comparisons", note, data, shown)
 
@@ -217,8 +217,9 @@ def _long_icl(found: Sequence[Mean], own: Mean, most: int) -> str:
         return ""
     icl = longest[0]
     return (
-        f"With {icl.n} examples, {icl.series.name} scores {number(icl.mean)} [{number(icl.low)}, {number(icl.high)}] at {icl.tokens:,.0f} "
-        f"prompt tokens per query, {icl.tokens / own.tokens:.1f} times the {own.tokens:,.0f} of {own.series.name}."
+        f"With {icl.n} examples, {icl.series.name} scores {number(icl.mean)} [{number(icl.low)}, {number(icl.high)}] "
+        f"at {icl.tokens:,.0f} prompt tokens per query, {icl.tokens / own.tokens:.1f} times as many as "
+        f"{own.series.name}."
     )
 
 
@@ -230,8 +231,8 @@ def progress(run: Run) -> str:
         return f"{run.name}: {steps:,} steps, without a validation."
     first, best = min(curve), max(curve, key=lambda step: curve[step])
     return (
-        f"{run.name}: validation reward {number(curve[first])} at step {first:,}, {number(curve[max(curve)])} at step {max(curve):,}; "
-        f"the best of {len(curve)}, {number(curve[best])}, at step {best:,}."
+        f"{run.name}: validation reward {number(curve[first])} at step {first:,}, {number(curve[max(curve)])} at step "
+        f"{max(curve):,}; the best of {len(curve)}, {number(curve[best])}, at step {best:,}."
     )
 
 

@@ -104,7 +104,8 @@ def figure_html(drawing: str, name: str, caption: str) -> str:
     label = escape(caption)
     drawing = drawing.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     return (
-        f'<figure><div class="scroll" tabindex="0" role="region" aria-label="Figure {name}" style="--wide: {WIDTH * 80:.0f}px">'
+        f'<figure><div class="scroll" tabindex="0" role="region" aria-label="Figure {name}" '
+        f'style="--wide: {WIDTH * 80:.0f}px">'
         f"{drawing}</div><figcaption>{label} {file_links('figures', name, FIGURES)}</figcaption></figure>"
     )
 
@@ -122,12 +123,13 @@ def table_html(table: Table, *, sortable: bool = True, rows: int | None = None) 
     if len(shown) < len(table.shown):
         note += f" The first {rows:,} of {len(table.shown):,}; the CSV has all."
     kinds = [_kind([str(value) for value in shown.iloc[:, i]]) for i in range(len(shown.columns))]
+    rows_html = "".join(_row(map(str, row), kinds) for row in shown.itertuples(index=False, name=None))
     return (
         f'<h3 class="caption" id="table-{table.name}">{escape(table.title)}</h3>'
         f'<div class="scroll" tabindex="0" role="region" aria-labelledby="table-{table.name}">'
         f'<table{" data-sortable" if sortable else ""} aria-labelledby="table-{table.name}">'
         f"<thead><tr>{_head(map(str, shown.columns), kinds, sortable)}</tr></thead>"
-        f"<tbody>{''.join(_row(map(str, row), kinds) for row in shown.itertuples(index=False, name=None))}</tbody></table></div>"
+        f"<tbody>{rows_html}</tbody></table></div>"
         f'<p class="note">{escape(note)} {file_links("tables", table.name, TABLES)}</p>'
     )
 

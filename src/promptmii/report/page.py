@@ -1,7 +1,7 @@
 """The report of runs: one page that works from a file, with its figures and tables beside it.
 
-The page holds everything (style, script, figures, numbers, instructions) and asks no network for anything: its policy forbids it,
-and lets no script run but its own. What comes from tasks and models is escaped here, or set as text by the script.
+The page holds everything: style, script, figures, numbers, instructions. Its policy forbids any network and any script
+but its own. What comes from tasks and models is escaped here, or set as text by the script.
 """
 
 import base64
@@ -28,8 +28,8 @@ from promptmii.version import VERSION
 def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Write `index.html`, `figures/` and `tables/` into `out`, and return the page's path.
 
-    Folders are runs of `promptmii evaluate`, and training runs for their curves; with training runs alone, the page shows
-    the curves. It replaces an earlier report in `out` once everything is read and drawn; other files stay.
+    Folders are runs of `promptmii evaluate`, and training runs for their curves; with training runs alone, the page
+    shows the curves. It replaces an earlier report in `out` once everything is read and drawn; other files stay.
     Raises `ArtefactError` if an evaluation holds no cell, `OutputError` if `out` cannot be written.
     """
     evaluations = [folder for folder in folders if (folder / "records.jsonl").exists() or not is_training_run(folder)]

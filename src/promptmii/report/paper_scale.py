@@ -42,9 +42,9 @@ def _table(grid: Grid, cells: pd.DataFrame, scope: Scope) -> Table:
     for name in SCORERS.values():
         shown[name] = [NOTHING if pd.isna(value) else number(value) for value in shown[name]]
     note = (
-        "Macro-F1, mean over tasks, of the same answers under three scorers. The authors' reward takes what is no label for the first "
-        "label; their tables leave out empty answers and count each other text as a class of its own. Read a published number with it; "
-        "compare methods by ours."
+        "Macro-F1, mean over tasks, of the same answers under three scorers. The authors' reward takes what is no "
+        "label for the first label; their tables leave out empty answers and count each other text as a class of its "
+        "own. Use theirs to read a published number, ours to compare methods."
     )
     return Table(f"paper_scale-{scoped(scope)}", f"On the authors' scale: {scope.title}", note, data, shown)
 

@@ -87,7 +87,7 @@ def numbers(results: Results) -> dict[str, Any]:
 
 
 def _scores(results: Results, own: Scores) -> list[Any]:
-    """By series, n and task: macro-F1 or `None`, and how many cells failed. `None` for a series that the scope lacks."""
+    """By series, n and task: macro-F1 or `None`, and failed cells. `None` for a series that the scope lacks."""
     places = [own.tasks.index(task) if task in own.tasks else None for task in results.tasks]
 
     def value(i: int, n: int, place: int | None) -> tuple[float | None, int]:

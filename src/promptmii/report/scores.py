@@ -70,12 +70,12 @@ def _letters(name: str) -> str:
 
 
 def all_cells(grid: Grid) -> pd.DataFrame:
-    """Every cell, failed ones too (their numbers are missing): the columns of `Grid.cells`, and `status`, `finished`, `series`, `stale`.
+    """Every cell, failed ones without numbers: the columns of `Grid.cells`, `status`, `finished`, `series`, `stale`.
 
-    A cell that was measured again under a changed template, model or data has two records. The later one counts; the earlier one is
-    marked `stale`, for the table of failures, and enters no statistic. So is what was measured on other rows than the latest cell of its
-    task, and what stands at n = 0 where the method was later measured at each n, or the other way round: scores are paired, and
-    only what was asked alike makes a pair.
+    A cell measured again under a changed template, model or data has two records. The later one counts; the earlier
+    one is `stale`, enters no statistic, and is counted in the table of failures. Scores are paired, so these are stale
+    too: cells on other rows than the latest cell of their task, and cells at n = 0 of a method that was later measured
+    at each n, or the other way round.
     """
     rows = [
         {"key": r.key, "status": r.status, "finished": r.finished, "query": r.query, **r.cell.model_dump()}

@@ -38,8 +38,8 @@ class Section(NamedTuple):
     def html(self) -> str:
         """With its heading."""
         return (
-            f'<section id="{self.name}" aria-labelledby="{self.name}-title"><h2 id="{self.name}-title">{self.title}</h2>\n'
-            + ("\n".join(self.parts) + "</section>\n")
+            f'<section id="{self.name}" aria-labelledby="{self.name}-title">'
+            f'<h2 id="{self.name}-title">{self.title}</h2>\n' + ("\n".join(self.parts) + "</section>\n")
         )
 
 
@@ -68,8 +68,8 @@ def sections(results: Results, files: Files) -> Iterator[Section]:
 
 def _headline(results: Results, files: Files) -> Section:
     lead = (
-        "Chosen before any score was seen: the method under test against each baseline, at one number of examples. A difference "
-        "is clear if its interval leaves out zero and p is below 0.05."
+        "Chosen before any score was seen: the method under test against each baseline, at one number of examples. A "
+        "difference is clear if its interval leaves out zero and p is below 0.05."
     )
     notes = [
         f'<p class="note">{escape(text)}</p>'
@@ -97,8 +97,8 @@ def _methods(results: Results, files: Files) -> Section:
     ]
     glossary = f'<dl class="glossary">{"".join(names)}</dl><p class="note">{" ".join(modes)}</p>'
     lead = (
-        "Each row is a way of prompting, each column a number of examples that it was given. Higher is better. Two methods whose "
-        "intervals overlap may still differ: the paired comparisons below tell."
+        "Each row is a way of prompting, each column a number of examples. Higher is better. Methods whose intervals "
+        "overlap may still differ: see the paired comparisons below."
     )
     return Section(
         "methods",
@@ -109,8 +109,8 @@ def _methods(results: Results, files: Files) -> Section:
 
 def _length(results: Results, files: Files) -> Section:
     lead = (
-        "Every query pays for its prompt, so up and to the left is better: a higher score from a shorter prompt. A line follows "
-        "one method through its numbers of examples."
+        "Every query pays for its prompt, so up and to the left is better: a higher score from a shorter prompt. A "
+        "line follows one method through its numbers of examples."
     )
     drawn = [
         files.figure(
@@ -122,7 +122,7 @@ def _length(results: Results, files: Files) -> Section:
 
 
 def _pareto(results: Results, files: Files) -> Section:
-    lead = "A method is worth its tokens where it lies on the dashed line; below the line, another one scores higher for fewer tokens."
+    lead = "A method on the dashed line is worth its tokens; below it, another one scores higher for fewer tokens."
     caption = figures.pareto_caption(results.by_scope)
     drawn = files.figure(figures.pareto_figure(results.by_scope), "pareto", caption, _point_tip(results.by_scope))
     return Section(
@@ -174,8 +174,8 @@ def training_section(runs: Sequence[Run], files: Files) -> Section:
 
 def _costs(results: Results, files: Files) -> Section:
     lead = (
-        "What a task takes: model calls, tokens and seconds to make the instruction, once, and to label the rows with it. The scales are "
-        "logarithmic, so a bar that is a little longer may be ten times the cost."
+        "Model calls, tokens and seconds of a task: to make the instruction, once, and to label the rows with it. The "
+        "scales are logarithmic, so a slightly longer bar may mean ten times the cost."
     )
     parts = [_lead(lead)]
     for own in results.by_scope:
@@ -192,8 +192,9 @@ def _cost_tip(panel: int, name: str, x: float, _: float) -> str:
 
 def _transfer(found: Sequence[Transfer], n: int, files: Files) -> Section:
     lead = (
-        "An instruction is text, so one model may write it and another read it. Read down a column: which writer suits this follower; "
-        "<i>zero</i> rows are untrained writers, perhaps larger ones, beside the trained ones (<i>mii</i>)."
+        "An instruction is text, so one model may write it and another read it. Read down a column to see which "
+        "writer suits this follower. <i>zero</i> rows are untrained writers, perhaps larger ones; <i>mii</i> rows are "
+        "trained ones."
     )
     parts = [_lead(lead)]
     for mode in dict.fromkeys(one.mode for one in found):
@@ -215,8 +216,8 @@ def _no_tip(*_: object) -> str:
 
 def _comparisons(results: Results, files: Files) -> Section:
     lead = (
-        "Methods compared task by task, which says more than two means: every task counts once, whether it is hard or easy. A small "
-        "p-value after Holm's correction says that a difference of this size is unlikely to be chance; a large one says nothing either way."
+        "Every pair of methods, task by task: each task counts once, hard or easy. A small p-value after Holm's "
+        "correction says that chance rarely makes such a difference; a large one says nothing either way."
     )
     parts = [_lead(lead)]
     for own, pairs in zip(results.by_scope, results.pairs, strict=True):
@@ -238,13 +239,14 @@ def _by_n(group: str, parts: Mapping[int, str], chosen: int) -> str:
         f'<div data-panel="{escape(group)}" data-n="{n}"{"" if n == chosen else " hidden"}>{part}</div>'
         for n, part in parts.items()
     )
-    return f'<p class="controls"><label>Examples <select data-panels="{escape(group)}">{options}</select></label></p>{panels}'
+    control = f'<label>Examples <select data-panels="{escape(group)}">{options}</select></label>'
+    return f'<p class="controls">{control}</p>{panels}'
 
 
 def _outcome(results: Results) -> Section:
     lead = (
-        "What two methods make of the same examples: on the left an untrained generator, on the right the one under test, where both "
-        "were run. It opens with the task whose difference in score is the median, so neither the best case nor the worst."
+        "What two methods make of the same examples: an untrained generator on the left, the one under test on the "
+        "right. It opens with the task of the median difference in score, so neither the best case nor the worst."
     )
     parts = [
         _lead(lead),
@@ -253,17 +255,15 @@ def _outcome(results: Results) -> Section:
     ]
     if results.untrained:
         names = escape(", ".join(results.untrained))
-        parts.insert(
-            1,
-            f'<p class="problem">{names} wrote for both <i>zero</i> and <i>mii</i>, so there the two compare no training.</p>',
-        )
+        problem = f"{names} wrote for both <i>zero</i> and <i>mii</i>, so the two compare no training."
+        parts.insert(1, f'<p class="problem">{problem}</p>')
     return Section("outcome", "Generator outcome", parts)
 
 
 def _tasks(results: Results, files: Files) -> Section:
     lead = (
-        "Macro-F1 of every task, mean over seeds, the best in bold. Click a column to sort, a task to see its instructions, confusion "
-        "matrices and wrong rows. † marks a score that lacks a seed whose cell failed; – was not run."
+        "Macro-F1 of every task, mean over seeds, the best in bold. Click a column to sort, a task to see its "
+        "instructions, confusion matrices and wrong rows. †: the cell of a seed failed; –: not run."
     )
     written = [tables.task_table(own) for own in results.by_scope]
     for one in written:
@@ -314,7 +314,8 @@ def legend(results: Results) -> str:
 
 def _swatch(look: Look) -> str:
     colour = "var(--ink)" if look.colour == INK else f"var(--c-{look.colour[1:]}, {look.colour})"
-    return f'<span class="swatch" style="border-color: {colour}; border-top-style: {"solid" if look.line == "-" else "dashed"}"></span>'
+    line = "solid" if look.line == "-" else "dashed"
+    return f'<span class="swatch" style="border-color: {colour}; border-top-style: {line}"></span>'
 
 
 def _lead(text: str) -> str:

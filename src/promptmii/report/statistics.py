@@ -1,9 +1,9 @@
 """What can be said about methods from their scores on many tasks, at the same number of examples.
 
-The unit is the task. Intervals are 95 % t intervals over tasks: the spread of the scores holds the noise of their rows too.
-With six tasks a bootstrap over tasks covers the mean in 84 to 88 % of all samples and the t interval in 93 to 95 %, so
-there is no bootstrap here. Methods are compared on the tasks that both finished. Nothing here picks the best n of a method;
-`best_within` alone picks points, after the fact, and says so.
+The unit is the task. Intervals are 95 % t intervals over tasks; the spread of the scores holds the noise of their rows
+too. With six tasks a t interval covers the mean in 93 to 95 % of all samples, a bootstrap over tasks in 84 to 88 %.
+Methods are compared on the tasks that both finished. Nothing here picks the best n of a method, except `best_within`,
+which says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -185,7 +185,7 @@ def signed_rank(differences: Floats) -> tuple[float, str]:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number (Holm 1979): never smaller, in the same order. NaN stays NaN and is not counted."""
+    """P-values adjusted for their number (Holm 1979). NaN stays and is not counted."""
     finite = sorted((i for i in range(len(p)) if not np.isnan(p[i])), key=lambda i: p[i])
     adjusted, highest = [float("nan")] * len(p), 0.0
     for rank, i in enumerate(finite):
@@ -202,7 +202,7 @@ def comparisons(scores: Scores, n: int) -> list[tuple[Paired, float]]:
 
 
 class Wins(NamedTuple):
-    """On how many tasks each series beats each other one at one n: shape (S, S), row against column. Losses are `wins` transposed."""
+    """On how many tasks each series beats each other one: shape (S, S), row against column. Losses are `wins.T`."""
 
     names: tuple[str, ...]
     n: int

@@ -156,7 +156,8 @@ def method_table(scores: Scores) -> Table:
     )
     note = (
         f"Macro-F1, mean over {given} tasks [95 % t interval over tasks]. n is the number of examples given. A method "
-        "that reads no example has one score, repeated for every n. The CSV names missing tasks, and gives means over the tasks all have."
+        "that reads no example has one score, repeated for every n. The CSV names missing tasks and has means over "
+        "common tasks."
     )
     return Table(f"methods-{scoped(scores.scope)}", f"Macro-F1 by method: {scores.scope.title}", note, data, shown)
 
@@ -207,7 +208,7 @@ def win_table(scores: Scores, n: int) -> Table:
             if a != b
         ]
     )
-    note = "Tasks on which the row's method is better / equal / worse than the column's, of those that both finished. Seeds are averaged."
+    note = "Tasks on which the row's method is better / equal / worse than the column's. Seeds are averaged."
     return Table(
         f"wins-{scoped(scores.scope)}-n{n}", f"Win / tie / loss at n={n}: {scores.scope.title}", note, data, shown
     )
@@ -252,8 +253,8 @@ def pair_table(scores: Scores, n: int) -> Table:
             | {"p": p_value(pair.p) if not pair.reason else f"{NOTHING} ({pair.reason})", "p, Holm": p_value(adjusted)}
         )
     note = (
-        "Mean paired difference in macro-F1 over matched tasks [95 % t interval over tasks]; two-sided Wilcoxon signed-rank "
-        "test over tasks, and its p-value adjusted (Holm) for all pairs of this table."
+        "Mean paired difference in macro-F1 over matched tasks [95 % t interval]; two-sided Wilcoxon signed-rank test "
+        "over tasks, and its p-value adjusted (Holm) for all pairs of this table."
     )
     title = f"Paired comparisons at n={n}: {scores.scope.title}"
     return Table(f"tests-{scoped(scores.scope)}-n{n}", title, note, pd.DataFrame(rows), pd.DataFrame(texts))
@@ -277,8 +278,8 @@ def budget_table(scores: Scores) -> Table:
                 )
         texts.append(text)
     note = (
-        "The highest mean macro-F1 among a method's numbers of examples whose prompts have, on average over tasks, at most that many "
-        "tokens per query. Descriptive: the point is chosen on the scores shown, which favours methods with many points."
+        "The highest mean macro-F1 of a method whose prompts have, on average over tasks, at most that many tokens "
+        "per query. Descriptive: the point is chosen on the scores shown, which favours methods with many points."
     )
     title = f"Best macro-F1 within a prompt length: {scores.scope.title}"
     return Table(f"budgets-{scoped(scores.scope)}", title, note, pd.DataFrame(rows), pd.DataFrame(texts))
@@ -302,9 +303,9 @@ def failure_table(cells: pd.DataFrame) -> Table:
     for share in ("unparsed", "truncated"):
         shown[share] = [_share(count, rows) for count, rows in zip(shown[share], shown["rows"], strict=True)]
     note = (
-        "A failed cell has no score and is left out of every mean; rerun it with --retry-failed. An unparsed answer is no label: a miss. "
-        "A truncated text was cut to fit the context. Set aside: measured again later under changed settings, or on other rows than the "
-        "latest cell of its task."
+        "A failed cell has no score and enters no mean; rerun it with --retry-failed. An unparsed answer is no label: "
+        "a miss. A truncated text was cut to fit the context. Set aside: measured again later under changed settings, "
+        "or on other rows than the latest cell of its task."
     )
     return Table("failures", "Failures, unparsed answers, truncated texts", note, data, shown)
 

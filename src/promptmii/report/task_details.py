@@ -1,6 +1,6 @@
-"""What is behind each score, for the page: per task, the instructions, confusion matrices and wrong rows of all its cells.
+"""Per task of the page: the instructions, confusion matrices and wrong rows of all its cells.
 
-A task's part is deflated and in base64, so that a page of 12,000 cells stays small and a browser unpacks the one task that is opened.
+Each task is deflated and in base64: a page of 12,000 cells stays small, and a browser unpacks the task that is opened.
 """
 
 import base64
@@ -100,7 +100,7 @@ class _Details:
         )
 
     def _answers(self, record: Record, rows: "_Rows") -> dict[str, Any]:
-        """`confusion`: gold, predicted (the number of labels for none), count, and so on; `wrong`: row, predicted, answer."""
+        """`confusion`: gold, predicted (number of labels: none), count, and so on; `wrong`: row, predicted, answer."""
         answers, none = record.columns, rows.none
         predicted: list[int] = [none if number is None else number for number in answers.labels]
         counts = Counter(zip(rows.gold, predicted, strict=True))

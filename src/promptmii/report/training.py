@@ -70,4 +70,4 @@ def training_caption(runs: Sequence[Run]) -> str:
     lengths = ", ".join(
         f"{run.name}: {max((max(curve) for curve in run.metrics.values() if curve), default=0):,} steps" for run in runs
     )
-    return f"What each training run recorded, as recorded, without smoothing; one seed per run and no interval ({lengths})."
+    return f"What each training run recorded, without smoothing; one seed per run, so no interval ({lengths})."

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Transfer(NamedTuple):
-    """Which writer's instructions suit which follower: macro-F1 at one n in one mode. Arrays have the shape (writers, followers)."""
+    """Macro-F1 of each writer's instructions with each follower, at one n in one mode. Arrays: (writers, followers)."""
 
     mode: str
     n: int
@@ -79,7 +79,7 @@ def transfer_table(transfer: Transfer) -> Table:
             for j, follower in enumerate(transfer.followers)
         ]
     )
-    note = "Mean macro-F1 over tasks: a row per method and the model that writes (zero is untrained), a column per follower."
+    note = "Mean macro-F1 over tasks: a row per method and writer (zero is untrained), a column per follower."
     title = f"Transfer at n={transfer.n}: writer by follower, mode {transfer.mode}"
     return Table(f"transfer-{slug(transfer.mode)}-n{transfer.n}", title, note, data, shown)
 
@@ -117,7 +117,7 @@ def transfer_caption(transfer: Transfer) -> str:
     counts = sorted({int(count) for count in transfer.tasks.flat if count})
     tasks = " to ".join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]])))
     return (
-        f"Mean macro-F1 of instructions that the row's model wrote from n={transfer.n} examples (mii: the generator under test, zero: an "
-        f"untrained one) and that the column's follower reads in mode {transfer.mode} ({tasks} tasks, mean over seeds; intervals in the "
-        "method tables)."
+        f"Mean macro-F1 of instructions that the row's model wrote from n={transfer.n} examples (mii: the generator "
+        f"under test, zero: an untrained one), read by the column's follower in mode {transfer.mode} ({tasks} tasks, "
+        "mean over seeds; intervals in the method tables)."
     )
