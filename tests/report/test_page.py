@@ -269,6 +269,16 @@ def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> No
     assert headline.chosen_n([5, 10, 50]) == 10
 
 
+def test_the_first_sentence_names_the_leader_and_says_if_nothing_was_written_for_it(tmp_path: Path) -> None:
+    for methods, leader, control in ((("naive", "zero", "mii"), "mii", False), (("naive", "icl", "zero"), "icl", True)):
+        folder = write_run(tmp_path / leader, 12, methods, (20,), 1, rows=200)
+        cells = all_cells(read_grid([folder]))
+        (own,) = [scores(cells, scope) for scope in scopes(cells)]
+        sentence = headline.winner(own, 20)
+        assert sentence.startswith(f"{leader} leads at n=20 with a mean macro-F1 of 0.")
+        assert ("No model writes an instruction for it." in sentence) == control
+
+
 def test_no_selector_of_the_script_is_made_of_data() -> None:
     # A model named with a quote would break the selector, and the script with it.
     for name in ("page.js", "tasks.js"):

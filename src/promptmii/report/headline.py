@@ -151,15 +151,12 @@ def winner(scores: Scores, n: int) -> str:
     ranked = sorted((m for m in _at(scores, n) if m.tasks), key=lambda m: -m.mean)
     if not ranked:
         return f"No method has a score at n={_own_n(scores, n)}."
-    best, own = ranked[0], _under_test(ranked)
-    sentence = (
-        f"{best.series.name} has the highest mean macro-F1 at n={_own_n(scores, n)}: {number(best.mean)}, "
-        f"at {best.tokens:,.0f} prompt tokens per query"
+    best = ranked[0]
+    control = "" if is_written(best.series.method) else " No model writes an instruction for it."
+    return (
+        f"{best.series.name} leads at n={_own_n(scores, n)} with a mean macro-F1 of {number(best.mean)}, "
+        f"at {best.tokens:,.0f} prompt tokens per query.{control}"
     )
-    if best.series == own.series:
-        return f"{sentence}."
-    control = "" if is_written(best.series.method) else f" No model writes an instruction for {best.series.name}."
-    return f"{sentence}. {own.series.name} reaches {number(own.mean)}, at {own.tokens:,.0f}.{control}"
 
 
 def finding(scores: Scores, n: int, found: Sequence[Claim]) -> str:
@@ -170,8 +167,8 @@ def finding(scores: Scores, n: int, found: Sequence[Claim]) -> str:
     sentence = f"With {own.n} examples" if own.n else "Without examples"
     missing = f" of {len(scores.tasks)}" if own.missing else ""
     sentence += (
-        f", {own.series.name} scores {number(own.mean)} macro-F1 [{number(own.low)}, {number(own.high)}] over "
-        f"{own.tasks}{missing} {'task' if own.tasks == 1 else 'tasks'}"
+        f", {own.series.name} scores {number(own.mean)} macro-F1 [{number(own.low)}, {number(own.high)}] at "
+        f"{own.tokens:,.0f} tokens, over {own.tasks}{missing} {'task' if own.tasks == 1 else 'tasks'}"
     )
     return f"{sentence}{_claims([claim for claim in found if claim.scope == scores.scope])}."
 

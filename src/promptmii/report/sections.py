@@ -118,7 +118,7 @@ def _length(results: Results, files: Files) -> Section:
         )
         for own in results.by_scope
     ]
-    return Section("length", "Performance against prompt length", [_lead(lead), *drawn])
+    return Section("length", "Performance against prompt length", [*drawn, _lead(lead)])
 
 
 def _pareto(results: Results, files: Files) -> Section:
