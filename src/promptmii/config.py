@@ -1,4 +1,4 @@
-"""Settings of the commands, as frozen values that refuse unknown names. What the command line offers is what is here."""
+"""Settings that several commands share. Unknown names are refused."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from promptmii.schema import Settings
 
 
 class Columns(Settings):
-    """Which columns of a table are the text and the label; what is not named is detected."""
+    """Text and label columns of a table. A column that is not named is detected."""
 
     text: tuple[str, ...] | str | None = None
     """One column, several, or a template such as `"{premise} || {hypothesis}"`."""
@@ -22,11 +22,11 @@ class Columns(Settings):
 
 
 class Endpoint(Settings):
-    """How to reach an OpenAI-compatible server, for `openai:` references. The key comes from OPENAI_API_KEY and is never stored."""
+    """How to reach an OpenAI-compatible server, for `openai:` references. The key (OPENAI_API_KEY) is never stored."""
 
     base_url: str | None = None
-    """Several, comma-separated, share the work; prompts that begin alike go to the same one. `None` means OPENAI_BASE_URL, or the
-    hosted API."""
+    """Several, comma-separated, share the work; prompts that begin alike go to the same one.
+    `None` means OPENAI_BASE_URL, or else the hosted API."""
     concurrency: int = Field(default=16, ge=1)
     """Requests under way at once, over all servers."""
     patience: float = Field(default=300.0, ge=0)
@@ -69,7 +69,7 @@ class InduceSettings(Settings):
     """`None`: the generator also follows."""
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
-    """`auto`: `support` where the follower gives likelihoods in `choose` mode, else `none` (docs/models.md has the measurements)."""
+    """`auto`: `support` in `choose` mode if the follower gives likelihoods, else `none` (docs/models.md)."""
     best_of: int = Field(default=1, ge=1)
     """Drafts to choose from, on an inner split of the support."""
     budget: int | None = Field(default=None, ge=8)
@@ -84,7 +84,7 @@ class InduceSettings(Settings):
 
 
 class RayOptions(Settings):
-    """How the grid is spread over a Ray cluster."""
+    """How work is spread over a Ray cluster."""
 
     address: str | None = None
     """Of a running cluster (`auto` finds it); `None` starts one on this machine."""

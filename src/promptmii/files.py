@@ -1,7 +1,7 @@
 """Files on disk: written whole or not at all, appended line by line, locked against other processes.
 
-Every file that promptmii writes goes through here. Caches and run folders hold texts and answers, so only their owner can
-read them; a file that is replaced keeps its mode.
+Every file that promptmii writes goes through here. Caches and run folders hold texts and answers, so only their owner
+can read them; a file that is replaced keeps its mode.
 """
 
 import os
@@ -18,7 +18,7 @@ LOCK = ".lock"
 
 
 def cache_folder() -> Path:
-    """Where promptmii keeps models and other things it can fetch again: PROMPTMII_CACHE, or the platform's cache folder."""
+    """Where models and other replaceable things are kept: PROMPTMII_CACHE, or the platform's cache folder."""
     from platformdirs import user_cache_path
 
     given = os.environ.get("PROMPTMII_CACHE")
@@ -55,7 +55,7 @@ def check_writable(path: Path, *, force: bool = False) -> None:
 
 
 def write_text(path: Path, content: str, *, force: bool = False) -> Path:
-    """Write a text file, whole or not at all. Raises `OutputError` if it exists (unless `force`) or cannot be written."""
+    """Write a text file, whole or not at all. Raises `OutputError`, also if it exists and `force` is not set."""
     check_writable(path, force=force)
     with atomic_file(path, force=force) as temporary:
         temporary.write_text(content, encoding="utf-8", newline="")
@@ -66,8 +66,8 @@ def write_text(path: Path, content: str, *, force: bool = False) -> Path:
 def atomic_file(path: Path, *, force: bool = True) -> Generator[Path]:
     """Yield a temporary file to fill, which then takes the place of `path` in one step.
 
-    After an error, a kill or a full disk, the old file is still there. Without `force` an existing file is never replaced,
-    not even one that appeared in the meantime. Raises `OutputError`.
+    After an error, a kill or a full disk, the old file is still there. Without `force` an existing file is never
+    replaced, not even one that appeared in the meantime. Raises `OutputError`.
     """
     temporary = path.absolute().parent / f".{secrets.token_hex(8)}.tmp"
     try:
@@ -154,7 +154,7 @@ def append_line(path: Path, line: bytes) -> None:
                 raise
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}. Make room and run the same command again: it goes on."
+            f"{path} cannot be written: {error.strerror or error}. Make room, and run the same command again to go on."
         ) from error
 
 

@@ -5,11 +5,11 @@
     queries.jsonl      the labelled rows, each set once; records name them by key
     answers.sqlite     the answers of models, so that a cell that was cut short pays nothing twice
 
-A record's key is a hash of everything that its result depends on, so a rerun skips what is there, and a changed template,
-model or data file never mixes with earlier results.
+A record's key is a hash of everything that its result depends on, so a rerun skips what is there, and a changed
+template, model or data file never mixes with earlier results.
 
-`Run.read` is the one door: it checks every line, down to each prediction. A line that was cut short, edited or damaged is named
-and left out, and its cell counts as not done.
+`Run.read` is the one door: it checks every line, down to each prediction. It names and leaves out a line that was cut
+short, edited or damaged, and the cell of that line counts as not done.
 """
 
 import base64
@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from promptmii.errors import ArtefactError
 from promptmii.files import append_line, locked
@@ -87,20 +87,13 @@ class Query(Frozen):
         return tuple(Example(text, label) for text, label in _unpack(self.rows))
 
 
-def _is_text(value: Any) -> Any:
-    if value is not None and not isinstance(value, str):
-        raise ValueError("should be a text or null")
-    return value
-
-
 class Predictions(Frozen):
     """Predictions as columns, each in the order of the query."""
 
     labels: list[Annotated[int, Field(ge=0)] | None]
     """Numbers of labels in the instruction."""
     probabilities: list[list[Annotated[float, Field(ge=0, le=1)]] | None]
-    answers: list[Annotated[Any, BeforeValidator(_is_text)]]
-    """Not `str`, which refuses the lone surrogates that a model may write."""
+    answers: list[str | None]
     matches: list[Match | None]
     failures: list[tuple[FailureKind, str] | None]
     truncated: list[bool]
@@ -295,7 +288,7 @@ class Recorder:
         self._queries = set(self.run.queries)
 
     def add(self, record: Record, query: Query | None = None) -> None:
-        """Append a record, and its query if that is new. Raises `OutputError` on a full disk; earlier lines stay whole."""
+        """Append a record, and its query if that is new. Raises `OutputError`; earlier lines stay whole."""
         if query is not None and query.key not in self._queries:
             append_line(self._folder / QUERIES, _line(query))
             self._queries.add(query.key)

@@ -10,6 +10,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from promptmii.errors import ConfigError, PromptMIIError, nearest
 
 
+def storable(text: str) -> str:
+    """The text without lone surrogates, which models and servers may send and no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 class Frozen(BaseModel):
     """Base of records and artefacts."""
 

@@ -348,7 +348,7 @@ class TestDamage:
             ({"answers": packed(columns(12, probabilities=[[0.5]] * 12))}, "one probability for each label"),
             ({"answers": packed(columns(12, probabilities=[[float("nan")] * 3] * 12))}, "probabilities.0"),
             ({"answers": packed(columns(3))}, "each of the 12 rows"),
-            ({"answers": packed(columns(12, answers=[["deep"]] * 12))}, "should be a text"),
+            ({"answers": packed(columns(12, answers=[["deep"]] * 12))}, "answers.0"),
             ({"query": "elsewhere"}, "its query rows are missing"),
             ({"instruction": None}, "a done cell needs"),
             ({"colour": "red"}, "colour: Extra inputs"),

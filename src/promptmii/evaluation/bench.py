@@ -18,6 +18,7 @@ from promptmii.models.base import LanguageModel
 from promptmii.models.threads import parallel
 from promptmii.models.wrap import Cached, together
 from promptmii.records import Query, Record, pack_predictions
+from promptmii.schema import storable
 from promptmii.scoring import Scored, score
 from promptmii.task import Support, Task
 from promptmii.version import VERSION
@@ -25,7 +26,7 @@ from promptmii.version import VERSION
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished cell: what to record, and the rows that were labelled, where it came that far."""
+    """A finished cell: its record, and the labelled rows unless it failed."""
 
     record: Record
     query: Query | None
@@ -62,11 +63,13 @@ class Bench:
                 yield outcome
 
     def _outcome(self, job: Job, task: Task) -> Outcome:
-        """A cell's record. What cannot be measured is recorded as failed, with the reason; a bug or a full disk raises."""
+        """Run one cell. If it cannot be measured, record it as failed with the reason; bugs and full disks raise."""
         try:
             instruction, scored = self._measure(job, task)
         except (ConfigError, DataError, ModelError, ScoreRefusedError) as error:
-            return Outcome(Record(key=job.key, cell=job.cell, status="failed", error=str(error), finished=_now()), None)
+            return Outcome(
+                Record(key=job.key, cell=job.cell, status="failed", error=storable(str(error)), finished=_now()), None
+            )
         query = Query.of(task.name, scored.query)
         record = Record(
             key=job.key,
@@ -106,7 +109,7 @@ class Bench:
 
     @contextmanager
     def _own_follower(self, instruction: Instruction, usual: Follower) -> Generator[Follower]:
-        """The follower that a method has made for its instruction, for as long as that is scored; else the usual one."""
+        """The follower that a method made for its instruction, if it made one; else the usual one."""
         if instruction.follower is None:
             yield usual
             return

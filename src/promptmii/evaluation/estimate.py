@@ -1,7 +1,7 @@
 """What a grid will take, before it runs: calls, tokens, time and money.
 
-Each method tells its calls. Tokens are counted on a sample of each task's rows with the models' own tokenizers; an instruction
-is taken to be `ASSUMED_TOKENS` long. Time follows from rates that a handful of calls to each model measure.
+Each method tells its calls. The models' own tokenizers count a sample of each task's rows; an instruction is taken to
+be `ASSUMED_TOKENS` long. A few calls to each model measure how fast it reads and writes.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from promptmii.task import Task
 
 ASSUMED_TOKENS = 200
 SAMPLED = 20
-"""Rows of a task that stand for all of them."""
+"""Rows of a task that are counted for all of them."""
 FULLEST = 0.75
 """The longest prompt, as a part of the context."""
 QUESTION: Chat = [{"role": "user", "content": "Say something about the weather. " * 8}]
@@ -33,12 +33,12 @@ QUESTION: Chat = [{"role": "user", "content": "Say something about the weather. 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one method, or all of them, will take."""
+    """Cells and cost of one method, or of all."""
 
     method: str
     cells: int
     done: int
-    """Cells that are recorded already and will not be run again; they are not part of the cost."""
+    """Cells recorded already, which are not part of the cost."""
     cost: Cost
 
 
@@ -59,9 +59,9 @@ def estimate(
     retry_failed: bool = False,
     progress: Progress = QUIET,
 ) -> list[Estimate]:
-    """One line per method, then their sum, of what `evaluate` would run. Raises as it does.
+    """Cost of the cells that `evaluate` would run: one line per method, then their sum. Raises as it does.
 
-    Loads the models and asks each a little; writes nothing.
+    Loads the models and calls each a few times; writes nothing.
     """
     with closing(Bench(settings, None)) as bench:
         return _estimates(settings, folder, bench, retry_failed, progress)

@@ -15,7 +15,7 @@ class EvaluateSettings(Settings):
     """The grid: every task x method x n x seed x generator x follower."""
 
     tasks: tuple[str, ...]
-    """Task files, folders of them, a corpus (its held-out split, or another: `FOLDER:validation`), `hub:...`, or `suite`."""
+    """Task files, folders of them, `hub:...`, `suite`, or a corpus (held-out split, or `FOLDER:validation`)."""
     methods: tuple[str, ...] = tuple(name for name, method in METHODS.items() if method.by_default)
     n: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 20, 50, 100)
     seeds: int = Field(default=3, ge=1)

@@ -1,8 +1,8 @@
-"""APE, automatic prompt engineer (Zhou et al. 2023, arXiv 2211.01910): propose many instructions, keep the best, vary them, again.
+"""APE, automatic prompt engineer (Zhou et al. 2023, arXiv 2211.01910): propose instructions, keep the best, vary them.
 
-Proposals come from random parts of the examples, as in the paper's forward generation; each further round asks for variations of
-the best so far (its iterative search). A budget of model calls ends it: 2,000 by default, as in the Prompt-MII paper. A call is
-an instruction written or a row labelled to score one; calibrating candidates comes on top.
+Proposals come from random parts of the examples, as in the paper's forward generation; each further round asks for
+variations of the best so far (its iterative search). A budget of model calls ends it: 2,000 by default, as in the
+Prompt-MII paper. A call writes an instruction or labels a row to score one; calibrating candidates comes on top.
 """
 
 import random
@@ -41,7 +41,10 @@ class APE:
     name: str = "ape"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The best instruction. Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` if the support is too small to split."""
+        """The best instruction.
+
+        Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` if the support is too small to split.
+        """
         search = Search(self.writer, self.follower, support, self.frame)
         stream = random.Random(seed)
         scores: dict[str, float] = {}
@@ -56,7 +59,7 @@ class APE:
             for text in dict.fromkeys(search.write(chats, sampling)):
                 scores[text] = search.macro_f1(text)
         (best,) = _best(scores, 1)
-        note = f"best of {len(scores)} instructions from {self.rounds + 1} rounds, {scores[best]:.3f} macro-F1 on the inner split"
+        note = f"best of {len(scores)} instructions on {len(search.held.examples)} held-back examples"
         return search.result(best, self.name, n=len(support.examples), seed=seed, notes=(note,))
 
     def _proposal(self, search: Search, stream: random.Random) -> Chat:

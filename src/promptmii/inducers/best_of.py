@@ -1,4 +1,4 @@
-"""Best-of-k: sample several instructions, keep the one that the follower does best with. It isolates what selection adds to one call."""
+"""Best-of-k: sample several instructions and keep the best. It isolates what selection adds to a single call."""
 
 from dataclasses import dataclass, field
 
@@ -15,10 +15,10 @@ from promptmii.task import Support
 
 @dataclass(frozen=True)
 class BestOf:
-    """`k` sampled instructions, chosen by the follower's macro-F1 on a part of the support that the generator did not see.
+    """The best of `k` sampled instructions, by the follower's macro-F1 on a third of the support.
 
-    The generator reads two thirds of the support and the follower is scored on the rest: k generations, and for each different draft
-    a follower call per row that is held back and per row of the calibration. Ties go to the shorter text.
+    The generator reads the other two thirds. It writes k drafts; the follower labels the third once for each different
+    draft. The shorter of equally good drafts wins.
     """
 
     writer: Writer
@@ -29,14 +29,14 @@ class BestOf:
     name: str = "best-of-k"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The best of k drafts. Raises as `MetaInducer`, and `ScoreRefusedError` when the follower fails."""
+        """The best of k drafts. Raises as `MetaInducer` does, and `ScoreRefusedError` if the follower fails."""
         search = Search(self.writer, self.follower, support, self.frame)
         fitted, notes = search.writer.fit(search.shown)
         chat = [search.writer.ask(search.shown, fitted)]
         sampling = search.writer.sampling(seed, self.temperature)
         drafts = sorted(set(search.write([chat] * self.k, sampling)), key=lambda text: (len(text), text))
         best = max(drafts, key=search.macro_f1)
-        note = f"best of {self.k} drafts ({len(drafts)} different) by macro-F1 on {len(search.held.examples)} held-back support examples"
+        note = f"best of {self.k} drafts ({len(drafts)} different) on {len(search.held.examples)} held-back examples"
         return search.result(best, self.name, n=len(fitted), seed=seed, notes=(*notes, note))
 
 

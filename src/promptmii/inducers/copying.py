@@ -13,7 +13,7 @@ RUN = 6
 
 
 def copied_runs(instruction: str, texts: Iterable[str], run: int = RUN) -> list[str]:
-    """The word runs of the instruction that stand verbatim in one of the texts, longest possible, in order of appearance."""
+    """Word runs of the instruction that stand verbatim in one of the texts: the longest ones, in order."""
     known = {gram for text in texts for gram in _grams(_words(text), run)}
     words = _words(instruction)
     hits = [gram in known for gram in _grams(words, run)]

@@ -1,8 +1,8 @@
 """GEPA, reflective prompt evolution (Agrawal et al. 2025, arXiv 2507.19457), through the `gepa` package.
 
-The package runs the search as its authors recommend: Pareto selection of parents, minibatches of three, a reflection model that
-reads what went wrong. It sees the support alone: it learns on one part and validates on the other. Its own metric is per row
-(right or wrong); promptmii keeps the candidate with the best macro-F1 by its own scorer.
+The package runs the search as its authors recommend: Pareto selection of parents, minibatches of three, a reflection
+model that reads the mistakes. It sees the support alone: it learns on one part and validates on the other. Its own metric
+is right or wrong per row; promptmii keeps the candidate with the best macro-F1 by its own scorer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,10 @@ class GEPA:
     name: str = "gepa"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The best instruction. Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` if the support is too small to split."""
+        """The best instruction.
+
+        Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` if the support is too small to split.
+        """
         try:
             from gepa.api import optimize
         except ImportError as error:

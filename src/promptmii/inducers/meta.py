@@ -1,6 +1,6 @@
 """Prompt-MII: one model, one forward pass, one instruction.
 
-The untrained and the RL-trained generator are the same class with other weights, so that a comparison isolates the training.
+The untrained and the trained generator share one class, so comparing them isolates the training.
 """
 
 from dataclasses import dataclass, field
@@ -24,9 +24,9 @@ class MetaInducer:
     name: str = "mii"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """One greedy generation; a second one only where a token budget was exceeded.
+        """One greedy generation, and a second one if the first is over its token budget.
 
-        Raises `EndpointError` when the generator gives no answer or an empty one, `ConfigError` when not one example fits.
+        Raises `EndpointError` if the generator returns nothing, `ConfigError` if not one example fits.
         """
         meter = Metered(self.writer.model)
         writer = self.writer.using(meter)

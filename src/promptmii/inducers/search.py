@@ -1,7 +1,7 @@
 """What best-of-k, APE and GEPA share: choosing between texts by the follower's score on a part of the support.
 
-A search splits the support once more. The writer sees one part, which also calibrates the follower; candidates are scored on
-the other. The query is out of reach. A candidate is calibrated once, however often it is scored.
+A search splits the support once more. The writer sees one part, which also calibrates the follower; the other part scores
+candidates. The query is out of reach. A candidate is calibrated once, however often it is scored.
 
 Calls are counted as the authors of the searches count them: a metric call is a row that the follower labels to score a
 candidate. Calls that calibrate are counted apart, and every call is part of the cost.
@@ -68,7 +68,7 @@ class Search:
         return self._judging.usage.calls
 
     def macro_f1(self, text: str) -> float:
-        """The candidate's score on the rows held back, measured once per text. Raises `ScoreRefusedError` if a call failed."""
+        """The candidate's score on the rows held back, measured once. Raises `ScoreRefusedError` if a call failed."""
         if text not in self._scores:
             self._scores[text] = self.predict(text, self.held.examples).macro_f1 or 0.0
         return self._scores[text]

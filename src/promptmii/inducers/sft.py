@@ -1,7 +1,7 @@
-"""Supervised fine-tuning: the examples go into weights instead of text. LoRA (Hu et al. 2021) of the follower on the support.
+"""Supervised fine-tuning: the examples go into weights instead of text, as a LoRA adapter (Hu et al. 2021).
 
-The follower is trained to answer the naive prompt of each example with its label. What comes out is an instruction with an empty
-text that names a follower of its own, `<follower>+<adapter folder>`, so it is used, scored and kept like any other.
+The follower learns to answer the naive prompt of each example with its label. The result is an instruction with an empty
+text and a follower of its own, `<follower>+<adapter folder>`, so it is used, scored and kept like any other.
 """
 
 import tempfile
@@ -54,7 +54,7 @@ class FineTuning:
     name: str = "sft"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The naive prompt for a follower that was tuned. Raises `UnsupportedError` for a model that is not on this machine."""
+        """The naive prompt for a tuned follower. Raises `UnsupportedError` unless the model is on this machine."""
         adapter = (
             self.folder
             / content_key([self.follower, support.key, seed, self.recipe.model_dump(), self.frame.text])[:16]

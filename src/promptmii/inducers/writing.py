@@ -8,6 +8,7 @@ from promptmii.errors import ConfigError, EndpointError
 from promptmii.inducers.fitting import fitting, fitting_note
 from promptmii.models.base import Completion, Failure, LanguageModel, Message, Sampling
 from promptmii.prompts import Template, example_lines, induction_prompt, meta_prompt
+from promptmii.schema import storable
 from promptmii.task import Example, Support
 from promptmii.thought import without_thought
 
@@ -80,7 +81,7 @@ class Writer:
             raise EndpointError(
                 f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
             )
-        return without_thought(answer.text) or ""
+        return storable(without_thought(answer.text) or "")
 
     def some(self, text: str) -> str:
         """The text, or `EndpointError`: an empty instruction would be measured as if it were the method's."""
