@@ -25,7 +25,7 @@ from promptmii.version import VERSION
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FinishedCell:
     """A finished cell: its record, and the labelled rows unless it failed."""
 
     record: Record
@@ -55,19 +55,19 @@ class Bench:
         for model in (self._models | self._remembering).values():
             model.close()
 
-    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[Outcome]:
-        """Outcomes as they finish. An error is raised here, and ends the other cells."""
-        cells = parallel(lambda job: self._outcome(job, tasks[job.cell.task]), jobs, self._settings.workers)
+    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
+        """Cells as they finish. An error is raised here, and ends the other cells."""
+        cells = parallel(lambda job: self.cell(job, tasks[job.cell.task]), jobs, self._settings.workers)
         with closing(cells):
-            for _, outcome in cells:
-                yield outcome
+            for _, cell in cells:
+                yield cell
 
-    def _outcome(self, job: Job, task: Task) -> Outcome:
+    def cell(self, job: Job, task: Task) -> FinishedCell:
         """Run one cell. If it cannot be measured, record it as failed with the reason; bugs and full disks raise."""
         try:
             instruction, scored = self._measure(job, task)
         except (ConfigError, DataError, ModelError, ScoreRefusedError) as error:
-            return Outcome(
+            return FinishedCell(
                 Record(key=job.key, cell=job.cell, status="failed", error=storable(str(error)), finished=_now()), None
             )
         query = Query.of(task.name, scored.query)
@@ -81,7 +81,7 @@ class Bench:
             answers=pack_predictions(scored.predictions, instruction.labels),
             finished=_now(),
         )
-        return Outcome(record, query)
+        return FinishedCell(record, query)
 
     def _measure(self, job: Job, task: Task) -> tuple[Instruction, Scored]:
         cell = job.cell

@@ -5,8 +5,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
-from promptmii.evaluation.bench import Bench, Outcome
-from promptmii.evaluation.cluster import Cluster
+from promptmii.evaluation.bench import Bench, FinishedCell
+from promptmii.evaluation.cluster import RayExecutor
 from promptmii.evaluation.plan import Job, grid_tasks, plan, references
 from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.files import locked, write_text
@@ -17,15 +17,15 @@ from promptmii.records import Record, Recorder, Run
 from promptmii.task import Task
 
 
-class Workplace(Protocol):
+class Executor(Protocol):
     """Where cells run."""
 
     def card(self, reference: str) -> ModelCard:
         """The card of a model, which is loaded for it. Raises `ModelError`."""
         ...
 
-    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[Outcome]:
-        """Outcomes as they finish, in any order."""
+    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
+        """Cells as they finish, in any order."""
         ...
 
     def close(self) -> None:
@@ -33,22 +33,22 @@ class Workplace(Protocol):
         ...
 
 
-class Here:
-    """This process, as a `Workplace`."""
+class LocalExecutor:
+    """This process, as an `Executor`."""
 
     def __init__(self, settings: EvaluateSettings, folder: Path) -> None:
         self._bench = Bench(settings, folder)
 
     def card(self, reference: str) -> ModelCard:
-        """See `Workplace`."""
+        """See `Executor`."""
         return self._bench.model(reference).card
 
-    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[Outcome]:
-        """See `Workplace`."""
+    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
+        """See `Executor`."""
         return self._bench.run(jobs, tasks)
 
     def close(self) -> None:
-        """See `Workplace`."""
+        """See `Executor`."""
         self._bench.close()
 
 
@@ -69,11 +69,11 @@ def evaluate(
     """
     progress.step("Reading the tasks")
     tasks = grid_tasks(settings)
-    with locked(folder), closing(_workplace(settings, folder)) as place:
+    with locked(folder), closing(_executor(settings, folder)) as executor:
         cards: dict[str, ModelCard] = {}
         for reference in references(settings):
             progress.step(f"Loading {reference}")
-            cards[reference] = place.card(reference)
+            cards[reference] = executor.card(reference)
         jobs = plan(settings, tasks, cards)
         if forget_answers:
             forget(folder)
@@ -81,10 +81,10 @@ def evaluate(
         write_text(folder / "config.json", settings.model_dump_json(indent=2) + "\n", force=True)
         todo = [job for job in jobs if is_open(recorder.run.records.get(job.key), retry_failed)]
         progress.step("Running the cells", len(todo), "cells")
-        with closing(place.run(todo, tasks)) as outcomes:
-            for outcome in outcomes:
-                recorder.add(outcome.record, outcome.query)
-                _tell(outcome.record, progress)
+        with closing(executor.run(todo, tasks)) as cells:
+            for cell in cells:
+                recorder.add(cell.record, cell.query)
+                _tell(cell.record, progress)
         return Run.read(folder)
 
 
@@ -95,8 +95,8 @@ def _tell(record: Record, progress: Progress) -> None:
     progress.advance(1, f"{record.cell.name}: " + (f"macro-F1 {measured.macro_f1:.3f}" if measured else "failed"))
 
 
-def _workplace(settings: EvaluateSettings, folder: Path) -> Workplace:
-    return Cluster(settings, settings.ray, folder) if settings.ray else Here(settings, folder)
+def _executor(settings: EvaluateSettings, folder: Path) -> Executor:
+    return RayExecutor(settings, settings.ray, folder) if settings.ray else LocalExecutor(settings, folder)
 
 
 def is_open(record: Record | None, retry_failed: bool) -> bool:
