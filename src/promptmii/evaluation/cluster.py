@@ -88,8 +88,12 @@ class RayExecutor:
         ray = self._benches.ray
         sent = {job.cell.task: ray.put(tasks[job.cell.task]) for job in jobs}
         pool = ray.util.ActorPool(self._benches.actors * self._at_once)
+
+        def submit(bench: Any, job: Job) -> Any:
+            return bench.run.remote(job, sent[job.cell.task])
+
         try:
-            for done in pool.map_unordered(lambda bench, job: bench.run.remote(job, sent[job.cell.task]), jobs):
+            for done in pool.map_unordered(submit, jobs):
                 yield _result(done)
         except ray.exceptions.RayActorError as error:
             raise ModelError(f"A worker died more than {RESTARTS} times; the last time: {error}") from error
