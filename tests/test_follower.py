@@ -1,5 +1,6 @@
 """The follower and the scorer, over the public double."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import strategies as st
 
 from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support, score
 from promptmii.errors import ScoreRefusedError, UnsupportedError
+from promptmii.inducers import InContext
 from promptmii.models.base import Failure, FailureKind
+from promptmii.task import row_key
 
 SUPPORT = Support(("a", "b", "c"), tuple(Example(f"text {label} {i}", label) for i in range(3) for label in "abc"))
 QUERY = [Example(f"query {label} {i}", label) for i in range(4) for label in "abc"]
@@ -36,7 +39,8 @@ def test_a_stored_calibration_gives_the_same_answers_from_a_file(tmp_path) -> No
     model = ScriptedModel(score=biased)
     instruction = Follower(model, "choose", "supervised").prepare(Naive().induce(SUPPORT), SUPPORT)
     loaded = Instruction.load(instruction.save(tmp_path / "i.json"))
-    assert instruction.cost.calls == len(SUPPORT.examples)
+    assert instruction.cost.calls == 0
+    assert instruction.calibration_cost.calls == len(SUPPORT.examples)
     texts = [example.text for example in QUERY]
     predictions = Follower(model).predict(loaded, texts)
     assert predictions == Follower(model).predict(instruction, texts)
@@ -150,3 +154,60 @@ def test_an_answer_that_is_nothing_but_a_thought_is_a_failure() -> None:
     predictions = Follower(ScriptedModel(reply=replies), "generate").predict(instruction, ["x", "y", "z"])
     assert [p.label for p in predictions] == [None, None, "a"]
     assert [p.failure and p.failure.kind for p in predictions] == [FailureKind.BAD_ANSWER] * 2 + [None]
+
+
+@pytest.mark.parametrize("kind", ["support", "supervised"])
+@pytest.mark.parametrize("n", [1, 3, 9])
+def test_a_text_that_stands_in_the_prompt_calibrates_nothing(kind: str, n: int) -> None:
+    """Every support text is scored once, under a prompt that does not show it but most others."""
+    model = ScriptedModel(score=biased)
+    support = Support(SUPPORT.labels, SUPPORT.examples[:n])
+    instruction = InContext(model).induce(support)
+    fitted = Follower(model, "choose", kind).prepare(instruction, support)
+    prompts = [chat[-1]["content"] for chat in model.calls]
+    for example in support.examples:
+        (prompt,) = [prompt for prompt in prompts if prompt.endswith(f'Input: "{example.text}"')]
+        assert prompt.count(example.text) == 1
+        assert sum(other.text in prompt for other in support.examples) >= min(n, math.ceil(0.8 * n) - 1)
+    assert len(prompts) == n
+    assert fitted.text == instruction.text
+    assert fitted.calibrates
+
+
+def test_a_follower_that_repeats_what_it_was_shown_is_calibrated_by_what_it_was_not() -> None:
+    def parrot(chat, option: str) -> float:
+        prompt = chat[-1]["content"]
+        text = prompt.splitlines()[-1]
+        return 50.0 if f"{text}\nLabel: {option}" in prompt else biased(chat, option)
+
+    follower = Follower(ScriptedModel(score=parrot), "choose", "support")
+    shown = follower.prepare(InContext(follower.model).induce(SUPPORT), SUPPORT)
+    assert score(follower, shown, QUERY).macro_f1 == 1
+    assert score(follower, shown, QUERY).uncalibrated_macro_f1 == pytest.approx(1 / 6)
+
+
+def test_what_an_instruction_quotes_calibrates_nothing() -> None:
+    quoted, *others = (Example(f"this is the long text {label} {i}", label) for i in range(2) for label in "ab")
+    support = Support(("a", "b"), (quoted, *others))
+    model = ScriptedModel(score=biased)
+    follower = Follower(model, "choose", "support")
+    text = f'Say a for texts like "{quoted.text.upper()}".'
+    follower.prepare(Instruction(text=text, labels=support.labels, method="human"), support)
+    assert len(model.calls) == 3
+    everything = " ".join(example.text for example in support.examples)
+    plain = follower.prepare(Instruction(text=everything, labels=support.labels, method="human"), support)
+    assert plain.calibration is None
+    assert plain.provenance.notes
+
+
+def test_a_calibration_of_another_text_is_not_applied() -> None:
+    follower = Follower(ScriptedModel(score=biased), "choose", "support")
+    instruction = follower.prepare(Naive().induce(SUPPORT), SUPPORT)
+    edited = instruction.model_copy(update={"text": "Decide."})
+    assert follower.own(instruction) is instruction
+    assert follower.own(edited).calibration is None
+
+
+def test_the_rows_that_went_in_are_known_again() -> None:
+    made = Follower(ScriptedModel(score=biased)).prepare(Naive().induce(SUPPORT), SUPPORT)
+    assert made.provenance.support_rows == tuple(row_key(example.text.upper()) for example in SUPPORT.examples)

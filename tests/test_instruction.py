@@ -1,6 +1,7 @@
 """The artefact: what is saved comes back, what is there is not lost, what is broken is named."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from promptmii import Instruction
 from promptmii.errors import ArtefactError, OutputError
-from promptmii.instruction import Calibration, Cost, Measurement, Provenance
+from promptmii.instruction import EDITED, Calibration, Cost, Measurement, Provenance
 from promptmii.models.base import Price, Usage
 
 PLAIN = Instruction(text="Label the ticket.", labels=("money", "parcel"), method="human")
@@ -22,7 +23,7 @@ PLAIN = Instruction(text="Label the ticket.", labels=("money", "parcel"), method
 numbers = st.floats(-1e9, 1e9)
 counts = st.integers(0, 10**12)
 words = st.text(max_size=20)
-names = st.lists(st.text("aé体ш😀 ,\"'\\{}-1", min_size=1, max_size=8), min_size=2, max_size=6, unique=True).map(tuple)
+names = st.lists(st.text("aé体ш😀,\"'\\{}-1", min_size=1, max_size=8), min_size=2, max_size=6, unique=True).map(tuple)
 costs = st.builds(
     Cost,
     calls=counts,
@@ -31,9 +32,6 @@ costs = st.builds(
     cached_tokens=counts,
     seconds=numbers,
     money=st.none() | numbers,
-)
-calibrations = st.lists(numbers, min_size=2, max_size=4).map(
-    lambda row: Calibration(kind="support", scale=tuple(row), offset=tuple(row))
 )
 measurements = st.builds(
     Measurement,
@@ -55,22 +53,30 @@ provenances = st.builds(
     text_template=st.none() | words,
     notes=st.lists(words, max_size=3).map(tuple),
 )
-instructions = st.builds(
+plain = st.builds(
     Instruction,
     text=st.text(),
     labels=names,
     method=words,
     generator=st.none() | words,
     mode=st.sampled_from(["choose", "generate", None]),
-    calibration=st.none() | calibrations,
     cost=costs,
     provenance=provenances,
     measured=st.none() | measurements,
 )
 
 
+@st.composite
+def instructions(draw: st.DrawFn) -> Instruction:
+    """Calibrated or not."""
+    instruction = draw(plain)
+    row = tuple(draw(st.lists(numbers, min_size=len(instruction.labels), max_size=len(instruction.labels))))
+    calibration = draw(st.none() | st.just(Calibration(kind="support", scale=row, offset=row)))
+    return instruction.model_copy(update={"calibration": calibration})
+
+
 @settings(max_examples=50, deadline=None)
-@given(instruction=instructions, text=st.text(max_size=30))
+@given(instruction=instructions(), text=st.text(max_size=30))
 def test_what_is_saved_comes_back(
     tmp_path_factory: pytest.TempPathFactory, instruction: Instruction, text: str
 ) -> None:
@@ -175,15 +181,20 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("content", "where"),
         [
-            (b"", "the file: Invalid JSON"),
-            (b'{"format": 1, "te', "the file: Invalid JSON"),
-            (b"\xff\xfe\x00binary", "the file: Invalid JSON"),
-            (b"[]", "the file: Input should be an object"),
+            (b"", "the file: Expecting value"),
+            (b'{"format": 1, "te', "the file: Unterminated string"),
+            (b"\xff\xfe\x00binary", "the file: 'utf-8' codec"),
+            (b"[]", "the file: Input should be a valid dictionary"),
             (b'{"labels": ["a", "b"], "method": "mii"}', "text: Field required"),
             (b'{"text": 1, "labels": ["a", "b"], "method": "mii"}', "text: Input should be a valid string"),
             (b'{"text": "", "labels": ["a", 2], "method": "mii"}', "labels.1: Input should be a valid string"),
             (b'{"text": "", "labels": ["a", "b"], "method": "mii", "colour": "red"}', "colour: Extra inputs"),
-            (b'{"format": 2, "text": "", "labels": ["a", "b"], "method": "mii"}', "format: Input should be 1"),
+            (b'{"format": 3, "text": "", "labels": ["a", "b"], "method": "mii"}', "format: Input should be 2"),
+            (b'{"text": "", "labels": ["a", "a"], "method": "mii"}', "more than once: a"),
+            (b'{"text": "", "labels": ["a", "b\\nInput:"], "method": "mii"}', "must be one line of"),
+            (b'{"text": "", "labels": [], "method": "mii"}', "at least two"),
+            (b'{"text": "", "text": "b", "labels": ["a", "b"], "method": "mii"}', "'text' occurs twice"),
+            (b"[" * 100_000, "the file: maximum recursion depth"),
             (
                 b'{"text": "", "labels": ["a", "b"], "method": "mii", "mode": "guess"}',
                 "mode: Input should be 'choose' or 'generate'",
@@ -199,6 +210,11 @@ class TestLoad:
             "a number inside",
             "a field more",
             "newer",
+            "a label twice",
+            "a label with a line break",
+            "no labels",
+            "a field twice",
+            "deep",
             "unknown mode",
         ],
     )
@@ -209,7 +225,7 @@ class TestLoad:
         path.write_bytes(content)
         with pytest.raises(ArtefactError) as caught:
             Instruction.load(path)
-        for words in (str(path), "format 1", where, "promptmii induce"):
+        for words in (str(path), "format 2", where, "promptmii induce"):
             assert words in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -232,6 +248,65 @@ class TestLoad:
         path = tmp_path / "i.json"
         path.write_text(json.dumps({"text": "Label the ticket.", "labels": ["money", "parcel"], "method": "human"}))
         assert Instruction.load(path) == PLAIN
+
+    @pytest.mark.parametrize(
+        "calibration",
+        [
+            {"kind": "support", "scale": [math.nan, 1], "offset": [0, 0]},
+            {"kind": "support", "scale": [1, 1], "offset": [0, math.inf]},
+            {"kind": "support", "scale": [1, 1, 1], "offset": [0, 0, 0]},
+            {"kind": "support", "scale": [1], "offset": [0, 0]},
+            {"kind": "support", "scale": [1, 1, 1, 1], "offset": [0, 0, 0, 0]},
+        ],
+    )
+    def test_a_damaged_calibration_is_refused(self, tmp_path: Path, calibration: dict[str, object]) -> None:
+        path = tmp_path / "i.json"
+        path.write_text(json.dumps(PLAIN.model_dump(mode="json") | {"calibration": calibration}))
+        with pytest.raises(ArtefactError, match="calibration"):
+            Instruction.load(path)
+
+
+class TestEdited:
+    """A score and a calibration belong to one text."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        calibration = Calibration(kind="support", scale=(1, 1), offset=(0, 1), belongs_to=PLAIN.text_key)
+        fields = {"macro_f1": 0.5, "low": 0, "high": 1, "accuracy": 0.5, "n": 9, "n_unparsed": 0, "n_truncated": 0}
+        measurement = Measurement(**fields, prompt_tokens_per_query=9, data_key="")
+        calibrated = PLAIN.model_copy(update={"calibration": calibration}).measured_as(measurement)
+        return calibrated.save(tmp_path / "i.json")
+
+    def edited(self, path: Path, **changes: object) -> Instruction:
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        return Instruction.load(path)
+
+    def test_nothing_is_lost_while_the_text_is_the_same(self, path: Path) -> None:
+        loaded = self.edited(path, method="human", generator="smol")
+        assert loaded.measured
+        assert loaded.calibrates
+        assert not loaded.provenance.notes
+
+    @pytest.mark.parametrize(
+        "change", [{"text": "Label it."}, {"labels": ["parcel", "money"]}, {"frame": PLAIN.frame + " "}]
+    )
+    def test_an_edited_text_has_neither(self, path: Path, change: dict[str, object]) -> None:
+        loaded = self.edited(path, **change)
+        assert loaded.measured is None
+        assert loaded.calibration is None
+        assert loaded.provenance.notes == (EDITED,)
+
+    def test_a_score_does_not_outlive_its_calibration(self, path: Path) -> None:
+        assert self.edited(path, calibration=None).measured is None
+
+    def test_a_file_of_format_1_is_read_with_its_score(self, path: Path) -> None:
+        fields = json.loads(path.read_text()) | {"format": 1}
+        del fields["measured"]["belongs_to"], fields["calibration"]["belongs_to"], fields["calibration_cost"]
+        path.write_text(json.dumps(fields))
+        loaded = Instruction.load(path)
+        assert loaded.format == 2
+        assert loaded.measured
+        assert loaded.calibrates
 
 
 class TestCost:

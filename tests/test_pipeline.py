@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.models.faulty_server import FaultyServer, serving
 
-from promptmii import Follower, Instruction, Naive, ScriptedModel, Support, pipeline
+from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support, pipeline
 from promptmii.config import Columns, InduceSettings
 from promptmii.data import demo_path, load_task, sample
 from promptmii.errors import ConfigError, DataError, ScoreRefusedError
@@ -40,7 +40,7 @@ def measured(model: ScriptedModel) -> tuple[Row, Row]:
     for method in (pipeline.InContext(model), Naive()):
         instruction = follower.prepare(method.induce(episode.support), episode.support)
         scored = score(follower, instruction, episode.query)
-        rows.append(Row(instruction.model_copy(update={"measured": scored.measurement()}), scored))
+        rows.append(Row(instruction.measured_as(scored.measurement()), scored))
     return rows[0], rows[1]
 
 
@@ -52,10 +52,10 @@ def test_break_even_counts_the_queries_that_repay_the_cost() -> None:
     result = break_even(dear, icl, price)
     saved = icl.tokens_per_query - ours.tokens_per_query
     assert saved > 0
-    paid = icl.instruction.cost.prompt_tokens  # calibrating ICL costs too
-    assert result.queries == math.ceil((1000 - paid) / saved)
-    assert result.one_off_money is None  # what ICL cost is not known in money
-    known = Row(icl.instruction.model_copy(update={"cost": Cost.of(Usage(1, 100, 0), price)}), icl.scored)
+    assert result.queries == math.ceil(1000 / saved)
+    unpriced = Row(icl.instruction.model_copy(update={"calibration_cost": Cost(calls=1)}), icl.scored)
+    assert break_even(dear, unpriced, price).one_off_money is None
+    known = Row(icl.instruction.model_copy(update={"calibration_cost": Cost.of(Usage(1, 100, 0), price)}), icl.scored)
     assert break_even(dear, known, price).one_off_money == pytest.approx((800 * 2 + 100 * 8) / 1e6)
     assert break_even(icl, ours, None).queries is None
 
@@ -107,6 +107,34 @@ def test_rows_are_scored_as_they_were_read_when_the_instruction_was_made() -> No
     assert scored.n == 6 - 4  # equal rows count once
     assert any("kind" in note for note in notes)
     assert any("unknown" in note or "2" in note for note in notes)
+
+
+def test_rows_that_the_instruction_was_made_from_do_not_measure_it() -> None:
+    rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
+    support = Support(("delivery", "refund"), tuple(Example(row["text"], row["label"]) for row in rows[:6]))
+    follower = Follower(ScriptedModel(score=keyword))
+    made = follower.prepare(Naive().induce(support), support)
+    scored, notes = pipeline.rescore(made, rows, follower, Columns())
+    assert [example.text for example in scored.query] == ["a delivery 3", "a refund 3"]
+    assert any("6 rows are left out" in note for note in notes)
+    with pytest.raises(DataError, match="made from these 6 rows"):
+        pipeline.rescore(made, rows[:6], follower, Columns())
+
+
+def test_an_edited_instruction_is_calibrated_again(tmp_path) -> None:
+    rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
+    support = Support(("delivery", "refund"), tuple(Example(row["text"], row["label"]) for row in rows[:2]))
+    follower = Follower(ScriptedModel(score=keyword), "choose", "support")
+    made = follower.prepare(Naive().induce(support), support)
+    path = made.model_copy(update={"text": "Decide."}).save(tmp_path / "edited.json")
+    edited = Instruction.load(path)
+    assert edited.calibration is None
+    fitted, _ = pipeline.recalibrate(edited, rows[2:], follower, Columns())
+    assert fitted.calibrates
+    assert fitted.calibration_cost.calls == 6
+    assert fitted.provenance.notes == ()
+    assert len(fitted.provenance.support_rows) == 8
+    assert Instruction.load(fitted.save(path, force=True)) == fitted
 
 
 def test_a_failed_call_is_a_failed_row_and_a_refused_score(tmp_path) -> None:

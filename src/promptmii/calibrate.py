@@ -5,28 +5,62 @@ log-probabilities (normalised over the K labels), fitted on what the method may 
 
     none         z = logp
     contextual   minus the mean logp over content-free inputs (Zhao et al. 2021, arXiv 2102.09690)
-    support      minus the mean logp over the support *texts*, their labels unused (domain-context, Fei et al. 2023, arXiv 2305.19148)
-    supervised   scale and offset per label, fitted on the support's labels by penalised maximum likelihood (arXiv 2505.23783)
-    batch        minus the mean logp over the query itself (Zhou et al. 2023, arXiv 2309.17249): transductive, so nothing is stored
+    support      minus the mean logp over the support texts, without their labels (Fei et al. 2023, arXiv 2305.19148)
+    supervised   scale and offset per label, by penalised maximum likelihood on the support (arXiv 2505.23783)
+    batch        minus the mean logp over the query itself (Zhou et al. 2023, arXiv 2309.17249): transductive, not stored
+
+A text that stands in the prompt calibrates nothing: the follower has just read its label. `held_out` therefore pairs
+every support text with a prompt that does not show it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from promptmii.instruction import Calibration, CalibrationKind
+from promptmii.instruction import Calibration, CalibrationKind, Instruction
+from promptmii.prompts import shows, without_examples
+from promptmii.task import Example, normalise_text
 
 Floats = NDArray[np.float64]
 CONTENT_FREE = ("", "N/A", "[MASK]", "lorem ipsum")
+FOLDS = 5
+"""Parts into which the examples that a prompt shows are split; each is scored under a prompt without it."""
+QUOTED_WORDS = 4
+"""An instruction quotes a text if it contains all of it, and the text has at least this many words."""
 PENALTY = 1.0
-"""Weight of the squared distance from the `support` calibration in the supervised fit; one example's worth of evidence."""
+"""Weight of the squared distance from the `support` calibration in the supervised fit."""
 
 
 def normalise(scores: Floats) -> Floats:
     """Log-softmax over the last axis."""
     shifted = scores - scores.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def held_out(
+    instruction: Instruction, examples: Sequence[Example]
+) -> Iterator[tuple[Instruction, tuple[Example, ...]]]:
+    """Examples, each group with the instruction as it would be had it not shown them.
+
+    Examples that the prompt shows are cross-fitted; those that the instruction quotes in its own words are left out.
+    """
+    shown = [example for example in examples if shows(instruction.text, example)]
+    texts = {example.text for example in shown}
+    prose = normalise_text(without_examples(instruction.text, shown))
+    fresh = tuple(e for e in examples if e.text not in texts and not _quoted(e.text, prose))
+    if fresh:
+        yield instruction, fresh
+    by_label = sorted(shown, key=lambda example: instruction.labels.index(example.label))
+    for start in range(min(FOLDS, len(by_label))):
+        fold = tuple(by_label[start::FOLDS])
+        same = [example for example in shown if example.text in {held.text for held in fold}]
+        yield instruction.model_copy(update={"text": without_examples(instruction.text, same)}), fold
+
+
+def _quoted(text: str, prose: str) -> bool:
+    own = normalise_text(text)
+    return own.count(" ") >= QUOTED_WORDS - 1 and own in prose
 
 
 def centre(kind: CalibrationKind, logp: Floats) -> Calibration:
@@ -36,9 +70,9 @@ def centre(kind: CalibrationKind, logp: Floats) -> Calibration:
 
 
 def fit_supervised(logp: Floats, gold: Sequence[int]) -> Calibration:
-    """Scale and offset per label by maximum likelihood on labelled rows, drawn towards the `support` calibration.
+    """Scale and offset per label by maximum likelihood, drawn towards the `support` calibration.
 
-    The penalty keeps it there when labels have one example each or none: `logp` has shape (n, K), `gold` n label indices.
+    The penalty keeps it there if labels have one example or none. `logp` has shape (n, K), `gold` n label indices.
     """
     from scipy.optimize import minimize
 

@@ -5,14 +5,14 @@ model write and reads the label from its text, as in the paper. Every result rec
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from promptmii import calibrate
 from promptmii.errors import EndpointError, UnsupportedError
-from promptmii.instruction import Calibration, CalibrationKind, Cost, Instruction, Mode
+from promptmii.instruction import CalibrationKind, Cost, Instruction, Mode
 from promptmii.models.base import (
     Chat,
     Choice,
@@ -26,7 +26,7 @@ from promptmii.models.base import (
 )
 from promptmii.parse import LabelParser, Match, answer_tokens
 from promptmii.prompts import defuse, quote
-from promptmii.task import Support
+from promptmii.task import Support, row_key
 from promptmii.thought import without_thought
 
 FRAME_MARGIN = 64
@@ -34,7 +34,12 @@ FRAME_MARGIN = 64
 BATCH_NOTE = (
     "the calibration batch needs many texts at once, so it is not kept: used alone, the instruction is uncalibrated"
 )
+QUOTED_NOTE = "not calibrated: the instruction quotes every text that could calibrate it"
 CUT = " […] "
+
+
+_Part = tuple[Instruction, tuple[str, ...]]
+"""An instruction, and texts that it does not show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class Prediction:
     """The text was cut in the middle to fit the context."""
     answer: str | None = None
     """What the model wrote; `generate` only."""
+    uncalibrated: str | None = None
+    """The label before the calibration; `choose` with likelihoods only."""
     usage: Usage = Usage()
 
 
@@ -81,38 +88,51 @@ class Follower:
             )
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """The instruction with this follower's calibration fitted on the support, and the cost of the fit added to its own.
+        """The instruction with this follower's calibration, fitted on the support, and what the fit cost.
 
-        Query rows are never seen. Raises `EndpointError` if the follower fails on a support text, and `UnsupportedError`
-        where the kind needs a support and there is none.
+        No text is scored under a prompt that shows it (`calibrate.held_out`). Query rows are never seen. Raises
+        `EndpointError` if the follower fails on a text, and `UnsupportedError` if there are no examples to fit on.
         """
+        rows = (*instruction.provenance.support_rows, *(row_key(example.text) for example in support.examples))
         stamped = instruction.model_copy(
-            update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None}
+            update={
+                "follower": self.model.card.reference,
+                "mode": self.mode,
+                "calibration": None,
+                "provenance": instruction.provenance.model_copy(update={"support_rows": tuple(dict.fromkeys(rows))}),
+            }
         )
-        if self.calibration == "batch":
-            notes = (*stamped.provenance.notes, BATCH_NOTE)
-            return stamped.model_copy(update={"provenance": stamped.provenance.model_copy(update={"notes": notes})})
-        if self.calibration == "none":
-            return stamped
+        if self.calibration in ("none", "batch"):
+            return stamped.noted(BATCH_NOTE) if self.calibration == "batch" else stamped
         if self.calibration == "contextual":
-            texts: Sequence[str] = calibrate.CONTENT_FREE
-        else:
-            texts = [example.text for example in support.examples]
-        if not texts:
+            parts: list[_Part] = [(stamped, calibrate.CONTENT_FREE)]
+            gold: list[int] = []
+        elif not support.examples:
             raise UnsupportedError(
                 f"The calibration {self.calibration!r} is fitted on support examples, and there are none."
             )
-        logp, usage = self._log_probabilities(stamped, texts)
-        cost = stamped.cost + Cost.of(usage, self.model.card.price)
-        return stamped.model_copy(update={"calibration": self._fit(logp, support), "cost": cost})
+        else:
+            groups = list(calibrate.held_out(stamped, support.examples))
+            parts = [(part, tuple(example.text for example in examples)) for part, examples in groups]
+            gold = [support.labels.index(example.label) for _, examples in groups for example in examples]
+        if not parts:
+            return stamped.noted(QUOTED_NOTE)
+        logp, usage = self._log_probabilities(parts)
+        fitted = (
+            calibrate.fit_supervised(logp, gold)
+            if self.calibration == "supervised"
+            else calibrate.centre(self.calibration, logp)
+        )
+        return stamped.model_copy(
+            update={
+                "calibration": fitted.model_copy(update={"belongs_to": stamped.text_key}),
+                "calibration_cost": Cost.of(usage, self.model.card.price),
+            }
+        )
 
-    def _fit(self, logp: calibrate.Floats, support: Support) -> Calibration:
-        if self.calibration == "supervised":
-            return calibrate.fit_supervised(logp, [support.labels.index(example.label) for example in support.examples])
-        return calibrate.centre(self.calibration, logp)
-
-    def _log_probabilities(self, instruction: Instruction, texts: Sequence[str]) -> tuple[calibrate.Floats, Usage]:
-        predictions = self._choose(instruction, texts)
+    def _log_probabilities(self, parts: Sequence[_Part]) -> tuple[calibrate.Floats, Usage]:
+        """Of all texts, each under its instruction, and what they cost."""
+        predictions = [prediction for part, texts in parts for prediction in self._choose(part, texts)]
         for failure in (p.failure for p in predictions if p.failure):
             message = f"{self.model.card.reference} failed on a text during calibration: {failure.message}"
             raise EndpointError(message, failure.kind)
@@ -136,9 +156,12 @@ class Follower:
         return _choices_to_predictions(answers, cut, self.own(instruction))
 
     def own(self, instruction: Instruction) -> Instruction:
-        """The instruction without a calibration that was fitted to another model: its bias is not this one's."""
-        foreign = instruction.calibration and instruction.follower not in (None, self.model.card.reference)
-        return instruction.model_copy(update={"calibration": None}) if foreign else instruction
+        """The instruction without a calibration that was fitted to another model or another text."""
+        if instruction.calibration is None or (
+            instruction.calibrates and instruction.follower in (None, self.model.card.reference)
+        ):
+            return instruction
+        return instruction.model_copy(update={"calibration": None})
 
     def _generate(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         max_tokens = answer_tokens(self.model.count_tokens([defuse(label) for label in instruction.labels]))
@@ -231,13 +254,19 @@ def _choices_to_predictions(
         elif answer.scores is None:
             predictions.append(Prediction(instruction.labels[answer.index], truncated=was_cut, usage=answer.usage))
         else:
-            logp = calibrate.apply(instruction.calibration, calibrate.normalise(np.array(answer.scores)))
-            predictions.append(_prediction(logp, instruction.labels, truncated=was_cut, usage=answer.usage))
+            plain = calibrate.normalise(np.array(answer.scores))
+            logp = calibrate.apply(instruction.calibration, plain)
+            label, uncalibrated = (instruction.labels[int(scores.argmax())] for scores in (logp, plain))
+            predictions.append(
+                Prediction(
+                    label, _probabilities(logp), truncated=was_cut, usage=answer.usage, uncalibrated=uncalibrated
+                )
+            )
     return predictions
 
 
-def _prediction(logp: calibrate.Floats, labels: Sequence[str], *, truncated: bool, usage: Usage) -> Prediction:
-    return Prediction(labels[int(logp.argmax())], tuple(np.exp(logp).tolist()), truncated=truncated, usage=usage)
+def _probabilities(logp: calibrate.Floats) -> tuple[float, ...]:
+    return tuple(np.exp(logp).tolist())
 
 
 def _recalibrate_as_batch(predictions: list[Prediction], labels: Sequence[str]) -> list[Prediction]:
@@ -246,7 +275,8 @@ def _recalibrate_as_batch(predictions: list[Prediction], labels: Sequence[str]) 
         return predictions
     logp = _logp(answered)
     rows = iter(calibrate.apply(calibrate.centre("batch", logp), logp))
-    return [
-        p if p.probabilities is None else _prediction(next(rows), labels, truncated=p.truncated, usage=p.usage)
-        for p in predictions
-    ]
+    return [p if p.probabilities is None else _recalibrated(p, next(rows), labels) for p in predictions]
+
+
+def _recalibrated(prediction: Prediction, logp: calibrate.Floats, labels: Sequence[str]) -> Prediction:
+    return replace(prediction, label=labels[int(logp.argmax())], probabilities=_probabilities(logp))

@@ -9,19 +9,23 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from promptmii.errors import ArtefactError
 from promptmii.files import write_text
 from promptmii.models.base import Message, Price, Usage
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_prompt
 from promptmii.schema import Frozen
-from promptmii.task import Support, content_key
+from promptmii.task import Support, check_labels, content_key
 
 Mode = Literal["choose", "generate"]
 CalibrationKind = Literal["none", "contextual", "support", "supervised", "batch"]
+EDITED = (
+    "edited after it was measured: the score and the calibration of the old text are left out; "
+    "fit it again with: promptmii calibrate"
+)
 
 
 class Cost(Frozen):
@@ -57,11 +61,13 @@ class Cost(Frozen):
 
 
 class Calibration(Frozen):
-    """A correction of the follower's label scores: `z_k = scale_k * logp_k + offset_k`, with `logp` normalised over the K labels."""
+    """Corrects label scores: `z_k = scale_k * logp_k + offset_k`, with `logp` normalised over the K labels."""
 
     kind: CalibrationKind
-    scale: tuple[float, ...]
-    offset: tuple[float, ...]
+    scale: tuple[FiniteFloat, ...]
+    offset: tuple[FiniteFloat, ...]
+    belongs_to: str = ""
+    """`text_key` of the instruction that it was fitted to; empty in files of format 1."""
 
 
 class Measurement(Frozen):
@@ -72,12 +78,16 @@ class Measurement(Frozen):
     high: float
     """95 % bootstrap interval over the query rows."""
     accuracy: float
+    uncalibrated_macro_f1: float | None = None
+    """From the same answers without the calibration; `None` if there were no likelihoods."""
     n: int
     n_unparsed: int
     n_truncated: int
     prompt_tokens_per_query: float
     data_key: str
     """Content hash of the rows it was measured on."""
+    belongs_to: str = ""
+    """`key` of the instruction that was measured; empty in files of format 1."""
 
 
 class Provenance(Frozen):
@@ -88,6 +98,8 @@ class Provenance(Frozen):
     seed: int = 0
     support_key: str = ""
     """Content hash of labels and examples."""
+    support_rows: tuple[str, ...] = ()
+    """Hashes of the texts that the instruction was made from or calibrated on; they must not measure it."""
     source: str = ""
     text_template: str | None = None
     """How several columns were joined to one text; `None` for a single column."""
@@ -104,7 +116,8 @@ class Provenance(Frozen):
 class Instruction(Frozen):
     """A reusable instruction for one classification task."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
+    """1 lacks `calibration_cost`, `support_rows` and `belongs_to`. It can be read."""
     text: str
     """The instruction itself; empty for the naive method, the examples for ICL."""
     labels: tuple[str, ...]
@@ -118,7 +131,9 @@ class Instruction(Frozen):
     mode: Mode | None = None
     calibration: Calibration | None = None
     cost: Cost = Cost()
-    """Of making it, calibration included; using it is not."""
+    """Of making the text."""
+    calibration_cost: Cost = Cost()
+    """Of fitting the calibration; files of format 1 count it in `cost`."""
     provenance: Provenance = Provenance()
     measured: Measurement | None = None
 
@@ -127,11 +142,53 @@ class Instruction(Frozen):
         """The frame as a template."""
         return Template(self.frame, FRAME_SLOTS)
 
+    @field_validator("format", mode="before")
+    @classmethod
+    def _read_format_1(cls, given: object) -> object:
+        return 2 if given == 1 else given
+
+    @model_validator(mode="after")
+    def _check_shapes(self) -> Self:
+        check_labels(self.labels, "The instruction")
+        if self.calibration and {len(self.calibration.scale), len(self.calibration.offset)} != {len(self.labels)}:
+            raise ValueError(
+                f"the calibration must have one scale and one offset for each of {len(self.labels)} labels"
+            )
+        return self
+
     @property
     def key(self) -> str:
         """Content hash of what a follower's answers depend on."""
-        calibration = self.calibration.model_dump() if self.calibration else None
+        calibration = self.calibration.model_dump(exclude={"belongs_to"}) if self.calibration else None
         return content_key([self.text, self.labels, self.frame, calibration])
+
+    @property
+    def text_key(self) -> str:
+        """Content hash of what a calibration depends on: text, labels and frame."""
+        return content_key([self.text, self.labels, self.frame])
+
+    @property
+    def calibrates(self) -> bool:
+        """There is a calibration, and it was fitted to this text."""
+        return self.calibration is not None and self.calibration.belongs_to in ("", self.text_key)
+
+    def measured_as(self, measurement: Measurement) -> Self:
+        """The same with its score."""
+        return self.model_copy(update={"measured": measurement.model_copy(update={"belongs_to": self.key})})
+
+    def noted(self, *notes: str) -> Self:
+        """The same with more notes."""
+        made = self.provenance.model_copy(update={"notes": tuple(dict.fromkeys((*self.provenance.notes, *notes)))})
+        return self.model_copy(update={"provenance": made})
+
+    def _honest(self) -> Self:
+        """Without a calibration or a score that belongs to another text."""
+        foreign = {
+            "measured": self.measured and self.measured.belongs_to not in ("", self.key),
+            "calibration": self.calibration and not self.calibrates,
+        }
+        lost = [name for name, is_foreign in foreign.items() if is_foreign]
+        return self.model_copy(update=dict.fromkeys(lost)).noted(EDITED) if lost else self
 
     def prompt(self, text: str) -> str:
         """The whole prompt for one text."""
@@ -142,24 +199,38 @@ class Instruction(Frozen):
         return [{"role": "user", "content": self.prompt(text)}]
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
-        """Write to one JSON file, whole or not at all. Raises `OutputError` if it exists (unless `force`) or cannot be written."""
+        """Write to one JSON file, whole or not at all. Raises `OutputError` if it exists (unless `force`)."""
         return write_text(
             Path(path), json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n", force=force
         )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Instruction":
-        """Read what `save` wrote. Raises `ArtefactError` with the first thing that is wrong."""
+        """Read what `save` wrote. A score or calibration that belongs to another text is left out, with a note.
+
+        Raises `ArtefactError` with the first thing that is wrong.
+        """
         try:
-            return cls.model_validate_json(Path(path).read_bytes())
+            fields = json.loads(Path(path).read_bytes().decode("utf-8"), object_pairs_hook=_unique)
+            return cls.model_validate(fields)._honest()
         except OSError as error:
             raise ArtefactError(f"The instruction file {path} cannot be read: {error.strerror}.") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise ArtefactError(
-                f"{path} is not an instruction file of format 1: {where}: {first['msg']}. Make one with: promptmii induce"
-            ) from error
+            wrong = f"{where}: {first['msg'].rstrip('.')}"
+        except (ValueError, RecursionError) as error:
+            wrong = f"the file: {error}"
+        raise ArtefactError(f"{path} is not an instruction file of format 2: {wrong}. Make one with: promptmii induce")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises `ValueError` on a key that occurs twice."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} occurs twice")
+    return fields
 
 
 class Inducer(Protocol):

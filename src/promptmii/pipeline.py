@@ -19,14 +19,14 @@ from promptmii.data import LoadedTask, Source, draw_notes, load_task, read_table
 from promptmii.errors import ConfigError, DataError
 from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
-from promptmii.instruction import Inducer, Instruction
+from promptmii.instruction import EDITED, Inducer, Instruction
 from promptmii.models.base import LanguageModel, Price
 from promptmii.models.http.config import Served, addresses
 from promptmii.models.watched import watched
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.scoring import Scored, score
-from promptmii.task import Episode
+from promptmii.task import Episode, Support, row_key
 from promptmii.version import VERSION
 
 Confirm = Callable[[str], bool]
@@ -180,7 +180,7 @@ def _prepared(
 def _measure(instruction: Instruction, follower: Follower, episode: Episode, progress: Progress) -> Row:
     progress.step(f"Scoring {instruction.method}", len(episode.query))
     scored = score(follower, instruction, episode.query)
-    return Row(instruction.model_copy(update={"measured": scored.measurement()}), scored)
+    return Row(instruction.measured_as(scored.measurement()), scored)
 
 
 def _difference(ours: Row, other: Row) -> metrics.Difference:
@@ -189,8 +189,8 @@ def _difference(ours: Row, other: Row) -> metrics.Difference:
 
 def break_even(ours: Row, icl: Row, price: Price | None) -> BreakEven:
     """When the tokens that the shorter prompt saves have repaid the tokens that were spent on making it."""
-    spent, other = (row.instruction.cost for row in (ours, icl))
-    # ICL has to be calibrated too, with all its examples in each call, so it may well cost more from the beginning.
+    # Both may have to be calibrated, ICL with its examples in each call, so it may cost more from the beginning.
+    spent, other = (row.instruction.cost + row.instruction.calibration_cost for row in (ours, icl))
     one_off = max(spent.prompt_tokens + spent.completion_tokens - other.prompt_tokens - other.completion_tokens, 0)
     saved = icl.tokens_per_query - ours.tokens_per_query
     return BreakEven(
@@ -209,7 +209,7 @@ def bind(
     progress: Progress = QUIET,
     confirm: Confirm = refuse,
 ) -> Follower:
-    """The follower that an instruction was made for, or another one, without its calibration then.
+    """The follower that an instruction was made for, or another one.
 
     `confirm` is asked before texts go to a server that only the instruction names. Raises `ConfigError` if it declines, or if
     neither `follower` nor the instruction names a model.
@@ -317,21 +317,51 @@ def _answer_columns(instruction: Instruction, prediction: Prediction, *, scored:
 def rescore(
     instruction: Instruction, source: Source, follower: Follower, columns: Columns, *, progress: Progress = QUIET
 ) -> tuple[Scored, tuple[str, ...]]:
-    """Measure an instruction on all rows of a table, read as those that it was made from unless `columns` say otherwise.
+    """Measure an instruction on the rows of a table, except those that it was made from or calibrated on.
 
-    Rows with other labels than the instruction's are dropped; the notes say how many, and what else was found.
+    The notes say how many rows were left out. Raises `DataError` if none remain.
+    """
+    loaded = _table_of(instruction, source, columns)
+    known = set(instruction.provenance.support_rows)
+    rows = (*loaded.task.train, *loaded.task.test)
+    fresh = [row for row in rows if row_key(row.text) not in known]
+    if not fresh:
+        raise DataError(
+            f"The instruction was made from these {len(rows)} rows, so they cannot measure it. Give it other rows."
+        )
+    seen = len(rows) - len(fresh)
+    left_out = (f"{seen} rows are left out: the instruction was made from them",) if seen else ()
+    progress.step("Scoring", len(fresh))
+    return score(follower, instruction, fresh), (*loaded.notes, *left_out)
+
+
+def recalibrate(
+    instruction: Instruction, source: Source, follower: Follower, columns: Columns, *, progress: Progress = QUIET
+) -> tuple[Instruction, tuple[str, ...]]:
+    """The instruction with `follower`'s calibration fitted on the rows of a table, without its old score.
+
+    The notes say what was found in the table.
+    """
+    loaded = _table_of(instruction, source, columns)
+    rows = (*loaded.task.train, *loaded.task.test)
+    progress.step("Calibrating", len(rows))
+    kept = tuple(note for note in instruction.provenance.notes if note != EDITED)
+    made = instruction.provenance.model_copy(update={"notes": kept})
+    plain = instruction.model_copy(update={"measured": None, "provenance": made})
+    return follower.prepare(plain, Support(instruction.labels, rows)), loaded.notes
+
+
+def _table_of(instruction: Instruction, source: Source, columns: Columns) -> LoadedTask:
+    """A table, read as the one that the instruction was made from unless `columns` say otherwise.
+
+    Rows with labels that the instruction lacks are dropped, with a note.
     """
     made = instruction.provenance
     own = Columns(
         text=made.text_template or made.text_columns or None, label=made.label_column, labels=instruction.labels
     )
     table = read_table(source)
-    if not {own.label, *made.text_columns} <= set(table.columns):
-        own = Columns(
-            labels=instruction.labels
-        )  # another table altogether: its columns are found as they were at first
+    if not {own.label, *made.text_columns} <= set(table.columns):  # another table: detect its columns anew
+        own = Columns(labels=instruction.labels)
     given = {name: value for name, value in columns.model_dump(exclude={"labels"}).items() if value is not None}
-    loaded = load(table, own.model_copy(update=given))
-    rows = (*loaded.task.train, *loaded.task.test)
-    progress.step("Scoring", len(rows))
-    return score(follower, instruction, rows), loaded.notes
+    return load(table, own.model_copy(update=given))

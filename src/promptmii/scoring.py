@@ -64,6 +64,12 @@ class Scored:
         return None if self.n_failed else metrics.macro_f1(self.gold, self.labels)
 
     @cached_property
+    def uncalibrated_macro_f1(self) -> float | None:
+        """From the same answers without the calibration; `None` if any call failed or gave no likelihoods."""
+        plain = [p.uncalibrated for p in self.predictions]
+        return None if self.n_failed or None in plain else metrics.macro_f1(self.gold, plain)
+
+    @cached_property
     def accuracy(self) -> float | None:
         """`None` when any call failed."""
         return None if self.n_failed else metrics.accuracy(self.gold, self.labels)
@@ -87,6 +93,7 @@ class Scored:
             low=low,
             high=high,
             accuracy=metrics.accuracy(self.gold, self.labels),
+            uncalibrated_macro_f1=self.uncalibrated_macro_f1,
             n=self.n,
             n_unparsed=self.n_unparsed,
             n_truncated=self.n_truncated,

@@ -20,6 +20,11 @@ def normalise_text(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def row_key(text: str) -> str:
+    """Hash by which a row is known again without its text being kept."""
+    return content_key(normalise_text(text))[:16]
+
+
 def content_key(value: object) -> str:
     """SHA-256 (hex) of the canonical JSON of `value`; equal content gives an equal key on every machine."""
     canonical = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

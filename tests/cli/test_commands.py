@@ -30,7 +30,9 @@ def made(tmp_path) -> Path:
     return instruction.model_copy(update={"follower": "smol", "mode": "choose"}).save(tmp_path / "made.json")
 
 
-@pytest.mark.parametrize("command", ["induce", "predict", "score", "show", "doctor", "models", "evaluate", "report"])
+@pytest.mark.parametrize(
+    "command", ["induce", "predict", "score", "calibrate", "show", "doctor", "models", "evaluate", "report"]
+)
 def test_every_command_has_help_and_is_documented(command: str) -> None:
     done = run(command, "--help")
     assert done.exit_code == 0

@@ -146,9 +146,12 @@ def _show(result: "Induced", path: Path | None) -> None:
         out.write_line(f"Saved to {path}. Use it with: promptmii predict {path} NEW_DATA")
 
 
+COLUMNS = ("uncalibrated", "tokens/query", "calls to make", "to calibrate", "seconds")
+
+
 def _comparison(rows: Sequence["Row"]) -> "Table":
     title = f"On {rows[0].scored.n} held-back rows"
-    grid = table(title, "method", "n", "macro-F1", "95 % interval", "tokens/query", "calls to make", "seconds")
+    grid = table(title, "method", "n", "macro-F1", "95 % interval", *COLUMNS)
     for row in rows:
         if measured := row.instruction.measured:
             grid.add_row(
@@ -156,8 +159,10 @@ def _comparison(rows: Sequence["Row"]) -> "Table":
                 str(row.instruction.provenance.n),
                 f"{measured.macro_f1:.3f}",
                 f"{measured.low:.3f} to {measured.high:.3f}",
+                "" if measured.uncalibrated_macro_f1 is None else f"{measured.uncalibrated_macro_f1:.3f}",
                 f"{measured.prompt_tokens_per_query:.0f}",
                 str(row.instruction.cost.calls),
+                str(row.instruction.calibration_cost.calls),
                 f"{row.scored.usage.seconds:.1f}",
             )
     return grid
@@ -169,7 +174,7 @@ def _break_even(result: "BreakEven") -> str:
         return f"The instruction saves no tokens against ICL: it takes {-saved:.0f} more per query."
     line = (
         f"The instruction saves {saved:.0f} prompt tokens per query against ICL, "
-        f"so the {result.one_off_tokens} tokens it cost to make are repaid after {result.queries} queries."
+        f"so the {result.one_off_tokens} tokens it took to make and calibrate are repaid after {result.queries} queries."
     )
     if result.one_off_money is None or result.saved_money_per_query is None:
         return line
@@ -184,6 +189,7 @@ def _as_json(result: "Induced") -> dict[str, Any]:
             {"method": row.instruction.method, "n": row.instruction.provenance.n, "seconds": row.scored.usage.seconds}
             | (row.instruction.measured.model_dump() if row.instruction.measured else {})
             | {"cost": row.instruction.cost.model_dump()}
+            | {"calibration_cost": row.instruction.calibration_cost.model_dump()}
             for row in result.rows
         ],
         "differences": {

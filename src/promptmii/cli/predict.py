@@ -60,8 +60,8 @@ def predict(
     with listening(quiet=json) as progress:
         bound = pipeline.bind(made, follower, endpoint, progress, confirmed)
         with closing(bound.model):
+            tell_uncalibrated(made, bound)
             labelled = pipeline.predict(made, source, bound, columns_of(text, None, None).text, progress=progress)
-    tell_uncalibrated(made, bound)
     _write(labelled, output, as_json=json, force=force)
     unlabelled = len(labelled.rows) - labelled.n_labelled - labelled.n_failed
     counts = f"{labelled.n_labelled} labelled, {unlabelled} without a label, {labelled.n_failed} failed"
@@ -84,7 +84,11 @@ def _write(result: "Labelled", path: Path | None, *, as_json: bool, force: bool)
 
 
 def tell_uncalibrated(instruction: "Instruction", follower: "Follower") -> None:
-    """Say that a calibration is left out because it was fitted to another model."""
+    """Say why a calibration is left out."""
+    from promptmii.instruction import EDITED
+
+    if EDITED in instruction.provenance.notes:
+        say(f"The instruction was {EDITED}.")
     if follower.own(instruction) is not instruction:
         reference = follower.model.card.reference
         say(f"No calibration: it was fitted to {instruction.follower}, and {reference} answers.")

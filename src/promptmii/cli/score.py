@@ -23,7 +23,7 @@ from promptmii.cli.predict import tell_uncalibrated
 from promptmii.cli.terminal import confirmed, dump, listening, notes, out, table
 
 if TYPE_CHECKING:
-    from promptmii.instruction import Instruction
+    from promptmii.instruction import Instruction, Measurement
     from promptmii.scoring import Scored
 
 
@@ -49,8 +49,8 @@ def score(
     with listening(quiet=json) as progress:
         bound = pipeline.bind(made, follower, endpoint, progress, confirmed)
         with closing(bound.model):
+            tell_uncalibrated(made, bound)
             scored, found = pipeline.rescore(made, data, bound, columns_of(text, label, None), progress=progress)
-    tell_uncalibrated(made, bound)
     _show(made, scored, found, as_json=json)
 
 
@@ -73,7 +73,7 @@ def _show(instruction: "Instruction", result: "Scored", found: Sequence[str], *,
         f"macro-F1 {measured.macro_f1:.3f} (95 % interval {measured.low:.3f} to {measured.high:.3f})", "bold"
     )
     out.write_line(
-        f"accuracy {measured.accuracy:.3f}; {result.n} rows, {result.n_unparsed} unparsed, {result.n_failed} failed, "
+        f"{_uncalibrated(measured)}accuracy {measured.accuracy:.3f}; {result.n} rows, {result.n_unparsed} unparsed, {result.n_failed} failed, "
         f"{result.n_truncated} cut; {result.usage.seconds:.1f} s"
     )
     grid = table("Per label", "label", "precision", "recall", "F1", "rows")
@@ -81,6 +81,11 @@ def _show(instruction: "Instruction", result: "Scored", found: Sequence[str], *,
         grid.add_row(s.label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", str(s.support))
     out.print(grid)
     _print_confusion(instruction.labels, confusion)
+
+
+def _uncalibrated(measured: "Measurement") -> str:
+    plain = measured.uncalibrated_macro_f1
+    return "" if plain is None else f"macro-F1 without the calibration {plain:.3f}; "
 
 
 def _print_confusion(labels: Sequence[str], counts: list[list[int]]) -> None:

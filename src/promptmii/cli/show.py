@@ -7,7 +7,7 @@ from promptmii.cli.options import File, Json
 from promptmii.cli.terminal import dump, facts, notes, out, styled
 
 if TYPE_CHECKING:
-    from promptmii.instruction import Instruction
+    from promptmii.instruction import Cost, Instruction
 
 
 @app.command()
@@ -34,9 +34,15 @@ def _facts(loaded: "Instruction") -> dict[str, str]:
         "labels": ", ".join(loaded.labels),
         "generator": str(loaded.generator),
         "follower": f"{loaded.follower} ({loaded.mode}, calibration {calibration})",
-        "cost": f"{loaded.cost.calls} calls, {loaded.cost.prompt_tokens + loaded.cost.completion_tokens} tokens",
+        "cost to make": _cost(loaded.cost),
+        "cost to calibrate": _cost(loaded.calibration_cost),
     }
     if m := loaded.measured:
         score = f"macro-F1 {m.macro_f1:.3f} ({m.low:.3f} to {m.high:.3f}) on {m.n} rows"
-        rows["measured"] = f"{score}, {m.prompt_tokens_per_query:.0f} tokens per query"
+        plain = "" if m.uncalibrated_macro_f1 is None else f", {m.uncalibrated_macro_f1:.3f} uncalibrated"
+        rows["measured"] = f"{score}{plain}, {m.prompt_tokens_per_query:.0f} tokens per query"
     return rows
+
+
+def _cost(cost: "Cost") -> str:
+    return f"{cost.calls} calls, {cost.prompt_tokens + cost.completion_tokens} tokens"

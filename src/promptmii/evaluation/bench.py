@@ -95,7 +95,7 @@ class Bench:
         provenance = instruction.provenance.model_copy(
             update={"source": task.source.get("origin", ""), "version": VERSION}
         )
-        return instruction.model_copy(update={"measured": scored.measurement(), "provenance": provenance}), scored
+        return instruction.model_copy(update={"provenance": provenance}).measured_as(scored.measurement()), scored
 
     def _kit(self, job: Job, task: Task, follower: Follower) -> Kit:
         settings = self._settings
@@ -115,7 +115,9 @@ class Bench:
             return
         model = together(self._settings.endpoint.load(instruction.follower))
         with closing(Cached(model, self._folder) if self._folder else model) as model:
-            yield Follower(model, usual.mode, usual.calibration)
+            # Its weights have seen the support, so the support cannot calibrate it.
+            kind = "none" if usual.calibration in ("support", "supervised") else usual.calibration
+            yield Follower(model, usual.mode, kind)
 
     def _remembered(self, reference: str) -> LanguageModel:
         """The model with its kept answers, which are only created once a cell runs."""

@@ -10,7 +10,7 @@ from promptmii.inducers.fitting import fitting, fitting_note
 from promptmii.inducers.method import Kit, Method
 from promptmii.instruction import Instruction, Provenance
 from promptmii.models.base import LanguageModel
-from promptmii.prompts import Template, example_lines, follower_frame, frame_prompt
+from promptmii.prompts import Template, example_lines, follower_frame, frame_prompt, shown_examples
 from promptmii.task import Example, Support
 
 QUERY_SHARE = 4
@@ -87,7 +87,7 @@ class InContext:
         """The examples that fit, in the order of the support; `provenance.n` says how many. No model call."""
         fitted, notes = self._fitting(support)
         return Instruction(
-            text="Examples:\n\n" + example_lines(fitted) if fitted else "",
+            text=shown_examples(fitted) if fitted else "",
             labels=support.labels,
             method=self.name,
             frame=self.frame.text,

@@ -51,6 +51,22 @@ def example_lines(examples: Iterable[Example]) -> str:
     return "\n\n".join(f"Input: {quote(example.text)}\nLabel: {defuse(example.label)}" for example in examples)
 
 
+def shown_examples(examples: Iterable[Example]) -> str:
+    """The body of a prompt that shows examples instead of an instruction."""
+    return "\n\n".join(["Examples:", *(example_lines([example]) for example in examples)])
+
+
+def shows(body: str, example: Example) -> bool:
+    """The body of a prompt shows this example, as `shown_examples` writes it."""
+    return example_lines([example]) in body.split("\n\n")
+
+
+def without_examples(body: str, examples: Iterable[Example]) -> str:
+    """The body of a prompt as it would be if it did not show these examples."""
+    hidden = {example_lines([example]) for example in examples}
+    return "\n\n".join(block for block in body.split("\n\n") if block not in hidden)
+
+
 @dataclass(frozen=True)
 class Template:
     """Text with `{{slots}}`. Filled in one pass, so what is filled in is never read as a slot."""

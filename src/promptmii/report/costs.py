@@ -18,6 +18,8 @@ COSTS = {
     "tokens": ("one_off_tokens", "tokens to make it"),
     "seconds": ("one_off_seconds", "seconds to make it"),
     "money": ("one_off_money", "money to make it"),
+    "calibration_calls": ("calibration_calls", "calls to calibrate it"),
+    "calibration_tokens": ("calibration_tokens", "tokens to calibrate it"),
     "tokens_per_query": ("tokens", "prompt tokens per query"),
     "label_calls": ("query_calls", "calls to label"),
     "label_seconds": ("seconds", "seconds to label"),

@@ -32,6 +32,9 @@ COLUMNS = (
         "tokens",
         "one_off_tokens",
         "one_off_calls",
+        "calibration_calls",
+        "calibration_tokens",
+        "uncalibrated_macro_f1",
         "query_calls",
         "seconds",
         "one_off_seconds",
@@ -46,7 +49,7 @@ class Grid:
 
     cells: pd.DataFrame
     """One row per done cell, columns `COLUMNS`. `tokens` are prompt tokens per query; `seconds`, `query_calls` and
-    `money` those of labelling all `rows`; `one_off_*` those of making the instruction. `fitted` of the `n` examples
+    `money` those of labelling all `rows`; `calibration_*` those of calibrating, `one_off_*` those of making the instruction. `fitted` of the `n` examples
     were read."""
     records: dict[str, Record]
     """Every cell by key, failed ones too."""
@@ -90,6 +93,9 @@ def _row(record: Record) -> dict[str, object] | None:
         "tokens": measured.prompt_tokens_per_query,
         "one_off_tokens": cost.prompt_tokens + cost.completion_tokens,
         "one_off_calls": cost.calls,
+        "calibration_calls": made.calibration_cost.calls,
+        "calibration_tokens": made.calibration_cost.prompt_tokens + made.calibration_cost.completion_tokens,
+        "uncalibrated_macro_f1": measured.uncalibrated_macro_f1,
         "query_calls": record.spent.calls,
         "seconds": record.spent.seconds,
         "one_off_seconds": cost.seconds,

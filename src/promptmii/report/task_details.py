@@ -92,6 +92,7 @@ class _Details:
             | {"rows": measured.n, "tokens": round(measured.prompt_tokens_per_query, 1), "fitted": fitted}
             | {
                 "calls": cost.calls,
+                "calibration_calls": made.calibration_cost.calls,
                 "made_tokens": cost.prompt_tokens + cost.completion_tokens,
                 "notes": made.provenance.notes,
             }
