@@ -106,6 +106,12 @@ def free_name(path: Path) -> Path:
     return next(name for name in chain([path], numbered) if not os.path.lexists(name))
 
 
+def remove_temporary(folder: Path) -> None:
+    """Remove what a kill left of `atomic_file` in a folder that is `locked`, and below it."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_folder(folder: Path) -> Generator[Path]:
     """Yield a new folder to fill, which then takes the place of `folder`. After an error the old one is still there.

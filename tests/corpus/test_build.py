@@ -105,6 +105,8 @@ def test_killed_and_run_again_nothing_is_fetched_twice(tmp_path: Path) -> None:
     assert after[: len(before)] == before
     assert sorted(after) == sorted(set(after))
     assert len(after) == 60
+    assert not list((tmp_path / "corpus").rglob("*.tmp"))
+    assert (tmp_path / "corpus").stat().st_mode & 0o077 == 0, "readable by its owner alone"
 
 
 @pytest.mark.slow

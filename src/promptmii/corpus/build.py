@@ -24,7 +24,7 @@ from promptmii.data.columns import Chosen
 from promptmii.data.corpus_files import SPLITS, Split, Tasks, write_split, write_tasks
 from promptmii.data.sources import read_tasks
 from promptmii.errors import DataError
-from promptmii.files import locked, private_folder, write_text
+from promptmii.files import locked, private_folder, remove_temporary, write_text
 from promptmii.models.base import LanguageModel
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Task, content_key
@@ -75,6 +75,7 @@ def build_corpus(
     """
     settings = settings.absolute()
     with locked(folder), closing(_Build(folder, settings, retry, progress)) as build:
+        remove_temporary(folder)
         write_text(folder / "config.json", settings.model_dump_json(indent=2) + "\n", force=True)
         entries: list[Entry] = []
         done: dict[Stage, list[Entry]] = {}

@@ -9,11 +9,14 @@ raised.
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import traceback
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from promptmii.corpus.fetch import UnreadableError, fetch
 from promptmii.corpus.hub import Wait, unavailability, with_patience
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.settings import FetchSettings
-from promptmii.errors import DataError, EndpointError, MissingDependencyError, OutputError
+from promptmii.errors import DataError, EndpointError, MissingDependencyError, ModelError, OutputError
 
 POLL = 0.05
 STARTUP = 120.0
@@ -86,10 +89,14 @@ class Reader:
         self._process = context.Process(target=_serve, args=(theirs, self._settings), daemon=True)
         self._process.start()
         theirs.close()
-        if not self._line.poll(STARTUP):
+        started = False
+        with suppress(EOFError, OSError):
+            started = self._line.poll(STARTUP) and self._line.recv()
+        if self._closed:
+            raise CancelledError
+        if not started:
             self._kill()
-            raise EndpointError(f"A process to read datasets did not start within {STARTUP:.0f} s. Try again.")
-        self._line.recv()
+            raise ModelError(f"A process to read datasets did not start within {STARTUP:.0f} s. Try again.")
         return self._line
 
     def _kill(self) -> None:
@@ -142,23 +149,22 @@ def _dropped(
 
 def _serve(line: Connection, settings: FetchSettings) -> None:
     """The process: datasets in, outcomes or exceptions out, and a number for each wait that does not count."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the build decides
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    line.send("ready")
-    prepared = False
-    while True:
-        try:
+    prepare = cache(partial(_prepare, line.send))
+    with suppress(EOFError, OSError):  # the build has ended
+        line.send("ready")
+        while True:
             candidate, path = line.recv()
-        except EOFError:
-            return
-        try:
-            if not prepared and not candidate.is_file:
-                _prepare(line.send)
-                prepared = True
-            line.send(_read(candidate, path, settings, line.send))
-        except (EndpointError, OutputError, MissingDependencyError) as error:
-            line.send(error)
-        except Exception:
-            line.send(BugError(f"An error of promptmii while reading {candidate.name}:\n{traceback.format_exc()}"))
+            try:
+                if not candidate.is_file:
+                    prepare()
+                line.send(_read(candidate, path, settings, line.send))
+            except (EndpointError, OutputError, MissingDependencyError) as error:
+                line.send(error)
+            except Exception:
+                trace = traceback.format_exc()
+                line.send(BugError(f"An error of promptmii while reading {candidate.name}:\n{trace}"))
 
 
 def _read(candidate: Candidate, path: Path, settings: FetchSettings, on_wait: Wait) -> Outcome:
