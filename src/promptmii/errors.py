@@ -69,9 +69,11 @@ class EndpointError(ModelError, ConnectionError):
     `kind` is the `FailureKind` of the call that it comes from, where there is one: whoever can wait decides by it.
     """
 
-    def __init__(self, message: str, kind: str | None = None) -> None:
+    def __init__(self, message: str, kind: str | None = None, *, lasting: bool = False) -> None:
+        """`lasting`: no later call to this server can work, as with a refused key."""
         super().__init__(message)
         self.kind = kind
+        self.lasting = lasting
 
 
 class UnsupportedError(ModelError):

@@ -3,19 +3,37 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from aiohttp import web
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
 
 
+class Reply(NamedTuple):
+    """A response as it is given; a body that is no text is sent as JSON."""
+
+    body: Any
+    status: int = 200
+    headers: dict[str, str] = {}  # noqa: RUF012
+
+
+Step: TypeAlias = str | Reply | Callable[[dict[str, Any]], Reply | None]
+"""A name, a reply, or what makes one of a request; `None` answers it as if all were well."""
+
+
+def completion(text: Any, finish: str = "stop", **changes: Any) -> Reply:
+    """An answer, with `changes` to its body."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+    return Reply({"choices": [choice], "usage": USAGE} | changes)
+
+
 class FaultyServer:
     """`plan` is consumed one entry per chat request; after its end every request is answered with `default`.
 
-    Entries: ok, slow, 429, `429:<retry-after>`, 500, hang, half, empty, odd, error200, 401, 404, context, refuse-seed, reset, mute,
+    Entries: ok, slow, drip, 429, `429:<retry-after>`, 500, hang, half, empty, odd, error200, 401, 404, context, refuse-seed, reset, mute,
     `redirect:<address>`,
     thinking (as vLLM shows it), thought (as llama.cpp shows it), or `say:<text>`. With `counts` there is a tokenizer endpoint, whose
     faults are in `count_plan`.
@@ -23,8 +41,8 @@ class FaultyServer:
 
     def __init__(
         self,
-        plan: list[str] | None = None,
-        default: str = "ok",
+        plan: list[Step] | None = None,
+        default: Step = "ok",
         honours: str | None = None,
         context: int | None = 4096,
         counts: bool = False,
@@ -68,6 +86,11 @@ class FaultyServer:
         self._note(request)
         step = self.plan.pop(0) if self.plan else self.default
         async with self._busy():
+            if callable(step):
+                step = step(body) or "ok"
+            if isinstance(step, Reply):
+                text = step.body if isinstance(step.body, str) else json.dumps(step.body)
+                return web.Response(text=text, status=step.status, headers=step.headers)
             return await self._answer(step, body, request)
 
     def _note(self, request: web.Request) -> None:
@@ -115,6 +138,13 @@ class FaultyServer:
             return web.json_response({"error": {"message": "Unsupported parameter: 'seed'"}}, status=400)
         if step in ("hang", "slow"):
             await asyncio.sleep(5 if step == "hang" else 0.2)
+        if step == "drip":
+            response = web.StreamResponse(headers={"content-type": "application/json"})
+            await response.prepare(request)
+            for char in json.dumps(self._completion("ok", body)):
+                await response.write(char.encode())
+                await asyncio.sleep(0.1)
+            return response
         if step == "half":
             return web.Response(text='{"choices": [{"mess', content_type="application/json")
         if step == "reset":

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from promptmii.data import draw_query, draw_support
-from promptmii.errors import ConfigError, DataError, ModelError, ScoreRefusedError
+from promptmii.errors import ConfigError, DataError, EndpointError, ModelError, ScoreRefusedError
 from promptmii.evaluation.plan import Job, meta_template
 from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.follower import Follower
@@ -67,6 +67,8 @@ class Bench:
         try:
             instruction, scored = self._measure(job, task)
         except (ConfigError, DataError, ModelError, ScoreRefusedError) as error:
+            if isinstance(error, EndpointError) and error.lasting:
+                raise  # no other cell can do better
             return FinishedCell(
                 Record(key=job.key, cell=job.cell, status="failed", error=storable(str(error)), finished=_now()), None
             )

@@ -1,22 +1,14 @@
 """Any OpenAI-compatible server: vLLM, SGLang, llama.cpp, Ollama, `transformers serve`, hosted APIs.
 
-One async client on one background event loop, so that it works from scripts, threads and notebooks alike, with one limit on the
-requests under way. Retries are ours rather than the client library's, so that waiting and giving up follow the kind of error.
+All requests of a process run on one background event loop, with one limit on those under way.
 """
 
 import asyncio
-import math
-import random
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
-from dataclasses import replace
 from typing import Any, TypeVar
-
-import httpx
-import openai
 
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.models.base import (
@@ -30,11 +22,13 @@ from promptmii.models.base import (
     check_options,
     clocked,
 )
-from promptmii.models.http import constraints as constraint
-from promptmii.models.http import tokens as server_tokens
+from promptmii.models.http import constraints, tokens
+from promptmii.models.http.answers import read_completion, refuse_cut_prompt
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.loop import request_limit, submit
-from promptmii.models.http.responses import RefusedError, read_completion, refusal, refused_key
+from promptmii.models.http.refusals import RefusedError, refused_parameter
+from promptmii.models.http.retry import Outages, Retries
+from promptmii.models.http.transport import Server
 from promptmii.models.threads import ending, wait_for
 
 S = TypeVar("S")
@@ -42,50 +36,36 @@ T = TypeVar("T")
 ASSUMED_CONTEXT = 8192
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """Sent to servers that count tokens: vLLM, SGLang and llama.cpp, whose defaults (`generation_config.json`; top_k 40) would have a say."""
-WAITED_FOR = {FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER}
-"""Faults that pass by themselves: the server is restarted, or has too much to do."""
-TRIED_AGAIN = {FailureKind.TIMEOUT, FailureKind.BAD_ANSWER}
-"""Faults that may be chance, but not for long."""
-TRIES = 3
-LONGEST_PAUSE = 30.0
-"""Seconds between two tries, half as many more at most by chance, unless the server asks for more."""
+DROPPABLE = (*NEUTRAL, "seed", "top_p", "max_tokens", "temperature")
+"""Parameters that some models refuse, in the order in which they are done without."""
 CLOSING = 1.0
 """Seconds to close connections in."""
-CONNECT = 10.0
-"""Seconds for a connection: a machine that does not answer at all counts as down long before a slow answer does."""
 
 
 class HttpModel:
     """A model behind HTTP. Use as a context manager, or `close()` it."""
 
     def __init__(self, name: str, config: HttpConfig | None = None, reference: str | None = None) -> None:
-        """`name` as the server knows it, `reference` as the user does. Nothing is sent before the first use of `card` or an answer."""
+        """`name` as the server knows it, `reference` as the user does. Nothing is sent before the first use of `card` or an answer.
+
+        Raises `ConfigError` for an address, a key, a proxy or a certificate file that cannot be used.
+        """
         self._name = name
         self._reference = reference or f"openai:{name}"
         self._config = config or HttpConfig()
-        limit = openai.Timeout(self._config.timeout, connect=min(CONNECT, self._config.timeout))
-        self._clients = [
-            openai.AsyncOpenAI(
-                base_url=url,
-                api_key=self._config.key or "none",
-                max_retries=0,
-                http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=limit),
-            )
-            for url in self._config.urls
-        ]
+        self._servers = [Server(url, self._config) for url in self._config.urls]
         self._slots = request_limit(self._config.urls, self._config.concurrency)
         self._pending: set[Future[Any]] = set()
         self._closed = False
-        self._lock = threading.Lock()
         self._closing = threading.Lock()
+        self._lock = threading.Lock()
         self._card: ModelCard | None = None
-        self._dialect: constraint.Dialect | None = None
+        self._dialect: constraints.Dialect | None = None
         self._probed = False
         self._dropped: set[str] = set()
-        """Request fields that this server refuses, found out once."""
-        self._silent: dict[openai.AsyncOpenAI, float] = {}
-        """When each server that does not answer was first found so."""
-        self._counts = server_tokens.Memory()
+        """Parameters without which a call succeeded after a refusal."""
+        self._outages = Outages()
+        self._counts = tokens.Memory()
 
     def __enter__(self) -> "HttpModel":
         return self
@@ -102,11 +82,7 @@ class HttpModel:
             pending = list(self._pending)
         for future in pending:
             future.cancel()
-        wait([submit(self._close_clients())], timeout=CLOSING)
-
-    async def _close_clients(self) -> None:
-        for client in self._clients:
-            await client.close()
+        wait([submit(server.close()) for server in self._servers], timeout=CLOSING)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of work on the event loop. Raises `EndpointError` when the model is, or gets, closed."""
@@ -130,20 +106,19 @@ class HttpModel:
 
     @property
     def card(self) -> ModelCard:
-        """See `LanguageModel`. The first use asks the server for its context length. Raises `EndpointError` when it is not there."""
+        """See `LanguageModel`. The first use asks the servers for their context length. Raises `EndpointError` if one is not there."""
         if self._closed:
             raise self._was_closed()
         with self._lock:
             if self._card is None:
-                said = self._run(self._context_length())
-                exact = self._run(self._counts_tokens())
-                revision = f"{','.join(self._config.urls)} {self._name}"
+                lengths = self._run(self._gather(self._context_length, self._servers))
+                said = self._config.context_length or min((length for length in lengths if length), default=None)
                 self._card = ModelCard(
                     self._reference,
-                    revision,
+                    f"{','.join(self._config.urls)} {self._name}",
                     said or ASSUMED_CONTEXT,
                     gives_scores=False,
-                    exact_tokens=exact,
+                    exact_tokens=all(self._run(self._gather(self._counts_tokens, self._servers))),
                     concurrency=self._config.concurrency,
                     context_assumed=said is None,
                 )
@@ -152,7 +127,7 @@ class HttpModel:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Counted by the server where it can (vLLM, SGLang, llama.cpp), else estimated. Raises `EndpointError` when it stops counting."""
         if not self.card.exact_tokens:
-            return [server_tokens.estimate(text) for text in texts]
+            return [tokens.estimate(text) for text in texts]
         counts = self._counts.known(texts)
         missing = list(dict.fromkeys(text for text in texts if text not in counts))
         fresh = dict(zip(missing, self._run(self._gather(self._count, missing)), strict=True))
@@ -162,7 +137,7 @@ class HttpModel:
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """See `LanguageModel`. Raises `EndpointError` when the server is not there or refuses the key."""
-        _ = self.card  # says whether the server counts tokens
+        _ = self.card  # asks each server whether it is there, and what it can
         started = time.perf_counter()
 
         def write(numbered: tuple[int, Chat]) -> Coroutine[Any, Any, Completion | Failure]:
@@ -176,14 +151,14 @@ class HttpModel:
         dialect = self.dialect()
         if dialect is None:
             raise UnsupportedError(
-                f"The server behind openai:{self._name} enforces no choice of labels "
-                f"(tried: {', '.join(constraint.Dialect)}). Use --mode generate."
+                f"The server behind {self._reference} enforces no choice of labels "
+                f"(tried: {', '.join(constraints.Dialect)}). Use --mode generate."
             )
         started = time.perf_counter()
         answers = self._run(self._gather(lambda chat: self._choose(chat, options, dialect), chats))
         return clocked(answers, time.perf_counter() - started)
 
-    def dialect(self) -> constraint.Dialect | None:
+    def dialect(self) -> constraints.Dialect | None:
         """The constraint that this server really enforces, found by a probe at the first use; `None` where none holds."""
         _ = self.card
         with self._lock:
@@ -201,172 +176,130 @@ class HttpModel:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _probe(self) -> constraint.Dialect | None:
-        for dialect in constraint.Dialect:
-            answer = await self._choose(constraint.PROBE, constraint.PROBE_OPTIONS, dialect)
+    async def _probe(self) -> constraints.Dialect | None:
+        for dialect in constraints.Dialect:
+            answer = await self._choose(constraints.PROBE, constraints.PROBE_OPTIONS, dialect)
             if isinstance(answer, Choice):
                 return dialect
             if answer.kind not in (FailureKind.BAD_ANSWER, FailureKind.REQUEST):
                 message = (
-                    f"The server behind openai:{self._name} did not answer the probe: {answer.kind}: {answer.message}"
+                    f"The server behind {self._reference} did not answer the probe: {answer.kind}: {answer.message}"
                 )
                 raise EndpointError(message, answer.kind)
         return None
 
-    async def _choose(self, chat: Chat, options: Sequence[str], dialect: constraint.Dialect) -> Choice | Failure:
-        sampling = Sampling(max_tokens=constraint.room(options))
-        answer = await self._complete(chat, sampling, constraint.fields(dialect, options))
+    async def _choose(self, chat: Chat, options: Sequence[str], dialect: constraints.Dialect) -> Choice | Failure:
+        sampling = Sampling(max_tokens=constraints.room(options))
+        answer = await self._complete(chat, sampling, constraints.fields(dialect, options))
         if isinstance(answer, Failure):
             return answer
-        index = constraint.read(dialect, answer.text, options)
+        if answer.truncated:
+            return Failure(FailureKind.BAD_ANSWER, f"the answer was cut: {answer.text[:80]!r}", answer.usage)
+        index = constraints.read(dialect, answer.text, options)
         if index is None:
-            return Failure(
-                FailureKind.BAD_ANSWER, f"{answer.text[:80]!r} is none of the {len(options)} options", answer.usage
-            )
+            message = f"{answer.text[:80]!r} is none of the {len(options)} options"
+            return Failure(FailureKind.BAD_ANSWER, message, answer.usage)
         return Choice(index, None, answer.usage)
 
-    async def _complete(self, chat: Chat, sampling: Sampling, extra: dict[str, Any]) -> Completion | Failure:
-        client = self._client(chat)
-        return await self._patiently(client, lambda: self._request(client, chat, sampling, extra))
+    async def _complete(self, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion | Failure:
+        server = self._server(chat)
+        return await self._patiently(server, lambda: self._request(server, chat, sampling, extra))
 
     async def _count(self, text: str) -> int:
-        client = self._clients[len(text) % len(self._clients)]
-        count = await self._patiently(client, lambda: self._ask_count(client, text))
+        server = self._servers[len(text) % len(self._servers)]
+        count = await self._patiently(server, lambda: self._ask_count(server, text))
         if isinstance(count, Failure):
-            message = f"The server behind openai:{self._name} stopped counting tokens ({count.kind}: {count.message})."
+            message = f"The server behind {self._reference} stopped counting tokens ({count.kind}: {count.message})."
             raise EndpointError(message, count.kind)
         return count
 
-    async def _counts_tokens(self) -> bool:
-        """Every server has a tokenizer endpoint."""
+    async def _counts_tokens(self, server: Server) -> bool:
         try:
-            return all([await self._ask_count(client, "hello") for client in self._clients])
+            return await self._ask_count(server, "hello") > 0
         except (RefusedError, EndpointError):
             return False
 
-    async def _ask_count(self, client: openai.AsyncOpenAI, text: str) -> int:
-        address = server_tokens.address(str(client.base_url))
-        answer = await self._post(client, address, server_tokens.fields(self._name, text))
-        count = server_tokens.read(answer)
+    async def _ask_count(self, server: Server, text: str) -> int:
+        answer = await server.post_beside("/tokenize", tokens.count_request(self._name, text))
+        count = tokens.read_count(answer)
         if count is None:
-            raise RefusedError(
-                Failure(FailureKind.BAD_ANSWER, f"{address} answered {answer.text[:80]!r} instead of a list of tokens")
-            )
+            message = f"/tokenize answered {str(answer)[:80]!r} instead of a list of tokens"
+            raise RefusedError(Failure(FailureKind.BAD_ANSWER, message))
         return count
 
-    async def _patiently(
-        self, client: openai.AsyncOpenAI, request: Callable[[], Coroutine[Any, Any, T]]
-    ) -> T | Failure:
-        """What a request gives, tried again by kind of fault.
-
-        Patience runs from the call's first fault, however long it waited for a slot, or from when its server stopped answering anyone:
-        calls that come late to a server that is gone do not each wait for it anew.
-        """
-        faults: Counter[FailureKind] = Counter()
-        since = math.inf
+    async def _patiently(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
+        """What a request gives, tried again by kind of fault."""
+        retries = Retries(self._config, server, self._outages)
         while True:
             try:
                 async with self._slots:
                     if ending():  # the slot came free because another request was cancelled
                         raise asyncio.CancelledError
                     result = await request()
-                self._silent.pop(client, None)
+                self._outages.over(server)
                 return result
             except RefusedError as refused:
-                now = time.monotonic()
-                failure = refused.failure
-                faults[failure.kind] += 1
-                since = min(since, now)
-                waited = now - min(since, self._silent.setdefault(client, now) if failure.kind in WAITED_FOR else now)
-                pause = self._pause(refused, faults, self._config.patience - waited)
-                if pause is None:
-                    return (
-                        replace(failure, message=f"{failure.message} (for {waited:.0f} s)") if waited >= 1 else failure
-                    )
-            await asyncio.sleep(pause)
+                next_step = retries.after(refused)
+            if isinstance(next_step, Failure):
+                return next_step
+            await asyncio.sleep(next_step)
 
-    def _pause(self, refused: RefusedError, faults: Counter[FailureKind], left: float) -> float | None:
-        """Seconds until the next try, with `left` seconds of patience; `None` where there is none."""
-        kind = refused.failure.kind
-        grown = min(self._config.backoff * 2.0 ** min(faults.total() - 1, 16), LONGEST_PAUSE) * (0.5 + random.random())
-        if kind in TRIED_AGAIN:
-            return grown if faults[kind] < TRIES and not refused.lasting else None
-        pause = min(grown, left) if refused.wait is None else refused.wait
-        return pause if kind in WAITED_FOR and 0 < left >= pause else None
+    async def _request(self, server: Server, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion:
+        """One completion. A parameter that the server refuses is left out, and for good once that has worked."""
+        dropped = set(self._dropped)
+        while True:
+            body = self._body(sampling, dropped) | dict(extra)
+            try:
+                answer = await server.post("/chat/completions", {"model": self._name, "messages": list(chat)} | body)
+                break
+            except RefusedError as refused:
+                request = refused.failure.kind is FailureKind.REQUEST
+                name = refused_parameter(refused.body, body, DROPPABLE) if request else None
+                if name is None:
+                    raise
+                dropped.add(name)
+        self._dropped |= dropped
+        completion = read_completion(answer, chat)
+        server.answered = True
+        if self._card and self._card.context_assumed and not self._card.exact_tokens:
+            refuse_cut_prompt(chat, completion.usage)
+        return completion
 
-    async def _request(
-        self, client: openai.AsyncOpenAI, chat: Chat, sampling: Sampling, extra: dict[str, Any]
-    ) -> Completion:
-        body = {
+    def _body(self, sampling: Sampling, dropped: set[str]) -> dict[str, Any]:
+        body: dict[str, Any] = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
             "max_tokens": sampling.max_tokens,
-        } | extra
+        }
         if self._card and self._card.exact_tokens:
             body |= NEUTRAL
-        if "max_tokens" in self._dropped:
+        if "max_tokens" in dropped:
             body["max_completion_tokens"] = body["max_tokens"]
-        body = {name: value for name, value in body.items() if name not in self._dropped}
-        try:
-            answer = await self._post(client, "/chat/completions", {"model": self._name, "messages": list(chat)} | body)
-        except RefusedError as refused:
-            if self._drop(refused.failure, body):
-                return await self._request(client, chat, sampling, extra)
-            raise
-        return read_completion(answer)
+        return {name: value for name, value in body.items() if name not in dropped}
 
-    async def _post(self, client: openai.AsyncOpenAI, address: str, body: dict[str, Any]) -> httpx.Response:
-        try:
-            return await client.post(address, cast_to=httpx.Response, body=body)
-        except openai.APIStatusError as error:
-            raise refusal(error, self._name) from error
-        except openai.APIConnectionError as error:
-            cause = type(error.__cause__).__name__
-            if isinstance(error, openai.APITimeoutError) and cause != "ConnectTimeout":
-                raise RefusedError(
-                    Failure(FailureKind.TIMEOUT, f"no answer within {self._config.timeout:g} s")
-                ) from error
-            raise RefusedError(
-                Failure(FailureKind.CONNECTION, f"no connection to {client.base_url}: {cause}")
-            ) from error
-
-    def _drop(self, failure: Failure, body: dict[str, Any]) -> bool:
-        """Some models refuse `seed`, `temperature` or `max_tokens`: leave out, from then on, what a refusal names."""
-        droppable = [*NEUTRAL, "max_tokens", "seed", "top_p", "temperature"]
-        named = [name for name in droppable if name in body and f"'{name}'" in failure.message]
-        if failure.kind is not FailureKind.REQUEST or not named:
-            return False
-        self._dropped.add(named[0])
-        return True
-
-    def _client(self, chat: Chat) -> openai.AsyncOpenAI:
+    def _server(self, chat: Chat) -> Server:
         """Chats that begin alike go to the same server, whose cache then holds the beginning."""
         beginning = chat[0]["content"][:256]
-        return self._clients[sum(beginning.encode()) % len(self._clients)]
+        return self._servers[sum(beginning.encode("utf-8", "surrogatepass")) % len(self._servers)]
 
-    async def _context_length(self) -> int | None:
-        """As the user says, or the server's model list; `None` where neither does. Every server must answer."""
-        lengths = [await self._describe(client) for client in self._clients]
-        known = [length for length in lengths if length]
-        return self._config.context_length or min(known, default=None)
-
-    async def _describe(self, client: openai.AsyncOpenAI) -> int | None:
+    async def _context_length(self, server: Server) -> int | None:
+        """From the model list, where there is one. Raises `EndpointError` where the server is not there or refuses the key."""
         try:
-            listing = (await client.get("/models", cast_to=httpx.Response)).json()
-        except openai.APIStatusError as error:
-            if error.status_code in (401, 403):
-                raise refused_key(self._name) from error
-            return None  # a server without a model list
-        except openai.APIConnectionError as error:
+            listing = await server.get("/models")
+        except RefusedError as refused:
+            failure = refused.failure
+            if failure.kind not in (FailureKind.CONNECTION, FailureKind.TIMEOUT):
+                return None  # a server without a model list
+            cure = "Start it, or correct --base-url (or OPENAI_BASE_URL)."
             raise EndpointError(
-                f"No server answers at {client.base_url} ({type(error.__cause__).__name__}). "
-                "Start it, or correct --base-url (or OPENAI_BASE_URL).",
-                FailureKind.CONNECTION,
-            ) from error
-        except ValueError:
-            return None
-        return server_tokens.context_length(listing, self._name)
+                f"No server answers at {server.url}: {failure.message}. {cure}", failure.kind
+            ) from refused
+        except EndpointError as error:
+            if error.kind is FailureKind.REQUEST:
+                return None
+            raise
+        return tokens.context_length(listing, self._name)
 
 
 def _numbered(chats: Sequence[Chat]) -> list[tuple[int, Chat]]:

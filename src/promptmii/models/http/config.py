@@ -5,12 +5,14 @@ at its own. A password never stands in an address: addresses are printed and sto
 """
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from promptmii.errors import ConfigError
 
+_SECRET = re.compile(r"(key|token|secret|password|sig)[^=&]*=", re.IGNORECASE)
 HOSTED = "https://api.openai.com/v1"
 
 
@@ -43,6 +45,10 @@ def checked_address(given: str) -> str:
     if parts.username is not None or parts.password is not None:
         raise ConfigError(
             f"The address {_masked(address)} holds a user name or password. Keys belong in OPENAI_API_KEY, which is never stored."
+        )
+    if _SECRET.search(parts.query):
+        raise ConfigError(
+            f"The address of {parts.hostname} holds a key in its query. Keys belong in OPENAI_API_KEY, which is never stored."
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{address!r} is not the address of a server; expected http://host:port/v1.")
@@ -84,6 +90,12 @@ class HttpConfig:
 
     @property
     def key(self) -> str:
-        """The key to send; empty for none."""
+        """The key to send; empty for none. Raises `ConfigError` for a character that no key has."""
         given = os.environ.get("OPENAI_API_KEY", "") if self.api_key is None else self.api_key
-        return given.strip()
+        key = given.strip().strip("'\"")
+        odd = next((i for i, char in enumerate(key) if not "!" <= char <= "~"), None)
+        if odd is not None:
+            raise ConfigError(
+                f"The API key holds U+{ord(key[odd]):04X} at position {odd + 1}, which no key does. Copy it again into OPENAI_API_KEY."
+            )
+        return key

@@ -12,6 +12,8 @@ from typing import Any
 
 from promptmii.models.base import Chat
 
+_FENCE = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
+
 PROBE: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
 PROBE_OPTIONS = ("violin", "harpsichord")
 
@@ -58,11 +60,15 @@ def room(options: Sequence[str]) -> int:
 
 
 def read(dialect: Dialect, answer: str, options: Sequence[str]) -> int | None:
-    """The option that was answered, or `None` where the answer is none of them."""
+    """The option that was answered; `None` where it is none of them. White space around it is no other answer."""
     if dialect is Dialect.SCHEMA:
         try:
-            value = json.loads(answer)
-        except ValueError:
+            value = json.loads(_FENCE.sub(r"\1", answer))
+        except (ValueError, RecursionError):
             return None
-        answer = value.get("label", "") if isinstance(value, dict) else ""  # pyright: ignore[reportUnknownMemberType]
-    return options.index(answer) if answer in options else None
+        label = value.get("label") if isinstance(value, dict) else None
+        answer = label if isinstance(label, str) else ""
+    if answer in options:
+        return options.index(answer)
+    near = [i for i, option in enumerate(options) if option.strip() == answer.strip()]
+    return near[0] if len(near) == 1 else None

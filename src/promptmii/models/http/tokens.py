@@ -8,8 +8,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import httpx
-
 REMEMBERED = 20_000
 """Texts whose count is kept."""
 
@@ -19,33 +17,32 @@ def estimate(text: str) -> int:
     return -(-sum(1 if ord(char) < 0x250 else 4 for char in text) // 4)
 
 
-def address(base_url: str) -> str:
-    """Where a server counts, given where it answers."""
-    return base_url.rstrip("/").removesuffix("/v1") + "/tokenize"
+def fewest(text: str) -> int:
+    """Fewer tokens than this no tokenizer makes of a text: one for six characters, runs of white space counted once."""
+    return len(" ".join(text.split())) // 6
 
 
-def fields(name: str, text: str) -> dict[str, Any]:
+def count_request(name: str, text: str) -> dict[str, Any]:
     """The body that asks for the tokens of a text, without a beginning-of-text token."""
     return {"model": name, "prompt": text, "add_special_tokens": False, "content": text, "add_special": False}
 
 
-def read(response: httpx.Response) -> int | None:
-    """The count in an answer; `None` where it has none."""
-    try:
-        answer: Any = response.json()
-        return len(answer["tokens"])
-    except (ValueError, TypeError, KeyError):
-        return None
+def read_count(answer: Any) -> int | None:
+    """The count in a decoded answer; `None` where it has none."""
+    tokens = answer.get("tokens") if isinstance(answer, dict) else None
+    return len(tokens) if isinstance(tokens, list) else None
 
 
 def context_length(listing: Any, name: str) -> int | None:
-    """From a model list: vLLM's and SGLang's `max_model_len`, or llama.cpp's `meta`; a server of one model answers to any name."""
+    """From a model list: `max_model_len` of vLLM and SGLang, or llama.cpp's `meta`; a server of one model answers to any name."""
     try:
-        entry = next(entry for entry in listing["data"] if entry["id"] == name or len(listing["data"]) == 1)
+        entries = listing["data"] if isinstance(listing, dict) else listing
+        entry = next(entry for entry in entries if entry["id"] == name or len(entries) == 1)
         meta = entry.get("meta") or {}
-        return int(entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train") or 0) or None
-    except (StopIteration, KeyError, TypeError, ValueError, AttributeError):
+        given = entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
+    except (StopIteration, KeyError, TypeError, AttributeError):
         return None
+    return (given if isinstance(given, int) and given > 0 else None) if not isinstance(given, bool) else None
 
 
 class Memory:

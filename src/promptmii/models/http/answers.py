@@ -1,0 +1,103 @@
+"""What a server answered, checked before anything is kept: text, reason of the end, and usage."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from promptmii.models.base import Chat, Completion, Failure, FailureKind, Usage
+from promptmii.models.http.refusals import RefusedError, refusal
+from promptmii.models.http.tokens import estimate, fewest
+
+MOST_TOKENS = 10**9
+"""No answer takes more: a larger count is a mistake of the server."""
+NOTICED_CUT = 1000
+"""Tokens from which a prompt is long enough to tell a cut one by its count."""
+
+
+def read_completion(body: Any, chat: Chat) -> Completion:
+    """The completion in a decoded response. Raises `RefusedError` for everything that is no whole answer."""
+    choice, message = _choice(body)
+    text, thought = _text(message.get("content")), message.get("reasoning_content") or message.get("reasoning")
+    usage = read_usage(body.get("usage"), chat, text)
+    end = choice.get("finish_reason")
+    if choice.get("error") or end == "error":
+        raise refusal(200, choice, str(choice.get("error") or "the server stopped with an error"))
+    if end == "content_filter":
+        raise _refused(FailureKind.REQUEST, "a content filter of the server withheld the answer", usage, lasting=True)
+    if text.strip():
+        return Completion(_encodable(text, usage), end == "length", usage)
+    if message.get("refusal"):
+        words = f"the model refused to answer: {str(message['refusal'])[:200]}"
+        raise _refused(FailureKind.REQUEST, words, usage, lasting=True)
+    if thought:
+        spent = f"all {usage.completion_tokens} tokens of the answer" if end == "length" else "its answer"
+        cure = "switch thinking off on the server, or allow more tokens"
+        words = f"the model spent {spent} on thinking and wrote no text; {cure}"
+        raise _refused(FailureKind.BAD_ANSWER, words, usage, lasting=True)
+    raise _refused(FailureKind.BAD_ANSWER, f"an answer without text: {str(message)[:80]!r}", usage)
+
+
+def _choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The first choice and its message."""
+    try:
+        choices = cast("Sequence[Mapping[str, Any]]", body["choices"])
+        choice = next((choice for choice in choices if choice.get("index") == 0), choices[0])
+        message = choice.get("message") or {}
+        message.get("content")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _refused(FailureKind.BAD_ANSWER, f"no answer in {str(body)[:80]!r}") from error
+    return choice, message
+
+
+def _text(content: Any) -> str:
+    """The text of a content, which some servers give in parts; thoughts are left out."""
+    if isinstance(content, str):
+        return content
+    parts = cast("Sequence[Any]", content) if isinstance(content, list) else ()
+    texts = [
+        part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in ("text", "output_text")
+    ]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _encodable(text: str, usage: Usage) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _refused(FailureKind.BAD_ANSWER, f"half a character in {text[:80]!r}", usage) from error
+    return text
+
+
+def read_usage(given: Any, chat: Chat, text: str) -> Usage:
+    """The usage that a server reports; what it does not, or not as a count, is estimated from the texts."""
+    said: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    details = said.get("prompt_tokens_details")
+    sent = sum(estimate(message["content"]) for message in chat)
+    prompt = as_count(said.get("prompt_tokens"))
+    prompt = prompt or sent
+    completion = as_count(said.get("completion_tokens"))
+    cached = as_count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    written = estimate(text) if completion is None else completion
+    return Usage(1, prompt, written, min(cached or 0, prompt))
+
+
+def as_count(value: Any) -> int | None:
+    """A count of tokens; `None` for anything else, such as NaN, a negative number or a text."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return int(value) if 0 <= value <= MOST_TOKENS and value == int(value) else None
+
+
+def refuse_cut_prompt(chat: Chat, usage: Usage) -> None:
+    """Raise `RefusedError` where the server counted far fewer prompt tokens than the chat must have."""
+    least = sum(fewest(message["content"]) for message in chat)
+    if least > NOTICED_CUT and usage.prompt_tokens < least and not usage.cached_tokens:
+        message = (
+            f"the server read only {usage.prompt_tokens:,} tokens of a prompt of at least {least:,}: it cuts what does not fit "
+            f"its context. Enlarge it there (Ollama: OLLAMA_CONTEXT_LENGTH), or name it with --context-length"
+        )
+        raise _refused(FailureKind.CONTEXT, message, usage, lasting=True)
+
+
+def _refused(kind: FailureKind, message: str, usage: Usage = Usage(), *, lasting: bool = False) -> RefusedError:
+    return RefusedError(Failure(kind, message, usage), lasting=lasting)

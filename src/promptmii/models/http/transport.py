@@ -1,0 +1,172 @@
+"""One server: requests out, decoded JSON in, and every way in which a connection fails put into one sentence with its cure."""
+
+import asyncio
+import json
+import os
+import ssl
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from promptmii.errors import ConfigError, EndpointError
+from promptmii.models.base import Failure, FailureKind
+from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.refusals import RefusedError, readable, refusal, retry_after, words_of
+
+CONNECT = 10.0
+"""Seconds for a connection: a machine that does not answer at all counts as down long before a slow answer does."""
+MOST_BYTES = 8 << 20
+"""Largest response that is read."""
+SHORTEST_SECRET = 12
+"""Characters from which a key is masked in answers; shorter ones, such as "none", keep nothing secret."""
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Server:
+    """An OpenAI-compatible server at one address."""
+
+    def __init__(self, url: str, config: HttpConfig) -> None:
+        """Nothing is sent. Raises `ConfigError` for an address, a key, a proxy or a certificate file that cannot be used."""
+        self.url = url
+        self._base, _, query = url.partition("?")
+        self._query = f"?{query}" if query else ""
+        self._key = config.key
+        self._timeout = config.timeout
+        self.answered = False
+        """Whether it has completed a chat, so that the key is known to be good."""
+        self._client = _client(url, config)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def get(self, path: str) -> Any:
+        """The decoded answer to a GET of a path beside `/chat/completions`. Raises as `post` does."""
+        return await self._send("GET", f"{self._base}{path}{self._query}")
+
+    async def post(self, path: str, body: object) -> Any:
+        """The decoded answer to a POST.
+
+        Raises `RefusedError` where it failed, and `EndpointError` where every call would.
+        """
+        return await self._send("POST", f"{self._base}{path}{self._query}", body)
+
+    async def post_beside(self, path: str, body: object) -> Any:
+        """As `post`, for what servers offer beside `/v1`."""
+        return await self._send("POST", f"{self._base.removesuffix('/v1')}{path}{self._query}", body)
+
+    async def _send(self, method: str, address: str, body: object = None) -> Any:
+        # ASCII with escapes, so that half a character in a text cannot break the request.
+        content = None if body is None else json.dumps(body).encode()
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                self._client.stream(method, address, content=content) as response,
+            ):
+                raw = await _read(response)
+        except (TimeoutError, httpx.TimeoutException) as error:
+            if isinstance(error, httpx.ConnectTimeout):
+                raise self._unreachable("no connection in time") from error
+            raise RefusedError(Failure(FailureKind.TIMEOUT, f"no answer within {self._timeout:g} s")) from error
+        except httpx.DecodingError as error:
+            raise RefusedError(Failure(FailureKind.BAD_ANSWER, "an answer in a damaged compression")) from error
+        except httpx.TransportError as error:
+            raise self._unreachable(_cause(error)) from error
+        return self._decoded(response, raw)
+
+    def _unreachable(self, cause: str) -> RefusedError:
+        return RefusedError(Failure(FailureKind.CONNECTION, f"no connection to {self.url}: {cause}"))
+
+    def _decoded(self, response: httpx.Response, raw: bytes) -> Any:
+        """The JSON of a good answer. Servers quote what they were sent, so the key is masked before anything reads it."""
+        secret = self._key if len(self._key) >= SHORTEST_SECRET else ""
+        raw = raw.replace(secret.encode(), b"***") if secret else raw
+        text = raw.decode("utf-8", "replace")
+        try:
+            body = json.loads(raw.decode() if response.is_success else text)
+        except (ValueError, RecursionError):
+            body = None
+        if not response.is_success or (isinstance(body, dict) and body.get("error")):
+            raise self._refusal(response, body, text)
+        if body is None:
+            raise RefusedError(Failure(FailureKind.BAD_ANSWER, f"not JSON in UTF-8: {text[:80]!r}"))
+        return body
+
+    def _refusal(self, response: httpx.Response, body: Any, text: str) -> RefusedError | EndpointError:
+        status = response.status_code
+        if 300 <= status < 400:
+            return EndpointError(
+                f"{self.url} redirects to {response.headers.get('location', 'nowhere')}. "
+                "Redirects are not followed; if you trust that address, give it with --base-url.",
+                lasting=True,
+            )
+        if status == 404:
+            cure = "Does the server know the model?" if "/v1" in self._base else "Does the address lack /v1?"
+            said = words_of(body) or readable(text)
+            return EndpointError(f"{self.url} answers HTTP 404: {said}. {cure}", FailureKind.REQUEST, lasting=True)
+        refused = refusal(status, body, text, retry_after(response.headers.get("retry-after", "")))
+        if status == 403 and self.answered and isinstance(refused, EndpointError):
+            return RefusedError(
+                Failure(FailureKind.REQUEST, str(refused)), lasting=True
+            )  # of this text, not of the key
+        return refused
+
+
+def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
+    parts = urlsplit(url)
+    try:
+        return httpx.AsyncClient(
+            headers={"content-type": "application/json"} | _authorization(config.key),
+            timeout=httpx.Timeout(config.timeout, connect=min(CONNECT, config.timeout)),
+            limits=httpx.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency),
+            follow_redirects=False,
+            verify=httpx.create_ssl_context() if parts.scheme == "https" else False,
+            trust_env=parts.hostname not in LOOPBACK,  # no proxy leads back to this machine
+        )
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"The certificates in SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error}.") from error
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        named = ", ".join(_proxy_variables()) or "the proxy settings"
+        raise ConfigError(
+            f"The proxy in {named} cannot be used. Unset it, or give http://host:port; for socks5://host:port install "
+            "SOCKS support with: pip install 'httpx[socks]'"
+        ) from error
+
+
+def _authorization(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def _proxy_variables() -> Iterator[str]:
+    return (name for name in os.environ if name.casefold() in ("all_proxy", "http_proxy", "https_proxy"))
+
+
+async def _read(response: httpx.Response) -> bytes:
+    raw = bytearray()
+    async for chunk in response.aiter_bytes():
+        raw += chunk
+        if len(raw) > MOST_BYTES:
+            message = f"an answer of more than {MOST_BYTES >> 20} MiB"
+            raise RefusedError(Failure(FailureKind.BAD_ANSWER, message), lasting=True)
+    return bytes(raw)
+
+
+def _cause(error: BaseException) -> str:
+    """Why a connection failed, in words that say what to do."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    text = " ".join(map(str, chain))
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "its certificate is not trusted; set SSL_CERT_FILE to the file of its certificate authority"
+    if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text.casefold():
+        return "it does not speak https; write http:// in its address"
+    if "Name or service not known" in text or "getaddrinfo" in text or "name resolution" in text:
+        return "no machine of that name is known"
+    if "refused" in text.casefold() or "All connection attempts failed" in text:
+        return "the connection is refused"
+    return f"{type(error).__name__} {error}".strip()

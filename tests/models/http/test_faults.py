@@ -1,0 +1,313 @@
+"""Faults of servers, kind by kind: what each means, whatever shape it comes in."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.models.faulty_server import USAGE, FaultyServer, Reply, Step, completion, serving
+
+from promptmii.errors import EndpointError
+from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling
+from promptmii.models.http.client import HttpModel
+from promptmii.models.http.config import HttpConfig
+
+CHATS: list[Chat] = [[{"role": "user", "content": text}] for text in ("fine one", "forbidden one", "fine two")]
+KEY = "sk-very-secret-123"
+SAMPLING = Sampling(max_tokens=9, top_p=0.9)
+
+
+def connect(server: FaultyServer, **changes: Any) -> HttpModel:
+    settings = {"base_url": server.url, "api_key": KEY, "patience": 0.3, "backoff": 0.01, "timeout": 1.0} | changes
+    return HttpModel("m", HttpConfig(**settings))
+
+
+def ask(
+    default: Step, chats: list[Chat] = CHATS[:1], **changes: Any
+) -> tuple[list[Completion | Failure], FaultyServer]:
+    with serving(FaultyServer(default=default)) as server, connect(server, **changes) as model:
+        return model.generate(chats, SAMPLING), server
+
+
+def error(message: str, status: int = 400, **more: Any) -> Reply:
+    return Reply({"error": {"message": message, **more}}, status)
+
+
+def refusing(name: str, reply: Reply) -> Callable[[dict[str, Any]], Reply | None]:
+    return lambda body: reply if name in body else None
+
+
+class TestRefusedParameters:
+    """A parameter that a refusal names, in whatever shape, is left out, and stays out once that has worked."""
+
+    @pytest.mark.parametrize(
+        ("name", "reply"),
+        [
+            ("seed", error("Unsupported parameter: 'seed'")),
+            ("seed", error("property 'seed' is unsupported, did you mean something else?")),
+            ("seed", error("`seed` is not supported by this model")),
+            ("seed", error("seed is not supported")),
+            ("seed", error("Unsupported value", param="seed")),
+            ("seed", error("The request could not be processed. " + "Request id 0123. " * 40 + "Unsupported: 'seed'.")),
+            ("seed", Reply([{"error": {"code": 400, "message": 'Unknown name "seed": Cannot find field.'}}], 400)),
+            ("seed", Reply({"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}, 422)),
+            ("seed", Reply({"detail": "unexpected field seed"}, 422)),
+            ("seed", Reply({"message": "seed: not allowed"}, 400)),
+            ("seed", Reply("invalid parameter seed", 400)),
+            ("top_p", error("`temperature` and `top_p` cannot both be specified for this model.")),
+            ("temperature", error("'temperature' does not support 0, only the default", param="temperature")),
+        ],
+    )
+    def test_it_is_left_out_and_remembered(self, name: str, reply: Reply) -> None:
+        with serving(FaultyServer(default=refusing(name, reply))) as server, connect(server) as model:
+            for _ in range(2):
+                assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
+            sent = [sorted({"seed", "top_p", "temperature"} & set(body)) for body in server.bodies]
+            assert sent[1] == sent[2] == sorted({"seed", "top_p", "temperature"} - {name})
+            assert len(sent) == 3
+
+    def test_one_after_the_other(self) -> None:
+        def picky(body: dict[str, Any]) -> Reply | None:
+            named = next((name for name in ("max_tokens", "seed", "temperature", "top_p") if name in body), None)
+            return error(f"Unsupported parameter: '{named}'. Use 'max_completion_tokens'.") if named else None
+
+        (answer,), server = ask(picky)
+        assert isinstance(answer, Completion)
+        assert set(server.bodies[-1]) == {"model", "messages", "max_completion_tokens"}
+
+    def test_a_text_that_is_refused_costs_no_parameter(self) -> None:
+        words = error("Unsupported: your text speaks of a seed")
+        with serving(FaultyServer(default=words)) as server, connect(server) as model:
+            answer = model.generate(CHATS[:1], SAMPLING)[0]
+            assert isinstance(answer, Failure)
+            assert (answer.kind, "speaks of a seed" in answer.message) == (FailureKind.REQUEST, True)
+            server.default = "ok"
+            model.generate(CHATS[:1], SAMPLING)
+            assert "seed" in server.bodies[-1]
+
+
+def for_forbidden(reply: Reply) -> Callable[[dict[str, Any]], Reply | None]:
+    return lambda body: reply if "forbidden" in body["messages"][-1]["content"] else None
+
+
+class TestRowsThatAreRefused:
+    """What a filter refuses is the failure of that row, asked for once, with the server's words; its neighbours are answered."""
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            error("The response was filtered by the content management policy.", code="content_filter"),
+            error('Your input was flagged for "violence".', 403, metadata={"reasons": ["violence"]}),
+            completion("", "content_filter"),
+            completion("half an ans", "content_filter"),
+            completion(None, choices=[{"message": {"content": None, "refusal": "I cannot."}, "finish_reason": "stop"}]),
+            Reply({"error": {"message": "blocked by moderation", "code": 403}}),
+        ],
+    )
+    def test_a_filter(self, reply: Reply) -> None:
+        answers, server = ask(for_forbidden(reply), CHATS)
+        assert [type(answer) for answer in answers] == [Completion, Failure, Completion]
+        assert answers[1].kind is FailureKind.REQUEST
+        assert len(server.bodies) == 3
+
+    def test_a_firewall_after_answers_is_about_the_row(self) -> None:
+        page = Reply("<html><title>Attention Required!</title>blocked</html>", 403, {"content-type": "text/html"})
+        answers, _ = ask(for_forbidden(page), CHATS, concurrency=1)
+        assert isinstance(answers[1], Failure)
+        assert "Attention Required!" in answers[1].message
+        assert isinstance(answers[2], Completion)
+
+
+class TestTheEndOfEveryCall:
+    """A refused key, an empty account, a wrong address: one error at once, with the server's words and the cure."""
+
+    @pytest.mark.parametrize(
+        ("reply", "words"),
+        [
+            (error("You exceeded your current quota", 429, code="insufficient_quota"), "no money or quota"),
+            (error("Insufficient credits", 402), "no money or quota left: HTTP 402: Insufficient credits"),
+            (
+                error(f"Incorrect API key provided: {KEY}.", 401),
+                r"refuses the key \(HTTP 401: Incorrect.*OPENAI_API_KEY",
+            ),
+            (error("Forbidden", 403), "refuses the key"),
+            (Reply({"error": {"message": "No auth credentials found", "code": 401}}), "refuses the key"),
+            (Reply("404 page not found", 404), "404 page not found. Does the server know the model"),
+        ],
+    )
+    def test_it_is_one_error(self, reply: Reply, words: str) -> None:
+        started = time.monotonic()
+        with serving(FaultyServer(default=reply)) as server, connect(server, patience=60.0) as model:
+            with pytest.raises(EndpointError, match=words) as caught:
+                model.generate(CHATS, SAMPLING)
+            assert caught.value.lasting
+            assert KEY not in str(caught.value)
+            assert len(server.bodies) <= 3
+        assert time.monotonic() - started < 5
+
+    def test_an_address_without_v1(self) -> None:
+        with serving(FaultyServer()) as server:
+            with connect(server, base_url=server.url.removesuffix("/v1")) as model:
+                with pytest.raises(EndpointError, match="Does the address lack /v1"):
+                    model.generate(CHATS[:1], SAMPLING)
+
+
+class TestErrorsUnderHttp200:
+    """An error in a body counts by its code, wherever it stands."""
+
+    @pytest.mark.parametrize(
+        ("body", "kind", "calls"),
+        [
+            ({"error": {"message": "invalid request", "code": 400}}, FailureKind.REQUEST, (1, 1)),
+            ({"error": {"message": "overloaded", "code": 503}}, FailureKind.SERVER, (2, 99)),
+            ({"error": {"message": "slow down", "code": 429}}, FailureKind.RATE_LIMIT, (2, 99)),
+            ({"error": "overloaded"}, FailureKind.SERVER, (2, 99)),
+            (completion("", "error", error=None).body, FailureKind.SERVER, (2, 99)),
+            (
+                {"choices": [{"message": {"content": "half"}, "finish_reason": "stop", "error": {"code": 502}}]},
+                FailureKind.SERVER,
+                (2, 99),
+            ),
+        ],
+    )
+    def test_by_its_code(self, body: dict[str, Any], kind: FailureKind, calls: tuple[int, int]) -> None:
+        (answer,), server = ask(Reply(body))
+        assert isinstance(answer, Failure)
+        assert answer.kind is kind
+        assert calls[0] <= len(server.bodies) <= calls[1]
+
+
+class TestWhatIsNoWholeAnswer:
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            completion(""),
+            completion("\n \n"),
+            completion([]),
+            completion([{"type": "thinking", "thinking": "hm"}]),
+            completion(7),
+            completion("\ud800 spam"),
+            Reply('{"choices": ' + "[" * 100_000 + "]" * 100_000 + "}"),
+            Reply('{"choices": ' + "1" * 5000 + "}"),
+            Reply("data: {}\n\n"),
+            Reply([]),
+            Reply("", 204),
+        ],
+    )
+    def test_it_is_a_failure(self, reply: Reply) -> None:
+        (answer,), _ = ask(reply)
+        assert isinstance(answer, Failure)
+        assert answer.kind is FailureKind.BAD_ANSWER
+
+    def test_parts_of_a_content_are_joined_without_thoughts(self) -> None:
+        parts = [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "alpha or beta?"}]},
+            {"type": "text", "text": "al"},
+            {"type": "text", "text": "pha"},
+        ]
+        (answer,), _ = ask(completion(parts))
+        assert isinstance(answer, Completion)
+        assert answer.text == "alpha"
+
+    def test_a_cut_answer_says_so_and_a_cut_choice_is_a_failure(self) -> None:
+        (answer,), _ = ask(completion("spam", "length"))
+        assert isinstance(answer, Completion)
+        assert answer.truncated
+        with serving(FaultyServer(honours="vllm")) as server, connect(server) as model:
+            model.dialect()
+            server.default = completion("spam", "length")
+            (choice,) = model.choose(CHATS[:1], ["spam", "spam link"])
+            assert isinstance(choice, Failure)
+
+    def test_white_space_around_a_choice_is_no_other_answer(self) -> None:
+        with serving(FaultyServer(default=lambda _: completion("\n\nviolin"))) as server, connect(server) as model:
+            assert model.dialect() == "vllm"
+            server.default = completion("\n\nspam link ")
+            (choice,) = model.choose(CHATS[:1], ["spam", "spam link"])
+            assert isinstance(choice, Choice)
+            assert choice.index == 1
+
+    def test_a_response_has_a_largest_size(self) -> None:
+        (answer,), server = ask(completion("x" * (9 << 20)), timeout=20.0)
+        assert isinstance(answer, Failure)
+        assert "8 MiB" in answer.message
+        assert len(server.bodies) == 1
+
+    def test_a_request_has_a_time_limit_in_total(self) -> None:
+        started = time.monotonic()
+        (answer,), _ = ask("drip", timeout=0.3)
+        assert isinstance(answer, Failure)
+        assert answer.kind is FailureKind.TIMEOUT
+        assert time.monotonic() - started < 4
+
+
+class TestCutPrompts:
+    LONG: Chat = [{"role": "user", "content": "a long story that goes on and on " * 400}]
+
+    def cutting(self, context: int) -> Callable[[dict[str, Any]], Reply]:
+        def reply(body: dict[str, Any]) -> Reply:
+            sent = len(body["messages"][0]["content"]) // 4
+            return completion("fine", usage={"prompt_tokens": min(sent, context), "completion_tokens": 1})
+
+        return reply
+
+    def test_a_silently_cut_prompt_is_a_failure_with_its_cure(self) -> None:
+        with serving(FaultyServer(default=self.cutting(2048), context=None)) as server:
+            with connect(server) as model:
+                cut, whole = model.generate([self.LONG, CHATS[0]], SAMPLING)
+            assert isinstance(cut, Failure)
+            assert cut.kind is FailureKind.CONTEXT
+            assert "read only 2,048 tokens" in cut.message
+            assert "--context-length" in cut.message
+            assert isinstance(whole, Completion)
+            with connect(server, context_length=8192) as told:
+                assert isinstance(told.generate([self.LONG], SAMPLING)[0], Completion)
+
+    def test_a_prompt_that_fits_is_none(self) -> None:
+        with serving(FaultyServer(default=self.cutting(8192), context=None)) as server, connect(server) as model:
+            assert isinstance(model.generate([self.LONG], SAMPLING)[0], Completion)
+
+
+class TestPauses:
+    @pytest.mark.parametrize("header", ["0", "-5", "Mon, 23 Nov 2020 08:00:00 GMT", "soon", "nan"])
+    def test_a_header_that_asks_for_no_pause_makes_no_hot_loop(self, header: str) -> None:
+        reply = Reply({"error": {"message": "slow down"}}, 429, {"retry-after": header})
+        (answer,), server = ask(reply, patience=1.0, backoff=0.1)
+        assert isinstance(answer, Failure)
+        assert 2 <= len(server.bodies) <= 8
+
+    def test_a_longer_pause_is_kept(self) -> None:
+        plan: list[Step] = [Reply({"error": {"message": "slow down"}}, 429, {"retry-after": "0.4"})]
+        started = time.monotonic()
+        with serving(FaultyServer(plan)) as server, connect(server, patience=5.0) as model:
+            assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
+        assert time.monotonic() - started >= 0.4
+
+
+def test_the_key_is_masked_in_what_a_server_quotes() -> None:
+    (answer,), _ = ask(error(f"Bad request with header Bearer {KEY}"))
+    assert isinstance(answer, Failure)
+    assert "Bearer ***" in answer.message
+    (written,), _ = ask(completion(f"the key is {KEY}"))
+    assert isinstance(written, Completion)
+    assert written.text == "the key is ***"
+
+
+def test_control_characters_of_a_server_are_not_repeated() -> None:
+    (answer,), _ = ask(error("bad \x1b[31m\nrequest\u202e"))
+    assert isinstance(answer, Failure)
+    assert answer.message == "HTTP 400: bad [31m request"
+
+
+@pytest.mark.parametrize(
+    "usage", ["missing", None, {"prompt_tokens": "12"}, {"prompt_tokens": -3}, [1], json.loads("1e999")]
+)
+def test_usage_that_is_none_is_estimated(usage: Any) -> None:
+    reply = completion("four letters", usage=usage)
+    if usage == "missing":
+        del reply.body["usage"]
+    (answer,), _ = ask(reply)
+    assert isinstance(answer, Completion)
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (2, 3)
+    assert USAGE["prompt_tokens"] == 7
