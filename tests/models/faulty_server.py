@@ -56,6 +56,7 @@ class FaultyServer:
         self.counted = 0
         self.bodies: list[dict[str, Any]] = []
         self.requests = 0
+        self.queries: set[str] = set()
         self.keys: set[str] = set()
         self.active = self.peak = 0
         self.url = ""
@@ -95,6 +96,7 @@ class FaultyServer:
 
     def _note(self, request: web.Request) -> None:
         self.requests += 1
+        self.queries.add(request.query_string)
         self.keys.add(request.headers.get("authorization", "").removeprefix("Bearer "))
 
     @asynccontextmanager

@@ -50,5 +50,5 @@ def test_the_key_is_stripped_and_never_shown(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("OPENAI_API_KEY", "sk-env\n")
     assert HttpConfig().key == "sk-env"
     assert HttpConfig(api_key="").key == ""
-    assert HttpConfig(api_key=" sk-own ").key == "sk-own"
+    assert HttpConfig(api_key=" 'sk-own' ").key == "sk-own"
     assert "sk-own" not in repr(HttpConfig(api_key="sk-own"))

@@ -163,11 +163,11 @@ class TestErrorsUnderHttp200:
             ({"error": {"message": "overloaded", "code": 503}}, FailureKind.SERVER, (2, 99)),
             ({"error": {"message": "slow down", "code": 429}}, FailureKind.RATE_LIMIT, (2, 99)),
             ({"error": "overloaded"}, FailureKind.SERVER, (2, 99)),
-            (completion("", "error", error=None).body, FailureKind.SERVER, (2, 99)),
+            (completion("", "error", error=None).body, FailureKind.BAD_ANSWER, (3, 3)),
             (
                 {"choices": [{"message": {"content": "half"}, "finish_reason": "stop", "error": {"code": 502}}]},
-                FailureKind.SERVER,
-                (2, 99),
+                FailureKind.BAD_ANSWER,
+                (3, 3),
             ),
         ],
     )
@@ -311,3 +311,39 @@ def test_usage_that_is_none_is_estimated(usage: Any) -> None:
     assert isinstance(answer, Completion)
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (2, 3)
     assert USAGE["prompt_tokens"] == 7
+
+
+class TestConnections:
+    """Each way in which no connection comes about is one sentence with its cure."""
+
+    @pytest.mark.parametrize("proxy", ["socks://127.0.0.1:1080/", "socks5://127.0.0.1:1080", "odd://x"])
+    def test_a_proxy_that_cannot_be_used(self, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ALL_PROXY", proxy)
+        with pytest.raises(EndpointError, match="proxy in ALL_PROXY cannot be used"):
+            HttpModel("m", HttpConfig("http://elsewhere.test/v1"))
+        (answer,), _ = ask("ok")
+        assert isinstance(answer, Completion)
+
+    @pytest.mark.parametrize(
+        ("address", "words"),
+        [
+            ("https://127.0.0.1:{port}/v1", "does not speak https; write http://"),
+            ("http://127.0.0.1:1/v1", "the connection is refused"),
+            ("http://nowhere.invalid/v1", "no machine of that name"),
+        ],
+    )
+    def test_no_connection(self, address: str, words: str) -> None:
+        with serving(FaultyServer()) as server:
+            url = address.format(port=server.url.split(":")[2].removesuffix("/v1"))
+            with connect(server, base_url=url) as model, pytest.raises(EndpointError, match=f"{url}: .*{words}"):
+                _ = model.card
+
+    def test_certificates_that_cannot_be_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+        with pytest.raises(EndpointError, match="SSL_CERT_FILE"):
+            HttpModel("m", HttpConfig("https://elsewhere.test/v1"))
+
+    def test_a_query_of_the_address_is_kept(self) -> None:
+        with serving(FaultyServer()) as server, connect(server, base_url=f"{server.url}?api-version=1") as model:
+            assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
+            assert server.queries == {"api-version=1"}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from promptmii.models.base import Chat, Completion, Failure, FailureKind, Usage
-from promptmii.models.http.refusals import RefusedError, refusal
+from promptmii.models.http.refusals import RefusedError, words_of
 from promptmii.models.http.tokens import estimate, fewest
 
 MOST_TOKENS = 10**9
@@ -21,7 +21,9 @@ def read_completion(body: Any, chat: Chat) -> Completion:
     usage = read_usage(body.get("usage"), chat, text)
     end = choice.get("finish_reason")
     if choice.get("error") or end == "error":
-        raise refusal(200, choice, str(choice.get("error") or "the server stopped with an error"))
+        # Others may well be answered, so this is no outage to be waited for.
+        words = words_of(choice) or "no reason given"
+        raise _refused(FailureKind.BAD_ANSWER, f"the server broke off with an error: {words}", usage)
     if end == "content_filter":
         raise _refused(FailureKind.REQUEST, "a content filter of the server withheld the answer", usage, lasting=True)
     if text.strip():

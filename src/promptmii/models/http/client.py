@@ -291,10 +291,11 @@ class HttpModel:
             failure = refused.failure
             if failure.kind not in (FailureKind.CONNECTION, FailureKind.TIMEOUT):
                 return None  # a server without a model list
-            cure = "Start it, or correct --base-url (or OPENAI_BASE_URL)."
-            raise EndpointError(
-                f"No server answers at {server.url}: {failure.message}. {cure}", failure.kind
-            ) from refused
+            cause = failure.message.rpartition(f"{server.url}: ")[2]
+            message = (
+                f"No server answers at {server.url}: {cause}. Start it, or correct --base-url (or OPENAI_BASE_URL)."
+            )
+            raise EndpointError(message, failure.kind) from refused
         except EndpointError as error:
             if error.kind is FailureKind.REQUEST:
                 return None

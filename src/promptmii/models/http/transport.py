@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from promptmii.errors import ConfigError, EndpointError
+from promptmii.errors import EndpointError
 from promptmii.models.base import Failure, FailureKind
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.refusals import RefusedError, readable, refusal, retry_after, words_of
@@ -28,7 +28,7 @@ class Server:
     """An OpenAI-compatible server at one address."""
 
     def __init__(self, url: str, config: HttpConfig) -> None:
-        """Nothing is sent. Raises `ConfigError` for an address, a key, a proxy or a certificate file that cannot be used."""
+        """Nothing is sent. Raises `ConfigError` or `EndpointError` if key, proxy or certificates cannot be used."""
         self.url = url
         self._base, _, query = url.partition("?")
         self._query = f"?{query}" if query else ""
@@ -126,10 +126,10 @@ def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
             trust_env=parts.hostname not in LOOPBACK,  # no proxy leads back to this machine
         )
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"The certificates in SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error}.") from error
+        raise EndpointError(f"The certificates in SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error}.") from error
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         named = ", ".join(_proxy_variables()) or "the proxy settings"
-        raise ConfigError(
+        raise EndpointError(
             f"The proxy in {named} cannot be used. Unset it, or give http://host:port; for socks5://host:port install "
             "SOCKS support with: pip install 'httpx[socks]'"
         ) from error
