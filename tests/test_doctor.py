@@ -92,7 +92,7 @@ def test_a_refused_key_is_a_finding_after_what_did_work(steps: Recorder) -> None
 
 
 @pytest.mark.parametrize(
-    ("default", "finding"), [("say: \n", "an empty answer"), ("context", "context: ")], ids=["empty", "failing"]
+    ("default", "finding"), [("say: \n", "an answer without text"), ("context", "context: ")], ids=["empty", "failing"]
 )
 def test_a_server_that_writes_nothing_is_not_healthy(steps: Recorder, default: str, finding: str) -> None:
     with serving(FaultyServer(default=default)) as server:

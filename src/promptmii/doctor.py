@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from promptmii.config import Endpoint
 from promptmii.errors import ModelError, UnsupportedError
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling
+from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, Sampling
 from promptmii.progress import Progress
 from promptmii.thought import without_thought
 
@@ -101,7 +101,7 @@ def _tokens(model: LanguageModel) -> Check:
 def _writing(model: LanguageModel) -> Check:
     answer = model.generate([QUESTION], Sampling(max_tokens=16))[0]
     if isinstance(answer, Failure):
-        cure = "" if answer.kind is FailureKind.BAD_ANSWER else "Check the server's log and the model's name."
+        cure = "Check the server's log, the model's name and its chat template."
         return Check("generate", False, f"{answer.kind}: {answer.message}", cure)
     if not without_thought(answer.text):
         cure = "Its chat template may be missing, it may be a base model, or it spends all tokens on thinking."
