@@ -1,7 +1,7 @@
 """The same grid on a Ray cluster: one bench per worker process, one recorder on the driver.
 
-Workers hold models, not results: a finished cell goes to the driver at once. Ray restarts a worker that dies and runs its
-open cells again. The workers share the limit of concurrent requests.
+Workers hold models, not results: a finished cell goes to the driver at once. Ray restarts a worker that dies and runs
+its open cells again. The workers share the limit of concurrent requests.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -23,7 +23,7 @@ RESTARTS = 8
 
 
 class RemoteBench:
-    """The bench of a worker process. Errors are returned, because not every one survives being raised across processes."""
+    """The bench of a worker process. It returns errors: not all of them survive being raised across processes."""
 
     def __init__(self, settings: str, folder: str, cpus: float) -> None:
         """Settings come as JSON, so that the worker validates them. Models are loaded at their first use."""

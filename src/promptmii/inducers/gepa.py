@@ -1,8 +1,8 @@
 """GEPA, reflective prompt evolution (Agrawal et al. 2025, arXiv 2507.19457), through the `gepa` package.
 
 The package runs the search as its authors recommend: Pareto selection of parents, minibatches of three, a reflection
-model that reads the mistakes. It sees the support alone: it learns on one part and validates on the other. Its own metric
-is right or wrong per row; promptmii keeps the candidate with the best macro-F1 by its own scorer.
+model that reads the mistakes. It sees the support alone: one part to learn on, the other to validate. Its metric is
+right or wrong per row; promptmii keeps the candidate with the best macro-F1.
 """
 
 from collections.abc import Mapping, Sequence

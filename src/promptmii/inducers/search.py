@@ -1,7 +1,7 @@
 """What best-of-k, APE and GEPA share: choosing between texts by the follower's score on a part of the support.
 
-A search splits the support once more. The writer sees one part, which also calibrates the follower; the other part scores
-candidates. The query is out of reach. A candidate is calibrated once, however often it is scored.
+A search splits the support once more. The writer sees one part, which also calibrates the follower; the other part
+scores candidates. The query is out of reach. A candidate is calibrated once, however often it is scored.
 
 Calls are counted as the authors of the searches count them: a metric call is a row that the follower labels to score a
 candidate. Calls that calibrate are counted apart, and every call is part of the cost.

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: the examples go into weights instead of text, as a LoRA adapter (Hu et al. 2021).
 
-The follower learns to answer the naive prompt of each example with its label. The result is an instruction with an empty
-text and a follower of its own, `<follower>+<adapter folder>`, so it is used, scored and kept like any other.
+The follower learns to answer the naive prompt of each example with its label. The result is an instruction with an
+empty text and a follower of its own, `<follower>+<adapter folder>`, so it is used, scored and kept like any other.
 """
 
 import tempfile
