@@ -1,6 +1,7 @@
 """Progress as a user sees it: bars on terminals of any width, lines elsewhere, nothing when quiet."""
 
 import io
+import re
 import time
 
 import pytest
@@ -38,6 +39,18 @@ def test_a_terminal_shows_a_bar_with_the_time_left(columns: str) -> None:
     assert "49/98 MB" in text
     assert "left" in text
     assert "[red]" in text or columns == "40", "labels are never read as markup"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100, 200])
+def test_a_bar_stays_one_line_whatever_is_finished(columns: int) -> None:
+    screen = Screen()
+    with listener(Terminal(file=screen, _environ={"TERM": "xterm", "COLUMNS": str(columns)})) as progress:
+        progress.step("Running the cells", 2500, "cells")
+        for number in range(3):
+            progress.advance(1, f"a task of a long name / mii / n=20 / seed {number} / openai:a-model: macro-F1 0.123")
+            time.sleep(0.05)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert all(len(line.strip()) <= columns for line in re.split(r"[\r\n]+", plain))
 
 
 @pytest.mark.parametrize("term", ["dumb", "unknown"])

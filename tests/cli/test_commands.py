@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from tests.models.faulty_server import FaultyServer, serving
 from typer.testing import CliRunner, Result
 
 from promptmii import Naive, Support
@@ -27,6 +29,7 @@ def run(*arguments: str | Path, stdin: str = "") -> Result:
 @pytest.fixture
 def made(tmp_path) -> Path:
     instruction = Naive().induce(Support(("good", "bad"), ()))
+    instruction.model_copy(update={"follower": "openai:m", "mode": "generate"}).save(tmp_path / "generate.json")
     return instruction.model_copy(update={"follower": "smol", "mode": "choose"}).save(tmp_path / "made.json")
 
 
@@ -101,6 +104,39 @@ def test_whatever_a_reader_raises_is_one_line_that_names_the_file(tmp_path: Path
         assert "deep.json" in done.stderr
         assert done.stderr.count("Error:") == 1 >= len(done.stderr.partition("Error:")[2].strip().splitlines())
         assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server that answers no labelling request."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    with serving(FaultyServer(default="context")) as server:
+        yield server.url
+
+
+def test_failed_calls_end_with_exit_code_4(made: Path, refusing: str, tmp_path: Path) -> None:
+    asked = ["--follower", "openai:m", "--base-url", refusing]
+    done = run("predict", made.with_name("generate.json"), "-", "-o", tmp_path / "out.csv", *asked, stdin="a text\n")
+    assert done.exit_code == 4
+    assert "1 failed" in done.stderr
+    assert "context" in (tmp_path / "out.csv").read_text(), "what was answered is kept, with the reason"
+    grid = [
+        "evaluate",
+        "--tasks",
+        "suite",
+        "--methods",
+        "naive",
+        "--mode",
+        "generate",
+        "--eval",
+        "1",
+        "-o",
+        tmp_path / "run",
+    ]
+    done = run(*grid, *asked, "--json")
+    assert done.exit_code == 4
+    assert json.loads(done.stdout)["done"] == 0
+    assert done.stderr == ""
 
 
 def test_show_prints_the_instruction_and_its_json(made: Path) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 from promptmii.cli.terminal import Terminal, styled
@@ -83,8 +84,8 @@ class _Name(ProgressColumn):
     """The step, and what was finished last where there is room for it."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self._room = max(width - 58, 20)
+        super().__init__(Column(no_wrap=True))
+        self._room = max(width - 72, 20)  # the rest is for bar and counts
 
     def render(self, task: Task) -> Text:
         done = task.fields["done"]
@@ -97,7 +98,7 @@ class _Counts(ProgressColumn):
     """Count, pace and time left; only the time so far where no total is known."""
 
     def __init__(self, wide: bool) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._wide = wide
 
     def render(self, task: Task) -> Text:

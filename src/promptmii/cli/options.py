@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Data = Annotated[
     str,
     typer.Argument(
-        help="csv, tsv, json, jsonl, parquet, xlsx (also .gz), a folder of `datasets`, hub:owner/name[:config][@revision]."
+        help="csv, tsv, json, jsonl, parquet, xlsx (also .gz), `datasets` folder, hub:owner/name[:config][@revision]."
     ),
 ]
 File = Annotated[Path, typer.Argument(help="Instruction file made by `promptmii induce`.")]
