@@ -16,7 +16,7 @@ $(SETUP):
 	@echo "== Setting up $(VENV) (once; downloads about 400 MB)"
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "promptmii needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,corpus,train,evaluate,ray,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[hf,corpus,train,evaluate,ray,dev]'
 	@rm -f $(VENV)/.ready-*; touch $@
 
 $(SMOL): | $(SETUP)

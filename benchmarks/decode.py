@@ -12,13 +12,13 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from promptmii.models.smol import smol_folder
 from transformers import AutoModelForCausalLM
 
 from follower import VOCABULARY
 from promptmii.models.base import Chat, Completion, Sampling
-from promptmii.models.local import LocalModel
+from promptmii.models.hf.model import TransformersModel
 from promptmii.models.references import Weights
-from promptmii.models.smol import smol_folder
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8])
     given = parser.parse_args()
     folder = str(smol_folder(install=True))
-    ours = LocalModel.load("smol", Weights("smol", folder))
+    ours = TransformersModel.load("smol", Weights("smol", folder))
     plain: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=ours.model.dtype).eval()
     tokenizer = ours.tokenizer
     draw = random.Random(0)
@@ -56,7 +56,7 @@ def main() -> None:
 
         def promptmii(chats: list[Chat] = chats, sampling: Sampling = sampling) -> Any:
             # A fresh engine, so that none finds its prefix remembered.
-            return LocalModel("smol", ours.model, tokenizer, "benchmark").generate(chats, sampling)
+            return TransformersModel("smol", ours.model, tokenizer, "benchmark").generate(chats, sampling)
 
         seconds = {promptmii: float("inf"), transformers: float("inf")}
         for _ in range(given.repeats):  # in turns, because other programs share the machine

@@ -23,14 +23,14 @@ from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.inducers import InContext, Naive, Writer
 from promptmii.instruction import Instruction
 from promptmii.models import load_model
-from promptmii.models.local import LocalModel
+from promptmii.models.hf.model import TransformersModel
 from promptmii.task import Support
 
 BATCH = 16
 ANSWER = 10
 
 
-def generate(model: LocalModel, prompts: list[list[int]], limit: int) -> float:
+def generate(model: TransformersModel, prompts: list[list[int]], limit: int) -> float:
     """Seconds of batched greedy generation, the usual way."""
     tokenizer, network = model.tokenizer, model.model
     started = perf_counter()

@@ -2,7 +2,7 @@
 
     python benchmarks/follower.py [--data texts.txt] [--queries 200] [--batch 16] [--repeats 2]
 
-a  `LocalModel.choose`: exact likelihood of every label, shared beginning once, packed rows
+a  `TransformersModel.choose`: exact likelihood of every label, shared beginning once, packed rows
 b  transformers `generate` of every full prompt, left-padded batches in order of length
 c  the same one by one, on the first prompts only, extrapolated
 """
@@ -16,11 +16,11 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from promptmii.models.smol import smol_folder
 
 from promptmii.models.base import Chat, Choice
-from promptmii.models.local import LocalModel
+from promptmii.models.hf.model import TransformersModel
 from promptmii.models.references import Weights
-from promptmii.models.smol import smol_folder
 
 LABELS = ["sports", "politics", "business", "science", "travel", "health"]
 VOCABULARY = (
@@ -62,7 +62,7 @@ def matmul_rate(dtype: torch.dtype) -> float:
     return 2 * 2048**3 / seconds
 
 
-def costs(model: LocalModel) -> tuple[int, int, float]:
+def costs(model: TransformersModel) -> tuple[int, int, float]:
     """Weights of the linear layers, values of a query vector over all layers, and operations of one token's logits."""
     config = model.model.config
     linear = sum(
@@ -74,7 +74,7 @@ def costs(model: LocalModel) -> tuple[int, int, float]:
     return linear, width, 2.0 * config.hidden_size * config.vocab_size
 
 
-def needed_flops(model: LocalModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> float:
+def needed_flops(model: TransformersModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> float:
     """Of the tokens that must be processed once: the shared beginning, each rest, each node of the label tree, each needed logit."""
     linear, width, logits = costs(model)
     shared = next(i for i in range(min(map(len, prompts))) if len({prompt[i] for prompt in prompts}) > 1)
@@ -89,7 +89,7 @@ def needed_flops(model: LocalModel, prompts: Sequence[Sequence[int]], answers: S
     return total
 
 
-def full_flops(model: LocalModel, prompts: Sequence[Sequence[int]]) -> float:
+def full_flops(model: TransformersModel, prompts: Sequence[Sequence[int]]) -> float:
     """Of every prompt in full and its last token's logits, without what is generated after it: the least that `b` and `c` can do."""
     linear, width, logits = costs(model)
     return sum(2.0 * linear * len(prompt) + 2.0 * width * len(prompt) ** 2 + logits for prompt in prompts)
@@ -127,7 +127,7 @@ def main() -> None:
     given = parser.parse_args()
     from transformers import AutoModelForCausalLM
 
-    ours = LocalModel.load("smol", Weights("smol", str(smol_folder(install=True))))
+    ours = TransformersModel.load("smol", Weights("smol", str(smol_folder(install=True))))
     tokenizer, dtype = ours.tokenizer, ours.model.dtype
     plain: Any = AutoModelForCausalLM.from_pretrained(
         str(smol_folder()), dtype=dtype, attn_implementation="sdpa"
@@ -150,7 +150,7 @@ def main() -> None:
 
     # A fresh engine for each run, so that none finds its prefix remembered.
     def choose() -> Any:
-        return LocalModel("smol", ours.model, tokenizer, "benchmark").choose(chats, LABELS)
+        return TransformersModel("smol", ours.model, tokenizer, "benchmark").choose(chats, LABELS)
 
     rates = [matmul_rate(dtype)]
     a, chosen = best(given.repeats, choose)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from promptmii.models.smol import smol_folder
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
@@ -23,8 +24,7 @@ from trl import GRPOTrainer
 from promptmii import metrics
 from promptmii.instruction import Instruction
 from promptmii.models import load_model
-from promptmii.models.local import quiet
-from promptmii.models.smol import smol_folder
+from promptmii.models.hf.model import quiet
 from promptmii.parse import LabelParser
 from promptmii.train.rl.plan import algebra, resolve
 from promptmii.train.rl.run import train

@@ -7,7 +7,7 @@ can read them; a file that is replaced keeps its mode.
 import os
 import secrets
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
@@ -165,17 +165,24 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Generator[None]:
+def locked(folder: Path, wait: Callable[[], None] | None = None) -> Generator[None]:
     """Lock a folder against other processes. Raises `OutputError`.
 
-    A missing folder is created, private, and removed again if nothing was written to it.
+    A missing folder is created, private, and removed again if nothing was written to it. Where another process holds
+    the lock, `wait` is called and the lock waited for; without it that is an error.
     """
     from filelock import FileLock, Timeout
 
     new = not folder.exists()
     lock = FileLock(private_folder(folder) / LOCK, timeout=0)
     try:
-        lock.acquire()
+        try:
+            lock.acquire()
+        except Timeout:
+            if wait is None:
+                raise
+            wait()
+            lock.acquire(timeout=-1)
     except Timeout as error:
         raise OutputError(
             f"Another process is writing to {folder}. Wait for it, or give another folder with -o."

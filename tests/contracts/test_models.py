@@ -11,9 +11,9 @@ from tests.models.faulty_server import FaultyServer, serving
 from promptmii import ScriptedModel
 from promptmii.errors import ConfigError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Price, Sampling
+from promptmii.models.hf.model import TransformersModel
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
-from promptmii.models.local import LocalModel
 from promptmii.models.wrap import Cached, Gathered, Metered, Priced
 
 MODELS = ["scripted", "metered", "priced", "gathered", "cached", "local", "http", "cached_http"]
@@ -139,7 +139,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
     tokenizer.save_pretrained(folder)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads only wait for each other in a model this small
-    yield LocalModel.load("hf:tiny", Weights("hf:tiny", folder))
+    yield TransformersModel.load("hf:tiny", Weights("hf:tiny", folder))
     torch.set_num_threads(threads)
 
 

@@ -52,7 +52,7 @@ def induce(
     text: Text = None,
     label: Label = None,
     labels: Labels = None,
-    generator: Annotated[str, typer.Option(help="Model that writes: smol, hf:..., openai:...")] = DEFAULT,
+    generator: Annotated[str, typer.Option(help="Model that writes: qwen, gguf:..., hf:..., openai:...")] = DEFAULT,
     follower: Follow = None,
     mode: Annotated[
         str,

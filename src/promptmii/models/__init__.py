@@ -1,4 +1,4 @@
-"""Models behind one protocol, found by reference: `smol`, `hf:<id or folder>`, `openai:<model>`; `+<folder>` adds an adapter.
+"""Models behind one protocol, found by reference: `qwen`, `gguf:<file>`, `hf:<id or folder>`, `openai:<model>`.
 
 An engine's module is imported only when a reference asks for it.
 """
@@ -8,8 +8,9 @@ from pathlib import Path
 
 from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
+from promptmii.models.embedded import EMBEDDED
 from promptmii.models.http.config import HttpConfig, Served
-from promptmii.models.references import DEFAULT, FORMS, Weights, weights_of
+from promptmii.models.references import DEFAULT, FORMS, Weights, gguf_of, weights_of
 from promptmii.models.scripted import ScriptedModel
 
 __all__ = [
@@ -24,20 +25,26 @@ __all__ = [
 
 
 def load_model(reference: str, http: HttpConfig | None = None, *, cache: str | None = None) -> LanguageModel:
-    """The model behind a reference. `http` and `cache` (a folder) are for `openai:` references.
+    """The model behind a reference. `http` and `cache` (a folder) are for `openai:` references, but
+    a context length counts for GGUF files too.
 
     Raises `ConfigError`, `UnknownModelError`, `EndpointError`, or `MissingDependencyError`.
     """
     served = Served.parse(reference)
     if served:
         return _served(reference, served, http, cache)
+    gguf = gguf_of(reference)
+    if gguf:
+        from promptmii.models.llama.model import load_gguf
+
+        return load_gguf(reference, gguf, http.context_length if http else None)
     weights = weights_of(reference)
     if weights is None:
-        hint = nearest(reference.partition(":")[0].partition("+")[0], ("smol", "hf", "openai"))
+        hint = nearest(reference.partition(":")[0].partition("+")[0], (*EMBEDDED, "gguf", "hf", "openai"))
         raise UnknownModelError(f"Unknown model reference {reference!r}. Expected one of: {'; '.join(FORMS)}. {hint}")
-    from promptmii.models.local import LocalModel
+    from promptmii.models.hf.model import TransformersModel
 
-    return LocalModel.load(reference, weights)
+    return TransformersModel.load(reference, weights)
 
 
 def _served(reference: str, served: Served, http: HttpConfig | None, cache: str | None) -> LanguageModel:

@@ -45,7 +45,7 @@ class Usage:
     cached_tokens: int = 0
     """The part of `prompt_tokens` that was not computed again: a shared prefix, or an answer from the disk cache."""
     seconds: float = field(default=0.0, compare=False)
-    """Of the engine, a batch's time divided among its answers; for an answer from the cache, what it took when it was made."""
+    """Of the engine, a batch's time divided among its answers; for a cached answer, what it took when it was made."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -177,10 +177,10 @@ class LanguageModel(Protocol):
         ...
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """Decide between the options for each chat. Chats that begin alike should be sent together: the beginning is computed once.
+        """Decide between the options for each chat. Send chats that begin alike together: that is computed once.
 
-        Raises `ConfigError` where the options are no choice, `UnsupportedError` where the engine can neither compare likelihoods nor
-        enforce a choice.
+        Raises `ConfigError` where the options are no choice, `UnsupportedError` where the engine can neither compare
+        likelihoods nor enforce a choice.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What a reference to a model on this machine stands for: base weights, and the LoRA adapters that lie on them."""
+"""What a reference to a model on this machine stands for: a model, the engine that runs it, and the adapters on top."""
 
 import json
 import re
@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptmii.errors import UnknownModelError
+from promptmii.models.embedded import EMBEDDED
 
-DEFAULT = "smol"
+DEFAULT = "qwen"
 """The model that writes and follows where none is named."""
 FORMS = (
-    "smol",
-    "hf:<id or folder>",
-    "any of these with @<device> and +<adapter folder>",
+    *EMBEDDED,
+    "gguf:<file, or owner/name/file.gguf on the hub>",
+    "hf:<id or folder>, with @<device>",
+    "any of these with +<adapter>",
     "openai:<model>[@<base URL>]",
 )
 
@@ -20,11 +22,20 @@ _DEVICE = re.compile(r"(.*?)(?:@(cpu|mps|cuda|cuda:\d+))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
+class GgufFile:
+    """A model for llama.cpp."""
+
+    place: str
+    """Name of an embedded model, path of a file, or owner/name/file on the hub."""
+    adapters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Weights:
-    """A local model: adapters are merged into the base in their order."""
+    """A model for transformers: adapters are merged into the base in their order."""
 
     base: str
-    """Reference of the base alone: `smol` or `hf:<id or folder>`."""
+    """Reference of the base alone, such as `hf:<id or folder>`."""
     source: str
     """What transformers loads: an id or a folder."""
     adapters: tuple[str, ...] = ()
@@ -47,10 +58,19 @@ class Weights:
         return self.reference if self.adapters else self.base.removeprefix("hf:")
 
 
-def weights_of(reference: str) -> Weights | None:
-    """The weights behind a reference; `None` where it names no model on this machine. Raises `UnknownModelError`.
+def gguf_of(reference: str) -> GgufFile | None:
+    """The file that llama.cpp runs for a reference; `None` where it names none."""
+    first, *adapters = reference.split("+")
+    kind, _, place = first.partition(":")
+    if first in EMBEDDED:
+        return GgufFile(first, tuple(adapters))
+    return GgufFile(place, tuple(adapters)) if kind == "gguf" and place else None
 
-    A folder that holds an adapter alone brings the model that the adapter names.
+
+def weights_of(reference: str) -> Weights | None:
+    """The weights that transformers loads for a reference; `None` where there are none. Raises `UnknownModelError`.
+
+    An embedded model is dequantised for that. A folder that holds an adapter alone brings the model that the adapter names.
     """
     first, *adapters = reference.split("+")
     name, device = _DEVICE.fullmatch(first).groups()  # pyright: ignore[reportOptionalMemberAccess] it matches anything
@@ -59,10 +79,11 @@ def weights_of(reference: str) -> Weights | None:
 
 
 def _first(name: str) -> Weights | None:
-    if name == "smol":
-        from promptmii.models.smol import smol_folder
+    kind, _, place = name.rpartition(":")
+    if place in EMBEDDED and kind in ("", "hf"):
+        from promptmii.models.hf.convert import converted
 
-        return Weights("smol", str(smol_folder()))
+        return Weights(f"hf:{place}", str(converted(place)))
     kind, _, place = name.partition(":")
     if kind != "hf" or not place:
         return None

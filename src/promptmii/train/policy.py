@@ -13,8 +13,9 @@ from promptmii.train.settings import LoraSettings
 try:
     import torch
 
-    from promptmii.models.local import LocalModel, read_weights
-    from promptmii.models.rendering import ChatFormat
+    from promptmii.models.chat import ChatFormat
+    from promptmii.models.hf.model import TransformersModel, read_weights
+    from promptmii.models.hf.tokenizer import HfTokenizer
     from promptmii.train.lora import add_adapter, continue_adapter
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
@@ -57,14 +58,14 @@ class Policy:
     @cached_property
     def form(self) -> ChatFormat:
         """How chats and answers become tokens."""
-        return ChatFormat(self.tokenizer, self.model.generation_config.eos_token_id)
+        return ChatFormat(HfTokenizer(self.tokenizer, self.model.generation_config.eos_token_id))
 
-    def local(self, step: int, model: Any = None) -> LocalModel:
+    def local(self, step: int, model: Any = None) -> TransformersModel:
         """The weights of now, as everything else in promptmii uses a model. A new one after each step: it remembers keys and values.
 
         `model` is given where the weights had to be gathered from several processes.
         """
-        return LocalModel(self.reference, self.model if model is None else model, self.tokenizer, f"step-{step}")
+        return TransformersModel(self.reference, self.model if model is None else model, self.tokenizer, f"step-{step}")
 
     def complete(self, folder: Path) -> None:
         """Let a saved adapter name its model as the settings do: a path of this machine means nothing elsewhere."""

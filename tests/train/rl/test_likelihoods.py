@@ -9,7 +9,7 @@ from pathlib import Path  # noqa: E402
 from tests.train.toys import write_model  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
-from promptmii.models.engines import engine_for  # noqa: E402
+from promptmii.models.hf.engines import engine_for  # noqa: E402
 from promptmii.train.rl.likelihoods import can_share, draft_logps  # noqa: E402
 
 

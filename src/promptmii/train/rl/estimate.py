@@ -5,7 +5,6 @@ this machine. Memory follows from the number of parameters, and time from rates 
 """
 
 import math
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,8 +37,11 @@ from promptmii.train.visits import Deck, readable_source, writer_for
 try:
     from transformers import AutoConfig, AutoTokenizer
 
-    from promptmii.models.local import LocalModel, quiet
-    from promptmii.models.rendering import ChatFormat
+    from promptmii.models.chat import ChatFormat
+    from promptmii.models.hf.engines import PlainEngine
+    from promptmii.models.hf.model import quiet
+    from promptmii.models.hf.tokenizer import HfTokenizer
+    from promptmii.models.local import LocalModel
     from promptmii.train.rl.likelihoods import POSITIONS
     from promptmii.train.validation import cases
 except ImportError as error:
@@ -58,23 +60,14 @@ UNSHOWN = ("stage", "endpoint", "plan", "trl")
 """Tables of the settings that are listed elsewhere, or that change nothing of what is learned."""
 
 
-class Tokens(LocalModel):
-    """A tokenizer alone, to lay out and count prompts where no weights are needed."""
-
-    def __init__(self, reference: str, tokenizer: Any, context_length: int) -> None:
-        self._tokenizer = tokenizer
-        self._lock = threading.Lock()
-        self._format = ChatFormat(tokenizer, None)
-        self._card = ModelCard(reference, "tokenizer", context_length, gives_scores=False)
-
-
-def tokens_of(reference: str, source: str) -> Tokens:
-    """The tokenizer and context of a local model. Raises `UnknownModelError`."""
+def tokens_of(reference: str, source: str) -> LocalModel:
+    """A model that can only lay out and count prompts: no weights are loaded. Raises `UnknownModelError`."""
     try:
         with quiet():
             config: Any = AutoConfig.from_pretrained(source, local_files_only=True)
             tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True)
-            return Tokens(reference, tokenizer, int(config.max_position_embeddings))
+            card = ModelCard(reference, "tokenizer", int(config.max_position_embeddings), gives_scores=False)
+            return LocalModel(card, ChatFormat(HfTokenizer(tokenizer, None)), PlainEngine(None))
     except (OSError, ValueError) as error:
         raise UnknownModelError(f"{reference} is not on this machine: {str(error).strip().splitlines()[0]}") from error
 

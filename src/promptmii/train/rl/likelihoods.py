@@ -13,8 +13,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from promptmii.models.packing import IMPLEMENTATION, NO_TREE, Packed, pack
-from promptmii.models.prefixes import Prefix
+from promptmii.models.hf.packing import IMPLEMENTATION, NO_OPTIONS, Packed, pack
+from promptmii.models.hf.prefixes import Prefix
 
 POSITIONS = 1024
 """Positions whose logits are held at a time."""
@@ -38,7 +38,7 @@ class Row:
     packed: Packed
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """See `models.packing.Memory`: the prompt looks at what stands before it, the blocks at the prompt and at themselves."""
+        """See `hf.packing.Memory`: the prompt looks at what stands before it, the blocks at the prompt and at themselves."""
         del layer
         p = len(self.packed.prefix.tokens)
         if not p:
@@ -81,7 +81,7 @@ def _group(
     device = model.device
     before, last = prompt[:-1], prompt[-1]
     # A block begins with the prompt's last token, which predicts its first.
-    row = Row(pack([[last, *draft[:-1]] for draft in drafts], NO_TREE, Prefix(before, (), ()), device))
+    row = Row(pack([[last, *draft[:-1]] for draft in drafts], NO_OPTIONS, Prefix(before, (), ()), device))
     count = len(before)
     hidden = model.get_decoder()(
         input_ids=torch.cat([torch.tensor([before], dtype=torch.long, device=device), row.packed.tokens], dim=1),

@@ -25,7 +25,7 @@ try:
     from accelerate import PartialState
     from transformers import PrinterCallback
 
-    from promptmii.models.local import quiet
+    from promptmii.models.hf.model import quiet
     from promptmii.train.policy import Policy
     from promptmii.train.rl.trainer import LostError, PolicyTrainer, Visits, checkpoints
     from promptmii.train.rl.watch import Watch

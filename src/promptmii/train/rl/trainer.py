@@ -20,8 +20,7 @@ from trl.trainer.utils import split_tensor_dict
 
 from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError
 from promptmii.models.base import Sampling
-from promptmii.models.decoding import Draw
-from promptmii.models.engines import engine_for
+from promptmii.models.hf.engines import engine_for
 from promptmii.task import content_key
 from promptmii.train.policy import Policy
 from promptmii.train.rl.likelihoods import can_share, draft_logps
@@ -162,12 +161,11 @@ class PolicyTrainer(GRPOTrainer):
         sampling = Sampling(int(self.max_completion_length or 1), self.temperature, self.top_p, seed)
         places: dict[tuple[int, ...], int] = {}
         rows = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
-        draw = Draw(prompts, sampling, self._policy.form.ends)
         training = model.training
         model.eval()
         try:
             with torch.no_grad(), self.accelerator.autocast():
-                return engine_for(model).write(list(places), rows, draw, sampling.max_tokens)
+                return engine_for(model).write(list(places), rows, sampling, self._policy.form.ends)
         finally:
             model.train(training)
 

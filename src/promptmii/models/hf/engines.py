@@ -1,13 +1,16 @@
-"""Two ways to run a causal language model: packed rows where its attention allows that, and plain passes everywhere else."""
+"""Two ways to run a causal language model: packed rows where its attention allows that, plain passes elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from promptmii.models.decoding import Draw, Rest, Tails, few_rows
-from promptmii.models.packing import IMPLEMENTATION, NO_TREE, Memory, Noted, Trie, chunks, pack, register
-from promptmii.models.prefixes import Prefix, Prefixes, common, families
+from promptmii.models.base import Sampling
+from promptmii.models.batching import Trie, chunks, common, prefix_groups
+from promptmii.models.hf.decoding import Draw, Rest, Tails, few_rows
+from promptmii.models.hf.packing import IMPLEMENTATION, NO_OPTIONS, Memory, Noted, pack, register
+from promptmii.models.hf.prefixes import Prefix, Prefixes
+from promptmii.models.local import Engine
 
 ROW_TOKENS = 2048
 """Tokens of one row: enough to keep the processor busy, little enough for its cache."""
@@ -18,20 +21,6 @@ LONG = 256
 DECODE_ROWS = 64
 DECODE_TOKENS = 2**15
 """Tokens whose keys and values are held while decoding, the shared prefix aside."""
-
-
-class Engine(Protocol):
-    """Scores and writes over token ids. Prompts of one call are different from each other and fit the context."""
-
-    def score(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
-    ) -> list[tuple[tuple[float, ...], int]]:
-        """Per prompt `log P(option + end)` of every option, and how many of its tokens were another prompt's work."""
-        ...
-
-    def write(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], draw: Draw, limit: int) -> list[list[int]]:
-        """New tokens per row, the end included where one was reached; `rows` names the prompt of each row, so one may occur often."""
-        ...
 
 
 def engine_for(model: Any) -> Engine:
@@ -57,6 +46,7 @@ class PackedEngine:
         self._vocabulary = int(model.config.vocab_size)
         self._prefixes = Prefixes(model)
 
+    @torch.inference_mode()
     def score(
         self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
     ) -> list[tuple[tuple[float, ...], int]]:
@@ -64,7 +54,7 @@ class PackedEngine:
         trie = Trie.build(options, end)
         nodes = len(trie.tokens)
         results: list[tuple[tuple[float, ...], int]] = [((), 0)] * len(prompts)
-        for shared, members in families(prompts):
+        for shared, members in prefix_groups(prompts):
             prefix = self._prefixes.get(prompts[members[0]][:shared])
             rests = [prompts[i][shared:] for i in members]
             # A block may count as longer than it is, so that the logits of a row stay in bounds too.
@@ -76,8 +66,12 @@ class PackedEngine:
                     results[members[i]] = (tuple(scores), shared if members[i] != min(members) else 0)
         return results
 
-    def write(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], draw: Draw, limit: int) -> list[list[int]]:
+    @torch.inference_mode()
+    def write(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+    ) -> list[list[int]]:
         """See `Engine`."""
+        draw, limit = Draw([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         written: list[list[int]] = [[] for _ in rows]
         for chunk in chunks([len(prompts[i]) + limit for i in rows], DECODE_TOKENS):
             for first in range(0, len(chunk), DECODE_ROWS):
@@ -89,6 +83,9 @@ class PackedEngine:
                 ):
                     written[slot] = tokens
         return written
+
+    def close(self) -> None:
+        """See `Engine`. The memory goes with the object."""
 
     def _decode(
         self, prompts: Sequence[Sequence[int]], owners: Sequence[int], draw: Draw, streams: Sequence[int], limit: int
@@ -119,9 +116,9 @@ class PackedEngine:
         return written
 
     def _prefill(self, prefix: Prefix, prompts: Sequence[Sequence[int]]) -> list[tuple[torch.Tensor, Rest]]:
-        """Per prompt the logits (V) after it, and the keys and values of what stands after the prefix that all share."""
+        """Per prompt the logits (V) after it, and the keys and values of what stands after the shared prefix."""
         filled: dict[int, tuple[torch.Tensor, Rest]] = {}
-        for shared, members in families(prompts):
+        for shared, members in prefix_groups(prompts):
             own = self._prefixes.get(prompts[members[0]][:shared])
             short = [i for i in members if len(prompts[i]) - shared < LONG]
             for chunk in chunks([len(prompts[i]) - shared for i in short], ROW_TOKENS):
@@ -136,8 +133,8 @@ class PackedEngine:
     def _fill_row(
         self, rests: Mapping[int, Sequence[int]], own: Prefix, before: int
     ) -> dict[int, tuple[torch.Tensor, Rest]]:
-        """`_prefill` of the prompts that are `own` and one of `rests`, in one row; of `own` the first `before` tokens are left out."""
-        noted = Noted(pack(list(rests.values()), NO_TREE, own, self._model.device))
+        """`_prefill` of prompts that are `own` and one of `rests`, in one row, without the first `before` tokens of `own`."""
+        noted = Noted(pack(list(rests.values()), NO_OPTIONS, own, self._model.device))
         packed = noted.packed
         logits = self._forward(packed.tokens, packed.positions, noted, packed.readout)
         between = [tuple(part[:, before:] for part in layer) for layer in zip(own.keys, own.values, strict=True)]
@@ -184,6 +181,7 @@ class PlainEngine:
     def __init__(self, model: Any) -> None:
         self._model = model
 
+    @torch.inference_mode()
     def score(
         self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
     ) -> list[tuple[tuple[float, ...], int]]:
@@ -207,9 +205,16 @@ class PlainEngine:
         count = len(options)
         return [(tuple(scores[i * count : (i + 1) * count]), 0) for i in range(len(prompts))]
 
-    def write(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], draw: Draw, limit: int) -> list[list[int]]:
+    @torch.inference_mode()
+    def write(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+    ) -> list[list[int]]:
         """See `Engine`."""
+        draw, limit = Draw([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         return [self._answer(prompts[owner], draw, stream, limit) for stream, owner in enumerate(rows)]
+
+    def close(self) -> None:
+        """See `Engine`. The memory goes with the object."""
 
     def _answer(self, prompt: Sequence[int], draw: Draw, stream: int, limit: int) -> list[int]:
         written: list[int] = []
@@ -227,7 +232,7 @@ class PlainEngine:
 
 
 def along(logits: torch.Tensor, trie: Trie) -> torch.Tensor:
-    """(N, K): per query and option, the sum of log-probabilities on its way through the tree; logits are (N, nodes + 1, V)."""
+    """(N, K): per query and option the sum of log-probabilities on its way; logits are (N, nodes + 1, V)."""
     device = logits.device
     pairs = [pair for option in trie.steps for pair in option]
     node = torch.tensor([n + 1 for n, _ in pairs], device=device)

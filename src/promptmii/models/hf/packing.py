@@ -1,12 +1,12 @@
 """Many queries and all their label continuations in one forward pass, with nothing computed twice and nothing padded.
 
-The tokens that a batch of chats has in common are processed once (`models/prefixes.py`). What is left of each chat, followed by the
+The tokens that a batch of chats has in common are processed once (`prefixes.py`). What is left of each chat, followed by the
 tree of its possible answers, is a *block*; blocks are laid end to end in one row, so the linear layers (nearly all of the arithmetic)
 see real tokens only. Attention lets a block see the shared prefix and itself: a query token what stands before it, a tree node its
 query and its ancestors. Positions count as if each answer stood directly after its query.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -17,7 +17,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from promptmii.errors import UnsupportedError
-from promptmii.models.prefixes import Prefix
+from promptmii.models.batching import Trie
+from promptmii.models.hf.prefixes import Prefix
 
 IMPLEMENTATION = "promptmii_packed"
 SCORES = 2**22
@@ -32,35 +33,8 @@ class Memory(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Trie:
-    """The answers as a tree of tokens, depth first, so that a common beginning is evaluated once. All lists run over its N nodes."""
-
-    tokens: tuple[int, ...]
-    depth: tuple[int, ...]
-    visible: torch.Tensor
-    """(N, N) bool: row i may attend to column j, that is, j is i or one of its ancestors."""
-    steps: tuple[tuple[tuple[int, int], ...], ...]
-    """Per option, (node, next token) pairs whose log-probabilities add up to its score; node -1 is the query's last token."""
-
-    @classmethod
-    def build(cls, options: Sequence[Sequence[int]], end: int) -> "Trie":
-        """From the options' tokens, without `end`, the token that closes an answer."""
-        nodes: dict[tuple[int, ...], int] = {}
-        for path in sorted({tuple(option[:i]) for option in options for i in range(1, len(option) + 1)}):
-            nodes[path] = len(nodes)
-        visible = torch.zeros(len(nodes), len(nodes), dtype=torch.bool)
-        for path, node in nodes.items():
-            visible[node, [nodes[path[:i]] for i in range(1, len(path) + 1)]] = True
-        steps = tuple(
-            tuple((nodes.get(tuple(option[:i]), -1), token) for i, token in enumerate([*option, end]))
-            for option in options
-        )
-        return cls(tuple(path[-1] for path in nodes), tuple(len(path) for path in nodes), visible, steps)
-
-
-NO_TREE = Trie((), (), torch.zeros(0, 0, dtype=torch.bool), ())
-"""Of blocks that nothing follows."""
+NO_OPTIONS = Trie((), (), (), ())
+"""For blocks that nothing follows."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +165,16 @@ def pack(queries: Sequence[Sequence[int]], trie: Trie, prefix: Prefix, device: t
     return Packed(row[0], row[1], prefix, tuple(groups), tuple(starts), tuple(lengths), n)
 
 
+def _visible(trie: Trie) -> torch.Tensor:
+    """(N, N) bool: row i may attend to column j, that is, j is i or one of its ancestors."""
+    visible = torch.zeros(len(trie.tokens), len(trie.tokens), dtype=torch.bool)
+    for node in range(len(trie.tokens)):
+        visible[node, trie.ancestors(node)] = True
+    return visible
+
+
 def _group(starts: Sequence[int], lengths: Sequence[int], trie: Trie, device: torch.device) -> Group:
-    n = len(trie.tokens)
+    n, visible = len(trie.tokens), _visible(trie)
     width = max(lengths) + n
     index = torch.full((len(starts), width), starts[0])
     real = torch.zeros(len(starts), width, dtype=torch.bool)
@@ -202,7 +184,7 @@ def _group(starts: Sequence[int], lengths: Sequence[int], trie: Trie, device: to
         real[g, : length + n] = True
         sees[g, :length, :length] = torch.ones(length, length, dtype=torch.bool).tril()
         sees[g, length : length + n, :length] = True
-        sees[g, length : length + n, length : length + n] = trie.visible
+        sees[g, length : length + n, length : length + n] = visible
     sees[:, :, 0] |= ~real  # a padded row must see something, or its softmax is 0/0
     mask = torch.zeros(sees.shape).masked_fill_(~sees, float("-inf"))
     return Group(index.to(device), mask.to(device), real.view(-1).nonzero().view(-1).to(device))
@@ -232,18 +214,3 @@ def register() -> None:
     """Make the implementation known to transformers; the model is then set to `IMPLEMENTATION`."""
     AttentionInterface.register(IMPLEMENTATION, packed_attention)
     AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
-
-
-def chunks(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices in order of length, cut so that the lengths of each chunk add up to at most `budget` (or one index)."""
-    order = iter(sorted(range(len(lengths)), key=lengths.__getitem__))
-    chunk: list[int] = []
-    used = 0
-    for i in order:
-        if chunk and used + lengths[i] > budget:
-            yield chunk
-            chunk, used = [], 0
-        chunk.append(i)
-        used += lengths[i]
-    if chunk:
-        yield chunk

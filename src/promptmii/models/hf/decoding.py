@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
 from promptmii.models.base import Sampling
-from promptmii.models.prefixes import Prefix
+from promptmii.models.hf.prefixes import Prefix
 
 Rest: TypeAlias = Sequence[tuple[torch.Tensor, ...]]
 """Keys and values (K, T, D) of each layer."""
@@ -21,7 +21,7 @@ GROWTH = 64
 
 
 class Tails:
-    """Keys and values of the rows being written: what all prompts share, what each prompt has beside that, what each row has said.
+    """Keys and values of the rows being written: what all prompts share, the rest of each prompt, what each row has said.
 
     Each is kept once, so that drafts of one prompt cost little more than one draft.
     """
@@ -88,7 +88,7 @@ class Tails:
         self._length += 1
 
     def _place(self, owners: Sequence[int]) -> None:
-        """Rows by prompt, each prompt with as many places as the one with the most rows; a place to spare repeats row 0."""
+        """Rows by prompt, each with as many places as the one with the most rows; spare places repeat row 0."""
         self._owners = list(owners)
         members: list[list[int]] = [[] for _ in self._mask]
         for row, owner in enumerate(owners):
@@ -108,8 +108,8 @@ def _padded(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 class FewRows(TorchFunctionMode):
     """Linear layers on a handful of rows as weight times input rather than input times weight.
 
-    The same numbers up to rounding; on processors the library's product is up to twice as fast that way round, because it
-    divides the weight's rows among the threads (benchmarks/decode.py).
+    The same numbers up to rounding, and up to twice as fast on processors, because the product divides the weight's rows
+    among the threads (benchmarks/decode.py).
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -126,7 +126,7 @@ def few_rows(count: int, device: torch.device) -> AbstractContextManager[object]
 
 
 class Draw:
-    """Picks next tokens: greedy, or with one random stream per row, so that a sample does not depend on its neighbours."""
+    """Picks next tokens: greedy, or with a random stream per row, so that a sample does not depend on its neighbours."""
 
     def __init__(self, prompts: Sequence[Sequence[int]], sampling: Sampling, ends: Collection[int]) -> None:
         """A stream is the same for the same prompt, seed and ordinal among equal prompts."""

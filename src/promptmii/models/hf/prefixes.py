@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
+from promptmii.models.batching import common
+
 REMEMBERED = 4
 """Prefixes that are kept: an instruction under test, and a few before it."""
 REMEMBERED_TOKENS = 8192
-WORTH = 256
-"""Tokens that a family of its own must save before it is worth a forward pass of its own."""
 
 
 @dataclass(frozen=True)
@@ -71,39 +70,3 @@ class Prefixes:
         self._decoder(input_ids=rest, past_key_values=cache, use_cache=True)
         layers: list[Any] = cache.layers
         return Prefix(tokens, tuple(layer.keys[0] for layer in layers), tuple(layer.values[0] for layer in layers))
-
-
-def common(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all of them begin with: the smallest and the largest differ first."""
-    low, high = min(prompts, key=list), max(prompts, key=list)
-    limit = min(map(len, prompts))
-    return next((i for i in range(limit) if low[i] != high[i]), limit)
-
-
-def families(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
-    """Prompts (by index) that are best computed together, with the length of what they share.
-
-    Every prompt keeps at least one token of its own, because its last token's logits are needed. Prompts under one instruction
-    are one family; those under two instructions are two, as soon as that saves enough.
-    """
-    return _split(prompts, sorted(range(len(prompts)), key=lambda i: list(prompts[i])))
-
-
-def _split(prompts: Sequence[Sequence[int]], order: list[int]) -> list[tuple[int, list[int]]]:
-    if not order:
-        return []
-    shared = _shared(prompts, order)
-    together: list[int] = []
-    apart: list[tuple[int, list[int]]] = []
-    for _, members in groupby(order, key=lambda i: prompts[i][shared]):
-        child = list(members)
-        if len(child) < len(order) and (len(child) - 1) * (_shared(prompts, child) - shared) >= WORTH:
-            apart += _split(prompts, child)
-        else:
-            together += child
-    return [*([(shared, together)] if together else []), *apart]
-
-
-def _shared(prompts: Sequence[Sequence[int]], order: Sequence[int]) -> int:
-    limit = min(len(prompts[i]) for i in order) - 1
-    return min(limit, common([prompts[order[0]], prompts[order[-1]]]))

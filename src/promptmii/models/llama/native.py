@@ -1,0 +1,317 @@
+"""llama.cpp's C interface, as the extension module of `xllamacpp` exports it on Linux and macOS.
+
+`xllamacpp` itself offers llama.cpp's server: it opens a port, and computes a prompt again for each of its options. The library
+below it is called directly here, so nothing listens, and a batch may branch into all options at once.
+
+Two parameter structures are passed by value, and each release may lay them out anew. The layout known here is recognised by
+the defaults in it; elsewhere `unavailable` says why, and the in-process server is used (`models/llama/server.py`).
+"""
+
+import ctypes
+import struct
+from collections.abc import Iterable, Sequence
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int32, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptmii.errors import ModelError, UnknownModelError
+
+Logits = NDArray[np.float32]
+SEQUENCES = 128
+"""Sequences of a batch, the shared one included. llama.cpp keeps room for the logits of each."""
+OUTPUTS = SEQUENCES
+"""Positions of a batch whose logits can be read."""
+BATCH = 512
+"""Tokens of a batch."""
+
+TESTED = "2026.10"
+_STRUCTURE = 512
+"""Bytes kept for a parameter structure. More than any release uses does no harm."""
+_MODEL_DEFAULTS = ((16, "<iii", (-1, 1, -1)),)
+"""n_gpu_layers, split_mode, main_gpu."""
+_CONTEXT_DEFAULTS = (
+    (0, "<9i", (512, 2048, 512, 1, 0, 0, 1, 4, 4)),
+    (40, "<4i", (-1, -1, -1, -1)),
+    (136, "<6?", (False, True, True, True, True, False)),
+)
+"""n_ctx, n_batch, n_ubatch, n_seq_max, n_rs_seq, n_outputs_max, n_outputs_max_per_seq, n_threads, n_threads_batch; the types of
+RoPE scaling, pooling, attention and flash attention; embeddings, offload_kqv, no_perf, op_offload, swa_full, kv_unified."""
+_USE_EXTRA_BUFFERS, _FLASH_ATTENTION, _KV_UNIFIED = 74, 52, 141
+_CONTROL = 1 << 3 | 1 << 4
+"""LLAMA_TOKEN_ATTR_CONTROL and _USER_DEFINED."""
+_ABORTED = 2
+_LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, c_char_p, c_void_p)
+_AbortCallback = ctypes.CFUNCTYPE(c_bool, c_void_p)
+
+
+class _Parameters(ctypes.Structure):
+    _fields_ = (("bytes", ctypes.c_uint8 * _STRUCTURE),)
+
+    def put(self, offset: int, form: str, *values: object) -> None:
+        struct.pack_into(form, self.bytes, offset, *values)
+
+    def holds(self, defaults: Sequence[tuple[int, str, tuple[object, ...]]]) -> bool:
+        return all(struct.unpack_from(form, self.bytes, offset) == values for offset, form, values in defaults)
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = (
+        ("n_tokens", c_int32),
+        ("token", c_void_p),
+        ("embd", c_void_p),
+        ("pos", c_void_p),
+        ("n_seq_id", c_void_p),
+        ("seq_id", c_void_p),
+        ("logits", c_void_p),
+    )
+
+
+_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "llama_log_set": (None, (_LogCallback, c_void_p)),
+    "llama_backend_init": (None, ()),
+    "llama_model_default_params": (_Parameters, ()),
+    "llama_context_default_params": (_Parameters, ()),
+    "llama_model_load_from_file": (c_void_p, (c_char_p, _Parameters)),
+    "llama_init_from_model": (c_void_p, (c_void_p, _Parameters)),
+    "llama_free": (None, (c_void_p,)),
+    "llama_model_free": (None, (c_void_p,)),
+    "llama_model_n_ctx_train": (c_int32, (c_void_p,)),
+    "llama_model_meta_val_str": (c_int32, (c_void_p, c_char_p, c_char_p, ctypes.c_size_t)),
+    "llama_model_get_vocab": (c_void_p, (c_void_p,)),
+    "llama_vocab_n_tokens": (c_int32, (c_void_p,)),
+    "llama_vocab_get_attr": (c_int32, (c_void_p, c_int32)),
+    "llama_vocab_get_text": (c_char_p, (c_void_p, c_int32)),
+    "llama_vocab_is_eog": (c_bool, (c_void_p, c_int32)),
+    "llama_vocab_eos": (c_int32, (c_void_p,)),
+    "llama_vocab_bos": (c_int32, (c_void_p,)),
+    "llama_vocab_get_add_bos": (c_bool, (c_void_p,)),
+    "llama_tokenize": (c_int32, (c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool)),
+    "llama_detokenize": (c_int32, (c_void_p, POINTER(c_int32), c_int32, c_char_p, c_int32, c_bool, c_bool)),
+    "llama_get_memory": (c_void_p, (c_void_p,)),
+    "llama_memory_seq_cp": (None, (c_void_p, c_int32, c_int32, c_int32, c_int32)),
+    "llama_memory_seq_rm": (c_bool, (c_void_p, c_int32, c_int32, c_int32)),
+    "llama_decode": (c_int32, (c_void_p, _Batch)),
+    "llama_get_logits": (POINTER(c_float), (c_void_p,)),
+    "llama_set_abort_callback": (None, (c_void_p, _AbortCallback, c_void_p)),
+    "llama_adapter_lora_init": (c_void_p, (c_void_p, c_char_p)),
+    "llama_set_adapters_lora": (c_int32, (c_void_p, POINTER(c_void_p), ctypes.c_size_t, POINTER(c_float))),
+}
+
+
+@_LogCallback
+def _forget(_level: int, _text: bytes | None, _data: object) -> None:
+    """llama.cpp writes some 500 lines about each model to standard error."""
+
+
+@cache
+def _library() -> Any:
+    """The library with its signatures. Raises `UnknownModelError`, `AttributeError` where a function is not exported."""
+    try:
+        import xllamacpp.xllamacpp as extension
+    except ImportError as error:
+        raise UnknownModelError(
+            f"GGUF models (qwen, smol, gguf:) are run by xllamacpp, which cannot be loaded: {error}. Install it with: "
+            "pip install xllamacpp (Linux, Windows, macOS on Apple silicon), or use hf: or openai: models."
+        ) from error
+    library = ctypes.CDLL(str(extension.__file__))
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    library.llama_log_set(_forget, None)
+    library.llama_backend_init()
+    return library
+
+
+def unavailable() -> str | None:
+    """Why llama.cpp cannot be called directly here; `None` where it can. Raises `UnknownModelError`."""
+    try:
+        library = _library()
+    except (AttributeError, OSError):
+        return "this build of xllamacpp exports no functions"
+    known = library.llama_model_default_params().holds(_MODEL_DEFAULTS)
+    known = known and library.llama_context_default_params().holds(_CONTEXT_DEFAULTS)
+    return None if known else "this release of xllamacpp lays out its parameters otherwise"
+
+
+class Token(NamedTuple):
+    """One token of a batch."""
+
+    id: int
+    position: int
+    sequences: Sequence[int]
+    """Every sequence that it belongs to; it attends to what stands before it in any of them."""
+    read: bool = False
+    """Its logits are wanted."""
+
+
+class Native:
+    """A GGUF model and one context of it, for one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the weights; `open` makes the context. Raises `UnknownModelError`."""
+        reason = unavailable()
+        if reason:
+            raise UnknownModelError(
+                f"{path.name} cannot be run here: {reason}. Expected xllamacpp {TESTED} on Linux or macOS."
+            )
+        self._library = _library()
+        self._context: Any = None
+        parameters = self._library.llama_model_default_params()
+        # Repacked weights read no faster on AVX2, take four seconds at each start and cannot stay in the mapped file.
+        parameters.put(_USE_EXTRA_BUFFERS, "<?", False)
+        self._model = self._library.llama_model_load_from_file(str(path).encode(), parameters)
+        if not self._model:
+            _refuse(path)
+        self._vocabulary = self._library.llama_model_get_vocab(self._model)
+        self.trained_context = int(self._library.llama_model_n_ctx_train(self._model))
+        self.size = int(self._library.llama_vocab_n_tokens(self._vocabulary))
+        """Of the vocabulary."""
+
+    def open(self, cells: int, threads: int, adapters: Sequence[Path]) -> None:
+        """Make a context for `cells` tokens of all sequences together, under LoRA adapters in GGUF. Raises `ModelError`."""
+        parameters = self._library.llama_context_default_params()
+        parameters.put(0, "<9i", cells, BATCH, BATCH, SEQUENCES, 0, OUTPUTS, OUTPUTS, threads, threads)
+        # Flash attention works in tiles, so a number would depend on what else is in the batch.
+        parameters.put(_FLASH_ATTENTION, "<i", 0)
+        parameters.put(_KV_UNIFIED, "<?", True)
+        self._context = self._library.llama_init_from_model(self._model, parameters)
+        if not self._context:
+            self.close()
+            raise ModelError(f"No memory for a context of {cells} tokens. Ask for a smaller one with --context-length.")
+        self._memory = self._library.llama_get_memory(self._context)
+        self._abort = _AbortCallback(_interrupted)  # kept, or it would be collected while llama.cpp holds it
+        self._library.llama_set_abort_callback(self._context, self._abort, None)
+        self._adapt(adapters)
+
+    def _adapt(self, adapters: Sequence[Path]) -> None:
+        handles = [self._library.llama_adapter_lora_init(self._model, str(path).encode()) for path in adapters]
+        for path, handle in zip(adapters, handles, strict=True):
+            if not handle:
+                self.close()
+                raise UnknownModelError(
+                    f"The adapter {path} does not fit this model. Expected a LoRA that was trained on it."
+                )
+        if handles:
+            scales = (c_float * len(handles))(*[1.0] * len(handles))
+            self._library.llama_set_adapters_lora(
+                self._context, (c_void_p * len(handles))(*handles), len(handles), scales
+            )
+
+    def metadata(self, key: str) -> str | None:
+        """A value of the file's header as text."""
+        for size in (256, 1 << 20):
+            buffer = ctypes.create_string_buffer(size)
+            length = self._library.llama_model_meta_val_str(self._model, key.encode(), buffer, size)
+            if length < size:
+                return buffer.value.decode("utf-8", "replace") if length >= 0 else None
+        return None
+
+    def control_tokens(self) -> dict[str, int]:
+        """Tokens that steer the model rather than stand for text."""
+        attribute, text = self._library.llama_vocab_get_attr, self._library.llama_vocab_get_text
+        marked = (token for token in range(self.size) if attribute(self._vocabulary, token) & _CONTROL)
+        return {text(self._vocabulary, token).decode("utf-8", "replace"): token for token in marked}
+
+    def ends(self) -> list[int]:
+        """Tokens that end an answer, end of text first."""
+        is_end = self._library.llama_vocab_is_eog
+        found = [token for token in self.control_tokens().values() if is_end(self._vocabulary, token)]
+        last = int(self._library.llama_vocab_eos(self._vocabulary))
+        return [*([last] if last >= 0 else []), *(token for token in found if token != last)]
+
+    def begin(self) -> int | None:
+        """The beginning-of-text token, where the tokenizer adds one."""
+        wanted = self._library.llama_vocab_get_add_bos(self._vocabulary)
+        return int(self._library.llama_vocab_bos(self._vocabulary)) if wanted else None
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Token ids; `special` reads the names of control tokens as such."""
+        raw = text.encode("utf-8", "replace")
+        room = len(raw) + 8
+        tokens = (c_int32 * room)()
+        count = self._library.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, False, special)
+        return tokens[:count]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What they say, without control tokens."""
+        ids = (c_int32 * len(tokens))(*tokens)
+        room = 32 * len(tokens) + 8
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            length = self._library.llama_detokenize(self._vocabulary, ids, len(tokens), buffer, room, True, False)
+            if length >= 0:
+                return buffer.raw[:length].decode("utf-8", "replace")
+            room = -length
+
+    def decode(self, batch: Sequence[Token]) -> Logits:
+        """Compute up to `BATCH` tokens. The logits (N, V) of those that are read, in order; valid until the next call.
+
+        Raises `KeyboardInterrupt`, `ModelError`.
+        """
+        rows = ((token.id, token.position, len(token.sequences)) for token in batch)
+        ids, positions, counts = (np.array(column, np.int32) for column in zip(*rows, strict=True))
+        sequences = np.fromiter((one for token in batch for one in token.sequences), np.int32)
+        starts = np.cumsum(counts) - counts
+        places = (sequences.ctypes.data + 4 * starts).astype(np.uint64)
+        read = np.array([token.read for token in batch], np.int8)
+        arrays = (
+            ids.ctypes.data,
+            None,
+            positions.ctypes.data,
+            counts.ctypes.data,
+            places.ctypes.data,
+            read.ctypes.data,
+        )
+        status = self._library.llama_decode(self._context, _Batch(len(batch), *arrays))
+        if status:
+            if status == _ABORTED:
+                raise KeyboardInterrupt
+            raise ModelError(f"llama.cpp gave up on a batch of {len(batch)} tokens (status {status}).")
+        found = self._library.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(found, (int(read.sum()), self.size))
+
+    def share(self, source: int, targets: Iterable[int]) -> None:
+        """Let other sequences begin with everything that `source` holds."""
+        for target in targets:
+            self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def drop(self, sequences: Iterable[int], start: int = 0) -> None:
+        """Forget what sequences hold from the position `start` on."""
+        for sequence in sequences:
+            self._library.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+    def close(self) -> None:
+        """Give the memory back. Twice does no harm."""
+        context, self._context = self._context, None
+        model, self._model = self._model, None
+        if context:
+            self._library.llama_free(context)
+        if model:
+            self._library.llama_model_free(model)
+
+
+def _interrupted(_data: object) -> bool:
+    """Asked by llama.cpp between operations, so that Python's signal handlers run at once rather than seconds later."""
+    try:
+        return _pause()
+    except KeyboardInterrupt:
+        return True
+
+
+def _pause() -> bool:
+    """A call, because Python runs signal handlers at one."""
+    return False
+
+
+def _refuse(path: Path) -> NoReturn:
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise UnknownModelError(f"{path} is no GGUF file. Expected a model converted for llama.cpp.")
+    raise UnknownModelError(
+        f"llama.cpp cannot load {path}: the file is cut short, or its architecture is newer than this xllamacpp."
+    )

@@ -1,0 +1,105 @@
+"""llama.cpp in this process, with the smallest embedded model: its numbers against transformers, and its independence of the batch."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from promptmii import load_model
+from promptmii.errors import UnknownModelError
+from promptmii.models.base import Chat, Choice, Completion, LanguageModel, Sampling
+from promptmii.models.embedded import SMOL
+
+pytestmark = [pytest.mark.smol, pytest.mark.skipif(not SMOL.installed, reason="needs: promptmii models install smol")]
+SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+CHATS: list[Chat] = [
+    [{"role": "user", "content": f"Is a {noun} an animal or a fruit? Answer with one word."}]
+    for noun in ("dog", "ripe apple", "horse", "very old and slightly rotten pear that fell from the tree")
+]
+OPTIONS = ["animal", "fruit", "animal or fruit"]
+
+
+@pytest.fixture(scope="module")
+def smol() -> Iterator[Any]:
+    model = load_model("smol")
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def plain() -> Any:
+    """The same weights, dequantised, in float32."""
+    pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from promptmii.models.hf.convert import converted
+
+    folder = str(converted("smol"))
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="float32"), AutoTokenizer.from_pretrained(folder)
+
+
+def scores(answers: Sequence[object]) -> list[tuple[float, ...] | None]:
+    return [answer.scores for answer in answers if isinstance(answer, Choice)]
+
+
+def test_it_loads_the_same_twice(smol: LanguageModel) -> None:
+    again = load_model("smol")
+    assert again.card == smol.card
+    assert smol.card.context_length == 8192
+    again.close()
+
+
+def test_template_and_tokens_are_those_of_transformers(smol: Any, plain: Any) -> None:
+    _, tokenizer = plain
+    prompt = smol.prompts([[{"role": "user", "content": "hi\n\n12  3 <|im_end|>"}]])[0]
+    text = SYSTEM + "<|im_start|>user\nhi\n\n12  3 < |im_end|><|im_end|>\n<|im_start|>assistant\n"
+    assert prompt == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_likelihoods_are_close_to_the_plain_way(smol: Any, plain: Any) -> None:
+    import torch
+
+    model, tokenizer = plain
+    for prompt, choice in zip(smol.prompts(CHATS), smol.choose(CHATS, OPTIONS), strict=True):
+        for option, score in zip(OPTIONS, choice.scores, strict=True):
+            answer = [*tokenizer(option)["input_ids"], tokenizer.eos_token_id]
+            with torch.no_grad():
+                logs = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)[len(prompt) - 1 : -1]
+            # llama.cpp rounds activations to eight bits, which the smallest model feels most.
+            assert score == pytest.approx(float(logs.gather(1, torch.tensor(answer)[:, None]).sum()), abs=0.8)
+
+
+def test_an_answer_does_not_depend_on_what_is_asked_beside_it(smol: LanguageModel) -> None:
+    together = scores(smol.choose(CHATS, OPTIONS))
+    assert together == scores([smol.choose([chat], OPTIONS)[0] for chat in reversed(CHATS)])[::-1]
+    greedy = Sampling(12)
+    texts = smol.generate(CHATS, greedy)
+    assert [smol.generate([chat], greedy)[0].text for chat in CHATS] == [one.text for one in texts]  # type: ignore[union-attr]
+
+
+def test_more_options_than_a_batch_reads(smol: LanguageModel) -> None:
+    options = [f"label {number}" for number in range(150)]
+    whole, part = (smol.choose(CHATS[:1], some)[0] for some in (options, options[40:60]))
+    assert isinstance(whole, Choice)
+    assert isinstance(part, Choice)
+    assert whole.scores is not None
+    assert whole.scores[40:60] == pytest.approx(part.scores, abs=0.8)
+
+
+def test_it_writes_sense(smol: LanguageModel) -> None:
+    (result,) = smol.generate([[{"role": "user", "content": "What is 2+2?"}]], Sampling(30))
+    assert isinstance(result, Completion)
+    assert "4" in result.text
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Any) -> None:
+    text = tmp_path / "model.gguf"
+    text.write_text("not a model")
+    with pytest.raises(UnknownModelError, match="no GGUF file"):
+        load_model(f"gguf:{text}")
+    with pytest.raises(UnknownModelError, match="no file"):
+        load_model(f"gguf:{tmp_path}/missing.gguf")
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(SMOL.path.read_bytes()[:5_000_000])
+    with pytest.raises(UnknownModelError, match="cut short"):
+        load_model(f"gguf:{cut}")
