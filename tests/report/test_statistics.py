@@ -17,7 +17,7 @@ from promptmii.records import Run, pack_predictions, recording
 from promptmii.report import costs, statistics, tables, transfer
 from promptmii.report import scores as scores_module
 from promptmii.report.grid import Grid, read_grid
-from promptmii.report.paper_scale import paper_scale_tables
+from promptmii.report.paper import paper_scale_tables, published_tables
 from promptmii.report.scores import Scope, Scores, Series
 from promptmii.report.statistics import Mean
 from promptmii.report.tables import Table
@@ -356,6 +356,21 @@ def test_the_authors_scale_is_theirs_and_only_where_answers_are_written(grid: Gr
             )
     assert row["reward_f1"] == pytest.approx(np.mean([np.mean(scores) for scores in by_task.values()]))
     assert row["cells"] == sum(len(scores) for scores in by_task.values())
+
+
+def test_the_papers_numbers_stand_beside_a_run_of_its_followers(tmp_path: Path) -> None:
+    follower = "openai:meta-llama/Llama-3.1-8B-Instruct"
+    methods = ("naive", "icl", "mii")
+    folder = write_run(
+        tmp_path / "run", 3, methods, (20, 50), 1, rows=20, followers=(follower, "smol"), modes=("generate",)
+    )
+    cells = scores_module.all_cells(read_grid([folder]))
+    by_scope = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
+    (table,) = published_tables(by_scope)
+    known = {(row.method, row.n): row for row in table.data.itertuples()}
+    assert set(known) == {("naive", 50), ("mii", 50)}
+    assert known["mii", 50].published == 0.416
+    assert known["mii", 50].macro_f1 == pytest.approx(np.mean(by_scope[0].at("mii", 50)))
 
 
 def test_followers_that_differ_in_folder_or_address_alone_keep_apart(tmp_path: Path) -> None:

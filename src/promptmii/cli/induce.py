@@ -173,8 +173,8 @@ def _break_even(result: "BreakEven") -> str:
     if result.queries is None:
         return f"The instruction saves no tokens against ICL: it takes {-saved:.0f} more per query."
     line = (
-        f"The instruction saves {saved:.0f} prompt tokens per query against ICL, "
-        f"so the {result.one_off_tokens} tokens it took to make and calibrate are repaid after {result.queries} queries."
+        f"The instruction saves {saved:.0f} prompt tokens per query against ICL, so the {result.one_off_tokens} "
+        f"tokens it took to make and calibrate are repaid after {result.queries} queries."
     )
     if result.one_off_money is None or result.saved_money_per_query is None:
         return line

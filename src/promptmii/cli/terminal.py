@@ -82,7 +82,7 @@ def warn(message: str, *, word: str = "Warning:") -> None:
 
 def error(message: str) -> None:
     """One error."""
-    err.print(styled("Error:", "bold red"), styled(message), soft_wrap=True)
+    err.print(styled("Error:", "bold red"), styled(" ".join(message.splitlines())), soft_wrap=True)
 
 
 def interactive() -> bool:

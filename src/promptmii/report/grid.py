@@ -49,8 +49,8 @@ class Grid:
 
     cells: pd.DataFrame
     """One row per done cell, columns `COLUMNS`. `tokens` are prompt tokens per query; `seconds`, `query_calls` and
-    `money` those of labelling all `rows`; `calibration_*` those of calibrating, `one_off_*` those of making the instruction. `fitted` of the `n` examples
-    were read."""
+    `money` those of labelling all `rows`; `calibration_*` those of calibrating, `one_off_*` those of making the
+    instruction. `fitted` of the `n` examples were read."""
     records: dict[str, Record]
     """Every cell by key, failed ones too."""
     queries: dict[str, Query]

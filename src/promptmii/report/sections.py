@@ -11,7 +11,7 @@ from promptmii.report.headline import chosen_n
 from promptmii.report.markup import TABLES, Tip, file_links
 from promptmii.report.methods import summary
 from promptmii.report.output import Files
-from promptmii.report.paper_scale import paper_scale_tables
+from promptmii.report.paper import paper_scale_tables, published_tables
 from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores
 from promptmii.report.statistics import Mean, points
@@ -100,10 +100,11 @@ def _methods(results: Results, files: Files) -> Section:
         "Each row is a way of prompting, each column a number of examples. Higher is better. Methods whose intervals "
         "overlap may still differ: see the paired comparisons below."
     )
+    measured = [tables.method_table(own) for own in results.by_scope]
     return Section(
         "methods",
         "Methods",
-        [_lead(lead), glossary, *(files.table(tables.method_table(own)) for own in results.by_scope)],
+        [_lead(lead), glossary, *(files.table(table) for table in (*measured, *published_tables(results.by_scope)))],
     )
 
 

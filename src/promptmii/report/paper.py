@@ -1,5 +1,6 @@
-"""A run on the authors' scale: the same answers under their two scorers, beside ours (`paper_compat`)."""
+"""A run beside the paper: its published numbers, and the same answers under the authors' two scorers."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,11 +9,53 @@ import pandas as pd
 from promptmii.paper_compat import analysis_f1, answers, reward_f1
 from promptmii.report.grid import Grid
 from promptmii.report.scores import Scope, Scores
+from promptmii.report.statistics import means
 from promptmii.report.tables import NOTHING, Table, number, scoped
 
 MODE = "generate"
 """The authors' way of answering, and the only one in which the scorers differ."""
 SCORERS = {"macro_f1": "ours", "reward_f1": "their reward", "analysis_f1": "their tables"}
+
+
+PUBLISHED = {
+    "llama318b": {
+        "naive": {50: 0.253, 100: 0.253},
+        "mii": {50: 0.416, 100: 0.405},
+        "ape": {50: 0.218, 100: 0.288},
+        "gepa": {50: 0.296, 100: 0.299},
+    },
+    "qwen257b": {
+        "naive": {50: 0.303, 100: 0.303},
+        "mii": {50: 0.432, 100: 0.424},
+        "ape": {50: 0.358, 100: 0.356},
+        "gepa": {50: 0.346, 100: 0.347},
+    },
+}
+"""Macro-F1 on the paper's 90 held-out tasks (arXiv 2510.16932), by follower, method and n."""
+
+
+def published_tables(by_scope: Sequence[Scores]) -> list[Table]:
+    """One table per follower that the paper has too, in the paper's mode."""
+    return [table for own in by_scope if own.scope.mode == MODE if (table := _published(own))]
+
+
+def _published(own: Scores) -> Table | None:
+    letters = re.sub(r"[^a-z0-9]", "", own.scope.follower.lower())
+    known = next((numbers for model, numbers in PUBLISHED.items() if model in letters), {})
+    found = {(mean.series.method, n): mean for mean, n in zip(means(own), own.ns * len(own.series), strict=True)}
+    rows = [
+        {"method": method, "n": n, "macro_f1": found[method, n].mean, "published": value}
+        for method, by_n in known.items()
+        for n, value in by_n.items()
+        if (method, n) in found
+    ]
+    if not rows:
+        return None
+    data = pd.DataFrame(rows)
+    shown = data.assign(**{name: [number(float(x)) for x in data[name]] for name in ("macro_f1", "published")})
+    note = "Macro-F1 of this run beside the paper's table. The paper has 90 held-out tasks of its own and one seed."
+    title = f"Beside the paper: {own.scope.title}"
+    return Table(f"published-{scoped(own.scope)}", title, note, data, shown.rename(columns={"macro_f1": "this run"}))
 
 
 def paper_scale_tables(grid: Grid, cells: pd.DataFrame, by_scope: Sequence[Scores]) -> list[Table]:
