@@ -25,6 +25,7 @@ from tests.evaluation.labelling_server import WORDS, LabellingServer
 from tests.models.faulty_server import serving
 from typer.testing import CliRunner
 
+from promptmii import Example, Instruction, MetaInducer, ScriptedModel, Support, Writer
 from promptmii.cli import app
 from promptmii.errors import ArtefactError, ConfigError, DataError, ModelError, OutputError
 from promptmii.evaluation import estimate, evaluate
@@ -386,3 +387,45 @@ class TestDamage:
         (tmp_path / "records.jsonl").mkdir()
         with pytest.raises(ArtefactError, match="cannot be read"):
             Run.read(tmp_path)
+
+
+class TestConfigurations:
+    """Any file gives settings or one line that names it, before a folder is created."""
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (b"\xff\xfe\x00", "cannot be read"),
+            (b"a = " + b"[" * 5000, "cannot be read"),
+            (b"tasks = 5", "tasks = 5 is refused"),
+            (b"tasks = []", "tasks = [] is refused"),
+            (b'tasks = ["suite"]\nmethods = []', "methods = [] is refused"),
+            (b'tasks = ["suite"]\nseeds = 99999999999999999999', "seeds"),
+            (b'tasks = ["suite"]\noptions = 3', "options = 3"),
+            (b'tasks = ["suite"]\n[options]\nape = 3', "options.ape = 3 is refused"),
+            (b'tasks = ["suite"]\n[options.ape]\ncalls = inf', "Method ape"),
+            (b'tasks = ["suite"]\ntemplate = "nothing.txt"', "nothing.txt"),
+        ],
+    )
+    def test_a_bad_file(self, tmp_path: Path, content: bytes, words: str) -> None:
+        (tmp_path / "grid.toml").write_bytes(content)
+        done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "grid.toml"), "-o", str(tmp_path / "run")])
+        assert done.exit_code == 2
+        assert words in done.stderr
+        assert not (tmp_path / "run").exists()
+
+    @given(content=st.binary(max_size=60))
+    @hypothesis_settings(max_examples=60, deadline=None)
+    def test_any_bytes(self, content: bytes) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "grid.toml"
+            path.write_bytes(content)
+            with pytest.raises(ConfigError, match=r"grid\.toml"):
+                EvaluateSettings.read(path)
+
+
+def test_text_that_no_file_can_hold_is_mended_before_it_is_recorded() -> None:
+    broken = "say parcel \ud800 or money"
+    made = MetaInducer(Writer(ScriptedModel([broken]))).induce(Support(("a", "b"), (Example("x", "a"),)))
+    assert made.text == "say parcel ? or money"
+    assert Instruction.model_validate_json(made.model_dump_json()) == made

@@ -35,6 +35,7 @@ class Job:
 
 def grid_tasks(settings: EvaluateSettings) -> dict[str, Task]:
     """The tasks by name, in order. Raises `DataError`, also for two tasks of one name."""
+    meta_template(settings)  # a bad file is refused before anything is loaded
     columns = settings.columns
     load = partial(load_task, text=columns.text, label=columns.label, labels=columns.labels)
     tasks = read_tasks(settings.tasks, load=load).values()

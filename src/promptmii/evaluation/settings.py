@@ -11,22 +11,27 @@ from promptmii.models import DEFAULT
 from promptmii.schema import Settings
 
 
+def default_methods() -> tuple[str, ...]:
+    """The methods of a grid that names none."""
+    return tuple(name for name, method in METHODS.items() if method.by_default)
+
+
 class EvaluateSettings(Settings):
     """The grid: every task x method x n x seed x generator x follower."""
 
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...] = Field(min_length=1)
     """Task files, folders of them, `hub:...`, `suite`, or a corpus (held-out split, or `FOLDER:validation`)."""
-    methods: tuple[str, ...] = tuple(name for name, method in METHODS.items() if method.by_default)
-    n: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 20, 50, 100)
-    seeds: int = Field(default=3, ge=1)
+    methods: tuple[str, ...] = Field(default_factory=default_methods, min_length=1)
+    n: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 20, 50, 100), min_length=1)
+    seeds: int = Field(default=3, ge=1, le=1000)
     """Draws of the support, from seed 0 up. All of them share one query."""
     evaluate: int = Field(default=200, ge=1)
     """Test rows of each task."""
     nameless: bool = False
     """Replace label names by meaningless ones (A, 7, class 3), to see what an instruction carries by itself."""
-    generators: tuple[str, ...] = (DEFAULT,)
+    generators: tuple[str, ...] = Field(default=(DEFAULT,), min_length=1)
     """Models under test: they write for the methods that are `WrittenBy.GENERATOR`."""
-    followers: tuple[str, ...] = (DEFAULT,)
+    followers: tuple[str, ...] = Field(default=(DEFAULT,), min_length=1)
     untrained: tuple[str, ...] = ()
     """Models as they were published, for `WrittenBy.UNTRAINED`; without any, each follower writes for itself."""
     searcher: str | None = None
