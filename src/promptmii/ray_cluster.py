@@ -20,17 +20,8 @@ class RayActors:
                 f"{options.workers} workers of {options.cpus:g} cores need more than the {cores:g} of the Ray cluster. "
                 "Lower `workers` or `cpus` in the table [ray]."
             )
-        self._kind: Any = self.ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, **resources)(kind)
-        self._arguments = arguments
-        self.actors: list[Any] = []
-        for _ in range(options.workers):
-            self.add()
-
-    def add(self) -> Any:
-        """Start one more, for one that was lost."""
-        actor = self._kind.remote(*self._arguments)
-        self.actors.append(actor)
-        return actor
+        remote: Any = self.ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, **resources)(kind)
+        self.actors: list[Any] = [remote.remote(*arguments) for _ in range(options.workers)]
 
     def close(self) -> None:
         """End the actors, and the cluster if it was started here."""

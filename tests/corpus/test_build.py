@@ -71,6 +71,9 @@ def test_settings_and_sources_are_checked(tmp_path: Path) -> None:
         build_corpus(CorpusSettings(), tmp_path / "corpus")
     with pytest.raises(DataError, match="is not a folder"):
         build_corpus(settings(tmp_path / "nothing"), tmp_path / "corpus")
+    with pytest.raises(DataError, match=r"nowhere\.csv does not exist"):
+        build_corpus(settings(tmp_path, split={"exclude_content": ("nowhere.csv",)}), tmp_path / "refused")
+    assert not (tmp_path / "refused" / "list.csv").exists(), "refused before anything is fetched"
     with pytest.raises(ConfigError, match="Did you mean 'split'"):
         CorpusSettings.of(splits={})
     for name in ("corpus-local", "corpus-hub"):

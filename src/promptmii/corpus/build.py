@@ -96,6 +96,7 @@ class _Build:
 
     def __init__(self, folder: Path, settings: CorpusSettings, retry: bool, progress: Progress) -> None:
         self._folder, self._settings, self._progress = folder, settings, progress
+        self._evaluation = read_tasks(settings.split.exclude_content, splits=SPLITS)  # now, lest it fail after hours
         self._journals = {stage: Journal(folder, stage, retry=retry) for stage in STAGES}
         self._stack = ExitStack()
 
@@ -196,10 +197,10 @@ class _Build:
         if not cleaned:
             raise DataError(f"No task is left to split. The tables in {self._folder} say why.")
         self._progress.step(STEPS["split"], len(cleaned), "datasets")
-        evaluation = read_tasks(self._settings.split.exclude_content, splits=SPLITS)
-        texts = read_texts(chain(map(self._task, cleaned), evaluation.values()), self._settings.split.similarity)
+        tasks = chain(map(self._task, cleaned), self._evaluation.values())
+        texts = read_texts(tasks, self._settings.split.similarity)
         names = [TaskName(entry.name, str(entry.detail["repository"])) for entry in cleaned]
-        assignment = assign(names, list(evaluation), texts, self._settings.split)
+        assignment = assign(names, list(self._evaluation), texts, self._settings.split)
         remove = TextRemover(len(cleaned), texts, assignment, self._settings.clean)
         sizes: dict[int, dict[str, int]] = {}
 

@@ -31,7 +31,7 @@ TELLING = 30
 """Characters a text needs to be evidence of a copy: "thank you" is in every second task."""
 WIDESPREAD = 50
 """A text in more tasks than this links them in a chain instead of pairwise, so that work stays linear."""
-_POWERS = np.array([1_000_003**i % (1 << 32) for i in range(SHINGLE)], dtype=np.uint32)
+_POWERS = np.array([1_000_003**i % (1 << 32) for i in reversed(range(SHINGLE))], dtype=np.uint32)
 
 
 def sign(texts: Iterable[str]) -> Signatures:
@@ -56,7 +56,7 @@ def _shingles(text: str) -> list[int]:
     if not normal:
         return []
     codes = np.frombuffer(f"  {normal}  ".encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    return (np.lib.stride_tricks.sliding_window_view(codes, SHINGLE) * _POWERS).sum(axis=1, dtype=np.uint32).tolist()
+    return np.convolve(codes, _POWERS, "valid").tolist()
 
 
 def clusters(signatures: Signatures, similarity: float) -> Ints:

@@ -106,7 +106,7 @@ def _text_rows(file: BinaryIO, size: int, name: str, reading: Reading) -> Iterat
     delimited = plain.endswith((".csv", ".tsv"))
     parts: Iterator[BinaryIO]
     if packed:
-        parts = iter([_unpacked(file, reading)])
+        parts = iter([_unpacked(file, name, reading)])
     elif size > reading.size:
         header = file.readline() if delimited else b""
         parts = (io.BytesIO(header + part) for part in _parts(file, size, reading.size))
@@ -130,29 +130,16 @@ def _parts(file: BinaryIO, size: int, budget: int) -> Iterator[bytes]:
         yield lines[: lines.rfind(b"\n") + 1]
 
 
-def _unpacked(file: BinaryIO, reading: Reading) -> BinaryIO:
-    return io.BufferedReader(cast("io.RawIOBase", _Bounded(gzip.GzipFile(fileobj=file), reading)))
-
-
-class _Bounded(io.RawIOBase):
-    """The beginning of an unpacked stream. It has no other entry, and a small file may unpack to a huge one."""
-
-    def __init__(self, stream: gzip.GzipFile, reading: Reading) -> None:
-        self._stream, self._reading, self._left = stream, reading, reading.size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if self._left <= 0:
-            self._reading.notes.append(
-                f"only the first {self._reading.size // MIB} MiB were read: the file is packed and has no other entry"
-            )
-            return 0
-        data = self._stream.read(min(len(buffer), self._left))
-        buffer[: len(data)] = data
-        self._left -= len(data)
-        return len(data)
+def _unpacked(file: BinaryIO, name: str, reading: Reading) -> BinaryIO:
+    """The beginning of a packed file: it has no other entry, and a small one may unpack to a huge one."""
+    try:
+        content = gzip.GzipFile(fileobj=file).read(reading.size + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{name} is not a whole gzip file: {error}.") from error
+    if len(content) > reading.size:
+        reading.notes.append(f"only the first {reading.size // MIB} MiB were read: the file is packed")
+        content = content[: content.rfind(b"\n") + 1]
+    return io.BytesIO(content)
 
 
 def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
@@ -161,7 +148,5 @@ def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
         yield from lines
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8: {error.reason} at byte {error.start} of a part.") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{name} is not a whole gzip file: {error}.") from error
     finally:
         lines.detach()  # the file is closed by whoever opened it

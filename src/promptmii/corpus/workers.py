@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from promptmii.config import RayOptions
 from promptmii.corpus.listing import Candidate
@@ -18,18 +18,6 @@ from promptmii.ray_cluster import RayActors
 Job = tuple[Candidate, Path]
 
 
-class Workers(Protocol):
-    """Processes that fetch, one configuration at a time each."""
-
-    def fetch(self, jobs: Sequence[Job]) -> Iterator[tuple[Candidate, Outcome]]:
-        """Outcomes as they come. Raises `EndpointError` if the hub is down, `OutputError` if a disk is full."""
-        ...
-
-    def close(self) -> None:
-        """End the processes."""
-        ...
-
-
 class LocalWorkers:
     """Processes on this machine, each watched by a thread."""
 
@@ -37,7 +25,7 @@ class LocalWorkers:
         self._readers = [Reader(settings) for _ in range(workers)]
 
     def fetch(self, jobs: Sequence[Job]) -> Iterator[tuple[Candidate, Outcome]]:
-        """See `Workers`."""
+        """Outcomes as they come. Raises `EndpointError` if the hub is down, `OutputError` if a disk is full."""
         idle: queue.SimpleQueue[Reader] = queue.SimpleQueue()
         for reader in self._readers:
             idle.put(reader)
@@ -57,7 +45,7 @@ class LocalWorkers:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
-        """See `Workers`."""
+        """End the processes."""
         for reader in self._readers:
             reader.close()
 
@@ -88,7 +76,7 @@ class RayWorkers:
         self._actors = RayActors(options, RemoteReader, settings, memory=memory, max_restarts=3, max_task_retries=1)
 
     def fetch(self, jobs: Sequence[Job]) -> Iterator[tuple[Candidate, Outcome]]:
-        """See `Workers`."""
+        """See `LocalWorkers.fetch`."""
         ray = self._actors.ray
         waiting = {candidate.name: (candidate, path) for candidate, path in jobs}
         pool = ray.util.ActorPool(self._actors.actors)
@@ -111,7 +99,7 @@ class RayWorkers:
             yield candidate, Outcome(False, "the worker that read it was lost", temporary=True)
 
     def close(self) -> None:
-        """See `Workers`."""
+        """End the actors, and the cluster if it was started here."""
         self._actors.close()
 
 
