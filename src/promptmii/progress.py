@@ -1,9 +1,12 @@
 """How long work tells whoever waits for it how far it is.
 
-Every function that may take long has a parameter `progress`, by default `QUIET`. It begins steps and advances them, and never prints;
-the command line listens with a progress bar, a program with any class that has these three methods.
+Every function that may take long has a parameter `progress`, by default `QUIET`. It begins steps and advances them, and
+never prints. The command line listens with a bar, a program with any class that has these three methods.
 """
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal, Protocol
 
 Unit = Literal["rows", "tokens", "bytes", "cells", "drafts", "steps", "datasets", "tasks"]
@@ -39,3 +42,21 @@ class Quiet:
 
 
 QUIET = Quiet()
+
+
+_on_token: ContextVar[Callable[[], None]] = ContextVar("on_token", default=lambda: None)
+
+
+def token_written() -> None:
+    """Engines that write token by token call this after each."""
+    _on_token.get()()
+
+
+@contextmanager
+def each_token(act: Callable[[], None]) -> Generator[None]:
+    """While this lasts, `act` is called for every token that an engine writes in this thread."""
+    before = _on_token.set(act)
+    try:
+        yield
+    finally:
+        _on_token.reset(before)

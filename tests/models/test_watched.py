@@ -1,11 +1,13 @@
 """Answers arrive in batches while somebody listens, and are the same."""
 
+from collections.abc import Sequence
+
 from tests.recorder import Recorder
 
 from promptmii import ScriptedModel
-from promptmii.models.base import Chat, Sampling
+from promptmii.models.base import Chat, Completion, Failure, Sampling
 from promptmii.models.watched import ROWS, watched
-from promptmii.progress import QUIET
+from promptmii.progress import QUIET, token_written
 
 
 def scripted() -> ScriptedModel:
@@ -34,3 +36,28 @@ def test_samples_of_equal_chats_stay_different() -> None:
 def test_nobody_listens_to_quiet() -> None:
     model = scripted()
     assert watched(model, QUIET) is model
+
+
+class Writing:
+    """A model whose engine tells of every token."""
+
+    def __init__(self) -> None:
+        self._model = scripted()
+        self.card, self.close, self.count_tokens = self._model.card, self._model.close, self._model.count_tokens
+        self.choose = self._model.choose
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
+        for _ in range(7):
+            token_written()
+        return self._model.generate(chats, sampling)
+
+
+def test_the_tokens_of_a_long_text_are_a_step_of_their_own() -> None:
+    heard = Recorder()
+    heard.step("Writing the instruction")
+    watched(Writing(), heard).generate(CHATS[:1], Sampling(max_tokens=100))
+    assert (heard.steps, heard.totals, heard.counts) == (["Writing the instruction", "Writing"], [None, 100], [0, 7])
+    watched(scripted(), heard).generate(CHATS[:1], Sampling(max_tokens=100))
+    assert heard.counts == [0, 8], "an engine that tells of no token tells of its answer"
+    watched(Writing(), heard).generate(CHATS[:2], Sampling(max_tokens=8))
+    assert heard.counts == [0, 10], "labels are counted by row"

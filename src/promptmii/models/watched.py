@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, ModelCard, Sampling
-from promptmii.progress import QUIET, Progress
+from promptmii.progress import QUIET, Progress, each_token
 
 ROWS = 16
 """Least rows of a batch. A model that answers several requests at once gets eight rounds of them."""
+
+LONG = 32
+"""Tokens from which an answer is a text rather than a label."""
 
 Result = TypeVar("Result", Completion, Choice)
 
@@ -33,8 +36,27 @@ class Watched:
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """See `LanguageModel`. Samples stay in one batch: equal chats differ by their place in it."""
+        if len(chats) == 1 and sampling.max_tokens >= LONG:
+            return self._write(chats, sampling)
         size = len(chats) if sampling.temperature else self._size()
         return self._batches(lambda some: self._model.generate(some, sampling), chats, size)
+
+    def _write(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
+        """One long text. Its tokens are a step of their own if the engine tells when it has written one."""
+        told = False
+
+        def on_token() -> None:
+            nonlocal told
+            if not told:
+                self._progress.step("Writing", sampling.max_tokens, "tokens")
+                told = True
+            self._progress.advance()
+
+        with each_token(on_token):
+            answers = self._model.generate(chats, sampling)
+        if not told:
+            self._progress.advance()
+        return answers
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """See `LanguageModel`."""

@@ -11,6 +11,7 @@ from promptmii.models.hf.decoding import Draw, Rest, Tails, few_rows
 from promptmii.models.hf.packing import IMPLEMENTATION, NO_OPTIONS, Memory, Noted, pack, register
 from promptmii.models.hf.prefixes import Prefix, Prefixes
 from promptmii.models.local import Engine
+from promptmii.progress import token_written
 
 ROW_TOKENS = 2048
 """Tokens of one row: enough to keep the processor busy, little enough for its cache."""
@@ -102,6 +103,7 @@ class PackedEngine:
             tokens = draw(logits, [streams[slot] for slot in alive])
             for slot, token in zip(alive, tokens, strict=True):
                 written[slot].append(token)
+            token_written()
             going = [at for at, token in enumerate(tokens) if token not in draw.ends]
             if not going or step == limit - 1:
                 break

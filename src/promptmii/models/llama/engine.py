@@ -14,6 +14,7 @@ from promptmii.models.base import Sampling
 from promptmii.models.batching import Trie, common, prefix_groups
 from promptmii.models.llama.native import BATCH, OUTPUTS, SEQUENCES, Logits, Native, Token
 from promptmii.models.llama.sampling import Sampler
+from promptmii.progress import token_written
 
 PREFIX = 0
 """The sequence of what prompts share. It stays for the next call; the others are dropped after each prompt."""
@@ -82,6 +83,7 @@ class NativeEngine:
             logits = self._decode([Token(last, len(prompt) - 1 + len(written), (1,), True)])
             last = sampler(logits[0], row)
             written.append(last)
+            token_written()
         self._native.drop([1])
         return written
 
