@@ -21,7 +21,7 @@ VALIDATION = "validation/reward"
 
 
 @dataclass(frozen=True)
-class Run:
+class Curves:
     """The curves of one training run."""
 
     name: str
@@ -43,12 +43,12 @@ def is_training_run(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
-def read_curves(folders: Sequence[Path]) -> list[Run]:
+def read_curves(folders: Sequence[Path]) -> list[Curves]:
     """The curves of training run folders. Raises `ArtefactError` for a folder that holds none."""
     return [_read(folder) for folder in folders]
 
 
-def _read(folder: Path) -> Run:
+def _read(folder: Path) -> Curves:
     try:
         lines = (folder / FILE).read_text("utf-8", "replace").splitlines()
     except OSError as error:
@@ -64,7 +64,9 @@ def _read(folder: Path) -> Run:
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 metrics.setdefault(name, {})[step] = float(value)
-    return Run(folder.resolve().name, {name: dict(sorted(curve.items())) for name, curve in metrics.items()}, damaged)
+    return Curves(
+        folder.resolve().name, {name: dict(sorted(curve.items())) for name, curve in metrics.items()}, damaged
+    )
 
 
 def _object(line: str) -> dict[str, Any]:

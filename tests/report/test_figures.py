@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from synthetic import write_run
 
-from promptmii.curves import Run, read_curves
+from promptmii.curves import Curves, read_curves
 from promptmii.errors import ArtefactError
 from promptmii.report import costs, drawing, figures, statistics, training, transfer
 from promptmii.report import scores as scores_module
@@ -37,7 +37,7 @@ def by_scope(folder: Path) -> list[Scores]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Curves]:
     where = tmp_path_factory.mktemp("training") / "qwen"
     where.mkdir()
     lines = [
@@ -100,7 +100,7 @@ def test_the_png_is_wide_enough_for_print(by_scope: list[Scores]) -> None:
     assert int.from_bytes(image[16:20]) == 1440
 
 
-def test_curves_are_what_the_run_wrote(runs: list[Run]) -> None:
+def test_curves_are_what_the_run_wrote(runs: list[Curves]) -> None:
     (run,) = runs
     assert run.name == "qwen"
     assert set(run.metrics) == {"validation/reward", "entropy", "length"}

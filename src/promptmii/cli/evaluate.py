@@ -23,7 +23,7 @@ from promptmii.cli.options import (
 from promptmii.cli.terminal import dump, listening, out, table, warn
 
 if TYPE_CHECKING:
-    from promptmii.evaluation import Estimate
+    from promptmii.evaluation import MethodEstimate
     from promptmii.inducers import Method
     from promptmii.records import Run
 
@@ -170,7 +170,7 @@ def _show(run: "Run", *, as_json: bool) -> None:
     out.write_line(f"See the results with: promptmii report {run.folder}")
 
 
-def _show_estimate(lines: Sequence["Estimate"], *, as_json: bool) -> None:
+def _show_estimate(lines: Sequence["MethodEstimate"], *, as_json: bool) -> None:
     if as_json:
         dump([{"method": e.method, "cells": e.cells, "done": e.done, "cost": e.cost.model_dump()} for e in lines])
         return

@@ -32,7 +32,7 @@ QUESTION: Chat = [{"role": "user", "content": "Say something about the weather. 
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MethodEstimate:
     """Cells and cost of one method, or of all."""
 
     method: str
@@ -58,7 +58,7 @@ def estimate(
     *,
     retry_failed: bool = False,
     progress: Progress = QUIET,
-) -> list[Estimate]:
+) -> list[MethodEstimate]:
     """Cost of the cells that `evaluate` would run: one line per method, then their sum. Raises as it does.
 
     Loads the models and calls each a few times; writes nothing.
@@ -69,7 +69,7 @@ def estimate(
 
 def _estimates(
     settings: EvaluateSettings, folder: Path, bench: Bench, retry_failed: bool, progress: Progress
-) -> list[Estimate]:
+) -> list[MethodEstimate]:
     tasks = grid_tasks(settings)
     models: dict[str, LanguageModel] = {}
     for reference in references(settings):
@@ -83,7 +83,7 @@ def _estimates(
         for name, task in tasks.items()
         for follower in settings.followers
     }
-    lines: list[Estimate] = []
+    lines: list[MethodEstimate] = []
     for method in dict.fromkeys(job.cell.method for job in jobs):
         own = [job for job in jobs if job.cell.method == method]
         todo = [job for job in own if is_open(known.get(job.key), retry_failed)]
@@ -91,8 +91,8 @@ def _estimates(
             _cost(settings, job, tasks[job.cell.task], sizes[job.cell.task, job.cell.follower], models, rates)
             for job in todo
         ]
-        lines.append(Estimate(method, len(own), len(own) - len(todo), sum(costs, Cost())))
-    whole = Estimate(
+        lines.append(MethodEstimate(method, len(own), len(own) - len(todo), sum(costs, Cost())))
+    whole = MethodEstimate(
         "all", sum(e.cells for e in lines), sum(e.done for e in lines), sum((e.cost for e in lines), Cost())
     )
     return [*lines, whole]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from promptmii.curves import VALIDATION, Run
+from promptmii.curves import VALIDATION, Curves
 from promptmii.report.grid import Grid
 from promptmii.report.methods import is_written, planned_rivals, shows_examples, under_test
 from promptmii.report.scores import Scope, Scores, Series, in_order, short_names
@@ -220,7 +220,7 @@ def _long_icl(found: Sequence[Mean], own: Mean, most: int) -> str:
     )
 
 
-def progress(run: Run) -> str:
+def progress(run: Curves) -> str:
     """What a training run's validation says; its best value was chosen by that same validation, and is said to be."""
     curve = run.metrics.get(VALIDATION, {})
     steps = max((step for curve in run.metrics.values() for step in curve), default=0)

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from promptmii.curves import Run, is_training_run, read_curves
+from promptmii.curves import Curves, is_training_run, read_curves
 from promptmii.report import headline
 from promptmii.report.grid import read_grid
 from promptmii.report.output import Files
@@ -60,7 +60,7 @@ def _page(results: Results, written: Sequence[Section]) -> str:
     )
 
 
-def _training_page(runs: Sequence[Run], files: Files) -> str:
+def _training_page(runs: Sequence[Curves], files: Files) -> str:
     finding = "\n".join(f'<p class="finding">{escape(headline.progress(run))}</p>' for run in runs)
     return _filled(f"Training of {', '.join(run.name for run in runs)}", finding, [training_section(runs, files)])
 

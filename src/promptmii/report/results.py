@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptmii.curves import Run
+from promptmii.curves import Curves
 from promptmii.report import tables
 from promptmii.report.grid import Grid
 from promptmii.report.headline import Claim, chosen_n, claims
@@ -26,7 +26,7 @@ class Results:
     cells: pd.DataFrame
     """From `scores.all_cells`."""
     by_scope: Sequence[Scores]
-    curves: Sequence[Run]
+    curves: Sequence[Curves]
     folders: Sequence[Path]
 
     @cached_property

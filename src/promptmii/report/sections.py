@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from promptmii.curves import VALIDATION, Run
+from promptmii.curves import VALIDATION, Curves
 from promptmii.report import costs, figures, headline, tables, training, transfer
 from promptmii.report.drawing import INK, Look, looks
 from promptmii.report.headline import chosen_n
@@ -150,7 +150,7 @@ def _described(mean: Mean) -> str:
     )
 
 
-def training_section(runs: Sequence[Run], files: Files) -> Section:
+def training_section(runs: Sequence[Curves], files: Files) -> Section:
     """The curves of training runs."""
     others = [name for name in dict.fromkeys(name for run in runs for name in run.metrics) if name != VALIDATION]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from promptmii.curves import VALIDATION, Run
+from promptmii.curves import VALIDATION, Curves
 from promptmii.report.drawing import COLOURS, LINES, blank_figure, draw_legend, styled
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def important(names: Sequence[str]) -> list[str]:
 
 
 @styled
-def validation_figure(runs: Sequence[Run]) -> "Figure":
+def validation_figure(runs: Sequence[Curves]) -> "Figure":
     """Validation reward against training steps: a line per training run."""
     figure, (axes,) = blank_figure("validation", 3.6)
     _draw_curves(axes, runs, VALIDATION)
@@ -32,7 +32,7 @@ def validation_figure(runs: Sequence[Run]) -> "Figure":
 
 
 @styled
-def training_figure(runs: Sequence[Run], names: Sequence[str]) -> "Figure":
+def training_figure(runs: Sequence[Curves], names: Sequence[str]) -> "Figure":
     """These quantities of training runs: a small panel each."""
     from matplotlib.ticker import StrMethodFormatter
 
@@ -50,14 +50,14 @@ def training_figure(runs: Sequence[Run], names: Sequence[str]) -> "Figure":
     return figure
 
 
-def _run_lines(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+def _run_lines(runs: Sequence[Curves]) -> dict[str, dict[str, Any]]:
     return {
         run.name: {"color": COLOURS[2 + i % 7], "linestyle": LINES[i // 7 % 4], "linewidth": 1.6}
         for i, run in enumerate(runs)
     }
 
 
-def _draw_curves(axes: "Axes", runs: Sequence[Run], name: str) -> None:
+def _draw_curves(axes: "Axes", runs: Sequence[Curves], name: str) -> None:
     styles = _run_lines(runs)
     for run in runs:
         curve = run.metrics.get(name, {})
@@ -65,7 +65,7 @@ def _draw_curves(axes: "Axes", runs: Sequence[Run], name: str) -> None:
         axes.plot([*curve], [*curve.values()], gid=f"series:{run.name}", **style)
 
 
-def training_caption(runs: Sequence[Run]) -> str:
+def training_caption(runs: Sequence[Curves]) -> str:
     """One sentence below `validation_figure` and `training_figure`."""
     lengths = ", ".join(
         f"{run.name}: {max((max(curve) for curve in run.metrics.values() if curve), default=0):,} steps" for run in runs
