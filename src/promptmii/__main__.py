@@ -1,19 +1,20 @@
 """The program: `promptmii`, or `python -m promptmii`."""
 
-import sys
+from contextlib import suppress
 
-from promptmii.interrupt import end_on_signals, exit_code
+from promptmii.interrupt import end_on_signals, leave_if_interrupted
 
 
 def main() -> None:
     """Run the command line. Signals are handled before its imports, which take most of a second."""
     end_on_signals()
     try:
-        from promptmii.cli import app
+        with suppress(KeyboardInterrupt):
+            from promptmii.cli import app
 
-        app()
-    except KeyboardInterrupt as interrupt:
-        sys.exit(exit_code(interrupt))
+            app()
+    finally:
+        leave_if_interrupted()
 
 
 if __name__ == "__main__":

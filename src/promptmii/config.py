@@ -45,7 +45,7 @@ class Endpoint(Settings):
 
     def load(self, reference: str, *, keyless: bool = False) -> LanguageModel:
         """The model behind a reference, reached this way; `keyless` keeps the API key from its server."""
-        from promptmii.models.wrap import Priced
+        from promptmii.models.metering import Priced
 
         http = HttpConfig(
             base_url=self.base_url,

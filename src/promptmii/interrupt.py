@@ -8,11 +8,14 @@ process if it is still there after `GRACE`.
 import os
 import signal
 import socket
+import sys
 import threading
 import time
+from contextlib import suppress
 
 GRACE = 1.5
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_received: list[int] = []
 
 
 def end_on_signals() -> None:
@@ -26,15 +29,23 @@ def end_on_signals() -> None:
         signal.signal(number, _interrupt)
 
 
-def exit_code(interrupt: KeyboardInterrupt) -> int:
-    """As shells report a program that a signal ended: 130 for Ctrl-C."""
-    return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+def leave_if_interrupted() -> None:
+    """Exit with the signal's code if one has come: 130 for Ctrl-C, as shells say it.
+
+    Call last. An interpreter that shuts down in the usual way waits for threads of libraries, or crashes in them.
+    """
+    if _received:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(128 + _received[0])
 
 
 def _interrupt(number: int, _frame: object) -> None:
+    _received.append(number)
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)  # a second one must not break the clean-up
-    raise KeyboardInterrupt(number)
+    raise KeyboardInterrupt
 
 
 def _watch(watched: socket.socket, _written: socket.socket) -> None:

@@ -11,10 +11,12 @@ from tests.models.faulty_server import FaultyServer, serving
 from promptmii import ScriptedModel
 from promptmii.errors import ConfigError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Price, Sampling
+from promptmii.models.cache import Cached
+from promptmii.models.dynamic_batching import Batched
 from promptmii.models.hf.model import TransformersModel
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
-from promptmii.models.wrap import Cached, Gathered, Metered, Priced
+from promptmii.models.metering import Metered, Priced
 
 MODELS = ["scripted", "metered", "priced", "gathered", "cached", "local", "http", "cached_http"]
 CONTEXT = 256
@@ -78,8 +80,8 @@ def priced(scripted: ScriptedModel) -> Priced:
 
 
 @pytest.fixture
-def gathered(scripted: ScriptedModel) -> Gathered:
-    return Gathered(scripted)
+def gathered(scripted: ScriptedModel) -> Batched:
+    return Batched(scripted)
 
 
 @pytest.fixture
@@ -269,7 +271,7 @@ def test_what_is_no_choice_is_refused(model: LanguageModel, options: list[str]) 
 def test_a_model_that_cannot_choose_says_so(tmp_path: Path) -> None:
     mute = ScriptedModel(reply)
     cached = Cached(mute, tmp_path)
-    for model in (mute, Metered(mute), Gathered(mute), cached):
+    for model in (mute, Metered(mute), Batched(mute), cached):
         with pytest.raises(UnsupportedError):
             model.choose(CHATS, OPTIONS)
     cached.close()

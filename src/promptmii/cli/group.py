@@ -12,8 +12,8 @@ from typer.core import TyperGroup
 from promptmii.cli.terminal import data, tolerate_encodings
 from promptmii.cli.terminal import error as show_error
 from promptmii.errors import PromptMIIError
-from promptmii.interrupt import exit_code
 
+INTERRUPTED = 130
 INPUT = 2
 """Exit code where a file or an option cannot be used."""
 CALLS_FAILED = 4
@@ -31,7 +31,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             show_error("Interrupted. Run the same command again to go on: finished cells and cached answers are kept.")
-            raise typer.Exit(exit_code(interrupt)) from interrupt
+            raise typer.Exit(INTERRUPTED) from interrupt
         except (PromptMIIError, OSError, ValueError, RecursionError, MemoryError) as error:
             broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if broken_pipe or os.environ.get("PROMPTMII_TRACEBACK"):

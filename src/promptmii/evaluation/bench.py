@@ -15,8 +15,9 @@ from promptmii.follower import Follower
 from promptmii.inducers import Kit, Writer
 from promptmii.instruction import Cost, Instruction
 from promptmii.models.base import LanguageModel
+from promptmii.models.cache import Cached
+from promptmii.models.dynamic_batching import for_threads
 from promptmii.models.threads import parallel
-from promptmii.models.wrap import Cached, together
 from promptmii.records import Query, Record, pack_predictions
 from promptmii.schema import storable
 from promptmii.scoring import Scored, score
@@ -47,7 +48,7 @@ class Bench:
         """A model, loaded at the first use. Raises `ModelError`."""
         with self._lock:
             if reference not in self._models:
-                self._models[reference] = together(self._settings.endpoint.load(reference))
+                self._models[reference] = for_threads(self._settings.endpoint.load(reference))
             return self._models[reference]
 
     def close(self) -> None:
@@ -115,7 +116,7 @@ class Bench:
         if instruction.follower is None:
             yield usual
             return
-        model = together(self._settings.endpoint.load(instruction.follower))
+        model = for_threads(self._settings.endpoint.load(instruction.follower))
         with closing(Cached(model, self._folder) if self._folder else model) as model:
             # Its weights have seen the support, so the support cannot calibrate it.
             kind = "none" if usual.calibration in ("support", "supervised") else usual.calibration

@@ -11,7 +11,7 @@ from promptmii.evaluation.plan import Job, grid_tasks, plan, references
 from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.files import locked, write_text
 from promptmii.models.base import ModelCard
-from promptmii.models.wrap import forget
+from promptmii.models.cache import forget
 from promptmii.progress import QUIET, Progress
 from promptmii.records import Record, Recorder, Run
 from promptmii.task import Task

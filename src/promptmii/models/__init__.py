@@ -48,8 +48,8 @@ def load_model(reference: str, http: HttpConfig | None = None, *, cache: str | N
 
 
 def _served(reference: str, served: Served, http: HttpConfig | None, cache: str | None) -> LanguageModel:
+    from promptmii.models.cache import Cached
     from promptmii.models.http.client import HttpModel
-    from promptmii.models.wrap import Cached
 
     config = http or HttpConfig()
     model = HttpModel(served.model, replace(config, base_url=served.address or config.base_url), reference)

@@ -155,7 +155,7 @@ def check_options(options: Sequence[str]) -> None:
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """An engine. Implementations: `ScriptedModel`, `LocalModel`, `HttpModel`, and the wrappers in `models/wrap.py`.
+    """An engine: `ScriptedModel`, `LocalModel`, `HttpModel`, and the wrappers `Cached`, `Batched`, `Metered`, `Priced`.
 
     Contract, checked for every implementation by `tests/contracts/test_models.py`:
     one result per chat, in order; equal input gives equal output (for `temperature=0` or an equal seed); inputs are not

@@ -11,8 +11,8 @@ from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers import MetaInducer
 from promptmii.models.base import LanguageModel
+from promptmii.models.dynamic_batching import Batched
 from promptmii.models.threads import parallel
-from promptmii.models.wrap import Gathered
 from promptmii.scoring import score
 from promptmii.task import Task
 from promptmii.train.settings import TrainSettings
@@ -57,7 +57,7 @@ def validate(
     model: LanguageModel, followers: Sequence[Follower], given: Sequence[Case], settings: TrainSettings
 ) -> list[Outcome]:
     """Greedy instructions for the cases, scored by every follower; in the order of the cases."""
-    writer = MetaInducer(writer_for(settings, Gathered(model)))
+    writer = MetaInducer(writer_for(settings, Batched(model)))
 
     def run(case: Case) -> Outcome:
         support = draw_support(case.task, case.n)

@@ -11,10 +11,10 @@ from tests.models.faulty_server import FaultyServer, serving
 from promptmii import load_model
 from promptmii.errors import ConfigError, EndpointError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
+from promptmii.models.cache import Cached
 from promptmii.models.http.client import NEUTRAL, HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.tokens import REMEMBERED, Memory, context_length
-from promptmii.models.wrap import Cached
 
 CHAT: Chat = [{"role": "user", "content": "hello"}]
 CHATS: list[Chat] = [[{"role": "user", "content": str(i)}] for i in range(4)]

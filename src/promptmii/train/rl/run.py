@@ -10,7 +10,7 @@ from typing import Any
 
 from promptmii.errors import ConfigError, EndpointError, MissingDependencyError
 from promptmii.follower import Follower
-from promptmii.models.wrap import together
+from promptmii.models.dynamic_batching import for_threads
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import follower_frame
 from promptmii.train.reward import Draft, Judged, Reward
@@ -124,7 +124,7 @@ def followers_of(settings: TrainSettings, processes: int) -> list[Follower]:
     chosen = settings.reward
     # The limit is that of all processes together.
     endpoint = settings.endpoint.model_copy(update={"concurrency": max(1, settings.endpoint.concurrency // processes)})
-    models = [together(endpoint.load(reference)) for reference in chosen.followers]
+    models = [for_threads(endpoint.load(reference)) for reference in chosen.followers]
     return [Follower(model, chosen.mode, chosen.calibration) for model in models]
 
 

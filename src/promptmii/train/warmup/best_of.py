@@ -17,7 +17,7 @@ from promptmii.files import append_line
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Completion, LanguageModel
-from promptmii.models.wrap import together
+from promptmii.models.dynamic_batching import for_threads
 from promptmii.progress import QUIET, Progress
 from promptmii.train.reward import Draft, Judged, Reward
 from promptmii.train.run_folder import RunFolder, open_run
@@ -90,7 +90,7 @@ def best_of(
 
 
 def _follower(model: LanguageModel, settings: BestOfSettings) -> Follower:
-    return Follower(together(model), settings.reward.mode, settings.reward.calibration)
+    return Follower(for_threads(model), settings.reward.mode, settings.reward.calibration)
 
 
 def _models(settings: BestOfSettings, generator: LanguageModel, stack: ExitStack) -> Iterable[LanguageModel]:

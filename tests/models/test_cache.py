@@ -1,9 +1,11 @@
-"""The wrappers: what is counted, what is remembered, and what is never mixed up."""
+"""Answers on disk: what is kept, what is not, and what is never mixed up."""
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +17,9 @@ from tests.models.faulty_server import FaultyServer, serving
 from promptmii import ScriptedModel
 from promptmii.errors import OutputError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
+from promptmii.models.cache import Cached
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
-from promptmii.models.wrap import Cached, Metered
 from promptmii.task import content_key
 
 GREEDY = Sampling(max_tokens=5)
@@ -106,6 +108,22 @@ class TestCached:
         assert answers[0] == DOWN
         assert [answer.scores for answer in answers[1:]] == [(1.0, 1.0)] * 2
         assert len(model.calls) == 2
+
+    def test_a_cut_answer_is_never_remembered(self, remember) -> None:
+        model = ScriptedModel(["one two three four five six", "whole"])
+        cached = remember(model)
+        for _ in range(2):
+            assert [answer.truncated for answer in cached.generate([chat("a"), chat("b")], GREEDY)] == [True, False]
+        assert model.calls == [chat("a"), chat("b"), chat("a")]
+
+    def test_a_damaged_answer_is_asked_for_again(self, remember, tmp_path: Path) -> None:
+        model = ScriptedModel(echo)
+        first = texts(remember(model).generate([chat("a"), chat("b")], GREEDY))
+        with closing(sqlite3.connect(tmp_path / "cache" / "answers.sqlite")) as db:
+            db.execute("UPDATE answers SET answer = '{\"text\": 1' WHERE rowid = 1")
+            db.commit()
+        assert texts(remember(model).generate([chat("a"), chat("b")], GREEDY)) == first
+        assert len(model.calls) == 3
 
     def test_only_what_is_missing_is_asked_again(self, remember) -> None:
         model = ScriptedModel(lambda asked, _: DOWN if asked == chat("b") else "fine")
@@ -202,7 +220,7 @@ import sys
 from pathlib import Path
 from promptmii.models import ScriptedModel
 from promptmii.models.base import Sampling
-from promptmii.models.wrap import Cached
+from promptmii.models.cache import Cached
 print("ready", flush=True)
 sys.stdin.readline()
 cached = Cached(ScriptedModel(lambda chat, _: "about " + chat[0]["content"]), Path(sys.argv[1]))
@@ -259,46 +277,3 @@ class TestBrokenCache:
         with pytest.raises(OutputError, match=r"answers\.sqlite cannot be used.*Delete the file"):
             damaged.generate(chats, GREEDY)
         damaged.close()
-
-
-def usages() -> st.SearchStrategy[Usage]:
-    count = st.integers(0, 1000)
-    return st.builds(Usage, calls=count, prompt_tokens=count, seconds=st.integers(0, 9).map(float))
-
-
-class TestMetered:
-    @settings(max_examples=30, deadline=None)
-    @given(batches=st.lists(st.lists(st.one_of(st.text("ab ", max_size=9), usages()), max_size=6), max_size=4))
-    def test_the_meter_is_the_sum_of_all_answers_failures_too(self, batches: list[list[str | Usage]]) -> None:
-        script = iter(
-            [
-                Failure(FailureKind.SERVER, "down", one) if isinstance(one, Usage) else one
-                for batch in batches
-                for one in batch
-            ]
-        )
-        meter = Metered(ScriptedModel(lambda *_: next(script)))
-        answers = [answer for batch in batches for answer in meter.generate([chat("one two")] * len(batch), GREEDY)]
-        assert meter.usage == sum((answer.usage for answer in answers), Usage())
-        assert meter.usage.seconds == sum(answer.usage.seconds for answer in answers)
-        assert meter.failures == sum(isinstance(answer, Failure) for answer in answers)
-
-    def test_choices_are_counted_and_token_counts_are_not(self) -> None:
-        meter = Metered(ScriptedModel(score=lambda asked, _: DOWN if asked == chat("b") else 0.0))
-        meter.choose([chat("one two"), chat("b"), chat("c")], ["x", "y"])
-        meter.count_tokens(["one two three"])
-        assert (meter.usage, meter.failures) == (Usage(calls=3, prompt_tokens=5), 1)
-
-    def test_threads_lose_no_count(self) -> None:
-        def one(_: int) -> None:
-            meter.generate([chat("a"), chat("b")], GREEDY)
-
-        meter = Metered(ScriptedModel(lambda asked, _: DOWN if asked == chat("b") else "one two"))
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-        try:
-            with ThreadPoolExecutor(8) as pool:
-                list(pool.map(one, range(600)))
-        finally:
-            sys.setswitchinterval(interval)
-        assert (meter.usage, meter.failures) == (Usage(calls=1200, prompt_tokens=1800, completion_tokens=1200), 600)

@@ -1,176 +1,32 @@
-"""Wrappers that are models themselves: one has a price, one counts what is spent, one merges threads, one remembers on disk."""
+"""Answers kept on disk, each before the next is asked for."""
 
 import json
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from promptmii.errors import OutputError
 from promptmii.files import private_file, private_folder
-from promptmii.models.base import (
-    Answer,
-    Chat,
-    Choice,
-    Completion,
-    Failure,
-    LanguageModel,
-    ModelCard,
-    Price,
-    Sampling,
-    Usage,
-)
+from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, LanguageModel, ModelCard, Sampling, Usage
 from promptmii.models.threads import parallel
 from promptmii.task import content_key
 
-LINGER = 0.05
-"""Seconds in which other threads can join a batch; each that does gives the next as many."""
 ANSWERS = "answers.sqlite"
 PATIENCE = 30.0
-"""Seconds to wait for another process that writes the cache file."""
-
-
-class Priced:
-    """A model of which the price is known."""
-
-    def __init__(self, model: LanguageModel, price: Price) -> None:
-        self._model = model
-        self._price = price
-        self.count_tokens = model.count_tokens
-        self.generate = model.generate
-        self.choose = model.choose
-        self.close = model.close
-
-    @property
-    def card(self) -> ModelCard:
-        """See `LanguageModel`."""
-        return replace(self._model.card, price=self._price)
-
-
-class Metered:
-    """A model that adds up what passes through it. Safe to share between threads."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self._model = model
-        self._lock = threading.Lock()
-        self.usage = Usage()
-        self.failures = 0
-
-    @property
-    def card(self) -> ModelCard:
-        """See `LanguageModel`."""
-        return self._model.card
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """See `LanguageModel`. Not metered: no model runs."""
-        return self._model.count_tokens(texts)
-
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`."""
-        return self._count(self._model.generate(chats, sampling))
-
-    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`."""
-        return self._count(self._model.choose(chats, options))
-
-    def close(self) -> None:
-        """See `LanguageModel`."""
-        self._model.close()
-
-    def _count(self, answers: list[Answer | Failure]) -> list[Answer | Failure]:
-        with self._lock:
-            self.usage = sum((answer.usage for answer in answers), self.usage)
-            self.failures += sum(isinstance(answer, Failure) for answer in answers)
-        return answers
-
-
-@dataclass
-class _Call:
-    chats: list[Chat]
-    sampling: Sampling
-    answers: Future[list[Completion | Failure]] = field(default_factory=Future[list[Completion | Failure]])
-
-
-class Gathered:
-    """A model that writes for several threads in one batch: what waits for it at the same time is answered together.
-
-    Writing is bound by memory on most machines, so a batch takes hardly longer than one answer.
-    """
-
-    def __init__(self, model: LanguageModel) -> None:
-        self._model = model
-        self._turn = threading.Lock()
-        self._lock = threading.Lock()
-        self._waiting: list[_Call] = []
-        self.count_tokens = model.count_tokens
-        self.choose = model.choose
-        self.close = model.close
-
-    @property
-    def card(self) -> ModelCard:
-        """See `LanguageModel`."""
-        return self._model.card
-
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`."""
-        call = _Call(list(chats), sampling)
-        with self._lock:
-            self._waiting.append(call)
-        with self._turn:
-            if not call.answers.done():
-                self._linger()
-                self._serve(call)
-        return call.answers.result()
-
-    def _linger(self) -> None:
-        joined = 0
-        while joined < len(self._waiting):
-            joined = len(self._waiting)
-            time.sleep(LINGER)
-
-    def _serve(self, first: _Call) -> None:
-        with self._lock:
-            batch = _compatible(first, self._waiting)
-            self._waiting = [call for call in self._waiting if call not in batch]
-        try:
-            answers = iter(self._model.generate([chat for call in batch for chat in call.chats], first.sampling))
-        except BaseException as error:
-            for call in batch:
-                call.answers.set_exception(error)
-            return
-        for call in batch:
-            call.answers.set_result([next(answers) for _ in call.chats])
-
-
-def together(model: LanguageModel) -> LanguageModel:
-    """The model for use by several threads: `Gathered` where they would have to take turns."""
-    return model if model.card.concurrency > 1 else Gathered(model)
-
-
-def _compatible(first: _Call, waiting: Sequence[_Call]) -> list[_Call]:
-    """`first` and those that can share its batch: equal parameters and no chat twice, since samples of equal chats depend on each other."""
-    batch: list[_Call] = []
-    seen: set[str] = set()
-    for call in [first, *(call for call in waiting if call is not first)]:
-        keys = {content_key(list(chat)) for chat in call.chats}
-        if call is first or (call.sampling == first.sampling and not keys & seen):
-            batch.append(call)
-            seen |= keys
-    return batch
+"""Seconds to wait for another process that writes the file."""
 
 
 class Cached:
-    """A model whose answers are kept in one SQLite file and never asked for twice. Failures are not kept.
+    """A model whose answers are kept in one SQLite file and never paid twice.
 
-    A remembered answer counts as the call that it was, with all of its prompt cached, so that costs do not depend on what ran before.
-
-    The key holds the endpoint and revision, the whole chat, the options or every sampling parameter, and the ordinal among equal
-    chats of a batch, so that k samples of one chat stay k samples. Safe for several threads and processes.
+    Failures and answers that were cut are not kept. A kept answer costs what it did, with its whole prompt cached, so costs do not
+    depend on what ran before. The key holds reference and revision, the whole chat, the options or every sampling parameter, and the
+    ordinal among equal chats of a batch, so k samples of one chat stay k samples. Safe for several threads and processes.
     """
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:
@@ -272,10 +128,10 @@ class Cached:
                 }
         except sqlite3.Error as error:
             raise self._unusable(error) from error
-        return {key: read(json.loads(row[0])) for key, row in found.items() if row is not None}
+        return {key: answer for key, row in found.items() if row and (answer := _read(row[0], read))}
 
     def _store(self, answers: Sequence[tuple[str, Answer | Failure]]) -> None:
-        rows = [(key, json.dumps(asdict(answer))) for key, answer in answers if not isinstance(answer, Failure)]
+        rows = [(key, json.dumps(asdict(answer))) for key, answer in answers if _is_whole(answer)]
         try:
             with self._lock:
                 self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
@@ -307,6 +163,18 @@ def _open(path: Path) -> sqlite3.Connection:
                 db.close()
                 raise
             time.sleep(0.05)
+
+
+def _is_whole(answer: Completion | Choice | Failure) -> bool:
+    return not isinstance(answer, Failure) and not (isinstance(answer, Completion) and answer.truncated)
+
+
+def _read(row: str, read: Callable[[dict[str, Any]], Answer]) -> Answer | None:
+    """A kept answer; `None` for a damaged one, which is asked for again."""
+    try:
+        return read(json.loads(row))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _shared(answer: Answer | Failure, threads: int) -> Answer | Failure:
