@@ -77,10 +77,10 @@ def row_task(row: Mapping[str, Any]) -> Task:
         if not isinstance(name, str):
             raise TypeError("it has no name")
         return Task(name, tuple(row["labels"]), train, test, row.get("instruction"), source)
-    except (TypeError, AttributeError, KeyError) as error:  # a null, or another type, where text or a list belongs
+    except (TypeError, AttributeError, KeyError) as error:
         raise DataError(
-            f"The row {str(row.get('name'))[:80]!r} is no task ({error}); expected a name, labels, and rows of text "
-            "and label. Build the corpus again."
+            f"The row {str(row.get('name'))[:80]!r} is no task: a null or a value of another type stands where a name, "
+            "a label, a text or a list belongs. Build the corpus again."
         ) from error
 
 
