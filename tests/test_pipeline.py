@@ -1,4 +1,4 @@
-"""The main job on real files; the model behind it is the only double, passed where a reference would load a real one."""
+"""The main job on real files; the model behind it is the only double, passed where a reference would load one."""
 
 import csv
 import math
@@ -135,6 +135,16 @@ def test_an_edited_instruction_is_calibrated_again(tmp_path) -> None:
     assert fitted.provenance.notes == ()
     assert len(fitted.provenance.support_rows) == 8
     assert Instruction.load(fitted.save(path, force=True)) == fitted
+
+
+def test_labels_are_told_in_every_spelling_when_an_instruction_is_scored() -> None:
+    made = Naive().induce(Support(("0", "1", "refund"), ()))
+    rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(["0.0", "1.0", " Refund", "REFUND"])]
+    scored, notes = pipeline.rescore(made, rows, Follower(ScriptedModel(score=keyword)), Columns())
+    assert sorted(scored.gold) == ["0", "1", "refund", "refund"]
+    assert any("are one: '0' (also '0.0')" in note for note in notes)
+    with pytest.raises(DataError, match=r"outside the given list.*The column holds 'x', 'y'"):
+        pipeline.rescore(made, [("a", "x"), ("b", "y")], Follower(ScriptedModel(score=keyword)), Columns())
 
 
 def test_a_failed_call_is_a_failed_row_and_a_refused_score(tmp_path) -> None:

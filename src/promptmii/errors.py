@@ -18,7 +18,7 @@ value (`models.base.Failure`), because one bad answer among two hundred must nei
 become a score.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -103,8 +103,13 @@ class MissingDependencyError(PromptMIIError, ImportError):
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """The sentence that helps after a name nobody knows: the nearest known name, then all of them."""
+    """The sentence that helps after an unknown name: the nearest known name, then all of them."""
     names = list(known)
     close = get_close_matches(given.casefold(), [name.casefold() for name in names], n=1, cutoff=0.5)
     hint = next((f"Did you mean {name!r}? " for name in names if close and name.casefold() == close[0]), "")
-    return f"{hint}Known: {', '.join(names) or 'none'}."
+    return f"{hint}Known: {listed(names) or 'none'}."
+
+
+def listed(names: Sequence[str], most: int = 30) -> str:
+    """The names in a row; of very many, the first."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

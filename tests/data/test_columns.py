@@ -81,3 +81,18 @@ def test_a_text_of_words_is_joined_and_bytes_are_no_text() -> None:
     assert load_task(rows, text="text", label="label").task.train[0].text in TEXTS
     with pytest.raises(DataError, match="text column 'text' holds bytes"):
         load_task(table(text=[b"\xff\xfe"] * 12, label=list("abc") * 4), text="text")
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (["same"] * 12, "'label' has one value ('same')"),
+        ([None] * 12, "'label' is empty"),
+        ([["a", "b"]] * 12, "'label' holds several labels per row"),
+        ([i + 0.5 for i in range(12)], "'label' has 12 different values in 12 rows, such as 0.5"),
+    ],
+)
+def test_a_label_column_that_cannot_be_one_says_why(labels: list[object], words: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load_task(table(text=TEXTS, label=labels))
+    assert words in str(caught.value)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptmii.data import load_task, read_table, read_texts, sample
+from promptmii.data import draw_notes, load_task, read_table, read_texts, sample
 from promptmii.errors import DataError
 
 ROWS = [{"id": i, "text": f"text number {i} NA", "label": "yes" if i % 3 else "NA"} for i in range(30)]
@@ -174,3 +174,12 @@ def test_cells_may_hold_arrays_and_half_characters(tmp_path) -> None:
     table.rows[0]["text"].encode()
     (tmp_path / "lines.txt").write_text("one\n\ntwo\n", encoding="utf-8")
     assert [row["text"] for row in read_table(tmp_path / "lines.txt").rows] == ["one", None, "two"]
+
+
+def test_labels_without_an_example_are_named_with_the_cure() -> None:
+    task = load_task([(f"text {i}", "abc"[i % 3]) for i in range(30)]).task
+    (shown, drawn) = draw_notes(task, sample(task, 2, query=2))
+    assert shown.startswith("no example of 1 of 3 labels: ")
+    assert shown.endswith("; -n 3 or more shows one of each")
+    assert drawn.startswith("no drawn held-back row of 1 of 3 labels: ")
+    assert draw_notes(task, sample(task, 3, query=9)) == ()

@@ -24,6 +24,7 @@ from promptmii.cli.options import (
     endpoint_of,
 )
 from promptmii.cli.terminal import confirmed, data, dump, listening, say
+from promptmii.errors import DataError
 from promptmii.files import check_writable, write_text
 
 if TYPE_CHECKING:
@@ -99,7 +100,10 @@ def _source(given: str) -> str | list[str]:
     from promptmii.data.decoding import decode, split_lines
 
     if given == "-":
-        return split_lines(decode(sys.stdin.buffer.read(), "Standard input"))
+        lines = split_lines(decode(sys.stdin.buffer.read(), "Standard input"))
+        if not lines:
+            raise DataError("Standard input is empty; expected a text per line.")
+        return lines
     looks_like_file = Path(given).suffix and " " not in given.strip()
     return given if _exists(given) or given.startswith("hub:") or looks_like_file else [given]
 

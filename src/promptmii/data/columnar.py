@@ -68,9 +68,7 @@ def read_saved_dataset(folder: Path) -> Table:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(
-            f"{folder} is not a whole folder of save_to_disk of datasets: {error}. Save it again."
-        ) from error
+        raise DataError(f"{folder} is not a whole folder that datasets saved: {error}. Save it again.") from error
 
 
 def read_hub(reference: str) -> Table:

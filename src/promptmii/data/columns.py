@@ -8,7 +8,7 @@ from typing import Any
 
 from promptmii.data.table import Table
 from promptmii.data.words import LABEL_NAMES, TEXT_NAMES
-from promptmii.errors import DataError, nearest
+from promptmii.errors import DataError, listed, nearest
 
 MOST_LABELS = 0.5
 """A column with more distinct values than this share of its rows is no label column, unless it is called one."""
@@ -123,9 +123,10 @@ def _find_label(table: Table, taken: Sequence[str]) -> tuple[str, bool, list[str
     if not candidates:  # few examples of many labels: then the name of the column decides
         candidates = [name for name in called if name not in taken and could_be_label(table, name, repeats=False)]
     if not candidates:
+        reasons = "".join(f" {_why_no_label(table, name)}" for name in called[:3] if name not in taken)
         raise DataError(
-            f"No column of {table.origin} looks like a label (a few values that repeat). "
-            f"Columns: {', '.join(table.columns)}. Name it with --label."
+            f"No column of {table.origin} looks like a label (a few values that repeat).{reasons} "
+            f"Columns: {listed(table.columns)}. Name it with --label."
         )
     declared = [name for name in candidates if name in table.classes]
     named = [name for hint in LABEL_NAMES for name in candidates if name.casefold() == hint]
@@ -146,6 +147,18 @@ def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
     if not scalar or len(distinct) < 2 or len(values) * 2 < there or max(map(len, distinct)) > LONGEST_LABEL:
         return False
     return len(distinct) <= MOST_LABELS * len(values) or (not repeats and not all(map(_is_number, distinct)))
+
+
+def _why_no_label(table: Table, name: str) -> str:
+    """What is the matter with a column that is called a label."""
+    values = column_values(table, name)
+    there = sum(row[name] is not None for row in table.rows)
+    distinct = set(map(str, values))
+    if len(values) * 2 < there:
+        return f"{name!r} holds several labels per row."
+    if len(distinct) < 2:
+        return f"{name!r} has one value ({values[0]!r:.60})." if values else f"{name!r} is empty."
+    return f"{name!r} has {len(distinct)} different values in {len(values)} rows, such as {values[0]!r:.60}."
 
 
 def _is_number(text: str) -> bool:
@@ -177,7 +190,7 @@ def _find_text(table: Table, label: str | None) -> tuple[str, list[str]]:
     }
     if not lengths:
         raise DataError(
-            f"No column of {table.origin} holds text. Columns: {', '.join(table.columns)}. Name it with --text."
+            f"No column of {table.origin} holds text. Columns: {listed(table.columns)}. Name it with --text."
         )
     named = [name for hint in TEXT_NAMES for name in lengths if name.casefold() == hint]
     best = (named + sorted(lengths, key=lengths.__getitem__, reverse=True))[0]

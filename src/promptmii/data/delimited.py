@@ -19,7 +19,8 @@ from promptmii.errors import DataError
 DELIMITERS = ",;\t|"
 NO_DELIMITER = "\x1f"
 """Stands in where a table has one column: no text holds it."""
-FIELD_LIMIT = 1 << 24
+FIELD_LIMIT = 1 << 30
+"""Characters of a cell: the limit of the csv module would refuse a whole table for one long text."""
 PREAMBLE = 20
 """Rows among which the header is looked for."""
 REGULAR = 0.9

@@ -83,7 +83,11 @@ def variant_notes(cells: Iterable[str], spelling: Spelling) -> tuple[str, ...]:
         chosen = spelling(one_line(cell))
         if chosen is not None:
             variants[chosen].add(cell)
-    joined = {chosen: sorted(cells - {chosen}) for chosen, cells in sorted(variants.items()) if len(cells) > 1}
+    joined = {
+        chosen: sorted(cells - {chosen})
+        for chosen, cells in sorted(variants.items())
+        if len(cells | ({chosen} & spelling.known)) > 1
+    }
     if not joined:
         return ()
     named = [

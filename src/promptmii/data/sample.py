@@ -107,7 +107,7 @@ def read_texts(source: Source, text: str | Sequence[str] | None = None) -> Texts
     # Lines and lists have no names for columns, so the only one is meant whatever the instruction's was called.
     nameless = isinstance(source, list) or (isinstance(source, str | Path) and format_of(Path(source)) == ".txt")
     known = nameless and table.columns == ("text",)
-    columns = choose_columns(table, None if known else text, None, labelled=False)
+    columns = choose_columns(table, "text" if known else text, None, labelled=False)
     return Texts(tuple(columns.render(row) for row in table.rows), table.rows)
 
 

@@ -109,5 +109,6 @@ def test_bytes_that_are_no_text_are_one_line(server: FaultyServer, made: Path) -
     assert done.exit_code == 2
     assert "Standard input is not UTF-8: byte 6 (line 2)" in done.stderr
     assert "Traceback" not in done.stderr
-    assert run("predict", made, "-", "--base-url", server.url, stdin=b"").exit_code == 2
+    assert "Standard input is empty" in run("predict", made, "-", "--base-url", server.url, stdin=b"").stderr
+    assert run("predict", made, "-", "--base-url", server.url, stdin=b"\n\n").exit_code == 0
     assert server.bodies == []
