@@ -1,7 +1,6 @@
 """The main job on real files; the model behind it is the only double, passed where a reference would load one."""
 
 import csv
-import math
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -13,9 +12,7 @@ from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Supp
 from promptmii.config import Columns, InduceSettings
 from promptmii.data import demo_path, load_task, sample
 from promptmii.errors import ConfigError, DataError, ScoreRefusedError
-from promptmii.instruction import Cost
-from promptmii.models.base import Failure, FailureKind, Price, Usage
-from promptmii.pipeline import Row, break_even
+from promptmii.models.base import Failure, FailureKind
 from promptmii.scoring import score
 
 
@@ -31,33 +28,6 @@ def test_unknown_setting_names_the_nearest() -> None:
 def test_refused_value_is_named() -> None:
     with pytest.raises(ConfigError, match="n = 0"):
         InduceSettings.of(n=0)
-
-
-def measured(model: ScriptedModel) -> tuple[Row, Row]:
-    episode = sample(load_task(demo_path()).task, 12, query=30)
-    follower = Follower(model)
-    rows = []
-    for method in (pipeline.InContext(model), Naive()):
-        instruction = follower.prepare(method.induce(episode.support), episode.support)
-        scored = score(follower, instruction, episode.query)
-        rows.append(Row(instruction.measured_as(scored.measurement()), scored))
-    return rows[0], rows[1]
-
-
-def test_break_even_counts_the_queries_that_repay_the_cost() -> None:
-    icl, ours = measured(ScriptedModel(score=keyword))
-    price = Price(prompt=2.0, completion=8.0)
-    cost = Cost.of(Usage(1, 900, 100), price)
-    dear = Row(ours.instruction.model_copy(update={"cost": cost}), ours.scored)
-    result = break_even(dear, icl, price)
-    saved = icl.tokens_per_query - ours.tokens_per_query
-    assert saved > 0
-    assert result.queries == math.ceil(1000 / saved)
-    unpriced = Row(icl.instruction.model_copy(update={"calibration_cost": Cost(calls=1)}), icl.scored)
-    assert break_even(dear, unpriced, price).one_off_money is None
-    known = Row(icl.instruction.model_copy(update={"calibration_cost": Cost.of(Usage(1, 100, 0), price)}), icl.scored)
-    assert break_even(dear, known, price).one_off_money == pytest.approx((800 * 2 + 100 * 8) / 1e6)
-    assert break_even(icl, ours, None).queries is None
 
 
 def test_predict_keeps_rows_columns_and_order_and_skips_empty_texts(tmp_path) -> None:

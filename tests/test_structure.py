@@ -33,6 +33,7 @@ ORDER = [
         "follower",
         "paper_compat",
         "scoring",
+        "break_even",
         "data",
         "inducers",
         "pipeline",

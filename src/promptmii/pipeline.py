@@ -1,26 +1,26 @@
 """The main job, end to end: a labelled table in, a measured instruction out; then using and re-measuring it.
 
-The command line and the Python API are thin covers of this module. Nothing here prints: `progress` is told how far it is,
-results are values.
+The command line and the Python API are thin covers of this module. Nothing here prints: progress goes to `progress`,
+and results are values.
 """
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 from promptmii import metrics
+from promptmii.break_even import BreakEven, Prompting, break_even
 from promptmii.config import Columns, Endpoint, InduceSettings
 from promptmii.data import LoadedTask, Source, draw_notes, load_task, read_table, read_texts, sample
 from promptmii.errors import ConfigError, DataError
 from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
 from promptmii.instruction import EDITED, Inducer, Instruction
-from promptmii.models.base import LanguageModel, Price
+from promptmii.models.base import LanguageModel
 from promptmii.models.http.config import Served, addresses
 from promptmii.models.watched import watched
 from promptmii.progress import QUIET, Progress
@@ -50,19 +50,6 @@ class Row:
     def tokens_per_query(self) -> float:
         """Prompt tokens that one query takes."""
         return self.scored.usage.prompt_tokens / self.scored.n
-
-
-@dataclass(frozen=True)
-class BreakEven:
-    """After how many queries an instruction has repaid what it cost, against ICL."""
-
-    queries: int | None
-    """`None`: never, because its prompt is not shorter."""
-    saved_tokens_per_query: float
-    one_off_tokens: int
-    """What it cost to make and to calibrate, beyond what calibrating ICL cost."""
-    one_off_money: float | None
-    saved_money_per_query: float | None
 
 
 @dataclass(frozen=True)
@@ -131,7 +118,7 @@ def _induced(inducer: Inducer, follower: Follower, drawn: tuple[Episode, LoadedT
     ]
     measured = rows[-1].instruction
     differences = {row.instruction.method: _difference(rows[-1], row) for row in rows[:-1]}
-    return Induced(measured, tuple(rows), differences, break_even(rows[-1], rows[1], follower.model.card.price), notes)
+    return Induced(measured, tuple(rows), differences, _break_even(rows, follower.model), notes)
 
 
 def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
@@ -187,19 +174,16 @@ def _difference(ours: Row, other: Row) -> metrics.Difference:
     return metrics.paired_difference(ours.scored.gold, ours.scored.labels, other.scored.labels)
 
 
-def break_even(ours: Row, icl: Row, price: Price | None) -> BreakEven:
-    """When the tokens that the shorter prompt saves have repaid the tokens that were spent on making it."""
-    # Both may have to be calibrated, ICL with its examples in each call, so it may cost more from the beginning.
-    spent, other = (row.instruction.cost + row.instruction.calibration_cost for row in (ours, icl))
-    one_off = max(spent.prompt_tokens + spent.completion_tokens - other.prompt_tokens - other.completion_tokens, 0)
-    saved = icl.tokens_per_query - ours.tokens_per_query
-    return BreakEven(
-        queries=ceil(one_off / saved) if saved > 0 else None,
-        saved_tokens_per_query=saved,
-        one_off_tokens=one_off,
-        one_off_money=None if spent.money is None or other.money is None else max(spent.money - other.money, 0.0),
-        saved_money_per_query=saved * price.prompt / 1e6 if price else None,
-    )
+def _break_even(rows: Sequence[Row], model: LanguageModel) -> BreakEven:
+    """The last row against ICL."""
+    shared = model.count_tokens([row.instruction.prompt("") for row in rows])
+    ways = {
+        row.instruction.method: Prompting(
+            row.instruction.cost + row.instruction.calibration_cost, row.tokens_per_query, tokens
+        )
+        for row, tokens in zip(rows, shared, strict=True)
+    }
+    return break_even(ways[rows[-1].instruction.method], ways["icl"], model.card.price)
 
 
 def bind(
@@ -211,8 +195,8 @@ def bind(
 ) -> Follower:
     """The follower that an instruction was made for, or another one.
 
-    `confirm` is asked before texts go to a server that only the instruction names. Raises `ConfigError` if it declines, or if
-    neither `follower` nor the instruction names a model.
+    `confirm` is asked before texts go to a server that only the instruction names. Raises `ConfigError` if it declines,
+    or if neither `follower` nor the instruction names a model.
     """
     reference, keyless = (follower, False) if follower else _named_follower(instruction, endpoint, confirm)
     progress.step(f"Loading {reference}")
@@ -222,8 +206,8 @@ def bind(
 def _named_follower(instruction: Instruction, endpoint: Endpoint, confirm: Confirm) -> tuple[str, bool]:
     """The follower that an instruction names, and whether to keep the API key from it.
 
-    An instruction comes from a file that anybody may have written. A server named there is used only after a yes, and never gets
-    the key; a server that the user names replaces it.
+    An instruction comes from a file that anybody may have written. A server named there is used only after a yes, and
+    never gets the key; a server that the user names replaces it.
     """
     named = instruction.follower
     if named is None:
@@ -246,7 +230,7 @@ class Labelled:
     """The rows of a table with what the follower made of them."""
 
     rows: tuple[dict[str, Any], ...]
-    """The input's columns, then `predicted_label`, `probability`, one `p(<label>)` per label, and `failure`; all rows have the same."""
+    """The input's columns, then `predicted_label`, `probability`, one `p(<label>)` per label, and `failure`."""
     predictions: tuple[Prediction, ...]
 
     @property

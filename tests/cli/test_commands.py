@@ -150,7 +150,7 @@ def test_show_prints_the_instruction_and_its_json(made: Path) -> None:
         (["induce", "nothing.csv"], 2, "does not exist"),
         (["induce", demo_path(), "--label", "lable"], 2, "Did you mean 'label'"),
         (["induce", demo_path(), "-n", "9999"], 2, "the training part"),
-        (["induce", demo_path(), "--price", "cheap"], 2, "two numbers"),
+        (["induce", demo_path(), "--price", "cheap"], 2, "[MODEL=]PROMPT,COMPLETION"),
         (["induce", demo_path(), "--generator", "gpt"], 3, "Unknown model reference"),
         (["induce", demo_path(), "-o", "/nowhere/out.json"], 2, "does not exist"),
         (["show", demo_path()], 2, "not an instruction file"),

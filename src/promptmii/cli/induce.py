@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,8 +36,9 @@ from promptmii.models.references import DEFAULT
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from promptmii.break_even import BreakEven, PerQuery
     from promptmii.data import LoadedTask
-    from promptmii.pipeline import BreakEven, Induced, Row
+    from promptmii.pipeline import Induced, Row
 
 MOST_LABELS = 20
 """Labels that are listed before an instruction is written."""
@@ -169,17 +171,29 @@ def _comparison(rows: Sequence["Row"]) -> "Table":
 
 
 def _break_even(result: "BreakEven") -> str:
+    """Without and with a provider's prompt cache, which helps ICL most."""
     saved = result.saved_tokens_per_query
-    if result.queries is None:
+    if result.uncached.queries is None:
         return f"The instruction saves no tokens against ICL: it takes {-saved:.0f} more per query."
-    line = (
-        f"The instruction saves {saved:.0f} prompt tokens per query against ICL, so the {result.one_off_tokens} "
-        f"tokens it took to make and calibrate are repaid after {result.queries} queries."
-    )
-    if result.one_off_money is None or result.saved_money_per_query is None:
-        return line
-    saved_money = result.saved_money_per_query * 1000
-    return f"{line} In money: {result.one_off_money:.6f} once, {saved_money:.6f} saved per 1,000 queries."
+    if result.cached.queries is None:
+        times = result.cached.times
+        cached = f"With a prompt cache ICL is cheaper: its prompts cost {times:.1f} times the instruction's."
+    else:
+        cached = f"With a prompt cache: {_times(result.cached)}, repaid after {result.cached.queries} queries."
+    lines = [
+        f"The instruction saves {saved:.0f} prompt tokens per query against ICL: {_times(result.uncached)}. "
+        f"The {result.one_off_tokens} tokens it took to make and calibrate are repaid "
+        f"after {result.uncached.queries} queries.",
+        cached,
+    ]
+    if result.one_off_money is not None and result.saved_money_per_query is not None:
+        saved_money = result.saved_money_per_query * 1000
+        lines.append(f"In money: {result.one_off_money:.6f} once, {saved_money:.6f} saved per 1,000 queries, uncached.")
+    return "\n".join(lines)
+
+
+def _times(cost: "PerQuery") -> str:
+    return f"ICL's prompts cost {cost.times:.1f} times as much"
 
 
 def _as_json(result: "Induced") -> dict[str, Any]:
@@ -195,7 +209,7 @@ def _as_json(result: "Induced") -> dict[str, Any]:
         "differences": {
             name: {"mean": d.mean, "low": d.low, "high": d.high, "p": d.p} for name, d in result.differences.items()
         },
-        "break_even": vars(result.break_even) if result.break_even else None,
+        "break_even": asdict(result.break_even) if result.break_even else None,
         "warnings": result.warnings,
         "notes": result.notes,
     }

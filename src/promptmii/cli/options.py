@@ -1,6 +1,8 @@
 """Options that several commands share, and how their texts become settings."""
 
 import json as json_module
+import math
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,7 +49,11 @@ Cache = Annotated[
 ]
 Prices = Annotated[
     list[str] | None,
-    typer.Option("--price", help="Money per million tokens, [MODEL=]PROMPT,COMPLETION; repeat it for several models."),
+    typer.Option(
+        "--price",
+        help="Money per million tokens, [MODEL=]PROMPT,COMPLETION, then any of cached=PRICE, min=TOKENS (the shortest "
+        "cached prefix) and batch=FACTOR, with commas between; repeat it for several models.",
+    ),
 ]
 
 
@@ -118,17 +124,33 @@ def prices_of(given: list[str]) -> dict[str, "Price"]:
     return dict(map(_price, given))
 
 
+_PRICE = re.compile(r"(?:(?P<model>.*)=)?(?P<money>[^=,]+,[^=,]+)(?P<more>(?:,(?:cached|min|batch)=[^=,]+)*)")
+
+
 def _price(given: str) -> tuple[str, "Price"]:
     from promptmii.models.base import Price
 
-    reference, named, numbers = given.rpartition("=")
     try:
-        prompt, completion = (float(part) for part in numbers.split(","))
+        parts = _PRICE.fullmatch(given)
+        if parts is None:
+            raise ValueError(given)
+        prompt, completion = map(float, parts["money"].split(","))
+        more = dict(part.split("=") for part in parts["more"].split(",") if part)
+        price = Price(
+            prompt,
+            completion,
+            cached=float(more["cached"]) if "cached" in more else None,
+            minimum=int(more.get("min", Price(0, 0).minimum)),
+            batch=float(more.get("batch", 1.0)),
+        )
+        if not all(math.isfinite(x) and x >= 0 for x in price if x is not None):
+            raise ValueError(given)
     except ValueError as error:
         raise ConfigError(
-            f"--price is {given!r}; expected two numbers per million tokens: [MODEL=]PROMPT,COMPLETION, like 0.1,0.4."
+            f"--price is {given!r}; expected money per million tokens as [MODEL=]PROMPT,COMPLETION, like 0.1,0.4, "
+            "then any of cached=0.01, min=1024, batch=0.5."
         ) from error
-    return (reference if named else "*"), Price(prompt, completion)
+    return parts["model"] or "*", price
 
 
 def endpoint_of(

@@ -58,14 +58,28 @@ class Usage:
 
 
 class Price(NamedTuple):
-    """Money per million tokens."""
+    """Money per million tokens, and what a provider's prompt cache takes off it."""
 
     prompt: float
     completion: float
+    cached: float | None = None
+    """Of prompt tokens read from the cache; `None`: a tenth of `prompt`, as most providers have it."""
+    minimum: int = 1024
+    """The shortest beginning of a prompt, in tokens, that the provider caches."""
+    batch: float = 1.0
+    """Factor on every price, for calls through a provider's batch interface."""
 
     def of(self, usage: Usage) -> float:
-        """What a usage costs."""
-        return (usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion) / 1e6
+        """What a usage costs. Cached tokens count in full unless their price is given."""
+        reduced = usage.cached_tokens if self.cached is not None else 0
+        prompts = (usage.prompt_tokens - reduced) * self.prompt + reduced * (self.cached or 0.0)
+        return (prompts + usage.completion_tokens * self.completion) * self.batch / 1e6
+
+    def of_prompt(self, tokens: float, shared: int = 0) -> float:
+        """Money per million prompts of `tokens` whose first `shared` tokens are in the cache, if it takes so few."""
+        kept = min(shared, tokens) if shared >= self.minimum else 0.0
+        cached = self.prompt / 10 if self.cached is None else self.cached
+        return ((tokens - kept) * self.prompt + kept * cached) * self.batch
 
 
 class FailureKind(StrEnum):

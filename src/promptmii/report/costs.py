@@ -32,7 +32,7 @@ def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     """What a task costs, mean over tasks (and over seeds within them), a row per series and n.
 
     `calls`, `tokens`, `seconds` and `money` are those of making the instruction, once per task, `calibration_*` of
-    calibrating it; `label_*` of labelling all `rows` of a task; `tokens_per_query` are prompt tokens. Money is NaN if
+    calibrating it, `label_*` of labelling all `rows` of a task; `tokens_per_query` are prompt tokens. Money is NaN if
     any part of it is unknown.
     """
     mask = (

@@ -1,0 +1,81 @@
+"""When does an instruction repay what it cost? Against ICL, with and without a provider's prompt cache.
+
+ICL repeats its examples with every query. A provider that caches the beginning of a prompt makes ICL much cheaper and a
+short instruction no cheaper: most caches take no prefix below some 1,024 tokens. So both numbers are given.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from promptmii.instruction import Cost
+from promptmii.models.base import Price
+
+UNIT = Price(prompt=1.0, completion=1.0)
+"""Money is tokens where nobody gave a price."""
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """What one way of prompting takes."""
+
+    once: Cost
+    """To make and to calibrate."""
+    tokens: float
+    """Of a prompt, on average over the queries."""
+    shared_tokens: int
+    """Of the beginning that all its prompts share."""
+
+
+@dataclass(frozen=True)
+class PerQuery:
+    """What the prompts of one query cost; in money per million, or in tokens if no price is known."""
+
+    ours: float
+    icl: float
+    queries: int | None
+    """Queries after which the instruction has repaid what it cost; `None`: never."""
+
+    @property
+    def times(self) -> float:
+        """How many times the cost of our prompt ICL's costs."""
+        return self.icl / self.ours
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """An instruction against ICL."""
+
+    saved_tokens_per_query: float
+    one_off_tokens: int
+    """What the instruction took to make and calibrate, beyond what calibrating ICL took."""
+    uncached: PerQuery
+    cached: PerQuery
+    """With the provider's prompt cache."""
+    one_off_money: float | None
+    saved_money_per_query: float | None
+    """Without a prompt cache. `None`: no price is known."""
+
+
+def break_even(ours: Prompting, icl: Prompting, price: Price | None) -> BreakEven:
+    """Compare an instruction with ICL."""
+    tokens = (ours.once.prompt_tokens + ours.once.completion_tokens) - (
+        icl.once.prompt_tokens + icl.once.completion_tokens
+    )
+    unknown = ours.once.money is None or icl.once.money is None
+    money = None if unknown else max((ours.once.money or 0.0) - (icl.once.money or 0.0), 0.0)
+    # A local writer has no price, and still costs tokens.
+    once = max(tokens, 0) * (price or UNIT).prompt if money is None else money * 1e6
+    uncached, cached = (_per_query(ours, icl, price or UNIT, once, caching=caching) for caching in (False, True))
+    return BreakEven(
+        saved_tokens_per_query=icl.tokens - ours.tokens,
+        one_off_tokens=max(tokens, 0),
+        uncached=uncached,
+        cached=cached,
+        one_off_money=money if price else None,
+        saved_money_per_query=(uncached.icl - uncached.ours) / 1e6 if price else None,
+    )
+
+
+def _per_query(ours: Prompting, icl: Prompting, price: Price, once: float, *, caching: bool) -> PerQuery:
+    own, other = (price.of_prompt(way.tokens, way.shared_tokens if caching else 0) for way in (ours, icl))
+    return PerQuery(own, other, ceil(once / (other - own)) if other > own else None)

@@ -1,0 +1,66 @@
+"""Money by hand: what an instruction saves against ICL, with and without a prompt cache."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptmii.break_even import Prompting, break_even
+from promptmii.instruction import Cost
+from promptmii.models.base import Price, Usage
+
+PRICE = Price(prompt=2.0, completion=8.0, cached=0.2, minimum=1024)
+FREE = Cost()
+
+
+def priced(prompt: int, completion: int, price: Price = PRICE) -> Cost:
+    return Cost.of(Usage(1, prompt, completion), price)
+
+
+def test_a_price_knows_cached_tokens_and_batches() -> None:
+    usage = Usage(calls=1, prompt_tokens=1_000_000, completion_tokens=500_000, cached_tokens=800_000)
+    assert Price(2.0, 8.0).of(usage) == pytest.approx(2.0 + 4.0)
+    assert PRICE.of(usage) == pytest.approx(0.4 + 0.16 + 4.0)
+    assert PRICE._replace(batch=0.5).of(usage) == pytest.approx((0.4 + 0.16 + 4.0) / 2)
+    assert Price(2.0, 8.0, cached=0.0).of(usage) == pytest.approx(0.4 + 4.0)
+
+
+def test_a_prompt_cache_takes_most_of_the_lead() -> None:
+    """11,500 shared tokens of ICL at a tenth of the price against an instruction of 900 that no cache takes."""
+    result = break_even(Prompting(FREE, 900, 880), Prompting(FREE, 11_500, 11_500), None)
+    assert result.uncached.times == pytest.approx(11_500 / 900)
+    assert result.cached.times == pytest.approx(1_150 / 900)
+
+
+def test_the_queries_that_repay_the_cost() -> None:
+    ours, icl = Prompting(priced(900, 100), 300, 250), Prompting(priced(100, 0), 2_050, 2_000)
+    result = break_even(ours, icl, PRICE)
+    once = 800 * 2.0 + 100 * 8.0
+    assert result.one_off_tokens == 900
+    assert result.one_off_money == pytest.approx(once / 1e6)
+    assert result.uncached.queries == math.ceil(once / (1_750 * 2.0))
+    assert result.saved_money_per_query == pytest.approx(1_750 * 2.0 / 1e6)
+    cached_icl = 2_000 * 0.2 + 50 * 2.0
+    assert result.cached.icl == pytest.approx(cached_icl)
+    assert result.cached.ours == pytest.approx(300 * 2.0)
+    assert result.cached.queries is None  # 500 against 600
+
+
+def test_without_a_price_tokens_are_counted_and_money_is_unknown() -> None:
+    made = Cost(calls=1, prompt_tokens=500, completion_tokens=100)
+    result = break_even(Prompting(made, 200, 150), Prompting(FREE, 500, 450), None)
+    assert result.uncached.queries == 2
+    assert (result.one_off_money, result.saved_money_per_query) == (None, None)
+    assert break_even(Prompting(made, 200, 0), Prompting(FREE, 500, 0), PRICE).one_off_money is None
+
+
+tokens = st.integers(1, 10**6)
+
+
+@given(tokens, tokens, st.integers(0, 4096))
+def test_a_cache_never_makes_a_prompt_dearer_and_takes_no_short_prefix(whole: int, shared: int, minimum: int) -> None:
+    price = PRICE._replace(minimum=minimum)
+    assert price.of_prompt(whole, shared) <= price.of_prompt(whole)
+    if shared < minimum:
+        assert price.of_prompt(whole, shared) == price.of_prompt(whole)
