@@ -3,8 +3,8 @@
     fit      draw n stratified examples, write one instruction from them, calibrate the follower on them
     predict  let the follower label texts under that instruction
 
-Nothing is trained but the text, so `fit` costs the same for a hundred rows and for a million. The classifier never makes a class
-up: where a call failed or an answer named no class, `predict` raises.
+Nothing is trained but the text, so `fit` costs the same for a hundred rows and for a million. No class is ever made up:
+where a call failed or an answer named no class, `predict` raises.
 """
 
 from copy import deepcopy
@@ -57,7 +57,8 @@ def _likelihoods(classifier: "PromptClassifier") -> bool:
         there = classifier.mode == "choose" and (not isinstance(given, LanguageModel) or given.card.gives_scores)
     if not there:
         raise UnsupportedError(
-            f"predict_proba needs likelihoods: mode='choose' (here {classifier.mode!r}) and a follower that gives them. Use predict."
+            f"predict_proba needs likelihoods: mode='choose' (here {classifier.mode!r}) and a follower that gives "
+            "them. Use predict."
         )
     return True
 
@@ -67,12 +68,13 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    generator : the model that writes: a reference (`"smol"`, `"hf:<id>"`, `"openai:<model>"`) or a `LanguageModel` object.
-    follower : the model that labels; `None` means the generator. Clones share model objects; pickles hold references only.
+    generator : the model that writes: a reference (`"smol"`, `"hf:<id>"`, `"openai:<model>"`) or a `LanguageModel`.
+    follower : the model that labels; `None` means the generator. Clones share models; pickles hold references only.
     method : `"mii"` (the generator writes), `"icl"` (the examples are the prompt) or `"naive"` (the label names alone).
     n : examples drawn from X. More than there are is an error.
-    mode : `"choose"` compares the likelihoods of the labels, `"generate"` reads the label from what the follower writes.
-    calibration : `"auto"`, `"none"`, `"contextual"`, `"support"`, `"supervised"`, or `"batch"` (then rows depend on each other).
+    mode : `"choose"` compares the likelihoods of the labels, `"generate"` reads the label from the follower's text.
+    calibration : `"auto"`, `"none"`, `"contextual"`, `"support"`, `"supervised"`, or `"batch"` (rows then depend on
+        each other).
     best_of : drafts to choose from; `"mii"` only.
     budget : most tokens of the instruction; `"mii"` only.
     seed : of the draw and of the drafts.
@@ -82,7 +84,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     instruction_ : the `Instruction`, ready to save or export.
     classes_ : the classes, sorted; `str` of each is its name in the prompt.
     support_ : the examples that were drawn.
-    follower_ : the `Follower`; `follower_.predict(instruction_, texts)` gives every answer as it came, failures included.
+    follower_ : the `Follower`; `follower_.predict(instruction_, texts)` gives every answer, failures included.
     """
 
     def __init__(
@@ -109,9 +111,9 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
-        """Make the instruction from n rows of `X` (texts: a sequence, array, Series, or table of one column) and `y` (classes).
+        """Make the instruction from n rows of `X` (a sequence, array, Series or column of texts) and `y` (classes).
 
-        Rows with a blank text are not drawn. Raises `DataError`, `ConfigError` (both are `ValueError`) and `ModelError`.
+        Rows with a blank text are not drawn. Raises `DataError` and `ConfigError`, both `ValueError`s, and `ModelError`.
         """
         settings = InduceSettings.of(
             n=self.n,
@@ -149,7 +151,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         )
         if settings.n > len(examples):
             raise DataError(
-                f"n={settings.n} examples are wanted, and X has n_samples={len(examples)} with a text. Set n to that or less."
+                f"n={settings.n} examples are wanted, and X has n_samples={len(examples)} with a text. "
+                "Set n to that or less."
             )
         return classes, sample(Task("X", tuple(names), examples, ()), settings.n, settings.seed, query=0).support
 
@@ -170,20 +173,24 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         return self._follower
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
-        """The class of each text. Raises `EndpointError` where a call failed, `UnsupportedError` where an answer named no class."""
+        """The class of each text.
+
+        Raises `EndpointError` where a call failed, `UnsupportedError` where an answer named no class.
+        """
         position = {label: i for i, label in enumerate(self._labels())}
         answers = self._answers(X)
         strays = [answer for answer in answers if answer.label is None]
         if strays:
             raise UnsupportedError(
-                f"{len(strays)} of {len(answers)} answers name no class (first: {(strays[0].answer or '')[:80]!r}), and none is made up. "
-                "Use mode='choose'; or score(), which counts them as misses; or follower_.predict(instruction_, texts) for every answer."
+                f"{len(strays)} of {len(answers)} answers name no class (first: {(strays[0].answer or '')[:80]!r}), and "
+                "none is made up. Use mode='choose'; or score(), which counts them as misses; or "
+                "follower_.predict(instruction_, texts) for every answer."
             )
         return self.classes_[[position[str(answer.label)] for answer in answers]]
 
     @available_if(_likelihoods)
     def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
-        """The probability of each class, columns as `classes_`; there in `choose` mode with a follower that gives likelihoods.
+        """The probability of each class, in the order of `classes_`; `choose` mode, where the follower gives it.
 
         Raises `EndpointError` where a call failed.
         """
@@ -191,12 +198,12 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         rows = [answer.probabilities for answer in self._answers(X)]
         if any(row is None for row in rows):
             raise UnsupportedError(
-                f"{self.follower_.model.card.reference} gave no likelihoods, so there are no probabilities. Use predict."
+                f"{self.follower_.model.card.reference} gave no likelihoods, so no probabilities. Use predict."
             )
         return np.array(rows, dtype=np.float64)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
-        """Accuracy, as with every scikit-learn classifier (for macro-F1: `scoring="f1_macro"`). An unparsed answer is a miss.
+        """Accuracy (for macro-F1: `scoring="f1_macro"`). An unparsed answer is a miss.
 
         Raises `ScoreRefusedError` where a call failed.
         """
@@ -223,13 +230,14 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         return answers
 
     def _texts(self, X: Any, *, reset: bool) -> list[str]:  # noqa: ARG002, N803
-        """The texts in `X`. `reset` says that this is `fit`: subclasses that read other inputs may remember their shape."""
+        """The texts in `X`. `reset` is true in `fit`: subclasses that read other inputs may remember their shape."""
         array = np.asarray(X, dtype=object)
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array.ndim != 1:
             raise DataError(
-                f"X is a {type(X).__name__} of shape {array.shape}; expected a sequence of texts, or a table of one column."
+                f"X is a {type(X).__name__} of shape {array.shape}; expected a sequence of texts, or a table of one "
+                "column."
             )
         if not len(array):
             raise DataError("Found array with 0 sample(s) in X; at least one text is needed.")
@@ -246,7 +254,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         return {name: value for name, value in state.items() if name != "_follower"}
 
     def __sklearn_clone__(self) -> Self:
-        """A new classifier with the same parameters. Model objects are shared: a copy per fold would fill the memory."""
+        """A new classifier with the same parameters. Models are shared: a copy per fold would fill the memory."""
         new = type(self)(**self.get_params(deep=False))
         # What set_score_request() asked for; scikit-learn's own clone keeps it too.
         vars(new).update({name: deepcopy(value) for name, value in vars(self).items() if name == "_metadata_request"})
@@ -262,7 +270,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _targets(texts: list[str], y: Any) -> NDArray[Any]:
-    """`y` as scikit-learn takes it: one column, as long as X, classes rather than numbers on a scale, nothing missing."""
+    """`y` as scikit-learn takes it: one column, as long as X, classes rather than measurements, nothing missing."""
     if y is None:
         raise DataError("PromptClassifier requires y to be passed, but the target y is None.")
     # Asked of the objects, since a list of names with a NaN becomes an array with the name "nan".
@@ -277,7 +285,7 @@ def _targets(texts: list[str], y: Any) -> NDArray[Any]:
 
 
 def _without_masks(y: Any) -> Any:
-    """`y` with pandas' nullable types as numpy's, where nothing is missing: scikit-learn reads booleans as 0.0 and 1.0."""
+    """`y` with pandas' nullable types as numpy's: scikit-learn reads nullable booleans as 0.0 and 1.0."""
     if isinstance(y, pd.DataFrame):
         return y.astype({name: kind for name, kind in ((n, _numpy_type(y[n].dtype)) for n in y.columns) if kind})
     kind = _numpy_type(getattr(y, "dtype", None))
@@ -296,6 +304,7 @@ def _names(classes: NDArray[Any]) -> list[str]:
 def _failed(answers: tuple[Prediction, ...] | list[Prediction]) -> str:
     failures = [answer.failure for answer in answers if answer.failure]
     return (
-        f"{len(failures)} of {len(answers)} calls failed after all retries (first: {failures[0].kind}: {failures[0].message}). "
-        "No class is made up for them. Run again, or use follower_.predict(instruction_, texts), which gives the answers that arrived."
+        f"{len(failures)} of {len(answers)} calls failed after all retries (first: {failures[0].kind}: "
+        f"{failures[0].message}). No class is made up for them. Run again, or use "
+        "follower_.predict(instruction_, texts), which gives the answers that arrived."
     )

@@ -60,10 +60,10 @@ def _read_memory(source: Any) -> Table:
         if len(set(names)) < len(names):
             raise DataError(f"The DataFrame has two columns {max(names, key=names.count)!r}. Rename one.")
         return make_table(source.to_dict("records"), "a DataFrame")
-    if hasattr(source, "features"):
+    if hasattr(source, "column_names"):
         return datasets_table({"": source}, "a dataset")
     if isinstance(source, Mapping):
-        if source and all(hasattr(part, "features") for part in source.values()):
+        if source and all(hasattr(part, "column_names") for part in source.values()):
             return datasets_table(source, "a dataset")
         if source and all(hasattr(part, "columns") for part in source.values()):
             source = {name: list(read_table(part).rows) for name, part in source.items()}
