@@ -26,11 +26,12 @@ from promptmii.instruction import Instruction
 from promptmii.models import load_model
 from promptmii.models.hf.model import quiet
 from promptmii.parse import LabelParser
-from promptmii.train.rl.plan import algebra, resolve
+from promptmii.train.plan import plan_of
+from promptmii.train.rl.plan import grpo_plan
 from promptmii.train.rl.run import train
 from promptmii.train.settings import TrainSettings
-from promptmii.train.tasks import read_source
-from promptmii.train.visits import Deck, Visit, writer_for
+from promptmii.train.tasks import read_split
+from promptmii.train.visits import Visit, Visits
 
 PHASES = ("generate", "reward", "update", "step")
 
@@ -70,17 +71,17 @@ def ours(settings: TrainSettings, folder: Path) -> dict[str, float]:
 class Plain:
     """A reward as one writes it first."""
 
-    def __init__(self, deck: Deck) -> None:
+    def __init__(self, visits: Visits) -> None:
         with quiet():
             self.tokenizer: Any = AutoTokenizer.from_pretrained(smol_folder(), padding_side="left")
             self.follower: Any = AutoModelForCausalLM.from_pretrained(smol_folder(), dtype=torch.float32).eval()
-        self.deck = deck
+        self.visits = visits
         self.seconds: list[float] = []
         self.__name__ = "plain"
 
     def __call__(self, completions: list[Any], visit: list[int], **_: Any) -> list[float]:
         started = perf_counter()
-        rewards = [self._reward(self.deck.visit(n), c[0]["content"]) for n, c in zip(visit, completions, strict=True)]
+        rewards = [self._reward(self.visits.visit(n), c[0]["content"]) for n, c in zip(visit, completions, strict=True)]
         self.seconds.append(perf_counter() - started)
         return rewards
 
@@ -122,18 +123,18 @@ class Timed(GRPOTrainer):
 
 def straightforward(settings: TrainSettings, folder: Path) -> dict[str, float]:
     """The same run with TRL alone."""
-    source = read_source(settings)
-    deck = Deck(source.train, settings, writer_for(settings, load_model("smol")))
-    batches = algebra(settings, 10, 1)
-    reward = Plain(deck)
+    source = read_split(plan_of(settings).selection)
+    visits = Visits(source.train, plan_of(settings).draws, plan_of(settings).prompting.writer(load_model("smol")))
+    batches = grpo_plan(settings).batches(10, 1)
+    reward = Plain(visits)
     with quiet():
         tokenizer: Any = AutoTokenizer.from_pretrained(smol_folder(), padding_side="left")
         model: Any = AutoModelForCausalLM.from_pretrained(smol_folder(), dtype=torch.float32)
-    rows = [{"visit": n, "prompt": [dict(m) for m in deck.visit(n).chat]} for n in range(batches.visits)]
+    rows = [{"visit": n, "prompt": [dict(m) for m in visits.visit(n).chat]} for n in range(batches.visits)]
     trainer = Timed(
         model=model,
         reward_funcs=[reward],
-        args=resolve(settings, folder, batches, cpu=True),
+        args=grpo_plan(settings).config(folder, batches, cpu=True),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
@@ -154,9 +155,9 @@ def straightforward(settings: TrainSettings, folder: Path) -> dict[str, float]:
 def useful(settings: TrainSettings, length: float) -> float:
     """Seconds that the arithmetic of a step needs at the speed of plain matrix products: each different token once, thrice to learn."""
     model = load_model("smol")
-    source = read_source(settings)
-    deck = Deck(source.train, settings, writer_for(settings, model))
-    visits = [deck.visit(number) for number in range(12)]
+    source = read_split(plan_of(settings).selection)
+    visits = Visits(source.train, plan_of(settings).draws, plan_of(settings).prompting.writer(model))
+    visits = [visits.visit(number) for number in range(12)]
     prompts = fmean(model.count_tokens([visit.chat[0]["content"] for visit in visits]))
     rows = fmean(model.count_tokens([row.text for visit in visits for row in visit.episode.query])) + 12
     drafts = settings.prompts * settings.trl["num_generations"]

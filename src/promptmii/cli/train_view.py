@@ -39,7 +39,6 @@ def show_plan(plan: "Plan", *, as_json: bool) -> None:
         "validation": f"{plan.validations:,} times {plan.validation_cases:,} instructions",
         "follower": f"{plan.calls:,} calls for rewards and {plan.validation_calls:,} for validation,"
         f" of {plan.follower_tokens:,.0f} tokens",
-        "memory": _sum(plan.memory, "GiB on each device") or "not estimated: plan.parameters is not set",
         "time": _sum(plan.hours, "hours") or "not estimated: plan.writes, plan.reads and plan.learns are not set",
     }
     facts(lines)

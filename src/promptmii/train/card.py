@@ -1,54 +1,74 @@
-"""The model card of what training made."""
+"""The model card of what training made, for people who find the weights."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from promptmii.schema import Settings
 from promptmii.task import Task
+from promptmii.train.settings import TrainSettings
 from promptmii.version import VERSION
 
 KNOWN = {"smol": " (SmolLM2-135M-Instruct, Apache-2.0)"}
+PRIVATE = {"stage", "model", "tasks", "only", "train", "bank", "pairs", "endpoint", "plan"}
+"""Settings that a card leaves out: places on a machine, and what the card says elsewhere."""
 
 
-def adapter_card(
+def model_card(
     title: str,
     purpose: Sequence[str],
     base: str,
     tasks: Mapping[str, Task],
-    recipe: Mapping[str, object],
+    recipe: Mapping[str, Any],
     measured: Mapping[str, float],
     *,
-    adapter: bool = True,
+    adapter: bool,
 ) -> str:
-    """For people who find the weights: `purpose` are its paragraphs, `recipe` the settings, `measured` the validation.
-
-    Without `adapter` they are all the weights, trained from `base`.
-    """
-    model = base.removeprefix("hf:")
+    """`purpose` are paragraphs; the weights are an `adapter` of `base`, or all weights trained from it."""
     rows = [
         f"| {name} | {task.source.get('group', 'unstated')} | {task.source.get('licence', 'unstated')} |"
         for name, task in tasks.items()
     ]
-    return "\n".join(
-        [
-            "---",
-            f"library_name: {'peft' if adapter else 'transformers'}",
-            *([f"base_model: {model}"] if base.startswith("hf:") else []),
-            "tags: [promptmii, text-classification]",
-            "---",
-            f"# {title}",
-            "",
-            *(line for paragraph in purpose for line in (paragraph, "")),
-            f"{'A LoRA adapter of' if adapter else 'Trained from'} `{base}`{KNOWN.get(base, '')}, made by promptmii {VERSION}. "
-            f"Load it as `{base + '+' if adapter else 'hf:'}<this folder>`.",
-            "",
-            "## Recipe",
-            "",
-            *(f"- {name}: {value}" for name, value in recipe.items()),
-            "",
-            *(
-                ["## Validation", "", *(f"- {name}: {value:.3f}" for name, value in measured.items()), ""]
-                if measured
-                else []
-            ),
-            *(["## Data", "", "| task | source | licence |", "| --- | --- | --- |", *rows, ""] if rows else []),
-        ]
+    lines = [
+        "---",
+        f"library_name: {'peft' if adapter else 'transformers'}",
+        *([f"base_model: {base.removeprefix('hf:')}"] if base.startswith("hf:") else []),
+        "tags: [promptmii, text-classification]",
+        "---",
+        f"# {title}",
+        "",
+        *(line for paragraph in purpose for line in (paragraph, "")),
+        f"{'A LoRA adapter of' if adapter else 'Trained from'} `{base}`{KNOWN.get(base, '')}, made by promptmii "
+        f"{VERSION}. Load it as `{base + '+' if adapter else 'hf:'}<this folder>`.",
+        "",
+        *_section("Recipe", [f"- {name}: {value}" for name, value in recipe.items()]),
+        *_section("Validation", [f"- {name}: {value:.3f}" for name, value in measured.items()]),
+        *_section("Data", ["| task | source | licence |", "| --- | --- | --- |", *rows] if rows else []),
+    ]
+    return "\n".join(lines)
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"## {title}", "", *lines, ""] if lines else []
+
+
+def recipe(settings: Settings, step: int) -> dict[str, Any]:
+    """The settings that shaped the weights."""
+    return {"step": step, **settings.model_dump(mode="json", exclude=PRIVATE)}
+
+
+def generator_card(
+    settings: TrainSettings, base: str, tasks: Mapping[str, Task], step: int, measured: Mapping[str, float]
+) -> str:
+    """The card of a generator that reinforcement made."""
+    reward = settings.reward
+    followers = ", ".join(f"`{name}`" for name in reward.followers)
+    purpose = (
+        "Reads labelled examples of a text-classification task and writes an instruction for it. Trained from "
+        f"`{settings.model}` with reinforcement learning (GRPO): the reward is how well a frozen model ({followers}, mode "
+        f"`{reward.mode}`) labels other examples by the instruction.",
+        "Limits: it writes what it takes for the rule behind the examples. It may be wrong, and it may repeat texts it was "
+        "shown. Check an instruction before you rely on it. Validation is macro-F1 on tasks of other sources than the "
+        "training tasks.",
     )
+    title = "An instruction generator"
+    return model_card(title, purpose, base, tasks, recipe(settings, step), measured, adapter=settings.lora is not None)

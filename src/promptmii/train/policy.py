@@ -16,7 +16,7 @@ try:
     from promptmii.models.chat import ChatFormat
     from promptmii.models.hf.model import TransformersModel, read_weights
     from promptmii.models.hf.tokenizer import HfTokenizer
-    from promptmii.train.lora import add_adapter, continue_adapter
+    from promptmii.train.lora import add_adapter, continue_adapter, save_adapter
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
@@ -36,7 +36,7 @@ class Policy:
 
     @classmethod
     def load(cls, reference: str, lora: LoraSettings | None, seed: int) -> "Policy":
-        """With `lora` the last adapter of the reference is trained on, or a new one; else adapters are merged and all weights trained.
+        """With `lora` the last adapter of the reference is trained, or a new one; else adapters are merged, and all weights.
 
         The model is not on its device yet. Raises `ConfigError`, `UnknownModelError`.
         """
@@ -55,20 +55,33 @@ class Policy:
                 continue_adapter(trained, Path(weights.adapters[-1]))
         return cls(reference, model, trained, below, tokenizer)
 
+    @property
+    def base(self) -> str:
+        """Reference of what lies under the adapter, or of what all weights were trained from."""
+        return self.reference if self.trained is self.model else self.below.reference
+
     @cached_property
     def form(self) -> ChatFormat:
         """How chats and answers become tokens."""
         return ChatFormat(HfTokenizer(self.tokenizer, self.model.generation_config.eos_token_id))
 
     def local(self, step: int, model: Any = None) -> TransformersModel:
-        """The weights of now, as everything else in promptmii uses a model. A new one after each step: it remembers keys and values.
+        """The weights of now, as the rest of promptmii uses a model. Make a new one after each step: it caches keys and values.
 
-        `model` is given where the weights had to be gathered from several processes.
+        `model` is given if the weights had to be gathered from several processes.
         """
         return TransformersModel(self.reference, self.model if model is None else model, self.tokenizer, f"step-{step}")
 
-    def complete(self, folder: Path) -> None:
-        """Let a saved adapter name its model as the settings do: a path of this machine means nothing elsewhere."""
+    def save(self, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
+        """Write the adapter, or all weights and the tokenizer. `state` are weights that were spread over processes."""
+        if self.trained is not self.model:
+            save_adapter(self.trained, folder, self.below.named, state)
+        else:
+            self.model.save_pretrained(str(folder), state_dict=state)
+            self.tokenizer.save_pretrained(str(folder))
+
+    def name_base(self, folder: Path) -> None:
+        """Let an adapter that peft saved name its model as the settings do: a path of this machine means nothing elsewhere."""
         path = folder / "adapter_config.json"
         if path.exists():
             config: dict[str, Any] = json.loads(path.read_text("utf-8"))

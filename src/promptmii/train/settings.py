@@ -80,20 +80,10 @@ class LoraSettings(Settings):
 
 
 class PlanSettings(Settings):
-    """What `--dry-run` cannot find out without the machine: its size, and rates that were measured or are stated."""
+    """What `--dry-run` cannot find out by itself: the number of processes, and the rates of your machine."""
 
     processes: int = Field(default=1, ge=1)
     """Training processes, one per GPU. A run with another number is refused."""
-    gpu_memory: float = Field(default=80.0, gt=0)
-    """GiB of each."""
-    sharded: bool = False
-    """Weights, gradients and optimiser are spread over the processes (DeepSpeed ZeRO-3)."""
-    parameters: float | None = Field(default=None, gt=0)
-    """Of the generator; `None`: no estimate of the memory."""
-    layers: int = Field(default=32, ge=1)
-    width: int = Field(default=4096, ge=1)
-    follower_parameters: float = Field(default=0.0, ge=0)
-    """Of a follower on the same device; 0 where it is elsewhere."""
     length: float = Field(default=200.0, gt=0)
     """Tokens of an instruction, on average."""
     writes: float | None = Field(default=None, gt=0)

@@ -8,12 +8,27 @@ from promptmii.data.sources import SPLIT, TaskSource, find_tasks
 from promptmii.errors import ConfigError, DataError, nearest
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Task, content_key
-from promptmii.train.settings import TrainSettings, ValidationSettings
+from promptmii.train.settings import ValidationSettings
 
 
 @dataclass(frozen=True)
-class Source:
-    """What a run learns from and what it is watched on."""
+class Selection:
+    """Which tasks a run uses, and for what."""
+
+    sources: tuple[str, ...]
+    only: tuple[str, ...]
+    """Names; without any, all."""
+    most_labels: int | None
+    train_rows: int
+    """A task with fewer training rows is left out."""
+    test_rows: int
+    validation: ValidationSettings
+    seed: int
+
+
+@dataclass(frozen=True)
+class TaskSplit:
+    """What a run learns from and what it is validated on."""
 
     train: tuple[Task, ...]
     validation: tuple[Task, ...]
@@ -31,42 +46,42 @@ def group(task: Task) -> str:
     return task.source.get("group") or task.name
 
 
-def read_source(settings: TrainSettings, progress: Progress = QUIET) -> Source:
-    """Every task that can be used, split by source. Raises `DataError` where none is left, `ConfigError` for a name nobody knows."""
+def read_split(selection: Selection, progress: Progress = QUIET) -> TaskSplit:
+    """Every task that can be used, split by source. Raises `DataError` if none is left, `ConfigError` for an unknown name."""
     skipped: list[str] = []
     tasks: dict[str, Task] = {}
     names: list[str] = []
-    for source in candidates(settings.tasks):
+    for source in candidates(selection.sources):
         name = source.name
         names.append(name)
-        if settings.only and name not in settings.only:
+        if selection.only and name not in selection.only:
             continue
         progress.step(f"Reading {name}")
         if name in tasks:
             raise DataError(f"Two tasks have the name {name!r}. Rename one.")
         try:
             task = source.read()
-            reason = _fault(task, settings)
+            reason = _fault(task, selection)
         except DataError as error:
             task, reason = None, str(error)
         if task is None or reason:
             skipped.append(f"{name}: {reason}")
         else:
             tasks[name] = task
-    for name in (*settings.only, *settings.validation.tasks):
+    for name in (*selection.only, *selection.validation.tasks):
         if name not in names:
             raise ConfigError(f"There is no task {name!r}. {nearest(name, names)}")
-    train, validation = split(list(tasks.values()), settings.validation, settings.seed)
-    if not settings.validation.tasks and any(task.source.get(SPLIT) for task in tasks.values()):
+    train, validation = split(list(tasks.values()), selection.validation, selection.seed)
+    if not selection.validation.tasks and any(task.source.get(SPLIT) for task in tasks.values()):
         train = [task for task in tasks.values() if task.source.get(SPLIT) != "validation"]
         watched = [task for task in tasks.values() if task.source.get(SPLIT) == "validation"]
-        validation = _some(watched, settings.validation.most, settings.seed)
+        validation = _some(watched, selection.validation.most, selection.seed)
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""
         raise DataError(
-            f"No task is left to learn from, of {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}"
+            f"No task is left to learn from, of {len(tasks) + len(skipped)} in {', '.join(selection.sources)}.{reasons}"
         )
-    return Source(tuple(train), tuple(validation), tuple(skipped))
+    return TaskSplit(tuple(train), tuple(validation), tuple(skipped))
 
 
 def split(tasks: Sequence[Task], held_out: ValidationSettings, seed: int = 0) -> tuple[list[Task], list[Task]]:
@@ -91,15 +106,14 @@ def _lot(name: str, seed: int) -> str:
     return hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest()
 
 
-def _fault(task: Task, settings: TrainSettings) -> str | None:
+def _fault(task: Task, selection: Selection) -> str | None:
     """Why the task cannot be used."""
-    least = min(settings.schedule)
-    if settings.most_labels and len(task.labels) > settings.most_labels:
-        return f"{len(task.labels)} labels; most_labels is {settings.most_labels}"
-    if len(task.train) < least:
-        return f"{len(task.train)} training rows; the shortest prompt needs {least}"
-    if len(task.test) < settings.query:
-        return f"{len(task.test)} held-back rows; query is {settings.query}"
+    if selection.most_labels and len(task.labels) > selection.most_labels:
+        return f"{len(task.labels)} labels; most_labels is {selection.most_labels}"
+    if len(task.train) < selection.train_rows:
+        return f"{len(task.train)} training rows; the shortest prompt needs {selection.train_rows}"
+    if len(task.test) < selection.test_rows:
+        return f"{len(task.test)} held-back rows; query is {selection.test_rows}"
     return None
 
 

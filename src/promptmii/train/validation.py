@@ -15,11 +15,14 @@ from promptmii.models.dynamic_batching import Batched
 from promptmii.models.threads import parallel
 from promptmii.scoring import score
 from promptmii.task import Task
-from promptmii.train.settings import TrainSettings
-from promptmii.train.visits import writer_for
+from promptmii.train.settings import ValidationSettings
+from promptmii.train.visits import Prompting
 
 THREADS = 32
 """Cases under way at once; a local generator writes for all of them in one batch."""
+NO_VALIDATION = (
+    "No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there."
+)
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,20 @@ class Outcome:
     tokens: int = 0
 
 
-def cases(tasks: Sequence[Task], settings: TrainSettings) -> list[Case]:
+def cases(tasks: Sequence[Task], chosen: ValidationSettings) -> list[Case]:
     """Every task with every number of examples it has, and once more without names where the settings say so."""
-    counts = settings.validation.n
+    counts = chosen.n
     found = [Case(task, n) for task in tasks for n in counts if n <= len(task.train)]
-    if settings.validation.nameless:
+    if chosen.nameless:
         found += [Case(nameless(task), n, nameless=True) for task in tasks for n in counts if n <= len(task.train)]
     return found
 
 
 def validate(
-    model: LanguageModel, followers: Sequence[Follower], given: Sequence[Case], settings: TrainSettings
+    model: LanguageModel, prompting: Prompting, followers: Sequence[Follower], given: Sequence[Case], rows: int
 ) -> list[Outcome]:
     """Greedy instructions for the cases, scored by every follower; in the order of the cases."""
-    writer = MetaInducer(writer_for(settings, Batched(model)))
+    writer = MetaInducer(prompting.writer(Batched(model)))
 
     def run(case: Case) -> Outcome:
         support = draw_support(case.task, case.n)
@@ -66,7 +69,7 @@ def validate(
         except (ConfigError, EndpointError):  # it wrote nothing, or not one example fits its prompt
             return Outcome(case, "", 0.0)
         tokens = model.count_tokens([instruction.text])[0]
-        query = draw_query(case.task, settings.validation.rows)
+        query = draw_query(case.task, rows)
         try:
             found = [score(follower, follower.prepare(instruction, support), query) for follower in followers]
         except EndpointError:

@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import floor
 from pathlib import Path
-from typing import Any
 
 from promptmii.data import draw_query, draw_support
 from promptmii.data.nameless import hide, renamed
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers.writing import Writer
-from promptmii.models.base import Message
+from promptmii.models.base import LanguageModel, Message
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.task import Episode, Support, Task, content_key
-from promptmii.train.settings import TrainSettings
-from promptmii.train.tasks import Source
+from promptmii.train.tasks import TaskSplit
 
 REDRAWS = 8
 REMEMBERED = 2048
@@ -44,29 +42,49 @@ class Visit:
         return len(self.episode.support.examples) < self.asked
 
 
-def writer_for(settings: TrainSettings, model: Any) -> Writer:
+@dataclass(frozen=True)
+class Draws:
+    """How visits are drawn."""
+
+    schedule: Mapping[int, float]
+    query: int
+    few_labels: tuple[int, int] | None
+    nameless: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Prompting:
     """How the generator is asked in training, validation and planning: exactly as when instructions are made with it."""
-    template = read_template(Path(settings.template), META_SLOTS) if settings.template else meta_prompt()
-    longest = int(settings.trl.get("max_completion_length", 1024))
-    return Writer(model, template, settings.budget, longest=longest, longest_prompt=settings.longest_prompt)
+
+    template: str | None
+    budget: int | None
+    longest: int
+    """Tokens after which a draft is cut."""
+    longest_prompt: int
+
+    def writer(self, model: LanguageModel) -> Writer:
+        """The model, asked this way."""
+        template = read_template(Path(self.template), META_SLOTS) if self.template else meta_prompt()
+        return Writer(model, template, self.budget, longest=self.longest, longest_prompt=self.longest_prompt)
 
 
-class Deck:
+class Visits:
     """All visits of a run, without end: pass after pass over the tasks, each in its own order."""
 
-    def __init__(self, tasks: Sequence[Task], settings: TrainSettings, writer: Writer) -> None:
+    def __init__(self, tasks: Sequence[Task], draws: Draws, writer: Writer) -> None:
         """`writer` renders the prompts, exactly as it does when instructions are made (`inducers.MetaInducer`)."""
         self._tasks = tasks
-        self._settings = settings
+        self._draws = draws
         self._writer = writer
         self._plan: list[tuple[int, int]] = []
-        self._passes = plan(len(tasks), settings.schedule, settings.seed)
+        self._passes = passes(len(tasks), draws.schedule, draws.seed)
         self.visit = lru_cache(REMEMBERED)(self._visit)
 
     @property
     def per_pass(self) -> float:
         """Visits of one pass, on average."""
-        return len(self._tasks) * sum(self._settings.schedule.values())
+        return len(self._tasks) * sum(self._draws.schedule.values())
 
     def _visit(self, number: int) -> Visit:
         """Visit `number`, from 0."""
@@ -74,15 +92,15 @@ class Deck:
             self._plan += next(self._passes)
         position, asked = self._plan[number]
         task = self._tasks[position]
-        return draw_visit(task, asked, number, self._settings, self._writer)
+        return draw_visit(task, asked, number, self._draws, self._writer)
 
 
-def draw_visit(task: Task, asked: int, number: int, settings: TrainSettings, writer: Writer) -> Visit:
+def draw_visit(task: Task, asked: int, number: int, draws: Draws, writer: Writer) -> Visit:
     """The draw of a visit. Raises `ConfigError` where not one example of the task fits the prompt: see `readable`."""
     seed = 0
     for attempt in range(REDRAWS):
-        seed = int(content_key([settings.seed, number, task.name, attempt])[:12], 16)
-        seen = view(task, asked, settings, seed)
+        seed = int(content_key([draws.seed, number, task.name, attempt])[:12], 16)
+        seen = view(task, asked, draws, seed)
         drawn = draw_support(seen, min(asked, len(seen.train)), seed)
         try:
             fitted, _ = writer.fit(drawn)
@@ -90,29 +108,29 @@ def draw_visit(task: Task, asked: int, number: int, settings: TrainSettings, wri
         except ConfigError:
             continue  # the first example alone is too long; others may not be
     else:
-        seen, alone = least(task, settings)
+        seen, alone = least(task, draws)
         fitted, _ = writer.fit(alone)
     support = Support(seen.labels, fitted)
     return Visit(
         number,
         asked,
-        Episode(task.name, support, draw_query(seen, settings.query, seed), seed),
+        Episode(task.name, support, draw_query(seen, draws.query, seed), seed),
         (writer.ask(support, fitted),),
     )
 
 
-def view(task: Task, asked: int, settings: TrainSettings, seed: int) -> Task:
+def view(task: Task, asked: int, draws: Draws, seed: int) -> Task:
     """The task as a visit shows it: some of its labels, perhaps without their names.
 
     Of few labels there are no more than the examples asked for: what no example shows could only be invented.
     """
     stream = random.Random(f"view:{seed}")
     labels = list(task.labels)
-    if settings.few_labels:
+    if draws.few_labels:
         known = _tested(task)
-        low, high = (min(bound, len(known), max(asked, 2)) for bound in settings.few_labels)
+        low, high = (min(bound, len(known), max(asked, 2)) for bound in draws.few_labels)
         labels = sorted(stream.sample(known, stream.randint(low, high)), key=labels.index)
-    if stream.random() < settings.nameless:
+    if stream.random() < draws.nameless:
         shown = dict(sorted(hide(labels, stream).items(), key=lambda pair: pair[1]))
     elif len(labels) == len(task.labels):
         return task
@@ -121,13 +139,13 @@ def view(task: Task, asked: int, settings: TrainSettings, seed: int) -> Task:
     return renamed(task, shown)
 
 
-def least(task: Task, settings: TrainSettings) -> tuple[Task, Support]:
+def least(task: Task, draws: Draws) -> tuple[Task, Support]:
     """The task as the shortest of its visits could show it, and the one example with the fewest characters."""
-    labels = task.labels if settings.few_labels is None else _tested(task)
+    labels = task.labels if draws.few_labels is None else _tested(task)
     example = min((e for e in task.train if e.label in labels), key=lambda e: len(e.text))
-    if settings.few_labels is None:
+    if draws.few_labels is None:
         return task, Support(task.labels, (example,))
-    others = [label for label in labels if label != example.label][: settings.few_labels[0] - 1]
+    others = [label for label in labels if label != example.label][: draws.few_labels[0] - 1]
     shown = renamed(task, {label: label for label in labels if label in (example.label, *others)})
     return shown, Support(shown.labels, (example,))
 
@@ -138,35 +156,35 @@ def _tested(task: Task) -> list[str]:
     return [label for label in task.labels if label in tested]
 
 
-def readable(tasks: Sequence[Task], settings: TrainSettings, writer: Writer) -> tuple[list[Task], list[str]]:
+def readable(tasks: Sequence[Task], draws: Draws, writer: Writer) -> tuple[list[Task], list[str]]:
     """The tasks of which at least one example fits the generator's prompt, and a reason for each other."""
     kept: list[Task] = []
     skipped: list[str] = []
     for task in tasks:
         try:
-            writer.fit(least(task, settings)[1])
+            writer.fit(least(task, draws)[1])
             kept.append(task)
         except ConfigError as error:
             skipped.append(f"{task.name}: {error}")
     return kept, skipped
 
 
-def readable_source(source: Source, settings: TrainSettings, writer: Writer) -> Source:
-    """The source with its unreadable tasks among the skipped ones. Raises `DataError` where none is left to learn from.
+def readable_split(split: TaskSplit, draws: Draws, writer: Writer) -> TaskSplit:
+    """The split with its unreadable tasks among the skipped ones. Raises `DataError` where none is left to learn from.
 
-    Every command that draws visits calls it first: a `Deck` takes for granted that one example of each task fits.
+    Every command that draws visits calls it first: `Visits` takes for granted that one example of each task fits.
     """
     (train, no_train), (validation, no_validation) = (
-        readable(part, settings, writer) for part in (source.train, source.validation)
+        readable(part, draws, writer) for part in (split.train, split.validation)
     )
     if not train:
         raise DataError(
             f"Of no task does one example fit a prompt of the generator: raise longest_prompt. {no_train[0]}"
         )
-    return Source(tuple(train), tuple(validation), (*source.skipped, *no_train, *no_validation))
+    return TaskSplit(tuple(train), tuple(validation), (*split.skipped, *no_train, *no_validation))
 
 
-def plan(tasks: int, schedule: Mapping[int, float], seed: int) -> Iterator[list[tuple[int, int]]]:
+def passes(tasks: int, schedule: Mapping[int, float], seed: int) -> Iterator[list[tuple[int, int]]]:
     """Pass after pass, the number of the task and of the examples of each visit.
 
     A share of the tasks that is no whole number is rounded up as often as its fraction says, so that few tasks follow the schedule too.

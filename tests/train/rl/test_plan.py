@@ -22,11 +22,12 @@ from promptmii.cli import app
 from promptmii.data.corpus_files import SCHEMA, task_row, write_split
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import MetaInducer
+from promptmii.train.plan import plan_of
 from promptmii.train.rl.estimate import estimate
-from promptmii.train.rl.plan import CHOICES, SAVED, VALIDATED, algebra, options
+from promptmii.train.rl.plan import CHOICES, SAVED, VALIDATED, grpo_plan
 from promptmii.train.settings import TrainSettings, ValidationSettings
-from promptmii.train.tasks import read_source, split
-from promptmii.train.visits import Deck, draw_visit, plan, readable, readable_source, writer_for
+from promptmii.train.tasks import read_split, split
+from promptmii.train.visits import Visits, draw_visit, passes, readable, readable_split
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -42,7 +43,7 @@ def world(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("recipe", ["llama-3.1-8b", "llama-3.1-8b-16gpu", "qwen-2.5-7b"])
 def test_the_papers_settings_are_the_default_line_by_line(recipe: str) -> None:
     given = TrainSettings.read(CONFIGS / f"{recipe}.toml")
-    chosen = options(given)
+    chosen = grpo_plan(given).options
     paper = {
         "learning_rate": 2e-6,
         "lr_scheduler_type": "constant_with_warmup",
@@ -70,7 +71,7 @@ def test_the_papers_settings_are_the_default_line_by_line(recipe: str) -> None:
         30,
         {5: 1.0, 10: 0.3, 20: 0.2, 50: 0.1},
     )
-    batches = algebra(given, 3430 * 1.6, given.plan.processes)
+    batches = grpo_plan(given).batches(3430 * 1.6, given.plan.processes)
     assert (batches.prompts, batches.per_update, batches.boundary) == (64, 32, 2)
     assert batches.accumulation * batches.per_device * batches.processes == 160
     # The authors' software counts rollouts, and each is two optimiser steps here.
@@ -82,8 +83,8 @@ def test_the_papers_settings_are_the_default_line_by_line(recipe: str) -> None:
 
 
 def test_checkpoints_lie_fifty_rollouts_apart_by_default() -> None:
-    assert options(TrainSettings())["save_steps"] == 50
-    assert options(TrainSettings(prompts=64, prompts_per_update=16))["save_steps"] == 200
+    assert grpo_plan(TrainSettings()).options["save_steps"] == 50
+    assert grpo_plan(TrainSettings(prompts=64, prompts_per_update=16)).options["save_steps"] == 200
 
 
 def test_the_launcher_runs_the_recipe_that_it_names() -> None:
@@ -92,7 +93,7 @@ def test_the_launcher_runs_the_recipe_that_it_names() -> None:
     given = TrainSettings.read(CONFIGS.parent / re.findall(r"sbatch configs/slurm.sh (configs/\S+\.toml)", script)[0])
     processes = gpus * (nodes - 1)
     assert given.plan.processes == processes
-    assert algebra(given, 100, processes).accumulation == 2
+    assert grpo_plan(given).batches(100, processes).accumulation == 2
 
 
 def test_the_losses_are_those_of_the_installed_trainer() -> None:
@@ -108,7 +109,7 @@ def test_every_recipe_of_this_stage_divides(path: Path) -> None:
     if path.stem in ("poster", "warm-start") or path.stem.startswith("corpus-"):
         pytest.skip("of another command or stage")
     given = TrainSettings.read(path, tasks=("suite",))
-    assert algebra(given, 100, given.plan.processes).steps > 0
+    assert grpo_plan(given).batches(100, given.plan.processes).steps > 0
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_what_does_not_divide_or_is_unknown_is_refused(world: Path, changes: dic
 
 def test_the_plan_is_counted_without_weights_and_writes_nothing(world: Path) -> None:
     (world / "tiny" / "model.safetensors").unlink()
-    rates = {"writes": 100, "reads": 1000, "learns": 500, "parameters": 1e6, "layers": 2, "width": 48}
+    rates = {"writes": 100, "reads": 1000, "learns": 500}
     found = estimate(settings(world, plan=rates), world / "run")
     assert found.counted
     assert found.calls == 4 * 2 * 4 * 12  # steps, prompts, generations, query rows
@@ -151,7 +152,7 @@ def test_the_plan_is_counted_without_weights_and_writes_nothing(world: Path) -> 
     )  # at steps 0, 2 and 4, of 24 rows
     assert {name for name, _ in found.hours} == {"generate", "reward", "update", "validation"}
     assert found.warnings == ()
-    assert all(value > 0 for _, value in (*found.memory, *found.hours))
+    assert all(value > 0 for _, value in found.hours)
     assert not (world / "run").exists()
 
 
@@ -179,37 +180,19 @@ def test_the_command_plans(world: Path) -> None:
     assert "Unknown stage 'lr'. Did you mean 'rl'" in wrong.stderr
 
 
-def test_memory_is_that_of_the_longest_prompts_and_what_does_not_fit_is_said(world: Path) -> None:
-    def memory(**changes: Any) -> dict[str, float]:
-        return dict(estimate(settings(world, plan=plan, **changes), world / "run").memory)
-
-    plan = {"parameters": 1e6, "layers": 2, "width": 48}
-    short, long = memory(longest_prompt=400), memory(longest_prompt=800)
-    assert long["activations"] - short["activations"] == pytest.approx(
-        2 * 400 * 48 * 34 * 2 / 2**30
-    )  # the prompts of two groups
-    assert short["logits of a piece"] == pytest.approx(12 * 64 * vocabulary(world) / 2**30)
-    small = estimate(settings(world, plan=plan | {"gpu_memory": 0.01}), world / "run")
-    assert "more than plan.gpu_memory = 0.01" in small.warnings[0]
-
-
-def vocabulary(world: Path) -> int:
-    return json.loads((world / "tiny" / "config.json").read_text())["vocab_size"]
-
-
 def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None:
     (world / "tasks" / "few.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
     (world / "tasks" / "broken.jsonl").write_text("{")
-    found = read_source(settings(world))
+    found = read_split(plan_of(settings(world)).selection)
     assert [task.name for task in found.train] == ["films", "plays"]
     assert [task.name for task in found.validation] == ["songs"]
     assert sorted(line.partition(":")[0] for line in found.skipped) == ["broken", "few"]
     with pytest.raises(ConfigError, match=r"no task 'song'. Did you mean 'songs'"):
-        read_source(settings(world, only=("song",)))
+        read_split(plan_of(settings(world, only=("song",))).selection)
     index = "task_id,source_repo,licence\nfilms,a/b,MIT\nplays,a/b,MIT\nsongs,c/d,MIT\n"
     (world / "tasks" / "index.csv").write_text(index)
     with pytest.raises(DataError, match="No task is left to learn from"):
-        read_source(settings(world, validation={"tasks": ("songs", "films")}))
+        read_split(plan_of(settings(world, validation={"tasks": ("songs", "films")})).selection)
 
 
 def test_a_source_is_on_one_side_and_the_share_is_kept() -> None:
@@ -242,14 +225,14 @@ def test_validation_tasks_are_drawn_by_lot(world: Path) -> None:
     write_split(world / "corpus", "train", [numbered("first")])
     write_split(world / "corpus", "validation", tasks)
     given = settings(world, tasks=(str(world / "corpus"),), validation={"most": 5})
-    found = [task.name for task in read_source(given).validation]
+    found = [task.name for task in read_split(plan_of(given).selection).validation]
     assert len(found) == 5
     assert found != [task.name for task in tasks[:5]]
 
 
 def test_rows_of_a_corpus_that_are_no_task_are_named_and_the_others_used(world: Path) -> None:
     path = write_rows(world / "corpus", [numbered("good"), numbered("null"), numbered("one"), numbered("fine")])
-    found = read_source(settings(world, tasks=(str(path),), validation={}))
+    found = read_split(plan_of(settings(world, tasks=(str(path),), validation={})).selection)
     assert [task.name for task in found.train] == ["good", "fine"]
     assert [line.partition(": ")[0] for line in found.skipped] == [f"{path}:train row 2", f"{path}:train row 3"]
     assert "'one'" in found.skipped[1]
@@ -281,13 +264,13 @@ def test_rows_of_the_released_corpus_that_are_no_task_are_skipped_and_counted(wo
 
     (world / "released").mkdir()
     pq.write_table(pa.Table.from_pylist([row("good", 20), row("empty", 0)]), world / "released" / "train.parquet")
-    found = read_source(settings(world, tasks=(str(world / "released"),), validation={}))
+    found = read_split(plan_of(settings(world, tasks=(str(world / "released"),), validation={})).selection)
     assert [task.name for task in found.train] == ["good"]
     assert found.skipped == (f"{world / 'released'}:train: empty has 30 training and 0 test rows; a task needs both.",)
 
 
 def test_passes_follow_the_schedule_with_few_tasks_too() -> None:
-    visits = [visit for one in islice(plan(3, {5: 1.0, 10: 0.3, 50: 0.1}, seed=1), 400) for visit in one]
+    visits = [visit for one in islice(passes(3, {5: 1.0, 10: 0.3, 50: 0.1}, seed=1), 400) for visit in one]
     counts = Counter(n for _, n in visits)
     assert counts[5] == 1200
     assert counts[10] == pytest.approx(360, rel=0.15)
@@ -297,28 +280,38 @@ def test_passes_follow_the_schedule_with_few_tasks_too() -> None:
 def test_a_visit_is_asked_as_instructions_are_made_and_drawn_anew_each_time(world: Path) -> None:
     given = settings(world)
     model = ScriptedModel(reply=["an instruction"])
-    deck = Deck(read_source(given).train, given, writer_for(given, model))
-    visits = [deck.visit(number) for number in range(8)]
-    assert deck.visit(3) == Deck(read_source(given).train, given, writer_for(given, model)).visit(3)
+    drawn = Visits(
+        read_split(plan_of(given).selection).train, plan_of(given).draws, plan_of(given).prompting.writer(model)
+    )
+    visits = [drawn.visit(number) for number in range(8)]
+    assert drawn.visit(3) == Visits(
+        read_split(plan_of(given).selection).train, plan_of(given).draws, plan_of(given).prompting.writer(model)
+    ).visit(3)
     assert len({visit.episode.query for visit in visits}) == 8
     for visit in visits:
         counts = Counter(row.label for row in visit.episode.query)
         assert set(counts.values()) == {6}
-        MetaInducer(writer_for(given, model)).induce(visit.episode.support)
+        MetaInducer(plan_of(given).prompting.writer(model)).induce(visit.episode.support)
         assert tuple(model.calls[-1]) == visit.chat
 
 
 def test_long_prompts_read_fewer_examples_and_are_counted(world: Path) -> None:
     given = settings(world, longest_prompt=310, schedule={20: 1.0})
-    deck = Deck(read_source(given).train, given, writer_for(given, ScriptedModel()))
-    visit = deck.visit(0)
+    drawn = Visits(
+        read_split(plan_of(given).selection).train,
+        plan_of(given).draws,
+        plan_of(given).prompting.writer(ScriptedModel()),
+    )
+    visit = drawn.visit(0)
     assert visit.shortened
     assert 0 < len(visit.episode.support.examples) < 20
 
 
 def test_a_task_of_which_no_example_fits_is_named_before_the_first_step(world: Path) -> None:
     none = settings(world, longest_prompt=64)
-    kept, skipped = readable(read_source(none).train, none, writer_for(none, ScriptedModel()))
+    kept, skipped = readable(
+        read_split(plan_of(none).selection).train, plan_of(none).draws, plan_of(none).prompting.writer(ScriptedModel())
+    )
     assert kept == []
     assert [line.partition(":")[0] for line in skipped] == ["films", "plays"]
     with pytest.raises(DataError, match="Of no task does one example fit"):
@@ -332,7 +325,9 @@ def test_a_plan_leaves_unreadable_tasks_out(world: Path) -> None:
     found = estimate(given, world / "run")
     assert (found.tasks, found.validation) == (2, 1)
     assert [line.partition(":")[0] for line in found.skipped] == ["long"]
-    source = readable_source(read_source(given), given, writer_for(given, ScriptedModel()))
+    source = readable_split(
+        read_split(plan_of(given).selection), plan_of(given).draws, plan_of(given).prompting.writer(ScriptedModel())
+    )
     assert [task.name for task in source.train] == ["films", "plays"]
 
 
@@ -345,9 +340,9 @@ def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: 
         (Example("x", "a"),),
     )
     given = settings(world, longest_prompt=310)
-    writer = writer_for(given, ScriptedModel())
-    assert readable([task], given, writer) == ([task], [])
-    visits = [draw_visit(task, 2, number, given, writer) for number in range(20)]
+    writer = plan_of(given).prompting.writer(ScriptedModel())
+    assert readable([task], plan_of(given).draws, writer) == ([task], [])
+    visits = [draw_visit(task, 2, number, plan_of(given).draws, writer) for number in range(20)]
     assert {visit.episode.support.examples for visit in visits} == {(Example("short", "a"),)}
 
 
@@ -355,9 +350,9 @@ def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
     rows = tuple(Example(f"{label} {i}", label) for i in range(6) for label in ("red", "blue", "green", "grey"))
     task = Task("colours", ("red", "blue", "green", "grey"), rows, rows[:8])
     given = settings(world, few_labels=(2, 3), nameless=0.5, query=6)
-    writer = writer_for(given, ScriptedModel())
-    visits = [draw_visit(task, 8, number, given, writer) for number in range(60)]
-    assert visits == [draw_visit(task, 8, number, given, writer) for number in range(60)]
+    writer = plan_of(given).prompting.writer(ScriptedModel())
+    visits = [draw_visit(task, 8, number, plan_of(given).draws, writer) for number in range(60)]
+    assert visits == [draw_visit(task, 8, number, plan_of(given).draws, writer) for number in range(60)]
     supports = [visit.episode.support for visit in visits]
     assert {len(support.labels) for support in supports} == {2, 3}
     named = [support for support in supports if set(support.labels) <= set(task.labels)]
@@ -368,7 +363,9 @@ def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
             <= {e.label for e in visit.episode.support.examples}
             == set(visit.episode.support.labels)
         )
-    assert {len(draw_visit(task, 2, number, given, writer).episode.support.labels) for number in range(20)} == {2}
+    assert {
+        len(draw_visit(task, 2, number, plan_of(given).draws, writer).episode.support.labels) for number in range(20)
+    } == {2}
     with pytest.raises(ConfigError, match="two rising numbers"):
         settings(world, few_labels=(3, 2))
 
@@ -378,8 +375,10 @@ def test_a_task_of_many_labels_is_readable_where_a_visit_shows_few_of_them(world
     rows = tuple(Example(f"row {i}", label) for i, label in enumerate(labels * 3))
     task = Task("many", labels, rows, rows[:100])
     whole = settings(world, longest_prompt=400)
-    assert readable([task], whole, writer_for(whole, ScriptedModel()))[0] == []
+    assert readable([task], plan_of(whole).draws, plan_of(whole).prompting.writer(ScriptedModel()))[0] == []
     few = settings(world, longest_prompt=400, few_labels=(2, 3))
-    writer = writer_for(few, ScriptedModel())
-    assert readable([task], few, writer)[0] == [task]
-    assert {len(draw_visit(task, 4, number, few, writer).episode.support.labels) for number in range(20)} == {2, 3}
+    writer = plan_of(few).prompting.writer(ScriptedModel())
+    assert readable([task], plan_of(few).draws, writer)[0] == [task]
+    assert {
+        len(draw_visit(task, 4, number, plan_of(few).draws, writer).episode.support.labels) for number in range(20)
+    } == {2, 3}

@@ -23,8 +23,8 @@ from promptmii.curves import read_curves
 from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError
 from promptmii.follower import Follower
 from promptmii.models.base import Chat, Choice, Failure, FailureKind
+from promptmii.train.loop import checkpoints
 from promptmii.train.rl.run import train
-from promptmii.train.rl.trainer import checkpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of TRL and peft about transformers
 

@@ -14,8 +14,9 @@ from tests.recorder import Recorder
 pytest.importorskip("torch")
 
 from promptmii.errors import ConfigError
-from promptmii.train.warmup.best_of import BestOfSettings, best_of
+from promptmii.train.warmup.best_of import best_of
 from promptmii.train.warmup.pairs import read_pairs
+from promptmii.train.warmup.settings import BestOfSettings
 
 
 class Choosy(LabellingServer):

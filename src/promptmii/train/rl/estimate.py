@@ -1,15 +1,15 @@
-"""What a run will take, before it is run: nothing is trained, and neither weights nor a GPU are needed.
+"""What a run will take, before it runs: nothing is trained, and neither weights nor a GPU are needed.
 
-Batches, steps and calls follow from the settings. Tokens are counted on a few visits, with the generator's own tokenizer where that is on
-this machine. Memory follows from the number of parameters, and time from rates that the settings state (table [plan]).
+Batches, steps and calls follow from the settings. Tokens are counted on a few visits, with the generator's own tokenizer
+if that is on this machine. Time follows from the rates in the table [plan].
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptmii.calibrate import CONTENT_FREE
 from promptmii.errors import MissingDependencyError, UnknownModelError
@@ -18,21 +18,11 @@ from promptmii.models.base import LanguageModel, ModelCard
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import follower_frame, frame_prompt
 from promptmii.schema import Settings
-from promptmii.train.rl.plan import (
-    OURS,
-    PAPER,
-    PAPER_RUN,
-    SAVED,
-    VALIDATED,
-    Algebra,
-    algebra,
-    options,
-    resolve,
-    updates_per_rollout,
-)
-from promptmii.train.settings import TrainSettings
-from promptmii.train.tasks import Source, read_source
-from promptmii.train.visits import Deck, readable_source, writer_for
+from promptmii.train.plan import Plan, plan_of
+from promptmii.train.rl.plan import OURS, PAPER, PAPER_RUN, SAVED, VALIDATED, Batches, GrpoPlan, grpo_plan
+from promptmii.train.settings import PlanSettings, TrainSettings
+from promptmii.train.tasks import TaskSplit, read_split
+from promptmii.train.visits import Visit, Visits, readable_split
 
 try:
     from transformers import AutoConfig, AutoTokenizer
@@ -42,25 +32,19 @@ try:
     from promptmii.models.hf.model import quiet
     from promptmii.models.hf.tokenizer import HfTokenizer
     from promptmii.models.local import LocalModel
-    from promptmii.train.rl.likelihoods import POSITIONS
-    from promptmii.train.validation import cases
+    from promptmii.train.validation import NO_VALIDATION, cases
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
 SAMPLED = 24
 """Visits on which tokens are counted."""
-GIB = 2**30
 WORD = 1.5
-"""Tokens per word, where no tokenizer is at hand."""
-VOCABULARY = 152064
-"""Rows of the output layer where the model is not at hand: Qwen2.5-7B's, the largest of the recipes."""
-TILE = 4096 * 32768 * 2
-"""Bytes of the logits that TRL holds at a time (`trl/kernels/chunked_logprob.py`), in bfloat16."""
+"""Tokens per word, if there is no tokenizer."""
 UNSHOWN = ("stage", "endpoint", "plan", "trl")
-"""Tables of the settings that are listed elsewhere, or that change nothing of what is learned."""
+"""Settings that are listed elsewhere, or that change nothing of what is learned."""
 
 
-def tokens_of(reference: str, source: str) -> LocalModel:
+def tokenizer_of(reference: str, source: str) -> LocalModel:
     """A model that can only lay out and count prompts: no weights are loaded. Raises `UnknownModelError`."""
     try:
         with quiet():
@@ -91,7 +75,7 @@ class Estimate:
     """Ours."""
     options: Mapping[str, Setting]
     """TRL's."""
-    batches: Algebra
+    batches: Batches
     tasks: int
     validation: int
     skipped: tuple[str, ...]
@@ -111,83 +95,105 @@ class Estimate:
     """Of all followers, for all validations."""
     follower_tokens: float
     """Of one call."""
-    memory: tuple[tuple[str, float], ...]
-    """GiB on each device, by what takes them; empty where the number of parameters is not known."""
     hours: tuple[tuple[str, float], ...]
     """By phase; empty where the settings state no rates."""
     warnings: tuple[str, ...]
 
 
+class Work(NamedTuple):
+    """What is done in a whole run."""
+
+    drafts: int
+    prompt_tokens: float
+    calls: int
+    validations: int
+    validation_cases: int
+    validation_calls: int
+
+
 def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) -> Estimate:
-    """The plan of a run. Raises `DataError` and `ConfigError` as the run would, also where batches do not divide."""
-    source = read_source(settings, progress)
-    model, counted = _counter(settings)
+    """What a run will take. Raises `DataError` and `ConfigError` as the run would."""
+    plan, grpo = plan_of(settings), grpo_plan(settings)
+    split = read_split(plan.selection, progress)
+    model, counted = _counter(plan.model)
     scale = 1.0 if counted else WORD
-    writer = writer_for(settings, model)
-    writer = replace(writer, longest_prompt=int(settings.longest_prompt / scale))
-    source = readable_source(source, settings, writer)
-    deck = Deck(source.train, settings, writer)
-    batches = algebra(settings, deck.per_pass, settings.plan.processes)
-    resolved = resolve(settings, folder, batches, cpu=True, processes=1)
-    visits = [deck.visit(number) for number in range(min(SAMPLED, batches.visits))]
-    prompt = scale * fmean(model.count_tokens([visit.chat[0]["content"] for visit in visits]))
-    asked = [
-        frame_prompt(
-            follower_frame(), " ".join(["word"] * int(settings.plan.length / scale)), v.episode.support.labels, row.text
-        )
-        for v in visits
-        for row in v.episode.query[:4]
-    ]
-    followers = len(settings.reward.followers)
-    per_visit = settings.query + fmean(_calibrating(settings, len(visit.episode.support.examples)) for visit in visits)
-    drafts = batches.visits * batches.generations
-    calls = int(drafts * per_visit * followers)
-    looked = cases(source.validation, settings)
-    every = settings.validation.every
-    times = 1 + math.ceil(batches.steps / every) if looked else 0
-    watched = (
-        times
-        * followers
-        * sum(min(settings.validation.rows, len(one.task.test)) + _calibrating(settings, one.n) for one in looked)
+    prompting = replace(plan.prompting, longest_prompt=int(plan.prompting.longest_prompt / scale))
+    writer = prompting.writer(model)
+    split = readable_split(split, plan.draws, writer)
+    visits = Visits(split.train, plan.draws, writer)
+    batches = grpo.batches(visits.per_pass, settings.plan.processes)
+    config = grpo.config(folder, batches, cpu=True, processes=1)
+    sampled = [visits.visit(number) for number in range(min(SAMPLED, batches.visits))]
+    follower_tokens = _follower_tokens(sampled, model, settings.plan.length, scale)
+    work = Work(
+        drafts=batches.visits * batches.generations,
+        prompt_tokens=scale * fmean(model.count_tokens([visit.chat[0]["content"] for visit in sampled])),
+        calls=_reward_calls(plan, batches, sampled),
+        **_validations(plan, split, batches),
     )
-    per_call = scale * fmean(model.count_tokens(asked))
-    memory = _memory(settings)
     return Estimate(
-        settings=_settings(settings),
-        options=_options(settings, resolved, batches),
+        settings=_settings(settings, grpo),
+        options=_options(settings, grpo, config, batches),
         batches=batches,
-        tasks=len(source.train),
-        validation=len(source.validation),
-        skipped=source.skipped,
+        tasks=len(split.train),
+        validation=len(split.validation),
+        skipped=split.skipped,
         counted=counted,
-        prompt_tokens=prompt,
-        shortened=fmean(visit.shortened for visit in visits),
-        calls=calls,
-        validations=times,
-        validation_cases=len(looked),
-        validation_calls=watched,
-        follower_tokens=per_call,
-        memory=memory,
-        hours=_hours(settings, drafts, prompt, calls * per_call, times * len(looked), watched * per_call),
-        warnings=tuple(_warnings(settings, source, memory)),
+        prompt_tokens=work.prompt_tokens,
+        shortened=fmean(visit.shortened for visit in sampled),
+        calls=work.calls,
+        validations=work.validations,
+        validation_cases=work.validation_cases,
+        validation_calls=work.validation_calls,
+        follower_tokens=follower_tokens,
+        hours=_hours(settings.plan, work, follower_tokens),
+        warnings=() if cases(split.validation, plan.validation) else (NO_VALIDATION,),
     )
 
 
-def _calibrating(settings: TrainSettings, examples: int) -> int:
+def _follower_tokens(visits: Sequence[Visit], model: LanguageModel, length: float, scale: float) -> float:
+    """Of one call, under an instruction of average length."""
+    instruction = " ".join(["word"] * int(length / scale))
+    asked = [
+        frame_prompt(follower_frame(), instruction, visit.episode.support.labels, row.text)
+        for visit in visits
+        for row in visit.episode.query[:4]
+    ]
+    return scale * fmean(model.count_tokens(asked))
+
+
+def _reward_calls(plan: Plan, batches: Batches, sampled: Sequence[Visit]) -> int:
+    calibrating = fmean(_calibrating(plan, len(visit.episode.support.examples)) for visit in sampled)
+    drafts = batches.visits * batches.generations
+    return int(drafts * (plan.draws.query + calibrating) * len(plan.reward.followers))
+
+
+def _validations(plan: Plan, split: TaskSplit, batches: Batches) -> dict[str, int]:
+    chosen = cases(split.validation, plan.validation)
+    times = 1 + math.ceil(batches.steps / plan.validation.every) if chosen else 0
+    calls = sum(min(plan.validation.rows, len(one.task.test)) + _calibrating(plan, one.n) for one in chosen)
+    return {
+        "validations": times,
+        "validation_cases": len(chosen),
+        "validation_calls": times * len(plan.reward.followers) * calls,
+    }
+
+
+def _calibrating(plan: Plan, examples: int) -> int:
     """Calls that a follower's calibration adds to an instruction made from so many examples."""
-    kind = settings.reward.calibration
+    kind = plan.reward.calibration
     return 0 if kind in ("none", "batch") else len(CONTENT_FREE) if kind == "contextual" else examples
 
 
-def _settings(settings: TrainSettings) -> dict[str, Setting]:
+def _settings(settings: TrainSettings, grpo: GrpoPlan) -> dict[str, Setting]:
     """Every setting of ours that has a say in what is learned, by its dotted name."""
-    papers = {**PAPER_RUN, "validation.every": VALIDATED * updates_per_rollout(settings)}
-    found: dict[str, Setting] = {}
+    papers = {**PAPER_RUN, "validation.every": VALIDATED * grpo.boundary}
+    listed: dict[str, Setting] = {}
 
     def add(name: str, value: Any, given: bool) -> None:
         paper = papers.get(name)
         origin = "given" if given else "paper" if paper is not None and value == paper else "promptmii"
-        found[name] = Setting(value, origin, paper)
+        listed[name] = Setting(value, origin, paper)
 
     for name, value in settings:
         if isinstance(value, Settings) and name not in UNSHOWN:
@@ -195,123 +201,48 @@ def _settings(settings: TrainSettings) -> dict[str, Setting]:
                 add(f"{name}.{inner}", below, inner in value.model_fields_set)
         elif name not in UNSHOWN:
             add(name, value, name in settings.model_fields_set)
-    return found
+    return listed
 
 
-def _options(settings: TrainSettings, resolved: Any, batches: Algebra) -> dict[str, Setting]:
-    """TRL's options: those that somebody chose, those that follow from our settings, and the one of its defaults that the paper names."""
-    papers = {**PAPER, "save_steps": SAVED * updates_per_rollout(settings)}
-    found: dict[str, Setting] = {}
-    for name, value in options(settings).items():
+def _options(settings: TrainSettings, grpo: GrpoPlan, config: Any, batches: Batches) -> dict[str, Setting]:
+    """TRL's options: those that somebody chose, those that follow from ours, and a default that the paper names."""
+    papers = {**PAPER, "save_steps": SAVED * grpo.boundary}
+    listed: dict[str, Setting] = {}
+    for name, value in grpo.options.items():
         chosen = name in settings.trl or f"gradient_{name.removeprefix('activation_')}" in settings.trl
         origin = "given" if chosen else "promptmii" if name in OURS else "paper"
-        found[name] = Setting(value, origin, papers.get(name, PAPER_RUN.get(name)))
+        listed[name] = Setting(value, origin, papers.get(name, PAPER_RUN.get(name)))
     for name, value in {
-        "generation_batch_size": resolved.generation_batch_size,
+        "generation_batch_size": config.generation_batch_size,
         "gradient_accumulation_steps": batches.accumulation,
-        "max_steps": resolved.max_steps,
-        "seed": resolved.seed,
+        "max_steps": config.max_steps,
+        "seed": config.seed,
     }.items():
-        found.setdefault(name, Setting(value, "follows", PAPER_RUN.get(name)))
-    if hasattr(resolved, "entropy_coef"):
-        found.setdefault("entropy_coef", Setting(resolved.entropy_coef, "TRL", PAPER_RUN["entropy_coef"]))
-    return found
+        listed.setdefault(name, Setting(value, "follows", PAPER_RUN.get(name)))
+    if hasattr(config, "entropy_coef"):
+        listed.setdefault("entropy_coef", Setting(config.entropy_coef, "TRL", PAPER_RUN["entropy_coef"]))
+    return listed
 
 
-def _warnings(settings: TrainSettings, source: Source, memory: tuple[tuple[str, float], ...]) -> list[str]:
-    needed = sum(size for _, size in memory)
-    found: list[str] = []
-    if needed > settings.plan.gpu_memory:
-        found.append(
-            f"{needed:.0f} GiB on each device are more than plan.gpu_memory = {settings.plan.gpu_memory:g}. Lower "
-            "trl.per_device_train_batch_size, longest_prompt or trl.vllm_gpu_memory_utilization, or train adapters ([lora])."
-        )
-    if not cases(source.validation, settings):
-        found.append(
-            "No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there."
-        )
-    return found
-
-
-def _counter(settings: TrainSettings) -> tuple[LanguageModel, bool]:
+def _counter(model: str) -> tuple[LanguageModel, bool]:
     """Something that counts tokens, and whether it is the generator's tokenizer."""
     try:
-        weights = weights_of(settings.model)
-        return (
-            (tokens_of(settings.model, weights.source), True)
-            if weights
-            else (ScriptedModel(context_length=131072), False)
-        )
+        weights = weights_of(model)
+        if weights:
+            return tokenizer_of(model, weights.source), True
     except UnknownModelError:
-        return ScriptedModel(context_length=131072), False
+        pass
+    return ScriptedModel(context_length=131072), False
 
 
-def _vocabulary(settings: TrainSettings) -> int:
-    """Rows of the generator's output layer."""
-    try:
-        weights = weights_of(settings.model)
-        known: Any = AutoConfig.from_pretrained(weights.source, local_files_only=True) if weights else None
-        return int(known.get_text_config().vocab_size) if known else VOCABULARY
-    except (UnknownModelError, OSError, ValueError):
-        return VOCABULARY
-
-
-def _memory(settings: TrainSettings) -> tuple[tuple[str, float], ...]:
-    """For the longest prompts and drafts there can be, since one batch of them is enough to end a run."""
-    plan, chosen = settings.plan, options(settings)
-    count = plan.parameters
-    if count is None:
-        return ()
-    parts = plan.processes if plan.sharded else 1
-    if settings.lora:
-        trained = 0.01 * count * settings.lora.rank / 16  # adapters of all linear layers at rank 16
-        learning = [
-            ("generator, frozen, 2 bytes a parameter", 2 * count),
-            ("adapters with gradients and Adam, 16 bytes", 16 * trained),
-        ]
-    else:
-        learning = [
-            ("generator, 4 bytes a parameter", 4 * count / parts),
-            ("gradients, 4 bytes", 4 * count / parts),
-            ("Adam, 8 bytes", 8 * count / parts),
-        ]
-        if plan.sharded:
-            learning.append(("layers being computed, gathered", 2 * count / 16))
-    rows, draft = int(chosen["per_device_train_batch_size"]), int(chosen["max_completion_length"])
-    # One process learns from a group in one row, which holds the prompt once (`train/rl/likelihoods.py`); several do as TRL does.
-    shared = plan.processes == 1
-    prompts = math.ceil(rows / int(chosen["num_generations"])) if shared else rows
-    tokens = prompts * settings.longest_prompt + rows * draft
-    layer = tokens * plan.width * 34  # half precision, attention not held
-    if chosen["activation_checkpointing"]:
-        learning.append(("activations, checkpointed", tokens * plan.width * plan.layers * 2 + layer))
-    else:
-        learning.append(("activations", layer * plan.layers))
-    vocabulary = _vocabulary(settings)
-    if shared:  # logits, probabilities and their gradient of one piece, 4 bytes each
-        learning.append(("logits of a piece", 12 * min(POSITIONS, rows * draft) * vocabulary))
-    else:  # TRL adds up the gradient of the whole output layer beside a tile of logits
-        learning.append(
-            ("logits of a tile, output layer's gradient", TILE + (0 if settings.lora else 4 * vocabulary * plan.width))
-        )
-    if plan.follower_parameters:
-        learning.append(("follower, 2 bytes a parameter", 2 * plan.follower_parameters))
-    if settings.trl.get("use_vllm") and settings.trl.get("vllm_mode", "colocate") == "colocate":
-        learning.append(("vLLM", plan.gpu_memory * GIB * float(settings.trl.get("vllm_gpu_memory_utilization", 0.3))))
-    return tuple((name, size / GIB) for name, size in learning)
-
-
-def _hours(
-    settings: TrainSettings, drafts: int, prompt: float, follower_tokens: float, watched: int, watched_tokens: float
-) -> tuple[tuple[str, float], ...]:
-    """`watched` instructions are written for validation, and followers read `watched_tokens` under them."""
-    plan = settings.plan
+def _hours(plan: PlanSettings, work: Work, follower_tokens: float) -> tuple[tuple[str, float], ...]:
     if not (plan.writes and plan.learns and plan.reads):
         return ()
+    validated = work.validations * work.validation_cases
     seconds = {
-        "generate": drafts * plan.length / plan.writes,
-        "reward": follower_tokens / plan.reads,
-        "update": drafts * (prompt + plan.length) / plan.learns,
-        "validation": watched * plan.length / plan.writes + watched_tokens / plan.reads,
+        "generate": work.drafts * plan.length / plan.writes,
+        "reward": work.calls * follower_tokens / plan.reads,
+        "update": work.drafts * (work.prompt_tokens + plan.length) / plan.learns,
+        "validation": validated * plan.length / plan.writes + work.validation_calls * follower_tokens / plan.reads,
     }
     return tuple((name, value / 3600) for name, value in seconds.items())

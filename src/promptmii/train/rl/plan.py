@@ -1,4 +1,4 @@
-"""From settings to TRL's configuration: the paper's recipe, what the settings change of it, and the algebra of the batches."""
+"""From settings to TRL's configuration: the paper's recipe, what the settings change of it, and how the batches divide."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -47,9 +47,9 @@ PAPER_RUN: Mapping[str, Any] = {
     "generation_batch_size": 320,
     "entropy_coef": 0.0,
 }
-"""The rest of what the authors say, in terms of our settings and of what follows from them."""
+"""The rest of what the authors say, in our terms."""
 VALIDATED, SAVED = 15, 50
-"""Rollouts from one validation and from one checkpoint to the next: the authors' software counts those, TRL counts optimiser steps."""
+"""Rollouts between validations and between checkpoints. The authors' software counts rollouts, TRL optimiser steps."""
 OURS: Mapping[str, Any] = {
     "per_device_train_batch_size": 4,
     "save_total_limit": 2,
@@ -86,15 +86,15 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "importance_sampling_level": ("token", "sequence"),
     "vllm_mode": ("server", "colocate"),
 }
-"""Values that TRL itself would refuse at the first update only, or on a GPU only. It lists them nowhere; a test compares its code."""
+"""Values that TRL would refuse only at the first update, or only on a GPU. A test compares them with its code."""
 
 REPORTERS = ("tensorboard", "trackio", "wandb", "mlflow", "swanlab")
 """Programs for curves whose packages are named as TRL names them."""
 
 
 @dataclass(frozen=True)
-class Algebra:
-    """How the batches divide."""
+class Batches:
+    """How the work divides."""
 
     prompts: int
     generations: int
@@ -107,13 +107,10 @@ class Algebra:
     """Forward passes of one optimiser step."""
     steps: int
     """Optimiser steps of the run."""
-    iterations: int
+    boundary: int
+    """Optimiser steps from one rollout to the next; only from there a run resumes exactly."""
     save_every: int
-
-    @property
-    def boundary(self) -> int:
-        """Optimiser steps from one rollout to the next; a run resumes exactly from there only."""
-        return self.prompts // self.per_update * self.iterations
+    """Optimiser steps between two checkpoints."""
 
     @property
     def rollouts(self) -> int:
@@ -126,111 +123,123 @@ class Algebra:
         return self.rollouts * self.prompts
 
 
-def updates_per_rollout(settings: TrainSettings) -> int:
-    """Optimiser steps from one rollout to the next, where the prompts divide."""
-    iterations = int(settings.trl.get("num_iterations", PAPER["num_iterations"]))
-    return max(settings.prompts // (settings.prompts_per_update or settings.prompts) * iterations, 1)
+@dataclass(frozen=True)
+class GrpoPlan:
+    """The run as TRL will be told of it."""
+
+    options: Mapping[str, Any]
+    """Of TRL: the paper's and ours, under those of the settings; names and values checked."""
+    prompts: int
+    per_update: int
+    passes: float
+    seed: int
+
+    @property
+    def boundary(self) -> int:
+        """See `Batches`."""
+        return self.prompts // self.per_update * int(self.options["num_iterations"])
+
+    def batches(self, visits_per_pass: float, processes: int) -> Batches:
+        """How the work divides over `processes`. Raises `ConfigError` if it does not."""
+        per_device = int(self.options["per_device_train_batch_size"])
+        generations = int(self.options["num_generations"])
+        instructions, share = self.per_update * generations, per_device * processes
+        if instructions % share:
+            raise ConfigError(
+                f"An update of {self.per_update} prompts x {generations} generations = {instructions} instructions does "
+                f"not divide into {processes} process(es) x {per_device} (trl.per_device_train_batch_size) = {share}. "
+                "Choose a divisor."
+            )
+        save_every, most = int(self.options["save_steps"]), int(self.options.get("max_steps", -1))
+        for name, steps in (("save_steps", save_every), ("max_steps", max(most, 0))):
+            if steps % self.boundary:
+                raise ConfigError(
+                    f"trl.{name} = {steps} is no multiple of {self.boundary}, the updates of one rollout. "
+                    "Only between rollouts can a run resume exactly."
+                )
+        steps = most if most > 0 else math.ceil(self.passes * visits_per_pass / self.prompts) * self.boundary
+        return Batches(
+            prompts=self.prompts,
+            generations=generations,
+            per_update=self.per_update,
+            processes=processes,
+            per_device=per_device,
+            accumulation=instructions // share,
+            steps=steps,
+            boundary=self.boundary,
+            save_every=save_every,
+        )
+
+    def config(self, folder: Path, batches: Batches, *, cpu: bool, processes: int | None = None) -> Any:
+        """TRL's configuration. `processes` are those of this program, if a larger run is only planned.
+
+        Raises `ConfigError` with TRL's own reason if it refuses an option.
+        """
+        chosen = {**self.options, "max_steps": batches.steps}
+        _check_reporters(chosen["report_to"] if isinstance(chosen["report_to"], list) else [chosen["report_to"]])
+        if cpu:
+            chosen.pop("deepspeed", None)
+            chosen |= {"use_cpu": True, "bf16": False, "fp16": False, "dataloader_pin_memory": False, "use_vllm": False}
+        try:
+            return _grpo_config()(
+                output_dir=str(folder),
+                seed=self.seed,
+                generation_batch_size=batches.prompts * batches.generations,
+                gradient_accumulation_steps=batches.accumulation
+                * (batches.processes // (processes or batches.processes)),
+                num_train_epochs=1,
+                save_strategy="steps",
+                logging_strategy="steps",
+                eval_strategy="no",
+                shuffle_dataset=False,  # visits come in their own order
+                remove_unused_columns=False,
+                disable_tqdm=True,
+                **chosen,
+            )
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"TRL refuses this configuration: {error}") from error
 
 
-def options(settings: TrainSettings) -> dict[str, Any]:
-    """The paper's options and ours with those of the settings over them.
-
-    Raises `ConfigError` for a name or a value that TRL does not know, and for a window of vLLM that is too short for prompt and draft.
-    """
+def grpo_plan(settings: TrainSettings) -> GrpoPlan:
+    """What the settings ask of TRL. Raises `ConfigError` for an option or a value that TRL does not know."""
     known = {field.name for field in fields(_grpo_config()) if field.init}
     for name in settings.trl:
         if name in OWNED:
             raise ConfigError(f"trl.{name} follows from other settings. Set {OWNED[name]} instead.")
         if name not in known:
             raise ConfigError(f"Unknown option trl.{name}. {_nearest(name, known)}")
-    given = {RENAMED.get(name, name): value for name, value in settings.trl.items()}
-    chosen = {**PAPER, **OURS, "save_steps": SAVED * updates_per_rollout(settings), **given}
-    for name, values in CHOICES.items():
-        if name in chosen and chosen[name] not in values:
-            raise ConfigError(f"trl.{name} = {chosen[name]!r} is unknown to TRL. {nearest(str(chosen[name]), values)}")
-    window, draft = chosen.get("vllm_max_model_length"), int(chosen["max_completion_length"])
-    if chosen.get("use_vllm") and window and window < settings.longest_prompt + draft:
-        raise ConfigError(
-            f"trl.vllm_max_model_length = {window} is less than longest_prompt + trl.max_completion_length = {settings.longest_prompt} + "
-            f"{draft}, so vLLM would refuse long prompts in the middle of the run. Set it to {settings.longest_prompt + draft} or more."
-        )
-    return chosen
-
-
-def algebra(settings: TrainSettings, visits_per_pass: float, processes: int) -> Algebra:
-    """How the batches divide over `processes`. Raises `ConfigError` where they do not."""
-    chosen = options(settings)
-    per_device, generations, iterations = (
-        int(chosen[name]) for name in ("per_device_train_batch_size", "num_generations", "num_iterations")
-    )
-    if generations < 2:
-        raise ConfigError(
-            f"trl.num_generations is {generations}; an instruction is compared with others for its task, so 2 or more."
-        )
+    options = {**PAPER, **OURS, **{RENAMED.get(name, name): value for name, value in settings.trl.items()}}
     per_update = settings.prompts_per_update or settings.prompts
     if settings.prompts % per_update:
         raise ConfigError(
             f"prompts = {settings.prompts} does not divide into updates of prompts_per_update = {per_update}."
         )
-    share = per_device * processes
-    if per_update * generations % share:
+    if int(options["num_generations"]) < 2:
         raise ConfigError(
-            f"An update of {per_update} prompts x {generations} generations = {per_update * generations} instructions does not divide into "
-            f"{processes} process(es) x {per_device} (trl.per_device_train_batch_size) = {share}. Choose a divisor."
+            f"trl.num_generations is {options['num_generations']}; expected 2 or more, because an instruction is "
+            "compared with others for its task."
         )
-    boundary = updates_per_rollout(settings)
-    save_every, given = int(chosen["save_steps"]), int(chosen.get("max_steps", -1))
-    for name, steps in (("save_steps", save_every), ("max_steps", max(given, 0))):
-        if steps % boundary:
+    _check_values(options, settings.longest_prompt)
+    rollout = settings.prompts // per_update * int(options["num_iterations"])
+    options = {"save_steps": SAVED * rollout, **options}
+    return GrpoPlan(options, settings.prompts, per_update, settings.passes, settings.seed)
+
+
+def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:
+    for name, values in CHOICES.items():
+        if name in options and options[name] not in values:
             raise ConfigError(
-                f"trl.{name} = {steps} is no multiple of {boundary}, the updates of one rollout. "
-                "Only between rollouts can a run resume exactly."
+                f"trl.{name} = {options[name]!r} is unknown to TRL. {nearest(str(options[name]), values)}"
             )
-    steps = given if given > 0 else math.ceil(settings.passes * visits_per_pass / settings.prompts) * boundary
-    accumulation = per_update * generations // share
-    return Algebra(
-        settings.prompts, generations, per_update, processes, per_device, accumulation, steps, iterations, save_every
-    )
-
-
-def resolve(settings: TrainSettings, folder: Path, batches: Algebra, *, cpu: bool, processes: int | None = None) -> Any:
-    """TRL's configuration of the run; `processes` are those of this program, where a larger run is only planned.
-
-    Raises `ConfigError` with TRL's own reason where it refuses an option.
-    """
-    chosen = {**options(settings), "max_steps": batches.steps}
-    _check_reporters(chosen["report_to"] if isinstance(chosen["report_to"], list) else [chosen["report_to"]])
-    if cpu:
-        chosen = {
-            **chosen,
-            "use_cpu": True,
-            "bf16": False,
-            "fp16": False,
-            "dataloader_pin_memory": False,
-            "use_vllm": False,
-        }
-        chosen.pop("deepspeed", None)
-    try:
-        return _grpo_config()(
-            output_dir=str(folder),
-            seed=settings.seed,
-            generation_batch_size=batches.prompts * batches.generations,
-            gradient_accumulation_steps=batches.accumulation * (batches.processes // (processes or batches.processes)),
-            num_train_epochs=1,
-            save_strategy="steps",
-            logging_strategy="steps",
-            eval_strategy="no",
-            shuffle_dataset=False,  # visits come in the deck's order
-            remove_unused_columns=False,
-            disable_tqdm=True,
-            **chosen,
+    window, longest = options.get("vllm_max_model_length"), longest_prompt + int(options["max_completion_length"])
+    if options.get("use_vllm") and window and window < longest:
+        raise ConfigError(
+            f"trl.vllm_max_model_length = {window} is less than longest_prompt + trl.max_completion_length = {longest}, "
+            f"so vLLM would refuse long prompts in the middle of the run. Set it to {longest} or more."
         )
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"TRL refuses this configuration: {error}") from error
 
 
 def _check_reporters(named: Sequence[Any]) -> None:
-    """Raises `ConfigError` where a program that draws the curves is not installed."""
     missing = [name for name in named if name in REPORTERS and find_spec(name) is None]
     if missing:
         raise ConfigError(f"trl.report_to names {missing[0]}, which is not installed: pip install {missing[0]}")

@@ -1,36 +1,39 @@
-"""A training run of the generator, from settings to a folder with the best weights in it."""
+"""A run of reinforcement learning, from settings to a folder with the best weights in it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from promptmii.errors import ConfigError, EndpointError, MissingDependencyError
+from promptmii.curves import VALIDATION
+from promptmii.errors import ConfigError, MissingDependencyError
 from promptmii.follower import Follower
 from promptmii.models.dynamic_batching import for_threads
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import follower_frame
-from promptmii.train.reward import Draft, Judged, Reward
-from promptmii.train.rl.plan import Algebra, algebra, resolve
+from promptmii.train.card import generator_card
+from promptmii.train.plan import Plan, plan_of
+from promptmii.train.reward import Reward
+from promptmii.train.rl.plan import GrpoPlan, grpo_plan
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.settings import TrainSettings
-from promptmii.train.tasks import Source, read_source
-from promptmii.train.visits import Deck, readable_source
+from promptmii.train.tasks import TaskSplit, read_split
+from promptmii.train.visits import Visits, readable_split
 
 try:
     import torch
     from accelerate import PartialState
-    from transformers import PrinterCallback
 
-    from promptmii.models.hf.model import quiet
+    from promptmii.train.best import BEST, Best, Card
+    from promptmii.train.loop import Safeguards, checkpoints, run_loop
     from promptmii.train.policy import Policy
-    from promptmii.train.rl.trainer import LostError, PolicyTrainer, Visits, checkpoints
+    from promptmii.train.rl.reward_function import RewardFunction
+    from promptmii.train.rl.trainer import LostError, PolicyTrainer, VisitDataset
     from promptmii.train.rl.watch import Watch
-    from promptmii.train.validation import cases
-    from promptmii.train.visits import writer_for
+    from promptmii.train.validation import NO_VALIDATION, cases
 except ImportError as error:
     raise MissingDependencyError("Training with reinforcement learning", "train") from error
 
@@ -45,87 +48,6 @@ FREE = (
     "trl.report_to",
 )
 """Settings that a resumed run may change."""
-SAMPLED = 10
-"""Drafts that are written down at each step."""
-
-
-@dataclass
-class RewardFunction:
-    """The reward as TRL calls it: once per process and rollout, with the drafts of that process."""
-
-    reward: Reward
-    deck: Deck
-    policy: "Policy"
-    folder: RunFolder | None
-    lost: str | None = None
-    """Why the last rollout could not be judged."""
-    __name__ = "follower"
-
-    def __call__(
-        self,
-        completion_ids: Sequence[Sequence[int]],
-        visit: Sequence[int],
-        trainer_state: Any,
-        log_metric: Any,
-        **_: Any,
-    ) -> list[float | None]:
-        """One reward per draft; `None` where a follower failed."""
-        form = self.policy.form
-        drafts = [
-            Draft(
-                self.deck.visit(number).episode, form.decode(ids).strip(), len(ids), not ids or ids[-1] not in form.ends
-            )
-            for ids, number in zip(completion_ids, visit, strict=True)
-        ]
-        try:
-            judged = self.reward.judge(drafts)
-        except EndpointError as error:
-            self.lost = str(error)
-            return [None] * len(drafts)
-        self.lost = None
-        self._log(drafts, judged, visit, log_metric)
-        if self.folder:
-            rows = zip(drafts[:SAMPLED], judged, visit, strict=False)
-            self.folder.samples([_row(trainer_state.global_step + 1, *row) for row in rows])
-        return [one.reward for one in judged]
-
-    def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], visit: Sequence[int], log_metric: Any) -> None:
-        known = [(one, draft) for one, draft in zip(judged, drafts, strict=True) if one.reward is not None]
-        if known:
-            log_metric("train/score", fmean(one.score or 0.0 for one, _ in known))
-            log_metric("unparsed", fmean([one.unparsed for one, draft in known if draft.text] or [0.0]))
-        log_metric("copied", fmean(one.copied for one in judged))
-        log_metric("failed", fmean(one.reward is None for one in judged))
-        log_metric("fewer_examples", fmean(self.deck.visit(number).shortened for number in visit))
-        distinct = len({(number, draft.text) for number, draft in zip(visit, drafts, strict=True)})
-        log_metric("repeated", 1 - (distinct - len(set(visit))) / max(len(drafts) - len(set(visit)), 1))
-
-
-def _row(step: int, draft: Draft, judged: Judged, visit: int) -> dict[str, Any]:
-    episode = draft.episode
-    return {
-        "step": step,
-        "task": episode.task,
-        "visit": visit,
-        "n": len(episode.support.examples),
-        "reward": judged.reward,
-        "score": judged.score,
-        "tokens": draft.tokens,
-        "unfinished": draft.unfinished,
-        "unparsed": round(judged.unparsed, 3),
-        "copied": judged.copied,
-        "failure": judged.failure,
-        "text": draft.text,
-    }
-
-
-def followers_of(settings: TrainSettings, processes: int) -> list[Follower]:
-    """The frozen followers of the reward, as each of so many processes asks them. Raises `ModelError`."""
-    chosen = settings.reward
-    # The limit is that of all processes together.
-    endpoint = settings.endpoint.model_copy(update={"concurrency": max(1, settings.endpoint.concurrency // processes)})
-    models = [for_threads(endpoint.load(reference)) for reference in chosen.followers]
-    return [Follower(model, chosen.mode, chosen.calibration) for model in models]
 
 
 def train(
@@ -137,117 +59,127 @@ def train(
     progress: Progress = QUIET,
     followers: Sequence[Follower] | None = None,
 ) -> Path:
-    """Train the generator into a run folder; `best/` in it holds the weights that did best on the validation tasks.
+    """Train the generator into a run folder and return `best/`, which holds the weights that did best in validation.
 
-    `given` is the configuration file, kept verbatim; `followers` stand in for those that the settings name. With `resume` it goes on from
-    the newest whole checkpoint, as if it had never stopped. Raises `DataError`, `ConfigError`, `ModelError` before the first step;
-    afterwards `EndpointError` when followers are lost, `ModelError` when a loss is no number and `OutputError` on a full disk, each with
-    a valid checkpoint in the folder.
+    `given` is the configuration file, kept verbatim; `followers` stand in for those that the settings name. With `resume`
+    the run goes on from the newest whole checkpoint, as if it had never stopped. Raises `DataError`, `ConfigError` and
+    `ModelError` before the first step; later `EndpointError` if followers are lost, `ModelError` if a gradient is no
+    number and `OutputError` on a full disk, each with a valid checkpoint in the folder.
     """
+    plan, grpo = plan_of(settings), grpo_plan(settings)
     # While one process waits for a server, the others wait for that process.
-    patience = timedelta(seconds=max(1800.0, 2 * (settings.reward.wait + settings.endpoint.patience)))
+    patience = timedelta(seconds=max(1800.0, 2 * (plan.reward.wait + plan.endpoint.patience)))
     state = PartialState(timeout=patience) if torch.cuda.is_available() else PartialState(cpu=True, timeout=patience)
     progress = progress if state.is_main_process else QUIET
-    source = read_source(settings, progress)
-    batches = algebra(settings, len(source.train) * sum(settings.schedule.values()), state.num_processes)
-    if batches.processes != settings.plan.processes:
+    split = read_split(plan.selection, progress)
+    processes = state.num_processes
+    grpo.batches(len(split.train), processes)
+    if processes != settings.plan.processes:
         raise ConfigError(
-            f"The configuration is for {settings.plan.processes} process(es) (plan.processes), and {batches.processes} are running. "
-            f"Start it with: accelerate launch --num_processes {settings.plan.processes} -m promptmii train ..."
+            f"The configuration is for {settings.plan.processes} process(es) (plan.processes), and {processes} are "
+            f"running. Start it with: accelerate launch --num_processes {settings.plan.processes} -m promptmii train ..."
         )
     with ExitStack() as stack:
-        opened = (
-            open_run(folder, settings, given, resume=resume, free=FREE) if state.is_main_process else nullcontext(None)
-        )
-        run = stack.enter_context(opened)
+        opened = open_run(folder, settings, given, resume=resume, free=FREE)
+        run = stack.enter_context(opened if state.is_main_process else nullcontext(None))
         if followers is None:
-            followers = followers_of(settings, state.num_processes)
+            followers = load_followers(plan, processes)
             for follower in followers:
                 stack.enter_context(closing(follower.model))
-        return _Run(settings, folder, source, batches, followers, run, progress).train(resume)
-
-
-class _Run:
-    """One process of a run."""
-
-    def __init__(
-        self,
-        settings: TrainSettings,
-        folder: Path,
-        source: Source,
-        batches: Algebra,
-        followers: Sequence[Follower],
-        run: RunFolder | None,
-        progress: Progress,
-    ) -> None:
-        cpu = not torch.cuda.is_available()
-        self._folder = folder
-        self._progress = progress
-        arguments = resolve(
-            settings, folder, batches, cpu=cpu
-        )  # before the weights, which a sharded run loads in parts
-        policy = Policy.load(settings.model, settings.lora, settings.seed)
-        if arguments.beta and not settings.lora and policy.below.adapters:
-            raise ConfigError(
-                f"With trl.beta the weights of the start are loaded once more, and those of {settings.model} exist merged in memory alone. "
-                "Add [lora] to train the adapter on, or set trl.beta to 0."
-            )
-        writer = writer_for(settings, policy.local(0))
-        source = readable_source(source, settings, writer)
-        self._say_what_is_left_out(source, settings)
-        deck = Deck(source.train, settings, writer)
-        batches = algebra(settings, deck.per_pass, batches.processes)
-        arguments.max_steps = batches.steps  # all that depends on the number of tasks
-        reward = Reward(settings.reward, followers, progress=self._progress)
-        reward.check(deck.visit(0).episode)
-        function = RewardFunction(reward, deck, policy, run)
-        watch = Watch(settings, policy, followers, source, batches.boundary, run, self._progress)
-        self._trainer = PolicyTrainer(
-            policy,
-            function,
-            lambda: function.lost,
-            args=arguments,
-            visits=Visits(deck, batches.visits),
-            callbacks=[watch],
-        )
-        self._trainer.remove_callback(PrinterCallback)  # the watch says what is worth saying
-        watch.attach(self._trainer)
-        if run:
-            run.describe(
-                same=("data", "templates", "followers"),
-                facts={
-                    "data": source.key,
-                    "train": [task.name for task in source.train],
-                    "validation": [task.name for task in source.validation],
-                    "skipped": list(source.skipped),
-                    "templates": {"generator": writer.template.key, "follower": follower_frame().key},
-                    "followers": {f.model.card.reference: f.model.card.revision for f in followers},
-                    "batches": vars(batches),
-                    "trl": arguments.to_dict() | {"output_dir": "."},
-                },
-            )
-
-    def _say_what_is_left_out(self, source: Source, settings: TrainSettings) -> None:
-        for line in source.skipped:
-            self._progress.note(f"Skipped {line}")
-        if source.skipped:
-            self._progress.note(
-                f"{len(source.skipped)} tasks skipped; {len(source.train)} to learn from, {len(source.validation)} to validate on"
-            )
-        if not cases(source.validation, settings):
-            self._progress.note(
-                "No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there."
-            )
-
-    def train(self, resume: bool) -> Path:
-        trainer = self._trainer
-        found = checkpoints(self._folder) if resume else []
+        card = partial(generator_card, settings)
+        trainer = _Process(plan, grpo, folder, processes, run, progress).trainer(split, followers, card)
         try:
-            with quiet():
-                trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-        except LostError:  # followers are asked between two updates only, so this is where a run can go on exactly
+            run_loop(trainer, folder, resume=resume)
+        except LostError:  # followers are asked between two updates only, so from here a run can go on exactly
             if trainer.state.global_step:
                 trainer.save_now()
             raise
-        best = self._folder / "best"
-        return best if best.exists() else checkpoints(self._folder)[-1]
+    best = folder / BEST
+    return best if best.exists() else checkpoints(folder)[-1]
+
+
+def load_followers(plan: Plan, processes: int) -> list[Follower]:
+    """The frozen followers of the reward, as each of so many processes asks them. Raises `ModelError`."""
+    # The limit is that of all processes together.
+    endpoint = plan.endpoint.model_copy(update={"concurrency": max(1, plan.endpoint.concurrency // processes)})
+    models = [for_threads(endpoint.load(reference)) for reference in plan.reward.followers]
+    return [Follower(model, plan.reward.mode, plan.reward.calibration) for model in models]
+
+
+@dataclass(frozen=True)
+class _Process:
+    """One process of a run."""
+
+    plan: Plan
+    grpo: GrpoPlan
+    folder: Path
+    processes: int
+    run: RunFolder | None
+    """`None` in every process but the one that writes."""
+    progress: Progress
+
+    def trainer(self, split: TaskSplit, followers: Sequence[Follower], card: Any) -> PolicyTrainer:
+        """Everything that a run needs, put together; the folder says what it was made with."""
+        plan = self.plan
+        # TRL's configuration comes before the weights, because a sharded run loads them in parts.
+        batches = self.grpo.batches(len(split.train), self.processes)
+        config = self.grpo.config(self.folder, batches, cpu=not torch.cuda.is_available())
+        policy = Policy.load(plan.model, plan.lora, plan.seed)
+        self._check_reference(config.beta, policy)
+        writer = plan.prompting.writer(policy.local(0))
+        split = readable_split(split, plan.draws, writer)
+        self._tell_skipped(split)
+        visits = Visits(split.train, plan.draws, writer)
+        batches = self.grpo.batches(visits.per_pass, self.processes)
+        config.max_steps = batches.steps  # all that depends on the number of tasks
+        reward = Reward(plan.reward, followers, progress=self.progress)
+        reward.check(visits.visit(0).episode)
+        if self.run:
+            templates = {"generator": writer.template.key, "follower": follower_frame().key}
+            trl = config.to_dict() | {"output_dir": "."}
+            self._describe(self.run, split, followers, {"templates": templates, "batches": vars(batches), "trl": trl})
+        keep: Card = partial(card, policy.base, {task.name: task for task in split.train})
+        best = Best(self.folder, VALIDATION, policy, keep, gain=plan.validation.gain)
+        function = RewardFunction(reward, visits, policy, self.run)
+        watch = Watch(self.plan, policy, followers, split.validation, best, self.run, self.progress)
+        trainer = PolicyTrainer(
+            policy,
+            function,
+            lambda: function.lost,
+            args=config,
+            visits=VisitDataset(visits, batches.visits),
+            callbacks=[watch, Safeguards(policy, "trl.learning_rate or trl.max_grad_norm")],
+        )
+        watch.attach(trainer, batches.boundary)
+        return trainer
+
+    def _check_reference(self, beta: float, policy: Policy) -> None:
+        if beta and not self.plan.lora and policy.below.adapters:
+            raise ConfigError(
+                f"With trl.beta the weights of the start are loaded once more, and those of {self.plan.model} exist "
+                "merged in memory alone. Add [lora] to train the adapter on, or set trl.beta to 0."
+            )
+
+    def _tell_skipped(self, split: TaskSplit) -> None:
+        for line in split.skipped:
+            self.progress.note(f"Skipped {line}")
+        if split.skipped:
+            learned, watched = len(split.train), len(split.validation)
+            self.progress.note(f"{len(split.skipped)} tasks skipped; {learned} to learn from, {watched} to validate on")
+        if not cases(split.validation, self.plan.validation):
+            self.progress.note(NO_VALIDATION)
+
+    def _describe(
+        self, run: RunFolder, split: TaskSplit, followers: Sequence[Follower], facts: Mapping[str, Any]
+    ) -> None:
+        run.describe(
+            same=("data", "templates", "followers"),
+            facts={
+                "data": split.key,
+                "train": [task.name for task in split.train],
+                "validation": [task.name for task in split.validation],
+                "skipped": list(split.skipped),
+                "followers": {f.model.card.reference: f.model.card.revision for f in followers},
+                **facts,
+            },
+        )

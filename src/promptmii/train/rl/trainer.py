@@ -1,12 +1,13 @@
-"""TRL's GRPO trainer, with what promptmii does its own way.
+"""The one contact with TRL: its GRPO trainer, with what promptmii does its own way.
 
-Prompts are rendered as everywhere in promptmii. Where weights are whole in this process, drafts are written by the local engine (a group's
-prompt is computed once) and learned from in rows that share it. Everything else (loss, advantages, vLLM, distribution) is TRL's.
+Drafts are written by the local engine, which computes a group's prompt once, and learned from in rows that share it, as
+long as each process holds all weights. Loss, advantages, vLLM and distribution are TRL's. `OVERRIDDEN` lists every method
+that TRL or transformers calls and that is written anew here, `USED` what is relied on beside them. A test compares both
+with the installed version, so it says at once when TRL moves.
 """
 
-import math
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -18,14 +19,49 @@ from datasets import Dataset
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError
+from promptmii.errors import ConfigError, EndpointError
 from promptmii.models.base import Sampling
 from promptmii.models.hf.engines import engine_for
 from promptmii.task import content_key
+from promptmii.train.loop import checkpoints
 from promptmii.train.policy import Policy
 from promptmii.train.rl.likelihoods import can_share, draft_logps
-from promptmii.train.visits import Deck
+from promptmii.train.visits import Visits
 
+OVERRIDDEN: Mapping[str, tuple[str, str]] = {
+    "_tokenize_prompts": ("prompts", "prompts are laid out as when instructions are made"),
+    "_generate_single_turn": (
+        "prompt_ids images multimodal_fields num_generations has_tool_images",
+        "a group's prompt is computed once; samples follow from seed, step and prompt, so a resumed run draws the same",
+    ),
+    "_prepare_inputs": ("generation_batch", "groups stay together, so that an update learns from whole groups"),
+    "_calculate_rewards": (
+        "inputs prompts completions completion_ids_list",
+        "every process stops with a lost follower",
+    ),
+    "_get_per_token_logps_and_entropies": (
+        "model input_ids attention_mask logits_to_keep batch_size compute_entropy compute_aux_loss pixel_values "
+        "image_grid_thw num_images pixel_attention_mask spatial_shapes num_tiles image_sizes token_type_ids "
+        "mm_token_type_ids image_position_ids",
+        "a group is one row that holds its prompt once",
+    ),
+    "create_model_card": ("model_name dataset_name tags", "the run writes its own"),
+    "_get_output_dir": ("trial", "a checkpoint is written aside and renamed when all processes have written"),
+    "_save_checkpoint": ("model trial", "the same"),
+}
+"""By method: its parameters in TRL 1.16 with transformers 5.23, and why it is overridden."""
+USED = (
+    "_generate_and_score_completions",
+    "_buffered_inputs",
+    "_step",
+    "num_iterations",
+    "max_completion_length",
+    "eos_token_ids",
+    "use_vllm",
+    "use_transformers_continuous_batching",
+    "_entropy_bonus_enabled",
+)
+"""Names of TRL's trainer that are read or called here."""
 LOCAL = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 """Where each process holds all weights."""
 
@@ -52,27 +88,27 @@ class Clock:
         self._steps += phase == "step"
 
     def take(self) -> dict[str, float]:
-        """Per step, each phase without those inside it, and start anew: generate, reward, the rest of a rollout, the rest of a step."""
+        """Seconds per step of generate, reward, layout (the rest of a rollout), update (the rest of a step) and step."""
         spent, steps = self._seconds, max(self._steps, 1)
         self._seconds, self._steps = {}, 0
         rollout, step = spent.pop("rollout", 0.0), spent.pop("step", 0.0)
         inner = spent.get("generate", 0.0) + spent.get("reward", 0.0)
         spent |= {"update": max(step - rollout, 0.0), "step": step, "layout": max(rollout - inner, 0.0)}
-        return {phase: seconds / steps for phase, seconds in spent.items()}
+        return {f"seconds/{phase}": seconds / steps for phase, seconds in spent.items()}
 
 
-class Visits:
-    """The deck as TRL reads it: drawn when asked for, so that thirty passes need no memory."""
+class VisitDataset:
+    """The visits as TRL reads them: drawn when asked for, so that thirty passes need no memory."""
 
-    def __init__(self, deck: Deck, count: int) -> None:
-        self._deck = deck
+    def __init__(self, visits: Visits, count: int) -> None:
+        self._visits = visits
         self._count = count
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        return {"visit": number, "prompt": [dict(message) for message in self._deck.visit(number).chat]}
+        return {"visit": number, "prompt": [dict(message) for message in self._visits.visit(number).chat]}
 
 
 class LostError(EndpointError):
@@ -87,7 +123,7 @@ class PolicyTrainer(GRPOTrainer):
         policy: Policy,
         reward: Callable[..., list[float | None]],
         lost: Callable[[], str | None],
-        visits: Visits,
+        visits: VisitDataset,
         **given: Any,
     ) -> None:
         """`reward` is called by TRL with the drafts of a rollout; `lost` says afterwards why it could not judge, or `None`."""
@@ -96,11 +132,9 @@ class PolicyTrainer(GRPOTrainer):
         self.clock = Clock()
         self.rollout: list[tuple[list[int], list[int]]] = []
         """Prompt and draft of the last rollout, as tokens, of this process."""
-        engine_for(policy.model)  # sets the attention that serves both ways best
+        engine_for(policy.model)  # sets the attention that both ways of computing need
         policy.tokenizer.padding_side = "left"
-        policy.model.generation_config.eos_token_id = (
-            policy.form.ends
-        )  # an answer ends where the chat template ends a turn
+        policy.model.generation_config.eos_token_id = policy.form.ends  # where the chat template ends a turn
         table = Dataset.from_dict({"prompt": [""]})  # TRL insists on one, and would read all of it
         super().__init__(
             model=policy.trained, reward_funcs=[reward], processing_class=policy.tokenizer, train_dataset=table, **given
@@ -117,13 +151,14 @@ class PolicyTrainer(GRPOTrainer):
         """The causal language model itself, adapters in place."""
         return self._bare(self.model)
 
+    def save_now(self) -> None:
+        """A checkpoint of the last finished step."""
+        self._save_checkpoint(self.model, None)
+        self.callback_handler.on_save(self.args, self.state, self.control)
+
     def _bare(self, model: Any) -> Any:
         whole: Any = self.accelerator.unwrap_model(model)
         return whole.get_base_model() if hasattr(whole, "peft_config") else whole
-
-    @property
-    def _alone(self) -> bool:
-        return self.accelerator.distributed_type is DistributedType.NO
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return self._policy.form.prompts(prompts), None, {}
@@ -132,30 +167,22 @@ class PolicyTrainer(GRPOTrainer):
         self, prompt_ids: list[list[int]], *given: Any, **options: Any
     ) -> tuple[list[list[int]], Any]:
         with self.clock("generate"):
-            written, logps = (
-                (self._write(prompt_ids), None)
-                if self._writes_itself()
-                else self._by_trl(prompt_ids, *given, **options)
-            )
+            if self._writes_itself():
+                written, logps = self._write(prompt_ids), None
+            else:
+                written, logps = super()._generate_single_turn(prompt_ids, *given, **options)
         self.rollout = list(zip(prompt_ids, written, strict=True))
         return written, logps
 
-    def _by_trl(self, prompt_ids: list[list[int]], *given: Any, **options: Any) -> tuple[list[list[int]], Any]:
-        return super()._generate_single_turn(prompt_ids, *given, **options)
-
     def _writes_itself(self) -> bool:
         args: Any = self.args
-        plain = (
-            (args.top_k or 0) <= 0
-            and args.min_p is None
-            and args.repetition_penalty == 1.0
-            and not args.generation_kwargs
-        )
+        filtered = (args.top_k or 0) > 0 or args.min_p is not None or args.repetition_penalty != 1.0
         elsewhere = self.use_vllm or self.use_transformers_continuous_batching
-        return plain and not elsewhere and self.accelerator.distributed_type in LOCAL
+        whole = self.accelerator.distributed_type in LOCAL
+        return whole and not (filtered or elsewhere or args.generation_kwargs)
 
     def _write(self, prompts: list[list[int]]) -> list[list[int]]:
-        """A draft per prompt. What is drawn follows from seed, step, process and prompt, so a resumed run draws the same."""
+        """A draft per prompt. What is drawn follows from seed, step, process and prompt."""
         model = self.bare
         seed = int(content_key([self.args.seed, self.state.global_step, self.accelerator.process_index])[:8], 16)
         sampling = Sampling(int(self.max_completion_length or 1), self.temperature, self.top_p, seed)
@@ -170,7 +197,6 @@ class PolicyTrainer(GRPOTrainer):
             model.train(training)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """As TRL's, but groups stay together: an update of 32 prompts learns from whole groups, and drafts share their prompt."""
         model: Any = self.model
         if not model.training:
             return super()._prepare_inputs(generation_batch)
@@ -202,9 +228,10 @@ class PolicyTrainer(GRPOTrainer):
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         bare = self._bare(model)  # the policy, or what its divergence is measured from
+        alone = self.accelerator.distributed_type is DistributedType.NO
         whole = attention_mask[:, -logits_to_keep:].any(dim=1).all().item()
         plain = not compute_aux_loss and not self._entropy_bonus_enabled
-        if not (self._alone and whole and plain and can_share(bare)):
+        if not (alone and whole and plain and can_share(bare)):
             options |= {"compute_aux_loss": compute_aux_loss}
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *given, **options
@@ -214,75 +241,31 @@ class PolicyTrainer(GRPOTrainer):
         prompts = [ids[:split][mask[:split]].tolist() for ids, mask in rows]
         drafts = [ids[split:][mask[split:]].tolist() for ids, mask in rows]
         with self.accelerator.autocast():
-            found = draft_logps(bare, prompts, drafts, self.temperature)
+            pairs = draft_logps(bare, prompts, drafts, self.temperature)
         logps, entropies = (
-            torch.nn.utils.rnn.pad_sequence([pair[side] for pair in found], batch_first=True) for side in (0, 1)
+            torch.nn.utils.rnn.pad_sequence([pair[side] for pair in pairs], batch_first=True) for side in (0, 1)
         )
         spare = (0, logits_to_keep - logps.shape[1])
         return torch.nn.functional.pad(logps, spare), torch.nn.functional.pad(entropies, spare), None
 
-    def training_step(self, *given: Any, **options: Any) -> torch.Tensor:
-        """TRL's. Raises `ModelError` before a loss that is no number reaches the weights."""
-        loss = super().training_step(*given, **options)
-        if not math.isfinite(loss.item()):
-            raise self._no_number("the loss", loss.item())
-        return loss
-
-    def _get_grad_norm(self, *given: Any, **options: Any) -> Any:
-        """Its norm. Raises `ModelError` before a gradient that is no number reaches the weights."""
-        norm: Any = super()._get_grad_norm(*given, **options)
-        if norm is not None and not math.isfinite(norm):
-            raise self._no_number("the gradient's norm", float(norm))
-        return norm
-
-    def _no_number(self, what: str, value: float) -> ModelError:
-        return ModelError(
-            f"At step {self.state.global_step + 1} {what} is {value}. The weights were left as they were; the checkpoint "
-            "before is valid. Go on with --resume, or start again with a lower trl.learning_rate or trl.max_grad_norm."
-        )
-
     def create_model_card(self, *_given: Any, **_options: Any) -> None:
-        """The run writes its own."""
+        """None: the run writes its own."""
 
     def _get_output_dir(self, trial: Any) -> str:
-        """Where a checkpoint is written: aside, until it is whole."""
         return str(Path(super()._get_output_dir(trial)) / ".writing")
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """TRL's, whole or not at all. Raises `OutputError` where it cannot be written; the one before stays valid."""
         aside = Path(self._get_output_dir(trial))
         name = f"checkpoint-{self.state.global_step}"
-        try:
-            if self.args.should_save:
-                shutil.rmtree(aside, ignore_errors=True)
-            self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                self._policy.complete(aside / name)
-                shutil.rmtree(aside.parent / name, ignore_errors=True)
-                (aside / name).rename(aside.parent / name)
-                for old in checkpoints(aside.parent)[: -(self.args.save_total_limit or len(checkpoints(aside.parent)))]:
-                    shutil.rmtree(old, ignore_errors=True)
-        except Exception as error:  # torch and safetensors each make an error of their own of a full disk
-            raise OutputError(
-                f"{name} cannot be written: {error}. The checkpoint before it is valid. Make room and go on with --resume."
-            ) from error
-        finally:
-            if self.args.should_save:
-                shutil.rmtree(aside, ignore_errors=True)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """TRL's, with the seconds of each phase."""
-        logs |= {f"seconds/{phase}": seconds for phase, seconds in self.clock.take().items()} if "loss" in logs else {}
-        super().log(logs, start_time)
-
-    def save_now(self) -> None:
-        """A checkpoint of the last finished step."""
-        self._save_checkpoint(self.model, None)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
-    found = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+        if self.args.should_save:
+            shutil.rmtree(aside, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            shutil.rmtree(aside.parent / name, ignore_errors=True)
+            (aside / name).rename(aside.parent / name)
+            aside.rmdir()
+            whole = checkpoints(aside.parent)
+            for old in whole[: -(self.args.save_total_limit or len(whole))]:
+                shutil.rmtree(old, ignore_errors=True)

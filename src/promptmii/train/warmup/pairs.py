@@ -14,6 +14,7 @@ from promptmii.errors import DataError
 from promptmii.schema import Frozen
 from promptmii.task import Example, Support, Task
 from promptmii.train.warmup.bank import Guide
+from promptmii.train.warmup.settings import SftSettings
 
 
 @dataclass(frozen=True)
@@ -76,26 +77,12 @@ def pair_line(pair: Pair, **known: str | int | float) -> bytes:
     return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How large a drawn pair may be."""
-
-    labels: tuple[int, int]
-    examples: tuple[int, ...]
-    """One of these is drawn."""
-    max_chars: int
-    support_chars: int
-    hidden: float
-    """Share of pairs whose label names say nothing."""
-
-
-class PairDeck:
+class PairStream:
     """Pairs made of tasks and the bank: any few labels of a task, a few of their rows, and the guide to them in the bank's words."""
 
-    def __init__(self, tasks: Mapping[str, Task], bank: Mapping[str, Guide], sizes: Sizes, seed: int) -> None:
+    def __init__(self, tasks: Mapping[str, Task], bank: Mapping[str, Guide], sizes: SftSettings) -> None:
         """Raises `DataError` where no task is covered by the bank."""
         self._sizes = sizes
-        self._seed = seed
         rows = {name: short_rows(task, sizes.max_chars) for name, task in tasks.items()}
         self._rows = {name: found for name, found in rows.items() if name in bank and bank[name].covers(list(found))}
         self._guides = {name: bank[name] for name in self._rows}
@@ -106,7 +93,7 @@ class PairDeck:
 
     def draw(self, index: int, hidden: bool | None = None) -> Pair:
         """Pair `index`, which follows from it and the seed alone; `hidden` decides about the names instead of chance."""
-        stream = random.Random(f"{self._seed}/pair/{index}")
+        stream = random.Random(f"{self._sizes.seed}/pair/{index}")
         names = list(self._rows)
         task = stream.choices(names, [math.sqrt(len(self._rows[name])) for name in names])[0]
         rows, n = self._rows[task], stream.choice(self._sizes.examples)

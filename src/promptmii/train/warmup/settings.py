@@ -1,10 +1,11 @@
-"""Settings of the stage that warms up an instruction generator."""
+"""Settings of the two stages before reinforcement."""
 
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from promptmii.schema import Settings
+from promptmii.train.settings import Stage, TrainSettings
 
 
 class SftSettings(Settings):
@@ -35,10 +36,11 @@ class SftSettings(Settings):
     examples: tuple[int, ...] = (5, 8, 12, 20)
     """Sizes of the support; one is drawn for each pair."""
     hidden: float = Field(default=0.5, ge=0, le=1)
-    """Drawn pairs whose label names say nothing, so that the line must come from the examples."""
+    """Share of drawn pairs whose label names say nothing, so that the line must come from the examples."""
     max_chars: int = Field(default=300, ge=1)
     """Longer texts are left out."""
     support_chars: int = Field(default=2000, ge=1)
+    """Most characters of a pair's examples together."""
     check_every: int = Field(default=100, ge=1)
     """Steps between two validations."""
     check_pairs: int = Field(default=24, ge=1)
@@ -51,10 +53,24 @@ class SftSettings(Settings):
     def _has_a_source(self) -> Self:
         if self.pairs is None and not (self.train and self.tasks and self.bank):
             raise ValueError("give pairs (a file), or tasks, bank and train to draw them from")
-        if set(self.train) & set(self.validate_on):
-            raise ValueError(
-                f"in train and in validate_on: {', '.join(sorted(set(self.train) & set(self.validate_on)))}"
-            )
+        if both := sorted(set(self.train) & set(self.validate_on)):
+            raise ValueError(f"in train and in validate_on: {', '.join(both)}")
         if not 2 <= self.labels[0] <= self.labels[1] <= 26:
             raise ValueError("labels must be two rising numbers between 2 and 26")
         return self
+
+
+class BestOfSettings(TrainSettings):
+    """The tasks, the generator and the reward are those of reinforcement learning."""
+
+    stage: Stage = "best-of"
+    drafts: int = Field(default=8, ge=2)
+    """For each visit."""
+    visits: int = Field(default=200, ge=1)
+    together: int = Field(default=4, ge=1)
+    """Visits that are written and judged in one batch."""
+    temperature: float = Field(default=1.0, gt=0)
+    margin: float = Field(default=0.02, ge=0)
+    """How much better than the mean of its visit a draft must be: where all drafts are alike, the best is luck."""
+    least: float = 0.0
+    """Reward below which even the best draft of a visit is not kept."""

@@ -1,0 +1,69 @@
+"""The loop of both halves: transformers' Trainer, and what has to hold whenever it runs."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from promptmii.errors import ModelError, OutputError, PromptMIIError
+from promptmii.models.hf.model import quiet
+from promptmii.train.policy import Policy
+
+
+class Safeguards(TrainerCallback):
+    """No weights that are no number, and checkpoints that other machines can load."""
+
+    def __init__(self, policy: Policy, cure: str) -> None:
+        """`cure` names the settings to lower if training diverges."""
+        self._policy = policy
+        self._cure = cure
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Raise `ModelError` before a gradient that is no number reaches the weights."""
+        gradients = [weights.grad for weights in self._policy.trained.parameters() if weights.grad is not None]
+        if not all(torch.isfinite(gradient).all() for gradient in gradients):
+            raise self._diverged(state.global_step + 1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
+        """The same where gradients are spread over processes: before such weights are saved."""
+        if not torch.isfinite(torch.tensor(float((logs or {}).get("grad_norm", 0.0)))):
+            raise self._diverged(state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """See `Policy.name_base`."""
+        self._policy.name_base(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def _diverged(self, step: int) -> ModelError:
+        return ModelError(
+            f"At step {step} the gradient is no number. The last checkpoint is valid. Go on with --resume, or start again "
+            f"with a lower {self._cure}."
+        )
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first. The trainer writes its state last."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return sorted(whole, key=lambda path: int(path.name.partition("-")[2]))
+
+
+def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
+    """Train to the end, with `resume` from the newest whole checkpoint.
+
+    Raises `OutputError` if a checkpoint cannot be written.
+    """
+    trainer.remove_callback(PrinterCallback)  # progress goes elsewhere
+    newest = checkpoints(folder)[-1:] if resume else []
+    try:
+        with quiet():
+            trainer.train(resume_from_checkpoint=str(newest[0]) if newest else None)
+    except PromptMIIError:
+        raise
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch makes a RuntimeError of a full disk.
+        if type(error) is RuntimeError and "PytorchStreamWriter" not in str(error):
+            raise
+        raise OutputError(
+            f"A checkpoint cannot be written: {error}. The checkpoint before it is valid. Make room and go on with --resume."
+        ) from error
