@@ -35,6 +35,7 @@ ORDER = [
         "scoring",
         "break_even",
         "data",
+        "tuning",
         "inducers",
         "pipeline",
         "estimator",

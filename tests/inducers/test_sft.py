@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.models.test_local import SIZES, trained  # noqa: E402, F401  the fixture
+from tests.models.test_transformers import SIZES, trained  # noqa: E402, F401  the fixture
 from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
 from promptmii import Example, Follower, Support, load_model, score  # noqa: E402

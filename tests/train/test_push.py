@@ -13,9 +13,9 @@ from tests.train.toys import write_model
 
 from promptmii.errors import ArtefactError
 from promptmii.models.push import push_weights
-from promptmii.train.lora import save_adapter
-from promptmii.train.policy import Policy
-from promptmii.train.settings import LoraSettings
+from promptmii.tuning.lora import save_adapter
+from promptmii.tuning.model import TrainableModel
+from promptmii.tuning.settings import LoraSettings
 
 CODE = """
 import sys
@@ -33,7 +33,7 @@ for name in (reference, sys.argv[2]):
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_weights_are_pushed_without_the_rest_of_the_run_and_load_from_the_hub(tmp_path: Path) -> None:
     tiny = write_model(tmp_path / "tiny")
-    policy = Policy.load(f"hf:{tiny}", LoraSettings(rank=2), 0)
+    policy = TrainableModel.load(f"hf:{tiny}", LoraSettings(rank=2), 0)
     save_adapter(policy.trained, tmp_path / "best", policy.below.named)
     (tmp_path / "best" / "README.md").write_text("# A writer\n")
     (tmp_path / "best" / "optimizer.pt").write_text("not for others")

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.models.test_local import trained  # noqa: E402, F401  the fixture
+from tests.models.test_transformers import trained  # noqa: E402, F401  the fixture
 from tests.recorder import Recorder  # noqa: E402
 from tests.train.warmup.test_fine_tuning import world  # noqa: E402, F401  the fixture
 

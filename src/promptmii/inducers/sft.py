@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from pydantic import Field
 
 from promptmii.errors import MissingDependencyError, UnsupportedError
+from promptmii.files import atomic_folder
 from promptmii.inducers.method import Kit, Method
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models import adapted, weights_of
 from promptmii.models.threads import in_caller
 from promptmii.prompts import Template, defuse, follower_frame
 from promptmii.task import Example, Support, content_key
+from promptmii.tuning.settings import LoraSettings
 
 
 class SFTMethod(Method):
@@ -79,31 +80,20 @@ class FineTuning:
         """Write the adapter folder, unless it is there; how many tokens were processed."""
         try:
             import torch
-            from peft import LoraConfig, get_peft_model
-            from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+            from transformers import Trainer, TrainingArguments
 
-            from promptmii.models.chat import ChatFormat
-            from promptmii.models.hf.model import read_weights
-            from promptmii.models.hf.tokenizer import HfTokenizer
+            from promptmii.tuning.model import TrainableModel
         except ImportError as error:
             raise MissingDependencyError("Fine-tuning", "hf") from error
-        weights = weights_of(self.follower)
-        if weights is None:
+        if weights_of(self.follower) is None:
             raise UnsupportedError(
                 f"Fine-tuning needs a model on this machine (smol or hf:...), and the follower is {self.follower}."
             )
-        torch.manual_seed(seed)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, tokenizer = read_weights(self.follower, weights, device)
-        model.to(device)
-        rows = _rows(ChatFormat(HfTokenizer(tokenizer, model.generation_config.eos_token_id)), naive, examples)
+        model = TrainableModel.load(self.follower, LoraSettings(rank=self.recipe.rank), seed, fresh=True)
+        rows = [model.row(naive.messages(example.text), defuse(example.label)) for example in examples]
         tokens = self.recipe.epochs * sum(len(row["input_ids"]) for row in rows)
         if (adapter / "adapter_config.json").exists():
             return tokens
-        lora = LoraConfig(
-            r=self.recipe.rank, lora_alpha=2 * self.recipe.rank, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
-        tuned: Any = get_peft_model(model, lora, autocast_adapter_dtype=True)
         with tempfile.TemporaryDirectory() as scratch, redirect_stdout(StringIO()):  # the trainer prints its loss
             arguments = TrainingArguments(
                 output_dir=scratch,
@@ -117,28 +107,10 @@ class FineTuning:
                 seed=seed,
                 disable_tqdm=True,
                 dataloader_pin_memory=False,
-                use_cpu=device.type == "cpu",
+                use_cpu=not torch.cuda.is_available(),
             )
-            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # masked; some models have none
-            padding = DataCollatorForSeq2Seq(tokenizer, padding=True)
-            Trainer(model=tuned, args=arguments, train_dataset=rows, data_collator=padding).train()  # pyright: ignore[reportArgumentType]
-        # Complete or not there: a kill in the middle must not leave half an adapter behind.
-        self.folder.mkdir(parents=True, exist_ok=True)
-        half = Path(tempfile.mkdtemp(dir=self.folder))
-        tuned.save_pretrained(str(half))
-        half.replace(adapter)
+            collator = model.collator()
+            Trainer(model=model.trained, args=arguments, train_dataset=rows, data_collator=collator).train()  # pyright: ignore[reportArgumentType]
+        with atomic_folder(adapter) as new:
+            model.save(new)
         return tokens
-
-
-def _rows(form: Any, naive: Instruction, examples: Sequence[Example]) -> list[dict[str, list[int]]]:
-    """Token ids, and the answer's alone as labels."""
-    prompts = form.prompts([naive.messages(example.text) for example in examples])
-    answers = [[*answer, form.ends[0]] for answer in form.options([defuse(example.label) for example in examples])]
-    return [
-        {
-            "input_ids": [*prompt, *answer],
-            "attention_mask": [1] * (len(prompt) + len(answer)),
-            "labels": [*([-100] * len(prompt)), *answer],
-        }
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]

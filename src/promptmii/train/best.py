@@ -7,7 +7,7 @@ from typing import Any
 
 from promptmii.curves import is_training_run, read_curves
 from promptmii.files import atomic_folder
-from promptmii.train.policy import Policy
+from promptmii.tuning.model import TrainableModel
 
 BEST = "best"
 Card = Callable[[int, Mapping[str, float]], str]
@@ -18,7 +18,7 @@ class Best:
     """Keeps the weights with the highest value of a curve, or the lowest."""
 
     def __init__(
-        self, folder: Path, curve: str, policy: Policy, card: Card, *, sign: int = 1, gain: float = 0.0
+        self, folder: Path, curve: str, policy: TrainableModel, card: Card, *, sign: int = 1, gain: float = 0.0
     ) -> None:
         """`sign` is -1 if less is better; `gain` is how much better counts."""
         self._folder, self._curve, self._policy, self._card = folder, curve, policy, card
@@ -43,7 +43,7 @@ class Best:
         return better
 
     def save(self, step: int, measured: Mapping[str, float], state: dict[str, Any] | None = None) -> None:
-        """The weights of now take the place of those in `best/`. `state` as in `Policy.save`."""
+        """The weights of now take the place of those in `best/`. `state` as in `TrainableModel.save`."""
         with atomic_folder(self._folder / BEST) as new:
             self._policy.save(new, state)
             (new / "README.md").write_text(self._card(step, measured), encoding="utf-8")

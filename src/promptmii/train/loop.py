@@ -9,13 +9,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from promptmii.errors import ModelError, OutputError, PromptMIIError
 from promptmii.models.hf.model import quiet
-from promptmii.train.policy import Policy
+from promptmii.tuning.model import TrainableModel
 
 
 class Safeguards(TrainerCallback):
     """No weights that are no number, and checkpoints that other machines can load."""
 
-    def __init__(self, policy: Policy, cure: str) -> None:
+    def __init__(self, policy: TrainableModel, cure: str) -> None:
         """`cure` names the settings to lower if training diverges."""
         self._policy = policy
         self._cure = cure
@@ -32,7 +32,7 @@ class Safeguards(TrainerCallback):
             raise self._diverged(state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """See `Policy.name_base`."""
+        """See `TrainableModel.name_base`."""
         self._policy.name_base(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _diverged(self, step: int) -> ModelError:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from promptmii.config import Endpoint
-from promptmii.train.settings import LoraSettings, RewardSettings, TrainSettings, ValidationSettings
+from promptmii.train.settings import RewardSettings, TrainSettings, ValidationSettings
 from promptmii.train.tasks import Selection
 from promptmii.train.visits import Draws, Prompting
+from promptmii.tuning.settings import LoraSettings
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from promptmii.config import Endpoint
 from promptmii.instruction import CalibrationKind, Mode
 from promptmii.schema import Settings
+from promptmii.tuning.settings import LoraSettings
 
 Stage = Literal["rl", "sft", "best-of"]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -67,16 +68,6 @@ class ValidationSettings(Settings):
     """Stop after so many validations without a gain; `None`: go on to the end."""
     gain: float = Field(default=0.0, ge=0)
     """What counts as one."""
-
-
-class LoraSettings(Settings):
-    """Train low-rank adapters rather than all weights."""
-
-    rank: int = Field(default=16, ge=1)
-    alpha: int | None = Field(default=None, ge=1)
-    """`None`: twice the rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    modules: str | tuple[str, ...] = "all-linear"
 
 
 class PlanSettings(Settings):

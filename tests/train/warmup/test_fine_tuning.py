@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.models.test_local import SIZES, trained  # noqa: E402, F401  the fixture
+from tests.models.test_transformers import SIZES, trained  # noqa: E402, F401  the fixture
 from tests.recorder import Recorder  # noqa: E402
 from tests.train.toys import lines  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
@@ -17,11 +17,11 @@ from promptmii import load_model  # noqa: E402
 from promptmii.errors import ConfigError, DataError, ModelError, OutputError  # noqa: E402
 from promptmii.inducers import MetaInducer, Writer  # noqa: E402
 from promptmii.models.base import Completion, Sampling, Usage  # noqa: E402
-from promptmii.train.policy import Policy  # noqa: E402
-from promptmii.train.settings import LoraSettings  # noqa: E402
 from promptmii.train.warmup.pairs import pair_line, read_pairs  # noqa: E402
 from promptmii.train.warmup.settings import SftSettings  # noqa: E402
 from promptmii.train.warmup.sft import IGNORED, Features, fine_tune  # noqa: E402
+from promptmii.tuning.model import TrainableModel  # noqa: E402
+from promptmii.tuning.settings import LoraSettings  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
 PAIR = {"labels": ["good", "bad"], "examples": [{"text": "lovely", "label": "good"}], "instruction": "good: lovely"}
@@ -90,7 +90,7 @@ class Recording:
 
 
 def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:
-    policy = Policy.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
+    policy = TrainableModel.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
     model = policy.local(0)
     lines(world / "pairs.jsonl", [PAIR])
     (pair,) = read_pairs(world / "pairs.jsonl")
@@ -104,7 +104,7 @@ def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:
 
 
 def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None:
-    policy = Policy.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
+    policy = TrainableModel.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
     lines(world / "pairs.jsonl", [PAIR])
     row = {name: torch.tensor([ids]) for name, ids in Features(policy)(read_pairs(world / "pairs.jsonl")[0]).items()}
     expected = policy.model(**row).loss

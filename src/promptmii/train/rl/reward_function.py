@@ -6,10 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from promptmii.errors import EndpointError
-from promptmii.train.policy import Policy
 from promptmii.train.reward import Draft, Judged, Reward
 from promptmii.train.run_folder import RunFolder
 from promptmii.train.visits import Visits
+from promptmii.tuning.model import TrainableModel
 
 SAMPLED = 10
 """Drafts that are written down at each step."""
@@ -21,7 +21,7 @@ class RewardFunction:
 
     reward: Reward
     visits: Visits
-    policy: Policy
+    policy: TrainableModel
     folder: RunFolder | None
     lost: str | None = None
     """Why the last rollout could not be judged."""

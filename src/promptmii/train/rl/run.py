@@ -29,11 +29,11 @@ try:
 
     from promptmii.train.best import BEST, Best, Card
     from promptmii.train.loop import Safeguards, checkpoints, run_loop
-    from promptmii.train.policy import Policy
     from promptmii.train.rl.reward_function import RewardFunction
     from promptmii.train.rl.trainer import LostError, PolicyTrainer, VisitDataset
     from promptmii.train.rl.watch import Watch
     from promptmii.train.validation import NO_VALIDATION, cases
+    from promptmii.tuning.model import TrainableModel
 except ImportError as error:
     raise MissingDependencyError("Training with reinforcement learning", "train") from error
 
@@ -124,7 +124,7 @@ class _Process:
         # TRL's configuration comes before the weights, because a sharded run loads them in parts.
         batches = self.grpo.batches(len(split.train), self.processes)
         config = self.grpo.config(self.folder, batches, cpu=not torch.cuda.is_available())
-        policy = Policy.load(plan.model, plan.lora, plan.seed)
+        policy = TrainableModel.load(plan.model, plan.lora, plan.seed)
         self._check_reference(config.beta, policy)
         writer = plan.prompting.writer(policy.local(0))
         split = readable_split(split, plan.draws, writer)
@@ -153,7 +153,7 @@ class _Process:
         watch.attach(trainer, batches.boundary)
         return trainer
 
-    def _check_reference(self, beta: float, policy: Policy) -> None:
+    def _check_reference(self, beta: float, policy: TrainableModel) -> None:
         if beta and not self.plan.lora and policy.below.adapters:
             raise ConfigError(
                 f"With trl.beta the weights of the start are loaded once more, and those of {self.plan.model} exist "

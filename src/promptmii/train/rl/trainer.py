@@ -24,9 +24,9 @@ from promptmii.models.base import Sampling
 from promptmii.models.hf.engines import engine_for
 from promptmii.task import content_key
 from promptmii.train.loop import checkpoints
-from promptmii.train.policy import Policy
 from promptmii.train.rl.likelihoods import can_share, draft_logps
 from promptmii.train.visits import Visits
+from promptmii.tuning.model import TrainableModel
 
 OVERRIDDEN: Mapping[str, tuple[str, str]] = {
     "_tokenize_prompts": ("prompts", "prompts are laid out as when instructions are made"),
@@ -120,7 +120,7 @@ class PolicyTrainer(GRPOTrainer):
 
     def __init__(
         self,
-        policy: Policy,
+        policy: TrainableModel,
         reward: Callable[..., list[float | None]],
         lost: Callable[[], str | None],
         visits: VisitDataset,

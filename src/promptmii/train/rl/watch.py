@@ -15,11 +15,11 @@ from promptmii.progress import Progress
 from promptmii.task import Task
 from promptmii.train.best import Best
 from promptmii.train.plan import Plan
-from promptmii.train.policy import Policy
 from promptmii.train.rl.drift import Drift
 from promptmii.train.rl.trainer import PolicyTrainer
 from promptmii.train.run_folder import RunFolder
 from promptmii.train.validation import Outcome, cases, summary, validate
+from promptmii.tuning.model import TrainableModel
 
 NAMES = {
     "reward": "train/reward",
@@ -40,7 +40,7 @@ class Watch(TrainerCallback):
     def __init__(
         self,
         plan: Plan,
-        policy: Policy,
+        policy: TrainableModel,
         followers: Sequence[Follower],
         validation: Sequence[Task],
         best: Best,

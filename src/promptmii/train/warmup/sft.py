@@ -17,27 +17,25 @@ from promptmii.prompts import meta_prompt
 from promptmii.task import Task
 from promptmii.train.card import model_card, recipe
 from promptmii.train.run_folder import RunFolder, brief, open_run
-from promptmii.train.settings import LoraSettings
 from promptmii.train.tasks import named_tasks
 from promptmii.train.warmup.bank import read_bank
 from promptmii.train.warmup.pairs import Pair, PairStream, read_pairs
 from promptmii.train.warmup.settings import SftSettings
+from promptmii.tuning.settings import LoraSettings
 
 try:
     import torch
     from torch.utils.data import Dataset, SequentialSampler
-    from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from promptmii.train.best import BEST, Best
     from promptmii.train.loop import Safeguards, run_loop
-    from promptmii.train.policy import Policy
+    from promptmii.tuning.model import IGNORED, TrainableModel
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
 FREE = ("steps", "tasks", "bank", "check_every", "save_every")
 """Settings that a resumed run may change."""
-IGNORED = -100
-"""The label of a token on which no loss is taken."""
 PURPOSE = (
     "Reads labelled examples of a text-classification task and writes an instruction for it. This is the warm start: "
     "fine-tuned on descriptions of labels or on pairs from a file, before reinforcement.",
@@ -69,7 +67,7 @@ def fine_tune(
     """
     with open_run(folder, settings, given, resume=resume, free=FREE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
-        policy = Policy.load(settings.model, LoraSettings(rank=settings.rank), settings.seed)
+        policy = TrainableModel.load(settings.model, LoraSettings(rank=settings.rank), settings.seed)
         learned = named_tasks(settings.tasks, settings.train) if settings.pairs is None else {}
         rows, watched = _datasets(settings, learned, Features(policy))
 
@@ -78,13 +76,12 @@ def fine_tune(
             return model_card(title, PURPOSE, policy.base, learned, recipe(settings, step), measured, adapter=True)
 
         best = Best(folder, WATCHED, policy, card, sign=-1)
-        policy.tokenizer.pad_token = policy.tokenizer.pad_token or policy.tokenizer.eos_token  # masked; some have none
         trainer = CompletionTrainer(
             model=policy.trained,
             args=_arguments(settings, folder),
             train_dataset=rows,
             eval_dataset=watched or None,
-            data_collator=DataCollatorForSeq2Seq(policy.tokenizer, padding=True, label_pad_token_id=IGNORED),
+            data_collator=policy.collator(),
             callbacks=[Curves(run, best, progress), Safeguards(policy, "learning_rate")],
         )
         run_loop(trainer, folder, resume=resume)
@@ -96,17 +93,14 @@ def fine_tune(
 class Features:
     """From a pair to the tokens of `MetaInducer`'s prompt and of the instruction."""
 
-    def __init__(self, policy: "Policy") -> None:
-        self._writer = Writer(policy.local(0))
-        self._format = policy.form
+    def __init__(self, model: "TrainableModel") -> None:
+        self._model = model
+        self._writer = Writer(model.local(0))
 
     def __call__(self, pair: Pair) -> dict[str, list[int]]:
-        """Token ids, with the instruction's alone as labels. Raises `ConfigError` if not one example fits the context."""
+        """See `TrainableModel.row`. Raises `ConfigError` if not one example fits the context."""
         fitted, _ = self._writer.fit(pair.support)
-        prompt = self._format.prompts([[self._writer.ask(pair.support, fitted)]])[0]
-        answer = [*self._format.options([pair.instruction])[0], self._format.ends[0]]
-        ids = [*prompt, *answer]
-        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*([IGNORED] * len(prompt)), *answer]}
+        return self._model.row([self._writer.ask(pair.support, fitted)], pair.instruction)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from promptmii.errors import ConfigError
-from promptmii.train.settings import LoraSettings
+from promptmii.tuning.settings import LoraSettings
 
 NAME = "default"
 SAME = ("r", "lora_alpha", "use_rslora", "use_dora")

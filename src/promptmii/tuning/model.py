@@ -1,4 +1,4 @@
-"""The model whose weights are trained, in every stage: all of them, or those of one adapter."""
+"""A local model whose weights are trained: all of them, or those of one adapter."""
 
 import json
 from dataclasses import dataclass
@@ -8,21 +8,26 @@ from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError
 from promptmii.models import Weights, weights_of
-from promptmii.train.settings import LoraSettings
+from promptmii.models.base import Chat
+from promptmii.tuning.settings import LoraSettings
 
 try:
     import torch
+    from transformers import DataCollatorForSeq2Seq
 
     from promptmii.models.chat import ChatFormat
     from promptmii.models.hf.model import TransformersModel, read_weights
     from promptmii.models.hf.tokenizer import HfTokenizer
-    from promptmii.train.lora import add_adapter, continue_adapter, save_adapter
+    from promptmii.tuning.lora import add_adapter, continue_adapter, save_adapter
 except ImportError as error:
-    raise MissingDependencyError("Training", "train") from error
+    raise MissingDependencyError("Fine-tuning", "hf") from error
+
+IGNORED = -100
+"""The label of a token on which no loss is taken."""
 
 
 @dataclass(frozen=True)
-class Policy:
+class TrainableModel:
     """Weights in training, their tokenizer, and how the model is asked: exactly as when it is used afterwards."""
 
     reference: str
@@ -35,15 +40,16 @@ class Policy:
     tokenizer: Any
 
     @classmethod
-    def load(cls, reference: str, lora: LoraSettings | None, seed: int) -> "Policy":
+    def load(cls, reference: str, lora: LoraSettings | None, seed: int, *, fresh: bool = False) -> "TrainableModel":
         """With `lora` the last adapter of the reference is trained, or a new one; else adapters are merged, and all weights.
 
-        The model is not on its device yet. Raises `ConfigError`, `UnknownModelError`.
+        `fresh` puts a new adapter over those of the reference. The model is not on its device yet. Raises `ConfigError`, `UnknownModelError`.
         """
         weights = weights_of(reference)
         if weights is None:
             raise ConfigError(f"The model to train is {reference!r}; expected a model on this machine: smol, or hf:...")
-        below = weights.below if lora else weights
+        onward = bool(lora and weights.adapters and not fresh)
+        below = weights.below if onward else weights
         # Weights that are trained are kept in full precision beside bf16 arithmetic; frozen ones need not be.
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, tokenizer = read_weights(reference, below, device, None if lora else torch.float32)
@@ -51,7 +57,7 @@ class Policy:
         if lora:
             torch.manual_seed(seed)  # the adapter's first values
             trained = add_adapter(model, lora)
-            if weights.adapters:
+            if onward:
                 continue_adapter(trained, Path(weights.adapters[-1]))
         return cls(reference, model, trained, below, tokenizer)
 
@@ -64,6 +70,18 @@ class Policy:
     def form(self) -> ChatFormat:
         """How chats and answers become tokens."""
         return ChatFormat(HfTokenizer(self.tokenizer, self.model.generation_config.eos_token_id))
+
+    def row(self, chat: Chat, answer: str) -> dict[str, list[int]]:
+        """A chat and its answer to learn from, as tokens; only the answer and the end of the turn are labelled."""
+        prompt = self.form.prompts([chat])[0]
+        told = [*self.form.options([answer])[0], self.form.ends[0]]
+        ids = [*prompt, *told]
+        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*([IGNORED] * len(prompt)), *told]}
+
+    def collator(self) -> DataCollatorForSeq2Seq:
+        """Pads rows to one length."""
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token  # masked; some have none
+        return DataCollatorForSeq2Seq(self.tokenizer, padding=True, label_pad_token_id=IGNORED)
 
     def local(self, step: int, model: Any = None) -> TransformersModel:
         """The weights of now, as the rest of promptmii uses a model. Make a new one after each step: it caches keys and values.

@@ -1,0 +1,1 @@
+"""Local models whose weights are trained: loading, adapters, saving. Fine-tuning and all of training stand on it."""
