@@ -147,7 +147,7 @@ def _prepared(
 ) -> Instruction:
     """The method's instruction, calibrated for the follower, stamped with where it comes from."""
     episode, loaded = drawn
-    progress.step(f"Writing the instruction of {inducer.name}", unit="drafts")
+    progress.step(f"Writing {inducer.name}", unit="drafts")
     instruction = inducer.induce(episode.support, seed=episode.seed)
     if follower.calibration != "none":
         progress.step(f"Calibrating {inducer.name}", len(episode.support.examples))

@@ -148,19 +148,18 @@ def _show(result: "Induced", path: Path | None) -> None:
         out.write_line(f"Saved to {path}. Use it with: promptmii predict {path} NEW_DATA")
 
 
-COLUMNS = ("uncalibrated", "tokens/query", "calls to make", "to calibrate", "seconds")
+COLUMNS = ("uncalibrated", "tokens/query", "calls", "calibrating", "seconds")
 
 
 def _comparison(rows: Sequence["Row"]) -> "Table":
     title = f"On {rows[0].scored.n} held-back rows"
-    grid = table(title, "method", "n", "macro-F1", "95 % interval", *COLUMNS)
+    grid = table(title, "method", "n", "macro-F1 [95 %]", *COLUMNS)
     for row in rows:
         if measured := row.instruction.measured:
             grid.add_row(
                 row.instruction.method,
                 str(row.instruction.provenance.n),
-                f"{measured.macro_f1:.3f}",
-                f"{measured.low:.3f} to {measured.high:.3f}",
+                f"{measured.macro_f1:.3f} [{measured.low:.3f}, {measured.high:.3f}]",
                 "" if measured.uncalibrated_macro_f1 is None else f"{measured.uncalibrated_macro_f1:.3f}",
                 f"{measured.prompt_tokens_per_query:.0f}",
                 str(row.instruction.cost.calls),

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -117,7 +118,9 @@ def notes(lines: Iterable[str]) -> None:
 
 def table(title: str, first: str, *numbers: str) -> Table:
     """An empty table: a column of names, then columns of numbers."""
-    grid = Table(title=styled(title), title_justify="left")
+    grid = Table(
+        title=styled(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     grid.add_column(styled(first))
     for name in numbers:
         grid.add_column(styled(name), justify="right")
