@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM end the program in order, and soon.
 
-A signal raises `KeyboardInterrupt`, so files and threads are closed on the way out. That can fail to come through: Python delivers it only
-between two bytecodes of the main thread, and drops it inside finalisers. Everything on disk survives a kill, so a watchdog exits the
-process if it is still there after `GRACE`.
+A signal raises `KeyboardInterrupt`, so files and threads are closed on the way out. It may not come through: Python
+delivers it only between two bytecodes of the main thread, and drops it inside finalisers. Everything on disk survives a
+kill, so a watchdog exits the process if it is still there after `GRACE`.
 """
 
 import os

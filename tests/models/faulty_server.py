@@ -33,9 +33,11 @@ def completion(text: Any, finish: str = "stop", **changes: Any) -> Reply:
 class FaultyServer:
     """`plan` is consumed one entry per chat request; after its end every request is answered with `default`.
 
-    Entries: ok, slow, drip, 429, `429:<retry-after>`, 500, hang, half, empty, odd, error200, 401, 404, context, refuse-seed, reset, mute,
+    Entries: ok, slow, drip, 429, `429:<retry-after>`, 500, hang, half, empty, odd, error200, 401, 404, context,
+    refuse-seed, reset, mute,
     `redirect:<address>`,
-    thinking (as vLLM shows it), thought (as llama.cpp shows it), or `say:<text>`. With `counts` there is a tokenizer endpoint, whose
+    thinking (as vLLM shows it), thought (as llama.cpp shows it), or `say:<text>`.
+    With `counts` there is a tokenizer endpoint, whose
     faults are in `count_plan`.
     """
 

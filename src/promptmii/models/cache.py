@@ -24,9 +24,10 @@ PATIENCE = 30.0
 class Cached:
     """A model whose answers are kept in one SQLite file and never paid twice.
 
-    Failures and answers that were cut are not kept. A kept answer costs what it did, with its whole prompt cached, so costs do not
-    depend on what ran before. The key holds reference and revision, the whole chat, the options or every sampling parameter, and the
-    ordinal among equal chats of a batch, so k samples of one chat stay k samples. Safe for several threads and processes.
+    Failures and cut answers are not kept. A kept answer costs what it did, with its whole prompt cached, so costs do not
+    depend on what ran before. The key holds reference and revision, the whole chat, the options or every sampling
+    parameter, and the ordinal among equal chats of a batch, so k samples of one chat stay k samples. Safe for several
+    threads and processes.
     """
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:

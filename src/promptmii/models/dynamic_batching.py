@@ -77,7 +77,10 @@ def for_threads(model: LanguageModel) -> LanguageModel:
 
 
 def _compatible(first: _Call, waiting: Sequence[_Call]) -> list[_Call]:
-    """`first` and the calls that fit its batch: equal parameters, and no chat twice, as samples of equal chats depend on each other."""
+    """`first` and the calls that fit its batch.
+
+    They have equal parameters, and no chat occurs twice, as samples of equal chats depend on each other.
+    """
     batch: list[_Call] = []
     seen: set[str] = set()
     for call in [first, *(call for call in waiting if call is not first)]:

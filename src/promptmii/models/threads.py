@@ -1,10 +1,10 @@
 """Work on several threads, ended together.
 
-`parallel` yields results as they finish. Once it ends - exhausted, closed, by an error or by Ctrl-C - it cancels what its threads wait
-for and joins them, so nothing they use is closed under them.
+`parallel` yields results as they finish. When it ends (exhausted, closed, by an error or by Ctrl-C) it cancels what its
+threads wait for and joins them, so nothing they use is closed under them.
 
-A thread that computes with torch on a processor gets helper threads of its own, one per core; with more helpers than cores a batch takes
-up to three times as long. So workers hand such work to the thread that waits for them, with `in_caller`.
+A thread that computes with torch on a processor gets helper threads of its own, one per core; with more helpers than
+cores a batch takes up to three times as long. So workers hand such work to the thread that waits for them (`in_caller`).
 """
 
 import itertools

@@ -92,7 +92,7 @@ def for_forbidden(reply: Reply) -> Callable[[dict[str, Any]], Reply | None]:
 
 
 class TestRowsThatAreRefused:
-    """What a filter refuses is the failure of that row, asked for once, with the server's words; its neighbours are answered."""
+    """What a filter refuses is the failure of that row, asked once, with the server's words; its neighbours are answered."""
 
     @pytest.mark.parametrize(
         "reply",

@@ -95,8 +95,8 @@ def refuse_cut_prompt(chat: Chat, usage: Usage) -> None:
     least = sum(fewest(message["content"]) for message in chat)
     if least > NOTICED_CUT and usage.prompt_tokens < least and not usage.cached_tokens:
         message = (
-            f"the server read only {usage.prompt_tokens:,} tokens of a prompt of at least {least:,}: it cuts what does not fit "
-            f"its context. Enlarge it there (Ollama: OLLAMA_CONTEXT_LENGTH), or name it with --context-length"
+            f"the server read only {usage.prompt_tokens:,} tokens of a prompt of at least {least:,}: "
+            "it cuts what does not fit its context. Enlarge it there (Ollama: OLLAMA_CONTEXT_LENGTH), or name it with --context-length"
         )
         raise _refused(FailureKind.CONTEXT, message, usage, lasting=True)
 

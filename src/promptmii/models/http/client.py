@@ -35,7 +35,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 ASSUMED_CONTEXT = 8192
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Sent to servers that count tokens: vLLM, SGLang and llama.cpp, whose defaults (`generation_config.json`; top_k 40) would have a say."""
+"""Sent to servers that count tokens: vLLM, SGLang and llama.cpp have sampling defaults of their own, such as top_k 40."""
 DROPPABLE = (*NEUTRAL, "seed", "top_p", "max_tokens", "temperature")
 """Parameters that some models refuse, in the order in which they are done without."""
 CLOSING = 1.0
@@ -46,9 +46,9 @@ class HttpModel:
     """A model behind HTTP. Use as a context manager, or `close()` it."""
 
     def __init__(self, name: str, config: HttpConfig | None = None, reference: str | None = None) -> None:
-        """`name` as the server knows it, `reference` as the user does. Nothing is sent before the first use of `card` or an answer.
+        """`name` as the server knows it, `reference` as the user does. Nothing is sent yet.
 
-        Raises `ConfigError` for an address, a key, a proxy or a certificate file that cannot be used.
+        Raises `ConfigError` or `EndpointError` if address, key, proxy or certificates cannot be used.
         """
         self._name = name
         self._reference = reference or f"openai:{name}"
@@ -106,7 +106,7 @@ class HttpModel:
 
     @property
     def card(self) -> ModelCard:
-        """See `LanguageModel`. The first use asks the servers for their context length. Raises `EndpointError` if one is not there."""
+        """See `LanguageModel`. The first use asks the servers. Raises `EndpointError` if one is not there."""
         if self._closed:
             raise self._was_closed()
         with self._lock:
@@ -125,7 +125,10 @@ class HttpModel:
             return self._card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Counted by the server where it can (vLLM, SGLang, llama.cpp), else estimated. Raises `EndpointError` when it stops counting."""
+        """Counted by the server if it can (vLLM, SGLang, llama.cpp), else estimated.
+
+        Raises `EndpointError` if it stops counting.
+        """
         if not self.card.exact_tokens:
             return [tokens.estimate(text) for text in texts]
         counts = self._counts.known(texts)
@@ -159,7 +162,7 @@ class HttpModel:
         return clocked(answers, time.perf_counter() - started)
 
     def dialect(self) -> constraints.Dialect | None:
-        """The constraint that this server really enforces, found by a probe at the first use; `None` where none holds."""
+        """The constraint that this server really enforces, found by a probe at the first use; `None` for none."""
         _ = self.card
         with self._lock:
             if not self._probed:
@@ -284,7 +287,7 @@ class HttpModel:
         return self._servers[sum(beginning.encode("utf-8", "surrogatepass")) % len(self._servers)]
 
     async def _context_length(self, server: Server) -> int | None:
-        """From the model list, where there is one. Raises `EndpointError` where the server is not there or refuses the key."""
+        """From the model list, if any. Raises `EndpointError` if the server is not there or refuses the key."""
         try:
             listing = await server.get("/models")
         except RefusedError as refused:
@@ -304,7 +307,7 @@ class HttpModel:
 
 
 def _numbered(chats: Sequence[Chat]) -> list[tuple[int, Chat]]:
-    """Each chat with its ordinal among equal ones, so that samples of one chat differ and others do not depend on the batch."""
+    """Each chat with its ordinal among equal ones: samples of one chat differ, others do not depend on the batch."""
     seen: dict[str, int] = {}
     numbered: list[tuple[int, Chat]] = []
     for chat in chats:

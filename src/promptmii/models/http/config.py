@@ -1,7 +1,7 @@
 """Which server a reference leads to, and how it is reached.
 
-`openai:<model>` is served at the address that the user gave (`--base-url`, OPENAI_BASE_URL, a configuration), `openai:<model>@<address>`
-at its own. A password never stands in an address: addresses are printed and stored, the key is not.
+`openai:<model>` is served where the user says (`--base-url`, OPENAI_BASE_URL, a configuration), `openai:<model>@<address>`
+at its own address. An address never holds a password: addresses are printed and stored, the key is not.
 """
 
 import os
@@ -44,11 +44,13 @@ def checked_address(given: str) -> str:
         raise ConfigError(f"{_masked(address)!r} is not the address of a server: {error}.") from None
     if parts.username is not None or parts.password is not None:
         raise ConfigError(
-            f"The address {_masked(address)} holds a user name or password. Keys belong in OPENAI_API_KEY, which is never stored."
+            f"The address {_masked(address)} holds a user name or password. "
+            "Keys belong in OPENAI_API_KEY, which is never stored."
         )
     if _SECRET.search(parts.query):
         raise ConfigError(
-            f"The address of {parts.hostname} holds a key in its query. Keys belong in OPENAI_API_KEY, which is never stored."
+            f"The address of {parts.hostname} holds a key in its query. "
+            "Keys belong in OPENAI_API_KEY, which is never stored."
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{address!r} is not the address of a server; expected http://host:port/v1.")
@@ -61,7 +63,7 @@ def _masked(address: str) -> str:
 
 
 def addresses(given: str | None) -> tuple[str, ...]:
-    """The user's servers: those of a comma-separated list, else of OPENAI_BASE_URL, else the hosted API. Raises `ConfigError`."""
+    """The servers of a comma-separated list, else of OPENAI_BASE_URL, else the hosted API. Raises `ConfigError`."""
     listed = given or os.environ.get("OPENAI_BASE_URL") or HOSTED
     return tuple(checked_address(address) for address in listed.split(",") if address.strip())
 
@@ -71,7 +73,10 @@ class HttpConfig:
     """How to reach a server. The key is kept out of `repr`, errors, caches and artefacts."""
 
     base_url: str | None = None
-    """Several, comma-separated, share one limit; a chat prefix always goes to the same one. `None`: OPENAI_BASE_URL, or the hosted API."""
+    """Several, comma-separated, share one limit; chats that begin alike go to the same one.
+
+    `None`: OPENAI_BASE_URL, or the hosted API.
+    """
     api_key: str | None = field(default=None, repr=False)
     """`None`: OPENAI_API_KEY. Empty: no key is sent."""
     concurrency: int = 16
@@ -96,6 +101,7 @@ class HttpConfig:
         odd = next((i for i, char in enumerate(key) if not "!" <= char <= "~"), None)
         if odd is not None:
             raise ConfigError(
-                f"The API key holds U+{ord(key[odd]):04X} at position {odd + 1}, which no key does. Copy it again into OPENAI_API_KEY."
+                f"The API key holds U+{ord(key[odd]):04X} at position {odd + 1}, which no key does. "
+                "Copy it again into OPENAI_API_KEY."
             )
         return key

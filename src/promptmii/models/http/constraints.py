@@ -1,7 +1,7 @@
 """How each kind of server is told to answer with one of K labels, and how we find out whether it does.
 
-Servers take the wrong field without a word and write free text instead, so a dialect counts only after a probe: asked which
-animal barks, with two musical instruments as the only options, a server that really constrains must name an instrument.
+Servers ignore a field they do not know and write free text, so a dialect counts only after a probe: asked which animal
+barks, with two musical instruments as the only options, a server that really constrains must name an instrument.
 """
 
 import json
@@ -34,7 +34,7 @@ class Dialect(StrEnum):
 
 
 def fields(dialect: Dialect, options: Sequence[str]) -> dict[str, Any]:
-    """What to add to a chat completion request. A field of another server is ignored or refused, both of which the probe sees."""
+    """What to add to a chat completion request. The probe sees when a server ignores or refuses it."""
     if dialect is Dialect.VLLM:
         return {"structured_outputs": {"choice": list(options)}}
     if dialect is Dialect.GUIDED:
@@ -55,7 +55,7 @@ def fields(dialect: Dialect, options: Sequence[str]) -> dict[str, Any]:
 
 
 def room(options: Sequence[str]) -> int:
-    """Tokens in which every answer fits: one for each byte of the longest option as JSON, and what a model may put around it."""
+    """Tokens that every answer fits: one per byte of the longest option as JSON, and what a model may put around it."""
     return 32 + max(len(json.dumps(option)) for option in options)
 
 

@@ -1,4 +1,4 @@
-"""One background event loop for the requests of all models, so that they work from scripts, threads and notebooks alike.
+"""One background event loop for the requests of all models, for use from scripts, threads and notebooks alike.
 
 It lives as long as the process: nobody can wait for a loop that has stopped.
 """

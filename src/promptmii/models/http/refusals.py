@@ -29,8 +29,8 @@ COMPLAINT = re.compile(
 class RefusedError(Exception):
     """A call that gave no answer, on its way up.
 
-    `wait` is the pause in seconds that the server asks for; `lasting` says that asking again would end alike; `body` is all that the
-    server said.
+    `wait` is the pause in seconds that the server asks for; `lasting` means that asking again would end alike; `body` is
+    all that the server said.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ def _own_status(body: Any) -> int | None:
 
 
 def words_of(body: Any) -> str:
-    """The message in an error body of any shape: `error.message`, `detail` of FastAPI, a list of either, or a bare text."""
+    """The message in an error body of any shape: `error.message`, FastAPI's `detail`, a list of either, or a text."""
     return readable("; ".join(dict.fromkeys(_messages(body))))
 
 

@@ -39,7 +39,7 @@ class Outages:
 
 
 class Retries:
-    """Of one call. Patience runs from its first fault, however long it waited for a slot, or from its server's outage."""
+    """Of one call. Patience runs from its first fault, however long it queued before, or from its server's outage."""
 
     def __init__(self, config: HttpConfig, server: Hashable, outages: Outages) -> None:
         self._config = config

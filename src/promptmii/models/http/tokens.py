@@ -1,7 +1,7 @@
 """What a server says of tokens: how many it reads at most, and how many a text has, estimated where it does not say.
 
-vLLM, SGLang and llama.cpp's server count at `POST /tokenize`, beside `/v1`. The first two read `prompt`, the third reads `content`, and
-each ignores what it does not know, so one body serves all.
+vLLM, SGLang and llama.cpp's server count at `POST /tokenize`, beside `/v1`. The first two read `prompt`, the third reads
+`content`, and each ignores what it does not know, so one body serves all.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ def read_count(answer: Any) -> int | None:
 
 
 def context_length(listing: Any, name: str) -> int | None:
-    """From a model list: `max_model_len` of vLLM and SGLang, or llama.cpp's `meta`; a server of one model answers to any name."""
+    """From a model list: `max_model_len` (vLLM, SGLang) or `meta` (llama.cpp). A server of one model takes any name."""
     try:
         entries = listing["data"] if isinstance(listing, dict) else listing
         entry = next(entry for entry in entries if entry["id"] == name or len(entries) == 1)
@@ -46,7 +46,7 @@ def context_length(listing: Any, name: str) -> int | None:
 
 
 class Memory:
-    """The counts of the texts that were asked for last. It keeps digests, so that long texts cost no more than short ones."""
+    """The counts of the latest texts. It keeps digests, so long texts cost no more than short ones."""
 
     def __init__(self) -> None:
         self._counts: dict[bytes, int] = {}

@@ -1,4 +1,4 @@
-"""One server: requests out, decoded JSON in, and every way in which a connection fails put into one sentence with its cure."""
+"""One server: requests out, decoded JSON in, and a sentence with its cure for every way in which a connection fails."""
 
 import asyncio
 import json
@@ -80,7 +80,7 @@ class Server:
         return RefusedError(Failure(FailureKind.CONNECTION, f"no connection to {self.url}: {cause}"))
 
     def _decoded(self, response: httpx.Response, raw: bytes) -> Any:
-        """The JSON of a good answer. Servers quote what they were sent, so the key is masked before anything reads it."""
+        """The JSON of a good answer. Servers quote what they got, so the key is masked before anything reads it."""
         secret = self._key if len(self._key) >= SHORTEST_SECRET else ""
         raw = raw.replace(secret.encode(), b"***") if secret else raw
         text = raw.decode("utf-8", "replace")
