@@ -4,7 +4,7 @@
 threads wait for and joins them, so nothing they use is closed under them.
 
 A thread that computes with torch on a processor gets helper threads of its own, one per core; with more helpers than
-cores a batch takes up to three times as long. So workers hand such work to the thread that waits for them (`in_caller`).
+cores a batch takes up to three times as long. So workers hand such work to the thread that waits (`in_caller`).
 """
 
 import itertools

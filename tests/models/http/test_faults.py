@@ -92,7 +92,7 @@ def for_forbidden(reply: Reply) -> Callable[[dict[str, Any]], Reply | None]:
 
 
 class TestRowsThatAreRefused:
-    """What a filter refuses is the failure of that row, asked once, with the server's words; its neighbours are answered."""
+    """What a filter refuses is the failure of that row, asked once, with the server's words; others are answered."""
 
     @pytest.mark.parametrize(
         "reply",
@@ -111,9 +111,16 @@ class TestRowsThatAreRefused:
         assert answers[1].kind is FailureKind.REQUEST
         assert len(server.bodies) == 3
 
-    def test_a_firewall_after_answers_is_about_the_row(self) -> None:
-        page = Reply("<html><title>Attention Required!</title>blocked</html>", 403, {"content-type": "text/html"})
-        answers, _ = ask(for_forbidden(page), CHATS, concurrency=1)
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            Reply("<html><title>Attention Required!</title>blocked</html>", 403, {"content-type": "text/html"}),
+            Reply("Attention Required!", 404),
+            Reply("", 307, {"location": "http://elsewhere.test/Attention Required!"}),
+        ],
+    )
+    def test_what_comes_after_answers_is_about_the_row(self, reply: Reply) -> None:
+        answers, _ = ask(for_forbidden(reply), CHATS, concurrency=1)
         assert isinstance(answers[1], Failure)
         assert "Attention Required!" in answers[1].message
         assert isinstance(answers[2], Completion)
@@ -148,9 +155,9 @@ class TestTheEndOfEveryCall:
 
     def test_an_address_without_v1(self) -> None:
         with serving(FaultyServer()) as server:
-            with connect(server, base_url=server.url.removesuffix("/v1")) as model:
-                with pytest.raises(EndpointError, match="Does the address lack /v1"):
-                    model.generate(CHATS[:1], SAMPLING)
+            model = connect(server, base_url=server.url.removesuffix("/v1"))
+            with model, pytest.raises(EndpointError, match="Does the address lack /v1"):
+                model.generate(CHATS[:1], SAMPLING)
 
 
 class TestErrorsUnderHttp200:
@@ -242,9 +249,10 @@ class TestWhatIsNoWholeAnswer:
         assert time.monotonic() - started < 4
 
 
-class TestCutPrompts:
-    LONG: Chat = [{"role": "user", "content": "a long story that goes on and on " * 400}]
+LONG: Chat = [{"role": "user", "content": "a long story that goes on and on " * 400}]
 
+
+class TestCutPrompts:
     def cutting(self, context: int) -> Callable[[dict[str, Any]], Reply]:
         def reply(body: dict[str, Any]) -> Reply:
             sent = len(body["messages"][0]["content"]) // 4
@@ -255,18 +263,18 @@ class TestCutPrompts:
     def test_a_silently_cut_prompt_is_a_failure_with_its_cure(self) -> None:
         with serving(FaultyServer(default=self.cutting(2048), context=None)) as server:
             with connect(server) as model:
-                cut, whole = model.generate([self.LONG, CHATS[0]], SAMPLING)
+                cut, whole = model.generate([LONG, CHATS[0]], SAMPLING)
             assert isinstance(cut, Failure)
             assert cut.kind is FailureKind.CONTEXT
             assert "read only 2,048 tokens" in cut.message
             assert "--context-length" in cut.message
             assert isinstance(whole, Completion)
             with connect(server, context_length=8192) as told:
-                assert isinstance(told.generate([self.LONG], SAMPLING)[0], Completion)
+                assert isinstance(told.generate([LONG], SAMPLING)[0], Completion)
 
     def test_a_prompt_that_fits_is_none(self) -> None:
         with serving(FaultyServer(default=self.cutting(8192), context=None)) as server, connect(server) as model:
-            assert isinstance(model.generate([self.LONG], SAMPLING)[0], Completion)
+            assert isinstance(model.generate([LONG], SAMPLING)[0], Completion)
 
 
 class TestPauses:

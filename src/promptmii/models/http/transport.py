@@ -95,23 +95,25 @@ class Server:
         return body
 
     def _refusal(self, response: httpx.Response, body: Any, text: str) -> RefusedError | EndpointError:
-        status = response.status_code
-        if 300 <= status < 400:
+        refused = self._meaning(response, body, text)
+        about_one_call = response.status_code in (403, 404) or response.is_redirect
+        if self.answered and about_one_call and isinstance(refused, EndpointError):
+            return RefusedError(Failure(FailureKind.REQUEST, str(refused)), lasting=True)
+        return refused
+
+    def _meaning(self, response: httpx.Response, body: Any, text: str) -> RefusedError | EndpointError:
+        if response.is_redirect:
             return EndpointError(
-                f"{self.url} redirects to {response.headers.get('location', 'nowhere')}. "
+                f"{self.url} redirects to {readable(response.headers.get('location', 'nowhere'))}. "
                 "Redirects are not followed; if you trust that address, give it with --base-url.",
                 lasting=True,
             )
-        if status == 404:
+        if response.status_code == 404:
             cure = "Does the server know the model?" if "/v1" in self._base else "Does the address lack /v1?"
             said = words_of(body) or readable(text)
             return EndpointError(f"{self.url} answers HTTP 404: {said}. {cure}", FailureKind.REQUEST, lasting=True)
-        refused = refusal(status, body, text, retry_after(response.headers.get("retry-after", "")))
-        if status == 403 and self.answered and isinstance(refused, EndpointError):
-            return RefusedError(
-                Failure(FailureKind.REQUEST, str(refused)), lasting=True
-            )  # of this text, not of the key
-        return refused
+        wait = retry_after(response.headers.get("retry-after", ""))
+        return refusal(response.status_code, body, text, wait)
 
 
 def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
