@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.models.faulty_server import FaultyServer, serving
+from tests.models.tiny_llama import save_tiny_llama
 
 from promptmii import ScriptedModel
 from promptmii.errors import ConfigError, UnsupportedError
@@ -113,35 +114,12 @@ def cached_http(http: HttpModel, tmp_path: Path) -> Iterator[Cached]:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
     torch = pytest.importorskip("torch")
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
     from promptmii.models.references import Weights
 
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>")
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ':' + m['content'] + '<|end|>' }}{% endfor %}"
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.4,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    folder = str(tmp_path_factory.mktemp("tiny"))
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    folder = save_tiny_llama(tmp_path_factory.mktemp("tiny"), CONTEXT)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads only wait for each other in a model this small
-    yield TransformersModel.load("hf:tiny", Weights("hf:tiny", folder))
+    yield TransformersModel.load("hf:tiny", Weights("hf:tiny", str(folder)))
     torch.set_num_threads(threads)
 
 
