@@ -43,28 +43,28 @@ class Settings(Frozen):
     def read(cls, path: Path | None, **changes: Any) -> Self:
         """Settings from a TOML file, with `changes` over it. Raises `ConfigError` that names the file."""
         if path is None:
-            return cls.of(**_merged({}, changes))
+            return cls.of(**merged({}, changes))
         try:
             given = tomllib.loads(path.read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"The configuration {path} cannot be read: {error}. Expected a TOML file.") from error
         try:
-            return cls.of(**_merged(given, changes))
+            return cls.of(**merged(given, changes))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
 
-def _merged(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`changes` over `given`, tables within tables too; `None` changes nothing."""
-    merged = dict(given)
+    result = dict(given)
     for name, value in changes.items():
         if isinstance(value, Mapping):
-            inner = merged.get(name) or {}
+            inner = result.get(name) or {}
             if not isinstance(inner, Mapping):
                 raise ConfigError(
                     f"{name} = {inner!r} stands where a table is expected: write [{name}], then its settings below."
                 )
-            merged[name] = _merged(inner, value)
+            result[name] = merged(inner, value)
         elif value is not None:
-            merged[name] = value
-    return merged
+            result[name] = value
+    return result

@@ -106,6 +106,20 @@ def test_whatever_a_reader_raises_is_one_line_that_names_the_file(tmp_path: Path
         assert "Traceback" not in done.stderr
 
 
+def test_every_setting_of_a_grid_can_be_given(tmp_path: Path, refusing: str) -> None:
+    output = tmp_path / "run"
+    grid = ["--tasks", "suite", "--methods", "naive", "--mode", "generate", "--eval", "1", "-o", output]
+    sets = ["endpoint.patience=7", "endpoint.base_url=" + refusing, 'followers=["openai:m"]', "calibration=none"]
+    run("evaluate", *grid, *(word for one in sets for word in ("--set", one)))
+    kept = json.loads((output / "config.json").read_text())
+    assert kept["endpoint"]["patience"] == 7
+    assert (kept["followers"], kept["calibration"]) == (["openai:m"], "none")
+    done = run("evaluate", *grid, "--set", "endpoint.patiense=7")
+    assert done.exit_code == 2
+    assert "endpoint.patiense" in done.stderr
+    assert "expected NAME=VALUE" in run("evaluate", *grid, "--set", "workers").stderr
+
+
 @pytest.fixture
 def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a server that answers no labelling request."""

@@ -35,7 +35,15 @@ def test_a_method_is_one_file(server: LabellingServer, tmp_path: Path) -> None: 
     assert "toy.texts=3 (texts to choose from)" in usage
     assert "writes for mii, best-of-k, toy" in usage
     run, report = tmp_path / "run", tmp_path / "report"
-    grid = ["evaluate", "--tasks", write_task(tmp_path, "shop"), "--methods", "naive,toy", "--option", "toy.texts=5"]
+    grid = [
+        "evaluate",
+        "--tasks",
+        write_task(tmp_path, "shop"),
+        "--methods",
+        "naive,toy",
+        "--set",
+        "options.toy.texts=5",
+    ]
     grid += ["-n", "6", "--seeds", "1", "--eval", "12", "--mode", "generate", "--generator", "openai:m"]
     grid += ["--follower", "openai:m", "--base-url", server.url, "-o", str(run), "--json"]
     dry = {line["method"]: line["cost"]["calls"] for line in json.loads(with_toy(*grid, "--dry-run"))}
@@ -70,13 +78,13 @@ def test_options_of_a_method_are_a_table_of_the_file_and_dotted_on_the_command_l
         ("apes.calls=5", "Unknown method 'apes'. Did you mean 'ape'?"),
         ("ape.calls=many", "Method ape: The setting calls = 'many' is refused"),
         ("ape.calls=0", "greater than or equal to 1"),
-        ("ape=5", "expected METHOD.NAME=VALUE"),
+        ("ape", "expected NAME=VALUE"),
         ("naive.calls=5", "Method naive: Unknown setting 'calls'"),
     ],
 )
 def test_a_wrong_option_is_named(option: str, words: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = CliRunner().invoke(app, ["evaluate", "--tasks", "suite", "--option", option, "-o", str(run)])
+    done = CliRunner().invoke(app, ["evaluate", "--tasks", "suite", "--set", f"options.{option}", "-o", str(run)])
     assert done.exit_code == 2
     assert words in done.stderr
     assert not run.exists()

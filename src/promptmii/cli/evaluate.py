@@ -15,9 +15,10 @@ from promptmii.cli.options import (
     Json,
     N,
     Prices,
+    Set,
     comma_separated,
-    method_options,
     prices_of,
+    settings_of,
     whole_numbers,
 )
 from promptmii.cli.terminal import dump, listening, out, table, warn
@@ -59,10 +60,10 @@ class Evaluate(TyperCommand):
 
 def _described(method: "type[Method]") -> str:
     options = [
-        f"{method.name}.{name}={field.default}" + (f" ({field.description})" if field.description else "")
+        f"options.{method.name}.{name}={field.default}" + (f" ({field.description})" if field.description else "")
         for name, field in method.model_fields.items()
     ]
-    return f"{method.name}: {method.summary}." + (f" Options: {', '.join(options)}." if options else "")
+    return f"{method.name}: {method.summary}." + (f" --set {', '.join(options)}." if options else "")
 
 
 @app.command("evaluate", cls=Evaluate)
@@ -78,10 +79,6 @@ def run_grid(
         typer.Option(help="Task file or folder of them, corpus[:split], hub:..., or suite; repeatable."),
     ] = None,
     methods: Annotated[str | None, typer.Option(help="Comma-separated.")] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="METHOD.NAME=VALUE", help="Option of one method, such as ape.calls=500; repeatable."),
-    ] = None,
     n: Annotated[str | None, N("Numbers of examples, comma-separated.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Draws of the examples.")] = None,
     evaluate: Annotated[int | None, typer.Option("--eval", help="Test rows of each task.")] = None,
@@ -101,6 +98,7 @@ def run_grid(
         bool,
         typer.Option("--ray", help="Spread the grid over a Ray cluster (settings: table ray of the configuration)."),
     ] = False,
+    set_: Set = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the failed cells again.")] = False,
     forget_answers: Annotated[
         bool,
@@ -115,9 +113,9 @@ def run_grid(
     from promptmii.evaluation import estimate
     from promptmii.evaluation import evaluate as evaluate_grid
     from promptmii.evaluation.settings import EvaluateSettings
+    from promptmii.schema import merged
 
-    settings = EvaluateSettings.read(
-        config,
+    changes = dict[str, Any](
         tasks=tasks,
         methods=comma_separated(methods),
         n=whole_numbers(n),
@@ -130,7 +128,6 @@ def run_grid(
         searcher=searcher,
         mode=mode,
         budget=budget,
-        options=method_options(option or []),
         workers=workers,
         endpoint={
             "base_url": base_url,
@@ -140,6 +137,7 @@ def run_grid(
         },
         ray={} if ray else None,
     )
+    settings = EvaluateSettings.read(config, **merged(settings_of(set_ or []), changes))
     if dry_run:
         with listening(quiet=json) as progress:
             planned = estimate(settings, output, retry_failed=retry_failed, progress=progress)

@@ -68,6 +68,30 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing output
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
 
 
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Any setting of the TOML file, such as endpoint.patience=60; repeatable."
+    ),
+]
+
+
+def settings_of(given: list[str]) -> dict[str, Any]:
+    """Every --set, as nested tables. A value is read as in TOML, or else as text. Raises `ConfigError`."""
+    from promptmii.schema import merged
+
+    found: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not (name.strip() and equals):
+            raise ConfigError(f"--set is {one!r}; expected NAME=VALUE, such as endpoint.patience=60.")
+        table = _value(value.strip())
+        for part in reversed(name.strip().split(".")):
+            table = {part: table}
+        found = merged(found, table)
+    return found
+
+
 def columns_of(text: list[str] | None, label: str | None, labels: str | None) -> "Columns":
     """--text, --label and --labels."""
     from promptmii.config import Columns
@@ -87,18 +111,6 @@ def whole_numbers(given: str | None) -> tuple[int, ...] | None:
         return None if given is None else tuple(int(part) for part in comma_separated(given) or ())
     except ValueError as error:
         raise ConfigError(f"-n is {given!r}; expected whole numbers, comma-separated, such as 5,20,50.") from error
-
-
-def method_options(given: list[str]) -> dict[str, dict[str, Any]]:
-    """Every --option, by method. A value is read as in TOML, or else as text. Raises `ConfigError`."""
-    options: dict[str, dict[str, Any]] = {}
-    for option in given:
-        name, equals, value = option.partition("=")
-        method, dot, field = name.strip().partition(".")
-        if not (equals and dot and field):
-            raise ConfigError(f"--option is {option!r}; expected METHOD.NAME=VALUE, such as ape.calls=500.")
-        options.setdefault(method, {})[field] = _value(value.strip())
-    return options
 
 
 def _value(given: str) -> Any:

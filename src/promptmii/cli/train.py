@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from promptmii.cli.group import app
-from promptmii.cli.options import Json
+from promptmii.cli.options import Json, Set, settings_of
 from promptmii.cli.terminal import dump, listening, out
 from promptmii.errors import ConfigError
 
@@ -21,6 +21,7 @@ def run_training(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model to train: smol or hf:<id or folder>.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
+    set_: Set = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")
     ] = False,
@@ -33,11 +34,12 @@ def run_training(
     json: Json = False,
 ) -> None:
     """Train the generator that writes instructions, by reinforcement learning; or one of the stages before that."""
+    from promptmii.schema import merged
     from promptmii.train.settings import TrainSettings
     from promptmii.train.stages import stage_of, warm_up
 
     chosen = stage_of(config, stage)
-    changes = {"tasks": tasks, "model": model, "seed": seed}
+    changes = merged(settings_of(set_ or []), {"tasks": tasks, "model": model, "seed": seed})
     if chosen != "rl":
         if dry_run:
             raise ConfigError(
