@@ -1,5 +1,7 @@
-"""One step of reinforcement learning on `smol`, by phase, beside the straightforward way: TRL as it comes, with a reward function that
-generates the answer to each query in full. Same tasks, same prompts, same numbers of drafts and queries, no adapter on either side.
+"""One step of reinforcement learning on `smol`, by phase, beside the straightforward way.
+
+That is TRL as it comes, with a reward function that generates the answer to each query in full. Tasks, prompts, and the
+numbers of drafts and queries are the same; neither side has an adapter.
 
     python benchmarks/train_step.py [--steps 2] [--prompts 2] [--generations 5] [--query 20] [--length 64]
 """
@@ -153,7 +155,7 @@ def straightforward(settings: TrainSettings, folder: Path) -> dict[str, float]:
 
 
 def useful(settings: TrainSettings, length: float) -> float:
-    """Seconds that the arithmetic of a step needs at the speed of plain matrix products: each different token once, thrice to learn."""
+    """Seconds that a step's arithmetic takes in plain matrix products: each distinct token once, thrice to learn."""
     model = load_model("smol")
     source = read_split(plan_of(settings).selection)
     visits = Visits(source.train, plan_of(settings).draws, plan_of(settings).prompting.writer(model))
@@ -193,7 +195,8 @@ def main() -> None:
         }
     plain = found["TRL, each query in full"]["step"]
     drafts = args.prompts * args.generations
-    title = f"A step on smol: {args.prompts} prompts x {args.generations} drafts = {drafts}, {args.query} queries each, seconds"
+    title = f"A step on smol, in seconds: {args.prompts} prompts x {args.generations} drafts = {drafts}"
+    title += f", {args.query} queries each"
     table = Table("way", *PHASES, "tokens/draft", "useful", "times faster", title=title, title_justify="left")
     for name, seconds in found.items():
         share = useful(given(args, "generate"), seconds["length"]) / seconds["step"]

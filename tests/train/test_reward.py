@@ -66,7 +66,7 @@ def test_the_order_of_rows_and_labels_does_not_matter(pairs: list[tuple[int, str
 
 @given(rows, st.sampled_from(MEASURES))
 def test_a_better_instruction_never_scores_lower(pairs: list[tuple[int, str]], measure: str) -> None:
-    # One more row known: its true label gains on that row, every other label loses, no other row changes. So no label's F1 can fall.
+    # One more row known: its true label gains there, the others lose, no other row changes. So no label's F1 can fall.
     numbers = [number for number, _ in pairs]
     texts = [text_for(numbers[:count]) for count in range(len(numbers) + 1)]
     reward = Reward(RewardSettings.of(mode="choose", measure=measure), [Follower(knowing())])

@@ -17,10 +17,27 @@ from promptmii.train.warmup.bank import read_bank  # noqa: E402
 from promptmii.train.warmup.settings import SftSettings  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-SMALL = 'rank = 2\nsteps = 2\nwarmup = 1\ntrain = ["films"]\nvalidate_on = ["plays"]\ncheck_every = 2\nsave_every = 1\nmax_chars = 100\n'
+SMALL = """
+rank = 2
+steps = 2
+warmup = 1
+train = ["films"]
+validate_on = ["plays"]
+check_every = 2
+save_every = 1
+max_chars = 100
+"""
 CONFIGS: dict[WarmUp, str] = {
     "sft": SMALL + "batch = 1\nexamples = [2]\ncheck_pairs = 1\n",
-    "best-of": 'drafts = 2\nvisits = 2\nquery = 2\nbudget = 8\nonly = ["films"]\nschedule = {2 = 1.0}\nvalidation = {share = 0.0}\n',
+    "best-of": """
+drafts = 2
+visits = 2
+query = 2
+budget = 8
+only = ["films"]
+schedule = {2 = 1.0}
+validation = {share = 0.0}
+""",
 }
 
 

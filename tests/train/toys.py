@@ -1,4 +1,4 @@
-"""A small world to train in: tasks with one telling word per label, a tiny random writer, a follower that notices what it is told."""
+"""A small world to train in: tasks with one telling word per label, a tiny random writer, an obedient follower."""
 
 import hashlib
 import json
@@ -77,7 +77,7 @@ def write_model(folder: Path, seed: int = 0) -> Path:
 
 
 def obedient(**options: Any) -> Follower:
-    """A follower that knows what the telling words mean, but notices only those that the instruction names; else it guesses."""
+    """A follower that knows the telling words, but notices only those that the instruction names; else it guesses."""
 
     def score(chat: Chat, option: str) -> float:
         instruction, _, text = chat[-1]["content"].partition("Classify the input")

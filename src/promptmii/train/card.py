@@ -64,11 +64,10 @@ def generator_card(
     followers = ", ".join(f"`{name}`" for name in reward.followers)
     purpose = (
         "Reads labelled examples of a text-classification task and writes an instruction for it. Trained from "
-        f"`{settings.model}` with reinforcement learning (GRPO): the reward is how well a frozen model ({followers}, mode "
-        f"`{reward.mode}`) labels other examples by the instruction.",
-        "Limits: it writes what it takes for the rule behind the examples. It may be wrong, and it may repeat texts it was "
-        "shown. Check an instruction before you rely on it. Validation is macro-F1 on tasks of other sources than the "
-        "training tasks.",
+        f"`{settings.model}` with reinforcement learning (GRPO): the reward is how well a frozen model ({followers}, "
+        f"mode `{reward.mode}`) labels other examples by the instruction.",
+        "Limits: it writes what it takes for the rule behind the examples. It may be wrong, and it may repeat texts it "
+        "was shown. Check an instruction before you rely on it. Validation is macro-F1 on tasks of other sources.",
     )
     title = "An instruction generator"
     return model_card(title, purpose, base, tasks, recipe(settings, step), measured, adapter=settings.lora is not None)

@@ -37,8 +37,8 @@ class Safeguards(TrainerCallback):
 
     def _diverged(self, step: int) -> ModelError:
         return ModelError(
-            f"At step {step} the gradient is no number. The last checkpoint is valid. Go on with --resume, or start again "
-            f"with a lower {self._cure}."
+            f"At step {step} the gradient is no number. The last checkpoint is valid. Go on with --resume, or start "
+            f"again with a lower {self._cure}."
         )
 
 
@@ -65,5 +65,6 @@ def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
         if type(error) is RuntimeError and "PytorchStreamWriter" not in str(error):
             raise
         raise OutputError(
-            f"A checkpoint cannot be written: {error}. The checkpoint before it is valid. Make room and go on with --resume."
+            f"A checkpoint cannot be written: {error}. The checkpoint before it is valid. Make room, then go on with "
+            "--resume."
         ) from error

@@ -1,7 +1,7 @@
-"""The reward: what frozen followers make of an instruction on rows that its writer never saw. The one scorer, in one batch per step.
+"""The reward: how well frozen followers label rows that the writer never saw. It uses the one scorer, a batch a step.
 
-Equal instructions of one visit are scored once. A follower that fails gives no reward (`None`, which leaves the draft out of its group),
-never a zero: a dead server must not teach anything.
+Equal instructions of one visit are scored once. A follower that fails gives no reward (`None`, which leaves the draft
+out of its group), never a zero: a dead server must not teach anything.
 """
 
 import time
@@ -25,7 +25,7 @@ from promptmii.train.settings import Measure, RewardSettings
 PASSING = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER)
 """Failures that may be over after a while."""
 TOGETHER = 16
-"""Instructions under way for a model that takes one call at a time: it writes the answers under all of them in one batch."""
+"""Instructions under way for a model that takes one call at a time: it answers for all of them in one batch."""
 PAUSE = 5.0
 """Seconds between two attempts at a follower that fails."""
 
@@ -81,16 +81,18 @@ class Reward:
         self._progress = progress
 
     def check(self, episode: Episode) -> None:
-        """Asked before the first step. Raises `EndpointError` unless every follower answers, `ConfigError` where the measure needs more."""
+        """Ask every follower once. Raises `EndpointError` if one is silent, `ConfigError` if the measure needs more."""
         for follower in self._followers:
             found = self._score(_Asked(follower, episode, "Label the input."))
             if isinstance(found, EndpointError) or found.n_failed:
-                message = f"The follower {follower.model.card.reference} does not answer, so nothing can be learned: {_reason(found)}"
-                raise EndpointError(message)
+                raise EndpointError(
+                    f"The follower {follower.model.card.reference} does not answer, so nothing can be learned: "
+                    f"{_reason(found)}"
+                )
             measured(found, episode.support.labels, self._settings.measure)
 
     def judge(self, drafts: Sequence[Draft]) -> list[Judged]:
-        """One judgement per draft, in order. Raises `EndpointError` when too many cannot be scored, after waiting for the followers."""
+        """One judgement per draft, in order. Waits for failing followers, then raises `EndpointError`."""
         asked = list(
             dict.fromkeys(
                 _Asked(follower, draft.episode, draft.text) for draft in drafts for follower in self._asked(draft)
@@ -160,7 +162,7 @@ class Reward:
 
 
 def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float:
-    """A score of answered rows, between 0 and 1. Raises `ConfigError` where the measure needs likelihoods and there are none."""
+    """A score between 0 and 1. Raises `ConfigError` if the measure needs likelihoods and there are none."""
     if measure == "macro_f1":
         return metrics.macro_f1(scored.gold, scored.labels)
     probabilities = [prediction.probabilities for prediction in scored.predictions]
@@ -175,7 +177,7 @@ def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float
 
 
 def _share_failed(found: Mapping[_Asked, Scored | EndpointError]) -> float:
-    """Of the different instructions: one follower that fails leaves an instruction without a reward, so followers are not counted apart."""
+    """Of the distinct instructions: one follower that fails is enough to leave an instruction without a reward."""
     failed = {(one.episode, one.text): False for one in found}
     for one, scored in found.items():
         failed[one.episode, one.text] |= _reason(scored) is not None

@@ -1,4 +1,4 @@
-"""The folder of a training run, whichever the stage: what was asked for, what it was made with, and what came out, step by step.
+"""The folder of a training run, whatever the stage.
 
 config.toml      the file that was given, verbatim
 config.json      every setting as it was resolved
@@ -66,8 +66,8 @@ def open_run(
 ) -> Generator[RunFolder]:
     """Lock a run folder and write down what was asked for; `given` is the configuration file.
 
-    With `resume` the settings must be those the run was started with, those named in `free` aside (`table.name` for one in a table).
-    Raises `OutputError` where another run lies there or another process writes, and `ConfigError` for changed settings.
+    With `resume` the settings must be those of the start, except those in `free` (`table.name` for one in a table).
+    Raises `OutputError` if another run is there or another process writes, `ConfigError` for changed settings.
     """
     with locked(folder):
         known = folder / "config.json"
@@ -96,7 +96,8 @@ def _check_same(known: Path, settings: Settings, free: tuple[str, ...]) -> None:
     changed = [name for name in now if name not in free and before.get(name) != now[name]]
     if changed:
         raise ConfigError(
-            f"This run was started with other values of: {', '.join(changed)}. Resume with the same, or give another folder."
+            f"This run was started with other values of: {', '.join(changed)}. Resume with the same values, or give "
+            "another folder."
         )
 
 

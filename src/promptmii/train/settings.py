@@ -19,13 +19,13 @@ class RewardSettings(Settings):
     """What makes an instruction good. Every option changes what is learned; docs/train.md says how."""
 
     followers: tuple[str, ...] = ("smol",)
-    """Frozen models that read the instruction; with several, the reward is their mean, so that it holds for more than one reader."""
+    """Frozen models that read the instruction. With several, the reward is their mean."""
     mode: Mode = "generate"
     """The paper's. In `choose` the form of the answer teaches nothing, and the likelihoods give a finer reward."""
     calibration: CalibrationKind = "none"
-    """Correction of the follower's label bias before it is scored, as in evaluation; `support` then costs n more calls per draft."""
+    """Corrects the follower's label bias, as in evaluation. `support` costs n more calls per draft."""
     measure: Measure = "macro_f1"
-    """`macro_f1` (the paper's) counts labels; `expected_macro_f1` and `gold_probability` weigh likelihoods, so they need `choose`."""
+    """`macro_f1` (the paper's) counts labels; `expected_macro_f1` and `gold_probability` need `choose`."""
     token_price: float = Field(default=0.0, ge=0)
     """Taken off per token of the instruction, beyond `free_tokens`."""
     free_tokens: int = Field(default=0, ge=0)
@@ -55,7 +55,7 @@ class ValidationSettings(Settings):
     share: float = Field(default=0.1, ge=0, lt=1)
     """Of the sources (the paper's 10 %); a source is held out as a whole."""
     every: int = Field(default=15, ge=1)
-    """Optimiser steps between two validations. The paper's 15 are rollouts, 30 steps where a rollout has two updates."""
+    """Optimiser steps between two validations. The paper's 15 are rollouts: 30 steps, at two updates a rollout."""
     n: tuple[int, ...] = (5, 20)
     """Examples that the generator reads, once for each number."""
     rows: int = Field(default=20, ge=1)
@@ -90,17 +90,17 @@ class TrainSettings(Settings):
 
     stage: Stage = "rl"
     model: str = "smol"
-    """The generator to train: `smol`, `hf:...`; with `lora`, the last adapter of a reference (`smol+folder`) is trained on."""
+    """The generator to train: `smol`, `hf:...`. With `lora` the last adapter of a reference (`smol+folder`) goes on."""
     tasks: tuple[str, ...] = ()
-    """A corpus folder, folders of task files, task files, or `suite`. Beside task files an index.csv may name source_repo and licence."""
+    """A corpus, folders of task files, task files, or `suite`. An index.csv may name source_repo and licence."""
     only: tuple[str, ...] = ()
     """Names of the tasks to use; without any, all."""
     most_labels: int | None = Field(default=None, ge=2)
     """Tasks with more are left out."""
     few_labels: tuple[int, int] | None = None
-    """Fewest and most labels of a visit, drawn anew each time from those of the task; `None`: all of them, as in the paper."""
+    """Fewest and most labels of a visit, drawn anew each time; `None`: all labels of the task, as in the paper."""
     nameless: float = Field(default=0.0, ge=0, le=1)
-    """Share of the visits in which the labels have names that say nothing, so that the instruction must carry the meaning."""
+    """Share of the visits whose labels have names that say nothing, so that the instruction must carry the meaning."""
     schedule: dict[int, Share] = PAPER_SCHEDULE
     """How many examples the generator reads, and the share of the tasks that is visited so in one pass."""
     query: int = Field(default=20, ge=1)

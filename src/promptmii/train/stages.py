@@ -12,7 +12,7 @@ WarmUp = Literal["sft", "best-of"]
 
 
 def stage_of(config: Path, given: str | None = None) -> Stage:
-    """The stage that was asked for, else the one that the file names, else reinforcement learning. Raises `ConfigError`."""
+    """The given stage, else the one that the file names, else reinforcement learning. Raises `ConfigError`."""
     name = given
     if name is None:
         try:
@@ -34,9 +34,9 @@ def warm_up(
     progress: Progress = QUIET,
     **changes: Any,
 ) -> Path:
-    """Run a stage from a TOML file, with `changes` over it, into a run folder; returns the weights or the pairs that it made.
+    """Run a stage from a TOML file, with `changes` over it, into a run folder; returns the weights or pairs it made.
 
-    Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`, and `MissingDependencyError` where torch or transformers are missing.
+    Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`, and `MissingDependencyError` without torch.
     """
     if stage == "sft":
         from promptmii.train.warmup.settings import SftSettings

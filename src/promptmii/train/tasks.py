@@ -47,7 +47,7 @@ def group(task: Task) -> str:
 
 
 def read_split(selection: Selection, progress: Progress = QUIET) -> TaskSplit:
-    """Every task that can be used, split by source. Raises `DataError` if none is left, `ConfigError` for an unknown name."""
+    """Every usable task, split by source. Raises `DataError` if none is left, `ConfigError` for an unknown name."""
     skipped: list[str] = []
     tasks: dict[str, Task] = {}
     names: list[str] = []
@@ -85,7 +85,7 @@ def read_split(selection: Selection, progress: Progress = QUIET) -> TaskSplit:
 
 
 def split(tasks: Sequence[Task], held_out: ValidationSettings, seed: int = 0) -> tuple[list[Task], list[Task]]:
-    """Training and validation tasks. A source is on one side as a whole; which one follows from its name and the seed alone."""
+    """Training and validation tasks. A source is on one side as a whole, by its name and the seed alone."""
     if held_out.tasks:
         groups = {group(task) for task in tasks if task.name in held_out.tasks}
         validation = [task for task in tasks if task.name in held_out.tasks]
@@ -97,7 +97,7 @@ def split(tasks: Sequence[Task], held_out: ValidationSettings, seed: int = 0) ->
 
 
 def _some(tasks: Sequence[Task], most: int, seed: int) -> list[Task]:
-    """At most so many of the tasks, by lot and in their order: the first of a sorted corpus would be few kinds of task."""
+    """At most so many tasks, by lot and in their order. The first of a sorted corpus would be few kinds of task."""
     drawn = {task.name for task in sorted(tasks, key=lambda task: _lot(task.name, seed))[:most]}
     return [task for task in tasks if task.name in drawn]
 

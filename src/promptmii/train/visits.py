@@ -1,7 +1,7 @@
 """What the generator reads at each visit: a task, a fresh draw of examples, and query rows that only the reward sees.
 
-A visit's draw follows from the run's seed, its number and the task alone. So a resumed run draws what it would have drawn, every process
-of a large run draws the same, and rows need not be shipped to the reward: it draws them again.
+A draw follows from the run's seed, the visit's number and the task alone. So a resumed run draws what it would have
+drawn, every process draws the same, and rows need not be sent to the reward: it draws them again.
 """
 
 import random
@@ -55,7 +55,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Prompting:
-    """How the generator is asked in training, validation and planning: exactly as when instructions are made with it."""
+    """How the generator is asked, in training and validation as later when it makes instructions."""
 
     template: str | None
     budget: int | None
@@ -187,7 +187,7 @@ def readable_split(split: TaskSplit, draws: Draws, writer: Writer) -> TaskSplit:
 def passes(tasks: int, schedule: Mapping[int, float], seed: int) -> Iterator[list[tuple[int, int]]]:
     """Pass after pass, the number of the task and of the examples of each visit.
 
-    A share of the tasks that is no whole number is rounded up as often as its fraction says, so that few tasks follow the schedule too.
+    A share that is no whole number of tasks is rounded up as often as its fraction says, so few tasks follow it too.
     """
     number = 0
     while True:

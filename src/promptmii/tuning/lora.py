@@ -1,6 +1,6 @@
-"""Low-rank adapters, as `peft` makes them, with a leaner forward and backward pass.
+"""Low-rank adapters, as `peft` makes them, with a leaner forward and backward pass on processors.
 
-The usual pass writes and reads each output four times (base, adapter, scaled, sum), which on a processor costs a third of the speed.
+The usual pass writes and reads each output four times (base, adapter, scaled, sum), which costs a third of the speed.
 Here the low-rank product is added into the base product, and the backward pass keeps nothing but the input.
 """
 
@@ -82,7 +82,7 @@ def add_adapter(model: Any, settings: LoraSettings) -> Any:
 
 
 def continue_adapter(tuned: Any, folder: Path) -> None:
-    """Put the weights of an adapter folder into the adapter of `tuned`. Raises `ConfigError` where they are of another recipe."""
+    """Put the weights of an adapter folder into that of `tuned`. Raises `ConfigError` if they are of another recipe."""
     try:
         given: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
         config: Any = tuned.peft_config[NAME]

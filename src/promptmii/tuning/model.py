@@ -41,9 +41,10 @@ class TrainableModel:
 
     @classmethod
     def load(cls, reference: str, lora: LoraSettings | None, seed: int, *, fresh: bool = False) -> "TrainableModel":
-        """With `lora` the last adapter of the reference is trained, or a new one; else adapters are merged, and all weights.
+        """With `lora` the last adapter of the reference is trained, or a new one; else all weights, adapters merged in.
 
-        `fresh` puts a new adapter over those of the reference. The model is not on its device yet. Raises `ConfigError`, `UnknownModelError`.
+        `fresh` puts a new adapter over those of the reference. The model is not on its device yet. Raises
+        `ConfigError`, `UnknownModelError`.
         """
         weights = weights_of(reference)
         if weights is None:
@@ -84,9 +85,10 @@ class TrainableModel:
         return DataCollatorForSeq2Seq(self.tokenizer, padding=True, label_pad_token_id=IGNORED)
 
     def local(self, step: int, model: Any = None) -> TransformersModel:
-        """The weights of now, as the rest of promptmii uses a model. Make a new one after each step: it caches keys and values.
+        """The weights of now, as the rest of promptmii uses a model.
 
-        `model` is given if the weights had to be gathered from several processes.
+        Make a new one after each step, because it caches keys and values. `model` is given
+        if the weights had to be gathered from several processes.
         """
         return TransformersModel(self.reference, self.model if model is None else model, self.tokenizer, f"step-{step}")
 
@@ -99,7 +101,7 @@ class TrainableModel:
             self.tokenizer.save_pretrained(str(folder))
 
     def name_base(self, folder: Path) -> None:
-        """Let an adapter that peft saved name its model as the settings do: a path of this machine means nothing elsewhere."""
+        """Let an adapter that peft saved name its model as the settings do, instead of by a path of this machine."""
         path = folder / "adapter_config.json"
         if path.exists():
             config: dict[str, Any] = json.loads(path.read_text("utf-8"))

@@ -1,7 +1,7 @@
 """The contact with TRL: what `PolicyTrainer` overrides and uses is still there, with the same parameters.
 
-If this fails, TRL or transformers moved. Read the new code of the methods named, mend `train/rl/trainer.py`, then raise the
-cap in pyproject.toml.
+If this fails, TRL or transformers moved. Read the new code of the methods named, mend `train/rl/trainer.py`, then raise
+the cap in pyproject.toml.
 """
 
 import inspect

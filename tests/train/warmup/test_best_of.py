@@ -1,4 +1,4 @@
-"""Rejection sampling over a real server that writes drafts of unequal worth: the better one is kept, once, across a stop."""
+"""Rejection sampling over a real server whose drafts differ in worth: the better one is kept, once, across a stop."""
 
 import json
 import re

@@ -1,7 +1,7 @@
 """What a run will take, before it runs: nothing is trained, and neither weights nor a GPU are needed.
 
-Batches, steps and calls follow from the settings. Tokens are counted on a few visits, with the generator's own tokenizer
-if that is on this machine. Time follows from the rates in the table [plan].
+Batches, steps and calls follow from the settings. Tokens are counted on a few visits, with the generator's own
+tokenizer if that is on this machine. Time follows from the rates in the table [plan].
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from promptmii.calibrate import CONTENT_FREE
 from promptmii.errors import MissingDependencyError, UnknownModelError
@@ -62,7 +62,7 @@ class Setting:
 
     value: Any
     origin: str
-    """`given` (by file or command line), `paper`, `promptmii` or `TRL` (whose default it is), or `follows` from others."""
+    """`given` (file or command line), the default of `paper`, `promptmii` or `TRL`, or `follows` from others."""
     paper: Any = None
     """In our terms; `None` where the authors say nothing."""
 
@@ -95,20 +95,9 @@ class Estimate:
     """Of all followers, for all validations."""
     follower_tokens: float
     """Of one call."""
-    hours: tuple[tuple[str, float], ...]
-    """By phase; empty where the settings state no rates."""
     warnings: tuple[str, ...]
-
-
-class Work(NamedTuple):
-    """What is done in a whole run."""
-
-    drafts: int
-    prompt_tokens: float
-    calls: int
-    validations: int
-    validation_cases: int
-    validation_calls: int
+    hours: tuple[tuple[str, float], ...]
+    """By phase; empty if the settings state no rates."""
 
 
 def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) -> Estimate:
@@ -124,14 +113,7 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
     batches = grpo.batches(visits.per_pass, settings.plan.processes)
     config = grpo.config(folder, batches, cpu=True, processes=1)
     sampled = [visits.visit(number) for number in range(min(SAMPLED, batches.visits))]
-    follower_tokens = _follower_tokens(sampled, model, settings.plan.length, scale)
-    work = Work(
-        drafts=batches.visits * batches.generations,
-        prompt_tokens=scale * fmean(model.count_tokens([visit.chat[0]["content"] for visit in sampled])),
-        calls=_reward_calls(plan, batches, sampled),
-        **_validations(plan, split, batches),
-    )
-    return Estimate(
+    estimated = Estimate(
         settings=_settings(settings, grpo),
         options=_options(settings, grpo, config, batches),
         batches=batches,
@@ -139,16 +121,15 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
         validation=len(split.validation),
         skipped=split.skipped,
         counted=counted,
-        prompt_tokens=work.prompt_tokens,
+        prompt_tokens=scale * fmean(model.count_tokens([visit.chat[0]["content"] for visit in sampled])),
         shortened=fmean(visit.shortened for visit in sampled),
-        calls=work.calls,
-        validations=work.validations,
-        validation_cases=work.validation_cases,
-        validation_calls=work.validation_calls,
-        follower_tokens=follower_tokens,
-        hours=_hours(settings.plan, work, follower_tokens),
+        calls=_reward_calls(plan, batches, sampled),
+        **_validations(plan, split, batches),
+        follower_tokens=_follower_tokens(sampled, model, settings.plan.length, scale),
         warnings=() if cases(split.validation, plan.validation) else (NO_VALIDATION,),
+        hours=(),
     )
+    return replace(estimated, hours=_hours(settings.plan, estimated))
 
 
 def _follower_tokens(visits: Sequence[Visit], model: LanguageModel, length: float, scale: float) -> float:
@@ -235,14 +216,16 @@ def _counter(model: str) -> tuple[LanguageModel, bool]:
     return ScriptedModel(context_length=131072), False
 
 
-def _hours(plan: PlanSettings, work: Work, follower_tokens: float) -> tuple[tuple[str, float], ...]:
+def _hours(plan: PlanSettings, work: Estimate) -> tuple[tuple[str, float], ...]:
     if not (plan.writes and plan.learns and plan.reads):
         return ()
+    drafts = work.batches.visits * work.batches.generations
     validated = work.validations * work.validation_cases
+    reading = work.follower_tokens / plan.reads
     seconds = {
-        "generate": work.drafts * plan.length / plan.writes,
-        "reward": work.calls * follower_tokens / plan.reads,
-        "update": work.drafts * (work.prompt_tokens + plan.length) / plan.learns,
-        "validation": validated * plan.length / plan.writes + work.validation_calls * follower_tokens / plan.reads,
+        "generate": drafts * plan.length / plan.writes,
+        "reward": work.calls * reading,
+        "update": drafts * (work.prompt_tokens + plan.length) / plan.learns,
+        "validation": validated * plan.length / plan.writes + work.validation_calls * reading,
     }
     return tuple((name, value / 3600) for name, value in seconds.items())

@@ -1,7 +1,8 @@
 """Log-probabilities of a group's drafts, with a gradient, computing the prompt that they share once.
 
-TRL lays a group out as G rows, each with the whole prompt. Here it is one row, the prompt and then each draft as a block that sees the
-prompt and itself, so prompts of thousands of tokens cost a fifth. It is exact: `tests/train/rl/test_likelihoods.py`.
+TRL lays a group out as G rows, each with the whole prompt. Here it is one row: the prompt, then each draft as a block
+that sees the prompt and itself. Prompts of thousands of tokens cost a fifth, and it is exact
+(`tests/train/rl/test_likelihoods.py`).
 """
 
 from collections import defaultdict
@@ -33,12 +34,12 @@ BENT = (
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt, then the blocks of `packed`. Unlike in inference the prompt stands in the row, because the gradient must reach it."""
+    """A prompt, then the blocks of `packed`. The prompt stands in the row, because the gradient must reach it."""
 
     packed: Packed
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """See `hf.packing.Memory`: the prompt looks at what stands before it, the blocks at the prompt and at themselves."""
+        """See `hf.packing.Memory`: the prompt is causal, the blocks see the prompt and themselves."""
         del layer
         p = len(self.packed.prefix.tokens)
         if not p:
@@ -60,7 +61,7 @@ def can_share(model: Any) -> bool:
 def draft_logps(
     model: Any, prompts: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]], temperature: float
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Per draft `log P(token | what stands before)` and the entropy before each token, each of shape (length,), in order.
+    """Per draft `log P(token | tokens before)` and the entropy before each token, both of shape (length,), in order.
 
     `model` is the bare causal language model (adapters in place). Equal prompts are computed once.
     """

@@ -1,4 +1,4 @@
-"""From settings to TRL's configuration: the paper's recipe, what the settings change of it, and how the batches divide."""
+"""From settings to TRL's configuration: the paper's recipe, what the settings change, and how the batches divide."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -146,9 +146,9 @@ class GrpoPlan:
         instructions, share = self.per_update * generations, per_device * processes
         if instructions % share:
             raise ConfigError(
-                f"An update of {self.per_update} prompts x {generations} generations = {instructions} instructions does "
-                f"not divide into {processes} process(es) x {per_device} (trl.per_device_train_batch_size) = {share}. "
-                "Choose a divisor."
+                f"An update of {self.per_update} prompts x {generations} generations = {instructions} instructions "
+                f"does not divide into {processes} process(es) x {per_device} (trl.per_device_train_batch_size) = "
+                f"{share}. Choose a divisor."
             )
         save_every, most = int(self.options["save_steps"]), int(self.options.get("max_steps", -1))
         for name, steps in (("save_steps", save_every), ("max_steps", max(most, 0))):
@@ -234,8 +234,8 @@ def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:
     window, longest = options.get("vllm_max_model_length"), longest_prompt + int(options["max_completion_length"])
     if options.get("use_vllm") and window and window < longest:
         raise ConfigError(
-            f"trl.vllm_max_model_length = {window} is less than longest_prompt + trl.max_completion_length = {longest}, "
-            f"so vLLM would refuse long prompts in the middle of the run. Set it to {longest} or more."
+            f"trl.vllm_max_model_length = {window} is less than longest_prompt + trl.max_completion_length = "
+            f"{longest}, so vLLM would refuse long prompts in the middle of the run. Set it to {longest} or more."
         )
 
 

@@ -61,7 +61,7 @@ def train(
 ) -> Path:
     """Train the generator into a run folder and return `best/`, which holds the weights that did best in validation.
 
-    `given` is the configuration file, kept verbatim; `followers` stand in for those that the settings name. With `resume`
+    `given` is the configuration file, kept verbatim; `followers` replace those that the settings name. With `resume`
     the run goes on from the newest whole checkpoint, as if it had never stopped. Raises `DataError`, `ConfigError` and
     `ModelError` before the first step; later `EndpointError` if followers are lost, `ModelError` if a gradient is no
     number and `OutputError` on a full disk, each with a valid checkpoint in the folder.
@@ -77,7 +77,8 @@ def train(
     if processes != settings.plan.processes:
         raise ConfigError(
             f"The configuration is for {settings.plan.processes} process(es) (plan.processes), and {processes} are "
-            f"running. Start it with: accelerate launch --num_processes {settings.plan.processes} -m promptmii train ..."
+            "running. Start it with: accelerate launch --num_processes "
+            f"{settings.plan.processes} -m promptmii train ..."
         )
     with ExitStack() as stack:
         opened = open_run(folder, settings, given, resume=resume, free=FREE)

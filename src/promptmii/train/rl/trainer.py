@@ -1,9 +1,8 @@
 """The one contact with TRL: its GRPO trainer, with what promptmii does its own way.
 
-Drafts are written by the local engine, which computes a group's prompt once, and learned from in rows that share it, as
-long as each process holds all weights. Loss, advantages, vLLM and distribution are TRL's. `OVERRIDDEN` lists every method
-that TRL or transformers calls and that is written anew here, `USED` what is relied on beside them. A test compares both
-with the installed version, so it says at once when TRL moves.
+If each process holds all weights, the local engine writes the drafts and computes a group's prompt once, both to write
+and to learn. Loss, advantages, vLLM and distribution are TRL's. `OVERRIDDEN` lists the methods that are written anew
+here, `USED` what else is relied on. A test compares both with the installed version, so it fails as soon as TRL moves.
 """
 
 import shutil
@@ -88,7 +87,7 @@ class Clock:
         self._steps += phase == "step"
 
     def take(self) -> dict[str, float]:
-        """Seconds per step of generate, reward, layout (the rest of a rollout), update (the rest of a step) and step."""
+        """Seconds per step: generate, reward, layout (the rest of a rollout), update (the rest of a step), step."""
         spent, steps = self._seconds, max(self._steps, 1)
         self._seconds, self._steps = {}, 0
         rollout, step = spent.pop("rollout", 0.0), spent.pop("step", 0.0)
@@ -126,7 +125,7 @@ class PolicyTrainer(GRPOTrainer):
         visits: VisitDataset,
         **given: Any,
     ) -> None:
-        """`reward` is called by TRL with the drafts of a rollout; `lost` says afterwards why it could not judge, or `None`."""
+        """TRL calls `reward` with the drafts of a rollout; `lost` then says why it could not judge, or `None`."""
         self._policy = policy
         self._lost = lost
         self.clock = Clock()

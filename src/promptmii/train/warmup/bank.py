@@ -37,17 +37,17 @@ class Guide:
         return all(label in self.descriptions for label in labels)
 
     def text(self, shown: Mapping[str, str]) -> str:
-        """An instruction in the form that the generator's prompt asks for: one sentence, one line per label, the closing.
+        """An instruction as the generator's prompt asks for it: one sentence, one line per label, the closing.
 
-        `shown` maps each label to the name it is given, in order. Of several descriptions the shortest is taken: what can be said in
-        few words a small model can learn to say.
+        `shown` maps each label to the name it is given, in order. The shortest description is taken: it is the easiest
+        to learn.
         """
         lines = [f"{name}: {min(self.descriptions[label], key=len)}" for label, name in shown.items()]
         return "\n".join([self.sentence, *lines, CLOSING])
 
 
 def read_bank(folder: Path) -> dict[str, Guide]:
-    """Guides by task name from `<task>.jsonl` files: one `{"task", "description"}` line, then `{"label", "descriptions"}` lines.
+    """Guides by task from `<task>.jsonl`: one `{"task", "description"}` line, then `{"label", "descriptions"}` lines.
 
     Raises `DataError` with the file and line that is wrong.
     """

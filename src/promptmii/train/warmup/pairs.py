@@ -78,7 +78,7 @@ def pair_line(pair: Pair, **known: str | int | float) -> bytes:
 
 
 class PairStream:
-    """Pairs made of tasks and the bank: any few labels of a task, a few of their rows, and the guide to them in the bank's words."""
+    """Pairs made of tasks and the bank: a few labels of a task, a few of their rows, and the bank's guide to them."""
 
     def __init__(self, tasks: Mapping[str, Task], bank: Mapping[str, Guide], sizes: SftSettings) -> None:
         """Raises `DataError` where no task is covered by the bank."""
@@ -88,11 +88,12 @@ class PairStream:
         self._guides = {name: bank[name] for name in self._rows}
         if not self._rows:
             raise DataError(
-                f"The bank describes none of these tasks: {', '.join(tasks) or 'none'}. Name another bank, or give a pairs file."
+                f"The bank describes none of these tasks: {', '.join(tasks) or 'none'}. Name another bank, or give a "
+                "pairs file."
             )
 
     def draw(self, index: int, hidden: bool | None = None) -> Pair:
-        """Pair `index`, which follows from it and the seed alone; `hidden` decides about the names instead of chance."""
+        """Pair `index`, from it and the seed alone; `hidden` decides about the names instead of chance."""
         stream = random.Random(f"{self._sizes.seed}/pair/{index}")
         names = list(self._rows)
         task = stream.choices(names, [math.sqrt(len(self._rows[name])) for name in names])[0]
@@ -111,7 +112,7 @@ class PairStream:
     def _examples(
         self, rows: Mapping[str, Sequence[Example]], shown: Mapping[str, str], n: int, stream: random.Random
     ) -> tuple[Example, ...]:
-        """Each label once before any comes twice, as `draw_support` has it, within the characters allowed (each label once in any case)."""
+        """As `draw_support`: each label once before any comes twice. Over the limit, later rows are dropped."""
         pools = {label: stream.sample(rows[label], len(rows[label])) for label in shown}
         order = [*stream.sample(list(shown), len(shown)), *stream.choices(list(shown), k=n)][: max(n, len(shown))]
         drawn = [pools[label].pop() for label in order if pools[label]]
@@ -126,6 +127,7 @@ def short_rows(task: Task, limit: int) -> dict[str, list[Example]]:
     rows = {label: found for label, found in rows.items() if len(found) >= 3}
     if len(rows) < 2:
         raise DataError(
-            f"Task {task.name!r} has fewer than two labels with three texts of at most {limit} characters; leave it out."
+            f"Task {task.name!r} has fewer than two labels with three texts of at most {limit} characters. Leave it "
+            "out."
         )
     return rows

@@ -1,7 +1,6 @@
 """Supervised fine-tuning on (support, instruction) pairs, so that reinforcement has something to choose from.
 
-The prompt is the very one that `MetaInducer` sends, token for token. The loss is taken on the instruction and the end of
-the turn only.
+The prompt is the one that `MetaInducer` sends, token for token. Only the instruction and the end of turn are learned.
 """
 
 import time
@@ -39,7 +38,8 @@ FREE = ("steps", "tasks", "bank", "check_every", "save_every")
 PURPOSE = (
     "Reads labelled examples of a text-classification task and writes an instruction for it. This is the warm start: "
     "fine-tuned on descriptions of labels or on pairs from a file, before reinforcement.",
-    "Limits: it learns the form of an instruction sooner than its substance. Check an instruction before you rely on it.",
+    "Limits: it learns the form of an instruction sooner than its substance. Check an instruction before you rely on "
+    "it.",
 )
 WATCHED = "validation/hidden_loss"
 """What decides: only without the labels' names does the loss measure what the examples taught."""
@@ -63,7 +63,8 @@ def fine_tune(
 ) -> Path:
     """Tune an adapter into a run folder and return `best/` in it. `given` is the configuration file.
 
-    With `resume` it goes on from the newest whole checkpoint. Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`.
+    With `resume` it goes on from the newest whole checkpoint. Raises `ConfigError`, `DataError`, `ModelError`,
+    `OutputError`.
     """
     with open_run(folder, settings, given, resume=resume, free=FREE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
@@ -138,7 +139,7 @@ class Listed(Dataset[dict[str, list[int]]]):
 
 
 class CompletionTrainer(Trainer):
-    """transformers' trainer, with logits only where a token is learned, and rows in their own order (already random)."""
+    """transformers' trainer, with logits only where a token is learned, and rows in their own, random order."""
 
     loss_is_scaled_for_ga = True
 
