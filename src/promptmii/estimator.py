@@ -113,7 +113,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
         """Make the instruction from n rows of `X` (a sequence, array, Series or column of texts) and `y` (classes).
 
-        Rows with a blank text are not drawn. Raises `DataError` and `ConfigError`, both `ValueError`s, and `ModelError`.
+        Rows with a blank text are not drawn. Raises `DataError`, `ConfigError` (both `ValueError`) and `ModelError`.
         """
         settings = InduceSettings.of(
             n=self.n,
@@ -182,8 +182,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         strays = [answer for answer in answers if answer.label is None]
         if strays:
             raise UnsupportedError(
-                f"{len(strays)} of {len(answers)} answers name no class (first: {(strays[0].answer or '')[:80]!r}), and "
-                "none is made up. Use mode='choose'; or score(), which counts them as misses; or "
+                f"{len(strays)} of {len(answers)} answers name no class (first: {(strays[0].answer or '')[:80]!r}), "
+                "and none is made up. Use mode='choose'; or score(), which counts them as misses; or "
                 "follower_.predict(instruction_, texts) for every answer."
             )
         return self.classes_[[position[str(answer.label)] for answer in answers]]

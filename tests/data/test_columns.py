@@ -1,5 +1,7 @@
 """Which column is what: by names, by values, by what the user says; and how sure that is."""
 
+from collections.abc import Iterable
+
 import pytest
 
 from promptmii.data import load_task, read_table
@@ -9,8 +11,8 @@ from promptmii.errors import DataError
 TEXTS = [f"text number {i} about something" for i in range(12)]
 
 
-def table(**columns: object) -> list[dict[str, object]]:
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]  # type: ignore[call-overload]
+def table(**columns: Iterable[object]) -> list[dict[str, object]]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def test_a_column_may_be_called_like_a_template() -> None:

@@ -99,7 +99,6 @@ def test_no_file_is_a_traceback(tmp_path: Path) -> None:
 
 
 HOSTILE = {
-    "huge.csv": b"text,label\n" + b"a" * (17 << 20) + b",x\nb,y\n",
     "deep.json": b"[" * 100_000 + b"]" * 100_000,
     "deep.jsonl": b"[" * 100_000 + b"\n",
     "number.json": b'[{"text": "a", "label": ' + b"9" * 6000 + b"}]",
@@ -117,6 +116,13 @@ def test_what_is_too_deep_too_wide_or_too_large_is_one_line(tmp_path: Path, name
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 60_000
+
+
+def test_one_huge_cell_does_not_refuse_a_table(tmp_path: Path) -> None:
+    rows = b"".join(b"text %d,%s\n" % (i, b"xy"[i % 2 : i % 2 + 1]) for i in range(10))
+    (tmp_path / "a.csv").write_bytes(b"text,label\n" + b"a" * (17 << 20) + b",x\n" + rows)
+    task = load_task(tmp_path / "a.csv").task
+    assert len(task.train) + len(task.test) == 11
 
 
 def test_dates_beyond_the_calendar_are_one_line(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def _read_memory(source: Any) -> Table:
         if len(set(names)) < len(names):
             raise DataError(f"The DataFrame has two columns {max(names, key=names.count)!r}. Rename one.")
         return make_table(source.to_dict("records"), "a DataFrame")
-    if hasattr(source, "column_names"):
+    if hasattr(source, "column_names") and not isinstance(source, Mapping):
         return datasets_table({"": source}, "a dataset")
     if isinstance(source, Mapping):
         if source and all(hasattr(part, "column_names") for part in source.values()):
