@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.models import tiny
 from tests.models.faulty_server import FaultyServer, serving
 from tests.models.tiny_llama import save_tiny_llama
 
-from promptmii import ScriptedModel
+from promptmii import ScriptedModel, load_model
 from promptmii.errors import ConfigError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Price, Sampling
 from promptmii.models.cache import Cached
@@ -19,7 +20,7 @@ from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.metering import Metered, Priced
 
-MODELS = ["scripted", "metered", "priced", "gathered", "cached", "local", "http", "cached_http"]
+MODELS = ["scripted", "metered", "priced", "gathered", "cached", "local", "llama", "http", "cached_http"]
 CONTEXT = 256
 OPTIONS = ["warm", "cold", "warm and cold"]
 GREEDY = Sampling(max_tokens=4)
@@ -121,6 +122,20 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
     torch.set_num_threads(1)  # threads only wait for each other in a model this small
     yield TransformersModel.load("hf:tiny", Weights("hf:tiny", str(folder)))
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("gguf")
+    return tiny.gguf_file(tiny.transformers_folder(folder / "hf"), folder / "tiny.gguf")
+
+
+@pytest.fixture
+def llama(gguf: Path) -> Iterator[LanguageModel]:
+    model = load_model(f"gguf:{gguf}")
+    yield model
+    model.close()
 
 
 @pytest.fixture(params=MODELS)

@@ -89,18 +89,28 @@ class ChatFormat:
             return "\n\n".join(message["content"] for message in messages) + "\n"
         try:
             return self._tokenizer.render(messages, opening=True, fixed=_FIXED)
-        except TemplateError:
+        except TemplateError as error:
             # Some templates know no system role: the instruction then opens the first message.
             if len(messages) < 2 or messages[0]["role"] != "system":
-                raise
+                raise _unreadable(error) from error
             opened = messages[1] | {"content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+        try:
             return self._tokenizer.render([opened, *messages[2:]], opening=True, fixed=_FIXED)
+        except TemplateError as error:
+            raise _unreadable(error) from error
 
     def _turn_end(self) -> int | None:
         """The first control token after an answer in the template."""
         if not self._tokenizer.has_template:
             return None
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "zyx"}]
-        text = self._tokenizer.render(turns, opening=False, fixed=_FIXED)
+        try:
+            text = self._tokenizer.render(turns, opening=False, fixed=_FIXED)
+        except TemplateError as error:
+            raise _unreadable(error) from error
         control = set(self._tokenizer.control.values())
         return next((token for token in self.encode([text.rpartition("zyx")[2]])[0] if token in control), None)
+
+
+def _unreadable(error: TemplateError) -> UnknownModelError:
+    return UnknownModelError(f"The model's chat template cannot write this chat: {error.message}.")

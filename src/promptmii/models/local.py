@@ -1,4 +1,4 @@
-"""A model in this process, whichever engine computes it: from chats to tokens, through the engine, and back to answers."""
+"""A model in this process: chats become tokens, an engine computes, and tokens become answers."""
 
 import threading
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Engine(Protocol):
     def score(
         self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
     ) -> list[tuple[tuple[float, ...], int]]:
-        """Per prompt `log P(option + end)` of each option in nats, and how many of its tokens another prompt paid for."""
+        """Per prompt `log P(option + end)` of each option in nats, and how many of its tokens were computed before."""
         ...
 
     def write(
@@ -83,7 +83,7 @@ class LocalModel:
         asked: set[int] = set()
         for prompt, owner in zip(prompts, owners, strict=True):
             if owner is None:
-                results.append(self._too_long(prompt))
+                results.append(self._unfit(prompt))
                 continue
             scores, shared = scored[owner]
             cached = len(prompt) if owner in asked else shared
@@ -111,7 +111,7 @@ class LocalModel:
         greedy = sampling.temperature <= 0
         answers = iter([written[owner] for owner in owners if owner is not None] if greedy else written)
         results = [
-            self._too_long(prompt) if owner is None else self._completion(prompt, next(answers))
+            self._unfit(prompt) if owner is None else self._completion(prompt, next(answers))
             for prompt, owner in zip(prompts, owners, strict=True)
         ]
         return clocked(results, spent)
@@ -122,15 +122,17 @@ class LocalModel:
             self._engine.close()
 
     def _distinct(self, prompts: Sequence[Sequence[int]], room: int) -> tuple[list[tuple[int, ...]], list[int | None]]:
-        """The different prompts that fit with `room` for an answer, and for each prompt which of them it is."""
+        """The different prompts that have tokens and `room` for an answer, and which of them each prompt is."""
         places: dict[tuple[int, ...], int] = {}
-        fits = [len(prompt) + room <= self._card.context_length for prompt in prompts]
+        fits = [0 < len(prompt) <= self._card.context_length - room for prompt in prompts]
         owners = [
             places.setdefault(tuple(p), len(places)) if fit else None for p, fit in zip(prompts, fits, strict=True)
         ]
         return list(places), owners
 
-    def _too_long(self, prompt: Sequence[int]) -> Failure:
+    def _unfit(self, prompt: Sequence[int]) -> Failure:
+        if not prompt:
+            return Failure(FailureKind.REQUEST, "The chat gives an empty prompt.")
         limit = self._card.context_length
         return Failure(
             FailureKind.CONTEXT, f"{len(prompt)} prompt tokens and the answer do not fit the context of {limit}."

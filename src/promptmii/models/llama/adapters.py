@@ -3,20 +3,24 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import gguf
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from promptmii.errors import UnknownModelError
 from promptmii.files import atomic_file, cache_folder
 from promptmii.models.llama.native import Native
 
+_EXTRAS = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")
 _PREFIX, _SUFFIXES = "base_model.model.", {".lora_A.weight": ".weight.lora_a", ".lora_B.weight": ".weight.lora_b"}
 
 
 def adapter_file(adapter: Path, base: Native) -> Path:
-    """The adapter as llama.cpp reads it. Raises `UnknownModelError` where it is none, or belongs to another kind of model."""
+    """The adapter as llama.cpp reads it. Raises `UnknownModelError` where it is none, or is for another model."""
     if adapter.is_file():
         return adapter
     try:
@@ -27,47 +31,61 @@ def adapter_file(adapter: Path, base: Native) -> Path:
             f"{adapter} is no adapter: {error}. Expected a LoRA in GGUF, or a folder with adapter_config.json and "
             "adapter_model.safetensors."
         ) from error
-    digest = hashlib.sha256(weights + json.dumps(config, sort_keys=True).encode()).hexdigest()[:24]
+    shape = _Shape.of(base)
+    digest = hashlib.sha256(weights + json.dumps([config, shape], sort_keys=True).encode()).hexdigest()[:24]
     target = cache_folder() / "adapters" / f"{digest}.gguf"
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with atomic_file(target) as file:
-                write_lora(file, config, weights, base)
-        except (KeyError, ValueError) as error:
+                _write_lora(file, config, weights, shape)
+        except (KeyError, ValueError, SafetensorError) as error:
             raise UnknownModelError(f"{adapter} cannot be converted for llama.cpp: {error}.") from error
     return target
 
 
-def write_lora(target: Path, config: dict[str, Any], weights: bytes, base: Native) -> None:
-    """Write peft's tensors under llama.cpp's names. Raises `ValueError`, `KeyError` for anything but a plain LoRA of linear layers."""
-    import gguf
-    from safetensors.numpy import load
+class _Shape(NamedTuple):
+    """What decides under which names, and in which order of rows, a model keeps its weights."""
 
-    if config.get("peft_type", "LORA") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
-        raise ValueError("only plain LoRA of linear layers is supported")
-    architecture = base.metadata("general.architecture") or ""
-    number = next((key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture), None)
+    architecture: str
+    layers: int
+    heads: int
+    kv_heads: int
+
+    @classmethod
+    def of(cls, model: Native) -> "_Shape":
+        name = model.metadata("general.architecture") or ""
+        keys = ("block_count", "attention.head_count", "attention.head_count_kv")
+        return cls(name, *(int(model.metadata(f"{name}.{key}") or 1) for key in keys))
+
+
+def _write_lora(target: Path, config: dict[str, Any], weights: bytes, base: _Shape) -> None:
+    """Raises `ValueError`, `KeyError` or `SafetensorError` for all but a plain LoRA of this model's linear layers."""
+    extras = [name for name in _EXTRAS if config.get(name)]
+    if config.get("peft_type", "LORA") != "LORA" or extras:
+        what = ", ".join(extras) or config["peft_type"]
+        raise ValueError(f"expected a plain LoRA of linear layers, got one with {what}")
+    number = next((key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == base.architecture), None)
     if number is None:
-        raise ValueError(f"the architecture {architecture!r} is not known")
-    names = gguf.get_tensor_name_map(number, int(base.metadata(f"{architecture}.block_count") or 0))
-    writer = gguf.GGUFWriter(target, architecture)
+        raise ValueError(f"the architecture {base.architecture!r} is not known")
+    names = gguf.get_tensor_name_map(number, base.layers)
+    writer = gguf.GGUFWriter(target, base.architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     rank = float(config["r"])
     alpha = float(config["lora_alpha"]) * (rank**0.5 if config.get("use_rslora") else 1.0)
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
-    heads = {"q_proj": f"{architecture}.attention.head_count", "k_proj": f"{architecture}.attention.head_count_kv"}
+    heads = {"q_proj": base.heads, "k_proj": base.kv_heads}
     for key, tensor in load(weights).items():
         suffix = next((one for one in _SUFFIXES if key.endswith(one)), "")
         module = key.removeprefix(_PREFIX).removesuffix(suffix)
         known = names.get_name(module) if suffix else None
         if known is None:
-            raise ValueError(f"the tensor {key} has no place in {architecture}")
+            raise ValueError(f"the model has no place for {key}")
         head = heads.get(module.rpartition(".")[2])
         # llama.cpp keeps the two halves of a rotation side by side in models of this architecture.
-        if architecture == "llama" and head and suffix == ".lora_B.weight":
-            tensor = _interleaved(tensor, int(base.metadata(head) or 1))
+        if base.architecture == "llama" and head and suffix == ".lora_B.weight":
+            tensor = _interleaved(tensor, head)
         writer.add_tensor(known + _SUFFIXES[suffix], np.ascontiguousarray(tensor, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

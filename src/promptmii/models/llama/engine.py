@@ -1,8 +1,7 @@
 """Scoring and writing over token ids with llama.cpp, one prompt at a time.
 
-llama.cpp rounds activations to eight bits, so the least difference in the order of a sum grows to hundredths of a nat. With
-one prompt a batch every number is a function of its prompt alone: of equal questions one answer, whatever was asked beside it.
-Batches of several prompts gain 15 % on a processor.
+llama.cpp rounds activations to 8 bits, which amplifies rounding errors of 1e-7 to hundredths of a nat. With one prompt
+per batch a score depends on its prompt alone, never on the other prompts of a call. Larger batches would gain 15 %.
 """
 
 import os

@@ -17,7 +17,7 @@ from promptmii.models.references import GgufFile
 from promptmii.models.threads import in_caller
 
 CONTEXT = 8192
-"""Most tokens of a prompt with its answer unless the user asks for more: keys and values of all of them are kept in memory."""
+"""Most tokens of a prompt and its answer unless the user asks for more. Memory is taken for all of them."""
 SAMPLES = 256
 """Places of a file whose bytes enter the revision."""
 
@@ -30,11 +30,15 @@ def load_gguf(reference: str, gguf: GgufFile, context: int | None = None) -> Loc
 def _load(reference: str, gguf: GgufFile, context: int | None) -> LocalModel:
     path = _model_file(gguf.place)
     native = Native(path)
-    length = min(context or CONTEXT, native.trained_context)
-    adapters = [adapter_file(Path(adapter), native) for adapter in gguf.adapters]
-    native.open(length + BATCH, threads(), adapters)
-    card = ModelCard(reference, revision([path, *adapters]), length, gives_scores=True)
-    return LocalModel(card, ChatFormat(GgufTokenizer(native)), NativeEngine(native))
+    try:
+        length = min(context or CONTEXT, native.trained_context)
+        adapters = [adapter_file(Path(adapter), native) for adapter in gguf.adapters]
+        native.open(length + BATCH, threads(), adapters)
+        card = ModelCard(reference, revision([path, *adapters]), length, gives_scores=True)
+        return LocalModel(card, ChatFormat(GgufTokenizer(native)), NativeEngine(native))
+    except BaseException:
+        native.close()
+        raise
 
 
 def _model_file(place: str) -> Path:

@@ -1,10 +1,10 @@
 """llama.cpp's C interface, as the extension module of `xllamacpp` exports it on Linux and macOS.
 
-`xllamacpp` itself offers llama.cpp's server: it opens a port, and computes a prompt again for each of its options. The library
-below it is called directly here, so nothing listens, and a batch may branch into all options at once.
+`xllamacpp` itself offers llama.cpp's server, which opens a port and decodes one option per request. The library below it
+is called directly here: nothing listens, and one batch branches into all options.
 
-Two parameter structures are passed by value, and each release may lay them out anew. The layout known here is recognised by
-the defaults in it; elsewhere `unavailable` says why, and the in-process server is used (`models/llama/server.py`).
+Two parameter structures are passed by value, and each release may lay them out anew. The layout is checked by the default
+values in it; where they differ, or the functions are not exported, `unavailable` says so (docs/decisions).
 """
 
 import ctypes
@@ -38,12 +38,15 @@ _CONTEXT_DEFAULTS = (
     (40, "<4i", (-1, -1, -1, -1)),
     (136, "<6?", (False, True, True, True, True, False)),
 )
-"""n_ctx, n_batch, n_ubatch, n_seq_max, n_rs_seq, n_outputs_max, n_outputs_max_per_seq, n_threads, n_threads_batch; the types of
-RoPE scaling, pooling, attention and flash attention; embeddings, offload_kqv, no_perf, op_offload, swa_full, kv_unified."""
+"""n_ctx, n_batch, n_ubatch, n_seq_max, n_rs_seq, n_outputs_max, n_outputs_max_per_seq, n_threads, n_threads_batch; the
+types of RoPE scaling, pooling, attention and flash attention; embeddings, offload_kqv, no_perf, op_offload, swa_full,
+kv_unified."""
 _USE_EXTRA_BUFFERS, _FLASH_ATTENTION, _KV_UNIFIED = 74, 52, 141
 _CONTROL = 1 << 3 | 1 << 4
 """LLAMA_TOKEN_ATTR_CONTROL and _USER_DEFINED."""
 _ABORTED = 2
+_ERROR = 4
+"""GGML_LOG_LEVEL_ERROR."""
 _LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, c_char_p, c_void_p)
 _AbortCallback = ctypes.CFUNCTYPE(c_bool, c_void_p)
 
@@ -102,14 +105,20 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 
 
+_errors: list[str] = []
+"""What llama.cpp complained of since the last load began."""
+
+
 @_LogCallback
-def _forget(_level: int, _text: bytes | None, _data: object) -> None:
-    """llama.cpp writes some 500 lines about each model to standard error."""
+def _log(level: int, text: bytes | None, _data: object) -> None:
+    """Instead of the 500 lines about each model that llama.cpp writes to standard error."""
+    if level == _ERROR and text and len(_errors) < 16:
+        _errors.append(text.decode("utf-8", "replace").strip())
 
 
 @cache
 def _library() -> Any:
-    """The library with its signatures. Raises `UnknownModelError`, `AttributeError` where a function is not exported."""
+    """The library with its signatures. Raises `UnknownModelError`; `AttributeError` for a function not exported."""
     try:
         import xllamacpp.xllamacpp as extension
     except ImportError as error:
@@ -121,7 +130,7 @@ def _library() -> Any:
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    library.llama_log_set(_forget, None)
+    library.llama_log_set(_log, None)
     library.llama_backend_init()
     return library
 
@@ -158,11 +167,12 @@ class Native:
             raise UnknownModelError(
                 f"{path.name} cannot be run here: {reason}. Expected xllamacpp {TESTED} on Linux or macOS."
             )
-        self._library = _library()
+        self._library: Any = _library()
         self._context: Any = None
         parameters = self._library.llama_model_default_params()
         # Repacked weights read no faster on AVX2, take four seconds at each start and cannot stay in the mapped file.
         parameters.put(_USE_EXTRA_BUFFERS, "<?", False)
+        _errors.clear()
         self._model = self._library.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:
             _refuse(path)
@@ -172,7 +182,10 @@ class Native:
         """Of the vocabulary."""
 
     def open(self, cells: int, threads: int, adapters: Sequence[Path]) -> None:
-        """Make a context for `cells` tokens of all sequences together, under LoRA adapters in GGUF. Raises `ModelError`."""
+        """Make a context for `cells` tokens of all sequences together, under LoRA adapters in GGUF.
+
+        Raises `ModelError`, `UnknownModelError`.
+        """
         parameters = self._library.llama_context_default_params()
         parameters.put(0, "<9i", cells, BATCH, BATCH, SEQUENCES, 0, OUTPUTS, OUTPUTS, threads, threads)
         # Flash attention works in tiles, so a number would depend on what else is in the batch.
@@ -180,7 +193,6 @@ class Native:
         parameters.put(_KV_UNIFIED, "<?", True)
         self._context = self._library.llama_init_from_model(self._model, parameters)
         if not self._context:
-            self.close()
             raise ModelError(f"No memory for a context of {cells} tokens. Ask for a smaller one with --context-length.")
         self._memory = self._library.llama_get_memory(self._context)
         self._abort = _AbortCallback(_interrupted)  # kept, or it would be collected while llama.cpp holds it
@@ -188,13 +200,11 @@ class Native:
         self._adapt(adapters)
 
     def _adapt(self, adapters: Sequence[Path]) -> None:
+        _errors.clear()
         handles = [self._library.llama_adapter_lora_init(self._model, str(path).encode()) for path in adapters]
-        for path, handle in zip(adapters, handles, strict=True):
-            if not handle:
-                self.close()
-                raise UnknownModelError(
-                    f"The adapter {path} does not fit this model. Expected a LoRA that was trained on it."
-                )
+        if not all(handles):
+            reason = next((line.rpartition(": ")[2] for line in _errors), "no reason given")
+            raise UnknownModelError(f"An adapter does not fit this model: {reason}. Expected a LoRA trained on it.")
         if handles:
             scales = (c_float * len(handles))(*[1.0] * len(handles))
             self._library.llama_set_adapters_lora(
@@ -232,9 +242,12 @@ class Native:
         """Token ids; `special` reads the names of control tokens as such."""
         raw = text.encode("utf-8", "replace")
         room = len(raw) + 8
-        tokens = (c_int32 * room)()
-        count = self._library.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, False, special)
-        return tokens[:count]
+        while True:
+            tokens = (c_int32 * room)()
+            count = self._library.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, False, special)
+            if count >= 0:
+                return tokens[:count]
+            room = -count
 
     def text(self, tokens: Sequence[int]) -> str:
         """What they say, without control tokens."""
@@ -285,13 +298,19 @@ class Native:
             self._library.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
     def close(self) -> None:
-        """Give the memory back. Twice does no harm."""
-        context, self._context = self._context, None
-        model, self._model = self._model, None
-        if context:
-            self._library.llama_free(context)
-        if model:
-            self._library.llama_model_free(model)
+        """Give the memory back. Twice does no harm; anything else then raises `ModelError`."""
+        library, self._library = self._library, _Closed()
+        if not isinstance(library, _Closed):
+            if self._context:
+                library.llama_free(self._context)
+            library.llama_model_free(self._model)
+
+
+class _Closed:
+    """In the library's place, whose functions would follow pointers into memory that was given back."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ModelError("This model was closed. Load it again.")
 
 
 def _interrupted(_data: object) -> bool:
@@ -312,6 +331,9 @@ def _refuse(path: Path) -> NoReturn:
         magic = file.read(4)
     if magic != b"GGUF":
         raise UnknownModelError(f"{path} is no GGUF file. Expected a model converted for llama.cpp.")
+    marked = "error loading model: "
+    reason = next((line.partition(marked)[2] for line in _errors if marked in line), "no reason given")
     raise UnknownModelError(
-        f"llama.cpp cannot load {path}: the file is cut short, or its architecture is newer than this xllamacpp."
+        f"llama.cpp cannot load {path}: {reason}. Is the file whole, and its architecture known to this release of "
+        "xllamacpp?"
     )

@@ -11,7 +11,10 @@ from promptmii.models.llama.native import Logits
 
 
 class Sampler:
-    """Picks tokens for the rows of a batch. A row's stream depends on its prompt, the seed and its ordinal among equal prompts."""
+    """Picks tokens for the rows of a batch.
+
+    A row's random stream depends on its prompt, the seed and its ordinal among equal prompts.
+    """
 
     def __init__(self, prompts: Sequence[Sequence[int]], sampling: Sampling, ends: Collection[int]) -> None:
         """`prompts` has one entry per row."""

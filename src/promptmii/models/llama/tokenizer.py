@@ -7,6 +7,7 @@ from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from promptmii.errors import UnknownModelError
 from promptmii.models.llama.native import Native
 
 
@@ -18,7 +19,10 @@ class GgufTokenizer:
         self.control = native.control_tokens()
         self.ends = native.ends()
         source = native.metadata("tokenizer.chat_template")
-        self._template = _environment().from_string(source) if source else None
+        try:
+            self._template = _environment().from_string(source) if source else None
+        except TemplateError as error:
+            raise UnknownModelError(f"The file's chat template cannot be read: {error.message}.") from error
         begin = native.begin()
         self._begin = [] if begin is None else [begin]
         self._names = {"bos_token": self._name(begin), "eos_token": self._name(next(iter(self.ends), None))}

@@ -1,0 +1,206 @@
+"""GGUF files and adapters on llama.cpp: the same numbers as transformers on the same weights, and what is bad input."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from tests.models import tiny
+
+from promptmii import load_model
+from promptmii.errors import ModelError, UnknownModelError
+from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling
+from promptmii.models.http.config import HttpConfig
+
+OPTIONS = ["warm", "cold", "warm and cold", "abc", "or"]
+CLOSE = 0.05
+"""Nats: llama.cpp keeps keys and values in 16 bits."""
+
+
+def chat(content: str) -> Chat:
+    return [{"role": "system", "content": "Label the text."}, {"role": "user", "content": content}]
+
+
+CHATS = [chat("warm sun"), chat("cold abc snow"), chat("neither 你 \n\n\n of them"), chat("")]
+
+
+class Twins:
+    """One model as a folder and as a GGUF file."""
+
+    def __init__(self, folder: Path, architecture: str) -> None:
+        self.hf = tiny.transformers_folder(folder / "hf", architecture)
+        self.gguf = tiny.gguf_file(self.hf, folder / "tiny.gguf")
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2"])
+def twins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Twins:
+    return Twins(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Twins:
+    return Twins(tmp_path_factory.mktemp("only"), "llama")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTMII_CACHE", str(tmp_path / "cache"))
+
+
+def scores(reference: str, chats: Sequence[Chat] = CHATS, options: Sequence[str] = OPTIONS) -> list[float]:
+    model = load_model(reference)
+    try:
+        answers = model.choose(chats, options)
+    finally:
+        model.close()
+    return [score for answer in answers if isinstance(answer, Choice) for score in answer.scores or ()]
+
+
+def test_a_gguf_file_scores_as_transformers_does(twins: Twins) -> None:
+    assert scores(f"gguf:{twins.gguf}") == pytest.approx(scores(f"hf:{twins.hf}"), abs=CLOSE)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True, "r": 8}], ids=["plain", "rslora"])
+def test_an_adapter_of_peft_changes_scores_as_it_does_in_transformers(
+    twins: Twins, tmp_path: Path, options: dict[str, object]
+) -> None:
+    adapter = tiny.lora_folder(twins.hf, tmp_path / "adapter", **options)
+    adapted, expected = scores(f"gguf:{twins.gguf}+{adapter}"), scores(f"hf:{twins.hf}+{adapter}")
+    assert adapted == pytest.approx(expected, abs=CLOSE)
+    plain = scores(f"gguf:{twins.gguf}")
+    assert max(abs(one - other) for one, other in zip(adapted, plain, strict=True)) > 100 * CLOSE
+    assert adapted == scores(f"gguf:{twins.gguf}+{adapter}")  # from the cache
+
+
+def test_two_adapters_add_up(llama: Twins, tmp_path: Path) -> None:
+    one = tiny.lora_folder(llama.hf, tmp_path / "one")
+    two = tiny.lora_folder(llama.hf, tmp_path / "two", r=2, target_modules=["q_proj", "v_proj"])
+    both = scores(f"gguf:{llama.gguf}+{one}+{two}")
+    assert both == pytest.approx(scores(f"hf:{llama.hf}+{one}+{two}"), abs=CLOSE)
+
+
+def refusal(reference: str) -> str:
+    with pytest.raises(UnknownModelError) as error:
+        load_model(reference)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_what_is_no_adapter_of_this_model_is_refused(llama: Twins, tmp_path: Path) -> None:
+    def said(adapter: Path) -> str:
+        return refusal(f"gguf:{llama.gguf}+{adapter}")
+
+    assert "is no adapter" in said(tmp_path)
+    assert "use_dora" in said(tiny.lora_folder(llama.hf, tmp_path / "dora", use_dora=True))
+    deeper = tiny.transformers_folder(tmp_path / "deeper", layers=3)
+    assert "no place for base_model.model.model.layers.2" in said(tiny.lora_folder(deeper, tmp_path / "other"))
+    broken = tiny.lora_folder(llama.hf, tmp_path / "broken")
+    whole = (broken / "adapter_model.safetensors").read_bytes()
+    (broken / "adapter_model.safetensors").write_bytes(whole[:1000])
+    assert "cannot be converted" in said(broken)
+    (broken / "adapter_model.safetensors").write_bytes(whole)
+    config = json.loads((broken / "adapter_config.json").read_text())
+    (broken / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
+    assert "IA3" in said(broken)
+    assert "does not fit" in said(llama.gguf)
+
+
+def test_an_adapter_of_a_wider_model_does_not_fit(llama: Twins, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapter = tiny.lora_folder(llama.hf, tmp_path / "adapter", target_modules=["down_proj"])
+    weights = load_file(adapter / "adapter_model.safetensors")
+    wider = {name: torch.cat([tensor] * 2, int("lora_A" in name)) for name, tensor in weights.items()}
+    save_file(wider, adapter / "adapter_model.safetensors")
+    assert "does not fit this model" in refusal(f"gguf:{llama.gguf}+{adapter}")
+
+
+def test_what_llama_cpp_cannot_load_is_refused_with_its_reason(llama: Twins, tmp_path: Path) -> None:
+    unknown = tiny.gguf_file(llama.hf, tmp_path / "unknown.gguf", name="perceptron")
+    assert "unknown model architecture: 'perceptron'" in refusal(f"gguf:{unknown}")
+    whole = llama.gguf.read_bytes()
+    for size, reason in ((len(whole) - 1000, "not within the file bounds"), (200, ""), (4, "")):
+        cut = tmp_path / "cut.gguf"
+        cut.write_bytes(whole[:size])
+        assert reason in refusal(f"gguf:{cut}")
+    for content in (b"", b"{}"):
+        cut.write_bytes(content)
+        assert "no GGUF file" in refusal(f"gguf:{cut}")
+    assert "There is no file" in refusal(f"gguf:{tmp_path}/missing.gguf")
+
+
+def test_a_file_without_a_template_is_given_the_messages(llama: Twins, tmp_path: Path) -> None:
+    plain = tiny.gguf_file(llama.hf, tmp_path / "plain.gguf", template=None)
+    assert len(scores(f"gguf:{plain}")) == len(CHATS) * len(OPTIONS)
+
+
+def test_a_broken_template_is_refused(llama: Twins, tmp_path: Path) -> None:
+    broken = tiny.gguf_file(llama.hf, tmp_path / "broken.gguf", template="{% if %}")
+    assert "template" in refusal(f"gguf:{broken}")
+
+
+def test_the_context_length_is_the_users_or_the_models(llama: Twins) -> None:
+    for asked, expected in ((None, tiny.CONTEXT), (100, 100), (10_000, tiny.CONTEXT)):
+        model = load_model(f"gguf:{llama.gguf}", HttpConfig(context_length=asked))
+        assert model.card.context_length == expected
+        long, short = model.choose([chat("x" * expected), [{"role": "user", "content": "x"}]], OPTIONS)
+        assert isinstance(long, Failure)
+        assert long.kind is FailureKind.CONTEXT
+        assert isinstance(short, Choice)
+        model.close()
+
+
+def test_a_text_of_any_length_is_answered_or_fails_alone(llama: Twins) -> None:
+    model = load_model(f"gguf:{llama.gguf}")
+    for text in ("a" * 100_000, "你" * 100_000, "\n" * 100_000, "word and " * 11_000):
+        long, short = model.choose([chat(text), chat("short")], OPTIONS)
+        assert isinstance(long, Failure)
+        assert long.kind is FailureKind.CONTEXT
+        assert isinstance(short, Choice)
+        assert model.count_tokens([text])[0] > 256
+    room = tiny.CONTEXT - len(model.prompts([chat("")])[0])  # type: ignore[attr-defined]
+    fits = [chat("x" * length) for length in range(room - 12, room + 1)]
+    answers = model.generate(fits, Sampling(8))
+    assert [isinstance(answer, Completion) for answer in answers] == [
+        length <= room - 8 for length in range(room - 12, room + 1)
+    ]
+    model.close()
+
+
+def test_a_short_prompt_and_odd_options_are_scored(llama: Twins, tmp_path: Path) -> None:
+    plain = tiny.gguf_file(llama.hf, tmp_path / "plain.gguf", template="{{ messages[0]['content'][:1] }}")
+    model = load_model(f"gguf:{plain}")
+    options = ["\x00", " ", "\n", "<|im_end|>", "\ud800", "x" * 120]
+    one, none = model.choose([[{"role": "user", "content": content}] for content in ("a", "")], options)
+    assert isinstance(one, Choice)
+    assert isinstance(none, Failure)
+    assert none.kind is FailureKind.REQUEST
+    written, nothing = model.generate([[{"role": "user", "content": content}] for content in ("a", "")], Sampling(4))
+    assert isinstance(written, Completion)
+    assert isinstance(nothing, Failure)
+    model.close()
+
+
+def test_hundreds_of_options_score_as_a_few_do(llama: Twins) -> None:
+    options = [f"label {number} abc" for number in range(300)]
+    whole = scores(f"gguf:{llama.gguf}", CHATS[:1], options)
+    assert len(whole) == 300
+    assert whole[140:150] == pytest.approx(scores(f"gguf:{llama.gguf}", CHATS[:1], options[140:150]), abs=1e-3)
+
+
+def test_a_closed_model_says_so_and_the_file_loads_again(llama: Twins, tmp_path: Path) -> None:
+    copy = shutil.copy(llama.gguf, tmp_path / "copy.gguf")
+    model, second = load_model(f"gguf:{copy}"), load_model(f"gguf:{copy}")
+    model.close()
+    for use in (lambda: model.choose(CHATS, OPTIONS), lambda: model.count_tokens(["x"])):
+        with pytest.raises(ModelError, match="closed"):
+            use()
+    assert second.count_tokens(["abc"]) == [1]
+    second.close()
+    assert scores(f"gguf:{copy}") == scores(f"gguf:{llama.gguf}")
