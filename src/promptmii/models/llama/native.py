@@ -1,10 +1,10 @@
 """llama.cpp's C interface, as the extension module of `xllamacpp` exports it on Linux and macOS.
 
-`xllamacpp` itself offers llama.cpp's server, which opens a port and decodes one option per request. The library below it
-is called directly here: nothing listens, and one batch branches into all options.
+`xllamacpp` itself offers llama.cpp's server, which opens a port and decodes one option per request. The library below
+it is called directly here: nothing listens, and one batch branches into all options.
 
-Two parameter structures are passed by value, and each release may lay them out anew. The layout is checked by the default
-values in it; where they differ, or the functions are not exported, `unavailable` says so (docs/decisions).
+Two parameter structures are passed by value, and each release may lay them out anew. The layout is checked by the
+default values in it; where they differ, or the functions are not exported, `unavailable` says so.
 """
 
 import ctypes
