@@ -62,7 +62,8 @@ def _read(folder: Path) -> Curves:
             damaged += 1
             continue
         for name, value in row.items():
-            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if name != "step" and is_number and math.isfinite(value):
                 metrics.setdefault(name, {})[step] = float(value)
     return Curves(
         folder.resolve().name, {name: dict(sorted(curve.items())) for name, curve in metrics.items()}, damaged
