@@ -1,8 +1,9 @@
 """The main job on real files; the model behind it is the only double, passed where a reference would load one."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,10 @@ from tests.models.faulty_server import FaultyServer, serving
 
 from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support, pipeline
 from promptmii.config import Columns, InduceSettings
-from promptmii.data import demo_path, load_task, sample
-from promptmii.errors import ConfigError, DataError, ScoreRefusedError
+from promptmii.data import demo_path
+from promptmii.errors import ConfigError, DataError, OutputError, ScoreRefusedError
 from promptmii.models.base import Failure, FailureKind
-from promptmii.scoring import score
+from promptmii.progress import Progress, Quiet, Unit
 
 
 def keyword(chat, option):
@@ -198,3 +199,72 @@ class TestServersNamedInFiles:
 def test_data_errors_come_before_any_model(tmp_path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         pipeline.induce(tmp_path / "nothing.csv", generator="hf:nobody/nothing")
+
+
+class AtStep(Quiet):
+    """Does something at the first step whose name begins so."""
+
+    def __init__(self, name: str, action: Callable[[], object]) -> None:
+        self._name, self._action = name, action
+
+    def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:  # noqa: ARG002
+        """See `Progress`."""
+        if name.startswith(self._name):
+            self._name = "\0"
+            self._action()
+
+
+def induced(server: FaultyServer, output: Path, progress: Progress, **changes: Any) -> pipeline.Induced:
+    endpoint = {"base_url": server.url}
+    given = {"generator": "openai:m", "mode": "generate", "n": 6, "evaluate": 6, "endpoint": endpoint} | changes
+    return pipeline.induce(demo_path(), output=output, progress=progress, **given)
+
+
+def test_the_instruction_is_saved_before_it_is_measured(tmp_path: Path) -> None:
+    path, seen = tmp_path / "i.json", list[Instruction]()
+    with serving(FaultyServer()) as server:
+        result = induced(server, path, AtStep("Scoring", lambda: seen.append(Instruction.load(path))))
+    assert seen[0].measured is None
+    assert (seen[0].text, seen[0].cost.calls) == (result.instruction.text, 1)
+    assert Instruction.load(path) == result.instruction
+    assert result.instruction.measured is not None
+    assert result.path == path
+
+
+def test_a_failure_while_measuring_keeps_the_paid_instruction(tmp_path: Path) -> None:
+    path = tmp_path / "i.json"
+    with serving(FaultyServer()) as server, pytest.raises(ScoreRefusedError):
+        induced(server, path, AtStep("Scoring", lambda: setattr(server, "default", "context")))
+    assert Instruction.load(path).text
+
+
+def test_a_file_that_appears_meanwhile_stays_and_the_instruction_is_saved_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "i.json"
+    with serving(FaultyServer()) as server:
+        result = induced(server, path, AtStep("Loading", lambda: path.write_text("another's")))
+    assert path.read_text() == "another's"
+    assert result.path == tmp_path / "i-2.json"
+    assert Instruction.load(tmp_path / "i-2.json") == result.instruction
+
+
+def test_an_output_that_exists_is_refused_before_the_first_call(tmp_path: Path) -> None:
+    path = tmp_path / "i.json"
+    path.write_text("mine")
+    with serving(FaultyServer()) as server:
+        with pytest.raises(OutputError, match="exists already"):
+            induced(server, path, Quiet())
+        assert not server.bodies
+        assert (
+            pipeline.induce(
+                demo_path(),
+                output=path,
+                force=True,
+                generator="openai:m",
+                mode="generate",
+                n=6,
+                evaluate=0,
+                endpoint={"base_url": server.url},
+            ).path
+            == path
+        )
+    assert Instruction.load(path).text

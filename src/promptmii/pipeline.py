@@ -16,7 +16,8 @@ from promptmii import metrics
 from promptmii.break_even import BreakEven, Prompting, break_even
 from promptmii.config import Columns, Endpoint, InduceSettings
 from promptmii.data import LoadedTask, Source, draw_notes, load_task, read_table, read_texts, sample
-from promptmii.errors import ConfigError, DataError
+from promptmii.errors import ConfigError, DataError, OutputError
+from promptmii.files import check_writable, free_name
 from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
 from promptmii.instruction import EDITED, Inducer, Instruction
@@ -64,6 +65,8 @@ class Induced:
     break_even: BreakEven | None
     notes: tuple[str, ...]
     """What was detected, dropped, cut, trimmed."""
+    path: Path | None = None
+    """Where the instruction was saved."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -84,16 +87,23 @@ def induce(
     source: Source | LoadedTask,
     settings: InduceSettings | None = None,
     *,
+    output: str | Path | None = None,
+    force: bool = False,
     progress: Progress = QUIET,
     **changes: Any,
 ) -> Induced:
     """Make an instruction from labelled data, and measure it beside naive and ICL on rows that no method has seen.
 
     `source` is anything that `load` takes, or what it made; `changes` override `settings` by name
-    (`induce(data, n=50, generator="openai:gpt-4.1-mini")`). Raises `DataError`, `ConfigError`, `ModelError`,
-    `ScoreRefusedError`.
+    (`induce(data, n=50, generator="openai:gpt-4.1-mini")`).
+
+    The instruction is saved to `output` as soon as it is written, and again once it is measured. `force` replaces a
+    file that exists; a file that appears meanwhile is never replaced, and the instruction is saved beside it.
+
+    Raises `DataError`, `ConfigError`, `ModelError`, `ScoreRefusedError`, and `OutputError`, before any call if it can.
     """
     settings = InduceSettings.of(**((settings.model_dump() if settings else {}) | changes))
+    kept = _Kept(Path(output) if output else None, force, progress)
     if not isinstance(source, LoadedTask):
         progress.step("Reading the data")
     loaded = source if isinstance(source, LoadedTask) else load(source, settings.columns, seed=settings.seed)
@@ -102,23 +112,53 @@ def induce(
     with closing(watched(settings.endpoint.load(settings.generator), progress)) as generator:
         follower = make_follower(settings, generator, progress)
         with closing(follower.model):
-            return _induced(make_inducer(settings, generator, follower), follower, (episode, loaded), progress)
+            inducer = make_inducer(settings, generator, follower)
+            return _induced(inducer, follower, (episode, loaded), kept, progress)
 
 
-def _induced(inducer: Inducer, follower: Follower, drawn: tuple[Episode, LoadedTask], progress: Progress) -> Induced:
+class _Kept:
+    """The output file, which holds the instruction from the moment it is written."""
+
+    def __init__(self, path: Path | None, force: bool, progress: Progress) -> None:
+        """Raises `OutputError` if the file could not be written."""
+        if path:
+            check_writable(path, force=force)
+        self.path = path
+        self._force = force
+        self._progress = progress
+
+    def __call__(self, instruction: Instruction) -> None:
+        """Save it. Raises `OutputError` that holds the text."""
+        if self.path is None:
+            return
+        try:
+            if not self._force and (free := free_name(self.path)) != self.path:
+                self._progress.note(f"{self.path} appeared meanwhile and is kept; the instruction goes to {free}.")
+                self.path = free
+            instruction.save(self.path, force=self._force)
+        except OutputError as error:
+            raise OutputError(f"{error} The instruction that was written: {instruction.text!r}") from error
+        self._force = True  # from now on the file is ours
+
+
+def _induced(
+    inducer: Inducer, follower: Follower, drawn: tuple[Episode, LoadedTask], kept: _Kept, progress: Progress
+) -> Induced:
     """The instruction, and its measurement where there is a query."""
     episode, loaded = drawn
     notes = (*loaded.notes, *draw_notes(loaded.task, episode))
-    instruction = _prepared(inducer, follower, drawn, progress)
+    instruction = _prepared(inducer, follower, drawn, progress, kept)
+    kept(instruction)
     if not episode.query:
-        return Induced(instruction, (), {}, None, notes)
+        return Induced(instruction, (), {}, None, notes, kept.path)
     rows = [
         _measure(_prepared(method, follower, drawn, progress) if method else instruction, follower, episode, progress)
         for method in (Naive(), InContext(follower.model), None)
     ]
     measured = rows[-1].instruction
+    kept(measured)
     differences = {row.instruction.method: _difference(rows[-1], row) for row in rows[:-1]}
-    return Induced(measured, tuple(rows), differences, _break_even(rows, follower.model), notes)
+    return Induced(measured, tuple(rows), differences, _break_even(rows, follower.model), notes, kept.path)
 
 
 def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
@@ -143,15 +183,16 @@ def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: F
 
 
 def _prepared(
-    inducer: Inducer, follower: Follower, drawn: tuple[Episode, LoadedTask], progress: Progress
+    inducer: Inducer,
+    follower: Follower,
+    drawn: tuple[Episode, LoadedTask],
+    progress: Progress,
+    keep: Callable[[Instruction], None] | None = None,
 ) -> Instruction:
-    """The method's instruction, calibrated for the follower, stamped with where it comes from."""
+    """The method's instruction, stamped with where it comes from, kept, and then calibrated for the follower."""
     episode, loaded = drawn
     progress.step(f"Writing {inducer.name}", unit="drafts")
     instruction = inducer.induce(episode.support, seed=episode.seed)
-    if follower.calibration != "none":
-        progress.step(f"Calibrating {inducer.name}", len(episode.support.examples))
-    instruction = follower.prepare(instruction, episode.support)
     provenance = instruction.provenance.model_copy(
         update={
             "source": loaded.task.source.get("origin", ""),
@@ -161,7 +202,12 @@ def _prepared(
             "version": VERSION,
         }
     )
-    return instruction.model_copy(update={"provenance": provenance})
+    instruction = instruction.model_copy(update={"provenance": provenance})
+    if keep:
+        keep(instruction)
+    if follower.calibration != "none":
+        progress.step(f"Calibrating {inducer.name}", len(episode.support.examples))
+    return follower.prepare(instruction, episode.support)
 
 
 def _measure(instruction: Instruction, follower: Follower, episode: Episode, progress: Progress) -> Row:

@@ -30,7 +30,6 @@ from promptmii.cli.options import (
 )
 from promptmii.cli.terminal import confirmed, dump, interactive, listening, notes, out, say, styled, table, warn
 from promptmii.errors import ConfigError
-from promptmii.files import check_writable
 from promptmii.models.references import DEFAULT
 
 if TYPE_CHECKING:
@@ -85,8 +84,6 @@ def induce(
     from promptmii import pipeline
     from promptmii.config import InduceSettings
 
-    if output:
-        check_writable(output, force=force)
     settings = InduceSettings.of(
         n=n,
         generator=generator,
@@ -109,13 +106,11 @@ def induce(
     if loaded.columns.doubts and not (yes or json) and interactive() and not confirmed("Go on?", default=True):
         raise ConfigError("Stopped before any call. Name the columns with --text and --label.")
     with listening(quiet=json) as progress:
-        induced = pipeline.induce(loaded, settings, progress=progress)
-    if output:
-        induced.instruction.save(output, force=force)
+        induced = pipeline.induce(loaded, settings, output=output, force=force, progress=progress)
     if json:
         dump(_as_json(induced))
     else:
-        _show(induced, output)
+        _show(induced)
 
 
 def _show_data(loaded: "LoadedTask") -> None:
@@ -133,7 +128,7 @@ def _show_data(loaded: "LoadedTask") -> None:
         say(f"Other columns might be meant: {', '.join(columns.doubts)}. Name yours with --text and --label.")
 
 
-def _show(result: "Induced", path: Path | None) -> None:
+def _show(result: "Induced") -> None:
     from rich.panel import Panel
 
     notes((*result.notes, *result.instruction.provenance.notes))
@@ -144,8 +139,8 @@ def _show(result: "Induced", path: Path | None) -> None:
             out.write_line(_break_even(result.break_even))
         for warning in result.warnings:
             warn(warning)
-    if path:
-        out.write_line(f"Saved to {path}. Use it with: promptmii predict {path} NEW_DATA")
+    if result.path:
+        out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA")
 
 
 COLUMNS = ("uncalibrated", "tokens/query", "calls", "calibrating", "seconds")
