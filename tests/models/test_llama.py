@@ -1,8 +1,13 @@
 """llama.cpp with the smallest embedded model: its numbers against transformers, whatever else is in the batch."""
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import psutil
 import pytest
 
 from promptmii import load_model
@@ -89,3 +94,48 @@ def test_it_writes_sense(smol: LanguageModel) -> None:
     (result,) = smol.generate([[{"role": "user", "content": "What is 2+2?"}]], Sampling(30))
     assert isinstance(result, Completion)
     assert "4" in result.text
+
+
+READS = 'model.choose([[{"role": "user", "content": "word and " * 1500}]], ["a", "b"])'
+WRITES = 'model.generate([[{"role": "user", "content": "Tell a long story."}]], Sampling(4000))'
+INTERRUPTED = """
+from promptmii import load_model
+from promptmii.models.base import Sampling
+
+model = load_model("smol")
+print("ready", flush=True)
+try:
+    {}
+except KeyboardInterrupt:
+    print(len(model.choose([[{{"role": "user", "content": "still there?"}}]], ["yes", "no"])))
+"""
+
+
+@pytest.mark.parametrize("work", [READS, WRITES], ids=["reads", "writes"])
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
+def test_ctrl_c_interrupts_a_long_computation_and_leaves_the_model_usable(work: str) -> None:
+    program = [sys.executable, "-c", INTERRUPTED.format(work)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.5)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (out, err, process.returncode) == ("1\n", "", 0)
+    assert time.monotonic() - started < 2
+
+
+def test_close_gives_the_memory_back() -> None:
+    def used() -> float:
+        return psutil.Process().memory_full_info().uss / 1e6
+
+    sizes: list[float] = []
+    for _ in range(3):
+        model = load_model("smol")
+        model.choose(CHATS, OPTIONS)
+        during = used()
+        model.close()
+        sizes.append(used())
+        assert during - sizes[-1] > 100
+    assert sizes[-1] - sizes[0] < 40

@@ -9,7 +9,7 @@ default values in it; where they differ, or the functions are not exported, `una
 
 import ctypes
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int32, c_void_p
 from functools import cache
 from pathlib import Path
@@ -44,7 +44,6 @@ kv_unified."""
 _USE_EXTRA_BUFFERS, _FLASH_ATTENTION, _KV_UNIFIED = 74, 52, 141
 _CONTROL = 1 << 3 | 1 << 4
 """LLAMA_TOKEN_ATTR_CONTROL and _USER_DEFINED."""
-_ABORTED = 2
 _ERROR = 4
 """GGML_LOG_LEVEL_ERROR."""
 _LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, c_char_p, c_void_p)
@@ -195,8 +194,8 @@ class Native:
         if not self._context:
             raise ModelError(f"No memory for a context of {cells} tokens. Ask for a smaller one with --context-length.")
         self._memory = self._library.llama_get_memory(self._context)
-        self._abort = _AbortCallback(_interrupted)  # kept, or it would be collected while llama.cpp holds it
-        self._library.llama_set_abort_callback(self._context, self._abort, None)
+        self._interrupt = _Interrupt()
+        self._library.llama_set_abort_callback(self._context, self._interrupt.callback, None)
         self._adapt(adapters)
 
     def _adapt(self, adapters: Sequence[Path]) -> None:
@@ -280,9 +279,8 @@ class Native:
             read.ctypes.data,
         )
         status = self._library.llama_decode(self._context, _Batch(len(batch), *arrays))
+        self._interrupt.raise_pending()
         if status:
-            if status == _ABORTED:
-                raise KeyboardInterrupt
             raise ModelError(f"llama.cpp gave up on a batch of {len(batch)} tokens (status {status}).")
         found = self._library.llama_get_logits(self._context)
         return np.ctypeslib.as_array(found, (int(read.sum()), self.size))
@@ -313,17 +311,34 @@ class _Closed:
         raise ModelError("This model was closed. Load it again.")
 
 
-def _interrupted(_data: object) -> bool:
-    """Asked by llama.cpp between operations, so that Python's signal handlers run at once rather than seconds later."""
-    try:
-        return _pause()
-    except KeyboardInterrupt:
-        return True
+class _Interrupt:
+    """Runs Python's signal handlers while llama.cpp computes, so that Ctrl-C works at once rather than seconds later.
 
+    llama.cpp calls back between operations. A pending signal is handled as the called code begins, before any `try` of
+    a function; a generator resumes inside its `try`, so the exception is caught and kept until llama.cpp has returned.
+    """
 
-def _pause() -> bool:
-    """A call, because Python runs signal handlers at one."""
-    return False
+    def __init__(self) -> None:
+        self._raised: BaseException | None = None
+        watch = self._watch()
+        next(watch)
+        self.callback = _AbortCallback(watch.send)
+
+    def raise_pending(self) -> None:
+        """Raise what a handler raised meanwhile, usually `KeyboardInterrupt`."""
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
+
+    def _watch(self) -> Generator[bool, None]:
+        while True:
+            try:
+                while True:
+                    yield self._raised is not None
+            except GeneratorExit:
+                return
+            except BaseException as error:
+                self._raised = error
 
 
 def _refuse(path: Path) -> NoReturn:
