@@ -234,10 +234,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class Inducer(Protocol):
-    """A method that turns examples into an instruction. Naive, ICL, Prompt-MII, APE, GEPA are all alike to the evaluation.
+    """A method that turns examples into an instruction. The evaluation treats all of them alike.
 
-    Contract, checked for every implementation: the result's labels are the support's, in order; equal support and seed give an
-    equal text; the cost covers every model call that was made; a failed call raises, it never becomes an empty instruction.
+    Contract, checked for every implementation: the labels are the support's, in order; equal support and seed give an
+    equal text; the cost covers every model call; a failed call raises and never becomes an empty instruction.
     """
 
     @property

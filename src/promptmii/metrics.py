@@ -21,7 +21,7 @@ def macro_f1(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
 
 
 def expected_macro_f1(gold: Sequence[str], probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> float:
-    """Macro-F1 of expected counts: each row counts for each label (order of `labels`) with its probability. Averaged as `macro_f1`."""
+    """Macro-F1 of expected counts: a row counts for each label (order of `labels`) with its probability."""
     chances = np.asarray(probabilities, dtype=np.float64)
     is_gold = np.array(gold, dtype=object)[:, None] == np.array(labels, dtype=object)
     hit, predicted, true = (chances * is_gold).sum(0), chances.sum(0), is_gold.sum(0)

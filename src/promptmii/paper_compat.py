@@ -1,7 +1,7 @@
 """The two ways in which the authors of Prompt-MII computed macro-F1, so that a run can be read on their scale.
 
-They disagree with each other and with `metrics.macro_f1`, always about answers that are no label (github: millix19/promptmii at
-2722f12; defects 1 to 10 of our list). Use them to explain a published number, never to compare methods.
+They disagree with each other and with `metrics.macro_f1`, always about answers that are no label (github:
+millix19/promptmii at 2722f12). Use them to explain a published number, never to compare methods.
 
 | answer | `metrics.macro_f1` | `reward_f1` | `analysis_f1` |
 | --- | --- | --- | --- |
@@ -23,18 +23,17 @@ LONGEST = 100
 
 
 def answers(predictions: Iterable[Prediction]) -> list[str]:
-    """What their scorers would have been given: the text that was written, the label that was chosen, or nothing after a failure."""
+    """What their scorers would have read: the written text, the chosen label, or nothing if there was no answer."""
     return [
         prediction.answer if prediction.answer is not None else prediction.label or "" for prediction in predictions
     ]
 
 
 def reward_f1(gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> float:
-    """Macro-F1 as their training reward and library have it (`compute_f1_score` in `prompt_gen_batch_sglang_v4_fast_f1.py`).
+    """Macro-F1 as in their training reward and library (`prompt_gen_batch_sglang_v4_fast_f1.py: compute_f1_score`).
 
-    Whatever matches no label counts as the first label, gold labels too, so silence earns what always answering the first
-    label would earn, and the number depends on the order of the labels. The mean is over the labels that occur in gold or
-    in the answers.
+    Whatever matches no label counts as the first label, gold labels too. So silence earns as much as always answering the
+    first label, and the number depends on the order of the labels. The mean is over labels in gold or in the answers.
     """
     if not gold:
         return 0.0
@@ -45,11 +44,11 @@ def reward_f1(gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]
 
 
 def analysis_f1(gold: Sequence[str], answers: Sequence[str]) -> float | None:
-    """Macro-F1 as their published tables have it (`calculate_f1_from_predictions` in `analyze_baseline_results_f1_macro.py`).
+    """Macro-F1 as in their tables (`analyze_baseline_results_f1_macro.py: calculate_f1_from_predictions`).
 
-    Rows with an empty answer are left out, and the mean is over every text that occurs in gold or among the raw answers, so that
-    each different answer that is no label is one more class with F1 = 0. Their code gives no number (`None`) where no row is left,
-    where one gold label is left, or where more gold labels are left than half the rows.
+    Rows with an empty answer are left out. The mean is over every text in gold or among the raw answers, so each different
+    answer that is no label is one more class with F1 = 0. Their code gives no number (`None`) if no row or a single gold
+    label is left, or more gold labels than half the rows.
     """
     rows = [(_clean(label), _clean(answer)) for label, answer in zip(gold, answers, strict=True)]
     rows = [(label, answer) for label, answer in rows if not {label, answer} & {"", "nan"}]

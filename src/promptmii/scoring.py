@@ -1,7 +1,7 @@
 """The only road from an instruction to a number.
 
-The training reward, the searches (best-of-k, APE, GEPA) and the evaluation all call `score`, so they cannot disagree. A
-failed call is not scored: with one failure or more there is no macro-F1, and whoever needs a number gets an error instead.
+The training reward, the searches (best-of-k, APE, GEPA) and the evaluation all call `score`, so they cannot disagree.
+A failed call is not scored: after a single failure there is no macro-F1, and asking for one raises an error.
 """
 
 from collections.abc import Sequence
