@@ -5,9 +5,9 @@ log-probabilities (normalised over the K labels), fitted on what the method may 
 
     none         z = logp
     contextual   minus the mean logp over content-free inputs (Zhao et al. 2021, arXiv 2102.09690)
-    support      minus the mean logp over the support texts, labels unused (Fei et al. 2023, arXiv 2305.19148)
+    support      minus the mean logp over the support texts, labels unused (Fei et al. 2023, 2305.19148)
     supervised   scale and offset per label, by penalised maximum likelihood on the support (arXiv 2505.23783)
-    batch        minus the mean logp over the query itself (Zhou et al. 2023, arXiv 2309.17249): transductive, not stored
+    batch        minus the mean logp over the query itself (Zhou et al. 2023, arXiv 2309.17249): never stored
 
 A text that stands in the prompt calibrates nothing: the follower has just read its label. `held_out` therefore pairs
 every support text with a prompt that does not show it.

@@ -32,8 +32,8 @@ def answers(predictions: Iterable[Prediction]) -> list[str]:
 def reward_f1(gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> float:
     """Macro-F1 as in their training reward and library (`prompt_gen_batch_sglang_v4_fast_f1.py: compute_f1_score`).
 
-    Whatever matches no label counts as the first label, gold labels too. So silence earns as much as always answering the
-    first label, and the number depends on the order of the labels. The mean is over labels in gold or in the answers.
+    Whatever matches no label counts as the first label, gold labels too. So silence earns as much as the first label,
+    and the order of the labels matters. The mean is over labels in gold or in the answers.
     """
     if not gold:
         return 0.0
@@ -46,9 +46,9 @@ def reward_f1(gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]
 def analysis_f1(gold: Sequence[str], answers: Sequence[str]) -> float | None:
     """Macro-F1 as in their tables (`analyze_baseline_results_f1_macro.py: calculate_f1_from_predictions`).
 
-    Rows with an empty answer are left out. The mean is over every text in gold or among the raw answers, so each different
-    answer that is no label is one more class with F1 = 0. Their code gives no number (`None`) if no row or a single gold
-    label is left, or more gold labels than half the rows.
+    Rows with an empty answer are left out. The mean is over every text in gold or among the raw answers, so each
+    different answer that is no label is one more class with F1 = 0. Their code gives no number (`None`) if no row or a
+    single gold label is left, or more gold labels than half the rows.
     """
     rows = [(_clean(label), _clean(answer)) for label, answer in zip(gold, answers, strict=True)]
     rows = [(label, answer) for label, answer in rows if not {label, answer} & {"", "nan"}]
