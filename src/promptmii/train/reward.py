@@ -5,9 +5,10 @@ out of its group), never a zero: a dead server must not teach anything.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from promptmii import metrics
 from promptmii.errors import ConfigError, EndpointError
@@ -56,13 +57,21 @@ class Judged:
     failure: str | None = None
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A different instruction under one follower."""
+class _Question(NamedTuple):
+    """A distinct instruction under one follower."""
 
     follower: Follower
     episode: Episode
     text: str
+
+
+class _Answer(NamedTuple):
+    """What a follower made of an instruction, or why there is no score."""
+
+    scored: Scored | None
+    failure: str | None = None
+    passing: bool = False
+    """Waiting may help."""
 
 
 class Reward:
@@ -83,74 +92,67 @@ class Reward:
     def check(self, episode: Episode) -> None:
         """Ask every follower once. Raises `EndpointError` if one is silent, `ConfigError` if the measure needs more."""
         for follower in self._followers:
-            found = self._score(_Asked(follower, episode, "Label the input."))
-            if isinstance(found, EndpointError) or found.n_failed:
-                raise EndpointError(
-                    f"The follower {follower.model.card.reference} does not answer, so nothing can be learned: "
-                    f"{_reason(found)}"
-                )
-            measured(found, episode.support.labels, self._settings.measure)
+            scored, failure, _ = self._ask(_Question(follower, episode, "Label the input."))
+            if scored is None:
+                name = follower.model.card.reference
+                raise EndpointError(f"The follower {name} does not answer, so nothing can be learned: {failure}")
+            measured(scored, episode.support.labels, self._settings.measure)
 
     def judge(self, drafts: Sequence[Draft]) -> list[Judged]:
         """One judgement per draft, in order. Waits for failing followers, then raises `EndpointError`."""
-        asked = list(
-            dict.fromkeys(
-                _Asked(follower, draft.episode, draft.text) for draft in drafts for follower in self._asked(draft)
-            )
+        answers = self._ask_all(
+            list(dict.fromkeys(question for draft in drafts for question in self._questions(draft)))
         )
-        found = dict(zip(asked, self._score_all(asked), strict=True))
         deadline = time.monotonic() + self._settings.wait
-        while _share_failed(found) > self._settings.failures and _may_pass(found.values()):
-            if time.monotonic() >= deadline:
+        while self._too_many_fail(answers) and time.monotonic() < deadline:
+            if not any(answer.passing for answer in answers.values()):
                 break
             self._progress.note("Followers fail; waiting for them")
             time.sleep(min(PAUSE, self._settings.wait))
-            again = [one for one, scored in found.items() if _reason(scored)]
-            found |= dict(zip(again, self._score_all(again), strict=True))
-        if _share_failed(found) > self._settings.failures:
-            reason = next(_reason(scored) for scored in found.values() if _reason(scored))
+            answers |= self._ask_all([question for question, answer in answers.items() if answer.scored is None])
+        if self._too_many_fail(answers):
+            reason = next(answer.failure for answer in answers.values() if answer.scored is None)
             raise EndpointError(
-                f"{_share_failed(found):.0%} of the instructions of a step could not be scored (first: {reason}). "
+                f"{_share_failed(answers):.0%} of the instructions of a step could not be scored (first: {reason}). "
                 "See to the follower, then go on with --resume."
             )
-        return [
-            self._judged(draft, [found[_Asked(follower, draft.episode, draft.text)] for follower in self._asked(draft)])
-            for draft in drafts
-        ]
+        return [self._judged(draft, [answers[question] for question in self._questions(draft)]) for draft in drafts]
 
-    def _asked(self, draft: Draft) -> Sequence[Follower]:
-        """Who is asked about it: nobody about an empty text, which is worth nothing."""
-        return self._followers if draft.text else ()
+    def _questions(self, draft: Draft) -> list[_Question]:
+        """Nobody is asked about an empty text, which is worth nothing."""
+        return [_Question(follower, draft.episode, draft.text) for follower in self._followers if draft.text]
 
-    def _score_all(self, asked: Sequence[_Asked]) -> list[Scored | EndpointError]:
-        threads = max([TOGETHER, *(one.follower.model.card.concurrency for one in asked)])
-        found = dict(parallel(self._score, asked, threads))
-        return [found[position] for position in range(len(asked))]
+    def _ask_all(self, questions: Sequence[_Question]) -> dict[_Question, _Answer]:
+        threads = max([TOGETHER, *(question.follower.model.card.concurrency for question in questions)])
+        return {questions[position]: answer for position, answer in parallel(self._ask, questions, threads)}
 
-    def _score(self, asked: _Asked) -> Scored | EndpointError:
-        """The score, or why there is none: the follower failed on more than a row, say while it was calibrated."""
-        episode = asked.episode
-        written = Instruction(text=asked.text, labels=episode.support.labels, method="mii", frame=self._frame)
+    def _ask(self, question: _Question) -> _Answer:
+        follower, episode, text = question
+        written = Instruction(text=text, labels=episode.support.labels, method="mii", frame=self._frame)
         try:
-            return score(asked.follower, asked.follower.prepare(written, episode.support), episode.query)
-        except EndpointError as error:
-            return error
+            scored = score(follower, follower.prepare(written, episode.support), episode.query)
+        except EndpointError as error:  # it failed on more than a row, say while it was calibrated
+            return _Answer(None, str(error), error.kind in PASSING)
+        failures = [prediction.failure for prediction in scored.predictions if prediction.failure]
+        if not failures:
+            return _Answer(scored)
+        first = f"{failures[0].kind}: {failures[0].message}"
+        return _Answer(None, first, any(failure.kind in PASSING for failure in failures))
 
-    def _judged(self, draft: Draft, found: Sequence[Scored | EndpointError]) -> Judged:
-        if not found:
+    def _too_many_fail(self, answers: Mapping[_Question, _Answer]) -> bool:
+        return _share_failed(answers) > self._settings.failures
+
+    def _judged(self, draft: Draft, answers: Sequence[_Answer]) -> Judged:
+        if not answers:
             return Judged(-self._price(draft), 0.0)
-        failure = next((reason for reason in map(_reason, found) if reason), None)
         copied = bool(copied_runs(draft.text, (example.text for example in draft.episode.support.examples)))
-        if failure:
+        scored = [answer.scored for answer in answers if answer.scored]
+        if len(scored) < len(answers):
+            failure = next(answer.failure for answer in answers if answer.scored is None)
             return Judged(None, None, copied=copied, failure=failure)
-        scores = [
-            measured(scored, draft.episode.support.labels, self._settings.measure)
-            for scored in found
-            if isinstance(scored, Scored)
-        ]
-        unparsed = fmean(scored.n_unparsed / scored.n for scored in found if isinstance(scored, Scored))
-        reward = fmean(scores) - self._price(draft) - self._settings.copy_penalty * copied
-        return Judged(reward, fmean(scores), unparsed, copied)
+        value = fmean(measured(one, draft.episode.support.labels, self._settings.measure) for one in scored)
+        unparsed = fmean(one.n_unparsed / one.n for one in scored)
+        return Judged(value - self._price(draft) - self._settings.copy_penalty * copied, value, unparsed, copied)
 
     def _price(self, draft: Draft) -> float:
         """What length and a missing end take off."""
@@ -176,30 +178,9 @@ def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float
     return of(scored.gold, known, labels)
 
 
-def _share_failed(found: Mapping[_Asked, Scored | EndpointError]) -> float:
+def _share_failed(answers: Mapping[_Question, _Answer]) -> float:
     """Of the distinct instructions: one follower that fails is enough to leave an instruction without a reward."""
-    failed = {(one.episode, one.text): False for one in found}
-    for one, scored in found.items():
-        failed[one.episode, one.text] |= _reason(scored) is not None
+    failed: dict[tuple[Episode, str], bool] = {}
+    for (_, episode, text), answer in answers.items():
+        failed[episode, text] = failed.get((episode, text), False) or answer.scored is None
     return fmean(failed.values()) if failed else 0.0
-
-
-def _reason(scored: Scored | EndpointError) -> str | None:
-    """Why it cannot be counted; `None` where it can."""
-    if isinstance(scored, EndpointError):
-        return str(scored)
-    return next((f"{p.failure.kind}: {p.failure.message}" for p in scored.predictions if p.failure), None)
-
-
-def _may_pass(found: Iterable[Scored | EndpointError]) -> bool:
-    """Some failure is of a kind that waiting helps against."""
-    return any(kind in PASSING for scored in found for kind in _kinds(scored))
-
-
-def _kinds(scored: Scored | EndpointError) -> list[str | None]:
-    """Of its failures; `None` is an error of no known kind."""
-    return (
-        [scored.kind]
-        if isinstance(scored, EndpointError)
-        else [p.failure.kind for p in scored.predictions if p.failure]
-    )

@@ -12,7 +12,7 @@ best/            the best weights so far, and README.md, their model card
 import json
 import platform
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -103,16 +103,8 @@ def _check_same(known: Path, settings: Settings, free: tuple[str, ...]) -> None:
 
 def versions() -> dict[str, str]:
     """Of the packages that a run depends on, where they are installed."""
-    found: dict[str, str] = {}
+    installed: dict[str, str] = {}
     for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def brief(step: int, line: Mapping[str, float]) -> str:
-    """The values of a step that say how well it goes."""
-    names = [name for name in ("train/loss", "validation/reward", "train/reward") if name in line]
-    return f"step {step}" + (": " if names else "") + ", ".join(f"{name} {line[name]:.4g}" for name in names)
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed

@@ -15,7 +15,7 @@ from promptmii.progress import QUIET, Progress
 from promptmii.prompts import meta_prompt
 from promptmii.task import Task
 from promptmii.train.card import model_card, recipe
-from promptmii.train.run_folder import RunFolder, brief, open_run
+from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.tasks import named_tasks
 from promptmii.train.warmup.bank import read_bank
 from promptmii.train.warmup.pairs import Pair, PairStream, read_pairs
@@ -196,7 +196,9 @@ class Curves(TrainerCallback):
         if WATCHED in line and self._best.improves(line[WATCHED]):
             self._best.save(step, {WATCHED: line[WATCHED]})
         self._run.metrics(step, line)
-        self._progress.advance(int("train/loss" in line), brief(step, line))
+        self._progress.advance(
+            int("train/loss" in line), f"step {step}: loss {line.get('train/loss', line.get(WATCHED, 0.0)):.4g}"
+        )
 
 
 def _datasets(
