@@ -68,8 +68,8 @@ def show_list(json: Json = False) -> None:
         return
     for m in EMBEDDED.values():
         where = m.path if m.installed else f"promptmii models install {m.name}"
-        say(f"{m.name:<11} {m.size / 1e6:6,.0f} MB  {m.title} ({m.licence})")
-        say(f"{'':<11} {'installed:' if m.installed else 'not here: '} {where}")
+        out.write_line(f"{m.name:<11} {m.size / 1e6:6,.0f} MB  {m.title} ({m.licence})")
+        out.write_line(f"{'':<11} {'installed:' if m.installed else 'not here: '} {where}")
 
 
 @models_app.command("remove")

