@@ -12,6 +12,7 @@ ORDER = [
     *[
         "version",
         "errors",
+        "configs",
         "interrupt",
         "task",
         "files",

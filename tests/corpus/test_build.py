@@ -13,6 +13,7 @@ import pytest
 from tests.corpus.hub_server import HubServer, Repository, serving
 from tests.corpus.repositories import as_csv, as_lines, card, rows
 
+from promptmii.configs import config_path
 from promptmii.corpus.build import build_corpus
 from promptmii.corpus.journal import FOLDER
 from promptmii.corpus.settings import CorpusSettings
@@ -76,8 +77,7 @@ def test_settings_and_sources_are_checked(tmp_path: Path) -> None:
     assert not (tmp_path / "refused" / "list.csv").exists(), "refused before anything is fetched"
     with pytest.raises(ConfigError, match="Did you mean 'split'"):
         CorpusSettings.of(splits={})
-    for name in ("corpus-local", "corpus-hub"):
-        CorpusSettings.read(Path(__file__).parents[2] / "configs" / f"{name}.toml")
+    CorpusSettings.read(config_path("corpus", "hub"))
 
 
 def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:

@@ -11,12 +11,12 @@ from tests.models.test_transformers import trained  # noqa: E402, F401  the fixt
 from tests.recorder import Recorder  # noqa: E402
 from tests.train.warmup.test_fine_tuning import world  # noqa: E402, F401  the fixture
 
+from promptmii.configs import config_path  # noqa: E402
 from promptmii.errors import ConfigError  # noqa: E402
 from promptmii.train.stages import WarmUp, warm_up  # noqa: E402
-from promptmii.train.warmup.bank import read_bank  # noqa: E402
+from promptmii.train.warmup.bank import SHIPPED, read_bank  # noqa: E402
 from promptmii.train.warmup.settings import SftSettings  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 SMALL = """
 rank = 2
 steps = 2
@@ -62,5 +62,5 @@ def test_a_setting_nobody_knows_is_named(tmp_path: Path) -> None:
 
 
 def test_the_recipe_names_tasks_that_the_bank_describes() -> None:
-    settings = SftSettings.read(ROOT / "configs" / "warm-start.toml", tasks="anywhere")
-    assert set(settings.train) | set(settings.validate_on) <= set(read_bank(ROOT / settings.bank))
+    settings = SftSettings.read(config_path("train", "warm-start"), tasks="anywhere")
+    assert set(settings.train) | set(settings.validate_on) <= set(read_bank(SHIPPED))

@@ -7,7 +7,7 @@ import typer
 
 from promptmii.cli import corpus_view
 from promptmii.cli.group import app
-from promptmii.cli.options import BaseUrl, Json, comma_separated
+from promptmii.cli.options import BaseUrl, Json, ListRecipes, Recipe, comma_separated
 from promptmii.cli.terminal import listening, say
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Turn many datasets into one corpus of clean tasks.")
@@ -18,7 +18,7 @@ Folder = Annotated[Path, typer.Argument(help="Corpus folder.")]
 
 @corpus_app.command("build")
 def build(
-    config: Annotated[Path | None, typer.Argument(help="TOML file of settings; the options below override it.")] = None,
+    recipe: Annotated[str | None, Recipe] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Corpus folder. A build that it holds is resumed.")
     ] = Path("corpus"),
@@ -58,14 +58,16 @@ def build(
     push: Annotated[str | None, typer.Option(help="Upload the corpus to owner/name on the hub.")] = None,
     public: Annotated[bool, typer.Option("--public", help="With --push: visible to everybody.")] = False,
     json: Json = False,
+    _list: ListRecipes = False,
 ) -> None:
     """List, fetch, clean and split datasets. After an interruption the same command resumes."""
+    from promptmii.configs import config_path
     from promptmii.corpus.build import build_corpus
     from promptmii.corpus.card import push_corpus
     from promptmii.corpus.settings import CorpusSettings
 
     settings = CorpusSettings.read(
-        config,
+        config_path("corpus", recipe) if recipe else None,
         list={
             "local": tuple(map(str, local)) if local else None,
             "hub": hub,

@@ -13,8 +13,10 @@ from promptmii.cli.options import (
     BaseUrl,
     Context,
     Json,
+    ListRecipes,
     N,
     Prices,
+    Recipe,
     Set,
     comma_separated,
     prices_of,
@@ -68,9 +70,7 @@ def _described(method: "type[Method]") -> str:
 
 @app.command("evaluate", cls=Evaluate)
 def run_grid(
-    config: Annotated[
-        Path | None, typer.Argument(help="TOML file with any of the settings; the options below change them.")
-    ] = None,
+    recipe: Annotated[str | None, Recipe] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Run folder; what it holds already is not run again.")
     ] = Path("runs/eval"),
@@ -108,13 +108,16 @@ def run_grid(
         bool, typer.Option("--dry-run", help="Print the grid, its calls, tokens, time and money; run nothing.")
     ] = False,
     json: Json = False,
+    _list: ListRecipes = False,
 ) -> None:
     """Run every method on a grid of tasks. Every finished cell is kept: interrupted, the same command goes on."""
+    from promptmii.configs import config_path
     from promptmii.evaluation import estimate
     from promptmii.evaluation import evaluate as evaluate_grid
     from promptmii.evaluation.settings import EvaluateSettings
     from promptmii.schema import merged
 
+    path = config_path("evaluate", recipe) if recipe else None
     changes = dict[str, Any](
         tasks=tasks,
         methods=comma_separated(methods),
@@ -137,7 +140,7 @@ def run_grid(
         },
         ray={} if ray else None,
     )
-    settings = EvaluateSettings.read(config, **merged(settings_of(set_ or []), changes))
+    settings = EvaluateSettings.read(path, **merged(settings_of(set_ or []), changes))
     if dry_run:
         with listening(quiet=json) as progress:
             planned = estimate(settings, output, retry_failed=retry_failed, progress=progress)

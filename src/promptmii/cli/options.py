@@ -9,12 +9,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptmii.cli.terminal import out
 from promptmii.errors import ConfigError
 
 if TYPE_CHECKING:
     from promptmii.config import Columns, Endpoint
     from promptmii.models.base import Price
 
+
+def _list_recipes(ctx: typer.Context, asked: bool) -> None:
+    if not asked:
+        return
+    from promptmii.configs import FOLDER, recipes, summary
+
+    command = ctx.command_path.split()[1]
+    for name, path in recipes(command).items():
+        out.write_line(f"{name}: {summary(path)}")
+    out.write_line(f"Copy and edit them: {FOLDER / command}")
+    raise typer.Exit
+
+
+Recipe = typer.Argument(help="TOML file, or the name of a recipe (see --list). Options override it.")
+ListRecipes = Annotated[bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="Print the recipes.")]
 Data = Annotated[
     str,
     typer.Argument(

@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from promptmii.cli.group import app
-from promptmii.cli.options import Json, Set, settings_of
+from promptmii.cli.options import Json, ListRecipes, Recipe, Set, settings_of
 from promptmii.cli.terminal import dump, listening, out
 from promptmii.errors import ConfigError
 
 
 @app.command("train")
 def run_training(
-    config: Annotated[Path, typer.Argument(help="TOML file with the settings; configs/ has recipes.")],
+    recipe: Annotated[str, Recipe],
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path("runs/train"),
     stage: Annotated[str | None, typer.Option(help="rl, sft or best-of; the file's own when absent, else rl.")] = None,
     tasks: Annotated[
@@ -32,12 +32,15 @@ def run_training(
         ),
     ] = False,
     json: Json = False,
+    _list: ListRecipes = False,
 ) -> None:
     """Train the generator that writes instructions, by reinforcement learning; or one of the stages before that."""
+    from promptmii.configs import config_path
     from promptmii.schema import merged
     from promptmii.train.settings import TrainSettings
     from promptmii.train.stages import stage_of, warm_up
 
+    config = config_path("train", recipe)
     chosen = stage_of(config, stage)
     changes = merged(settings_of(set_ or []), {"tasks": tasks, "model": model, "seed": seed})
     if chosen != "rl":

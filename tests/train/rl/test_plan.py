@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from promptmii import Example, ScriptedModel, Task
 from promptmii.cli import app
+from promptmii.configs import FOLDER, recipes
 from promptmii.data.corpus_files import SCHEMA, task_row, write_split
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import MetaInducer
@@ -30,7 +31,7 @@ from promptmii.train.tasks import read_split, split
 from promptmii.train.visits import Visits, draw_visit, passes, readable, readable_split
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
-CONFIGS = Path(__file__).parents[3] / "configs"
+RECIPES = recipes("train")
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def world(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("recipe", ["llama-3.1-8b", "llama-3.1-8b-16gpu", "qwen-2.5-7b"])
 def test_the_papers_settings_are_the_default_line_by_line(recipe: str) -> None:
-    given = TrainSettings.read(CONFIGS / f"{recipe}.toml")
+    given = TrainSettings.read(RECIPES[recipe])
     chosen = grpo_plan(given).options
     paper = {
         "learning_rate": 2e-6,
@@ -88,9 +89,9 @@ def test_checkpoints_lie_fifty_rollouts_apart_by_default() -> None:
 
 
 def test_the_launcher_runs_the_recipe_that_it_names() -> None:
-    script = (CONFIGS / "slurm.sh").read_text()
+    script = (FOLDER / "train" / "slurm.sh").read_text()
     nodes, gpus = (int(re.findall(rf"#SBATCH --{name}=(\d+)", script)[0]) for name in ("nodes", "gpus-per-node"))
-    given = TrainSettings.read(CONFIGS.parent / re.findall(r"sbatch configs/slurm.sh (configs/\S+\.toml)", script)[0])
+    given = TrainSettings.read(RECIPES[re.findall(r"sbatch slurm.sh (\S+) corpus/", script)[0]])
     processes = gpus * (nodes - 1)
     assert given.plan.processes == processes
     assert grpo_plan(given).batches(100, processes).accumulation == 2
@@ -104,10 +105,10 @@ def test_the_losses_are_those_of_the_installed_trainer() -> None:
     assert {name for one in named for name in re.findall(r'"(\w+)"', one)} == set(CHOICES["loss_type"])
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES.values(), ids=lambda path: path.stem)
 def test_every_recipe_of_this_stage_divides(path: Path) -> None:
-    if path.stem in ("poster", "warm-start") or path.stem.startswith("corpus-"):
-        pytest.skip("of another command or stage")
+    if path.stem == "warm-start":
+        pytest.skip("of another stage")
     given = TrainSettings.read(path, tasks=("suite",))
     assert grpo_plan(given).batches(100, given.plan.processes).steps > 0
 

@@ -142,7 +142,7 @@ class PolicyTrainer(GRPOTrainer):
         self.eos_token_ids = policy.form.ends
         if self.is_fsdp_enabled:
             raise ConfigError(
-                "Training under FSDP is not supported. Spread the weights with DeepSpeed ZeRO-3: configs/zero3.yaml."
+                "Training under FSDP is not supported. Spread the weights with DeepSpeed ZeRO-3: see docs/scale.md."
             )
 
     @property

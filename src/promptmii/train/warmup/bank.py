@@ -7,9 +7,12 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+import promptmii.data
 from promptmii.errors import DataError
 from promptmii.schema import Frozen
 
+SHIPPED = Path(promptmii.data.__file__).with_name("descriptions")
+"""Descriptions of the labels of 77 public tasks, written for this package."""
 CLOSING = "Answer with the label alone."
 
 
@@ -54,7 +57,7 @@ def read_bank(folder: Path) -> dict[str, Guide]:
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
         raise DataError(
-            f"The bank {folder} holds no .jsonl files; expected one for each task, such as corpora/descriptions."
+            f"The bank {folder} holds no .jsonl files; expected one for each task, such as those in {SHIPPED}."
         )
     return {path.stem: _read(path) for path in paths}
 

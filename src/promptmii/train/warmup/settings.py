@@ -18,8 +18,8 @@ class SftSettings(Settings):
     """File of pairs; `None` draws them from `tasks` and `bank`."""
     tasks: str | tuple[str, ...] = ()
     """Folders of task files, or task files; a task is named after its file."""
-    bank: str = ""
-    """Folder of label descriptions."""
+    bank: str | None = None
+    """Folder of label descriptions; `None` means the bank that ships."""
     train: tuple[str, ...] = ()
     """Names of the tasks to draw from."""
     validate_on: tuple[str, ...] = ()
@@ -51,8 +51,8 @@ class SftSettings(Settings):
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
-        if self.pairs is None and not (self.train and self.tasks and self.bank):
-            raise ValueError("give pairs (a file), or tasks, bank and train to draw them from")
+        if self.pairs is None and not (self.train and self.tasks):
+            raise ValueError("give pairs (a file), or tasks and train to draw them from")
         if both := sorted(set(self.train) & set(self.validate_on)):
             raise ValueError(f"in train and in validate_on: {', '.join(both)}")
         if not 2 <= self.labels[0] <= self.labels[1] <= 26:

@@ -17,7 +17,7 @@ from promptmii.task import Task
 from promptmii.train.card import model_card, recipe
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.tasks import named_tasks
-from promptmii.train.warmup.bank import read_bank
+from promptmii.train.warmup.bank import SHIPPED, read_bank
 from promptmii.train.warmup.pairs import Pair, PairStream, read_pairs
 from promptmii.train.warmup.settings import SftSettings
 from promptmii.tuning.settings import LoraSettings
@@ -205,7 +205,7 @@ def _datasets(
     settings: SftSettings, learned: Mapping[str, Task], features: Features
 ) -> tuple[Dataset[Any], dict[str, Dataset[Any]]]:
     """What is learned, and what is validated: with names and without."""
-    bank = read_bank(Path(settings.bank)) if settings.bank else {}
+    bank = read_bank(Path(settings.bank) if settings.bank else SHIPPED)
     watched: dict[str, Dataset[Any]] = {}
     if settings.validate_on:
         pairs = PairStream(named_tasks(settings.tasks, settings.validate_on), bank, settings)

@@ -7,12 +7,12 @@
 #SBATCH --time=48:00:00
 #SBATCH --requeue                 # the run goes on from its newest checkpoint
 #
-# Multi-node training: sbatch configs/slurm.sh CONFIG.toml TASKS RUN [MODEL OF THE FOLLOWER]
-#     sbatch configs/slurm.sh configs/llama-3.1-8b-16gpu.toml corpus/ runs/llama-8b
-# CONFIG.toml needs plan.processes = 8 x (nodes - 1), and batches that divide by it: for other numbers of nodes check with
-#     promptmii train CONFIG.toml --tasks TASKS --dry-run
+# Multi-node training: sbatch slurm.sh RECIPE TASKS RUN [MODEL OF THE FOLLOWER]
+#     sbatch slurm.sh llama-3.1-8b-16gpu corpus/ runs/llama-8b
+# The recipe needs plan.processes = 8 x (nodes - 1), and batches that it divides. For other numbers of nodes check with
+#     promptmii train RECIPE --tasks TASKS --dry-run
 set -euo pipefail
-config=$1 tasks=$2 run=$3 follower=${4:-meta-llama/Llama-3.1-8B-Instruct}
+recipe=$1 tasks=$2 run=$3 follower=${4:-meta-llama/Llama-3.1-8B-Instruct}
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 count=${#nodes[@]}
@@ -38,12 +38,13 @@ for i in $(seq 0 7); do
     done
 done
 
+recipes=$(python -c 'from promptmii.configs import FOLDER; print(FOLDER)')/train
 resume=()
 [ -e "$run/config.json" ] && resume=(--resume)
 
 # `standard`: srun has started the launcher on every node; Accelerate's default would start the others by pdsh from a list of hosts.
 srun --nodes="$trainers" --ntasks="$trainers" --nodelist="$(IFS=,; echo "${nodes[*]:0:$trainers}")" bash -c "
-    accelerate launch --config_file configs/zero3.yaml \
+    accelerate launch --config_file '$recipes/zero3.yaml' \
         --num_machines $trainers --num_processes $((8 * trainers)) --machine_rank \$SLURM_PROCID \
         --main_process_ip $head --main_process_port 29500 --deepspeed_multinode_launcher standard \
-        -m promptmii train '$config' --tasks '$tasks' -o '$run' ${resume[*]}"
+        -m promptmii train '$recipe' --tasks '$tasks' -o '$run' ${resume[*]}"

@@ -1,0 +1,42 @@
+"""Recipes ship with the package and are found by name, or by path."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from promptmii.cli import app
+from promptmii.configs import config_path, recipes, summary
+from promptmii.errors import ConfigError
+from promptmii.evaluation.settings import EvaluateSettings
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "corpus"])
+def test_every_recipe_is_found_by_name_and_says_what_it_is(command: str) -> None:
+    known = recipes(command)
+    assert known
+    for name, path in known.items():
+        assert config_path(command, name) == path
+        assert len(summary(path)) > 30
+
+
+def test_a_file_of_the_users_comes_before_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("poster").write_text("n = [5]")
+    assert EvaluateSettings.read(config_path("evaluate", "poster"), tasks="suite").n == (5,)
+    assert EvaluateSettings.read(recipes("evaluate")["poster"], tasks="suite").n == (5, 10, 20, 50, 100)
+
+
+def test_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean 'smol-cpu'\? Known: .*warm-start"):
+        config_path("train", "smol_cpu")
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "none.toml")])
+    assert done.exit_code == 2
+    assert "poster" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["train"], ["evaluate"], ["corpus", "build"]])
+def test_the_list_names_every_recipe(command: list[str]) -> None:
+    done = CliRunner().invoke(app, [*command, "--list"])
+    assert done.exit_code == 0
+    assert all(f"{name}: " in done.stdout for name in recipes(command[0]))
