@@ -23,8 +23,8 @@ def test_every_recipe_is_found_by_name_and_says_what_it_is(command: str) -> None
 def test_a_file_of_the_users_comes_before_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("poster").write_text("n = [5]")
-    assert EvaluateSettings.read(config_path("evaluate", "poster"), tasks="suite").n == (5,)
-    assert EvaluateSettings.read(recipes("evaluate")["poster"], tasks="suite").n == (5, 10, 20, 50, 100)
+    assert EvaluateSettings.read(config_path("evaluate", "poster"), tasks=("suite",)).n == (5,)
+    assert EvaluateSettings.read(recipes("evaluate")["poster"], tasks=("suite",)).n == (5, 10, 20, 50, 100)
 
 
 def test_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:
