@@ -22,7 +22,7 @@ from promptmii.models.base import (
     check_options,
     clocked,
 )
-from promptmii.models.http import constraints, tokens
+from promptmii.models.http import constraints, likelihoods, tokens
 from promptmii.models.http.answers import read_completion, refuse_cut_prompt
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.loop import request_limit, submit
@@ -60,6 +60,8 @@ class HttpModel:
         self._closing = threading.Lock()
         self._lock = threading.Lock()
         self._card: ModelCard | None = None
+        self._end: int | None = None
+        """The token that closes an answer, if every server gives exact likelihoods."""
         self._dialect: constraints.Dialect | None = None
         self._probed = False
         self._dropped: set[str] = set()
@@ -112,13 +114,16 @@ class HttpModel:
         with self._lock:
             if self._card is None:
                 lengths = self._run(self._gather(self._context_length, self._servers))
+                exact = all(self._run(self._gather(self._counts_tokens, self._servers)))
+                ends = set(self._run(self._gather(self._likelihoods, self._servers))) if exact else {None}
+                self._end = ends.pop() if len(ends) == 1 else None
                 said = self._config.context_length or min((length for length in lengths if length), default=None)
                 self._card = ModelCard(
                     self._reference,
-                    f"{','.join(self._config.urls)} {self._name}",
+                    f"{','.join(self._config.urls)} {self._name}{'' if self._end is None else ' likelihoods'}",
                     said or ASSUMED_CONTEXT,
-                    gives_scores=False,
-                    exact_tokens=all(self._run(self._gather(self._counts_tokens, self._servers))),
+                    gives_scores=self._end is not None,
+                    exact_tokens=exact,
                     concurrency=self._config.concurrency,
                     context_assumed=said is None,
                 )
@@ -149,8 +154,26 @@ class HttpModel:
         return clocked(self._run(self._gather(write, _numbered(chats))), time.perf_counter() - started)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`, without scores. Raises `UnsupportedError` where no constraint holds."""
+        """See `LanguageModel`; with scores on llama.cpp. Raises `UnsupportedError` where no constraint holds."""
         check_options(options)
+        _ = self.card
+        return self._constrained(chats, options) if self._end is None else self._scored(chats, options, self._end)
+
+    def _scored(self, chats: Sequence[Chat], options: Sequence[str], end: int) -> list[Choice | Failure]:
+        started = time.perf_counter()
+        answers = self._run(
+            self._patiently(self._servers[0], lambda: likelihoods.answers(self._servers[0], self._name, options, end))
+        )
+        if isinstance(answers, Failure):
+            return [answers for _ in chats]
+
+        def score(chat: Chat) -> Coroutine[Any, Any, Choice | Failure]:
+            server = self._server(chat)
+            return self._patiently(server, lambda: likelihoods.score(server, self._name, chat, answers))
+
+        return clocked(self._run(self._gather(score, chats)), time.perf_counter() - started)
+
+    def _constrained(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         dialect = self.dialect()
         if dialect is None:
             raise UnsupportedError(
@@ -221,6 +244,15 @@ class HttpModel:
             return await self._ask_count(server, "hello") > 0
         except (RefusedError, EndpointError):
             return False
+
+    async def _likelihoods(self, server: Server) -> int | None:
+        end = await self._patiently(server, lambda: likelihoods.probe(server, self._name))
+        if not isinstance(end, Failure):
+            return end
+        if end.kind in (FailureKind.BAD_ANSWER, FailureKind.REQUEST):
+            return None
+        message = f"The server behind {self._reference} did not answer the probe: {end.kind}: {end.message}"
+        raise EndpointError(message, end.kind)
 
     async def _ask_count(self, server: Server, text: str) -> int:
         answer = await server.post_beside("/tokenize", tokens.count_request(self._name, text))

@@ -1,0 +1,127 @@
+"""Exact likelihoods of labels from llama.cpp's server.
+
+`/completion` reports the log-probability of the sampled token before any sampling setting. A bias makes it sample the
+token that we ask about, so one request for each token of a label gives the label's likelihood. The server keeps the
+prompt between requests. A grammar would not do: it allows spellings in tokens that the model does not use.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from promptmii.errors import EndpointError
+from promptmii.models.base import Chat, Choice, Failure, FailureKind, Message, Usage
+from promptmii.models.batching import Trie
+from promptmii.models.http.constraints import PROBE
+from promptmii.models.http.refusals import RefusedError
+from promptmii.models.http.transport import Server
+
+FORCING = 1e4
+"""A bias that no logit outweighs."""
+TOLERANCE = 0.1
+"""Nats between two computations of one token."""
+LEAST = -1e30
+"""A log-probability below this is the server's way to write minus infinity."""
+
+
+async def probe(server: Server, name: str) -> int | None:
+    """The token that ends an answer, if the server gives exact likelihoods; else `None`. Raises `RefusedError`."""
+    try:
+        await _rendered(server, PROBE)
+    except (RefusedError, EndpointError):
+        return None  # not llama.cpp
+    prompt = await _prompt(server, name, PROBE)
+    listed = _first(await _completion(server, name, prompt, {"n_probs": 2})).get("top_logprobs")
+    if not isinstance(listed, list) or len(listed) < 2:
+        return None
+    token, expected = listed[1].get("id"), listed[1].get("logprob")
+    if not isinstance(token, int) or not isinstance(expected, float):
+        return None
+    forced, _ = await _log_probability(server, name, prompt, token)
+    return await _end_of_turn(server, name) if abs(forced - expected) < TOLERANCE else None
+
+
+async def answers(server: Server, name: str, options: Sequence[str], end: int) -> Trie:
+    """The options in tokens. Raises `RefusedError`."""
+    return Trie.build([await _tokens(server, name, option) for option in options], end)
+
+
+async def score(server: Server, name: str, chat: Chat, options: Trie) -> Choice:
+    """`log P(option + end | chat)` of each option. Raises `RefusedError`."""
+    prompt = await _prompt(server, name, chat)
+    known: dict[tuple[int, int], float] = {}
+    cached = 0
+    for node, token in sorted({step for option in options.steps for step in option}):
+        beginning = [*prompt, *(options.tokens[one] for one in reversed(options.ancestors(node)))]
+        known[node, token], reused = await _log_probability(server, name, beginning, token)
+        cached = cached or min(reused, len(prompt))
+    scores = tuple(math.fsum(known[step] for step in option) for option in options.steps)
+    return Choice(max(range(len(scores)), key=scores.__getitem__), scores, Usage(1, len(prompt), 0, cached))
+
+
+async def _log_probability(server: Server, name: str, prompt: Sequence[int], token: int) -> tuple[float, int]:
+    """Of a token after a prompt, and how much of the prompt the server still had."""
+    answer = await _completion(server, name, prompt, {"n_probs": 1, "logit_bias": [[token, FORCING]]})
+    first = _first(answer)
+    value = first.get("logprob")
+    if first.get("id") != token or not isinstance(value, int | float) or not LEAST < value <= 0:
+        raise _refused(f"no log-probability of token {token} in {str(first)[:80]!r}")
+    timings = answer.get("timings")
+    reused = timings.get("cache_n") if isinstance(timings, dict) else None
+    return float(value), reused if isinstance(reused, int) else 0
+
+
+async def _completion(server: Server, name: str, prompt: Sequence[int], extra: dict[str, Any]) -> dict[str, Any]:
+    body = {"model": name, "prompt": list(prompt), "n_predict": 1, "temperature": 0, "cache_prompt": True}
+    return _object(await server.post_beside("/completion", body | {"post_sampling_probs": False} | extra))
+
+
+def _first(answer: dict[str, Any]) -> dict[str, Any]:
+    """What is said of the first token of a completion."""
+    listed = answer.get("completion_probabilities")
+    if not isinstance(listed, list) or not listed or not isinstance(listed[0], dict):
+        raise _refused(f"no probabilities in {str(answer)[:80]!r}")
+    return listed[0]
+
+
+async def _prompt(server: Server, name: str, chat: Chat) -> list[int]:
+    return await _tokens(server, name, await _rendered(server, chat), begin=True, control=True)
+
+
+async def _rendered(server: Server, chat: Chat) -> str:
+    body = {"messages": list(chat), "chat_template_kwargs": {"enable_thinking": False}}
+    text = _object(await server.post_beside("/apply-template", body)).get("prompt")
+    if not isinstance(text, str):
+        raise _refused("no prompt in the answer of /apply-template")
+    return text
+
+
+async def _tokens(server: Server, name: str, text: str, *, begin: bool = False, control: bool = False) -> list[int]:
+    """Token ids; `begin` adds the beginning of text, `control` reads the names of control tokens as such."""
+    body = {"model": name, "content": text, "add_special": begin, "parse_special": control}
+    tokens = _object(await server.post_beside("/tokenize", body)).get("tokens")
+    if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+        raise _refused("no token ids in the answer of /tokenize")
+    return tokens
+
+
+async def _end_of_turn(server: Server, name: str) -> int | None:
+    """The first token after an answer in the template, if it is a control token."""
+    turns: list[Message] = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": "zyx"},
+        {"role": "user", "content": "x"},
+    ]
+    after = (await _rendered(server, turns)).rpartition("zyx")[2]
+    plain, read = await _tokens(server, name, after), await _tokens(server, name, after, control=True)
+    return read[0] if read and read[:1] != plain[:1] else None
+
+
+def _object(answer: Any) -> dict[str, Any]:
+    if not isinstance(answer, dict):
+        raise _refused(f"expected an object, got {str(answer)[:80]!r}")
+    return answer
+
+
+def _refused(message: str) -> RefusedError:
+    return RefusedError(Failure(FailureKind.BAD_ANSWER, message))
