@@ -1,8 +1,9 @@
 """Which calibration suits a model: mean macro-F1 over tasks for each kind, from one set of likelihoods.
 
-    python benchmarks/calibration.py [TASK ...] [--model smol] [--n 20] [--rows 100] [--seeds 2] [--methods naive icl human]
+    python benchmarks/calibration.py [TASK ...] [--model smol] [--n 20] [--rows 100] [--seeds 2]
+        [--methods naive icl human]
 
-The answers are asked once and kept for the run, so each further kind costs hardly anything. `batch` reads the query itself and is
+All kinds share one set of answers, so each further kind costs next to nothing. `batch` reads the query itself: it is
 shown for comparison only.
 """
 
@@ -47,7 +48,8 @@ def main() -> None:
                     scores[record.cell.method, kind][record.cell.task].append(record.instruction.measured.macro_f1)
                 known.add(key)
     print(
-        f"{given.model}: mean macro-F1 (standard error over tasks), n={given.n}, up to {given.rows} rows, {given.seeds} seeds"
+        f"{given.model}: mean macro-F1 (standard error over tasks), n={given.n}, "
+        f"up to {given.rows} rows, {given.seeds} seeds"
     )
     print(f"{'':12}" + "".join(f"{kind:>18}" for kind in kinds))
     for method in given.methods:

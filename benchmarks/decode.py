@@ -35,15 +35,8 @@ def main() -> None:
     tokenizer = ours.tokenizer
     draw = random.Random(0)
     for rows in given.rows:
-        chats: list[Chat] = [
-            [
-                {
-                    "role": "user",
-                    "content": f"Go on with this list of words: {' '.join(draw.choices(VOCABULARY.split(), k=given.prompt))}",
-                }
-            ]
-            for _ in range(rows)
-        ]
+        words = [" ".join(draw.choices(VOCABULARY.split(), k=given.prompt)) for _ in range(rows)]
+        chats: list[Chat] = [[{"role": "user", "content": f"Go on with this list of words: {text}"}] for text in words]
         sampling = Sampling(given.tokens)
         inputs = tokenizer.pad({"input_ids": ours.prompts(chats)}, padding_side="left", return_tensors="pt")
         start = inputs["input_ids"].shape[1]
@@ -70,7 +63,8 @@ def main() -> None:
         texts = [text.strip() for text in tokenizer.batch_decode(result[:, start:], skip_special_tokens=True)]
         equal = sum(answer.text.strip() == text for answer, text in zip(answers, texts, strict=True))
         print(
-            f"{rows} row(s) of {start} tokens, {ours.model.dtype}, {torch.get_num_threads()} threads; equal texts: {equal} of {rows}"
+            f"{rows} row(s) of {start} tokens, {ours.model.dtype}, {torch.get_num_threads()} threads; "
+            f"equal texts: {equal} of {rows}"
         )
         print(f"a  promptmii     {wrote / a:7.1f} tokens/s   {a:6.1f} s")
         print(f"b  transformers  {wrote / b:7.1f} tokens/s   {b:6.1f} s   b/a = {b / a:.2f}", flush=True)

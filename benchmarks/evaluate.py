@@ -2,8 +2,8 @@
 
     python benchmarks/evaluate.py TASK... [--rows 100] [--n 5 20] [--budget 64] [--share 0.1]
 
-a  `promptmii.evaluation.evaluate` on {naive, ICL, zero} x n: equal prompts asked once, beginnings shared, texts written in batches
-b  for every cell by itself: generate the instruction, then generate the label for every full prompt, in left-padded batches by length
+a  `promptmii.evaluation.evaluate` on {naive, ICL, zero} x n: equal prompts asked once, shared prefixes, batched writing
+b  every cell by itself: generate the instruction, then the label for each full prompt, in left-padded batches by length
 
 The loop is timed on a share of the rows of each cell and scaled up, and so is the writing of its instructions.
 """

@@ -24,10 +24,11 @@ from promptmii.models.references import Weights
 
 LABELS = ["sports", "politics", "business", "science", "travel", "health"]
 VOCABULARY = (
-    "the a of and to in for with on as at by from that this which were was had has market team players goal season vote party "
-    "minister law court company shares profit sales growth study cells energy theory space telescope flight hotel beach museum "
-    "train doctor patients vaccine diet sleep heart reported announced won lost found opened closed before after during against "
-    "between new old large small early late quickly slowly again never often although because however meanwhile"
+    "the a of and to in for with on as at by from that this which were was had has market team players goal "
+    "season vote party minister law court company shares profit sales growth study cells energy theory space "
+    "telescope flight hotel beach museum train doctor patients vaccine diet sleep heart reported announced won "
+    "lost found opened closed before after during against between new old large small early late quickly slowly "
+    "again never often although because however meanwhile"
 )
 
 
@@ -75,7 +76,7 @@ def costs(model: TransformersModel) -> tuple[int, int, float]:
 
 
 def needed_flops(model: TransformersModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> float:
-    """Of the tokens that must be processed once: the shared beginning, each rest, each node of the label tree, each needed logit."""
+    """The least work of `a`: shared prefix, rest of each prompt, label tree and needed logits, once each."""
     linear, width, logits = costs(model)
     shared = next(i for i in range(min(map(len, prompts))) if len({prompt[i] for prompt in prompts}) > 1)
     nodes = len({tuple(answer[:i]) for answer in answers for i in range(1, len(answer) + 1)})
@@ -90,7 +91,7 @@ def needed_flops(model: TransformersModel, prompts: Sequence[Sequence[int]], ans
 
 
 def full_flops(model: TransformersModel, prompts: Sequence[Sequence[int]]) -> float:
-    """Of every prompt in full and its last token's logits, without what is generated after it: the least that `b` and `c` can do."""
+    """The least work of `b` and `c`: every prompt in full and its last logits, without what is generated after it."""
     linear, width, logits = costs(model)
     return sum(2.0 * linear * len(prompt) + 2.0 * width * len(prompt) ** 2 + logits for prompt in prompts)
 
@@ -144,7 +145,8 @@ def main() -> None:
     answers = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in LABELS]
     lengths = sorted(ours.count_tokens(queries))
     print(
-        f"{len(chats)} queries of {lengths[0]} to {lengths[-1]} tokens, instruction of {ours.count_tokens([instruction])[0]}, {dtype}"
+        f"{len(chats)} queries of {lengths[0]} to {lengths[-1]} tokens, "
+        f"instruction of {ours.count_tokens([instruction])[0]}, {dtype}"
     )
     print(f"{torch.get_num_threads()} threads")
 
@@ -167,14 +169,16 @@ def main() -> None:
     print(f"b  generate, batched {len(chats) / b:7.2f} queries/s   {b:6.1f} s   a/b = {b / a:.1f}")
     full = full_flops(ours, prompts)
     print(
-        f"   {full / 1e9:.0f} Gflop needed at {full / b / 1e9:.1f} Gflop/s: {full / flops:.1f} times the arithmetic of a,"
+        f"   {full / 1e9:.0f} Gflop needed at {full / b / 1e9:.1f} Gflop/s: "
+        f"{full / flops:.1f} times the arithmetic of a,"
     )
     print(f"   so a at the whole matmul rate would make a/b = {b * max(rates) / flops:.1f}")
     few = prompts[:10]
     c, _ = best(given.repeats, lambda: usual(plain, tokenizer, few, 1))
     c *= len(prompts) / len(few)
     print(
-        f"c  generate, single  {len(chats) / c:7.2f} queries/s   {c:6.1f} s   a/c = {c / a:.1f}   ({len(few)} prompts, extrapolated)"
+        f"c  generate, single  {len(chats) / c:7.2f} queries/s   {c:6.1f} s   a/c = {c / a:.1f}   "
+        f"({len(few)} prompts, extrapolated)"
     )
     sample = range(0, len(prompts), max(1, len(prompts) // 40))
     agreed = [

@@ -1,4 +1,4 @@
-"""How long a report of a large run takes to build, and how big it is: 100 tasks x (8 methods x 5 n x 3 seeds + naive) by default.
+"""Time and size of the report of a large run, by default 100 tasks x (8 methods x 5 n x 3 seeds + naive).
 
     python benchmarks/report.py [--tasks 100] [--rows 200] [--keep FOLDER]
 

@@ -1,4 +1,4 @@
-"""One thread per test process: tests run in as many processes as there are cores (`pytest -n`), and tiny models need no more."""
+"""One thread per test process: `pytest -n` starts a process per core, and tiny models need no more."""
 
 import os
 

@@ -423,8 +423,8 @@ def _lower(texts: Any) -> list[str]:
     return [text.lower() for text in texts]
 
 
-# scikit-learn's own suite, every check of it. It feeds tables of numbers, so here each row is written as a text, and the scripted
-# follower answers with the label of the nearest example in its prompt. Everything but `_texts` and its tag is the real class.
+# scikit-learn's own suite, every check. It feeds tables of numbers, so each row is written as a text, and the scripted
+# follower answers with the label of the nearest example in its prompt. All but `_texts` and its tag is the real class.
 
 
 def write_row(row: Any) -> str:

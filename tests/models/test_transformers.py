@@ -1,4 +1,4 @@
-"""The local engine against the plain way of computing the same numbers, on tiny random models of several architectures."""
+"""The transformers engine against a plain computation of the same numbers, on tiny random models."""
 
 import pytest
 
@@ -32,7 +32,10 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-TEXT = "Label the text as positive or negative. This film is a waste of time; that one was lovely, warm, well played. 0123456789"
+TEXT = (
+    "Label the text as positive or negative. "
+    "This film is a waste of time; that one was lovely, warm, well played. 0123456789"
+)
 CONTEXT = 512
 
 

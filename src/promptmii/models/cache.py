@@ -24,8 +24,8 @@ PATIENCE = 30.0
 class Cached:
     """A model whose answers are kept in one SQLite file and never paid twice.
 
-    Failures and cut answers are not kept. A kept answer costs what it did, with its whole prompt cached, so costs do not
-    depend on what ran before. The key holds reference and revision, the whole chat, the options or every sampling
+    Failures and cut answers are not kept. A kept answer costs what it did, with its whole prompt cached, so costs do
+    not depend on what ran before. The key holds reference and revision, the whole chat, the options or every sampling
     parameter, and the ordinal among equal chats of a batch, so k samples of one chat stay k samples. Safe for several
     threads and processes.
     """

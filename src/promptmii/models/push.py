@@ -8,7 +8,7 @@ from typing import Any, Literal
 from promptmii.errors import ArtefactError, EndpointError, MissingDependencyError
 
 WEIGHTS = ("README.md", "*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
-"""Of a folder of weights: the card, configuration, tokenizer and weights; no optimiser's state and nothing that was written in training."""
+"""Of a folder of weights: card, configuration, tokenizer and weights, without checkpoints and logs."""
 
 
 def upload(
@@ -20,7 +20,10 @@ def upload(
     private: bool,
     message: str,
 ) -> str:
-    """Upload the files that match `patterns` to `owner/name`, made where it is not there; returns its address. Raises `EndpointError`."""
+    """Upload the files that match `patterns` to `owner/name`, created if missing; return its address.
+
+    Raises `EndpointError`.
+    """
     try:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError

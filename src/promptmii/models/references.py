@@ -54,7 +54,7 @@ class Weights:
 
     @property
     def named(self) -> str:
-        """How an adapter names this as its model: as peft does where it is a base alone, so that peft can load it too."""
+        """How an adapter names this as its base: in peft's form if it is a plain model, so that peft can load it."""
         return self.reference if self.adapters else self.base.removeprefix("hf:")
 
 
@@ -70,7 +70,7 @@ def gguf_of(reference: str) -> GgufFile | None:
 def weights_of(reference: str) -> Weights | None:
     """The weights that transformers loads for a reference; `None` where there are none. Raises `UnknownModelError`.
 
-    An embedded model is dequantised for that. A folder that holds an adapter alone brings the model that the adapter names.
+    An embedded model is dequantised. A folder that only holds an adapter brings the model that the adapter names.
     """
     first, *adapters = reference.split("+")
     name, device = _DEVICE.fullmatch(first).groups()  # pyright: ignore[reportOptionalMemberAccess] it matches anything

@@ -34,7 +34,8 @@ class ScriptedModel:
     ) -> None:
         """`reply(chat, i)` writes the answer to the i-th chat of a batch; a sequence is repeated as needed.
 
-        `score(chat, option)` is the log-likelihood of an option, or a `Failure` for that chat. Without it `choose` is unsupported.
+        `score(chat, option)` is the log-likelihood of an option, or a `Failure` for that chat.
+        Without it `choose` is unsupported.
         """
         self._reply = reply
         self._score = score

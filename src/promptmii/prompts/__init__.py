@@ -1,4 +1,4 @@
-"""The one formatter: how examples, label lists and frames are written, for generator and follower, training and evaluation.
+"""The one formatter of examples, label lists and frames, for generator and follower, training and evaluation.
 
 Two rules keep data from being read as structure. A text is written as a JSON string on one line, so that
 neither a newline nor "Label:" inside it can open a new field, and it can be read back exactly. Whatever
@@ -29,7 +29,7 @@ _SLOT = re.compile(r"\{\{(\w+)\}\}")
 
 
 def quote(text: str) -> str:
-    """`text` as a one-line JSON string that no tokenizer mistakes for control tokens. `json.loads` gives `text` back."""
+    """`text` as a one-line JSON string that no tokenizer takes for control tokens. `json.loads` gives `text` back."""
     quoted = json.dumps(text, ensure_ascii=False)
     # JSON leaves these three alone, but many readers take them for line ends.
     quoted = quoted.replace("\x85", "\\u0085").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
@@ -37,7 +37,7 @@ def quote(text: str) -> str:
 
 
 def defuse(text: str) -> str:
-    """`text` with a space inside everything that looks like a control token: for labels and instructions, which are not quoted."""
+    """`text` with a space inside what looks like a control token: for labels and instructions, which are not quoted."""
     return _CONTROL.sub(lambda match: match[0] + " ", text)
 
 
@@ -130,7 +130,7 @@ def frame_prompt(frame: Template, instruction: str, labels: Sequence[str], text:
 def induction_prompt(
     template: Template, labels: Sequence[str], examples: Iterable[Example], budget: int | None = None
 ) -> str:
-    """The generator's whole prompt. Examples stand grouped by label, because what they share is what has to be written down."""
+    """The generator's whole prompt. Examples are grouped by label, so that what they share stands out."""
     order = {label: position for position, label in enumerate(labels)}
     grouped = sorted(examples, key=lambda example: order[example.label])
     limit = f"\n- Use at most {max(budget * 3 // 4, 1)} words." if budget else ""

@@ -21,9 +21,9 @@ GROWTH = 64
 
 
 class Tails:
-    """Keys and values of the rows being written: what all prompts share, the rest of each prompt, what each row has said.
+    """Keys and values of the rows being written, each kept once: shared prefix, rest of each prompt, text of each row.
 
-    Each is kept once, so that drafts of one prompt cost little more than one draft.
+    So several drafts of one prompt cost little more than one.
     """
 
     def __init__(self, prefix: Prefix, rests: Sequence[Rest], owners: Sequence[int]) -> None:
@@ -108,8 +108,8 @@ def _padded(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 class FewRows(TorchFunctionMode):
     """Linear layers on a handful of rows as weight times input rather than input times weight.
 
-    The same numbers up to rounding, and up to twice as fast on processors, because the product divides the weight's rows
-    among the threads (benchmarks/decode.py).
+    The same up to rounding, and up to twice as fast on processors, where threads divide the rows of the weights among
+    them (benchmarks/decode.py).
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -126,7 +126,7 @@ def few_rows(count: int, device: torch.device) -> AbstractContextManager[object]
 
 
 class Draw:
-    """Picks next tokens: greedy, or with a random stream per row, so that a sample does not depend on its neighbours."""
+    """Picks next tokens: greedy, or with a random stream per row, so that a sample is independent of its neighbours."""
 
     def __init__(self, prompts: Sequence[Sequence[int]], sampling: Sampling, ends: Collection[int]) -> None:
         """A stream is the same for the same prompt, seed and ordinal among equal prompts."""

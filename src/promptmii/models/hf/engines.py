@@ -135,7 +135,7 @@ class PackedEngine:
     def _fill_row(
         self, rests: Mapping[int, Sequence[int]], own: Prefix, before: int
     ) -> dict[int, tuple[torch.Tensor, Rest]]:
-        """`_prefill` of prompts that are `own` and one of `rests`, in one row, without the first `before` tokens of `own`."""
+        """`_prefill` of `own` plus each of `rests`, in one row, without the first `before` tokens of `own`."""
         noted = Noted(pack(list(rests.values()), NO_OPTIONS, own, self._model.device))
         packed = noted.packed
         logits = self._forward(packed.tokens, packed.positions, noted, packed.readout)

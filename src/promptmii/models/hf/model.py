@@ -66,11 +66,11 @@ class TransformersModel(LocalModel):
 def read_weights(
     reference: str, weights: Weights, device: torch.device, dtype: torch.dtype | None = None
 ) -> tuple[Any, Any]:
-    """The transformers model, adapters merged, and its tokenizer; not on its `device` yet. Raises `UnknownModelError`, which names the
-    `reference`.
+    """The transformers model, adapters merged but not on its `device` yet, and its tokenizer.
 
-    Without a `dtype` it is the one that suits device and weights: bfloat16 on accelerators; on processors float32, but bfloat16 where the
-    weights are stored in 16 bits and the processor multiplies those natively (on AVX2 they run at a quarter of float32's speed).
+    The default `dtype` is bfloat16 on accelerators. On processors it is float32, unless the weights are stored in 16
+    bits and the processor multiplies those natively (on AVX2 they run at a quarter of float32's speed). Raises
+    `UnknownModelError`, which names the `reference`.
     """
     try:
         with quiet():
@@ -118,7 +118,7 @@ def revision(model: Any, tokenizer: Any) -> str:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """No progress bars of transformers, for the command line draws its own, and no warnings of peft's use of old names in it."""
+    """Without progress bars of transformers, since the command line draws its own, and without peft's warnings."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -1,9 +1,10 @@
 """Many queries and all their label continuations in one forward pass, with nothing computed twice and nothing padded.
 
-The tokens that a batch of chats has in common are processed once (`prefixes.py`). What is left of each chat, followed by the
-tree of its possible answers, is a *block*; blocks are laid end to end in one row, so the linear layers (nearly all of the arithmetic)
-see real tokens only. Attention lets a block see the shared prefix and itself: a query token what stands before it, a tree node its
-query and its ancestors. Positions count as if each answer stood directly after its query.
+The tokens that a batch of chats has in common are processed once (`prefixes.py`). The rest of each chat, followed by
+the tree of its possible answers, is a *block*. Blocks are laid end to end in one row, so the linear layers (nearly
+all of the arithmetic) see real tokens only. A block attends to the shared prefix and itself: a query token to what
+stands before it, a tree node to its query and its ancestors. Positions count as if each answer stood directly after
+its query.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from promptmii.models.hf.prefixes import Prefix
 
 IMPLEMENTATION = "promptmii_packed"
 SCORES = 2**22
-"""Attention scores that are held at a time: little enough for the processor's cache, whatever the length of the prefix."""
+"""Attention scores held at a time: few enough for the processor's cache, however long the prefix."""
 
 
 class Memory(Protocol):
@@ -122,7 +123,7 @@ def look(
     mask: torch.Tensor,  # (N, M, T)
     past: tuple[torch.Tensor, torch.Tensor] | None,  # (K, P, D) each
 ) -> torch.Tensor:
-    """One softmax over the prefix that all N blocks share, as a single dense product, and over each block's own keys."""
+    """One softmax over the prefix shared by all N blocks (one dense product) and over each block's own keys."""
     shared, size, ratio, rows, dim = query.shape
     width = key.shape[2]
     inner = (query.reshape(shared, size, ratio * rows, dim) @ key.transpose(-1, -2)).view(
@@ -140,7 +141,7 @@ def look(
 
 
 def pack(queries: Sequence[Sequence[int]], trie: Trie, prefix: Prefix, device: torch.device) -> Packed:
-    """Lay out the blocks of `queries` (none of them empty, best sorted by length), each followed by `trie`, after `prefix`."""
+    """Lay out `queries` (none empty, best sorted by length), each followed by `trie`, after `prefix`."""
     n, before = len(trie.tokens), len(prefix.tokens)
     tokens: list[int] = []
     positions: list[int] = []
@@ -199,7 +200,7 @@ def packed_attention(
     memory: Memory | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: scaled dot products as usual, or whatever `memory` sees where it is passed to the model."""
+    """transformers' attention interface: `memory` computes where it is passed to the model, else the usual kernel."""
     if memory is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):

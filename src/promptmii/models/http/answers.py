@@ -96,7 +96,8 @@ def refuse_cut_prompt(chat: Chat, usage: Usage) -> None:
     if least > NOTICED_CUT and usage.prompt_tokens < least and not usage.cached_tokens:
         message = (
             f"the server read only {usage.prompt_tokens:,} tokens of a prompt of at least {least:,}: "
-            "it cuts what does not fit its context. Enlarge it there (Ollama: OLLAMA_CONTEXT_LENGTH), or name it with --context-length"
+            "it cuts what does not fit its context. "
+            "Enlarge it there (Ollama: OLLAMA_CONTEXT_LENGTH), or name it with --context-length"
         )
         raise _refused(FailureKind.CONTEXT, message, usage, lasting=True)
 

@@ -35,7 +35,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 ASSUMED_CONTEXT = 8192
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Sent to servers that count tokens: vLLM, SGLang and llama.cpp have sampling defaults of their own, such as top_k 40."""
+"""Sent to servers that count tokens: vLLM, SGLang and llama.cpp have their own sampling defaults, such as top_k 40."""
 DROPPABLE = (*NEUTRAL, "seed", "top_p", "max_tokens", "temperature")
 """Parameters that some models refuse, in the order in which they are done without."""
 CLOSING = 1.0

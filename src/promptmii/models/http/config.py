@@ -1,7 +1,8 @@
 """Which server a reference leads to, and how it is reached.
 
-`openai:<model>` is served where the user says (`--base-url`, OPENAI_BASE_URL, a configuration), `openai:<model>@<address>`
-at its own address. An address never holds a password: addresses are printed and stored, the key is not.
+`openai:<model>` is served where the user says (`--base-url`, OPENAI_BASE_URL, a configuration),
+`openai:<model>@<address>` at its own address. An address never holds a password: addresses are printed and stored,
+the key is not.
 """
 
 import os

@@ -29,8 +29,8 @@ COMPLAINT = re.compile(
 class RefusedError(Exception):
     """A call that gave no answer, on its way up.
 
-    `wait` is the pause in seconds that the server asks for; `lasting` means that asking again would end alike; `body` is
-    all that the server said.
+    `wait` is the pause in seconds that the server asks for; `lasting` means that asking again would end alike; `body`
+    is all that the server said.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """What a server says of tokens: how many it reads at most, and how many a text has, estimated where it does not say.
 
-vLLM, SGLang and llama.cpp's server count at `POST /tokenize`, beside `/v1`. The first two read `prompt`, the third reads
-`content`, and each ignores what it does not know, so one body serves all.
+vLLM, SGLang and llama.cpp's server count at `POST /tokenize`, beside `/v1`. The first two read `prompt`, the third
+reads `content`, and each ignores what it does not know, so one body serves all.
 """
 
 import hashlib
