@@ -12,7 +12,6 @@ from typing import Any
 
 from promptmii.corpus.leakage import LeakageReport, check_corpus
 from promptmii.data.corpus_files import SPLITS, Split, corpus_splits, read_corpus, split_file
-from promptmii.errors import MissingDependencyError
 from promptmii.files import write_text
 from promptmii.models.push import upload
 from promptmii.task import Task
@@ -132,11 +131,9 @@ def _leakage(report: LeakageReport) -> list[str]:
 
 
 def _figures(corpus: Path, facts: Sequence[Facts]) -> list[str]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("The figures of a card", "corpus") from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     (corpus / FIGURES).mkdir(parents=True, exist_ok=True)
 
     def draw(name: str, title: str, plot: Callable[[Any], object]) -> str:

@@ -44,7 +44,7 @@ class GEPA:
         try:
             from gepa.api import optimize
         except ImportError as error:
-            raise MissingDependencyError("GEPA", "evaluate") from error
+            raise MissingDependencyError("GEPA", "gepa") from error
         search = Search(self.writer, self.follower, support, self.frame)
         adapter: Any = _Adapter(search)
         reflection = _Reflection(search, seed)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec
 
-from promptmii.errors import MissingDependencyError
 from promptmii.report.methods import position
 from promptmii.report.scores import Series
 
@@ -51,14 +50,12 @@ STYLE = {
 
 
 def styled(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
-    """Give a figure function our style, and its reader the pip line where matplotlib is missing."""
+    """Give a figure function our style."""
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> "Figure":
-        try:
-            import matplotlib
-        except ImportError as error:
-            raise MissingDependencyError("Drawing figures", "evaluate") from error
+        import matplotlib
+
         with matplotlib.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
             return draw(*args, **kwargs)
 
