@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 SMOL := $(VENV)/.smol
 
-.PHONY: help setup demo test test-core lint types check bench clean
+.PHONY: help setup demo test test-core lint types docs check bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / -- /'
@@ -16,7 +16,7 @@ $(SETUP):
 	@echo "== Setting up $(VENV) (once; downloads about 400 MB)"
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "promptmii needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[hf,corpus,train,evaluate,ray,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[hf,corpus,train,gepa,ray,docs,dev]'
 	@rm -f $(VENV)/.ready-*; touch $@
 
 $(SMOL): | $(SETUP)
@@ -39,10 +39,13 @@ lint: $(SETUP)  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(SETUP)  ## pyright, strict on src
+types: $(SETUP)  ## pyright, strict on src, basic on the rest
 	$(BIN)/pyright
 
-check: lint types test  ## everything that CI runs
+docs: $(SETUP)  ## the site, into site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+check: lint types docs test  ## everything that CI runs
 
 bench: $(SETUP) $(SMOL)  ## the speed claims, side by side
 	$(BIN)/python benchmarks/follower.py

@@ -1,4 +1,4 @@
-"""Generates the reference pages of the site, so that they cannot go stale: commands from typer, settings from pydantic."""
+"""Generates the reference pages of the site: commands from typer, settings from pydantic."""
 
 import ast
 import inspect

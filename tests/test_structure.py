@@ -136,12 +136,3 @@ def test_modules_and_functions_are_short() -> None:
             parameters = len([*given.posonlyargs, *given.args, *given.kwonlyargs])
             assert length <= 60, f"{name}.{node.name} has {length} lines; at most 60"
             assert parameters <= 8, f"{name}.{node.name} has {parameters} parameters; at most 8"
-
-
-def test_readme_code_runs() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    blocks = [part.split("```")[0] for part in readme.split("```python\n")[1:]]
-    assert blocks
-    for block in blocks:
-        done = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
