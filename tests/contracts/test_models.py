@@ -20,7 +20,18 @@ from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.metering import Metered, Priced
 
-MODELS = ["scripted", "metered", "priced", "gathered", "cached", "local", "llama", "http", "cached_http"]
+MODELS = [
+    "scripted",
+    "metered",
+    "priced",
+    "gathered",
+    "cached",
+    "local",
+    "llama",
+    "llama_server",
+    "http",
+    "cached_http",
+]
 CONTEXT = 256
 OPTIONS = ["warm", "cold", "warm and cold"]
 GREEDY = Sampling(max_tokens=4)
@@ -134,6 +145,16 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def llama(gguf: Path) -> Iterator[LanguageModel]:
     model = load_model(f"gguf:{gguf}")
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def llama_server(gguf: Path) -> Iterator[LanguageModel]:
+    """What runs GGUF files where the library exports no functions."""
+    from promptmii.models.llama.server import load_served
+
+    model = load_served(f"gguf:{gguf}", gguf, (), CONTEXT)
     yield model
     model.close()
 

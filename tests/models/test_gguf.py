@@ -16,8 +16,9 @@ from promptmii import load_model
 from promptmii.errors import ModelError, UnknownModelError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling
 from promptmii.models.http.config import HttpConfig
+from promptmii.models.llama.server import load_served
 
-OPTIONS = ["warm", "cold", "warm and cold", "abc", "or"]
+OPTIONS = ["warm", "cold", "warm and cold", "abc", "or", "很 warm", "🙂"]
 CLOSE = 0.05
 """Nats: llama.cpp keeps keys and values in 16 bits."""
 
@@ -75,6 +76,18 @@ def test_an_adapter_of_peft_changes_scores_as_it_does_in_transformers(
     plain = scores(f"gguf:{twins.gguf}")
     assert max(abs(one - other) for one, other in zip(adapted, plain, strict=True)) > 100 * CLOSE
     assert adapted == scores(f"gguf:{twins.gguf}+{adapter}")  # from the cache
+
+
+def test_the_server_scores_as_the_library_does(twins: Twins, tmp_path: Path) -> None:
+    adapter = tiny.lora_folder(twins.hf, tmp_path / "adapter")
+    for adapters in ((), (str(adapter),)):
+        served = load_served("gguf:tiny", twins.gguf, adapters, 8192)
+        assert served.card.gives_scores
+        assert served.card.context_length == tiny.CONTEXT
+        answers = served.choose(CHATS, OPTIONS)
+        found = [score for answer in answers if isinstance(answer, Choice) for score in answer.scores or ()]
+        assert found == pytest.approx(scores("+".join((f"gguf:{twins.gguf}", *adapters))), abs=0.01)
+        served.close()
 
 
 def test_two_adapters_add_up(llama: Twins, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ prompt between requests. A grammar would not do: it allows spellings in tokens t
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from promptmii.errors import EndpointError
 from promptmii.models.base import Chat, Choice, Failure, FailureKind, Message, Usage
@@ -18,6 +18,10 @@ from promptmii.models.http.transport import Server
 
 FORCING = 1e4
 """A bias that no logit outweighs."""
+PROBED = 16
+"""Likely tokens among which one is a whole character."""
+WIDER = (64, 1024, 16384)
+"""Likely tokens to look for a part of a character in."""
 TOLERANCE = 0.1
 """Nats between two computations of one token."""
 LEAST = -1e30
@@ -30,15 +34,16 @@ async def probe(server: Server, name: str) -> int | None:
         await _rendered(server, PROBE)
     except (RefusedError, EndpointError):
         return None  # not llama.cpp
-    prompt = await _prompt(server, name, PROBE)
-    listed = _first(await _completion(server, name, prompt, {"n_probs": 2})).get("top_logprobs")
-    if not isinstance(listed, list) or len(listed) < 2:
+    prompt, end = await _prompt(server, name, PROBE), await _end_of_turn(server, name)
+    if end is None:
         return None
-    token, expected = listed[1].get("id"), listed[1].get("logprob")
-    if not isinstance(token, int) or not isinstance(expected, float):
+    first, _ = await _forced(server, name, prompt, end, PROBED)
+    whole = [(token, value) for token, value, text in _listed(first) if _is_text(text)]
+    if not whole:
         return None
-    forced, _ = await _log_probability(server, name, prompt, token)
-    return await _end_of_turn(server, name) if abs(forced - expected) < TOLERANCE else None
+    token, expected = whole[-1][0], _probable(whole[-1][1], whole[-1][0])
+    forced, _ = await _log_probability(server, name, prompt, token, end)
+    return end if abs(forced - expected) < TOLERANCE else None
 
 
 async def answers(server: Server, name: str, options: Sequence[str], end: int) -> Trie:
@@ -53,35 +58,56 @@ async def score(server: Server, name: str, chat: Chat, options: Trie) -> Choice:
     cached = 0
     for node, token in sorted({step for option in options.steps for step in option}):
         beginning = [*prompt, *(options.tokens[one] for one in reversed(options.ancestors(node)))]
-        known[node, token], reused = await _log_probability(server, name, beginning, token)
+        known[node, token], reused = await _log_probability(server, name, beginning, token, options.steps[0][-1][1])
         cached = cached or min(reused, len(prompt))
     scores = tuple(math.fsum(known[step] for step in option) for option in options.steps)
     return Choice(max(range(len(scores)), key=scores.__getitem__), scores, Usage(1, len(prompt), 0, cached))
 
 
-async def _log_probability(server: Server, name: str, prompt: Sequence[int], token: int) -> tuple[float, int]:
+async def _log_probability(server: Server, name: str, prompt: Sequence[int], token: int, end: int) -> tuple[float, int]:
     """Of a token after a prompt, and how much of the prompt the server still had."""
-    answer = await _completion(server, name, prompt, {"n_probs": 1, "logit_bias": [[token, FORCING]]})
-    first = _first(answer)
-    value = first.get("logprob")
-    if first.get("id") != token or not isinstance(value, int | float) or not LEAST < value <= 0:
-        raise _refused(f"no log-probability of token {token} in {str(first)[:80]!r}")
-    timings = answer.get("timings")
-    reused = timings.get("cache_n") if isinstance(timings, dict) else None
-    return float(value), reused if isinstance(reused, int) else 0
+    first, cached = await _forced(server, name, prompt, token, 1)
+    if first.get("id") == token:
+        return _probable(first.get("logprob"), token), cached
+    for count in WIDER:  # the server says nothing of half a character, so the token is looked up beside another
+        first, _ = await _forced(server, name, prompt, end, count)
+        value = next((value for listed, value, _ in _listed(first) if listed == token), None)
+        if value is not None:
+            return _probable(value, token), cached
+    raise _refused(f"token {token}, a part of a character, is not among the {WIDER[-1]:,} most likely ones")
 
 
-async def _completion(server: Server, name: str, prompt: Sequence[int], extra: dict[str, Any]) -> dict[str, Any]:
+async def _forced(
+    server: Server, name: str, prompt: Sequence[int], token: int, count: int
+) -> tuple[dict[str, Any], int]:
+    """What the server says of a token it must take, the `count` likeliest beside it, and how much it had cached."""
     body = {"model": name, "prompt": list(prompt), "n_predict": 1, "temperature": 0, "cache_prompt": True}
-    return _object(await server.post_beside("/completion", body | {"post_sampling_probs": False} | extra))
+    wanted = {"n_probs": count, "post_sampling_probs": False, "logit_bias": [[token, FORCING]]}
+    answer = _object(await server.post_beside("/completion", body | wanted))
+    listed, timings = answer.get("completion_probabilities"), answer.get("timings")
+    first = _object(listed[0]) if isinstance(listed, list) and listed else {}
+    cached = timings.get("cache_n") if isinstance(timings, dict) else None
+    return first, cached if isinstance(cached, int) else 0
 
 
-def _first(answer: dict[str, Any]) -> dict[str, Any]:
-    """What is said of the first token of a completion."""
-    listed = answer.get("completion_probabilities")
-    if not isinstance(listed, list) or not listed or not isinstance(listed[0], dict):
-        raise _refused(f"no probabilities in {str(answer)[:80]!r}")
-    return listed[0]
+def _listed(first: dict[str, Any]) -> list[tuple[int, object, object]]:
+    """Token, log-probability and bytes of the likeliest tokens."""
+    listed = first.get("top_logprobs")
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    return [(row.get("id", -1), row.get("logprob"), row.get("bytes")) for row in rows]
+
+
+def _is_text(raw: object) -> bool:
+    try:
+        return bool(bytes(cast("list[int]", raw)).decode())
+    except (TypeError, ValueError):
+        return False
+
+
+def _probable(value: object, token: int) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST < value <= 0:
+        raise _refused(f"{str(value)[:40]!r} is no log-probability of token {token}")
+    return float(value)
 
 
 async def _prompt(server: Server, name: str, chat: Chat) -> list[int]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gguf
 import numpy as np
@@ -13,13 +13,20 @@ from safetensors.numpy import load
 
 from promptmii.errors import UnknownModelError
 from promptmii.files import atomic_file, cache_folder
-from promptmii.models.llama.native import Native
 
 _EXTRAS = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")
 _PREFIX, _SUFFIXES = "base_model.model.", {".lora_A.weight": ".weight.lora_a", ".lora_B.weight": ".weight.lora_b"}
 
 
-def adapter_file(adapter: Path, base: Native) -> Path:
+class Described(Protocol):
+    """A GGUF model's header."""
+
+    def metadata(self, key: str) -> str | None:
+        """A value as text; `None` where it is not there."""
+        ...
+
+
+def adapter_file(adapter: Path, base: Described) -> Path:
     """The adapter as llama.cpp reads it. Raises `UnknownModelError` where it is none, or is for another model."""
     if adapter.is_file():
         return adapter
@@ -53,7 +60,7 @@ class _Shape(NamedTuple):
     kv_heads: int
 
     @classmethod
-    def of(cls, model: Native) -> "_Shape":
+    def of(cls, model: Described) -> "_Shape":
         name = model.metadata("general.architecture") or ""
         keys = ("block_count", "attention.head_count", "attention.head_count_kv")
         return cls(name, *(int(model.metadata(f"{name}.{key}") or 1) for key in keys))

@@ -28,7 +28,6 @@ OUTPUTS = SEQUENCES
 BATCH = 512
 """Tokens of a batch."""
 
-TESTED = "2026.10"
 _STRUCTURE = 512
 """Bytes kept for a parameter structure. More than any release uses does no harm."""
 _MODEL_DEFAULTS = ((16, "<iii", (-1, 1, -1)),)
@@ -129,7 +128,6 @@ def _library() -> Any:
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    library.llama_log_set(_log, None)
     library.llama_backend_init()
     return library
 
@@ -160,17 +158,13 @@ class Native:
     """A GGUF model and one context of it, for one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Load the weights; `open` makes the context. Raises `UnknownModelError`."""
-        reason = unavailable()
-        if reason:
-            raise UnknownModelError(
-                f"{path.name} cannot be run here: {reason}. Expected xllamacpp {TESTED} on Linux or macOS."
-            )
+        """Load the weights; `open` makes the context. Ask `unavailable` first. Raises `UnknownModelError`."""
         self._library: Any = _library()
         self._context: Any = None
         parameters = self._library.llama_model_default_params()
         # Repacked weights read no faster on AVX2, take four seconds at each start and cannot stay in the mapped file.
         parameters.put(_USE_EXTRA_BUFFERS, "<?", False)
+        self._library.llama_log_set(_log, None)  # again: a server of xllamacpp in this process puts its own
         _errors.clear()
         self._model = self._library.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:

@@ -1,0 +1,89 @@
+"""A GGUF model on llama.cpp's own server in this process, for builds of `xllamacpp` without the C interface (Windows).
+
+The server listens on a free port of the loopback address and asks for a key that only this process knows. Answers and
+likelihoods come through the client for any llama.cpp server, so this is slower than `NativeEngine`.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFReader
+
+from promptmii.errors import UnknownModelError
+from promptmii.models.base import ModelCard
+from promptmii.models.http.client import HttpModel
+from promptmii.models.http.config import HttpConfig
+from promptmii.models.llama.adapters import adapter_file
+from promptmii.models.llama.engine import threads
+from promptmii.models.llama.files import revision
+
+
+def load_served(reference: str, path: Path, adapters: Sequence[str], context: int) -> "ServedModel":
+    """A model and its adapters, with a context of so many tokens at most. Raises `UnknownModelError`."""
+    header = Header(path)
+    files = [adapter_file(Path(adapter), header) for adapter in adapters]
+    length = min(context, header.trained_context or context)
+    return ServedModel(reference, path, files, length)
+
+
+class Header:
+    """What a GGUF file says of its model."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `UnknownModelError`."""
+        try:
+            self._reader = GGUFReader(path)
+        except (OSError, ValueError, IndexError) as error:
+            raise UnknownModelError(f"{path} is no whole GGUF file: {error or type(error).__name__}.") from error
+
+    @property
+    def trained_context(self) -> int:
+        """Tokens that the model was trained on."""
+        return int(self.metadata(f"{self.metadata('general.architecture')}.context_length") or 0)
+
+    def metadata(self, key: str) -> str | None:
+        """A value of the header as text."""
+        field = self._reader.get_field(key)
+        return None if field is None else str(field.contents())
+
+
+class ServedModel(HttpModel):
+    """A `LanguageModel` whose server lives as long as it does."""
+
+    def __init__(self, reference: str, path: Path, adapters: Sequence[Path], context: int) -> None:
+        """Raises `UnknownModelError` where the server does not start."""
+        key = secrets.token_hex(16)
+        self._llama = _start(path, adapters, context, key)
+        self._revision = revision([path, *adapters])
+        address = f"{self._llama.listening_address}/v1"
+        super().__init__("model", HttpConfig(address, key, concurrency=1, context_length=context), reference)
+
+    @property
+    def card(self) -> ModelCard:
+        """See `LanguageModel`."""
+        return replace(super().card, revision=self._revision)
+
+    def close(self) -> None:
+        """See `LanguageModel`."""
+        super().close()
+        self._llama = None
+
+
+def _start(path: Path, adapters: Sequence[Path], context: int, key: str) -> Any:
+    xllamacpp: Any = import_module("xllamacpp")
+    params = xllamacpp.CommonParams()
+    params.model.path, params.model_alias = str(path), {"model"}
+    params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [key]
+    params.n_ctx, params.n_parallel = context, 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads()
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.verbosity, params.ui = 0, False
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0) for adapter in adapters]
+    try:
+        return xllamacpp.Server(params)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UnknownModelError(f"llama.cpp cannot load {path}: {str(error).strip().splitlines()[0]}.") from error
