@@ -15,7 +15,7 @@ from statistics import mean, stdev
 from typing import get_args
 
 from promptmii.evaluation import evaluate
-from promptmii.evaluation.settings import EvaluateSettings
+from promptmii.evaluation.plan import EvaluateSettings
 from promptmii.instruction import CalibrationKind
 
 

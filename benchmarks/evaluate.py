@@ -18,8 +18,7 @@ import torch
 
 from promptmii.data import draw_query, draw_support
 from promptmii.evaluation import evaluate
-from promptmii.evaluation.plan import grid_tasks
-from promptmii.evaluation.settings import EvaluateSettings
+from promptmii.evaluation.plan import EvaluateSettings, grid_tasks
 from promptmii.inducers import InContext, Naive, Writer
 from promptmii.instruction import Instruction
 from promptmii.models import load_model

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from promptmii.cli import app
 from promptmii.configs import config_path, recipes, summary
 from promptmii.errors import ConfigError
-from promptmii.evaluation.settings import EvaluateSettings
+from promptmii.evaluation.plan import EvaluateSettings
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "corpus"])

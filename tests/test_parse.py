@@ -6,8 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from promptmii.parse import LabelParser, Match
-from promptmii.thought import without_thought
+from promptmii.parse import LabelParser, Match, without_thought
 
 one_line = st.text(min_size=1, max_size=12).map(lambda s: " ".join(s.split())).filter(str.isprintable).filter(bool)
 WORDS = """

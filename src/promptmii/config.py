@@ -45,7 +45,7 @@ class Endpoint(Settings):
 
     def load(self, reference: str, *, keyless: bool = False) -> LanguageModel:
         """The model behind a reference, reached this way; `keyless` keeps the API key from its server."""
-        from promptmii.models.metering import Priced
+        from promptmii.models.wrappers import Priced
 
         http = HttpConfig(
             base_url=self.base_url,
@@ -93,3 +93,13 @@ class RayOptions(Settings):
     cpus: float = Field(default=1, gt=0)
     """Processor cores of each."""
     gpus: float = Field(default=0, ge=0)
+
+
+class LoraSettings(Settings):
+    """Train low-rank adapters rather than all weights."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int | None = Field(default=None, ge=1)
+    """`None`: twice the rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    modules: str | tuple[str, ...] = "all-linear"

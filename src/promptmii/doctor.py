@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from promptmii.config import Endpoint
 from promptmii.errors import ModelError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, Sampling
+from promptmii.parse import without_thought
 from promptmii.progress import Progress
-from promptmii.thought import without_thought
 
 QUESTION: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
 UNWANTED = ("violin", "harpsichord")

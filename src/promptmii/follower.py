@@ -24,10 +24,9 @@ from promptmii.models.base import (
     Sampling,
     Usage,
 )
-from promptmii.parse import LabelParser, Match, answer_tokens
+from promptmii.parse import LabelParser, Match, answer_tokens, without_thought
 from promptmii.prompts import defuse, quote
 from promptmii.task import Support, row_key
-from promptmii.thought import without_thought
 
 FRAME_MARGIN = 64
 """Tokens kept free for the chat template around the prompt."""

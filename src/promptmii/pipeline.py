@@ -23,7 +23,7 @@ from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
 from promptmii.instruction import EDITED, Inducer, Instruction
 from promptmii.models.base import LanguageModel
 from promptmii.models.http.config import Served, addresses
-from promptmii.models.watched import watched
+from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.scoring import Scored, score

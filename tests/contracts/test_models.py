@@ -18,7 +18,7 @@ from promptmii.models.dynamic_batching import Batched
 from promptmii.models.hf.model import TransformersModel
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
-from promptmii.models.metering import Metered, Priced
+from promptmii.models.wrappers import Metered, Priced
 
 MODELS = [
     "scripted",

@@ -10,8 +10,7 @@ from promptmii import Example, Task
 from promptmii.data.corpus_files import read_corpus, write_split
 from promptmii.data.sources import read_tasks
 from promptmii.errors import ArtefactError, DataError
-from promptmii.evaluation.plan import grid_tasks
-from promptmii.evaluation.settings import EvaluateSettings
+from promptmii.evaluation.plan import EvaluateSettings, grid_tasks
 
 datasets = pytest.importorskip("datasets")
 

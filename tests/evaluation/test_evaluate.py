@@ -26,8 +26,7 @@ from promptmii import Example, Instruction, MetaInducer, ScriptedModel, Support,
 from promptmii.cli import app
 from promptmii.errors import ArtefactError, ConfigError, DataError, ModelError, OutputError
 from promptmii.evaluation import estimate, evaluate
-from promptmii.evaluation.plan import grid_tasks, plan
-from promptmii.evaluation.settings import EvaluateSettings
+from promptmii.evaluation.plan import EvaluateSettings, grid_tasks, plan
 from promptmii.models.base import ModelCard
 from promptmii.records import Run, recording
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from promptmii.cli import app
 from promptmii.errors import ConfigError
-from promptmii.evaluation.settings import EvaluateSettings
+from promptmii.evaluation.plan import EvaluateSettings
 from promptmii.inducers import METHODS, method
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from promptmii import ScriptedModel
 from promptmii.models.base import Chat, Failure, FailureKind, Sampling, Usage
-from promptmii.models.metering import Metered
+from promptmii.models.wrappers import Metered
 
 GREEDY = Sampling(max_tokens=5)
 DOWN = Failure(FailureKind.SERVER, "down", Usage(calls=1, prompt_tokens=2))

@@ -12,7 +12,7 @@ from synthetic import write_run
 
 from promptmii.curves import Curves, read_curves
 from promptmii.errors import ArtefactError
-from promptmii.report import costs, drawing, figures, statistics, training, transfer
+from promptmii.report import costs, drawing, figures, statistics, transfer
 from promptmii.report import scores as scores_module
 from promptmii.report.grid import read_grid
 from promptmii.report.scores import Scores
@@ -106,17 +106,17 @@ def test_curves_are_what_the_run_wrote(runs: list[Curves]) -> None:
     assert set(run.metrics) == {"validation/reward", "entropy", "length"}
     assert run.metrics["entropy"] == {0: 2.0, 5: 1.75, 10: 1.25, 15: 1.25}
     assert run.damaged == 2
-    drawn = drawing.svg(training.validation_figure(runs))
+    drawn = drawing.svg(figures.validation_figure(runs))
     check(drawn, "Training curves", {"qwen"})
-    assert drawn == drawing.svg(training.validation_figure(runs))
-    check(drawing.svg(training.training_figure(runs, ["entropy", "length"])), "entropy", {"qwen"})
-    assert "qwen: 15 steps" in training.training_caption(runs)
+    assert drawn == drawing.svg(figures.validation_figure(runs))
+    check(drawing.svg(figures.training_figure(runs, ["entropy", "length"])), "entropy", {"qwen"})
+    assert "qwen: 15 steps" in figures.training_caption(runs)
 
 
 def test_six_curves_matter_and_the_others_are_folded() -> None:
     known = ["a", "kl", "train/loss", "length", "b", "train/reward", "entropy", "zero_variance", "c"]
-    assert training.important(known) == ["train/reward", "length", "zero_variance", "entropy", "kl", "train/loss"]
-    assert training.important(list("abcdefgh")) == list("abcdef")
+    assert figures.important(known) == ["train/reward", "length", "zero_variance", "entropy", "kl", "train/loss"]
+    assert figures.important(list("abcdefgh")) == list("abcdef")
 
 
 def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def test_runs_with_little_in_them_are_drawn_all_the_same(tmp_path: Path) -> None
         figures.length_figure(scores),
         figures.pareto_figure([scores]),
         costs.cost_figure(costs.costs(cells, scores.scope), 5, "one"),
-        training.validation_figure([]),
-        training.training_figure([], []),
+        figures.validation_figure([]),
+        figures.training_figure([], []),
     ):
         ElementTree.fromstring(drawing.svg(figure))
     lost = cells.assign(macro_f1=float("nan"))
@@ -145,7 +145,7 @@ def test_runs_with_little_in_them_are_drawn_all_the_same(tmp_path: Path) -> None
 def test_without_matplotlib_the_error_holds_the_pip_line() -> None:
     code = (
         "import sys; sys.modules['matplotlib'] = None;"
-        "from promptmii.report.training import validation_figure; validation_figure([])"
+        "from promptmii.report.figures import validation_figure; validation_figure([])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (

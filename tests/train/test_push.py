@@ -11,11 +11,11 @@ pytest.importorskip("trl")
 from tests.corpus.hub_server import HubServer, serving
 from tests.train.toys import write_model
 
+from promptmii.config import LoraSettings
 from promptmii.errors import ArtefactError
 from promptmii.models.push import push_weights
 from promptmii.tuning.lora import save_adapter
 from promptmii.tuning.model import TrainableModel
-from promptmii.tuning.settings import LoraSettings
 
 CODE = """
 import sys

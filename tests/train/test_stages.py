@@ -13,7 +13,7 @@ from tests.train.warmup.test_fine_tuning import world  # noqa: E402, F401  the f
 
 from promptmii.configs import config_path  # noqa: E402
 from promptmii.errors import ConfigError  # noqa: E402
-from promptmii.train.stages import WarmUp, warm_up  # noqa: E402
+from promptmii.train.warmup import WarmUp, warm_up  # noqa: E402
 from promptmii.train.warmup.bank import SHIPPED, read_bank  # noqa: E402
 from promptmii.train.warmup.settings import SftSettings  # noqa: E402
 

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 from tests.train.toys import write_model  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
+from promptmii.config import LoraSettings  # noqa: E402
 from promptmii.tuning.lora import add_adapter, save_adapter  # noqa: E402
-from promptmii.tuning.settings import LoraSettings  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
 TOKENS = torch.tensor([[3, 7, 5, 9, 4], [8, 3, 3, 6, 10]])

@@ -114,7 +114,7 @@ def run_grid(
     from promptmii.configs import config_path
     from promptmii.evaluation import estimate
     from promptmii.evaluation import evaluate as evaluate_grid
-    from promptmii.evaluation.settings import EvaluateSettings
+    from promptmii.evaluation.plan import EvaluateSettings
     from promptmii.schema import merged
 
     path = config_path("evaluate", recipe) if recipe else None

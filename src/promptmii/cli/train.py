@@ -1,14 +1,21 @@
 """Train an instruction generator, and what comes before it."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from promptmii.cli.group import app
 from promptmii.cli.options import Json, ListRecipes, Recipe, Set, settings_of
-from promptmii.cli.terminal import dump, listening, out
+from promptmii.cli.terminal import dump, facts, listening, out, styled, warn
 from promptmii.errors import ConfigError
+
+if TYPE_CHECKING:
+    from promptmii.train.rl.estimate import Estimate as Plan
+    from promptmii.train.rl.estimate import Setting
 
 
 @app.command("train")
@@ -37,8 +44,8 @@ def run_training(
     """Train the generator that writes instructions, by reinforcement learning; or one of the stages before that."""
     from promptmii.configs import config_path
     from promptmii.schema import merged
-    from promptmii.train.settings import TrainSettings
-    from promptmii.train.stages import stage_of, warm_up
+    from promptmii.train.settings import TrainSettings, stage_of
+    from promptmii.train.warmup import warm_up
 
     config = config_path("train", recipe)
     chosen = stage_of(config, stage)
@@ -54,12 +61,11 @@ def run_training(
         return
     settings = TrainSettings.read(config, stage=chosen, **changes)
     if dry_run:
-        from promptmii.cli.train_view import show_plan
         from promptmii.train.rl.estimate import estimate
 
         with listening(quiet=json) as progress:
             planned = estimate(settings, output, progress)
-        show_plan(planned, as_json=json)
+        _show_plan(planned, as_json=json)
         return
     from promptmii.train.rl.run import train
 
@@ -73,3 +79,66 @@ def _show(made: Path, *, as_json: bool) -> None:
         dump({"made": str(made)})
     else:
         out.write_line(f"Made {made}. See the curves: promptmii report {made.parent}")
+
+
+NAMED = 4
+"""Values of a list that are named in a table."""
+
+
+def _show_plan(plan: "Plan", *, as_json: bool) -> None:
+    """What a training run will take."""
+    batches = plan.batches
+    if as_json:
+        dump(asdict(plan))
+        return
+    _print_settings("Settings", plan.settings)
+    _print_settings("TRL's configuration", plan.options)
+    per_update = batches.per_update * batches.generations
+    counted = "" if plan.counted else " (estimated from words: no tokenizer)"
+    lines = {
+        "tasks": f"{plan.tasks:,} to learn from, {plan.validation:,} to validate on, {len(plan.skipped):,} skipped",
+        "rollout": f"{batches.prompts} prompts x {batches.generations} instructions"
+        f" = {batches.prompts * batches.generations}",
+        "update": f"{batches.per_update} prompts x {batches.generations} = {per_update} instructions"
+        f" = {batches.processes} processes x {batches.per_device} x {batches.accumulation} accumulated",
+        "steps": f"{batches.steps:,} updates, {batches.boundary} per rollout ({batches.rollouts:,});"
+        f" saved every {batches.save_every}",
+        "prompt": f"{plan.prompt_tokens:,.0f} tokens on average{counted},"
+        f" {plan.shortened:.0%} of the visits with fewer examples than scheduled",
+        "validation": f"{plan.validations:,} times {plan.validation_cases:,} instructions",
+        "follower": f"{plan.calls:,} calls for rewards and {plan.validation_calls:,} for validation,"
+        f" of {plan.follower_tokens:,.0f} tokens",
+        "time": _sum(plan.hours, "hours") or "not estimated: plan.writes, plan.reads and plan.learns are not set",
+    }
+    facts(lines)
+    for line in plan.skipped:
+        warn(line, word="Skipped:")
+    for line in plan.warnings:
+        warn(line)
+
+
+def _print_settings(title: str, listed: Mapping[str, "Setting"]) -> None:
+    grid = Table(title=title, title_justify="left")
+    grid.add_column("option", no_wrap=True)
+    for name in ("value", "from", "the paper has"):
+        grid.add_column(name)
+    for name, setting in listed.items():
+        differs = setting.paper is not None and setting.value != setting.paper
+        paper = "" if setting.paper is None else _brief(setting.paper)
+        grid.add_row(name, _brief(setting.value), setting.origin, styled(paper, "yellow" if differs else ""))
+    out.print(grid)
+
+
+def _brief(value: Any) -> str:
+    """A value for a cell of a table."""
+    if isinstance(value, list | tuple):
+        named = [str(one) for one in value]
+        return ", ".join(named) if len(named) <= NAMED else f"{', '.join(named[:NAMED])} and {len(named) - NAMED} more"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {one}" for name, one in value.items())
+    return str(value)
+
+
+def _sum(parts: Sequence[tuple[str, float]], unit: str) -> str:
+    listed = ", ".join(f"{name} {value:.1f}" for name, value in parts)
+    return f"{sum(value for _, value in parts):.1f} {unit}: {listed}" if parts else ""

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from promptmii.data.columns import Chosen, choose_columns, could_be_label
-from promptmii.data.table import Table
-from promptmii.data.words import LABEL_NAMES, TEXT_NAMES
+from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table
 from promptmii.errors import DataError, EndpointError
 from promptmii.models.base import Failure, LanguageModel, Sampling
 from promptmii.prompts import bundled, quote

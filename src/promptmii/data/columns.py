@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptmii.data.table import Table
-from promptmii.data.words import LABEL_NAMES, TEXT_NAMES
+from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table
 from promptmii.errors import DataError, listed, nearest
 
 MOST_LABELS = 0.5

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-from promptmii.data.table import Table, make_table
-from promptmii.data.words import LABEL_NAMES, TEXT_NAMES
+from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table, make_table
 from promptmii.errors import DataError
 
 DELIMITERS = ",;\t|"

@@ -6,6 +6,15 @@ from typing import Any
 
 from promptmii.errors import DataError
 
+# Names by which people call the columns of texts and labels, the likeliest first.
+TEXT_NAMES = (
+    *("text", "sentence", "content", "review", "tweet", "utterance", "message", "comment", "body", "description"),
+    *("question", "query", "input", "title", "subject", "headline"),
+)
+LABEL_NAMES = (
+    *("label", "labels", "class", "category", "target", "intent", "sentiment", "emotion", "topic", "tag", "type", "y"),
+)
+
 
 @dataclass(frozen=True)
 class Table:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import ConfigError, DataError, EndpointError, ModelError, ScoreRefusedError
-from promptmii.evaluation.plan import Job, meta_template
-from promptmii.evaluation.settings import EvaluateSettings
+from promptmii.evaluation.plan import EvaluateSettings, Job, meta_template
 from promptmii.follower import Follower
 from promptmii.inducers import Kit, Writer
 from promptmii.instruction import Cost, Instruction

@@ -11,8 +11,7 @@ from typing import Any
 from promptmii.config import RayOptions
 from promptmii.errors import ModelError, PromptMIIError
 from promptmii.evaluation.bench import Bench, FinishedCell
-from promptmii.evaluation.plan import Job
-from promptmii.evaluation.settings import EvaluateSettings
+from promptmii.evaluation.plan import EvaluateSettings, Job
 from promptmii.models.base import ModelCard
 from promptmii.models.http.config import addresses
 from promptmii.ray_cluster import RayActors

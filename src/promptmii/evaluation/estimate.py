@@ -13,9 +13,8 @@ from time import perf_counter
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import DataError
 from promptmii.evaluation.bench import Bench
-from promptmii.evaluation.plan import INDEPENDENT, Job, grid_tasks, meta_template, plan, references
+from promptmii.evaluation.plan import INDEPENDENT, EvaluateSettings, Job, grid_tasks, meta_template, plan, references
 from promptmii.evaluation.run import is_open
-from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.instruction import Cost
 from promptmii.models.base import Chat, LanguageModel, Sampling, Usage
 from promptmii.progress import QUIET, Progress

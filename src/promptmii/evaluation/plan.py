@@ -1,24 +1,79 @@
-"""The cells of an evaluation, each under a key that hashes everything its result depends on."""
+"""A grid: its settings and its cells, each under a key that hashes everything its result depends on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import Field, model_validator
+
+from promptmii.config import Columns, Endpoint, RayOptions
 from promptmii.data import load_task
 from promptmii.data.nameless import nameless
 from promptmii.data.sources import read_tasks
 from promptmii.errors import ConfigError
-from promptmii.evaluation.settings import EvaluateSettings
 from promptmii.follower import resolve_calibration
-from promptmii.inducers import Method, WrittenBy
-from promptmii.instruction import CalibrationKind
+from promptmii.inducers import METHODS, Method, WrittenBy, method
+from promptmii.instruction import CalibrationKind, Mode
+from promptmii.models import DEFAULT
 from promptmii.models.base import ModelCard
 from promptmii.prompts import META_SLOTS, Template, follower_frame, meta_prompt, read_template
 from promptmii.records import Cell
+from promptmii.schema import Settings
 from promptmii.task import Task, content_key
+
+
+def default_methods() -> tuple[str, ...]:
+    """The methods of a grid that names none."""
+    return tuple(name for name, method in METHODS.items() if method.by_default)
+
+
+class EvaluateSettings(Settings):
+    """The grid: every task x method x n x seed x generator x follower."""
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    """Task files, folders of them, `hub:...`, `suite`, or a corpus (held-out split, or `FOLDER:validation`)."""
+    methods: tuple[str, ...] = Field(default_factory=default_methods, min_length=1)
+    n: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 20, 50, 100), min_length=1)
+    seeds: int = Field(default=3, ge=1, le=1000)
+    """Draws of the support, from seed 0 up. All of them share one query."""
+    evaluate: int = Field(default=200, ge=1)
+    """Test rows of each task."""
+    nameless: bool = False
+    """Replace label names by meaningless ones (A, 7, class 3), to see what an instruction carries by itself."""
+    generators: tuple[str, ...] = Field(default=(DEFAULT,), min_length=1)
+    """Models under test: they write for the methods that are `WrittenBy.GENERATOR`."""
+    followers: tuple[str, ...] = Field(default=(DEFAULT,), min_length=1)
+    untrained: tuple[str, ...] = ()
+    """Models as they were published, for `WrittenBy.UNTRAINED`; without any, each follower writes for itself."""
+    searcher: str | None = None
+    """Model that proposes in searches, for `WrittenBy.SEARCHER`; `None`: each follower proposes for itself."""
+    mode: Mode = "choose"
+    calibration: CalibrationKind | Literal["auto"] = "auto"
+    budget: int | None = Field(default=None, ge=8)
+    """Most tokens of an instruction."""
+    template: str | None = None
+    """File with a template for the generators."""
+    workers: int = Field(default=16, ge=1)
+    """Cells under way at once. Local models then write for several cells in one batch."""
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
+    """Options of single methods by their names: `{"ape": {"calls": 500}}`."""
+    columns: Columns = Columns()
+    endpoint: Endpoint = Endpoint()
+    ray: RayOptions | None = None
+
+    @model_validator(mode="after")
+    def _check_methods(self) -> Self:
+        for name in (*self.methods, *self.options):
+            self.method(name)
+        return self
+
+    def method(self, name: str) -> Method:
+        """A method with its options. Raises `ConfigError`."""
+        return method(name, self.options.get(name))
+
 
 INDEPENDENT: tuple[CalibrationKind, ...] = ("none", "contextual", "batch")
 """Calibrations that do not read the support."""
@@ -56,15 +111,15 @@ def plan(settings: EvaluateSettings, tasks: Mapping[str, Task], cards: Mapping[s
     """
     jobs: dict[str, Job] = {}
     methods = [settings.method(name) for name in settings.methods]
-    for method in methods:
-        suited = [task for task in tasks.values() if task.instruction or not method.needs_human]
+    for each in methods:
+        suited = [task for task in tasks.values() if task.instruction or not each.needs_human]
         if not suited:
             raise ConfigError(
-                f"The method {method.name} needs a human's instruction, and no task has one. "
+                f"The method {each.name} needs a human's instruction, and no task has one. "
                 'Give it in a task file: {"instruction": "...", "data": [...]}.'
             )
         for follower in settings.followers:
-            for job in _jobs(settings, method, follower, suited, cards):
+            for job in _jobs(settings, each, follower, suited, cards):
                 jobs.setdefault(job.key, job)
     silent = {method.name for method in methods if method.written_by is WrittenBy.NOBODY}
     return sorted(jobs.values(), key=lambda job: job.cell.method in silent)

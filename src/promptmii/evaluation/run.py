@@ -7,8 +7,7 @@ from typing import Protocol
 
 from promptmii.evaluation.bench import Bench, FinishedCell
 from promptmii.evaluation.cluster import RayExecutor
-from promptmii.evaluation.plan import Job, grid_tasks, plan, references
-from promptmii.evaluation.settings import EvaluateSettings
+from promptmii.evaluation.plan import EvaluateSettings, Job, grid_tasks, plan, references
 from promptmii.files import locked, write_text
 from promptmii.models.base import ModelCard
 from promptmii.models.cache import forget

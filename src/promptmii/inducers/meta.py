@@ -10,7 +10,7 @@ from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Message
-from promptmii.models.metering import Metered
+from promptmii.models.wrappers import Metered
 from promptmii.prompts import Template, follower_frame
 from promptmii.task import Support
 

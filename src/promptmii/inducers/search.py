@@ -15,7 +15,7 @@ from promptmii.inducers.copying import copy_warning
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Chat, Sampling
-from promptmii.models.metering import Metered
+from promptmii.models.wrappers import Metered
 from promptmii.prompts import Template
 from promptmii.scoring import Scored, score
 from promptmii.task import Example, Support

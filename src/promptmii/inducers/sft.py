@@ -14,6 +14,7 @@ from time import perf_counter
 
 from pydantic import Field
 
+from promptmii.config import LoraSettings
 from promptmii.errors import MissingDependencyError, UnsupportedError
 from promptmii.files import atomic_folder
 from promptmii.inducers.method import Kit, Method
@@ -22,7 +23,6 @@ from promptmii.models import adapted, weights_of
 from promptmii.models.threads import in_caller
 from promptmii.prompts import Template, defuse, follower_frame
 from promptmii.task import Example, Support, content_key
-from promptmii.tuning.settings import LoraSettings
 
 
 class SFTMethod(Method):

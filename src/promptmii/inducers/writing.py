@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.inducers.fitting import fitting, fitting_note
 from promptmii.models.base import Completion, Failure, LanguageModel, Message, Sampling
+from promptmii.parse import without_thought
 from promptmii.prompts import Template, example_lines, induction_prompt, meta_prompt
 from promptmii.schema import storable
 from promptmii.task import Example, Support
-from promptmii.thought import without_thought
 
 MAX_TOKENS = 1024
 """The paper's longest instruction."""

@@ -5,7 +5,7 @@ from html import escape
 from typing import NamedTuple
 
 from promptmii.curves import VALIDATION, Curves
-from promptmii.report import costs, figures, headline, tables, training, transfer
+from promptmii.report import costs, figures, headline, tables, transfer
 from promptmii.report.drawing import INK, Look, looks
 from promptmii.report.headline import chosen_n
 from promptmii.report.markup import TABLES, Tip, file_links
@@ -160,14 +160,14 @@ def training_section(runs: Sequence[Curves], files: Files) -> Section:
     lead = "Whether training helped the generator: its reward is the follower's macro-F1 on tasks kept for validation."
     parts = [_lead(lead)]
     if any(VALIDATION in run.metrics for run in runs):
-        drawn, caption = training.validation_figure(runs), training.training_caption(runs)
+        drawn, caption = figures.validation_figure(runs), figures.training_caption(runs)
         parts.append(files.figure(drawn, "training-reward", caption, tip([VALIDATION]), method=False))
-    first, rest = training.important(others), [name for name in others if name not in training.important(others)]
+    first, rest = figures.important(others), [name for name in others if name not in figures.important(others)]
     if first:
-        drawn, caption = training.training_figure(runs, first), "What else the same runs recorded: what matters most."
+        drawn, caption = figures.training_figure(runs, first), "What else the same runs recorded: what matters most."
         parts.append(files.figure(drawn, "training", caption, tip(first), method=False))
     if rest:
-        drawn = training.training_figure(runs, rest)
+        drawn = figures.training_figure(runs, rest)
         folded = files.figure(drawn, "training-all", "All other curves of the same runs.", tip(rest), method=False)
         parts.append(f"<details><summary>{len(rest)} other curves</summary>{folded}</details>")
     return Section("training", "Training dynamics", parts)

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from promptmii.config import Endpoint
+from promptmii.config import Endpoint, LoraSettings
 from promptmii.train.settings import RewardSettings, TrainSettings, ValidationSettings
 from promptmii.train.tasks import Selection
 from promptmii.train.visits import Draws, Prompting
-from promptmii.tuning.settings import LoraSettings
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """Settings of training: what is learned from what, for which reward, and when it is looked at."""
 
-from typing import Annotated, Any, Literal, Self
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from promptmii.config import Endpoint
+from promptmii.config import Endpoint, LoraSettings
+from promptmii.errors import ConfigError, nearest
 from promptmii.instruction import CalibrationKind, Mode
 from promptmii.schema import Settings
-from promptmii.tuning.settings import LoraSettings
 
 Stage = Literal["rl", "sft", "best-of"]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -136,3 +138,17 @@ class TrainSettings(Settings):
         if self.few_labels and not 2 <= self.few_labels[0] <= self.few_labels[1]:
             raise ValueError("few_labels must be two rising numbers from 2")
         return self
+
+
+def stage_of(config: Path, given: str | None = None) -> Stage:
+    """The given stage, else the one that the file names, else reinforcement learning. Raises `ConfigError`."""
+    name = given
+    if name is None:
+        try:
+            name = tomllib.loads(config.read_text("utf-8")).get("stage", "rl")
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"The configuration {config} cannot be read: {error}. Expected a TOML file.") from error
+    known: tuple[Stage, ...] = get_args(Stage)
+    if name not in known:
+        raise ConfigError(f"Unknown stage {name!r}. {nearest(str(name), known)}")
+    return known[known.index(name)]

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+from promptmii.config import LoraSettings
 from promptmii.errors import ConfigError
-from promptmii.tuning.settings import LoraSettings
 
 NAME = "default"
 SAME = ("r", "lora_alpha", "use_rslora", "use_dora")

@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from promptmii.config import LoraSettings
 from promptmii.errors import ConfigError, MissingDependencyError
 from promptmii.models import Weights, weights_of
 from promptmii.models.base import Chat
-from promptmii.tuning.settings import LoraSettings
 
 try:
     import torch

@@ -14,6 +14,7 @@ from tests.train.toys import lines  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
 from promptmii import load_model  # noqa: E402
+from promptmii.config import LoraSettings  # noqa: E402
 from promptmii.errors import ConfigError, DataError, ModelError, OutputError  # noqa: E402
 from promptmii.inducers import MetaInducer, Writer  # noqa: E402
 from promptmii.models.base import Completion, Sampling, Usage  # noqa: E402
@@ -21,7 +22,6 @@ from promptmii.train.warmup.pairs import pair_line, read_pairs  # noqa: E402
 from promptmii.train.warmup.settings import SftSettings  # noqa: E402
 from promptmii.train.warmup.sft import IGNORED, Features, fine_tune  # noqa: E402
 from promptmii.tuning.model import TrainableModel  # noqa: E402
-from promptmii.tuning.settings import LoraSettings  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
 PAIR = {"labels": ["good", "bad"], "examples": [{"text": "lovely", "label": "good"}], "instruction": "good: lovely"}

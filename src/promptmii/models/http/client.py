@@ -25,10 +25,8 @@ from promptmii.models.base import (
 from promptmii.models.http import constraints, likelihoods, tokens
 from promptmii.models.http.answers import read_completion, refuse_cut_prompt
 from promptmii.models.http.config import HttpConfig
-from promptmii.models.http.loop import request_limit, submit
 from promptmii.models.http.refusals import RefusedError, refused_parameter
-from promptmii.models.http.retry import Outages, Retries
-from promptmii.models.http.transport import Server
+from promptmii.models.http.transport import Outages, Retries, Server, request_limit, submit
 from promptmii.models.threads import ending, wait_for
 
 S = TypeVar("S")

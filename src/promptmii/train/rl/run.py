@@ -27,8 +27,7 @@ try:
     import torch
     from accelerate import PartialState
 
-    from promptmii.train.best import BEST, Best, Card
-    from promptmii.train.loop import Safeguards, checkpoints, run_loop
+    from promptmii.train.loop import BEST, Best, Card, Safeguards, checkpoints, run_loop
     from promptmii.train.rl.reward_function import RewardFunction
     from promptmii.train.rl.trainer import LostError, PolicyTrainer, VisitDataset
     from promptmii.train.rl.watch import Watch

@@ -13,9 +13,9 @@ from promptmii.curves import VALIDATION
 from promptmii.follower import Follower
 from promptmii.progress import Progress
 from promptmii.task import Task
-from promptmii.train.best import Best
+from promptmii.train.loop import Best
 from promptmii.train.plan import Plan
-from promptmii.train.rl.drift import Drift
+from promptmii.train.rl.likelihoods import Drift
 from promptmii.train.rl.trainer import PolicyTrainer
 from promptmii.train.run_folder import RunFolder
 from promptmii.train.validation import Outcome, cases, summary, validate

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from promptmii.config import LoraSettings
 from promptmii.errors import MissingDependencyError
 from promptmii.inducers import Writer
 from promptmii.progress import QUIET, Progress
@@ -20,15 +21,13 @@ from promptmii.train.tasks import named_tasks
 from promptmii.train.warmup.bank import SHIPPED, read_bank
 from promptmii.train.warmup.pairs import Pair, PairStream, read_pairs
 from promptmii.train.warmup.settings import SftSettings
-from promptmii.tuning.settings import LoraSettings
 
 try:
     import torch
     from torch.utils.data import Dataset, SequentialSampler
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from promptmii.train.best import BEST, Best
-    from promptmii.train.loop import Safeguards, run_loop
+    from promptmii.train.loop import BEST, Best, Safeguards, run_loop
     from promptmii.tuning.model import IGNORED, TrainableModel
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error

@@ -6,7 +6,7 @@ from tests.recorder import Recorder
 
 from promptmii import ScriptedModel
 from promptmii.models.base import Chat, Completion, Failure, Sampling
-from promptmii.models.watched import ROWS, watched
+from promptmii.models.wrappers import ROWS, watched
 from promptmii.progress import QUIET, token_written
 
 

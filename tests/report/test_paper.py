@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from promptmii.follower import Prediction
 from promptmii.metrics import macro_f1
 from promptmii.models.base import Failure, FailureKind
-from promptmii.paper_compat import analysis_f1, answers, reward_f1
+from promptmii.report.paper import analysis_f1, answers, reward_f1
 
 BALANCED = ["neg"] * 10 + ["pos"] * 10
 SKEWED = ["neg"] * 90 + ["pos"] * 10
