@@ -151,7 +151,7 @@ def _show_built(built: "Built", *, as_json: bool) -> None:
     if any(entry.temporary for entries in built.stages.values() for entry in entries):
         out.write_line("Some were gated, gone, too slow or too large; --retry tries them again.")
     if built.leakage:
-        leakage(built.leakage, as_json=False)
+        _show_leakage(built.leakage, as_json=False)
         out.write_line(f"Read {built.folder / 'README.md'}. Use it with: promptmii evaluate --tasks {built.folder}")
     else:
         out.write_line(f"Stopped after the stage {list(built.stages)[-1]}; the same command without --stage goes on.")
