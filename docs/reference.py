@@ -8,12 +8,12 @@ from textwrap import dedent
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from promptmii.evaluation.settings import EvaluateSettings
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
 from promptmii.cli import app
 from promptmii.corpus.settings import CorpusSettings
+from promptmii.evaluation.plan import EvaluateSettings
 from promptmii.schema import Settings
 from promptmii.train.settings import TrainSettings
 from promptmii.train.warmup.settings import SftSettings
