@@ -83,6 +83,10 @@ class FaultyServer:
             assert body["add_special_tokens"] is body["add_special"] is False
             return web.json_response({"tokens": list(range(len(body["content"].split())))})
 
+    async def beside(self, _request: web.Request) -> web.Response:
+        """Whatever else a server may have beside `/v1`."""
+        return web.json_response({"detail": "Not Found"}, status=404)
+
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append(body)
@@ -193,6 +197,7 @@ def serving(server: FaultyServer, port: int = 0) -> Iterator[FaultyServer]:
         app.router.add_get("/v1/models", server.models)
         app.router.add_post("/tokenize", server.tokenize)
         app.router.add_post("/v1/chat/completions", server.chat)
+        app.router.add_post("/{path:apply-template|completion}", server.beside)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)

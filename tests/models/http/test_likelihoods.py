@@ -1,19 +1,28 @@
-"""Likelihoods from a real llama.cpp server, beside those that the same weights have in this process."""
+"""Likelihoods from servers: a toy that may lie, and a real llama.cpp server beside the same weights in this process."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
+from aiohttp import web
+from tests.models.faulty_server import FaultyServer, serving
 
 from promptmii import load_model
 from promptmii.config import Endpoint
 from promptmii.doctor import examine
 from promptmii.models.base import Chat, Choice, Failure, FailureKind, LanguageModel
 from promptmii.models.embedded import SMOL
+from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.progress import QUIET
 
-pytestmark = [pytest.mark.smol, pytest.mark.skipif(not SMOL.installed, reason="needs: promptmii models install smol")]
+
+def smol(test: Any) -> Any:
+    skip = pytest.mark.skipif(not SMOL.installed, reason="needs: promptmii models install smol")
+    return pytest.mark.smol(skip(test))
+
+
 OPTIONS = ["animal", "fruit", "animal or fruit"]
 CHATS: list[Chat] = [
     [
@@ -22,6 +31,69 @@ CHATS: list[Chat] = [
     ]
     for noun in ("dog", "ripe apple", "horse", "very old pear", "dog")
 ]
+
+
+class LlamaLike(FaultyServer):
+    """Speaks llama.cpp's protocol over letters as tokens, and may be wrong about likelihoods."""
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__(counts=True, honours="grammar")
+        self.fault = fault
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        text = body["content"] if body.get("parse_special") else body["content"].replace("\x01", "<end>")
+        return web.json_response({"tokens": [ord(letter) for letter in text]})
+
+    async def beside(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if request.path == "/apply-template":
+            turns = "".join(f"{message['content']}\x01" for message in body["messages"])
+            return web.json_response({"prompt": turns})
+        if self.fault == "broken" and len(body["prompt"]) > 100:
+            return web.json_response({"error": {"message": "broken", "code": 500}}, status=500)
+        ((token, _),) = body["logit_bias"]
+        likely = sorted(range(97, 123), key=lambda one: -log_p(body["prompt"], one))[: body["n_probs"]]
+        listed = [{"id": one, "logprob": log_p(body["prompt"], one), "bytes": [one]} for one in likely]
+        said = 0.0 if self.fault == "after sampling" else log_p(body["prompt"], token)
+        answer = {"completion_probabilities": [{"id": token, "logprob": said, "top_logprobs": listed}]}
+        return web.json_response({} if self.fault == "silent" else answer)
+
+
+def log_p(prompt: Sequence[int], token: int) -> float:
+    return -0.5 - (sum(prompt) * 31 + token * 7) % 97 / 10
+
+
+def test_scores_are_sums_over_the_tokens_of_a_label_and_its_end() -> None:
+    with serving(LlamaLike()) as server, HttpModel("m", HttpConfig(server.url, "", patience=0.1)) as model:
+        assert model.card.gives_scores
+        (choice,) = model.choose([[{"role": "user", "content": "abc"}]], ["ab", "ax"])
+    assert isinstance(choice, Choice)
+    prompt = [*map(ord, "abc"), 1]
+    expected = [sum(log_p([*prompt, *label[:i]], (*label, 1)[i]) for i in range(3)) for label in (b"ab", b"ax")]
+    assert choice.scores == pytest.approx(expected)
+    assert server.requests == 1  # the model list: nothing was asked by chat
+
+
+@pytest.mark.parametrize("fault", ["after sampling", "silent"])
+def test_a_server_without_true_likelihoods_is_constrained_instead(fault: str) -> None:
+    with serving(LlamaLike(fault)) as server, HttpModel("m", HttpConfig(server.url, "", patience=0.1)) as model:
+        assert not model.card.gives_scores
+        (choice,) = model.choose([[{"role": "user", "content": "abc"}]], ["ab", "ax"])
+        assert isinstance(choice, Choice)
+        assert choice.scores is None
+
+
+def test_a_failing_likelihood_is_a_failure_of_its_chat() -> None:
+    with (
+        serving(LlamaLike("broken")) as server,
+        HttpModel("m", HttpConfig(server.url, "", patience=0.1, backoff=0.01)) as model,
+    ):
+        assert model.card.gives_scores
+        long, short = model.choose([[{"role": "user", "content": text}] for text in ("x" * 200, "x")], ["ab", "ax"])
+    assert isinstance(long, Failure)
+    assert long.kind is FailureKind.SERVER
+    assert isinstance(short, Choice | Failure)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +118,7 @@ def model(address: str) -> Iterator[LanguageModel]:
     served.close()
 
 
+@smol
 def test_likelihoods_are_those_of_this_process(model: LanguageModel) -> None:
     assert model.card.gives_scores
     local = load_model("smol")
@@ -58,6 +131,7 @@ def test_likelihoods_are_those_of_this_process(model: LanguageModel) -> None:
     local.close()
 
 
+@smol
 def test_equal_questions_have_close_scores_and_the_beginning_is_kept(model: LanguageModel) -> None:
     first, *_, last = model.choose(CHATS, OPTIONS)
     assert isinstance(first, Choice)
@@ -68,6 +142,7 @@ def test_equal_questions_have_close_scores_and_the_beginning_is_kept(model: Lang
     assert again.usage.cached_tokens > 0
 
 
+@smol
 def test_a_chat_too_long_fails_alone(model: LanguageModel) -> None:
     long, short = model.choose([[{"role": "user", "content": "word and " * 1000}], CHATS[0]], OPTIONS)
     assert isinstance(long, Failure)
@@ -75,6 +150,7 @@ def test_a_chat_too_long_fails_alone(model: LanguageModel) -> None:
     assert isinstance(short, Choice)
 
 
+@smol
 def test_doctor_says_so(address: str) -> None:
     report = examine("openai:smollm", Endpoint(base_url=address), QUIET)
     assert report.healthy
