@@ -82,6 +82,8 @@ def _start(path: Path, adapters: Sequence[Path], context: int, key: str) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads()
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.verbosity, params.ui = 0, False
+    params.cache_ram_mib, params.fit_params = 0, False  # no 8 GB of old prompts, and no context but the one asked for
+    params.no_extra_bufts, params.warmup = True, False  # as in native.py
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0) for adapter in adapters]
     try:
         return xllamacpp.Server(params)
