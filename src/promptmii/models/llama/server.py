@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import httpx
 from gguf import GGUFReader
 
 from promptmii.errors import UnknownModelError
@@ -24,10 +25,9 @@ from promptmii.models.llama.files import revision
 
 def load_served(reference: str, path: Path, adapters: Sequence[str], context: int) -> "ServedModel":
     """A model and its adapters, with a context of so many tokens at most. Raises `UnknownModelError`."""
-    header = Header(path)
-    files = [adapter_file(Path(adapter), header) for adapter in adapters]
-    length = min(context, header.trained_context or context)
-    return ServedModel(reference, path, files, length)
+    header = Header(path) if adapters else None  # which takes seconds to read
+    files = [adapter_file(Path(adapter), header) for adapter in adapters] if header else []
+    return ServedModel(reference, path, files, context)
 
 
 class Header:
@@ -39,11 +39,6 @@ class Header:
             self._reader = GGUFReader(path)
         except (OSError, ValueError, IndexError) as error:
             raise UnknownModelError(f"{path} is no whole GGUF file: {error or type(error).__name__}.") from error
-
-    @property
-    def trained_context(self) -> int:
-        """Tokens that the model was trained on."""
-        return int(self.metadata(f"{self.metadata('general.architecture')}.context_length") or 0)
 
     def metadata(self, key: str) -> str | None:
         """A value of the header as text."""
@@ -60,7 +55,9 @@ class ServedModel(HttpModel):
         self._llama = _start(path, adapters, context, key)
         self._revision = revision([path, *adapters])
         address = f"{self._llama.listening_address}/v1"
-        super().__init__("model", HttpConfig(address, key, concurrency=1, context_length=context), reference)
+        listing = httpx.get(f"{address}/models", headers={"authorization": f"Bearer {key}"}, trust_env=False).json()
+        length = min(context, listing["data"][0]["meta"]["n_ctx_train"])
+        super().__init__("model", HttpConfig(address, key, concurrency=1, context_length=length), reference)
 
     @property
     def card(self) -> ModelCard:
