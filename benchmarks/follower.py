@@ -1,13 +1,20 @@
-"""How fast a follower labels: `choose` beside the usual ways of doing it with transformers, in one run on one model.
+"""How fast a follower labels, and whether its engines agree: `choose` beside the usual ways, in one run on one model.
 
-    python benchmarks/follower.py [--data texts.txt] [--queries 200] [--batch 16] [--repeats 2]
+    python benchmarks/follower.py [--model qwen] [--queries 40] [--only a,b,b2] [--texts lines.txt]
 
-a  `TransformersModel.choose`: exact likelihood of every label, shared beginning once, packed rows
-b  transformers `generate` of every full prompt, left-padded batches in order of length
-c  the same one by one, on the first prompts only, extrapolated
+a   our llama.cpp engine: exact likelihood of every label, the shared beginning once
+a2  our transformers engine on the same weights, dequantised (needs promptmii[hf])
+b   llama.cpp's own server, one chat completion a query, answer constrained by a JSON schema, prompt cache on
+b2  the same, constrained by a grammar that allows the bare labels
+c   transformers' `generate`, batches of 16 full prompts, ten tokens each
+
+e   the labels of a beside those of float32 arithmetic under transformers
+
+Ratios hold within one run; say which processor.
 """
 
 import argparse
+import json
 import random
 import resource
 from collections.abc import Callable, Sequence
@@ -15,179 +22,145 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
-from promptmii.models.smol import smol_folder
-
-from promptmii.models.base import Chat, Choice
-from promptmii.models.hf.model import TransformersModel
-from promptmii.models.references import Weights
+from promptmii import load_model
+from promptmii.models.base import Chat, Choice, LanguageModel
+from promptmii.models.embedded import embedded_file
 
 LABELS = ["sports", "politics", "business", "science", "travel", "health"]
 VOCABULARY = (
-    "the a of and to in for with on as at by from that this which were was had has market team players goal "
-    "season vote party minister law court company shares profit sales growth study cells energy theory space "
-    "telescope flight hotel beach museum train doctor patients vaccine diet sleep heart reported announced won "
-    "lost found opened closed before after during against between new old large small early late quickly slowly "
-    "again never often although because however meanwhile"
+    "the a of and to in for with on as at by from that this which were was had has market team players goal season "
+    "party minister law court company shares profit sales growth study cells energy theory space telescope flight vote "
+    "beach museum train doctor patients vaccine diet sleep heart reported announced won lost found opened closed hotel "
+    "after during against between new old large small early late quickly slowly again never often although before"
 )
+Ask = Callable[[Sequence[Chat]], Any]
 
 
-def texts(count: int, tokens: Callable[[str], int], source: Path | None) -> list[str]:
+def texts(count: int, model: LanguageModel, source: Path | None) -> list[str]:
     """`count` texts of 20 to 60 tokens: the lines of a file cut to length, or words drawn at random."""
     draw = random.Random(0)
     lines = source.read_text("utf-8").splitlines() if source else []
-    found: list[str] = []
+    made: list[str] = []
     for i in range(count):
         words = lines[i % len(lines)].split() if lines else draw.choices(VOCABULARY.split(), k=80)
-        while len(words) > 1 and tokens(" ".join(words)) > 20 + i * 41 // count:
+        while len(words) > 1 and model.count_tokens([" ".join(words)])[0] > 20 + i * 41 // count:
             words.pop()
-        found.append(" ".join(words))
-    draw.shuffle(found)
-    return found
+        made.append(" ".join(words))
+    draw.shuffle(made)
+    return made
 
 
-def best(repeats: int, run: Callable[[], Any]) -> tuple[float, Any]:
-    """The shortest of several runs, because other programs share the machine."""
-    seconds, result = float("inf"), None
-    for _ in range(repeats):
-        started = perf_counter()
-        result = run()
-        seconds = min(seconds, perf_counter() - started)
-    return seconds, result
+def by_server(name: str, constraint: dict[str, Any]) -> Ask:
+    """One chat completion a query, as most programs ask."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(embedded_file(name))
+    params.n_ctx, params.n_parallel, params.verbosity, params.fit_params = 4096, 1, 0, False
+    server = xllamacpp.Server(params)
+    asked = {"temperature": 0, "max_tokens": 32, "cache_prompt": True} | constraint
+    return lambda chats: [server.handle_chat_completions({"messages": list(chat)} | asked) for chat in chats]
 
 
-def matmul_rate(dtype: torch.dtype) -> float:
-    """Floating-point operations per second of one large matrix product in the engine's number format."""
-    left, right = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
-    seconds, _ = best(8, lambda: left @ right)
-    return 2 * 2048**3 / seconds
+def by_generate(name: str) -> Ask:
+    """Batched generation of ten tokens after every full prompt."""
+    import torch
+
+    from promptmii.models.hf.model import TransformersModel
+
+    model: Any = load_model(f"hf:{name}")
+    assert isinstance(model, TransformersModel)
+
+    def ask(chats: Sequence[Chat]) -> None:
+        prompts = sorted(model.prompts(chats), key=len)
+        for first in range(0, len(prompts), 16):
+            inputs = model.tokenizer.pad(
+                {"input_ids": prompts[first : first + 16]}, padding_side="left", return_tensors="pt"
+            )
+            with torch.inference_mode():
+                model.model.generate(**inputs, max_new_tokens=10, do_sample=False)
+
+    return ask
 
 
-def costs(model: TransformersModel) -> tuple[int, int, float]:
-    """Weights of the linear layers, values of a query vector over all layers, and operations of one token's logits."""
-    config = model.model.config
-    linear = sum(
-        p.numel()
-        for name, p in model.model.named_parameters()
-        if p.dim() == 2 and "embed" not in name and "lm_head" not in name
-    )
-    width = config.num_attention_heads * config.head_dim * config.num_hidden_layers
-    return linear, width, 2.0 * config.hidden_size * config.vocab_size
+def ways(name: str) -> dict[str, Callable[[], Ask]]:
+    """Every way, loaded when its turn comes."""
+
+    def ours(reference: str) -> Ask:
+        model = load_model(reference)
+        return lambda chats: model.choose(chats, LABELS)
+
+    schema = {"type": "object", "properties": {"label": {"enum": LABELS}}, "required": ["label"]}
+    grammar = "root ::= " + " | ".join(json.dumps(label) for label in LABELS)
+    return {
+        "a": lambda: ours(name),
+        "a2": lambda: ours(f"hf:{name}"),
+        "b": lambda: by_server(name, {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}),
+        "b2": lambda: by_server(name, {"grammar": grammar}),
+        "c": lambda: by_generate(name),
+    }
 
 
-def needed_flops(model: TransformersModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> float:
-    """The least work of `a`: shared prefix, rest of each prompt, label tree and needed logits, once each."""
-    linear, width, logits = costs(model)
-    shared = next(i for i in range(min(map(len, prompts))) if len({prompt[i] for prompt in prompts}) > 1)
-    nodes = len({tuple(answer[:i]) for answer in answers for i in range(1, len(answer) + 1)})
-    total = 2.0 * linear * shared + 4.0 * width * shared * shared / 2
-    for prompt in prompts:
-        rest = len(prompt) - shared
-        total += 2.0 * linear * (rest + nodes) + 4.0 * width * (
-            shared * (rest + nodes) + rest * rest / 2 + nodes * (rest + 1)
-        )
-        total += logits * (1 + nodes)
-    return total
+def compare(name: str, chats: Sequence[Chat]) -> None:
+    """The labels and log-probabilities of llama.cpp beside those of float32 arithmetic."""
+    import torch
 
+    from promptmii.models.hf.model import TransformersModel, read_weights
+    from promptmii.models.references import weights_of
 
-def full_flops(model: TransformersModel, prompts: Sequence[Sequence[int]]) -> float:
-    """The least work of `b` and `c`: every prompt in full and its last logits, without what is generated after it."""
-    linear, width, logits = costs(model)
-    return sum(2.0 * linear * len(prompt) + 2.0 * width * len(prompt) ** 2 + logits for prompt in prompts)
-
-
-def usual(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], batch: int) -> None:
-    """Batched generation of ten tokens, the way most programs do it."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for first in range(0, len(order), batch):
-        rows = [list(prompts[i]) for i in order[first : first + batch]]
-        inputs = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
-        with torch.inference_mode():
-            model.generate(**inputs, max_new_tokens=10, do_sample=False, pad_token_id=tokenizer.eos_token_id)
-
-
-def reference(model: Any, prompt: Sequence[int], answers: Sequence[Sequence[int]], end: int) -> int:
-    """The label of a full forward pass per label, unbatched."""
-    scores: list[float] = []
-    for answer in answers:
-        tail = torch.tensor([*answer, end])
-        with torch.inference_mode():
-            logits = model(torch.tensor([[*prompt, *answer]]), logits_to_keep=len(tail)).logits[0].float()
-        scores.append(float(logits.log_softmax(-1).gather(1, tail[:, None]).sum()))
-    return max(range(len(scores)), key=scores.__getitem__)
+    weights = weights_of(f"hf:{name}")
+    assert weights
+    exact = TransformersModel("exact", *read_weights("exact", weights, torch.device("cpu"), torch.float32), "float32")
+    pairs = [
+        (ours, theirs)
+        for ours, theirs in zip(load_model(name).choose(chats, LABELS), exact.choose(chats, LABELS), strict=True)
+        if isinstance(ours, Choice) and isinstance(theirs, Choice)
+    ]
+    equal = sum(ours.index == theirs.index for ours, theirs in pairs)
+    gaps = [abs(x - y) for one, other in pairs for x, y in zip(one.scores or (), other.scores or (), strict=True)]
+    print(f"e   labels equal to float32 under transformers: {equal} of {len(pairs)};", end=" ")
+    print(f"log-probabilities differ by {sum(gaps) / len(gaps):.3f} nats on average, {max(gaps):.3f} at most")
 
 
 def main() -> None:
-    """Run all three and print them side by side."""
+    """Run them one after the other and print their rates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a text file with one query a line; without it, random words")
-    parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--batch", type=int, default=16, help="rows per batch of the usual way")
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--only-choose", action="store_true")
+    parser.add_argument("--model", default="qwen", help="an embedded model")
+    parser.add_argument("--texts", type=Path, help="a text file with one query a line; without it, random words")
+    parser.add_argument("--queries", type=int, default=40)
+    parser.add_argument("--only", default="a,a2,b,b2,c,e")
     given = parser.parse_args()
-    from transformers import AutoModelForCausalLM
-
-    ours = TransformersModel.load("smol", Weights("smol", str(smol_folder(install=True))))
-    tokenizer, dtype = ours.tokenizer, ours.model.dtype
-    plain: Any = AutoModelForCausalLM.from_pretrained(
-        str(smol_folder()), dtype=dtype, attn_implementation="sdpa"
-    ).eval()
+    counter = load_model(given.model)
     instruction = f"Label each text as one of: {', '.join(LABELS)}. Answer with the label alone. "
     draw = random.Random(1)
-    while ours.count_tokens([instruction])[0] < 300:
+    while counter.count_tokens([instruction])[0] < 300:
         instruction += draw.choice(VOCABULARY.split()) + " "
-    queries = texts(given.queries, lambda text: ours.count_tokens([text])[0], given.data)
     chats: list[Chat] = [
-        [{"role": "system", "content": instruction}, {"role": "user", "content": query}] for query in queries
+        [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
+        for text in texts(given.queries, counter, given.texts)
     ]
-    prompts = ours.prompts(chats)
-    answers = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in LABELS]
-    lengths = sorted(ours.count_tokens(queries))
-    print(
-        f"{len(chats)} queries of {lengths[0]} to {lengths[-1]} tokens, "
-        f"instruction of {ours.count_tokens([instruction])[0]}, {dtype}"
-    )
-    print(f"{torch.get_num_threads()} threads")
-
-    # A fresh engine for each run, so that none finds its prefix remembered.
-    def choose() -> Any:
-        return TransformersModel("smol", ours.model, tokenizer, "benchmark").choose(chats, LABELS)
-
-    rates = [matmul_rate(dtype)]
-    a, chosen = best(given.repeats, choose)
-    rates.append(matmul_rate(dtype))
-    flops = needed_flops(ours, prompts, answers)
-    share = flops / a / max(rates)
-    print(f"a  choose            {len(chats) / a:7.2f} queries/s   {a:6.1f} s")
-    print(f"   {flops / 1e9:.0f} Gflop needed at {flops / a / 1e9:.1f} Gflop/s")
-    print(f"   {share:.0%} of the {max(rates) / 1e9:.1f} Gflop/s of a {dtype} matmul in this run")
-    print(f"   peak memory so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
-    if given.only_choose:
-        return
-    b, _ = best(given.repeats, lambda: usual(plain, tokenizer, prompts, given.batch))
-    print(f"b  generate, batched {len(chats) / b:7.2f} queries/s   {b:6.1f} s   a/b = {b / a:.1f}")
-    full = full_flops(ours, prompts)
-    print(
-        f"   {full / 1e9:.0f} Gflop needed at {full / b / 1e9:.1f} Gflop/s: "
-        f"{full / flops:.1f} times the arithmetic of a,"
-    )
-    print(f"   so a at the whole matmul rate would make a/b = {b * max(rates) / flops:.1f}")
-    few = prompts[:10]
-    c, _ = best(given.repeats, lambda: usual(plain, tokenizer, few, 1))
-    c *= len(prompts) / len(few)
-    print(
-        f"c  generate, single  {len(chats) / c:7.2f} queries/s   {c:6.1f} s   a/c = {c / a:.1f}   "
-        f"({len(few)} prompts, extrapolated)"
-    )
-    sample = range(0, len(prompts), max(1, len(prompts) // 40))
-    agreed = [
-        isinstance(chosen[i], Choice)
-        and chosen[i].index == reference(plain, prompts[i], answers, tokenizer.eos_token_id)
-        for i in sample
-    ]
-    print(f"   labels equal to unbatched likelihood: {sum(agreed)} of {len(agreed)}")
-    print(f"   peak memory of the whole run {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    counter.close()
+    print(f"{given.model}: {len(chats)} queries of 20 to 60 tokens after an instruction of 300, {len(LABELS)} labels")
+    chosen = given.only.split(",")
+    rates: dict[str, float] = {}
+    for way, load in ways(given.model).items():
+        if way not in chosen:
+            continue
+        started = perf_counter()
+        ask = load()
+        loaded = perf_counter() - started
+        started = perf_counter()
+        ask(chats)
+        rates[way] = len(chats) / (perf_counter() - started)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(
+            f"{way:<3} {rates[way]:6.2f} queries/s   loaded in {loaded:4.1f} s   peak so far {peak:.2f} GiB", flush=True
+        )
+    for way, rate in rates.items():
+        for other in (other for other in ("b", "b2", "c") if other in rates and way.startswith("a")):
+            print(f"    {way}/{other} = {rate / rates[other]:.1f}")
+    if "e" in chosen:
+        compare(given.model, chats)
 
 
 if __name__ == "__main__":

