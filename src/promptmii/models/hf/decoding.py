@@ -1,4 +1,4 @@
-"""Writing token by token: what each row has said so far, and how its next token is picked."""
+"""Writing token by token: what each row has generated so far, and how its next token is picked."""
 
 import hashlib
 from collections import Counter
@@ -13,57 +13,59 @@ from torch.overrides import TorchFunctionMode
 from promptmii.models.base import Sampling
 from promptmii.models.hf.prefixes import Prefix
 
-Rest: TypeAlias = Sequence[tuple[torch.Tensor, ...]]
+Suffix: TypeAlias = Sequence[tuple[torch.Tensor, ...]]
 """Keys and values (K, T, D) of each layer."""
-MOST_FEW = 16
+FEW = 16
 GROWTH = 64
 """Columns that are added at a time, so that a long answer is not copied at every token."""
 
 
-class Tails:
+class DecodingCache:
     """Keys and values of the rows being written, each kept once: shared prefix, rest of each prompt, text of each row.
 
     So several drafts of one prompt cost little more than one.
     """
 
-    def __init__(self, prefix: Prefix, rests: Sequence[Rest], owners: Sequence[int]) -> None:
-        """`rests` are the prompts after the prefix; `owners` is the prompt of each row to write."""
+    def __init__(self, prefix: Prefix, suffixes: Sequence[Suffix], owners: Sequence[int]) -> None:
+        """`suffixes` are the prompts after the prefix; `owners` is the prompt of each row to write."""
         self._prefix = prefix
-        lengths = [rest[0][0].shape[1] for rest in rests]
-        first = rests[0][0][0]
-        mask = torch.zeros(len(rests), max(lengths), dtype=first.dtype, device=first.device)
+        lengths = [rest[0][0].shape[1] for rest in suffixes]
+        first = suffixes[0][0][0]
+        mask = torch.zeros(len(suffixes), max(lengths), dtype=first.dtype, device=first.device)
         for row, length in enumerate(lengths):
             mask[row, length:] = float("-inf")
         self._mask = mask
-        self._rests = [
-            tuple(_padded([pair[side] for pair in layer]) for side in (0, 1)) for layer in zip(*rests, strict=True)
+        self._suffixes = [
+            tuple(_padded([pair[side] for pair in layer]) for side in (0, 1)) for layer in zip(*suffixes, strict=True)
         ]
-        self._said = [
+        self._generated = [
             tuple(first.new_zeros(first.shape[0], len(owners), GROWTH, first.shape[2]) for _ in (0, 1))
-            for _ in self._rests
+            for _ in self._suffixes
         ]
         self._length = 0
         self._place(owners)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """See `packing.Memory`: every row is one new token. One softmax over the three parts."""
+        """See `packing.Attention`: every row is one new token. One softmax over the three parts."""
         heads, rows, dim = query.shape
         shared = key.shape[0]
-        keys, values = (part[:, :, : self._length] for part in self._said[layer])
+        keys, values = (part[:, :, : self._length] for part in self._generated[layer])
         keys[:, :, -1], values[:, :, -1] = key, value
-        rest_keys, rest_values = self._rests[layer]
-        width = rest_keys.shape[2]
+        suffix_keys, suffix_values = self._suffixes[layer]
+        width = suffix_keys.shape[2]
         asked = query.view(shared, -1, rows, dim).transpose(1, 2)  # (K, N, R, D)
         by_prompt = asked[:, self._slots].reshape(shared, len(self._mask), -1, dim)
-        rest = (by_prompt @ rest_keys.transpose(-1, -2) + self._mask[:, None]).view(shared, len(self._slots), -1, width)
+        rest = (by_prompt @ suffix_keys.transpose(-1, -2) + self._mask[:, None]).view(
+            shared, len(self._slots), -1, width
+        )
         scores = [asked @ keys.transpose(-1, -2), rest[:, self._back]]
         past = self._prefix.layer(layer)
         if past:
             scores.append((asked.reshape(shared, -1, dim) @ past[0].transpose(-1, -2)).view(*asked.shape[:3], -1))
         weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1, dtype=torch.float32).to(query.dtype)
-        said, rest, *outer = weights.split([part.shape[-1] for part in scores], dim=-1)
-        by_prompt = rest[:, self._slots].reshape(shared, len(self._mask), -1, width) @ rest_values
-        out = said @ values + by_prompt.view(shared, len(self._slots), -1, dim)[:, self._back]
+        generated, rest, *outer = weights.split([part.shape[-1] for part in scores], dim=-1)
+        by_prompt = rest[:, self._slots].reshape(shared, len(self._mask), -1, width) @ suffix_values
+        out = generated @ values + by_prompt.view(shared, len(self._slots), -1, dim)[:, self._back]
         if past:
             out = out + (outer[0].reshape(shared, -1, past[1].shape[1]) @ past[1]).view(out.shape)
         return out.transpose(0, 1).reshape(rows, heads, dim)
@@ -71,20 +73,20 @@ class Tails:
     def keep(self, rows: Sequence[int]) -> None:
         """Drop the others."""
         picked = torch.tensor(rows, device=self._mask.device)
-        self._said = [tuple(part[:, picked] for part in layer) for layer in self._said]
+        self._generated = [tuple(part[:, picked] for part in layer) for layer in self._generated]
         owners = [self._owners[row] for row in rows]
         used = sorted(set(owners))
         if 2 * len(used) <= len(self._mask):  # not at every end of a row, because it copies what stays
             left = torch.tensor(used, device=self._mask.device)
             self._mask = self._mask[left]
-            self._rests = [tuple(part[:, left] for part in layer) for layer in self._rests]
+            self._suffixes = [tuple(part[:, left] for part in layer) for layer in self._suffixes]
             owners = [used.index(owner) for owner in owners]
         self._place(owners)
 
     def grow(self) -> None:
         """Make room for one more token of every row."""
-        if self._length == self._said[0][0].shape[2]:
-            self._said = [tuple(F.pad(part, (0, 0, 0, GROWTH)) for part in layer) for layer in self._said]
+        if self._length == self._generated[0][0].shape[2]:
+            self._generated = [tuple(F.pad(part, (0, 0, 0, GROWTH)) for part in layer) for layer in self._generated]
         self._length += 1
 
     def _place(self, owners: Sequence[int]) -> None:
@@ -122,10 +124,10 @@ class FewRows(TorchFunctionMode):
 
 def few_rows(count: int, device: torch.device) -> AbstractContextManager[object]:
     """Around a step that writes `count` rows."""
-    return FewRows() if device.type == "cpu" and 2 <= count <= MOST_FEW else nullcontext()
+    return FewRows() if device.type == "cpu" and 2 <= count <= FEW else nullcontext()
 
 
-class Draw:
+class Sampler:
     """Picks next tokens: greedy, or with a random stream per row, so that a sample is independent of its neighbours."""
 
     def __init__(self, prompts: Sequence[Sequence[int]], sampling: Sampling, ends: Collection[int]) -> None:

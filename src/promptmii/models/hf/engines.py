@@ -7,8 +7,8 @@ import torch
 
 from promptmii.models.base import Sampling
 from promptmii.models.batching import Trie, chunks, common, prefix_groups
-from promptmii.models.hf.decoding import Draw, Rest, Tails, few_rows
-from promptmii.models.hf.packing import IMPLEMENTATION, NO_OPTIONS, Memory, Noted, pack, register
+from promptmii.models.hf.decoding import DecodingCache, Sampler, Suffix, few_rows
+from promptmii.models.hf.packing import IMPLEMENTATION, NO_OPTIONS, Attention, RecordedRow, pack, register
 from promptmii.models.hf.prefixes import Prefix, Prefixes
 from promptmii.models.local import Engine
 from promptmii.progress import token_written
@@ -57,13 +57,15 @@ class PackedEngine:
         results: list[tuple[tuple[float, ...], int]] = [((), 0)] * len(prompts)
         for shared, members in prefix_groups(prompts):
             prefix = self._prefixes.get(prompts[members[0]][:shared])
-            rests = [prompts[i][shared:] for i in members]
+            suffixes = [prompts[i][shared:] for i in members]
             # A block may count as longer than it is, so that the logits of a row stay in bounds too.
             weight = (nodes + 1) * self._vocabulary * ROW_TOKENS // LOGITS
-            for chunk in chunks([max(len(rest) + nodes, weight) for rest in rests], ROW_TOKENS):
-                packed = pack([rests[i] for i in chunk], trie, prefix, self._model.device)
+            for chunk in chunks([max(len(rest) + nodes, weight) for rest in suffixes], ROW_TOKENS):
+                packed = pack([suffixes[i] for i in chunk], trie, prefix, self._model.device)
                 logits = self._forward(packed.tokens, packed.positions, packed, packed.readout)
-                for i, scores in zip(chunk, along(logits.view(len(chunk), nodes + 1, -1), trie).tolist(), strict=True):
+                for i, scores in zip(
+                    chunk, path_scores(logits.view(len(chunk), nodes + 1, -1), trie).tolist(), strict=True
+                ):
                     results[members[i]] = (tuple(scores), shared if members[i] != min(members) else 0)
         return results
 
@@ -72,7 +74,7 @@ class PackedEngine:
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
     ) -> list[list[int]]:
         """See `Engine`."""
-        draw, limit = Draw([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
+        sampler, limit = Sampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         written: list[list[int]] = [[] for _ in rows]
         for chunk in chunks([len(prompts[i]) + limit for i in rows], DECODE_TOKENS):
             for first in range(0, len(chunk), DECODE_ROWS):
@@ -80,7 +82,7 @@ class PackedEngine:
                 used = sorted({rows[slot] for slot in batch})
                 owners = [used.index(rows[slot]) for slot in batch]
                 for slot, tokens in zip(
-                    batch, self._decode([prompts[i] for i in used], owners, draw, batch, limit), strict=True
+                    batch, self._decode([prompts[i] for i in used], owners, sampler, batch, limit), strict=True
                 ):
                     written[slot] = tokens
         return written
@@ -89,37 +91,42 @@ class PackedEngine:
         """See `Engine`. The memory goes with the object."""
 
     def _decode(
-        self, prompts: Sequence[Sequence[int]], owners: Sequence[int], draw: Draw, streams: Sequence[int], limit: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        owners: Sequence[int],
+        sampler: Sampler,
+        streams: Sequence[int],
+        limit: int,
     ) -> list[list[int]]:
         shared = min(min(map(len, prompts)) - 1, common(prompts))
         prefix = self._prefixes.get(prompts[0][:shared])
         filled = self._prefill(prefix, prompts)
         logits = torch.stack([logits for logits, _ in filled])[owners]
-        tails = Tails(prefix, [rest for _, rest in filled], owners)
+        cache = DecodingCache(prefix, [rest for _, rest in filled], owners)
         alive = list(range(len(owners)))
         written: list[list[int]] = [[] for _ in owners]
         positions = [len(prompts[owner]) for owner in owners]
         for step in range(limit):
-            tokens = draw(logits, [streams[slot] for slot in alive])
+            tokens = sampler(logits, [streams[slot] for slot in alive])
             for slot, token in zip(alive, tokens, strict=True):
                 written[slot].append(token)
             token_written()
-            going = [at for at, token in enumerate(tokens) if token not in draw.ends]
+            going = [at for at, token in enumerate(tokens) if token not in sampler.ends]
             if not going or step == limit - 1:
                 break
             if len(going) < len(alive):
-                tails.keep(going)
+                cache.keep(going)
                 alive = [alive[at] for at in going]
-            tails.grow()
+            cache.grow()
             last = torch.tensor([[written[slot][-1] for slot in alive]], device=logits.device)
             place = torch.tensor([[positions[slot] + step for slot in alive]], device=logits.device)
             with few_rows(len(alive), last.device):
-                logits = self._forward(last, place, tails, None)
+                logits = self._forward(last, place, cache, None)
         return written
 
-    def _prefill(self, prefix: Prefix, prompts: Sequence[Sequence[int]]) -> list[tuple[torch.Tensor, Rest]]:
+    def _prefill(self, prefix: Prefix, prompts: Sequence[Sequence[int]]) -> list[tuple[torch.Tensor, Suffix]]:
         """Per prompt the logits (V) after it, and the keys and values of what stands after the shared prefix."""
-        filled: dict[int, tuple[torch.Tensor, Rest]] = {}
+        filled: dict[int, tuple[torch.Tensor, Suffix]] = {}
         for shared, members in prefix_groups(prompts):
             own = self._prefixes.get(prompts[members[0]][:shared])
             short = [i for i in members if len(prompts[i]) - shared < LONG]
@@ -133,21 +140,21 @@ class PackedEngine:
         return [filled[i] for i in range(len(prompts))]
 
     def _fill_row(
-        self, rests: Mapping[int, Sequence[int]], own: Prefix, before: int
-    ) -> dict[int, tuple[torch.Tensor, Rest]]:
-        """`_prefill` of `own` plus each of `rests`, in one row, without the first `before` tokens of `own`."""
-        noted = Noted(pack(list(rests.values()), NO_OPTIONS, own, self._model.device))
-        packed = noted.packed
-        logits = self._forward(packed.tokens, packed.positions, noted, packed.readout)
+        self, suffixes: Mapping[int, Sequence[int]], own: Prefix, before: int
+    ) -> dict[int, tuple[torch.Tensor, Suffix]]:
+        """`_prefill` of `own` plus each of `suffixes`, in one row, without the first `before` tokens of `own`."""
+        recorded = RecordedRow(pack(list(suffixes.values()), NO_OPTIONS, own, self._model.device))
+        packed = recorded.packed
+        logits = self._forward(packed.tokens, packed.positions, recorded, packed.readout)
         between = [tuple(part[:, before:] for part in layer) for layer in zip(own.keys, own.values, strict=True)]
-        between = between or [()] * len(noted.layers)  # an empty prefix has no layers
-        filled: dict[int, tuple[torch.Tensor, Rest]] = {}
-        for at, (i, start, length) in enumerate(zip(rests, packed.starts, packed.queries, strict=True)):
-            own_parts = ([part[:, start : start + length] for part in layer] for layer in noted.layers)
+        between = between or [()] * len(recorded.layers)  # an empty prefix has no layers
+        filled: dict[int, tuple[torch.Tensor, Suffix]] = {}
+        for at, (i, start, length) in enumerate(zip(suffixes, packed.starts, packed.queries, strict=True)):
+            own_parts = ([part[:, start : start + length] for part in layer] for layer in recorded.layers)
             filled[i] = logits[at], [_joined(*pair) for pair in zip(between, own_parts, strict=True)]
         return filled
 
-    def _fill_one(self, rest: Sequence[int], own: Prefix, before: int) -> tuple[torch.Tensor, Rest]:
+    def _fill_one(self, rest: Sequence[int], own: Prefix, before: int) -> tuple[torch.Tensor, Suffix]:
         """The same for one long prompt, by the attention of transformers, which is faster where blocks are long."""
         tokens = torch.tensor([rest], device=self._model.device)
         out = self._model(input_ids=tokens, past_key_values=own.cache(), use_cache=True, logits_to_keep=1)
@@ -156,7 +163,7 @@ class PackedEngine:
         ]
 
     def _forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, memory: Memory, readout: torch.Tensor | None
+        self, tokens: torch.Tensor, positions: torch.Tensor, memory: Attention, readout: torch.Tensor | None
     ) -> torch.Tensor:
         """Logits (N, V) of the row's positions in `readout`, or of all."""
         # Of four dimensions, so that transformers takes the mask as ready; `memory` alone decides who sees what.
@@ -212,13 +219,13 @@ class PlainEngine:
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
     ) -> list[list[int]]:
         """See `Engine`."""
-        draw, limit = Draw([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
-        return [self._answer(prompts[owner], draw, stream, limit) for stream, owner in enumerate(rows)]
+        sampler, limit = Sampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
+        return [self._answer(prompts[owner], sampler, stream, limit) for stream, owner in enumerate(rows)]
 
     def close(self) -> None:
         """See `Engine`. The memory goes with the object."""
 
-    def _answer(self, prompt: Sequence[int], draw: Draw, stream: int, limit: int) -> list[int]:
+    def _answer(self, prompt: Sequence[int], sampler: Sampler, stream: int, limit: int) -> list[int]:
         written: list[int] = []
         past: Any = None
         step = list(prompt)
@@ -226,14 +233,14 @@ class PlainEngine:
             ids = torch.tensor([step], device=self._model.device)
             out = self._model(input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1)
             past = out.past_key_values
-            step = draw(out.logits[:, -1].float(), [stream])
+            step = sampler(out.logits[:, -1].float(), [stream])
             written += step
-            if step[0] in draw.ends:
+            if step[0] in sampler.ends:
                 break
         return written
 
 
-def along(logits: torch.Tensor, trie: Trie) -> torch.Tensor:
+def path_scores(logits: torch.Tensor, trie: Trie) -> torch.Tensor:
     """(N, K): per query and option the sum of log-probabilities on its way; logits are (N, nodes + 1, V)."""
     device = logits.device
     pairs = [pair for option in trie.steps for pair in option]

@@ -26,7 +26,7 @@ SCORES = 2**22
 """Attention scores held at a time: few enough for the processor's cache, however long the prefix."""
 
 
-class Memory(Protocol):
+class Attention(Protocol):
     """What the tokens of a row may look at."""
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -75,10 +75,10 @@ class Packed:
         return (ends[:, None] + torch.arange(self.nodes + 1)).flatten().to(self.tokens.device)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """See `Memory`."""
-        return self.look_back(query, key, value, self.prefix.layer(layer))
+        """See `Attention`."""
+        return self.attend_after(query, key, value, self.prefix.layer(layer))
 
-    def look_back(
+    def attend_after(
         self,
         query: torch.Tensor,
         key: torch.Tensor,
@@ -97,13 +97,13 @@ class Packed:
             # One long block alone can be too much for the memory: its rows are then taken piece by piece.
             piece = max(1, SCORES // (heads * size * (width + len(self.prefix.tokens))))
             rows = zip(q.split(piece, 3), group.mask.split(piece, 1), strict=True)
-            out = torch.cat([look(q_rows, k, v, mask, past) for q_rows, mask in rows], dim=3)
+            out = torch.cat([attend_blocks(q_rows, k, v, mask, past) for q_rows, mask in rows], dim=3)
             parts.append(out.permute(1, 3, 0, 2, 4).reshape(size * width, heads, dim).index_select(0, group.real))
         return torch.cat(parts)
 
 
 @dataclass(frozen=True)
-class Noted:
+class RecordedRow:
     """A row whose keys and values are wanted afterwards."""
 
     packed: Packed
@@ -111,12 +111,12 @@ class Noted:
     """(K, L, D) each, in the order of the layers."""
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """See `Memory`."""
+        """See `Attention`."""
         self.layers.append((key, value))
         return self.packed.attend(layer, query, key, value)
 
 
-def look(
+def attend_blocks(
     query: torch.Tensor,  # (K, N, R, M, D): R query heads share a key head
     key: torch.Tensor,  # (K, N, T, D)
     value: torch.Tensor,
@@ -197,7 +197,7 @@ def packed_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    memory: Memory | None = None,
+    memory: Attention | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: `memory` computes where it is passed to the model, else the usual kernel."""

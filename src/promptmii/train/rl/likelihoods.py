@@ -40,15 +40,15 @@ class Row:
     packed: Packed
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """See `hf.packing.Memory`: the prompt is causal, the blocks see the prompt and themselves."""
+        """See `hf.packing.Attention`: the prompt is causal, the blocks see the prompt and themselves."""
         del layer
         p = len(self.packed.prefix.tokens)
         if not p:
-            return self.packed.look_back(query, key, value, None)
+            return self.packed.attend_after(query, key, value, None)
         own = scaled_dot_product_attention(
             query[None, :, :p], key[None, :, :p], value[None, :, :p], is_causal=True, scale=1, enable_gqa=True
         )
-        blocks = self.packed.look_back(query[:, p:], key[:, p:], value[:, p:], (key[:, :p], value[:, :p]))
+        blocks = self.packed.attend_after(query[:, p:], key[:, p:], value[:, p:], (key[:, :p], value[:, :p]))
         return torch.cat([own[0].transpose(0, 1), blocks])
 
 
