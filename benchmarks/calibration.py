@@ -1,65 +1,112 @@
-"""Which calibration suits a model: mean macro-F1 over tasks for each kind, from one set of likelihoods.
+"""Which calibration suits a follower: mean macro-F1 over tasks, for each method and calibration.
 
-    python benchmarks/calibration.py [TASK ...] [--model smol] [--n 20] [--rows 100] [--seeds 2]
-        [--methods naive icl human]
+    python benchmarks/calibration.py /path/to/tasks/*.jsonl -o runs/calibration --follower smol --follower hf:qwen
+    python benchmarks/calibration.py -o runs/calibration       # prints the tables again, and runs nothing
 
-All kinds share one set of answers, so each further kind costs next to nothing. `batch` reads the query itself: it is
-shown for comparison only.
+Methods: the label list (naive), the examples in the prompt (icl, cross-fitted), and an instruction of the shipped bank
+of label descriptions (human). Every score is appended to `scores.jsonl` as it is made and every answer is kept, so the
+same command goes on after an interruption. `batch` reads the query itself; it is shown for comparison only.
 """
 
 import argparse
-import tempfile
+import json
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import get_args
+from typing import Any, get_args
 
-from promptmii.evaluation import evaluate
-from promptmii.evaluation.plan import EvaluateSettings
-from promptmii.instruction import CalibrationKind
+from promptmii.data import draw_query, draw_support, load_task
+from promptmii.files import append_line
+from promptmii.follower import Follower
+from promptmii.inducers.fixed import Given, InContext, Naive
+from promptmii.instruction import CalibrationKind, Inducer
+from promptmii.models import load_model
+from promptmii.models.base import LanguageModel
+from promptmii.models.cache import Cached
+from promptmii.scoring import score
+from promptmii.task import Support, Task
+from promptmii.train.warmup.bank import SHIPPED, read_bank
+
+KINDS: tuple[CalibrationKind, ...] = get_args(CalibrationKind)
 
 
 def main() -> None:
-    """Print one row per method, one column per kind."""
+    """Score what is missing, task by task, and print a table per follower."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="*", default=["suite"])
-    parser.add_argument("--model", default="smol")
+    parser.add_argument("tasks", nargs="*", type=Path)
+    parser.add_argument("--follower", action="append", default=[])
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/calibration"))
     parser.add_argument("--n", type=int, default=20)
-    parser.add_argument("--rows", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--methods", nargs="+", default=["naive", "icl"])
+    parser.add_argument("--rows", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()
-    kinds: tuple[str, ...] = get_args(CalibrationKind)
-    scores: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    known: set[str] = set()
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in kinds:
-            settings = EvaluateSettings.of(
-                tasks=tuple(given.tasks),
-                methods=tuple(given.methods),
-                n=(given.n,),
-                seeds=given.seeds,
-                evaluate=given.rows,
-                followers=(given.model,),
-                calibration=kind,
-            )
-            for key, record in evaluate(settings, Path(folder)).records.items():
-                if key not in known and record.instruction and record.instruction.measured:
-                    scores[record.cell.method, kind][record.cell.task].append(record.instruction.measured.macro_f1)
-                known.add(key)
-    print(
-        f"{given.model}: mean macro-F1 (standard error over tasks), n={given.n}, "
-        f"up to {given.rows} rows, {given.seeds} seeds"
-    )
-    print(f"{'':12}" + "".join(f"{kind:>18}" for kind in kinds))
-    for method in given.methods:
-        cells = [[mean(of_task) for of_task in scores[method, kind].values()] for kind in kinds]
-        print(f"{method:12}" + "".join(f"{summary(values):>18}" for values in cells))
+    given.output.mkdir(parents=True, exist_ok=True)
+    path = given.output / "scores.jsonl"
+    known = {tuple(line[:-1]): line[-1] for line in read(path)}
+    for reference in given.follower if given.tasks else []:
+        with closing(Cached(load_model(reference), given.output)) as model:
+            for task, seed in ((task, seed) for task in given.tasks for seed in range(given.seeds)):
+                loaded = replace(load_task(str(task)).task, name=task.stem)
+                for line in scores(model, loaded, given, seed, known):
+                    append_line(path, (json.dumps(line) + "\n").encode())
+                    known[tuple(line[:-1])] = line[-1]
+                print(f"{reference}: {task.stem}, seed {seed}", flush=True)
+    for reference in dict.fromkeys(key[0] for key in known):
+        show(reference, known)
+
+
+def read(path: Path) -> list[list[Any]]:
+    """Lines of the results file: follower, task, method, calibration, n, rows, seed, macro-F1."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def scores(
+    model: LanguageModel, task: Task, given: argparse.Namespace, seed: int, known: dict[tuple[Any, ...], float]
+) -> Iterator[list[Any]]:
+    """What is not known of one task: a line per method and calibration."""
+    support, query = draw_support(task, given.n, seed), draw_query(task, given.rows)
+    for inducer in methods(model, task):
+        for kind in KINDS:
+            key = (model.card.reference, task.name, inducer.name, kind, given.n, given.rows, seed)
+            if key not in known:
+                yield [*key, macro_f1(Follower(model, "choose", kind), inducer, support, query)]
+
+
+def methods(model: LanguageModel, task: Task) -> Iterator[Inducer]:
+    """The label list, the examples, and the bank's instruction where it describes every label."""
+    yield Naive()
+    yield InContext(model)
+    guide = read_bank(SHIPPED).get(task.name)
+    if guide and guide.covers(task.labels):
+        yield Given(guide.text({label: label for label in task.labels}))
+
+
+def macro_f1(follower: Follower, inducer: Inducer, support: Support, query: Any) -> float:
+    """Of one method under one calibration."""
+    return score(follower, follower.prepare(inducer.induce(support), support), query).measurement().macro_f1
+
+
+def show(reference: str, known: dict[tuple[Any, ...], float]) -> None:
+    """A row per method, a column per calibration, over the tasks that have all of them."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for (owner, task, method, kind, *_), value in known.items():
+        if owner == reference:
+            found[method][task][kind].append(value)
+    print(f"\n{reference}: mean macro-F1 (standard error over tasks)")
+    print(f"{'':8}{'tasks':>6}" + "".join(f"{kind:>15}" for kind in KINDS))
+    for method, by_task in found.items():
+        whole = [by_kind for by_kind in by_task.values() if len(by_kind) == len(KINDS)]
+        cells = (summary([mean(by_kind[kind]) for by_kind in whole]) for kind in KINDS)
+        print(f"{method:8}{len(whole):>6}" + "".join(f"{cell:>15}" for cell in cells))
 
 
 def summary(values: list[float]) -> str:
     """Mean and standard error."""
-    return f"{mean(values):.3f} ({stdev(values) / len(values) ** 0.5:.3f})" if len(values) > 1 else f"{values[0]:.3f}"
+    error = f" ({stdev(values) / len(values) ** 0.5:.3f})" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{error}" if values else "-"
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ class Prompting:
 
     once: Cost
     """To make and to calibrate."""
-    tokens: float
-    """Of a prompt, on average over the queries."""
+    tokens: float | None
+    """Of a prompt, on average over the queries; `None` if the server did not say."""
     shared_tokens: int
     """Of the beginning that all its prompts share."""
 
@@ -56,16 +56,19 @@ class BreakEven:
     """Without a prompt cache. `None`: no price is known."""
 
 
-def break_even(ours: Prompting, icl: Prompting, price: Price | None) -> BreakEven:
-    """Compare an instruction with ICL."""
-    tokens = (ours.once.prompt_tokens + ours.once.completion_tokens) - (
-        icl.once.prompt_tokens + icl.once.completion_tokens
-    )
+def break_even(ours: Prompting, icl: Prompting, price: Price | None) -> BreakEven | None:
+    """Compare an instruction with ICL. `None` if a server did not say how many tokens it read or wrote."""
+    made, calibrated = ours.once.tokens, icl.once.tokens
+    if made is None or calibrated is None or ours.tokens is None or icl.tokens is None:
+        return None
+    tokens = made - calibrated
     unknown = ours.once.money is None or icl.once.money is None
     money = None if unknown else max((ours.once.money or 0.0) - (icl.once.money or 0.0), 0.0)
     # A local writer has no price, and still costs tokens.
     once = max(tokens, 0) * (price or UNIT).prompt if money is None else money * 1e6
-    uncached, cached = (_per_query(ours, icl, price or UNIT, once, caching=caching) for caching in (False, True))
+    of_prompt = (price or UNIT).of_prompt
+    uncached = _per_query(of_prompt(ours.tokens), of_prompt(icl.tokens), once)
+    cached = _per_query(of_prompt(ours.tokens, ours.shared_tokens), of_prompt(icl.tokens, icl.shared_tokens), once)
     return BreakEven(
         saved_tokens_per_query=icl.tokens - ours.tokens,
         one_off_tokens=max(tokens, 0),
@@ -76,6 +79,5 @@ def break_even(ours: Prompting, icl: Prompting, price: Price | None) -> BreakEve
     )
 
 
-def _per_query(ours: Prompting, icl: Prompting, price: Price, once: float, *, caching: bool) -> PerQuery:
-    own, other = (price.of_prompt(way.tokens, way.shared_tokens if caching else 0) for way in (ours, icl))
-    return PerQuery(own, other, ceil(once / (other - own)) if other > own else None)
+def _per_query(ours: float, icl: float, once: float) -> PerQuery:
+    return PerQuery(ours, icl, ceil(once / (icl - ours)) if icl > ours else None)

@@ -1,14 +1,19 @@
 """Settings that several commands share. Unknown names are refused."""
 
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
+from promptmii.errors import ConfigError
 from promptmii.instruction import CalibrationKind, Mode
 from promptmii.models import DEFAULT, LanguageModel, load_model
 from promptmii.models.base import Price
-from promptmii.models.http.config import HttpConfig, addresses
+from promptmii.models.http.config import HttpConfig, Served, addresses
 from promptmii.schema import Settings
+
+if TYPE_CHECKING:
+    from promptmii.models.spending import SpendingLimit
 
 
 class Columns(Settings):
@@ -37,15 +42,28 @@ class Endpoint(Settings):
     """Folder of the answer cache; `None` means none."""
     prices: dict[str, Price] = Field(default_factory=dict[str, Price])
     """Money per million prompt and completion tokens, by model reference; `*` stands for every other model."""
+    max_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Most money for the calls of one run, in the currency of `prices`; every model then needs its price."""
 
     @field_validator("base_url")
     @classmethod
     def _usable(cls, given: str | None) -> str | None:
         return ",".join(addresses(given)) if given else None
 
-    def load(self, reference: str, *, keyless: bool = False) -> LanguageModel:
-        """The model behind a reference, reached this way; `keyless` keeps the API key from its server."""
+    def limit(self) -> "SpendingLimit | None":
+        """The limit that all models of a run share."""
+        from promptmii.models.spending import SpendingLimit
+
+        return None if self.max_cost is None else SpendingLimit(self.max_cost)
+
+    def load(self, reference: str, *, keyless: bool = False, limit: "SpendingLimit | None" = None) -> LanguageModel:
+        """The model behind a reference, reached this way; `keyless` keeps the API key from its server.
+
+        `limit` is the one that it shares with other models. Raises `ConfigError` if it has no price to keep it by.
+        """
+        from promptmii.models.cache import Cached
         from promptmii.models.wrappers import Priced
+        from promptmii.models.spending import Limited
 
         http = HttpConfig(
             base_url=self.base_url,
@@ -54,9 +72,13 @@ class Endpoint(Settings):
             patience=self.patience,
             context_length=self.context_length,
         )
-        model = load_model(reference, http, cache=self.cache)
-        price = self.prices.get(reference, self.prices.get("*"))
-        return Priced(model, price) if price else model
+        price, limit = self.prices.get(reference, self.prices.get("*")), limit or self.limit()
+        if limit and not price:
+            raise ConfigError(f"--max-cost needs the price of {reference}: give --price {reference}=PROMPT,COMPLETION.")
+        model = load_model(reference, http)
+        if price:
+            model = Limited(model, price, limit) if limit else Priced(model, price)
+        return Cached(model, Path(self.cache)) if self.cache and Served.parse(reference) else model
 
 
 class InduceSettings(Settings):

@@ -109,9 +109,8 @@ def _writing(model: LanguageModel) -> Check:
     start = time.perf_counter()
     story = model.generate([STORY], Sampling(max_tokens=STORY_TOKENS))[0]
     seconds = time.perf_counter() - start
-    speed = (
-        f"{story.usage.completion_tokens / seconds:.0f} tokens/s" if isinstance(story, Completion) else "speed unknown"
-    )
+    written = story.usage.completion_tokens if isinstance(story, Completion) else None
+    speed = f"{written / seconds:.0f} tokens/s" if written else "speed unknown"
     return Check("generate", True, f"{answer.text.strip()[:40]!r}; {speed}")
 
 

@@ -9,6 +9,7 @@
     │   ├── UnknownModelError (LookupError)    no such model, folder or weights
     │   ├── EndpointError (ConnectionError)    the server is not there, refuses the key, or keeps failing
     │   └── UnsupportedError                   the model cannot do what was asked, e.g. give likelihoods
+    ├── SpendingLimitError (RuntimeError) the next call might exceed --max-cost
     ├── ScoreRefusedError (RuntimeError)  too many answers failed to put a number on the rest
     └── MissingDependencyError (ImportError)   an optional package is needed; the message holds the pip line
 
@@ -82,6 +83,12 @@ class UnsupportedError(ModelError):
 
 class ScoreRefusedError(PromptMIIError, RuntimeError):
     """Calls failed after all retries, so no number is given for the rest."""
+
+    exit_code = 4
+
+
+class SpendingLimitError(PromptMIIError, RuntimeError):
+    """The next call might cost more than the user allowed, so not all was done."""
 
     exit_code = 4
 

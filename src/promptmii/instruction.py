@@ -15,7 +15,7 @@ from pydantic import Field, FiniteFloat, ValidationError, field_validator, model
 
 from promptmii.errors import ArtefactError
 from promptmii.files import write_text
-from promptmii.models.base import Message, Price, Usage
+from promptmii.models.base import Message, Price, Usage, known_sum
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_prompt
 from promptmii.schema import Frozen
 from promptmii.task import Support, check_labels, content_key
@@ -29,15 +29,15 @@ EDITED = (
 
 
 class Cost(Frozen):
-    """What it took to make something. Cached tokens are part of `prompt_tokens`."""
+    """What it took to make something. Cached tokens are part of `prompt_tokens`; `None` is unknown, never zero."""
 
     calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
     cached_tokens: int = 0
     seconds: float = 0.0
     money: float | None = None
-    """In the currency of the price given; `None` where no price is known (unknown is not zero)."""
+    """In the currency of the price given; `None` where the price or the tokens are unknown."""
 
     @classmethod
     def of(cls, usage: Usage, price: Price | None = None) -> "Cost":
@@ -47,12 +47,17 @@ class Cost(Frozen):
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
             calls=self.calls + other.calls,
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
+            prompt_tokens=known_sum(self.prompt_tokens, other.prompt_tokens),
+            completion_tokens=known_sum(self.completion_tokens, other.completion_tokens),
             cached_tokens=self.cached_tokens + other.cached_tokens,
             seconds=self.seconds + other.seconds,
             money=None if self.unpriced or other.unpriced else (self.money or 0.0) + (other.money or 0.0),
         )
+
+    @property
+    def tokens(self) -> int | None:
+        """Read and written."""
+        return known_sum(self.prompt_tokens, self.completion_tokens)
 
     @property
     def unpriced(self) -> bool:
@@ -83,7 +88,8 @@ class Measurement(Frozen):
     n: int
     n_unparsed: int
     n_truncated: int
-    prompt_tokens_per_query: float
+    prompt_tokens_per_query: float | None
+    """`None` if the server did not say."""
     data_key: str
     """Content hash of the rows it was measured on."""
     belongs_to: str = ""

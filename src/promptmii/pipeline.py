@@ -47,11 +47,6 @@ class Row:
     instruction: Instruction
     scored: Scored
 
-    @property
-    def tokens_per_query(self) -> float:
-        """Prompt tokens that one query takes."""
-        return self.scored.usage.prompt_tokens / self.scored.n
-
 
 @dataclass(frozen=True)
 class Induced:
@@ -220,12 +215,12 @@ def _difference(ours: Row, other: Row) -> metrics.Difference:
     return metrics.paired_difference(ours.scored.gold, ours.scored.labels, other.scored.labels)
 
 
-def _break_even(rows: Sequence[Row], model: LanguageModel) -> BreakEven:
+def _break_even(rows: Sequence[Row], model: LanguageModel) -> BreakEven | None:
     """The last row against ICL."""
     shared = model.count_tokens([row.instruction.prompt("") for row in rows])
     ways = {
         row.instruction.method: Prompting(
-            row.instruction.cost + row.instruction.calibration_cost, row.tokens_per_query, tokens
+            row.instruction.cost + row.instruction.calibration_cost, row.scored.prompt_tokens_per_query, tokens
         )
         for row, tokens in zip(rows, shared, strict=True)
     }
@@ -246,7 +241,10 @@ def bind(
     """
     reference, keyless = (follower, False) if follower else _named_follower(instruction, endpoint, confirm)
     progress.step(f"Loading {reference}")
-    return Follower(watched(endpoint.load(reference, keyless=keyless), progress), instruction.mode or "choose")
+    return Follower(
+        watched(endpoint.load(reference, keyless=keyless, limit=endpoint.limit()), progress),
+        instruction.mode or "choose",
+    )
 
 
 def _named_follower(instruction: Instruction, endpoint: Endpoint, confirm: Confirm) -> tuple[str, bool]:

@@ -58,6 +58,11 @@ class Scored:
         """Of all calls."""
         return sum((p.usage for p in self.predictions), Usage())
 
+    @property
+    def prompt_tokens_per_query(self) -> float | None:
+        """`None` if the server did not say."""
+        return None if self.usage.prompt_tokens is None else self.usage.prompt_tokens / self.n
+
     @cached_property
     def macro_f1(self) -> float | None:
         """`None` when any call failed."""
@@ -97,7 +102,7 @@ class Scored:
             n=self.n,
             n_unparsed=self.n_unparsed,
             n_truncated=self.n_truncated,
-            prompt_tokens_per_query=self.usage.prompt_tokens / self.n,
+            prompt_tokens_per_query=self.prompt_tokens_per_query,
             data_key=content_key([(e.text, e.label) for e in self.query]),
         )
 

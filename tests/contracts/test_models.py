@@ -19,19 +19,10 @@ from promptmii.models.hf.model import TransformersModel
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.wrappers import Metered, Priced
+from promptmii.models.spending import Limited, SpendingLimit
 
-MODELS = [
-    "scripted",
-    "metered",
-    "priced",
-    "gathered",
-    "cached",
-    "local",
-    "llama",
-    "llama_server",
-    "http",
-    "cached_http",
-]
+MODELS = ["scripted", "metered", "priced", "limited", "gathered", "cached", "local"]
+MODELS += ["llama", "llama_server", "http", "cached_http"]
 CONTEXT = 256
 OPTIONS = ["warm", "cold", "warm and cold"]
 GREEDY = Sampling(max_tokens=4)
@@ -90,6 +81,11 @@ def metered(scripted: ScriptedModel) -> Metered:
 @pytest.fixture
 def priced(scripted: ScriptedModel) -> Priced:
     return Priced(scripted, Price(1.0, 2.0))
+
+
+@pytest.fixture
+def limited(scripted: ScriptedModel) -> Limited:
+    return Limited(scripted, Price(1.0, 2.0), SpendingLimit(100.0))
 
 
 @pytest.fixture

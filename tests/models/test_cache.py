@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,15 +82,15 @@ class TestCached:
             assert (choice.index, choice.scores) == (chosen[0].index, chosen[0].scores)
         assert len(model.calls) == 3
 
-    def test_a_remembered_answer_costs_the_call_that_it_was_with_its_prompt_cached(self, remember) -> None:
+    def test_a_remembered_answer_has_the_usage_of_the_call_that_made_it(self, remember) -> None:
         cached = remember(ScriptedModel(echo, likes))
         for ask in (
             lambda: cached.generate([chat("one two")], GREEDY),
             lambda: cached.choose([chat("one two")], ["x", "y"]),
         ):
             ((fresh,), (known,)) = ask(), ask()
-            assert fresh.usage.cached_tokens == 0
-            assert known.usage == replace(fresh.usage, cached_tokens=2)
+            assert known.usage == fresh.usage
+            assert fresh.usage.calls == 1
 
     def test_a_failed_text_is_never_remembered(self, remember) -> None:
         model = ScriptedModel(failing_once("fine"))

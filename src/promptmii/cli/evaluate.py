@@ -14,6 +14,7 @@ from promptmii.cli.options import (
     Context,
     Json,
     ListRecipes,
+    MaxCost,
     N,
     Prices,
     Recipe,
@@ -23,7 +24,7 @@ from promptmii.cli.options import (
     settings_of,
     whole_numbers,
 )
-from promptmii.cli.terminal import dump, listening, out, table, warn
+from promptmii.cli.terminal import count, dump, listening, out, table, warn
 
 if TYPE_CHECKING:
     from promptmii.evaluation import MethodEstimate
@@ -94,6 +95,7 @@ def run_grid(
     context_length: Context = None,
     concurrency: Annotated[int | None, typer.Option(help="Requests under way at once, over all workers.")] = None,
     price: Prices = None,
+    max_cost: MaxCost = None,
     ray: Annotated[
         bool,
         typer.Option("--ray", help="Spread the grid over a Ray cluster (settings: table ray of the configuration)."),
@@ -137,6 +139,7 @@ def run_grid(
             "context_length": context_length,
             "concurrency": concurrency,
             "prices": prices_of(price or []) or None,
+            "max_cost": max_cost,
         },
         ray={} if ray else None,
     )
@@ -181,7 +184,7 @@ def _show_estimate(lines: Sequence["MethodEstimate"], *, as_json: bool) -> None:
         time = str(timedelta(seconds=round(e.cost.seconds)))
         money = "no price given" if e.cost.money is None else f"{e.cost.money:.4f}"
         counts = (e.cells, e.done, e.cost.calls, e.cost.prompt_tokens, e.cost.completion_tokens)
-        grid.add_row(e.method, *(f"{count:,}" for count in counts), time, money)
+        grid.add_row(e.method, *map(count, counts), time, money)
     out.print(grid)
     out.write_line(
         "Model time counts one call after the other. Servers answer several at once; equal prompts are asked once."

@@ -28,7 +28,7 @@ from promptmii.cli.options import (
     columns_of,
     endpoint_of,
 )
-from promptmii.cli.terminal import confirmed, dump, interactive, listening, notes, out, say, styled, table, warn
+from promptmii.cli.terminal import confirmed, count, dump, interactive, listening, notes, out, say, styled, table, warn
 from promptmii.errors import ConfigError
 from promptmii.models.references import DEFAULT
 
@@ -135,8 +135,7 @@ def _show(result: "Induced") -> None:
     out.print(Panel(styled(result.instruction.text), title=styled("Instruction"), title_align="left"))
     if result.rows:
         out.print(_comparison(result.rows))
-        if result.break_even:
-            out.write_line(_break_even(result.break_even))
+        out.write_line(_break_even(result.break_even))
         for warning in result.warnings:
             warn(warning)
         if result.warnings and result.path:
@@ -161,7 +160,7 @@ def _comparison(rows: Sequence["Row"]) -> "Table":
                 str(row.instruction.provenance.n),
                 f"{measured.macro_f1:.3f} [{measured.low:.3f}, {measured.high:.3f}]",
                 "" if measured.uncalibrated_macro_f1 is None else f"{measured.uncalibrated_macro_f1:.3f}",
-                f"{measured.prompt_tokens_per_query:.0f}",
+                count(measured.prompt_tokens_per_query),
                 str(row.instruction.cost.calls),
                 str(row.instruction.calibration_cost.calls),
                 f"{row.scored.usage.seconds:.1f}",
@@ -169,8 +168,10 @@ def _comparison(rows: Sequence["Row"]) -> "Table":
     return grid
 
 
-def _break_even(result: "BreakEven") -> str:
+def _break_even(result: "BreakEven | None") -> str:
     """Without and with a provider's prompt cache, which helps ICL most."""
+    if result is None:
+        return "What the instruction saves against ICL is unknown: the server does not report the tokens of its calls."
     saved = result.saved_tokens_per_query
     if result.uncached.queries is None:
         return f"The instruction saves no tokens against ICL: it takes {-saved:.0f} more per query."

@@ -71,6 +71,10 @@ Prices = Annotated[
         "cached prefix) and batch=FACTOR, with commas between; repeat it for several models.",
     ),
 ]
+MaxCost = Annotated[
+    float | None,
+    typer.Option("--max-cost", help="Most money to spend in this run; it needs --price. A rerun goes on."),
+]
 
 
 def N(help: str) -> Any:  # noqa: N802
@@ -187,9 +191,13 @@ def endpoint_of(
     concurrency: int = 16,
     cache: Path | None = None,
     price: list[str] | None = None,
+    max_cost: float | None = None,
 ) -> "Endpoint":
-    """--base-url, --context-length, --concurrency, --cache and --price."""
+    """--base-url, --context-length, --concurrency, --cache, --price and --max-cost."""
     from promptmii.config import Endpoint
+
+    if max_cost is not None and cache is None:
+        raise ConfigError("--max-cost needs --cache FOLDER, which keeps the answers that were paid for.")
 
     return Endpoint.of(
         base_url=base_url,
@@ -197,4 +205,5 @@ def endpoint_of(
         concurrency=concurrency,
         cache=str(cache) if cache else None,
         prices=prices_of(price or []),
+        max_cost=max_cost,
     )

@@ -18,7 +18,9 @@ from promptmii.cli.options import (
     Follow,
     Force,
     Json,
+    MaxCost,
     Output,
+    Prices,
     Text,
     columns_of,
     endpoint_of,
@@ -46,6 +48,8 @@ def predict(
     context_length: Context = None,
     concurrency: Concurrency = 16,
     cache: Cache = None,
+    price: Prices = None,
+    max_cost: MaxCost = None,
     json: Json = False,
     force: Force = False,
 ) -> None:
@@ -57,7 +61,7 @@ def predict(
         check_writable(output, force=force)
     made = Instruction.load(instruction)
     source = _source(input)
-    endpoint = endpoint_of(base_url, context_length, concurrency, cache)
+    endpoint = endpoint_of(base_url, context_length, concurrency, cache, price, max_cost)
     with listening(quiet=json) as progress:
         bound = pipeline.bind(made, follower, endpoint, progress, confirmed)
         with closing(bound.model):

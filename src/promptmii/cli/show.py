@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from promptmii.cli.group import app
 from promptmii.cli.options import File, Json
-from promptmii.cli.terminal import dump, facts, notes, out, styled
+from promptmii.cli.terminal import count, dump, facts, notes, out, styled
 
 if TYPE_CHECKING:
     from promptmii.instruction import Cost, Instruction
@@ -40,9 +40,9 @@ def _facts(loaded: "Instruction") -> dict[str, str]:
     if m := loaded.measured:
         score = f"macro-F1 {m.macro_f1:.3f} ({m.low:.3f} to {m.high:.3f}) on {m.n} rows"
         plain = "" if m.uncalibrated_macro_f1 is None else f", {m.uncalibrated_macro_f1:.3f} uncalibrated"
-        rows["measured"] = f"{score}{plain}, {m.prompt_tokens_per_query:.0f} tokens per query"
+        rows["measured"] = f"{score}{plain}, {count(m.prompt_tokens_per_query)} tokens per query"
     return rows
 
 
 def _cost(cost: "Cost") -> str:
-    return f"{cost.calls} calls, {cost.prompt_tokens + cost.completion_tokens} tokens"
+    return f"{cost.calls} calls, {count(cost.tokens)} tokens"

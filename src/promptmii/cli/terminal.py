@@ -127,6 +127,11 @@ def table(title: str, first: str, *numbers: str) -> Table:
     return grid
 
 
+def count(number: float | None) -> str:
+    """A whole number for reading."""
+    return "unknown" if number is None else f"{number:,.0f}"
+
+
 def facts(rows: Mapping[str, str]) -> None:
     """A name and a value on each line."""
     grid = Table(show_header=False, box=None)

@@ -41,14 +41,18 @@ class Bench:
         self._folder = folder
         self._models: dict[str, LanguageModel] = {}
         self._remembering: dict[str, LanguageModel] = {}
+        self._limit = settings.endpoint.limit()
         self._lock = threading.RLock()
 
     def model(self, reference: str) -> LanguageModel:
         """A model, loaded at the first use. Raises `ModelError`."""
         with self._lock:
             if reference not in self._models:
-                self._models[reference] = for_threads(self._settings.endpoint.load(reference))
+                self._models[reference] = for_threads(self._load(reference))
             return self._models[reference]
+
+    def _load(self, reference: str) -> LanguageModel:
+        return self._settings.endpoint.load(reference, limit=self._limit)
 
     def close(self) -> None:
         """Close the models."""
@@ -115,7 +119,7 @@ class Bench:
         if instruction.follower is None:
             yield usual
             return
-        model = for_threads(self._settings.endpoint.load(instruction.follower))
+        model = for_threads(self._load(instruction.follower))
         with closing(Cached(model, self._folder) if self._folder else model) as model:
             # Its weights have seen the support, so the support cannot calibrate it.
             kind = "none" if usual.calibration in ("support", "supervised") else usual.calibration

@@ -27,6 +27,8 @@ SAMPLED = 20
 """Rows of a task that are counted for all of them."""
 FULLEST = 0.75
 """The longest prompt, as a part of the context."""
+WRITTEN = 32
+"""Tokens of the answer that shows how fast a model writes."""
 QUESTION: Chat = [{"role": "user", "content": "Say something about the weather. " * 8}]
 
 
@@ -117,13 +119,13 @@ Rates = tuple[float, float]
 
 def _rates(model: LanguageModel, mode: str) -> Rates:
     started = perf_counter()
-    answer = model.generate([QUESTION], Sampling(max_tokens=32))[0]
-    wrote = (perf_counter() - started) / max(answer.usage.completion_tokens, 1)
+    answer = model.generate([QUESTION], Sampling(max_tokens=WRITTEN))[0]
+    wrote = (perf_counter() - started) / max(answer.usage.completion_tokens or WRITTEN, 1)
     chats: list[Chat] = [[{"role": "user", "content": f"{i}. {QUESTION[0]['content']}"}] for i in range(16)]
     started = perf_counter()
-    read = model.choose(chats, ["sun", "rain"]) if mode == "choose" else model.generate(chats, Sampling(max_tokens=2))
-    tokens = sum(answer.usage.prompt_tokens for answer in read)
-    return (perf_counter() - started) / max(tokens, 1), wrote
+    model.choose(chats, ["sun", "rain"]) if mode == "choose" else model.generate(chats, Sampling(max_tokens=2))
+    spent = perf_counter() - started
+    return spent / sum(model.count_tokens([chat[0]["content"] for chat in chats])), wrote
 
 
 def _cost(
@@ -162,5 +164,5 @@ def _cost(
 
 def _priced(usage: Usage, model: LanguageModel, rates: Rates) -> Cost:
     read, write = rates
-    seconds = usage.prompt_tokens * read + usage.completion_tokens * write
+    seconds = (usage.prompt_tokens or 0) * read + (usage.completion_tokens or 0) * write
     return Cost.of(replace(usage, seconds=seconds), model.card.price)

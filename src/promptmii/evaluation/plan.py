@@ -70,6 +70,12 @@ class EvaluateSettings(Settings):
             self.method(name)
         return self
 
+    @model_validator(mode="after")
+    def _check_limit(self) -> Self:
+        if self.ray and self.endpoint.max_cost is not None:
+            raise ValueError("max_cost is kept by one process, and --ray starts several; leave one of them out")
+        return self
+
     def method(self, name: str) -> Method:
         """A method with its options. Raises `ConfigError`."""
         return method(name, self.options.get(name))

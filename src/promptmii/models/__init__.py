@@ -24,15 +24,14 @@ __all__ = [
 ]
 
 
-def load_model(reference: str, http: HttpConfig | None = None, *, cache: str | None = None) -> LanguageModel:
-    """The model behind a reference. `http` and `cache` (a folder) are for `openai:` references, but
-    a context length counts for GGUF files too.
+def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
+    """The model behind a reference. `http` is for `openai:` references; its context length also for GGUF files.
 
     Raises `ConfigError`, `UnknownModelError`, `EndpointError`, or `MissingDependencyError`.
     """
     served = Served.parse(reference)
     if served:
-        return _served(reference, served, http, cache)
+        return _served(reference, served, http)
     gguf = gguf_of(reference)
     if gguf:
         from promptmii.models.llama.model import load_gguf
@@ -47,13 +46,11 @@ def load_model(reference: str, http: HttpConfig | None = None, *, cache: str | N
     return TransformersModel.load(reference, weights)
 
 
-def _served(reference: str, served: Served, http: HttpConfig | None, cache: str | None) -> LanguageModel:
-    from promptmii.models.cache import Cached
+def _served(reference: str, served: Served, http: HttpConfig | None) -> LanguageModel:
     from promptmii.models.http.client import HttpModel
 
     config = http or HttpConfig()
-    model = HttpModel(served.model, replace(config, base_url=served.address or config.base_url), reference)
-    return Cached(model, Path(cache)) if cache else model
+    return HttpModel(served.model, replace(config, base_url=served.address or config.base_url), reference)
 
 
 def adapted(reference: str, adapter: Path) -> str:

@@ -36,25 +36,30 @@ class Sampling(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was consumed. Adds up with `+`."""
+    """What was consumed. Adds up with `+`; a sum with an unknown part is unknown."""
 
     calls: int = 0
-    prompt_tokens: int = 0
-    """Tokens of the prompts as a server would bill them, cached ones included."""
-    completion_tokens: int = 0
+    prompt_tokens: int | None = 0
+    """Tokens of the prompts as a server would bill them, cached ones included; `None`: the server did not say."""
+    completion_tokens: int | None = 0
     cached_tokens: int = 0
-    """The part of `prompt_tokens` that was not computed again: a shared prefix, or an answer from the disk cache."""
+    """The part of `prompt_tokens` that was read from a prompt cache rather than computed."""
     seconds: float = field(default=0.0, compare=False)
     """Of the engine, a batch's time divided among its answers; for a cached answer, what it took when it was made."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
             self.calls + other.calls,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
+            known_sum(self.prompt_tokens, other.prompt_tokens),
+            known_sum(self.completion_tokens, other.completion_tokens),
             self.cached_tokens + other.cached_tokens,
             self.seconds + other.seconds,
         )
+
+
+def known_sum(first: int | None, second: int | None) -> int | None:
+    """The sum of two counts; `None` if either is unknown."""
+    return None if first is None or second is None else first + second
 
 
 class Price(NamedTuple):
@@ -69,8 +74,10 @@ class Price(NamedTuple):
     batch: float = 1.0
     """Factor on every price, for calls through a provider's batch interface."""
 
-    def of(self, usage: Usage) -> float:
-        """What a usage costs. Cached tokens count in full unless their price is given."""
+    def of(self, usage: Usage) -> float | None:
+        """What a usage costs, `None` if it is unknown. Cached tokens count in full if they have no price."""
+        if usage.prompt_tokens is None or usage.completion_tokens is None:
+            return None
         reduced = usage.cached_tokens if self.cached is not None else 0
         prompts = (usage.prompt_tokens - reduced) * self.prompt + reduced * (self.cached or 0.0)
         return (prompts + usage.completion_tokens * self.completion) * self.batch / 1e6

@@ -24,8 +24,8 @@ PATIENCE = 30.0
 class Cached:
     """A model whose answers are kept in one SQLite file and never paid twice.
 
-    Failures and cut answers are not kept. A kept answer costs what it did, with its whole prompt cached, so costs do
-    not depend on what ran before. The key holds reference and revision, the whole chat, the options or every sampling
+    Failures and cut answers are not kept. A kept answer has the usage of the call that made it, so costs do not depend
+    on what ran before. The key holds reference and revision, the whole chat, the options or every sampling
     parameter, and the ordinal among equal chats of a batch, so k samples of one chat stay k samples. Safe for several
     threads and processes.
     """
@@ -183,15 +183,10 @@ def _shared(answer: Answer | Failure, threads: int) -> Answer | Failure:
     return replace(answer, usage=replace(answer.usage, seconds=answer.usage.seconds / threads))
 
 
-def _from_cache(usage: dict[str, Any]) -> Usage:
-    made = Usage(**usage)
-    return replace(made, cached_tokens=made.prompt_tokens)
-
-
 def _completion(answer: dict[str, Any]) -> Completion:
-    return Completion(answer["text"], answer["truncated"], _from_cache(answer["usage"]))
+    return Completion(answer["text"], answer["truncated"], Usage(**answer["usage"]))
 
 
 def _choice(answer: dict[str, Any]) -> Choice:
     scores = answer["scores"]
-    return Choice(answer["index"], None if scores is None else tuple(scores), _from_cache(answer["usage"]))
+    return Choice(answer["index"], None if scores is None else tuple(scores), Usage(**answer["usage"]))

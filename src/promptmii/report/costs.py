@@ -32,8 +32,8 @@ def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     """What a task costs, mean over tasks (and over seeds within them), a row per series and n.
 
     `calls`, `tokens`, `seconds` and `money` are those of making the instruction, once per task, `calibration_*` of
-    calibrating it, `label_*` of labelling all `rows` of a task; `tokens_per_query` are prompt tokens. Money is NaN if
-    any part of it is unknown.
+    calibrating it, `label_*` of labelling all `rows` of a task; `tokens_per_query` are prompt tokens. A number is NaN
+    if any part of it is unknown.
     """
     mask = (
         (cells["follower"] == scope.follower)
@@ -43,8 +43,8 @@ def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     )
     own: Any = cells.loc[mask, :].rename(columns={old: new for new, (old, _) in COSTS.items()})
     for money, calls in (("money", "calls"), ("label_money", "label_calls")):
-        # Infinite, so that a mean over something unknown is unknown.
-        own[money] = own[money].astype(float).fillna(np.inf).where(own[calls] > 0, 0.0)
+        own[money] = own[money].where(own[calls] > 0, 0.0)
+    own[list(COSTS)] = own[list(COSTS)].fillna(np.inf)  # so that a mean over something unknown is unknown
     by_task = own.groupby(["series", "method", "n", "task"])[[*COSTS, "rows"]].mean()
     by_n = by_task.groupby(["series", "method", "n"]).mean().replace(np.inf, np.nan).reset_index()
     by_n["order"] = [
@@ -86,12 +86,12 @@ def cost_figure(costs: pd.DataFrame, n: int, title: str) -> "Figure":
     }
     for axes, (label, values) in zip(panels, totals.items(), strict=True):
         least = float(values[values > 0].min()) if (values > 0).any() else 1.0
-        axes.set(xscale="log", xlim=(least / 2, max([least, *values]) * 12))
+        axes.set(xscale="log", xlim=(least / 2, np.nanmax([least, *values]) * 12))
         axes.grid(axis="y", visible=False)
         for place, (one, value) in enumerate(zip(series, values, strict=True)):
             axes.barh(place, value, height=0.62, color=known[one.name].colour, gid=f"series:{one.name}")
             text = axes.annotate(
-                _rounded(value), (max(value, least / 2), place), (3, 0), textcoords="offset points", va="center"
+                _rounded(value), (max(least / 2, value), place), (3, 0), textcoords="offset points", va="center"
             )
             text.set(fontsize=8, gid=f"series:{one.name}")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -103,6 +103,8 @@ def cost_figure(costs: pd.DataFrame, n: int, title: str) -> "Figure":
 
 
 def _rounded(value: float) -> str:
+    if np.isnan(value):
+        return "unknown"
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
 
 

@@ -42,6 +42,9 @@ COLUMNS = (
     *("money", "one_off_money", "labels"),
 )
 
+UNKNOWN = ["tokens", "one_off_tokens", "calibration_tokens", "uncalibrated_macro_f1", "money", "one_off_money"]
+"""Columns that are NaN where the number is unknown."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -74,7 +77,9 @@ def read_grid(folders: Sequence[Path]) -> Grid:
     rows = [row for record in records.values() if (row := _row(record)) is not None]
     failed = tuple(record for record in records.values() if record.status == "failed")
     damaged = tuple(f"{run.folder}: {line}" for run in runs for line in run.damaged)
-    return Grid(pd.DataFrame(rows, columns=list(COLUMNS)), records, queries, failed, damaged)
+    cells = pd.DataFrame(rows, columns=list(COLUMNS))
+    cells[UNKNOWN] = cells[UNKNOWN].astype(float)
+    return Grid(cells, records, queries, failed, damaged)
 
 
 def _row(record: Record) -> dict[str, object] | None:
@@ -91,10 +96,10 @@ def _row(record: Record) -> dict[str, object] | None:
         "unparsed": measured.n_unparsed,
         "truncated": measured.n_truncated,
         "tokens": measured.prompt_tokens_per_query,
-        "one_off_tokens": cost.prompt_tokens + cost.completion_tokens,
+        "one_off_tokens": cost.tokens,
         "one_off_calls": cost.calls,
         "calibration_calls": made.calibration_cost.calls,
-        "calibration_tokens": made.calibration_cost.prompt_tokens + made.calibration_cost.completion_tokens,
+        "calibration_tokens": made.calibration_cost.tokens,
         "uncalibrated_macro_f1": measured.uncalibrated_macro_f1,
         "query_calls": record.spent.calls,
         "seconds": record.spent.seconds,

@@ -15,7 +15,7 @@ from promptmii.report.grid import Grid
 from promptmii.report.methods import is_written, planned_rivals, shows_examples, under_test
 from promptmii.report.scores import Scope, Scores, Series, in_order, short_names
 from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, holm, means, paired
-from promptmii.report.tables import NOTHING, Table, number, p_value
+from promptmii.report.tables import NOTHING, Table, number, p_value, prompt_length
 
 POSTER_N = 20
 """The number of examples that the poster's headline is about."""
@@ -92,7 +92,7 @@ class Claim(NamedTuple):
     @property
     def name(self) -> str:
         """The rival's, with how much longer its prompts are if they hold the examples."""
-        if not shows_examples(self.rival.series.method) or not self.own.tokens:
+        if not shows_examples(self.rival.series.method) or not (self.own.tokens > 0 and self.rival.tokens > 0):
             return self.rival.series.name
         return f"{self.rival.series.name} (whose prompts are {self.rival.tokens / self.own.tokens:.1f} times as long)"
 
@@ -155,7 +155,7 @@ def winner(scores: Scores, n: int) -> str:
     control = "" if is_written(best.series.method) else " No model writes an instruction for it."
     return (
         f"{best.series.name} leads at n={_own_n(scores, n)} with a mean macro-F1 of {number(best.mean)}, "
-        f"at {best.tokens:,.0f} prompt tokens per query.{control}"
+        f"at {prompt_length(best.tokens)}.{control}"
     )
 
 
@@ -168,7 +168,7 @@ def finding(scores: Scores, n: int, found: Sequence[Claim]) -> str:
     missing = f" of {len(scores.tasks)}" if own.missing else ""
     sentence += (
         f", {own.series.name} scores {number(own.mean)} macro-F1 [{number(own.low)}, {number(own.high)}] at "
-        f"{own.tokens:,.0f} tokens, over {own.tasks}{missing} {'task' if own.tasks == 1 else 'tasks'}"
+        f"{prompt_length(own.tokens)}, over {own.tasks}{missing} {'task' if own.tasks == 1 else 'tasks'}"
     )
     return f"{sentence}{_claims([claim for claim in found if claim.scope == scores.scope])}."
 
@@ -210,7 +210,7 @@ def _signed(value: float) -> str:
 def _long_icl(found: Sequence[Mean], own: Mean, most: int) -> str:
     """What in-context learning reaches with the most examples: the poster's other headline."""
     longest = [mean for mean in found if shows_examples(mean.series.method) and mean.n == most > own.n and mean.tasks]
-    if not longest or shows_examples(own.series.method) or not own.tokens:
+    if not longest or shows_examples(own.series.method) or not (own.tokens > 0 and longest[0].tokens > 0):
         return ""
     icl = longest[0]
     return (

@@ -20,7 +20,7 @@ function h(tag, attributes = {}, ...children) {
 
 const byId = (id) => document.getElementById(id);
 const score = (value) => (value === null || value === undefined ? NOTHING : value.toFixed(3));
-const whole = (value) => Math.round(value).toLocaleString("en");
+const whole = (value) => (value === null ? "unknown" : Math.round(value).toLocaleString("en"));
 const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
 const distinct = (values) => [...new Set(values)];
 const plural = (count, noun) => `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;

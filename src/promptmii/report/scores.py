@@ -121,8 +121,10 @@ class Scores:
     """Mean over seeds."""
     error: Floats
     """Standard error of that, over the query rows."""
+    uncalibrated: Floats
+    """`macro_f1` from the same answers without the calibration; NaN without likelihoods."""
     tokens: Floats
-    """Prompt tokens per query, mean over seeds."""
+    """Prompt tokens per query, mean over seeds; NaN where unknown."""
     seeds: Counts
     """Cells that were finished."""
     failed: Counts
@@ -189,6 +191,7 @@ def scores(cells: pd.DataFrame, scope: Scope) -> Scores:
         tuple(tasks),
         macro_f1=mean(own["macro_f1"].to_numpy()),
         error=mean(error),
+        uncalibrated=mean(own["uncalibrated_macro_f1"].to_numpy()),
         tokens=mean(own["tokens"].to_numpy()),
         seeds=seeds.astype(np.int64),
         failed=failed.astype(np.int64),

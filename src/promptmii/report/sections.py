@@ -15,7 +15,7 @@ from promptmii.report.paper import paper_scale_tables, published_tables
 from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores
 from promptmii.report.statistics import Mean, points
-from promptmii.report.tables import number, scoped
+from promptmii.report.tables import number, prompt_length, scoped
 from promptmii.report.transfer import Transfer, transfers
 
 FAILED_ROWS = 200
@@ -146,7 +146,7 @@ def _described(mean: Mean) -> str:
     given = f", n={mean.n}" if mean.n else ""
     return (
         f"{mean.series.name}{given}\nmacro-F1 {number(mean.mean)} [{number(mean.low)}, {number(mean.high)}]\n"
-        f"{mean.tokens:,.0f} prompt tokens per query\n{mean.tasks} tasks"
+        f"{prompt_length(mean.tokens)}\n{mean.tasks} tasks"
     )
 
 

@@ -34,8 +34,10 @@ class Mean(NamedTuple):
     """95 % interval over tasks; of a single task, over its rows."""
     common: float
     """Macro-F1 over the tasks that every series of the scope has at this n."""
+    uncalibrated: float
+    """`mean` without the calibration; NaN if any task lacks it."""
     tokens: float
-    """Prompt tokens per query."""
+    """Prompt tokens per query; NaN if unknown for any task."""
     tasks: int
     missing: tuple[str, ...]
     """Tasks that others of the scope have and this one lacks."""
@@ -62,6 +64,7 @@ def means(scores: Scores) -> list[Mean]:
                     low,
                     high,
                     _mean(values[common]),
+                    _mean(scores.uncalibrated[i, j][has]),
                     _mean(scores.tokens[i, j][has]),
                     int(has.sum()),
                     scores.missing(series.name, n),
@@ -219,8 +222,9 @@ def win_matrix(scores: Scores, n: int) -> Wins:
 
 
 def points(scores: Scores) -> list[Mean]:
-    """Every series at every n of its own, once: the points of the figures."""
-    return list({(mean.series, mean.n): mean for mean in means(scores) if mean.tasks}.values())
+    """Every series at every n of its own, once, where the tokens are known: the points of the figures."""
+    known = [mean for mean in means(scores) if mean.tasks and not np.isnan(mean.tokens)]
+    return list({(mean.series, mean.n): mean for mean in known}.values())
 
 
 def frontier(points: Sequence[Mean]) -> list[Mean]:

@@ -106,6 +106,11 @@ def number(value: float, digits: int = 3) -> str:
     return NOTHING if np.isnan(value) else f"{value:,.{digits}f}"
 
 
+def prompt_length(tokens: float) -> str:
+    """For sentences."""
+    return f"{'an unknown number of' if np.isnan(tokens) else number(tokens, 0)} prompt tokens per query"
+
+
 def p_value(p: float) -> str:
     """Three decimals, or `<0.001`."""
     return NOTHING if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
@@ -122,10 +127,12 @@ def method_table(scores: Scores) -> Table:
     """The table of the paper: methods by number of examples."""
     found, given = means(scores), len(scores.tasks)
     per_series = [found[i : i + len(scores.ns)] for i in range(0, len(found), len(scores.ns))]
+    plain = scores.ns if any(not np.isnan(mean.uncalibrated) for mean in found) else ()
     shown = pd.DataFrame(
         [
             {"method": row[0].series.name}
             | {f"n={n}": _with_interval(mean, given) for n, mean in zip(scores.ns, row, strict=True)}
+            | {f"n={n}, uncalibrated": number(mean.uncalibrated) for n, mean in zip(plain, row, strict=False)}
             | {
                 "missing scores": sum(len(mean.missing) for mean in own),
                 "failed cells": sum(mean.failed for mean in own),
@@ -146,6 +153,7 @@ def method_table(scores: Scores) -> Table:
             | {
                 "high": mean.high,
                 "macro_f1_common_tasks": mean.common,
+                "macro_f1_uncalibrated": mean.uncalibrated,
                 "prompt_tokens_per_query": mean.tokens,
                 "tasks": mean.tasks,
             }
@@ -156,7 +164,8 @@ def method_table(scores: Scores) -> Table:
     )
     note = (
         f"Macro-F1, mean over {given} tasks [95 % t interval over tasks]. n is the number of examples given. A method "
-        "that reads no example has one score, repeated for every n. The CSV names missing tasks and has means over "
+        "that reads no example has one score, repeated for every n. Uncalibrated: from the same answers without the "
+        "calibration. The CSV names missing tasks and has means over "
         "common tasks."
     )
     return Table(f"methods-{scoped(scores.scope)}", f"Macro-F1 by method: {scores.scope.title}", note, data, shown)
@@ -178,6 +187,7 @@ def task_table(scores: Scores) -> Table:
             | {
                 "seeds": scores.seeds[i, j, t],
                 "failed_cells": scores.failed[i, j, t],
+                "macro_f1_uncalibrated": scores.uncalibrated[i, j, t],
                 "prompt_tokens_per_query": scores.tokens[i, j, t],
             }
             for i, s in enumerate(scores.series)

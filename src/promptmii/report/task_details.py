@@ -28,6 +28,7 @@ TEXT = 600
 ANSWER = 200
 """Characters of an answer that was no label."""
 LEVEL = 6
+MEASURED = {"macro_f1", "low", "high", "uncalibrated_macro_f1", "accuracy", "n_unparsed", "n_truncated"}
 
 
 def task_details(
@@ -88,12 +89,12 @@ class _Details:
             rows = self._queries[str(record.query), labels] = _Rows(grid.queries[str(record.query)], made.labels)
         self._cells.append(
             where
-            | measured.model_dump(include={"macro_f1", "low", "high", "accuracy", "n_unparsed", "n_truncated"})
-            | {"rows": measured.n, "tokens": round(measured.prompt_tokens_per_query, 1), "fitted": fitted}
+            | measured.model_dump(include=MEASURED)
+            | {"rows": measured.n, "tokens": measured.prompt_tokens_per_query, "fitted": fitted}
             | {
                 "calls": cost.calls,
                 "calibration_calls": made.calibration_cost.calls,
-                "made_tokens": cost.prompt_tokens + cost.completion_tokens,
+                "made_tokens": cost.tokens,
                 "notes": made.provenance.notes,
             }
             | {"labels": labels, "instruction": self._instructions(made.text)}

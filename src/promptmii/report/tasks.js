@@ -164,7 +164,8 @@ function cellView(cell, found) {
   const labels = found.labels[cell.labels];
   const short = cell.n && cell.fitted < cell.n ? [["Examples that fitted", whole(cell.fitted)]] : [];
   const pairs = [
-    ["Macro-F1", `${score(cell.macro_f1)} [${score(cell.low)}, ${score(cell.high)}]`], ["Accuracy", score(cell.accuracy)],
+    ["Macro-F1", `${score(cell.macro_f1)} [${score(cell.low)}, ${score(cell.high)}]`], ["Without calibration", score(cell.uncalibrated_macro_f1)],
+    ["Accuracy", score(cell.accuracy)],
     ["Prompt tokens per query", whole(cell.tokens)], ["Calls to make it", whole(cell.calls)], ["Tokens to make it", whole(cell.made_tokens)],
     ["Rows", whole(cell.rows)], ["Unparsed", whole(cell.n_unparsed)], ["Truncated", whole(cell.n_truncated)], ...short,
   ];

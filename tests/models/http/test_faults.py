@@ -309,15 +309,24 @@ def test_control_characters_of_a_server_are_not_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    "usage", ["missing", None, {"prompt_tokens": "12"}, {"prompt_tokens": -3}, [1], json.loads("1e999")]
+    "usage",
+    [
+        "missing",
+        None,
+        {"prompt_tokens": "12"},
+        {"prompt_tokens": -3},
+        [1],
+        json.loads("1e999"),
+        {"prompt_tokens": 0, "completion_tokens": 0},
+    ],
 )
-def test_usage_that_is_none_is_estimated(usage: Any) -> None:
+def test_usage_that_is_no_count_is_unknown(usage: Any) -> None:
     reply = completion("four letters", usage=usage)
     if usage == "missing":
         del reply.body["usage"]
     (answer,), _ = ask(reply)
     assert isinstance(answer, Completion)
-    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (2, 3)
+    assert (answer.usage.calls, answer.usage.prompt_tokens, answer.usage.completion_tokens) == (1, None, None)
     assert USAGE["prompt_tokens"] == 7
 
 

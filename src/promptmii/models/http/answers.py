@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from promptmii.models.base import Chat, Completion, Failure, FailureKind, Usage
 from promptmii.models.http.refusals import RefusedError, words_of
-from promptmii.models.http.tokens import estimate, fewest
+from promptmii.models.http.tokens import fewest
 
 MOST_TOKENS = 10**9
 """No answer takes more: a larger count is a mistake of the server."""
@@ -14,11 +14,11 @@ NOTICED_CUT = 1000
 """Tokens from which a prompt is long enough to tell a cut one by its count."""
 
 
-def read_completion(body: Any, chat: Chat) -> Completion:
+def read_completion(body: Any) -> Completion:
     """The completion in a decoded response. Raises `RefusedError` for everything that is no whole answer."""
     choice, message = _choice(body)
     text, thought = _text(message.get("content")), message.get("reasoning_content") or message.get("reasoning")
-    usage = read_usage(body.get("usage"), chat, text)
+    usage = read_usage(body.get("usage"), text)
     end = choice.get("finish_reason")
     if choice.get("error") or end == "error":
         # Others may well be answered, so this is no outage to be waited for.
@@ -32,7 +32,8 @@ def read_completion(body: Any, chat: Chat) -> Completion:
         words = f"the model refused to answer: {str(message['refusal'])[:200]}"
         raise _refused(FailureKind.REQUEST, words, usage, lasting=True)
     if thought:
-        spent = f"all {usage.completion_tokens} tokens of the answer" if end == "length" else "its answer"
+        written = "" if usage.completion_tokens is None else f"{usage.completion_tokens} "
+        spent = f"all {written}tokens of the answer" if end == "length" else "its answer"
         cure = "switch thinking off on the server, or allow more tokens"
         words = f"the model spent {spent} on thinking and wrote no text; {cure}"
         raise _refused(FailureKind.BAD_ANSWER, words, usage, lasting=True)
@@ -70,17 +71,14 @@ def _encodable(text: str, usage: Usage) -> str:
     return text
 
 
-def read_usage(given: Any, chat: Chat, text: str) -> Usage:
-    """The usage that a server reports; what it does not, or not as a count, is estimated from the texts."""
+def read_usage(given: Any, text: str) -> Usage:
+    """The usage that a server reports. What it does not report, or not as a count, is unknown."""
     said: Mapping[str, Any] = given if isinstance(given, dict) else {}
     details = said.get("prompt_tokens_details")
-    sent = sum(estimate(message["content"]) for message in chat)
-    prompt = as_count(said.get("prompt_tokens"))
-    prompt = prompt or sent
-    completion = as_count(said.get("completion_tokens"))
+    prompt, written = as_count(said.get("prompt_tokens")), as_count(said.get("completion_tokens"))
     cached = as_count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    written = estimate(text) if completion is None else completion
-    return Usage(1, prompt, written, min(cached or 0, prompt))
+    # Servers that count nothing report zeros; no prompt has no tokens, nor has any text.
+    return Usage(1, prompt or None, None if text and not written else written, min(cached or 0, prompt or 0))
 
 
 def as_count(value: Any) -> int | None:
@@ -93,7 +91,7 @@ def as_count(value: Any) -> int | None:
 def refuse_cut_prompt(chat: Chat, usage: Usage) -> None:
     """Raise `RefusedError` where the server counted far fewer prompt tokens than the chat must have."""
     least = sum(fewest(message["content"]) for message in chat)
-    if least > NOTICED_CUT and usage.prompt_tokens < least and not usage.cached_tokens:
+    if least > NOTICED_CUT and usage.prompt_tokens and usage.prompt_tokens < least and not usage.cached_tokens:
         message = (
             f"the server read only {usage.prompt_tokens:,} tokens of a prompt of at least {least:,}: "
             "it cuts what does not fit its context. "

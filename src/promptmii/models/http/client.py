@@ -292,7 +292,7 @@ class HttpModel:
                     raise
                 dropped.add(name)
         self._dropped |= dropped
-        completion = read_completion(answer, chat)
+        completion = read_completion(answer)
         server.answered = True
         if self._card and self._card.context_assumed and not self._card.exact_tokens:
             refuse_cut_prompt(chat, completion.usage)

@@ -1,0 +1,163 @@
+"""A limit on money: what was paid is kept, no more is asked, and a rerun goes on."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.models.faulty_server import USAGE, FaultyServer, serving
+from typer.testing import CliRunner, Result
+
+from promptmii import ScriptedModel
+from promptmii.cli import app
+from promptmii.errors import SpendingLimitError
+from promptmii.instruction import Instruction
+from promptmii.models.base import Chat, Completion, Price, Sampling
+from promptmii.models.cache import Cached
+from promptmii.models.spending import Limited, SpendingLimit
+
+PER_CALL = USAGE["prompt_tokens"] + USAGE["completion_tokens"]
+"""What a call of the server costs at a price of a million per million tokens."""
+PRICE, GIVEN = Price(1e6, 1e6), "openai:m=1000000,1000000"
+
+
+def chat(content: str) -> Chat:
+    return [{"role": "user", "content": content}]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 400), st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_no_more_is_spent_than_allowed_and_every_answer_that_was_paid_is_kept(
+    tmp_path_factory: pytest.TempPathFactory, most: int, sizes: list[int]
+) -> None:
+    asked = [chat(f"{i} " + "w " * size) for i, size in enumerate(sizes)]
+    paid: list[int] = []
+
+    def reply(given_chat: Chat, _: int) -> str:
+        paid.append(len(given_chat[0]["content"].split()) + 1)
+        return "yes"
+
+    model = ScriptedModel(reply)
+    folder = tmp_path_factory.mktemp("answers")
+    for allowed in (most, 10_000):
+        before = sum(paid)
+        with closing(Cached(Limited(model, PRICE, SpendingLimit(allowed)), folder)) as limited:
+            try:
+                for one in asked:
+                    limited.generate([one], Sampling(max_tokens=2))
+            except SpendingLimitError:
+                assert allowed == most
+        assert sum(paid) - before <= allowed
+    assert len(paid) == len(asked)
+
+
+@pytest.fixture
+def instruction(tmp_path: Path) -> Path:
+    made = Instruction(text="Say it.", labels=("free", "spam"), method="mii", follower="openai:m", mode="generate")
+    return made.save(tmp_path / "made.json")
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.csv"
+    path.write_text("text\n" + "".join(f"text number {i}\n" for i in range(200)))
+    return path
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with serving(FaultyServer(default="say:free")) as started:
+        yield started
+
+
+def predict(instruction: Path, texts: Path, *options: str) -> Result:
+    return CliRunner().invoke(app, ["predict", str(instruction), str(texts), "--concurrency", "4", *options])
+
+
+def test_predict_stops_at_the_limit_and_a_rerun_pays_only_for_the_rest(
+    instruction: Path, texts: Path, server: FaultyServer, tmp_path: Path
+) -> None:
+    asked = ("--follower", "openai:m", "--base-url", server.url, "--price", GIVEN, "--cache", str(tmp_path / "kept"))
+    output = ("-o", str(tmp_path / "out.csv"))
+    stopped = predict(instruction, texts, *asked, *output, "--max-cost", "1200")
+    assert stopped.exit_code == 4
+    assert "Stopped at --max-cost 1200" in stopped.stderr
+    assert not (tmp_path / "out.csv").exists()
+    assert 40 < len(server.bodies) <= 1200 / PER_CALL
+    done = predict(instruction, texts, *asked, *output, "--max-cost", "9000")
+    assert done.exit_code == 0, done.stderr
+    assert len(server.bodies) == 200
+    assert (tmp_path / "out.csv").read_text().count("free") == 200
+
+
+def test_evaluate_stops_at_the_limit_and_a_rerun_goes_on(server: FaultyServer, tmp_path: Path) -> None:
+    rows = [{"text": f"text number {i}", "label": ("free", "spam")[i % 2]} for i in range(160)]
+    (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [
+        "evaluate",
+        "--tasks",
+        str(tmp_path / "task.jsonl"),
+        "--methods",
+        "naive,icl",
+        "--n",
+        "4",
+        "--seeds",
+        "1",
+    ]
+    command += ["--mode", "generate", "--eval", "60", "--follower", "openai:m", "--base-url", server.url]
+    command += ["--price", GIVEN, "-o", str(tmp_path / "run"), "--json"]
+    stopped = CliRunner().invoke(app, [*command, "--max-cost", "700"])
+    assert stopped.exit_code == 4, stopped.output
+    assert "Stopped at --max-cost" in stopped.stderr
+    first = len(server.bodies)
+    assert 0 < first < 120
+    done = CliRunner().invoke(app, [*command, "--max-cost", "9000"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["done"] == 2
+    assert len(server.bodies) == 120
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--cache", "kept"], "needs the price of openai:m"),
+        (["--price", GIVEN], "needs --cache"),
+        (["--cache", "kept", "--price", "openai:other=1,1"], "needs the price of openai:m"),
+    ],
+)
+def test_a_limit_that_cannot_be_kept_is_refused_before_any_call(
+    instruction: Path, texts: Path, server: FaultyServer, tmp_path: Path, options: list[str], reason: str
+) -> None:
+    options = [str(tmp_path / "kept") if option == "kept" else option for option in options]
+    asked = ("--follower", "openai:m", "--base-url", server.url, "--max-cost", "5")
+    refused = predict(instruction, texts, *asked, *options)
+    assert refused.exit_code == 2
+    assert reason in refused.stderr
+    assert len(server.bodies) == 0
+
+
+def test_a_server_that_reports_no_usage_ends_a_run_with_a_limit(instruction: Path, texts: Path, tmp_path: Path) -> None:
+    body = {"choices": [{"message": {"role": "assistant", "content": "free"}, "finish_reason": "stop"}]}
+
+    class Silent(FaultyServer):
+        def _completion(self, step: str, body_: object) -> dict[str, object]:
+            del step, body_
+            return body
+
+    with serving(Silent()) as server:
+        asked = ("--follower", "openai:m", "--base-url", server.url, "--price", GIVEN)
+        stopped = predict(instruction, texts, *asked, "--cache", str(tmp_path / "kept"), "--max-cost", "100000")
+        assert stopped.exit_code == 4, stopped.stderr
+        assert "does not report the tokens" in stopped.stderr
+        assert len(server.bodies) <= 4
+        assert predict(instruction, texts, *asked).exit_code == 0
+
+
+def test_samples_of_one_chat_are_one_call_of_the_limit() -> None:
+    model = Limited(ScriptedModel(["a"]), PRICE, SpendingLimit(100.0))
+    assert isinstance(model.generate([chat("word")], Sampling(max_tokens=2))[0], Completion)
+    with pytest.raises(SpendingLimitError, match="next call may cost"):
+        model.generate([chat("word")] * 5, Sampling(max_tokens=2))
