@@ -59,6 +59,19 @@ def test_a_label_that_the_answer_denies_is_never_returned(
     assert LabelParser(labels)(form.format(label, label))[0] != label
 
 
+ODD = ["it", "is", ",", "'", "no", "none", "not", "and", "-1", "1", "c++", "spam", "体育", "👍", "not.", "x_y"]
+
+
+@given(st.lists(st.sampled_from(ODD), min_size=2, max_size=5, unique=True), st.sampled_from(NEGATED), st.data())
+def test_no_denied_label_is_returned_where_other_labels_are_words_of_the_denial(
+    labels: list[str], form: str, data: st.DataObject
+) -> None:
+    label = data.draw(st.sampled_from(labels))
+    answer = form.format(label, label)
+    assume(answer not in labels)
+    assert LabelParser(tuple(labels))(answer)[0] != label
+
+
 @given(st.sampled_from(["toxic", "kind", "spam", "体育"]), st.sampled_from(HYPHENS), st.booleans())
 def test_a_prefix_of_denial_is_seen_behind_every_hyphen(word: str, hyphen: str, known: bool) -> None:
     opposite = f"non-{word}"

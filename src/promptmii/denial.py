@@ -24,6 +24,12 @@ NEGATION = re.compile(
     re.IGNORECASE,
 )
 _ANSWERS_NO = re.compile(r"\W*(?:no|nope|nein|nee|nej|нет)\W*", re.IGNORECASE)
+PARTICLE = re.compile(
+    r"\W*(?:not|nor|neither|cannot|without|nicht|kein|geen|niet|ne|pas|ni|sin|sans|не|ни|без|[不非没無无未])\W*",
+    re.IGNORECASE,
+)
+"""A label that is such a word cannot be told from the word, so it must stand apart."""
+_ENDS = " .,;:!?'\""
 _FILLERS = (
     "is|it|its|this|that|the|a|an|of|so|be|was|really|at|all|quite|exactly|correct|right|answer|label|case|here|i"
     "|think|would|say|does|do|did|apply|fit|s|course|definitely"
@@ -72,16 +78,19 @@ def claims(text: str, mentions: Sequence[Mention]) -> Claims:
         negated = bool(NEGATION.search(clause)) or (negated and bool(_CONTINUES.match(clause)))
         negated |= len(own) > 1 and any(NEGATION.fullmatch(label.casefold()) for label in labels)
         filler = bool(_ONLY_FILLERS.fullmatch(NEGATION.sub(" ", clause)))
-        if labels:
-            (denied if negated or reaches else named).update(labels)
+        (denied if negated or reaches else named).update(labels)
+        # A label may be a word such as "it" or a comma, which leaves the clause around it as it was.
+        words = {label for label in labels if _ONLY_FILLERS.fullmatch(label)}
+        if labels - words and not (words and negated):
             reaches = False
         else:
             if negated and filler:  # "Spam? No." denies what was said before, but "No, it is not." agrees with "no"
                 denied |= {label for label in last if asked or not NEGATION.search(label)}
             ends_negated = re.search(rf"(?:{NEGATION.pattern})\W*$", clause, re.IGNORECASE)
             reaches |= bool(ends_negated) and not (_ANSWERS_NO.fullmatch(clause) and border in tuple(",.!\n"))
-        last = labels or (last if filler else set())
-        asked = border.startswith(("?", "？")) or (asked and not labels)
+        says_no = bool(labels) and all(NEGATION.fullmatch(label.strip(_ENDS)) for label in labels)
+        last = labels | last if (asked and says_no) or filler else labels
+        asked = border.startswith(("?", "？")) or (asked and (not labels or says_no))
     return Claims(named, denied, _side_by_side(text, [m for m in mentions if not m.labels <= denied]))
 
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from promptmii.denial import NEGATION, Mention, claims
+from promptmii.denial import NEGATION, PARTICLE, Mention, claims
 
 # What a reasoning model thinks before it answers is neither a label nor an instruction.
 _THOUGHT = r"(?:\w+[:_-])*(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratchpad|rationale|inner_monologue)"
@@ -147,7 +147,7 @@ class LabelParser:
             for found in pattern.finditer(text):
                 # "A" is a label and "a" an article: a single letter counts only as it is written.
                 as_written = len(found[0]) > 1 or found[0] == self._spellings[label]
-                if as_written and _stands_alone(text, *found.span()):
+                if as_written and not PARTICLE.fullmatch(label) and _stands_alone(text, *found.span()):
                     spans.setdefault(found.span(), []).append(label)
         mentions: list[Mention] = []
         for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
@@ -188,6 +188,7 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
         or (re.match(rf"{_SPACED}|[-+]", spelled) and re.search(rf"(?:{_SPACED}|[{_MARKS}]|[^\W_]_)\Z", before))
         or (re.match(r"[-+]?\d", spelled) and re.search(r"\d[.,:/⁄]\Z|[<>≤≥]\Z", before))
         or (re.search(rf"{_SPACED}\Z", spelled) and re.match(rf"{_SPACED}|[{_MARKS}]|_[^\W_]", after))
+        or (re.fullmatch(r"['`_.-]+", spelled) and re.search(r"\w\Z", before) and re.match(r"\w", after))
         or (spelled[-1].isdigit() and re.match(r"[.,:/⁄]\d", after))
     )
 

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 from tests.models.faulty_server import FaultyServer, serving
+from tests.models.tiny import transformers_folder
 from typer.testing import CliRunner, Result
 
 from promptmii import Naive, Support
 from promptmii.cli import app
 from promptmii.data import demo_path
 from promptmii.inducers import METHODS
+from promptmii.instruction import Cost, Instruction
+from promptmii.models.base import Price, Usage
 
 
 def run(*arguments: str | Path, stdin: str = "") -> Result:
@@ -30,6 +33,36 @@ def made(tmp_path) -> Path:
     instruction = Naive().induce(Support(("good", "bad"), ()))
     instruction.model_copy(update={"follower": "openai:m", "mode": "generate"}).save(tmp_path / "generate.json")
     return instruction.model_copy(update={"follower": "smol", "mode": "choose"}).save(tmp_path / "made.json")
+
+
+def test_score_refit_calibrates_an_edited_instruction_and_keeps_its_score(tmp_path: Path) -> None:
+    model = transformers_folder(tmp_path / "tiny")
+    rows = [f"text number {i},{('good', 'bad')[i % 2]}" for i in range(16)]
+    for name, some in (("fit.csv", rows[:6]), ("all.csv", rows)):
+        (tmp_path / name).write_text("\n".join(["text,label", *some, ""]))
+    made = Naive().induce(Support(("good", "bad"), ())).model_copy(update={"follower": f"hf:{model}", "mode": "choose"})
+    path = made.save(tmp_path / "made.json")
+    done = run("score", path, tmp_path / "all.csv", "--refit", tmp_path / "fit.csv", "--json")
+    assert done.exit_code == 0, done.stderr
+    kept = Instruction.load(path)
+    assert kept.calibrates
+    assert kept.calibration_cost.calls == 6
+    assert kept.measured is not None
+    assert kept.measured.n == 10
+    told = json.loads(done.stdout)
+    assert told["measured"]["macro_f1"] == kept.measured.macro_f1
+    assert any("6 rows are left out" in note for note in told["notes"])
+    shown = run("show", path).stdout
+    assert f"{kept.measured.macro_f1:.3f}" in shown
+    assert f"{kept.measured.uncalibrated_macro_f1:.3f} uncalibrated" in " ".join(shown.split())
+
+
+def test_an_instruction_whose_server_reports_no_tokens_says_unknown(tmp_path: Path) -> None:
+    usage = Usage(3, None, None)
+    made = Naive().induce(Support(("good", "bad"), ())).model_copy(update={"cost": Cost.of(usage, Price(1.0, 1.0))})
+    path = made.save(tmp_path / "made.json")
+    assert json.loads(path.read_text())["cost"]["prompt_tokens"] is None
+    assert "3 calls, unknown tokens" in run("show", path).stdout
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from promptmii import metrics
 from promptmii.errors import ArtefactError, OutputError
 from promptmii.follower import Prediction
 from promptmii.instruction import Instruction, Measurement
-from promptmii.records import Cell, Query, Record, pack_predictions, recording
+from promptmii.records import Cell, Query, Record, Run, pack_predictions, recording
 from promptmii.report import headline, task_details
 from promptmii.report.grid import read_grid
 from promptmii.report.page import write_report
@@ -537,3 +537,34 @@ def test_hostile_text_does_nothing_in_the_browser(browser: Any, hostile: Path) -
     assert "report" in tab.page.inner_text(".kicker")
     assert tab.page.title() != "1"
     tab.page.close()
+
+
+def test_unknown_usage_is_unknown_and_uncalibrated_scores_stand_beside_the_calibrated_ones(tmp_path: Path) -> None:
+    """Of a follower whose server reports no tokens."""
+    known = write_run(tmp_path / "known", 6, METHODS, (5, 20), 1, rows=20, modes=("choose",), failures=0)
+    run = Run.read(known)
+    silent = {"prompt_tokens": None, "completion_tokens": None, "money": None}
+    with recording(tmp_path / "silent") as writer:
+        for record in run.records.values():
+            assert record.instruction is not None
+            assert record.instruction.measured is not None
+            measured = record.instruction.measured.model_copy(
+                update={"prompt_tokens_per_query": None, "uncalibrated_macro_f1": 0.125}
+            )
+            made = record.instruction.model_copy(
+                update={"measured": measured, "cost": record.instruction.cost.model_copy(update=silent)}
+            )
+            told = {"instruction": made, "spent": record.spent.model_copy(update=silent)}
+            writer.add(record.model_copy(update=told), run.queries[str(record.query)])
+    page = write_report([tmp_path / "silent"], tmp_path / "out").read_text()
+    assert "an unknown number of prompt tokens per query" in page
+    tables = {path.name: path.read_text() for path in (tmp_path / "out" / "tables").glob("*.md")}
+    methods = next(text for name, text in tables.items() if name.startswith("methods"))
+    assert "n=5, uncalibrated" in methods
+    assert "0.125" in methods
+    costs = next(text for name, text in tables.items() if name.startswith("costs")).splitlines()
+    head, written = (next(line for line in costs if line.startswith(start)) for start in ("| method", "| mii"))
+    assert "calls to make it" in head
+    assert "prompt tokens per query" not in head
+    assert "money to label" not in head
+    assert "| – |" in written  # naive makes nothing, so its tokens and money are known

@@ -61,6 +61,7 @@ def made(values: np.ndarray) -> Scores:
         tuple(f"t{i}" for i in range(values.shape[1])),
         full,
         np.zeros_like(full),
+        np.full_like(full, np.nan),
         np.ones_like(full),
         (~np.isnan(full)).astype(np.int64),
         np.isnan(full).astype(np.int64),
@@ -213,7 +214,7 @@ def test_holm_never_lowers_a_p_value_and_keeps_their_order(p: list[float]) -> No
 
 
 def _point(tokens: float, mean: float) -> Mean:
-    return Mean(Series("m", "m", None), 5, mean, mean, mean, mean, tokens, 1, (), 1, 0)
+    return Mean(Series("m", "m", None), 5, mean, mean, mean, mean, mean, tokens, 1, (), 1, 0)
 
 
 @given(st.lists(st.builds(_point, st.floats(1, 1e4), st.floats(0, 1)), min_size=1, max_size=20))

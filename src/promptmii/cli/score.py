@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from promptmii.cli.group import app
 from promptmii.cli.options import (
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
 def score(
     instruction: File,
     data: Data,
+    refit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROWS", help="Labelled rows to fit the calibration on first; the file then keeps it and the score."
+        ),
+    ] = None,
     text: Text = None,
     label: Label = None,
     follower: Follow = None,
@@ -40,8 +48,14 @@ def score(
     cache: Cache = None,
     json: Json = False,
 ) -> None:
-    """Measure an instruction again on labelled data: per-label scores, confusion matrix, failure counts."""
+    """Measure an instruction again on labelled data: per-label scores, confusion matrix, failure counts.
+
+    With --refit this is `promptmii calibrate INSTRUCTION ROWS` and a measurement in one, for an edited instruction.
+    """
+    from dataclasses import replace
+
     from promptmii import pipeline
+    from promptmii.follower import resolve_calibration
     from promptmii.instruction import Instruction
 
     made = Instruction.load(instruction)
@@ -49,8 +63,15 @@ def score(
     with listening(quiet=json) as progress:
         bound = pipeline.bind(made, follower, endpoint, progress, confirmed)
         with closing(bound.model):
-            tell_uncalibrated(made, bound)
-            scored, found = pipeline.rescore(made, data, bound, columns_of(text, label, None), progress=progress)
+            columns = columns_of(text, label, None)
+            if refit:
+                bound = replace(bound, calibration=resolve_calibration("auto", bound.mode, bound.model.card))
+                made, _ = pipeline.recalibrate(made, refit, bound, columns, progress=progress)
+            else:
+                tell_uncalibrated(made, bound)
+            scored, found = pipeline.rescore(made, data, bound, columns, progress=progress)
+    if refit:
+        made.measured_as(scored.measurement()).save(instruction, force=True)
     _show(made, scored, found, as_json=json)
 
 

@@ -91,7 +91,7 @@ def cost_figure(costs: pd.DataFrame, n: int, title: str) -> "Figure":
         for place, (one, value) in enumerate(zip(series, values, strict=True)):
             axes.barh(place, value, height=0.62, color=known[one.name].colour, gid=f"series:{one.name}")
             text = axes.annotate(
-                _rounded(value), (max(least / 2, value), place), (3, 0), textcoords="offset points", va="center"
+                rounded(value), (max(least / 2, value), place), (3, 0), textcoords="offset points", va="center"
             )
             text.set(fontsize=8, gid=f"series:{one.name}")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -102,7 +102,7 @@ def cost_figure(costs: pd.DataFrame, n: int, title: str) -> "Figure":
     return figure
 
 
-def _rounded(value: float) -> str:
+def rounded(value: float) -> str:
     if np.isnan(value):
         return "unknown"
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"

@@ -188,7 +188,7 @@ def _costs(results: Results, files: Files) -> Section:
 
 
 def _cost_tip(panel: int, name: str, x: float, _: float) -> str:
-    return f"{name}\n{x:,.0f} {COSTS[panel]}" if x >= 10 or x == int(x) else f"{name}\n{x:.2g} {COSTS[panel]}"
+    return f"{name}\n{costs.rounded(x)} {COSTS[panel]}"
 
 
 def _transfer(found: Sequence[Transfer], n: int, files: Files) -> Section:
