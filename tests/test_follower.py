@@ -108,6 +108,18 @@ def test_long_texts_are_cut_in_the_middle_and_counted() -> None:
     assert len(content.split()) < 300
 
 
+@pytest.mark.parametrize("empty", ["", " \n", "\t"])
+def test_an_empty_answer_is_a_failure_as_it_is_on_servers(empty: str) -> None:
+    follower = Follower(ScriptedModel([empty, "a"]), "generate")
+    scored = score(follower, Naive().induce(SUPPORT), QUERY[:2])
+    first, second = scored.predictions
+    assert first.failure is not None
+    assert first.failure.kind is FailureKind.BAD_ANSWER
+    assert "wrote nothing" in first.failure.message
+    assert second.label == "a"
+    assert (scored.n_failed, scored.n_unparsed, scored.macro_f1) == (1, 0, None)
+
+
 def test_an_instruction_that_fills_the_context_fails_rather_than_scores() -> None:
     instruction = Instruction(text="word " * 500, labels=("a", "b"), method="human")
     predictions = Follower(ScriptedModel(score=biased, context_length=300)).predict(instruction, ["long " * 60])

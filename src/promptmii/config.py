@@ -62,8 +62,8 @@ class Endpoint(Settings):
         `limit` is the one that it shares with other models. Raises `ConfigError` if it has no price to keep it by.
         """
         from promptmii.models.cache import Cached
-        from promptmii.models.wrappers import Priced
         from promptmii.models.spending import Limited
+        from promptmii.models.wrappers import Priced
 
         http = HttpConfig(
             base_url=self.base_url,

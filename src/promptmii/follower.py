@@ -220,10 +220,12 @@ def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool) -> P
     if isinstance(answer, Failure):
         return Prediction(None, failure=answer, truncated=was_cut, usage=answer.usage)
     said = without_thought(answer.text)
-    if not said and answer.text.strip():
+    if not answer.text.strip():
+        reason = "wrote nothing: it may be a base model, or lack its chat template; --mode choose needs no text"
+    elif not said:
         reason = "spent its answer on thinking: switch thinking off on the server, or allow it more tokens"
     else:
-        text = (said or "").rpartition("\n")[0] if answer.truncated else answer.text
+        text = said.rpartition("\n")[0] if answer.truncated else answer.text
         label, match = parser(text)
         if not answer.truncated or (label and match is not Match.MENTIONED):
             return Prediction(label, match=match, truncated=was_cut, answer=answer.text, usage=answer.usage)

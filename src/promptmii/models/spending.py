@@ -17,8 +17,8 @@ from promptmii.models.base import (
     Sampling,
     Usage,
 )
-from promptmii.models.wrappers import Priced
 from promptmii.models.threads import ending
+from promptmii.models.wrappers import Priced
 
 TEMPLATE = 64
 """Tokens that a chat template adds at most."""
