@@ -1,8 +1,6 @@
 """Figures as a page takes them: text that is text, ids by series, few colours, the same bytes twice; and curves."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -140,15 +138,3 @@ def test_runs_with_little_in_them_are_drawn_all_the_same(tmp_path: Path) -> None
     lost = cells.assign(macro_f1=float("nan"))
     ElementTree.fromstring(drawing.svg(figures.pareto_figure([scores_module.scores(lost, scores.scope)])))
     ElementTree.fromstring(drawing.svg(costs.cost_figure(costs.costs(lost, scores.scope), 5, "none")))
-
-
-def test_without_matplotlib_the_error_holds_the_pip_line() -> None:
-    code = (
-        "import sys; sys.modules['matplotlib'] = None;"
-        "from promptmii.report.figures import validation_figure; validation_figure([])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (
-        "Drawing figures needs packages that are not installed. Install them with: pip install 'promptmii[evaluate]'"
-        in done.stderr
-    )
