@@ -76,7 +76,7 @@ def test_a_thought_is_no_part_of_the_instruction(thought: str) -> None:
 
 
 def test_fewer_examples_where_the_generators_context_is_small() -> None:
-    instruction = MetaInducer(writer(GOOD, context_length=310)).induce(SUPPORT)
+    instruction = MetaInducer(writer(GOOD, context_length=290)).induce(SUPPORT)
     assert 0 < instruction.provenance.n < 8
     assert any("fit the generator's context" in note for note in instruction.provenance.notes)
 
