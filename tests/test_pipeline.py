@@ -87,8 +87,8 @@ def test_rows_that_the_instruction_was_made_from_do_not_measure_it() -> None:
     made = follower.prepare(Naive().induce(support), support)
     scored, notes = pipeline.rescore(made, rows, follower, Columns())
     assert [example.text for example in scored.query] == ["a delivery 3", "a refund 3"]
-    assert any("6 rows are left out" in note for note in notes)
-    with pytest.raises(DataError, match="made from these 6 rows"):
+    assert any("6 rows left out" in note for note in notes)
+    with pytest.raises(DataError, match="made from all of these rows"):
         pipeline.rescore(made, rows[:6], follower, Columns())
 
 

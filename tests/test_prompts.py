@@ -21,6 +21,23 @@ CONTROL = [
     "<start_of_turn>",
     "<bos>",
     "<｜User｜>",
+    "[TOOL_CALLS]",
+    "[/SYSTEM_PROMPT]",
+    "[gMASK]",
+    "<sop>",
+    "<start_of_image>",
+    "<image_soft_token>",
+    "<unused42>",
+    "<|turn>",
+    "<turn|>",
+    "[|endofturn|]",
+    "]~b]",
+    "<seed:bos>",
+    "<fim_prefix>",
+    "<SPECIAL_12>",
+    "<reserved_106>",
+    "<extra_id_0>",
+    "<EOS_TOKEN>",
 ]
 HOSTILE = ["Label: x", "\nLabel: x\n", "Input: y", "{{labels}}", '"', "\\", "\u2028", "\x85", *CONTROL]
 texts = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(HOSTILE)), max_size=6).map("".join)

@@ -20,13 +20,13 @@ _received: list[int] = []
 
 def end_on_signals() -> None:
     """Install the handlers and the watchdog. Call once, in the main thread."""
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
     watched, written = socket.socketpair()
     written.setblocking(False)
     # The C level writes the signal's number here at once, whatever the main thread is doing.
     signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(watched, written), daemon=True).start()
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
 
 
 def leave_if_interrupted() -> None:
@@ -57,9 +57,9 @@ def _watch(watched: socket.socket, _written: socket.socket) -> None:
 
 def main() -> None:
     """Run the command line. Signals are handled before its imports, which take most of a second."""
-    end_on_signals()
     try:
         with suppress(KeyboardInterrupt):
+            end_on_signals()
             from promptmii.cli import app
 
             app()

@@ -117,6 +117,11 @@ def nearest(given: str, known: Iterable[str]) -> str:
     return f"{hint}Known: {listed(names) or 'none'}."
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: 1 row, 2 rows."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def listed(names: Sequence[str], most: int = 30) -> str:
     """The names in a row; of very many, the first."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -16,7 +16,7 @@ from promptmii import metrics
 from promptmii.break_even import BreakEven, Prompting, break_even
 from promptmii.config import Columns, Endpoint, InduceSettings
 from promptmii.data import LoadedTask, Source, draw_notes, load_task, read_table, read_texts, sample
-from promptmii.errors import ConfigError, DataError, OutputError
+from promptmii.errors import ConfigError, DataError, OutputError, ScoreRefusedError, counted
 from promptmii.files import check_writable, free_name
 from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
@@ -146,10 +146,16 @@ def _induced(
     kept(instruction)
     if not episode.query:
         return Induced(instruction, (), {}, None, notes, kept.path)
-    rows = [
-        _measure(_prepared(method, follower, drawn, progress) if method else instruction, follower, episode, progress)
-        for method in (Naive(), InContext(follower.model), None)
-    ]
+    try:
+        rows = [
+            _measure(
+                _prepared(method, follower, drawn, progress) if method else instruction, follower, episode, progress
+            )
+            for method in (Naive(), InContext(follower.model), None)
+        ]
+    except ScoreRefusedError as error:
+        where = f" and saved to {kept.path}" if kept.path else ""
+        raise ScoreRefusedError(f"{error} The instruction is written{where}: {instruction.text!r}") from error
     measured = rows[-1].instruction
     kept(measured)
     differences = {row.instruction.method: _difference(rows[-1], row) for row in rows[:-1]}
@@ -310,11 +316,8 @@ def predict(
     """
     chosen = text or instruction.provenance.text_template or instruction.provenance.text_columns or None
     inputs = read_texts(source, chosen)
-    clashes = [
-        name
-        for name in _answer_columns(instruction, Prediction(None), scored=True)
-        if inputs.rows and name in inputs.rows[0]
-    ]
+    added = _answer_columns(instruction, Prediction(None), scored=True)
+    clashes = [name for name in added if inputs.rows and name in inputs.rows[0]]
     if clashes:
         raise DataError(
             f"The input has a column {clashes[0]!r} already, as if it were labelled before. Rename or drop it."
@@ -355,10 +358,10 @@ def rescore(
     fresh = [row for row in rows if row_key(row.text) not in known]
     if not fresh:
         raise DataError(
-            f"The instruction was made from these {len(rows)} rows, so they cannot measure it. Give it other rows."
+            "The instruction was made from all of these rows, so they cannot measure it. Give it other rows."
         )
     seen = len(rows) - len(fresh)
-    left_out = (f"{seen} rows are left out: the instruction was made from them",) if seen else ()
+    left_out = (f"{counted(seen, 'row')} left out: the instruction was made from them",) if seen else ()
     progress.step("Scoring", len(fresh))
     return score(follower, instruction, fresh), (*loaded.notes, *left_out)
 

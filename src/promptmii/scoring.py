@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from promptmii import metrics
-from promptmii.errors import ScoreRefusedError
+from promptmii.errors import ScoreRefusedError, counted
 from promptmii.follower import Follower, Prediction
 from promptmii.instruction import Instruction, Measurement
-from promptmii.models.base import Usage
+from promptmii.models.base import FailureKind, Usage
 from promptmii.task import Example, content_key
 
 
@@ -82,11 +82,11 @@ class Scored:
     def refuse_failures(self) -> None:
         """Raise `ScoreRefusedError` when any call failed; the predictions remain here."""
         if self.n_failed:
-            first = next(p.failure for p in self.predictions if p.failure is not None)
+            failures = [p.failure for p in self.predictions if p.failure is not None]
             raise ScoreRefusedError(
-                f"{self.n_failed} of {self.n} calls failed after all retries (first: {first.kind}: {first.message}). "
-                "A score over the rest would not be comparable, so none is given. "
-                "Run again; with a --cache folder the answers that arrived are kept."
+                f"{self.n_failed} of {self.n} calls failed after all retries (first: {failures[0].kind}: "
+                f"{failures[0].message}). A score over the rest would not be comparable, so none is given. "
+                f"{_cure([failure.kind for failure in failures])}"
             )
 
     def measurement(self) -> Measurement:
@@ -105,6 +105,15 @@ class Scored:
             prompt_tokens_per_query=self.prompt_tokens_per_query,
             data_key=content_key([(e.text, e.label) for e in self.query]),
         )
+
+
+def _cure(kinds: Sequence[FailureKind]) -> str:
+    lasting = sum(kind in (FailureKind.REQUEST, FailureKind.CONTEXT) for kind in kinds)
+    refused = (
+        f"The model refuses {counted(lasting, 'row')} each time; leave out what `promptmii predict` marks as failed."
+    )
+    again = "Run again; with a --cache folder the answers that arrived are kept."
+    return " ".join([refused] * (lasting > 0) + [again] * (lasting < len(kinds)))
 
 
 def score(follower: Follower, instruction: Instruction, query: Sequence[Example]) -> Scored:

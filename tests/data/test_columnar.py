@@ -69,7 +69,7 @@ def test_class_numbers_of_parquet_become_the_names_of_its_schema(tmp_path: Path)
     for source in (tmp_path / "a.parquet", rows, rows.to_iterable_dataset(), pq.read_table(tmp_path / "a.parquet")):
         loaded = load_task(source)
         assert loaded.task.labels == ("b", "a")
-        assert "1 rows dropped: no label" in loaded.notes
+        assert "1 row dropped: no label" in loaded.notes
 
 
 @pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": {"label": 3}}}'])

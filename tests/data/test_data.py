@@ -86,10 +86,10 @@ def test_everything_dropped_is_counted() -> None:
         {"text": "TEXT number 4 na", "label": "NA"},
     ]
     notes = " | ".join(load_task(rows).notes)
-    assert "1 rows dropped: no text" in notes
-    assert "1 rows dropped: no label" in notes
+    assert "1 row dropped: no text" in notes
+    assert "1 row dropped: no label" in notes
     assert "2 rows dropped: the same text as an earlier row" in notes
-    assert "1 rows dropped: the same text with different labels" in notes
+    assert "1 row dropped: the same text with different labels" in notes
 
 
 def test_several_columns_and_templates() -> None:

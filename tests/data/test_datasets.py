@@ -82,7 +82,7 @@ class TestSavedDatasets:
         datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
         loaded = load_task(tmp_path / "saved")
         assert loaded.task.labels == ("spam", "ham")
-        assert any(note.startswith("1 test rows dropped") for note in loaded.notes)
+        assert any(note.startswith("1 test row dropped") for note in loaded.notes)
 
     def test_a_folder_of_something_else_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"without dataset_info\.json"):

@@ -69,8 +69,8 @@ def test_rows_with_several_labels_are_dropped_and_counted_where_they_are_few(tmp
     rows[0]["label"], rows[1]["label"] = ["a", "b"], []
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     notes = load_task(tmp_path / "a.jsonl").notes
-    assert "1 rows dropped: several labels for one text" in notes
-    assert "1 rows dropped: no label" in notes
+    assert "1 row dropped: several labels for one text" in notes
+    assert "1 row dropped: no label" in notes
     with pytest.raises(DataError, match="expected one name or whole number per row"):
         load_task([{"text": row["text"], "label": ["a", "b"]} for row in ROWS], label="label")
 

@@ -16,7 +16,7 @@ import pytest
 from synthetic import write_run
 
 from promptmii import metrics
-from promptmii.errors import ArtefactError, OutputError
+from promptmii.errors import ArtefactError, OutputError, ScoreRefusedError
 from promptmii.follower import Prediction
 from promptmii.instruction import Instruction, Measurement
 from promptmii.records import Cell, Query, Record, Run, pack_predictions, recording
@@ -325,7 +325,9 @@ def test_a_run_whose_cells_all_failed_has_a_page_that_says_so(tmp_path: Path) ->
         for x in lines
     ]
     (run / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lost))
-    text = write_report([run], tmp_path / "out").read_text("utf-8")
+    with pytest.raises(ScoreRefusedError, match=r"All cells failed .*the server is away"):
+        write_report([run], tmp_path / "out")
+    text = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert "mii has no score at n=5." in text
     assert text.count("the server is away") >= 4
 

@@ -29,7 +29,7 @@ from promptmii.cli.options import (
     endpoint_of,
 )
 from promptmii.cli.terminal import confirmed, count, dump, interactive, listening, notes, out, say, styled, table, warn
-from promptmii.errors import ConfigError
+from promptmii.errors import ConfigError, counted
 from promptmii.models.references import DEFAULT
 
 if TYPE_CHECKING:
@@ -147,25 +147,31 @@ def _show(result: "Induced") -> None:
         out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA")
 
 
-COLUMNS = ("uncalibrated", "tokens/query", "calls", "calibrating", "seconds")
+COLUMNS = ("n", "F1 [95 %]", "plain F1", "tokens", "calls", "fit", "s")
+"""Short, so that the table fits 80 columns; its title explains them."""
 
 
 def _comparison(rows: Sequence["Row"]) -> "Table":
-    title = f"On {rows[0].scored.n} held-back rows"
-    grid = table(title, "method", "n", "macro-F1 [95 %]", *COLUMNS)
+    title = f"{counted(rows[0].scored.n, 'held-back row')}; tokens per query; fit: calls to calibrate"
+    grid = table(title, "method", *COLUMNS)
     for row in rows:
         if measured := row.instruction.measured:
             grid.add_row(
                 row.instruction.method,
                 str(row.instruction.provenance.n),
-                f"{measured.macro_f1:.3f} [{measured.low:.3f}, {measured.high:.3f}]",
-                "" if measured.uncalibrated_macro_f1 is None else f"{measured.uncalibrated_macro_f1:.3f}",
+                f"{_share(measured.macro_f1)} [{_share(measured.low, 2)}, {_share(measured.high, 2)}]",
+                "" if measured.uncalibrated_macro_f1 is None else _share(measured.uncalibrated_macro_f1),
                 count(measured.prompt_tokens_per_query),
                 str(row.instruction.cost.calls),
                 str(row.instruction.calibration_cost.calls),
                 f"{row.scored.usage.seconds:.1f}",
             )
     return grid
+
+
+def _share(value: float, digits: int = 3) -> str:
+    """A number from 0 to 1 without its zero: .712."""
+    return f"{value:.{digits}f}".removeprefix("0")
 
 
 def _break_even(result: "BreakEven | None") -> str:

@@ -26,7 +26,7 @@ from promptmii.cli.options import (
     endpoint_of,
 )
 from promptmii.cli.terminal import confirmed, data, dump, listening, say
-from promptmii.errors import DataError
+from promptmii.errors import DataError, counted
 from promptmii.files import check_writable, write_text
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def predict(
     _write(labelled, output, as_json=json, force=force)
     unlabelled = len(labelled.rows) - labelled.n_labelled - labelled.n_failed
     counts = f"{labelled.n_labelled} labelled, {unlabelled} without a label, {labelled.n_failed} failed"
-    say(f"{len(labelled.rows)} rows: {counts}." + (f" Saved to {output}." if output else ""))
+    say(f"{counted(len(labelled.rows), 'row')}: {counts}." + (f" Saved to {output}." if output else ""))
     if labelled.n_failed:
         raise typer.Exit(CALLS_FAILED)
 

@@ -23,6 +23,7 @@ from promptmii.cli.options import (
 )
 from promptmii.cli.predict import tell_uncalibrated
 from promptmii.cli.terminal import confirmed, dump, listening, notes, out, table
+from promptmii.errors import counted
 
 if TYPE_CHECKING:
     from promptmii.instruction import Instruction, Measurement
@@ -94,8 +95,8 @@ def _show(instruction: "Instruction", result: "Scored", found: Sequence[str], *,
         f"macro-F1 {measured.macro_f1:.3f} (95 % interval {measured.low:.3f} to {measured.high:.3f})", "bold"
     )
     out.write_line(
-        f"{_uncalibrated(measured)}accuracy {measured.accuracy:.3f}; {result.n} rows, {result.n_unparsed} unparsed, "
-        f"{result.n_failed} failed, {result.n_truncated} cut; {result.usage.seconds:.1f} s"
+        f"{_uncalibrated(measured)}accuracy {measured.accuracy:.3f}; {counted(result.n, 'row')}, {result.n_unparsed} "
+        f"unparsed, {result.n_failed} failed, {result.n_truncated} cut; {result.usage.seconds:.1f} s"
     )
     grid = table("Per label", "label", "precision", "recall", "F1", "rows")
     for s in labels:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from promptmii.cli.group import app
 from promptmii.cli.options import File, Json
 from promptmii.cli.terminal import count, dump, facts, notes, out, styled
+from promptmii.errors import counted
 
 if TYPE_CHECKING:
     from promptmii.instruction import Cost, Instruction
@@ -38,11 +39,11 @@ def _facts(loaded: "Instruction") -> dict[str, str]:
         "cost to calibrate": _cost(loaded.calibration_cost),
     }
     if m := loaded.measured:
-        score = f"macro-F1 {m.macro_f1:.3f} ({m.low:.3f} to {m.high:.3f}) on {m.n} rows"
+        score = f"macro-F1 {m.macro_f1:.3f} ({m.low:.3f} to {m.high:.3f}) on {counted(m.n, 'row')}"
         plain = "" if m.uncalibrated_macro_f1 is None else f", {m.uncalibrated_macro_f1:.3f} uncalibrated"
         rows["measured"] = f"{score}{plain}, {count(m.prompt_tokens_per_query)} tokens per query"
     return rows
 
 
 def _cost(cost: "Cost") -> str:
-    return f"{cost.calls} calls, {count(cost.tokens)} tokens"
+    return f"{counted(cost.calls, 'call')}, {count(cost.tokens)} tokens"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from promptmii.data.columns import MOST_LABELS, Chosen
 from promptmii.data.labels import Spelling, combined_notes, label_text, one_line, variant_notes
 from promptmii.data.table import Table
-from promptmii.errors import DataError
+from promptmii.errors import DataError, counted
 from promptmii.task import Example, normalise_text
 
 MOST_DISTINCT_LABELS = 1_000
@@ -31,7 +31,7 @@ class Cleaned:
 
     def lines(self) -> tuple[str, ...]:
         """The notes, and one sentence per reason."""
-        dropped = (f"{count} rows dropped: {reason}" for reason, count in sorted(self.dropped.items()))
+        dropped = (f"{counted(count, 'row')} dropped: {reason}" for reason, count in sorted(self.dropped.items()))
         return (*self.notes, *dropped)
 
 
@@ -99,7 +99,7 @@ def _unusable(text: str, label: str | None) -> str | None:
 
 
 def _nothing_left(table: Table, columns: Chosen, dropped: Counter[str], strangers: Counter[str]) -> DataError:
-    reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.most_common())
+    reasons = "; ".join(f"{counted(count, 'row')}: {reason}" for reason, count in dropped.most_common())
     there = f" The column holds {', '.join(map(repr, list(strangers)[:8]))}." if strangers else ""
     return DataError(
         f"{table.origin} has no usable row ({reasons}).{there} Texts are from {', '.join(map(repr, columns.text))}, "

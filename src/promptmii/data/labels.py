@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptmii.errors import DataError
+from promptmii.errors import DataError, counted
 
 MARKS = "\u200b\u200e\u200f\u2060\u00ad\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Marks that are seen nowhere and belong to no word: zero-width spaces, soft hyphens, directions of writing.
@@ -110,8 +110,8 @@ def combined_notes(labels: Sequence[str]) -> tuple[str, ...]:
         return ()
     rows = sum(counts[label] for label in several)
     return (
-        f"{rows} rows look as if they had several labels ({_listed(several)}). Each is taken as a label of its own; "
-        "to drop these rows, give the single labels with --labels",
+        f"{counted(rows, 'row')} with what looks like several labels ({_listed(several)}). Each is taken as a label "
+        "of its own; to drop these rows, give the single labels with --labels",
     )
 
 

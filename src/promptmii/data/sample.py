@@ -13,7 +13,7 @@ from promptmii.data.columns import Chosen, choose_columns
 from promptmii.data.labels import one_line
 from promptmii.data.load import Source, format_of, read_table
 from promptmii.data.table import Table
-from promptmii.errors import DataError
+from promptmii.errors import DataError, counted
 from promptmii.task import Episode, Example, Support, Task, normalise_text
 
 TEST_SHARE = 0.4
@@ -74,8 +74,10 @@ def assemble(
     task = Task(table.origin, order, tuple(train), tuple(test), table.instruction, origin)
     notes = [*table.notes, *columns.notes, *cleaned.lines()]
     if unseen:
-        notes.append(f"{len(unseen)} test rows dropped: their labels do not occur in the training part")
-    notes.append(f"{len(task.train)} training and {len(task.test)} held-back rows, {len(order)} labels")
+        notes.append(f"{counted(len(unseen), 'test row')} dropped: their labels do not occur in the training part")
+    notes.append(
+        f"{len(task.train)} training and {counted(len(task.test), 'held-back row')}, {counted(len(order), 'label')}"
+    )
     notes += _missing("held-back row", order, task.test) if task.test else ()
     return LoadedTask(task, columns, tuple(notes))
 

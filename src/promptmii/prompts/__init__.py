@@ -20,10 +20,24 @@ from pathlib import Path
 from promptmii.errors import ConfigError
 from promptmii.task import Example, content_key
 
-# The control tokens of the chat templates in use: ChatML, Llama 2 and 3, Mistral, Gemma, Phi, DeepSeek, BERT-style.
+# Control tokens, as tokenizers list them: Llama, Mistral, Gemma, Qwen, GLM, Phi, DeepSeek, Command, EXAONE, Kimi,
+# MiniMax, Seed, InternLM, Granite, StarCoder, SmolLM, T5, BERT. For servers: a model in this process has its own
+# list (`models.chat`).
+_ANGLED = r"""
+    s bos eos pad unk mask cls sep sop eop eoh eoa think tool_calls? tool_response tools? arg_key arg_value image
+    video audio (?:start|end)_of_\w+ \w+_soft_token (?:\w+_)?(?:unused|reserved|special)_?\d+ extra_id_\d+ seed:\w+
+    (?:bos|eos|pad|unk|mask|sep|cls|eop)_token fim_\w+ file_sep repo_?name filename gh_stars issue_\w+ jupyter_\w+
+    commit_\w+ empty_output
+"""
+_BRACKETED = r"""
+    INST AVAILABLE_TOOLS TOOL_RESULTS TOOL_CALLS TOOL_CONTENT CALL_ID ARGS SYSTEM_PROMPT MODEL_SETTINGS THINK
+    IMG IMG_BREAK IMG_END AUDIO BEGIN_AUDIO TRANSCRIBE PREFIX MIDDLE SUFFIX CLS SEP MASK PAD UNK BOS EOS EOT
+    gMASK sMASK multimodal
+"""
 _CONTROL = re.compile(
-    r"<(?=\|[^|<>\s]{1,40}\|>|｜[^｜<>]{1,40}｜>|/?s>|/?(?:bos|eos|pad|unk|mask|start_of_turn|end_of_turn|think|tool_call)>|</?SYS>>|</?SYS>)"
-    r"|\[(?=/?INST\]|CLS\]|SEP\]|MASK\]|PAD\])"
+    r"<(?=\|[^|<>\s]{1,40}\|?>|[^|<>\s]{1,40}\|>|｜[^｜<>]{1,40}｜>|</?SYS>>|</?SYS>"
+    rf"|/?(?i:{'|'.join(_ANGLED.split())})>)"
+    rf"|\[(?=\|[^|\[\]\s]{{1,40}}\|\]|/?(?:{'|'.join(_BRACKETED.split())})\]|e~\[)|\](?=~!?[a-z]{{1,8}}[\[\]])"
 )
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 

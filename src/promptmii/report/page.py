@@ -15,6 +15,7 @@ from pathlib import Path
 from string import Template
 
 from promptmii.curves import Curves, is_training_run, read_curves
+from promptmii.errors import ScoreRefusedError, counted
 from promptmii.report import headline
 from promptmii.report.grid import read_grid
 from promptmii.report.output import Files
@@ -30,7 +31,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
     Folders are runs of `promptmii evaluate`, and training runs for their curves; with training runs alone, the page
     shows the curves. It replaces an earlier report in `out` once everything is read and drawn; other files stay.
-    Raises `ArtefactError` if an evaluation holds no cell, `OutputError` if `out` cannot be written.
+    Raises `ScoreRefusedError`, once the page is written, if every cell failed; `ArtefactError` if an evaluation holds
+    no cell; `OutputError` if `out` cannot be written.
     """
     evaluations = [folder for folder in folders if (folder / "records.jsonl").exists() or not is_training_run(folder)]
     runs = read_curves([folder for folder in folders if is_training_run(folder)])
@@ -42,7 +44,13 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     by_scope = [scores(cells, scope) for scope in scopes(cells)]
     results = Results(grid, cells, by_scope, runs, folders)
     files = Files.at(out)
-    return files.page(_page(results, list(sections(results, files))))
+    page = files.page(_page(results, list(sections(results, files))))
+    if len(grid.failed) == len(grid.records):
+        raise ScoreRefusedError(
+            f"All cells failed ({counted(len(grid.failed), 'cell')}; first: {grid.failed[0].error}). {page} lists why; "
+            "run them again with: promptmii evaluate ... --retry-failed"
+        )
+    return page
 
 
 def _page(results: Results, written: Sequence[Section]) -> str:

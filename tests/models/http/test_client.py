@@ -4,9 +4,10 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.models.faulty_server import FaultyServer, serving
+from tests.models.faulty_server import FaultyServer, Reply, serving
 
 from promptmii import load_model
 from promptmii.errors import ConfigError, EndpointError, UnsupportedError
@@ -15,6 +16,7 @@ from promptmii.models.cache import Cached
 from promptmii.models.http.client import NEUTRAL, HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.tokens import REMEMBERED, Memory, context_length
+from promptmii.models.http.transport import OWN
 
 CHAT: Chat = [{"role": "user", "content": "hello"}]
 CHATS: list[Chat] = [[{"role": "user", "content": str(i)}] for i in range(4)]
@@ -200,7 +202,22 @@ def test_equal_chats_get_seeds_of_their_own() -> None:
 def test_a_server_that_fails_for_a_while_is_waited_for() -> None:
     with serving(FaultyServer(["500"] * 6)) as server, connect(server, patience=20.0) as model:
         assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
-        assert len(server.bodies) == 7
+        assert len([body for body in server.bodies if body["messages"] == CHAT]) == 7
+
+
+@pytest.mark.parametrize("chats", [CHATS, CHATS[1:2]], ids=["with neighbours", "alone"])
+def test_a_text_on_which_the_server_fails_does_not_cost_its_patience(chats: list[Chat]) -> None:
+    def fails_on_one(body: dict[str, Any]) -> Reply | None:
+        return Reply({"error": {"message": "tokenizer crashed"}}, 500) if body["messages"] == CHATS[1] else None
+
+    with serving(FaultyServer(default=fails_on_one)) as server, connect(server, patience=60.0) as model:
+        started = time.monotonic()
+        answers = model.generate(chats, SAMPLING)
+        assert time.monotonic() - started < 10
+        failed = [answer for answer in answers if isinstance(answer, Failure)]
+        assert [failure.kind for failure in failed] == [FailureKind.SERVER]
+        assert "tokenizer crashed" in failed[0].message
+        assert len([body for body in server.bodies if body["messages"] == CHATS[1]]) == OWN + 1
 
 
 def test_a_server_that_is_restarted_is_waited_for() -> None:

@@ -275,7 +275,20 @@ class HttpModel:
                 next_step = retries.after(refused)
             if isinstance(next_step, Failure):
                 return next_step
+            if retries.puzzled:
+                await self._ask_anything(server)
             await asyncio.sleep(next_step)
+
+    async def _ask_anything(self, server: Server) -> None:
+        """Find out whether the server answers at all, or fails on one text alone."""
+        body = {"model": self._name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        try:
+            async with self._slots:
+                await server.post("/chat/completions", body)
+        except RefusedError as refused:
+            if refused.failure.kind is not FailureKind.REQUEST:
+                return
+        self._outages.over(server)
 
     async def _request(self, server: Server, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion:
         """One completion. A parameter that the server refuses is left out, and for good once that has worked."""

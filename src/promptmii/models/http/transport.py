@@ -214,6 +214,8 @@ WAITED_FOR = {FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER
 TRIED_AGAIN = {FailureKind.TIMEOUT, FailureKind.BAD_ANSWER}
 """Faults that may be chance, but not for long."""
 TRIES = 3
+OWN = 6
+"""Server errors after which a call fails by itself, if the server answers others meanwhile: it is about the text."""
 LONGEST_PAUSE = 30.0
 """Seconds between two tries, half as many more at most by chance, unless the server asks for more."""
 
@@ -226,10 +228,16 @@ class Outages:
 
     def __init__(self) -> None:
         self._since: dict[Hashable, float] = {}
+        self._answered: dict[Hashable, float] = {}
 
     def over(self, server: Hashable) -> None:
         """It has answered."""
         self._since.pop(server, None)
+        self._answered[server] = time.monotonic()
+
+    def answered(self, server: Hashable, since: float) -> bool:
+        """Whether it has answered any call since then."""
+        return self._answered.get(server, -math.inf) > since
 
     def since(self, server: Hashable, now: float) -> float:
         """When it stopped answering."""
@@ -246,6 +254,11 @@ class Retries:
         self._faults: Counter[FailureKind] = Counter()
         self._since = math.inf
 
+    @property
+    def puzzled(self) -> bool:
+        """Enough server errors in a row, and no other call to tell whether the server answers at all."""
+        return self._faults[FailureKind.SERVER] >= OWN and not self._outages.answered(self._server, self._since)
+
     def after(self, refused: RefusedError) -> float | Failure:
         """Seconds until the next try, or the failure that ends the call."""
         now = time.monotonic()
@@ -254,7 +267,10 @@ class Retries:
         self._since = min(self._since, now)
         out_since = self._outages.since(self._server, now) if failure.kind in WAITED_FOR else now
         waited = now - min(self._since, out_since)
-        pause = None if refused.lasting else self._pause(failure.kind, refused.wait, self._config.patience - waited)
+        own = self._faults[FailureKind.SERVER] > OWN and self._outages.answered(self._server, self._since)
+        pause = (
+            None if refused.lasting or own else self._pause(failure.kind, refused.wait, self._config.patience - waited)
+        )
         if pause is not None:
             return pause
         return replace(failure, message=f"{failure.message} (for {waited:.0f} s)") if waited >= 1 else failure
