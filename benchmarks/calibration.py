@@ -90,7 +90,7 @@ def macro_f1(follower: Follower, inducer: Inducer, support: Support, query: Any)
 
 
 def show(reference: str, known: dict[tuple[Any, ...], float]) -> None:
-    """A row per method, a column per calibration, over the tasks that have all of them."""
+    """Two rows per method: the means over the tasks that have all calibrations, and paired differences to `support`."""
     found: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for (owner, task, method, kind, *_), value in known.items():
         if owner == reference:
@@ -99,14 +99,16 @@ def show(reference: str, known: dict[tuple[Any, ...], float]) -> None:
     print(f"{'':8}{'tasks':>6}" + "".join(f"{kind:>15}" for kind in KINDS))
     for method, by_task in found.items():
         whole = [by_kind for by_kind in by_task.values() if len(by_kind) == len(KINDS)]
-        cells = (summary([mean(by_kind[kind]) for by_kind in whole]) for kind in KINDS)
-        print(f"{method:8}{len(whole):>6}" + "".join(f"{cell:>15}" for cell in cells))
+        means = {kind: [mean(by_kind[kind]) for by_kind in whole] for kind in KINDS}
+        apart = ([a - b for a, b in zip(means[kind], means["support"], strict=True)] for kind in KINDS)
+        print(f"{method:8}{len(whole):>6}" + "".join(f"{summary(means[kind]):>15}" for kind in KINDS))
+        print(f"{'- support':>14}" + "".join(f"{summary(values, '+'):>15}" for values in apart))
 
 
-def summary(values: list[float]) -> str:
+def summary(values: list[float], sign: str = "") -> str:
     """Mean and standard error."""
     error = f" ({stdev(values) / len(values) ** 0.5:.3f})" if len(values) > 1 else ""
-    return f"{mean(values):.3f}{error}" if values else "-"
+    return f"{mean(values):{sign}.3f}{error}" if values else "-"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from tests.models.faulty_server import FaultyServer, serving
+from tests.models.faulty_server import FaultyServer, completion, serving
 from tests.models.tiny import transformers_folder
 from typer.testing import CliRunner, Result
 
@@ -63,6 +63,20 @@ def test_an_instruction_whose_server_reports_no_tokens_says_unknown(tmp_path: Pa
     path = made.save(tmp_path / "made.json")
     assert json.loads(path.read_text())["cost"]["prompt_tokens"] is None
     assert "3 calls, unknown tokens" in run("show", path).stdout
+
+
+def test_induce_says_unknown_where_the_server_reports_no_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"text number {i},{('good', 'bad')[i % 2]}\n" for i in range(20)))
+    with serving(FaultyServer(default=lambda _: completion("good", usage=None))) as server:
+        asked = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "4", "--eval", "6"]
+        done = run("induce", path, *asked, "--price", "1,1", "--yes", "-o", tmp_path / "made.json")
+    assert done.exit_code == 0, done.stderr
+    assert "What the instruction saves against ICL is unknown" in done.stdout
+    made = Instruction.load(tmp_path / "made.json")
+    assert (made.cost.calls, made.cost.tokens, made.cost.money) == (1, None, None)
+    assert made.measured is not None
+    assert made.measured.prompt_tokens_per_query is None
 
 
 @pytest.mark.parametrize(
