@@ -77,6 +77,35 @@ def test_a_console_of_any_encoding_shows_all(hostile: Path, encoding: str) -> No
     assert "\x1b" not in written
 
 
+@pytest.mark.parametrize("width", [0, 1, 20, 40, 80])
+def test_a_terminal_of_any_width_shows_every_number(width: int) -> None:
+    target = io.StringIO()
+    console = Terminal(file=target, width=width)
+    grid = table("On 8 rows", "method", "F1 [95 %]", "tokens", "seconds")
+    grid.add_row("a method", "1.000 [0.95, 1.00]", "12,345", "0.1")
+    console.write_table(grid)
+    for shown in ("On 8 rows", "1.000 [0.95, 1.00]", "12,345", "0.1"):
+        assert shown in target.getvalue()
+
+
+def test_the_c_locale_takes_a_file_with_an_umlaut(tmp_path: Path) -> None:
+    task = tmp_path / "größe.csv"
+    task.write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20)), "utf-8")
+    instruction = Naive().induce(Support(("a", "b"), ())).save(tmp_path / "made.json")
+    c_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "promptmii", "score", instruction, task, "--follower", "openai:m"]
+    done = subprocess.run(
+        [*command, "--base-url", "http://127.0.0.1:9/v1"],
+        env=os.environ | c_locale,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "No server answers" in done.stderr
+    read = "from promptmii.data import load_task; import sys; load_task(sys.argv[1]).task.name.encode()"
+    subprocess.run([sys.executable, "-c", read, task], env=os.environ | c_locale, check=True)
+
+
 def test_facts_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     facts({"name": "[b]value[/b]"})
     assert "[b]value[/b]" in capsys.readouterr().out

@@ -48,6 +48,8 @@ def test_an_index_says_where_tasks_come_from(folder: Path) -> None:
     tasks = read_tasks([str(folder)])
     assert (tasks["one"].source["group"], tasks["one"].source["licence"]) == ("a/b", "MIT")
     assert "group" not in tasks["two.v2"].source
+    (folder / "index.csv").write_text("text,label\nno index at all,a\n")
+    assert list(read_tasks([str(folder)]))
     (folder / "index.csv").write_text("name,source_repo\none,a/b\n")
     with pytest.raises(DataError, match=r"index\.csv has no column task_id"):
         read_tasks([str(folder)])

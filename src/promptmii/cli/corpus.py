@@ -146,7 +146,7 @@ def _show_built(built: "Built", *, as_json: bool) -> None:
     for stage, dropped in reasons.items():
         common = "\n".join(f"{n} x {reason[:100]}" for reason, n in Counter(dropped.values()).most_common(3))
         grid.add_row(stage, str(kept[stage]), str(len(dropped)), common)
-    out.print(grid)
+    out.write_table(grid)
     out.write_line(f"Every dataset and its verdict: {built.folder}/{{{','.join(built.stages)}}}.csv")
     if any(entry.temporary for entries in built.stages.values() for entry in entries):
         out.write_line("Some were gated, gone, too slow or too large; --retry tries them again.")
@@ -168,7 +168,7 @@ def _show_leakage(report: "LeakageReport", *, as_json: bool) -> None:
     for pair in report.exact:
         columns = (report.repositories, report.groups, report.exact, report.near)
         grid.add_row(pair, *(str(counts[pair]) for counts in columns))
-    out.print(grid)
+    out.write_table(grid)
     for leak in report.leaks[:20]:
         places = f"{leak.first} ({leak.splits[0]}), {leak.second} ({leak.splits[1]})"
         warn(f"{leak.texts} texts: {places}", word="Leak:")

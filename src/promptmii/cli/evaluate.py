@@ -185,7 +185,7 @@ def _show_estimate(lines: Sequence["MethodEstimate"], *, as_json: bool) -> None:
         money = "no price given" if e.cost.money is None else f"{e.cost.money:.4f}"
         counts = (e.cells, e.done, e.cost.calls, e.cost.prompt_tokens, e.cost.completion_tokens)
         grid.add_row(e.method, *map(count, counts), time, money)
-    out.print(grid)
+    out.write_table(grid)
     out.write_line(
         "Model time counts one call after the other. Servers answer several at once; equal prompts are asked once."
     )

@@ -134,7 +134,7 @@ def _show(result: "Induced") -> None:
     notes((*result.notes, *result.instruction.provenance.notes))
     out.print(Panel(styled(result.instruction.text), title=styled("Instruction"), title_align="left"))
     if result.rows:
-        out.print(_comparison(result.rows))
+        out.write_table(_comparison(result.rows))
         out.write_line(_break_even(result.break_even))
         for warning in result.warnings:
             warn(warning)

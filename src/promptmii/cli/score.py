@@ -101,7 +101,7 @@ def _show(instruction: "Instruction", result: "Scored", found: Sequence[str], *,
     grid = table("Per label", "label", "precision", "recall", "F1", "rows")
     for s in labels:
         grid.add_row(s.label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", str(s.support))
-    out.print(grid)
+    out.write_table(grid)
     _print_confusion(instruction.labels, confusion)
 
 
@@ -115,4 +115,4 @@ def _print_confusion(labels: Sequence[str], counts: list[list[int]]) -> None:
     grid = table("Confusion: a row per true label, a column per predicted one", "", *numbers, "none")
     for number, label, row in zip(numbers, labels, counts, strict=True):
         grid.add_row(f"{number} {label}", *(str(count) if count else "·" for count in row))
-    out.print(grid)
+    out.write_table(grid)

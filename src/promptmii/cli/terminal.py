@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -32,11 +33,19 @@ def styled(text: str, style: str = "") -> Text:
     return Text(plain(text), style)
 
 
+NARROWEST = 20
+"""Columns that a terminal has at least, whatever it says."""
+WIDEST = 10_000
+"""Columns in which any table fits."""
+
+
 class Terminal(Console):
     """A console that takes every string literally."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
+        if self.width < NARROWEST:  # COLUMNS=0 would print nothing
+            self.width = NARROWEST
 
     def render_str(self, text: str, **options: Any) -> Text:
         """rich sends every string through here: arguments of `print`, cells and titles of tables."""
@@ -45,6 +54,20 @@ class Terminal(Console):
     def write_line(self, text: str, style: str = "") -> None:
         """One line, never broken by us: a terminal wraps it, a file keeps it whole."""
         self.print(styled(text, style), soft_wrap=True)
+
+    def write_table(self, grid: Table) -> None:
+        """The table, or a line per number where the terminal is too narrow for them side by side."""
+        if Measurement.get(self, self.options.update(width=WIDEST), grid).minimum <= self.width:
+            self.print(grid)
+            return
+        if grid.title:
+            self.print(grid.title)
+        heads = [str(column.header) for column in grid.columns]
+        for first, *cells in zip(*(map(str, column.cells) for column in grid.columns), strict=True):
+            self.write_line(first, "bold")
+            for head, cell in zip(heads[1:], cells, strict=True):
+                if cell:
+                    self.write_line(f"  {head} {cell}")
 
 
 out = Terminal()
@@ -123,7 +146,7 @@ def table(title: str, first: str, *numbers: str) -> Table:
     )
     grid.add_column(styled(first))
     for name in numbers:
-        grid.add_column(styled(name), justify="right")
+        grid.add_column(styled(name), justify="right", no_wrap=True)
     return grid
 
 

@@ -126,7 +126,7 @@ def _print_settings(title: str, listed: Mapping[str, "Setting"]) -> None:
         differs = setting.paper is not None and setting.value != setting.paper
         paper = "" if setting.paper is None else _brief(setting.paper)
         grid.add_row(name, _brief(setting.value), setting.origin, styled(paper, "yellow" if differs else ""))
-    out.print(grid)
+    out.write_table(grid)
 
 
 def _brief(value: Any) -> str:

@@ -1,6 +1,8 @@
-"""Bytes to text and text to lines, the same for files and standard input."""
+"""Bytes to text, lines and names, the same for files and standard input."""
 
 import codecs
+import os
+from pathlib import Path
 
 from promptmii.errors import DataError
 
@@ -50,3 +52,8 @@ def split_lines(text: str) -> list[str]:
         text = text.replace("\r", "\n")
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def path_name(path: str | Path) -> str:
+    """A path as text that a file can hold. In the C locale, Python reads the bytes of an umlaut as lone surrogates."""
+    return os.fsencode(path).decode("utf-8", "replace")

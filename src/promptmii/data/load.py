@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from promptmii.data.columnar import arrow_table, datasets_table, read_hub, read_parquet, read_saved_dataset
-from promptmii.data.decoding import decode, split_lines
+from promptmii.data.decoding import decode, path_name, split_lines
 from promptmii.data.delimited import read_delimited
 from promptmii.data.json_tables import nested_table, read_json, read_json_lines
 from promptmii.data.spreadsheet import read_workbook
@@ -123,11 +123,11 @@ def _read_file(path: Path) -> Table:
     if not content.strip():
         raise DataError(f"{path} is empty.")
     if kind in BINARY_READERS:
-        return BINARY_READERS[kind](content, str(path))
-    text = decode(content, str(path))
+        return BINARY_READERS[kind](content, path_name(path))
+    text = decode(content, path_name(path))
     if not text.strip():
         raise DataError(f"{path} is empty.")
-    return TEXT_READERS[kind](text, str(path))
+    return TEXT_READERS[kind](text, path_name(path))
 
 
 def _unzip(content: bytes, path: Path) -> bytes:

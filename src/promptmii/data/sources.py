@@ -11,6 +11,7 @@ from pathlib import Path
 
 from promptmii.data.columnar import is_saved_dataset
 from promptmii.data.corpus_files import Split, Tasks, corpus_reference, read_corpus
+from promptmii.data.decoding import path_name
 from promptmii.data.load import SUFFIXES, format_of, read_table
 from promptmii.data.sample import LoadedTask, load_task
 from promptmii.errors import DataError
@@ -106,7 +107,7 @@ def is_data_file(path: Path) -> bool:
 def task_name(path: Path) -> str:
     """A file or dataset folder's name as that of a task, without `.gz` and the ending of the format."""
     path = Path(os.path.abspath(path))  # so that `..` has a name too; links keep their own
-    name = path.name.removesuffix(".gz")
+    name = path_name(path.name).removesuffix(".gz")
     return name if path.is_dir() else name.removesuffix(Path(name).suffix)
 
 
@@ -116,7 +117,11 @@ def read_index(folder: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     table = read_table(path)
-    if missing := {"task_id", "source_repo"} - set(table.columns):
+    needed = {"task_id", "source_repo"}
+    missing = needed - set(table.columns)
+    if missing == needed:
+        return {}  # a table of that name, but no index
+    if missing:
         raise DataError(
             f"{path} has no column {', '.join(sorted(missing))}; expected task_id, source_repo and licence."
         )
