@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from promptmii.cli.terminal import data, tolerate_encodings
+from promptmii.cli.terminal import data, say, tolerate_encodings
 from promptmii.cli.terminal import error as show_error
 from promptmii.errors import PromptMIIError
 
@@ -61,6 +61,12 @@ def _exists(word: str) -> bool:
         return False
 
 
+def _show_warning(message: Warning | str, *_: object) -> None:
+    """One line, without the place in the code that Python would name."""
+    say(f"Warning: {message}")
+
+
+warnings.showwarning = _show_warning
 # Of libraries about libraries; nothing that a user of this command could do anything about.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|ray)\b")
 

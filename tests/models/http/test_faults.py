@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -60,19 +61,22 @@ class TestRefusedParameters:
         ],
     )
     def test_it_is_left_out_and_remembered(self, name: str, reply: Reply) -> None:
-        with serving(FaultyServer(default=refusing(name, reply))) as server, connect(server) as model:
+        sampled = pytest.warns(UserWarning, match="refuses `temperature`") if name == "temperature" else nullcontext()
+        with serving(FaultyServer(default=refusing(name, reply))) as server, connect(server) as model, sampled as told:
             for _ in range(2):
                 assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
             sent = [sorted({"seed", "top_p", "temperature"} & set(body)) for body in server.bodies]
             assert sent[1] == sent[2] == sorted({"seed", "top_p", "temperature"} - {name})
             assert len(sent) == 3
+        assert told is None or len(told) == 1  # once, not with every call
 
     def test_one_after_the_other(self) -> None:
         def picky(body: dict[str, Any]) -> Reply | None:
             named = next((name for name in ("max_tokens", "seed", "temperature", "top_p") if name in body), None)
             return error(f"Unsupported parameter: '{named}'. Use 'max_completion_tokens'.") if named else None
 
-        (answer,), server = ask(picky)
+        with pytest.warns(UserWarning, match="refuses `temperature`"):
+            (answer,), server = ask(picky)
         assert isinstance(answer, Completion)
         assert set(server.bodies[-1]) == {"model", "messages", "max_completion_tokens"}
 

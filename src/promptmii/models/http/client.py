@@ -6,6 +6,7 @@ All requests of a process run on one background event loop, with one limit on th
 import asyncio
 import threading
 import time
+import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from typing import Any, TypeVar
@@ -62,6 +63,7 @@ class HttpModel:
         """The token that closes an answer, if every server gives exact likelihoods."""
         self._dialect: constraints.Dialect | None = None
         self._probed = False
+        self._warned = False
         self._dropped: set[str] = set()
         """Parameters without which a call succeeded after a refusal."""
         self._outages = Outages()
@@ -149,7 +151,14 @@ class HttpModel:
         def write(numbered: tuple[int, Chat]) -> Coroutine[Any, Any, Completion | Failure]:
             return self._complete(numbered[1], sampling._replace(seed=sampling.seed + numbered[0]), {})
 
-        return clocked(self._run(self._gather(write, _numbered(chats))), time.perf_counter() - started)
+        answers = self._run(self._gather(write, _numbered(chats)))
+        if "temperature" in self._dropped and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self._reference} refuses `temperature`. It samples as it likes, so answers differ from run to run.",
+                stacklevel=2,
+            )
+        return clocked(answers, time.perf_counter() - started)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """See `LanguageModel`; with scores on llama.cpp. Raises `UnsupportedError` where no constraint holds."""

@@ -54,7 +54,9 @@ def refusal(status: int, body: Any, raw: str, wait: float | None = None) -> Refu
     if FLAGGED.search(everything) and status not in (401, 429) and status < 500:
         return RefusedError(Failure(FailureKind.REQUEST, message), lasting=True)
     if status in (401, 403):
-        cure = "Set OPENAI_API_KEY to a valid one."
+        # 403 is said of keys, and by firewalls that dislike a text.
+        or_else = ", or ask who runs the server whether a firewall stands before it" if status == 403 else ""
+        cure = f"Set OPENAI_API_KEY to a valid one{or_else}."
         return EndpointError(f"The server refuses the key ({message}). {cure}", FailureKind.AUTH, lasting=True)
     if status in (400, 413, 422) and TOO_LONG.search(said):
         return RefusedError(Failure(FailureKind.CONTEXT, message))
