@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from promptmii.models.smol import smol_folder
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
@@ -26,6 +25,7 @@ from trl import GRPOTrainer
 from promptmii import metrics
 from promptmii.instruction import Instruction
 from promptmii.models import load_model
+from promptmii.models.hf.convert import converted
 from promptmii.models.hf.model import quiet
 from promptmii.parse import LabelParser
 from promptmii.train.plan import plan_of
@@ -75,8 +75,10 @@ class Plain:
 
     def __init__(self, visits: Visits) -> None:
         with quiet():
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(smol_folder(), padding_side="left")
-            self.follower: Any = AutoModelForCausalLM.from_pretrained(smol_folder(), dtype=torch.float32).eval()
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(converted("smol")), padding_side="left")
+            self.follower: Any = AutoModelForCausalLM.from_pretrained(
+                str(converted("smol")), dtype=torch.float32
+            ).eval()
         self.visits = visits
         self.seconds: list[float] = []
         self.__name__ = "plain"
@@ -130,8 +132,8 @@ def straightforward(settings: TrainSettings, folder: Path) -> dict[str, float]:
     batches = grpo_plan(settings).batches(10, 1)
     reward = Plain(visits)
     with quiet():
-        tokenizer: Any = AutoTokenizer.from_pretrained(smol_folder(), padding_side="left")
-        model: Any = AutoModelForCausalLM.from_pretrained(smol_folder(), dtype=torch.float32)
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(converted("smol")), padding_side="left")
+        model: Any = AutoModelForCausalLM.from_pretrained(str(converted("smol")), dtype=torch.float32)
     rows = [{"visit": n, "prompt": [dict(m) for m in visits.visit(n).chat]} for n in range(batches.visits)]
     trainer = Timed(
         model=model,
