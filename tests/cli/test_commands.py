@@ -51,7 +51,7 @@ def test_score_refit_calibrates_an_edited_instruction_and_keeps_its_score(tmp_pa
     assert kept.measured.n == 10
     told = json.loads(done.stdout)
     assert told["measured"]["macro_f1"] == kept.measured.macro_f1
-    assert any("6 rows are left out" in note for note in told["notes"])
+    assert any("6 rows left out" in note for note in told["notes"])
     shown = run("show", path).stdout
     assert f"{kept.measured.macro_f1:.3f}" in shown
     assert f"{kept.measured.uncalibrated_macro_f1:.3f} uncalibrated" in " ".join(shown.split())
