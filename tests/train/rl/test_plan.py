@@ -132,6 +132,12 @@ def test_every_recipe_of_this_stage_divides(path: Path) -> None:
         ({"trl": {"loss_type": "gropo"}}, "trl.loss_type = 'gropo' is unknown to TRL. Did you mean 'grpo'"),
         ({"trl": {"vllm_mode": "collocate"}}, "Did you mean 'colocate'"),
         ({"trl": {"use_vllm": True, "vllm_max_model_length": 407}}, "Set it to 408 or more"),
+        ({"trl": {"max_steps": 0}}, "trl.max_steps is 0; expected a number of 1 or more"),
+        ({"trl": {"max_steps": -3}}, "trl.max_steps is -3"),
+        ({"trl": {"temperature": -1.0}}, "trl.temperature is -1.0"),
+        ({"trl": {"temperature": float("nan")}}, "trl.temperature is nan"),
+        ({"trl": {"save_steps": "x"}}, "trl.save_steps is 'x'"),
+        ({"trl": {"hub_token": "hf_x"}}, "Set HF_TOKEN in the environment"),
     ],
 )
 def test_what_does_not_divide_or_is_unknown_is_refused(world: Path, changes: dict[str, Any], reason: str) -> None:

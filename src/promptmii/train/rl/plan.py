@@ -78,6 +78,7 @@ OWNED: Mapping[str, str] = {
     "shuffle_dataset": "seed",
     "save_strategy": "trl.save_steps",
     "logging_strategy": "trl.logging_steps",
+    "hub_token": "HF_TOKEN in the environment, because settings are kept in the run folder,",
 }
 """TRL options that follow from settings, by what to set instead."""
 
@@ -225,7 +226,22 @@ def grpo_plan(settings: TrainSettings) -> GrpoPlan:
     return GrpoPlan(options, settings.prompts, per_update, settings.passes, settings.seed)
 
 
+LEAST: Mapping[str, float] = {
+    "max_steps": 1,
+    "save_steps": 1,
+    "logging_steps": 1,
+    "max_completion_length": 1,
+    "per_device_train_batch_size": 1,
+    "temperature": 0.01,
+}
+"""Smallest values with a meaning. TRL takes less, and then trains on nothing or for ever."""
+
+
 def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:
+    for name, least in LEAST.items():
+        value = options.get(name, least)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+            raise ConfigError(f"trl.{name} is {value!r}; expected a number of {least} or more.")
     for name, values in CHOICES.items():
         if name in options and options[name] not in values:
             raise ConfigError(
