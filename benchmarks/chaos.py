@@ -392,9 +392,9 @@ def frames(seed: int, share: float) -> tuple[str, Broken]:
             broken.append(f"the frame breaks around {text!r}")
         elif json.loads(middle) != text:
             broken.append(f"{text!r} cannot be read back")
-        examples = [Example(text, "positive"), Example("ok", "negative")]
-        written = induction_prompt(meta_prompt(), plain.labels, examples).splitlines()
-        if sum(line.startswith(("Input: ", "Label: ")) for line in written) != 4:
+        lines = generator_lines(text)
+        changed = [line != usual for line, usual in zip(lines, generator_lines("hello"), strict=False)]
+        if len(lines) != len(generator_lines("hello")) or sum(changed) > 1:
             broken.append(f"the generator's frame breaks around {text!r}")
         label = " ".join("".join(char for char in text if char.isprintable() and char not in string.whitespace).split())
         labels = tuple(dict.fromkeys(("positive", label or "x", "negative")))
@@ -402,6 +402,12 @@ def frames(seed: int, share: float) -> tuple[str, Broken]:
         prompts.append(plain.model_copy(update={"labels": labels}).prompt("x"))
         broken += [f"{token} stands bare in {text!r}" for token in CONTROL if any(token in p for p in prompts)]
     return f"{number:,} hostile texts: {len(broken)} frames broken", broken
+
+
+def generator_lines(text: str) -> list[str]:
+    """What a generator reads that is shown the text as an example."""
+    examples = [Example(text, "positive"), Example("ok", "negative")]
+    return induction_prompt(meta_prompt(), ("positive", "negative"), examples).splitlines()
 
 
 def environment() -> dict[str, str]:

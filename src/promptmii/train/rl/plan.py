@@ -78,7 +78,7 @@ OWNED: Mapping[str, str] = {
     "shuffle_dataset": "seed",
     "save_strategy": "trl.save_steps",
     "logging_strategy": "trl.logging_steps",
-    "hub_token": "HF_TOKEN in the environment, because settings are kept in the run folder,",
+    "hub_token": "HF_TOKEN in the environment",
 }
 """TRL options that follow from settings, by what to set instead."""
 
