@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from promptmii.config import Endpoint, LoraSettings
 from promptmii.errors import ConfigError, nearest
 from promptmii.instruction import CalibrationKind, Mode
+from promptmii.models.http.config import Served
 from promptmii.schema import Settings
 
 Stage = Literal["rl", "sft", "best-of"]
@@ -46,6 +47,8 @@ class RewardSettings(Settings):
             raise ValueError(f"the measure {self.measure} needs likelihoods, so mode = 'choose'")
         if not self.followers:
             raise ValueError("followers names no model")
+        for follower in self.followers:
+            Served.parse(follower)  # a password in an address must not reach the run folder
         return self
 
 

@@ -26,7 +26,7 @@ from promptmii.inducers import MetaInducer
 from promptmii.train.plan import plan_of
 from promptmii.train.rl.estimate import estimate
 from promptmii.train.rl.plan import CHOICES, SAVED, VALIDATED, grpo_plan
-from promptmii.train.settings import TrainSettings, ValidationSettings
+from promptmii.train.settings import RewardSettings, TrainSettings, ValidationSettings
 from promptmii.train.tasks import read_split, split
 from promptmii.train.visits import Visits, draw_visit, passes, readable, readable_split
 
@@ -144,6 +144,12 @@ def test_what_does_not_divide_or_is_unknown_is_refused(world: Path, changes: dic
     given = settings(world, **changes)
     with pytest.raises(ConfigError, match=reason.replace("(", r"\(")):
         estimate(given, world / "run")
+
+
+def test_a_password_in_a_followers_address_is_refused_before_anything_is_kept() -> None:
+    with pytest.raises(ConfigError, match="holds a user name or password") as caught:
+        RewardSettings.of(followers=("openai:m@http://bob:hunter2@localhost:9/v1",))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_the_plan_is_counted_without_weights_and_writes_nothing(world: Path) -> None:
