@@ -6,7 +6,7 @@ model write and reads the label from its text, as in the paper. Every result rec
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from promptmii.models.base import (
 )
 from promptmii.parse import LabelParser, Match, answer_tokens, without_thought
 from promptmii.prompts import defuse, quote
-from promptmii.task import Support, row_key
+from promptmii.task import Support
 
 FRAME_MARGIN = 64
 """Tokens kept free for the chat template around the prompt."""
@@ -67,6 +67,18 @@ def resolve_calibration(kind: CalibrationKind | Literal["auto"], mode: Mode, car
     return "support" if mode == "choose" and card.gives_scores else "none"
 
 
+class Predictor(Protocol):
+    """What labels texts: a `Follower`, or what a method makes instead of a prompt, such as a trained classifier."""
+
+    def prepare(self, instruction: Instruction, support: Support) -> Instruction:
+        """The instruction as it is used with this predictor. Query rows are never seen."""
+        ...
+
+    def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
+        """One prediction per text, in order."""
+        ...
+
+
 @dataclass(frozen=True)
 class Follower:
     """A model, how it answers, and how its scores are corrected."""
@@ -92,14 +104,8 @@ class Follower:
         No text is scored under a prompt that shows it (`calibrate.held_out`). Query rows are never seen. Raises
         `EndpointError` if the follower fails on a text, and `UnsupportedError` if there are no examples to fit on.
         """
-        rows = (*instruction.provenance.support_rows, *(row_key(example.text) for example in support.examples))
-        stamped = instruction.model_copy(
-            update={
-                "follower": self.model.card.reference,
-                "mode": self.mode,
-                "calibration": None,
-                "provenance": instruction.provenance.model_copy(update={"support_rows": tuple(dict.fromkeys(rows))}),
-            }
+        stamped = instruction.fitted_on(support).model_copy(
+            update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None}
         )
         if self.calibration in ("none", "batch"):
             return stamped.noted(BATCH_NOTE) if self.calibration == "batch" else stamped
@@ -177,7 +183,7 @@ class Follower:
         room = (
             self.model.card.context_length
             - FRAME_MARGIN
-            - _token_bound(instruction.prompt(""))
+            - _token_bound(instruction.longest_prompt)
             - max(map(_token_bound, labels))
         )
         if any(_token_bound(quote(text)) > room for text in texts):
@@ -188,7 +194,7 @@ class Follower:
         self, instruction: Instruction, texts: Sequence[str], labels: Sequence[str]
     ) -> tuple[list[Chat], list[bool], list[Failure] | None]:
         """As `_frames`, with tokens counted rather than bounded."""
-        frame, *label_counts = self.model.count_tokens([instruction.prompt(""), *map(defuse, labels)])
+        frame, *label_counts = self.model.count_tokens([instruction.longest_prompt, *map(defuse, labels)])
         context = self.model.card.context_length
         room = context - FRAME_MARGIN - frame - max(label_counts)
         if room < FRAME_MARGIN:

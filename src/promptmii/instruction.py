@@ -18,7 +18,7 @@ from promptmii.files import write_text
 from promptmii.models.base import Message, Price, Usage, known_sum
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_prompt
 from promptmii.schema import Frozen
-from promptmii.task import Support, check_labels, content_key
+from promptmii.task import Support, check_labels, content_key, row_key
 
 Mode = Literal["choose", "generate"]
 CalibrationKind = Literal["none", "contextual", "support", "supervised", "batch"]
@@ -182,6 +182,12 @@ class Instruction(Frozen):
         """The same with its score."""
         return self.model_copy(update={"measured": measurement.model_copy(update={"belongs_to": self.key})})
 
+    def fitted_on(self, support: Support) -> Self:
+        """The same with hashes of the support's texts, which must not measure it."""
+        rows = (*self.provenance.support_rows, *(row_key(example.text) for example in support.examples))
+        made = self.provenance.model_copy(update={"support_rows": tuple(dict.fromkeys(rows))})
+        return self.model_copy(update={"provenance": made})
+
     def noted(self, *notes: str) -> Self:
         """The same with more notes."""
         made = self.provenance.model_copy(update={"notes": tuple(dict.fromkeys((*self.provenance.notes, *notes)))})
@@ -199,6 +205,11 @@ class Instruction(Frozen):
     def prompt(self, text: str) -> str:
         """The whole prompt for one text."""
         return frame_prompt(self.template, self.text, self.labels, text)
+
+    @property
+    def longest_prompt(self) -> str:
+        """The longest prompt that there can be, without the text."""
+        return self.prompt("")
 
     def messages(self, text: str) -> list[Message]:
         """The chat to send to any OpenAI-compatible client in order to label `text`."""

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from promptmii import metrics
 from promptmii.errors import ScoreRefusedError, counted
-from promptmii.follower import Follower, Prediction
+from promptmii.follower import Prediction, Predictor
 from promptmii.instruction import Instruction, Measurement
 from promptmii.models.base import FailureKind, Usage
 from promptmii.task import Example, content_key
@@ -116,8 +116,8 @@ def _cure(kinds: Sequence[FailureKind]) -> str:
     return " ".join([refused] * (lasting > 0) + [again] * (lasting < len(kinds)))
 
 
-def score(follower: Follower, instruction: Instruction, query: Sequence[Example]) -> Scored:
-    """Let the follower label the query under the instruction. Raises `ValueError` on an empty query."""
+def score(predictor: Predictor, instruction: Instruction, query: Sequence[Example]) -> Scored:
+    """Let a follower, or another predictor, label the query. Raises `ValueError` on an empty query."""
     if not query:
         raise ValueError("There are no query rows to score on; at least one is needed.")
-    return Scored(tuple(query), tuple(follower.predict(instruction, [example.text for example in query])))
+    return Scored(tuple(query), tuple(predictor.predict(instruction, [example.text for example in query])))

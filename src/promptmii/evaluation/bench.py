@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -91,13 +91,16 @@ class Bench:
 
     def _measure(self, job: Job, task: Task) -> tuple[Instruction, Scored]:
         cell = job.cell
-        support = draw_support(task, cell.n, cell.seed) if cell.n else Support(task.labels, ())
-        follower = Follower(self._remembered(cell.follower), cell.mode, job.calibration)
-        inducer = self._settings.method(cell.method).inducer(self._kit(job, task, follower))
-        instruction = inducer.induce(support, seed=cell.seed)
-        with self._own_follower(instruction, follower) as follower:
-            instruction = follower.prepare(instruction, support)
-            scored = score(follower, instruction, draw_query(task, self._settings.evaluate))
+        method = self._settings.method(cell.method)
+        support = Support(task.labels, task.train if method.reads_all else ())
+        if cell.n:
+            support = draw_support(task, cell.n, cell.seed)
+        kit = self._kit(job, task, Follower(self._remembered(cell.follower), cell.mode, job.calibration))
+        instruction = method.inducer(kit).induce(support, seed=cell.seed)
+        with self._own_follower(instruction, kit.follower) as follower:
+            predictor = method.predictor(replace(kit, follower=follower), support, cell.seed)
+            instruction = predictor.prepare(instruction, support)
+            scored = score(predictor, instruction, draw_query(task, self._settings.evaluate))
         provenance = instruction.provenance.model_copy(
             update={"source": task.source.get("origin", ""), "version": VERSION}
         )

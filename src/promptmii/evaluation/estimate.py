@@ -142,14 +142,14 @@ def _cost(
         query = len(draw_query(task, settings.evaluate))
     except DataError:
         return Cost()  # such a cell fails at once
+    if not method.asks_follower:
+        return Cost()
     expected = method.expected(n)
     calibration = 0 if job.calibration in INDEPENDENT else n + expected.calibration_calls
     labelled = query + expected.metric_calls + calibration
     length = settings.budget or ASSUMED_TOKENS
-    body = min(
-        {"labels": 0.0, "examples": n * sizes.example, "instruction": length}[method.prompt],
-        models[cell.follower].card.context_length * FULLEST,
-    )
+    bodies = {"labels": 0.0, "examples": method.in_prompt(n) * sizes.example, "instruction": length}
+    body = min(bodies[method.prompt], models[cell.follower].card.context_length * FULLEST)
     answer = sizes.answer if cell.mode == "generate" else 0.0
     follow = Usage(labelled, round(labelled * (sizes.frame + body + sizes.row)), round(labelled * answer))
     total = _priced(follow, models[cell.follower], rates[cell.follower])

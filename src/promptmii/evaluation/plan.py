@@ -118,6 +118,7 @@ def plan(settings: EvaluateSettings, tasks: Mapping[str, Task], cards: Mapping[s
     jobs: dict[str, Job] = {}
     methods = [settings.method(name) for name in settings.methods]
     for each in methods:
+        each.check()
         suited = [task for task in tasks.values() if task.instruction or not each.needs_human]
         if not suited:
             raise ConfigError(
@@ -134,8 +135,10 @@ def plan(settings: EvaluateSettings, tasks: Mapping[str, Task], cards: Mapping[s
 def _jobs(
     settings: EvaluateSettings, method: Method, follower: str, tasks: Sequence[Task], cards: Mapping[str, ModelCard]
 ) -> Iterator[Job]:
-    calibration = resolve_calibration(settings.calibration, settings.mode, cards[follower])
-    depends = method.reads_examples or calibration not in INDEPENDENT
+    calibration: CalibrationKind = "none"
+    if method.asks_follower:
+        calibration = resolve_calibration(settings.calibration, settings.mode, cards[follower])
+    depends = not method.reads_all and (method.reads_examples or calibration not in INDEPENDENT)
     draws = [(n, seed) for n in settings.n for seed in range(settings.seeds)] if depends else [(0, 0)]
     for task, (n, seed), writer in product(tasks, draws, _writers(settings, method, follower)):
         cell = Cell(

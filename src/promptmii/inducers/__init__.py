@@ -6,7 +6,7 @@ from promptmii.inducers.copying import copied_runs
 from promptmii.inducers.fixed import Given, InContext, Naive
 from promptmii.inducers.gepa import GEPA
 from promptmii.inducers.meta import MetaInducer
-from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
+from promptmii.inducers.method import Expected, Kit, Method, Role, WrittenBy
 from promptmii.inducers.registry import METHODS, method
 from promptmii.inducers.sft import FineTuning, SFTMethod
 from promptmii.inducers.writing import Writer
@@ -24,6 +24,7 @@ __all__ = [
     "MetaInducer",
     "Method",
     "Naive",
+    "Role",
     "SFTMethod",
     "Writer",
     "WrittenBy",

@@ -9,11 +9,12 @@ from enum import Enum
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
-from promptmii.follower import Follower
+from promptmii.follower import Follower, Predictor
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Inducer
 from promptmii.prompts import Template
 from promptmii.schema import Settings
+from promptmii.task import Support
 
 
 class WrittenBy(Enum):
@@ -26,6 +27,16 @@ class WrittenBy(Enum):
     """A model as it was published; the follower itself unless one is named."""
     SEARCHER = "searcher"
     """The model that proposes in a search; the follower itself unless one is named."""
+
+
+class Role(Enum):
+    """What a method is in a comparison."""
+
+    METHOD = "method"
+    RIVAL = "rival"
+    """No instruction is written; one that is has to beat it."""
+    CONTROL = "control"
+    """An instruction without the content that is to count; one with it has to beat it."""
 
 
 class Expected(NamedTuple):
@@ -62,8 +73,13 @@ class Method(Settings):
     name: ClassVar[str]
     summary: ClassVar[str]
     """One line, for help and reports."""
+    role: ClassVar[Role] = Role.METHOD
     written_by: ClassVar[WrittenBy] = WrittenBy.NOBODY
     reads_examples: ClassVar[bool] = True
+    reads_all: ClassVar[bool] = False
+    """Learns from every training row, whatever n is: a ceiling."""
+    asks_follower: ClassVar[bool] = True
+    """The follower labels the texts; else `predictor` does without it, and nothing is calibrated."""
     prompt: ClassVar[Literal["labels", "instruction", "examples"]] = "instruction"
     """What stands in the follower's prompt, for the estimate of its length."""
     by_default: ClassVar[bool] = False
@@ -75,9 +91,20 @@ class Method(Settings):
         """The inducer with these options."""
         raise NotImplementedError
 
+    def predictor(self, kit: Kit, support: Support, seed: int) -> Predictor:  # noqa: ARG002
+        """What labels the texts: the follower, unless the method has a way of its own."""
+        return kit.follower
+
+    def check(self) -> None:
+        """Raise `MissingDependencyError` or `UnknownModelError` if something it needs is not on this machine."""
+
     def expected(self, n: int) -> Expected:  # noqa: ARG002
         """Calls of one run on n examples."""
         return Expected()
+
+    def in_prompt(self, n: int) -> int:
+        """Examples in each prompt of the follower."""
+        return n if self.prompt == "examples" else 0
 
     def templates(self) -> tuple[Template, ...]:
         """Templates of its own, which are part of the key of a result."""

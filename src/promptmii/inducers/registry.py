@@ -6,10 +6,13 @@ from typing import Any
 from promptmii.errors import ConfigError, nearest
 from promptmii.inducers.ape import APEMethod
 from promptmii.inducers.best_of import BestOfMethod
+from promptmii.inducers.classifiers import EmbedMethod, SetFitMethod, TfidfAllMethod, TfidfMethod
+from promptmii.inducers.controls import KeywordsMethod, OtherTaskMethod, ShuffledMethod
 from promptmii.inducers.fixed import HumanMethod, ICLMethod, NaiveMethod
 from promptmii.inducers.gepa import GEPAMethod
 from promptmii.inducers.meta import MIIMethod, ZeroMethod
 from promptmii.inducers.method import Method
+from promptmii.inducers.nearest import NearestMethod
 from promptmii.inducers.sft import SFTMethod
 
 METHODS: dict[str, type[Method]] = {
@@ -24,6 +27,14 @@ METHODS: dict[str, type[Method]] = {
         APEMethod,
         GEPAMethod,
         SFTMethod,
+        TfidfMethod,
+        TfidfAllMethod,
+        EmbedMethod,
+        SetFitMethod,
+        NearestMethod,
+        KeywordsMethod,
+        ShuffledMethod,
+        OtherTaskMethod,
     )
 }
 

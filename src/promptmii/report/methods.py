@@ -1,6 +1,6 @@
 """What a report knows of methods: all of it comes from the registry, so that a new method needs no change here."""
 
-from promptmii.inducers import METHODS, WrittenBy
+from promptmii.inducers import METHODS, Role, WrittenBy
 
 
 def position(method: str) -> int:
@@ -43,7 +43,7 @@ def compared() -> tuple[list[str], list[str]]:
 
 def single_call() -> list[str]:
     """Methods in which one call writes the instruction; a transfer matrix compares their generators."""
-    return [name for name, method in METHODS.items() if method().expected(2).written == 1]
+    return [name for name, method in METHODS.items() if role(name) is Role.METHOD and method().expected(2).written == 1]
 
 
 def shows_examples(method: str) -> bool:
@@ -56,8 +56,13 @@ def takes_what_fits(method: str) -> bool:
     return method in single_call() or shows_examples(method)
 
 
+def role(method: str) -> Role:
+    """What the method is in a comparison."""
+    return METHODS[method].role if method in METHODS else Role.METHOD
+
+
 def _written_by(writer: WrittenBy) -> list[str]:
-    return [name for name, method in METHODS.items() if method.written_by is writer]
+    return [name for name, method in METHODS.items() if method.written_by is writer and method.role is Role.METHOD]
 
 
 def _human() -> list[str]:

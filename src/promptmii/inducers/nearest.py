@@ -1,0 +1,176 @@
+"""ICL with the examples that are most like the query (Liu et al. 2021, arXiv 2101.06804): the ICL to beat.
+
+Each query has a prompt of its own, so prompts share no beginning with examples in it: no prefix is computed once for
+all, and no provider's prompt cache helps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, PrivateAttr, field_validator
+
+from promptmii.follower import FRAME_MARGIN, Follower, Prediction
+from promptmii.inducers.fixed import QUERY_SHARE
+from promptmii.inducers.method import Kit, Method, Role
+from promptmii.instruction import Instruction, Provenance
+from promptmii.models import sentences
+from promptmii.prompts import example_lines, follower_frame, frame_prompt, shown_examples
+from promptmii.task import Example, Support, normalise_text
+
+Similarity = Literal["embedding", "tfidf"]
+
+
+class NearestMethod(Method):
+    """Its entry in the table."""
+
+    name = "knn-icl"
+    summary = "in-context learning with the k examples most similar to each query, in a prompt of its own"
+    role = Role.RIVAL
+    prompt = "examples"
+
+    k: int = Field(default=5, ge=1, description="examples in a prompt")
+    similarity: Literal["auto", "embedding", "tfidf"] = Field(
+        default="auto", validate_default=True, description="auto: embedding if minilm is installed, else tfidf"
+    )
+
+    @field_validator("similarity")
+    @classmethod
+    def _resolve(cls, given: str) -> str:  # so that the key of a result says which it was
+        return ("embedding" if sentences.available() else "tfidf") if given == "auto" else given
+
+    def check(self) -> None:
+        """See `Method`."""
+        if self.similarity == "embedding":
+            sentences.weights()
+
+    def inducer(self, kit: Kit) -> "Nearest":  # noqa: ARG002
+        """See `Method`."""
+        return Nearest(self.k, self.similarity)
+
+    def predictor(self, kit: Kit, support: Support, seed: int) -> "NearestPredictor":  # noqa: ARG002
+        """See `Method`."""
+        by = "tfidf" if self.similarity == "tfidf" else "embedding"
+        return NearestPredictor(kit.follower, Neighbours(support.examples, kit.follower, self.k, by))
+
+    def in_prompt(self, n: int) -> int:
+        """See `Method`."""
+        return min(n, self.k)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """An instruction without a text: `NearestPredictor` puts the examples into each prompt."""
+
+    k: int
+    similarity: str
+    name: str = "knn-icl"
+
+    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
+        """Empty, with a note. Never fails."""
+        n = len(support.examples)
+        note = f"each prompt shows the {min(self.k, n)} of {n} examples most similar to its text, by {self.similarity}"
+        made = Provenance(n=n, seed=seed, support_key=support.key, notes=(note,))
+        return Instruction(
+            text="", labels=support.labels, method=self.name, frame=follower_frame().text, provenance=made
+        )
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The examples, by their similarity to a text."""
+
+    examples: Sequence[Example]
+    follower: Follower
+    k: int
+    similarity: Similarity
+
+    def nearest(self, text: str, room: int) -> tuple[Example, ...]:
+        """The k nearest, the nearest last, as many as fit. An example never stands in the prompt for its own text."""
+        scores = np.asarray(self._vectors @ self._encode([text]).T).ravel()
+        own = normalise_text(text)
+        chosen: list[int] = []
+        for position in np.argsort(-scores, kind="stable").tolist():
+            if len(chosen) < self.k and self._keys[position] != own and self.lengths[position] <= room:
+                chosen.append(position)
+                room -= self.lengths[position]
+        return tuple(self.examples[position] for position in reversed(chosen))
+
+    def longest(self, room: int) -> tuple[Example, ...]:
+        """The longest examples that `nearest` could choose together."""
+        chosen: list[Example] = []
+        for length, example in sorted(zip(self.lengths, self.examples, strict=True), key=lambda pair: -pair[0]):
+            if len(chosen) < self.k and length <= room:
+                chosen.append(example)
+                room -= length
+        return tuple(chosen)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each example."""
+        return self.follower.model.count_tokens([example_lines([example]) + "\n\n" for example in self.examples])
+
+    @cached_property
+    def _keys(self) -> list[str]:
+        return [normalise_text(example.text) for example in self.examples]
+
+    @cached_property
+    def _vectors(self) -> Any:
+        return self._encode([example.text for example in self.examples])
+
+    @cached_property
+    def _words(self) -> Any:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        words = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
+        return words.fit([example.text for example in self.examples])
+
+    def _encode(self, texts: list[str]) -> Any:
+        """Vectors of unit length."""
+        return sentences.embed(texts) if self.similarity == "embedding" else self._words.transform(texts).toarray()
+
+
+class _PerQuery(Instruction):
+    """An instruction whose text is the examples nearest to the query."""
+
+    _neighbours: Neighbours = PrivateAttr()
+    _room: int = PrivateAttr()
+
+    def prompt(self, text: str) -> str:
+        return self._showing(self._neighbours.nearest(text, self._room), text)
+
+    @property
+    def longest_prompt(self) -> str:
+        return self._showing(self._neighbours.longest(self._room), "")
+
+    def _showing(self, examples: Sequence[Example], text: str) -> str:
+        body = shown_examples(examples) if examples else ""
+        return frame_prompt(self.template, body, self.labels, text)
+
+
+@dataclass(frozen=True)
+class NearestPredictor:
+    """A follower with a prompt of its own for each text."""
+
+    follower: Follower
+    neighbours: Neighbours
+
+    def prepare(self, instruction: Instruction, support: Support) -> Instruction:
+        """See `Predictor`. The support texts calibrate it: each is scored under a prompt that does not show it."""
+        prepared = self.follower.prepare(self._per_query(instruction), support)
+        return Instruction.model_validate(prepared.model_dump())
+
+    def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
+        """See `Predictor`."""
+        return self.follower.predict(self._per_query(instruction), texts)
+
+    def _per_query(self, instruction: Instruction) -> _PerQuery:
+        model = self.follower.model
+        context = model.card.context_length
+        frame = model.count_tokens([frame_prompt(instruction.template, "Examples:", instruction.labels, "")])[0]
+        made = _PerQuery.model_validate(instruction.model_dump())
+        made._neighbours = self.neighbours
+        made._room = context - context // QUERY_SHARE - FRAME_MARGIN - frame
+        return made
