@@ -21,7 +21,7 @@ from promptmii import (
     Writer,
 )
 from promptmii.errors import EndpointError, ScoreRefusedError
-from promptmii.inducers import APE, GEPA, Given
+from promptmii.inducers import APE, GEPA, Given, Kit, method
 from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.task import content_key
 
@@ -39,6 +39,10 @@ class Bench:
         self._failing = failing
         self.generator = ScriptedModel(self._reply, name="generator")
         self.follower = ScriptedModel(score=self._score, name="follower")
+
+    @property
+    def kit(self) -> Kit:
+        return Kit(Writer(self.generator), Follower(self.follower))
 
     @property
     def asked(self) -> list[Chat]:
@@ -68,7 +72,10 @@ INDUCERS: dict[str, Callable[[Bench], Inducer]] = {
     ),
     "ape": lambda bench: APE(Writer(bench.generator), Follower(bench.follower), calls=30, rounds=1),
     "gepa": lambda bench: GEPA(Writer(bench.generator), Follower(bench.follower), calls=12),
+    **{name: lambda bench, name=name: method(name).inducer(bench.kit) for name in ("tfidf", "knn-icl", "keywords")},
+    "other-task": lambda bench: method("other-task").inducer(bench.kit),
 }
+WITHOUT_A_MODEL = ("naive", "human", "icl", "tfidf", "knn-icl", "keywords")
 
 
 @pytest.fixture(params=INDUCERS)
@@ -125,7 +132,7 @@ def test_a_failed_call_raises_and_never_becomes_an_instruction(name: str) -> Non
 
 def test_a_method_without_a_model_needs_none(name: str) -> None:
     bench = Bench(failing=lambda _: True)
-    if name in ("naive", "human", "icl"):
+    if name in WITHOUT_A_MODEL:
         assert induced(name, bench=bench).cost.calls == len(bench.asked) == 0
     else:
         with pytest.raises((EndpointError, ScoreRefusedError)):

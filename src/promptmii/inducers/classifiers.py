@@ -4,12 +4,14 @@ They show what an instruction is worth on a task where a few examples and no LLM
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from io import StringIO
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,24 +42,12 @@ class Unprompted:
         return Instruction(text="", labels=support.labels, method=self.name, provenance=made)
 
 
-class Trained(Protocol):
-    """A trained classifier, as scikit-learn's."""
-
-    @property
-    def classes_(self) -> Sequence[str]:
-        """The labels that it knows."""
-        ...
-
-    def predict_proba(self, texts: Sequence[str], /) -> NDArray[np.float64]:
-        """Probabilities, shape (texts, classes)."""
-        ...
-
-
 @dataclass(frozen=True)
 class Classifier:
     """A trained classifier as a `Predictor`. A label of which it saw no example has the probability 0."""
 
-    trained: Trained
+    trained: Any
+    """Has scikit-learn's `classes_` and `predict_proba`."""
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
         """See `Predictor`: its texts are remembered; there is nothing to calibrate."""
@@ -67,7 +57,7 @@ class Classifier:
         """See `Predictor`."""
         known = [instruction.labels.index(str(label)) for label in self.trained.classes_]
         probabilities = np.zeros((len(texts), len(instruction.labels)))
-        probabilities[:, known] = np.asarray(self.trained.predict_proba(list(texts)))
+        probabilities[:, known] = self.trained.predict_proba(list(texts))
         return [Prediction(instruction.labels[int(row.argmax())], tuple(row.tolist())) for row in probabilities]
 
 
@@ -149,15 +139,20 @@ class SetFitMethod(_ClassifierMethod):
 
     def _fit(self, texts: list[str], labels: list[str], seed: int) -> Any:
         from datasets import Dataset, disable_progress_bars
-        from setfit import SetFitModel, Trainer, TrainingArguments, logging
         from transformers import PrinterCallback, ProgressCallback
 
         from promptmii.models.hf.model import quiet
 
+        setfit: Any = import_module("setfit")
         disable_progress_bars()
-        logging.set_verbosity_error()
-        with quiet(), tempfile.TemporaryDirectory() as scratch, redirect_stdout(StringIO()):
-            arguments = TrainingArguments(
+        setfit.logging.set_verbosity_error()
+        with (
+            quiet(),
+            warnings.catch_warnings(action="ignore"),  # of what its own packages deprecate
+            tempfile.TemporaryDirectory() as scratch,
+            redirect_stdout(StringIO()),
+        ):
+            arguments = setfit.TrainingArguments(
                 output_dir=scratch,
                 num_epochs=self.epochs,
                 seed=seed,
@@ -165,9 +160,11 @@ class SetFitMethod(_ClassifierMethod):
                 report_to="none",
                 show_progress_bar=False,
             )
-            model: Any = SetFitModel.from_pretrained(str(sentences.weights()), labels=sorted(set(labels)), device="cpu")
+            model = setfit.SetFitModel.from_pretrained(
+                str(sentences.weights()), labels=sorted(set(labels)), device="cpu"
+            )
             rows = Dataset.from_dict({"text": texts, "label": labels})
-            trainer: Any = Trainer(model=model, args=arguments, train_dataset=rows)
+            trainer = setfit.Trainer(model=model, args=arguments, train_dataset=rows)
             for printer in (PrinterCallback, ProgressCallback):
                 trainer.pop_callback(printer)
             trainer.train()
@@ -185,8 +182,7 @@ class _SetFit:
         return [str(label) for label in self.model.labels]
 
     def predict_proba(self, texts: Sequence[str], /) -> NDArray[np.float64]:
-        predict: Callable[..., Any] = self.model.predict_proba
-        return in_caller(lambda: predict(list(texts), as_numpy=True, show_progress_bar=False))
+        return in_caller(lambda: self.model.predict_proba(list(texts), as_numpy=True, show_progress_bar=False))
 
 
 def _regression(features: Any, texts: list[str], labels: list[str]) -> Any:

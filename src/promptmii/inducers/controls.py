@@ -91,7 +91,7 @@ def permuted(text: str, labels: Sequence[str], seed: int) -> str:
     Raises `UnsupportedError` where fewer than two labels begin a line.
     """
     names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
-    head = re.compile(rf"^([^\w\n]*(?:\d+[.)]\s*)?[^\w\n]*)({names})(?!\w)(?=[^\w\n]*[:=—–-])", re.MULTILINE)
+    head = re.compile(rf"^([^\w\n]*?(?:\d+[.)]\s*)?[^\w\n]*?)({names})(?!\w)(?=[^\w\n]*[:=—–-])", re.MULTILINE)
     found = list(dict.fromkeys(match[2] for match in head.finditer(text)))
     if len(found) < 2:
         raise UnsupportedError(
@@ -150,12 +150,18 @@ def _texts(examples: Sequence[Example]) -> set[str]:
     return {example.text for example in examples}
 
 
-class OtherTaskMethod(ShuffledMethod):
+class OtherTaskMethod(Method):
     """Its entry in the table."""
 
     name = "other-task"
     summary = "control: an instruction that the generator wrote for a task of the bundled suite"
+    role = Role.CONTROL
+    written_by = WrittenBy.GENERATOR
 
     def inducer(self, kit: Kit) -> OtherTask:
         """See `Method`."""
         return OtherTask(MetaInducer(kit.writer))
+
+    def expected(self, n: int) -> Expected:
+        """See `Method`."""
+        return Expected(written=1, shown=n)

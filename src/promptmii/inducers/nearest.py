@@ -138,6 +138,12 @@ class _PerQuery(Instruction):
     _neighbours: Neighbours = PrivateAttr()
     _room: int = PrivateAttr()
 
+    @classmethod
+    def of(cls, instruction: Instruction, neighbours: Neighbours, room: int) -> "_PerQuery":
+        made = cls.model_validate(instruction.model_dump())
+        made._neighbours, made._room = neighbours, room
+        return made
+
     def prompt(self, text: str) -> str:
         return self._showing(self._neighbours.nearest(text, self._room), text)
 
@@ -170,7 +176,5 @@ class NearestPredictor:
         model = self.follower.model
         context = model.card.context_length
         frame = model.count_tokens([frame_prompt(instruction.template, "Examples:", instruction.labels, "")])[0]
-        made = _PerQuery.model_validate(instruction.model_dump())
-        made._neighbours = self.neighbours
-        made._room = context - context // QUERY_SHARE - FRAME_MARGIN - frame
-        return made
+        room = context - context // QUERY_SHARE - FRAME_MARGIN - frame
+        return _PerQuery.of(instruction, self.neighbours, room)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,7 @@ def embed(texts: Sequence[str]) -> NDArray[np.float32]:
 
 @cache
 def _model() -> Any:
-    from sentence_transformers import SentenceTransformer
-
     from promptmii.models.hf.model import quiet
 
     with quiet():
-        return SentenceTransformer(str(weights()), device="cpu")
+        return import_module(PACKAGE).SentenceTransformer(str(weights()), device="cpu")

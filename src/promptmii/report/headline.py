@@ -12,7 +12,7 @@ import pandas as pd
 
 from promptmii.curves import VALIDATION, Curves
 from promptmii.report.grid import Grid
-from promptmii.report.methods import is_written, planned_rivals, shows_examples, under_test
+from promptmii.report.methods import Role, is_written, planned_rivals, role, shows_examples, under_test
 from promptmii.report.scores import Scope, Scores, Series, in_order, short_names
 from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, holm, means, paired
 from promptmii.report.tables import NOTHING, Table, number, p_value, prompt_length
@@ -153,6 +153,8 @@ def winner(scores: Scores, n: int) -> str:
         return f"No method has a score at n={_own_n(scores, n)}."
     best = ranked[0]
     control = "" if is_written(best.series.method) else " No model writes an instruction for it."
+    if role(best.series.method) is Role.CONTROL:
+        control = " It is a control, without the content that is to count."
     return (
         f"{best.series.name} leads at n={_own_n(scores, n)} with a mean macro-F1 of {number(best.mean)}, "
         f"at {prompt_length(best.tokens)}.{control}"
@@ -171,6 +173,29 @@ def finding(scores: Scores, n: int, found: Sequence[Claim]) -> str:
         f"{prompt_length(own.tokens)}, over {own.tasks}{missing} {'task' if own.tasks == 1 else 'tasks'}"
     )
     return f"{sentence}{_claims([claim for claim in found if claim.scope == scores.scope])}."
+
+
+def unbeaten(scores: Scores, n: int) -> str:
+    """The rivals and controls that score as much as the method under test at n, or more, on the tasks of both."""
+    own = _under_test(_at(scores, n)).series
+    if role(own.method) is not Role.METHOD:
+        return ""
+    names = {Role.RIVAL: "rivals that write no instruction", Role.CONTROL: "controls that lack its content"}
+    told = [
+        f"{name}: {', '.join(found)}"
+        for kind, name in names.items()
+        if (found := [*filter(None, (_as_good(scores, s, own, n) for s in scores.series if role(s.method) is kind))])
+    ]
+    return f"{own.name} does not beat {' and '.join(told)}." if told else ""
+
+
+def _as_good(scores: Scores, rival: Series, own: Series, n: int) -> str:
+    """The rival with both means if its mean is no lower, else nothing."""
+    theirs, ours = (scores.at(series.name, _own_n(scores, n)) for series in (rival, own))
+    both = ~np.isnan(theirs) & ~np.isnan(ours)
+    if not both.any() or theirs[both].mean() < ours[both].mean():
+        return ""
+    return f"{rival.name} ({number(theirs[both].mean())} against {number(ours[both].mean())})"
 
 
 def long_prompts(scores: Scores, n: int) -> str:

@@ -24,6 +24,11 @@ def planned_rivals() -> list[str]:
     return [name for name in baselines() if not is_written(name)]
 
 
+def role(method: str) -> Role:
+    """What the method is in a comparison."""
+    return METHODS[method].role if method in METHODS else Role.METHOD
+
+
 def is_written(method: str) -> bool:
     """A model writes an instruction."""
     return method in METHODS and METHODS[method].written_by is not WrittenBy.NOBODY
@@ -48,17 +53,12 @@ def single_call() -> list[str]:
 
 def shows_examples(method: str) -> bool:
     """The examples stand in every prompt."""
-    return method in METHODS and METHODS[method].prompt == "examples"
+    return method in METHODS and METHODS[method].prompt == "examples" and role(method) is Role.METHOD
 
 
 def takes_what_fits(method: str) -> bool:
     """The method reads as many of the n examples as fit; others take a part on purpose, or none."""
     return method in single_call() or shows_examples(method)
-
-
-def role(method: str) -> Role:
-    """What the method is in a comparison."""
-    return METHODS[method].role if method in METHODS else Role.METHOD
 
 
 def _written_by(writer: WrittenBy) -> list[str]:

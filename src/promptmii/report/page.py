@@ -119,8 +119,12 @@ def _finding(results: Results) -> str:
     lines: list[str] = []
     for own in results.by_scope:
         about = f"<b>{escape(own.scope.title)}.</b> " if len(results.by_scope) > 1 else ""
-        sentences = (headline.winner(own, results.n), headline.finding(own, results.n, results.claims))
-        lines.append(f'<p class="finding">{about}{escape(" ".join(sentences))}</p>')
+        sentences = (
+            headline.winner(own, results.n),
+            headline.finding(own, results.n, results.claims),
+            headline.unbeaten(own, results.n),
+        )
+        lines.append(f'<p class="finding">{about}{escape(" ".join(filter(None, sentences)))}</p>')
     return "\n".join(lines)
 
 
