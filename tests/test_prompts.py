@@ -68,3 +68,9 @@ def test_control_tokens_are_broken_outside_quotes(token: str) -> None:
 def test_a_template_must_have_each_slot_once() -> None:
     with pytest.raises(ConfigError, match="text"):
         Template("{{instruction}} {{labels}}", ("instruction", "labels", "text"))
+
+
+def test_a_template_may_lack_the_budget_and_nothing_else() -> None:
+    assert Template("{{examples}} {{labels}}", META_SLOTS).fill(examples="e", labels="l", budget="b") == "e l"
+    with pytest.raises(ConfigError, match="expected each of"):
+        Template("{{examples}} {{budget}}", META_SLOTS)

@@ -207,8 +207,9 @@ def test_the_dry_run_counts_rivals_and_the_report_says_who_wins(server: Labellin
 
 
 def test_a_method_whose_packages_are_missing_is_refused_before_the_first_cell(
-    server: LabellingServer, tmp_path
-) -> None:  # noqa: F811
+    server: LabellingServer,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     if find_spec("setfit"):
         pytest.skip("setfit is here")
     with pytest.raises(ImportError, match=re.escape("pip install 'promptmii[rivals]'")):

@@ -89,17 +89,21 @@ def without_examples(body: str, examples: Iterable[Example]) -> str:
     return "\n\n".join(block for block in body.split("\n\n") if block not in hidden)
 
 
+OPTIONAL = "budget"
+"""A slot that a template may lack: a budget then is not asked for, only kept."""
+
+
 @dataclass(frozen=True)
 class Template:
     """Text with `{{slots}}`. Filled in one pass, so what is filled in is never read as a slot."""
 
     text: str
     slots: tuple[str, ...]
-    """Every slot must occur in the text exactly once, and no other."""
+    """Every slot must occur in the text exactly once, and no other. `budget` may be missing."""
 
     def __post_init__(self) -> None:
         found = _SLOT.findall(self.text)
-        if sorted(found) != sorted(self.slots):
+        if sorted(found) not in (sorted(self.slots), sorted({*self.slots} - {OPTIONAL})):
             given = ", ".join(f"{{{{{name}}}}}" for name in found) or "none"
             wanted = ", ".join(f"{{{{{name}}}}}" for name in self.slots)
             raise ConfigError(f"The template has the slots {given}; expected each of {wanted} exactly once.")
