@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii.errors import ConfigError
-from promptmii.prompts import Template, defuse, follower_frame, frame_prompt, label_lines, quote
+from promptmii.prompts import META_SLOTS, Template, defuse, follower_frame, frame_prompt, label_lines, quote
 
 CONTROL = [
     "<|im_start|>",
