@@ -9,6 +9,7 @@ from typing import Any  # noqa: E402
 
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from tests.models.tiny import transformers_folder  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 from transformers import AutoModelForCausalLM as Auto  # noqa: E402
 from transformers import (  # noqa: E402
@@ -25,7 +26,7 @@ from promptmii import load_model  # noqa: E402
 from promptmii.errors import ConfigError, UnknownModelError  # noqa: E402
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling  # noqa: E402
 from promptmii.models.hf.decoding import Sampler  # noqa: E402
-from promptmii.models.hf.model import TransformersModel  # noqa: E402
+from promptmii.models.hf.model import TransformersModel, read_weights, revision  # noqa: E402
 from promptmii.models.references import Weights  # noqa: E402
 
 CHATML = (
@@ -332,3 +333,12 @@ def test_a_device_may_be_named(folder: str) -> None:
     if torch.cuda.device_count() < 8:
         with pytest.raises(UnknownModelError, match="cannot be put on cuda:7"):
             load_model(f"hf:{folder}@cuda:7")
+
+
+def test_the_same_weights_in_another_dtype_are_another_revision(tmp_path) -> None:
+    weights = Weights(f"hf:{tmp_path}", str(transformers_folder(tmp_path)))
+    single, half = (
+        revision(*read_weights("hf:tiny", weights, torch.device("cpu"), dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert single != half
