@@ -1,0 +1,39 @@
+"""Measure methods side by side on a few tasks: python examples/compare_methods.py [MODEL [FOLDER [TASKS]]]"""
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+from promptmii.evaluation import evaluate
+from promptmii.evaluation.settings import EvaluateSettings
+
+
+def main(
+    model: str = "qwen",
+    folder: str = "runs/compare",
+    tasks: str = "suite",
+    methods: tuple[str, ...] = ("naive", "icl", "mii"),
+) -> None:
+    """Run again, it continues. `promptmii report FOLDER` draws the result."""
+    settings = EvaluateSettings.of(
+        tasks=(tasks,),
+        methods=methods,
+        n=(5,),
+        seeds=1,
+        evaluate=20,
+        budget=200,
+        generators=(model,),
+        followers=(model,),
+    )
+    run = evaluate(settings, Path(folder))
+    scores: dict[str, list[float]] = defaultdict(list)
+    for record in run.records.values():
+        if record.instruction and record.instruction.measured:
+            scores[record.cell.method].append(record.instruction.measured.macro_f1)
+    for method, values in scores.items():
+        print(f"{method}: mean macro-F1 {mean(values):.2f} over {len(values)} tasks")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,36 @@
+"""A method of your own, beside the paper's: python examples/own_method.py [MODEL]"""
+
+import sys
+from collections import Counter
+
+from compare_methods import main as compare
+from promptmii import Instruction, Support
+from promptmii.inducers import METHODS, Kit, Method
+from promptmii.prompts import follower_frame
+
+
+class Keywords:
+    """Names the most frequent words of each label. It asks no model."""
+
+    name = "keywords"
+
+    def induce(self, support: Support, *, seed: int = 0) -> Instruction:  # noqa: ARG002
+        lines = []
+        for label in support.labels:
+            words = Counter(word for e in support.examples if e.label == label for word in e.text.lower().split())
+            lines.append(f"{label}: {', '.join(word for word, _ in words.most_common(5))}")
+        return Instruction(text="\n".join(lines), labels=support.labels, method=self.name, frame=follower_frame().text)
+
+
+class KeywordsMethod(Method):
+    name = "keywords"
+    summary = "the most frequent words of each label"
+
+    def inducer(self, kit: Kit) -> Keywords:  # noqa: ARG002
+        return Keywords()
+
+
+METHODS[KeywordsMethod.name] = KeywordsMethod  # now `--methods keywords` works everywhere
+
+if __name__ == "__main__":
+    compare(*sys.argv[1:], methods=("naive", "keywords", "icl"))
