@@ -53,6 +53,7 @@ lint: $(SETUP)  ## ruff
 
 types: $(SETUP)  ## pyright, strict on src, basic on the rest
 	$(BIN)/pyright
+	$(BIN)/pyright -p tests
 
 docs: $(SETUP)  ## the site, into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

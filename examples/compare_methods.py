@@ -21,8 +21,8 @@ def main(
         methods=methods,
         n=(5,),
         seeds=1,
-        evaluate=20,
-        budget=200,
+        evaluate=12,
+        budget=60,
         generators=(model,),
         followers=(model,),
     )

@@ -8,8 +8,8 @@ from promptmii.pipeline import predict
 
 
 def main(model: str = "qwen") -> None:
-    """`model` writes the instruction and follows it; it is measured on 24 rows that it has not seen."""
-    made = induce(demo_path(), n=12, generator=model, evaluate=24, budget=200)
+    """`model` writes the instruction and follows it; it is measured on 12 rows that it has not seen."""
+    made = induce(demo_path(), n=12, generator=model, evaluate=12, budget=60)
     print(made.instruction.text)
     for row in made.rows:  # the label list alone, the examples in the prompt, the instruction
         print(
