@@ -5,8 +5,9 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
-from promptmii.evaluation import evaluate
 from promptmii.evaluation.settings import EvaluateSettings
+
+from promptmii.evaluation import evaluate
 
 
 def main(
@@ -36,4 +37,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:4])

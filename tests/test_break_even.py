@@ -1,4 +1,5 @@
 """Money by hand: what an instruction saves against ICL, with and without a prompt cache."""
+# pyright: reportOptionalMemberAccess=false
 
 import math
 

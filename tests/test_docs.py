@@ -1,4 +1,5 @@
 """The documentation keeps what it promises: commands, options, extras and code exist."""
+# pyright: reportArgumentType=false
 
 import re
 import shlex

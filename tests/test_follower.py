@@ -1,4 +1,5 @@
 """The follower and the scorer, over the public double."""
+# pyright: reportArgumentType=false
 
 import math
 from dataclasses import replace

@@ -1,4 +1,5 @@
 """Macro-F1 and its laws; the paper's defects as counter-examples."""
+# pyright: reportArgumentType=false
 
 import numpy as np
 import pytest

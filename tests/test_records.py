@@ -1,4 +1,5 @@
 """Run folders: what is read back is what was written, and anything else is named and left out."""
+# pyright: reportArgumentType=false
 
 import base64
 import json

@@ -1,4 +1,5 @@
 """The contract of `LanguageModel`, for every implementation. A new one gets a fixture and its name in `MODELS`."""
+# pyright: reportOperatorIssue=false, reportOptionalOperand=false
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy

@@ -2,6 +2,7 @@
 
 Rate limits, outages, gates and endless files are real answers of it. Point `HF_ENDPOINT` at `url` in a new process.
 """
+# pyright: reportGeneralTypeIssues=false
 
 import asyncio
 import base64

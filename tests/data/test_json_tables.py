@@ -1,4 +1,5 @@
 """JSON in the shapes that programs save tables in: each gives the same rows."""
+# pyright: reportArgumentType=false
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """The law of reading files: whatever is in one, it becomes a table or one line that names it."""
+# pyright: reportOptionalMemberAccess=false
 
 import gzip
 import io

@@ -1,4 +1,5 @@
 """The grid on a real two-node Ray cluster on this machine."""
+# pyright: reportArgumentType=false
 
 import os
 import signal

@@ -1,4 +1,5 @@
 """The grid from end to end: real files, real processes, a real server."""
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 
 import json
 import os

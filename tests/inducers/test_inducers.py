@@ -1,4 +1,5 @@
 """Every method behind the one protocol, and what is special to each."""
+# pyright: reportAttributeAccessIssue=false
 
 import re
 

@@ -1,4 +1,5 @@
 """Answers on disk: what is kept, what is not, and what is never mixed up."""
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import sqlite3
 import subprocess

@@ -1,4 +1,5 @@
 """A limit on money: what was paid is kept, no more is asked, and a rerun goes on."""
+# pyright: reportReturnType=false
 
 import json
 from collections.abc import Iterator

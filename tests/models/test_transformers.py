@@ -1,4 +1,5 @@
 """The transformers engine against a plain computation of the same numbers, on tiny random models."""
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 
 import pytest
 

@@ -1,4 +1,5 @@
 """Answers arrive in batches while somebody listens, and are the same."""
+# pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
 

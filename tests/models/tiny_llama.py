@@ -1,4 +1,5 @@
 """A random Llama of a few thousand weights whose tokens are bytes."""
+# pyright: reportArgumentType=false
 
 from pathlib import Path
 

@@ -3,6 +3,7 @@
 Methods differ on purpose (`SKILL`), tasks differ in difficulty, and a later generator or follower of the list is a
 little better, so that statistics, figures and page have something to show.
 """
+# pyright: reportOptionalOperand=false
 
 import math
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,5 @@
 """The report as a reader has it: one file, no network, nothing in it that a task or a model could have made run."""
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false
 
 import base64
 import json

@@ -1,4 +1,5 @@
 """Statistics and tables of a run, against the raw predictions and against the laws that they obey."""
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 import shutil
 from pathlib import Path

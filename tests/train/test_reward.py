@@ -1,4 +1,5 @@
 """Laws of the reward, whatever the rows, labels and instructions."""
+# pyright: reportArgumentType=false
 
 import random
 from dataclasses import replace

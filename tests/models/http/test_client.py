@@ -1,4 +1,5 @@
 """The HTTP engine against a real server that misbehaves."""
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import socket
 import threading

@@ -1,4 +1,5 @@
 """Faults of servers, kind by kind: what each means, whatever shape it comes in."""
+# pyright: reportAttributeAccessIssue=false
 
 import json
 import time

@@ -1,4 +1,5 @@
 """Drafts that share a prompt have the log-probabilities and the gradient that they have alone."""
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 
 import pytest
 

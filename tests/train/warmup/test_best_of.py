@@ -1,4 +1,5 @@
 """Rejection sampling over a real server whose drafts differ in worth: the better one is kept, once, across a stop."""
+# pyright: reportReturnType=false
 
 import json
 import re
