@@ -5,9 +5,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
-from promptmii.evaluation.settings import EvaluateSettings
-
 from promptmii.evaluation import evaluate
+from promptmii.evaluation.plan import EvaluateSettings
 
 
 def main(
@@ -28,12 +27,11 @@ def main(
         followers=(model,),
     )
     run = evaluate(settings, Path(folder))
-    scores: dict[str, list[float]] = defaultdict(list)
+    scores = defaultdict[str, list[float]](list)
     for record in run.records.values():
         if record.instruction and record.instruction.measured:
             scores[record.cell.method].append(record.instruction.measured.macro_f1)
-    for method, values in scores.items():
-        print(f"{method}: mean macro-F1 {mean(values):.2f} over {len(values)} tasks")
+    print(*(f"{method}: mean macro-F1 {mean(values):.2f}" for method, values in scores.items()), sep="\n")
 
 
 if __name__ == "__main__":
