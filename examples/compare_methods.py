@@ -13,6 +13,7 @@ def main(
     model: str = "qwen",
     folder: str = "runs/compare",
     tasks: str = "suite",
+    *,
     methods: tuple[str, ...] = ("naive", "icl", "mii"),
 ) -> None:
     """Run again, it continues. `promptmii report FOLDER` draws the result."""
@@ -35,4 +36,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:])

@@ -12,8 +12,9 @@ def main(model: str = "qwen") -> None:
     made = induce(demo_path(), n=12, generator=model, evaluate=12, budget=60)
     print(made.instruction.text)
     for row in made.rows:  # the label list alone, the examples in the prompt, the instruction
-        tokens = row.scored.usage.prompt_tokens / row.scored.n
-        print(f"{row.instruction.method}: macro-F1 {row.scored.macro_f1:.2f}, {tokens:.0f} tokens a query")
+        print(
+            f"{row.instruction.method}: macro-F1 {row.scored.macro_f1:.2f}, {row.scored.usage.prompt_tokens} prompt tokens"
+        )
     print(*made.warnings, sep="\n")
 
     follower = Follower(load_model(model))

@@ -33,5 +33,4 @@ class KeywordsMethod(Method):
 METHODS[KeywordsMethod.name] = KeywordsMethod  # now `--methods keywords` works everywhere
 
 if __name__ == "__main__":
-    model, folder, tasks = (*sys.argv[1:], *("qwen", "runs/own-method", "suite")[len(sys.argv) - 1 :])
-    compare(model, folder, tasks, ("naive", "keywords", "icl"))
+    compare(*sys.argv[1:], methods=("naive", "keywords", "icl"))
