@@ -12,9 +12,7 @@ def main(model: str = "qwen") -> None:
     made = induce(demo_path(), n=12, generator=model, evaluate=12, budget=60)
     print(made.instruction.text)
     for row in made.rows:  # the label list alone, the examples in the prompt, the instruction
-        print(
-            f"{row.instruction.method}: macro-F1 {row.scored.macro_f1:.2f}, {row.scored.usage.prompt_tokens} prompt tokens"
-        )
+        print(f"{row.instruction.method}: macro-F1 {row.scored.macro_f1:.2f}, {row.scored.usage.prompt_tokens} tokens")
     print(*made.warnings, sep="\n")
 
     follower = Follower(load_model(model))
