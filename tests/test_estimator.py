@@ -53,7 +53,7 @@ def keyword(chat: Chat, option: str) -> float:
 def answer(chat: Chat, _: int) -> str:
     """An instruction for the generator, a label or nonsense for the follower."""
     content = chat[-1]["content"]
-    if "You write labelling instructions" in content:
+    if '\nInput: "' not in content:
         return "Decide what the ticket is about."
     return next((label for label, word in WORDS.items() if word in query_of(chat)), "no idea")
 
