@@ -74,7 +74,7 @@ def test_the_choice_is_plain_or_names_the_rivals(rows: list[dict[str, object]], 
 
 def test_nothing_left_says_what_became_of_the_rows() -> None:
     rows = table(text=["same"] * 12, label=list("abc") * 4)
-    with pytest.raises(DataError, match="11 rows: the same text as an earlier row; 1 rows: the same text with"):
+    with pytest.raises(DataError, match="11 rows: the same text as an earlier row; 1 row: the same text with"):
         load_task(rows)
 
 
