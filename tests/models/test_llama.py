@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import psutil
 import pytest
 
 from promptmii import load_model
@@ -127,15 +126,17 @@ def test_ctrl_c_interrupts_a_long_computation_and_leaves_the_model_usable(work: 
 
 
 def test_close_gives_the_memory_back() -> None:
-    def used() -> float:
-        return psutil.Process().memory_full_info().uss / 1e6
-
-    sizes: list[float] = []
-    for _ in range(3):
-        model = load_model("smol")
-        model.choose(CHATS, OPTIONS)
-        during = used()
-        model.close()
-        sizes.append(used())
-        assert during - sizes[-1] > 100
-    assert sizes[-1] - sizes[0] < 40
+    code = """
+from promptmii import load_model
+used = lambda: psutil.Process().memory_full_info().uss / 1e6
+for _ in range(3):
+    model = load_model("smol")
+    model.choose([[{"role": "user", "content": "Is a dog an animal?"}]], ["yes", "no"])
+    during = used()
+    model.close()
+    print(during, used())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    sizes = [tuple(map(float, line.split())) for line in done.stdout.splitlines()]
+    assert all(during - after > 100 for during, after in sizes)
+    assert sizes[-1][1] - sizes[0][1] < 40

@@ -85,19 +85,21 @@ class Reader:
         if self._closed:
             raise CancelledError
         context = multiprocessing.get_context("spawn")
-        self._line, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._settings), daemon=True)
-        self._process.start()
+        line, theirs = context.Pipe()
+        process: Any = context.Process(target=_serve, args=(theirs, self._settings), daemon=True)
+        process.start()
+        self._process, self._line = process, line  # now that `close` in another thread can end it
         theirs.close()
         started = False
         with suppress(EOFError, OSError):
-            started = self._line.poll(STARTUP) and self._line.recv()
+            started = line.poll(STARTUP) and line.recv()
         if self._closed:
+            process.kill()
             raise CancelledError
         if not started:
             self._kill()
             raise ModelError(f"A process to read datasets did not start within {STARTUP:.0f} s. Try again.")
-        return self._line
+        return line
 
     def _kill(self) -> None:
         self._process.kill()
