@@ -128,6 +128,7 @@ def test_ctrl_c_interrupts_a_long_computation_and_leaves_the_model_usable(work: 
 def test_close_gives_the_memory_back() -> None:
     code = """
 from promptmii import load_model
+import psutil
 used = lambda: psutil.Process().memory_full_info().uss / 1e6
 for _ in range(3):
     model = load_model("smol")
