@@ -4,7 +4,7 @@ import sys
 
 from promptmii import Follower, induce, load_model
 from promptmii.data import demo_path
-from promptmii.pipeline import predict
+from promptmii.workbench import predict
 
 
 def main(model: str = "qwen") -> None:

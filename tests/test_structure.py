@@ -35,6 +35,7 @@ ORDER = [
         "data",
         "tuning",
         "inducers",
+        "workbench",
         "pipeline",
         "estimator",
         "doctor",

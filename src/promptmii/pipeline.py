@@ -1,11 +1,9 @@
-"""The main job, end to end: a labelled table in, a measured instruction out; then using and re-measuring it.
+"""The main job, end to end: a labelled table in, a measured instruction out. What follows is in `workbench`.
 
 The command line and the Python API are thin covers of this module. Nothing here prints: progress goes to `progress`,
 and results are values.
 """
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,30 +12,22 @@ from typing import Any
 
 from promptmii import metrics
 from promptmii.break_even import BreakEven, Prompting, break_even
-from promptmii.config import Columns, Endpoint, InduceSettings
-from promptmii.data import LoadedTask, Source, draw_notes, load_task, read_table, read_texts, sample
-from promptmii.errors import ConfigError, DataError, OutputError, ScoreRefusedError, counted
+from promptmii.config import Columns, InduceSettings
+from promptmii.data import LoadedTask, Source, draw_notes, load_task, sample
+from promptmii.errors import OutputError, ScoreRefusedError
 from promptmii.files import check_writable, free_name
-from promptmii.follower import Follower, Prediction, resolve_calibration
+from promptmii.follower import Follower, resolve_calibration
 from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
-from promptmii.instruction import EDITED, Inducer, Instruction
+from promptmii.instruction import Inducer, Instruction
 from promptmii.models.base import LanguageModel
-from promptmii.models.http.config import Served, addresses
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.scoring import Scored, score
-from promptmii.task import Episode, Support, row_key
+from promptmii.task import Episode
 from promptmii.version import VERSION
 
-Confirm = Callable[[str], bool]
-"""Asks the user a question; true for yes."""
 ALPHA = 0.05
-
-
-def refuse(_: str) -> bool:
-    """The default answer to a question: no."""
-    return False
 
 
 @dataclass(frozen=True)
@@ -231,168 +221,3 @@ def _break_even(rows: Sequence[Row], model: LanguageModel) -> BreakEven | None:
         for row, tokens in zip(rows, shared, strict=True)
     }
     return break_even(ways[rows[-1].instruction.method], ways["icl"], model.card.price)
-
-
-def bind(
-    instruction: Instruction,
-    follower: str | None,
-    endpoint: Endpoint,
-    progress: Progress = QUIET,
-    confirm: Confirm = refuse,
-) -> Follower:
-    """The follower that an instruction was made for, or another one.
-
-    `confirm` is asked before texts go to a server that only the instruction names. Raises `ConfigError` if it declines,
-    or if neither `follower` nor the instruction names a model.
-    """
-    reference, keyless = (follower, False) if follower else _named_follower(instruction, endpoint, confirm)
-    progress.step(f"Loading {reference}")
-    return Follower(
-        watched(endpoint.load(reference, keyless=keyless, limit=endpoint.limit()), progress),
-        instruction.mode or "choose",
-    )
-
-
-def _named_follower(instruction: Instruction, endpoint: Endpoint, confirm: Confirm) -> tuple[str, bool]:
-    """The follower that an instruction names, and whether to keep the API key from it.
-
-    An instruction comes from a file that anybody may have written. A server named there is used only after a yes, and
-    never gets the key; a server that the user names replaces it.
-    """
-    named = instruction.follower
-    if named is None:
-        raise ConfigError("The instruction names no follower; give one with --follower.")
-    served = Served.parse(named)
-    if served is None or served.address is None or served.address in addresses(endpoint.base_url):
-        return named, False
-    if endpoint.base_url:
-        return f"openai:{served.model}", False
-    if confirm(f"The instruction names the server {served.address}. Send your texts there, without your API key?"):
-        return named, True
-    raise ConfigError(
-        f"The instruction names the server {served.address}, and no text is sent there unless you say so. "
-        f"If you trust it: --follower {named}. To use another server: --base-url."
-    )
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """The rows of a table with what the follower made of them."""
-
-    rows: tuple[dict[str, Any], ...]
-    """The input's columns, then `predicted_label`, `probability`, one `p(<label>)` per label, and `failure`."""
-    predictions: tuple[Prediction, ...]
-
-    @property
-    def n_labelled(self) -> int:
-        """Rows with a label."""
-        return sum(p.label is not None for p in self.predictions)
-
-    @property
-    def n_failed(self) -> int:
-        """Rows whose call failed."""
-        return sum(p.failure is not None for p in self.predictions)
-
-    def csv(self) -> str:
-        """The rows as CSV with a header."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[0]) if self.rows else ["label"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        return text.getvalue()
-
-
-def predict(
-    instruction: Instruction,
-    source: Source,
-    follower: Follower,
-    text: str | tuple[str, ...] | None = None,
-    *,
-    progress: Progress = QUIET,
-) -> Labelled:
-    """Label a table, a list of texts, or one text; empty texts get neither a label nor a call.
-
-    Raises `DataError` where a column of the input has the name of one that is to be added.
-    """
-    chosen = text or instruction.provenance.text_template or instruction.provenance.text_columns or None
-    inputs = read_texts(source, chosen)
-    added = _answer_columns(instruction, Prediction(None), scored=True)
-    clashes = [name for name in added if inputs.rows and name in inputs.rows[0]]
-    if clashes:
-        raise DataError(
-            f"The input has a column {clashes[0]!r} already, as if it were labelled before. Rename or drop it."
-        )
-    asked = [i for i, one in enumerate(inputs.texts) if one.strip()]
-    progress.step("Labelling", len(asked))
-    answers = dict(zip(asked, follower.predict(instruction, [inputs.texts[i] for i in asked]), strict=True))
-    predictions = tuple(answers.get(i, Prediction(None)) for i in range(len(inputs.texts)))
-    scored = any(prediction.probabilities for prediction in predictions)
-    rows = (
-        columns | _answer_columns(instruction, answer, scored=scored)
-        for columns, answer in zip(inputs.rows, predictions, strict=True)
-    )
-    return Labelled(tuple(rows), predictions)
-
-
-def _answer_columns(instruction: Instruction, prediction: Prediction, *, scored: bool) -> dict[str, Any]:
-    columns: dict[str, Any] = {"predicted_label": prediction.label or ""}
-    if scored:
-        known = [round(p, 6) for p in prediction.probabilities or ()]
-        columns["probability"] = max(known, default=None)
-        columns |= dict(
-            zip((f"p({name})" for name in instruction.labels), known or [None] * len(instruction.labels), strict=True)
-        )
-    return columns | {"failure": str(prediction.failure.kind) if prediction.failure else ""}
-
-
-def rescore(
-    instruction: Instruction, source: Source, follower: Follower, columns: Columns, *, progress: Progress = QUIET
-) -> tuple[Scored, tuple[str, ...]]:
-    """Measure an instruction on the rows of a table, except those that it was made from or calibrated on.
-
-    The notes say how many rows were left out. Raises `DataError` if none remain.
-    """
-    loaded = _table_of(instruction, source, columns)
-    known = set(instruction.provenance.support_rows)
-    rows = (*loaded.task.train, *loaded.task.test)
-    fresh = [row for row in rows if row_key(row.text) not in known]
-    if not fresh:
-        raise DataError(
-            "The instruction was made from all of these rows, so they cannot measure it. Give it other rows."
-        )
-    seen = len(rows) - len(fresh)
-    left_out = (f"{counted(seen, 'row')} left out: the instruction was made from them",) if seen else ()
-    progress.step("Scoring", len(fresh))
-    return score(follower, instruction, fresh), (*loaded.notes, *left_out)
-
-
-def recalibrate(
-    instruction: Instruction, source: Source, follower: Follower, columns: Columns, *, progress: Progress = QUIET
-) -> tuple[Instruction, tuple[str, ...]]:
-    """The instruction with `follower`'s calibration fitted on the rows of a table, without its old score.
-
-    The notes say what was found in the table.
-    """
-    loaded = _table_of(instruction, source, columns)
-    rows = (*loaded.task.train, *loaded.task.test)
-    progress.step("Calibrating", len(rows))
-    kept = tuple(note for note in instruction.provenance.notes if note != EDITED)
-    made = instruction.provenance.model_copy(update={"notes": kept})
-    plain = instruction.model_copy(update={"measured": None, "provenance": made})
-    return follower.prepare(plain, Support(instruction.labels, rows)), loaded.notes
-
-
-def _table_of(instruction: Instruction, source: Source, columns: Columns) -> LoadedTask:
-    """A table, read as the one that the instruction was made from unless `columns` say otherwise.
-
-    Rows with labels that the instruction lacks are dropped, with a note.
-    """
-    made = instruction.provenance
-    own = Columns(
-        text=made.text_template or made.text_columns or None, label=made.label_column, labels=instruction.labels
-    )
-    table = read_table(source)
-    if not {own.label, *made.text_columns} <= set(table.columns):  # another table: detect its columns anew
-        own = Columns(labels=instruction.labels)
-    given = {name: value for name, value in columns.model_dump(exclude={"labels"}).items() if value is not None}
-    return load(table, own.model_copy(update=given))

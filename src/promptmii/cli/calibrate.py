@@ -50,7 +50,7 @@ def calibrate(
     """
     from dataclasses import replace
 
-    from promptmii import pipeline
+    from promptmii import workbench
     from promptmii.files import check_writable
     from promptmii.follower import resolve_calibration
     from promptmii.instruction import Instruction
@@ -60,10 +60,10 @@ def calibrate(
     made = Instruction.load(instruction)
     endpoint = endpoint_of(base_url, context_length, concurrency, cache)
     with listening(quiet=json) as progress:
-        bound = pipeline.bind(made, follower, endpoint, progress, confirmed)
+        bound = workbench.bind(made, follower, endpoint, progress, confirmed)
         with closing(bound.model):
             bound = replace(bound, calibration=resolve_calibration(kind, bound.mode, bound.model.card))
-            fitted, found = pipeline.recalibrate(made, data, bound, columns_of(text, label, None), progress=progress)
+            fitted, found = workbench.recalibrate(made, data, bound, columns_of(text, label, None), progress=progress)
     fitted.save(path, force=force)
     if json:
         dump(fitted.model_dump(mode="json"))

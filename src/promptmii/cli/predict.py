@@ -32,7 +32,7 @@ from promptmii.files import check_writable, write_text
 if TYPE_CHECKING:
     from promptmii.follower import Follower
     from promptmii.instruction import Instruction
-    from promptmii.pipeline import Labelled
+    from promptmii.workbench import Labelled
 
 
 @app.command()
@@ -54,7 +54,7 @@ def predict(
     force: Force = False,
 ) -> None:
     """Label new texts. Writes the input's columns with label, probabilities and failures beside them."""
-    from promptmii import pipeline
+    from promptmii import workbench
     from promptmii.instruction import Instruction
 
     if output:
@@ -63,10 +63,10 @@ def predict(
     source = _source(input)
     endpoint = endpoint_of(base_url, context_length, concurrency, cache, price, max_cost)
     with listening(quiet=json) as progress:
-        bound = pipeline.bind(made, follower, endpoint, progress, confirmed)
+        bound = workbench.bind(made, follower, endpoint, progress, confirmed)
         with closing(bound.model):
             tell_uncalibrated(made, bound)
-            labelled = pipeline.predict(made, source, bound, columns_of(text, None, None).text, progress=progress)
+            labelled = workbench.predict(made, source, bound, columns_of(text, None, None).text, progress=progress)
     _write(labelled, output, as_json=json, force=force)
     unlabelled = len(labelled.rows) - labelled.n_labelled - labelled.n_failed
     counts = f"{labelled.n_labelled} labelled, {unlabelled} without a label, {labelled.n_failed} failed"

@@ -55,22 +55,22 @@ def score(
     """
     from dataclasses import replace
 
-    from promptmii import pipeline
+    from promptmii import workbench
     from promptmii.follower import resolve_calibration
     from promptmii.instruction import Instruction
 
     made = Instruction.load(instruction)
     endpoint = endpoint_of(base_url, context_length, concurrency, cache)
     with listening(quiet=json) as progress:
-        bound = pipeline.bind(made, follower, endpoint, progress, confirmed)
+        bound = workbench.bind(made, follower, endpoint, progress, confirmed)
         with closing(bound.model):
             columns = columns_of(text, label, None)
             if refit:
                 bound = replace(bound, calibration=resolve_calibration("auto", bound.mode, bound.model.card))
-                made, _ = pipeline.recalibrate(made, refit, bound, columns, progress=progress)
+                made, _ = workbench.recalibrate(made, refit, bound, columns, progress=progress)
             else:
                 tell_uncalibrated(made, bound)
-            scored, found = pipeline.rescore(made, data, bound, columns, progress=progress)
+            scored, found = workbench.rescore(made, data, bound, columns, progress=progress)
     if refit:
         made.measured_as(scored.measurement()).save(instruction, force=True)
     _show(made, scored, found, as_json=json)

@@ -1,0 +1,37 @@
+"""Labels for tables and texts."""
+
+import csv
+
+import pytest
+from tests.workbench.keyword import keyword
+
+from promptmii import Follower, Naive, ScriptedModel, Support, workbench
+from promptmii.errors import DataError
+
+
+def test_predict_keeps_rows_columns_and_order_and_skips_empty_texts(tmp_path) -> None:
+    source = tmp_path / "new.csv"
+    source.write_text('id,text\n7,"a refund, please"\n8,\n9,where is the delivery\n', encoding="utf-8")
+    model = ScriptedModel(score=keyword)
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    result = workbench.predict(instruction, str(source), Follower(model))
+    rows = list(csv.DictReader(result.csv().splitlines()))
+    assert [(row["id"], row["predicted_label"]) for row in rows] == [("7", "refund"), ("8", ""), ("9", "delivery")]
+    assert len(model.calls) == 2
+    assert float(rows[0]["p(refund)"]) == float(rows[0]["probability"]) > 0.5
+
+
+def test_the_columns_do_not_depend_on_the_first_row(tmp_path) -> None:
+    source = tmp_path / "new.csv"
+    source.write_text("id,text\n1,\n2,a refund\n", encoding="utf-8")
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    result = workbench.predict(instruction, str(source), Follower(ScriptedModel(score=keyword)))
+    rows = list(csv.DictReader(result.csv().splitlines()))
+    assert [(row["predicted_label"], row["probability"] > "0.5") for row in rows] == [("", False), ("refund", True)]
+
+
+def test_columns_of_the_input_are_not_overwritten() -> None:
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    rows = [{"text": "a refund", "predicted_label": "delivery"}]
+    with pytest.raises(DataError, match="a column 'predicted_label' already"):
+        workbench.predict(instruction, rows, Follower(ScriptedModel(score=keyword)))

@@ -1,0 +1,86 @@
+"""Instructions measured and calibrated again on rows of a table."""
+
+import pytest
+from tests.workbench.keyword import keyword
+
+from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support, workbench
+from promptmii.config import Columns
+from promptmii.errors import DataError, ScoreRefusedError
+from promptmii.models.base import Failure, FailureKind
+
+
+def test_rows_are_scored_as_they_were_read_when_the_instruction_was_made() -> None:
+    def last(chat, option):
+        return float(option in chat[-1]["content"].rpartition("||")[2])
+
+    rows = [
+        {"a": f"delivery or refund {i}", "b": label, "c": label} for i in range(3) for label in ("delivery", "refund")
+    ]
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    provenance = instruction.provenance.model_copy(
+        update={"text_template": "{a} || {b}", "text_columns": ("a", "b"), "label_column": "c"}
+    )
+    made = instruction.model_copy(update={"provenance": provenance})
+    scored, _ = workbench.rescore(made, rows, Follower(ScriptedModel(score=last)), Columns())
+    assert scored.macro_f1 == 1.0
+    other = [{"message": row["b"], "kind": row["c"]} for row in rows] + [{"message": "x", "kind": "unknown"}] * 2
+    scored, notes = workbench.rescore(made, other, Follower(ScriptedModel(score=keyword)), Columns())
+    assert scored.n == 6 - 4  # equal rows count once
+    assert any("kind" in note for note in notes)
+    assert any("unknown" in note or "2" in note for note in notes)
+
+
+def test_rows_that_the_instruction_was_made_from_do_not_measure_it() -> None:
+    rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
+    support = Support(("delivery", "refund"), tuple(Example(row["text"], row["label"]) for row in rows[:6]))
+    follower = Follower(ScriptedModel(score=keyword))
+    made = follower.prepare(Naive().induce(support), support)
+    scored, notes = workbench.rescore(made, rows, follower, Columns())
+    assert [example.text for example in scored.query] == ["a delivery 3", "a refund 3"]
+    assert any("6 rows left out" in note for note in notes)
+    with pytest.raises(DataError, match="made from all of these rows"):
+        workbench.rescore(made, rows[:6], follower, Columns())
+
+
+def test_an_edited_instruction_is_calibrated_again(tmp_path) -> None:
+    rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
+    support = Support(("delivery", "refund"), tuple(Example(row["text"], row["label"]) for row in rows[:2]))
+    follower = Follower(ScriptedModel(score=keyword), "choose", "support")
+    made = follower.prepare(Naive().induce(support), support)
+    path = made.model_copy(update={"text": "Decide."}).save(tmp_path / "edited.json")
+    edited = Instruction.load(path)
+    assert edited.calibration is None
+    fitted, _ = workbench.recalibrate(edited, rows[2:], follower, Columns())
+    assert fitted.calibrates
+    assert fitted.calibration_cost.calls == 6
+    assert fitted.provenance.notes == ()
+    assert len(fitted.provenance.support_rows) == 8
+    assert Instruction.load(fitted.save(path, force=True)) == fitted
+
+
+def test_labels_are_told_in_every_spelling_when_an_instruction_is_scored() -> None:
+    made = Naive().induce(Support(("0", "1", "refund"), ()))
+    rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(["0.0", "1.0", " Refund", "REFUND"])]
+    scored, notes = workbench.rescore(made, rows, Follower(ScriptedModel(score=keyword)), Columns())
+    assert sorted(scored.gold) == ["0", "1", "refund", "refund"]
+    assert any("are one: '0' (also '0.0')" in note for note in notes)
+    with pytest.raises(DataError, match=r"outside the given list.*The column holds 'x', 'y'"):
+        workbench.rescore(made, [("a", "x"), ("b", "y")], Follower(ScriptedModel(score=keyword)), Columns())
+
+
+def test_a_failed_call_is_a_failed_row_and_a_refused_score(tmp_path) -> None:
+    def flaky(chat, option):
+        return Failure(FailureKind.TIMEOUT, "too slow") if "slow" in chat[-1]["content"] else keyword(chat, option)
+
+    source = tmp_path / "rows.csv"
+    source.write_text(
+        "text,label\nslow refund,refund\na refund,refund\na delivery,delivery\nb delivery,delivery\n", encoding="utf-8"
+    )
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    follower = Follower(ScriptedModel(score=flaky))
+    labelled = workbench.predict(instruction, str(source), follower, "text")
+    assert [row["failure"] for row in labelled.rows] == ["timeout", "", "", ""]
+    scored, _ = workbench.rescore(instruction, str(source), follower, Columns())
+    assert (scored.n, scored.n_failed, scored.macro_f1) == (4, 1, None)
+    with pytest.raises(ScoreRefusedError, match="1 of 4 calls failed"):
+        scored.measurement()
