@@ -21,6 +21,7 @@ ORDER = [
         "models.base",
         "prompts",
         "models",
+        "exports",
         "instruction",
         "config",
         "metrics",

@@ -8,15 +8,17 @@ with no promptmii at all (`messages` is plain text substitution).
 import json
 import os
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 
-from promptmii.errors import ArtefactError
+from promptmii.errors import ArtefactError, counted
+from promptmii.exports import Prompt, rendered
 from promptmii.files import write_text
 from promptmii.models.base import Message, Price, Usage, known_sum
-from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_prompt
+from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_parts, quote
 from promptmii.schema import Frozen
 from promptmii.task import Support, check_labels, content_key, row_key
 
@@ -94,6 +96,10 @@ class Measurement(Frozen):
     """Content hash of the rows it was measured on."""
     belongs_to: str = ""
     """`key` of the instruction that was measured; empty in files of format 1."""
+
+    def __str__(self) -> str:
+        """The score in a line."""
+        return f"macro-F1 {self.macro_f1:.3f} [{self.low:.3f}, {self.high:.3f}] on {counted(self.n, 'row')}"
 
 
 class Provenance(Frozen):
@@ -202,9 +208,14 @@ class Instruction(Frozen):
         lost = [name for name, is_foreign in foreign.items() if is_foreign]
         return self.model_copy(update=dict.fromkeys(lost)).noted(EDITED) if lost else self
 
+    @cached_property
+    def _parts(self) -> tuple[str, str]:
+        return frame_parts(self.template, self.text, self.labels)
+
     def prompt(self, text: str) -> str:
         """The whole prompt for one text."""
-        return frame_prompt(self.template, self.text, self.labels, text)
+        before, after = self._parts
+        return before + quote(text) + after
 
     @property
     def longest_prompt(self) -> str:
@@ -214,6 +225,35 @@ class Instruction(Frozen):
     def messages(self, text: str) -> list[Message]:
         """The chat to send to any OpenAI-compatible client in order to label `text`."""
         return [{"role": "user", "content": self.prompt(text)}]
+
+    def export(self, to: str, path: str | os.PathLike[str] | None = None, *, force: bool = False) -> str:
+        """The prompt as code for another tool, one of `promptmii.exports.TARGETS`; written to `path` if there is one.
+
+        It sends what `messages` gives, byte for byte. Raises `ConfigError` for an unknown tool, `OutputError` if the
+        file exists (unless `force`).
+        """
+        before, after = self._parts
+        calibration = self.calibration if self.calibrates and self.calibration else None
+        code = rendered(
+            to,
+            Prompt(
+                before,
+                after,
+                self.labels,
+                model=(self.follower or "").partition("@http")[0].removeprefix("openai:").removeprefix("hf:"),
+                measured=self._measured_with,
+                scale=calibration.scale if calibration else (1.0,) * len(self.labels),
+                offset=calibration.offset if calibration else (0.0,) * len(self.labels),
+            ),
+        )
+        if path is not None:
+            write_text(Path(path), code, force=force)
+        return code
+
+    @property
+    def _measured_with(self) -> str:
+        how = f"{self.follower}, {self.mode}, calibration {self.calibration.kind if self.calibration else 'none'}"
+        return f"{self.measured}, by {how}" if self.measured else "not measured"
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write to one JSON file, whole or not at all. Raises `OutputError` if it exists (unless `force`)."""

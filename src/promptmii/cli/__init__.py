@@ -4,8 +4,21 @@
 """
 
 # isort: off
-from promptmii.cli import induce, predict, score, calibrate, show
+from promptmii.cli import induce, predict, score, calibrate, show, export
 from promptmii.cli import evaluate, report, corpus, train, models
 from promptmii.cli.group import app
 
-__all__ = ["app", "calibrate", "corpus", "evaluate", "induce", "models", "predict", "report", "score", "show", "train"]
+__all__ = [
+    "app",
+    "calibrate",
+    "corpus",
+    "evaluate",
+    "export",
+    "induce",
+    "models",
+    "predict",
+    "report",
+    "score",
+    "show",
+    "train",
+]

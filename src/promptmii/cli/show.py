@@ -25,6 +25,7 @@ def show(instruction: File, json: Json = False) -> None:
     made = loaded.provenance
     title = f"{loaded.method}, from {made.n} examples of {made.source or 'memory'}"
     out.print(Panel(styled(loaded.text or "(empty)"), title=styled(title), title_align="left"))
+    out.print(Panel(styled(loaded.frame.strip("\n")), title=styled("Frame"), title_align="left"))
     facts(_facts(loaded))
     notes(made.notes)
 
@@ -39,9 +40,8 @@ def _facts(loaded: "Instruction") -> dict[str, str]:
         "cost to calibrate": _cost(loaded.calibration_cost),
     }
     if m := loaded.measured:
-        score = f"macro-F1 {m.macro_f1:.3f} ({m.low:.3f} to {m.high:.3f}) on {counted(m.n, 'row')}"
         plain = "" if m.uncalibrated_macro_f1 is None else f", {m.uncalibrated_macro_f1:.3f} uncalibrated"
-        rows["measured"] = f"{score}{plain}, {count(m.prompt_tokens_per_query)} tokens per query"
+        rows["measured"] = f"{m}{plain}, {count(m.prompt_tokens_per_query)} tokens per query"
     return rows
 
 

@@ -34,7 +34,7 @@ _BRACKETED = r"""
     IMG IMG_BREAK IMG_END AUDIO BEGIN_AUDIO TRANSCRIBE PREFIX MIDDLE SUFFIX CLS SEP MASK PAD UNK BOS EOS EOT
     gMASK sMASK multimodal
 """
-_CONTROL = re.compile(
+CONTROL = re.compile(
     r"<(?=\|[^|<>\s]{1,40}\|?>|[^|<>\s]{1,40}\|>|｜[^｜<>]{1,40}｜>|</?SYS>>|</?SYS>"
     rf"|/?(?i:{'|'.join(_ANGLED.split())})>)"
     rf"|\[(?=\|[^|\[\]\s]{{1,40}}\|\]|/?(?:{'|'.join(_BRACKETED.split())})\]|e~\[)|\](?=~!?[a-z]{{1,8}}[\[\]])"
@@ -47,12 +47,12 @@ def quote(text: str) -> str:
     quoted = json.dumps(text, ensure_ascii=False)
     # JSON leaves these three alone, but many readers take them for line ends.
     quoted = quoted.replace("\x85", "\\u0085").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
 def defuse(text: str) -> str:
     """`text` with a space inside what looks like a control token: for labels and instructions, which are not quoted."""
-    return _CONTROL.sub(lambda match: match[0] + " ", text)
+    return CONTROL.sub(lambda match: match[0] + " ", text)
 
 
 def label_lines(labels: Iterable[str]) -> str:
@@ -148,9 +148,18 @@ def read_template(path: Path, slots: tuple[str, ...]) -> Template:
         ) from error
 
 
+def frame_parts(frame: Template, instruction: str, labels: Sequence[str]) -> tuple[str, str]:
+    """What a follower reads before and after the text. `instruction` may be empty (the naive method)."""
+    values = {"instruction": defuse(instruction.strip()), "labels": label_lines(labels)}
+    before, _, after = frame.text.partition("{{text}}")
+    before, after = (_SLOT.sub(lambda match: values[match[1]], part) for part in (before, after))
+    return before.lstrip("\n"), after.rstrip("\n")
+
+
 def frame_prompt(frame: Template, instruction: str, labels: Sequence[str], text: str) -> str:
-    """The follower's whole prompt for one text. `instruction` may be empty (the naive method)."""
-    return frame.fill(instruction=defuse(instruction.strip()), labels=label_lines(labels), text=quote(text))
+    """The follower's whole prompt for one text."""
+    before, after = frame_parts(frame, instruction, labels)
+    return before + quote(text) + after
 
 
 def induction_prompt(

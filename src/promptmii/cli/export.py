@@ -1,0 +1,29 @@
+"""`promptmii export`: an instruction as code for another tool."""
+
+from typing import Annotated
+
+import typer
+
+from promptmii.cli.group import app
+from promptmii.cli.options import File, Force, Output
+from promptmii.cli.terminal import data, say
+from promptmii.exports import TARGETS
+
+
+@app.command()
+def export(
+    instruction: File,
+    to: Annotated[
+        str, typer.Option(metavar="TARGET", help="; ".join(f"{name}: {what}" for name, what in TARGETS.items()) + ".")
+    ],
+    output: Output = None,
+    force: Force = False,
+) -> None:
+    """Print the prompt as code for another tool: it sends what was measured, byte for byte."""
+    from promptmii.instruction import Instruction
+
+    code = Instruction.load(instruction).export(to, output, force=force)
+    if output:
+        say(f"Saved to {output}.")
+    else:
+        data(code)

@@ -1,0 +1,115 @@
+"""What is exported gives the prompt that was measured, whatever stands in it, and runs without promptmii."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.exports.hostile import INSTRUCTION, PIECES, TEXTS
+from tests.models.faulty_server import FaultyServer, serving
+from typer.testing import CliRunner
+
+from promptmii import Instruction
+from promptmii.cli import app
+from promptmii.errors import ConfigError, OutputError
+from promptmii.exports import TARGETS
+from promptmii.prompts import quote
+
+texts = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(PIECES)), max_size=6).map("".join)
+labels = st.lists(st.text("ab体😀\"'\\{}<>|", min_size=1, max_size=6), min_size=2, max_size=5, unique=True).map(tuple)
+frames = st.tuples(texts, texts, texts).map(
+    lambda parts: (
+        "{{instruction}}".join(part.replace("{{", "{ {") for part in parts[:2])
+        + "{{labels}} {{text}}"
+        + parts[2].replace("{{", "{ {")
+    )
+)
+
+
+def module(code: str) -> dict[str, Any]:
+    """The names that an exported file defines."""
+    names: dict[str, Any] = {"__name__": "exported"}
+    exec(compile(code, "exported", "exec"), names)
+    return names
+
+
+@settings(max_examples=60)
+@given(body=texts, labels=labels, frame=frames, text=texts)
+def test_the_prompt_is_the_one_that_was_measured(body: str, labels: tuple[str, ...], frame: str, text: str) -> None:
+    instruction = Instruction(text=body, labels=labels, method="human", frame=frame, follower=body)
+    assert module(instruction.export("python"))["messages"](text) == instruction.messages(text)
+    (line,) = {
+        mark
+        for mark in ("{{text}}", "{{text2}}", "{{text3}}")
+        if instruction.export("txt").replace(mark, quote(text)) == instruction.prompt(text)
+    } or {None}
+    assert line
+
+
+@pytest.mark.parametrize("target", sorted(set(TARGETS) - {"txt"}))
+def test_every_target_holds_the_same_prompt(target: str) -> None:
+    own = INSTRUCTION.export(target)
+    assert own.partition("# The measured prompt")[2].startswith(
+        INSTRUCTION.export("python").partition("# The measured prompt")[2].partition("# OPENAI")[0].rstrip()
+    )
+    compile(own, target, "exec")
+
+
+@given(st.sampled_from(INSTRUCTION.labels), st.sampled_from(["{}", " {}\n", '"{}"', "**{}**.", "`{}`"]))
+def test_an_answer_is_read(label: str, form: str) -> None:
+    read = module(INSTRUCTION.export("python"))["read"]
+    assert read(form.format(label)) == label
+    assert read("something else") is None
+
+
+def test_a_script_runs_on_python_alone(tmp_path: Path) -> None:
+    INSTRUCTION.export("python", tmp_path / "classify.py")
+    with serving(FaultyServer(default=f"say:{INSTRUCTION.labels[1]}")) as server:
+        environment = {"PATH": os.environ["PATH"], "OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "k", "MODEL": "m"}
+        command = [sys.executable, "-I", "-S", str(tmp_path / "classify.py")]
+
+        def classify(*arguments: str, stdin: str = "") -> str:
+            done = subprocess.run(
+                [*command, *arguments], input=stdin, env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        given = [text for text in TEXTS if "\0" not in text]
+        assert classify(*given) == f"{INSTRUCTION.labels[1]}\n" * len(given)
+        assert classify(stdin="one\ntwo\n") == f"{INSTRUCTION.labels[1]}\n" * 2
+    assert [body["messages"] for body in server.bodies] == [INSTRUCTION.messages(t) for t in (*given, "one", "two")]
+    assert {body["model"] for body in server.bodies} == {"m"}
+    assert server.keys == {"k"}
+
+
+def test_an_address_that_the_instruction_names_is_not_called() -> None:
+    instruction = INSTRUCTION.model_copy(update={"follower": "openai:m@http://elsewhere.example/v1"})
+    for target in TARGETS:
+        assert "elsewhere" not in instruction.export(target)
+    assert module(instruction.export("python"))["MODEL"] == os.environ.get("MODEL", "m")
+
+
+def test_what_is_unknown_or_there_already_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'opanai'.*Did you mean 'openai'"):
+        INSTRUCTION.export("opanai")
+    path = tmp_path / "a.py"
+    INSTRUCTION.export("python", path)
+    with pytest.raises(OutputError, match="exists already"):
+        INSTRUCTION.export("python", path)
+    INSTRUCTION.export("openai", path, force=True)
+    assert path.read_text("utf-8") == INSTRUCTION.export("openai")
+
+
+def test_the_command_prints_or_saves(tmp_path: Path) -> None:
+    made = str(INSTRUCTION.save(tmp_path / "made.json"))
+    printed = CliRunner().invoke(app, ["export", made, "--to", "python"])
+    assert printed.stdout == INSTRUCTION.export("python")
+    saved = CliRunner().invoke(app, ["export", made, "--to", "txt", "-o", str(tmp_path / "a.txt")])
+    assert saved.exit_code == 0
+    assert (tmp_path / "a.txt").read_bytes().decode() == INSTRUCTION.export("txt")
+    assert "Did you mean 'mlflow'" in CliRunner().invoke(app, ["export", made, "--to", "mlfow"]).stderr
