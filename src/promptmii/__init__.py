@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from promptmii.instruction import Inducer, Instruction
     from promptmii.models import LanguageModel, ScriptedModel, load_model
     from promptmii.pipeline import Induced, induce
-    from promptmii.scoring import Scored, score
+    from promptmii.scoring import Scored
     from promptmii.task import Episode, Example, Support, Task
+    from promptmii.workbench import Measured, score
 
 _HOMES = {
     "BestOf": "inducers",
@@ -26,6 +27,7 @@ _HOMES = {
     "Inducer": "instruction",
     "Instruction": "instruction",
     "LanguageModel": "models",
+    "Measured": "workbench",
     "MetaInducer": "inducers",
     "Naive": "inducers",
     "Prediction": "follower",
@@ -37,7 +39,7 @@ _HOMES = {
     "Writer": "inducers",
     "induce": "pipeline",
     "load_model": "models",
-    "score": "scoring",
+    "score": "workbench",
 }
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Inducer",
     "Instruction",
     "LanguageModel",
+    "Measured",
     "MetaInducer",
     "Naive",
     "Prediction",

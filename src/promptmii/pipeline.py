@@ -23,19 +23,11 @@ from promptmii.models.base import LanguageModel
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
-from promptmii.scoring import Scored, score
 from promptmii.task import Episode
 from promptmii.version import VERSION
+from promptmii.workbench.measure import Measured, measured
 
 ALPHA = 0.05
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way of prompting, measured on the held-back rows."""
-
-    instruction: Instruction
-    scored: Scored
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class Induced:
     """What `induce` found."""
 
     instruction: Instruction
-    rows: tuple[Row, ...]
+    rows: tuple[Measured, ...]
     """Naive, ICL and the induced instruction, in this order; empty when nothing was measured."""
     differences: dict[str, metrics.Difference]
     """The induced instruction minus each other method, on the same rows."""
@@ -146,10 +138,9 @@ def _induced(
     except ScoreRefusedError as error:
         where = f" and saved to {kept.path}" if kept.path else ""
         raise ScoreRefusedError(f"{error} The instruction is written{where}: {instruction.text!r}") from error
-    measured = rows[-1].instruction
-    kept(measured)
+    kept(rows[-1].instruction)
     differences = {row.instruction.method: _difference(rows[-1], row) for row in rows[:-1]}
-    return Induced(measured, tuple(rows), differences, _break_even(rows, follower.model), notes, kept.path)
+    return Induced(rows[-1].instruction, tuple(rows), differences, _break_even(rows, follower.model), notes, kept.path)
 
 
 def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
@@ -201,17 +192,18 @@ def _prepared(
     return follower.prepare(instruction, episode.support)
 
 
-def _measure(instruction: Instruction, follower: Follower, episode: Episode, progress: Progress) -> Row:
+def _measure(instruction: Instruction, follower: Follower, episode: Episode, progress: Progress) -> Measured:
     progress.step(f"Scoring {instruction.method}", len(episode.query))
-    scored = score(follower, instruction, episode.query)
-    return Row(instruction.measured_as(scored.measurement()), scored)
+    row = measured(instruction.method, follower, instruction, episode.query, follower.model.card.price)
+    row.scored.refuse_failures()
+    return row
 
 
-def _difference(ours: Row, other: Row) -> metrics.Difference:
+def _difference(ours: Measured, other: Measured) -> metrics.Difference:
     return metrics.paired_difference(ours.scored.gold, ours.scored.labels, other.scored.labels)
 
 
-def _break_even(rows: Sequence[Row], model: LanguageModel) -> BreakEven | None:
+def _break_even(rows: Sequence[Measured], model: LanguageModel) -> BreakEven | None:
     """The last row against ICL."""
     shared = model.count_tokens([row.instruction.prompt("") for row in rows])
     ways = {

@@ -112,3 +112,41 @@ def test_bytes_that_are_no_text_are_one_line(server: FaultyServer, made: Path) -
     assert "Standard input is empty" in run("predict", made, "-", "--base-url", server.url, stdin=b"").stderr
     assert run("predict", made, "-", "--base-url", server.url, stdin=b"\n\n").exit_code == 0
     assert server.bodies == []
+
+
+def test_a_text_is_scored_from_a_file_and_from_standard_input(tmp_path: Path, server: FaultyServer) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN)
+    (tmp_path / "prompt.txt").write_text("Decide well.")
+    asked = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url]
+    done = run("score", tmp_path / "prompt.txt", tmp_path / "rows.csv", *asked, "-o", tmp_path / "made.json", "--json")
+    assert done.exit_code == 0, done.stderr
+    again = run("score", "-", tmp_path / "rows.csv", *asked, "--json", stdin=b"Decide well.")
+    assert json.loads(again.stdout)["measured"] == json.loads(done.stdout)["measured"]
+    assert "Decide well." in server.bodies[0]["messages"][0]["content"]
+    made = json.loads((tmp_path / "made.json").read_text())
+    assert (made["text"], made["method"], made["follower"]) == ("Decide well.", "human", "openai:m")
+    assert made["measured"]["macro_f1"] == json.loads(done.stdout)["measured"]["macro_f1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["-", "rows.csv"], "The text is empty"),
+        (["rows.csv", "rows.csv"], "Is the order swapped?"),
+        (["prompt.txt", "no.csv"], "does not exist"),
+        (["prompt.txt", "rows.csv", "--label", "lable"], "Did you mean 'label'"),
+        (["prompt.txt", "one.csv"], "has one value"),
+        (["prompt.txt", "rows.csv", "--mode", "guess"], "expected choose or generate"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text(PLAIN)
+    (tmp_path / "one.csv").write_text("text,label\na b,good\nc d,good\n")
+    (tmp_path / "prompt.txt").write_text("Decide well.")
+    done = run("score", *given, "--follower", "openai:m", "--base-url", "http://127.0.0.1:9")
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr

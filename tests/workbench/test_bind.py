@@ -12,11 +12,6 @@ from promptmii.config import Endpoint
 from promptmii.errors import ConfigError
 
 
-def test_an_instruction_without_follower_says_so() -> None:
-    with pytest.raises(ConfigError, match="--follower"):
-        workbench.bind(Instruction(text="", labels=("a", "b"), method="naive"), None, Endpoint())
-
-
 class TestServersNamedInFiles:
     """Texts go to a server that a file names only after a yes, and the key never does."""
 

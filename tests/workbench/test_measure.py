@@ -21,10 +21,11 @@ def test_rows_are_scored_as_they_were_read_when_the_instruction_was_made() -> No
         update={"text_template": "{a} || {b}", "text_columns": ("a", "b"), "label_column": "c"}
     )
     made = instruction.model_copy(update={"provenance": provenance})
-    scored, _ = workbench.rescore(made, rows, Follower(ScriptedModel(score=last)), Columns())
+    scored = workbench.score(made, rows, Follower(ScriptedModel(score=last))).scored
     assert scored.macro_f1 == 1.0
     other = [{"message": row["b"], "kind": row["c"]} for row in rows] + [{"message": "x", "kind": "unknown"}] * 2
-    scored, notes = workbench.rescore(made, other, Follower(ScriptedModel(score=keyword)), Columns())
+    measured = workbench.score(made, other, Follower(ScriptedModel(score=keyword)))
+    scored, notes = measured.scored, measured.notes
     assert scored.n == 6 - 4  # equal rows count once
     assert any("kind" in note for note in notes)
     assert any("unknown" in note or "2" in note for note in notes)
@@ -35,11 +36,12 @@ def test_rows_that_the_instruction_was_made_from_do_not_measure_it() -> None:
     support = Support(("delivery", "refund"), tuple(Example(row["text"], row["label"]) for row in rows[:6]))
     follower = Follower(ScriptedModel(score=keyword))
     made = follower.prepare(Naive().induce(support), support)
-    scored, notes = workbench.rescore(made, rows, follower, Columns())
+    measured = workbench.score(made, rows, follower)
+    scored, notes = measured.scored, measured.notes
     assert [example.text for example in scored.query] == ["a delivery 3", "a refund 3"]
     assert any("6 rows left out" in note for note in notes)
     with pytest.raises(DataError, match="made from all of these rows"):
-        workbench.rescore(made, rows[:6], follower, Columns())
+        workbench.score(made, rows[:6], follower)
 
 
 def test_an_edited_instruction_is_calibrated_again(tmp_path) -> None:
@@ -61,11 +63,12 @@ def test_an_edited_instruction_is_calibrated_again(tmp_path) -> None:
 def test_labels_are_told_in_every_spelling_when_an_instruction_is_scored() -> None:
     made = Naive().induce(Support(("0", "1", "refund"), ()))
     rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(["0.0", "1.0", " Refund", "REFUND"])]
-    scored, notes = workbench.rescore(made, rows, Follower(ScriptedModel(score=keyword)), Columns())
+    measured = workbench.score(made, rows, Follower(ScriptedModel(score=keyword)))
+    scored, notes = measured.scored, measured.notes
     assert sorted(scored.gold) == ["0", "1", "refund", "refund"]
     assert any("are one: '0' (also '0.0')" in note for note in notes)
     with pytest.raises(DataError, match=r"outside the given list.*The column holds 'x', 'y'"):
-        workbench.rescore(made, [("a", "x"), ("b", "y")], Follower(ScriptedModel(score=keyword)), Columns())
+        workbench.score(made, [("a", "x"), ("b", "y")], Follower(ScriptedModel(score=keyword)))
 
 
 def test_a_failed_call_is_a_failed_row_and_a_refused_score(tmp_path) -> None:
@@ -80,7 +83,7 @@ def test_a_failed_call_is_a_failed_row_and_a_refused_score(tmp_path) -> None:
     follower = Follower(ScriptedModel(score=flaky))
     labelled = workbench.predict(instruction, str(source), follower, "text")
     assert [row["failure"] for row in labelled.rows] == ["timeout", "", "", ""]
-    scored, _ = workbench.rescore(instruction, str(source), follower, Columns())
+    scored = workbench.score(instruction, str(source), follower).scored
     assert (scored.n, scored.n_failed, scored.macro_f1) == (4, 1, None)
     with pytest.raises(ScoreRefusedError, match="1 of 4 calls failed"):
         scored.measurement()

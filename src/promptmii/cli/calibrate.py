@@ -1,46 +1,27 @@
 """`promptmii calibrate`: fit an instruction's calibration again."""
 
-from contextlib import closing
 from typing import Annotated, Literal
 
 import typer
 
+from promptmii.cli.blocks import Answers, Table, blocks
 from promptmii.cli.group import app
-from promptmii.cli.options import (
-    BaseUrl,
-    Cache,
-    Concurrency,
-    Context,
-    Data,
-    File,
-    Follow,
-    Force,
-    Json,
-    Label,
-    Output,
-    Text,
-    columns_of,
-    endpoint_of,
-)
-from promptmii.cli.terminal import confirmed, dump, listening, notes, out
+from promptmii.cli.options import Data, File, Force, Json, Output
+from promptmii.cli.terminal import dump, notes, out
 
 
 @app.command()
+@blocks
 def calibrate(
     instruction: File,
     data: Data,
+    table: Table,
+    answers: Answers,
     output: Output = None,
     kind: Annotated[
         Literal["auto", "none", "contextual", "support", "supervised"],
         typer.Option("--calibration", help="Correction of label bias."),
     ] = "auto",
-    text: Text = None,
-    label: Label = None,
-    follower: Follow = None,
-    base_url: BaseUrl = None,
-    context_length: Context = None,
-    concurrency: Concurrency = 16,
-    cache: Cache = None,
     json: Json = False,
     force: Force = False,
 ) -> None:
@@ -58,12 +39,10 @@ def calibrate(
     path, force = (output, force) if output else (instruction, True)
     check_writable(path, force=force)
     made = Instruction.load(instruction)
-    endpoint = endpoint_of(base_url, context_length, concurrency, cache)
-    with listening(quiet=json) as progress:
-        bound = workbench.bind(made, follower, endpoint, progress, confirmed)
-        with closing(bound.model):
-            bound = replace(bound, calibration=resolve_calibration(kind, bound.mode, bound.model.card))
-            fitted, found = workbench.recalibrate(made, data, bound, columns_of(text, label, None), progress=progress)
+    with answers.followers(quiet=json) as followers:
+        bound = followers.of(made)
+        bound = replace(bound, calibration=resolve_calibration(kind, bound.mode, bound.model.card))
+        fitted, found = workbench.recalibrate(made, data, bound, table.columns, progress=followers.progress)
     fitted.save(path, force=force)
     if json:
         dump(fitted.model_dump(mode="json"))

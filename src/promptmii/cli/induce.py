@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from promptmii.break_even import BreakEven, PerQuery
     from promptmii.data import LoadedTask
-    from promptmii.pipeline import Induced, Row
+    from promptmii.pipeline import Induced
+    from promptmii.workbench import Measured
 
 MOST_LABELS = 20
 """Labels that are listed before an instruction is written."""
@@ -151,7 +152,7 @@ COLUMNS = ("n", "F1 [95 %]", "plain F1", "tokens", "calls", "fit", "s")
 """Short, so that the table fits 80 columns; its title explains them."""
 
 
-def _comparison(rows: Sequence["Row"]) -> "Table":
+def _comparison(rows: Sequence["Measured"]) -> "Table":
     title = f"{counted(rows[0].scored.n, 'held-back row')}; tokens per query; fit: calls to calibrate"
     grid = table(title, "method", *COLUMNS)
     for row in rows:

@@ -3,6 +3,7 @@
 import json as json_module
 import math
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +38,10 @@ Data = Annotated[
         help="csv, tsv, json, jsonl, parquet, xlsx (also .gz), `datasets` folder, hub:owner/name[:config][@revision]."
     ),
 ]
+Prompt = Annotated[
+    str,
+    typer.Argument(help="Instruction file, a text file, the text itself, or - for a text on standard input."),
+]
 File = Annotated[Path, typer.Argument(help="Instruction file made by `promptmii induce`.")]
 Text = Annotated[
     list[str] | None,
@@ -51,6 +56,14 @@ Labels = Annotated[
 ]
 Follow = Annotated[
     str | None, typer.Option(help="Model that labels: smol, hf:<id or folder>[+adapter], openai:<model>.")
+]
+ModeOf = Annotated[
+    str | None,
+    typer.Option(
+        "--mode",
+        metavar="choose|generate",
+        help="choose compares label likelihoods; generate reads the label from text. Absent: as it was made.",
+    ),
 ]
 BaseUrl = Annotated[
     str | None, typer.Option(help="Server(s) for openai: models, comma-separated; OPENAI_BASE_URL when absent.")
@@ -110,6 +123,13 @@ def settings_of(given: list[str]) -> dict[str, Any]:
             table = {part: table}
         found = merged(found, table)
     return found
+
+
+def prompt_of(given: str) -> str:
+    """What was given as an instruction; `-` is the text on standard input."""
+    from promptmii.data.decoding import decode
+
+    return decode(sys.stdin.buffer.read(), "Standard input") if given == "-" else given
 
 
 def columns_of(text: list[str] | None, label: str | None, labels: str | None) -> "Columns":

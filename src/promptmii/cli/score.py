@@ -1,84 +1,65 @@
 """`promptmii score`: measure an instruction again."""
 
 from collections.abc import Sequence
-from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptmii.cli.blocks import Answers, Table, blocks
 from promptmii.cli.group import app
-from promptmii.cli.options import (
-    BaseUrl,
-    Cache,
-    Concurrency,
-    Context,
-    Data,
-    File,
-    Follow,
-    Json,
-    Label,
-    Text,
-    columns_of,
-    endpoint_of,
-)
-from promptmii.cli.predict import tell_uncalibrated
-from promptmii.cli.terminal import confirmed, dump, listening, notes, out, table
+from promptmii.cli.options import Data, Force, Json, Output, Prompt, prompt_of
+from promptmii.cli.terminal import dump, notes, out, table
 from promptmii.errors import counted
 
 if TYPE_CHECKING:
-    from promptmii.instruction import Instruction, Measurement
-    from promptmii.scoring import Scored
+    from promptmii.instruction import Measurement
+    from promptmii.workbench import Measured
 
 
 @app.command()
+@blocks
 def score(
-    instruction: File,
+    instruction: Prompt,
     data: Data,
+    rows: Table,
+    answers: Answers,
     refit: Annotated[
         str | None,
         typer.Option(
-            metavar="ROWS", help="Labelled rows to fit the calibration on first; the file then keeps it and the score."
+            metavar="ROWS",
+            help="Labelled rows to fit the calibration on first; an instruction file then keeps it and the score.",
         ),
     ] = None,
-    text: Text = None,
-    label: Label = None,
-    follower: Follow = None,
-    base_url: BaseUrl = None,
-    context_length: Context = None,
-    concurrency: Concurrency = 16,
-    cache: Cache = None,
+    output: Output = None,
     json: Json = False,
+    force: Force = False,
 ) -> None:
-    """Measure an instruction again on labelled data: per-label scores, confusion matrix, failure counts.
+    """Measure an instruction, or any text, on labelled data: per-label scores, confusion matrix, failure counts.
 
     With --refit this is `promptmii calibrate INSTRUCTION ROWS` and a measurement in one, for an edited instruction.
+    -o saves an instruction file with the score, also of a text.
     """
-    from dataclasses import replace
-
     from promptmii import workbench
-    from promptmii.follower import resolve_calibration
-    from promptmii.instruction import Instruction
+    from promptmii.files import check_writable
 
-    made = Instruction.load(instruction)
-    endpoint = endpoint_of(base_url, context_length, concurrency, cache)
-    with listening(quiet=json) as progress:
-        bound = workbench.bind(made, follower, endpoint, progress, confirmed)
-        with closing(bound.model):
-            columns = columns_of(text, label, None)
-            if refit:
-                bound = replace(bound, calibration=resolve_calibration("auto", bound.mode, bound.model.card))
-                made, _ = workbench.recalibrate(made, refit, bound, columns, progress=progress)
-            else:
-                tell_uncalibrated(made, bound)
-            scored, found = workbench.rescore(made, data, bound, columns, progress=progress)
-    if refit:
-        made.measured_as(scored.measurement()).save(instruction, force=True)
-    _show(made, scored, found, as_json=json)
+    path = output or (Path(instruction) if refit and instruction.endswith(".json") else None)
+    if output:
+        check_writable(output, force=force)
+    given = prompt_of(instruction)
+    with answers.followers(quiet=json) as followers:
+        result = workbench.score(given, data, followers, rows.columns, refit=refit)
+    if path:
+        result.instruction.save(path, force=force or not output)
+    _show(result, as_json=json)
+    if path and not json:
+        out.write_line(f"Saved to {path}.")
 
 
-def _show(instruction: "Instruction", result: "Scored", found: Sequence[str], *, as_json: bool) -> None:
+def _show(given: "Measured", *, as_json: bool) -> None:
     from promptmii import metrics
 
+    instruction, result = given.instruction, given.scored
     measured = result.measurement()
     labels = metrics.per_label(result.gold, result.labels, instruction.labels)
     confusion = metrics.confusion(result.gold, result.labels, instruction.labels)
@@ -87,10 +68,10 @@ def _show(instruction: "Instruction", result: "Scored", found: Sequence[str], *,
             {"label": s.label, "precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support}
             for s in labels
         ]
-        counts = {"failed": result.n_failed, "notes": found}
+        counts = {"failed": result.n_failed, "notes": given.notes}
         dump({"measured": measured.model_dump(), "labels": rows, "confusion": confusion} | counts)
         return
-    notes(found)
+    notes(given.notes)
     out.write_line(
         f"macro-F1 {measured.macro_f1:.3f} (95 % interval {measured.low:.3f} to {measured.high:.3f})", "bold"
     )

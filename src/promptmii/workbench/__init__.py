@@ -4,8 +4,21 @@ The command line, the Python API and the browser page are thin covers of this pa
 goes to `progress`, and results are values.
 """
 
-from promptmii.workbench.bind import Confirm, bind, refuse
+from promptmii.workbench.bind import Answering, Confirm, Followers, bind, refuse
+from promptmii.workbench.given import Prompt
 from promptmii.workbench.label import Labelled, predict
-from promptmii.workbench.measure import recalibrate, rescore
+from promptmii.workbench.measure import Measured, recalibrate, score
 
-__all__ = ["Confirm", "Labelled", "bind", "predict", "recalibrate", "refuse", "rescore"]
+__all__ = [
+    "Answering",
+    "Confirm",
+    "Followers",
+    "Labelled",
+    "Measured",
+    "Prompt",
+    "bind",
+    "predict",
+    "recalibrate",
+    "refuse",
+    "score",
+]

@@ -1,11 +1,14 @@
 """From an instruction to the follower that answers under it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing, contextmanager
+from typing import TypeAlias
 
 from promptmii.config import Endpoint
 from promptmii.errors import ConfigError
 from promptmii.follower import Follower
-from promptmii.instruction import Instruction
+from promptmii.instruction import EDITED, Instruction, Mode
+from promptmii.models import DEFAULT, LanguageModel
 from promptmii.models.http.config import Served, addresses
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
@@ -26,10 +29,9 @@ def bind(
     progress: Progress = QUIET,
     confirm: Confirm = refuse,
 ) -> Follower:
-    """The follower that an instruction was made for, or another one.
+    """The follower that an instruction was made for, or another one; `DEFAULT` where neither is named.
 
-    `confirm` is asked before texts go to a server that only the instruction names. Raises `ConfigError` if it declines,
-    or if neither `follower` nor the instruction names a model.
+    `confirm` is asked before texts go to a server that only the instruction names. Raises `ConfigError` if it declines.
     """
     reference, keyless = (follower, False) if follower else _named_follower(instruction, endpoint, confirm)
     progress.step(f"Loading {reference}")
@@ -45,9 +47,7 @@ def _named_follower(instruction: Instruction, endpoint: Endpoint, confirm: Confi
     An instruction comes from a file that anybody may have written. A server named there is used only after a yes, and
     never gets the key; a server that the user names replaces it.
     """
-    named = instruction.follower
-    if named is None:
-        raise ConfigError("The instruction names no follower; give one with --follower.")
+    named = instruction.follower or DEFAULT
     served = Served.parse(named)
     if served is None or served.address is None or served.address in addresses(endpoint.base_url):
         return named, False
@@ -59,3 +59,74 @@ def _named_follower(instruction: Instruction, endpoint: Endpoint, confirm: Confi
         f"The instruction names the server {served.address}, and no text is sent there unless you say so. "
         f"If you trust it: --follower {named}. To use another server: --base-url."
     )
+
+
+class Followers:
+    """The followers of one command: each model is loaded once, when an instruction first asks for it."""
+
+    def __init__(
+        self,
+        reference: str | None = None,
+        endpoint: Endpoint | None = None,
+        progress: Progress = QUIET,
+        confirm: Confirm = refuse,
+        *,
+        mode: Mode | None = None,
+    ) -> None:
+        """`reference` and `mode` go before what an instruction says itself."""
+        self.progress = progress
+        self._reference, self._mode, self._confirm = reference, mode, confirm
+        self._endpoint = endpoint or Endpoint()
+        self._loaded: dict[str | None, Follower] = {}
+        self._open = ExitStack()
+
+    def of(self, instruction: Instruction) -> Follower:
+        """The follower of an instruction. Raises as `bind` does."""
+        named = self._reference or instruction.follower
+        if named not in self._loaded:
+            bound = bind(instruction, self._reference, self._endpoint, self.progress, self._confirm)
+            self._open.enter_context(closing(bound.model))
+            self._loaded[named] = bound
+        mode: Mode = self._mode or instruction.mode or "choose"
+        return Follower(self._loaded[named].model, mode)
+
+    def close(self) -> None:
+        """Close the models."""
+        self._open.close()
+
+
+class _Given:
+    """One follower for every instruction, which whoever gave it closes."""
+
+    def __init__(self, follower: Follower | LanguageModel, progress: Progress) -> None:
+        self.progress = progress
+        self._follower = follower
+
+    def of(self, instruction: Instruction) -> Follower:
+        given = self._follower
+        return given if isinstance(given, Follower) else Follower(given, instruction.mode or "choose")
+
+
+Answering: TypeAlias = Followers | Follower | LanguageModel | str | None
+"""Who answers: a follower, a model, its reference, or `None` for the one that each instruction names."""
+
+
+@contextmanager
+def answering(given: Answering, progress: Progress = QUIET) -> Generator[Followers | _Given]:
+    """The followers that are meant. Those that are loaded here are closed at the end."""
+    if isinstance(given, Followers):
+        yield given
+    elif isinstance(given, Follower | LanguageModel):
+        yield _Given(given, progress)
+    else:
+        with closing(Followers(given, progress=progress)) as followers:
+            yield followers
+
+
+def calibration_notes(instruction: Instruction, follower: Follower) -> tuple[str, ...]:
+    """Why a calibration is left out."""
+    edited = (f"the instruction was {EDITED}",) if EDITED in instruction.provenance.notes else ()
+    if follower.own(instruction) is instruction:
+        return edited
+    foreign = f"no calibration: it was fitted to {instruction.follower}, and {follower.model.card.reference} answers"
+    return (*edited, foreign)

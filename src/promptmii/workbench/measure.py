@@ -1,23 +1,113 @@
 """An instruction measured, or its calibration fitted, on the rows of a table."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source, load_task, read_table
-from promptmii.errors import DataError, counted
-from promptmii.follower import Follower
-from promptmii.instruction import EDITED, Instruction
+from promptmii.errors import DataError, ScoreRefusedError, counted
+from promptmii.follower import Follower, Predictor, resolve_calibration
+from promptmii.instruction import EDITED, Cost, Instruction
+from promptmii.models.base import Price
 from promptmii.progress import QUIET, Progress
-from promptmii.scoring import Scored, score
-from promptmii.task import Support, row_key
+from promptmii.scoring import Scored
+from promptmii.scoring import score as score_rows
+from promptmii.task import Example, Support, row_key
+from promptmii.workbench.bind import Answering, answering, calibration_notes
+from promptmii.workbench.given import Prompt, name_of, read, written
 
 
-def rescore(
-    instruction: Instruction, source: Source, follower: Follower, columns: Columns, *, progress: Progress = QUIET
-) -> tuple[Scored, tuple[str, ...]]:
-    """Measure an instruction on the rows of a table, except those that it was made from or calibrated on.
+@dataclass(frozen=True)
+class Measured:
+    """One way of prompting, measured."""
 
-    The notes say how many rows were left out. Raises `DataError` if none remain.
+    name: str
+    """What tables call it."""
+    instruction: Instruction
+    """With its score, unless a call failed."""
+    scored: Scored
+    spent: Cost
+    """On the answers."""
+    notes: tuple[str, ...] = ()
+    """What was detected, dropped or left out."""
+
+    @property
+    def macro_f1(self) -> float | None:
+        """`None` when any call failed."""
+        return self.scored.macro_f1
+
+
+def measured(
+    name: str, predictor: Predictor, instruction: Instruction, query: Sequence[Example], price: Price | None = None
+) -> Measured:
+    """Let a predictor answer. Nothing is raised for failed calls."""
+    scored = score_rows(predictor, instruction, query)
+    known = instruction if scored.n_failed else instruction.measured_as(scored.measurement())
+    return Measured(name, known, scored, Cost.of(scored.usage, price))
+
+
+def refuse_failures(result: Measured) -> Measured:
+    """The same. Raises `ScoreRefusedError` that names what was measured if any call failed."""
+    try:
+        result.scored.refuse_failures()
+    except ScoreRefusedError as error:
+        raise ScoreRefusedError(f"{result.name}: {error}") from error
+    return result
+
+
+def score(
+    given: Prompt,
+    source: Source,
+    follower: Answering = None,
+    columns: Columns | None = None,
+    *,
+    refit: Source | None = None,
+    progress: Progress = QUIET,
+) -> Measured:
+    """Measure an instruction, or any text, on the rows of a table, except those that it was made from.
+
+    A text has the labels of the table. `refit` is labelled rows to fit the calibration on first. Raises `DataError`,
+    `ArtefactError`, `ConfigError` and `ModelError`; failed calls are in the result.
     """
-    loaded = _table_of(instruction, source, columns)
+    columns = columns or Columns()
+    instruction, loaded = opened(given, source, columns)
+    rows, notes = fresh_rows(instruction, loaded)
+    with answering(follower, progress) as followers:
+        bound = followers.of(instruction)
+        notes = (*loaded.notes, *notes)
+        if refit is not None:
+            bound = replace(bound, calibration=resolve_calibration("auto", bound.mode, bound.model.card))
+            instruction, _ = recalibrate(instruction, refit, bound, columns, progress=followers.progress)
+            rows, left_out = fresh_rows(instruction, loaded)
+            notes = (*loaded.notes, *left_out)
+        else:
+            notes = (*notes, *calibration_notes(instruction, bound))
+            instruction = answered_by(bound, instruction)
+        followers.progress.step("Scoring", len(rows))
+        result = measured(name_of(given), bound, instruction, rows, bound.model.card.price)
+    return replace(result, notes=notes)
+
+
+def answered_by(follower: Follower, instruction: Instruction) -> Instruction:
+    """The instruction as this follower answers under it, without a calibration that is another's."""
+    here = {"follower": follower.model.card.reference, "mode": follower.mode}
+    return follower.own(instruction).model_copy(update=here)
+
+
+def opened(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction, LoadedTask]:
+    """An instruction and the table that is to measure it. A text gets the labels of the table."""
+    found = read(given)
+    if isinstance(found, Instruction):
+        return found, table_of(found, source, columns)
+    loaded = load_task(source, text=columns.text, label=columns.label, labels=columns.labels)
+    return written(found, loaded.task.labels), loaded
+
+
+def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Example], tuple[str, ...]]:
+    """The rows that may measure an instruction, and a note where others are left out.
+
+    Raises `DataError` if none remain.
+    """
     known = set(instruction.provenance.support_rows)
     rows = (*loaded.task.train, *loaded.task.test)
     fresh = [row for row in rows if row_key(row.text) not in known]
@@ -26,9 +116,7 @@ def rescore(
             "The instruction was made from all of these rows, so they cannot measure it. Give it other rows."
         )
     seen = len(rows) - len(fresh)
-    left_out = (f"{counted(seen, 'row')} left out: the instruction was made from them",) if seen else ()
-    progress.step("Scoring", len(fresh))
-    return score(follower, instruction, fresh), (*loaded.notes, *left_out)
+    return fresh, (f"{counted(seen, 'row')} left out: the instruction was made from them",) if seen else ()
 
 
 def recalibrate(
@@ -38,27 +126,28 @@ def recalibrate(
 
     The notes say what was found in the table.
     """
-    loaded = _table_of(instruction, source, columns)
+    loaded = table_of(instruction, source, columns)
     rows = (*loaded.task.train, *loaded.task.test)
     progress.step("Calibrating", len(rows))
+    return fitted(instruction, follower, rows), loaded.notes
+
+
+def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:
+    """The instruction with its calibration fitted on `rows`, without its old score."""
     kept = tuple(note for note in instruction.provenance.notes if note != EDITED)
     made = instruction.provenance.model_copy(update={"notes": kept})
     plain = instruction.model_copy(update={"measured": None, "provenance": made})
-    return follower.prepare(plain, Support(instruction.labels, rows)), loaded.notes
+    return follower.prepare(plain, Support(instruction.labels, tuple(rows)))
 
 
-def _table_of(instruction: Instruction, source: Source, columns: Columns) -> LoadedTask:
+def table_of(instruction: Instruction, source: Source, columns: Columns) -> LoadedTask:
     """A table, read as the one that the instruction was made from unless `columns` say otherwise.
 
-    Rows with labels that the instruction lacks are dropped, with a note.
+    Rows with labels that neither the instruction nor `columns` name are dropped, with a note.
     """
-    made = instruction.provenance
-    own = Columns(
-        text=made.text_template or made.text_columns or None, label=made.label_column, labels=instruction.labels
-    )
-    table = read_table(source)
-    if not {own.label, *made.text_columns} <= set(table.columns):  # another table: detect its columns anew
-        own = Columns(labels=instruction.labels)
-    given = {name: value for name, value in columns.model_dump(exclude={"labels"}).items() if value is not None}
-    own = own.model_copy(update=given)
-    return load_task(table, text=own.text, label=own.label, labels=own.labels)
+    made, table = instruction.provenance, read_table(source)
+    text, label = made.text_template or made.text_columns or None, made.label_column
+    if not {label, *made.text_columns} <= set(table.columns):  # another table: detect its columns anew
+        text = label = None
+    labels = columns.labels or instruction.labels
+    return load_task(table, text=columns.text or text, label=columns.label or label, labels=labels)

@@ -1,0 +1,76 @@
+"""What people hand over to be measured: an instruction, a file that holds one, a file of plain text, or the text."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from promptmii.data.decoding import decode, path_name
+from promptmii.data.load import SUFFIXES, format_of
+from promptmii.errors import ArtefactError, DataError
+from promptmii.inducers import Given
+from promptmii.instruction import Instruction
+from promptmii.task import Support
+
+Prompt: TypeAlias = Instruction | str | os.PathLike[str]
+"""An instruction, the path of an artefact (`.json`) or of a text, or a text of at least two words."""
+SLOT = re.compile(r"\{\{? *(?:text|input|query|message) *\}?\}")
+"""Where other tools put the text to classify."""
+
+
+def read(given: Prompt) -> Instruction | str:
+    """The instruction, or a text that becomes one once its labels are known.
+
+    Raises `ArtefactError` for a file that cannot be read, `DataError` for an empty text and for what is neither.
+    """
+    if isinstance(given, Instruction):
+        return given
+    if isinstance(given, str) and not _is_path(given):
+        return _checked(given, "The text")
+    path = Path(given)
+    if path.suffix == ".json":
+        return Instruction.load(path)
+    if format_of(path) in set(SUFFIXES) - {".txt"}:
+        raise DataError(f"{path} is a table; expected an instruction file (.json) or a text. Is the order swapped?")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(
+            f"{path} cannot be read: {error.strerror}. Expected an instruction file (.json), or a file of text."
+        ) from error
+    return _checked(decode(content, path_name(path)), str(path))
+
+
+def _is_path(given: str) -> bool:
+    one_word = not re.search(r"\s", given.strip())
+    try:
+        return bool(given) and "\n" not in given and (Path(given).exists() or (one_word and bool(Path(given).suffix)))
+    except (OSError, ValueError):  # longer than any file name, or with a null byte
+        return False
+
+
+def _checked(text: str, owner: str) -> str:
+    if not text.strip():
+        raise DataError(f"{owner} is empty. The label list alone is measured by: promptmii compare naive --data DATA")
+    if text.isascii() and not re.search(r"\s", text.strip()):
+        raise DataError(f"{text.strip()!r} is no file and too short for an instruction. Check the name of the file.")
+    return text
+
+
+def written(text: str, labels: Sequence[str]) -> Instruction:
+    """A human's text as an instruction. A slot of another tool stays as it stands, with a note."""
+    made = Given(text).induce(Support(tuple(labels), ()))
+    if found := SLOT.search(text):
+        return made.noted(f"{found[0]} is no slot here: the labels and the input follow the text by themselves")
+    return made
+
+
+def name_of(given: Prompt) -> str:
+    """How a table calls it: the path as it was given, the method, or the beginning of the text."""
+    if isinstance(given, Instruction):
+        return given.method
+    if isinstance(given, str) and not _is_path(given):
+        words = " ".join(given.split())
+        return words if len(words) <= 24 else words[:23] + "…"
+    return path_name(os.fspath(given))
