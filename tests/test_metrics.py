@@ -63,3 +63,14 @@ def test_a_paired_difference_is_fair() -> None:
     assert (better.mean, better.low) == (1, 1)
     assert better.p < 0.001
     assert metrics.paired_difference(gold, wrong, right).mean == -better.mean
+
+
+@given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12))
+def test_holm_never_lowers_a_p_value_and_keeps_their_order(p: list[float]) -> None:
+    adjusted = metrics.holm(p)
+    pairs = sorted((raw, new) for raw, new in zip(p, adjusted, strict=True) if not np.isnan(raw))
+    assert [np.isnan(raw) for raw in p] == [np.isnan(new) for new in adjusted]
+    assert all(raw <= new <= 1 for raw, new in pairs)
+    assert [new for _, new in pairs] == sorted(new for _, new in pairs)
+    if pairs:
+        assert pairs[0][1] == min(1.0, pairs[0][0] * len(pairs))

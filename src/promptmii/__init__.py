@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from promptmii.pipeline import Induced, induce
     from promptmii.scoring import Scored
     from promptmii.task import Episode, Example, Support, Task
-    from promptmii.workbench import Measured, score
+    from promptmii.workbench import Comparison, Measured, compare, score
 
 _HOMES = {
     "BestOf": "inducers",
+    "Comparison": "workbench",
     "Episode": "task",
     "Example": "task",
     "Follower": "follower",
@@ -37,6 +38,7 @@ _HOMES = {
     "Support": "task",
     "Task": "task",
     "Writer": "inducers",
+    "compare": "workbench",
     "induce": "pipeline",
     "load_model": "models",
     "score": "workbench",
@@ -44,6 +46,7 @@ _HOMES = {
 
 __all__ = [
     "BestOf",
+    "Comparison",
     "Episode",
     "Example",
     "Follower",
@@ -62,6 +65,7 @@ __all__ = [
     "Support",
     "Task",
     "Writer",
+    "compare",
     "induce",
     "load_model",
     "score",

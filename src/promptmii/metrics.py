@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 RESAMPLES = 2_000
+ALPHA = 0.05
+"""Level of a test."""
 
 
 def macro_f1(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
@@ -94,6 +96,11 @@ class Difference:
     p: float
     """Two-sided p-value of the paired randomisation test: predictions of `a` and `b` swapped at random, row by row."""
 
+    @property
+    def beyond_noise(self) -> bool:
+        """A difference of this size is not just chance."""
+        return self.p <= ALPHA
+
 
 def paired_difference(
     gold: Sequence[str], a: Sequence[str | None], b: Sequence[str | None], *, seed: int = 0
@@ -109,6 +116,16 @@ def paired_difference(
     null = _macro_f1(swapped[0]) - _macro_f1(swapped[1])
     p = (1 + int((np.abs(null) >= abs(observed) - 1e-12).sum())) / (1 + RESAMPLES)
     return Difference(observed, float(low), float(high), p)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number (Holm 1979). NaN stays and is not counted."""
+    finite = sorted((i for i in range(len(p)) if not np.isnan(p[i])), key=lambda i: p[i])
+    adjusted, highest = [float("nan")] * len(p), 0.0
+    for rank, i in enumerate(finite):
+        highest = max(highest, min(1.0, p[i] * (len(finite) - rank)))
+        adjusted[i] = highest
+    return adjusted
 
 
 @dataclass(frozen=True)

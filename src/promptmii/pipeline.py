@@ -27,8 +27,6 @@ from promptmii.task import Episode
 from promptmii.version import VERSION
 from promptmii.workbench.measure import Measured, measured
 
-ALPHA = 0.05
-
 
 @dataclass(frozen=True)
 class Induced:
@@ -48,12 +46,12 @@ class Induced:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Methods that the induced instruction does not beat beyond noise."""
-        doubtful = {name: d for name, d in self.differences.items() if d.p > ALPHA or d.mean <= 0}
+        doubtful = {name: d for name, d in self.differences.items() if not d.beyond_noise or d.mean <= 0}
         return tuple(_warning(name, difference) for name, difference in doubtful.items())
 
 
 def _warning(name: str, difference: metrics.Difference) -> str:
-    verdict = "worse than" if difference.mean < 0 and difference.p <= ALPHA else "not better beyond noise than"
+    verdict = "worse than" if difference.mean < 0 and difference.beyond_noise else "not better beyond noise than"
     return (
         f"The induced instruction is {verdict} {name}: macro-F1 {difference.mean:+.3f} "
         f"[{difference.low:+.3f}, {difference.high:+.3f}], p = {difference.p:.3f}."

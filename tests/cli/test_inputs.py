@@ -150,3 +150,24 @@ def test_what_cannot_be_scored_is_one_line(
     assert done.exit_code == 2
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_compare_ends_with_1_where_a_check_fails(tmp_path: Path, server: FaultyServer) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN)
+    (tmp_path / "prompt.txt").write_text("Decide well.")
+    asked = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url, "--price", "1,1"]
+    given = ["compare", tmp_path / "prompt.txt", "naive", "--data", tmp_path / "rows.csv", *asked]
+    files = ["-o", tmp_path / "differ.csv", "--junit", tmp_path / "junit.xml"]
+    done = run(*given, "--fail-under", "0.8", "--fail-if-worse", *files)
+    assert done.exit_code == 1, done.stderr
+    assert "macro-F1 is at least 0.8: macro-F1 is 0.333 on 20 rows" in done.stderr
+    assert done.stderr.count("Error:") == 1
+    assert "per 1,000" in done.stdout
+    assert 'failures="1"' in (tmp_path / "junit.xml").read_text()
+    assert (tmp_path / "differ.csv").read_text().count("\n") == 1
+    again = run(*given, "--fail-under", "0.3", "--json")
+    assert again.exit_code == 0
+    told = json.loads(again.stdout)
+    assert [check["passed"] for check in told["checks"]] == [True]
+    assert told["differences"]["naive"]["mean"] == 0
+    assert run(*given, *files).exit_code == 2, "files that exist are kept"

@@ -20,6 +20,7 @@ from promptmii import metrics
 from promptmii.errors import ArtefactError, OutputError, ScoreRefusedError
 from promptmii.follower import Prediction
 from promptmii.instruction import Instruction, Measurement
+from promptmii.metrics import holm
 from promptmii.records import Cell, Query, Record, Run, pack_predictions, recording
 from promptmii.report import headline, task_details
 from promptmii.report.grid import read_grid
@@ -27,7 +28,7 @@ from promptmii.report.page import write_report
 from promptmii.report.results import Results, numbers
 from promptmii.report.scores import all_cells, scopes, scores
 from promptmii.report.sections import legend
-from promptmii.report.statistics import holm, paired
+from promptmii.report.statistics import paired
 from promptmii.task import Example
 
 METHODS = ("naive", "icl", "zero", "mii")

@@ -4,13 +4,14 @@
 """
 
 # isort: off
-from promptmii.cli import induce, predict, score, calibrate, show, export
+from promptmii.cli import induce, predict, score, compare, calibrate, show, export
 from promptmii.cli import evaluate, report, corpus, train, models
 from promptmii.cli.group import app
 
 __all__ = [
     "app",
     "calibrate",
+    "compare",
     "corpus",
     "evaluate",
     "export",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from promptmii.cli.group import app
+from promptmii.cli.group import CHECK_FAILED, app
 from promptmii.cli.options import BaseUrl, Json, ListRecipes, Recipe, comma_separated
 from promptmii.cli.terminal import dump, listening, out, say, table, warn
 
@@ -115,7 +115,7 @@ def check(
         report = check_corpus(corpus, similarity)
     _show_leakage(report, as_json=json)
     if not report.clean:
-        raise typer.Exit(1)
+        raise typer.Exit(CHECK_FAILED)
 
 
 @corpus_app.command("card")

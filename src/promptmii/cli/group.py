@@ -14,6 +14,8 @@ from promptmii.cli.terminal import error as show_error
 from promptmii.errors import PromptMIIError
 
 INTERRUPTED = 130
+CHECK_FAILED = 1
+"""Exit code where all was done, and what was asked for does not hold."""
 INPUT = 2
 """Exit code where a file or an option cannot be used."""
 CALLS_FAILED = 4

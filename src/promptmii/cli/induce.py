@@ -28,7 +28,20 @@ from promptmii.cli.options import (
     columns_of,
     endpoint_of,
 )
-from promptmii.cli.terminal import confirmed, count, dump, interactive, listening, notes, out, say, styled, table, warn
+from promptmii.cli.terminal import (
+    confirmed,
+    count,
+    dump,
+    interactive,
+    listening,
+    notes,
+    out,
+    say,
+    share,
+    styled,
+    table,
+    warn,
+)
 from promptmii.errors import ConfigError, counted
 from promptmii.models.references import DEFAULT
 
@@ -160,19 +173,14 @@ def _comparison(rows: Sequence["Measured"]) -> "Table":
             grid.add_row(
                 row.instruction.method,
                 str(row.instruction.provenance.n),
-                f"{_share(measured.macro_f1)} [{_share(measured.low, 2)}, {_share(measured.high, 2)}]",
-                "" if measured.uncalibrated_macro_f1 is None else _share(measured.uncalibrated_macro_f1),
+                f"{share(measured.macro_f1)} [{share(measured.low, 2)}, {share(measured.high, 2)}]",
+                "" if measured.uncalibrated_macro_f1 is None else share(measured.uncalibrated_macro_f1),
                 count(measured.prompt_tokens_per_query),
                 str(row.instruction.cost.calls),
                 str(row.instruction.calibration_cost.calls),
                 f"{row.scored.usage.seconds:.1f}",
             )
     return grid
-
-
-def _share(value: float, digits: int = 3) -> str:
-    """A number from 0 to 1 without its zero: .712."""
-    return f"{value:.{digits}f}".removeprefix("0")
 
 
 def _break_even(result: "BreakEven | None") -> str:

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from promptmii.curves import VALIDATION, Curves
+from promptmii.metrics import holm
 from promptmii.report.grid import Grid
 from promptmii.report.methods import Role, is_written, planned_rivals, role, shows_examples, under_test
 from promptmii.report.scores import Scope, Scores, Series, in_order, short_names
-from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, holm, means, paired
+from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired
 from promptmii.report.tables import NOTHING, Table, number, p_value, prompt_length
 
 POSTER_N = 20

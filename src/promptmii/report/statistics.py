@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from promptmii.metrics import holm
 from promptmii.report.scores import Counts, Floats, Scores, Series
 
 TIE = 1e-9
@@ -185,16 +186,6 @@ def signed_rank(differences: Floats) -> tuple[float, str]:
     # Rounded, so that differences which are equal but for the last bit share their rank.
     result: Any = wilcoxon(np.round(differences[differences != 0], 9))
     return float(result.pvalue), ""
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number (Holm 1979). NaN stays and is not counted."""
-    finite = sorted((i for i in range(len(p)) if not np.isnan(p[i])), key=lambda i: p[i])
-    adjusted, highest = [float("nan")] * len(p), 0.0
-    for rank, i in enumerate(finite):
-        highest = max(highest, min(1.0, p[i] * (len(finite) - rank)))
-        adjusted[i] = highest
-    return adjusted
 
 
 def comparisons(scores: Scores, n: int) -> list[tuple[Paired, float]]:

@@ -5,18 +5,21 @@ goes to `progress`, and results are values.
 """
 
 from promptmii.workbench.bind import Answering, Confirm, Followers, bind, refuse
+from promptmii.workbench.compare import Comparison, compare
 from promptmii.workbench.given import Prompt
 from promptmii.workbench.label import Labelled, predict
 from promptmii.workbench.measure import Measured, recalibrate, score
 
 __all__ = [
     "Answering",
+    "Comparison",
     "Confirm",
     "Followers",
     "Labelled",
     "Measured",
     "Prompt",
     "bind",
+    "compare",
     "predict",
     "recalibrate",
     "refuse",

@@ -75,7 +75,9 @@ class Followers:
     ) -> None:
         """`reference` and `mode` go before what an instruction says itself."""
         self.progress = progress
-        self._reference, self._mode, self._confirm = reference, mode, confirm
+        self._reference = reference
+        self._mode: Mode | None = mode
+        self._confirm = confirm
         self._endpoint = endpoint or Endpoint()
         self._loaded: dict[str | None, Follower] = {}
         self._open = ExitStack()
@@ -87,8 +89,7 @@ class Followers:
             bound = bind(instruction, self._reference, self._endpoint, self.progress, self._confirm)
             self._open.enter_context(closing(bound.model))
             self._loaded[named] = bound
-        mode: Mode = self._mode or instruction.mode or "choose"
-        return Follower(self._loaded[named].model, mode)
+        return Follower(self._loaded[named].model, self._mode or instruction.mode or "choose")
 
     def close(self) -> None:
         """Close the models."""

@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from promptmii.config import Columns
-from promptmii.data import LoadedTask, Source, load_task, read_table
-from promptmii.errors import DataError, ScoreRefusedError, counted
+from promptmii.data import LoadedTask, Source
+from promptmii.errors import ScoreRefusedError
 from promptmii.follower import Follower, Predictor, resolve_calibration
 from promptmii.instruction import EDITED, Cost, Instruction
 from promptmii.models.base import Price
 from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored
 from promptmii.scoring import score as score_rows
-from promptmii.task import Example, Support, row_key
+from promptmii.task import Example, Support
 from promptmii.workbench.bind import Answering, answering, calibration_notes
 from promptmii.workbench.given import Prompt, name_of, read, written
+from promptmii.workbench.rows import fresh_rows, table_of
 
 
 @dataclass(frozen=True)
@@ -97,26 +98,8 @@ def answered_by(follower: Follower, instruction: Instruction) -> Instruction:
 def opened(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction, LoadedTask]:
     """An instruction and the table that is to measure it. A text gets the labels of the table."""
     found = read(given)
-    if isinstance(found, Instruction):
-        return found, table_of(found, source, columns)
-    loaded = load_task(source, text=columns.text, label=columns.label, labels=columns.labels)
-    return written(found, loaded.task.labels), loaded
-
-
-def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Example], tuple[str, ...]]:
-    """The rows that may measure an instruction, and a note where others are left out.
-
-    Raises `DataError` if none remain.
-    """
-    known = set(instruction.provenance.support_rows)
-    rows = (*loaded.task.train, *loaded.task.test)
-    fresh = [row for row in rows if row_key(row.text) not in known]
-    if not fresh:
-        raise DataError(
-            "The instruction was made from all of these rows, so they cannot measure it. Give it other rows."
-        )
-    seen = len(rows) - len(fresh)
-    return fresh, (f"{counted(seen, 'row')} left out: the instruction was made from them",) if seen else ()
+    loaded = table_of(found if isinstance(found, Instruction) else None, source, columns)
+    return (found if isinstance(found, Instruction) else written(found, loaded.task.labels)), loaded
 
 
 def recalibrate(
@@ -138,16 +121,3 @@ def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example
     made = instruction.provenance.model_copy(update={"notes": kept})
     plain = instruction.model_copy(update={"measured": None, "provenance": made})
     return follower.prepare(plain, Support(instruction.labels, tuple(rows)))
-
-
-def table_of(instruction: Instruction, source: Source, columns: Columns) -> LoadedTask:
-    """A table, read as the one that the instruction was made from unless `columns` say otherwise.
-
-    Rows with labels that neither the instruction nor `columns` name are dropped, with a note.
-    """
-    made, table = instruction.provenance, read_table(source)
-    text, label = made.text_template or made.text_columns or None, made.label_column
-    if not {label, *made.text_columns} <= set(table.columns):  # another table: detect its columns anew
-        text = label = None
-    labels = columns.labels or instruction.labels
-    return load_task(table, text=columns.text or text, label=columns.label or label, labels=labels)

@@ -1,0 +1,131 @@
+"""`promptmii compare`: instructions, texts and methods side by side."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from promptmii.cli.blocks import Answers, Table, blocks
+from promptmii.cli.group import CHECK_FAILED, app
+from promptmii.cli.options import Force, Json, N, prompt_of
+from promptmii.cli.terminal import count, dump, error, notes, out, say, share, table
+from promptmii.errors import ConfigError, counted
+
+if TYPE_CHECKING:
+    from promptmii.metrics import Difference
+    from promptmii.workbench import Comparison, Measured
+    from promptmii.workbench.checks import Check
+
+
+@app.command()
+@blocks
+def compare(
+    prompts: Annotated[
+        list[str],
+        typer.Argument(
+            help="Instruction files, text files, texts, - for standard input, naive, icl. The first is the new one."
+        ),
+    ],
+    data: Annotated[str, typer.Option(help="Labelled rows to measure on: a table, as `promptmii score` takes it.")],
+    rows: Table,
+    answers: Answers,
+    examples: Annotated[
+        str | None, typer.Option(metavar="ROWS", help="Labelled rows that ICL shows and that calibrate the others.")
+    ] = None,
+    n: Annotated[
+        int | None, N("Examples to use of them, or to draw from the data. As many as a file was made of.")
+    ] = None,
+    fail_under: Annotated[
+        float | None, typer.Option("--fail-under", metavar="F1", help="Exit code 1 if the first has less macro-F1.")
+    ] = None,
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit code 1 if the first is worse than another beyond noise.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV to write: the rows on which they disagree.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="JUnit report of the checks to write.")] = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Measure instructions, texts and methods on the same rows: scores, paired differences, cost, disagreements."""
+    from promptmii import workbench
+    from promptmii.files import check_writable, write_text
+    from promptmii.workbench import checks
+
+    for path in filter(None, (output, junit)):
+        check_writable(path, force=force)
+    if fail_if_worse and len(prompts) < 2:
+        raise ConfigError("--fail-if-worse needs something to compare the first with; naive is the label list alone.")
+    given = [prompt_of(prompt) for prompt in prompts]
+    with answers.followers(quiet=json) as followers:
+        found = workbench.compare(given, data, followers, rows.columns, examples=examples, n=n)
+    made = checks.checks(found, at_least=fail_under, not_worse=fail_if_worse)
+    if output:
+        write_text(output, found.csv(), force=force)
+    if junit:
+        write_text(junit, checks.junit(made), force=force)
+    if json:
+        dump(_as_json(found, made))
+    else:
+        _show(found, output)
+    failures = [f"{check.name}: {check.failure}" for check in made if check.failure]
+    for failure in failures:
+        error(failure)
+    if failures:
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _show(found: "Comparison", output: Path | None) -> None:
+    notes(found.notes)
+    first, priced = found.rows[0], any(row.spent.money for row in found.rows)
+    money = ("per 1,000",) if priced else ()
+    title = (
+        f"{counted(first.scored.n, 'row')}; tokens per query; difference: {first.name} minus the other, p after Holm"
+    )
+    grid = table(title, "prompt", "F1 [95 %]", "plain F1", "tokens", *money, "difference [95 %]", "p")
+    for row in found.rows:
+        grid.add_row(row.name, *_scores(row, priced), *_difference(found.differences.get(row.name)))
+    out.write_table(grid)
+    differing = f"They disagree on {counted(len(found.disagreements), 'row')}"
+    if output:
+        say(f"{differing}, saved to {output}.")
+    elif len(found.rows) > 1:
+        out.write_line(f"{differing}; -o FILE writes them.")
+
+
+def _scores(row: "Measured", priced: bool) -> list[str]:
+    score = row.scored.measurement()
+    plain = "" if score.uncalibrated_macro_f1 is None else share(score.uncalibrated_macro_f1)
+    cells = [f"{share(score.macro_f1)} [{share(score.low, 2)}, {share(score.high, 2)}]", plain]
+    cells.append(count(score.prompt_tokens_per_query))
+    return cells + ([_money(row.spent.money, row.scored.n)] if priced else [])
+
+
+def _money(spent: float | None, n: int) -> str:
+    return "unknown" if spent is None else f"{spent / n * 1000:.4f}"
+
+
+def _difference(d: "Difference | None") -> tuple[str, str]:
+    return ("", "") if d is None else (f"{d.mean:+.3f} [{d.low:+.2f}, {d.high:+.2f}]", f"{d.p:.3f}")
+
+
+def _as_json(found: "Comparison", made: "list[Check]") -> dict[str, Any]:
+    return {
+        "rows": [
+            {
+                "name": row.name,
+                "method": row.instruction.method,
+                "follower": row.instruction.follower,
+                "mode": row.instruction.mode,
+                "measured": row.scored.measurement().model_dump(),
+                "spent": row.spent.model_dump(),
+            }
+            for row in found.rows
+        ],
+        "differences": {name: asdict(difference) for name, difference in found.differences.items()},
+        "disagreements": found.disagreements,
+        "checks": [{"name": check.name, "passed": check.failure is None, "failure": check.failure} for check in made],
+        "notes": found.notes,
+    }

@@ -1,0 +1,181 @@
+"""Ways of prompting side by side, on the same rows: instructions, texts, and methods that no model has to write."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeAlias
+
+from promptmii import metrics
+from promptmii.config import Columns
+from promptmii.data import Source
+from promptmii.errors import ConfigError, listed, nearest
+from promptmii.follower import Follower, Predictor, resolve_calibration
+from promptmii.inducers import METHODS, Kit, Method, SFTMethod, Writer, WrittenBy, method
+from promptmii.instruction import EDITED, Instruction
+from promptmii.progress import QUIET, Progress
+from promptmii.task import Support
+from promptmii.workbench.bind import Answering, answering
+from promptmii.workbench.given import Prompt, name_of, read, written
+from promptmii.workbench.measure import Measured, answered_by, fitted, measured, refuse_failures
+from promptmii.workbench.rows import Rows, divided, table_of
+
+FIXED = [
+    name
+    for name, kind in METHODS.items()
+    if kind.written_by is WrittenBy.NOBODY and not (kind.needs_human or kind.reads_all or kind is SFTMethod)
+]
+"""Methods that need examples and a follower at most."""
+EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found. The first one is the candidate; the others are what it is compared with."""
+
+    rows: tuple[Measured, ...]
+    differences: dict[str, metrics.Difference]
+    """The first minus each other on the same rows; p-values are adjusted for their number (Holm)."""
+    notes: tuple[str, ...]
+
+    @cached_property
+    def disagreements(self) -> list[dict[str, str]]:
+        """The rows on which they differ: text, label, and what each of them says."""
+        answers = {row.name: row.scored.labels for row in self.rows}
+        return [
+            {"text": example.text, "label": example.label} | {name: said[i] or "" for name, said in answers.items()}
+            for i, example in enumerate(self.rows[0].scored.query)
+            if len({said[i] for said in answers.values()}) > 1
+        ]
+
+    def csv(self) -> str:
+        """The disagreements as CSV with a header."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["text", "label", *(row.name for row in self.rows)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.disagreements)
+        return text.getvalue()
+
+
+def compare(
+    given: Sequence[Prompt],
+    source: Source,
+    follower: Answering = None,
+    columns: Columns | None = None,
+    *,
+    examples: Source | None = None,
+    n: int | None = None,
+    progress: Progress = QUIET,
+) -> Comparison:
+    """Measure instructions, texts and methods (`naive`, `icl`, ...) on the same rows of `source`.
+
+    Rows that one of them was made from measure none. They are the examples: ICL shows them, and what has no calibration
+    gets one from them. Else `examples` are, or `n` rows that are drawn. Raises `ScoreRefusedError` if a call fails.
+    """
+    entries = _entries(given)
+    made = [entry for entry in entries.values() if isinstance(entry, Instruction)]
+    first = made[0] if made else None
+    columns = columns or Columns()
+    labels = columns.labels or tuple(dict.fromkeys(label for one in made for label in one.labels)) or None
+    loaded = table_of(first, source, columns.model_copy(update={"labels": labels}))
+    shown = table_of(first, examples, columns.model_copy(update={"labels": loaded.task.labels})) if examples else None
+    rows = divided(
+        loaded,
+        {key for one in made for key in one.provenance.support_rows},
+        n or max([EXAMPLES, *(one.provenance.n for one in made)]),
+        given=(*shown.task.train, *shown.task.test) if shown else (),
+        draw=any(isinstance(entry, Method) and entry.reads_examples for entry in entries.values()),
+    )
+    found: list[Measured] = []
+    with answering(follower, progress) as followers:
+        for name, entry in entries.items():
+            plain = _plain(entry, loaded.task.labels, first)
+            bound = followers.of(plain)
+            followers.progress.step(f"Calibrating {name}", len(rows.examples))
+            predictor, prepared = _prepared(entry, plain, bound, rows)
+            followers.progress.step(f"Scoring {name}", len(rows.query))
+            result = measured(name, predictor, prepared, rows.query, bound.model.card.price)
+            found.append(refuse_failures(result))
+    return Comparison(tuple(found), differences(found), (*rows.notes, *_notes(found, loaded.task.labels)))
+
+
+def differences(rows: Sequence[Measured]) -> dict[str, metrics.Difference]:
+    """The first minus each other, p-values adjusted for their number."""
+    ours, *others = [row.scored for row in rows]
+    plain = [metrics.paired_difference(ours.gold, ours.labels, other.labels) for other in others]
+    adjusted = metrics.holm([difference.p for difference in plain])
+    named = zip(rows[1:], plain, adjusted, strict=True)
+    return {row.name: replace(difference, p=p) for row, difference, p in named}
+
+
+_Entry: TypeAlias = Instruction | str | Method
+
+
+def _entries(given: Sequence[Prompt]) -> dict[str, _Entry]:
+    """What is compared, by name: an instruction, a text, or a method. Raises `ConfigError`."""
+    if not given:
+        raise ConfigError(f"Nothing is given to compare; expected instruction files, texts, or {', '.join(FIXED)}.")
+    entries: dict[str, _Entry] = {}
+    for one in given:
+        name = name_of(one)
+        if name in entries and not isinstance(one, Instruction):
+            raise ConfigError(f"{name!r} is given twice; name each once.")
+        while name in entries:
+            name += "'"
+        entries[name] = _method(one) if isinstance(one, str) and one in METHODS else read(one)
+    return entries
+
+
+def _method(name: str) -> Method:
+    if name not in FIXED:
+        raise ConfigError(
+            f"The method {name!r} is written or trained first: make a file with promptmii induce, or run promptmii "
+            f"evaluate. {nearest(name, FIXED)}"
+        )
+    return method(name)
+
+
+def _plain(entry: _Entry, labels: Sequence[str], first: Instruction | None) -> Instruction:
+    """The instruction before anything is fitted; what names no follower takes that of the first that does."""
+    if isinstance(entry, Instruction):
+        return entry
+    if isinstance(entry, str):
+        plain = written(entry, labels)
+    else:
+        plain = Instruction(text="", labels=tuple(labels), method=entry.name)
+    return plain.model_copy(update={"follower": first.follower, "mode": first.mode}) if first else plain
+
+
+def _prepared(entry: _Entry, plain: Instruction, bound: Follower, rows: Rows) -> tuple[Predictor, Instruction]:
+    """What answers, and its instruction, calibrated on the examples unless it came with a calibration of its own."""
+    kind = resolve_calibration("auto", bound.mode, bound.model.card) if rows.examples else "none"
+    fitting = replace(bound, calibration=kind)
+    if isinstance(entry, Method):
+        support = Support(plain.labels, rows.examples)
+        kit = Kit(Writer(bound.model), fitting)
+        predictor = entry.predictor(kit, support, 0)
+        return predictor, predictor.prepare(entry.inducer(kit).induce(support), support)
+    own = bound.own(plain)
+    lost = own is not plain or EDITED in plain.provenance.notes
+    if kind != "none" and (lost or isinstance(entry, str)):
+        return bound, fitted(plain, fitting, rows.examples)
+    return bound, answered_by(bound, plain)
+
+
+def _notes(rows: Sequence[Measured], labels: Sequence[str]) -> tuple[str, ...]:
+    """What makes the rows of the table less than equal."""
+    notes: list[str] = []
+    for row in rows:
+        if lacking := [label for label in labels if label not in row.instruction.labels]:
+            notes.append(f"{row.name} does not know {listed(lacking, 4)}: rows with these labels are misses")
+    followers = {row.name: row.instruction.follower for row in rows if row.instruction.follower}
+    modes = {row.name: row.instruction.mode for row in rows if row.instruction.mode}
+    for what, used in (("followers", followers), ("modes", modes)):
+        if len(set(used.values())) > 1:
+            notes.append(f"different {what}: {', '.join(f'{name}: {value}' for name, value in used.items())}")
+    scored = [row for row in rows if row.scored.uncalibrated_macro_f1 is not None]
+    without = [row.name for row in scored if row.instruction.calibration is None]
+    if without and len(without) < len(scored):
+        notes.append(f"not calibrated, as others are: {', '.join(without)}; --examples ROWS calibrates them")
+    return tuple(notes)

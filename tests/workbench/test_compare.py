@@ -1,0 +1,121 @@
+"""Ways of prompting on the same rows, checks for continuous integration, and rows on which they differ."""
+
+import csv
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from tests.workbench.keyword import keyword
+
+from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support, compare, metrics
+from promptmii.errors import ConfigError, DataError, ScoreRefusedError
+from promptmii.models.base import Failure, FailureKind
+from promptmii.workbench.checks import checks, junit
+
+LABELS = ("delivery", "refund")
+ROWS = [{"text": f"a {label} {i}", "label": label} for i in range(12) for label in LABELS]
+
+
+def obedient(chat, option):
+    """Follows `always <label>` in the instruction, else looks for the label in the text."""
+    prompt = chat[-1]["content"]
+    return 3.0 * (option in prompt) if f"always {option}" in prompt else keyword(chat, option)
+
+
+def made(rows: int, follower: str = "scripted") -> Instruction:
+    """An instruction that was made from, and calibrated on, the first rows."""
+    support = Support(LABELS, tuple(Example(row["text"], row["label"]) for row in ROWS[:rows]))
+    plain = Naive().induce(support).model_copy(update={"text": "Look for the word.", "method": "mii"})
+    return Follower(ScriptedModel(score=obedient, name=follower), "choose", "support").prepare(plain, support)
+
+
+def test_everything_is_measured_on_the_rows_that_none_was_made_from() -> None:
+    model = ScriptedModel(score=obedient)
+    found = compare([made(8), "always refund.", "naive", "icl"], ROWS, model)
+    assert [row.name for row in found.rows] == ["mii", "always refund.", "naive", "icl"]
+    assert len({row.scored.query for row in found.rows}) == 1
+    assert {e.text for e in found.rows[0].scored.query} == {row["text"] for row in ROWS[8:]}
+    icl = found.rows[3].instruction
+    assert all(row["text"] in icl.text for row in ROWS[:8]), "ICL shows the examples that the instruction was made from"
+    assert [row.instruction.calibration is not None for row in found.rows] == [True] * 4
+    assert found.rows[0].macro_f1 == 1.0
+    assert list(found.differences) == ["always refund.", "naive", "icl"]
+    assert any("8 rows left out" in note for note in found.notes)
+
+
+def test_differences_are_the_paired_ones_adjusted_for_their_number() -> None:
+    found = compare(["Look for it.", "always refund.", "naive"], ROWS, ScriptedModel(score=obedient))
+    first, second, third = (row.scored for row in found.rows)
+    plain = [metrics.paired_difference(first.gold, first.labels, other.labels) for other in (second, third)]
+    assert [d.mean for d in found.differences.values()] == [d.mean for d in plain]
+    assert [d.p for d in found.differences.values()] == metrics.holm([d.p for d in plain])
+    assert found.differences["always refund."].p == min(1, 2 * plain[0].p) < 0.05
+
+
+def test_disagreements_are_the_rows_on_which_they_differ() -> None:
+    found = compare(["Look for it.", "always refund."], ROWS, ScriptedModel(score=obedient))
+    rows = list(csv.DictReader(found.csv().splitlines()))
+    assert {row["label"] for row in rows} == {"delivery"}
+    assert len(rows) == 12
+    assert {(row["Look for it."], row["always refund."]) for row in rows} == {("delivery", "refund")}
+
+
+def test_a_text_is_calibrated_on_the_examples_that_are_given() -> None:
+    found = compare(["Look for it."], ROWS, ScriptedModel(score=obedient), examples=ROWS[:4], n=3)
+    row = found.rows[0]
+    assert row.instruction.calibrates
+    assert row.instruction.calibration_cost.calls == 3
+    assert row.scored.n == 24 - 3
+
+
+def test_an_uncalibrated_text_beside_a_calibrated_instruction_is_said() -> None:
+    found = compare([made(4), "Look for it."], ROWS[8:], ScriptedModel(score=obedient))
+    assert any("not calibrated, as others are: Look for it." in note for note in found.notes)
+
+
+def test_an_instruction_that_knows_fewer_labels_misses_the_others() -> None:
+    wide = Instruction(text="Look.", labels=(*LABELS, "billing"), method="wide", mode="choose")
+    rows = ROWS[8:] + [{"text": f"a billing {i}", "label": "billing"} for i in range(3)]
+    found = compare([wide, made(4)], rows, ScriptedModel(score=obedient))
+    assert [row.macro_f1 for row in found.rows] == [1.0, pytest.approx(2 / 3, abs=0.1)]
+    assert any("mii does not know billing" in note for note in found.notes)
+
+
+def test_a_failed_call_is_never_a_score() -> None:
+    def flaky(chat, option):
+        return Failure(FailureKind.TIMEOUT, "slow") if "refund 3" in chat[-1]["content"] else keyword(chat, option)
+
+    with pytest.raises(ScoreRefusedError, match=r"Look for it\.: 1 of 24 calls failed"):
+        compare(["Look for it."], ROWS, ScriptedModel(score=flaky))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ([], ConfigError, "Nothing is given"),
+        (["naive", "naive"], ConfigError, "given twice"),
+        (["mii"], ConfigError, "written or trained first"),
+        (["naiv"], DataError, "no file and too short"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(given: list[str], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        compare(given, ROWS, ScriptedModel(score=keyword))
+
+
+def test_checks_say_what_fails_and_junit_repeats_it() -> None:
+    model = ScriptedModel(score=obedient)
+    good = compare(["Look for it.", "always refund."], ROWS, model)
+    assert [check.failure for check in checks(good, at_least=0.9, not_worse=True)] == [None, None]
+    bad = checks(compare(["always refund.", "Look for it."], ROWS, model), at_least=0.9, not_worse=True)
+    assert [check.failure is None for check in bad] == [False, False]
+    suite = ElementTree.fromstring(junit(bad))
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "2")
+    assert [case.find("failure") is not None for case in suite] == [True, True]
+
+
+def test_a_path_names_an_instruction(tmp_path: Path) -> None:
+    path = str(made(4).save(tmp_path / "a.json"))
+    found = compare([path, "icl"], ROWS, ScriptedModel(score=obedient))
+    assert list(found.differences) == ["icl"]
+    assert found.rows[0].name == path
