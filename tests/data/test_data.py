@@ -100,7 +100,7 @@ def test_several_columns_and_templates() -> None:
 
 
 def test_inputs_to_label_keep_every_row() -> None:
-    assert read_texts(["a", "", "b"]).texts == ("a", "", "b")
+    assert [text for _, text in read_texts(["a", "", "b"])] == ["a", "", "b"]
     assert read_table([{"text": "a", "n": float("nan")}]).rows == ({"text": "a", "n": None},)
 
 
@@ -108,7 +108,7 @@ def test_lines_are_texts_whatever_the_column_was_called(tmp_path) -> None:
     (tmp_path / "new.txt").write_text("one\ntwo\n")
     (tmp_path / "new.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
     for source in (tmp_path / "new.txt", str(tmp_path / "new.txt.gz"), ["one", "two"]):
-        assert read_texts(source, "message").texts == ("one", "two")
+        assert [text for _, text in read_texts(source, "message")] == ["one", "two"]
     with pytest.raises(DataError, match="message"):
         read_texts(pd.DataFrame({"text": ["one"]}), "message")
 

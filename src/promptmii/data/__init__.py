@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from promptmii.data.load import Source, read_table
-from promptmii.data.sample import LoadedTask, Texts, draw_notes, draw_query, draw_support, load_task, read_texts, sample
+from promptmii.data.sample import LoadedTask, draw_notes, draw_query, draw_support, load_task, sample
 from promptmii.data.sources import find_tasks, read_tasks, suite_folder
 from promptmii.data.table import Table
+from promptmii.data.texts import Texts, read_texts
 
 __all__ = [
     "LoadedTask",

@@ -2,12 +2,16 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from promptmii.data.decoding import path_name
 from promptmii.data.table import Table, decode_classes, join_splits, make_table
 from promptmii.errors import DataError, MissingDependencyError
+
+BATCH = 1024
+"""Rows that are decoded at a time."""
 
 
 def read_parquet(content: bytes, origin: str) -> Table:
@@ -15,6 +19,17 @@ def read_parquet(content: bytes, origin: str) -> Table:
     import pyarrow.parquet as pq
 
     return arrow_table(pq.ParquetFile(io.BytesIO(content)).read(), origin)
+
+
+def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file as they are asked for. Raises as `read_parquet` does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=BATCH):
+            if batch.num_rows:
+                yield from arrow_table(pa.Table.from_batches([batch]), path_name(path)).rows
 
 
 def arrow_table(table: Any, origin: str) -> Table:

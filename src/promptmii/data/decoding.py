@@ -18,7 +18,7 @@ _MARKS = (
 
 def decode(content: bytes, origin: str) -> str:
     """UTF-8, or what a byte order mark or the zeros of UTF-16 say. Raises `DataError` that names the line."""
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None) or _unmarked(content)
+    encoding = encoding_of(content)
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -31,6 +31,11 @@ def decode(content: bytes, origin: str) -> str:
             f"Latin-1; then the line reads {shown[0].decode('cp1252', 'replace').strip()[:60]!r}. Save it as UTF-8, "
             "for instance with: iconv -f WINDOWS-1252 -t UTF-8."
         ) from error
+
+
+def encoding_of(start: bytes) -> str:
+    """What the beginning of a file says: a byte order mark, the zeros of UTF-16, or else UTF-8."""
+    return next((name for mark, name in _MARKS if start.startswith(mark)), None) or _unmarked(start)
 
 
 def _unmarked(content: bytes) -> str:

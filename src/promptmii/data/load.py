@@ -3,7 +3,8 @@
 import csv
 import gzip
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -85,11 +86,17 @@ def format_of(path: Path) -> str:
 
 
 def _read_path(path: Path) -> Table:
+    with faults_named(path):
+        return _read_file(path)
+
+
+@contextmanager
+def faults_named(path: Path) -> Generator[None]:
     """Every fault of a file becomes a `DataError` that names it here: readers and their libraries raise many."""
     import pyarrow as pa
 
     try:
-        return _read_file(path)
+        yield
     except DataError:
         raise
     except OSError as error:
@@ -105,21 +112,36 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
 
 
-def _read_file(path: Path) -> Table:
+def file_kind(path: Path) -> str:
+    """The ending that says how a file is read. Raises `DataError` where there is no such file, or no such ending."""
     if not path.exists():
         raise DataError(
             f"The file {path} does not exist. Expected a path to {', '.join(SUFFIXES)} (also .gz), or hub:owner/name."
         )
-    if path.is_dir():
-        return read_saved_dataset(path)
     kind = format_of(path)
     if kind not in SUFFIXES:
         raise DataError(
             f"{path} has the ending {kind or '(none)'!r}; expected one of {', '.join(SUFFIXES)}, also with .gz."
         )
+    return kind
+
+
+def whole_file(path: Path) -> bytes:
+    """The content, unpacked. Raises `DataError`."""
     content = path.read_bytes()
-    if path.suffix.lower() == ".gz":
-        content = _unzip(content, path)
+    if path.suffix.lower() != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is not a whole gzip file: {error}.") from error
+
+
+def _read_file(path: Path) -> Table:
+    if path.is_dir():
+        return read_saved_dataset(path)
+    kind = file_kind(path)
+    content = whole_file(path)
     if not content.strip():
         raise DataError(f"{path} is empty.")
     if kind in BINARY_READERS:
@@ -128,10 +150,3 @@ def _read_file(path: Path) -> Table:
     if not text.strip():
         raise DataError(f"{path} is empty.")
     return TEXT_READERS[kind](text, path_name(path))
-
-
-def _unzip(content: bytes, path: Path) -> bytes:
-    try:
-        return gzip.decompress(content)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}.") from error

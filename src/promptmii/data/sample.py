@@ -5,13 +5,11 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from promptmii.data.clean import Cleaned, clean
 from promptmii.data.columns import Chosen, choose_columns
 from promptmii.data.labels import one_line
-from promptmii.data.load import Source, format_of, read_table
+from promptmii.data.load import Source, read_table
 from promptmii.data.table import Table
 from promptmii.errors import DataError, counted
 from promptmii.task import Episode, Example, Support, Task, normalise_text
@@ -31,14 +29,6 @@ class LoadedTask:
     task: Task
     columns: Chosen
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Texts to label, in order, one per input row; an empty one where a row has none."""
-
-    texts: tuple[str, ...]
-    rows: tuple[dict[str, Any], ...]
 
 
 def load_task(
@@ -101,16 +91,6 @@ def _missing(what: str, labels: Sequence[str], examples: Sequence[Example], cure
         return ()
     named = ", ".join(map(repr, missing[:NAMED])) + (f" and {len(missing) - NAMED} more" if missing[NAMED:] else "")
     return (f"no {what} of {len(missing)} of {len(labels)} labels: {named}{cure}",)
-
-
-def read_texts(source: Source, text: str | Sequence[str] | None = None) -> Texts:
-    """Texts without labels: a table, or a list of strings. No row is dropped."""
-    table = read_table(source)
-    # Lines and lists have no names for columns, so the only one is meant whatever the instruction's was called.
-    nameless = isinstance(source, list) or (isinstance(source, str | Path) and format_of(Path(source)) == ".txt")
-    known = nameless and table.columns == ("text",)
-    columns = choose_columns(table, "text" if known else text, None, labelled=False)
-    return Texts(tuple(columns.render(row) for row in table.rows), table.rows)
 
 
 def _parts(cleaned: Cleaned, seed: int, test_share: float) -> tuple[list[Example], list[Example]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from promptmii.errors import DataError
@@ -36,11 +37,21 @@ class Table:
 
 def make_table(rows: Iterable[Mapping[Any, Any]], origin: str, notes: tuple[str, ...] = ()) -> Table:
     """A table of rows that may differ in their columns. Raises `DataError` where there is no row."""
-    named = [{_plain_text(str(name)): value for name, value in row.items()} for row in rows]
-    columns = tuple(dict.fromkeys(name for row in named for name in row))
+    cleaned = [clean_row(row) for row in rows]
+    columns = tuple(dict.fromkeys(name for row in cleaned for name in row))
     if not columns:
         raise DataError(f"{origin} holds no rows.")
-    return Table(columns, tuple({name: _cell(row.get(name)) for name in columns} for row in named), origin, notes=notes)
+    return Table(columns, tuple({name: row.get(name) for name in columns} for row in cleaned), origin, notes=notes)
+
+
+def clean_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row with plain names and cells; what stands for nothing is `None`."""
+    return {_name(name): _cell(value) for name, value in row.items()}
+
+
+@lru_cache(maxsize=4096)
+def _name(name: Any) -> str:
+    return _plain_text(str(name))
 
 
 def join_splits(parts: Mapping[str, Table], origin: str) -> Table:
