@@ -13,6 +13,7 @@ class Recorder:
         """Units that each step was advanced by."""
         self.done: list[str] = []
         self.notes: list[str] = []
+        self.money = 0.0
         self._on_advance = on_advance
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
@@ -21,7 +22,8 @@ class Recorder:
         self.totals.append(total)
         self.counts.append(0)
 
-    def advance(self, amount: int = 1, done: str = "") -> None:
+    def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
+        self.money += money or 0.0
         if self.counts:
             self.counts[-1] += amount
         self.done.append(done)

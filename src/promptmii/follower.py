@@ -180,15 +180,11 @@ class Follower:
         self, instruction: Instruction, texts: Sequence[str], labels: Sequence[str]
     ) -> tuple[list[Chat], list[bool], list[Failure] | None]:
         """The chats, which texts were cut, and failures for all where not even an empty text fits the context."""
-        room = (
-            self.model.card.context_length
-            - FRAME_MARGIN
-            - _token_bound(instruction.longest_prompt)
-            - max(map(_token_bound, labels))
-        )
-        if any(_token_bound(quote(text)) > room for text in texts):
+        room = self.model.card.context_length - FRAME_MARGIN - max(map(_token_bound, labels))
+        chats: list[Chat] = [instruction.messages(text) for text in texts]
+        if any(_token_bound(message["content"]) > room for chat in chats for message in chat):
             return self._cut_frames(instruction, texts, labels)
-        return [instruction.messages(text) for text in texts], [False] * len(texts), None
+        return chats, [False] * len(texts), None
 
     def _cut_frames(
         self, instruction: Instruction, texts: Sequence[str], labels: Sequence[str]
@@ -254,19 +250,26 @@ def _token_bound(text: str) -> int:
 def _choices_to_predictions(
     answers: Sequence[Choice | Failure], cut: Sequence[bool], instruction: Instruction
 ) -> list[Prediction]:
+    labels = instruction.labels
+    scored = [answer.scores for answer in answers if isinstance(answer, Choice) and answer.scores is not None]
+    plain = calibrate.normalise(np.array(scored).reshape(-1, len(labels)))
+    logp = calibrate.apply(instruction.calibration, plain)
+    read = zip(np.exp(logp).tolist(), logp.argmax(axis=1).tolist(), plain.argmax(axis=1).tolist(), strict=True)
     predictions: list[Prediction] = []
     for answer, was_cut in zip(answers, cut, strict=True):
         if isinstance(answer, Failure):
             predictions.append(Prediction(None, failure=answer, truncated=was_cut, usage=answer.usage))
         elif answer.scores is None:
-            predictions.append(Prediction(instruction.labels[answer.index], truncated=was_cut, usage=answer.usage))
+            predictions.append(Prediction(labels[answer.index], truncated=was_cut, usage=answer.usage))
         else:
-            plain = calibrate.normalise(np.array(answer.scores))
-            logp = calibrate.apply(instruction.calibration, plain)
-            label, uncalibrated = (instruction.labels[int(scores.argmax())] for scores in (logp, plain))
+            probabilities, best, before = next(read)
             predictions.append(
                 Prediction(
-                    label, _probabilities(logp), truncated=was_cut, usage=answer.usage, uncalibrated=uncalibrated
+                    labels[best],
+                    tuple(probabilities),
+                    truncated=was_cut,
+                    usage=answer.usage,
+                    uncalibrated=labels[before],
                 )
             )
     return predictions

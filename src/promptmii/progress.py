@@ -19,8 +19,8 @@ class Progress(Protocol):
         """Begin a step of `total` units; `None` when nobody knows how many."""
         ...
 
-    def advance(self, amount: int = 1, done: str = "") -> None:
-        """`amount` more units of the step are finished; `done` names what was finished."""
+    def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
+        """`amount` more units of the step are finished; `done` names what was finished, `money` is what it cost."""
         ...
 
     def note(self, message: str) -> None:
@@ -34,7 +34,7 @@ class Quiet:
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
         """See `Progress`."""
 
-    def advance(self, amount: int = 1, done: str = "") -> None:
+    def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
         """See `Progress`."""
 
     def note(self, message: str) -> None:

@@ -42,19 +42,22 @@ class _Lines:
     def __init__(self, terminal: Terminal) -> None:
         self._say = terminal.write_line
         self._name, self._done, self._total, self._unit = "", 0, None, "rows"
+        self._spent = 0.0
         self._told = time.monotonic()
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
         self._name, self._done, self._total, self._unit = name, 0, total, unit
+        self._spent = 0.0
         self._told = time.monotonic()
         self._say(f"{name} ...")
 
-    def advance(self, amount: int = 1, done: str = "") -> None:
+    def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
         self._done += amount
+        self._spent += money or 0.0
         now = time.monotonic()
         if done or now - self._told >= REPORT_EVERY:
             self._told = now
-            count = _count(self._done, self._total, self._unit)
+            count = _count(self._done, self._total, self._unit) + _spent(self._spent)
             self._say(f"[{count}] {done or self._name}")
 
     def note(self, message: str) -> None:
@@ -65,16 +68,19 @@ class _Bar:
     def __init__(self, bars: Bars, terminal: Terminal) -> None:
         self._bars, self._say = bars, terminal.write_line
         self._task: TaskID | None = None
+        self._spent = 0.0
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
+        self._spent = 0.0
         if self._task is not None:
             self._bars.remove_task(self._task)
         self._bars.start()  # not before the first step: a question may be asked until then
-        self._task = self._bars.add_task(name, total=total, unit=unit, done="")
+        self._task = self._bars.add_task(name, total=total, unit=unit, done="", spent=0.0)
 
-    def advance(self, amount: int = 1, done: str = "") -> None:
+    def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
         if self._task is not None:
-            self._bars.update(self._task, advance=amount, done=done)
+            self._spent += money or 0.0
+            self._bars.update(self._task, advance=amount, done=done, spent=self._spent)
 
     def note(self, message: str) -> None:
         self._say(message)  # rich moves the bar below what its console prints
@@ -110,13 +116,17 @@ class _Counts(ProgressColumn):
             parts.append(_pace(task.speed, unit))
         if task.time_remaining is not None:
             parts.append(f"{_clock(task.time_remaining)} left")
-        return styled(", ".join(parts), "dim")
+        return styled(", ".join(parts) + _spent(task.fields["spent"]), "dim")
 
 
 def _count(done: int, total: int | None, unit: str) -> str:
     name, size = SHORT.get(unit, (unit, 1))
     whole = "" if total is None else f"/{total / size:,.0f}"
     return f"{done / size:,.0f}{whole} {name}"
+
+
+def _spent(money: float) -> str:
+    return f", {money:.3g} spent" if money else ""
 
 
 def _pace(speed: float, unit: str) -> str:

@@ -216,9 +216,6 @@ def endpoint_of(
     """--base-url, --context-length, --concurrency, --cache, --price and --max-cost."""
     from promptmii.config import Endpoint
 
-    if max_cost is not None and cache is None:
-        raise ConfigError("--max-cost needs --cache FOLDER, which keeps the answers that were paid for.")
-
     return Endpoint.of(
         base_url=base_url,
         context_length=context,

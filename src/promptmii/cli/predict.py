@@ -1,8 +1,8 @@
 """`promptmii predict`: label new texts."""
 
-import json as json_module
 import sys
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,14 +25,17 @@ from promptmii.cli.options import (
     columns_of,
     endpoint_of,
 )
-from promptmii.cli.terminal import confirmed, data, dump, listening, say
-from promptmii.errors import DataError, counted
-from promptmii.files import check_writable, write_text
+from promptmii.cli.terminal import confirmed, data, dump, listening, out, say
+from promptmii.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
     from promptmii.follower import Follower
     from promptmii.instruction import Instruction
     from promptmii.workbench import Labelled
+
+HeldBack = Annotated[
+    Path | None, typer.Option(help="Labelled rows on which --precision chooses the threshold, not seen before.")
+]
 
 
 @app.command()
@@ -44,6 +47,13 @@ def predict(
     output: Output = None,
     text: Text = None,
     follower: Follow = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Give no label to rows whose label has a lower probability than this.")
+    ] = None,
+    precision: Annotated[
+        float | None, typer.Option(help="As --threshold, chosen so that this share of the labels given is right.")
+    ] = None,
+    held_back: HeldBack = None,
     base_url: BaseUrl = None,
     context_length: Context = None,
     concurrency: Concurrency = 16,
@@ -53,39 +63,64 @@ def predict(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Label new texts. Writes the input's columns with label, probabilities and failures beside them."""
+    """Label new texts. Writes the input's columns with label, probabilities and failures beside them.
+
+    A file given with -o (.csv, .tsv, .jsonl, .parquet) grows row by row; after a kill the same command goes on.
+    """
     from promptmii import workbench
     from promptmii.instruction import Instruction
 
     if output:
-        check_writable(output, force=force)
+        workbench.check_output(output, force=force)
+    elif max_cost is not None and cache is None:
+        raise ConfigError("--max-cost needs -o FILE or --cache FOLDER, which keep the answers that were paid for.")
     made = Instruction.load(instruction)
     source = _source(input)
+    abstain = workbench.Abstain(threshold, precision, held_back)
     endpoint = endpoint_of(base_url, context_length, concurrency, cache, price, max_cost)
     with listening(quiet=json) as progress:
         bound = workbench.bind(made, follower, endpoint, progress, confirmed)
         with closing(bound.model):
             tell_uncalibrated(made, bound)
-            labelled = workbench.predict(made, source, bound, columns_of(text, None, None).text, progress=progress)
-    _write(labelled, output, as_json=json, force=force)
-    unlabelled = len(labelled.rows) - labelled.n_labelled - labelled.n_failed
-    counts = f"{labelled.n_labelled} labelled, {unlabelled} without a label, {labelled.n_failed} failed"
-    say(f"{counted(len(labelled.rows), 'row')}: {counts}." + (f" Saved to {output}." if output else ""))
+            labelled = workbench.predict(
+                made,
+                source,
+                bound,
+                columns_of(text, None, None).text,
+                output=output or (None if json or out.is_terminal else data),
+                force=force,
+                abstain=abstain,
+                progress=progress,
+            )
+    _show(labelled, as_json=json)
     if labelled.n_failed:
         raise typer.Exit(CALLS_FAILED)
 
 
-def _write(result: "Labelled", path: Path | None, *, as_json: bool, force: bool) -> None:
-    """To a CSV or JSONL file, or to standard output as CSV."""
-    if path and path.suffix in (".jsonl", ".ndjson"):
-        lines = (json_module.dumps(row, ensure_ascii=False, default=str) + "\n" for row in result.rows)
-        write_text(path, "".join(lines), force=force)
-    elif path:
-        write_text(path, result.csv(), force=force)
-    elif as_json:
-        dump(list(result.rows))
-    else:
-        data(result.csv())
+def _show(labelled: "Labelled", *, as_json: bool) -> None:
+    """The rows, unless they are in a file or were shown already, and how many became what."""
+    tally, threshold = labelled.tally, labelled.threshold
+    if as_json:
+        file = {"file": str(labelled.path), **asdict(tally), "cost": labelled.cost.model_dump()}
+        dump(file if labelled.path else list(labelled.rows))
+    elif labelled.rows:
+        data(labelled.csv())
+    unlabelled = tally.rows - tally.labelled - tally.unsure - tally.failed
+    counts = [f"{tally.labelled} labelled", f"{unlabelled} without a label", f"{tally.failed} failed"]
+    if threshold:
+        counts.insert(1, f"{tally.unsure} below the threshold of {threshold.value:g}")
+    money = labelled.cost.money
+    spent = f" This run cost {money:.4g}." if money else ""
+    say(f"{counted(tally.rows, 'row')}: {', '.join(counts)}.{spent}{_saved(labelled)}")
+    if threshold and threshold.chosen:
+        say(f"The threshold: {threshold.chosen}")
+
+
+def _saved(labelled: "Labelled") -> str:
+    if labelled.path is None:
+        return ""
+    again = " The same command asks again for those that failed." if labelled.n_failed else ""
+    return f" Saved to {labelled.path}.{again}"
 
 
 def tell_uncalibrated(instruction: "Instruction", follower: "Follower") -> None:

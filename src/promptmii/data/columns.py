@@ -32,17 +32,20 @@ class Chosen:
 
     def render(self, row: dict[str, Any]) -> str:
         """The text of a row; empty where every column is missing. Raises `DataError` for values that are no text."""
+        if len(self.text) == 1 and self.template is None:
+            text = _text(self.text[0], row[self.text[0]])
+            return text if text.strip() else ""
         values = {name: _text(name, row[name]) for name in self.text}
         if not any(value.strip() for value in values.values()):
             return ""
         if self.template is not None:
             return _slots(self.text).sub(lambda match: values[match[0][1:-1]], self.template)
-        if len(values) > 1:
-            return "\n".join(f"{name}: {value}" for name, value in values.items())
-        return values[self.text[0]]
+        return "\n".join(f"{name}: {value}" for name, value in values.items())
 
 
 def _text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
     if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
         return " ".join(value)  # a text that was split into words
     if isinstance(value, bytes | dict | list | tuple):

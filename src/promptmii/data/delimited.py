@@ -187,7 +187,11 @@ def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) 
     names = [name for name in header if name]
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{origin}: the column name {twice[0]!r} occurs twice in the header: {', '.join(names)}.")
+    unnamed = len(names) < len(header)
     for before, cells in records:
+        if cells is not None and len(cells) == len(header):
+            yield named_cells(header, cells) if unnamed else dict(zip(header, cells, strict=True))
+            continue
         if cells is not None and _filled(header) <= len(cells) and _filled(cells) <= len(header):
             yield named_cells(header, cells)
             continue

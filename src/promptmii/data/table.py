@@ -80,6 +80,8 @@ def _class_name(value: Any, names: tuple[str, ...]) -> Any:
 
 def _cell(value: Any) -> Any:
     """`None` for what stands for nothing: None, NaN, NaT, the empty string. Bytes that are UTF-8 become text."""
+    if type(value) is str and value.isascii():  # most cells
+        return value or None
     if isinstance(value, bytes | bytearray):
         try:
             value = bytes(value).decode()

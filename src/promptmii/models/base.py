@@ -104,6 +104,8 @@ class FailureKind(StrEnum):
     """Another 4xx: the server refuses this request."""
     BAD_ANSWER = "bad_answer"
     """Half a JSON, no choices, an answer outside a constraint that was promised."""
+    UNANSWERED = "unanswered"
+    """Asked, but the run ended, or the batch expired, before the answer came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,7 @@ class Watched:
     def __init__(self, model: LanguageModel, progress: Progress) -> None:
         self._model = model
         self._progress = progress
+        self._lock = threading.Lock()
         self.count_tokens = model.count_tokens
         self.close = model.close
 
@@ -140,5 +141,11 @@ class Watched:
         for start in range(0, len(chats), max(size, 1)):
             batch = call(chats[start : start + size])
             answers += batch
-            self._progress.advance(len(batch))
+            self._tell(batch)
         return answers
+
+    def _tell(self, batch: Sequence[Completion | Choice | Failure]) -> None:
+        price = self._model.card.price
+        money = price.of(sum((answer.usage for answer in batch), Usage())) if price else None
+        with self._lock:  # several threads may ask
+            self._progress.advance(len(batch)) if money is None else self._progress.advance(len(batch), money=money)

@@ -4,13 +4,16 @@ The command line, the Python API and the browser page are thin covers of this pa
 goes to `progress`, and results are values.
 """
 
+from promptmii.workbench.abstain import Abstain, Threshold
 from promptmii.workbench.bind import Answering, Confirm, Followers, bind, refuse
 from promptmii.workbench.compare import Comparison, compare
 from promptmii.workbench.given import Prompt
+from promptmii.workbench.growing import check_output
 from promptmii.workbench.label import Labelled, predict
 from promptmii.workbench.measure import Measured, recalibrate, score
 
 __all__ = [
+    "Abstain",
     "Answering",
     "Comparison",
     "Confirm",
@@ -18,7 +21,9 @@ __all__ = [
     "Labelled",
     "Measured",
     "Prompt",
+    "Threshold",
     "bind",
+    "check_output",
     "compare",
     "predict",
     "recalibrate",

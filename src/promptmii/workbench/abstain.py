@@ -1,0 +1,137 @@
+"""When to give no label: a threshold on the probability, given or chosen on rows whose labels are known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from promptmii.data import Source
+from promptmii.errors import ConfigError, DataError, UnsupportedError, counted
+from promptmii.follower import Follower
+from promptmii.instruction import Instruction
+from promptmii.progress import QUIET, Progress
+from promptmii.workbench.measure import refuse_failures, score
+
+FOLDS = 10
+"""Parts of the rows on which the precision of a chosen threshold is estimated, each with one chosen on the others."""
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The probability below which a row gets no label."""
+
+    value: float
+    chosen: "Chosen | None" = None
+    """How it was chosen; `None` where it was given."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a threshold does on the rows that it was chosen on.
+
+    The precision and its exact 95 % interval are cross-fitted: every row is judged by a threshold chosen without it, so
+    the choice does not flatter itself.
+    """
+
+    target: float
+    rows: int
+    kept: int
+    """Rows at or above the threshold."""
+    precision: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        sure = "" if self.low >= self.target else f" More rows would tell whether it is {self.target:.1%}."
+        return (
+            f"it keeps {self.kept} of {counted(self.rows, 'held-back row')}; of new rows that it keeps, "
+            f"{self.precision:.1%} [{self.low:.1%}, {self.high:.1%}] should be right.{sure}"
+        )
+
+
+@dataclass(frozen=True)
+class Abstain:
+    """What the user wants: a threshold, or a precision to be reached on held-back rows."""
+
+    threshold: float | None = None
+    precision: float | None = None
+    held_back: Source = None
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError`."""
+        if self.threshold is not None and self.precision is not None:
+            raise ConfigError("--threshold and --precision both say when to abstain; give one of them.")
+        if (self.precision is None) != (self.held_back is None):
+            raise ConfigError("--precision needs labelled rows to choose a threshold on: give both it and --held-back.")
+        given = self.precision if self.threshold is None else self.threshold
+        if given is not None and not 0 < given <= 1:
+            raise ConfigError(f"The threshold or precision is {given}; expected more than 0 and at most 1, like 0.95.")
+
+    def threshold_for(
+        self, instruction: Instruction, follower: Follower, progress: Progress = QUIET
+    ) -> Threshold | None:
+        """The threshold; `None` where none is wanted.
+
+        Raises `UnsupportedError` if the follower gives no probabilities, `DataError` if no threshold is precise enough.
+        """
+        if self.threshold is None and self.precision is None:
+            return None
+        if not gives_probabilities(follower):
+            raise UnsupportedError(
+                f"A threshold needs probabilities, and {follower.model.card.reference} gives none in the mode "
+                f"{follower.mode}. Use a follower with likelihoods (promptmii doctor tells), and --mode choose."
+            )
+        if self.precision is None:
+            return Threshold(self.threshold or 0.0)
+        scored = refuse_failures(score(instruction, self.held_back, follower, progress=progress)).scored
+        probabilities = [max(p.probabilities or (0.0,)) for p in scored.predictions]
+        right = [label == gold for label, gold in zip(scored.labels, scored.gold, strict=True)]
+        return choose_threshold(probabilities, right, self.precision)
+
+
+def gives_probabilities(follower: Follower) -> bool:
+    """Whether its labels come with probabilities."""
+    return follower.mode == "choose" and follower.model.card.gives_scores
+
+
+def choose_threshold(probabilities: Sequence[float], right: Sequence[bool], target: float) -> Threshold:
+    """The threshold that keeps the most rows while `target` of them are right. Raises `DataError` if there is none."""
+    from scipy.stats import binomtest
+
+    p, hit = np.array(probabilities), np.array(right, dtype=bool)
+    value, best = _smallest(p, hit, target)
+    if value is None:
+        raise DataError(
+            f"No threshold is right in {target:.1%} of {counted(len(p), 'held-back row')}; at most {best:.1%} is. "
+            "Give more rows, a lower --precision, or a better instruction."
+        )
+    fold = np.empty(len(p), dtype=int)
+    fold[np.argsort(p, kind="stable")] = np.arange(len(p)) % min(FOLDS, len(p))
+    kept = np.zeros(len(p), dtype=bool)
+    for one in range(fold.max() + 1):
+        other, _ = _smallest(p[fold != one], hit[fold != one], target)
+        kept |= (fold == one) & (p >= (np.inf if other is None else other))
+    judged = kept if kept.any() else p >= value
+    test = binomtest(int(hit[judged].sum()), int(judged.sum()))
+    interval: Any = test.proportion_ci(0.95, method="exact")
+    chosen = Chosen(
+        target, len(p), int((p >= value).sum()), float(test.statistic), float(interval.low), float(interval.high)
+    )
+    return Threshold(value, chosen)
+
+
+def _smallest(p: Any, hit: Any, target: float) -> tuple[float | None, float]:
+    """The smallest threshold above which enough rows are right, or `None`; and the highest share that any reaches."""
+    if not len(p):
+        return None, 0.0
+    order = np.argsort(-p, kind="stable")
+    ordered = p[order]
+    share = np.cumsum(hit[order]) / np.arange(1, len(p) + 1)
+    last = np.append(ordered[:-1] != ordered[1:], True)  # equal probabilities are kept together
+    good = np.flatnonzero(last & (share >= target))
+    if not len(good):
+        return None, float(share[last].max())
+    value = float(ordered[good[-1]])
+    return np.floor(value * 10**DIGITS) / 10**DIGITS, 1.0

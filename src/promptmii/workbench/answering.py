@@ -1,0 +1,176 @@
+"""The loop that labels: rows in, rows with answers out, in order, however many requests are under way at once."""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+from promptmii.data import Texts
+from promptmii.errors import DataError, EndpointError
+from promptmii.follower import Follower, Prediction
+from promptmii.instruction import Cost, Instruction
+from promptmii.models.base import Failure, FailureKind, Usage
+from promptmii.models.threads import parallel
+from promptmii.progress import Progress
+from promptmii.workbench.abstain import Threshold, gives_probabilities
+from promptmii.workbench.formats import Row, batches
+
+FEWEST, MOST = 16, 4096
+"""Rows of a batch for a local model; a kill loses at most one."""
+QUICK = 0.1
+"""Seconds below which a batch is too small to be worth its overhead."""
+UNDER_WAY = 3
+"""Batches under way at a server, each of as many rows as it takes requests at once: so no slow answer holds it up."""
+WINDOW = 64
+"""Batches after which the slowest is waited for."""
+GIVE_UP = 256
+"""Rows that fail in a row because the server does not answer, before the run ends."""
+OUTAGES = (FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER, FailureKind.TIMEOUT)
+DIGITS = 6
+
+UNANSWERED = Prediction(None, failure=Failure(FailureKind.UNANSWERED, "The run ended before the answer came."))
+
+
+class Asked(NamedTuple):
+    """A row to label."""
+
+    position: int
+    row: Row
+    text: str
+
+
+class Table(Protocol):
+    """Where labelled rows go."""
+
+    def lacks(self, position: int, /) -> bool:
+        """The row is still to be labelled."""
+        ...
+
+    def write(self, rows: Sequence[tuple[int, Row]], predictions: Sequence[Prediction], /) -> None:
+        """Labelled rows with their positions, in order, and what they were made of."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """An instruction, the follower that reads it, and rows to label."""
+
+    instruction: Instruction
+    follower: Follower
+    texts: Texts
+    threshold: Threshold | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `DataError` where a column of the input has the name of one that is to be added."""
+        clashes = [name for name in self.added if name in self.texts.columns]
+        if clashes:
+            raise DataError(
+                f"The input has a column {clashes[0]!r} already, as if it were labelled before. Rename or drop it."
+            )
+
+    @cached_property
+    def added(self) -> Row:
+        """The columns that are added to a row, as they are for an empty one."""
+        return self._answer(Prediction(None))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a labelled row."""
+        return (*self.texts.columns, *self.added)
+
+    @cached_property
+    def _scored(self) -> bool:
+        return gives_probabilities(self.follower)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [f"p({name})" for name in self.instruction.labels]
+
+    def _answer(self, prediction: Prediction) -> Row:
+        known = prediction.probabilities
+        label, best = prediction.label or "", max(known) if known else None
+        columns: Row = {"predicted_label": label}
+        if self.threshold:
+            unsure = best is not None and best < self.threshold.value
+            columns = {"predicted_label": "" if unsure else label, "unsure_label": label if unsure else ""}
+        if self._scored:
+            columns["probability"] = best and round(best, DIGITS)
+            columns |= zip(
+                self._names, [round(p, DIGITS) for p in known] if known else [None] * len(self._names), strict=True
+            )
+        columns["failure"] = str(prediction.failure.kind) if prediction.failure else ""
+        return columns
+
+    def run(self, table: Table, lacking: int, progress: Progress) -> Cost:
+        """Label what the table lacks. Raises `EndpointError` when the server no longer answers."""
+        progress.step("Labelling", lacking)
+        usage, outage = Usage(), 0
+        for asked, predictions in self._answers(table):
+            rows = [(one.position, one.row | self._answer(p)) for one, p in zip(asked, predictions, strict=True)]
+            table.write(rows, predictions)
+            progress.advance(sum(not one.text.strip() for one in asked))
+            usage = sum((p.usage for p in predictions), usage)
+            failures = [p.failure for p in predictions]
+            out = all(failure and failure.kind in OUTAGES for failure in failures)
+            outage = outage + len(failures) if out else 0
+            if failures[-1] and outage >= GIVE_UP:
+                raise self._gone(failures[-1])
+        return Cost.of(usage, self.follower.model.card.price)
+
+    def _gone(self, failure: Failure) -> EndpointError:
+        return EndpointError(
+            f"{self.follower.model.card.reference} no longer answers ({failure.kind}: {failure.message}). What it "
+            "answered is kept; run the same command again to go on.",
+            failure.kind,
+        )
+
+    def _answers(self, table: Table) -> Iterator[tuple[Sequence[Asked], Sequence[Prediction]]]:
+        rows = (Asked(n, row, text) for n, (row, text) in enumerate(self.texts) if table.lacks(n))
+        concurrency = self.follower.model.card.concurrency
+        if concurrency == 1:
+            yield from self._one_by_one(rows)
+        else:
+            parts = batches(rows, concurrency)
+            while window := list(islice(parts, WINDOW)):
+                yield from _in_order(self._ask, window)
+
+    def _one_by_one(self, rows: Iterator[Asked]) -> Iterator[tuple[Sequence[Asked], Sequence[Prediction]]]:
+        size = FEWEST
+        while batch := list(islice(rows, size)):
+            started = time.perf_counter()
+            yield batch, self._ask(batch)
+            if time.perf_counter() - started < QUICK:
+                size = min(2 * size, MOST)
+
+    def _ask(self, batch: Sequence[Asked]) -> Sequence[Prediction]:
+        """A prediction for each row; a row without a text is not asked about."""
+        answers = iter(self.follower.predict(self.instruction, [one.text for one in batch if one.text.strip()]))
+        return [next(answers) if one.text.strip() else Prediction(None) for one in batch]
+
+
+def _in_order(
+    ask: Callable[[Sequence[Asked]], Sequence[Prediction]], parts: Sequence[Sequence[Asked]]
+) -> Generator[tuple[Sequence[Asked], Sequence[Prediction]]]:
+    """Parts with their answers, several under way at once.
+
+    If an error ends it, parts that were answered come first; rows between them are marked as unanswered.
+    """
+    done: dict[int, Sequence[Prediction]] = {}
+    following = 0
+
+    def keep(position: int) -> None:
+        done[position] = ask(parts[position])
+
+    try:
+        for _ in parallel(keep, range(len(parts)), UNDER_WAY):
+            while following in done:
+                yield parts[following], done.pop(following)
+                following += 1
+    except GeneratorExit:
+        raise
+    except BaseException:
+        for position in range(following, max(done, default=-1) + 1):
+            yield parts[position], done.get(position, [UNANSWERED] * len(parts[position]))
+        raise

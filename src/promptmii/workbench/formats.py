@@ -1,0 +1,165 @@
+"""Tables as they are written: a line or record for each row, and read back with the byte at which each record ends."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeAlias, TypeVar
+
+from promptmii.errors import ConfigError, DataError, OutputError
+from promptmii.files import atomic_file
+
+Row: TypeAlias = dict[str, Any]
+T = TypeVar("T")
+BATCH = 4096
+"""Rows of Parquet that are made at a time."""
+
+
+class Format(Protocol):
+    """How the rows of a growing file are written."""
+
+    @property
+    def head(self) -> str:
+        """What stands before the first row."""
+        ...
+
+    def records(self, rows: Sequence[Row]) -> str:
+        """Rows, each with the line break at its end."""
+        ...
+
+    def read(self, file: BinaryIO) -> Iterator[tuple[Row, int]]:
+        """Every whole row and the byte at which it ends; one that a kill cut short is left out.
+
+        Raises `ValueError` where anything else is not as it was written.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Csv:
+    """Delimited text with a header. Cells are read back as text."""
+
+    columns: Sequence[str]
+    delimiter: str = ","
+
+    @property
+    def head(self) -> str:
+        """See `Format`."""
+        return self._lines([self.columns])
+
+    def records(self, rows: Sequence[Row]) -> str:
+        """See `Format`."""
+        return self._lines([[row[name] for name in self.columns] for row in rows])
+
+    def _lines(self, rows: Sequence[Sequence[Any]]) -> str:
+        text = self._written(rows, csv.QUOTE_MINIMAL)
+        if "\r" not in text:
+            return text
+        # The csv module leaves a lone carriage return bare, and then takes it for the end of the row.
+        bare = [any("\r" in str(cell) for cell in row) for row in rows]
+        quoting = (csv.QUOTE_ALL if one else csv.QUOTE_MINIMAL for one in bare)
+        return "".join(self._written([row], how) for row, how in zip(rows, quoting, strict=True))
+
+    def _written(self, rows: Sequence[Sequence[Any]], quoting: Any) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n", delimiter=self.delimiter, quoting=quoting).writerows(rows)
+        return text.getvalue()
+
+    def read(self, file: BinaryIO) -> Iterator[tuple[Row, int]]:
+        """See `Format`."""
+        end, whole = 0, True
+
+        def lines() -> Iterator[str]:
+            nonlocal end, whole
+            for raw in file:
+                end, whole = end + len(raw), raw.endswith(b"\n")
+                yield raw.decode()
+
+        try:
+            for number, cells in enumerate(csv.reader(lines(), strict=True, delimiter=self.delimiter)):
+                if not whole:
+                    return
+                if len(cells) != len(self.columns) or (number == 0 and cells != list(self.columns)):
+                    raise ValueError(f"its columns are not {', '.join(self.columns)}")
+                if number:
+                    yield dict(zip(self.columns, cells, strict=True)), end
+        except (csv.Error, UnicodeDecodeError):
+            if file.read(1):
+                raise
+
+
+class JsonLines:
+    """An object per line."""
+
+    head = ""
+
+    def records(self, rows: Sequence[Row]) -> str:
+        """See `Format`."""
+        return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+
+    def read(self, file: BinaryIO) -> Iterator[tuple[Row, int]]:
+        """See `Format`."""
+        end = 0
+        for raw in file:
+            if not raw.endswith(b"\n"):
+                return
+            end += len(raw)
+            yield json.loads(raw), end
+
+
+def format_for(path: Path, columns: Sequence[str]) -> Format:
+    """How an output file grows. Raises `ConfigError` for an ending that stands for something else."""
+    ending = path.suffix.lower()
+    if ending in (".json", ".xlsx", ".gz"):
+        raise ConfigError(f"{path} ends in {ending}; rows are written as .csv, .tsv, .jsonl, .ndjson or .parquet.")
+    if ending in (".jsonl", ".ndjson", ".parquet"):
+        return JsonLines()
+    return Csv(columns, "\t" if ending == ".tsv" else ",")
+
+
+class ParquetTable:
+    """A Parquet file, made at the end of rows that grew elsewhere: its own format cannot grow."""
+
+    def __init__(self, given: Iterable[Row], added: Row) -> None:
+        """The schema of the given rows, and of `added`, whose values stand for columns of text or numbers.
+
+        Raises `DataError` where Parquet cannot hold the rows.
+        """
+        import pyarrow as pa
+
+        def schema(rows: Sequence[Row]) -> Any:
+            return pa.Table.from_pylist(rows).schema
+
+        try:
+            parts = [schema(rows) for rows in batches(given, BATCH)]
+            known = pa.unify_schemas(parts, promote_options="permissive")
+        except (pa.ArrowException, TypeError) as error:
+            raise DataError(
+                f"The rows do not fit a Parquet file: {str(error).splitlines()[0]}. Write .jsonl instead."
+            ) from error
+        fields = [
+            pa.field(name, pa.string() if isinstance(value, str) else pa.float64()) for name, value in added.items()
+        ]
+        self._schema = pa.schema([*known, *fields])
+
+    def write(self, path: Path, rows: Iterable[Row]) -> None:
+        """The file, whole or not at all. Raises `OutputError`."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with atomic_file(path) as temporary, pq.ParquetWriter(temporary, self._schema) as file:
+                for batch in batches(rows, BATCH):
+                    file.write_table(pa.Table.from_pylist(batch, schema=self._schema))
+        except pa.ArrowException as error:
+            raise OutputError(f"{path} cannot be written as Parquet: {error}.") from error
+
+
+def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The rows in lists of `size`; the last may be shorter."""
+    rows = iter(rows)
+    while batch := list(islice(rows, size)):
+        yield batch

@@ -1,0 +1,182 @@
+"""A table file that grows row by row, and goes on growing after a kill.
+
+Beside `labelled.csv` lies the folder `labelled.csv.run` until every row has its answer. It says what the file is made
+of, so that only the same command goes on with it, and keeps new answers for rows that had failed: those cannot be
+appended, and are put in their places when the run ends.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptmii.errors import OutputError
+from promptmii.files import LOCK, append_line, atomic_file, check_writable, locked, write_text
+from promptmii.workbench.formats import Format, Row, format_for
+
+MADE_OF = "run.json"
+AGAIN = "again.jsonl"
+
+
+@dataclass
+class Tally:
+    """How many rows became what."""
+
+    rows: int = 0
+    labelled: int = 0
+    unsure: int = 0
+    """Below the threshold."""
+    failed: int = 0
+
+    def count(self, row: Row, by: int = 1) -> None:
+        """One more row, or one less."""
+        self.rows += by
+        self.labelled += by * bool(row["predicted_label"])
+        self.unsure += by * bool(row.get("unsure_label"))
+        self.failed += by * bool(row["failure"])
+
+
+def run_folder(output: Path) -> Path:
+    """Where what a rerun needs is kept while rows lack an answer."""
+    return output.with_name(f"{output.name}.run")
+
+
+def check_output(output: Path, *, force: bool = False) -> None:
+    """Raise if rows could not be written there, `ConfigError` or `OutputError`; a begun file may be gone on with."""
+    format_for(output, ())
+    check_writable(output, force=force or run_folder(output).is_dir())
+
+
+@contextmanager
+def run_of(output: Path, made_of: Mapping[str, Any], *, force: bool) -> Generator[Path]:
+    """The run folder, locked, of a run that is made of the same things as the one that began it, if any.
+
+    Raises `OutputError` where it was begun with others; with `force` it is begun anew.
+    """
+    check_output(output, force=force)
+    folder = run_folder(output)
+    if force:
+        shutil.rmtree(folder, ignore_errors=True)
+    with locked(folder):
+        path = folder / MADE_OF
+        known = json.loads(path.read_text("utf-8")) if path.exists() else None
+        differing = [name for name, value in made_of.items() if known and known.get(name) != value]
+        if differing:
+            raise OutputError(
+                f"{output} was begun with another {' and '.join(differing)}. Give the same again to go on with it, "
+                "another file with -o, or --force to begin anew."
+            )
+        if known is None:
+            output.unlink(missing_ok=True)
+            write_text(path, json.dumps(dict(made_of), ensure_ascii=False, indent=2) + "\n", force=True)
+        try:
+            yield folder
+        finally:
+            if not output.exists() and {*os.listdir(folder)} <= {MADE_OF, LOCK}:
+                end_run(folder)
+    if not path.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_run(folder: Path) -> None:
+    """Nothing is left to go on with."""
+    (folder / MADE_OF).unlink(missing_ok=True)
+
+
+class GrowingTable:
+    """The rows of one run. `append` and `replace` leave them on the disk when they return."""
+
+    def __init__(self, path: Path, form: Format, folder: Path) -> None:
+        """Opens a file, or reads how far it has come. Raises `OutputError` where it was changed meanwhile."""
+        self.path = path
+        self.tally = Tally()
+        self._form = form
+        self._again = folder / AGAIN
+        self._answered = bytearray()
+        if not path.exists():
+            self._again.unlink(missing_ok=True)
+            write_text(path, form.head)
+        self.put_in_place()
+        end = len(form.head.encode())
+        for row, row_end in self._read():
+            end = row_end
+            self.tally.count(row)
+            self._answered.append(not row["failure"])
+        os.truncate(path, end)
+        self.begun = len(self._answered)
+        """Rows that were there when it was opened."""
+
+    def lacks(self, position: int, /) -> bool:
+        """The row has no answer yet, or a failed one."""
+        return position >= len(self._answered) or not self._answered[position]
+
+    @property
+    def answered(self) -> int:
+        """Rows that have their answer."""
+        return sum(self._answered)
+
+    def write(self, rows: Sequence[tuple[int, Row]], _predictions: Sequence[object] = (), /) -> None:
+        """Rows in order, each with its position: those that had failed, then the next ones."""
+        again = [(position, row) for position, row in rows if position < self.begun]
+        new = [row for position, row in rows if position >= self.begun]
+        replaced = [(position, row) for position, row in again if not row["failure"]]
+        if replaced:
+            lines = (json.dumps([position, self._form.records([row])]) + "\n" for position, row in replaced)
+            append_line(self._again, "".join(lines).encode())
+        if new:
+            append_line(self.path, self._form.records(new).encode())
+        for position, row in replaced:
+            self._answered[position] = True
+            self.tally.failed -= 1
+            self.tally.rows -= 1
+            self.tally.count(row)
+        for row in new:
+            self.tally.count(row)
+            self._answered.append(not row["failure"])
+
+    def put_in_place(self) -> None:
+        """New answers of rows that had failed, from where they are kept to where they belong."""
+        if not self._again.exists():
+            return
+        new = _answers(self._again)
+        position, record = next(new, (-1, ""))
+        start = len(self._form.head.encode())
+        with atomic_file(self.path) as temporary, self.path.open("rb") as old, temporary.open("wb") as file:
+            file.write(old.read(start))
+            for number, (_, end) in enumerate(self._read()):
+                kept = old.read(end - start)
+                file.write(record.encode() if number == position else kept)
+                if number == position:
+                    position, record = next(new, (-1, ""))
+                start = end
+        self._again.unlink()
+
+    def rows(self) -> Iterator[Row]:
+        """The rows as they were written."""
+        return (row for row, _ in self._read())
+
+    def _read(self) -> Iterator[tuple[Row, int]]:
+        try:
+            with self.path.open("rb") as file:
+                for row, end in self._form.read(file):
+                    if not {"predicted_label", "failure"} <= row.keys():
+                        raise ValueError("a row has no predicted_label or no failure")
+                    yield row, end
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputError(
+                f"{self.path} was changed since it was begun, and is no longer readable: {error}. "
+                "Put it back as it was, or begin anew with --force."
+            ) from error
+
+
+def _answers(path: Path) -> Iterator[tuple[int, str]]:
+    """Positions and records, in order; a line that a kill cut short is left out."""
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                position, record = json.loads(line)
+                yield position, record

@@ -1,0 +1,103 @@
+"""Rows that get no label because it would be too unsure."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.workbench.keyword import keyword
+
+from promptmii import Follower, Naive, ScriptedModel, Support, workbench
+from promptmii.errors import ConfigError, DataError, UnsupportedError
+from promptmii.workbench.abstain import choose_threshold
+
+INSTRUCTION = Naive().induce(Support(("delivery", "refund"), ()))
+SURE, UNSURE = "a refund", "who knows"
+ROWS = st.lists(st.tuples(st.floats(0.01, 1), st.booleans()), min_size=1, max_size=60)
+
+
+def test_a_row_below_the_threshold_keeps_its_label_beside() -> None:
+    done = workbench.predict(
+        INSTRUCTION, [SURE, UNSURE, ""], Follower(ScriptedModel(score=keyword)), abstain=workbench.Abstain(0.6)
+    )
+    assert [(row["predicted_label"], row["unsure_label"]) for row in done.rows] == [
+        ("refund", ""),
+        ("", "delivery"),
+        ("", ""),
+    ]
+    assert done.rows[1]["probability"] == 0.5
+    assert (done.tally.labelled, done.tally.unsure, done.tally.failed) == (1, 1, 0)
+
+
+def test_without_a_threshold_there_is_no_column_for_it() -> None:
+    done = workbench.predict(INSTRUCTION, [UNSURE], Follower(ScriptedModel(score=keyword)))
+    assert "unsure_label" not in done.columns
+    assert done.rows[0]["predicted_label"] == "delivery"
+
+
+def test_a_threshold_is_chosen_on_held_back_rows_and_only_once(tmp_path) -> None:
+    labelled = [{"text": f"{SURE} {i}", "label": "refund"} for i in range(30)]
+    labelled += [{"text": f"{UNSURE} {i}", "label": ("refund", "delivery")[i % 2]} for i in range(30)]
+    wanted = workbench.Abstain(precision=0.9, held_back=labelled)
+    first = ScriptedModel(score=keyword)
+    output = tmp_path / "out.csv"
+    done = workbench.predict(INSTRUCTION, [SURE, UNSURE], Follower(first), output=output, abstain=wanted)
+    assert (done.tally.labelled, done.tally.unsure, len(first.calls)) == (1, 1, 62)
+    assert done.threshold is not None
+    assert done.threshold.chosen is not None
+    assert 0.5 < done.threshold.value <= 0.8808
+    assert (done.threshold.chosen.rows, done.threshold.chosen.kept) == (60, 30)
+    assert done.threshold.chosen.precision == 1
+    assert done.threshold.chosen.low < 0.9  # 30 rows say no more
+    assert "More rows would tell" in str(done.threshold.chosen)
+
+
+@pytest.mark.parametrize(
+    "options", [{"threshold": 0.5, "precision": 0.9, "held_back": "a"}, {"precision": 0.9}, {"threshold": 1.2}]
+)
+def test_what_makes_no_threshold_is_refused(options) -> None:
+    with pytest.raises(ConfigError, match=r"--threshold|--precision|expected more than 0"):
+        workbench.Abstain(**options)
+
+
+def test_a_threshold_needs_probabilities_before_any_call() -> None:
+    model = ScriptedModel(score=keyword, gives_scores=False)
+    with pytest.raises(UnsupportedError, match="needs probabilities"):
+        workbench.predict(INSTRUCTION, [SURE], Follower(model), abstain=workbench.Abstain(0.5))
+    assert not model.calls
+
+
+def test_a_precision_that_nothing_reaches_is_said() -> None:
+    with pytest.raises(DataError, match=r"No threshold is right in 90.0% of 4 held-back rows; at most 50.0% is"):
+        choose_threshold([0.9, 0.8, 0.7, 0.6], [False, True, False, True], 0.9)
+
+
+@given(ROWS, st.floats(0.1, 1))
+def test_what_a_threshold_keeps_is_as_precise_as_was_asked_and_no_lower_one_is(rows, target) -> None:
+    probabilities, right = zip(*rows, strict=True)
+
+    def share(value: float) -> float:
+        kept = [hit for p, hit in rows if p >= value]
+        return sum(kept) / len(kept)
+
+    reachable = [p for p in probabilities if share(p) >= target]
+    if not reachable:
+        with pytest.raises(DataError):
+            choose_threshold(probabilities, right, target)
+        return
+    found = choose_threshold(probabilities, right, target)
+    assert found.chosen is not None
+    assert min(reachable) - 1e-6 <= found.value <= min(reachable)
+    assert 0 <= found.chosen.low <= found.chosen.precision <= found.chosen.high <= 1
+
+
+def test_the_interval_holds_the_precision_on_new_rows() -> None:
+    """Of calibrated probabilities the true precision above a threshold is known: their mean."""
+    stream = random.Random(0)
+    inside = 0
+    for _ in range(100):
+        p = [stream.uniform(0.5, 1) for _ in range(200)]
+        found = choose_threshold(p, [stream.random() < one for one in p], 0.9)
+        assert found.chosen is not None
+        inside += found.chosen.low <= (found.value + 1) / 2 <= found.chosen.high
+    assert inside >= 90

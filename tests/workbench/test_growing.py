@@ -1,0 +1,229 @@
+"""A run that labels into a file: what is on the disk after anything, and what a rerun asks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.evaluation.labelling_server import LabellingServer
+from tests.models.faulty_server import FaultyServer, serving
+from tests.workbench.keyword import keyword
+
+from promptmii import Follower, Instruction, Naive, ScriptedModel, Support, workbench
+from promptmii.config import Endpoint
+from promptmii.errors import ConfigError, DataError, EndpointError, OutputError
+from promptmii.models.base import Chat, Choice, Failure, FailureKind
+from promptmii.workbench.growing import run_folder
+
+INSTRUCTION = Naive().induce(Support(("delivery", "refund"), ()))
+TEXTS = [f"a {('refund', 'delivery')[i % 2]} of {i}" for i in range(60)]
+
+
+class Dying(ScriptedModel):
+    """A model that is interrupted when it is asked for more than so many texts in its life."""
+
+    def __init__(self, lives: int) -> None:
+        super().__init__(score=keyword)
+        self._lives = lives
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
+        if len(self.calls) + len(chats) > self._lives:
+            raise KeyboardInterrupt
+        return super().choose(chats, options)
+
+
+def run(source: object, output: Path, model: ScriptedModel | None = None, **options: object) -> workbench.Labelled:
+    follower = Follower(model or ScriptedModel(score=keyword))
+    return workbench.predict(INSTRUCTION, source, follower, output=output, **options)
+
+
+def asked(model: ScriptedModel) -> list[str]:
+    return [json.loads(chat[0]["content"].rpartition("Input: ")[2]) for chat in model.calls]
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> bytes:
+    """The output of a run that nothing happened to."""
+    run(TEXTS, tmp_path / "whole.csv")
+    assert not run_folder(tmp_path / "whole.csv").exists()
+    return (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_an_interrupted_run_goes_on_and_asks_nothing_twice(tmp_path: Path, ending: str) -> None:
+    output = tmp_path / f"out.{ending}"
+    first = Dying(20)
+    with pytest.raises(KeyboardInterrupt):
+        run(TEXTS, output, first)
+    second = ScriptedModel(score=keyword)
+    done = run(TEXTS, output, second)
+    assert asked(first) + asked(second) == TEXTS
+    assert (done.tally.rows, done.n_labelled, done.cost.calls) == (60, 60, 60 - len(first.calls))
+    run(TEXTS, tmp_path / f"whole.{ending}")
+    assert output.read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"out.{ending}", f"whole.{ending}"]
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), texts=st.lists(st.text(st.sampled_from('a \n\r",;\u2028é')), min_size=16, max_size=20))
+def test_wherever_a_kill_cuts_the_file_a_rerun_ends_in_the_same_file(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, texts: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("cut")
+    rows = [{"id": i, "text": f"{text} refund" * bool(text)} for i, text in enumerate([*texts, "last"])]
+    ending = data.draw(st.sampled_from(["csv", "jsonl"]))
+    output = folder / f"out.{ending}"
+    run(rows, folder / f"whole.{ending}")
+    whole = (folder / f"whole.{ending}").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        run(rows, output, Dying(sum(map(bool, texts[:16]))))
+    head = whole.index(b"\n") + 1 if ending == "csv" else 0
+    output.write_bytes(whole[: data.draw(st.integers(head, len(whole)))])
+    run(rows, output)
+    assert output.read_bytes() == whole
+
+
+def failing(texts: Sequence[str], kind: FailureKind = FailureKind.BAD_ANSWER) -> ScriptedModel:
+    def score(chat: Chat, option: str) -> float | Failure:
+        text = json.loads(chat[0]["content"].rpartition("Input: ")[2])
+        return Failure(kind, "no") if text in texts else keyword(chat, option)
+
+    return ScriptedModel(score=score)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_rows_that_failed_are_asked_again_and_put_in_their_places(tmp_path: Path, ending: str) -> None:
+    output = tmp_path / f"out.{ending}"
+    first = run(TEXTS, output, failing([TEXTS[3], TEXTS[17], TEXTS[59]]))
+    assert (first.n_failed, first.n_labelled, first.tally.rows) == (3, 57, 60)
+    assert output.exists()
+    again = failing([TEXTS[17]])
+    second = run(TEXTS, output, again)
+    assert asked(again) == [TEXTS[3], TEXTS[17], TEXTS[59]]
+    assert (second.n_failed, second.n_labelled, second.tally.rows) == (1, 59, 60)
+    last = ScriptedModel(score=keyword)
+    assert run(TEXTS, output, last).n_failed == 0
+    assert asked(last) == [TEXTS[17]]
+    run(TEXTS, tmp_path / f"whole.{ending}")
+    assert output.read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
+
+
+def test_only_the_same_run_goes_on_with_a_file(tmp_path: Path, whole: bytes) -> None:
+    output = tmp_path / "out.csv"
+    with pytest.raises(KeyboardInterrupt):
+        run(TEXTS, output, Dying(20))
+    with pytest.raises(OutputError, match="begun with another input"):
+        run(TEXTS[:-1], output)
+    with pytest.raises(OutputError, match="begun with another follower"):
+        run(TEXTS, output, ScriptedModel(score=keyword, name="other"))
+    with pytest.raises(OutputError, match="begun with another threshold"):
+        run(TEXTS, output, abstain=workbench.Abstain(0.5))
+    other = INSTRUCTION.model_copy(update={"text": "Be kind."})
+    with pytest.raises(OutputError, match="begun with another instruction"):
+        workbench.predict(other, TEXTS, Follower(ScriptedModel(score=keyword)), output=output)
+    damaged = output.read_bytes().replace(b"\n", b",\n", 3)
+    kept = output.read_bytes()
+    output.write_bytes(damaged)
+    with pytest.raises(OutputError, match="was changed since it was begun"):
+        run(TEXTS, output)
+    output.write_bytes(kept)
+    run(TEXTS, output, force=True)
+    assert output.read_bytes() == whole
+    with pytest.raises(OutputError, match="exists already"):
+        run(TEXTS, output)
+
+
+def test_a_run_without_an_answer_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(TEXTS, tmp_path / "out.csv", Dying(0))
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
+    class Second(ScriptedModel):
+        def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
+            with pytest.raises(OutputError, match="Another process is writing"):
+                run(TEXTS, tmp_path / "out.csv")
+            return super().choose(chats, options)
+
+    assert run(TEXTS, tmp_path / "out.csv", Second(score=keyword)).n_labelled == 60
+
+
+@pytest.mark.parametrize("ending", ["json", "xlsx", "csv.gz"])
+def test_endings_that_cannot_grow_are_refused(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(ConfigError, match=r"rows are written as \.csv"):
+        run(TEXTS, tmp_path / f"out.{ending}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_parquet_keeps_the_types_of_the_input(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": TEXTS[:3], "when": pd.to_datetime(["2026-01-01"] * 3), "n": [1, 2, 3]})
+    frame.to_parquet(tmp_path / "in.parquet")
+    run(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    labelled = pd.read_parquet(tmp_path / "out.parquet")
+    assert labelled["when"].dt.year.tolist() == [2026] * 3
+    assert labelled["n"].tolist() == [1, 2, 3]
+    assert labelled["predicted_label"].tolist() == ["refund", "delivery", "refund"]
+    mixed = [{"text": "a", "x": 1}, {"text": "b", "x": "one"}]
+    with pytest.raises(DataError, match=r"do not fit a Parquet file.*Write \.jsonl"):
+        run(mixed, tmp_path / "mixed.parquet")
+
+
+def test_a_server_that_goes_away_ends_the_run_and_what_it_answered_is_kept(tmp_path: Path) -> None:
+    texts = [f"text number {i}" for i in range(2000)]
+    instruction = Instruction(text="", labels=("free", "spam"), method="naive", mode="generate")
+    output = tmp_path / "out.csv"
+    with serving(FaultyServer(default="say:free")) as server:
+        endpoint = Endpoint.of(base_url=server.url, concurrency=8, patience=0.2)
+        follower = workbench.bind(instruction, "openai:m", endpoint)
+        server.plan = ["say:free"] * 300 + ["500"] * 9000
+        with pytest.raises(EndpointError, match=r"no longer answers.*run the same command again"):
+            workbench.predict(instruction, texts, follower, output=output)
+        answered = output.read_text().count(",free,")
+        assert 290 <= answered <= 330
+        server.plan.clear()
+        server.bodies.clear()
+        done = workbench.predict(instruction, texts, follower, output=output)
+        follower.model.close()
+        assert (done.n_labelled, done.n_failed) == (2000, 0)
+        assert 2000 - answered <= len(server.bodies) <= 2000 - answered + 8  # what was under way may come late
+    assert [line.partition(",")[0] for line in output.read_text().splitlines()[1:]] == texts
+
+
+@pytest.fixture
+def labelling() -> Iterator[LabellingServer]:
+    with serving(LabellingServer()) as started:
+        yield started
+
+
+@pytest.mark.slow
+def test_after_a_kill_the_same_command_asks_only_for_the_rest(tmp_path: Path, labelling: LabellingServer) -> None:
+    texts = [f"where is my parcel number {i}" for i in range(1500)]
+    (tmp_path / "new.txt").write_text("".join(text + "\n" for text in texts))
+    labels = ("delivery", "refund", "login")
+    Instruction(text="", labels=labels, method="naive", mode="generate").save(tmp_path / "made.json")
+    output = tmp_path / "out.csv"
+    command = [sys.executable, "-m", "promptmii", "predict", "made.json", "new.txt", "-o", "out.csv"]
+    command += ["--follower", "openai:m", "--base-url", labelling.url, "--concurrency", "8"]
+
+    def lines() -> int:
+        return output.read_bytes().count(b"\n") if output.exists() else 0
+
+    for goal in (200, 600):
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+            while lines() < goal and process.poll() is None:
+                time.sleep(0.01)
+            os.kill(process.pid, signal.SIGKILL)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1500 rows: " in done.stderr
+    assert [line.partition(",")[0] for line in output.read_text().splitlines()[1:]] == texts
+    assert 1500 <= len(labelling.bodies) <= 1500 + 2 * 3 * 8  # at most three batches were under way at each kill
