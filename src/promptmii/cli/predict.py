@@ -29,8 +29,6 @@ from promptmii.cli.terminal import confirmed, data, dump, listening, out, say
 from promptmii.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
-    from promptmii.follower import Follower
-    from promptmii.instruction import Instruction
     from promptmii.workbench import Labelled
 
 HeldBack = Annotated[
@@ -81,7 +79,8 @@ def predict(
     with listening(quiet=json) as progress:
         bound = workbench.bind(made, follower, endpoint, progress, confirmed)
         with closing(bound.model):
-            tell_uncalibrated(made, bound)
+            for note in workbench.calibration_notes(made, bound):
+                say(f"{note[0].upper()}{note[1:]}.")
             labelled = workbench.predict(
                 made,
                 source,
@@ -121,17 +120,6 @@ def _saved(labelled: "Labelled") -> str:
         return ""
     again = " The same command asks again for those that failed." if labelled.n_failed else ""
     return f" Saved to {labelled.path}.{again}"
-
-
-def tell_uncalibrated(instruction: "Instruction", follower: "Follower") -> None:
-    """Say why a calibration is left out."""
-    from promptmii.instruction import EDITED
-
-    if EDITED in instruction.provenance.notes:
-        say(f"The instruction was {EDITED}.")
-    if follower.own(instruction) is not instruction:
-        reference = follower.model.card.reference
-        say(f"No calibration: it was fitted to {instruction.follower}, and {reference} answers.")
 
 
 def _source(given: str) -> str | list[str]:
