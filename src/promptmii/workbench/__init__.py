@@ -5,9 +5,8 @@ goes to `progress`, and results are values.
 """
 
 from promptmii.workbench.abstain import Abstain, Threshold
-from promptmii.workbench.bind import Answering, Confirm, Followers, bind, refuse
-from promptmii.workbench.compare import Comparison, compare
 from promptmii.workbench.bind import Answering, Confirm, Followers, bind, calibration_notes, refuse
+from promptmii.workbench.compare import Comparison, compare
 from promptmii.workbench.given import Prompt
 from promptmii.workbench.growing import check_output
 from promptmii.workbench.label import Labelled, predict
