@@ -27,6 +27,9 @@ from promptmii.task import Episode
 from promptmii.version import VERSION
 from promptmii.workbench.measure import Measured, measured
 
+Load = Callable[[str], LanguageModel]
+"""From a reference to its model, which the caller closes."""
+
 
 @dataclass(frozen=True)
 class Induced:
@@ -65,6 +68,7 @@ def induce(
     output: str | Path | None = None,
     force: bool = False,
     progress: Progress = QUIET,
+    models: Load | None = None,
     **changes: Any,
 ) -> Induced:
     """Make an instruction from labelled data, and measure it beside naive and ICL on rows that no method has seen.
@@ -74,6 +78,7 @@ def induce(
 
     The instruction is saved to `output` as soon as it is written, and again once it is measured. `force` replaces a
     file that exists; a file that appears meanwhile is never replaced, and the instruction is saved beside it.
+    `models` stands in for the endpoint where models are kept open between calls.
 
     Raises `DataError`, `ConfigError`, `ModelError`, `ScoreRefusedError`, and `OutputError`, before any call if it can.
     """
@@ -84,8 +89,9 @@ def induce(
     loaded = source if isinstance(source, LoadedTask) else load(source, settings.columns, seed=settings.seed)
     episode = sample(loaded.task, settings.n, settings.seed, query=settings.evaluate)
     progress.step(f"Loading {settings.generator}")
-    with closing(watched(settings.endpoint.load(settings.generator), progress)) as generator:
-        follower = make_follower(settings, generator, progress)
+    models = models or settings.endpoint.load
+    with closing(watched(models(settings.generator), progress)) as generator:
+        follower = make_follower(settings, generator, progress, models)
         with closing(follower.model):
             inducer = make_inducer(settings, generator, follower)
             return _induced(inducer, follower, (episode, loaded), kept, progress)
@@ -146,12 +152,14 @@ def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
     return load_task(source, text=columns.text, label=columns.label, labels=columns.labels, seed=seed)
 
 
-def make_follower(settings: InduceSettings, generator: LanguageModel, progress: Progress = QUIET) -> Follower:
+def make_follower(
+    settings: InduceSettings, generator: LanguageModel, progress: Progress = QUIET, models: Load | None = None
+) -> Follower:
     """The follower that the settings name, or the generator itself; the same model is loaded once."""
     reference, model = settings.follower or settings.generator, generator
     if reference != settings.generator:
         progress.step(f"Loading {reference}")
-        model = watched(settings.endpoint.load(reference), progress)
+        model = watched((models or settings.endpoint.load)(reference), progress)
     return Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))
 
 

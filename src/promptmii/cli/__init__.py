@@ -4,7 +4,7 @@
 """
 
 # isort: off
-from promptmii.cli import induce, predict, score, compare, calibrate, show, export
+from promptmii.cli import induce, predict, score, compare, calibrate, show, export, ui
 from promptmii.cli import evaluate, report, corpus, train, models
 from promptmii.cli.group import app
 
@@ -22,4 +22,5 @@ __all__ = [
     "score",
     "show",
     "train",
+    "ui",
 ]

@@ -1,0 +1,44 @@
+"""`promptmii ui`: the page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptmii.cli.group import app
+from promptmii.cli.terminal import say
+from promptmii.errors import MissingDependencyError
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 8766,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of the history and the tables; your data folder when absent.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder with runs of `promptmii evaluate`.")] = Path("runs"),
+    browser: Annotated[bool, typer.Option(help="Open the page in your browser.")] = True,
+) -> None:
+    """Open a page on this machine to write, edit, compare, try and export instructions."""
+    import secrets
+    import webbrowser
+
+    try:
+        from promptmii.ui.app import LOOPBACK, listening_socket, make_app, serve
+        from promptmii.ui.store import home_folder
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("promptmii"):
+            raise
+        raise MissingDependencyError("The page", "ui") from error
+    token = secrets.token_urlsafe(24)
+    bound = listening_socket(port)
+    served = make_app(home or home_folder(), token, runs=runs)
+    address = f"http://{LOOPBACK}:{bound.getsockname()[1]}/?token={token}"
+    say(f"Open {address}")
+    say("Only this machine can. Ctrl-C ends it; what you tried is kept.")
+    if browser:
+        webbrowser.open(address)
+    try:
+        serve(served, bound)
+    except KeyboardInterrupt:  # the way to end it
+        say("Ended.")

@@ -1,0 +1,92 @@
+"""The application: its routes, and the server that answers this machine alone."""
+
+import socket
+from importlib import resources
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from promptmii.config import Endpoint
+from promptmii.errors import ConfigError, PromptMIIError
+from promptmii.ui import reports, start, trials
+from promptmii.ui.desk import Desk
+from promptmii.ui.guard import Guard
+from promptmii.ui.models import KeptModels, Load
+from promptmii.ui.store import Store
+from promptmii.ui.work import Work
+
+LOOPBACK = "127.0.0.1"
+
+
+def make_app(home: Path, token: str, *, runs: Path = Path("runs"), load: Load = Endpoint.load) -> Starlette:
+    """The page, which keeps what was tried in `home` and answers who knows the token.
+
+    `load` finds models, such as a `ScriptedModel` in a test. Raises `OutputError` if `home` cannot be made.
+    """
+    store = Store(home)
+    routes = [
+        Route("/", start.start),
+        Route("/data", start.add, methods=["POST"]),
+        Route("/new", start.new),
+        Route("/new/columns", start.columns),
+        Route("/trials", start.begin_run, methods=["POST"]),
+        Route("/trials/{key}", trials.show),
+        Route("/trials/{key}/events/{job}", trials.events),
+        Route("/trials/{key}/cancel", trials.cancel, methods=["POST"]),
+        Route("/trials/{key}/edits", trials.edit, methods=["POST"]),
+        Route("/trials/{key}/label", trials.label, methods=["POST"]),
+        Route("/trials/{key}/errors", trials.errors),
+        Route("/trials/{key}/rows", trials.rows),
+        Route("/trials/{key}/export/{target}", trials.export),
+        Route("/history", trials.history),
+        Route("/reports", reports.reports),
+        Route("/reports", reports.draw, methods=["POST"]),
+        Route("/reports/files/{path:path}", reports.file),
+        Route("/reports/{key}", reports.show),
+        Mount("/static", StaticFiles(directory=str(resources.files("promptmii.ui") / "static"))),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, token=token)],
+        exception_handlers={PromptMIIError: _told, 404: _missing, Exception: _unexpected},
+    )
+    app.state.desk = Desk.at(store, Work(store, KeptModels(load)), runs)
+    return app
+
+
+def _told(request: Request, error: Exception) -> Response:
+    return Desk.of(request).page("message.html", title="That did not work", message=str(error))
+
+
+def _unexpected(request: Request, error: Exception) -> Response:
+    message = f"{type(error).__name__}: {error}. The terminal that the page was started from shows where."
+    return Desk.of(request).page("message.html", status=500, title="Something went wrong", message=message)
+
+
+def _missing(request: Request, _: Exception) -> Response:
+    return Desk.of(request).missing("There is no such page.")
+
+
+def listening_socket(port: int) -> socket.socket:
+    """A place to listen on this machine; port 0 takes any that is free. Raises `ConfigError` for one in use."""
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((LOOPBACK, port))
+    except OSError as error:
+        bound.close()
+        raise ConfigError(f"The port {port} cannot be used: {error.strerror}. Name another with --port.") from error
+    return bound
+
+
+def serve(app: Starlette, bound: socket.socket) -> None:
+    """Answer until the process is told to end."""
+    import uvicorn
+
+    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, lifespan="off")
+    uvicorn.Server(config).run(sockets=[bound])

@@ -1,0 +1,164 @@
+"""Work that takes long, one piece after another in one thread, watched and cancelled from elsewhere.
+
+A page that is loaded again finds its job by its key. A job is the `Progress` of its own work.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from promptmii.errors import PromptMIIError
+from promptmii.progress import Unit
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+
+BRIEF = 0.05
+"""Seconds of a step that nobody needs to hear of."""
+
+
+class Cancelled(BaseException):
+    """Raised inside work that is to stop. No `except Exception` swallows it."""
+
+
+@dataclass
+class Step:
+    """One step of a job."""
+
+    name: str
+    total: int | None
+    unit: Unit
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since it began, or that it took."""
+        return (self.ended or time.monotonic()) - self.began
+
+    @property
+    def share(self) -> float | None:
+        """How much is finished, from 0 to 1; `None` where nobody knows."""
+        return min(self.done / self.total, 1.0) if self.total else None
+
+
+class Job:
+    """A piece of work, how far it is, and what it found. Its thread writes, others read."""
+
+    def __init__(self, key: str, about: str, work: "Callable[[Job], Any]") -> None:
+        """`about` is the trial on whose page it is shown."""
+        self.key = key
+        self.about = about
+        self.state: State = "waiting"
+        self.steps: list[Step] = []
+        self.notes: list[str] = []
+        self.found: list[Any] = []
+        """What is shown while the work goes on."""
+        self.failure = ""
+        self.result: Any = None
+        self.version = 0
+        """Grows with every change."""
+        self.finished = threading.Event()
+        self._work = work
+        self._stop = threading.Event()
+
+    @property
+    def live(self) -> bool:
+        """It waits or runs."""
+        return self.state in ("waiting", "running")
+
+    @property
+    def shown(self) -> list[Step]:
+        """The steps but for those that ended as they began."""
+        return [step for step in self.steps if step is self.steps[-1] or step.total or step.seconds > BRIEF]
+
+    @property
+    def stopping(self) -> bool:
+        """Somebody asked it to stop, and it has not yet."""
+        return self.live and self._stop.is_set()
+
+    def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
+        """See `Progress`. Raises `Cancelled`."""
+        self._end_step()
+        self.steps.append(Step(name, total, unit))
+        self._changed()
+
+    def advance(self, amount: int = 1, done: str = "") -> None:  # noqa: ARG002
+        """See `Progress`. Raises `Cancelled`."""
+        if self.steps:
+            self.steps[-1].done += amount
+        self._changed()
+
+    def note(self, message: str) -> None:
+        """See `Progress`."""
+        self.notes.append(message)
+        self._changed()
+
+    def show(self, *found: Any) -> None:
+        """Something that was found on the way."""
+        self.found += found
+        self._changed()
+
+    def cancel(self) -> None:
+        """Stop at the next word, batch or step."""
+        self._stop.set()
+        self.version += 1
+
+    def run(self) -> None:
+        """Do the work. Whatever becomes of it is written here; work that was stopped before it began ends at once."""
+        try:
+            self.state = "running"
+            self.version += 1
+            self.result = self._work(self)
+            self.state = "done"
+        except Cancelled:
+            self.state = "cancelled"
+        except PromptMIIError as error:
+            self.failure, self.state = str(error), "failed"
+        except Exception as error:  # a page cannot show a traceback, and the thread must live
+            self.failure, self.state = f"{type(error).__name__}: {error}", "failed"
+        finally:
+            self._end_step()
+            self.version += 1
+            self.finished.set()
+
+    def _changed(self) -> None:
+        self.version += 1
+        if self._stop.is_set():
+            raise Cancelled
+
+    def _end_step(self) -> None:
+        if self.steps and self.steps[-1].ended is None:
+            self.steps[-1].ended = time.monotonic()
+
+
+class Jobs:
+    """The one thread that works, and the jobs that it has or had."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        threading.Thread(target=self._loop, daemon=True).start()
+
+    def start(self, key: str, about: str, work: Callable[[Job], Any]) -> Job:
+        """Do this when what was asked for before is done."""
+        job = self._jobs[key] = Job(key, about, work)
+        self._queue.put(job)
+        return job
+
+    def of(self, key: str) -> Job | None:
+        """The job of that key, if it was started since the page was."""
+        return self._jobs.get(key)
+
+    @property
+    def live(self) -> list[Job]:
+        """Those that wait or run."""
+        return [job for job in self._jobs.values() if job.live]
+
+    def _loop(self) -> None:
+        while True:
+            self._queue.get().run()

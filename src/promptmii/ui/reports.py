@@ -1,0 +1,58 @@
+"""Reports of runs of `promptmii evaluate`, in the page's own frame."""
+
+import hashlib
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from promptmii.errors import PromptMIIError
+from promptmii.ui.desk import Desk, go, text_of
+
+DEEPEST = 3
+"""Folders below the one of the runs in which a run is looked for."""
+
+
+def reports(request: Request) -> Response:
+    """The runs that are there."""
+    desk = Desk.of(request)
+    return desk.page("reports.html", runs=_runs(desk.runs), folder=desk.runs, failure="")
+
+
+def _runs(folder: Path) -> list[Path]:
+    """Run folders, the newest first."""
+    found = [path for depth in range(DEEPEST) for path in folder.glob("*/" * depth + "records.jsonl")]
+    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+
+async def draw(request: Request) -> Response:
+    """Write the report of a run, and show it."""
+    from promptmii.report.page import write_report
+
+    desk = Desk.of(request)
+    async with request.form() as form:
+        run = Path(text_of(form, "run")).expanduser()
+    key = hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:16]
+    try:
+        await run_in_threadpool(write_report, [run], desk.store.home / "reports" / key)
+    except PromptMIIError as error:
+        return desk.page("reports.html", runs=_runs(desk.runs), folder=desk.runs, failure=str(error))
+    return go(f"/reports/{key}?name={run.name}")
+
+
+def show(request: Request) -> Response:
+    """A report in the frame."""
+    desk, key = Desk.of(request), request.path_params["key"]
+    if not (desk.store.home / "reports" / key / "index.html").is_file():
+        return desk.missing("There is no such report here. Open its run again.")
+    return desk.page("report.html", key=key, name=request.query_params.get("name", "Report"))
+
+
+def file(request: Request) -> Response:
+    """A file of a report, and none from elsewhere."""
+    folder = Desk.of(request).store.home / "reports"
+    path = (folder / request.path_params["path"]).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        return Desk.of(request).missing("There is no such file.")
+    return FileResponse(path)

@@ -1,0 +1,195 @@
+"""From a table to a run: the first page, and the one on which columns, labels and models are settled."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+
+from promptmii.config import InduceSettings
+from promptmii.data import LoadedTask
+from promptmii.errors import ConfigError, DataError, PromptMIIError
+from promptmii.models.embedded import EMBEDDED, Embedded
+from promptmii.models.references import DEFAULT
+from promptmii.ui.desk import Desk, go, text_of
+from promptmii.ui.store import SAMPLE, Store
+from promptmii.ui.trials import begin
+
+RECENT = 5
+SHOWN = 5
+"""Example rows of a table."""
+LARGEST = 512 << 20
+"""Bytes of a table that is dropped."""
+OTHER = "other"
+"""What the list of models calls one that is not in it."""
+
+
+def start(request: Request) -> Response:
+    """The first page."""
+    desk = Desk.of(request)
+    return desk.page("start.html", recent=desk.store.trials()[:RECENT], store=desk.store, failure="")
+
+
+async def add(request: Request) -> Response:
+    """A table that was dropped, or the sample."""
+    desk = Desk.of(request)
+    failure = "No file arrived. Choose one, or take the sample."
+    async with request.form() as form:
+        if text_of(form, "sample"):
+            return go(f"/new?data={SAMPLE}")
+        file = form.get("file")
+        if isinstance(file, UploadFile) and file.filename:
+            try:
+                if (file.size or 0) > LARGEST:
+                    raise DataError(f"{file.filename} has more than {LARGEST >> 20} MB. Use the command line for it.")
+                key = desk.store.add(file.filename, await file.read())
+                await run_in_threadpool(desk.store.table, key)
+                return go(f"/new?data={key}")
+            except PromptMIIError as error:
+                failure = str(error).replace(f"{desk.store.home}{os.sep}", "")
+    recent = desk.store.trials()[:RECENT]
+    return desk.page("start.html", recent=recent, store=desk.store, failure=failure)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a table holds under chosen columns, or why it cannot be used so."""
+
+    columns: tuple[str, ...]
+    n_rows: int
+    text: tuple[str, ...] = ()
+    label: str = ""
+    task: LoadedTask | None = None
+    failure: str = ""
+
+    @classmethod
+    def of(cls, store: Store, data: str, text: tuple[str, ...] = (), label: str = "") -> "Found":
+        """Detected, unless columns are named."""
+        table = store.table(data)
+        try:
+            loaded = store.task(data, text or None, label or None, None, 0)
+        except DataError as error:
+            return cls(table.columns, len(table.rows), text, label, failure=str(error))
+        return cls(table.columns, len(table.rows), loaded.columns.text, loaded.columns.label or "", loaded)
+
+    @property
+    def labels(self) -> list[tuple[str, int]]:
+        """Each with its rows."""
+        if self.task is None:
+            return []
+        task = self.task.task
+        counts = Counter(row.label for row in (*task.train, *task.test))
+        return [(label, counts[label]) for label in task.labels]
+
+    @property
+    def rows(self) -> list[Any]:
+        """A few, from all over the table."""
+        if self.task is None:
+            return []
+        rows = (*self.task.task.train, *self.task.task.test)
+        return list(rows[:: max(len(rows) // SHOWN, 1)][:SHOWN])
+
+
+def new(request: Request) -> Response:
+    """A table, and what is to be done with it."""
+    desk, data = Desk.of(request), request.query_params.get("data", "")
+    like = desk.store.trial(request.query_params.get("like", ""))
+    settings = like.settings if like else InduceSettings()
+    columns = settings.columns
+    text = (columns.text,) if isinstance(columns.text, str) else columns.text or ()
+    try:
+        found = Found.of(desk.store, data, text, columns.label or "")
+    except DataError as error:
+        return desk.page("message.html", title="This table cannot be used", message=str(error))
+    return desk.page(
+        "new.html", **_choices(desk, settings, data), data=data, found=found, chosen=columns.labels, failure=""
+    )
+
+
+def columns(request: Request) -> Response:
+    """The labels and rows under other columns."""
+    desk, query = Desk.of(request), request.query_params
+    found = Found.of(
+        desk.store, query.get("data", ""), tuple(query.getlist("text")) or (), query.get("label_column", "")
+    )
+    return desk.page("_labels.html", found=found, chosen=None)
+
+
+async def begin_run(request: Request) -> Response:
+    """Write and measure, as the form says."""
+    desk = Desk.of(request)
+    async with request.form() as form:
+        data = text_of(form, "data")
+        text, label = tuple(str(name) for name in form.getlist("text")), text_of(form, "label_column")
+        try:
+            found = await run_in_threadpool(Found.of, desk.store, data, text, label)
+            if found.failure:
+                raise DataError(found.failure)
+            settings = _settings(form, found)
+        except PromptMIIError as error:
+            found = await run_in_threadpool(Found.of, desk.store, data, text, label)
+            chosen = tuple(str(name) for name in form.getlist("labels"))
+            shown = _choices(desk, InduceSettings(), data)
+            return desk.page("new.html", **shown, data=data, found=found, chosen=chosen, failure=str(error))
+    return go(f"/trials/{begin(desk, data, settings)}")
+
+
+def _choices(desk: Desk, settings: InduceSettings, data: str) -> dict[str, Any]:
+    """What the form offers."""
+    models = list(EMBEDDED.values())
+    ready = [model.name for model in models if model.installed]
+    used = dict.fromkeys(trial.settings.generator for trial in desk.store.trials()[:50])
+    others = [name for name in used if name not in EMBEDDED]
+    first = DEFAULT if DEFAULT in ready else next(iter(ready), others[0] if others else OTHER)
+    known = settings.generator in ready or settings.generator in others
+    return {
+        "title": desk.store.title(data),
+        "models": [(model.name, _about(model), model.installed) for model in models],
+        "others": others,
+        "generator": settings.generator if known else first,
+        "follower": settings.follower or "",
+        "settings": settings,
+        "price": next(iter(settings.endpoint.prices.values()), None),
+        "has_key": bool(os.environ.get("OPENAI_API_KEY")),
+        "base_url": settings.endpoint.base_url or os.environ.get("OPENAI_BASE_URL", ""),
+    }
+
+
+def _about(model: Embedded) -> str:
+    return f"{model.name}: {model.title}" + ("" if model.installed else " (not installed)")
+
+
+def _settings(form: FormData | QueryParams, found: Found) -> InduceSettings:
+    """What the form says. Raises `ConfigError`."""
+    chosen = tuple(str(name) for name in form.getlist("labels"))
+    if len(chosen) < 2:
+        raise ConfigError("Choose at least two labels.")
+    all_labels = {label for label, _ in found.labels}
+    numbers = {name: text_of(form, name) for name in ("n", "evaluate", "best_of", "seed")}
+    prices = [text_of(form, "price_prompt"), text_of(form, "price_completion")]
+    if any(prices) and not all(prices):
+        raise ConfigError("Give both prices, of prompt and of written tokens, or neither.")
+    return InduceSettings.of(
+        **{name: value for name, value in numbers.items() if value},
+        generator=_model(form, "generator"),
+        follower=_model(form, "follower") or None,
+        mode=text_of(form, "mode") or "choose",
+        calibration=text_of(form, "calibration") or "auto",
+        columns={"text": found.text, "label": found.label, "labels": chosen if set(chosen) != all_labels else None},
+        endpoint={"base_url": text_of(form, "base_url") or None, "prices": {"*": prices} if all(prices) else {}},
+    )
+
+
+def _model(form: FormData | QueryParams, role: str) -> str:
+    """A reference from the list, or one that was typed. Raises `ConfigError`."""
+    chosen = text_of(form, role)
+    if chosen != OTHER:
+        return chosen
+    typed = text_of(form, f"{role}_other")
+    if not typed:
+        raise ConfigError("Type the reference of the model, such as openai:gpt-4.1-mini, or choose one of the list.")
+    return typed

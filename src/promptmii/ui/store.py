@@ -1,0 +1,186 @@
+"""What was tried, in a folder: tables by their content, and a folder for each trial.
+
+data/<hash>/<file name>
+trials/<key>/trial.json         what was asked and what came out
+trials/<key>/instruction.json   from the moment it is written
+reports/<hash>/index.html
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import ValidationError
+
+from promptmii.break_even import BreakEven
+from promptmii.config import InduceSettings
+from promptmii.data import LoadedTask, demo_path, load_task, read_table
+from promptmii.data.table import Table
+from promptmii.errors import ArtefactError, DataError
+from promptmii.files import private_folder, write_text
+from promptmii.instruction import Instruction
+from promptmii.metrics import Difference
+from promptmii.schema import Frozen
+from promptmii.scoring import Scored
+from promptmii.task import Example
+
+SAMPLE = "sample"
+"""Key of the bundled table."""
+_KEY = re.compile(r"[\w-]+")
+
+
+def home_folder() -> Path:
+    """Where it is kept unless another folder is named."""
+    return user_data_path("promptmii", appauthor=False) / "ui"
+
+
+class Answers(Frozen):
+    """How one prompt fared on the held-back rows."""
+
+    name: str
+    """For people: `label list`."""
+    instruction: Instruction
+    labels: tuple[str | None, ...]
+    probabilities: tuple[float | None, ...]
+    """Of the label that was given."""
+    seconds: float
+
+    @classmethod
+    def of(cls, name: str, instruction: Instruction, scored: Scored) -> "Answers":
+        """What a score says, without the texts."""
+        sure = tuple(max(p.probabilities) if p.probabilities else None for p in scored.predictions)
+        return cls(
+            name=name,
+            instruction=instruction,
+            labels=tuple(scored.labels),
+            probabilities=sure,
+            seconds=scored.usage.seconds,
+        )
+
+
+class Trial(Frozen):
+    """One attempt: an instruction written by a model, or edited by hand, and measured."""
+
+    key: str
+    made: datetime
+    data: str
+    """Key of its table."""
+    settings: InduceSettings
+    parent: str | None = None
+    """The trial whose instruction was edited."""
+    query: tuple[Example, ...] = ()
+    answers: tuple[Answers, ...] = ()
+    """The instruction's last; what it is compared with before."""
+    differences: tuple[Difference, ...] = ()
+    """The instruction minus each of the others."""
+    break_even: BreakEven | None = None
+    notes: tuple[str, ...] = ()
+    failure: str = ""
+
+    @property
+    def own(self) -> Answers | None:
+        """The instruction's answers, once it is measured."""
+        return self.answers[-1] if self.answers else None
+
+    @property
+    def gold(self) -> list[str]:
+        """True labels of the held-back rows."""
+        return [row.label for row in self.query]
+
+
+class Store:
+    """The folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = private_folder(home)
+        self.task = lru_cache(maxsize=8)(self._task)
+        self.table = lru_cache(maxsize=8)(self._table)
+
+    def add(self, name: str, content: bytes) -> str:
+        """Keep a table that was given; its key."""
+        key = hashlib.sha256(content).hexdigest()[:16]
+        folder = private_folder(self.home / "data" / key)
+        safe = re.sub(r"[^\w.() -]", "_", Path(name.replace("\\", "/")).name).lstrip(". ")[-120:] or "data.csv"
+        if not any(folder.iterdir()):
+            (folder / safe).write_bytes(content)
+        return key
+
+    def path(self, key: str) -> Path:
+        """The file of a table. Raises `DataError`."""
+        if key == SAMPLE:
+            return demo_path()
+        folder = self.home / "data" / key
+        found = next(folder.iterdir(), None) if _KEY.fullmatch(key) and folder.is_dir() else None
+        if found is None:
+            raise DataError("This table is no longer here. Drop it again.")
+        return found
+
+    def title(self, key: str) -> str:
+        """The name of a table."""
+        try:
+            return "Sample: support tickets" if key == SAMPLE else self.path(key).name
+        except DataError:
+            return "a table that is no longer here"
+
+    def _table(self, key: str) -> Table:
+        return read_table(self.path(key))
+
+    def _task(
+        self, key: str, text: tuple[str, ...] | str | None, label: str | None, labels: tuple[str, ...] | None, seed: int
+    ) -> LoadedTask:
+        return load_task(self.table(key), text=text, label=label, labels=labels, seed=seed)
+
+    def loaded(self, trial: Trial) -> LoadedTask:
+        """The task of a trial. Raises `DataError`."""
+        columns = trial.settings.columns
+        return self.task(trial.data, columns.text, columns.label, columns.labels, trial.settings.seed)
+
+    def new(self, data: str, settings: InduceSettings, parent: str | None = None) -> Trial:
+        """A trial that begins."""
+        now = datetime.now().astimezone()
+        return Trial(
+            key=f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}", made=now, data=data, settings=settings, parent=parent
+        )
+
+    def folder(self, key: str) -> Path:
+        """Where a trial is kept."""
+        return self.home / "trials" / key
+
+    def save(self, trial: Trial) -> None:
+        """Write it. Raises `OutputError`."""
+        write_text(
+            private_folder(self.folder(trial.key)) / "trial.json", trial.model_dump_json(indent=1) + "\n", force=True
+        )
+
+    def trial(self, key: str) -> Trial | None:
+        """The trial of that key, if there is one. Raises `ArtefactError` where it cannot be read."""
+        path = self.folder(key) / "trial.json"
+        if not _KEY.fullmatch(key) or not path.is_file():
+            return None
+        try:
+            return Trial.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ArtefactError(f"{path} cannot be read: it is from another version, or damaged.") from error
+
+    def instruction(self, trial: Trial) -> Instruction | None:
+        """What was written, measured or not."""
+        path = self.folder(trial.key) / "instruction.json"
+        return trial.own.instruction if trial.own else Instruction.load(path) if path.is_file() else None
+
+    def trials(self) -> Sequence[Trial]:
+        """All that can be read, the newest first."""
+        keys = sorted((path.parent.name for path in (self.home / "trials").glob("*/trial.json")), reverse=True)
+        found: list[Trial] = []
+        for key in keys:
+            try:
+                trial = self.trial(key)
+            except ArtefactError:
+                continue
+            if trial:
+                found.append(trial)
+        return found

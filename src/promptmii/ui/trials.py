@@ -1,0 +1,231 @@
+"""One trial: watched while it runs, read when it is done, edited, tried and exported."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from promptmii.config import InduceSettings
+from promptmii.errors import ConfigError
+from promptmii.exports import TARGETS
+from promptmii.metrics import confusion
+from promptmii.ui.desk import Desk, go, text_of
+from promptmii.ui.jobs import Job
+from promptmii.ui.store import Trial
+
+LOOK = 0.12
+"""Seconds between two looks at a job."""
+TICK = 1.0
+"""Seconds after which the clock of a step is shown anew."""
+PAGE = 100
+"""Rows that a table gets at once; the next follow when its end comes near."""
+PATIENCE = 120.0
+"""Seconds that a typed text waits for its label."""
+ENDINGS = {"txt": "txt"}
+EDIT = "edit:"
+"""Begins the key of a job that measures an edit; the key of its trial follows."""
+
+
+def begin(desk: Desk, data: str, settings: InduceSettings) -> str:
+    """Start a run; the key of its trial."""
+    trial = desk.store.new(data, settings)
+    desk.store.save(trial)
+    desk.jobs.start(trial.key, trial.key, lambda job: desk.work.induce(trial, job))
+    return trial.key
+
+
+def show(request: Request) -> Response:
+    """A trial in whatever state it is."""
+    desk = Desk.of(request)
+    trial = desk.store.trial(request.path_params["key"])
+    if trial is None:
+        return desk.missing("There is no such run here.")
+    job = desk.jobs.of(trial.key)
+    if trial.own is None:
+        live = job if job and job.live else None
+        return desk.page("run.html", trial=trial, job=live, store=desk.store, written=_written(desk, trial))
+    return desk.page(
+        "trial.html",
+        trial=trial,
+        own=trial.own,
+        store=desk.store,
+        edit=next((one for one in desk.jobs.live if one.about == trial.key and one.key != trial.key), None),
+        targets=TARGETS,
+        **_errors(trial, len(trial.answers) - 1),
+    )
+
+
+def _written(desk: Desk, trial: Trial) -> str:
+    instruction = desk.store.instruction(trial)
+    return instruction.text if instruction else ""
+
+
+def events(request: Request) -> Response:
+    """How far a job is, whenever that changes, as pieces of the page."""
+    desk, key = Desk.of(request), request.path_params["job"]
+    trial = desk.store.trial(request.path_params["key"])
+    job = desk.jobs.of(key)
+    return StreamingResponse(_watch(desk, trial, job), media_type="text/event-stream")
+
+
+async def _watch(desk: Desk, trial: Trial | None, job: Job | None) -> AsyncGenerator[str]:
+    seen, told = -1, 0.0
+    while trial and job:
+        live = job.live  # read first: what is sent after the end is the whole
+        if job.version != seen or time.monotonic() - told > TICK:
+            seen, told = job.version, time.monotonic()
+            yield _event("job", await run_in_threadpool(_job_html, desk, trial, job))
+        if not live:
+            break
+        await asyncio.sleep(LOOK)
+    yield _event("done", "")
+
+
+def _job_html(desk: Desk, trial: Trial, job: Job) -> str:
+    if job.key == trial.key:
+        return desk.html("_job.html", trial=trial, job=job, written=_written(desk, trial))
+    return desk.html("_edit.html", trial=trial, job=job, edited=job.result)
+
+
+def _event(name: str, html: str) -> str:
+    lines = "".join(f"data: {line}\n" for line in html.splitlines() or [""])
+    return f"event: {name}\n{lines}\n"
+
+
+def cancel(request: Request) -> Response:
+    """Stop what runs for this trial."""
+    desk, key = Desk.of(request), request.path_params["key"]
+    _stop(desk, key)
+    return go(f"/trials/{key}") if "hx-request" not in request.headers else Response(status_code=204)
+
+
+def _stop(desk: Desk, key: str) -> None:
+    for job in desk.jobs.live:
+        if job.about == key:
+            job.cancel()
+
+
+async def edit(request: Request) -> Response:
+    """Measure another text in place of the instruction."""
+    desk, parent = Desk.of(request), await _trial(request)
+    async with request.form() as form:
+        text = text_of(form, "instruction").replace("\r\n", "\n")
+    if parent is None or parent.own is None:
+        return desk.missing("There is no such run here.")
+    _stop(desk, parent.key)
+    trial = desk.store.new(parent.data, parent.settings, parent.key)
+    job = desk.jobs.start(EDIT + trial.key, parent.key, lambda job: desk.work.edit(trial, parent, text, job))
+    return desk.page("_edit_live.html", trial=parent, edit=job)
+
+
+async def label(request: Request) -> Response:
+    """Label a text that was typed."""
+    desk, trial = Desk.of(request), await _trial(request)
+    async with request.form() as form:
+        text = text_of(form, "text")
+    if trial is None or trial.own is None:
+        return desk.missing("There is no such run here.")
+    if not text:
+        return desk.page("_answer.html", failure="Type a text first.")
+    instruction = trial.own.instruction
+    job = desk.jobs.start(f"label:{trial.key}", "", lambda _: desk.work.label(trial, instruction, text))
+    done = await run_in_threadpool(job.finished.wait, PATIENCE)
+    failure = job.failure if done else "Another run is under way. Try again when it is done."
+    if not done:
+        job.cancel()
+    prediction = job.result
+    given = prediction.probabilities if prediction else None
+    chances = sorted(zip(given or (), instruction.labels, strict=False), reverse=True)
+    return desk.page("_answer.html", prediction=prediction, chances=chances, failure=failure)
+
+
+def errors(request: Request) -> Response:
+    """The confusion matrix of one of the prompts, and the rows that it gets wrong."""
+    desk = Desk.of(request)
+    trial = desk.store.trial(request.path_params["key"])
+    if trial is None or trial.own is None:
+        return desk.missing("There is no such run here.")
+    return desk.page("_errors.html", trial=trial, **_errors(trial, _index(request, trial)))
+
+
+def rows(request: Request) -> Response:
+    """Rows of a trial: those in a cell of its confusion matrix, those that are wrong, or all."""
+    desk, query = Desk.of(request), request.query_params
+    trial = desk.store.trial(request.path_params["key"])
+    if trial is None or trial.own is None:
+        return desk.missing("There is no such run here.")
+    cell = (query["gold"], query.get("given") or None) if "gold" in query else None
+    index, first = _index(request, trial), int(query.get("from", "0")) if query.get("from", "0").isdecimal() else 0
+    values = _rows(trial, index, query.get("which", "wrong"), cell, first)
+    return desk.page("_more_rows.html" if first else "_rows.html", trial=trial, **values)
+
+
+def export(request: Request) -> Response:
+    """The instruction as a file."""
+    desk, target = Desk.of(request), request.path_params["target"]
+    trial = desk.store.trial(request.path_params["key"])
+    instruction = desk.store.instruction(trial) if trial else None
+    if instruction is None:
+        return desk.missing("There is no instruction here.")
+    try:
+        json = target == "json"
+        content = instruction.model_dump_json(indent=2) + "\n" if json else instruction.export(target)
+    except ConfigError as error:
+        return desk.missing(str(error))
+    name = f"classify.{'json' if json else ENDINGS.get(target, 'py')}"
+    attached = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type="application/octet-stream", headers=attached)
+
+
+def history(request: Request) -> Response:
+    """All trials, edits below what was edited."""
+    desk = Desk.of(request)
+    trials = desk.store.trials()
+    known = {trial.key for trial in trials}
+    roots = [trial for trial in trials if trial.parent not in known]
+    listed = [line for root in roots for line in _family(root, trials, 0)]
+    return desk.page("history.html", listed=listed, store=desk.store)
+
+
+def _family(trial: Trial, trials: Any, depth: int) -> list[tuple[int, Trial]]:
+    children = [line for child in trials if child.parent == trial.key for line in _family(child, trials, depth + 1)]
+    return [(depth, trial), *children]
+
+
+async def _trial(request: Request) -> Trial | None:
+    return await run_in_threadpool(Desk.of(request).store.trial, request.path_params["key"])
+
+
+def _index(request: Request, trial: Trial) -> int:
+    given = request.query_params.get("answers", "")
+    return min(int(given), len(trial.answers) - 1) if given.isdecimal() else len(trial.answers) - 1
+
+
+def _errors(trial: Trial, index: int) -> dict[str, Any]:
+    answers = trial.answers[index]
+    names = answers.instruction.labels
+    counts = confusion(trial.gold, answers.labels, names)
+    return {
+        "index": index,
+        "names": names,
+        "counts": counts,
+        "unlabelled": any(row[-1] for row in counts),
+        **_rows(trial, index, "wrong", None, 0),
+    }
+
+
+def _rows(trial: Trial, index: int, which: str, cell: tuple[str, str | None] | None, first: int) -> dict[str, Any]:
+    answers = trial.answers[index]
+    chosen = [i for i, row in enumerate(trial.query) if _belongs(row.label, answers.labels[i], which, cell)]
+    shown = [(trial.query[i], answers.labels[i], answers.probabilities[i]) for i in chosen[first : first + PAGE]]
+    following = first + PAGE if first + PAGE < len(chosen) else None
+    about = {"index": index, "which": which, "cell": cell, "total": len(chosen)}
+    return about | {"rows": shown, "following": following}
+
+
+def _belongs(gold: str, given: str | None, which: str, cell: tuple[str, str | None] | None) -> bool:
+    return (gold, given) == cell if cell else which == "all" or gold != given

@@ -1,0 +1,96 @@
+"""Numbers and sentences of the page."""
+
+from math import floor
+
+from promptmii.errors import counted
+from promptmii.instruction import Cost
+from promptmii.ui.store import Trial
+
+STEPS = {" mii": " the instruction", " naive": " the label list", " icl": " the examples"}
+SHADES = 8
+"""Steps of colour in a confusion matrix."""
+
+
+def share(value: float, digits: int = 3) -> str:
+    """A number from 0 to 1 without its zero."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("0") if text.startswith("0.") else text
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference of two such numbers, with its sign."""
+    return ("+" if value >= 0 else "−") + share(abs(value), digits)
+
+
+def step_name(name: str) -> str:
+    """A step of the pipeline in the words of the page."""
+    return next((name.removesuffix(end) + words for end, words in STEPS.items() if name.endswith(end)), name)
+
+
+def money(value: float | None) -> str:
+    """A price for reading; a dash where nobody knows."""
+    return "–" if value is None else f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def seconds(value: float) -> str:
+    """How long something took."""
+    return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {int(value % 60)} s"
+
+
+def tokens(cost: Cost) -> str:
+    """What making a text took."""
+    return "nothing" if not cost.calls else f"{counted(cost.calls, 'call')}, {_whole(cost.tokens)} tokens"
+
+
+def _whole(number: float | None) -> str:
+    return "unknown" if number is None else f"{number:,.0f}"
+
+
+def whole(number: float | None) -> str:
+    """A count for reading."""
+    return "–" if number is None else _whole(number)
+
+
+def shade(count: int, total: int) -> int:
+    """How dark a cell is, from 0 to `SHADES`."""
+    return 0 if not count else max(1, min(SHADES, floor(count / max(total, 1) * SHADES + 0.5)))
+
+
+def verdict(trial: Trial) -> tuple[str, str]:
+    """What came of a trial: the score, and what it is worth."""
+    if not trial.own or not (measured := trial.own.instruction.measured):
+        return "", ""
+    score = f"Macro-F1 {share(measured.macro_f1)} on {counted(measured.n, 'held-back row')}"
+    if not trial.differences:
+        return f"{score}.", ""
+    # An edit is compared with what it was before, an instruction with the bare label list.
+    index = len(trial.differences) - 1 if trial.parent else 0
+    other, difference = trial.answers[index], trial.differences[index]
+    name = "before the edit" if trial.parent else "of the label list alone"
+    was = other.instruction.measured
+    level = f", against {share(was.macro_f1)} {name}" if was else ""
+    if not difference.beyond_noise:
+        worth = "The difference is within noise: more rows would tell."
+    elif difference.mean > 0:
+        worth = "It is better, beyond noise."
+    else:
+        worth = "It is worse, beyond noise."
+    worth += f" {signed(difference.mean)} [{signed(difference.low, 2)}, {signed(difference.high, 2)}], "
+    return f"{score}{level}.", worth + (f"p = {share(difference.p)}." if difference.p >= 0.001 else "p < .001.")
+
+
+def saving(trial: Trial) -> str:
+    """When the instruction has repaid what it took, against the examples in every prompt."""
+    result = trial.break_even
+    if result is None:
+        return ""
+    if result.uncached.queries is None:
+        return f"It saves no tokens against the examples: {-result.saved_tokens_per_query:,.0f} more per query."
+    text = (
+        f"Against the examples in every prompt it saves {result.saved_tokens_per_query:,.0f} tokens per query, "
+        f"{result.uncached.times:.1f} times less"
+        + (f", and is repaid after {result.uncached.queries:,}." if result.uncached.queries else ".")
+    )
+    if result.saved_money_per_query is not None:
+        text += f" In money: {money(result.saved_money_per_query * 1000)} saved per 1,000 queries."
+    return text

@@ -1,0 +1,142 @@
+"""What the jobs of the page do, over the service layer."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from promptmii import metrics, pipeline
+from promptmii.config import InduceSettings
+from promptmii.data import draw_query, draw_support
+from promptmii.errors import PromptMIIError
+from promptmii.follower import Follower, Prediction, resolve_calibration
+from promptmii.instruction import Instruction
+from promptmii.models.wrappers import watched
+from promptmii.progress import QUIET, Progress
+from promptmii.scoring import Scored, score
+from promptmii.task import Example
+from promptmii.ui.jobs import Cancelled, Job
+from promptmii.ui.models import KeptModels
+from promptmii.ui.store import Answers, Store, Trial
+from promptmii.workbench.measure import fitted
+
+NAMES = {"naive": "Label list alone", "icl": "Examples in the prompt"}
+"""How the page calls the methods that an instruction is compared with."""
+OURS = "The instruction"
+BATCH = 8
+"""Rows between two looks at what an edit changed."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row that is labelled otherwise since an edit."""
+
+    row: Example
+    before: str | None
+    after: str | None
+
+    @property
+    def verdict(self) -> str:
+        """What the edit did to the row."""
+        return "right" if self.after == self.row.label else "wrong" if self.before == self.row.label else "other"
+
+
+@dataclass(frozen=True)
+class Work:
+    """The store that it is kept in, and the models that do it. One thread at a time."""
+
+    store: Store
+    models: KeptModels
+
+    def induce(self, trial: Trial, job: Job) -> Trial:
+        """Write and measure an instruction, beside the label list and the examples."""
+        with self._failing(trial):
+            models = self.models.at(trial.settings.endpoint)
+            path = self.store.folder(trial.key) / "instruction.json"
+            loaded = self.store.loaded(trial)
+            found = pipeline.induce(loaded, trial.settings, output=path, progress=job, models=models)
+            answers = tuple(
+                Answers.of(NAMES.get(row.instruction.method, OURS), row.instruction, row.scored) for row in found.rows
+            )
+            changes = {
+                "query": draw_query(loaded.task, trial.settings.evaluate, trial.settings.seed),
+                "answers": answers,
+                "differences": tuple(found.differences.values()),
+                "break_even": found.break_even,
+                "notes": (*found.notes, *found.instruction.provenance.notes),
+            }
+            done = trial.model_copy(update=changes)
+            self.store.save(done)
+            return done
+
+    def edit(self, trial: Trial, parent: Trial, text: str, job: Job) -> Trial:
+        """Measure a text on the rows of the trial that it was edited in, the least certain first."""
+        settings, before = trial.settings, parent.answers[-1]
+        task = self.store.loaded(parent).task
+        follower = _follower(settings, self.models.at(settings.endpoint), job)
+        made = before.instruction.provenance.model_copy(update={"notes": ()})
+        plain = before.instruction.model_copy(update={"text": text, "method": "edited", "provenance": made})
+        if follower.calibration != "none":
+            job.step("Calibrating the edit", settings.n)
+        instruction = fitted(plain, follower, draw_support(task, settings.n, settings.seed).examples)
+        job.step("Labelling the rows again", len(parent.query))
+        scored = _rescored(follower, instruction, parent, job)
+        instruction = instruction.measured_as(scored.measurement())
+        others = (
+            *(each for each in parent.answers if each.name in NAMES.values()),
+            before.model_copy(update={"name": "Before the edit"}),
+        )
+        changes = {
+            "query": parent.query,
+            "answers": (*others, Answers.of("After the edit", instruction, scored)),
+            "differences": tuple(metrics.paired_difference(scored.gold, scored.labels, one.labels) for one in others),
+        }
+        done = trial.model_copy(update=changes)
+        self.store.save(done)
+        instruction.save(self.store.folder(trial.key) / "instruction.json", force=True)
+        return done
+
+    def label(self, trial: Trial, instruction: Instruction, text: str) -> Prediction:
+        """What the follower makes of one text."""
+        follower = _follower(trial.settings, self.models.at(trial.settings.endpoint), QUIET)
+        return follower.predict(instruction, [text])[0]
+
+    @contextmanager
+    def _failing(self, trial: Trial) -> Generator[None]:
+        """What ends a trial early is kept with it."""
+        try:
+            yield
+        except Cancelled:
+            self.store.save(trial.model_copy(update={"failure": "You stopped this run."}))
+            raise
+        except PromptMIIError as error:
+            self.store.save(trial.model_copy(update={"failure": str(error)}))
+            raise
+
+
+def _follower(settings: InduceSettings, models: pipeline.Load, progress: Progress) -> Follower:
+    reference = settings.follower or settings.generator
+    progress.step(f"Loading {reference}")
+    model = watched(models(reference), progress)
+    return Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))
+
+
+def _rescored(follower: Follower, instruction: Instruction, parent: Trial, job: Job) -> Scored:
+    """The score on the parent's rows. Rows of which it was least sure change first, so they are asked first."""
+    before = parent.answers[-1]
+    order = sorted(range(len(parent.query)), key=lambda i: before.probabilities[i] or 0.0)
+    predictions: dict[int, Prediction] = {}
+    for some in _batches(order):
+        part = score(follower, instruction, [parent.query[i] for i in some])
+        predictions |= dict(zip(some, part.predictions, strict=True))
+        job.show(
+            *(
+                Change(parent.query[i], before.labels[i], predictions[i].label)
+                for i in some
+                if predictions[i].label != before.labels[i]
+            )
+        )
+    return Scored(parent.query, tuple(predictions[i] for i in range(len(parent.query))))
+
+
+def _batches(order: Sequence[int]) -> list[Sequence[int]]:
+    return [order[start : start + BATCH] for start in range(0, len(order), BATCH)]

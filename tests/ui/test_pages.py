@@ -1,0 +1,480 @@
+"""The page as a browser asks for it, without one. The model is a toy that reads prompts by their words."""
+
+import html
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("starlette", reason="the page is not installed: pip install 'promptmii[ui]'")
+pytest.importorskip("python_multipart")
+
+from starlette.testclient import TestClient
+from tests.report.synthetic import write_run
+from tests.ui.toy import RULES, Models
+
+from promptmii import Example, Instruction
+from promptmii.config import InduceSettings
+from promptmii.data import demo_path
+from promptmii.errors import ConfigError
+from promptmii.instruction import Measurement
+from promptmii.ui.app import listening_socket, make_app
+from promptmii.ui.store import SAMPLE, Answers, Store
+
+HOST = "http://localhost:8766"
+LABELS = ["account", "billing", "defect", "delivery", "product question", "refund"]
+RUN = {
+    "data": "sample",
+    "text": "text",
+    "label_column": "label",
+    "labels": LABELS,
+    "generator": "other",
+    "generator_other": "toy",
+    "n": "12",
+    "evaluate": "40",
+}
+EVIL = '<img src=x onerror="boom()">"\'{{ 7 * 7 }}'
+
+
+@pytest.fixture
+def models() -> Models:
+    return Models()
+
+
+@pytest.fixture
+def client(tmp_path: Path, models: Models) -> Iterator[TestClient]:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    with TestClient(make_app(tmp_path / "home", "token", runs=runs, load=models), base_url=HOST) as client:
+        client.get("/?token=token")
+        yield client
+
+
+def text_of(page: str) -> str:
+    """What a reader sees."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+def begun(client: TestClient, **changes: object) -> str:
+    """The address of a run that was started."""
+    done = client.post("/trials", data=RUN | changes, follow_redirects=False)
+    assert done.status_code == 303, text_of(done.text)
+    return done.headers["location"]
+
+
+def ended(client: TestClient, address: str) -> str:
+    """The page of a run that is over."""
+    key = address.rsplit("/", 1)[1]
+    client.get(f"{address}/events/{key}")
+    return client.get(address).text
+
+
+def edited(client: TestClient, address: str, text: str) -> str:
+    """The last thing that a browser is sent of an edit."""
+    begun = client.post(f"{address}/edits", data={"instruction": text}).text
+    stream = re.search(r'sse-connect="([^"]+)"', begun)
+    assert stream
+    events = client.get(stream[1]).text.split("event: job\n")
+    assert events[-1].endswith("event: done\ndata: \n\n")
+    return events[-1].replace("data: ", "")
+
+
+class TestFences:
+    """Only the browser that was opened with the token, and no page but ours."""
+
+    def test_without_the_token_nothing_is_shown(self, client: TestClient) -> None:
+        with TestClient(client.app, base_url=HOST) as other:
+            for path in ("/", "/history", "/static/ui.css", "/?token=wrong"):
+                assert other.get(path).status_code == 403
+            refused = other.get("/", headers={"cookie": "; ".join(f"{name}=x" for name in client.cookies)})
+            assert refused.status_code == 403
+
+    def test_the_token_leaves_the_address_for_a_cookie_that_no_site_can_send(self, client: TestClient) -> None:
+        with TestClient(client.app, base_url=HOST) as other:
+            done = other.get("/history?token=token", follow_redirects=False)
+        assert done.headers["location"] == "/history"
+        assert "httponly" in done.headers["set-cookie"].lower()
+        assert "samesite=strict" in done.headers["set-cookie"].lower()
+
+    @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:8766", "192.168.0.7:8766", ""])
+    def test_other_names_of_this_machine_are_refused(self, client: TestClient, host: str) -> None:
+        assert client.get("/", headers={"host": host}).status_code == 403
+
+    @pytest.mark.parametrize("host", ["127.0.0.1:8766", "[::1]:8766", "localhost"])
+    def test_its_own_names_are_not(self, client: TestClient, host: str) -> None:
+        assert client.get("/", headers={"host": host}).status_code == 200
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"origin": "https://evil.example"},
+            {"origin": "null"},
+            {"origin": "http://localhost:9999"},
+            {"sec-fetch-site": "cross-site"},
+            {"sec-fetch-site": "same-site"},
+        ],
+    )
+    def test_posts_of_other_pages_do_nothing(self, client: TestClient, headers: dict[str, str]) -> None:
+        assert client.post("/trials", data=RUN, headers=headers).status_code == 403
+        assert "Nothing was tried yet" in client.get("/history").text
+
+    def test_nothing_foreign_is_let_in(self, client: TestClient) -> None:
+        page = client.get("/")
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert "unsafe" not in page.headers["content-security-policy"]
+        assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", page.text)
+
+    def test_files_of_the_folder_are_not_served(self, client: TestClient) -> None:
+        for path in ("/reports/files/../../etc/passwd", "/reports/files/%2e%2e/trials", "/static/%2e%2e/app.py"):
+            assert client.get(path).status_code == 404
+        assert client.get("/trials/%2e%2e").status_code == 404
+
+
+class TestData:
+    """A table that is dropped."""
+
+    def test_columns_and_labels_are_detected_and_can_be_changed(self, client: TestClient) -> None:
+        rows = "".join(f"text {i},{'ab'[i % 2]},{'xyz'[i % 3]}\n" for i in range(30))
+        page = client.post("/data", files={"file": ("../my tickets.csv", f"body,label,kind\n{rows}".encode())})
+        assert page.status_code == 200
+        assert "my tickets.csv" in page.text
+        assert re.search(r'name="text" value="body" checked', page.text)
+        assert re.search(r'name="label_column" value="label" checked', page.text)
+        data = str(page.url).rsplit("=", 1)[1]
+        other = client.get("/new/columns", params={"data": data, "text": "body", "label_column": "kind"}).text
+        assert re.findall(r'name="labels" value="(\w)"', other) == ["x", "y", "z"]
+        same = client.get("/new/columns", params={"data": data, "text": "body", "label_column": "body"}).text
+        assert "they must differ" in same
+
+    @pytest.mark.parametrize(
+        ("name", "content", "said"),
+        [
+            ("empty.csv", b" ", "empty.csv is empty"),
+            ("photo.png", b"\x89PNG", "has the ending"),
+            ("broken.parquet", b"PAR", "not a readable"),
+        ],
+    )
+    def test_what_cannot_be_read_is_said_without_the_folder(
+        self, client: TestClient, tmp_path: Path, name: str, content: bytes, said: str
+    ) -> None:
+        page = text_of(client.post("/data", files={"file": (name, content)}).text)
+        assert said in page
+        assert str(tmp_path) not in page
+
+    def test_no_file_is_said(self, client: TestClient) -> None:
+        assert "No file arrived" in client.post("/data", data={"x": "y"}).text
+        assert "no longer here" in client.get("/new?data=nothing").text
+
+    def test_hostile_columns_labels_and_texts_stay_text(self, client: TestClient) -> None:
+        rows = [{EVIL: f"{EVIL} {i}", "label": (EVIL, "good")[i % 2]} for i in range(20)]
+        page = client.post("/data", files={"file": ("e.json", json.dumps(rows).encode())}).text
+        assert "<img" not in page
+        assert EVIL in html.unescape(page)
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"labels": ["refund"]}, "at least two labels"),
+            ({"generator_other": ""}, "Type the reference"),
+            ({"n": "many"}, "n = 'many' is refused"),
+            ({"price_prompt": "1"}, "both prices"),
+            ({"base_url": "not an address", "generator_other": "openai:m"}, "not an address"),
+        ],
+    )
+    def test_a_form_that_cannot_work_says_why(self, client: TestClient, changes: dict[str, object], said: str) -> None:
+        assert said in text_of(client.post("/trials", data=RUN | changes).text)
+        assert "Nothing was tried yet" in client.get("/history").text
+
+
+class TestRun:
+    """From the form to the result."""
+
+    def test_an_instruction_beside_the_label_list_and_the_examples(
+        self, client: TestClient, models: Models, tmp_path: Path
+    ) -> None:
+        prices = {"price_prompt": "1", "price_completion": "2"}
+        address = begun(client, **prices)
+        page = text_of(ended(client, address))
+        trial = Store(tmp_path / "home").trial(address.rsplit("/", 1)[1])
+        assert trial is not None
+        assert trial.own is not None
+        assert [answers.name for answers in trial.answers] == [
+            "Label list alone",
+            "Examples in the prompt",
+            "The instruction",
+        ]
+        for answers in trial.answers:
+            measured = answers.instruction.measured
+            assert measured is not None
+            assert f"{answers.name} {measured.macro_f1:.3f}".replace("0.", ".") in page
+        assert RULES in client.get(address).text
+        assert "Money per 1,000" in page
+        assert len(trial.query) == 40
+        assert models.loaded == ["toy"]
+        assert "Sample: support tickets" in client.get("/history").text
+
+    def test_it_is_what_the_library_measures(self, client: TestClient, models: Models, tmp_path: Path) -> None:
+        from promptmii import pipeline
+        from promptmii.config import Endpoint
+
+        address = begun(client)
+        ended(client, address)
+        trial = Store(tmp_path / "home").trial(address.rsplit("/", 1)[1])
+        found = pipeline.induce(
+            demo_path(), n=12, evaluate=40, generator="toy", models=lambda reference: models(Endpoint(), reference)
+        )
+        assert trial is not None
+        assert [answers.instruction.measured for answers in trial.answers] == [
+            row.instruction.measured for row in found.rows
+        ]
+        assert trial.differences == tuple(found.differences.values())
+
+    def test_labels_without_a_tick_are_left_out(self, client: TestClient, tmp_path: Path) -> None:
+        address = begun(client, labels=["refund", "billing"], n="4", evaluate="10")
+        ended(client, address)
+        trial = Store(tmp_path / "home").trial(address.rsplit("/", 1)[1])
+        assert trial is not None
+        assert set(trial.gold) == {"refund", "billing"}
+
+    def test_the_matrix_and_the_rows_behind_a_cell_agree(self, client: TestClient, tmp_path: Path) -> None:
+        address = begun(client)
+        page = ended(client, address)
+        trial = Store(tmp_path / "home").trial(address.rsplit("/", 1)[1])
+        assert trial is not None
+        for index, answers in enumerate(trial.answers):
+            fragment = client.get(f"{address}/errors?answers={index}").text
+            cells = re.findall(r'hx-get="([^"]+gold[^"]+)"[^>]*>(\d+)</button>', fragment)
+            assert sum(int(count) for _, count in cells) == 40
+            for link, count in cells:
+                behind = client.get(html.unescape(link)).text
+                assert behind.count('class="cell-text"') == int(count)
+            wrong = sum(a != b for a, b in zip(trial.gold, answers.labels, strict=True))
+            shown = client.get(f"{address}/rows?answers={index}&which=wrong").text
+            assert shown.count('class="cell-text"') == wrong
+        assert page.count('class="cell-text"') == wrong
+
+    def test_an_export_is_what_the_instruction_exports(self, client: TestClient, tmp_path: Path) -> None:
+        address = begun(client)
+        page = ended(client, address)
+        path = tmp_path / "home" / address.removeprefix("/") / "instruction.json"
+        instruction = Instruction.load(path)
+        targets = re.findall(rf'href="{address}/export/([^"]+)"', page)
+        assert {"json", "python", "txt"} <= set(targets)
+        for target in targets:
+            done = client.get(f"{address}/export/{target}")
+            assert "attachment" in done.headers["content-disposition"]
+            if target == "json":
+                assert Instruction.model_validate_json(done.content) == instruction
+            else:
+                assert done.text == instruction.export(target)
+        assert client.get(f"{address}/export/nothing").status_code == 404
+
+    def test_a_typed_text_gets_its_label_with_probabilities(self, client: TestClient) -> None:
+        address = begun(client)
+        ended(client, address)
+        answer = text_of(client.post(f"{address}/label", data={"text": "the courier lost my parcel"}).text)
+        assert answer.startswith("delivery delivery")
+        assert all(label in answer for label in LABELS)
+        assert "Type a text first" in client.post(f"{address}/label", data={"text": " "}).text
+
+    def test_what_fails_is_said_and_kept(self, client: TestClient) -> None:
+        page = text_of(ended(client, begun(client, n="100")))
+        assert "100 examples are wanted" in page
+        assert "Try again" in page
+        assert "failed" in client.get("/history").text
+
+    def test_hostile_instructions_stay_text(self, client: TestClient) -> None:
+        address = begun(client)
+        ended(client, address)
+        said = edited(client, address, f"- refund: {EVIL}</textarea>")
+        link = re.search(r'href="(/trials/[^"]+)"', said)
+        assert link
+        page = client.get(link[1]).text
+        assert "<img" not in page
+        assert page.count("</textarea>") == 2
+
+
+class TestEdit:
+    """A line is changed, and rows change with it."""
+
+    def test_rows_that_change_are_shown_and_the_edit_is_kept(self, client: TestClient, tmp_path: Path) -> None:
+        address = begun(client)
+        ended(client, address)
+        said = edited(client, address, RULES.replace("money back, return, send back, refund, cancel", "coins"))
+        store = Store(tmp_path / "home")
+        parent, child = store.trial(address.rsplit("/", 1)[1]), store.trials()[0]
+        assert parent is not None
+        assert parent.own is not None
+        assert child.parent == parent.key
+        assert child.own is not None
+        changed = [i for i in range(40) if child.own.labels[i] != parent.own.labels[i]]
+        assert changed
+        assert said.count('class="mark"') == len(changed)
+        assert all(html.escape(parent.query[i].text, quote=False)[:40] in html.unescape(said) for i in changed)
+        worse = sum(parent.own.labels[i] == parent.query[i].label for i in changed)
+        assert f"{worse} wrong now" in text_of(said)
+        measured = child.own.instruction.measured
+        assert measured is not None
+        assert f"{measured.macro_f1:.3f}"[1:] in said
+        assert [answers.name for answers in child.answers][-2:] == ["Before the edit", "After the edit"]
+        listed = client.get("/history").text
+        assert listed.index(parent.key) < listed.index(child.key)
+
+    def test_an_unchanged_text_changes_nothing(self, client: TestClient, tmp_path: Path) -> None:
+        address = begun(client)
+        ended(client, address)
+        assert "Every row keeps its label" in edited(client, address, RULES)
+        child, parent = Store(tmp_path / "home").trials()
+        assert child.own is not None
+        assert parent.own is not None
+        assert child.own.labels == parent.own.labels
+        assert child.own.probabilities == parent.own.probabilities
+
+    def test_the_next_edit_takes_the_place_of_one_under_way_and_no_model_is_loaded_twice(
+        self, client: TestClient, models: Models, tmp_path: Path
+    ) -> None:
+        models.delay = 0.005
+        address = begun(client)
+        ended(client, address)
+        client.post(f"{address}/edits", data={"instruction": "first"})
+        edited(client, address, "second")
+        texts = [trial.own.instruction.text for trial in Store(tmp_path / "home").trials() if trial.own]
+        assert texts == ["second", RULES]
+        assert models.loaded == ["toy"]
+
+
+class TestJobs:
+    """What goes on while nobody looks."""
+
+    def test_a_page_that_is_loaded_again_finds_its_job_and_can_stop_it(
+        self, client: TestClient, models: Models, tmp_path: Path
+    ) -> None:
+        models.delay = 0.02
+        address = begun(client)
+        written = _until(lambda: client.get(address).text, lambda page: "Tickets of a shop" in page)
+        assert "sse-connect" in written
+        assert "Running" in client.get("/history").text
+        client.post(f"{address}/cancel")
+        page = ended(client, address)
+        assert "You stopped this run" in page
+        assert "Tickets of a shop" in page
+        assert "stopped" in client.get("/history").text
+        assert Instruction.load(tmp_path / "home" / address.removeprefix("/") / "instruction.json").text == RULES
+
+    def test_progress_is_sent_as_it_comes(self, client: TestClient, models: Models) -> None:
+        models.delay = 0.01
+        address = begun(client)
+        stream = client.get(f"{address}/events/{address.rsplit('/', 1)[1]}").text
+        seen = [text_of(event) for event in stream.split("event: job\n")[1:]]
+        assert len(seen) > 5
+        assert any("of 40 rows" in each for each in seen)
+        assert "Tickets of a shop" in seen[-1]
+
+    def test_jobs_wait_for_each_other_and_a_waiting_one_can_be_stopped(
+        self, client: TestClient, models: Models
+    ) -> None:
+        models.delay = 0.01
+        first, second = begun(client), begun(client)
+        assert "Waiting for the run before this one" in client.get(second).text
+        client.post(f"{second}/cancel")
+        assert "Side by side" in ended(client, first)
+        assert "You stopped this run" in ended(client, second)
+
+    def test_a_run_that_the_end_of_the_page_cut_short_says_so(
+        self, client: TestClient, models: Models, tmp_path: Path
+    ) -> None:
+        models.delay = 0.02
+        address = begun(client)
+        _until(lambda: client.get(address).text, lambda page: "Tickets of a shop" in page)
+        with TestClient(make_app(tmp_path / "home", "new", load=models), base_url=HOST) as other:
+            other.get("/?token=new")
+            page = other.get(address).text
+            assert "did not come to its end" in page
+            assert "Tickets of a shop" in page
+            again = other.get(html.unescape(re.search(r'href="(/new[^"]+)"', page)[1])).text  # type: ignore[index]
+            assert 'value="toy" selected' in again
+        client.post(f"{address}/cancel")
+
+    def test_a_typed_text_waits_for_the_run_before_it(self, client: TestClient, models: Models) -> None:
+        address = begun(client)
+        ended(client, address)
+        models.delay = 0.005
+        begun(client)
+        answers: list[str] = []
+        asking = threading.Thread(
+            target=lambda: answers.append(client.post(f"{address}/label", data={"text": "a parcel"}).text)
+        )
+        asking.start()
+        asking.join(30)
+        assert "delivery" in answers[0]
+
+
+def _until(look, enough, patience: float = 20.0) -> str:
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if enough(found := look()):
+            return found
+        time.sleep(0.02)
+    raise AssertionError(found)
+
+
+def many_rows(home: Path, n: int = 10_000) -> str:
+    """The address of a trial with many rows."""
+    store, labels = Store(home), ("delivery", "refund")
+    rows = tuple(Example(f"Parcel number {i} is late, and I want my money back.", labels[i % 2]) for i in range(n))
+    measured = Measurement(
+        macro_f1=0.5, low=0.4, high=0.6, accuracy=0.5, n=n, n_unparsed=0, n_truncated=0, prompt_tokens_per_query=9,
+        data_key="",
+    )  # fmt: skip
+    instruction = Instruction(text="Say.", labels=labels, method="mii", measured=measured)
+    said = Answers(
+        name="The instruction",
+        instruction=instruction,
+        labels=("refund",) * n,
+        probabilities=(0.9,) * n,
+        seconds=1.0,
+    )
+    trial = store.new(SAMPLE, InduceSettings()).model_copy(update={"query": rows, "answers": (said,)})
+    store.save(trial)
+    return f"/trials/{trial.key}"
+
+
+def test_ten_thousand_rows_come_a_page_at_a_time(client: TestClient, tmp_path: Path) -> None:
+    address = many_rows(tmp_path / "home")
+    page = client.get(address).text
+    assert len(page) < 100_000
+    fragment, seen = client.get(f"{address}/rows?which=all").text, 0
+    while True:
+        seen += fragment.count('class="cell-text"')
+        following = re.search(r'hx-get="([^"]+)" hx-trigger="intersect once"', fragment)
+        if not following or seen > 1_000:
+            break
+        fragment = client.get(html.unescape(following[1])).text
+    assert seen > 1_000
+    last = client.get(f"{address}/rows?which=all&from=9900").text
+    assert last.count('class="cell-text"') == 100
+    assert "intersect" not in last
+
+
+def test_a_report_opens_in_the_frame(client: TestClient, tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "first", 4, ("naive", "mii"), (5,), 1, rows=20)
+    listed = client.get("/reports").text
+    assert "first" in listed
+    run = html.unescape(re.search(r'name="run" value="([^"]+)"', listed)[1])  # type: ignore[index]
+    frame = client.post("/reports", data={"run": run}).text
+    inside = client.get(re.search(r'<iframe[^>]+src="([^"]+)"', frame)[1])  # type: ignore[index]
+    assert inside.status_code == 200
+    assert "content-security-policy" not in inside.headers  # the report brings its own
+    assert "default-src 'none'" in inside.text
+    assert "no run folder" in client.post("/reports", data={"run": str(tmp_path)}).text
+
+
+def test_a_port_in_use_is_said() -> None:
+    with listening_socket(0) as bound:
+        bound.listen()
+        with pytest.raises(ConfigError, match="--port"):
+            listening_socket(bound.getsockname()[1])
