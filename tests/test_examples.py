@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from promptmii.data import suite_folder
+from promptmii.data import bundled_folder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
@@ -21,7 +21,7 @@ def test_scripts_are_short() -> None:
 @pytest.mark.smol
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_a_script_runs(script: Path, tmp_path: Path) -> None:
-    more = [] if script.stem == "induce_and_predict" else [tmp_path / "run", suite_folder() / "tone.json"]
+    more = [] if script.stem == "induce_and_predict" else [tmp_path / "run", bundled_folder("suite") / "tone.json"]
     done = subprocess.run(
         [sys.executable, script, "smol", *more], cwd=tmp_path, capture_output=True, text=True, check=False
     )

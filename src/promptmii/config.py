@@ -125,3 +125,5 @@ class LoraSettings(Settings):
     """`None`: twice the rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     modules: str | tuple[str, ...] = "all-linear"
+    first_layer: int = Field(default=0, ge=0)
+    """Layers below stay as they are. No gradient flows back through them, so each one saves work."""

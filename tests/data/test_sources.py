@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from promptmii import Example, Task
-from promptmii.data import find_tasks, read_tasks, suite_folder
+from promptmii.data import bundled_folder, find_tasks, read_tasks
 from promptmii.data.corpus_files import write_split
 from promptmii.errors import DataError
 
@@ -33,8 +33,10 @@ def test_a_folder_gives_its_files_and_a_file_itself(folder: Path) -> None:
     assert list(read_tasks([str(folder / "one.csv")])) == ["one"]
 
 
-def test_the_suite_is_a_source_like_any_other() -> None:
-    assert read_tasks(["suite"]).keys() == {path.stem for path in suite_folder().glob("*.json")}
+@pytest.mark.parametrize("name", ["suite", "written"])
+def test_bundled_tasks_are_a_source_like_any_other(name: str) -> None:
+    files = [path for path in bundled_folder(name).iterdir() if not path.name.startswith(".")]
+    assert read_tasks([name]).keys() == {path.stem for path in files}
 
 
 @pytest.mark.parametrize("name", ["._one.csv", ".hidden.csv", ".one.csv.swp", "README.txt", "notes.md", "index.csv"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from promptmii.data.load import Source, read_table
 from promptmii.data.sample import LoadedTask, draw_notes, draw_query, draw_support, load_task, sample
-from promptmii.data.sources import find_tasks, read_tasks, suite_folder
+from promptmii.data.sources import bundled_folder, find_tasks, read_tasks
 from promptmii.data.table import Table
 from promptmii.data.texts import Texts, read_texts
 
@@ -13,6 +13,7 @@ __all__ = [
     "Source",
     "Table",
     "Texts",
+    "bundled_folder",
     "demo_path",
     "draw_notes",
     "draw_query",
@@ -23,7 +24,6 @@ __all__ = [
     "read_tasks",
     "read_texts",
     "sample",
-    "suite_folder",
 ]
 
 

@@ -18,6 +18,9 @@ from promptmii.errors import DataError
 from promptmii.task import Task
 
 SUITE = "suite"
+"""Small tasks to evaluate on, in several fields."""
+WRITTEN = "written"
+"""Tasks to train on, each text thought up by hand."""
 INDEX = "index.csv"
 """A table beside task files that says where each comes from: task_id, source_repo, licence."""
 SPLIT = "split"
@@ -37,9 +40,9 @@ class TaskSource:
     """Raises `DataError` where there is no task behind the name."""
 
 
-def suite_folder() -> Path:
-    """The bundled evaluation suite: small tasks in several fields, written for this package."""
-    return Path(__file__).with_name("suite")
+def bundled_folder(name: str) -> Path:
+    """The folder of tasks that ship with this package under this name: `SUITE` or `WRITTEN`."""
+    return Path(__file__).with_name(name)
 
 
 def find_tasks(
@@ -50,7 +53,7 @@ def find_tasks(
     `load` reads a file or a `hub:` reference. Raises `DataError` for a source that holds no task at all.
     """
     for source in given:
-        folder = suite_folder() if source == SUITE else Path(source)
+        folder = bundled_folder(source) if source in (SUITE, WRITTEN) else Path(source)
         if corpus := corpus_reference(source):
             yield from _corpus_tasks(corpus[0], (corpus[1],) if corpus[1] else splits)
         elif source.startswith("hub:"):

@@ -126,12 +126,15 @@ def candidates(given: Sequence[str]) -> Iterator[TaskSource]:
     return find_tasks(given, splits=("train", "validation"))
 
 
-def named_tasks(sources: str | Sequence[str], names: Sequence[str]) -> dict[str, Task]:
-    """The tasks of these names, each named after its file. Raises `DataError` with the nearest name there is."""
-    if not names:
+def named_tasks(sources: str | Sequence[str], names: Sequence[str] | None = None) -> dict[str, Task]:
+    """The tasks of these names, or all, each named after its file.
+
+    Raises `DataError` with the nearest name there is.
+    """
+    if names is not None and not names:
         return {}
     known = {task.name: task.read for task in candidates([sources] if isinstance(sources, str) else sources)}
-    for name in names:
+    for name in names or ():
         if name not in known:
             raise DataError(f"There is no task {name!r} among the tasks given. {nearest(name, known)}")
-    return {name: known[name]() for name in names}
+    return {name: known[name]() for name in (known if names is None else names)}

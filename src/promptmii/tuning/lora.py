@@ -70,6 +70,7 @@ def add_adapter(model: Any, settings: LoraSettings) -> Any:
         lora_alpha=settings.alpha or 2 * settings.rank,
         lora_dropout=settings.dropout,
         target_modules=modules,
+        exclude_modules=_layers_below(model, settings.first_layer),
         task_type="CAUSAL_LM",
     )
     if not torch.cuda.is_available() and not settings.dropout:
@@ -79,6 +80,14 @@ def add_adapter(model: Any, settings: LoraSettings) -> Any:
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute by its old name
         # ZeRO-3 gathers weights of one number format only.
         return get_peft_model(model, config, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
+
+
+def _layers_below(model: Any, first: int) -> str | None:
+    """Pattern of the modules that are left as they are. Raises `ConfigError` if that is all of them."""
+    count: int = model.config.num_hidden_layers
+    if first >= count:
+        raise ConfigError(f"lora.first_layer is {first}; the model has {count} layers, counted from 0.")
+    return rf".*\.layers\.({'|'.join(map(str, range(first)))})\..*" if first else None
 
 
 def continue_adapter(tuned: Any, folder: Path) -> None:

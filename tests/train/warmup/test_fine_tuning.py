@@ -59,7 +59,7 @@ def given(world: Path, **changes: Any) -> SftSettings:
         "bank": str(world / "bank"),
         "train": ("films",),
         "validate_on": ("plays",),
-        "rank": 4,
+        "lora": {"rank": 4},
         "steps": 4,
         "batch": 2,
         "warmup": 1,
@@ -123,7 +123,14 @@ def losses_of(run: Path) -> list[float]:
 def test_it_learns_a_pair_by_heart(world: Path) -> None:
     lines(world / "pairs.jsonl", [PAIR])
     settings = given(
-        world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=40, batch=1, warmup=5, learning_rate=2e-2, rank=8
+        world,
+        pairs=str(world / "pairs.jsonl"),
+        validate_on=(),
+        steps=40,
+        batch=1,
+        warmup=5,
+        learning_rate=2e-2,
+        lora={"rank": 8},
     )
     best = fine_tune(settings, world / "run")
     losses = losses_of(world / "run")
@@ -158,7 +165,7 @@ def test_training_goes_on_from_an_adapter_of_the_same_rank(world: Path) -> None:
     model = f"hf:{world / 'tiny'}+{first}"
     assert fine_tune(given(world, model=model, steps=1, validate_on=()), world / "second").is_dir()
     with pytest.raises(ConfigError, match="r = 4"):
-        fine_tune(given(world, model=model, rank=2), world / "third")
+        fine_tune(given(world, model=model, lora={"rank": 2}), world / "third")
 
 
 def test_a_pairs_file_is_checked_line_by_line(tmp_path: Path) -> None:
@@ -190,8 +197,8 @@ def test_a_run_folder_belongs_to_one_run(world: Path) -> None:
     fine_tune(given(world, steps=2), world / "run")
     with pytest.raises(OutputError, match="--resume"):
         fine_tune(given(world, steps=2), world / "run")
-    with pytest.raises(ConfigError, match="rank"):
-        fine_tune(given(world, rank=8), world / "run", resume=True)
+    with pytest.raises(ConfigError, match="lora"):
+        fine_tune(given(world, lora={"rank": 8}), world / "run", resume=True)
     fine_tune(given(world, steps=3), world / "run", resume=True)
     assert json.loads((world / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
 

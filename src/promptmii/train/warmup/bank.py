@@ -12,8 +12,7 @@ from promptmii.errors import DataError
 from promptmii.schema import Frozen
 
 SHIPPED = Path(promptmii.data.__file__).with_name("descriptions")
-"""Descriptions of the labels of 77 public tasks, written for this package."""
-CLOSING = "Answer with the label alone."
+"""Descriptions of the labels of 77 public tasks and of the written ones, made for this package."""
 
 
 class _Sentence(Frozen):
@@ -40,13 +39,12 @@ class Guide:
         return all(label in self.descriptions for label in labels)
 
     def text(self, shown: Mapping[str, str]) -> str:
-        """An instruction as the generator's prompt asks for it: one sentence, one line per label, the closing.
+        """An instruction as the generator's prompt asks for it: one sentence, then one line per label.
 
-        `shown` maps each label to the name it is given, in order. The shortest description is taken: it is the easiest
-        to learn.
+        `shown` maps each label to the name it is given, in order. The first description is the best.
         """
-        lines = [f"{name}: {min(self.descriptions[label], key=len)}" for label, name in shown.items()]
-        return "\n".join([self.sentence, *lines, CLOSING])
+        lines = [f"{name}: {self.descriptions[label][0]}" for label, name in shown.items()]
+        return "\n".join([self.sentence, *lines])
 
 
 def read_bank(folder: Path) -> dict[str, Guide]:

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from promptmii.config import LoraSettings
 from promptmii.schema import Settings
 from promptmii.train.settings import Stage, TrainSettings
 
@@ -21,10 +22,10 @@ class SftSettings(Settings):
     bank: str | None = None
     """Folder of label descriptions; `None` means the bank that ships."""
     train: tuple[str, ...] = ()
-    """Names of the tasks to draw from."""
+    """Names of the tasks to draw from; without any, all but those of `validate_on`."""
     validate_on: tuple[str, ...] = ()
     """Names of the tasks whose pairs are only looked at."""
-    rank: int = Field(default=16, ge=1)
+    lora: LoraSettings = LoraSettings()
     learning_rate: float = Field(default=4e-4, gt=0)
     warmup: int = Field(default=20, ge=0)
     """Steps in which the learning rate rises; afterwards it falls along a cosine."""
@@ -51,8 +52,8 @@ class SftSettings(Settings):
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
-        if self.pairs is None and not (self.train and self.tasks):
-            raise ValueError("give pairs (a file), or tasks and train to draw them from")
+        if self.pairs is None and not self.tasks:
+            raise ValueError("give pairs (a file), or tasks to draw them from")
         if both := sorted(set(self.train) & set(self.validate_on)):
             raise ValueError(f"in train and in validate_on: {', '.join(both)}")
         if not 2 <= self.labels[0] <= self.labels[1] <= 26:

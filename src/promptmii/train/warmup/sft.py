@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptmii.config import LoraSettings
 from promptmii.errors import MissingDependencyError
 from promptmii.inducers import Writer
 from promptmii.progress import QUIET, Progress
@@ -67,8 +66,8 @@ def fine_tune(
     """
     with open_run(folder, settings, given, resume=resume, free=FREE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
-        policy = TrainableModel.load(settings.model, LoraSettings(rank=settings.rank), settings.seed)
-        learned = named_tasks(settings.tasks, settings.train) if settings.pairs is None else {}
+        policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
+        learned = _learned(settings) if settings.pairs is None else {}
         rows, watched = _datasets(settings, learned, Features(policy))
 
         def card(step: int, measured: Mapping[str, float]) -> str:
@@ -198,6 +197,11 @@ class Curves(TrainerCallback):
         self._progress.advance(
             int("train/loss" in line), f"step {step}: loss {line.get('train/loss', line.get(WATCHED, 0.0)):.4g}"
         )
+
+
+def _learned(settings: SftSettings) -> dict[str, Task]:
+    tasks = named_tasks(settings.tasks, settings.train or None)
+    return {name: task for name, task in tasks.items() if name not in settings.validate_on}
 
 
 def _datasets(
