@@ -96,3 +96,39 @@ def test_an_output_that_exists_is_refused_before_the_first_call(tmp_path: Path) 
             == path
         )
     assert Instruction.load(path).text
+
+
+def test_an_instruction_starts_from_a_text_and_is_measured_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_text("Tickets of a shop.\naccount: the login, word for word")
+    with serving(FaultyServer(default="say:Shop mails.\naccount: accounts")) as server:
+        result = induced(server, tmp_path / "i.json", Quiet(), start=str(tmp_path / "prompt.txt"), keep=("login",))
+        assert "Tickets of a shop." in server.bodies[0]["messages"][0]["content"]
+    assert result.instruction.text == "Shop mails.\naccount: the login, word for word"
+    assert [row.name for row in result.rows] == ["naive", "icl", "start", "mii"]
+    assert set(result.differences) == {"naive", "icl", "start"}
+
+
+def test_a_mark_that_no_line_holds_is_refused_before_any_call(tmp_path: Path) -> None:
+    with serving(FaultyServer()) as server:
+        with pytest.raises(ConfigError, match="holds 'login'"):
+            induced(server, tmp_path / "i.json", Quiet(), start="Tickets of a shop.", keep=("login",))
+        with pytest.raises(ConfigError, match="holds 'login'"):
+            induced(server, tmp_path / "i.json", Quiet(), keep=("login",))
+        assert not server.bodies
+
+
+def test_own_test_rows_measure_and_are_no_examples(tmp_path: Path) -> None:
+    rows = [{"words": f"a text {i}", "kind": "ab"[i % 2]} for i in range(10)]
+    test = tmp_path / "test.csv"
+    test.write_text("words,kind\na text 0,a\nother 1,b\nother 2,a\n")
+    with serving(FaultyServer(default="say:a")) as server:
+        endpoint = {"base_url": server.url}
+        given: dict[str, Any] = {"generator": "openai:m", "mode": "generate", "endpoint": endpoint, "test": str(test)}
+        result = pipeline.induce(rows, n=9, **given)
+        assert {e.text for e in result.rows[0].scored.query} == {"a text 0", "other 1", "other 2"}
+        assert "a text 0" not in result.rows[1].instruction.text
+        assert any("1 row left out of the examples" in note for note in result.notes)
+        with pytest.raises(DataError, match="10 examples are wanted"):
+            pipeline.induce(rows, n=10, **given)
+        with pytest.raises(DataError, match="Every row of"):
+            pipeline.induce(test, n=1, **given)

@@ -98,8 +98,14 @@ class InduceSettings(Settings):
     """Most tokens of the instruction."""
     template: str | None = None
     """File with the generator's own template."""
+    start: str | None = None
+    """An instruction that the generator is to improve: its text, an instruction file, or a text file."""
+    keep: tuple[str, ...] = ()
+    """Lines of `start` that hold any of these stay, byte for byte."""
     evaluate: int = Field(default=200, ge=0)
     """Held-back rows to measure on; 0 measures nothing."""
+    test: str | None = None
+    """A table of one's own to measure on, all of it; the examples may then be any of the other rows."""
     seed: int = 0
     columns: Columns = Columns()
     endpoint: Endpoint = Endpoint()

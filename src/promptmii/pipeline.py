@@ -17,7 +17,7 @@ from promptmii.data import LoadedTask, Source, draw_notes, load_task, sample
 from promptmii.errors import OutputError, ScoreRefusedError
 from promptmii.files import check_writable, free_name
 from promptmii.follower import Follower, resolve_calibration
-from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
+from promptmii.inducers import BestOf, Given, InContext, Keeping, MetaInducer, Naive, Writer, marked_lines
 from promptmii.instruction import Inducer, Instruction
 from promptmii.models.base import LanguageModel
 from promptmii.models.wrappers import watched
@@ -25,7 +25,9 @@ from promptmii.progress import QUIET, Progress
 from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.task import Episode
 from promptmii.version import VERSION
+from promptmii.workbench.given import text_of
 from promptmii.workbench.measure import Measured, measured
+from promptmii.workbench.rows import tested_on
 
 Load = Callable[[str], LanguageModel]
 """From a reference to its model, which the caller closes."""
@@ -87,14 +89,23 @@ def induce(
     if not isinstance(source, LoadedTask):
         progress.step("Reading the data")
     loaded = source if isinstance(source, LoadedTask) else load(source, settings.columns, seed=settings.seed)
-    episode = sample(loaded.task, settings.n, settings.seed, query=settings.evaluate)
+    if settings.test:
+        loaded = tested_on(loaded, settings.test)
+    query = len(loaded.task.test) if settings.test else settings.evaluate
+    episode = sample(loaded.task, settings.n, settings.seed, query=query)
+    if settings.start is not None:
+        settings = settings.model_copy(update={"start": text_of(settings.start)})
+    marked_lines(settings.start or "", settings.keep)  # a mark that no line holds is refused before anything is loaded
     progress.step(f"Loading {settings.generator}")
     models = models or settings.endpoint.load
     with closing(watched(models(settings.generator), progress)) as generator:
         follower = make_follower(settings, generator, progress, models)
         with closing(follower.model):
+            others: list[Inducer] = [Naive(), InContext(follower.model)]
+            if settings.start is not None:
+                others.append(Given(settings.start, name="start"))
             inducer = make_inducer(settings, generator, follower)
-            return _induced(inducer, follower, (episode, loaded), kept, progress)
+            return _induced([*others, inducer], follower, (episode, loaded), kept, progress)
 
 
 class _Kept:
@@ -123,9 +134,10 @@ class _Kept:
 
 
 def _induced(
-    inducer: Inducer, follower: Follower, drawn: tuple[Episode, LoadedTask], kept: _Kept, progress: Progress
+    inducers: Sequence[Inducer], follower: Follower, drawn: tuple[Episode, LoadedTask], kept: _Kept, progress: Progress
 ) -> Induced:
-    """The instruction, and its measurement where there is a query."""
+    """The instruction of the last inducer, measured beside the others where there is a query."""
+    *others, inducer = inducers
     episode, loaded = drawn
     notes = (*loaded.notes, *draw_notes(loaded.task, episode))
     instruction = _prepared(inducer, follower, drawn, progress, kept)
@@ -137,7 +149,7 @@ def _induced(
             _measure(
                 _prepared(method, follower, drawn, progress) if method else instruction, follower, episode, progress
             )
-            for method in (Naive(), InContext(follower.model), None)
+            for method in (*others, None)
         ]
     except ScoreRefusedError as error:
         where = f" and saved to {kept.path}" if kept.path else ""
@@ -166,8 +178,10 @@ def make_follower(
 def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: Follower) -> Inducer:
     """Prompt-MII as the settings want it."""
     template = read_template(Path(settings.template), META_SLOTS) if settings.template else meta_prompt()
-    writer = Writer(generator, template, settings.budget)
-    return BestOf(writer, follower, settings.best_of) if settings.best_of > 1 else MetaInducer(writer)
+    writer = Writer(generator, template, settings.budget, start=settings.start)
+    inducer = BestOf(writer, follower, settings.best_of) if settings.best_of > 1 else MetaInducer(writer)
+    kept = marked_lines(settings.start or "", settings.keep)
+    return Keeping(inducer, kept) if kept else inducer
 
 
 def _prepared(

@@ -27,6 +27,7 @@ from promptmii.cli.options import (
     Yes,
     columns_of,
     endpoint_of,
+    prompt_of,
 )
 from promptmii.cli.terminal import (
     confirmed,
@@ -80,10 +81,21 @@ def induce(
         str,
         typer.Option(metavar="auto|none|contextual|support|supervised|batch", help="Correction of label bias."),
     ] = "auto",
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="PROMPT", help="Improve this: an instruction file, a text file, a text, or -."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORDS", help="Lines of --from that hold these words stay as they are; repeatable."),
+    ] = None,
     template: Annotated[Path | None, typer.Option(help="File with the generator's own template.")] = None,
     best_of: Annotated[int, typer.Option("--best-of", help="Drafts to choose from, on a part of the examples.")] = 1,
     budget: Annotated[int | None, typer.Option(help="Most tokens of the instruction.")] = None,
     evaluate: Annotated[int, typer.Option("--eval", help="Held-back rows to measure on; 0 measures nothing.")] = 200,
+    test: Annotated[
+        str | None, typer.Option(metavar="ROWS", help="Measure on all rows of this table instead of held-back ones.")
+    ] = None,
     price: Prices = None,
     seed: Annotated[int, typer.Option(help="Seed of the split, the examples and the drafts.")] = 0,
     base_url: BaseUrl = None,
@@ -105,6 +117,9 @@ def induce(
         mode=mode,
         calibration=calibration,
         template=str(template) if template else None,
+        start=prompt_of(start) if start is not None else None,
+        keep=tuple(keep or ()),
+        test=test,
         best_of=best_of,
         budget=budget,
         evaluate=evaluate,

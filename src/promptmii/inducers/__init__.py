@@ -5,6 +5,7 @@ from promptmii.inducers.best_of import BestOf
 from promptmii.inducers.copying import copied_runs
 from promptmii.inducers.fixed import Given, InContext, Naive
 from promptmii.inducers.gepa import GEPA
+from promptmii.inducers.keeping import Keeping, marked_lines
 from promptmii.inducers.meta import MetaInducer
 from promptmii.inducers.method import Expected, Kit, Method, Role, WrittenBy
 from promptmii.inducers.registry import METHODS, method
@@ -20,6 +21,7 @@ __all__ = [
     "FineTuning",
     "Given",
     "InContext",
+    "Keeping",
     "Kit",
     "MetaInducer",
     "Method",
@@ -29,5 +31,6 @@ __all__ = [
     "Writer",
     "WrittenBy",
     "copied_runs",
+    "marked_lines",
     "method",
 ]

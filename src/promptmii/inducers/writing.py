@@ -8,7 +8,7 @@ from promptmii.errors import ConfigError, EndpointError
 from promptmii.inducers.fitting import fitting, fitting_note
 from promptmii.models.base import Completion, Failure, LanguageModel, Message, Sampling
 from promptmii.parse import without_thought
-from promptmii.prompts import Template, example_lines, induction_prompt, meta_prompt
+from promptmii.prompts import Template, example_lines, improvement_prompt, induction_prompt, meta_prompt
 from promptmii.schema import storable
 from promptmii.task import Example, Support
 
@@ -29,6 +29,8 @@ class Writer:
     """Tokens after which a draft is cut."""
     longest_prompt: int | None = None
     """Most tokens of the request; `None`: what the context leaves."""
+    start: str | None = None
+    """An instruction that is to be improved; `None`: it starts from nothing."""
 
     def using(self, model: LanguageModel) -> "Writer":
         """The same with another model, for instance a metered one."""
@@ -46,7 +48,11 @@ class Writer:
 
     def ask(self, support: Support, examples: Sequence[Example]) -> Message:
         """The request for an instruction after `examples`."""
-        return {"role": "user", "content": induction_prompt(self.template, support.labels, examples, self.budget)}
+        return {"role": "user", "content": self._request(support, examples)}
+
+    def _request(self, support: Support, examples: Sequence[Example]) -> str:
+        request = induction_prompt(self.template, support.labels, examples, self.budget)
+        return request if self.start is None else improvement_prompt(request, self.start)
 
     def ask_shorter(self) -> Message:
         """The request after a draft that was too long."""
@@ -61,7 +67,7 @@ class Writer:
         Raises `ConfigError` when not one fits.
         """
         card = self.model.card
-        empty = induction_prompt(self.template, support.labels, (), self.budget)
+        empty = self._request(support, ())
         frame, *lengths = self.model.count_tokens(
             [empty, *(example_lines([example]) + "\n\n" for example in support.examples)]
         )

@@ -170,6 +170,11 @@ def induction_prompt(
     return template.fill(examples=grouped_examples(labels, examples), labels=label_lines(labels), budget=limit)
 
 
+def improvement_prompt(request: str, instruction: str) -> str:
+    """A request for an instruction, that starts from one which is there already."""
+    return bundled("improve", ("request", "instruction")).fill(request=request, instruction=defuse(instruction))
+
+
 def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int | None = None) -> str:
     """APE's request for an instruction that would have led to the examples."""
     limit = f" Use at most {max(budget * 3 // 4, 1)} words." if budget else ""

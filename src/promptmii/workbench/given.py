@@ -42,6 +42,12 @@ def read(given: Prompt) -> Instruction | str:
     return _checked(decode(content, path_name(path)), str(path))
 
 
+def text_of(given: Prompt) -> str:
+    """The text alone. Raises as `read` does."""
+    found = read(given)
+    return found.text if isinstance(found, Instruction) else found
+
+
 def _is_path(given: str) -> bool:
     one_word = not re.search(r"\s", given.strip())
     try:

@@ -1,10 +1,10 @@
 """Which rows of a table may fit something, and which may measure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from promptmii.config import Columns
-from promptmii.data import LoadedTask, Source, draw_support, load_task, read_table
+from promptmii.data import LoadedTask, Source, Table, draw_support, load_task, read_table
 from promptmii.data.sample import proportioned
 from promptmii.errors import DataError, counted
 from promptmii.instruction import Instruction
@@ -19,11 +19,34 @@ def table_of(instruction: Instruction | None, source: Source, columns: Columns) 
     if instruction is None:
         return load_task(source, text=columns.text, label=columns.label, labels=columns.labels)
     made, table = instruction.provenance, read_table(source)
-    text, label = made.text_template or made.text_columns or None, made.label_column
-    if not {label, *made.text_columns} <= set(table.columns):  # another table: detect its columns anew
-        text = label = None
+    own = _columns_like(table, made.text_columns, made.text_template, made.label_column)
     labels = columns.labels or instruction.labels
-    return load_task(table, text=columns.text or text, label=columns.label or label, labels=labels)
+    return load_task(table, text=columns.text or own.text, label=columns.label or own.label, labels=labels)
+
+
+def _columns_like(table: Table, text: tuple[str, ...], template: str | None, label: str | None) -> Columns:
+    """The columns of another table, where this one has them; else none, so that its own are detected."""
+    return Columns(text=template or text or None, label=label) if {label, *text} <= set(table.columns) else Columns()
+
+
+def tested_on(loaded: LoadedTask, source: Source) -> LoadedTask:
+    """The task with the rows of another table to measure on, all of them; all its own rows may then be examples.
+
+    Rows that are in both only measure.
+    """
+    table, chosen = read_table(source), loaded.columns
+    own = _columns_like(table, chosen.text, chosen.template, chosen.label)
+    test = load_task(table, text=own.text, label=own.label, labels=loaded.task.labels)
+    rows = (*test.task.train, *test.task.test)
+    known = {row_key(row.text) for row in rows}
+    mine = (*loaded.task.train, *loaded.task.test)
+    train = tuple(row for row in mine if row_key(row.text) not in known)
+    if not train:
+        raise DataError(f"Every row of {loaded.task.name} is in {test.task.name} too, so none can be an example.")
+    both = len(mine) - len(train)
+    notes = (f"{counted(both, 'row')} left out of the examples: the test rows hold them too",) if both else ()
+    notes += (f"measured on {counted(len(rows), 'row')} of {test.task.name}",)
+    return replace(loaded, task=replace(loaded.task, train=train, test=rows), notes=(*loaded.notes, *notes))
 
 
 def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Example], tuple[str, ...]]:
