@@ -131,4 +131,4 @@ def test_own_test_rows_measure_and_are_no_examples(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="10 examples are wanted"):
             pipeline.induce(rows, n=10, **given)
         with pytest.raises(DataError, match="Every row of"):
-            pipeline.induce(test, n=1, **given)
+            pipeline.induce(test, n=1, columns={"label": "kind"}, **given)

@@ -171,3 +171,43 @@ def test_compare_ends_with_1_where_a_check_fails(tmp_path: Path, server: FaultyS
     assert [check["passed"] for check in told["checks"]] == [True]
     assert told["differences"]["naive"]["mean"] == 0
     assert run(*given, *files).exit_code == 2, "files that exist are kept"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_edit_opens_the_editor_keeps_the_old_file_and_measures_both(
+    tmp_path: Path, server: FaultyServer, made: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN)
+    monkeypatch.setenv("VISUAL", f"{sys.executable} -c \"import sys; open(sys.argv[1], 'a').write('Decide well.')\"")
+    old = made.read_text()
+    if fails:
+        server.default = "context"
+    done = run("edit", made, tmp_path / "rows.csv", "--base-url", server.url)
+    assert done.exit_code == (4 if fails else 0), done.stderr
+    kept = json.loads(made.read_text())
+    assert kept["text"] == "Decide well."
+    assert (kept["measured"] is None) == fails
+    assert made.with_name("made.json~").read_text() == old
+    assert ("after" in done.stdout and "before" in done.stdout) != fails
+    assert ("is saved in" in done.stderr) == fails
+
+
+@pytest.mark.parametrize(
+    ("editor", "words", "code"),
+    [
+        ("true", "nothing was measured", 0),
+        ("false", "ended with exit code 1", 2),
+        ("no-such-editor", "cannot be started", 2),
+    ],
+)
+def test_an_editor_that_changes_nothing_changes_nothing(
+    tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch, editor: str, words: str, code: int
+) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN)
+    monkeypatch.setenv("VISUAL", editor)
+    old = made.read_text()
+    done = run("edit", made, tmp_path / "rows.csv")
+    assert done.exit_code == code
+    assert words in done.stderr
+    assert made.read_text() == old
+    assert "name a table" in run("edit", made).stderr

@@ -4,7 +4,7 @@
 """
 
 # isort: off
-from promptmii.cli import induce, predict, score, compare, calibrate, show, export, ui
+from promptmii.cli import induce, predict, score, compare, calibrate, edit, show, export, ui
 from promptmii.cli import evaluate, report, corpus, train, models
 from promptmii.cli.group import app
 
@@ -13,6 +13,7 @@ __all__ = [
     "calibrate",
     "compare",
     "corpus",
+    "edit",
     "evaluate",
     "export",
     "induce",

@@ -1,5 +1,6 @@
 """`promptmii compare`: instructions, texts and methods side by side."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,9 +68,9 @@ def compare(
     if junit:
         write_text(junit, checks.junit(made), force=force)
     if json:
-        dump(_as_json(found, made))
+        dump(as_json(found, made))
     else:
-        _show(found, output)
+        show_comparison(found, output)
     failures = [f"{check.name}: {check.failure}" for check in made if check.failure]
     for failure in failures:
         error(failure)
@@ -77,7 +78,8 @@ def compare(
         raise typer.Exit(CHECK_FAILED)
 
 
-def _show(found: "Comparison", output: Path | None) -> None:
+def show_comparison(found: "Comparison", output: Path | None = None) -> None:
+    """The table, and on how many rows they disagree."""
     notes(found.notes)
     first, priced = found.rows[0], any(row.spent.money for row in found.rows)
     money = ("per 1,000",) if priced else ()
@@ -92,7 +94,7 @@ def _show(found: "Comparison", output: Path | None) -> None:
     if output:
         say(f"{differing}, saved to {output}.")
     elif len(found.rows) > 1:
-        out.write_line(f"{differing}; -o FILE writes them.")
+        out.write_line(f"{differing}.")
 
 
 def _scores(row: "Measured", priced: bool) -> list[str]:
@@ -111,7 +113,8 @@ def _difference(d: "Difference | None") -> tuple[str, str]:
     return ("", "") if d is None else (f"{d.mean:+.3f} [{d.low:+.2f}, {d.high:+.2f}]", f"{d.p:.3f}")
 
 
-def _as_json(found: "Comparison", made: "list[Check]") -> dict[str, Any]:
+def as_json(found: "Comparison", made: "Sequence[Check]" = ()) -> dict[str, Any]:
+    """All of it."""
     return {
         "rows": [
             {

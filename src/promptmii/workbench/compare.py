@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
@@ -59,7 +59,7 @@ class Comparison:
 
 
 def compare(
-    given: Sequence[Prompt],
+    given: Sequence[Prompt] | Mapping[str, Prompt],
     source: Source,
     follower: Answering = None,
     columns: Columns | None = None,
@@ -70,8 +70,9 @@ def compare(
 ) -> Comparison:
     """Measure instructions, texts and methods (`naive`, `icl`, ...) on the same rows of `source`.
 
-    Rows that one of them was made from measure none. They are the examples: ICL shows them, and what has no calibration
-    gets one from them. Else `examples` are, or `n` rows that are drawn. Raises `ScoreRefusedError` if a call fails.
+    A mapping gives them names. Rows that one of them was made from measure none. They are the examples: ICL shows them,
+    and texts and edited instructions are calibrated on them. Without such rows `examples` are, or `n` rows that are
+    drawn if they are needed. Raises `ScoreRefusedError` if a call fails.
     """
     entries = _entries(given)
     made = [entry for entry in entries.values() if isinstance(entry, Instruction)]
@@ -85,7 +86,7 @@ def compare(
         {key for one in made for key in one.provenance.support_rows},
         n or max([EXAMPLES, *(one.provenance.n for one in made)]),
         given=(*shown.task.train, *shown.task.test) if shown else (),
-        draw=any(isinstance(entry, Method) and entry.reads_examples for entry in entries.values()),
+        draw=any(map(_needs_examples, entries.values())),
     )
     found: list[Measured] = []
     with answering(follower, progress) as followers:
@@ -112,10 +113,12 @@ def differences(rows: Sequence[Measured]) -> dict[str, metrics.Difference]:
 _Entry: TypeAlias = Instruction | str | Method
 
 
-def _entries(given: Sequence[Prompt]) -> dict[str, _Entry]:
+def _entries(given: Sequence[Prompt] | Mapping[str, Prompt]) -> dict[str, _Entry]:
     """What is compared, by name: an instruction, a text, or a method. Raises `ConfigError`."""
     if not given:
         raise ConfigError(f"Nothing is given to compare; expected instruction files, texts, or {', '.join(FIXED)}.")
+    if isinstance(given, Mapping):
+        return {name: read(one) for name, one in given.items()}
     entries: dict[str, _Entry] = {}
     for one in given:
         name = name_of(one)
@@ -134,6 +137,17 @@ def _method(name: str) -> Method:
             f"evaluate. {nearest(name, FIXED)}"
         )
     return method(name)
+
+
+def _needs_examples(entry: _Entry) -> bool:
+    """Nothing is drawn only to calibrate a text: the rows are better used to measure it."""
+    if isinstance(entry, Method):
+        return entry.reads_examples
+    return isinstance(entry, Instruction) and _is_edited(entry) and entry.mode != "generate"
+
+
+def _is_edited(entry: Instruction) -> bool:
+    return EDITED in entry.provenance.notes or (entry.calibration is not None and not entry.calibrates)
 
 
 def _plain(entry: _Entry, labels: Sequence[str], first: Instruction | None) -> Instruction:
@@ -156,10 +170,9 @@ def _prepared(entry: _Entry, plain: Instruction, bound: Follower, rows: Rows) ->
         kit = Kit(Writer(bound.model), fitting)
         predictor = entry.predictor(kit, support, 0)
         return predictor, predictor.prepare(entry.inducer(kit).induce(support), support)
-    own = bound.own(plain)
-    lost = own is not plain or EDITED in plain.provenance.notes
-    if kind != "none" and (lost or isinstance(entry, str)):
-        return bound, fitted(plain, fitting, rows.examples)
+    if kind != "none" and (isinstance(entry, str) or _is_edited(plain) or bound.own(plain) is not plain):
+        again = plain.calibration.kind if plain.calibration else kind
+        return bound, fitted(plain, replace(bound, calibration=again), rows.examples)
     return bound, answered_by(bound, plain)
 
 

@@ -92,7 +92,9 @@ def score(
 def answered_by(follower: Follower, instruction: Instruction) -> Instruction:
     """The instruction as this follower answers under it, without a calibration that is another's."""
     here = {"follower": follower.model.card.reference, "mode": follower.mode}
-    return follower.own(instruction).model_copy(update=here)
+    plain = follower.own(instruction).model_copy(update=here)
+    can = resolve_calibration("auto", follower.mode, follower.model.card) != "none"
+    return plain if can else unmarked(plain)
 
 
 def opened(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction, LoadedTask]:
@@ -117,7 +119,11 @@ def recalibrate(
 
 def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:
     """The instruction with its calibration fitted on `rows`, without its old score."""
-    kept = tuple(note for note in instruction.provenance.notes if note != EDITED)
-    made = instruction.provenance.model_copy(update={"notes": kept})
-    plain = instruction.model_copy(update={"measured": None, "provenance": made})
+    plain = unmarked(instruction).model_copy(update={"measured": None})
     return follower.prepare(plain, Support(instruction.labels, tuple(rows)))
+
+
+def unmarked(instruction: Instruction) -> Instruction:
+    """The instruction without the note that something is to be fitted again."""
+    notes = tuple(note for note in instruction.provenance.notes if note != EDITED)
+    return instruction.model_copy(update={"provenance": instruction.provenance.model_copy(update={"notes": notes})})

@@ -1,0 +1,89 @@
+"""`promptmii edit`: change the text of an instruction, and see at once what it is worth."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from promptmii.cli.blocks import Answers, Table, blocks
+from promptmii.cli.compare import as_json, show_comparison
+from promptmii.cli.group import app
+from promptmii.cli.options import File, Force, Json, Output
+from promptmii.cli.terminal import dump, out, say
+from promptmii.errors import ConfigError, PromptMIIError
+
+EDITORS = ("sensible-editor", "nano", "vi", "notepad")
+"""Tried in this order where neither VISUAL nor EDITOR is set."""
+
+
+@app.command()
+@blocks
+def edit(
+    instruction: File,
+    rows: Table,
+    answers: Answers,
+    data: Annotated[
+        str | None,
+        typer.Argument(help="Labelled rows to calibrate and measure on; absent: those that it was made from."),
+    ] = None,
+    output: Output = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Open the text of an instruction in your editor ($VISUAL, $EDITOR), then calibrate it again and measure it.
+
+    You see the text before and after on the same rows. Without -o the file is replaced; the old one is kept as FILE~.
+    """
+    from promptmii.files import check_writable, write_text
+    from promptmii.instruction import Instruction
+    from promptmii.workbench import edit as service
+
+    path = output or instruction
+    check_writable(path, force=force or output is None)
+    before = Instruction.load(instruction)
+    table = service.own_rows(before, data)
+    text = _edited(before.text)
+    if text == before.text:
+        say("The text is as it was; nothing was measured.")
+        return
+    after = service.edited(before, text)
+    if output is None:
+        backup = instruction.with_name(f"{instruction.name}~")
+        write_text(backup, instruction.read_text("utf-8"), force=True)
+        say(f"The old instruction is in {backup}.")
+    after.save(path, force=True if output is None else force)
+    try:
+        with answers.followers(quiet=json) as followers:
+            found = service.remeasure(before, after, table, followers, rows.columns)
+    except (PromptMIIError, KeyboardInterrupt):
+        say(f"The edited text is saved in {path}, not measured yet: promptmii score {path} DATA --refit ROWS")
+        raise
+    found.rows[0].instruction.save(path, force=True)
+    if json:
+        dump(as_json(found))
+        return
+    show_comparison(found)
+    out.write_line(f"Saved to {path}.")
+
+
+def _edited(text: str) -> str:
+    """What the editor leaves of the text. Raises `ConfigError` if it cannot be run or says that it failed."""
+    named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, EDITORS), None)
+    if not named:
+        raise ConfigError("There is no editor: set EDITOR, for instance EDITOR=nano.")
+    with TemporaryDirectory(prefix="promptmii-") as folder:
+        file = Path(folder) / "instruction.txt"
+        file.write_text(text, encoding="utf-8", newline="")
+        try:
+            done = subprocess.run([*shlex.split(named), str(file)], check=False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"The editor {named!r} cannot be started: {error}. Set EDITOR to another.") from error
+        if done.returncode:
+            raise ConfigError(f"The editor {named!r} ended with exit code {done.returncode}; nothing was changed.")
+        changed = file.read_bytes().decode("utf-8", "replace")
+    return changed if text.endswith("\n") else changed.removesuffix("\n")  # most editors end the last line

@@ -1,0 +1,53 @@
+"""An instruction whose text a human changes."""
+
+from promptmii.config import Columns
+from promptmii.data import Source, Table, read_table
+from promptmii.errors import ConfigError, DataError
+from promptmii.instruction import Instruction
+from promptmii.progress import QUIET, Progress
+from promptmii.workbench.bind import Answering
+from promptmii.workbench.compare import Comparison, compare
+
+BY_HAND = "edited by hand"
+
+
+def own_rows(instruction: Instruction, given: Source | None = None) -> Table:
+    """The rows given, or those that the instruction was made from, where they still are. Raises `DataError`."""
+    if given is not None:
+        return read_table(given)
+    source = instruction.provenance.source
+    try:
+        return read_table(source or "")
+    except DataError as error:
+        where = (
+            f"what it was made from, {source}, cannot be read" if source else "it does not say what it was made from"
+        )
+        raise ConfigError(f"The instruction needs labelled rows, and {where}: name a table.") from error
+
+
+def edited(instruction: Instruction, text: str) -> Instruction:
+    """The instruction with another text, without the score of the old one; its calibration does not count any more.
+
+    Raises `DataError` for an empty text.
+    """
+    if not text.strip():
+        raise DataError("The edited text is empty, so nothing was changed.")
+    old = instruction.calibration  # not used any more, it says which kind to fit again
+    foreign = old and old.model_copy(update={"belongs_to": old.belongs_to or instruction.text_key})
+    return instruction.model_copy(update={"text": text, "measured": None, "calibration": foreign}).noted(BY_HAND)
+
+
+def remeasure(
+    before: Instruction,
+    after: Instruction,
+    source: Source,
+    follower: Answering = None,
+    columns: Columns | None = None,
+    *,
+    progress: Progress = QUIET,
+) -> Comparison:
+    """Both on the same rows, each calibrated on those that the instruction was made from. Raises as `compare` does.
+
+    `comparison.rows[0].instruction` is the edited one with its calibration and score.
+    """
+    return compare({"after": after, "before": before}, source, follower, columns, progress=progress)

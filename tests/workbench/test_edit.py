@@ -1,0 +1,56 @@
+"""A text changed by hand, before and after."""
+
+import pytest
+from tests.workbench.test_compare import LABELS, ROWS, made, obedient
+
+from promptmii import Example, Instruction, Naive, ScriptedModel, Support
+from promptmii.errors import ConfigError, DataError
+from promptmii.workbench.edit import edited, own_rows, remeasure
+
+
+def test_before_and_after_are_calibrated_on_the_rows_it_was_made_from() -> None:
+    before = made(8)
+    after = edited(before, "always refund, always delivery")
+    assert not after.calibrates
+    found = remeasure(before, after, ROWS, ScriptedModel(score=obedient))
+    new, old = found.rows
+    assert (new.name, old.name) == ("after", "before")
+    assert new.instruction.calibrates
+    assert new.instruction.calibration_cost.calls == 8
+    assert old.instruction.calibration == before.calibration
+    assert new.scored.n == 16
+    assert found.differences["before"].mean < 0
+    assert "edited by hand" in new.instruction.provenance.notes
+
+
+def test_the_kind_of_calibration_stays(tmp_path) -> None:
+    before = made(8)
+    assert before.calibration is not None
+    kind = before.calibration.model_copy(update={"kind": "supervised"})
+    after = edited(before.model_copy(update={"calibration": kind}), "Look for it.")
+    found = remeasure(before, after, ROWS, ScriptedModel(score=obedient))
+    assert found.rows[0].instruction.calibration is not None
+    assert found.rows[0].instruction.calibration.kind == "supervised"
+    plain = made(8).model_copy(update={"calibration": None})
+    found = remeasure(plain, edited(plain, "Look for it."), ROWS, ScriptedModel(score=obedient))
+    assert found.rows[0].instruction.calibration is None, "it had none, so the edited one gets none"
+    assert Instruction.load(after.save(tmp_path / "a.json")).calibration is None
+
+
+def test_rows_are_drawn_where_none_is_known() -> None:
+    before = made(8)
+    rows = [{"text": f"other {label} {i}", "label": label} for i in range(20) for label in LABELS]
+    found = remeasure(before, edited(before, "Look for it."), rows, ScriptedModel(score=obedient))
+    assert found.rows[0].instruction.calibrates
+    assert found.rows[0].scored.n == 40 - 20
+
+
+def test_what_cannot_be_edited_is_said() -> None:
+    with pytest.raises(DataError, match="edited text is empty"):
+        edited(made(4), " \n")
+    plain = Naive().induce(Support(LABELS, (Example("a", "refund"),)))
+    with pytest.raises(ConfigError, match="it names none that it was made from"):
+        own_rows(plain)
+    gone = plain.provenance.model_copy(update={"source": "gone.csv"})
+    with pytest.raises(ConfigError, match=r"made from, gone\.csv, cannot be read"):
+        own_rows(plain.model_copy(update={"provenance": gone}))
