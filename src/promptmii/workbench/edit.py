@@ -19,10 +19,8 @@ def own_rows(instruction: Instruction, given: Source | None = None) -> Table:
     try:
         return read_table(source or "")
     except DataError as error:
-        where = (
-            f"what it was made from, {source}, cannot be read" if source else "it does not say what it was made from"
-        )
-        raise ConfigError(f"The instruction needs labelled rows, and {where}: name a table.") from error
+        gone = f"those it was made from, {source}, cannot be read" if source else "it names none that it was made from"
+        raise ConfigError(f"The instruction needs labelled rows, and {gone}: name a table.") from error
 
 
 def edited(instruction: Instruction, text: str) -> Instruction:
