@@ -322,3 +322,10 @@ class TestCost:
         assert priced.money == pytest.approx(0.004)
         assert (priced + Cost()).money == priced.money
         assert (priced + Cost(calls=1)).money is None
+
+
+def test_a_copy_with_another_text_has_another_prompt() -> None:
+    made = Instruction(text="", labels=("a", "b"), method="naive")
+    plain = made.prompt("x")
+    assert made.model_copy(update={"text": "Look."}).prompt("x") == f"Look.\n\n{plain}"
+    assert "- c" in made.model_copy(update={"labels": ("a", "c")}).prompt("x")

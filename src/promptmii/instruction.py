@@ -8,7 +8,7 @@ with no promptmii at all (`messages` is plain text substitution).
 import json
 import os
 from dataclasses import asdict
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -208,13 +208,9 @@ class Instruction(Frozen):
         lost = [name for name, is_foreign in foreign.items() if is_foreign]
         return self.model_copy(update=dict.fromkeys(lost)).noted(EDITED) if lost else self
 
-    @cached_property
-    def _parts(self) -> tuple[str, str]:
-        return frame_parts(self.template, self.text, self.labels)
-
     def prompt(self, text: str) -> str:
         """The whole prompt for one text."""
-        before, after = self._parts
+        before, after = _parts(self.frame, self.text, self.labels)
         return before + quote(text) + after
 
     @property
@@ -232,7 +228,7 @@ class Instruction(Frozen):
         It sends what `messages` gives, byte for byte. Raises `ConfigError` for an unknown tool, `OutputError` if the
         file exists (unless `force`).
         """
-        before, after = self._parts
+        before, after = _parts(self.frame, self.text, self.labels)
         calibration = self.calibration if self.calibrates and self.calibration else None
         code = rendered(
             to,
@@ -279,6 +275,12 @@ class Instruction(Frozen):
         except (ValueError, RecursionError) as error:
             wrong = f"the file: {error}"
         raise ArtefactError(f"{path} is not an instruction file of format 2: {wrong}. Make one with: promptmii induce")
+
+
+@lru_cache(maxsize=32)
+def _parts(frame: str, text: str, labels: tuple[str, ...]) -> tuple[str, str]:
+    """Of a prompt, before and after the text. No cached property: a copy with another text would keep the old parts."""
+    return frame_parts(Template(frame, FRAME_SLOTS), text, labels)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
