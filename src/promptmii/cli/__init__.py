@@ -4,7 +4,7 @@
 """
 
 # isort: off
-from promptmii.cli import induce, predict, score, compare, calibrate, edit, show, export, ui
+from promptmii.cli import induce, predict, score, compare, calibrate, edit, review, show, export, ui
 from promptmii.cli import evaluate, report, corpus, train, models
 from promptmii.cli.group import app
 
@@ -20,6 +20,7 @@ __all__ = [
     "models",
     "predict",
     "report",
+    "review",
     "score",
     "show",
     "train",

@@ -1,0 +1,155 @@
+"""Rows worth a human's look: suspected label errors, rows that the follower gets wrong, rows that it is least sure of.
+
+Label errors are found by confident learning (Northcutt et al. 2021, arXiv 1911.00068): a row is suspected if another
+label is at least as likely for it as for the rows that carry that label. The probabilities are cross-fitted: those of a
+row are calibrated on the other rows' labels, never on its own.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from promptmii import calibrate
+from promptmii.config import Columns
+from promptmii.data import Source, read_table, read_texts
+from promptmii.errors import DataError
+from promptmii.follower import Prediction
+from promptmii.instruction import Instruction
+from promptmii.progress import QUIET, Progress
+from promptmii.workbench.bind import Answering, answering, calibration_notes
+from promptmii.workbench.given import Prompt, read
+from promptmii.workbench.measure import opened
+from promptmii.workbench.rows import fresh_rows
+
+FOLDS = 5
+LABEL_ERROR, WRONG, UNSURE, FAILED = "label error?", "wrong", "unsure", "failed"
+
+
+class Suspect(NamedTuple):
+    """A row to look at."""
+
+    text: str
+    label: str
+    """As it was given; empty where there was none."""
+    suggested_label: str
+    probability: float | None
+    """Of the follower's label; `None` without likelihoods."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Review:
+    """Suspects, the most telling first."""
+
+    rows: tuple[Suspect, ...]
+    n: int
+    """Rows that were looked at."""
+    notes: tuple[str, ...]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Rows by reason."""
+        return Counter(row.reason for row in self.rows)
+
+    def csv(self) -> str:
+        """With a header; correct the label column, and the file is data."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(Suspect._fields)
+        writer.writerows(row._replace(probability=_rounded(row.probability)) for row in self.rows)
+        return text.getvalue()
+
+
+def _rounded(probability: float | None) -> float | None:
+    return None if probability is None else round(probability, 6)
+
+
+def review(
+    given: Prompt,
+    source: Source,
+    follower: Answering = None,
+    columns: Columns | None = None,
+    *,
+    most: int = 100,
+    progress: Progress = QUIET,
+) -> Review:
+    """The `most` telling rows of a table, with or without labels. Raises as `score` does.
+
+    Label errors come first, the likeliest at the top, then wrong rows, then those that the follower is least sure of.
+    """
+    instruction, texts, labels, notes = _rows(given, source, columns or Columns())
+    with answering(follower, progress) as followers:
+        bound = followers.of(instruction)
+        followers.progress.step("Labelling", len(texts))
+        predictions = bound.predict(instruction, texts)
+        notes = (*notes, *calibration_notes(instruction, bound))
+    suspected = _label_errors(predictions, labels, instruction.labels)
+    found = [
+        (_rank(prediction, label, suspected.get(i)), i, _suspect(text, label, prediction, suspected.get(i)))
+        for i, (text, label, prediction) in enumerate(zip(texts, labels, predictions, strict=True))
+    ]
+    rows = tuple(suspect for _, _, suspect in sorted(found)[:most])
+    return Review(rows, len(texts), notes)
+
+
+def _rows(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction, list[str], list[str], tuple[str, ...]]:
+    """The instruction, texts with their labels (empty without any), and notes."""
+    table, made = read_table(source), read(given)
+    try:
+        instruction, loaded = opened(made, table, columns)
+    except DataError as error:
+        if isinstance(made, str) or columns.label or made.provenance.label_column in table.columns:
+            raise
+        own = made.provenance.text_template or made.provenance.text_columns
+        known = own if set(made.provenance.text_columns) <= set(table.columns) else None
+        texts = [text for _, text in read_texts(source, columns.text or known or None) if text.strip()]
+        return made, texts, [""] * len(texts), (f"read without labels: {error}",)
+    rows, left_out = fresh_rows(instruction, loaded)
+    return instruction, [row.text for row in rows], [row.label for row in rows], (*loaded.notes, *left_out)
+
+
+def _label_errors(
+    predictions: Sequence[Prediction], given: Sequence[str], labels: Sequence[str]
+) -> dict[int, tuple[str, float]]:
+    """By row: the label that it should have, and by how much that is likelier than its own."""
+    known = [i for i, (p, label) in enumerate(zip(predictions, given, strict=True)) if label and p.probabilities]
+    if len(known) < 2 * FOLDS:
+        return {}
+    gold = np.array([labels.index(given[i]) for i in known])
+    logp = np.log(np.maximum(np.array([predictions[i].probabilities for i in known]), 1e-30))
+    fold = np.empty(len(known), dtype=int)
+    fold[np.argsort(gold, kind="stable")] = np.arange(len(known)) % FOLDS
+    chances = np.empty_like(logp)
+    for part in range(FOLDS):
+        fitted = calibrate.fit_supervised(logp[fold != part], gold[fold != part].tolist())
+        chances[fold == part] = np.exp(calibrate.apply(fitted, logp[fold == part]))
+    usual = np.array([chances[gold == k, k].mean() if (gold == k).any() else np.inf for k in range(len(labels))])
+    own = chances[np.arange(len(known)), gold]
+    rivals = np.where((chances >= usual) & (chances > own[:, None]), chances, 0.0)
+    best: list[int] = rivals.argmax(axis=1).tolist()
+    margin = rivals.max(axis=1) - own
+    return {known[i]: (labels[best[i]], float(margin[i])) for i in range(len(known)) if rivals[i].any()}
+
+
+def _suspect(text: str, label: str, prediction: Prediction, error: tuple[str, float] | None) -> Suspect:
+    sure = max(prediction.probabilities) if prediction.probabilities else None
+    if prediction.failure:
+        return Suspect(text, label, "", None, FAILED)
+    if error:
+        return Suspect(text, label, error[0], sure, LABEL_ERROR)
+    return Suspect(text, label, prediction.label or "", sure, WRONG if label and prediction.label != label else UNSURE)
+
+
+def _rank(prediction: Prediction, label: str, error: tuple[str, float] | None) -> tuple[int, float]:
+    """The smallest first."""
+    sure = max(prediction.probabilities) if prediction.probabilities else 1.0
+    if prediction.failure:
+        return 3, 0.0
+    if error:
+        return 0, -error[1]
+    return (1, -sure) if label and prediction.label != label else (2, sure)

@@ -1,0 +1,77 @@
+"""Rows worth a look."""
+
+import csv
+import random
+
+import pytest
+from tests.workbench.keyword import keyword
+
+from promptmii import Example, Follower, Naive, ScriptedModel, Support
+from promptmii.errors import DataError
+from promptmii.models.base import Failure, FailureKind
+from promptmii.workbench.review import FAILED, LABEL_ERROR, UNSURE, WRONG, review
+
+LABELS = ("billing", "delivery", "refund")
+MADE = Naive().induce(Support(LABELS, ()))
+
+
+def noisy(chat, option):
+    """Prefers the right label, more or less, and `billing` throughout."""
+    text = chat[-1]["content"].splitlines()[-1]
+    return 3.0 * (option in text) + (option == "billing") + random.Random(text + option).random()
+
+
+def test_swapped_labels_are_found_and_right_ones_are_left() -> None:
+    rows = [Example(f"a {label} {i}", label) for i in range(30) for label in LABELS]
+    swapped = {4: "refund", 30: "delivery", 60: "billing"}
+    swapped = {i: label for i, label in swapped.items() if rows[i].label != label}
+    data = [Example(row.text, swapped.get(i, row.label)) for i, row in enumerate(rows)]
+    found = review(MADE, data, ScriptedModel(score=noisy), most=10)
+    errors = [row for row in found.rows if row.reason == LABEL_ERROR]
+    assert {row.text for row in errors} == {rows[i].text for i in swapped}
+    assert {row.suggested_label for row in errors} == {rows[i].label for i in swapped}
+    assert found.n == 90
+    assert len(found.rows) == 10
+
+
+def test_wrong_rows_come_before_unsure_ones() -> None:
+    rows = [Example("a billing", "billing"), Example("a thing", "refund"), Example("a delivery", "delivery")]
+    found = review(MADE, rows, ScriptedModel(score=keyword))
+    assert (found.rows[0].text, found.rows[0].reason) == ("a thing", WRONG)
+    assert [row.reason for row in found.rows] == [WRONG, UNSURE, UNSURE]
+
+
+def test_a_table_without_labels_gives_the_rows_it_is_least_sure_of() -> None:
+    texts = ["a refund here", "what is this", "a refund or delivery"]
+    found = review(MADE, texts, ScriptedModel(score=keyword), most=2)
+    assert [row.text for row in found.rows] == ["what is this", "a refund or delivery"]
+    assert {row.reason for row in found.rows} == {UNSURE}
+    assert any("read without labels" in note for note in found.notes)
+    with pytest.raises(DataError, match="label"):
+        review("Decide it well.", texts, ScriptedModel(score=keyword))
+
+
+def test_failed_calls_are_told_apart() -> None:
+    def flaky(chat, option):
+        return Failure(FailureKind.TIMEOUT, "slow") if "slow" in chat[-1]["content"] else keyword(chat, option)
+
+    rows = [Example("slow refund", "refund"), Example("a delivery", "delivery")]
+    found = review(MADE, rows, Follower(ScriptedModel(score=flaky)))
+    assert {row.text: row.reason for row in found.rows} == {"a delivery": UNSURE, "slow refund": FAILED}
+
+
+def test_the_csv_is_data_again() -> None:
+    rows = [Example('a "refund",\nplease', "refund"), Example("a delivery", "refund"), Example("delivery", "delivery")]
+    found = review(MADE, rows, ScriptedModel(score=keyword))
+    again = list(csv.DictReader(found.csv().splitlines(keepends=True)))
+    assert {(row["text"], row["label"], row["suggested_label"]) for row in again} == {
+        ('a "refund",\nplease', "refund", "refund"),
+        ("a delivery", "refund", "delivery"),
+        ("delivery", "delivery", "delivery"),
+    }
+
+
+def test_generate_mode_gives_wrong_rows_alone() -> None:
+    rows = [Example("a refund", "refund"), Example("a delivery", "delivery")]
+    found = review(MADE, rows, Follower(ScriptedModel(["refund"]), "generate"))
+    assert [(row.reason, row.probability) for row in found.rows] == [(WRONG, None), (UNSURE, None)]
