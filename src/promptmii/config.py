@@ -13,7 +13,6 @@ from promptmii.models.http.config import HttpConfig, Served, addresses
 from promptmii.schema import Settings
 
 if TYPE_CHECKING:
-    from promptmii.models.http.deferred import Deferred
     from promptmii.models.spending import SpendingLimit
 
 
@@ -57,18 +56,10 @@ class Endpoint(Settings):
 
         return None if self.max_cost is None else SpendingLimit(self.max_cost)
 
-    def load(
-        self,
-        reference: str,
-        *,
-        keyless: bool = False,
-        limit: "SpendingLimit | None" = None,
-        deferred: "Deferred | None" = None,
-    ) -> LanguageModel:
+    def load(self, reference: str, *, keyless: bool = False, limit: "SpendingLimit | None" = None) -> LanguageModel:
         """The model behind a reference, reached this way; `keyless` keeps the API key from its server.
 
-        `deferred` takes its requests for the Batch API; `limit` is the one that it shares with other models. Raises
-        `ConfigError` if it has no price to keep it by.
+        `limit` is the one that it shares with other models. Raises `ConfigError` if it has no price to keep it by.
         """
         from promptmii.models.cache import Cached
         from promptmii.models.spending import Limited
@@ -80,7 +71,6 @@ class Endpoint(Settings):
             concurrency=self.concurrency,
             patience=self.patience,
             context_length=self.context_length,
-            deferred=deferred,
         )
         price, limit = self.prices.get(reference, self.prices.get("*")), limit or self.limit()
         if limit and not price:

@@ -4,7 +4,6 @@
 import base64
 import json
 import re
-import shutil
 import zlib
 from collections.abc import Iterator
 from html import unescape
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from synthetic import write_run
+from tests.chromium import chromium
 
 from promptmii import metrics
 from promptmii.errors import ArtefactError, OutputError, ScoreRefusedError
@@ -33,9 +33,6 @@ from promptmii.task import Example
 
 METHODS = ("naive", "icl", "zero", "mii")
 EVIL = "</script><img src=x onerror=\"document.title='owned'\"><b>\"'&$title ${evil}"
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 
 
 @pytest.fixture(scope="module")
@@ -383,15 +380,8 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path: Path, run: Path) -> No
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on the path; on Debian: apt-get install chromium")
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
-    )
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 class Tab:

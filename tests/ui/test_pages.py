@@ -16,14 +16,13 @@ pytest.importorskip("python_multipart")
 from starlette.testclient import TestClient
 from tests.report.synthetic import write_run
 from tests.ui.toy import RULES, Models
+from tests.ui.trials import many_rows
 
-from promptmii import Example, Instruction
-from promptmii.config import InduceSettings
+from promptmii import Instruction
 from promptmii.data import demo_path
 from promptmii.errors import ConfigError
-from promptmii.instruction import Measurement
 from promptmii.ui.app import listening_socket, make_app
-from promptmii.ui.store import SAMPLE, Answers, Store
+from promptmii.ui.store import Store
 
 HOST = "http://localhost:8766"
 LABELS = ["account", "billing", "defect", "delivery", "product question", "refund"]
@@ -233,6 +232,15 @@ class TestRun:
         ]
         assert trial.differences == tuple(found.differences.values())
 
+    def test_a_prompt_of_ones_own_is_measured_beside(self, client: TestClient) -> None:
+        address = begun(client, start="- refund: money back.\r\n- delivery: a parcel.")
+        page = text_of(ended(client, address))
+        assert re.search(r"Your own prompt \.\d+", page)
+        said = edited(client, address, RULES + "\n- defect: parcel")
+        link = re.search(r'href="(/trials/[^"]+)"', said)
+        assert link
+        assert "Your own prompt" in client.get(link[1]).text
+
     def test_labels_without_a_tick_are_left_out(self, client: TestClient, tmp_path: Path) -> None:
         address = begun(client, labels=["refund", "billing"], n="4", evaluate="10")
         ended(client, address)
@@ -334,6 +342,11 @@ class TestEdit:
         assert child.own.labels == parent.own.labels
         assert child.own.probabilities == parent.own.probabilities
 
+    def test_an_empty_text_is_not_measured(self, client: TestClient) -> None:
+        address = begun(client)
+        ended(client, address)
+        assert "The edited text is empty" in edited(client, address, " ")
+
     def test_the_next_edit_takes_the_place_of_one_under_way_and_no_model_is_loaded_twice(
         self, client: TestClient, models: Models, tmp_path: Path
     ) -> None:
@@ -422,27 +435,6 @@ def _until(look, enough, patience: float = 20.0) -> str:
     raise AssertionError(found)
 
 
-def many_rows(home: Path, n: int = 10_000) -> str:
-    """The address of a trial with many rows."""
-    store, labels = Store(home), ("delivery", "refund")
-    rows = tuple(Example(f"Parcel number {i} is late, and I want my money back.", labels[i % 2]) for i in range(n))
-    measured = Measurement(
-        macro_f1=0.5, low=0.4, high=0.6, accuracy=0.5, n=n, n_unparsed=0, n_truncated=0, prompt_tokens_per_query=9,
-        data_key="",
-    )  # fmt: skip
-    instruction = Instruction(text="Say.", labels=labels, method="mii", measured=measured)
-    said = Answers(
-        name="The instruction",
-        instruction=instruction,
-        labels=("refund",) * n,
-        probabilities=(0.9,) * n,
-        seconds=1.0,
-    )
-    trial = store.new(SAMPLE, InduceSettings()).model_copy(update={"query": rows, "answers": (said,)})
-    store.save(trial)
-    return f"/trials/{trial.key}"
-
-
 def test_ten_thousand_rows_come_a_page_at_a_time(client: TestClient, tmp_path: Path) -> None:
     address = many_rows(tmp_path / "home")
     page = client.get(address).text
@@ -465,12 +457,14 @@ def test_a_report_opens_in_the_frame(client: TestClient, tmp_path: Path) -> None
     listed = client.get("/reports").text
     assert "first" in listed
     run = html.unescape(re.search(r'name="run" value="([^"]+)"', listed)[1])  # type: ignore[index]
-    frame = client.post("/reports", data={"run": run}).text
+    begun = client.post("/reports", data={"run": run})
+    frame = _until(lambda: client.get(str(begun.url)).text, lambda page: "<iframe" in page, 90)
     inside = client.get(re.search(r'<iframe[^>]+src="([^"]+)"', frame)[1])  # type: ignore[index]
     assert inside.status_code == 200
     assert "content-security-policy" not in inside.headers  # the report brings its own
     assert "default-src 'none'" in inside.text
-    assert "no run folder" in client.post("/reports", data={"run": str(tmp_path)}).text
+    nothing = str(client.post("/reports", data={"run": str(tmp_path)}).url)
+    assert "no run folder" in _until(lambda: client.get(nothing).text, lambda page: "Drawing" not in page)
 
 
 def test_a_port_in_use_is_said() -> None:

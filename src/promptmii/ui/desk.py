@@ -36,6 +36,9 @@ class Desk:
 
     store: Store
     jobs: Jobs
+    """Of the models."""
+    drawings: Jobs
+    """Of reports, which wait for no model."""
     work: Work
     runs: Path
     """Folder in which runs of `promptmii evaluate` are looked for."""
@@ -49,7 +52,7 @@ class Desk:
     @classmethod
     def at(cls, store: Store, work: Work, runs: Path) -> "Desk":
         """A desk with nothing on it."""
-        return cls(store, Jobs(), work, runs, _environment())
+        return cls(store, Jobs(), Jobs(), work, runs, _environment())
 
     def html(self, template: str, **values: Any) -> str:
         """A template, filled in."""

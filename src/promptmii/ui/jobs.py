@@ -58,6 +58,8 @@ class Job:
         self.notes: list[str] = []
         self.found: list[Any] = []
         """What is shown while the work goes on."""
+        self.spent: float | None = None
+        """Money, where prices are known."""
         self.failure = ""
         self.result: Any = None
         self.version = 0
@@ -87,10 +89,12 @@ class Job:
         self.steps.append(Step(name, total, unit))
         self._changed()
 
-    def advance(self, amount: int = 1, done: str = "") -> None:  # noqa: ARG002
+    def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:  # noqa: ARG002
         """See `Progress`. Raises `Cancelled`."""
         if self.steps:
             self.steps[-1].done += amount
+        if money is not None:
+            self.spent = (self.spent or 0.0) + money
         self._changed()
 
     def note(self, message: str) -> None:

@@ -2,12 +2,11 @@
 
 import hashlib
 from pathlib import Path
+from urllib.parse import quote
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from promptmii.errors import PromptMIIError
 from promptmii.ui.desk import Desk, go, text_of
 
 DEEPEST = 3
@@ -27,26 +26,28 @@ def _runs(folder: Path) -> list[Path]:
 
 
 async def draw(request: Request) -> Response:
-    """Write the report of a run, and show it."""
+    """Begin to write the report of a run."""
     from promptmii.report.page import write_report
 
     desk = Desk.of(request)
     async with request.form() as form:
         run = Path(text_of(form, "run")).expanduser()
     key = hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:16]
-    try:
-        await run_in_threadpool(write_report, [run], desk.store.home / "reports" / key)
-    except PromptMIIError as error:
-        return desk.page("reports.html", runs=_runs(desk.runs), folder=desk.runs, failure=str(error))
-    return go(f"/reports/{key}?name={run.name}")
+    desk.drawings.start(key, key, lambda _: write_report([run], desk.store.home / "reports" / key))
+    return go(f"/reports/{key}?name={quote(run.name)}")
 
 
 def show(request: Request) -> Response:
-    """A report in the frame."""
+    """A report in the frame, once it is drawn."""
     desk, key = Desk.of(request), request.path_params["key"]
-    if not (desk.store.home / "reports" / key / "index.html").is_file():
+    job = desk.drawings.of(key)
+    if job and job.failure:
+        return desk.page("reports.html", runs=_runs(desk.runs), folder=desk.runs, failure=job.failure)
+    drawing = job is not None and job.live
+    if not drawing and not (desk.store.home / "reports" / key / "index.html").is_file():
         return desk.missing("There is no such report here. Open its run again.")
-    return desk.page("report.html", key=key, name=request.query_params.get("name", "Report"))
+    name = request.query_params.get("name", "Report")
+    return desk.page("report.html", key=key, name=name, drawing=drawing)
 
 
 def file(request: Request) -> Response:

@@ -177,6 +177,7 @@ def _settings(form: FormData | QueryParams, found: Found) -> InduceSettings:
         **{name: value for name, value in numbers.items() if value},
         generator=_model(form, "generator"),
         follower=_model(form, "follower") or None,
+        start=text_of(form, "start").replace("\r\n", "\n") or None,
         mode=text_of(form, "mode") or "choose",
         calibration=text_of(form, "calibration") or "auto",
         columns={"text": found.text, "label": found.label, "labels": chosen if set(chosen) != all_labels else None},

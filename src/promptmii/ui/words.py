@@ -87,10 +87,11 @@ def saving(trial: Trial) -> str:
     if result.uncached.queries is None:
         return f"It saves no tokens against the examples: {-result.saved_tokens_per_query:,.0f} more per query."
     text = (
-        f"Against the examples in every prompt it saves {result.saved_tokens_per_query:,.0f} tokens per query, "
-        f"{result.uncached.times:.1f} times less"
-        + (f", and is repaid after {result.uncached.queries:,}." if result.uncached.queries else ".")
+        f"Against the examples in every prompt it saves {result.saved_tokens_per_query:,.0f} tokens per query: "
+        f"{result.uncached.times:.1f} times less."
     )
+    if (queries := result.uncached.queries) > 0:
+        text += f" What it took to make is repaid after {queries:,} {'query' if queries == 1 else 'queries'}."
     if result.saved_money_per_query is not None:
         text += f" In money: {money(result.saved_money_per_query * 1000)} saved per 1,000 queries."
     return text

@@ -17,9 +17,10 @@ from promptmii.task import Example
 from promptmii.ui.jobs import Cancelled, Job
 from promptmii.ui.models import KeptModels
 from promptmii.ui.store import Answers, Store, Trial
+from promptmii.workbench.edit import edited
 from promptmii.workbench.measure import fitted
 
-NAMES = {"naive": "Label list alone", "icl": "Examples in the prompt"}
+NAMES = {"naive": "Label list alone", "icl": "Examples in the prompt", "start": "Your own prompt"}
 """How the page calls the methods that an instruction is compared with."""
 OURS = "The instruction"
 BATCH = 8
@@ -73,8 +74,7 @@ class Work:
         settings, before = trial.settings, parent.answers[-1]
         task = self.store.loaded(parent).task
         follower = _follower(settings, self.models.at(settings.endpoint), job)
-        made = before.instruction.provenance.model_copy(update={"notes": ()})
-        plain = before.instruction.model_copy(update={"text": text, "method": "edited", "provenance": made})
+        plain = edited(before.instruction, text)
         if follower.calibration != "none":
             job.step("Calibrating the edit", settings.n)
         instruction = fitted(plain, follower, draw_support(task, settings.n, settings.seed).examples)
