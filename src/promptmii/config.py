@@ -13,6 +13,7 @@ from promptmii.models.http.config import HttpConfig, Served, addresses
 from promptmii.schema import Settings
 
 if TYPE_CHECKING:
+    from promptmii.models.http.deferred import Deferred
     from promptmii.models.spending import SpendingLimit
 
 
@@ -56,10 +57,18 @@ class Endpoint(Settings):
 
         return None if self.max_cost is None else SpendingLimit(self.max_cost)
 
-    def load(self, reference: str, *, keyless: bool = False, limit: "SpendingLimit | None" = None) -> LanguageModel:
+    def load(
+        self,
+        reference: str,
+        *,
+        keyless: bool = False,
+        limit: "SpendingLimit | None" = None,
+        deferred: "Deferred | None" = None,
+    ) -> LanguageModel:
         """The model behind a reference, reached this way; `keyless` keeps the API key from its server.
 
-        `limit` is the one that it shares with other models. Raises `ConfigError` if it has no price to keep it by.
+        `deferred` takes its requests for the Batch API; `limit` is the one that it shares with other models. Raises
+        `ConfigError` if it has no price to keep it by.
         """
         from promptmii.models.cache import Cached
         from promptmii.models.spending import Limited
@@ -71,6 +80,7 @@ class Endpoint(Settings):
             concurrency=self.concurrency,
             patience=self.patience,
             context_length=self.context_length,
+            deferred=deferred,
         )
         price, limit = self.prices.get(reference, self.prices.get("*")), limit or self.limit()
         if limit and not price:

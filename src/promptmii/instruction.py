@@ -208,6 +208,11 @@ class Instruction(Frozen):
         lost = [name for name, is_foreign in foreign.items() if is_foreign]
         return self.model_copy(update=dict.fromkeys(lost)).noted(EDITED) if lost else self
 
+    @property
+    def text_source(self) -> str | tuple[str, ...] | None:
+        """The template, or else the columns, that a text was made from; `None` where nobody said."""
+        return self.provenance.text_template or self.provenance.text_columns or None
+
     def prompt(self, text: str) -> str:
         """The whole prompt for one text."""
         before, after = _parts(self.frame, self.text, self.labels)

@@ -87,6 +87,9 @@ class FaultyServer:
         """Whatever else a server may have beside `/v1`."""
         return web.json_response({"detail": "Not Found"}, status=404)
 
+    def add_routes(self, app: web.Application) -> None:
+        """What else it has."""
+
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append(body)
@@ -198,6 +201,7 @@ def serving(server: FaultyServer, port: int = 0) -> Iterator[FaultyServer]:
         app.router.add_post("/tokenize", server.tokenize)
         app.router.add_post("/v1/chat/completions", server.chat)
         app.router.add_post("/{path:apply-template|completion}", server.beside)
+        server.add_routes(app)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)

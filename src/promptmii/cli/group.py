@@ -20,6 +20,8 @@ INPUT = 2
 """Exit code where a file or an option cannot be used."""
 CALLS_FAILED = 4
 """Exit code where some calls failed, so that not all was done."""
+NOT_YET = 5
+"""Exit code where answers are still to come."""
 
 
 class Commands(TyperGroup):

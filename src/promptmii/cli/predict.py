@@ -4,11 +4,11 @@ import sys
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from promptmii.cli.group import CALLS_FAILED, app
+from promptmii.cli.group import CALLS_FAILED, NOT_YET, app
 from promptmii.cli.options import (
     BaseUrl,
     Cache,
@@ -29,7 +29,7 @@ from promptmii.cli.terminal import confirmed, data, dump, listening, out, say
 from promptmii.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
-    from promptmii.workbench import Labelled
+    from promptmii.workbench import Labelled, Pending
 
 HeldBack = Annotated[
     Path | None, typer.Option(help="Labelled rows on which --precision chooses the threshold, not seen before.")
@@ -58,6 +58,13 @@ def predict(
     cache: Cache = None,
     price: Prices = None,
     max_cost: MaxCost = None,
+    batch_api: Annotated[
+        bool,
+        typer.Option(
+            "--batch-api",
+            help="Submit to the server's Batch API, at half the price. The same command collects, within a day.",
+        ),
+    ] = False,
     json: Json = False,
     force: Force = False,
 ) -> None:
@@ -72,28 +79,43 @@ def predict(
         workbench.check_output(output, force=force)
     elif max_cost is not None and cache is None:
         raise ConfigError("--max-cost needs -o FILE or --cache FOLDER, which keep the answers that were paid for.")
+    if batch_api and output is None:
+        raise ConfigError("--batch-api needs -o FILE: what is under way is kept beside it.")
     made = Instruction.load(instruction)
-    source = _source(input)
-    abstain = workbench.Abstain(threshold, precision, held_back)
     endpoint = endpoint_of(base_url, context_length, concurrency, cache, price, max_cost)
+    given = (made, _source(input))
+    columns = columns_of(text, None, None).text
+    abstain = workbench.Abstain(threshold, precision, held_back)
     with listening(quiet=json) as progress:
-        bound = workbench.bind(made, follower, endpoint, progress, confirmed)
-        with closing(bound.model):
-            for note in workbench.calibration_notes(made, bound):
-                say(f"{note[0].upper()}{note[1:]}.")
-            labelled = workbench.predict(
-                made,
-                source,
-                bound,
-                columns_of(text, None, None).text,
-                output=output or (None if json or out.is_terminal else data),
-                force=force,
-                abstain=abstain,
-                progress=progress,
-            )
-    _show(labelled, as_json=json)
-    if labelled.n_failed:
+        if batch_api and output:
+            with workbench.bound_for_batch(made, follower, endpoint, progress, confirmed) as batch:
+                result = workbench.predict_by_batch(
+                    *given, batch, columns, output=output, force=force, abstain=abstain, progress=progress
+                )
+        else:
+            bound = workbench.bind(made, follower, endpoint, progress, confirmed)
+            with closing(bound.model):
+                for note in workbench.calibration_notes(made, bound):
+                    say(f"{note[0].upper()}{note[1:]}.")
+                rows = output or (None if json or out.is_terminal else data)
+                result = workbench.predict(
+                    *given, bound, columns, output=rows, force=force, abstain=abstain, progress=progress
+                )
+    if isinstance(result, workbench.Pending):
+        _wait(result, as_json=json)
+    _show(result, as_json=json)
+    if result.n_failed:
         raise typer.Exit(CALLS_FAILED)
+
+
+def _wait(pending: "Pending", *, as_json: bool) -> NoReturn:
+    """Say how far the batches are, and end with a code of its own."""
+    if as_json:
+        dump({"file": str(pending.output), "requests": pending.requests, "done": pending.done})
+    most = f", for {pending.most_money:.4g} at most" if pending.most_money else ""
+    state = f"submitted{most}" if pending.submitted else f"under way, {pending.done:,} of them done"
+    say(f"{counted(pending.requests, 'request')} {state}. Run the same command again to collect, within 24 hours.")
+    raise typer.Exit(NOT_YET)
 
 
 def _show(labelled: "Labelled", *, as_json: bool) -> None:

@@ -93,13 +93,13 @@ class Limited:
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """See `LanguageModel`. Raises `SpendingLimitError`."""
         return self._within(
-            chats, max(map(_most_tokens, options), default=0), lambda: self._model.choose(chats, options)
+            chats, max(map(most_tokens, options), default=0), lambda: self._model.choose(chats, options)
         )
 
     def _within(
         self, chats: Sequence[Chat], length: int, ask: Callable[[], list[Answer | Failure]]
     ) -> list[Answer | Failure]:
-        prompts = sum(TEMPLATE + _most_tokens(message["content"]) for chat in chats for message in chat)
+        prompts = sum(TEMPLATE + most_tokens(message["content"]) for chat in chats for message in chat)
         reserved = self._price.of(Usage(len(chats), prompts, length * len(chats))) or 0.0
         self._limit.reserve(reserved)
         paid: float | None = 0.0
@@ -111,6 +111,6 @@ class Limited:
         return answers
 
 
-def _most_tokens(text: str) -> int:
+def most_tokens(text: str) -> int:
     """No tokenizer makes more tokens than a text has bytes."""
     return len(text.encode("utf-8", "surrogatepass"))

@@ -5,11 +5,13 @@ goes to `progress`, and results are values.
 """
 
 from promptmii.workbench.abstain import Abstain, Threshold
+from promptmii.workbench.batch import Pending, bound_for_batch, predict_by_batch
 from promptmii.workbench.bind import Answering, Confirm, Followers, bind, calibration_notes, refuse
 from promptmii.workbench.compare import Comparison, compare
+from promptmii.workbench.file_run import Labelled
 from promptmii.workbench.given import Prompt
 from promptmii.workbench.growing import check_output
-from promptmii.workbench.label import Labelled, predict
+from promptmii.workbench.label import predict
 from promptmii.workbench.measure import Measured, recalibrate, score
 
 __all__ = [
@@ -20,13 +22,16 @@ __all__ = [
     "Followers",
     "Labelled",
     "Measured",
+    "Pending",
     "Prompt",
     "Threshold",
     "bind",
+    "bound_for_batch",
     "calibration_notes",
     "check_output",
     "compare",
     "predict",
+    "predict_by_batch",
     "recalibrate",
     "refuse",
     "score",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from promptmii.config import Endpoint
 from promptmii.errors import ConfigError
@@ -12,6 +12,9 @@ from promptmii.models import DEFAULT, LanguageModel
 from promptmii.models.http.config import Served, addresses
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
+
+if TYPE_CHECKING:
+    from promptmii.models.http.deferred import Deferred
 
 Confirm = Callable[[str], bool]
 """Asks the user a question; true for yes."""
@@ -28,6 +31,8 @@ def bind(
     endpoint: Endpoint,
     progress: Progress = QUIET,
     confirm: Confirm = refuse,
+    *,
+    deferred: "Deferred | None" = None,
 ) -> Follower:
     """The follower that an instruction was made for, or another one; `DEFAULT` where neither is named.
 
@@ -36,7 +41,7 @@ def bind(
     reference, keyless = (follower, False) if follower else _named_follower(instruction, endpoint, confirm)
     progress.step(f"Loading {reference}")
     return Follower(
-        watched(endpoint.load(reference, keyless=keyless, limit=endpoint.limit()), progress),
+        watched(endpoint.load(reference, keyless=keyless, limit=endpoint.limit(), deferred=deferred), progress),
         instruction.mode or "choose",
     )
 

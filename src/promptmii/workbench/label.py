@@ -1,52 +1,18 @@
 """Labels for new texts: for a few in memory, or for a table of any length into a file that a rerun goes on with."""
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from promptmii.data import Source, read_texts
-from promptmii.files import write_text
 from promptmii.follower import Follower, Prediction
-from promptmii.instruction import Cost, Instruction
+from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
-from promptmii.workbench.abstain import Abstain, Chosen, Threshold
+from promptmii.workbench.abstain import Abstain
 from promptmii.workbench.answering import Job
-from promptmii.workbench.formats import Csv, ParquetTable, Row, format_for
-from promptmii.workbench.growing import GrowingTable, Tally, end_run, run_of
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """What became of the rows of a table."""
-
-    columns: tuple[str, ...]
-    """The input's, then `predicted_label`, perhaps `unsure_label`, `probability` and one `p(<label>)` per label, and
-    `failure`."""
-    tally: Tally
-    cost: Cost
-    """Of the calls of this run."""
-    threshold: Threshold | None = None
-    rows: tuple[Row, ...] = ()
-    """Empty where they went to a file."""
-    predictions: tuple[Prediction, ...] = ()
-    path: Path | None = None
-
-    @property
-    def n_labelled(self) -> int:
-        """Rows with a label."""
-        return self.tally.labelled
-
-    @property
-    def n_failed(self) -> int:
-        """Rows whose call failed."""
-        return self.tally.failed
-
-    def csv(self) -> str:
-        """The rows as CSV with a header."""
-        form = Csv(self.columns)
-        return form.head + form.records(self.rows)
-
+from promptmii.workbench.file_run import Labelled, file_run
+from promptmii.workbench.formats import Csv, Row
+from promptmii.workbench.growing import Tally
 
 Sink = Callable[[str], object]
 """Takes CSV, row by row."""
@@ -71,13 +37,12 @@ def predict(
     Raises `DataError` where a column of the input has the name of one that is to be added, `OutputError` where the file
     exists or belongs to another run, and `EndpointError` when the server no longer answers.
     """
-    texts = read_texts(
-        source, text or instruction.provenance.text_template or instruction.provenance.text_columns or None, progress
-    )
+    texts = read_texts(source, text or instruction.text_source, progress)
     abstain = abstain or Abstain()
     job = Job(instruction, follower, texts)
     if isinstance(output, str | Path):
-        return _into_file(job, Path(output), abstain, progress, force=force)
+        with file_run(job, Path(output), abstain, progress, force=force) as run:
+            return run.label(progress)
     job = replace(job, threshold=abstain.threshold_for(instruction, follower, progress))
     table = _Passing(Csv(job.columns), output) if output else _Kept()
     cost = job.run(table, texts.n, progress)
@@ -119,44 +84,3 @@ class _Passing:
         for _, row in rows:
             self.tally.count(row)
         self._sink(self._form.records([row for _, row in rows]))
-
-
-def _into_file(job: Job, output: Path, abstain: Abstain, progress: Progress, *, force: bool) -> Labelled:
-    card = job.follower.model.card
-    made_of = {
-        "instruction": job.instruction.key,
-        "follower": [card.reference, card.revision, job.follower.mode],
-        "input": job.texts.key,
-        "threshold": [abstain.threshold, abstain.precision, abstain.held_back and str(abstain.held_back)],
-    }
-    with run_of(output, made_of, force=force) as folder:
-        job = replace(job, threshold=_threshold(job, abstain, folder, progress))
-        parquet = None
-        if output.suffix.lower() == ".parquet":
-            parquet = ParquetTable((row for row, _ in job.texts), job.added)
-        growing = folder / "rows.jsonl" if parquet else output
-        table = GrowingTable(growing, format_for(output, job.columns), folder)
-        try:
-            cost = job.run(table, job.texts.n - table.answered, progress)
-        finally:
-            if not table.tally.rows:
-                growing.unlink()
-        table.put_in_place()
-        if parquet:
-            answers = ({name: row[name] for name in job.added} for row in table.rows())
-            parquet.write(output, (row | answer for (row, _), answer in zip(job.texts, answers, strict=True)))
-        if not table.tally.failed:
-            end_run(folder)
-        return Labelled(job.columns, table.tally, cost, job.threshold, path=output)
-
-
-def _threshold(job: Job, abstain: Abstain, folder: Path, progress: Progress) -> Threshold | None:
-    """The threshold of this run, chosen once."""
-    path = folder / "threshold.json"
-    if path.exists():
-        known = json.loads(path.read_text("utf-8"))
-        return Threshold(known["value"], known["chosen"] and Chosen(**known["chosen"]))
-    found = abstain.threshold_for(job.instruction, job.follower, progress)
-    if found:
-        write_text(path, json.dumps(asdict(found)))
-    return found

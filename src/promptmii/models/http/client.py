@@ -53,6 +53,8 @@ class HttpModel:
         self._reference = reference or f"openai:{name}"
         self._config = config or HttpConfig()
         self._servers = [Server(url, self._config) for url in self._config.urls]
+        if self._config.deferred:
+            self._config.deferred.attach(self._servers[0], self._config)
         self._slots = request_limit(self._config.urls, self._config.concurrency)
         self._pending: set[Future[Any]] = set()
         self._closed = False

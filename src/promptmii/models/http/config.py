@@ -8,10 +8,13 @@ the key is not.
 import os
 import re
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from promptmii.errors import ConfigError
+
+if TYPE_CHECKING:
+    from promptmii.models.http.deferred import Deferred
 
 _SECRET = re.compile(r"(key|token|secret|password|sig)[^=&]*=", re.IGNORECASE)
 HOSTED = "https://api.openai.com/v1"
@@ -88,6 +91,8 @@ class HttpConfig:
     backoff: float = 0.5
     """Seconds before the second try; doubled each time, unless the server says when to come back."""
     context_length: int | None = None
+    deferred: "Deferred | None" = None
+    """Where completions are asked for through the Batch API."""
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -5,14 +5,17 @@ import json
 import math
 import os
 import random
+import secrets
 import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Coroutine, Hashable, Iterator
+from collections.abc import Coroutine, Generator, Hashable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
@@ -52,6 +55,8 @@ def _loop(_process: int) -> asyncio.AbstractEventLoop:
 
 CONNECT = 10.0
 """Seconds for a connection: a machine that does not answer at all counts as down long before a slow answer does."""
+LONG = 600.0
+"""Seconds for a step of an up- or download."""
 MOST_BYTES = 8 << 20
 """Largest response that is read."""
 SHORTEST_SECRET = 12
@@ -72,6 +77,7 @@ class Server:
         self.answered = False
         """Whether it has completed a chat, so that the key is known to be good."""
         self._client = _client(url, config)
+        self._deferred = config.deferred
 
     async def close(self) -> None:
         """Close the connections."""
@@ -81,12 +87,38 @@ class Server:
         """The decoded answer to a GET of a path beside `/chat/completions`. Raises as `post` does."""
         return await self._send("GET", f"{self._base}{path}{self._query}")
 
-    async def post(self, path: str, body: object) -> Any:
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The decoded answer to a POST.
 
         Raises `RefusedError` where it failed, and `EndpointError` where every call would.
         """
+        if self._deferred and self._deferred.holds(path):
+            return self._deferred.answer(path, body)
         return await self._send("POST", f"{self._base}{path}{self._query}", body)
+
+    async def upload(self, path: Path) -> Any:
+        """The decoded answer to a file of requests for a batch. Raises as `post` does."""
+        headers = {"content-type": f"multipart/form-data; boundary={secrets.token_hex(16)}"}
+        with path.open("rb") as file, self._faults():
+            response = await self._client.post(
+                f"{self._base}/files{self._query}",
+                data={"purpose": "batch"},
+                files={"file": (path.name, file, "application/jsonl")},
+                headers=headers,
+                timeout=LONG,
+            )
+        return self._decoded(response, response.content)
+
+    async def download(self, path: str, target: Path) -> None:
+        """Write what a GET gives into a file, of any length. Raises as `post` does."""
+        address = f"{self._base}{path}{self._query}"
+        with self._faults(), target.open("wb") as file:
+            async with self._client.stream("GET", address, timeout=LONG) as response:
+                if not response.is_success:
+                    raw = await _read(response)
+                    raise self._refusal(response, None, raw.decode("utf-8", "replace"))
+                async for chunk in response.aiter_bytes():
+                    file.write(chunk)
 
     async def post_beside(self, path: str, body: object) -> Any:
         """As `post`, for what servers offer beside `/v1`."""
@@ -95,12 +127,19 @@ class Server:
     async def _send(self, method: str, address: str, body: object = None) -> Any:
         # ASCII with escapes, so that half a character in a text cannot break the request.
         content = None if body is None else json.dumps(body).encode()
-        try:
+        with self._faults():
             async with (
                 asyncio.timeout(self._timeout),
                 self._client.stream(method, address, content=content) as response,
             ):
                 raw = await _read(response)
+        return self._decoded(response, raw)
+
+    @contextmanager
+    def _faults(self) -> Generator[None]:
+        """Faults of the way there and back as `RefusedError`."""
+        try:
+            yield
         except (TimeoutError, httpx.TimeoutException) as error:
             if isinstance(error, httpx.ConnectTimeout):
                 raise self._unreachable("no connection in time") from error
@@ -109,7 +148,6 @@ class Server:
             raise RefusedError(Failure(FailureKind.BAD_ANSWER, "an answer in a damaged compression")) from error
         except httpx.TransportError as error:
             raise self._unreachable(_cause(error)) from error
-        return self._decoded(response, raw)
 
     def _unreachable(self, cause: str) -> RefusedError:
         return RefusedError(Failure(FailureKind.CONNECTION, f"no connection to {self.url}: {cause}"))

@@ -1,0 +1,144 @@
+"""The Batch API: submit, leave, come back, collect, against a server that speaks it."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from tests.models.batch_server import BatchServer
+from tests.models.faulty_server import FaultyServer, serving
+from typer.testing import CliRunner
+
+from promptmii import Instruction
+from promptmii.cli import app
+from promptmii.workbench.growing import run_folder
+
+TEXTS = [f"where is my parcel number {i}, please" for i in range(30)]
+
+
+@pytest.fixture
+def server() -> Iterator[BatchServer]:
+    with serving(BatchServer(honours="schema")) as started:
+        yield started
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    labels = ("delivery", "refund", "login")
+    Instruction(text="", labels=labels, method="naive", mode="generate").save(tmp_path / "made.json")
+    (tmp_path / "new.txt").write_text("".join(text + "\n" for text in [*TEXTS, TEXTS[0], ""]) + "\n")
+    return tmp_path / "made.json"
+
+
+def predict(made: Path, server: FaultyServer, *options: str) -> Result:
+    output = made.with_name("out.csv")
+    asked = ["--follower", "openai:m", "--base-url", server.url, "-o", str(output), "--price", "1,1"]
+    return CliRunner().invoke(app, ["predict", str(made), str(made.with_name("new.txt")), *asked, *options])
+
+
+def labels(made: Path) -> list[str]:
+    with made.with_name("out.csv").open(newline="") as file:
+        return [row["predicted_label"] for row in csv.DictReader(file)]
+
+
+def test_the_same_command_submits_waits_and_collects_at_half_the_price(made: Path, server: BatchServer) -> None:
+    submitted = predict(made, server, "--batch-api")
+    assert submitted.exit_code == 5, submitted.output
+    assert "30 requests submitted, for " in submitted.stderr  # equal texts are one request
+    direct = len(server.bodies)
+    assert direct == 1  # the hello that shows which parameters are taken
+    waiting = predict(made, server, "--batch-api")
+    assert waiting.exit_code == 5
+    assert "30 requests under way, 0 of them done" in waiting.stderr
+    server.work("batch_1")
+    done = predict(made, server, "--batch-api", "--json")
+    assert done.exit_code == 0, done.output
+    assert (server.uploads, len(server.batches)) == (1, 1)
+    batched = made.with_name("out.csv").read_bytes()
+    cost = json.loads(done.stdout)["cost"]["money"]
+    assert not run_folder(made.with_name("out.csv")).exists()
+    server.bodies.clear()
+    again = predict(made, server, "--force", "--json")
+    assert again.exit_code == 0
+    assert made.with_name("out.csv").read_bytes() == batched
+    assert json.loads(again.stdout)["cost"]["money"] == pytest.approx(2 * cost)
+    sent = {json.dumps(body) for body in server.bodies}
+    assert {json.dumps(request["body"]) for request in server.requests_of("batch_1")} == sent
+    lines = server.files["file-1"].splitlines()
+    assert all(any(f'"body": {body}}}' in line for body in sent) for line in lines)  # byte for byte
+
+
+def test_errors_and_expired_requests_are_failures_and_submitted_again(made: Path, server: BatchServer) -> None:
+    assert predict(made, server, "--batch-api").exit_code == 5
+    server.work("batch_1", most=20, fail=("number 3,",))
+    failed = predict(made, server, "--batch-api")
+    assert failed.exit_code == 4
+    assert "11 failed" in failed.stderr
+    with made.with_name("out.csv").open(newline="") as file:
+        failures = [row["failure"] for row in csv.DictReader(file)]
+    assert (failures.count("unanswered"), failures.count("server")) == (10, 1)
+    again = predict(made, server, "--batch-api")
+    assert again.exit_code == 5
+    assert "11 requests submitted" in again.stderr
+    server.work("batch_2")
+    done = predict(made, server, "--batch-api")
+    assert done.exit_code == 0, done.output
+    batched = labels(made)
+    assert predict(made, server, "--force").exit_code == 0
+    assert labels(made) == batched
+    assert batched.count("") == 2  # the empty lines
+
+
+def test_a_batch_whose_creation_was_not_noted_is_not_paid_twice(made: Path, server: BatchServer) -> None:
+    server.lose_next_answer = True
+    first = predict(made, server, "--batch-api")
+    assert first.exit_code == 5, first.output
+    assert (len(server.batches), server.uploads) == (1, 1)
+    server.work("batch_1")
+    assert predict(made, server, "--batch-api").exit_code == 0
+
+
+def test_a_refused_batch_is_told_and_can_be_submitted_anew(made: Path, server: BatchServer) -> None:
+    predict(made, server, "--batch-api")
+    server.refuse("batch_1", "Enqueued token limit reached")
+    refused = predict(made, server, "--batch-api")
+    assert refused.exit_code == 3
+    assert "Enqueued token limit reached" in refused.stderr
+    assert predict(made, server, "--batch-api").exit_code == 5
+    assert len(server.batches) == 2
+
+
+def test_labels_are_chosen_in_batches_too(made: Path, server: BatchServer) -> None:
+    Instruction.load(made).model_copy(update={"mode": "choose"}).save(made, force=True)
+    assert predict(made, server, "--batch-api").exit_code == 5
+    server.work("batch_1")
+    assert predict(made, server, "--batch-api").exit_code == 0
+    batched = labels(made)
+    assert predict(made, server, "--force").exit_code == 0
+    assert labels(made) == batched
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--max-cost", "0.0001"], 4, "more than --max-cost 0.0001. Nothing was submitted"),
+        (["--base-url", "http://127.0.0.1:1/v1,http://127.0.0.1:2/v1"], 2, "sends to one server"),
+        (["--follower", "smol"], 2, "needs a server"),
+    ],
+)
+def test_what_a_batch_cannot_do_is_said_before_it_is_sent(
+    made: Path, server: BatchServer, options: list[str], code: int, message: str
+) -> None:
+    refused = predict(made, server, "--batch-api", *options)
+    assert refused.exit_code == code
+    assert message in refused.stderr
+    assert not server.batches
+
+
+def test_a_server_without_the_api_is_told(made: Path) -> None:
+    with serving(FaultyServer(default="say:delivery")) as plain:
+        refused = predict(made, plain, "--batch-api")
+        assert refused.exit_code == 3
+        assert "There is no Batch API" in refused.stderr
