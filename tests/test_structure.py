@@ -39,6 +39,7 @@ ORDER = [
         "inducers",
         "workbench",
         "pipeline",
+        "mcp_server",
         "estimator",
         "doctor",
         "records",

@@ -6,7 +6,7 @@ and results are values.
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,27 @@ class Induced:
         """Methods that the induced instruction does not beat beyond noise."""
         doubtful = {name: d for name, d in self.differences.items() if not d.beyond_noise or d.mean <= 0}
         return tuple(_warning(name, difference) for name, difference in doubtful.items())
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, for other programs."""
+        return {
+            "instruction": self.instruction.model_dump(mode="json"),
+            "comparison": [
+                {
+                    "method": row.instruction.method,
+                    "n": row.instruction.provenance.n,
+                    "seconds": row.scored.usage.seconds,
+                    **(row.instruction.measured.model_dump() if row.instruction.measured else {}),
+                    "cost": row.instruction.cost.model_dump(),
+                    "calibration_cost": row.instruction.calibration_cost.model_dump(),
+                }
+                for row in self.rows
+            ],
+            "differences": {name: asdict(difference) for name, difference in self.differences.items()},
+            "break_even": asdict(self.break_even) if self.break_even else None,
+            "warnings": self.warnings,
+            "notes": self.notes,
+        }
 
 
 def _warning(name: str, difference: metrics.Difference) -> str:

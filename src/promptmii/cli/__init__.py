@@ -5,7 +5,7 @@
 
 # isort: off
 from promptmii.cli import induce, predict, score, compare, calibrate, edit, review, show, export, ui
-from promptmii.cli import evaluate, report, corpus, train, models
+from promptmii.cli import evaluate, report, corpus, train, models, mcp
 from promptmii.cli.group import app
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "evaluate",
     "export",
     "induce",
+    "mcp",
     "models",
     "predict",
     "report",

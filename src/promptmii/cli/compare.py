@@ -1,9 +1,7 @@
 """`promptmii compare`: instructions, texts and methods side by side."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +14,6 @@ from promptmii.errors import ConfigError, counted
 if TYPE_CHECKING:
     from promptmii.metrics import Difference
     from promptmii.workbench import Comparison, Measured
-    from promptmii.workbench.checks import Check
 
 
 @app.command()
@@ -68,7 +65,8 @@ def compare(
     if junit:
         write_text(junit, checks.junit(made), force=force)
     if json:
-        dump(as_json(found, made))
+        passed = [{"name": one.name, "passed": one.failure is None, "failure": one.failure} for one in made]
+        dump(found.as_json() | {"checks": passed})
     else:
         show_comparison(found, output)
     failures = [f"{check.name}: {check.failure}" for check in made if check.failure]
@@ -111,24 +109,3 @@ def _money(spent: float | None, n: int) -> str:
 
 def _difference(d: "Difference | None") -> tuple[str, str]:
     return ("", "") if d is None else (f"{d.mean:+.3f} [{d.low:+.2f}, {d.high:+.2f}]", f"{d.p:.3f}")
-
-
-def as_json(found: "Comparison", made: "Sequence[Check]" = ()) -> dict[str, Any]:
-    """All of it."""
-    return {
-        "rows": [
-            {
-                "name": row.name,
-                "method": row.instruction.method,
-                "follower": row.instruction.follower,
-                "mode": row.instruction.mode,
-                "measured": row.scored.measurement().model_dump(),
-                "spent": row.spent.model_dump(),
-            }
-            for row in found.rows
-        ],
-        "differences": {name: asdict(difference) for name, difference in found.differences.items()},
-        "disagreements": found.disagreements,
-        "checks": [{"name": check.name, "passed": check.failure is None, "failure": check.failure} for check in made],
-        "notes": found.notes,
-    }

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from promptmii.cli.blocks import Answers, Table, blocks
-from promptmii.cli.compare import as_json, show_comparison
+from promptmii.cli.compare import show_comparison
 from promptmii.cli.group import app
 from promptmii.cli.options import File, Force, Json, Output
 from promptmii.cli.terminal import dump, out, say
@@ -65,7 +65,7 @@ def edit(
         raise
     found.rows[0].instruction.save(path, force=True)
     if json:
-        dump(as_json(found))
+        dump(found.as_json())
         return
     show_comparison(found)
     out.write_line(f"Saved to {path}.")

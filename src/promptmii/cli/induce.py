@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +16,7 @@ from promptmii.cli.options import (
     Data,
     Follow,
     Force,
+    Generator,
     Json,
     Label,
     Labels,
@@ -68,7 +68,7 @@ def induce(
     text: Text = None,
     label: Label = None,
     labels: Labels = None,
-    generator: Annotated[str, typer.Option(help="Model that writes: qwen, gguf:..., hf:..., openai:...")] = DEFAULT,
+    generator: Generator = DEFAULT,
     follower: Follow = None,
     mode: Annotated[
         str,
@@ -137,7 +137,7 @@ def induce(
     with listening(quiet=json) as progress:
         induced = pipeline.induce(loaded, settings, output=output, force=force, progress=progress)
     if json:
-        dump(_as_json(induced))
+        dump(induced.as_json())
     else:
         _show(induced)
 
@@ -224,22 +224,3 @@ def _break_even(result: "BreakEven | None") -> str:
 
 def _times(cost: "PerQuery") -> str:
     return f"ICL's prompts cost {cost.times:.1f} times as much"
-
-
-def _as_json(result: "Induced") -> dict[str, Any]:
-    return {
-        "instruction": result.instruction.model_dump(mode="json"),
-        "comparison": [
-            {"method": row.instruction.method, "n": row.instruction.provenance.n, "seconds": row.scored.usage.seconds}
-            | (row.instruction.measured.model_dump() if row.instruction.measured else {})
-            | {"cost": row.instruction.cost.model_dump()}
-            | {"calibration_cost": row.instruction.calibration_cost.model_dump()}
-            for row in result.rows
-        ],
-        "differences": {
-            name: {"mean": d.mean, "low": d.low, "high": d.high, "p": d.p} for name, d in result.differences.items()
-        },
-        "break_even": asdict(result.break_even) if result.break_even else None,
-        "warnings": result.warnings,
-        "notes": result.notes,
-    }

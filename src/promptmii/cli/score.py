@@ -51,26 +51,21 @@ def score(
         result = workbench.score(given, data, followers, rows.columns, refit=refit)
     if path:
         result.instruction.save(path, force=force or not output)
-    _show(result, as_json=json)
-    if path and not json:
+    if json:
+        dump(result.as_json())
+        return
+    _show(result)
+    if path:
         out.write_line(f"Saved to {path}.")
 
 
-def _show(given: "Measured", *, as_json: bool) -> None:
+def _show(given: "Measured") -> None:
     from promptmii import metrics
 
     instruction, result = given.instruction, given.scored
     measured = result.measurement()
     labels = metrics.per_label(result.gold, result.labels, instruction.labels)
     confusion = metrics.confusion(result.gold, result.labels, instruction.labels)
-    if as_json:
-        rows = [
-            {"label": s.label, "precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support}
-            for s in labels
-        ]
-        counts = {"failed": result.n_failed, "notes": given.notes}
-        dump({"measured": measured.model_dump(), "labels": rows, "confusion": confusion} | counts)
-        return
     notes(given.notes)
     out.write_line(
         f"macro-F1 {measured.macro_f1:.3f} (95 % interval {measured.low:.3f} to {measured.high:.3f})", "bold"

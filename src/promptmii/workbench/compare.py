@@ -3,9 +3,9 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from promptmii import metrics
 from promptmii.config import Columns
@@ -48,6 +48,25 @@ class Comparison:
             for i, example in enumerate(self.rows[0].scored.query)
             if len({said[i] for said in answers.values()}) > 1
         ]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, for other programs."""
+        return {
+            "rows": [
+                {
+                    "name": row.name,
+                    "method": row.instruction.method,
+                    "follower": row.instruction.follower,
+                    "mode": row.instruction.mode,
+                    "measured": row.scored.measurement().model_dump(),
+                    "spent": row.spent.model_dump(),
+                }
+                for row in self.rows
+            ],
+            "differences": {name: asdict(difference) for name, difference in self.differences.items()},
+            "disagreements": self.disagreements,
+            "notes": self.notes,
+        }
 
     def csv(self) -> str:
         """The disagreements as CSV with a header."""

@@ -1,8 +1,10 @@
 """An instruction measured, or its calibration fitted, on the rows of a table."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from promptmii import metrics
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source
 from promptmii.errors import ScoreRefusedError
@@ -36,6 +38,17 @@ class Measured:
     def macro_f1(self) -> float | None:
         """`None` when any call failed."""
         return self.scored.macro_f1
+
+    def as_json(self) -> dict[str, Any]:
+        """The score, for other programs. Raises `ScoreRefusedError` if a call failed."""
+        gold, said, labels = self.scored.gold, self.scored.labels, self.instruction.labels
+        return {
+            "measured": self.scored.measurement().model_dump(),
+            "labels": [asdict(label) for label in metrics.per_label(gold, said, labels)],
+            "confusion": metrics.confusion(gold, said, labels),
+            "failed": self.scored.n_failed,
+            "notes": self.notes,
+        }
 
 
 def measured(
