@@ -211,3 +211,21 @@ def test_an_editor_that_changes_nothing_changes_nothing(
     assert words in done.stderr
     assert made.read_text() == old
     assert "name a table" in run("edit", made).stderr
+
+
+def test_extend_adds_a_line_and_measures_and_refuses_what_is_not_new(
+    tmp_path: Path, server: FaultyServer, made: Path
+) -> None:
+    (tmp_path / "old.csv").write_text(PLAIN)
+    (tmp_path / "more.csv").write_text("text,label\n" + "".join(f"so so {i},middling\n" for i in range(6)))
+    asked = ["--old", tmp_path / "old.csv", "--generator", "openai:m", "--base-url", server.url]
+    done = run("extend", made, tmp_path / "more.csv", *asked, "-o", tmp_path / "new.json")
+    assert done.exit_code == 0, done.stderr
+    assert "+ middling: good" in done.stdout
+    assert "On rows of the old labels" in done.stdout
+    kept = json.loads((tmp_path / "new.json").read_text())
+    assert kept["labels"] == ["good", "bad", "middling"]
+    assert kept["measured"]["n"] == json.loads(run("show", tmp_path / "new.json", "--json").stdout)["measured"]["n"]
+    again = run("extend", made, tmp_path / "old.csv", *asked)
+    assert again.exit_code == 2
+    assert "no label that the instruction lacks" in again.stderr

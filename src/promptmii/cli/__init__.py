@@ -4,7 +4,7 @@
 """
 
 # isort: off
-from promptmii.cli import induce, predict, score, compare, calibrate, edit, review, show, export, ui
+from promptmii.cli import induce, predict, score, compare, calibrate, edit, extend, review, show, export, ui
 from promptmii.cli import evaluate, report, corpus, train, models, mcp
 from promptmii.cli.group import app
 
@@ -16,6 +16,7 @@ __all__ = [
     "edit",
     "evaluate",
     "export",
+    "extend",
     "induce",
     "mcp",
     "models",

@@ -175,6 +175,16 @@ def improvement_prompt(request: str, instruction: str) -> str:
     return bundled("improve", ("request", "instruction")).fill(request=request, instruction=defuse(instruction))
 
 
+def extension_prompt(instruction: str, label: str, examples: Iterable[Example]) -> str:
+    """A request for the line of a label that an instruction lacks."""
+    return bundled("extend", ("label", "examples", "instruction", "name")).fill(
+        label=defuse(label),
+        examples=grouped_examples([label], examples),
+        instruction=defuse(instruction) or "(none)",
+        name=defuse(label),
+    )
+
+
 def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int | None = None) -> str:
     """APE's request for an instruction that would have led to the examples."""
     limit = f" Use at most {max(budget * 3 // 4, 1)} words." if budget else ""

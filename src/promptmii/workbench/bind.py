@@ -10,6 +10,7 @@ from promptmii.follower import Follower
 from promptmii.instruction import EDITED, Instruction, Mode
 from promptmii.models import DEFAULT, LanguageModel
 from promptmii.models.http.config import Served, addresses
+from promptmii.models.spending import SpendingLimit
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
 
@@ -33,6 +34,7 @@ def bind(
     confirm: Confirm = refuse,
     *,
     deferred: "Deferred | None" = None,
+    limit: SpendingLimit | None = None,
 ) -> Follower:
     """The follower that an instruction was made for, or another one; `DEFAULT` where neither is named.
 
@@ -41,7 +43,9 @@ def bind(
     reference, keyless = (follower, False) if follower else _named_follower(instruction, endpoint, confirm)
     progress.step(f"Loading {reference}")
     return Follower(
-        watched(endpoint.load(reference, keyless=keyless, limit=endpoint.limit(), deferred=deferred), progress),
+        watched(
+            endpoint.load(reference, keyless=keyless, limit=limit or endpoint.limit(), deferred=deferred), progress
+        ),
         instruction.mode or "choose",
     )
 
@@ -84,17 +88,26 @@ class Followers:
         self._mode: Mode | None = mode
         self._confirm = confirm
         self._endpoint = endpoint or Endpoint()
-        self._loaded: dict[str | None, Follower] = {}
+        self._limit = self._endpoint.limit()
+        self._loaded: dict[str | None, LanguageModel] = {}
         self._open = ExitStack()
 
     def of(self, instruction: Instruction) -> Follower:
         """The follower of an instruction. Raises as `bind` does."""
-        named = self._reference or instruction.follower
+        return Follower(self._model(instruction, self._reference), self._mode or instruction.mode or "choose")
+
+    def writer(self, instruction: Instruction, reference: str | None = None) -> LanguageModel:
+        """The model that is to write for an instruction: `reference`, or the one that wrote it."""
+        return self._model(instruction.model_copy(update={"follower": instruction.generator}), reference)
+
+    def _model(self, instruction: Instruction, reference: str | None) -> LanguageModel:
+        named = reference or instruction.follower
         if named not in self._loaded:
-            bound = bind(instruction, self._reference, self._endpoint, self.progress, self._confirm)
-            self._open.enter_context(closing(bound.model))
-            self._loaded[named] = bound
-        return Follower(self._loaded[named].model, self._mode or instruction.mode or "choose")
+            self._loaded[named] = bind(
+                instruction, reference, self._endpoint, self.progress, self._confirm, limit=self._limit
+            ).model
+            self._open.enter_context(closing(self._loaded[named]))
+        return self._loaded[named]
 
     def close(self) -> None:
         """Close the models."""
@@ -112,15 +125,20 @@ class _Given:
         given = self._follower
         return given if isinstance(given, Follower) else Follower(given, instruction.mode or "choose")
 
+    def writer(self, instruction: Instruction, reference: str | None = None) -> LanguageModel:
+        if reference:
+            raise ConfigError(f"{reference} cannot write beside a model that is loaded already; name both, or neither.")
+        return self.of(instruction).model
 
-Answering: TypeAlias = Followers | Follower | LanguageModel | str | None
+
+Answering: TypeAlias = Followers | _Given | Follower | LanguageModel | str | None
 """Who answers: a follower, a model, its reference, or `None` for the one that each instruction names."""
 
 
 @contextmanager
 def answering(given: Answering, progress: Progress = QUIET) -> Generator[Followers | _Given]:
     """The followers that are meant. Those that are loaded here are closed at the end."""
-    if isinstance(given, Followers):
+    if isinstance(given, Followers | _Given):
         yield given
     elif isinstance(given, Follower | LanguageModel):
         yield _Given(given, progress)

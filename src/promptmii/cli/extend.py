@@ -1,0 +1,76 @@
+"""`promptmii extend`: lines for new labels."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from promptmii.cli.blocks import Answers, Table, blocks
+from promptmii.cli.compare import as_json, show_comparison
+from promptmii.cli.group import app
+from promptmii.cli.options import Data, File, Force, Json, Output
+from promptmii.cli.terminal import dump, out, say
+from promptmii.errors import ConfigError
+
+if TYPE_CHECKING:
+    from promptmii.workbench.extend import Extended
+
+
+@app.command()
+@blocks
+def extend(
+    instruction: File,
+    data: Data,
+    rows: Table,
+    answers: Answers,
+    old: Annotated[
+        str | None,
+        typer.Option(metavar="ROWS", help="Rows of the old labels; absent: the table that it was made from."),
+    ] = None,
+    generator: Annotated[str | None, typer.Option(help="Model that writes; absent: the one that wrote it.")] = None,
+    output: Output = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Add labels to an instruction: a line is written for each new label of the data, the old lines stay as they are.
+
+    It is measured before and after, on all rows and on those of the old labels. Without -o the file is replaced.
+    """
+    from promptmii.files import check_writable
+    from promptmii.instruction import Instruction
+    from promptmii.workbench import extend as service
+    from promptmii.workbench.edit import own_rows
+
+    path, force = output or instruction, force or output is None
+    check_writable(path, force=force)
+    made = Instruction.load(instruction)
+    try:
+        table = own_rows(made, old)
+    except ConfigError as error:
+        table = None
+        say(f"{error} Use --old ROWS; without, nothing is calibrated.")
+    with answers.followers(quiet=json) as followers:
+        found = service.extend(
+            made,
+            data,
+            followers,
+            rows.columns,
+            old=table,
+            generator=generator,
+            keep=lambda new: new.save(path, force=force),
+        )
+    found.instruction.save(path, force=True)
+    if json:
+        dump({"new_labels": found.new_labels, "old_labels": found.old_labels} | as_json(found.comparison))
+    else:
+        _show(found)
+        out.write_line(f"Saved to {path}.")
+
+
+def _show(found: "Extended") -> None:
+    for line in found.instruction.text.splitlines()[-len(found.new_labels) :]:
+        out.write_line(f"+ {line}", "green")
+    show_comparison(found.comparison)
+    if d := found.old_labels:
+        out.write_line(
+            f"On rows of the old labels: macro-F1 {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {d.p:.3f}."
+        )
