@@ -1,11 +1,12 @@
 """`promptmii extend`: lines for new labels."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from promptmii.cli.blocks import Answers, Table, blocks
-from promptmii.cli.compare import as_json, show_comparison
+from promptmii.cli.compare import show_comparison
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output
 from promptmii.cli.terminal import dump, out, say
@@ -60,7 +61,10 @@ def extend(
         )
     found.instruction.save(path, force=True)
     if json:
-        dump({"new_labels": found.new_labels, "old_labels": found.old_labels} | as_json(found.comparison))
+        dump(
+            {"new_labels": found.new_labels, "old_labels": asdict(found.old_labels) if found.old_labels else None}
+            | found.comparison.as_json()
+        )
     else:
         _show(found)
         out.write_line(f"Saved to {path}.")
