@@ -314,7 +314,7 @@ class TestEdit:
         ended(client, address)
         said = edited(client, address, RULES.replace("money back, return, send back, refund, cancel", "coins"))
         store = Store(tmp_path / "home")
-        parent, child = store.trial(address.rsplit("/", 1)[1]), store.trials()[0]
+        parent, child = store.trial(address.rsplit("/", 1)[1]), next(store.trials())
         assert parent is not None
         assert parent.own is not None
         assert child.parent == parent.key
@@ -329,6 +329,10 @@ class TestEdit:
         assert measured is not None
         assert f"{measured.macro_f1:.3f}"[1:] in said
         assert [answers.name for answers in child.answers][-2:] == ["Before the edit", "After the edit"]
+        page = text_of(client.get(f"/trials/{child.key}").text)
+        assert "removed: - refund: money back" in page
+        assert "added: - refund: coins" in page
+        assert f"Rows {len(changed)}" in page
         listed = client.get("/history").text
         assert listed.index(parent.key) < listed.index(child.key)
 
@@ -450,6 +454,13 @@ def test_ten_thousand_rows_come_a_page_at_a_time(client: TestClient, tmp_path: P
     last = client.get(f"{address}/rows?which=all&from=9900").text
     assert last.count('class="cell-text"') == 100
     assert "intersect" not in last
+
+
+def test_many_labels_have_a_matrix(client: TestClient, tmp_path: Path) -> None:
+    labels = [f"intent number {i}" for i in range(77)]
+    page = client.get(many_rows(tmp_path / "home", 400, labels)).text
+    assert page.count('scope="row"') == 1 + 77
+    assert 'class="matrix many"' in page
 
 
 def test_a_report_opens_in_the_frame(client: TestClient, tmp_path: Path) -> None:

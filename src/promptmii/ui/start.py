@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -16,7 +17,7 @@ from promptmii.errors import ConfigError, DataError, PromptMIIError
 from promptmii.models.embedded import EMBEDDED, Embedded
 from promptmii.models.references import DEFAULT
 from promptmii.ui.desk import Desk, go, text_of
-from promptmii.ui.store import SAMPLE, Store
+from promptmii.ui.store import SAMPLE, Store, Trial
 from promptmii.ui.trials import begin
 
 RECENT = 5
@@ -31,7 +32,7 @@ OTHER = "other"
 def start(request: Request) -> Response:
     """The first page."""
     desk = Desk.of(request)
-    return desk.page("start.html", recent=desk.store.trials()[:RECENT], store=desk.store, failure="")
+    return desk.page("start.html", recent=_recent(desk), store=desk.store, failure="")
 
 
 async def add(request: Request) -> Response:
@@ -51,8 +52,11 @@ async def add(request: Request) -> Response:
                 return go(f"/new?data={key}")
             except PromptMIIError as error:
                 failure = str(error).replace(f"{desk.store.home}{os.sep}", "")
-    recent = desk.store.trials()[:RECENT]
-    return desk.page("start.html", recent=recent, store=desk.store, failure=failure)
+    return desk.page("start.html", recent=_recent(desk), store=desk.store, failure=failure)
+
+
+def _recent(desk: Desk, most: int = RECENT) -> list[Trial]:
+    return list(islice(desk.store.trials(), most))
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def _choices(desk: Desk, settings: InduceSettings, data: str) -> dict[str, Any]:
     """What the form offers."""
     models = list(EMBEDDED.values())
     ready = [model.name for model in models if model.installed]
-    used = dict.fromkeys(trial.settings.generator for trial in desk.store.trials()[:50])
+    used = dict.fromkeys(trial.settings.generator for trial in _recent(desk, 50))
     others = [name for name in used if name not in EMBEDDED]
     first = DEFAULT if DEFAULT in ready else next(iter(ready), others[0] if others else OTHER)
     known = settings.generator in ready or settings.generator in others

@@ -9,7 +9,8 @@ reports/<hash>/index.html
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from promptmii.config import InduceSettings
 from promptmii.data import LoadedTask, demo_path, load_task, read_table
 from promptmii.data.table import Table
 from promptmii.errors import ArtefactError, DataError
-from promptmii.files import private_folder, write_text
+from promptmii.files import atomic_file, private_folder, write_text
 from promptmii.instruction import Instruction
 from promptmii.metrics import Difference
 from promptmii.schema import Frozen
@@ -100,14 +101,16 @@ class Store:
         self.home = private_folder(home)
         self.task = lru_cache(maxsize=8)(self._task)
         self.table = lru_cache(maxsize=8)(self._table)
+        self._read = lru_cache(maxsize=1024)(_trial_in)
 
     def add(self, name: str, content: bytes) -> str:
         """Keep a table that was given; its key."""
         key = hashlib.sha256(content).hexdigest()[:16]
         folder = private_folder(self.home / "data" / key)
         safe = re.sub(r"[^\w.() -]", "_", Path(name.replace("\\", "/")).name).lstrip(". ")[-120:] or "data.csv"
-        if not any(folder.iterdir()):
-            (folder / safe).write_bytes(content)
+        if not _table_in(folder):
+            with atomic_file(folder / safe) as temporary:
+                temporary.write_bytes(content)
         return key
 
     def path(self, key: str) -> Path:
@@ -115,7 +118,7 @@ class Store:
         if key == SAMPLE:
             return demo_path()
         folder = self.home / "data" / key
-        found = next(folder.iterdir(), None) if _KEY.fullmatch(key) and folder.is_dir() else None
+        found = _table_in(folder) if _KEY.fullmatch(key) and folder.is_dir() else None
         if found is None:
             raise DataError("This table is no longer here. Drop it again.")
         return found
@@ -162,25 +165,27 @@ class Store:
         path = self.folder(key) / "trial.json"
         if not _KEY.fullmatch(key) or not path.is_file():
             return None
-        try:
-            return Trial.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise ArtefactError(f"{path} cannot be read: it is from another version, or damaged.") from error
+        return self._read(path, path.stat().st_mtime_ns)
 
     def instruction(self, trial: Trial) -> Instruction | None:
         """What was written, measured or not."""
         path = self.folder(trial.key) / "instruction.json"
         return trial.own.instruction if trial.own else Instruction.load(path) if path.is_file() else None
 
-    def trials(self) -> Sequence[Trial]:
+    def trials(self) -> Iterator[Trial]:
         """All that can be read, the newest first."""
-        keys = sorted((path.parent.name for path in (self.home / "trials").glob("*/trial.json")), reverse=True)
-        found: list[Trial] = []
-        for key in keys:
-            try:
-                trial = self.trial(key)
-            except ArtefactError:
-                continue
-            if trial:
-                found.append(trial)
-        return found
+        for key in sorted((path.parent.name for path in (self.home / "trials").glob("*/trial.json")), reverse=True):
+            with suppress(ArtefactError):
+                if trial := self.trial(key):
+                    yield trial
+
+
+def _table_in(folder: Path) -> Path | None:
+    return next((path for path in folder.iterdir() if not path.name.startswith(".")), None)
+
+
+def _trial_in(path: Path, _changed: int) -> Trial:
+    try:
+        return Trial.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ArtefactError(f"{path} cannot be read: it is from another version, or damaged.") from error

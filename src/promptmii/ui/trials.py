@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from difflib import ndiff
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +17,7 @@ from promptmii.metrics import confusion
 from promptmii.ui.desk import Desk, go, text_of
 from promptmii.ui.jobs import Job
 from promptmii.ui.store import Trial
+from promptmii.ui.work import Change
 
 LOOK = 0.12
 """Seconds between two looks at a job."""
@@ -55,8 +57,27 @@ def show(request: Request) -> Response:
         store=desk.store,
         edit=next((one for one in desk.jobs.live if one.about == trial.key and one.key != trial.key), None),
         targets=TARGETS,
+        changes=_changes(trial),
+        lines=_changed_lines(trial),
         **_errors(trial, len(trial.answers) - 1),
     )
+
+
+def _changes(trial: Trial) -> list[Change]:
+    """The rows that an edit labels otherwise."""
+    if not trial.parent:
+        return []
+    before, after = trial.answers[-2], trial.answers[-1]
+    rows = zip(trial.query, before.labels, after.labels, strict=True)
+    return [Change(row, was, now) for row, was, now in rows if was != now]
+
+
+def _changed_lines(trial: Trial) -> list[tuple[str, str]]:
+    """The lines that an edit took out (-) and put in (+)."""
+    if not trial.parent:
+        return []
+    before, after = (answers.instruction.text.splitlines() for answers in trial.answers[-2:])
+    return [(line[0], line[2:]) for line in ndiff(before, after) if line[0] in "-+"]
 
 
 def _written(desk: Desk, trial: Trial) -> str:
@@ -184,14 +205,14 @@ def export(request: Request) -> Response:
 def history(request: Request) -> Response:
     """All trials, edits below what was edited."""
     desk = Desk.of(request)
-    trials = desk.store.trials()
+    trials = list(desk.store.trials())
     known = {trial.key for trial in trials}
     roots = [trial for trial in trials if trial.parent not in known]
     listed = [line for root in roots for line in _family(root, trials, 0)]
     return desk.page("history.html", listed=listed, store=desk.store)
 
 
-def _family(trial: Trial, trials: Any, depth: int) -> list[tuple[int, Trial]]:
+def _family(trial: Trial, trials: Sequence[Trial], depth: int) -> list[tuple[int, Trial]]:
     children = [line for child in trials if child.parent == trial.key for line in _family(child, trials, depth + 1)]
     return [(depth, trial), *children]
 
