@@ -24,7 +24,7 @@ $(LIGHT):
 
 $(SETUP): $(LIGHT)
 	@echo "== Adding torch, training, the corpus tools and the tests to $(VENV) (once; downloads about 300 MB)"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[hf,corpus,train,gepa,ray,ui,mcp,docs,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[hf,corpus,train,gepa,rivals,ray,ui,mcp,docs,dev]'
 	@rm -f $(VENV)/.ready-*; touch $@
 
 $(SMOL): | $(SETUP)

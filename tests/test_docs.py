@@ -15,6 +15,8 @@ import typer
 
 from promptmii.cli import app
 from promptmii.configs import FOLDER
+from promptmii.inducers import METHODS, WrittenBy
+from promptmii.inducers.method import Role
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -101,3 +103,17 @@ def test_python_in_the_docs_compiles(page: Path) -> None:
 def test_code_without_weights_runs(code: str) -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_table_of_methods_is_the_registry() -> None:
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| (.+?) \| (.+?) \|$", (ROOT / "docs" / "evaluate.md").read_text("utf-8"), re.MULTILINE
+    )
+    table = {name: (what, calls) for name, what, calls in rows}
+    assert set(METHODS) <= set(table)
+    for name, method in METHODS.items():
+        what, calls = table.pop(name)
+        assert (method.role is Role.METHOD) == (not what.startswith(("rival: ", "control: "))), name
+        assert what.startswith(f"{method.role.value}: ") or method.role is Role.METHOD, name
+        assert (method.written_by is WrittenBy.NOBODY) == (calls in ("0", "training")), name
+    assert not table

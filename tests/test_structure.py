@@ -22,6 +22,7 @@ ORDER = [
         "models.base",
         "prompts",
         "models",
+        "styles",
         "exports",
         "instruction",
         "config",

@@ -169,12 +169,14 @@ class Follower:
         return instruction.model_copy(update={"calibration": None})
 
     def _generate(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
-        max_tokens = answer_tokens(self.model.count_tokens([defuse(label) for label in instruction.labels]))
+        labels = [defuse(label) for label in instruction.labels]
+        max_tokens = instruction.answer or answer_tokens(self.model.count_tokens(labels))
         chats, cut, answers = self._frames(instruction, texts, instruction.labels)
         if answers is None:
             answers = self.model.generate(chats, Sampling(max_tokens=max_tokens))
         parser = LabelParser(instruction.labels)
-        return [_read(parser, answer, was_cut) for answer, was_cut in zip(answers, cut, strict=True)]
+        limited = instruction.answer is not None
+        return [_read(parser, answer, was_cut, limited) for answer, was_cut in zip(answers, cut, strict=True)]
 
     def _frames(
         self, instruction: Instruction, texts: Sequence[str], labels: Sequence[str]
@@ -217,8 +219,11 @@ class Follower:
         return fitted
 
 
-def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool) -> Prediction:
-    """What an answer says. If it ran out of tokens, only its finished lines count: "spam" may be half a label."""
+def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool, limited: bool) -> Prediction:
+    """What an answer says. If it ran out of tokens, only its finished lines count: "spam" may be half a label.
+
+    Where the instruction itself limits answers (`limited`), a longer one is wrong, as in the paper, and no failure.
+    """
     if isinstance(answer, Failure):
         return Prediction(None, failure=answer, truncated=was_cut, usage=answer.usage)
     said = without_thought(answer.text)
@@ -231,6 +236,8 @@ def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool) -> P
         label, match = parser(text)
         if not answer.truncated or (label and match is not Match.MENTIONED):
             return Prediction(label, match=match, truncated=was_cut, answer=answer.text, usage=answer.usage)
+        if limited:
+            return Prediction(None, match=match, truncated=was_cut, answer=answer.text, usage=answer.usage)
         reason = (
             "ran out of tokens before it had named a label: use a model that answers with the label, or --mode choose"
         )

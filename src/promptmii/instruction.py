@@ -14,11 +14,11 @@ from typing import Any, Literal, Protocol, Self
 
 from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 
-from promptmii.errors import ArtefactError, counted
+from promptmii.errors import ArtefactError, ConfigError, counted
 from promptmii.exports import Prompt, rendered
 from promptmii.files import write_text
 from promptmii.models.base import Message, Price, Usage, known_sum
-from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_parts, quote
+from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_parts
 from promptmii.schema import Frozen
 from promptmii.task import Support, check_labels, content_key, row_key
 
@@ -119,6 +119,8 @@ class Provenance(Frozen):
     label_column: str | None = None
     meta_template: str | None = None
     """Key of the generator's template."""
+    style: str | None = None
+    """Key of the style; `None`: promptmii's own."""
     notes: tuple[str, ...] = ()
     """What a user should know: examples that did not fit, a trimmed text, copied phrases."""
     version: str = ""
@@ -136,6 +138,8 @@ class Instruction(Frozen):
     method: str
     frame: str = Field(default_factory=lambda: follower_frame().text)
     """The template that puts instruction, labels and text together."""
+    answer: int | None = Field(default=None, ge=1)
+    """Most tokens of a generated answer; one that is cut there names no label. `None`: as the labels need."""
     generator: str | None = None
     """Reference of the model that wrote it."""
     follower: str | None = None
@@ -152,7 +156,7 @@ class Instruction(Frozen):
     @property
     def template(self) -> Template:
         """The frame as a template."""
-        return Template(self.frame, FRAME_SLOTS)
+        return _frame(self.frame)
 
     @field_validator("format", mode="before")
     @classmethod
@@ -172,7 +176,8 @@ class Instruction(Frozen):
     def key(self) -> str:
         """Content hash of what a follower's answers depend on."""
         calibration = self.calibration.model_dump(exclude={"belongs_to"}) if self.calibration else None
-        return content_key([self.text, self.labels, self.frame, calibration])
+        limit = [] if self.answer is None else [self.answer]
+        return content_key([self.text, self.labels, self.frame, calibration, *limit])
 
     @property
     def text_key(self) -> str:
@@ -216,7 +221,7 @@ class Instruction(Frozen):
     def prompt(self, text: str) -> str:
         """The whole prompt for one text."""
         before, after = _parts(self.frame, self.text, self.labels)
-        return before + quote(text) + after
+        return before + _frame(self.frame).written(text) + after
 
     @property
     def longest_prompt(self) -> str:
@@ -233,6 +238,8 @@ class Instruction(Frozen):
         It sends what `messages` gives, byte for byte. Raises `ConfigError` for an unknown tool, `OutputError` if the
         file exists (unless `force`).
         """
+        if self.template.layout("text"):
+            raise ConfigError("The frame of this instruction shows texts unquoted, and exported code quotes them.")
         before, after = _parts(self.frame, self.text, self.labels)
         calibration = self.calibration if self.calibrates and self.calibration else None
         code = rendered(
@@ -285,7 +292,12 @@ class Instruction(Frozen):
 @lru_cache(maxsize=32)
 def _parts(frame: str, text: str, labels: tuple[str, ...]) -> tuple[str, str]:
     """Of a prompt, before and after the text. No cached property: a copy with another text would keep the old parts."""
-    return frame_parts(Template(frame, FRAME_SLOTS), text, labels)
+    return frame_parts(_frame(frame), text, labels)
+
+
+@lru_cache(maxsize=32)
+def _frame(frame: str) -> Template:
+    return Template(frame, FRAME_SLOTS)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

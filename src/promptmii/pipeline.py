@@ -22,7 +22,7 @@ from promptmii.instruction import Inducer, Instruction
 from promptmii.models.base import LanguageModel
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
-from promptmii.prompts import META_SLOTS, meta_prompt, read_template
+from promptmii.styles import split_style, style_for
 from promptmii.task import Episode
 from promptmii.version import VERSION
 from promptmii.workbench.given import text_of
@@ -117,9 +117,11 @@ def induce(
     if settings.start is not None:
         settings = settings.model_copy(update={"start": text_of(settings.start)})
     marked_lines(settings.start or "", settings.keep)  # a mark that no line holds is refused before anything is loaded
-    progress.step(f"Loading {settings.generator}")
+    style_for(settings.generator, settings.template)  # a wrong one is refused before a model is loaded
+    reference, _ = split_style(settings.generator)
+    progress.step(f"Loading {reference}")
     models = models or settings.endpoint.load
-    with closing(watched(models(settings.generator), progress)) as generator:
+    with closing(watched(models(reference), progress)) as generator:
         follower = make_follower(settings, generator, progress, models)
         with closing(follower.model):
             others: list[Inducer] = [Naive(), InContext(follower.model)]
@@ -189,8 +191,9 @@ def make_follower(
     settings: InduceSettings, generator: LanguageModel, progress: Progress = QUIET, models: Load | None = None
 ) -> Follower:
     """The follower that the settings name, or the generator itself; the same model is loaded once."""
-    reference, model = settings.follower or settings.generator, generator
-    if reference != settings.generator:
+    own, _ = split_style(settings.generator)
+    reference, model = settings.follower or own, generator
+    if reference != own:
         progress.step(f"Loading {reference}")
         model = watched((models or settings.endpoint.load)(reference), progress)
     return Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))
@@ -198,8 +201,8 @@ def make_follower(
 
 def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: Follower) -> Inducer:
     """Prompt-MII as the settings want it."""
-    template = read_template(Path(settings.template), META_SLOTS) if settings.template else meta_prompt()
-    writer = Writer(generator, template, settings.budget, start=settings.start)
+    style = style_for(settings.generator, settings.template)
+    writer = Writer(generator, style, settings.budget, start=settings.start)
     inducer = BestOf(writer, follower, settings.best_of) if settings.best_of > 1 else MetaInducer(writer)
     kept = marked_lines(settings.start or "", settings.keep)
     return Keeping(inducer, kept) if kept else inducer

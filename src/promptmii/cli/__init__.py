@@ -5,7 +5,7 @@
 
 # isort: off
 from promptmii.cli import induce, predict, score, compare, calibrate, edit, extend, review, show, export, ui
-from promptmii.cli import evaluate, report, corpus, train, models, mcp
+from promptmii.cli import evaluate, report, corpus, train, models, styles, mcp
 from promptmii.cli.group import app
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "review",
     "score",
     "show",
+    "styles",
     "train",
     "ui",
 ]

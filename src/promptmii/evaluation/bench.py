@@ -9,7 +9,7 @@ from pathlib import Path
 
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import ConfigError, DataError, EndpointError, ModelError, ScoreRefusedError
-from promptmii.evaluation.plan import EvaluateSettings, Job, meta_template
+from promptmii.evaluation.plan import EvaluateSettings, Job
 from promptmii.follower import Follower
 from promptmii.inducers import Kit, Writer
 from promptmii.instruction import Cost, Instruction
@@ -20,6 +20,7 @@ from promptmii.models.threads import parallel
 from promptmii.records import Query, Record, pack_predictions
 from promptmii.schema import storable
 from promptmii.scoring import Scored, score
+from promptmii.styles import Style, split_style, style_for
 from promptmii.task import Support, Task
 from promptmii.version import VERSION
 
@@ -46,6 +47,7 @@ class Bench:
 
     def model(self, reference: str) -> LanguageModel:
         """A model, loaded at the first use. Raises `ModelError`."""
+        reference, _ = split_style(reference)
         with self._lock:
             if reference not in self._models:
                 self._models[reference] = for_threads(self._load(reference))
@@ -109,8 +111,9 @@ class Bench:
     def _kit(self, job: Job, task: Task, follower: Follower) -> Kit:
         settings = self._settings
         model = self._remembered(job.cell.generator) if job.cell.generator else follower.model
+        style = style_for(job.cell.generator, settings.template) if job.cell.generator else Style()
         return Kit(
-            writer=Writer(model, meta_template(settings), settings.budget),
+            writer=Writer(model, style, settings.budget),
             follower=follower,
             human=task.instruction,
             adapters=(self._folder or Path()) / "adapters",
@@ -132,6 +135,7 @@ class Bench:
         """The model with its kept answers, which are only created once a cell runs."""
         if self._folder is None:
             return self.model(reference)
+        reference, _ = split_style(reference)
         with self._lock:
             if reference not in self._remembering:
                 self._remembering[reference] = Cached(self.model(reference), self._folder)

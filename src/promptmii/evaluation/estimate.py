@@ -13,13 +13,14 @@ from time import perf_counter
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import DataError
 from promptmii.evaluation.bench import Bench
-from promptmii.evaluation.plan import INDEPENDENT, EvaluateSettings, Job, grid_tasks, meta_template, plan, references
+from promptmii.evaluation.plan import INDEPENDENT, EvaluateSettings, Job, grid_tasks, plan, references
 from promptmii.evaluation.run import is_open
 from promptmii.instruction import Cost
 from promptmii.models.base import Chat, LanguageModel, Sampling, Usage
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import example_lines, follower_frame, frame_prompt, induction_prompt, quote
 from promptmii.records import Run
+from promptmii.styles import style_for
 from promptmii.task import Task
 
 ASSUMED_TOKENS = 200
@@ -155,7 +156,9 @@ def _cost(
     total = _priced(follow, models[cell.follower], rates[cell.follower])
     if cell.generator and expected.written:
         writer = models[cell.generator]
-        frame = writer.count_tokens([induction_prompt(meta_template(settings), task.labels, ())])[0]
+        frame = writer.count_tokens(
+            [induction_prompt(style_for(cell.generator, settings.template).template, task.labels, ())]
+        )[0]
         request = min(frame + expected.shown * sizes.example, writer.card.context_length * FULLEST)
         written = Usage(expected.written, round(expected.written * request), round(expected.written * length))
         total += _priced(written, writer, rates[cell.generator])

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -19,9 +18,10 @@ from promptmii.inducers import METHODS, Method, WrittenBy, method
 from promptmii.instruction import CalibrationKind, Mode
 from promptmii.models import DEFAULT
 from promptmii.models.base import ModelCard
-from promptmii.prompts import META_SLOTS, Template, follower_frame, meta_prompt, read_template
+from promptmii.prompts import follower_frame
 from promptmii.records import Cell
 from promptmii.schema import Settings
+from promptmii.styles import split_style, style_for
 from promptmii.task import Task, content_key
 
 
@@ -96,7 +96,7 @@ class Job:
 
 def grid_tasks(settings: EvaluateSettings) -> dict[str, Task]:
     """The tasks by name, in order. Raises `DataError`, also for two tasks of one name."""
-    meta_template(settings)  # a bad file is refused before anything is loaded
+    _check_styles(settings)  # before anything is loaded
     columns = settings.columns
     load = partial(load_task, text=columns.text, label=columns.label, labels=columns.labels)
     tasks = read_tasks(settings.tasks, load=load).values()
@@ -105,9 +105,13 @@ def grid_tasks(settings: EvaluateSettings) -> dict[str, Task]:
 
 def references(settings: EvaluateSettings) -> list[str]:
     """The models that the grid needs."""
+    return list(dict.fromkeys([*settings.followers, *_all_writers(settings)]))
+
+
+def _all_writers(settings: EvaluateSettings) -> list[str]:
     methods = [settings.method(name) for name in settings.methods]
     writers = [writer for method in methods for f in settings.followers for writer in _writers(settings, method, f)]
-    return list(dict.fromkeys([*settings.followers, *filter(None, writers)]))
+    return [writer for writer in writers if writer]
 
 
 def plan(settings: EvaluateSettings, tasks: Mapping[str, Task], cards: Mapping[str, ModelCard]) -> list[Job]:
@@ -165,9 +169,12 @@ def _writers(settings: EvaluateSettings, method: Method, follower: str) -> Seque
             return [settings.searcher or follower]
 
 
-def meta_template(settings: EvaluateSettings) -> Template:
-    """The template for generators."""
-    return read_template(Path(settings.template), META_SLOTS) if settings.template else meta_prompt()
+def _check_styles(settings: EvaluateSettings) -> None:
+    for follower in settings.followers:
+        if split_style(follower)[1]:
+            raise ConfigError(f"{follower}: a style belongs to a generator; followers take that of the instruction.")
+    for writer in _all_writers(settings):
+        style_for(writer, settings.template)
 
 
 def _key(
@@ -178,7 +185,9 @@ def _key(
     calibration: CalibrationKind,
     cards: Mapping[str, ModelCard],
 ) -> str:
-    meta = [meta_template(settings)] if cell.generator else []
+    style = style_for(cell.generator, settings.template) if cell.generator else None
+    meta = [style.template] if style else []
+    named = cell.generator and split_style(cell.generator)[1]
     parts: dict[str, Any] = {
         "cell": cell.model_dump(),
         "task": task.key,
@@ -189,6 +198,7 @@ def _key(
         "options": method.model_dump(),
         "calibration": calibration,
         "evaluate": settings.evaluate,
+        **({"style": style.key} if style and named else {}),
     }
     return content_key(parts)
 

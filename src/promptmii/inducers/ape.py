@@ -6,7 +6,7 @@ Prompt-MII paper. A call writes an instruction or labels a row to score one; cal
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from promptmii.inducers.search import Search, held_back
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Instruction
 from promptmii.models.base import Chat, Sampling
-from promptmii.prompts import META_SLOTS, Template, ape_propose, ape_vary, bundled, defuse, follower_frame
+from promptmii.prompts import META_SLOTS, Template, ape_propose, ape_vary, bundled, defuse
 from promptmii.task import Support
 
 KEPT = 5
@@ -37,7 +37,6 @@ class APE:
     """Instructions written and rows labelled to score them, together; each round writes at least one."""
     rounds: int = 3
     """Rounds of variations after the proposals, which take half of the calls."""
-    frame: Template = field(default_factory=follower_frame)
     name: str = "ape"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
@@ -45,7 +44,7 @@ class APE:
 
         Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` if the support is too small to split.
         """
-        search = Search(self.writer, self.follower, support, self.frame)
+        search = Search(self.writer, self.follower, support)
         stream = random.Random(seed)
         scores: dict[str, float] = {}
         for number in range(self.rounds + 1):

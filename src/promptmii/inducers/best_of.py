@@ -1,6 +1,6 @@
 """Best-of-k: sample several instructions and keep the best. It isolates what selection adds to a single call."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -9,7 +9,6 @@ from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
 from promptmii.inducers.search import Search, held_back
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Instruction
-from promptmii.prompts import Template, follower_frame
 from promptmii.task import Support
 
 
@@ -24,13 +23,12 @@ class BestOf:
     writer: Writer
     follower: Follower
     k: int
-    frame: Template = field(default_factory=follower_frame)
     temperature: float = 1.0
     name: str = "best-of-k"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The best of k drafts. Raises as `MetaInducer` does, and `ScoreRefusedError` if the follower fails."""
-        search = Search(self.writer, self.follower, support, self.frame)
+        search = Search(self.writer, self.follower, support, self.writer.style)
         fitted, notes = search.writer.fit(search.shown)
         chat = [search.writer.ask(search.shown, fitted)]
         sampling = search.writer.sampling(seed, self.temperature)

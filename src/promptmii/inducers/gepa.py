@@ -6,7 +6,7 @@ right or wrong per row; promptmii keeps the candidate with the best macro-F1.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
@@ -18,7 +18,6 @@ from promptmii.inducers.search import Search, held_back
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Instruction
 from promptmii.models.base import Sampling
-from promptmii.prompts import Template, follower_frame
 from promptmii.task import Example, Support
 
 COMPONENT = "instruction"
@@ -33,7 +32,6 @@ class GEPA:
     """The reflection model; its template is not used."""
     follower: Follower
     calls: int = 150
-    frame: Template = field(default_factory=follower_frame)
     name: str = "gepa"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
@@ -45,7 +43,7 @@ class GEPA:
             from gepa.api import optimize
         except ImportError as error:
             raise MissingDependencyError("GEPA", "gepa") from error
-        search = Search(self.writer, self.follower, support, self.frame)
+        search = Search(self.writer, self.follower, support)
         adapter: Any = _Adapter(search)
         reflection = _Reflection(search, seed)
         outcome: Any = optimize(

@@ -3,7 +3,7 @@
 The untrained and the trained generator share one class, so comparing them isolates the training.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from promptmii.inducers.copying import copy_warning
 from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
@@ -11,7 +11,6 @@ from promptmii.inducers.writing import Writer
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Message
 from promptmii.models.wrappers import Metered
-from promptmii.prompts import Template, follower_frame
 from promptmii.task import Support
 
 
@@ -20,7 +19,6 @@ class MetaInducer:
     """Prompt-MII with `name="mii"`, Prompt-MII-Zero with an untrained model and `name="zero"`."""
 
     writer: Writer
-    frame: Template = field(default_factory=follower_frame)
     name: str = "mii"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
@@ -44,7 +42,8 @@ class MetaInducer:
             text=text,
             labels=support.labels,
             method=self.name,
-            frame=self.frame.text,
+            frame=writer.style.frame,
+            answer=writer.style.answer,
             generator=meter.card.reference,
             cost=Cost.of(meter.usage, meter.card.price),
             provenance=Provenance(
@@ -52,6 +51,7 @@ class MetaInducer:
                 seed=seed,
                 support_key=support.key,
                 meta_template=writer.template.key,
+                style=writer.style_key,
                 notes=(*notes, *(trimmed or writer.endless(answer)), *copy_warning(text, support.examples)),
             ),
         )

@@ -8,6 +8,7 @@ candidate. Calls that calibrate are counted apart, and every call is part of the
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from promptmii.errors import ConfigError
 from promptmii.follower import Follower
@@ -16,8 +17,8 @@ from promptmii.inducers.writing import Writer
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Chat, Sampling
 from promptmii.models.wrappers import Metered
-from promptmii.prompts import Template
 from promptmii.scoring import Scored, score
+from promptmii.styles import Style
 from promptmii.task import Example, Support
 
 ONE_IN = 3
@@ -48,8 +49,8 @@ def inner_split(support: Support) -> tuple[Support, Support]:
 class Search:
     """One run of a search on one support, with every call metered."""
 
-    def __init__(self, writer: Writer, follower: Follower, support: Support, frame: Template) -> None:
-        """Raises `ConfigError` if the support is too small to be split."""
+    def __init__(self, writer: Writer, follower: Follower, support: Support, style: Style | None = None) -> None:
+        """Candidates are read in `style`, or ours. Raises `ConfigError` if the support is too small to be split."""
         self.support = support
         self.shown, self.held = inner_split(support)
         self.writing = Metered(writer.model)
@@ -57,10 +58,14 @@ class Search:
         self._judging, self._calibrating = Metered(follower.model), Metered(follower.model)
         self._follower = Follower(self._judging, follower.mode, follower.calibration)
         self._calibrator = Follower(self._calibrating, follower.mode, follower.calibration)
-        self._frame = frame
+        self._style = style or Style()
         self._prepared: dict[str, Instruction] = {}
         self._scores: dict[str, float] = {}
         self._trimmed: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def _framed(self) -> dict[str, Any]:
+        return {"frame": self._style.frame, "answer": self._style.answer}
 
     @property
     def metric_calls(self) -> int:
@@ -81,7 +86,7 @@ class Search:
 
     def _prepare(self, text: str) -> Instruction:
         if text not in self._prepared:
-            plain = Instruction(text=text, labels=self.support.labels, method="candidate", frame=self._frame.text)
+            plain = Instruction(text=text, labels=self.support.labels, method="candidate", **self._framed)
             self._prepared[text] = self._calibrator.prepare(plain, self.shown)
         return self._prepared[text]
 
@@ -110,7 +115,7 @@ class Search:
             text=text,
             labels=self.support.labels,
             method=method,
-            frame=self._frame.text,
+            **self._framed,
             generator=self.writing.card.reference,
             cost=sum((Cost.of(meter.usage, meter.card.price) for meter in meters), Cost()),
             provenance=Provenance(
@@ -118,6 +123,7 @@ class Search:
                 seed=seed,
                 support_key=self.support.key,
                 meta_template=self.writer.template.key,
+                style=self.writer.style_key,
                 notes=(*notes, calls, *self._trimmed.get(text, ()), *copy_warning(text, self.support.examples)),
             ),
         )

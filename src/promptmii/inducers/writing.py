@@ -3,17 +3,17 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.inducers.fitting import fitting, fitting_note
 from promptmii.models.base import Completion, Failure, LanguageModel, Message, Sampling
 from promptmii.parse import without_thought
-from promptmii.prompts import Template, example_lines, improvement_prompt, induction_prompt, meta_prompt
+from promptmii.prompts import Template, example_lines, improvement_prompt, induction_prompt
 from promptmii.schema import storable
+from promptmii.styles import Style
 from promptmii.task import Example, Support
 
-MAX_TOKENS = 1024
-"""The paper's longest instruction."""
 TEMPLATE_MARGIN = 64
 
 
@@ -22,15 +22,21 @@ class Writer:
     """An instruction generator and how it is asked."""
 
     model: LanguageModel
-    template: Template = field(default_factory=meta_prompt)
+    style: Style = field(default_factory=Style)
     budget: int | None = None
     """Most tokens of the instruction, counted by the generator's tokenizer."""
-    longest: int = MAX_TOKENS
-    """Tokens after which a draft is cut."""
-    longest_prompt: int | None = None
-    """Most tokens of the request; `None`: what the context leaves."""
     start: str | None = None
     """An instruction that is to be improved; `None`: it starts from nothing."""
+
+    @cached_property
+    def template(self) -> Template:
+        """The request, with slots."""
+        return self.style.template
+
+    @property
+    def style_key(self) -> str | None:
+        """The hash of a style that is not ours, for the artefact."""
+        return None if self.style == Style() else self.style.key
 
     def using(self, model: LanguageModel) -> "Writer":
         """The same with another model, for instance a metered one."""
@@ -39,7 +45,7 @@ class Writer:
     @property
     def room(self) -> int:
         """`max_tokens` of a draft: above the budget, so that a draft that is slightly too long is seen and retried."""
-        longest = min(self.longest, self.model.card.context_length // 4)
+        longest = min(self.style.longest, self.model.card.context_length // 4)
         return longest if self.budget is None else min(longest, self.budget + self.budget // 2 + 16)
 
     def sampling(self, seed: int, temperature: float = 0.0) -> Sampling:
@@ -71,7 +77,7 @@ class Writer:
         frame, *lengths = self.model.count_tokens(
             [empty, *(example_lines([example]) + "\n\n" for example in support.examples)]
         )
-        longest = min(card.context_length - self.room, self.longest_prompt or card.context_length)
+        longest = min(card.context_length - self.room, self.style.longest_prompt or card.context_length)
         kept = fitting(lengths, longest - TEMPLATE_MARGIN - frame)
         if not kept:
             raise ConfigError(

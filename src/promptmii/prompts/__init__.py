@@ -11,7 +11,7 @@ every artefact and record, so results from different wordings never mix.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -39,7 +39,7 @@ CONTROL = re.compile(
     rf"|/?(?i:{'|'.join(_ANGLED.split())})>)"
     rf"|\[(?=\|[^|\[\]\s]{{1,40}}\|\]|/?(?:{'|'.join(_BRACKETED.split())})\]|e~\[)|\](?=~!?[a-z]{{1,8}}[\[\]])"
 )
-_SLOT = re.compile(r"\{\{(\w+)\}\}")
+_SLOT = re.compile(r"\{\{(\w+)(?:\|(\w+))?\}\}")
 
 
 def quote(text: str) -> str:
@@ -89,6 +89,25 @@ def without_examples(body: str, examples: Iterable[Example]) -> str:
     return "\n\n".join(block for block in body.split("\n\n") if block not in hidden)
 
 
+def _plain(layout: str) -> Callable[[Sequence[str], Iterable[Example]], str]:
+    def lay_out(_: Sequence[str], examples: Iterable[Example]) -> str:
+        return "".join(layout.format(defuse(example.text), defuse(example.label)) for example in examples)
+
+    return lay_out
+
+
+_LABELS: dict[str, Callable[[Sequence[str]], str]] = {
+    "": label_lines,
+    "comma": lambda labels: ", ".join(map(defuse, labels)),
+}
+_EXAMPLES: dict[str, Callable[[Sequence[str], Iterable[Example]], str]] = {
+    "": grouped_examples,
+    "input": _plain("Input: {}\nLabel: {}\n"),
+    "text": _plain('Text: "{}"\nLabel: {}\n\n'),
+}
+_TEXT: dict[str, Callable[[str], str]] = {"": quote, "raw": defuse}
+_LAYOUTS = {"labels": _LABELS, "examples": _EXAMPLES, "text": _TEXT}
+"""What may stand behind the bar of a slot, `{{labels|comma}}`; without one, the layout that no data can break."""
 OPTIONAL = "budget"
 """A slot that a template may lack: a budget then is not asked for, only kept."""
 
@@ -102,11 +121,18 @@ class Template:
     """Every slot must occur in the text exactly once, and no other. `budget` may be missing."""
 
     def __post_init__(self) -> None:
-        found = _SLOT.findall(self.text)
+        written = _SLOT.findall(self.text)
+        found = [name for name, _ in written]
         if sorted(found) not in (sorted(self.slots), sorted({*self.slots} - {OPTIONAL})):
             given = ", ".join(f"{{{{{name}}}}}" for name in found) or "none"
             wanted = ", ".join(f"{{{{{name}}}}}" for name in self.slots)
             raise ConfigError(f"The template has the slots {given}; expected each of {wanted} exactly once.")
+        for name, layout in written:
+            known = _LAYOUTS.get(name, {"": None})
+            if layout not in known:
+                raise ConfigError(
+                    f"Unknown layout {{{{{name}|{layout}}}}}. Known: {', '.join(filter(None, known)) or 'none'}."
+                )
 
     @cached_property
     def key(self) -> str:
@@ -114,8 +140,20 @@ class Template:
         return content_key(self.text)[:16]
 
     def fill(self, **values: str) -> str:
-        """The text with every slot replaced."""
-        return _SLOT.sub(lambda match: values[match[1]], self.text).strip("\n")
+        """The text with every slot replaced. The line break at the end of a file is not part of it."""
+        return _SLOT.sub(lambda match: values[match[1]], self.text.removesuffix("\n"))
+
+    def layout(self, slot: str) -> str:
+        """What stands behind the bar of a slot."""
+        return next((layout for name, layout in _SLOT.findall(self.text) if name == slot), "")
+
+    def written(self, text: str) -> str:
+        """A text as this frame shows it."""
+        return _TEXT[self.layout("text")](text)
+
+    def written_labels(self, labels: Sequence[str]) -> str:
+        """A label list as this template shows it."""
+        return _LABELS[self.layout("labels")](labels)
 
 
 FRAME_SLOTS = ("instruction", "labels", "text")
@@ -150,8 +188,8 @@ def read_template(path: Path, slots: tuple[str, ...]) -> Template:
 
 def frame_parts(frame: Template, instruction: str, labels: Sequence[str]) -> tuple[str, str]:
     """What a follower reads before and after the text. `instruction` may be empty (the naive method)."""
-    values = {"instruction": defuse(instruction.strip()), "labels": label_lines(labels)}
-    before, _, after = frame.text.partition("{{text}}")
+    values = {"instruction": defuse(instruction.strip()), "labels": frame.written_labels(labels)}
+    before, after = re.split(r"\{\{text(?:\|\w+)?\}\}", frame.text)
     before, after = (_SLOT.sub(lambda match: values[match[1]], part) for part in (before, after))
     return before.lstrip("\n"), after.rstrip("\n")
 
@@ -159,7 +197,7 @@ def frame_parts(frame: Template, instruction: str, labels: Sequence[str]) -> tup
 def frame_prompt(frame: Template, instruction: str, labels: Sequence[str], text: str) -> str:
     """The follower's whole prompt for one text."""
     before, after = frame_parts(frame, instruction, labels)
-    return before + quote(text) + after
+    return before + frame.written(text) + after
 
 
 def induction_prompt(
@@ -167,7 +205,8 @@ def induction_prompt(
 ) -> str:
     """The generator's whole prompt. Examples are grouped by label, so that what they share stands out."""
     limit = f" Use at most {max(budget * 3 // 4, 1)} words." if budget else ""
-    return template.fill(examples=grouped_examples(labels, examples), labels=label_lines(labels), budget=limit)
+    shown = _EXAMPLES[template.layout("examples")](labels, examples)
+    return template.fill(examples=shown, labels=template.written_labels(labels), budget=limit)
 
 
 def improvement_prompt(request: str, instruction: str) -> str:

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import floor
-from pathlib import Path
 
 from promptmii.data import draw_query, draw_support
 from promptmii.data.nameless import hide, renamed
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import LanguageModel, Message
-from promptmii.prompts import META_SLOTS, meta_prompt, read_template
+from promptmii.styles import style_for
 from promptmii.task import Episode, Support, Task, content_key
 from promptmii.train.tasks import TaskSplit
 
@@ -65,8 +64,8 @@ class Prompting:
 
     def writer(self, model: LanguageModel) -> Writer:
         """The model, asked this way."""
-        template = read_template(Path(self.template), META_SLOTS) if self.template else meta_prompt()
-        return Writer(model, template, self.budget, longest=self.longest, longest_prompt=self.longest_prompt)
+        limits = {"longest": self.longest, "longest_prompt": self.longest_prompt}
+        return Writer(model, style_for("", self.template).model_copy(update=limits), self.budget)
 
 
 class Visits:

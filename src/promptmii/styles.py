@@ -1,0 +1,194 @@
+"""Styles: how a generator is asked and how a follower reads what it wrote, as one frozen, hashed value.
+
+A reference chooses one: `openai:MODEL#STYLE`. `ours` is built in. The styles of the paper's checkpoints are read from a
+checkout of their authors' repository (`promptmii styles import`), because promptmii ships none of their sentences.
+"""
+
+import ast
+import hashlib
+import re
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from platformdirs import user_data_path
+from pydantic import Field, ValidationError, model_validator
+
+from promptmii.errors import ConfigError, nearest
+from promptmii.files import write_text
+from promptmii.prompts import FRAME_SLOTS, META_SLOTS, Template, follower_frame, meta_prompt, read_template
+from promptmii.schema import Frozen
+from promptmii.task import content_key
+
+OURS = "ours"
+RELEASED = re.compile(r"promptmii-(llama|qwen)-[\d.]+-\d+b", re.IGNORECASE)
+"""The paper's checkpoints, by name."""
+FILES = {
+    "promptmii.py": "e5ca7ad46d41fc04be893fdacbd52b2a5b775b1aa734dfb69223a91505e598b4",
+    "examples/data_preprocess/prompt_gen_v8.py": "b25c2c0ef322bd45cb3337c32006f7f6a1b67e4b863c4d85409e74a98afef053",
+    "baseline_eval_v3_modular.py": "594cef3b9d554890db403c2dcba87a21ecc01742910008cda92ecd3a046d7235",
+}
+"""What an import reads, by SHA-256 (millix19/promptmii at 2722f12)."""
+
+
+class Style(Frozen):
+    """How a generator is asked, and how what it writes is followed."""
+
+    meta: str = Field(default_factory=lambda: meta_prompt().text)
+    """The generator's prompt. `{{labels|comma}}`, `{{examples|input}}`, `{{examples|text}}` are the authors'."""
+    frame: str = Field(default_factory=lambda: follower_frame().text)
+    """The follower's prompt; `{{text|raw}}` is not quoted."""
+    longest: int = Field(default=1024, ge=1)
+    """Most tokens of an instruction."""
+    longest_prompt: int | None = Field(default=None, ge=1)
+    """Most tokens of the generator's prompt; `None`: what the context leaves."""
+    answer: int | None = Field(default=None, ge=1)
+    """Most tokens of a generated answer; `None`: the longest label in a short sentence."""
+
+    @model_validator(mode="after")
+    def _check_slots(self) -> Self:
+        for text, slots in ((self.meta, META_SLOTS), (self.frame, FRAME_SLOTS)):
+            Template(text, slots)
+        return self
+
+    @property
+    def key(self) -> str:
+        """First 16 hex digits of the content hash."""
+        return content_key(self.model_dump())[:16]
+
+    @property
+    def template(self) -> Template:
+        """The generator's prompt as a template. Raises `ConfigError`."""
+        return Template(self.meta, META_SLOTS)
+
+
+class _Place(NamedTuple):
+    """Where the sentences of a style stand, and what is known of how they are used."""
+
+    file: str
+    name: str
+    """The variable that holds the prompt, within `function` if there is one."""
+    function: str | None
+    examples: str
+    longest_prompt: int | None
+    answer: int
+
+
+_EVALUATED, _TRAINED = "baseline_eval_v3_modular.py", "examples/data_preprocess/prompt_gen_v8.py"
+_PLACES = {
+    "promptmii-llama": _Place(_EVALUATED, "META_PROMPT_V3", None, "input", None, 10),
+    "promptmii-qwen": _Place(_EVALUATED, "META_PROMPT_V5", None, "input", None, 10),
+    "promptmii-llama-train": _Place(_TRAINED, "meta_prompt", "format_meta_prompt_v3", "text", 4096, 90),
+    "promptmii-qwen-train": _Place(_TRAINED, "meta_prompt", "format_meta_prompt_v7", "text", 4096, 90),
+}
+"""The authors evaluate with one layout of the examples, and train with another."""
+
+
+def split_style(reference: str) -> tuple[str, str | None]:
+    """A model's reference, and the name of the style behind its last `#`."""
+    model, mark, name = reference.rpartition("#")
+    return (model, name) if mark and re.fullmatch(r"[\w.-]+", name) else (reference, None)
+
+
+def style_for(reference: str, template: str | None = None) -> Style:
+    """The style that a reference names, or ours, with the user's own generator prompt if there is one.
+
+    Raises `ConfigError` for an unknown style, and for a released checkpoint without one.
+    """
+    model, name = split_style(reference)
+    if name:
+        return read_style(name)
+    if template:
+        return Style(meta=read_template(Path(template), META_SLOTS).text)
+    if released := RELEASED.search(model):
+        proposed = f"promptmii-{released[1].lower()}"
+        raise ConfigError(
+            f"{model} was trained with prompts of its own. Write {model}#{proposed} for the paper's evaluation "
+            f"(-train for its training), or {model}#{OURS} for promptmii's."
+        )
+    return Style()
+
+
+def names() -> list[str]:
+    """The styles on this machine."""
+    return [OURS, *sorted(path.stem for path in _folder().glob("*.json"))]
+
+
+def read_style(name: str) -> Style:
+    """A style by name. Raises `ConfigError`."""
+    if name == OURS:
+        return Style()
+    path = _folder() / f"{name}.json"
+    if not path.exists():
+        cure = (
+            "Import it from a checkout of github.com/millix19/promptmii: promptmii styles import CHECKOUT"
+            if name in _PLACES
+            else nearest(name, [*names(), *_PLACES])
+        )
+        raise ConfigError(f"There is no style {name!r} on this machine. {cure}")
+    try:
+        return Style.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ConfigError(f"The style {path} cannot be read. Import it again: promptmii styles import") from error
+
+
+def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, Style]:
+    """Read the authors' prompts from a checkout of their repository and keep them for this user.
+
+    The files are parsed, never run. Raises `ConfigError` if one is missing or is not the one that is known.
+    """
+    parsed = {name: ast.parse(_checked(checkout / name, sha256)) for name, sha256 in hashes.items()}
+    line = _text(parsed["promptmii.py"], "custom_line", "run")
+    styles = {
+        name: Style(
+            meta=_slotted(_text(parsed[place.file], place.name, place.function), place.examples),
+            frame="{{instruction}}\n" + line.replace("{}", "{{labels|comma}}") + "Input: {{text|raw}}\n",
+            longest_prompt=place.longest_prompt,
+            answer=place.answer,
+        )
+        for name, place in _PLACES.items()
+    }
+    _folder().mkdir(parents=True, exist_ok=True)
+    for name, style in styles.items():
+        write_text(_folder() / f"{name}.json", style.model_dump_json(indent=2) + "\n", force=True)
+    return styles
+
+
+def _folder() -> Path:
+    return user_data_path("promptmii", appauthor=False) / "styles"
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}. Give a checkout of github.com/millix19/promptmii."
+        ) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ConfigError(
+            f"{path} is not the file with SHA-256 {sha256[:12]}... that is known. In the checkout: git checkout 2722f12"
+        )
+    return content
+
+
+def _text(module: ast.Module, name: str, function: str | None) -> str:
+    """The text of a variable: of `"..."` , of `"...".format(...)`, or of an f-string with `{}` for what it fills in."""
+    functions = (node for node in ast.walk(module) if isinstance(node, ast.FunctionDef) and node.name == function)
+    scope = next(functions, None) if function else module
+    for node in ast.walk(scope) if scope else ():
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]:
+            match node.value:
+                case ast.Constant(str(text)) | ast.Call(ast.Attribute(ast.Constant(str(text)), "format")):
+                    return text
+                case ast.JoinedStr(parts):
+                    return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
+                case _:
+                    continue
+    raise ConfigError(f"The checkout holds no text {name!r} in {function or 'the module'}; it may be another version.")
+
+
+def _slotted(text: str, examples: str) -> str:
+    """A `str.format` template as one of ours. It ends in a line break that is not part of the prompt."""
+    slots = {"label_names": "{{labels|comma}}", "label_names_str": "{{labels|comma}}"}
+    slots["examples"] = f"{{{{examples|{examples}}}}}"
+    return re.sub(r"\{(\w+)\}", lambda match: slots.get(match[1], match[0]), text) + "\n"

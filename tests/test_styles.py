@@ -1,0 +1,146 @@
+"""Styles: the prompts of released checkpoints, read from a checkout of their authors' code."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from promptmii import Example, Follower, Instruction, MetaInducer, ScriptedModel, Support, Writer
+from promptmii.errors import ConfigError
+from promptmii.evaluation.plan import EvaluateSettings, grid_tasks, plan, references
+from promptmii.prompts import FRAME_SLOTS, META_SLOTS, Template, induction_prompt
+from promptmii.styles import FILES, OURS, Style, import_styles, names, read_style, split_style, style_for
+from promptmii.task import Task
+
+EXAMPLES = (Example('It says "no {x}"\nLabel: b', "a"), Example("later", "b"))
+SUPPORT = Support(("a", "b"), EXAMPLES)
+SOURCES = {
+    "promptmii.py": """
+class P:
+    def run(self):
+        custom_line = f"Say one of {', '.join(label_names)} and no \\"more\\".\\n\\n"
+""",
+    "examples/data_preprocess/prompt_gen_v8.py": """
+def format_meta_prompt_v3(rows, labels):
+    meta_prompt = ("Rules for {label_names}:\\n" "{examples}" "Go.").format(examples=1, label_names=2)
+
+def format_meta_prompt_v7(rows, labels):
+    meta_prompt = ("Guide to {label_names_str}: {examples}\\n\\n").format(examples=1, label_names_str=2)
+""",
+    "baseline_eval_v3_modular.py": """
+raise SystemExit("this code must not run")
+META_PROMPT_V3 = ("Rules for {label_names_str}:\\n{examples}" "Go.")
+META_PROMPT_V5 = ("Guide to {label_names_str}: {examples}\\n\\n")
+""",
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_DATA_HOME", "HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    folder = tmp_path / "checkout"
+    for name, code in SOURCES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(code.encode())
+    return folder, {name: hashlib.sha256(code.encode()).hexdigest() for name, code in SOURCES.items()}
+
+
+def test_prompts_are_laid_out_as_the_authors_do(checkout: tuple[Path, dict[str, str]]) -> None:
+    styles = import_styles(*checkout)
+    assert names() == [OURS, *sorted(styles)]
+    evaluated = induction_prompt(styles["promptmii-llama"].template, ("a", "b"), EXAMPLES)
+    assert evaluated == ('Rules for a, b:\nInput: It says "no {x}"\nLabel: b\nLabel: a\nInput: later\nLabel: b\nGo.')
+    trained = induction_prompt(styles["promptmii-qwen-train"].template, ("a", "b"), EXAMPLES)
+    assert trained == ('Guide to a, b: Text: "It says "no {x}"\nLabel: b"\nLabel: a\n\nText: "later"\nLabel: b\n\n\n\n')
+    limits = [(styles[name].longest_prompt, styles[name].answer) for name in ("promptmii-qwen", "promptmii-qwen-train")]
+    assert limits == [(None, 10), (4096, 90)]
+
+
+def test_the_instruction_carries_frame_limit_and_hash(checkout: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    style = import_styles(*checkout)["promptmii-llama"]
+    made = MetaInducer(Writer(ScriptedModel(["Decide."]), style)).induce(SUPPORT)
+    path = made.save(tmp_path / "i.json")
+    for instruction in (made, Instruction.load(path)):
+        assert instruction.prompt('x "y"') == 'Decide.\nSay one of a, b and no "more".\n\nInput: x "y"'
+        assert instruction.answer == 10
+        assert instruction.provenance.style == style.key
+    assert MetaInducer(Writer(ScriptedModel(["Decide."]))).induce(SUPPORT).provenance.style is None
+    with pytest.raises(ConfigError, match="unquoted"):
+        made.export("python")
+
+
+def test_an_answer_that_is_cut_at_the_limit_of_a_style_is_a_miss() -> None:
+    chatty = ScriptedModel(["I think that it may well be the label a, because of what it says in the text. " * 3] * 2)
+    instruction = Instruction(text="Decide.", labels=("a", "b"), method="mii", answer=10)
+    (limited,) = Follower(chatty, "generate").predict(instruction, ["x"])
+    assert (limited.label, limited.failure) == (None, None)
+    (unlimited,) = Follower(chatty, "generate").predict(instruction.model_copy(update={"answer": None}), ["x"])
+    assert unlimited.failure is not None
+
+
+def test_another_version_of_the_checkout_is_refused(checkout: tuple[Path, dict[str, str]]) -> None:
+    folder, hashes = checkout
+    (folder / "promptmii.py").write_text("changed")
+    with pytest.raises(ConfigError, match="git checkout 2722f12"):
+        import_styles(folder, hashes)
+    with pytest.raises(ConfigError, match="Give a checkout of github"):
+        import_styles(folder / "none")
+    assert names() == [OURS]
+
+
+@pytest.mark.parametrize("family", ["llama-3.1-8b", "qwen-2.5-7b"])
+def test_a_released_checkpoint_wants_its_style(family: str) -> None:
+    reference = f"openai:milli19/promptmii-{family}-instruct@http://localhost:8000/v1"
+    proposed = f"promptmii-{family.partition('-')[0]}"
+    with pytest.raises(ConfigError, match=f"#{proposed} for the paper's evaluation"):
+        style_for(reference)
+    with pytest.raises(ConfigError, match="promptmii styles import"):
+        style_for(f"{reference}#{proposed}")
+    assert style_for(f"{reference}#ours") == style_for("smol") == Style()
+    assert split_style(f"{reference}#ours") == (reference, "ours")
+    with pytest.raises(ConfigError, match=f"Did you mean '{proposed}'"):
+        read_style(f"{proposed}s")
+
+
+def test_one_grid_holds_several_styles(checkout: tuple[Path, dict[str, str]]) -> None:
+    import_styles(*checkout)
+    task = Task("t", ("a", "b"), EXAMPLES, EXAMPLES, {})
+    settings = EvaluateSettings(
+        tasks=("suite",),
+        methods=("mii",),
+        n=(2,),
+        seeds=1,
+        generators=("m", "m#promptmii-llama", "m#ours"),
+        followers=("m",),
+    )
+    cards = dict.fromkeys(references(settings), ScriptedModel([]).card)
+    jobs = plan(settings, {"t": task}, cards)
+    assert [job.cell.generator for job in jobs] == ["m", "m#promptmii-llama", "m#ours"]
+    assert len({job.key for job in jobs}) == 3
+    wrong = settings.model_copy(update={"followers": ("m#ours",)})
+    with pytest.raises(ConfigError, match="a style belongs to a generator"):
+        grid_tasks(wrong)
+
+
+def test_unknown_layouts_are_refused() -> None:
+    with pytest.raises(ConfigError, match="Known: input, text"):
+        Template("{{labels}} {{examples|table}}", META_SLOTS)
+    with pytest.raises(ConfigError, match="Known: none"):
+        Template("{{instruction|raw}} {{labels}} {{text}}", FRAME_SLOTS)
+
+
+@pytest.mark.skipif(
+    "PROMPTMII_CHECKOUT" not in os.environ, reason="PROMPTMII_CHECKOUT names no checkout of millix19/promptmii"
+)
+def test_the_real_checkout_is_known() -> None:
+    styles = import_styles(Path(os.environ["PROMPTMII_CHECKOUT"]))
+    assert sorted(styles) == ["promptmii-llama", "promptmii-llama-train", "promptmii-qwen", "promptmii-qwen-train"]
+    assert set(FILES) == set(SOURCES)
+    for style in styles.values():
+        assert "a, b" in induction_prompt(style.template, ("a", "b"), EXAMPLES)
