@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support, score
+from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support
 from promptmii.errors import ScoreRefusedError, UnsupportedError
 from promptmii.inducers import InContext
 from promptmii.models.base import Failure, FailureKind
+from promptmii.scoring import score
 from promptmii.task import row_key
 
 SUPPORT = Support(("a", "b", "c"), tuple(Example(f"text {label} {i}", label) for i in range(3) for label in "abc"))
