@@ -59,6 +59,25 @@ def test_a_label_that_the_answer_denies_is_never_returned(
     assert LabelParser(labels)(form.format(label, label))[0] != label
 
 
+DENIALS = [
+    *[("entailment", "not entailment", "unknown"), ("is", "is not"), ("is not", "other"), ("not", "is not")],
+    *[("spam", "no spam"), ("none", "not none"), ("isn't", "is"), ("non-toxic", "not toxic"), ("never", "always")],
+    *[("not relevant", "not applicable"), ("不是", "是"), ("无毒", "有毒"), ("无", "有")],
+]
+
+
+@pytest.mark.parametrize("labels", DENIALS)
+@given(data=st.data())
+def test_labels_that_are_denials_are_read_and_denied_like_others(labels: tuple[str, ...], data: st.DataObject) -> None:
+    parser, label = LabelParser(labels), data.draw(st.sampled_from(labels))
+    denied = data.draw(st.sampled_from(NEGATED)).format(label, label)
+    assume(denied not in labels)
+    assert parser(denied)[0] != label
+    said = data.draw(st.sampled_from(WRAPPED + EXPLAINED)).format(label)
+    # "The label is **is not**." names "is" as well
+    assert parser(said)[0] in ((label, None) if said.startswith("The label is") and "is" in labels else (label,))
+
+
 ODD = ["it", "is", ",", "'", "no", "none", "not", "and", "-1", "1", "c++", "spam", "体育", "👍", "not.", "x_y"]
 
 

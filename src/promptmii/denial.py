@@ -91,7 +91,19 @@ def claims(text: str, mentions: Sequence[Mention]) -> Claims:
         says_no = bool(labels) and all(NEGATION.fullmatch(label.strip(_ENDS)) for label in labels)
         last = labels | last if (asked and says_no) or filler else labels
         asked = border.startswith(("?", "？")) or (asked and (not labels or says_no))
+    denied |= _denied_by_labels(text, mentions)
     return Claims(named, denied, _side_by_side(text, [m for m in mentions if not m.labels <= denied]))
+
+
+def _denied_by_labels(text: str, mentions: Sequence[Mention]) -> set[str]:
+    """Labels around a gap of nothing, after one that denies: "It is not is not" does not say "is not"."""
+    return set[str]().union(
+        *(
+            one.labels | other.labels
+            for one, other in pairwise(mentions)
+            if any(map(NEGATION.search, one.labels)) and re.fullmatch(r"[^\w\n\ue000]*", text[one.end : other.start])
+        )
+    )
 
 
 def _side_by_side(text: str, mentions: Sequence[Mention]) -> bool:
