@@ -345,6 +345,11 @@ def test_every_file_beside_the_page_has_a_link(page: Path) -> None:
         for path in (page.parent / folder).iterdir()
     }
     assert beside == set(re.findall(r'href="((?:figures|tables)/[^"]+)"', page.read_text("utf-8")))
+    for shown in (page.parent / "figures").glob("*.tex"):
+        text = shown.read_text("utf-8")
+        assert f"{{{shown.stem}.pdf}}" in text
+        assert shown.with_suffix(".pdf").exists()
+        assert re.search(r"\\caption\{.+\}", text)
 
 
 def test_a_report_replaces_an_earlier_one_and_nothing_else(training: Path, tmp_path: Path) -> None:
@@ -363,6 +368,7 @@ def test_a_report_replaces_an_earlier_one_and_nothing_else(training: Path, tmp_p
         "training.svg",
         "training.png",
         "training.pdf",
+        "training.tex",
     }
 
 

@@ -373,3 +373,4 @@ def test_followers_that_differ_in_folder_or_address_alone_keep_apart(tmp_path: P
     assert len({tables.scoped(scope) for scope in scopes}) == len({scope.title for scope in scopes}) == 6
     assert scores_module.short_name("hf:owner/model@cuda:1") == "model@cuda:1"
     assert scores_module.short_name("openai:owner/llama3:8b") == "llama3:8b"
+    assert scores_module.short_name("openai:owner/llama@http://localhost:8000/v1#ours") == "llama#ours"

@@ -21,7 +21,7 @@ CAPS = ("_", "|")
 SHORT = 40
 """Characters of a name."""
 SERIES = "series:"
-FIGURES = ("svg", "png", "pdf")
+FIGURES = ("svg", "png", "pdf", "tex")
 TABLES = ("csv", "md", "tex")
 """Files that lie beside the page."""
 Tip = Callable[[int, str, float, float], str]

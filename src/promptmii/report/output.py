@@ -9,7 +9,7 @@ from promptmii.errors import OutputError
 from promptmii.files import atomic_file, write_text
 from promptmii.report.drawing import pdf, png
 from promptmii.report.markup import FIGURES, TABLES, Tip, figure_html, inline_svg, table_html
-from promptmii.report.tables import Table, write
+from promptmii.report.tables import Table, tex, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,12 +46,17 @@ class Files:
         return path
 
     def figure(self, drawn: "Figure", name: str, caption: str, tip: Tip, *, method: bool = True) -> str:
-        """Write a figure as SVG, PNG and PDF; its HTML."""
+        """Write a figure as SVG, PNG, PDF, and LaTeX that shows the PDF; its HTML."""
         plain, themed = inline_svg(drawn, tip, method=method)
         write_text(self.out / "figures" / f"{name}.svg", plain, force=True)
         for kind, content in (("png", png(drawn)), ("pdf", pdf(drawn))):
             with atomic_file(self.out / "figures" / f"{name}.{kind}") as temporary:
                 temporary.write_bytes(content)
+        lines = (
+            *(r"\begin{figure}", r"\centering", rf"\includegraphics[width=\linewidth]{{{name}.pdf}}"),
+            *(rf"\caption{{{tex(caption)}}}", rf"\label{{fig:{name}}}", r"\end{figure}", ""),
+        )
+        write_text(self.out / "figures" / f"{name}.tex", "\n".join(lines), force=True)
         return figure_html(themed, name, caption)
 
     def table(self, table: Table, *, sortable: bool = True, rows: int | None = None) -> str:

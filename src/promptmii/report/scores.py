@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from promptmii.report.grid import Grid
 from promptmii.report.methods import position
+from promptmii.styles import split_style
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -50,9 +51,10 @@ def in_order(series: Series) -> tuple[int, str, str]:
 
 
 def short_name(reference: str) -> str:
-    """A model reference without its engine, owner and address: `hf:milli19/promptmii-llama` is `promptmii-llama`."""
-    model = re.sub(r"^\w+:", "", reference.partition("@http")[0])
-    return model.rstrip("/").split("/")[-1]
+    """A model reference without its engine, owner and address: `hf:me/llama#ours` is `llama#ours`."""
+    model, style = split_style(reference)
+    model = re.sub(r"^\w+:", "", model.partition("@http")[0])
+    return "#".join(filter(None, (model.rstrip("/").split("/")[-1], style)))
 
 
 def short_names(references: Iterable[str]) -> dict[str, str]:

@@ -51,12 +51,12 @@ class Table:
     def latex(self) -> str:
         """`shown` as a `table` of the package booktabs."""
         head = [str(column) for column in self.shown.columns]
-        rows = [" & ".join(map(_tex, row)) + r" \\" for row in (head, *self.shown.itertuples(index=False))]
+        rows = [" & ".join(map(tex, row)) + r" \\" for row in (head, *self.shown.itertuples(index=False))]
         return "\n".join(
             (
                 r"\begin{table}",
                 r"\centering",
-                rf"\caption{{{_tex(self.title)}. {_tex(self.note)}}}",
+                rf"\caption{{{tex(self.title)}. {tex(self.note)}}}",
                 rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
                 *(r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"),
                 *(r"\end{tabular}", r"\end{table}", ""),
@@ -78,7 +78,8 @@ _TEX = {
 }
 
 
-def _tex(value: object) -> str:
+def tex(value: object) -> str:
+    """As text of LaTeX."""
     return "".join(_TEX.get(character, character) for character in str(value))
 
 
