@@ -18,6 +18,7 @@ ORDER = [
         "files",
         "schema",
         "progress",
+        "notebook",
         "curves",
         "models.base",
         "prompts",

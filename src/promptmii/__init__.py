@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from promptmii.estimator import PromptClassifier
     from promptmii.follower import Follower, Prediction
     from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
-    from promptmii.instruction import Inducer, Instruction
+    from promptmii.instruction import Inducer, Instruction, export
     from promptmii.models import LanguageModel, ScriptedModel, load_model
     from promptmii.pipeline import Induced, induce
     from promptmii.scoring import Scored
     from promptmii.task import Episode, Example, Support, Task
-    from promptmii.workbench import Comparison, Measured, compare, score
+    from promptmii.workbench import Comparison, Measured, compare, predict, score
 
 _HOMES = {
     "BestOf": "inducers",
@@ -39,8 +39,10 @@ _HOMES = {
     "Task": "task",
     "Writer": "inducers",
     "compare": "workbench",
+    "export": "instruction",
     "induce": "pipeline",
     "load_model": "models",
+    "predict": "workbench",
     "score": "workbench",
 }
 
@@ -66,8 +68,10 @@ __all__ = [
     "Task",
     "Writer",
     "compare",
+    "export",
     "induce",
     "load_model",
+    "predict",
     "score",
 ]
 

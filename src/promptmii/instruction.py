@@ -18,6 +18,7 @@ from promptmii.errors import ArtefactError, ConfigError, counted
 from promptmii.exports import Prompt, rendered
 from promptmii.files import write_text
 from promptmii.models.base import Message, Price, Usage, known_sum
+from promptmii.notebook import brief, facts_html, text_html
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_parts
 from promptmii.schema import Frozen
 from promptmii.task import Support, check_labels, content_key, row_key
@@ -152,6 +153,14 @@ class Instruction(Frozen):
     """Of fitting the calibration; files of format 1 count it in `cost`."""
     provenance: Provenance = Provenance()
     measured: Measurement | None = None
+
+    def __repr__(self) -> str:
+        score = f", {self.measured}" if self.measured else ""
+        return f"<Instruction {self.method}, {len(self.labels)} labels{score}: {brief(self.text)!r}>"
+
+    def _repr_html_(self) -> str:
+        facts = {"labels": ", ".join(self.labels), "method": self.method, "measured": self._measured_with}
+        return text_html(self.text or "(empty)") + facts_html(facts)
 
     @property
     def template(self) -> Template:
@@ -307,6 +316,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} occurs twice")
     return fields
+
+
+def export(
+    instruction: Instruction | str | os.PathLike[str],
+    to: str,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    force: bool = False,
+) -> str:
+    """`Instruction.export`, also of an instruction's file."""
+    made = instruction if isinstance(instruction, Instruction) else Instruction.load(instruction)
+    return made.export(to, path, force=force)
 
 
 class Inducer(Protocol):

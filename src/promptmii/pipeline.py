@@ -26,7 +26,7 @@ from promptmii.styles import split_style, style_for
 from promptmii.task import Episode
 from promptmii.version import VERSION
 from promptmii.workbench.given import text_of
-from promptmii.workbench.measure import Measured, measured
+from promptmii.workbench.measure import Measured, measured, measured_html
 from promptmii.workbench.rows import tested_on
 
 Load = Callable[[str], LanguageModel]
@@ -53,6 +53,13 @@ class Induced:
         """Methods that the induced instruction does not beat beyond noise."""
         doubtful = {name: d for name, d in self.differences.items() if not d.beyond_noise or d.mean <= 0}
         return tuple(_warning(name, difference) for name, difference in doubtful.items())
+
+    def __repr__(self) -> str:
+        return f"<Induced {self.instruction!r}>"
+
+    def _repr_html_(self) -> str:
+        measured = measured_html(self.rows, self.differences) if self.rows else ""
+        return self.instruction._repr_html_() + measured  # pyright: ignore[reportPrivateUsage]
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for other programs."""

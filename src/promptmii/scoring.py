@@ -13,6 +13,7 @@ from promptmii.errors import ScoreRefusedError, counted
 from promptmii.follower import Prediction, Predictor
 from promptmii.instruction import Instruction, Measurement
 from promptmii.models.base import FailureKind, Usage
+from promptmii.notebook import table_html, text_html
 from promptmii.task import Example, content_key
 
 
@@ -22,6 +23,20 @@ class Scored:
 
     query: tuple[Example, ...]
     predictions: tuple[Prediction, ...]
+
+    def __repr__(self) -> str:
+        if self.n_failed:
+            return f"<Scored {counted(self.n, 'row')}, {self.n_failed} failed: no score>"
+        return f"<Scored {self.measurement()}>"
+
+    def _repr_html_(self) -> str:
+        if self.n_failed:
+            return text_html(repr(self)[1:-1])
+        labels = list(dict.fromkeys((*self.gold, *(label for label in self.labels if label is not None))))
+        rows = metrics.per_label(self.gold, self.labels, labels)
+        heads = ("label", "precision", "recall", "F1", "rows")
+        cells = [(r.label, f"{r.precision:.3f}", f"{r.recall:.3f}", f"{r.f1:.3f}", r.support) for r in rows]
+        return text_html(str(self.measurement())) + table_html(heads, cells)
 
     @property
     def n(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from promptmii import metrics
 from promptmii.config import Columns
 from promptmii.data import Source
-from promptmii.errors import ConfigError, listed, nearest
+from promptmii.errors import ConfigError, counted, listed, nearest
 from promptmii.follower import Follower, Predictor, resolve_calibration
 from promptmii.inducers import METHODS, Kit, Method, SFTMethod, Writer, WrittenBy, method
 from promptmii.instruction import EDITED, Instruction
@@ -18,7 +18,7 @@ from promptmii.progress import QUIET, Progress
 from promptmii.task import Support
 from promptmii.workbench.bind import Answering, answering
 from promptmii.workbench.given import Prompt, name_of, read, written
-from promptmii.workbench.measure import Measured, answered_by, fitted, measured, refuse_failures
+from promptmii.workbench.measure import Measured, answered_by, fitted, measured, measured_html, refuse_failures
 from promptmii.workbench.rows import Rows, divided, table_of
 
 FIXED = [
@@ -48,6 +48,13 @@ class Comparison:
             for i, example in enumerate(self.rows[0].scored.query)
             if len({said[i] for said in answers.values()}) > 1
         ]
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{row.name} {row.macro_f1:.3f}" for row in self.rows)
+        return f"<Comparison on {counted(self.rows[0].scored.n, 'row')}: {scores}>"
+
+    def _repr_html_(self) -> str:
+        return measured_html(self.rows, self.differences)
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for other programs."""

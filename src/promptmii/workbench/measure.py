@@ -1,6 +1,6 @@
 """An instruction measured, or its calibration fitted, on the rows of a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from promptmii.errors import ScoreRefusedError
 from promptmii.follower import Follower, Predictor, resolve_calibration
 from promptmii.instruction import EDITED, Cost, Instruction
 from promptmii.models.base import Price
+from promptmii.notebook import table_html
 from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored
 from promptmii.scoring import score as score_rows
@@ -39,6 +40,12 @@ class Measured:
         """`None` when any call failed."""
         return self.scored.macro_f1
 
+    def __repr__(self) -> str:
+        return f"<Measured {self.name}: {self.scored!r}>"
+
+    def _repr_html_(self) -> str:
+        return measured_html([self]) + self.scored._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
     def as_json(self) -> dict[str, Any]:
         """The score, for other programs. Raises `ScoreRefusedError` if a call failed."""
         gold, said, labels = self.scored.gold, self.scored.labels, self.instruction.labels
@@ -58,6 +65,24 @@ def measured(
     scored = score_rows(predictor, instruction, query)
     known = instruction if scored.n_failed else instruction.measured_as(scored.measurement())
     return Measured(name, known, scored, Cost.of(scored.usage, price))
+
+
+def measured_html(rows: Sequence[Measured], differences: Mapping[str, metrics.Difference] | None = None) -> str:
+    """A row for each way of prompting, with what it is better or worse than the first or the last one."""
+    cells: list[tuple[object, ...]] = []
+    for row in rows:
+        score, tokens = row.instruction.measured, row.scored.prompt_tokens_per_query
+        difference = (differences or {}).get(row.name)
+        cells.append(
+            (
+                row.name,
+                f"{score.macro_f1:.3f} [{score.low:.3f}, {score.high:.3f}]" if score else "no score",
+                "unknown" if tokens is None else f"{tokens:,.0f}",
+                difference and f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]",
+                difference and f"{difference.p:.3f}",
+            )
+        )
+    return table_html(("prompt", "macro-F1 [95 %]", "tokens per query", "difference to it", "p"), cells)
 
 
 def refuse_failures(result: Measured) -> Measured:

@@ -1,0 +1,47 @@
+"""How results look in a notebook and at a prompt: short, and safe whatever they hold."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import promptmii
+from promptmii import Example, Follower, Naive, ScriptedModel, Support, compare, induce, predict, score
+from promptmii.exports import TARGETS
+
+EVIL = "<script>alert(1)</script>"
+ROWS = [{"text": f"{word} number {i}", "label": word} for i in range(12) for word in ("money", f"parcel {EVIL}")]
+
+
+def likelihood(chat: Any, label: str) -> float:
+    return float(label in chat[-1]["content"].splitlines()[-1])
+
+
+MODEL = ScriptedModel(reply=[f"Tickets. {EVIL}\nmoney: it."], score=likelihood)
+
+
+def results() -> list[Any]:
+    made = Naive().induce(Support(("money", f"parcel {EVIL}"), (Example("x", "money"),)))
+    measured = score(made, ROWS, MODEL)
+    induced = induce(ROWS, n=4, evaluate=8, models=lambda _: MODEL)
+    compared = compare([made, f"Say which. {EVIL}"], ROWS, Follower(MODEL))
+    return [made, measured.instruction, measured, measured.scored, induced, induced.instruction, compared]
+
+
+@pytest.mark.parametrize("result", results(), ids=lambda result: type(result).__name__)
+def test_results_are_short_as_text_and_safe_as_html(result: Any) -> None:
+    assert repr(result).startswith(f"<{type(result).__name__} ")
+    assert len(repr(result)) < 250
+    assert "\n" not in repr(result)
+    html = result._repr_html_()
+    assert "<script>" not in html
+    assert html.count("<td>") == html.count("</td>") > 0
+
+
+def test_files_serve_as_well_as_objects(tmp_path: Path) -> None:
+    made = Naive().induce(Support(("money", "parcel"), ()))
+    path = made.save(tmp_path / "made.json")
+    (answer,) = predict(path, ["where is my parcel?"], Follower(MODEL)).predictions
+    assert answer.label == "parcel"
+    assert predict(str(path), ["money!"], MODEL).predictions[0].label == "money"
+    assert all(promptmii.export(path, target) == made.export(target) for target in TARGETS)
