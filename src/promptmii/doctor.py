@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from promptmii.config import Endpoint
 from promptmii.errors import ModelError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, Sampling
+from promptmii.models.http.config import Served
 from promptmii.parse import without_thought
 from promptmii.progress import Progress
 
@@ -54,6 +55,8 @@ def examine(reference: str, endpoint: Endpoint, progress: Progress) -> Report:
     try:
         for check in _checks(model, start, progress):
             checks.append(check)
+        if not model.card.gives_scores and (served := Served.parse(reference)):
+            checks.append(_first_tokens(served, endpoint))
     except ModelError as error:
         checks.append(Check("answer" if checks else "load", False, str(error)))
     finally:
@@ -71,6 +74,22 @@ def _checks(model: LanguageModel, start: float, progress: Progress) -> Iterator[
     yield _writing(model)
     progress.step("Choosing")
     yield _choosing(model)
+
+
+def _first_tokens(served: Served, endpoint: Endpoint) -> Check:
+    """Whether a server without exact likelihoods has those of first tokens, which have to be asked for by name."""
+    reference = f"openai:{served.model}+top_logprobs" + (f"@{served.address}" if served.address else "")
+    model = endpoint.load(reference)
+    try:
+        known = model.card.gives_scores
+    except UnsupportedError:
+        known = False
+    finally:
+        model.close()
+    if not known:
+        return Check("likelihoods", True, "none")
+    cure = f"{reference} gives probabilities and calibration where no two labels begin with the same token."
+    return Check("likelihoods", True, "of first tokens", cure)
 
 
 def _context(model: LanguageModel) -> Check:

@@ -74,8 +74,10 @@ class FaultyServer:
         """As vLLM, SGLang and llama.cpp's server have it; words count as tokens."""
         if not self.counts:
             return web.json_response({"detail": "Not Found"}, status=404)
-        self.counted += 1
         body = await request.json()
+        if "messages" in body:
+            return web.json_response({"error": {"message": "prompt: field required"}}, status=400)
+        self.counted += 1
         async with self._busy():
             if self.count_plan:
                 return web.json_response({"error": "busy"}, status=int(self.count_plan.pop(0)))

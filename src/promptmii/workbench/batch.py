@@ -10,7 +10,6 @@ from promptmii.data import Source, read_texts
 from promptmii.errors import ConfigError, SpendingLimitError
 from promptmii.follower import Follower, Prediction
 from promptmii.instruction import Instruction
-from promptmii.models.base import Chat, Sampling
 from promptmii.models.http.config import addresses
 from promptmii.models.http.deferred import Deferred
 from promptmii.progress import QUIET, Progress
@@ -23,7 +22,7 @@ from promptmii.workbench.growing import GrowingTable
 
 HALF = 0.5
 """Factor on prices where `--price` names no other with `batch=`."""
-HELLO: Chat = [{"role": "user", "content": "Say hello."}]
+HELLO = "Hello."
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,8 @@ def predict_by_batch(
     texts = read_texts(source, text or instruction.text_source, progress)
     job = Job(instruction, batch.follower, texts)
     with file_run(job, Path(output), abstain or Abstain(), progress, force=force) as run:
-        _learn(batch.follower)
+        # Which parameters and which constraint the server takes is found out directly: a batch is too slow to try them.
+        batch.follower.predict(instruction, [HELLO])
         batch.deferred.begin(run.folder)
         progress.step("Asking for the batches")
         batches = batch.deferred.batches
@@ -105,14 +105,6 @@ def predict_by_batch(
         result = run.label(progress)
         batch.deferred.forget()
         return result
-
-
-def _learn(follower: Follower) -> None:
-    """Find out directly which parameters and which constraint the server takes: a batch is too slow to try them."""
-    if follower.mode == "generate":
-        follower.model.generate([HELLO], Sampling(max_tokens=16))
-    else:
-        follower.model.choose([HELLO], ["yes", "no"])
 
 
 def _submit(run: FileRun, batch: BatchFollower, progress: Progress) -> Labelled | Pending:

@@ -23,11 +23,12 @@ from promptmii.models.base import (
     check_options,
     clocked,
 )
-from promptmii.models.http import constraints, likelihoods, tokens
+from promptmii.models.http import constraints, tokens
 from promptmii.models.http.answers import read_completion, refuse_cut_prompt
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.refusals import RefusedError, refused_parameter
 from promptmii.models.http.transport import Outages, Retries, Server, request_limit, submit
+from promptmii.models.http.ways import FIRST, FIRST_TOKENS, LLAMA, VLLM, Way
 from promptmii.models.threads import ending, wait_for
 
 S = TypeVar("S")
@@ -49,7 +50,8 @@ class HttpModel:
 
         Raises `ConfigError` or `EndpointError` if address, key, proxy or certificates cannot be used.
         """
-        self._name = name
+        self._name = name.removesuffix(FIRST_TOKENS)
+        self._ways = (FIRST,) if name != self._name else (LLAMA, VLLM)
         self._reference = reference or f"openai:{name}"
         self._config = config or HttpConfig()
         self._servers = [Server(url, self._config) for url in self._config.urls]
@@ -61,8 +63,9 @@ class HttpModel:
         self._closing = threading.Lock()
         self._lock = threading.Lock()
         self._card: ModelCard | None = None
-        self._end: int | None = None
-        """The token that closes an answer, if every server gives exact likelihoods."""
+        self._way: tuple[Way, int] | None = None
+        """How likelihoods are had from every server, and the token that closes an answer."""
+        self._options: dict[tuple[str, ...], Any] = {}
         self._dialect: constraints.Dialect | None = None
         self._probed = False
         self._warned = False
@@ -117,14 +120,13 @@ class HttpModel:
             if self._card is None:
                 lengths = self._run(self._gather(self._context_length, self._servers))
                 exact = all(self._run(self._gather(self._counts_tokens, self._servers)))
-                ends = set(self._run(self._gather(self._likelihoods, self._servers))) if exact else {None}
-                self._end = ends.pop() if len(ends) == 1 else None
+                self._way = self._found_way(exact=exact)
                 said = self._config.context_length or min((length for length in lengths if length), default=None)
                 self._card = ModelCard(
                     self._reference,
-                    f"{','.join(self._config.urls)} {self._name}{'' if self._end is None else ' likelihoods'}",
+                    f"{','.join(self._config.urls)} {self._name}{f' {self._way[0].name}' if self._way else ''}",
                     said or ASSUMED_CONTEXT,
-                    gives_scores=self._end is not None,
+                    gives_scores=self._way is not None,
                     exact_tokens=exact,
                     concurrency=self._config.concurrency,
                     context_assumed=said is None,
@@ -163,22 +165,28 @@ class HttpModel:
         return clocked(answers, time.perf_counter() - started)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`; with scores on llama.cpp. Raises `UnsupportedError` where no constraint holds."""
+        """See `LanguageModel`; scores where the server has likelihoods. Raises `UnsupportedError` if nothing holds."""
         check_options(options)
         _ = self.card
-        return self._constrained(chats, options) if self._end is None else self._scored(chats, options, self._end)
+        return self._scored(chats, options, *self._way) if self._way else self._constrained(chats, options)
 
-    def _scored(self, chats: Sequence[Chat], options: Sequence[str], end: int) -> list[Choice | Failure]:
+    def _scored(self, chats: Sequence[Chat], options: Sequence[str], way: Way, end: int) -> list[Choice | Failure]:
         started = time.perf_counter()
-        answers = self._run(
-            self._patiently(self._servers[0], lambda: likelihoods.answers(self._servers[0], self._name, options, end))
-        )
-        if isinstance(answers, Failure):
-            return [answers for _ in chats]
+        first = self._servers[0]
+        answers = self._options.get(tuple(options))
+        if answers is None:
+            answers = self._run(self._patiently(first, lambda: way.answers(first, self._name, options, end)))
+            if isinstance(answers, Failure) and way is FIRST and answers.kind is FailureKind.REQUEST:
+                raise UnsupportedError(
+                    f"{self._reference}: {answers.message}. Leave {FIRST_TOKENS} out, or rename the labels."
+                )
+            if isinstance(answers, Failure):
+                return [answers for _ in chats]
+            self._options[tuple(options)] = answers
 
         def score(chat: Chat) -> Coroutine[Any, Any, Choice | Failure]:
             server = self._server(chat)
-            return self._patiently(server, lambda: likelihoods.score(server, self._name, chat, answers))
+            return self._patiently(server, lambda: way.score(server, self._name, chat, answers))
 
         return clocked(self._run(self._gather(score, chats)), time.perf_counter() - started)
 
@@ -254,8 +262,18 @@ class HttpModel:
         except (RefusedError, EndpointError):
             return False
 
-    async def _likelihoods(self, server: Server) -> int | None:
-        end = await self._patiently(server, lambda: likelihoods.probe(server, self._name))
+    def _found_way(self, *, exact: bool) -> tuple[Way, int] | None:
+        """The way to likelihoods that every server has. Raises `UnsupportedError` for first tokens wanted in vain."""
+        for way in self._ways if exact or self._ways == (FIRST,) else ():
+            ends = set(self._run(self._gather(lambda server, way=way: self._end_of(server, way), self._servers)))
+            if len(ends) == 1 and (end := ends.pop()) is not None:
+                return way, end
+        if self._ways == (FIRST,):
+            raise UnsupportedError(f"{self._reference}: the server lists no top_logprobs. Leave {FIRST_TOKENS} out.")
+        return None
+
+    async def _end_of(self, server: Server, way: Way) -> int | None:
+        end = await self._patiently(server, lambda: way.probe(server, self._name))
         if not isinstance(end, Failure):
             return end
         if end.kind in (FailureKind.BAD_ANSWER, FailureKind.REQUEST):

@@ -41,7 +41,7 @@ async def probe(server: Server, name: str) -> int | None:
     whole = [(token, value) for token, value, text in _listed(first) if _is_text(text)]
     if not whole:
         return None
-    token, expected = whole[-1][0], _probable(whole[-1][1], whole[-1][0])
+    token, expected = whole[-1][0], probable(whole[-1][1], whole[-1][0])
     forced, _ = await _log_probability(server, name, prompt, token, end)
     return end if abs(forced - expected) < TOLERANCE else None
 
@@ -68,13 +68,13 @@ async def _log_probability(server: Server, name: str, prompt: Sequence[int], tok
     """Of a token after a prompt, and how much of the prompt the server still had."""
     first, cached = await _forced(server, name, prompt, token, 1)
     if first.get("id") == token:
-        return _probable(first.get("logprob"), token), cached
+        return probable(first.get("logprob"), token), cached
     for count in WIDER:  # the server says nothing of half a character, so the token is looked up beside another
         first, _ = await _forced(server, name, prompt, end, count)
         value = next((value for listed, value, _ in _listed(first) if listed == token), None)
         if value is not None:
-            return _probable(value, token), cached
-    raise _refused(f"token {token}, a part of a character, is not among the {WIDER[-1]:,} most likely ones")
+            return probable(value, token), cached
+    raise refused(f"token {token}, a part of a character, is not among the {WIDER[-1]:,} most likely ones")
 
 
 async def _forced(
@@ -83,9 +83,9 @@ async def _forced(
     """What the server says of a token it must take, the `count` likeliest beside it, and how much it had cached."""
     body = {"model": name, "prompt": list(prompt), "n_predict": 1, "temperature": 0, "cache_prompt": True}
     wanted = {"n_probs": count, "post_sampling_probs": False, "logit_bias": [[token, FORCING]]}
-    answer = _object(await server.post_beside("/completion", body | wanted))
+    answer = as_object(await server.post_beside("/completion", body | wanted))
     listed, timings = answer.get("completion_probabilities"), answer.get("timings")
-    first = _object(listed[0]) if isinstance(listed, list) and listed else {}
+    first = as_object(listed[0]) if isinstance(listed, list) and listed else {}
     cached = timings.get("cache_n") if isinstance(timings, dict) else None
     return first, cached if isinstance(cached, int) else 0
 
@@ -104,9 +104,10 @@ def _is_text(raw: object) -> bool:
         return False
 
 
-def _probable(value: object, token: int) -> float:
+def probable(value: object, token: int) -> float:
+    """A log-probability that a server gave. Raises `RefusedError` if it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST < value <= 0:
-        raise _refused(f"{str(value)[:40]!r} is no log-probability of token {token}")
+        raise refused(f"{str(value)[:40]!r} is no log-probability of token {token}")
     return float(value)
 
 
@@ -116,18 +117,18 @@ async def _prompt(server: Server, name: str, chat: Chat) -> list[int]:
 
 async def _rendered(server: Server, chat: Chat) -> str:
     body = {"messages": list(chat), "chat_template_kwargs": {"enable_thinking": False}}
-    text = _object(await server.post_beside("/apply-template", body)).get("prompt")
+    text = as_object(await server.post_beside("/apply-template", body)).get("prompt")
     if not isinstance(text, str):
-        raise _refused("no prompt in the answer of /apply-template")
+        raise refused("no prompt in the answer of /apply-template")
     return text
 
 
 async def _tokens(server: Server, name: str, text: str, *, begin: bool = False, control: bool = False) -> list[int]:
     """Token ids; `begin` adds the beginning of text, `control` reads the names of control tokens as such."""
     body = {"model": name, "content": text, "add_special": begin, "parse_special": control}
-    tokens = _object(await server.post_beside("/tokenize", body)).get("tokens")
+    tokens = as_object(await server.post_beside("/tokenize", body)).get("tokens")
     if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
-        raise _refused("no token ids in the answer of /tokenize")
+        raise refused("no token ids in the answer of /tokenize")
     return tokens
 
 
@@ -143,11 +144,13 @@ async def _end_of_turn(server: Server, name: str) -> int | None:
     return read[0] if read and read[:1] != plain[:1] else None
 
 
-def _object(answer: Any) -> dict[str, Any]:
+def as_object(answer: Any) -> dict[str, Any]:
+    """A decoded answer. Raises `RefusedError` if it is no object."""
     if not isinstance(answer, dict):
-        raise _refused(f"expected an object, got {str(answer)[:80]!r}")
+        raise refused(f"expected an object, got {str(answer)[:80]!r}")
     return answer
 
 
-def _refused(message: str) -> RefusedError:
+def refused(message: str) -> RefusedError:
+    """The error for an answer that does not hold what was asked for."""
     return RefusedError(Failure(FailureKind.BAD_ANSWER, message))

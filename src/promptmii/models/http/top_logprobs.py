@@ -1,0 +1,83 @@
+"""Likelihoods of the first token of an answer, from servers that list the likeliest ones (OpenAI's `top_logprobs`).
+
+A label's score is the log-probability of its first token, so labels must differ in it. Which token that is, the model
+shows by repeating each label once. A label that is not listed gets the value of the least likely one that is.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from promptmii.models.base import Chat, Choice, Failure, FailureKind
+from promptmii.models.http.answers import read_usage
+from promptmii.models.http.constraints import PROBE
+from promptmii.models.http.likelihoods import as_object, probable, refused
+from promptmii.models.http.refusals import RefusedError
+from promptmii.models.http.transport import Server
+
+LISTED = 20
+"""The most that OpenAI lists."""
+
+
+async def probe(server: Server, name: str) -> int | None:
+    """0 if the server lists likely tokens with log-probabilities that fit together; else `None`."""
+    written, _ = await _asked(server, name, PROBE, 1)
+    if not written:
+        return None
+    listed = _listed(written[0])
+    return 0 if len(listed) > 1 and listed.get(str(written[0].get("token"))) == max(listed.values()) else None
+
+
+async def answers(server: Server, name: str, options: Sequence[str], _end: int) -> list[str]:
+    """The first token of each option. Raises `RefusedError` where two options share it, or the model shows none."""
+    first: list[str] = []
+    for option in options:
+        chat: Chat = [{"role": "user", "content": f"Repeat exactly, and write nothing else:\n{option}"}]
+        written, _ = await _asked(server, name, chat, 8)
+        token = str(written[0].get("token")) if written else ""
+        if not token or not option.startswith(token):
+            raise _unusable(f"the model does not show how it begins {option!r}")
+        first.append(token)
+    for n, token in enumerate(first):
+        other = next((o for o, t in zip(options[:n], first[:n], strict=True) if t == token), None)
+        if other is not None or len(options) > LISTED:
+            reason = f"{other!r} and {options[n]!r} begin with the same token {token!r}" if other else "too many labels"
+            raise _unusable(reason)
+    return first
+
+
+async def score(server: Server, name: str, chat: Chat, options: list[str]) -> Choice:
+    """`log P(first token | chat)` of each option. Raises `RefusedError`."""
+    written, usage = await _asked(server, name, chat, 1)
+    if not written:
+        raise refused("no log-probabilities in the answer")
+    listed = _listed(written[0])
+    least = min(listed.values())
+    scores = tuple(listed.get(token, least) for token in options)
+    if not any(token in listed for token in options):
+        raise refused(f"none of the labels begins like one of the {len(listed)} likeliest answers")
+    return Choice(max(range(len(scores)), key=scores.__getitem__), scores, usage)
+
+
+async def _asked(server: Server, name: str, chat: Chat, tokens: int) -> tuple[list[dict[str, Any]], Any]:
+    """What is said of each token that the model wrote."""
+    wanted = {"temperature": 0, "max_tokens": tokens, "logprobs": True, "top_logprobs": LISTED}
+    said = as_object(await server.post("/chat/completions", {"model": name, "messages": list(chat)} | wanted))
+    choices = said.get("choices")
+    told = choices[0].get("logprobs") if isinstance(choices, list) and choices else None
+    content = told.get("content") if isinstance(told, dict) else None
+    rows = [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []
+    return rows, read_usage(said.get("usage"), "")
+
+
+def _listed(row: dict[str, Any]) -> dict[str, float]:
+    top = row.get("top_logprobs")
+    rows = [one for one in top if isinstance(one, dict)] if isinstance(top, list) else []
+    found = {str(one.get("token")): probable(one.get("logprob"), 0) for one in rows}
+    if not found:
+        raise refused("no likely tokens in the answer")
+    return found
+
+
+def _unusable(reason: str) -> RefusedError:
+    message = f"the likelihoods of first tokens cannot tell these labels apart: {reason}"
+    return RefusedError(Failure(FailureKind.REQUEST, message), lasting=True)

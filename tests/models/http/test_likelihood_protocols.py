@@ -1,0 +1,137 @@
+"""Likelihoods from servers that speak vLLM's `prompt_logprobs` and OpenAI's `top_logprobs`, after their protocols."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from aiohttp import web
+from tests.models.faulty_server import FaultyServer, serving
+
+from promptmii.config import Endpoint
+from promptmii.doctor import examine
+from promptmii.errors import UnsupportedError
+from promptmii.models.base import Choice
+from promptmii.models.http.client import HttpModel
+from promptmii.models.http.config import HttpConfig
+from promptmii.progress import QUIET
+
+END = 1
+CHAT = [{"role": "user", "content": "abc"}]
+
+
+def log_p(prompt: Sequence[int], token: int) -> float:
+    return -0.5 - (sum(prompt) * 31 + token * 7) % 97 / 10
+
+
+class VllmLike(FaultyServer):
+    """Letters are tokens. `prompt_logprobs` has bare token ids as keys, and none for the first token."""
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__(counts=True, honours="vllm")
+        self.fault = fault
+        self.completions: list[dict[str, Any]] = []
+
+    def add_routes(self, app: web.Application) -> None:
+        app.router.add_post("/v1/completions", self.complete)
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if "messages" not in body:
+            tokens = [*map(ord, body["prompt"])]
+        else:
+            assert body["chat_template_kwargs"] == {"enable_thinking": False}
+            turns = "".join(f"{message['content']}\x01" for message in body["messages"])
+            tokens = [*map(ord, turns), *([2] if body["add_generation_prompt"] else [])]
+        return web.json_response({"tokens": tokens, "count": len(tokens), "max_model_len": 4096})
+
+    async def complete(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.completions.append(body)
+        assert (body["max_tokens"], body["prompt_logprobs"], body["add_special_tokens"]) == (1, 0, False)
+        choices = [self._choice(n, prompt, body) for n, prompt in enumerate(body["prompt"])]
+        return web.json_response({"choices": choices[::-1], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+
+    def _choice(self, number: int, prompt: list[int], body: dict[str, Any]) -> dict[str, Any]:
+        lie = 1.0 if self.fault == "other values" else 0.0
+        told: list[Any] = [None]
+        for place in range(1, len(prompt)):
+            value = log_p(prompt[:place], prompt[place]) - lie
+            told.append({str(prompt[place]): {"logprob": value, "rank": 3, "decoded_token": chr(prompt[place])}})
+        choice: dict[str, Any] = {"index": number, "text": "a", "finish_reason": "length"}
+        if self.fault != "silent":
+            choice["prompt_logprobs"] = told
+        if "logprobs" in body:
+            choice["logprobs"] = {"tokens": ["token_id:97"], "token_logprobs": [log_p(prompt, 97)]}
+        return choice
+
+
+def test_vllm_scores_are_sums_over_the_tokens_of_a_label_and_its_end() -> None:
+    with serving(VllmLike()) as server, HttpModel("m", HttpConfig(server.url, "", patience=0.1)) as model:
+        assert model.card.gives_scores
+        before = len(server.completions)
+        first, second = model.choose([CHAT, CHAT], ["ab", "axe"])
+    assert isinstance(first, Choice)
+    prompt = [*map(ord, "abc"), 1, 2]
+    labels = [[*map(ord, "ab"), END], [*map(ord, "axe"), END]]
+    expected = [sum(log_p([*prompt, *label[:i]], label[i]) for i in range(len(label))) for label in labels]
+    assert first.scores == pytest.approx(expected)
+    assert first == second
+    assert len(server.completions) == before + 2  # one request a text, whatever the number of labels
+
+
+@pytest.mark.parametrize("fault", ["other values", "silent"])
+def test_a_server_whose_values_do_not_fit_together_is_constrained_instead(fault: str) -> None:
+    with serving(VllmLike(fault)) as server, HttpModel("m", HttpConfig(server.url, "", patience=0.1)) as model:
+        assert not model.card.gives_scores
+        (choice,) = model.choose([CHAT], ["ab", "axe"])
+    assert isinstance(choice, Choice)
+    assert (choice.index, choice.scores) == (1, None)
+
+
+class OpenAiLike(FaultyServer):
+    """Lists the likeliest first tokens."""
+
+    def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = super()._completion(step, body)
+        if body.get("top_logprobs"):
+            assert (body["logprobs"], body["top_logprobs"]) == (True, 20)
+            text = body["messages"][-1]["content"]
+            repeated = text.rpartition("\n")[2] if text.startswith("Repeat") else ""
+            token = repeated[:4] if repeated else "spam"
+            listed = {token: -0.1} if repeated else {"spam": -0.2, "ham": -1.9, "eggs": -4.0}
+            rows = [{"token": one, "logprob": value, "bytes": None} for one, value in listed.items()]
+            rows += [{"token": "?", "logprob": -9.0, "bytes": None}]
+            content = {"token": token, "logprob": max(listed.values()), "top_logprobs": rows}
+            answer["choices"][0]["logprobs"] = {"content": [content]}
+        return answer
+
+
+def test_first_tokens_give_scores_where_labels_differ_in_them() -> None:
+    with serving(OpenAiLike()) as server:
+        reference = "openai:m+top_logprobs"
+        with HttpModel("m+top_logprobs", HttpConfig(server.url, "", patience=0.1), reference) as model:
+            assert model.card.gives_scores
+            assert model.card.reference == reference
+            first, _ = model.choose([CHAT, CHAT], ["ham", "spam", "toast"])
+            assert isinstance(first, Choice)
+            assert (first.index, first.scores) == (1, (-1.9, -0.2, -9.0))  # an unlisted one is the least likely
+            with pytest.raises(UnsupportedError, match=r"'spam' and 'spammer' begin with the same token 'spam'"):
+                model.choose([CHAT], ["spam", "spammer"])
+    assert {body["model"] for body in server.bodies} == {"m"}
+    assert json.dumps(server.bodies).count("Repeat exactly") == 5  # once per label and set, not per text
+
+
+def test_first_tokens_of_a_server_that_lists_none_are_refused() -> None:
+    with serving(FaultyServer()) as server:
+        model = HttpModel("m+top_logprobs", HttpConfig(server.url, "", patience=0.1))
+        with model, pytest.raises(UnsupportedError, match="lists no top_logprobs"):
+            _ = model.card
+
+
+def test_the_doctor_finds_likelihoods_of_first_tokens() -> None:
+    with serving(OpenAiLike(honours="schema")) as server:
+        report = examine("openai:m", Endpoint.of(base_url=server.url, patience=0.1), QUIET)
+    found = report.checks[-1]
+    assert (found.name, found.ok, found.finding) == ("likelihoods", True, "of first tokens")
+    assert "openai:m+top_logprobs gives probabilities" in found.cure
