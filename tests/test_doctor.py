@@ -39,7 +39,7 @@ def dead_url() -> Iterator[str]:
 def test_a_server_that_enforces_a_choice_passes_every_check(steps: Recorder) -> None:
     with serving(FaultyServer(honours="vllm")) as server:
         checks = examined(server, steps)
-    assert list(checks) == ["load", "context", "tokens", "generate", "choose"]
+    assert list(checks) == ["load", "context", "tokens", "generate", "choose", "likelihoods"]
     assert all(check.ok for check in checks.values())
     assert checks["context"].finding == "4096 tokens"
     assert "an estimate" in checks["tokens"].finding
