@@ -19,8 +19,8 @@ from promptmii.follower import Follower
 from promptmii.inducers import MetaInducer, Naive, Writer
 from promptmii.instruction import Inducer
 from promptmii.models import load_model
-from promptmii.prompts import META_SLOTS, meta_prompt, read_template
 from promptmii.scoring import score
+from promptmii.styles import style_for
 
 
 def main() -> None:
@@ -40,8 +40,8 @@ def main() -> None:
     follower = Follower(reader, calibration="support")
     methods: dict[str, Inducer] = {"label list": Naive()}
     for name in given.template or ["-"]:
-        template = meta_prompt() if name == "-" else read_template(Path(name), META_SLOTS)
-        methods[Path(name).stem] = MetaInducer(Writer(writer, template, longest=400))
+        style = style_for("", None if name == "-" else name).model_copy(update={"longest": 400})
+        methods[Path(name).stem] = MetaInducer(Writer(writer, style))
     found: dict[str, list[float]] = defaultdict(list)
     for source in given.tasks:
         for task in read_tasks([source]).values():
