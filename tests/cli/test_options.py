@@ -1,0 +1,41 @@
+"""One spelling for each option, and nothing that only the command line or only a TOML file can say."""
+
+from collections.abc import Iterator
+
+from tests.test_docs import COMMANDS
+
+from promptmii.cli.options import settings_of
+from promptmii.evaluation.plan import EvaluateSettings
+from promptmii.schema import Settings
+
+RUN_ONLY = {"recipe", "output", "set_", "retry_failed", "forget_answers", "dry_run", "json", "_list"}
+"""What a command is told of one run, not of what is measured."""
+CALLED = {"generator": "generators", "follower": "followers", "price": "endpoint.prices"}
+
+
+def fields(kind: type[Settings], prefix: str = "") -> Iterator[str]:
+    for name, field in kind.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        yield f"{prefix}{name}"
+        if isinstance(default, Settings):
+            yield from fields(type(default), f"{prefix}{name}.")
+
+
+def test_every_option_of_evaluate_can_be_said_in_toml_and_back() -> None:
+    known = set(fields(EvaluateSettings))
+    options = {parameter.name or "" for parameter in COMMANDS[("evaluate",)].params} - RUN_ONLY
+    said = {CALLED.get(name, name if name in known else f"endpoint.{name}") for name in options}
+    assert said <= known
+    for name in known:
+        (top,) = settings_of([f"{name}=1"])
+        assert top == name.partition(".")[0]
+
+
+def test_an_option_is_spelled_the_same_everywhere() -> None:
+    spelled: dict[str, set[tuple[str, ...]]] = {}
+    for command in COMMANDS.values():
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                long = max(parameter.opts, key=len)
+                spelled.setdefault(long, set()).add(tuple(sorted(parameter.opts)))
+    assert {name: forms for name, forms in spelled.items() if len(forms) > 1} == {}
