@@ -78,6 +78,19 @@ def test_an_adapter_of_peft_changes_scores_as_it_does_in_transformers(
     assert adapted == scores(f"gguf:{twins.gguf}+{adapter}")  # from the cache
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_adapter_in_sixteen_bits_is_read_exactly(llama: Twins, tmp_path: Path, dtype: torch.dtype) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapter = tiny.lora_folder(llama.hf, tmp_path / "adapter")
+    file = adapter / "adapter_model.safetensors"
+    rounded = {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
+    save_file(rounded, file)
+    short = scores(f"gguf:{llama.gguf}+{adapter}")
+    save_file({name: tensor.float() for name, tensor in rounded.items()}, file)
+    assert short == scores(f"gguf:{llama.gguf}+{adapter}")
+
+
 def test_the_server_scores_as_the_library_does(twins: Twins, tmp_path: Path) -> None:
     adapter = tiny.lora_folder(twins.hf, tmp_path / "adapter")
     for adapters in ((), (str(adapter),)):

@@ -2,19 +2,20 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors import SafetensorError, deserialize
 
 from promptmii.errors import UnknownModelError
 from promptmii.files import atomic_file, cache_folder
 
 _EXTRAS = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")
+_FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 _PREFIX, _SUFFIXES = "base_model.model.", {".lora_A.weight": ".weight.lora_a", ".lora_B.weight": ".weight.lora_b"}
 
 
@@ -83,7 +84,7 @@ def _write_lora(target: Path, config: dict[str, Any], weights: bytes, base: _Sha
     alpha = float(config["lora_alpha"]) * (rank**0.5 if config.get("use_rslora") else 1.0)
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
     heads = {"q_proj": base.heads, "k_proj": base.kv_heads}
-    for key, tensor in load(weights).items():
+    for key, tensor in _tensors(weights):
         suffix = next((one for one in _SUFFIXES if key.endswith(one)), "")
         module = key.removeprefix(_PREFIX).removesuffix(suffix)
         known = names.get_name(module) if suffix else None
@@ -93,11 +94,24 @@ def _write_lora(target: Path, config: dict[str, Any], weights: bytes, base: _Sha
         # llama.cpp keeps the two halves of a rotation side by side in models of this architecture.
         if base.architecture == "llama" and head and suffix == ".lora_B.weight":
             tensor = _interleaved(tensor, head)
-        writer.add_tensor(known + _SUFFIXES[suffix], np.ascontiguousarray(tensor, np.float32))
+        writer.add_tensor(known + _SUFFIXES[suffix], np.ascontiguousarray(tensor))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _tensors(weights: bytes) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """A safetensors file's content as float32; numpy itself knows no bfloat16. Raises `ValueError`."""
+    for name, tensor in deserialize(weights):
+        data, kind = tensor["data"], tensor["dtype"]
+        if kind == "BF16":  # the upper half of a float32
+            flat = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+        elif kind in _FLOATS:
+            flat = np.frombuffer(data, _FLOATS[kind]).astype(np.float32)
+        else:
+            raise ValueError(f"{name} holds numbers of the kind {kind}; expected {', '.join(('BF16', *_FLOATS))}")
+        yield name, flat.reshape(tensor["shape"])
 
 
 def _interleaved(tensor: NDArray[Any], heads: int) -> NDArray[Any]:
