@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from promptmii.errors import ConfigError
 from promptmii.instruction import CalibrationKind, Mode
-from promptmii.models import DEFAULT, LanguageModel, load_model
+from promptmii.models import WRITER, LanguageModel, load_model
 from promptmii.models.base import Price
 from promptmii.models.http.config import HttpConfig, Served, addresses
 from promptmii.schema import Settings
@@ -96,9 +96,9 @@ class InduceSettings(Settings):
 
     n: int = Field(default=20, ge=1)
     """Examples the generator reads."""
-    generator: str = DEFAULT
+    generator: str = WRITER
     follower: str | None = None
-    """`None`: the generator also follows."""
+    """`None`: the generator without its adapters (`models.reader_of`)."""
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     """`auto`: `support` in `choose` mode if the follower gives likelihoods, else `none` (docs/models.md)."""

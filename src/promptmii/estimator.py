@@ -27,7 +27,7 @@ from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefused
 from promptmii.follower import Follower, Prediction
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import CalibrationKind, Inducer, Mode
-from promptmii.models import DEFAULT, load_model
+from promptmii.models import WRITER, load_model, reader_of
 from promptmii.models.base import LanguageModel
 from promptmii.pipeline import make_inducer, resolve_calibration
 from promptmii.scoring import score
@@ -48,12 +48,16 @@ def _model(given: object) -> LanguageModel:
     raise ConfigError(f"A model is given as {given!r}; expected a reference such as 'smol', or a LanguageModel object.")
 
 
+def _reader(generator: str | LanguageModel) -> str | LanguageModel:
+    return reader_of(generator) if isinstance(generator, str) else generator
+
+
 def _likelihoods(classifier: "PromptClassifier") -> bool:
     """Whether `predict_proba` exists: known after `fit`, and before it unless only loading the model could tell."""
     if hasattr(classifier, "instruction_"):
         there = classifier._has_likelihoods  # pyright: ignore[reportPrivateUsage]
     else:
-        given = classifier.follower if classifier.follower is not None else classifier.generator
+        given = classifier.generator if classifier.follower is None else classifier.follower
         there = classifier.mode == "choose" and (not isinstance(given, LanguageModel) or given.card.gives_scores)
     if not there:
         raise UnsupportedError(
@@ -69,7 +73,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     generator : the model that writes: a reference (`"smol"`, `"hf:<id>"`, `"openai:<model>"`) or a `LanguageModel`.
-    follower : the model that labels; `None` means the generator. Clones share models; pickles hold references only.
+    follower : the model that labels; `None` means the generator without its adapters. Clones share models; pickles hold
+        references only.
     method : `"mii"` (the generator writes), `"icl"` (the examples are the prompt) or `"naive"` (the label names alone).
     n : examples drawn from X. More than there are is an error.
     mode : `"choose"` compares the likelihoods of the labels, `"generate"` reads the label from the follower's text.
@@ -89,7 +94,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        generator: str | LanguageModel = DEFAULT,
+        generator: str | LanguageModel = WRITER,
         follower: str | LanguageModel | None = None,
         *,
         method: Literal["mii", "icl", "naive"] = "mii",
@@ -126,7 +131,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         if self.method not in METHODS:
             raise ConfigError(f"Unknown method {self.method!r}. {nearest(str(self.method), METHODS)}")
         classes, support = self._draw(self._texts(X, reset=True), y, settings)
-        reader = self.generator if self.follower is None else self.follower
+        reader = _reader(self.generator) if self.follower is None else self.follower
         model = _model(reader)
         follower = Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))
         inducer = self._inducer(settings, follower)

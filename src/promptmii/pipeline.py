@@ -20,6 +20,7 @@ from promptmii.follower import Follower, resolve_calibration
 from promptmii.inducers import BestOf, Given, InContext, Keeping, MetaInducer, Naive, Writer, marked_lines
 from promptmii.instruction import Inducer, Instruction
 from promptmii.models.base import LanguageModel
+from promptmii.models.references import reader_of
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
 from promptmii.styles import split_style, style_for
@@ -197,9 +198,9 @@ def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
 def make_follower(
     settings: InduceSettings, generator: LanguageModel, progress: Progress = QUIET, models: Load | None = None
 ) -> Follower:
-    """The follower that the settings name, or the generator itself; the same model is loaded once."""
+    """The follower that the settings name, or the generator's; the same model is loaded once."""
     own, _ = split_style(settings.generator)
-    reference, model = settings.follower or own, generator
+    reference, model = settings.follower or reader_of(own), generator
     if reference != own:
         progress.step(f"Loading {reference}")
         model = watched((models or settings.endpoint.load)(reference), progress)

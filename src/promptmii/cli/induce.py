@@ -44,7 +44,7 @@ from promptmii.cli.terminal import (
     warn,
 )
 from promptmii.errors import ConfigError, counted
-from promptmii.models.references import DEFAULT
+from promptmii.models.references import WRITER
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,7 +68,7 @@ def induce(
     text: Text = None,
     label: Label = None,
     labels: Labels = None,
-    generator: Generator = DEFAULT,
+    generator: Generator = WRITER,
     follower: Follow = None,
     mode: Annotated[
         str,

@@ -3,12 +3,12 @@
 from promptmii.cli.blocks import Answers, blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Generator
-from promptmii.models.references import DEFAULT
+from promptmii.models.references import WRITER
 
 
 @app.command()
 @blocks
-def mcp(answers: Answers, generator: Generator = DEFAULT) -> None:
+def mcp(answers: Answers, generator: Generator = WRITER) -> None:
     """Serve induce, score, compare and classify to a coding agent, by MCP over standard input and output."""
     from promptmii.config import InduceSettings
     from promptmii.mcp_server import server

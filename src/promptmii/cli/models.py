@@ -9,7 +9,7 @@ from promptmii.cli.group import app
 from promptmii.cli.options import BaseUrl, Context, Json, endpoint_of
 from promptmii.cli.terminal import dump, listening, out, say, styled
 from promptmii.models.embedded import INSTALLABLE
-from promptmii.models.references import DEFAULT
+from promptmii.models.references import DEFAULT, WRITERS
 
 if TYPE_CHECKING:
     from promptmii.doctor import Report
@@ -53,7 +53,7 @@ def install(name: Annotated[str, typer.Argument(help=f"One of {', '.join(INSTALL
     from promptmii.models import embedded
 
     with listening() as progress:
-        path = embedded.install(embedded.embedded(name), progress)
+        path = embedded.install(embedded.embedded(WRITERS.get(name, name)), progress)
     say(f"{name} is ready: {path}")
 
 

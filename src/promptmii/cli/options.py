@@ -54,7 +54,7 @@ Labels = Annotated[
     str | None,
     typer.Option(help="The label set in its order, comma-separated, or a JSON list where labels hold commas."),
 ]
-Generator = Annotated[str, typer.Option(help="Model that writes: qwen, gguf:..., hf:..., openai:...")]
+Generator = Annotated[str, typer.Option(help="Model that writes: qwen-writer, gguf:..., hf:..., openai:...")]
 Follow = Annotated[
     str | None, typer.Option(help="Model that labels: smol, hf:<id or folder>[+adapter], openai:<model>.")
 ]

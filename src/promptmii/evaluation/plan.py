@@ -16,7 +16,7 @@ from promptmii.errors import ConfigError
 from promptmii.follower import resolve_calibration
 from promptmii.inducers import METHODS, Method, WrittenBy, method
 from promptmii.instruction import CalibrationKind, Mode
-from promptmii.models import DEFAULT
+from promptmii.models import DEFAULT, WRITER
 from promptmii.models.base import ModelCard
 from promptmii.prompts import follower_frame
 from promptmii.records import Cell
@@ -43,7 +43,7 @@ class EvaluateSettings(Settings):
     """Test rows of each task."""
     nameless: bool = False
     """Replace label names by meaningless ones (A, 7, class 3), to see what an instruction carries by itself."""
-    generators: tuple[str, ...] = Field(default=(DEFAULT,), min_length=1)
+    generators: tuple[str, ...] = Field(default=(WRITER,), min_length=1)
     """Models under test: they write for the methods that are `WrittenBy.GENERATOR`."""
     followers: tuple[str, ...] = Field(default=(DEFAULT,), min_length=1)
     untrained: tuple[str, ...] = ()

@@ -50,7 +50,7 @@ class Writer:
 
     def sampling(self, seed: int, temperature: float = 0.0) -> Sampling:
         """How an instruction is decoded."""
-        return Sampling(self.room, temperature, seed=seed)
+        return Sampling(self.room, temperature, seed=seed, bar_loops=True)
 
     def ask(self, support: Support, examples: Sequence[Example]) -> Message:
         """The request for an instruction after `examples`."""

@@ -10,16 +10,18 @@ from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.http.config import HttpConfig, Served
-from promptmii.models.references import DEFAULT, FORMS, Weights, gguf_of, weights_of
+from promptmii.models.references import DEFAULT, FORMS, WRITER, WRITERS, Weights, gguf_of, reader_of, weights_of
 from promptmii.models.scripted import ScriptedModel
 
 __all__ = [
     "DEFAULT",
+    "WRITER",
     "LanguageModel",
     "ScriptedModel",
     "Weights",
     "adapted",
     "load_model",
+    "reader_of",
     "weights_of",
 ]
 
@@ -39,7 +41,7 @@ def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
         return load_gguf(reference, gguf, http.context_length if http else None)
     weights = weights_of(reference)
     if weights is None:
-        hint = nearest(reference.partition(":")[0].partition("+")[0], (*EMBEDDED, "gguf", "hf", "openai"))
+        hint = nearest(reference.partition(":")[0].partition("+")[0], (*EMBEDDED, *WRITERS, "gguf", "hf", "openai"))
         raise UnknownModelError(f"Unknown model reference {reference!r}. Expected one of: {'; '.join(FORMS)}. {hint}")
     from promptmii.models.hf.model import TransformersModel
 

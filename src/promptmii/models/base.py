@@ -32,6 +32,8 @@ class Sampling(NamedTuple):
     """0 is greedy."""
     top_p: float = 1.0
     seed: int = 0
+    bar_loops: bool = False
+    """Leave a loop instead of writing on to the limit (`models.loops`); a server has its own means."""
 
 
 @dataclass(frozen=True, slots=True)

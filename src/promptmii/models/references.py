@@ -9,9 +9,14 @@ from promptmii.errors import UnknownModelError
 from promptmii.models.embedded import EMBEDDED
 
 DEFAULT = "qwen"
-"""The model that writes and follows where none is named."""
+"""The model that follows where none is named."""
+WRITER = "qwen-writer"
+"""The model that writes where none is named."""
+WRITERS = {WRITER: DEFAULT}
+"""Trained writers that ship: by name, the embedded model that each is an adapter of."""
 FORMS = (
     *EMBEDDED,
+    *WRITERS,
     "gguf:<file, or owner/name/file.gguf on the hub>",
     "hf:<id or folder>, with @<device>",
     "any of these with +<adapter>",
@@ -58,10 +63,29 @@ class Weights:
         return self.reference if self.adapters else self.base.removeprefix("hf:")
 
 
+def shipped(writer: str) -> Path:
+    """The adapter of a writer that ships."""
+    return Path(__file__).with_name("shipped") / writer
+
+
+def reader_of(reference: str) -> str:
+    """The model that follows where only the one that writes is named: what lies under its adapters, as in the paper.
+
+    Training to write does not teach to label.
+    """
+    if reference.startswith("openai:"):
+        return reference
+    kind, mark, place = reference.partition("+")[0].rpartition(":")
+    inside = _model_of_adapter(place) if kind == "hf" else None
+    return f"hf:{inside.removeprefix('hf:')}" if inside else f"{kind}{mark}{WRITERS.get(place, place)}"
+
+
 def gguf_of(reference: str) -> GgufFile | None:
     """The file that llama.cpp runs for a reference; `None` where it names none."""
     first, *adapters = reference.split("+")
     kind, _, place = first.partition(":")
+    if first in WRITERS:
+        return GgufFile(WRITERS[first], (str(shipped(first)), *adapters))
     if first in EMBEDDED:
         return GgufFile(first, tuple(adapters))
     return GgufFile(place, tuple(adapters)) if kind == "gguf" and place else None
@@ -80,15 +104,21 @@ def weights_of(reference: str) -> Weights | None:
 
 def _first(name: str) -> Weights | None:
     kind, _, place = name.rpartition(":")
+    if place in WRITERS and kind in ("", "hf"):
+        return replace(_embedded(WRITERS[place]), adapters=(str(shipped(place)),))
     if place in EMBEDDED and kind in ("", "hf"):
-        from promptmii.models.hf.convert import converted
-
-        return Weights(f"hf:{place}", str(converted(place)))
+        return _embedded(place)
     kind, _, place = name.partition(":")
     if kind != "hf" or not place:
         return None
     inside = _model_of_adapter(place)
     return weights_of(f"{inside}+{place}") or weights_of(f"hf:{inside}+{place}") if inside else Weights(name, place)
+
+
+def _embedded(name: str) -> Weights:
+    from promptmii.models.hf.convert import converted
+
+    return Weights(f"hf:{name}", str(converted(name)))
 
 
 def _model_of_adapter(folder: str) -> str | None:

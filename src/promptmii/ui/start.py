@@ -15,7 +15,7 @@ from promptmii.config import InduceSettings
 from promptmii.data import LoadedTask
 from promptmii.errors import ConfigError, DataError, PromptMIIError
 from promptmii.models.embedded import EMBEDDED, Embedded
-from promptmii.models.references import DEFAULT
+from promptmii.models.references import WRITERS
 from promptmii.ui.desk import Desk, go, text_of
 from promptmii.ui.store import SAMPLE, Store, Trial
 from promptmii.ui.trials import begin
@@ -144,15 +144,15 @@ async def begin_run(request: Request) -> Response:
 
 def _choices(desk: Desk, settings: InduceSettings, data: str) -> dict[str, Any]:
     """What the form offers."""
-    models = list(EMBEDDED.values())
-    ready = [model.name for model in models if model.installed]
+    models = [(name, EMBEDDED[base]) for name, base in {**WRITERS, **{name: name for name in EMBEDDED}}.items()]
+    ready = [name for name, model in models if model.installed]
     used = dict.fromkeys(trial.settings.generator for trial in _recent(desk, 50))
-    others = [name for name in used if name not in EMBEDDED]
-    first = DEFAULT if DEFAULT in ready else next(iter(ready), others[0] if others else OTHER)
+    others = [name for name in used if name not in EMBEDDED and name not in WRITERS]
+    first = next(iter(ready), others[0] if others else OTHER)
     known = settings.generator in ready or settings.generator in others
     return {
         "title": desk.store.title(data),
-        "models": [(model.name, _about(model), model.installed) for model in models],
+        "models": [(name, _about(name, model), model.installed) for name, model in models],
         "others": others,
         "generator": settings.generator if known else first,
         "follower": settings.follower or "",
@@ -163,8 +163,9 @@ def _choices(desk: Desk, settings: InduceSettings, data: str) -> dict[str, Any]:
     }
 
 
-def _about(model: Embedded) -> str:
-    return f"{model.name}: {model.title}" + ("" if model.installed else " (not installed)")
+def _about(name: str, model: Embedded) -> str:
+    title = f"trained to write, on {model.name}" if name in WRITERS else model.title
+    return f"{name}: {title}" + ("" if model.installed else " (not installed)")
 
 
 def _settings(form: FormData | QueryParams, found: Found) -> InduceSettings:

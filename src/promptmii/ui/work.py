@@ -10,6 +10,7 @@ from promptmii.data import draw_query, draw_support
 from promptmii.errors import PromptMIIError
 from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.instruction import Instruction
+from promptmii.models.references import reader_of
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored, score
@@ -114,7 +115,7 @@ class Work:
 
 
 def _follower(settings: InduceSettings, models: pipeline.Load, progress: Progress) -> Follower:
-    reference = settings.follower or settings.generator
+    reference = settings.follower or reader_of(settings.generator)
     progress.step(f"Loading {reference}")
     model = watched(models(reference), progress)
     return Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from promptmii.models.base import Sampling
 from promptmii.models.hf.prefixes import Prefix
+from promptmii.models.loops import loop_tokens
 
 Suffix: TypeAlias = Sequence[tuple[torch.Tensor, ...]]
 """Keys and values (K, T, D) of each layer."""
@@ -134,6 +135,7 @@ class Sampler:
         """A stream is the same for the same prompt, seed and ordinal among equal prompts."""
         self.ends = frozenset(ends)
         self._sampling = sampling
+        self._written: list[list[int]] = [[] for _ in prompts]
         self._streams: list[torch.Generator] = []
         seen: Counter[tuple[int, ...]] = Counter()
         for prompt in map(tuple, prompts) if sampling.temperature > 0 else ():
@@ -143,6 +145,16 @@ class Sampler:
 
     def __call__(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
         """The next token of each of `rows`, from logits in the same order."""
+        if self._sampling.bar_loops:
+            logits = logits.clone()
+            for place, row in enumerate(rows):
+                logits[place, list(loop_tokens(self._written[row]))] = float("-inf")
+        picked = self._pick(logits, rows)
+        for row, token in zip(rows, picked, strict=True):
+            self._written[row].append(token)
+        return picked
+
+    def _pick(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
         if self._sampling.temperature <= 0:
             return logits.argmax(-1).tolist()
         chances = torch.softmax(logits / self._sampling.temperature, dim=-1).cpu()

@@ -8,6 +8,7 @@ import numpy as np
 
 from promptmii.models.base import Sampling
 from promptmii.models.llama.native import Logits
+from promptmii.models.loops import loop_tokens
 
 
 class Sampler:
@@ -20,6 +21,7 @@ class Sampler:
         """`prompts` has one entry per row."""
         self.ends = frozenset(ends)
         self._sampling = sampling
+        self._written: list[list[int]] = [[] for _ in prompts]
         self._streams: list[np.random.Generator] = []
         seen: Counter[tuple[int, ...]] = Counter()
         for prompt in map(tuple, prompts) if sampling.temperature > 0 else ():
@@ -29,6 +31,14 @@ class Sampler:
 
     def __call__(self, logits: Logits, row: int) -> int:
         """The next token of a row, from its logits (V)."""
+        written = self._written[row]
+        if self._sampling.bar_loops and (barred := loop_tokens(written)):
+            logits = logits.copy()
+            logits[list(barred)] = -np.inf
+        written.append(self._pick(logits, row))
+        return written[-1]
+
+    def _pick(self, logits: Logits, row: int) -> int:
         if self._sampling.temperature <= 0:
             return int(logits.argmax())
         scaled = logits.astype(np.float64) / self._sampling.temperature

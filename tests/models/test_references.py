@@ -1,0 +1,40 @@
+"""What a reference stands for: the engine, the model, the adapters, and who reads what a writer wrote."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from promptmii.models.references import WRITERS, gguf_of, reader_of, shipped
+
+
+@pytest.mark.parametrize(
+    ("writer", "reader"),
+    [
+        ("qwen-writer", "qwen"),
+        ("hf:qwen-writer", "hf:qwen"),
+        ("qwen+runs/mine/best", "qwen"),
+        ("hf:owner/name+runs/mine/best", "hf:owner/name"),
+        ("gguf:model.gguf+one.gguf+two.gguf", "gguf:model.gguf"),
+        ("smol", "smol"),
+        ("openai:a+b@http://localhost:1/v1", "openai:a+b@http://localhost:1/v1"),
+    ],
+)
+def test_what_lies_under_the_adapters_reads(writer: str, reader: str) -> None:
+    assert reader_of(writer) == reader
+
+
+def test_an_adapter_folder_is_read_by_the_model_it_names(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/name"}))
+    assert reader_of(f"hf:{tmp_path}") == "hf:owner/name"
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_shipped_writer_is_an_adapter_of_its_model(name: str) -> None:
+    file = gguf_of(name)
+    assert file is not None
+    assert (file.place, file.adapters) == (WRITERS[name], (str(shipped(name)),))
+    config = json.loads((shipped(name) / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == WRITERS[name]
+    assert (shipped(name) / "adapter_model.safetensors").stat().st_size <= 12_000_000
+    assert (shipped(name) / "README.md").is_file()
