@@ -9,7 +9,6 @@ from promptmii.inducers import METHODS, Expected, Kit, Method, Writer, WrittenBy
 from promptmii.inducers.search import Search
 from promptmii.instruction import Instruction
 from promptmii.models.base import Sampling
-from promptmii.prompts import follower_frame
 from promptmii.task import Support
 
 
@@ -24,7 +23,7 @@ class Toy:
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The longest text."""
-        search = Search(self.writer, self.follower, support, follower_frame())
+        search = Search(self.writer, self.follower, support)
         chat = [search.writer.ask(search.shown, search.shown.examples)]
         texts = search.write([chat] * self.texts, Sampling(32, temperature=1.0, seed=seed))
         return search.result(max(texts, key=len), self.name, n=len(support.examples), seed=seed)

@@ -163,7 +163,7 @@ def test_one_task_has_the_interval_of_its_rows(tmp_path: Path) -> None:
     assert np.isnan(statistics.interval_of_mean(np.array([0.5]))).all()
 
 
-@pytest.mark.parametrize("tasks", [6, 12, 40])
+@pytest.mark.parametrize("tasks", [2, 6, 12, 40])
 def test_a_detectable_difference_is_found_four_times_in_five(tasks: int) -> None:
     random = np.random.default_rng(1)
     noise = random.normal(0, 0.1, size=(2000, tasks))

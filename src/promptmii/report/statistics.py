@@ -110,7 +110,8 @@ def detectable(differences: Floats, level: float = LEVEL, power: float = 0.8) ->
 
     def lacking(effect: float) -> float:
         shift = effect * np.sqrt(tasks)
-        return float(nct.sf(limit, tasks - 1, shift) + nct.cdf(-limit, tasks - 1, shift)) - power
+        wrong_side = np.nan_to_num(nct.cdf(-limit, tasks - 1, shift))  # scipy has no number for some that are near 0
+        return float(nct.sf(limit, tasks - 1, shift) + wrong_side) - power
 
     most = 1.0
     while lacking(most) < 0:
