@@ -326,8 +326,8 @@ class TestInScikitLearn:
     def test_params(self):
         params = PromptClassifier().get_params()
         assert params == {
-            "generator": "qwen-writer", "follower": None, "method": "mii", "n": 20, "mode": "choose", "calibration": "auto",
-            "best_of": 1, "budget": None, "seed": 0,
+            "generator": "qwen-writer", "follower": None, "method": "mii", "n": 20, "mode": "choose",
+            "calibration": "auto", "best_of": 1, "budget": None, "seed": 0,
         }  # fmt: skip
         assert PromptClassifier().set_params(n=50, follower="hf:x").get_params() == params | {
             "n": 50,

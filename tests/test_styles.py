@@ -110,7 +110,7 @@ def test_a_released_checkpoint_wants_its_style(family: str) -> None:
 
 def test_one_grid_holds_several_styles(checkout: tuple[Path, dict[str, str]]) -> None:
     import_styles(*checkout)
-    task = Task("t", ("a", "b"), EXAMPLES, EXAMPLES, {})
+    task = Task("t", ("a", "b"), EXAMPLES, EXAMPLES)
     settings = EvaluateSettings(
         tasks=("suite",),
         methods=("mii",),

@@ -10,9 +10,10 @@ torch = pytest.importorskip("torch")
 from tests.models.test_transformers import SIZES, trained  # noqa: E402, F401  the fixture
 from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
-from promptmii import Example, Follower, Support, load_model, score  # noqa: E402
+from promptmii import Example, Follower, Support, load_model  # noqa: E402
 from promptmii.errors import UnsupportedError  # noqa: E402
 from promptmii.inducers import FineTuning, SFTMethod  # noqa: E402
+from promptmii.scoring import score  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
 WORDS = {"negative": "waste", "positive": "lovely"}

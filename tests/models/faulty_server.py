@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from aiohttp import web
 
@@ -190,8 +190,11 @@ class FaultyServer:
         return None
 
 
+Served = TypeVar("Served", bound=FaultyServer)
+
+
 @contextmanager
-def serving(server: FaultyServer, port: int = 0) -> Iterator[FaultyServer]:
+def serving(server: Served, port: int = 0) -> Iterator[Served]:
     """Run the server in a thread, on a free port or a given one."""
     loop = asyncio.new_event_loop()
     started = threading.Event()

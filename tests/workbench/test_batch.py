@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from tests.models.batch_server import BatchServer
 from tests.models.faulty_server import FaultyServer, serving
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from promptmii import Instruction
 from promptmii.cli import app

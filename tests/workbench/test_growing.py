@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -40,7 +41,7 @@ class Dying(ScriptedModel):
         return super().choose(chats, options)
 
 
-def run(source: object, output: Path, model: ScriptedModel | None = None, **options: object) -> workbench.Labelled:
+def run(source: Any, output: Path, model: ScriptedModel | None = None, **options: Any) -> workbench.Labelled:
     follower = Follower(model or ScriptedModel(score=keyword))
     return workbench.predict(INSTRUCTION, source, follower, output=output, **options)
 
@@ -184,7 +185,7 @@ def test_a_server_that_goes_away_ends_the_run_and_what_it_answered_is_kept(tmp_p
     with serving(FaultyServer(default="say:free")) as server:
         endpoint = Endpoint.of(base_url=server.url, concurrency=8, patience=0.2)
         follower = workbench.bind(instruction, "openai:m", endpoint)
-        server.plan = ["say:free"] * 300 + ["500"] * 9000
+        server.plan += ["say:free"] * 300 + ["500"] * 9000
         with pytest.raises(EndpointError, match=r"no longer answers.*run the same command again"):
             workbench.predict(instruction, texts, follower, output=output)
         answered = output.read_text().count(",free,")

@@ -11,13 +11,13 @@ from tests.models.faulty_server import FaultyServer, serving
 from promptmii.config import Endpoint
 from promptmii.doctor import examine
 from promptmii.errors import UnsupportedError
-from promptmii.models.base import Choice
+from promptmii.models.base import Chat, Choice
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.progress import QUIET
 
 END = 1
-CHAT = [{"role": "user", "content": "abc"}]
+CHAT: Chat = ({"role": "user", "content": "abc"},)
 
 
 def log_p(prompt: Sequence[int], token: int) -> float:
