@@ -8,7 +8,7 @@ SETUP := $(VENV)/.ready-$(VERSIONS)
 SMOL := $(VENV)/.smol
 DEMO := src/promptmii/data/demo.csv
 
-.PHONY: help setup demo test test-core lint types docs check bench clean
+.PHONY: help setup demo train-writer test test-core lint types docs check bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / -- /'
@@ -34,12 +34,16 @@ $(SMOL): | $(SETUP)
 
 demo: $(LIGHT)  ## the main job on a bundled CSV with the embedded 1.5B model (1.1 GB, once): no key, no GPU, no torch
 	@mkdir -p runs
-	@model=qwen; $(BIN)/promptmii models install qwen || { model=smol; \
+	@model=qwen-writer; $(BIN)/promptmii models install $$model || { model=smol; \
 		echo "== qwen cannot be fetched here: going on with smol, which is far too small to write or follow well"; \
 		$(BIN)/promptmii models install smol; } && \
 	echo "== promptmii induce $(DEMO) -n 20 --eval 32 --generator $$model -o runs/demo.json" && \
 	$(BIN)/promptmii induce $(DEMO) -n 20 --eval 32 --generator $$model -o runs/demo.json --force --yes && \
 	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
+
+train-writer: $(SETUP)  ## retrain qwen-writer into runs/writer from nothing but this repository (over an hour); stopped, it goes on
+	$(BIN)/promptmii models install qwen
+	$(BIN)/promptmii train warm-start -o runs/writer $(if $(wildcard runs/writer/run.json),--resume)
 
 test: $(SETUP) $(SMOL)  ## every test, the embedded model included
 	$(BIN)/pytest -n auto

@@ -35,7 +35,7 @@ def test_a_folder_gives_its_files_and_a_file_itself(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["suite", "written"])
 def test_bundled_tasks_are_a_source_like_any_other(name: str) -> None:
-    files = [path for path in bundled_folder(name).iterdir() if not path.name.startswith(".")]
+    files = [path for path in bundled_folder(name).iterdir() if path.suffix in (".json", ".jsonl")]
     assert read_tasks([name]).keys() == {path.stem for path in files}
 
 

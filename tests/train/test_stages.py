@@ -18,7 +18,7 @@ from promptmii.train.warmup.bank import SHIPPED, read_bank  # noqa: E402
 from promptmii.train.warmup.settings import SftSettings  # noqa: E402
 
 SMALL = """
-rank = 2
+lora = {rank = 2}
 steps = 2
 warmup = 1
 train = ["films"]
