@@ -209,11 +209,16 @@ def _break_even(result: "BreakEven | None") -> str:
         times = result.cached.times
         cached = f"With a prompt cache ICL is cheaper: its prompts cost {times:.1f} times the instruction's."
     else:
-        cached = f"With a prompt cache: {_times(result.cached)}, repaid after {result.cached.queries} queries."
+        repaid = f", repaid after {result.cached.queries} queries" if result.one_off_tokens else ""
+        cached = f"With a prompt cache: {_times(result.cached)}{repaid}."
+    once = "It took no more tokens to make and calibrate than ICL to calibrate."
+    if result.one_off_tokens:
+        once = (
+            f"The {result.one_off_tokens} tokens it took to make and calibrate are repaid "
+            f"after {result.uncached.queries} queries."
+        )
     lines = [
-        f"The instruction saves {saved:.0f} prompt tokens per query against ICL: {_times(result.uncached)}. "
-        f"The {result.one_off_tokens} tokens it took to make and calibrate are repaid "
-        f"after {result.uncached.queries} queries.",
+        f"The instruction saves {saved:.0f} prompt tokens per query against ICL: {_times(result.uncached)}. {once}",
         cached,
     ]
     if result.one_off_money is not None and result.saved_money_per_query is not None:
