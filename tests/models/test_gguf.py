@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,6 +78,39 @@ def test_an_adapter_of_peft_changes_scores_as_it_does_in_transformers(
     plain = scores(f"gguf:{twins.gguf}")
     assert max(abs(one - other) for one, other in zip(adapted, plain, strict=True)) > 100 * CLOSE
     assert adapted == scores(f"gguf:{twins.gguf}+{adapter}")  # from the cache
+
+
+LOADS = """
+import os, signal, sys, threading, time
+from promptmii import load_model
+
+def load():
+    load_model(sys.argv[1]).close()
+
+load()
+started = time.perf_counter()
+load()
+spent = time.perf_counter() - started
+raised = 0
+for part in range(40):
+    timer = threading.Timer(spent * part / 40, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        load()
+        timer.join()
+        time.sleep(0.01)
+    except KeyboardInterrupt:
+        raised += 1
+print(raised)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
+def test_ctrl_c_while_a_model_loads_is_neither_lost_nor_told_by_a_traceback(llama: Twins) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS, f"gguf:{llama.gguf}"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("40\n", "", 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -20,7 +20,7 @@ from promptmii.task import Task
 SUITE = "suite"
 """Small tasks to evaluate on, in several fields."""
 WRITTEN = "written"
-"""Tasks to train on, each text thought up by hand."""
+"""Tasks to train on, each text made up for it."""
 INDEX = "index.csv"
 """A table beside task files that says where each comes from: task_id, source_repo, licence."""
 SPLIT = "split"

@@ -8,7 +8,7 @@ from promptmii.config import Endpoint
 from promptmii.errors import ConfigError
 from promptmii.follower import Follower
 from promptmii.instruction import EDITED, Instruction, Mode
-from promptmii.models import DEFAULT, LanguageModel
+from promptmii.models import DEFAULT, WRITER, LanguageModel
 from promptmii.models.http.config import Served, addresses
 from promptmii.models.spending import SpendingLimit
 from promptmii.models.wrappers import watched
@@ -97,8 +97,8 @@ class Followers:
         return Follower(self._model(instruction, self._reference), self._mode or instruction.mode or "choose")
 
     def writer(self, instruction: Instruction, reference: str | None = None) -> LanguageModel:
-        """The model that is to write for an instruction: `reference`, or the one that wrote it."""
-        return self._model(instruction.model_copy(update={"follower": instruction.generator}), reference)
+        """The model that is to write for an instruction: `reference`, the one that wrote it, or `WRITER`."""
+        return self._model(instruction.model_copy(update={"follower": instruction.generator or WRITER}), reference)
 
     def _model(self, instruction: Instruction, reference: str | None) -> LanguageModel:
         named = reference or instruction.follower

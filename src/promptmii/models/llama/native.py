@@ -8,8 +8,11 @@ default values in it; where they differ, or the functions are not exported, `una
 """
 
 import ctypes
+import signal
 import struct
+import threading
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int32, c_void_p
 from functools import cache
 from pathlib import Path
@@ -114,6 +117,25 @@ def _log(level: int, text: bytes | None, _data: object) -> None:
         _errors.append(text.decode("utf-8", "replace").strip())
 
 
+@contextmanager
+def _signals_held() -> Generator[None]:
+    """A signal that comes meanwhile is handled at the end: what a handler raises in `_log` would be lost."""
+    came: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in came[:1]:
+        handlers[number](number, None)
+
+
 @cache
 def _library() -> Any:
     """The library with its signatures. Raises `UnknownModelError`; `AttributeError` for a function not exported."""
@@ -166,7 +188,13 @@ class Native:
         parameters.put(_USE_EXTRA_BUFFERS, "<?", False)
         self._library.llama_log_set(_log, None)  # again: a server of xllamacpp in this process puts its own
         _errors.clear()
-        self._model = self._library.llama_model_load_from_file(str(path).encode(), parameters)
+        self._model: Any = None
+        try:
+            with _signals_held():
+                self._model = self._library.llama_model_load_from_file(str(path).encode(), parameters)
+        except BaseException:
+            self.close()
+            raise
         if not self._model:
             _refuse(path)
         self._vocabulary = self._library.llama_model_get_vocab(self._model)
@@ -184,7 +212,8 @@ class Native:
         # Flash attention works in tiles, so a number would depend on what else is in the batch.
         parameters.put(_FLASH_ATTENTION, "<i", 0)
         parameters.put(_KV_UNIFIED, "<?", True)
-        self._context = self._library.llama_init_from_model(self._model, parameters)
+        with _signals_held():
+            self._context = self._library.llama_init_from_model(self._model, parameters)
         if not self._context:
             raise ModelError(f"No memory for a context of {cells} tokens. Ask for a smaller one with --context-length.")
         self._memory = self._library.llama_get_memory(self._context)
@@ -194,7 +223,8 @@ class Native:
 
     def _adapt(self, adapters: Sequence[Path]) -> None:
         _errors.clear()
-        handles = [self._library.llama_adapter_lora_init(self._model, str(path).encode()) for path in adapters]
+        with _signals_held():
+            handles = [self._library.llama_adapter_lora_init(self._model, str(path).encode()) for path in adapters]
         if not all(handles):
             reason = next((line.rpartition(": ")[2] for line in _errors), "no reason given")
             raise UnknownModelError(f"An adapter does not fit this model: {reason}. Expected a LoRA trained on it.")
