@@ -7,6 +7,7 @@ import pytest
 from tests.models.faulty_server import FaultyServer, serving
 from tests.recorder import Recorder
 
+from promptmii import load_model
 from promptmii.config import Endpoint
 from promptmii.doctor import Check, Report, examine
 
@@ -121,3 +122,13 @@ def test_choosing_alone_does_not_decide_about_health() -> None:
     fine, broken = Check("generate", True, ""), Check("choose", False, "")
     assert Report("m", (fine, broken)).healthy
     assert not Report("m", (Check("generate", False, ""), Check("choose", True, ""))).healthy
+
+
+@pytest.mark.smol
+def test_an_embedded_model_is_timed_under_both_engines(steps: Recorder) -> None:
+    load_model("hf:smol").close()  # converted now
+    for reference, other in (("smol", "hf:smol"), ("hf:smol", "smol")):
+        speed = {check.name: check for check in examine(reference, Endpoint(), steps).checks}["speed"]
+        assert f"{reference} " in speed.finding
+        assert f", {other} " in speed.finding
+        assert not speed.cure or other in speed.cure

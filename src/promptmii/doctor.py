@@ -3,10 +3,12 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from promptmii.config import Endpoint
 from promptmii.errors import ModelError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, Sampling
+from promptmii.models.embedded import EMBEDDED
 from promptmii.models.http.config import Served
 from promptmii.parse import without_thought
 from promptmii.progress import Progress
@@ -16,6 +18,12 @@ UNWANTED = ("violin", "harpsichord")
 """Options that no model would write by itself: an answer among them shows that the constraint holds."""
 STORY: Chat = [{"role": "user", "content": "Tell a story about a lighthouse."}]
 STORY_TOKENS = 64
+TEXTS = ("My parcel has not come and nobody answers.", "How do I change the address of my order?")
+ROWS: tuple[Chat, ...] = tuple(
+    [{"role": "user", "content": f"Say what the message is about. {'It came this morning. ' * 20}\n{i}: {text}"}]
+    for i, text in enumerate(TEXTS * 4)
+)
+"""A follower's work in small: rows under one instruction."""
 PATIENCE = 10.0
 """Seconds to wait for a server that is down or failing; a run may wait longer."""
 
@@ -57,6 +65,9 @@ def examine(reference: str, endpoint: Endpoint, progress: Progress) -> Report:
             checks.append(check)
         if not model.card.gives_scores and (served := Served.parse(reference)):
             checks.append(_first_tokens(served, endpoint))
+        if other := _other_engine(reference):
+            progress.step("Timing both engines")
+            checks.append(_faster(model, reference, other, endpoint))
     except ModelError as error:
         checks.append(Check("answer" if checks else "load", False, str(error)))
     finally:
@@ -90,6 +101,37 @@ def _first_tokens(served: Served, endpoint: Endpoint) -> Check:
         return Check("likelihoods", True, "none")
     cure = f"{reference} gives probabilities and calibration where no two labels begin with the same token."
     return Check("likelihoods", True, "of first tokens", cure)
+
+
+def _other_engine(reference: str) -> str | None:
+    """The same weights under transformers for an embedded model of llama.cpp, and the reverse, if it is at hand."""
+    kind, _, name = reference.rpartition(":")
+    if name not in EMBEDDED or kind not in ("", "hf") or find_spec("torch") is None:
+        return None
+    from promptmii.models.hf.convert import is_converted
+
+    return name if kind else f"hf:{name}" if is_converted(name) else None
+
+
+def _faster(model: LanguageModel, reference: str, other: str, endpoint: Endpoint) -> Check:
+    """Which of the two engines labels faster on this machine."""
+    sibling = endpoint.load(other)
+    try:
+        rates = {reference: _rate(model), other: _rate(sibling)}
+    finally:
+        sibling.close()
+    finding = ", ".join(f"{name} {rate:.2g} rows/s" for name, rate in rates.items())
+    better = rates[other] > 1.1 * rates[reference]
+    cure = f"{other} labels {rates[other] / rates[reference]:.1f} times as fast here: name it with --follower."
+    return Check("speed", True, finding, cure if better else "")
+
+
+def _rate(model: LanguageModel) -> float:
+    """Rows labelled in a second, once the model is warm."""
+    model.choose(ROWS[:1], UNWANTED)
+    start = time.perf_counter()
+    model.choose(ROWS[1:], UNWANTED)
+    return (len(ROWS) - 1) / (time.perf_counter() - start)
 
 
 def _context(model: LanguageModel) -> Check:

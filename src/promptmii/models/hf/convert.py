@@ -20,14 +20,22 @@ LAYOUT = "3"
 def converted(name: str) -> Path:
     """The folder of an embedded model, made at the first use. Raises `UnknownModelError`, `MissingDependencyError`."""
     source = embedded_file(name)
-    root = cache_folder() / "models" / name
-    folder = root / f"safetensors-{embedded(name).sha256[:12]}-{LAYOUT}"
+    folder = _folder(name)
     if not folder.is_dir():
-        with locked(root, wait=lambda: None):
+        with locked(folder.parent, wait=lambda: None):
             if not folder.is_dir():
                 with atomic_folder(folder) as new:
                     _convert(source, new)
     return folder
+
+
+def is_converted(name: str) -> bool:
+    """Whether transformers can load an embedded model without converting it first."""
+    return _folder(name).is_dir()
+
+
+def _folder(name: str) -> Path:
+    return cache_folder() / "models" / name / f"safetensors-{embedded(name).sha256[:12]}-{LAYOUT}"
 
 
 def _convert(gguf: Path, folder: Path) -> None:
