@@ -1,8 +1,6 @@
 """Writing token by token: what each row has generated so far, and how its next token is picked."""
 
-import hashlib
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
@@ -10,9 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
-from promptmii.models.base import Sampling
 from promptmii.models.hf.prefixes import Prefix
-from promptmii.models.loops import loop_tokens
+from promptmii.models.sampling import RowSampler
 
 Suffix: TypeAlias = Sequence[tuple[torch.Tensor, ...]]
 """Keys and values (K, T, D) of each layer."""
@@ -128,41 +125,26 @@ def few_rows(count: int, device: torch.device) -> AbstractContextManager[object]
     return FewRows() if device.type == "cpu" and 2 <= count <= FEW else nullcontext()
 
 
-class Sampler:
+class Sampler(RowSampler):
     """Picks next tokens: greedy, or with a random stream per row, so that a sample is independent of its neighbours."""
-
-    def __init__(self, prompts: Sequence[Sequence[int]], sampling: Sampling, ends: Collection[int]) -> None:
-        """A stream is the same for the same prompt, seed and ordinal among equal prompts."""
-        self.ends = frozenset(ends)
-        self._sampling = sampling
-        self._written: list[list[int]] = [[] for _ in prompts]
-        self._streams: list[torch.Generator] = []
-        seen: Counter[tuple[int, ...]] = Counter()
-        for prompt in map(tuple, prompts) if sampling.temperature > 0 else ():
-            digest = hashlib.sha256(repr((sampling.seed, seen[prompt], prompt)).encode()).digest()
-            seen[prompt] += 1
-            self._streams.append(torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1))
 
     def __call__(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
         """The next token of each of `rows`, from logits in the same order."""
-        if self._sampling.bar_loops:
+        if self.sampling.bar_loops:
             logits = logits.clone()
             for place, row in enumerate(rows):
-                logits[place, list(loop_tokens(self._written[row]))] = float("-inf")
-        picked = self._pick(logits, rows)
-        for row, token in zip(rows, picked, strict=True):
-            self._written[row].append(token)
-        return picked
+                logits[place, self.barred(row)] = float("-inf")
+        return [self.keep(row, token) for row, token in zip(rows, self._pick(logits, rows), strict=True)]
 
     def _pick(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
-        if self._sampling.temperature <= 0:
+        if self.sampling.temperature <= 0:
             return logits.argmax(-1).tolist()
-        chances = torch.softmax(logits / self._sampling.temperature, dim=-1).cpu()
-        if self._sampling.top_p < 1:
+        chances = torch.softmax(logits / self.sampling.temperature, dim=-1).cpu()
+        if self.sampling.top_p < 1:
             ordered, order = chances.sort(dim=-1, descending=True)
-            ordered[ordered.cumsum(-1) - ordered >= self._sampling.top_p] = 0
+            ordered[ordered.cumsum(-1) - ordered >= self.sampling.top_p] = 0
             chances = torch.zeros_like(chances).scatter_(-1, order, ordered)
         # One random number a row instead of one for each token of the vocabulary, which is what `multinomial` takes.
         reached = chances.double().cumsum(-1)
-        drawn = torch.cat([torch.rand(1, generator=self._streams[row]) for row in rows]).double()
+        drawn = torch.tensor([self.draw(row) for row in rows], dtype=torch.double)
         return torch.searchsorted(reached, (drawn * reached[:, -1])[:, None], right=True)[:, 0].tolist()
