@@ -61,6 +61,7 @@ _FIELD = re.compile(
     r"[*_\"'`]*(?:\s+is\b|\s*[:=：]|[_\s])\s*",
     re.IGNORECASE,
 )
+_HEAD = re.compile(rf"^{_FIELD.pattern}", re.IGNORECASE | re.MULTILINE)
 
 _INVISIBLE = re.compile(r"[\u00ad\u180e\u200b-\u200f\u2060-\u2064\ufe0e\ufe0f\ufeff\ue000]")
 _DASHES = str.maketrans(dict.fromkeys("‐‑‒–−﹣－˗➖", "-") | dict.fromkeys("—―", " - ") | dict.fromkeys("’‘ʼ′＇", "'"))
@@ -149,8 +150,11 @@ class LabelParser:
                 as_written = len(found[0]) > 1 or found[0] == self._spellings[label]
                 if as_written and not PARTICLE.fullmatch(label) and _stands_alone(text, *found.span()):
                     spans.setdefault(found.span(), []).append(label)
+        # "The label is" names no label, whatever the labels are, if what follows does.
+        heads = [head.span() for head in _HEAD.finditer(text)]
+        said = [span for span in spans if not any(span[0] >= start and span[1] <= end for start, end in heads)]
         mentions: list[Mention] = []
-        for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
+        for start, end in sorted(said or spans, key=lambda span: (span[0], -span[1])):
             labels = self._closest(spans[start, end], text[start:end])
             if not mentions or start >= mentions[-1].end:
                 mentions.append(Mention(start, end, labels))
@@ -181,7 +185,7 @@ def _pattern(label: str) -> str:
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
     """What is spelled there is no part of a word, a number, a signed number or a compound such as "spam-free"."""
-    before, spelled, after = text[max(start - 2, 0) : start], text[start:end], text[end : end + 2]
+    before, spelled, after = text[max(start - 2, 0) : start], text[start:end], text[end : end + 3]
     return not (
         re.search(r"[-+±#!~¬≠]\Z", before)
         or re.match(r"[-+#~]", after)
@@ -189,7 +193,7 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
         or (re.match(r"[-+]?\d", spelled) and re.search(r"\d[.,:/⁄]\Z|[<>≤≥]\Z", before))
         or (re.search(rf"{_SPACED}\Z", spelled) and re.match(rf"{_SPACED}|[{_MARKS}]|_[^\W_]", after))
         or (re.fullmatch(r"['`_.-]+", spelled) and re.search(r"\w\Z", before) and re.match(r"\w", after))
-        or (spelled[-1].isdigit() and re.match(r"[.,:/⁄]\d", after))
+        or (spelled[-1].isdigit() and re.match(r"[.,:/⁄][-+]?\d", after))
     )
 
 
