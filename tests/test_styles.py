@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from promptmii import Example, Follower, Instruction, MetaInducer, ScriptedModel, Support, Writer
+from promptmii.calibrate import held_out
 from promptmii.errors import ConfigError
 from promptmii.evaluation.plan import EvaluateSettings, grid_tasks, plan, references
+from promptmii.inducers import Kit, method
+from promptmii.inducers.fixed import InContext
 from promptmii.prompts import FRAME_SLOTS, META_SLOTS, Template, induction_prompt
 from promptmii.styles import FILES, OURS, Style, import_styles, names, read_style, split_style, style_for
 from promptmii.task import Task
@@ -32,6 +35,18 @@ def format_meta_prompt_v7(rows, labels):
 raise SystemExit("this code must not run")
 META_PROMPT_V3 = ("Rules for {label_names_str}:\\n{examples}" "Go.")
 META_PROMPT_V5 = ("Guide to {label_names_str}: {examples}\\n\\n")
+
+def naive_instruction_prompt(label_names):
+    return f"Just say one of {', '.join(label_names)}.\\n\\n"
+
+def in_context_learning_prompt(rows, labels, naive=True):
+    s = ""
+    for row in rows:
+        s += f"Input: {row['text']}\\nLabel: {row['label']}\\n"
+    if naive:
+        s += "Now the next. " \\
+            f"One of {', '.join(labels)}.\\n\\n"
+    return s
 """,
 }
 
@@ -82,6 +97,36 @@ def test_an_answer_that_is_cut_at_the_limit_of_a_style_is_a_miss() -> None:
     assert (limited.label, limited.failure) == (None, None)
     (unlimited,) = Follower(chatty, "generate").predict(instruction.model_copy(update={"answer": None}), ["x"])
     assert unlimited.failure is not None
+
+
+def test_naive_and_icl_ask_as_the_authors_do(checkout: tuple[Path, dict[str, str]]) -> None:
+    with pytest.raises(ConfigError, match="promptmii styles import"):
+        method("icl", {"style": "promptmii-icl"}).check()
+    import_styles(*checkout)
+    kit = Kit(Writer(ScriptedModel([])), Follower(ScriptedModel([], score=lambda _, label: float(len(label)))))
+    naive = method("naive", {"style": "promptmii-naive"})
+    assert naive.inducer(kit).induce(SUPPORT).prompt("x\ny") == "Just say one of a, b.\n\nInput: x\ny"
+    icl = method("icl", {"style": "promptmii-icl"})
+    shown = icl.inducer(kit).induce(SUPPORT)
+    examples = 'Input: It says "no {x}"\nLabel: b\nLabel: a\nInput: later\nLabel: b\n'
+    assert shown.prompt("x") == examples + "Now the next. One of a, b.\n\nInput: x"
+    assert shown.answer == 10
+    assert naive.templates()[0].text != icl.templates()[0].text
+    assert method("icl").templates() == ()
+
+
+def test_examples_in_the_layout_of_the_authors_are_held_out_when_they_calibrate(
+    checkout: tuple[Path, dict[str, str]],
+) -> None:
+    style = import_styles(*checkout)["promptmii-icl"]
+    support = Support(("a", "b"), (*EXAMPLES, Example("late\nr", "a"), Example("later", "b"), Example("later", "a")))
+    made = InContext(ScriptedModel([]), style).induce(support)
+    held = [(part, example) for part, examples in held_out(made, support.examples) for example in examples]
+    assert sorted(example.text for _, example in held) == sorted(example.text for example in support.examples)
+    for part, example in held:
+        assert f"Input: {example.text}\n" not in part.prompt("")
+        others = [e for e in support.examples if e.text != example.text]
+        assert part.text == InContext(ScriptedModel([]), style).induce(Support(("a", "b"), tuple(others))).text
 
 
 def test_another_version_of_the_checkout_is_refused(checkout: tuple[Path, dict[str, str]]) -> None:
@@ -140,7 +185,8 @@ def test_unknown_layouts_are_refused() -> None:
 )
 def test_the_real_checkout_is_known() -> None:
     styles = import_styles(Path(os.environ["PROMPTMII_CHECKOUT"]))
-    assert sorted(styles) == ["promptmii-llama", "promptmii-llama-train", "promptmii-qwen", "promptmii-qwen-train"]
+    evaluated = ["promptmii-icl", "promptmii-llama", "promptmii-naive", "promptmii-qwen"]
+    assert sorted(styles) == sorted([*evaluated, "promptmii-llama-train", "promptmii-qwen-train"])
     assert set(FILES) == set(SOURCES)
     for style in styles.values():
         assert "a, b" in induction_prompt(style.template, ("a", "b"), EXAMPLES)

@@ -45,9 +45,10 @@ def held_out(
 
     Examples that the prompt shows are cross-fitted; those that the instruction quotes in its own words are left out.
     """
-    shown = [example for example in examples if shows(instruction.text, example)]
+    layout = instruction.template.layout("text")
+    shown = [example for example in examples if shows(instruction.text, example, layout)]
     texts = {example.text for example in shown}
-    prose = normalise_text(without_examples(instruction.text, shown))
+    prose = normalise_text(without_examples(instruction.text, shown, layout))
     fresh = tuple(e for e in examples if e.text not in texts and not _quoted(e.text, prose))
     if fresh:
         yield instruction, fresh
@@ -55,7 +56,7 @@ def held_out(
     for start in range(min(FOLDS, len(by_label))):
         fold = tuple(by_label[start::FOLDS])
         same = [example for example in shown if example.text in {held.text for held in fold}]
-        yield instruction.model_copy(update={"text": without_examples(instruction.text, same)}), fold
+        yield instruction.model_copy(update={"text": without_examples(instruction.text, same, layout)}), fold
 
 
 def _quoted(text: str, prose: str) -> bool:

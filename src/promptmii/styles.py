@@ -61,7 +61,7 @@ class Style(Frozen):
         return Template(self.meta, META_SLOTS)
 
 
-class _Place(NamedTuple):
+class _Prompt(NamedTuple):
     """Where the sentences of a style stand, and what is known of how they are used."""
 
     file: str
@@ -74,13 +74,20 @@ class _Place(NamedTuple):
 
 
 _EVALUATED, _TRAINED = "baseline_eval_v3_modular.py", "examples/data_preprocess/prompt_gen_v8.py"
-_PLACES = {
-    "promptmii-llama": _Place(_EVALUATED, "META_PROMPT_V3", None, "input", None, 10),
-    "promptmii-qwen": _Place(_EVALUATED, "META_PROMPT_V5", None, "input", None, 10),
-    "promptmii-llama-train": _Place(_TRAINED, "meta_prompt", "format_meta_prompt_v3", "text", 4096, 90),
-    "promptmii-qwen-train": _Place(_TRAINED, "meta_prompt", "format_meta_prompt_v7", "text", 4096, 90),
+_PROMPTS = {
+    "promptmii-llama": _Prompt(_EVALUATED, "META_PROMPT_V3", None, "input", None, 10),
+    "promptmii-qwen": _Prompt(_EVALUATED, "META_PROMPT_V5", None, "input", None, 10),
+    "promptmii-llama-train": _Prompt(_TRAINED, "meta_prompt", "format_meta_prompt_v3", "text", 4096, 90),
+    "promptmii-qwen-train": _Prompt(_TRAINED, "meta_prompt", "format_meta_prompt_v7", "text", 4096, 90),
 }
 """The authors evaluate with one layout of the examples, and train with another."""
+_BASELINES = {
+    "promptmii-naive": ("naive_instruction_prompt", None),
+    "promptmii-icl": ("in_context_learning_prompt", "s"),
+}
+"""What the authors compare with: the function that makes the prompt, and the variable that gets its last line."""
+IMPORTED = (*_PROMPTS, *_BASELINES)
+"""Styles that an import gives."""
 
 
 def split_style(reference: str) -> tuple[str, str | None]:
@@ -121,8 +128,8 @@ def read_style(name: str) -> Style:
     if not path.exists():
         cure = (
             "Import it from a checkout of github.com/millix19/promptmii: promptmii styles import CHECKOUT"
-            if name in _PLACES
-            else nearest(name, [*names(), *_PLACES])
+            if name in IMPORTED
+            else nearest(name, [*names(), *IMPORTED])
         )
         raise ConfigError(f"There is no style {name!r} on this machine. {cure}")
     try:
@@ -137,20 +144,27 @@ def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, S
     The files are parsed, never run. Raises `ConfigError` if one is missing or is not the one that is known.
     """
     parsed = {name: ast.parse(_checked(checkout / name, sha256)) for name, sha256 in hashes.items()}
-    line = _text(parsed["promptmii.py"], "custom_line", "run")
+    frame = _frame(_text(parsed["promptmii.py"], "custom_line", "run"))
     styles = {
         name: Style(
-            meta=_slotted(_text(parsed[place.file], place.name, place.function), place.examples),
-            frame="{{instruction}}\n" + line.replace("{}", "{{labels|comma}}") + "Input: {{text|raw}}\n",
-            longest_prompt=place.longest_prompt,
-            answer=place.answer,
+            meta=_slotted(_text(parsed[prompt.file], prompt.name, prompt.function), prompt.examples),
+            frame=frame,
+            longest_prompt=prompt.longest_prompt,
+            answer=prompt.answer,
         )
-        for name, place in _PLACES.items()
+        for name, prompt in _PROMPTS.items()
     }
+    for name, (function, variable) in _BASELINES.items():
+        styles[name] = Style(frame=_frame(_text(parsed[_EVALUATED], variable, function)), answer=10)
     _folder().mkdir(parents=True, exist_ok=True)
     for name, style in styles.items():
         write_text(_folder() / f"{name}.json", style.model_dump_json(indent=2) + "\n", force=True)
     return styles
+
+
+def _frame(line: str) -> str:
+    """The follower's prompt whose line about the labels is this one."""
+    return "{{instruction}}\n" + line.replace("{}", "{{labels|comma}}") + "Input: {{text|raw}}\n"
 
 
 def _folder() -> Path:
@@ -171,20 +185,36 @@ def _checked(path: Path, sha256: str) -> bytes:
     return content
 
 
-def _text(module: ast.Module, name: str, function: str | None) -> str:
-    """The text of a variable: of `"..."` , of `"...".format(...)`, or of an f-string with `{}` for what it fills in."""
+def _text(module: ast.Module, name: str | None, function: str | None) -> str:
+    """The last text that a variable gets, or without a name the one that a function returns.
+
+    It is that of `"..."`, of `"...".format(...)`, or of an f-string with `{}` for what it fills in.
+    """
     functions = (node for node in ast.walk(module) if isinstance(node, ast.FunctionDef) and node.name == function)
     scope = next(functions, None) if function else module
+    found: dict[int, str] = {}
     for node in ast.walk(scope) if scope else ():
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]:
-            match node.value:
-                case ast.Constant(str(text)) | ast.Call(ast.Attribute(ast.Constant(str(text)), "format")):
-                    return text
-                case ast.JoinedStr(parts):
-                    return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
-                case _:
+        match node:
+            case ast.Assign(targets=[ast.Name(target)], value=value) | ast.AugAssign(ast.Name(target), value=value):
+                if target != name:
                     continue
-    raise ConfigError(f"The checkout holds no text {name!r} in {function or 'the module'}; it may be another version.")
+            case ast.Return(value) if name is None:
+                pass
+            case _:
+                continue
+        match value:
+            case ast.Constant(str(text)) | ast.Call(ast.Attribute(ast.Constant(str(text)), "format")):
+                found[node.lineno] = text
+            case ast.JoinedStr(parts):
+                texts = [str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts]
+                found[node.lineno] = "".join(texts)
+            case _:
+                continue
+    if not found:
+        raise ConfigError(
+            f"The checkout holds no text {name!r} in {function or 'the module'}; it may be another version."
+        )
+    return found[max(found)]
 
 
 def _slotted(text: str, examples: str) -> str:

@@ -21,7 +21,8 @@ def import_(
     from promptmii.styles import import_styles
 
     for name in import_styles(checkout):
-        say(f"Imported {name}. Use it behind a generator: openai:MODEL#{name}")
+        say(f"Imported {name}.")
+    say("Use one behind a generator: openai:MODEL#promptmii-llama; for icl: --set options.icl.style=promptmii-icl")
 
 
 @styles_app.command("list")

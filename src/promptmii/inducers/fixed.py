@@ -5,12 +5,15 @@ They isolate what the follower can do by itself (naive) and what the examples do
 
 from dataclasses import dataclass, field
 
+from pydantic import Field
+
 from promptmii.follower import FRAME_MARGIN
 from promptmii.inducers.fitting import fitting, fitting_note
 from promptmii.inducers.method import Kit, Method
 from promptmii.instruction import Instruction, Provenance
 from promptmii.models.base import LanguageModel
-from promptmii.prompts import Template, example_lines, follower_frame, frame_prompt, shown_examples
+from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_prompt, shown_example, shown_examples
+from promptmii.styles import OURS, Style, read_style
 from promptmii.task import Example, Support
 
 QUERY_SHARE = 4
@@ -21,18 +24,36 @@ QUERY_SHARE = 4
 class Naive:
     """The label list alone. No model call, nothing learned from the examples."""
 
-    frame: Template = field(default_factory=follower_frame)
+    style: Style = field(default_factory=Style)
     name: str = "naive"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """An empty instruction. Never fails."""
-        provenance = Provenance(seed=seed)
         return Instruction(
-            text="", labels=support.labels, method=self.name, frame=self.frame.text, provenance=provenance
+            text="",
+            labels=support.labels,
+            method=self.name,
+            frame=self.style.frame,
+            answer=self.style.answer,
+            provenance=Provenance(seed=seed),
         )
 
 
-class NaiveMethod(Method):
+class _StyledMethod(Method):
+    """A method whose prompt may be that of a style."""
+
+    style: str = Field(default=OURS, description="of the prompt, as `promptmii styles list` names them")
+
+    def check(self) -> None:
+        """See `Method`."""
+        read_style(self.style)
+
+    def templates(self) -> tuple[Template, ...]:
+        """See `Method`."""
+        return () if self.style == OURS else (Template(read_style(self.style).frame, FRAME_SLOTS),)
+
+
+class NaiveMethod(_StyledMethod):
     """Its entry in the table."""
 
     name = "naive"
@@ -43,7 +64,7 @@ class NaiveMethod(Method):
 
     def inducer(self, kit: Kit) -> Naive:  # noqa: ARG002
         """See `Method`."""
-        return Naive()
+        return Naive(read_style(self.style))
 
 
 @dataclass(frozen=True)
@@ -80,17 +101,18 @@ class InContext:
     """Many-shot in-context learning: the support examples themselves, as many as fit the follower's context."""
 
     follower: LanguageModel
-    frame: Template = field(default_factory=follower_frame)
+    style: Style = field(default_factory=Style)
     name: str = "icl"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The examples that fit, in the order of the support; `provenance.n` says how many. No model call."""
         fitted, notes = self._fitting(support)
         return Instruction(
-            text=shown_examples(fitted) if fitted else "",
+            text=shown_examples(fitted, self._frame.layout("text")) if fitted else "",
             labels=support.labels,
             method=self.name,
-            frame=self.frame.text,
+            frame=self.style.frame,
+            answer=self.style.answer,
             provenance=Provenance(
                 n=len(fitted),
                 seed=seed,
@@ -99,16 +121,21 @@ class InContext:
             ),
         )
 
+    @property
+    def _frame(self) -> Template:
+        return Template(self.style.frame, FRAME_SLOTS)
+
     def _fitting(self, support: Support) -> tuple[tuple[Example, ...], tuple[str, ...]]:
-        context = self.follower.card.context_length
-        empty = frame_prompt(self.frame, "Examples:", support.labels, "")
-        frame, *lengths = self.follower.count_tokens([empty, *(example_lines([e]) + "\n\n" for e in support.examples)])
+        context, layout = self.follower.card.context_length, self._frame.layout("text")
+        empty = frame_prompt(self._frame, "Examples:", support.labels, "")
+        shown = [shown_example(example, layout) + "\n\n" for example in support.examples]
+        frame, *lengths = self.follower.count_tokens([empty, *shown])
         kept = fitting(lengths, context - context // QUERY_SHARE - FRAME_MARGIN - frame)
         notes = fitting_note(lengths, kept, f"the context of {context} tokens")
         return tuple(support.examples[position] for position in kept), notes
 
 
-class ICLMethod(Method):
+class ICLMethod(_StyledMethod):
     """Its entry in the table."""
 
     name = "icl"
@@ -118,4 +145,4 @@ class ICLMethod(Method):
 
     def inducer(self, kit: Kit) -> InContext:
         """See `Method`."""
-        return InContext(kit.follower.model)
+        return InContext(kit.follower.model, read_style(self.style))

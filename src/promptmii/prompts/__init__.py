@@ -73,20 +73,33 @@ def grouped_examples(labels: Sequence[str], examples: Iterable[Example]) -> str:
     return "\n\n".join("\n".join([f"{defuse(label)}:", *lines]) for label, lines in by_label.items() if lines)
 
 
-def shown_examples(examples: Iterable[Example]) -> str:
-    """The body of a prompt that shows examples instead of an instruction."""
-    return "\n\n".join(["Examples:", *(example_lines([example]) for example in examples)])
+def shown_example(example: Example, layout: str = "") -> str:
+    """One example as `shown_examples` writes it."""
+    return _plain("Input: {}\nLabel: {}")((), [example]) if layout == "raw" else example_lines([example])
 
 
-def shows(body: str, example: Example) -> bool:
+def shown_examples(examples: Iterable[Example], layout: str = "") -> str:
+    """The body of a prompt that shows examples instead of an instruction; `layout` is that of the frame's text."""
+    blocks = [shown_example(example, layout) for example in examples]
+    return "\n".join(blocks) if layout == "raw" else "\n\n".join(["Examples:", *blocks])
+
+
+def shows(body: str, example: Example, layout: str = "") -> bool:
     """The body of a prompt shows this example, as `shown_examples` writes it."""
-    return example_lines([example]) in body.split("\n\n")
+    block = shown_example(example, layout)
+    return f"\n{block}\n" in f"\n{body}\n" if layout == "raw" else block in body.split("\n\n")
 
 
-def without_examples(body: str, examples: Iterable[Example]) -> str:
+def without_examples(body: str, examples: Iterable[Example], layout: str = "") -> str:
     """The body of a prompt as it would be if it did not show these examples."""
-    hidden = {example_lines([example]) for example in examples}
-    return "\n\n".join(block for block in body.split("\n\n") if block not in hidden)
+    hidden = {shown_example(example, layout) for example in examples}
+    if layout != "raw":
+        return "\n\n".join(block for block in body.split("\n\n") if block not in hidden)
+    lined = f"\n{body}\n"
+    for block in hidden:
+        while f"\n{block}\n" in lined:
+            lined = lined.replace(f"\n{block}\n", "\n")
+    return lined[1:-1]
 
 
 def _plain(layout: str) -> Callable[[Sequence[str], Iterable[Example]], str]:
