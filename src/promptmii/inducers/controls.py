@@ -57,6 +57,15 @@ class Keywords:
         }
 
 
+class _WrittenControl(Method):
+    role = Role.CONTROL
+    written_by = WrittenBy.GENERATOR
+
+    def expected(self, n: int) -> Expected:
+        """See `Method`."""
+        return Expected(written=1, shown=n)
+
+
 class KeywordsMethod(Method):
     """Its entry in the table."""
 
@@ -104,21 +113,15 @@ def permuted(text: str, labels: Sequence[str], seed: int) -> str:
     return head.sub(lambda match: match[1] + other[match[2]], text)
 
 
-class ShuffledMethod(Method):
+class ShuffledMethod(_WrittenControl):
     """Its entry in the table."""
 
     name = "shuffled"
     summary = "control: the instruction of mii with its label lines permuted"
-    role = Role.CONTROL
-    written_by = WrittenBy.GENERATOR
 
     def inducer(self, kit: Kit) -> Shuffled:
         """See `Method`."""
         return Shuffled(MetaInducer(kit.writer))
-
-    def expected(self, n: int) -> Expected:
-        """See `Method`."""
-        return Expected(written=1, shown=n)
 
 
 @dataclass(frozen=True)
@@ -150,18 +153,12 @@ def _texts(examples: Sequence[Example]) -> set[str]:
     return {example.text for example in examples}
 
 
-class OtherTaskMethod(Method):
+class OtherTaskMethod(_WrittenControl):
     """Its entry in the table."""
 
     name = "other-task"
     summary = "control: an instruction that the generator wrote for a task of the bundled suite"
-    role = Role.CONTROL
-    written_by = WrittenBy.GENERATOR
 
     def inducer(self, kit: Kit) -> OtherTask:
         """See `Method`."""
         return OtherTask(MetaInducer(kit.writer))
-
-    def expected(self, n: int) -> Expected:
-        """See `Method`."""
-        return Expected(written=1, shown=n)
