@@ -12,6 +12,7 @@ import promptmii
 ORDER = [
     *[
         "version",
+        "machine",
         "errors",
         "configs",
         "task",

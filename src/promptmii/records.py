@@ -156,6 +156,10 @@ class Record(Frozen):
     """Key of the labelled rows."""
     answers: str | None = None
     """Packed `Predictions`."""
+    machine: str | None = None
+    """On which it was run, in words."""
+    revisions: dict[str, str] = Field(default_factory=dict[str, str])
+    """Of the models, by reference: hashes of weights and chat template, or the server's name and address."""
     finished: str
     """Date and time, ISO 8601, UTC."""
 

@@ -132,6 +132,40 @@ def test_without_names_the_same_rows_are_asked_for_under_names_that_say_nothing(
     assert all(f"Label: {label}" in prompts[0] for label in hidden.instruction.labels)
 
 
+def test_grids_of_one_run_differ_in_what_they_say_and_take_only_the_named_tasks(server, tmp_path) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for name in ("shop", "bank", "zoo"):
+        write_task(tasks, name)
+    grid = settings(
+        server,
+        [str(tasks)],
+        methods=("naive", "icl"),
+        only=("shop", "bank"),
+        also=({"n": [12], "methods": ["icl"]}, {"nameless": True, "only": ["bank"], "methods": ["icl"]}),
+    )
+    found = {(r.cell.task, r.cell.method, r.cell.n) for r in evaluate(grid, tmp_path / "run").records.values()}
+    kept = {(task, *cell) for task in ("shop", "bank") for cell in (("naive", 0), ("icl", 6), ("icl", 12))}
+    assert found == kept | {("bank:nameless", "icl", 6)}
+    asked = len(server.bodies)
+    assert estimate(grid, tmp_path / "run")[-1].done == 7
+    evaluate(grid, tmp_path / "run")
+    assert len(server.bodies) - asked < 50  # the estimate's own calls
+    with pytest.raises(DataError, match=r"no task 'bnak'. Did you mean 'bank'\?"):
+        evaluate(settings(server, [str(tasks)], only=("bnak",)), tmp_path / "other")
+    with pytest.raises(ConfigError, match="number 1: tasks is the same"):
+        settings(server, ["suite"], also=({"tasks": ["written"]},))
+    with pytest.raises(ConfigError, match="Unknown setting 'sedes'"):
+        settings(server, ["suite"], also=({"sedes": 2},))
+
+
+def test_a_record_names_the_machine_and_the_revisions_of_its_models(server, tmp_path) -> None:
+    run = evaluate(settings(server, [write_task(tmp_path, "shop")], methods=("naive", "zero")), tmp_path / "run")
+    for record in run.records.values():
+        assert "threads" in str(record.machine)
+        assert list(record.revisions) == ["openai:m"]
+
+
 def test_failed_cells_have_no_score_and_run_again_only_when_told(server, tmp_path) -> None:
     grid = settings(server, [write_task(tmp_path, "shop")], methods=("naive", "icl"))
     server.default = "context"

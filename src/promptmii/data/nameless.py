@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from promptmii.task import Example, Task
 
+SUFFIX = ":nameless"
+"""Ends the name of a task whose label names are hidden."""
 Names = Callable[[int, random.Random], list[str]]
 
 
@@ -67,4 +69,14 @@ def renamed(task: Task, shown: Mapping[str, str]) -> Task:
 def nameless(task: Task) -> Task:
     """The task with all its labels' names hidden, the same names at every call, in the order of the new names."""
     shown = hide(task.labels, random.Random(task.name))
-    return replace(renamed(task, dict(sorted(shown.items(), key=lambda pair: pair[1]))), name=f"{task.name}:nameless")
+    return replace(renamed(task, dict(sorted(shown.items(), key=lambda pair: pair[1]))), name=task.name + SUFFIX)
+
+
+def is_nameless(task: str) -> bool:
+    """The name is that of a task with hidden label names."""
+    return task.endswith(SUFFIX)
+
+
+def shown_name(task: str) -> str:
+    """The name of a task, hidden label names or not."""
+    return task.removesuffix(SUFFIX)

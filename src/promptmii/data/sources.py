@@ -4,7 +4,7 @@ Evaluation, training and corpus building all come through here, so that a source
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from promptmii.data.corpus_files import Split, Tasks, corpus_reference, read_cor
 from promptmii.data.decoding import path_name
 from promptmii.data.load import SUFFIXES, format_of, read_table
 from promptmii.data.sample import LoadedTask, load_task
-from promptmii.errors import DataError
+from promptmii.errors import DataError, nearest
 from promptmii.task import Task
 
 SUITE = "suite"
@@ -67,12 +67,25 @@ def find_tasks(
 
 
 def read_tasks(
-    given: Sequence[str], *, splits: Sequence[Split] = ("heldout",), load: Load = load_task
+    given: Sequence[str],
+    *,
+    splits: Sequence[Split] = ("heldout",),
+    load: Load = load_task,
+    only: Collection[str] = (),
 ) -> dict[str, Task]:
-    """The tasks of the sources by name, in order. Raises `DataError`, also where two have one name."""
+    """The tasks of the sources by name, in order; with `only`, those of these names.
+
+    Raises `DataError`, also where two have one name, or a name is not there.
+    """
     origins: dict[str, str] = {}
     tasks: dict[str, Task] = {}
-    for source in find_tasks(given, splits=splits, load=load):
+    found = list(find_tasks(given, splits=splits, load=load))
+    if missing := [name for name in only if name not in {source.name for source in found}]:
+        known = nearest(missing[0], [source.name for source in found])
+        raise DataError(f"{', '.join(given)}: no task {missing[0]!r}. {known}")
+    for source in found:
+        if only and source.name not in only:
+            continue
         if source.name in tasks:
             raise DataError(
                 f"Two tasks have the name {source.name!r}: one from {origins[source.name]}, one from {source.origin}. "

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import ConfigError, DataError, EndpointError, ModelError, ScoreRefusedError
-from promptmii.evaluation.plan import EvaluateSettings, Job
+from promptmii.evaluation.plan import EvaluateSettings, PlannedCell
 from promptmii.follower import Follower
 from promptmii.inducers import Kit, Writer
 from promptmii.instruction import Cost, Instruction
+from promptmii.machine import machine
 from promptmii.models.base import LanguageModel
 from promptmii.models.cache import Cached
 from promptmii.models.dynamic_batching import for_threads
@@ -61,14 +62,14 @@ class Bench:
         for model in (self._models | self._remembering).values():
             model.close()
 
-    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
+    def run(self, jobs: Sequence[PlannedCell], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
         """Cells as they finish. An error is raised here, and ends the other cells."""
         cells = parallel(lambda job: self.cell(job, tasks[job.cell.task]), jobs, self._settings.workers)
         with closing(cells):
             for _, cell in cells:
                 yield cell
 
-    def cell(self, job: Job, task: Task) -> FinishedCell:
+    def cell(self, job: PlannedCell, task: Task) -> FinishedCell:
         """Run one cell. If it cannot be measured, record it as failed with the reason; bugs and full disks raise."""
         try:
             instruction, scored = self._measure(job, task)
@@ -79,6 +80,7 @@ class Bench:
                 Record(key=job.key, cell=job.cell, status="failed", error=storable(str(error)), finished=_now()), None
             )
         query = Query.of(task.name, scored.query)
+        models = [self.model(name).card for name in (job.cell.generator, job.cell.follower) if name]
         record = Record(
             key=job.key,
             cell=job.cell,
@@ -87,13 +89,15 @@ class Bench:
             spent=Cost.of(scored.usage, self._remembered(job.cell.follower).card.price),
             query=query.key,
             answers=pack_predictions(scored.predictions, instruction.labels),
+            machine=machine(),
+            revisions={card.reference: card.revision for card in models},
             finished=_now(),
         )
         return FinishedCell(record, query)
 
-    def _measure(self, job: Job, task: Task) -> tuple[Instruction, Scored]:
+    def _measure(self, job: PlannedCell, task: Task) -> tuple[Instruction, Scored]:
         cell = job.cell
-        method = self._settings.method(cell.method)
+        method = job.settings.method(cell.method)
         support = Support(task.labels, task.train if method.reads_all else ())
         if cell.n:
             support = draw_support(task, cell.n, cell.seed)
@@ -102,14 +106,14 @@ class Bench:
         with self._own_follower(instruction, kit.follower) as follower:
             predictor = method.predictor(replace(kit, follower=follower), support, cell.seed)
             instruction = predictor.prepare(instruction, support)
-            scored = score(predictor, instruction, draw_query(task, self._settings.evaluate))
+            scored = score(predictor, instruction, draw_query(task, job.settings.evaluate))
         provenance = instruction.provenance.model_copy(
             update={"source": task.source.get("origin", ""), "version": VERSION}
         )
         return instruction.model_copy(update={"provenance": provenance}).measured_as(scored.measurement()), scored
 
-    def _kit(self, job: Job, task: Task, follower: Follower) -> Kit:
-        settings = self._settings
+    def _kit(self, job: PlannedCell, task: Task, follower: Follower) -> Kit:
+        settings = job.settings
         model = self._remembered(job.cell.generator) if job.cell.generator else follower.model
         style = style_for(job.cell.generator, settings.template) if job.cell.generator else Style()
         return Kit(

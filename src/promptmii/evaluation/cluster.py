@@ -11,7 +11,7 @@ from typing import Any
 from promptmii.config import RayOptions
 from promptmii.errors import ModelError, PromptMIIError
 from promptmii.evaluation.bench import Bench, FinishedCell
-from promptmii.evaluation.plan import EvaluateSettings, Job
+from promptmii.evaluation.plan import EvaluateSettings, PlannedCell
 from promptmii.models.base import ModelCard
 from promptmii.models.http.config import addresses
 from promptmii.ray_cluster import RayActors
@@ -38,7 +38,7 @@ class RemoteBench:
         except PromptMIIError as error:
             return error
 
-    def run(self, job: Job, task: Task) -> FinishedCell | PromptMIIError:
+    def run(self, job: PlannedCell, task: Task) -> FinishedCell | PromptMIIError:
         """One cell. Ray calls this on several threads."""
         try:
             return self._bench.cell(job, task)
@@ -82,13 +82,13 @@ class RayExecutor:
         """See `Executor`."""
         return _result(self._benches.ray.get(self._benches.actors[0].card.remote(reference)))
 
-    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
+    def run(self, jobs: Sequence[PlannedCell], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
         """See `Executor`. Raises `ModelError` if a worker keeps dying."""
         ray = self._benches.ray
         sent = {job.cell.task: ray.put(tasks[job.cell.task]) for job in jobs}
         pool = ray.util.ActorPool(self._benches.actors * self._at_once)
 
-        def submit(bench: Any, job: Job) -> Any:
+        def submit(bench: Any, job: PlannedCell) -> Any:
             return bench.run.remote(job, sent[job.cell.task])
 
         try:

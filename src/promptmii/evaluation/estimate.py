@@ -13,7 +13,7 @@ from time import perf_counter
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import DataError
 from promptmii.evaluation.bench import Bench
-from promptmii.evaluation.plan import INDEPENDENT, EvaluateSettings, Job, grid_tasks, plan, references
+from promptmii.evaluation.plan import INDEPENDENT, EvaluateSettings, PlannedCell, grid_tasks, plan, references
 from promptmii.evaluation.run import is_open
 from promptmii.instruction import Cost
 from promptmii.models.base import Chat, LanguageModel, Sampling, Usage
@@ -80,18 +80,14 @@ def _estimates(
     jobs = plan(settings, tasks, {reference: model.card for reference, model in models.items()})
     known = Run.read(folder).records if (folder / "records.jsonl").exists() else {}
     rates = {reference: _rates(model, settings.mode) for reference, model in models.items()}
-    sizes = {
-        (name, follower): _sizes(task, models[follower])
-        for name, task in tasks.items()
-        for follower in settings.followers
-    }
+    pairs = dict.fromkeys((job.cell.task, job.cell.follower) for job in jobs)
+    sizes = {(task, follower): _sizes(tasks[task], models[follower]) for task, follower in pairs}
     lines: list[MethodEstimate] = []
     for method in dict.fromkeys(job.cell.method for job in jobs):
         own = [job for job in jobs if job.cell.method == method]
         todo = [job for job in own if is_open(known.get(job.key), retry_failed)]
         costs = [
-            _cost(settings, job, tasks[job.cell.task], sizes[job.cell.task, job.cell.follower], models, rates)
-            for job in todo
+            _cost(job, tasks[job.cell.task], sizes[job.cell.task, job.cell.follower], models, rates) for job in todo
         ]
         lines.append(MethodEstimate(method, len(own), len(own) - len(todo), sum(costs, Cost())))
     whole = MethodEstimate(
@@ -130,14 +126,14 @@ def _rates(model: LanguageModel, mode: str) -> Rates:
 
 
 def _cost(
-    settings: EvaluateSettings,
-    job: Job,
+    job: PlannedCell,
     task: Task,
     sizes: _Sizes,
     models: Mapping[str, LanguageModel],
     rates: Mapping[str, Rates],
 ) -> Cost:
-    cell, method = job.cell, settings.method(job.cell.method)
+    cell, settings = job.cell, job.settings
+    method = settings.method(cell.method)
     try:
         n = len(draw_support(task, cell.n, cell.seed).examples) if cell.n else 0
         query = len(draw_query(task, settings.evaluate))

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from promptmii.config import Columns, Endpoint, RayOptions
 from promptmii.data import load_task
-from promptmii.data.nameless import nameless
+from promptmii.data.nameless import is_nameless, nameless, shown_name
 from promptmii.data.sources import read_tasks
 from promptmii.errors import ConfigError
 from promptmii.follower import resolve_calibration
@@ -20,7 +20,7 @@ from promptmii.models import DEFAULT, WRITER
 from promptmii.models.base import ModelCard
 from promptmii.prompts import follower_frame
 from promptmii.records import Cell
-from promptmii.schema import Settings
+from promptmii.schema import Settings, merged
 from promptmii.styles import split_style, style_for
 from promptmii.task import Task, content_key
 
@@ -35,6 +35,8 @@ class EvaluateSettings(Settings):
 
     tasks: tuple[str, ...] = Field(min_length=1)
     """Task files, folders of them, `hub:...`, `suite`, or a corpus (held-out split, or `FOLDER:validation`)."""
+    only: tuple[str, ...] = ()
+    """Names of the tasks to take from these sources; none: all of them."""
     methods: tuple[str, ...] = Field(default_factory=default_methods, min_length=1)
     n: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 20, 50, 100), min_length=1)
     seeds: int = Field(default=3, ge=1, le=1000)
@@ -63,6 +65,8 @@ class EvaluateSettings(Settings):
     columns: Columns = Columns()
     endpoint: Endpoint = Endpoint()
     ray: RayOptions | None = None
+    also: tuple[dict[str, Any], ...] = ()
+    """More grids in the same run, each given by the settings in which it differs from this one."""
 
     @model_validator(mode="after")
     def _check_methods(self) -> Self:
@@ -76,9 +80,27 @@ class EvaluateSettings(Settings):
             raise ValueError("max_cost is kept by one process, and --ray starts several; leave one of them out")
         return self
 
+    @model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        for number, part in enumerate(self.also, 1):
+            if shared := sorted(SHARED & set(part)):
+                raise ConfigError(f"also, number {number}: {shared[0]} is the same for all grids; leave it out.")
+        _ = self.parts
+        return self
+
+    @property
+    def parts(self) -> tuple[Self, ...]:
+        """This grid and those of `also`, each complete."""
+        own = self.model_dump(exclude={"also"}, exclude_unset=True)
+        return (self.model_copy(update={"also": ()}), *(self.of(**merged(own, part)) for part in self.also))
+
     def method(self, name: str) -> Method:
         """A method with its options. Raises `ConfigError`."""
         return method(name, self.options.get(name))
+
+
+SHARED = {"also", "columns", "endpoint", "ray", "tasks", "workers"}
+"""Settings that a grid of `also` cannot change: sources are read, and models are loaded, once for all of them."""
 
 
 INDEPENDENT: tuple[CalibrationKind, ...] = ("none", "contextual", "batch")
@@ -86,26 +108,36 @@ INDEPENDENT: tuple[CalibrationKind, ...] = ("none", "contextual", "batch")
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedCell:
     """A cell to run."""
 
     key: str
     cell: Cell
     calibration: CalibrationKind
+    settings: EvaluateSettings
+    """Of the one grid that it belongs to."""
 
 
 def grid_tasks(settings: EvaluateSettings) -> dict[str, Task]:
-    """The tasks by name, in order. Raises `DataError`, also for two tasks of one name."""
-    _check_styles(settings)  # before anything is loaded
+    """The tasks of all grids by name, in order. Raises `DataError`, also for two tasks of one name."""
+    for part in settings.parts:
+        _check_styles(part)  # before anything is loaded
     columns = settings.columns
     load = partial(load_task, text=columns.text, label=columns.label, labels=columns.labels)
-    tasks = read_tasks(settings.tasks, load=load).values()
-    return {task.name: task for task in (map(nameless, tasks) if settings.nameless else tasks)}
+    some = [part.only for part in settings.parts]
+    only = [name for names in some for name in names] if all(some) else ()
+    read = read_tasks(settings.tasks, load=load, only=only)
+    tasks = [task if not part.nameless else nameless(task) for part in settings.parts for task in _own(part, read)]
+    return {task.name: task for task in tasks}
+
+
+def _own(part: EvaluateSettings, tasks: Mapping[str, Task]) -> list[Task]:
+    return [task for name, task in tasks.items() if not part.only or shown_name(name) in part.only]
 
 
 def references(settings: EvaluateSettings) -> list[str]:
-    """The models that the grid needs."""
-    return list(dict.fromkeys([*settings.followers, *_all_writers(settings)]))
+    """The models that the grids need."""
+    return list(dict.fromkeys(name for part in settings.parts for name in (*part.followers, *_all_writers(part))))
 
 
 def _all_writers(settings: EvaluateSettings) -> list[str]:
@@ -114,31 +146,39 @@ def _all_writers(settings: EvaluateSettings) -> list[str]:
     return [writer for writer in writers if writer]
 
 
-def plan(settings: EvaluateSettings, tasks: Mapping[str, Task], cards: Mapping[str, ModelCard]) -> list[Job]:
-    """Every cell once. Those that write come first, because writing is fastest in one batch.
+def plan(settings: EvaluateSettings, tasks: Mapping[str, Task], cards: Mapping[str, ModelCard]) -> list[PlannedCell]:
+    """Every cell once, grid by grid. Those that write come first, because writing is fastest in one batch.
 
     Raises `ConfigError` for a method that fits no task.
     """
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, PlannedCell] = {}
+    for part in settings.parts:
+        own = [task for task in _own(part, tasks) if is_nameless(task.name) == part.nameless]
+        for job in _planned(part, own, cards):
+            jobs.setdefault(job.key, job)
+    return list(jobs.values())
+
+
+def _planned(settings: EvaluateSettings, tasks: Sequence[Task], cards: Mapping[str, ModelCard]) -> list[PlannedCell]:
+    jobs: list[PlannedCell] = []
     methods = [settings.method(name) for name in settings.methods]
     for each in methods:
         each.check()
-        suited = [task for task in tasks.values() if task.instruction or not each.needs_human]
+        suited = [task for task in tasks if task.instruction or not each.needs_human]
         if not suited:
             raise ConfigError(
                 f"The method {each.name} needs a human's instruction, and no task has one. "
                 'Give it in a task file: {"instruction": "...", "data": [...]}.'
             )
         for follower in settings.followers:
-            for job in _jobs(settings, each, follower, suited, cards):
-                jobs.setdefault(job.key, job)
+            jobs += _jobs(settings, each, follower, suited, cards)
     silent = {method.name for method in methods if method.written_by is WrittenBy.NOBODY}
-    return sorted(jobs.values(), key=lambda job: job.cell.method in silent)
+    return sorted(jobs, key=lambda job: job.cell.method in silent)
 
 
 def _jobs(
     settings: EvaluateSettings, method: Method, follower: str, tasks: Sequence[Task], cards: Mapping[str, ModelCard]
-) -> Iterator[Job]:
+) -> Iterator[PlannedCell]:
     calibration: CalibrationKind = "none"
     if method.asks_follower:
         calibration = resolve_calibration(settings.calibration, settings.mode, cards[follower])
@@ -154,7 +194,7 @@ def _jobs(
             follower=follower,
             mode=settings.mode,
         )
-        yield Job(_key(settings, method, cell, task, calibration, cards), cell, calibration)
+        yield PlannedCell(_key(settings, method, cell, task, calibration, cards), cell, calibration, settings)
 
 
 def _writers(settings: EvaluateSettings, method: Method, follower: str) -> Sequence[str | None]:

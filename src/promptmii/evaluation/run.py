@@ -7,7 +7,7 @@ from typing import Protocol
 
 from promptmii.evaluation.bench import Bench, FinishedCell
 from promptmii.evaluation.cluster import RayExecutor
-from promptmii.evaluation.plan import EvaluateSettings, Job, grid_tasks, plan, references
+from promptmii.evaluation.plan import EvaluateSettings, PlannedCell, grid_tasks, plan, references
 from promptmii.files import locked, write_text
 from promptmii.models.base import ModelCard
 from promptmii.models.cache import forget
@@ -23,7 +23,7 @@ class Executor(Protocol):
         """The card of a model, which is loaded for it. Raises `ModelError`."""
         ...
 
-    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
+    def run(self, jobs: Sequence[PlannedCell], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
         """Cells as they finish, in any order."""
         ...
 
@@ -42,7 +42,7 @@ class LocalExecutor:
         """See `Executor`."""
         return self._bench.model(reference).card
 
-    def run(self, jobs: Sequence[Job], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
+    def run(self, jobs: Sequence[PlannedCell], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
         """See `Executor`."""
         return self._bench.run(jobs, tasks)
 
