@@ -8,7 +8,7 @@ SETUP := $(VENV)/.ready-$(VERSIONS)
 SMOL := $(VENV)/.smol
 DEMO := src/promptmii/data/demo.csv
 
-.PHONY: help setup demo train-writer test test-core lint types docs check bench clean
+.PHONY: help setup demo train-writer results test test-core lint types docs check bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / -- /'
@@ -44,6 +44,12 @@ demo: $(LIGHT)  ## the main job on a bundled CSV with the embedded 1.5B model (1
 train-writer: $(SETUP)  ## retrain qwen-writer into runs/writer from nothing but this repository (over an hour); stopped, it goes on
 	$(BIN)/promptmii models install qwen
 	$(BIN)/promptmii train warm-start -o runs/writer $(if $(wildcard runs/writer/run.json),--resume)
+
+results: $(SETUP)  ## measure all that docs/results.md shows, on the tasks in the folder TASKS (hours); stopped, it goes on
+	@test -d "$(TASKS)" || { echo "Give the folder of the task files: make results TASKS=../my-tasks"; exit 2; }
+	for model in qwen qwen-small smol minilm; do $(BIN)/promptmii models install $$model || exit; done
+	$(BIN)/promptmii evaluate results --tasks "$(TASKS)" -o runs/results || test $$? -eq 4  # failed cells are told
+	$(BIN)/promptmii report runs/results $(patsubst %/metrics.jsonl,%,$(wildcard runs/*/metrics.jsonl)) --markdown docs/results.md
 
 test: $(SETUP) $(SMOL)  ## every test, the embedded model included
 	$(BIN)/pytest -n auto

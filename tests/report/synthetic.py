@@ -73,6 +73,7 @@ def write_run(
     followers: Sequence[str] = ("smol",),
     modes: Sequence[Mode] = ("choose",),
     failures: int = 0,
+    nameless: bool = False,
     seed: int = 0,
 ) -> Path:
     """Write a run folder and return it. `failures` cells in a row have no score, as after an outage.
@@ -80,7 +81,7 @@ def write_run(
     `generators` multiply the methods that write. Methods that read no example have one cell per task and follower.
     """
     random = np.random.default_rng(seed)
-    draws = [_draw(random, index, rows, labels) for index in range(tasks)]
+    draws = [_draw(random, index, rows, labels, nameless) for index in range(tasks)]
     cells = [cell for draw in draws for cell in _cells(draw.task, methods, n, seeds, generators, followers, modes)]
     failed = range(len(cells) // 3, len(cells) // 3 + failures)
     by_task = {draw.task: draw for draw in draws}
@@ -98,12 +99,12 @@ def _line(value: Record | Query) -> bytes:
     return (value.model_dump_json(exclude_defaults=True) + "\n").encode()
 
 
-def _draw(random: np.random.Generator, index: int, rows: int, labels: int) -> _Draw:
+def _draw(random: np.random.Generator, index: int, rows: int, labels: int, nameless: bool) -> _Draw:
     topic = list(TOPICS)[index % len(TOPICS)]
     words = tuple(TOPICS[topic].split())
-    names = tuple(LABELS[i] if i < len(LABELS) else f"kind {i}" for i in range(labels))
+    names = tuple(f"class {i}" if nameless else LABELS[i] if i < len(LABELS) else f"kind {i}" for i in range(labels))
     gold = [names[i] for i in random.permutation(np.arange(rows) % labels)]
-    task = f"{topic}_{index:03d}"
+    task = f"{topic}_{index:03d}{':nameless' if nameless else ''}"
     texts = [f"{task} {i}: " + " ".join(random.choice(words, size=int(random.integers(6, 24)))) for i in range(rows)]
     examples = tuple(Example(text, label) for text, label in zip(texts, gold, strict=True))
     return _Draw(Query.of(task, examples), examples, names, float(random.normal(0, 0.1)), task, words)
@@ -157,6 +158,8 @@ def _record(random: np.random.Generator, cell: Cell, draw: _Draw, bonus: dict[st
         spent=spent,
         query=draw.query.key,
         answers=pack_predictions(scored.predictions, draw.labels),
+        machine="a machine, 2 threads",
+        revisions={cell.follower: "f0f0"},
         finished="2026-01-05T10:00:00Z",
     )
 

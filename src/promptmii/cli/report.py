@@ -13,13 +13,21 @@ from promptmii.cli.terminal import listening, say
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders of `promptmii evaluate` and of training.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the page, the figures and the tables.")
-    ] = Path("report"),
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the page, the figures and the tables.", show_default="report"),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(help="Write one page of Markdown, its figures in a folder beside it; with -o, the folder too."),
+    ] = None,
 ) -> None:
     """Draw what runs found: one self-contained page, figures as SVG and PNG, tables as CSV and Markdown."""
+    from promptmii.report.markdown import write_markdown
     from promptmii.report.page import write_report
 
     with listening() as progress:
         progress.step("Writing the report")
-        page = write_report(runs, output)
-    say(f"Open {page} in a browser.")
+        if markdown:
+            say(f"Wrote {write_markdown(runs, markdown)}.")
+        if output or not markdown:
+            say(f"Open {write_report(runs, output or Path('report'))} in a browser.")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from promptmii.report.drawing import blank_figure, looks, styled
 from promptmii.report.figures import sample_size
-from promptmii.report.scores import Scope, Scores, Series, in_order
+from promptmii.report.scores import Scope, Scores, Series, in_order, within
 from promptmii.report.tables import NOTHING, Table, number, scoped
 
 if TYPE_CHECKING:
@@ -35,13 +35,8 @@ def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     calibrating it, `label_*` of labelling all `rows` of a task; `tokens_per_query` are prompt tokens. A number is NaN
     if any part of it is unknown.
     """
-    mask = (
-        (cells["follower"] == scope.follower)
-        & (cells["mode"] == scope.mode)
-        & ~cells["stale"]
-        & cells["macro_f1"].notna()
-    )
-    own: Any = cells.loc[mask, :].rename(columns={old: new for new, (old, _) in COSTS.items()})
+    done = within(cells, scope).dropna(subset="macro_f1")
+    own: Any = done.rename(columns={old: new for new, (old, _) in COSTS.items()})
     for money, calls in (("money", "calls"), ("label_money", "label_calls")):
         own[money] = own[money].where(own[calls] > 0, 0.0)
     own[list(COSTS)] = own[list(COSTS)].fillna(np.inf)  # so that a mean over something unknown is unknown

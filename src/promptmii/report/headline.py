@@ -12,6 +12,7 @@ import pandas as pd
 
 from promptmii.curves import VALIDATION, Curves
 from promptmii.metrics import holm
+from promptmii.records import Record
 from promptmii.report.grid import Grid
 from promptmii.report.methods import Role, is_written, planned_rivals, role, shows_examples, under_test
 from promptmii.report.scores import Scope, Scores, Series, in_order, short_names
@@ -20,6 +21,8 @@ from promptmii.report.tables import NOTHING, Table, number, p_value, prompt_leng
 
 POSTER_N = 20
 """The number of examples that the poster's headline is about."""
+REVISION = 16
+"""Characters of a model's revision."""
 MANY = 8
 """Names that a fact lists in full."""
 
@@ -46,6 +49,7 @@ def facts(grid: Grid, cells: pd.DataFrame, folders: Iterable[object]) -> list[tu
         ("Generators", _names(dict.fromkeys(live["generator"].dropna())) or "none"),
         ("Followers", _names(dict.fromkeys(live["follower"]))),
         ("Mode", _names(dict.fromkeys(live["mode"]))),
+        *_made_with([grid.records[key] for key in live["key"]]),
         (
             "Cells",
             f"{done:,} done, {given - done:,} failed"
@@ -53,6 +57,15 @@ def facts(grid: Grid, cells: pd.DataFrame, folders: Iterable[object]) -> list[tu
         ),
         ("Records", f"{', '.join(map(str, folders))}, finished {' to '.join(dict.fromkeys([times[0], times[-1]]))}"),
     ]
+
+
+def _made_with(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Machines and revisions, as far as the records tell; those of earlier versions do not."""
+    machines = dict.fromkeys(record.machine for record in records if record.machine)
+    known = {name: revision for record in records for name, revision in record.revisions.items()}
+    revisions = [f"{name} {revision[:REVISION]}" for name, revision in known.items()]
+    told = [("Machine", "; ".join(machines)), ("Revisions", ", ".join(revisions))]
+    return [(name, text) for name, text in told if text]
 
 
 def _series(live: pd.DataFrame) -> set[Series]:
@@ -122,7 +135,14 @@ def claim_table(found: Sequence[Claim]) -> Table:
     """The planned comparisons with their tests."""
     data = pd.DataFrame(
         [
-            {"follower": c.scope.follower, "mode": c.scope.mode, "n": c.pair.n, "a": c.pair.a, "b": c.pair.b}
+            {
+                "follower": c.scope.follower,
+                "mode": c.scope.mode,
+                "hidden": c.scope.hidden,
+                "n": c.pair.n,
+                "a": c.pair.a,
+                "b": c.pair.b,
+            }
             | {"difference": c.pair.mean, "low": c.pair.low, "high": c.pair.high, "tasks": len(c.pair.differences)}
             | {"wins": c.pair.wins, "ties": c.pair.ties, "losses": c.pair.losses, "p": c.pair.p, "p_holm": c.p}
             | {"reason": c.pair.reason, "detectable": c.detectable}
@@ -131,7 +151,7 @@ def claim_table(found: Sequence[Claim]) -> Table:
     )
     shown = pd.DataFrame(
         [
-            {"comparison": f"{c.pair.a} − {c.pair.b}, n={c.pair.n}", "follower": f"{c.scope.name}, {c.scope.mode}"}
+            {"comparison": f"{c.pair.a} − {c.pair.b}, n={c.pair.n}", "follower": f"{c.scope.name}, {c.scope.way}"}
             | {"difference": f"{_signed(c.pair.mean)} [{_signed(c.pair.low)}, {_signed(c.pair.high)}]"}
             | {"tasks": len(c.pair.differences), "wins / ties / losses": c.pair.record}
             | {"p, Holm": f"{NOTHING} ({c.pair.reason})" if c.pair.reason else p_value(c.p)}

@@ -14,13 +14,11 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from promptmii.curves import Curves, is_training_run, read_curves
+from promptmii.curves import Curves, read_curves
 from promptmii.errors import ScoreRefusedError, counted
 from promptmii.report import headline
-from promptmii.report.grid import read_grid
 from promptmii.report.output import Files
-from promptmii.report.results import Results, numbers
-from promptmii.report.scores import all_cells, scopes, scores
+from promptmii.report.results import Results, numbers, split_folders
 from promptmii.report.sections import Section, legend, sections, training_section
 from promptmii.report.task_details import task_details
 from promptmii.version import VERSION
@@ -34,16 +32,13 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Raises `ScoreRefusedError`, once the page is written, if every cell failed; `ArtefactError` if an evaluation holds
     no cell; `OutputError` if `out` cannot be written.
     """
-    evaluations = [folder for folder in folders if (folder / "records.jsonl").exists() or not is_training_run(folder)]
-    runs = read_curves([folder for folder in folders if is_training_run(folder)])
+    evaluations, training = split_folders(folders)
     if not evaluations:
-        files = Files.at(out)
+        files, runs = Files.at(out), read_curves(training)
         return files.page(_training_page(runs, files))
-    grid = read_grid(evaluations)
-    cells = all_cells(grid)
-    by_scope = [scores(cells, scope) for scope in scopes(cells)]
-    results = Results(grid, cells, by_scope, runs, folders)
+    results = Results.read(folders)
     files = Files.at(out)
+    grid = results.grid
     page = files.page(_page(results, list(sections(results, files))))
     if len(grid.failed) == len(grid.records):
         raise ScoreRefusedError(

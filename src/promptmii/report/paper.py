@@ -9,7 +9,7 @@ import pandas as pd
 
 from promptmii.follower import Prediction
 from promptmii.report.grid import Grid
-from promptmii.report.scores import Scope, Scores
+from promptmii.report.scores import Scope, Scores, within
 from promptmii.report.statistics import means
 from promptmii.report.tables import NOTHING, Table, number, scoped
 
@@ -88,7 +88,7 @@ PUBLISHED = {
 
 def published_tables(by_scope: Sequence[Scores]) -> list[Table]:
     """One table per follower that the paper has too, in the paper's mode."""
-    return [table for own in by_scope if own.scope.mode == MODE if (table := _published(own))]
+    return [table for own in by_scope if own.scope.mode == MODE and not own.scope.hidden if (table := _published(own))]
 
 
 def _published(own: Scores) -> Table | None:
@@ -116,12 +116,7 @@ def paper_scale_tables(grid: Grid, cells: pd.DataFrame, by_scope: Sequence[Score
 
 
 def _table(grid: Grid, cells: pd.DataFrame, scope: Scope) -> Table:
-    own: Any = cells[
-        (cells["follower"] == scope.follower)
-        & (cells["mode"] == scope.mode)
-        & cells["macro_f1"].notna()
-        & ~cells["stale"]
-    ]
+    own: Any = within(cells, scope).dropna(subset="macro_f1")
     rescored = own[["series", "n", "task", "macro_f1"]].join(
         pd.DataFrame(
             [_rescored(grid, key) for key in own["key"]], index=own.index, columns=["reward_f1", "analysis_f1"]

@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from promptmii.curves import Curves
+from promptmii.curves import Curves, is_training_run, read_curves
+from promptmii.records import RECORDS
 from promptmii.report import tables
-from promptmii.report.grid import Grid
+from promptmii.report.grid import Grid, read_grid
 from promptmii.report.headline import Claim, chosen_n, claims
 from promptmii.report.methods import compared, single_call
-from promptmii.report.scores import Scores, Series, in_order
+from promptmii.report.scores import Scores, Series, all_cells, in_order, scopes, scores
 from promptmii.report.tables import Table
 
 
@@ -28,6 +29,18 @@ class Results:
     by_scope: Sequence[Scores]
     curves: Sequence[Curves]
     folders: Sequence[Path]
+
+    @classmethod
+    def read(cls, folders: Sequence[Path]) -> Self:
+        """Of runs of `promptmii evaluate`, and of training runs for their curves.
+
+        Raises `ArtefactError` where the evaluations hold no cell.
+        """
+        evaluations, training = split_folders(folders)
+        grid = read_grid(evaluations)
+        cells = all_cells(grid)
+        by_scope = [scores(cells, scope) for scope in scopes(cells)]
+        return cls(grid, cells, by_scope, read_curves(training), folders)
 
     @cached_property
     def series(self) -> list[Series]:
@@ -66,6 +79,12 @@ class Results:
     def pairs(self) -> list[dict[int, Table]]:
         """Per scope, every pair of methods at each n; empty where there is one method."""
         return [{n: tables.pair_table(own, n) for n in own.ns} if len(own.series) > 1 else {} for own in self.by_scope]
+
+
+def split_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Evaluations, and training runs."""
+    training = [folder for folder in folders if is_training_run(folder) and not (folder / RECORDS).exists()]
+    return [folder for folder in folders if folder not in training], training
 
 
 def numbers(results: Results) -> dict[str, Any]:
@@ -114,8 +133,9 @@ def outcome(results: Results) -> dict[str, int] | None:
     lefts, rights = compared()
     right = _first(series, rights) or series[-1]
     left = _first([one for one in series if one != right], lefts) or right
-    both = (i for i, s in enumerate(results.by_scope) if {left.name, right.name} <= set(s.names) and results.n in s.ns)
-    scope, task = next(both, None), 0
+    both = [i for i, s in enumerate(results.by_scope) if {left.name, right.name} <= set(s.names) and results.n in s.ns]
+    # Where names are hidden, the text alone says what a label means.
+    scope, task = next(iter(sorted(both, key=lambda i: not results.by_scope[i].scope.hidden)), None), 0
     if scope is not None:
         own = results.by_scope[scope]
         differences = own.at(right.name, results.n) - own.at(left.name, results.n)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from promptmii.data.nameless import is_nameless
 from promptmii.report.grid import Grid
 from promptmii.report.methods import position
 from promptmii.styles import split_style
@@ -24,17 +25,24 @@ COORDINATES = ["task", "method", "n", "seed", "generator", "follower", "mode"]
 
 
 class Scope(NamedTuple):
-    """What one table or panel is about: one follower, answering in one way."""
+    """What one table or panel is about: one follower, answering in one way, with label names kept or hidden."""
 
     follower: str
     mode: str
     name: str
     """Of the follower, from `short_names`: headings and file names of two scopes have to differ."""
+    hidden: bool = False
+    """Label names say nothing (A, 7, class 3)."""
+
+    @property
+    def way(self) -> str:
+        """How it answers, and on what labels."""
+        return f"mode {self.mode}{', names hidden' if self.hidden else ''}"
 
     @property
     def title(self) -> str:
         """For headings."""
-        return f"{self.name} follower, mode {self.mode}"
+        return f"{self.name} follower, {self.way}"
 
 
 class Series(NamedTuple):
@@ -72,7 +80,9 @@ def _letters(name: str) -> str:
 
 
 def all_cells(grid: Grid) -> pd.DataFrame:
-    """Every cell, failed ones without numbers: the columns of `Grid.cells`, `status`, `finished`, `series`, `stale`.
+    """Every cell, failed ones without numbers: the columns of `Grid.cells` and some more.
+
+    These are `status`, `finished`, `series`, `hidden` (label names are) and `stale`.
 
     A cell measured again under a changed template, model or data has two records. The later one counts; the earlier
     one is `stale`, enters no statistic, and is counted in the table of failures. Scores are paired, so these are stale
@@ -97,6 +107,7 @@ def all_cells(grid: Grid) -> pd.DataFrame:
     ).transform("last")
     cells["stale"] = cells.duplicated(COORDINATES, keep="last") | other_rows | other_kind
     cells["series"] = _series_names(cells)
+    cells["hidden"] = [is_nameless(task) for task in cells["task"]]
     return cells.reset_index(drop=True)
 
 
@@ -144,22 +155,34 @@ class Scores:
         return self.macro_f1[self.names.index(name), self.ns.index(n)]
 
     def missing(self, name: str, n: int) -> tuple[str, ...]:
-        """The tasks without a score."""
+        """The tasks without a score; none at an n that nobody asked of it."""
+        place = self.names.index(name), self.ns.index(n)
+        if not (self.seeds[place].any() or self.failed[place].any()):
+            return ()
         return tuple(task for task, lacks in zip(self.tasks, np.isnan(self.at(name, n)), strict=True) if lacks)
 
 
 def scopes(cells: pd.DataFrame) -> list[Scope]:
-    """Every follower and mode, in order of appearance. Modes are never put into one table."""
+    """Every follower and mode, in order of appearance, with names kept before hidden ones.
+
+    Modes are never put into one table.
+    """
     names = short_names(cells["follower"])
-    return [
-        Scope(follower, mode, names[follower])
-        for follower, mode in dict.fromkeys(zip(cells["follower"], cells["mode"], strict=True))
-    ]
+    found = dict.fromkeys(zip(cells["follower"], cells["mode"], cells["hidden"], strict=True))
+    listed = [Scope(follower, mode, names[follower], bool(hidden)) for follower, mode, hidden in found]
+    order = {scope[:2]: place for place, scope in reversed([*enumerate(listed)])}
+    return sorted(listed, key=lambda scope: (order[scope[:2]], scope.hidden))
+
+
+def within(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
+    """The live cells of a scope, from `all_cells`."""
+    same = (cells["follower"] == scope.follower) & (cells["mode"] == scope.mode) & (cells["hidden"] == scope.hidden)
+    return cells.loc[same & ~cells["stale"], :]
 
 
 def scores(cells: pd.DataFrame, scope: Scope) -> Scores:
     """The scores of a scope, from `all_cells`."""
-    own = cells.loc[(cells["follower"] == scope.follower) & (cells["mode"] == scope.mode) & ~cells["stale"], :]
+    own = within(cells, scope)
     columns = zip(own["series"], own["method"], own["generator"].fillna(""), strict=True)
     series = sorted({Series(name, method, generator or None) for name, method, generator in columns}, key=in_order)
     names, tasks = [s.name for s in series], sorted(set(own["task"]))

@@ -198,15 +198,13 @@ def _transfer(found: Sequence[Transfer], n: int, files: Files) -> Section:
         "trained ones."
     )
     parts = [_lead(lead)]
-    for mode in dict.fromkeys(one.mode for one in found):
-        by_n = {one.n: one for one in found if one.mode == mode}
+    for way in dict.fromkeys(one.way for one in found):
+        by_n = {one.n: one for one in found if one.way == way}
         shown = by_n.get(n) or by_n[chosen_n(by_n)]
         drawn = transfer.transfer_figure(shown)
-        parts.append(files.figure(drawn, f"transfer-{mode}-n{shown.n}", transfer.transfer_caption(shown), _no_tip))
+        parts.append(files.figure(drawn, shown.name, transfer.transfer_caption(shown), _no_tip))
         parts.append(
-            _by_n(
-                f"transfer-{mode}", {m: files.table(transfer.transfer_table(one)) for m, one in by_n.items()}, shown.n
-            )
+            _by_n(f"transfer-{way}", {m: files.table(transfer.transfer_table(one)) for m, one in by_n.items()}, shown.n)
         )
     return Section("transfer", "Cross-model transfer", parts)
 

@@ -99,7 +99,7 @@ def slug(*parts: object) -> str:
 
 def scoped(scope: Scope) -> str:
     """For file names."""
-    return slug(scope.name, scope.mode)
+    return slug(scope.name, scope.mode, *(["hidden"] if scope.hidden else []))
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -172,14 +172,15 @@ def method_table(scores: Scores) -> Table:
     return Table(f"methods-{scoped(scores.scope)}", f"Macro-F1 by method: {scores.scope.title}", note, data, shown)
 
 
-def task_table(scores: Scores) -> Table:
-    """Macro-F1 of every task, method and n: mean over seeds."""
+def task_table(scores: Scores, only: int | None = None) -> Table:
+    """Macro-F1 of every task, method and n: mean over seeds. `only`: what is shown is about this n."""
     shown = pd.DataFrame(
         {"task": scores.tasks}
         | {
-            s.name if fixed else f"{s.name}, n={n}": [number(x) for x in scores.at(s.name, n)]
+            s.name if fixed or n == only else f"{s.name}, n={n}": [number(x) for x in scores.at(s.name, n)]
             for s, fixed in zip(scores.series, scores.constant, strict=True)
             for n in (scores.ns[:1] if fixed else scores.ns)
+            if fixed or only in (None, n)
         }
     )
     data = pd.DataFrame(

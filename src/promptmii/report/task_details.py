@@ -36,14 +36,14 @@ def task_details(
 ) -> list[str]:
     """One packed JSON object per task, in order, of all its live cells. `cells` are those of `statistics.all_cells`."""
     live: Any = cells.loc[~cells["stale"], :].sort_values(["series", "seed", "n"])
-    places = {(scope.follower, scope.mode): number for number, scope in enumerate(scopes)}
+    places = {(scope.follower, scope.mode, scope.hidden): number for number, scope in enumerate(scopes)}
     # A name says the generator only where its own scope has several.
     orders = {(one.name, one.generator): number for number, one in enumerate(series)}
     found = {task: _Details() for task in tasks}
-    for key, name in zip(live["key"], live["series"], strict=True):
+    for key, name, hidden in zip(live["key"], live["series"], live["hidden"], strict=True):
         record = grid.records[key]
         cell = record.cell
-        where = {"scope": places[cell.follower, cell.mode], "series": orders[name, cell.generator or None]}
+        where = {"scope": places[cell.follower, cell.mode, hidden], "series": orders[name, cell.generator or None]}
         found[cell.task].add(grid, record, where)
     packed: list[str] = []
     for length in INSTRUCTION:

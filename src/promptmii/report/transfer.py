@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Transfer(NamedTuple):
     """Macro-F1 of each writer's instructions with each follower, at one n in one mode. Arrays: (writers, followers)."""
 
-    mode: str
+    way: str
+    """How the followers answer, from `Scope.way`."""
     n: int
     writers: tuple[tuple[str, str], ...]
     """Method and generator: each `mii` writer, and each `zero` writer beside it."""
@@ -27,12 +28,17 @@ class Transfer(NamedTuple):
     """Mean over tasks; NaN where the pair was not run."""
     tasks: Counts
 
+    @property
+    def name(self) -> str:
+        """For files."""
+        return f"transfer-{slug(self.way.removeprefix('mode '))}-n{self.n}"
+
 
 def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
-    """One matrix per mode and n, where there are several generators or several followers."""
+    """One matrix per way of answering and n, where there are several generators or several followers."""
     found: list[Transfer] = []
-    for mode, n in dict.fromkeys((scores.scope.mode, n) for scores in by_scope for n in scores.ns):
-        columns = [scores for scores in by_scope if scores.scope.mode == mode and n in scores.ns]
+    for way, n in dict.fromkeys((scores.scope.way, n) for scores in by_scope for n in scores.ns):
+        columns = [scores for scores in by_scope if scores.scope.way == way and n in scores.ns]
         written = {
             (s.method, s.generator)
             for scores in columns
@@ -55,7 +61,7 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
             followers = tuple(scores.scope.follower for scores in columns)
             found.append(
                 Transfer(
-                    mode, n, tuple(writers), followers, values[..., 0], np.nan_to_num(values[..., 1]).astype(np.int64)
+                    way, n, tuple(writers), followers, values[..., 0], np.nan_to_num(values[..., 1]).astype(np.int64)
                 )
             )
     return found
@@ -73,15 +79,15 @@ def transfer_table(transfer: Transfer) -> Table:
     )
     data = pd.DataFrame(
         [
-            {"method": method, "generator": generator, "follower": follower, "mode": transfer.mode, "n": transfer.n}
+            {"method": method, "generator": generator, "follower": follower, "way": transfer.way, "n": transfer.n}
             | {"macro_f1": transfer.macro_f1[i, j], "tasks": transfer.tasks[i, j]}
             for i, (method, generator) in enumerate(transfer.writers)
             for j, follower in enumerate(transfer.followers)
         ]
     )
     note = "Mean macro-F1 over tasks: a row per method and writer (zero is untrained), a column per follower."
-    title = f"Transfer at n={transfer.n}: writer by follower, mode {transfer.mode}"
-    return Table(f"transfer-{slug(transfer.mode)}-n{transfer.n}", title, note, data, shown)
+    title = f"Transfer at n={transfer.n}: writer by follower, {transfer.way}"
+    return Table(transfer.name, title, note, data, shown)
 
 
 @styled
@@ -89,7 +95,7 @@ def transfer_figure(transfer: Transfer) -> "Figure":
     """Macro-F1 of each writer's instructions with each follower, as a heat map with numbers."""
     from matplotlib import colormaps
 
-    figure, (axes,) = blank_figure(f"transfer {transfer.mode} {transfer.n}", 0.45 * len(transfer.writers) + 1.6)
+    figure, (axes,) = blank_figure(transfer.name, 0.45 * len(transfer.writers) + 1.6)
     axes.pcolormesh(np.ma.masked_invalid(transfer.macro_f1), cmap=colormaps["cividis"], edgecolors="white", linewidth=2)
     middle = (np.nanmin(transfer.macro_f1) + np.nanmax(transfer.macro_f1)) / 2
     for (row, column), value in np.ndenumerate(transfer.macro_f1):
@@ -118,6 +124,6 @@ def transfer_caption(transfer: Transfer) -> str:
     tasks = " to ".join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]])))
     return (
         f"Mean macro-F1 of instructions that the row's model wrote from n={transfer.n} examples (mii: the generator "
-        f"under test, zero: an untrained one), read by the column's follower in mode {transfer.mode} ({tasks} tasks, "
+        f"under test, zero: an untrained one), read by the column's follower, {transfer.way} ({tasks} tasks, "
         "mean over seeds; intervals in the method tables)."
     )

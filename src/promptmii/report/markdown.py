@@ -1,0 +1,250 @@
+"""The results of runs as one page of Markdown for a repository or a site, with its figures in a folder beside it."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from promptmii.curves import VALIDATION
+from promptmii.data.nameless import shown_name
+from promptmii.errors import OutputError, ScoreRefusedError, counted
+from promptmii.files import write_text
+from promptmii.records import Record
+from promptmii.report import figures, headline, tables
+from promptmii.report.against import against_table
+from promptmii.report.drawing import svg
+from promptmii.report.methods import summary, under_test
+from promptmii.report.results import Results, outcome
+from promptmii.report.scores import Scores, within
+from promptmii.report.statistics import Mean, means, paired
+from promptmii.report.tables import NOTHING, Table, number, scoped
+from promptmii.report.transfer import transfer_figure, transfer_table, transfers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEXT = 100
+"""Characters of an example that are shown."""
+FAILED = 5
+"""Reasons for failed cells that are told."""
+
+
+def write_markdown(folders: Sequence[Path], path: Path) -> Path:
+    """Write the page, and its figures into the folder of its name, in place of what an earlier page had there.
+
+    Folders are runs of `promptmii evaluate`, finished or not, and training runs for their curves. Raises
+    `ArtefactError` where there is no cell, `ScoreRefusedError` where none has a score, `OutputError` where the page
+    cannot be written.
+    """
+    results = Results.read(folders)
+    if len(results.grid.failed) == len(results.grid.records):
+        raise ScoreRefusedError(f"All cells failed; first: {results.grid.failed[0].error}. There is nothing to show.")
+    page = _Page(results, path)
+    text = page.text()
+    try:
+        earlier = _figures(path.read_text("utf-8", "replace")) if path.exists() else set[str]()
+        page.folder.mkdir(parents=True, exist_ok=True)
+        for name, drawing in page.drawings.items():
+            write_text(page.folder / f"{name}.svg", drawing, force=True)
+        write_text(path, text.encode("utf-8", "replace").decode(), force=True)
+        for name in earlier - _figures(text):
+            (path.parent / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path
+
+
+def _figures(page: str) -> set[str]:
+    return set(re.findall(r"!\[[^\]]*\]\(([\w-]+/[\w-]+\.svg)\)", page))
+
+
+class _Page:
+    """The sections, and the figures that they show."""
+
+    def __init__(self, results: Results, path: Path) -> None:
+        self.folder = path.with_suffix("")
+        self.drawings: dict[str, str] = {}
+        self._results = results
+        self._command = f"promptmii report {' '.join(map(str, results.folders))} --markdown {path}"
+
+    def text(self) -> str:
+        sections = [self._head(), self._run(), self._length(), self._methods(), self._names(), self._tasks()]
+        sections += [self._outcome(), self._transfer(), self._training(), self._against()]
+        return "\n\n".join(filter(None, sections)) + "\n"
+
+    def _figure(self, drawn: "Figure", name: str, caption: str) -> str:
+        # Ink on a page that may be dark needs paper of its own.
+        self.drawings[name] = svg(drawn).replace('<svg style="', '<svg style="background: #ffffff; ', 1) + "\n"
+        return f"![{re.sub(r'[][]', '', caption)}]({self.folder.name}/{name}.svg)\n\n*{caption}*"
+
+    def _own_n(self, own: Scores) -> int:
+        return self._results.n if self._results.n in own.ns else headline.chosen_n(own.ns)
+
+    def _head(self) -> str:
+        results = self._results
+        findings: list[str] = []
+        for own in results.by_scope:
+            sentences = (
+                headline.winner(own, results.n),
+                headline.finding(own, results.n, results.claims),
+                headline.unbeaten(own, results.n),
+                headline.long_prompts(own, results.n),
+            )
+            findings.append(f"- **{own.scope.title}.** {' '.join(filter(None, sentences))}")
+        made = f"<!-- Made by: {self._command} -->"
+        return "\n\n".join(("# Results", made, headline.title(results.cells) + ".", "\n".join(findings)))
+
+    def _run(self) -> str:
+        facts = headline.facts(self._results.grid, self._results.cells, self._results.folders)
+        methods = dict.fromkeys(series.method for series in self._results.series)
+        listed = "\n".join(f"- **{name}**: {value}" for name, value in facts)
+        words = "\n".join(f"- `{method}`: {summary(method)}" for method in methods)
+        return f"## What was run\n\n{listed}\n\n{words}"
+
+    def _length(self) -> str:
+        by_scope = self._results.by_scope
+        drawn = [
+            self._figure(figures.length_figure(own), f"length-{scoped(own.scope)}", figures.length_caption(own))
+            for own in by_scope
+        ]
+        frontier = self._figure(figures.pareto_figure(by_scope), "pareto", figures.pareto_caption(by_scope))
+        return "\n\n".join(("## Score against prompt length", *drawn, frontier))
+
+    def _methods(self) -> str:
+        results = self._results
+        shown = [_plain(headline.claim_table(results.claims))] if results.claims else []
+        for own in results.by_scope:
+            shown += [
+                _plain(against_table(own, results.cells, self._own_n(own))),
+                _plain(tables.method_table(own)),
+            ]
+        return "\n\n".join(("## Methods", *shown))
+
+    def _names(self) -> str:
+        """Kept and hidden, where a follower has both."""
+        parts: list[str] = []
+        by_way = {own.scope[:2]: own for own in self._results.by_scope if own.scope.hidden}
+        for kept in self._results.by_scope:
+            hidden = by_way.get(kept.scope[:2])
+            if not kept.scope.hidden and hidden:
+                parts.append(_plain(_names_table(kept, hidden, self._own_n(kept))))
+        return "\n\n".join(("## Label names kept and hidden", *parts)) if parts else ""
+
+    def _tasks(self) -> str:
+        shown = [_plain(tables.task_table(own, self._own_n(own))) for own in self._results.by_scope]
+        return "\n\n".join(("## Every task", *shown))
+
+    def _outcome(self) -> str:
+        """Two texts for one task, side by side."""
+        results, chosen = self._results, outcome(self._results)
+        if chosen is None:
+            return ""
+        own, task = results.by_scope[chosen["scope"]], results.tasks[chosen["task"]]
+        live = within(results.cells, own.scope).dropna(subset="macro_f1").sort_values("seed")
+        cells = live[(live["task"] == task) & live["n"].isin((0, self._own_n(own)))]
+        both = [results.series[chosen[side]].name for side in ("left", "right")]
+        first = dict(reversed([*zip(cells["series"], cells["key"], strict=True)]))
+        records = [results.grid.records[first[name]] for name in both if name in first]
+        if len(records) < 2:
+            return ""
+        lead = (
+            f"What {both[0]} and {both[1]} wrote for `{shown_name(task)}` from the same {self._own_n(own)} examples, "
+            f"{own.scope.title}. The task is that of the median difference in score, no best case and no worst."
+        )
+        texts = [_written(name, record) for name, record in zip(both, records, strict=True)]
+        return "\n\n".join(("## Two instructions side by side", lead, _labels(results, records[0]), *texts))
+
+    def _transfer(self) -> str:
+        found = transfers(self._results.by_scope)
+        parts: list[str] = []
+        for way in dict.fromkeys(one.way for one in found):
+            by_n = {one.n: one for one in found if one.way == way}
+            one = by_n.get(self._results.n) or by_n[headline.chosen_n(by_n)]
+            parts.append(_plain(transfer_table(one)))
+            if len(one.followers) > 1:
+                parts.append(self._figure(transfer_figure(one), one.name, f"Transfer at n={one.n}, {way}."))
+        return "\n\n".join(("## Other followers", *parts)) if parts else ""
+
+    def _training(self) -> str:
+        runs = [run for run in self._results.curves if VALIDATION in run.metrics]
+        if not runs:
+            return ""
+        drawn = self._figure(figures.validation_figure(runs), "training-reward", figures.training_caption(runs))
+        return "\n\n".join(("## Training", "\n".join(f"- {headline.progress(run)}" for run in runs), drawn))
+
+    def _against(self) -> str:
+        """What speaks against the method under test."""
+        results = self._results
+        lines = [line for own in results.by_scope for line in _losses(own, self._own_n(own))]
+        failed = results.grid.failed
+        if failed:
+            reasons = dict.fromkeys(f"{record.cell.method}: {record.error}" for record in failed)
+            lines.append(f"{counted(len(failed), 'cell')} failed and have no score: {'; '.join([*reasons][:FAILED])}")
+        return "## What did not work\n\n" + "\n".join(f"- {_line(line)}" for line in lines) if lines else ""
+
+
+def _losses(own: Scores, n: int) -> Iterator[str]:
+    """The methods that are better than the one under test on some task."""
+    tested = next((one for method in under_test() for one in own.series if one.method == method), None)
+    for other in own.series:
+        if tested is None or other == tested:
+            continue
+        pair = paired(own, other.name, tested.name, n)
+        if pair.wins:
+            worse = [shown_name(task) for task, difference in pair.differences.items() if difference > 0]
+            yield (
+                f"{own.scope.title}, n={n}: {other.name} beats {tested.name} on {pair.wins} of "
+                f"{counted(len(pair.differences), 'task')} ({', '.join(worse)})."
+            )
+
+
+def _names_table(kept: Scores, hidden: Scores, n: int) -> Table:
+    sides = [
+        {mean.series.name: mean for mean in means(own) if mean.n in (0, n) and mean.tasks} for own in (kept, hidden)
+    ]
+    rows = [(name, *(side.get(name) for side in sides)) for name in dict.fromkeys((*sides[0], *sides[1]))]
+    heads = ("method", "kept", "hidden")
+    shown = pd.DataFrame([(name, *map(_mean, pair)) for name, *pair in rows], columns=heads)
+    data = pd.DataFrame([(name, *(m.mean if m else np.nan for m in pair)) for name, *pair in rows], columns=heads)
+    note = "Macro-F1, mean over tasks [95 % t interval]. Hidden: the labels are called A, 7 or class 3."
+    title = f"Names kept and hidden at n={n}: {kept.scope.title}"
+    return Table(f"names-{scoped(kept.scope)}-n{n}", title, note, data, shown)
+
+
+def _mean(mean: Mean | None) -> str:
+    return f"{number(mean.mean)} [{number(mean.low)}, {number(mean.high)}]" if mean else NOTHING
+
+
+def _plain(table: Table) -> str:
+    """A table one heading below its section."""
+    return f"#{table.markdown}".rstrip()
+
+
+def _labels(results: Results, record: Record) -> str:
+    """A row of each label, so that a reader knows what a number stands for."""
+    rows = results.grid.queries[str(record.query)].examples
+    first = {row.label: row.text for row in reversed(rows)}
+    labels = record.instruction.labels if record.instruction else ()
+    lines = [f"| {_inline(label)} | {_inline(first[label])} |" for label in labels if label in first]
+    return "\n".join(("| label | one of its texts |", "| --- | --- |", *lines))
+
+
+def _written(name: str, record: Record) -> str:
+    made = record.instruction
+    if made is None or made.measured is None:
+        return ""
+    fence = "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", made.text) or [""]))
+    writer = f", written by `{made.generator}`" if made.generator else ""
+    return f"**{name}**{writer}: {made.measured}.\n\n{fence}text\n{made.text}\n{fence}"
+
+
+def _inline(text: str) -> str:
+    return _line(text if len(text) <= TEXT else f"{text[:TEXT].rstrip()} …").replace("|", "\\|")
+
+
+def _line(text: str) -> str:
+    """In one line, and no HTML."""
+    return " ".join(text.split()).replace("<", "&lt;")

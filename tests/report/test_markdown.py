@@ -1,0 +1,144 @@
+"""The Markdown page: every number on it is one that the report has, and what speaks against the method is there."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic import write_run
+from typer.testing import CliRunner
+
+from promptmii.cli import app
+from promptmii.errors import ArtefactError, ScoreRefusedError
+from promptmii.metrics import holm
+from promptmii.records import Run
+from promptmii.report.markdown import write_markdown
+from promptmii.report.results import Results
+
+METHODS = ("naive", "icl", "zero", "mii", "keywords", "tfidf")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Names kept and hidden, one n that in-context learning alone has, a second follower, and a training run."""
+    folder = tmp_path_factory.mktemp("runs")
+    kept = write_run(folder / "kept", 8, METHODS, (5, 20), 2, rows=30)
+    many = write_run(folder / "many", 8, ("icl",), (100,), 2, rows=30)
+    hidden = write_run(folder / "hidden", 8, ("naive", "icl", "zero", "mii"), (20,), 1, rows=30, nameless=True)
+    other = write_run(folder / "other", 8, ("naive", "mii"), (20,), 1, rows=30, followers=("qwen-small",))
+    training = folder / "training"
+    training.mkdir()
+    lines = [{"step": step, "validation/reward": 0.3 + step / 100} for step in range(0, 20, 5)]
+    (training / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return [kept, many, hidden, other, training]
+
+
+@pytest.fixture(scope="module")
+def page(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_markdown(runs, tmp_path_factory.mktemp("docs") / "results.md")
+
+
+def table(page: Path, title: str) -> list[dict[str, str]]:
+    """The rows of the table below a heading."""
+    section = page.read_text("utf-8").split(f"### {title}", 1)[1]
+    lines = [line for line in section.split("\n#")[0].splitlines() if line.startswith("|")]
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def scores(runs: list[Path], method: str, n: int) -> dict[str, float]:
+    """Macro-F1 by task with names kept, mean over seeds, straight from the records."""
+    found: dict[str, list[float]] = {}
+    for record in Run.read(runs[0]).records.values():
+        if record.cell.method == method and record.cell.n in (0, n):
+            assert record.instruction is not None
+            assert record.instruction.measured is not None
+            found.setdefault(record.cell.task, []).append(record.instruction.measured.macro_f1)
+    return {task: float(np.mean(values)) for task, values in found.items()}
+
+
+def test_every_section_is_there_with_its_figures(page: Path) -> None:
+    text = page.read_text("utf-8")
+    sections = re.findall(r"^## (.*)", text, re.M)
+    assert sections == [
+        *("What was run", "Score against prompt length", "Methods", "Label names kept and hidden", "Every task"),
+        *("Two instructions side by side", "Other followers", "Training", "What did not work"),
+    ]
+    shown = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
+    assert len(shown) == len(set(shown)) >= 6
+    assert {path.name for path in (page.parent / "results").iterdir()} == {Path(name).name for name in shown}
+    for name in shown:
+        assert (page.parent / name).read_text("utf-8").startswith('<svg style="background: #ffffff')
+    assert "**Machine**: a machine, 2 threads" in text
+    assert "smol f0f0" in text
+    assert "n=100" in text
+
+
+def test_the_table_of_methods_is_what_scipy_gives(page: Path, runs: list[Path]) -> None:
+    rows = {row["method"]: row for row in table(page, "All methods at n=20: smol follower, mode choose\n")}
+    assert set(rows) == set(METHODS)
+    means = {method: np.array([*scores(runs, method, 20).values()]) for method in METHODS}
+    tests = []
+    for method, row in rows.items():
+        values = means[method]
+        low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+        assert row["macro-F1"] == f"{values.mean():.3f} [{max(low, 0):.3f}, {min(high, 1):.3f}]"
+        for rival in ("naive", "icl", "zero"):
+            if row[f"− {rival}"] != "–":
+                difference = values - means[rival]
+                tests.append((method, rival, difference, stats.wilcoxon(np.round(difference, 9)).pvalue))
+    assert len(tests) == 3 * 3 + 3  # every other method with each baseline, and each pair of baselines once
+    for (method, rival, difference, _), p in zip(tests, holm([test[3] for test in tests]), strict=True):
+        told = rows[method][f"− {rival}"].replace("−", "-")
+        assert float(told.split()[0]) == pytest.approx(difference.mean(), abs=6e-4)
+        assert told.endswith("<0.001" if p < 0.001 else f"{p:.3f}")
+
+
+def test_what_speaks_against_the_method_under_test_is_told(page: Path, runs: list[Path]) -> None:
+    ours, theirs = scores(runs, "mii", 20), scores(runs, "icl", 20)
+    worse = [task for task in sorted(ours) if theirs[task] > ours[task]]
+    line = f"smol follower, mode choose, n=20: icl beats mii on {len(worse)} of 8 tasks ({', '.join(worse)})."
+    assert line in page.read_text("utf-8")
+
+
+def test_the_two_texts_are_of_a_task_with_hidden_names(page: Path) -> None:
+    section = page.read_text("utf-8").split("## Two instructions side by side")[1].split("\n## ")[0]
+    assert "names hidden" in section
+    assert section.index("**zero**") < section.index("**mii**")
+    assert len(re.findall(r"^\| class \d \|", section, re.M)) == 4
+
+
+def test_a_new_page_takes_the_place_of_the_old_one_and_of_its_figures(runs: list[Path], tmp_path: Path) -> None:
+    path = write_markdown(runs, tmp_path / "page.md")
+    (tmp_path / "page" / "mine.svg").write_text("<svg/>")
+    done = CliRunner().invoke(app, ["report", str(runs[0]), "--markdown", str(path)])
+    assert done.exit_code == 0, done.output
+    assert not (Path.cwd() / "report").exists()
+    text = path.read_text("utf-8")
+    left = {f.name for f in (tmp_path / "page").iterdir()}
+    assert left == {Path(name).name for name in re.findall(r"\(page/([^)]*)\)", text)} | {"mine.svg"}
+    assert "## Training" not in text
+
+
+def test_a_folder_without_scores_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="no run folder"):
+        write_markdown([tmp_path], tmp_path / "page.md")
+    failed = write_run(tmp_path / "failed", 1, ("naive",), (5,), 1, rows=10, failures=1)
+    with pytest.raises(ScoreRefusedError, match="All cells failed"):
+        write_markdown([failed], tmp_path / "page.md")
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_hidden_names_are_a_scope_of_their_own(runs: list[Path]) -> None:
+    results = Results.read(runs)
+    assert [own.scope.title for own in results.by_scope] == [
+        "smol follower, mode choose",
+        "smol follower, mode choose, names hidden",
+        "qwen-small follower, mode choose",
+    ]
+    assert not [task for own in results.by_scope if not own.scope.hidden for task in own.tasks if ":" in task]
+    kept = results.by_scope[0]
+    assert kept.ns == (5, 20, 100)
+    assert kept.missing("mii", 100) == ()  # it was not asked there
