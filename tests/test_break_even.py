@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptmii.break_even import Prompting, break_even
+from promptmii.break_even import PromptCost, break_even
 from promptmii.instruction import Cost
 from promptmii.models.base import Price, Usage
 
@@ -29,13 +29,13 @@ def test_a_price_knows_cached_tokens_and_batches() -> None:
 
 def test_a_prompt_cache_takes_most_of_the_lead() -> None:
     """11,500 shared tokens of ICL at a tenth of the price against an instruction of 900 that no cache takes."""
-    result = break_even(Prompting(FREE, 900, 880), Prompting(FREE, 11_500, 11_500), None)
+    result = break_even(PromptCost(FREE, 900, 880), PromptCost(FREE, 11_500, 11_500), None)
     assert result.uncached.times == pytest.approx(11_500 / 900)
     assert result.cached.times == pytest.approx(1_150 / 900)
 
 
 def test_the_queries_that_repay_the_cost() -> None:
-    ours, icl = Prompting(priced(900, 100), 300, 250), Prompting(priced(100, 0), 2_050, 2_000)
+    ours, icl = PromptCost(priced(900, 100), 300, 250), PromptCost(priced(100, 0), 2_050, 2_000)
     result = break_even(ours, icl, PRICE)
     once = 800 * 2.0 + 100 * 8.0
     assert result.one_off_tokens == 900
@@ -50,10 +50,10 @@ def test_the_queries_that_repay_the_cost() -> None:
 
 def test_without_a_price_tokens_are_counted_and_money_is_unknown() -> None:
     made = Cost(calls=1, prompt_tokens=500, completion_tokens=100)
-    result = break_even(Prompting(made, 200, 150), Prompting(FREE, 500, 450), None)
+    result = break_even(PromptCost(made, 200, 150), PromptCost(FREE, 500, 450), None)
     assert result.uncached.queries == 2
     assert (result.one_off_money, result.saved_money_per_query) == (None, None)
-    assert break_even(Prompting(made, 200, 0), Prompting(FREE, 500, 0), PRICE).one_off_money is None
+    assert break_even(PromptCost(made, 200, 0), PromptCost(FREE, 500, 0), PRICE).one_off_money is None
 
 
 tokens = st.integers(1, 10**6)

@@ -15,7 +15,7 @@ UNIT = Price(prompt=1.0, completion=1.0)
 
 
 @dataclass(frozen=True)
-class Prompting:
+class PromptCost:
     """What one way of prompting takes."""
 
     once: Cost
@@ -56,7 +56,7 @@ class BreakEven:
     """Without a prompt cache. `None`: no price is known."""
 
 
-def break_even(ours: Prompting, icl: Prompting, price: Price | None) -> BreakEven | None:
+def break_even(ours: PromptCost, icl: PromptCost, price: Price | None) -> BreakEven | None:
     """Compare an instruction with ICL. `None` if a server did not say how many tokens it read or wrote."""
     made, calibrated = ours.once.tokens, icl.once.tokens
     if made is None or calibrated is None or ours.tokens is None or icl.tokens is None:

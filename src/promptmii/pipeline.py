@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmii import metrics
-from promptmii.break_even import BreakEven, Prompting, break_even
+from promptmii.break_even import BreakEven, PromptCost, break_even
 from promptmii.config import Columns, InduceSettings
 from promptmii.data import LoadedTask, Source, draw_notes, load_task, sample
 from promptmii.errors import OutputError, ScoreRefusedError
@@ -259,7 +259,7 @@ def _break_even(rows: Sequence[Measured], model: LanguageModel) -> BreakEven | N
     """The last row against ICL."""
     shared = model.count_tokens([row.instruction.prompt("") for row in rows])
     ways = {
-        row.instruction.method: Prompting(
+        row.instruction.method: PromptCost(
             row.instruction.cost + row.instruction.calibration_cost, row.scored.prompt_tokens_per_query, tokens
         )
         for row, tokens in zip(rows, shared, strict=True)

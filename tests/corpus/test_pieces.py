@@ -120,11 +120,11 @@ class TestColumns:
     @pytest.mark.parametrize(
         ("answer", "words"),
         [
-            ('{"text": "premise", "label": "kind"}', "columns that do not exist: premise"),
+            ('{"text": "premise", "label": "kind"}', "has no column 'premise'"),
             ('{"text": "left", "label": "left"}', "as text and as label"),
             ('{"text": "left", "label": "right"}', "whose values are none"),
             ('{"text": [], "label": null}', "no text and label columns"),
-            ("I think left.", "did not answer with the JSON"),
+            ("I think left.", "no text and label columns"),
         ],
     )
     def test_what_a_model_invents_is_refused(self, answer: str, words: str) -> None:

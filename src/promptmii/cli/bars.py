@@ -28,7 +28,12 @@ def listener(terminal: Terminal) -> Generator[Progress]:
         yield _Lines(terminal)
     else:
         wide = terminal.width >= NARROW
-        columns = [SpinnerColumn(), _Name(terminal.width), *([BarColumn(bar_width=24)] if wide else []), _Counts(wide)]
+        columns = [
+            SpinnerColumn(),
+            _Name(terminal.width),
+            *([BarColumn(bar_width=24)] if wide else []),
+            _CountColumn(wide),
+        ]
         bars = Bars(*columns, console=terminal, transient=True, speed_estimate_period=SPEED_PERIOD)
         try:
             yield _Bar(bars, terminal)
@@ -100,7 +105,7 @@ class _Name(ProgressColumn):
         return text
 
 
-class _Counts(ProgressColumn):
+class _CountColumn(ProgressColumn):
     """Count, pace and time left; only the time so far where no total is known."""
 
     def __init__(self, wide: bool) -> None:

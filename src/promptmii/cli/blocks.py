@@ -33,7 +33,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Table:
+class RowOptions:
     """How a labelled table is read."""
 
     text: Text = None
@@ -47,7 +47,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Answers:
+class FollowerOptions:
     """Who answers, and how it is reached."""
 
     follower: Follow = None

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from promptmii.cli.blocks import Answers, Table, blocks
+from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output
 from promptmii.cli.terminal import dump, notes, out
@@ -15,8 +15,8 @@ from promptmii.cli.terminal import dump, notes, out
 def calibrate(
     instruction: File,
     data: Data,
-    table: Table,
-    answers: Answers,
+    table: RowOptions,
+    answers: FollowerOptions,
     output: Output = None,
     kind: Annotated[
         Literal["auto", "none", "contextual", "support", "supervised"],

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptmii.cli.blocks import Answers, Table, blocks
+from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import CHECK_FAILED, app
 from promptmii.cli.options import Force, Json, N, prompt_of
 from promptmii.cli.terminal import count, dump, error, notes, out, say, share, table
@@ -26,8 +26,8 @@ def compare(
         ),
     ],
     data: Annotated[str, typer.Option(help="Labelled rows to measure on: a table, as `promptmii score` takes it.")],
-    rows: Table,
-    answers: Answers,
+    rows: RowOptions,
+    answers: FollowerOptions,
     examples: Annotated[
         str | None, typer.Option(metavar="ROWS", help="Labelled rows that ICL shows and that calibrate the others.")
     ] = None,

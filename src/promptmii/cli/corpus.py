@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from promptmii.cli.blocks import blocks
 from promptmii.cli.group import CHECK_FAILED, app
 from promptmii.cli.options import BaseUrl, Json, ListRecipes, Recipe, comma_separated
 from promptmii.cli.terminal import dump, listening, out, say, table, warn
@@ -22,38 +23,59 @@ app.add_typer(corpus_app, name="corpus")
 Folder = Annotated[Path, typer.Argument(help="Corpus folder.")]
 
 
+@dataclass(frozen=True)
+class _BuildOptions:
+    """What a build takes, over its recipe."""
+
+    local: Annotated[list[Path] | None, typer.Option(help="Folder of data files and dataset folders; repeatable.")] = (
+        None
+    )
+    hub: Annotated[bool | None, typer.Option("--hub/--no-hub", help="List the hub (HF_ENDPOINT, HF_TOKEN).")] = None
+    language: Annotated[
+        str | None, typer.Option(help="Keep datasets that declare one of these languages, comma-separated.")
+    ] = None
+    licence: Annotated[str | None, typer.Option(help="Keep datasets with one of these licences, comma-separated.")] = (
+        None
+    )
+    most: Annotated[int | None, typer.Option(help="Most hub repositories to list.")] = None
+    exclude: Annotated[list[str] | None, typer.Option(help="Name of an evaluation set to leave out; repeatable.")] = (
+        None
+    )
+    exclude_content: Annotated[
+        list[str] | None,
+        typer.Option(help="Evaluation set (file, folder, corpus, suite) whose texts to leave out; repeatable."),
+    ] = None
+    model: Annotated[str | None, typer.Option(help="Model to ask if schema and values do not decide the columns.")] = (
+        None
+    )
+    base_url: BaseUrl = None
+    workers: Annotated[int | None, typer.Option(help="Processes that fetch.")] = None
+    ray: Annotated[bool, typer.Option("--ray", help="Fetch on a Ray cluster (table [ray] of the configuration).")] = (
+        False
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As in the TOML file; `None` where nothing was given."""
+        found = {"languages": comma_separated(self.language), "licences": comma_separated(self.licence)}
+        local = tuple(map(str, self.local)) if self.local else None
+        return {
+            "list": {"local": local, "hub": self.hub, "most": self.most, **found},
+            "columns": {"model": self.model, "endpoint": {"base_url": self.base_url}},
+            "split": {"exclude": self.exclude or None, "exclude_content": self.exclude_content or None},
+            "workers": self.workers,
+            "ray": {} if self.ray else None,
+        }
+
+
 @corpus_app.command("build")
+@blocks
 def build(
+    options: _BuildOptions,
     recipe: Annotated[str | None, Recipe] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Corpus folder. A build that it holds is resumed.")
     ] = Path("corpus"),
-    local: Annotated[
-        list[Path] | None, typer.Option(help="Folder of data files and dataset folders; repeatable.")
-    ] = None,
-    hub: Annotated[bool | None, typer.Option("--hub/--no-hub", help="List the hub (HF_ENDPOINT, HF_TOKEN).")] = None,
-    language: Annotated[
-        str | None, typer.Option(help="Keep datasets that declare one of these languages, comma-separated.")
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Keep datasets with one of these licences, comma-separated.")
-    ] = None,
-    most: Annotated[int | None, typer.Option(help="Most hub repositories to list.")] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="Name of an evaluation set to leave out; repeatable.")
-    ] = None,
-    exclude_content: Annotated[
-        list[str] | None,
-        typer.Option(help="Evaluation set (file, folder, corpus, suite) whose texts to leave out; repeatable."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Model to ask if schema and values do not decide the columns.")
-    ] = None,
-    base_url: BaseUrl = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that fetch.")] = None,
-    ray: Annotated[
-        bool, typer.Option("--ray", help="Fetch on a Ray cluster (table [ray] of the configuration).")
-    ] = False,
     stage: Annotated[
         Literal["list", "fetch", "columns", "clean", "split"],
         typer.Option(help="Last stage to run."),
@@ -72,23 +94,7 @@ def build(
     from promptmii.corpus.card import push_corpus
     from promptmii.corpus.settings import CorpusSettings
 
-    settings = CorpusSettings.read(
-        config_path("corpus", recipe) if recipe else None,
-        list={
-            "local": tuple(map(str, local)) if local else None,
-            "hub": hub,
-            "languages": comma_separated(language),
-            "licences": comma_separated(licence),
-            "most": most,
-        },
-        columns={"model": model, "endpoint": {"base_url": base_url}},
-        split={
-            "exclude": tuple(exclude) if exclude else None,
-            "exclude_content": tuple(exclude_content) if exclude_content else None,
-        },
-        workers=workers,
-        ray={} if ray else None,
-    )
+    settings = CorpusSettings.read(config_path("corpus", recipe) if recipe else None, **options.settings)
     with listening(quiet=json) as progress:
         built = build_corpus(settings, output, until=stage, retry=retry, progress=progress)
     _show_built(built, as_json=json)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from promptmii.cli.blocks import Answers, Table, blocks
+from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.compare import show_comparison
 from promptmii.cli.group import app
 from promptmii.cli.options import File, Force, Json, Output
@@ -25,8 +25,8 @@ EDITORS = ("sensible-editor", "nano", "vi", "notepad")
 @blocks
 def edit(
     instruction: File,
-    rows: Table,
-    answers: Answers,
+    rows: RowOptions,
+    answers: FollowerOptions,
     data: Annotated[
         str | None,
         typer.Argument(help="Labelled rows to calibrate and measure on; absent: those that it was made from."),

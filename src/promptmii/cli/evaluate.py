@@ -1,6 +1,7 @@
 """`promptmii evaluate`: compare methods on many tasks."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from promptmii.cli.blocks import blocks
 from promptmii.cli.group import CALLS_FAILED, app
 from promptmii.cli.options import (
     BaseUrl,
@@ -69,38 +71,63 @@ def _described(method: "type[Method]") -> str:
     return f"{method.name}: {method.summary}." + (f" --set {', '.join(options)}." if options else "")
 
 
+@dataclass(frozen=True)
+class _GridOptions:
+    """What is compared, over the recipe."""
+
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(help="Task file or folder of them, corpus[:split], hub:..., or suite; repeatable."),
+    ] = None
+    methods: Annotated[str | None, typer.Option(help="Comma-separated.")] = None
+    n: Annotated[str | None, N("Numbers of examples, comma-separated.")] = None
+    seeds: Annotated[int | None, typer.Option(help="Draws of the examples.")] = None
+    evaluate: Annotated[int | None, typer.Option("--eval", help="Test rows of each task.")] = None
+    generator: Annotated[list[str] | None, typer.Option(help="Model under test; repeatable.")] = None
+    follower: Annotated[list[str] | None, typer.Option(help="Model that labels; repeat it for several.")] = None
+    untrained: Annotated[list[str] | None, typer.Option(help="Untrained model; repeatable.")] = None
+    searcher: Annotated[str | None, typer.Option(help="Model that proposes in searches.")] = None
+    mode: Annotated[str | None, typer.Option(metavar="choose|generate", help="How the follower answers.")] = None
+    nameless: Annotated[bool | None, typer.Option(help="Labels under names that say nothing: A, 7, class 3.")] = None
+    budget: Annotated[int | None, typer.Option(help="Most tokens of an instruction.")] = None
+    workers: Annotated[int | None, typer.Option(help="Cells under way at once.")] = None
+    base_url: BaseUrl = None
+    context_length: Context = None
+    concurrency: Annotated[int | None, typer.Option(help="Requests under way at once, over all workers.")] = None
+    price: Prices = None
+    max_cost: MaxCost = None
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Spread the grid over a Ray cluster (settings: table ray of the configuration)."),
+    ] = False
+    set_: Set = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As in the TOML file; `None` where nothing was given."""
+        from promptmii.schema import merged
+
+        endpoint = {name: getattr(self, name) for name in ("base_url", "context_length", "concurrency", "max_cost")}
+        same = ("tasks", "seeds", "evaluate", "nameless", "untrained", "searcher", "mode", "budget", "workers")
+        changes = {name: getattr(self, name) for name in same} | {
+            "methods": comma_separated(self.methods),
+            "n": whole_numbers(self.n),
+            "generators": self.generator,
+            "followers": self.follower,
+            "endpoint": endpoint | {"prices": prices_of(self.price or []) or None},
+            "ray": {} if self.ray else None,
+        }
+        return merged(settings_of(self.set_ or []), changes)
+
+
 @app.command("evaluate", cls=Evaluate)
+@blocks
 def run_grid(
+    grid: _GridOptions,
     recipe: Annotated[str | None, Recipe] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Run folder; what it holds already is not run again.")
     ] = Path("runs/eval"),
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(help="Task file or folder of them, corpus[:split], hub:..., or suite; repeatable."),
-    ] = None,
-    methods: Annotated[str | None, typer.Option(help="Comma-separated.")] = None,
-    n: Annotated[str | None, N("Numbers of examples, comma-separated.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Draws of the examples.")] = None,
-    evaluate: Annotated[int | None, typer.Option("--eval", help="Test rows of each task.")] = None,
-    generator: Annotated[list[str] | None, typer.Option(help="Model under test; repeatable.")] = None,
-    follower: Annotated[list[str] | None, typer.Option(help="Model that labels; repeat it for several.")] = None,
-    untrained: Annotated[list[str] | None, typer.Option(help="Untrained model; repeatable.")] = None,
-    searcher: Annotated[str | None, typer.Option(help="Model that proposes in searches.")] = None,
-    mode: Annotated[str | None, typer.Option(metavar="choose|generate", help="How the follower answers.")] = None,
-    nameless: Annotated[bool | None, typer.Option(help="Labels under names that say nothing: A, 7, class 3.")] = None,
-    budget: Annotated[int | None, typer.Option(help="Most tokens of an instruction.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Cells under way at once.")] = None,
-    base_url: BaseUrl = None,
-    context_length: Context = None,
-    concurrency: Annotated[int | None, typer.Option(help="Requests under way at once, over all workers.")] = None,
-    price: Prices = None,
-    max_cost: MaxCost = None,
-    ray: Annotated[
-        bool,
-        typer.Option("--ray", help="Spread the grid over a Ray cluster (settings: table ray of the configuration)."),
-    ] = False,
-    set_: Set = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the failed cells again.")] = False,
     forget_answers: Annotated[
         bool,
@@ -117,33 +144,8 @@ def run_grid(
     from promptmii.evaluation import estimate
     from promptmii.evaluation import evaluate as evaluate_grid
     from promptmii.evaluation.plan import EvaluateSettings
-    from promptmii.schema import merged
 
-    path = config_path("evaluate", recipe) if recipe else None
-    changes = dict[str, Any](
-        tasks=tasks,
-        methods=comma_separated(methods),
-        n=whole_numbers(n),
-        seeds=seeds,
-        evaluate=evaluate,
-        nameless=nameless,
-        generators=generator,
-        followers=follower,
-        untrained=untrained,
-        searcher=searcher,
-        mode=mode,
-        budget=budget,
-        workers=workers,
-        endpoint={
-            "base_url": base_url,
-            "context_length": context_length,
-            "concurrency": concurrency,
-            "prices": prices_of(price or []) or None,
-            "max_cost": max_cost,
-        },
-        ray={} if ray else None,
-    )
-    settings = EvaluateSettings.read(path, **merged(settings_of(set_ or []), changes))
+    settings = EvaluateSettings.read(config_path("evaluate", recipe) if recipe else None, **grid.settings)
     if dry_run:
         with listening(quiet=json) as progress:
             planned = estimate(settings, output, retry_failed=retry_failed, progress=progress)

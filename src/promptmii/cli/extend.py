@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptmii.cli.blocks import Answers, Table, blocks
+from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.compare import show_comparison
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def extend(
     instruction: File,
     data: Data,
-    rows: Table,
-    answers: Answers,
+    rows: RowOptions,
+    answers: FollowerOptions,
     old: Annotated[
         str | None,
         typer.Option(metavar="ROWS", help="Rows of the old labels; absent: the table that it was made from."),

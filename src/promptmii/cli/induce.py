@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptmii.cli.blocks import RowOptions, blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import (
     BaseUrl,
@@ -18,14 +20,10 @@ from promptmii.cli.options import (
     Force,
     Generator,
     Json,
-    Label,
-    Labels,
     N,
     Output,
     Prices,
-    Text,
     Yes,
-    columns_of,
     endpoint_of,
     prompt_of,
 )
@@ -50,6 +48,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from promptmii.break_even import BreakEven, PerQuery
+    from promptmii.config import Columns, InduceSettings
     from promptmii.data import LoadedTask
     from promptmii.pipeline import Induced
     from promptmii.workbench import Measured
@@ -60,73 +59,76 @@ LONGEST_TEXT = 100
 """Characters of an example row that are shown."""
 
 
-@app.command()
-def induce(
-    data: Data,
-    n: Annotated[int, N("Examples the generator reads.")] = 20,
-    output: Output = None,
-    text: Text = None,
-    label: Label = None,
-    labels: Labels = None,
-    generator: Generator = WRITER,
-    follower: Follow = None,
+@dataclass(frozen=True)
+class _WritingOptions:
+    """How the instruction is made and measured."""
+
+    n: Annotated[int, N("Examples the generator reads.")] = 20
+    generator: Generator = WRITER
+    follower: Follow = None
     mode: Annotated[
         str,
         typer.Option(
             metavar="choose|generate",
             help="choose compares label likelihoods; generate reads the label from text, as in the paper.",
         ),
-    ] = "choose",
+    ] = "choose"
     calibration: Annotated[
         str,
         typer.Option(metavar="auto|none|contextual|support|supervised|batch", help="Correction of label bias."),
-    ] = "auto",
+    ] = "auto"
     start: Annotated[
         str | None,
         typer.Option("--from", metavar="PROMPT", help="Improve this: an instruction file, a text file, a text, or -."),
-    ] = None,
+    ] = None
     keep: Annotated[
         list[str] | None,
         typer.Option(metavar="WORDS", help="Lines of --from that hold these words stay as they are; repeatable."),
-    ] = None,
-    template: Annotated[Path | None, typer.Option(help="File with the generator's own template.")] = None,
-    best_of: Annotated[int, typer.Option("--best-of", help="Drafts to choose from, on a part of the examples.")] = 1,
-    budget: Annotated[int | None, typer.Option(help="Most tokens of the instruction.")] = None,
-    evaluate: Annotated[int, typer.Option("--eval", help="Held-back rows to measure on; 0 measures nothing.")] = 200,
+    ] = None
+    template: Annotated[Path | None, typer.Option(help="File with the generator's own template.")] = None
+    best_of: Annotated[int, typer.Option("--best-of", help="Drafts to choose from, on a part of the examples.")] = 1
+    budget: Annotated[int | None, typer.Option(help="Most tokens of the instruction.")] = None
+    evaluate: Annotated[int, typer.Option("--eval", help="Held-back rows to measure on; 0 measures nothing.")] = 200
     test: Annotated[
         str | None, typer.Option(metavar="ROWS", help="Measure on all rows of this table instead of held-back ones.")
-    ] = None,
-    price: Prices = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split, the examples and the drafts.")] = 0,
-    base_url: BaseUrl = None,
-    context_length: Context = None,
-    concurrency: Concurrency = 16,
-    cache: Cache = None,
+    ] = None
+    price: Prices = None
+    seed: Annotated[int, typer.Option(help="Seed of the split, the examples and the drafts.")] = 0
+    base_url: BaseUrl = None
+    context_length: Context = None
+    concurrency: Concurrency = 16
+    cache: Cache = None
+
+    def settings(self, columns: "Columns") -> "InduceSettings":
+        """Raises `ConfigError`."""
+        from promptmii.config import InduceSettings
+
+        same = ("n", "generator", "follower", "mode", "calibration", "best_of", "budget", "evaluate", "test", "seed")
+        return InduceSettings.of(
+            **{name: getattr(self, name) for name in same},
+            template=str(self.template) if self.template else None,
+            start=None if self.start is None else prompt_of(self.start),
+            keep=tuple(self.keep or ()),
+            columns=columns,
+            endpoint=endpoint_of(self.base_url, self.context_length, self.concurrency, self.cache, self.price),
+        )
+
+
+@app.command()
+@blocks
+def induce(
+    data: Data,
+    writing: _WritingOptions,
+    rows: RowOptions,
+    output: Output = None,
     json: Json = False,
     yes: Yes = False,
     force: Force = False,
 ) -> None:
     """Write an instruction from n labelled examples, and measure it beside naive and ICL prompts on held-back rows."""
     from promptmii import pipeline
-    from promptmii.config import InduceSettings
 
-    settings = InduceSettings.of(
-        n=n,
-        generator=generator,
-        follower=follower,
-        mode=mode,
-        calibration=calibration,
-        template=str(template) if template else None,
-        start=prompt_of(start) if start is not None else None,
-        keep=tuple(keep or ()),
-        test=test,
-        best_of=best_of,
-        budget=budget,
-        evaluate=evaluate,
-        seed=seed,
-        columns=columns_of(text, label, labels),
-        endpoint=endpoint_of(base_url, context_length, concurrency, cache, price),
-    )
+    settings = writing.settings(rows.columns)
     with listening(quiet=json) as progress:
         progress.step("Reading the data")
         loaded = pipeline.load(data, settings.columns, seed=settings.seed)

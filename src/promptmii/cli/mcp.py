@@ -1,6 +1,6 @@
 """`promptmii mcp`: tools for coding agents."""
 
-from promptmii.cli.blocks import Answers, blocks
+from promptmii.cli.blocks import FollowerOptions, blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Generator
 from promptmii.models.references import WRITER
@@ -8,7 +8,7 @@ from promptmii.models.references import WRITER
 
 @app.command()
 @blocks
-def mcp(answers: Answers, generator: Generator = WRITER) -> None:
+def mcp(answers: FollowerOptions, generator: Generator = WRITER) -> None:
     """Serve induce, score, compare and classify to a coding agent, by MCP over standard input and output."""
     from promptmii.config import InduceSettings
     from promptmii.mcp_server import server

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from promptmii.cli.blocks import Answers, Table, blocks
+from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import CALLS_FAILED, app
 from promptmii.cli.options import Data, Force, Json, Output, Prompt, prompt_of
 from promptmii.cli.terminal import data as write_data
@@ -17,8 +17,8 @@ from promptmii.errors import counted
 def review(
     instruction: Prompt,
     data: Data,
-    rows: Table,
-    answers: Answers,
+    rows: RowOptions,
+    answers: FollowerOptions,
     most: Annotated[int, typer.Option(min=1, help="Most rows to write.")] = 100,
     output: Output = None,
     json: Json = False,

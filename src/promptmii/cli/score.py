@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptmii.cli.blocks import Answers, Table, blocks
+from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, Force, Json, Output, Prompt, prompt_of
 from promptmii.cli.terminal import dump, notes, out, table
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def score(
     instruction: Prompt,
     data: Data,
-    rows: Table,
-    answers: Answers,
+    rows: RowOptions,
+    answers: FollowerOptions,
     refit: Annotated[
         str | None,
         typer.Option(

@@ -15,11 +15,11 @@ from promptmii.corpus.hub import list_hub
 from promptmii.corpus.journal import Entry, Journal, write_table
 from promptmii.corpus.leakage import LeakageReport, check_corpus
 from promptmii.corpus.listing import Candidate, list_local
-from promptmii.corpus.overlap import read_texts
+from promptmii.corpus.overlap import sign_texts
 from promptmii.corpus.sample import read_sample
 from promptmii.corpus.settings import CorpusSettings
 from promptmii.corpus.split import Assignment, TaskName, TextRemover, assign
-from promptmii.corpus.workers import LocalWorkers, RayWorkers
+from promptmii.corpus.workers import fetch_here, fetch_on_ray
 from promptmii.data.columns import Chosen
 from promptmii.data.corpus_files import SPLITS, Split, Tasks, write_split, write_tasks
 from promptmii.data.sources import read_tasks
@@ -149,23 +149,14 @@ class _Build:
         ]
         if jobs:
             private_folder(self._folder / "raw")
-            workers = (
-                RayWorkers(self._settings.fetch, self._settings.ray)
-                if self._settings.ray
-                else LocalWorkers(self._settings.fetch, min(self._settings.workers, len(jobs)))
-            )
+            settings, ray = self._settings.fetch, self._settings.ray
+            workers = min(self._settings.workers, len(jobs))
             self._progress.step(STEPS["fetch"], len(jobs), "datasets")
-            with closing(workers):
-                for candidate, outcome in workers.fetch(jobs):
-                    entry = Entry(
-                        key=keys[candidate.name],
-                        name=candidate.name,
-                        kept=outcome.kept,
-                        reason=outcome.reason,
-                        temporary=outcome.temporary,
-                        detail={**outcome.detail, "candidate": candidate.model_dump(mode="json")},
-                    )
-                    self._finish(journal.add(entry))
+            with closing(fetch_on_ray(jobs, settings, ray) if ray else fetch_here(jobs, settings, workers)) as results:
+                for candidate, fetched in results:
+                    detail = {**fetched.detail, "candidate": candidate.model_dump(mode="json")}
+                    verdict: dict[str, Any] = vars(fetched) | {"detail": detail}
+                    self._finish(journal.add(Entry(key=keys[candidate.name], name=candidate.name, **verdict)))
         return [entry for key in keys.values() if (entry := journal.get(key))]
 
     def _choose_columns(self, entry: Entry, _key: str) -> dict[str, Any]:
@@ -198,7 +189,7 @@ class _Build:
             raise DataError(f"No task is left to split. The tables in {self._folder} say why.")
         self._progress.step(STEPS["split"], len(cleaned), "datasets")
         tasks = chain(map(self._task, cleaned), self._evaluation.values())
-        texts = read_texts(tasks, self._settings.split.similarity)
+        texts = sign_texts(tasks, self._settings.split.similarity)
         names = [TaskName(entry.name, str(entry.detail["repository"])) for entry in cleaned]
         assignment = assign(names, list(self._evaluation), texts, self._settings.split)
         remove = TextRemover(len(cleaned), texts, assignment, self._settings.clean)

@@ -31,14 +31,14 @@ _PERSONAL = re.compile(
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleanTask:
     """A task, and the rows dropped by reason."""
 
     task: Task
     dropped: dict[str, int]
 
 
-def clean_task(table: Table, columns: Chosen, candidate: Candidate, settings: CleanSettings) -> Cleaned:
+def clean_task(table: Table, columns: Chosen, candidate: Candidate, settings: CleanSettings) -> CleanTask:
     """A task of the clean rows. Raises `DataError` if too little is left."""
     table, dropped = _clean_rows(table, columns, settings)
     if not table.rows:
@@ -70,7 +70,7 @@ def clean_task(table: Table, columns: Chosen, candidate: Candidate, settings: Cl
         "languages": ", ".join(candidate.languages),
         "domain": candidate.domain or "",
     }
-    return Cleaned(replace(task, name=candidate.name, source=source), {k: n for k, n in dropped.items() if n})
+    return CleanTask(replace(task, name=candidate.name, source=source), {k: n for k, n in dropped.items() if n})
 
 
 def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task:

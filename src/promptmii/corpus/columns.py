@@ -1,38 +1,27 @@
 """The text and label columns of a dataset: from schema, names and values, or from a model whose answer is checked."""
 
-import json
 import re
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
 
-from promptmii.data.columns import Chosen, choose_columns, could_be_label
+from pydantic import BaseModel, Field, ValidationError
+
+from promptmii.data.columns import Chosen, choose_columns, could_be_label, why_no_label
 from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table
 from promptmii.errors import DataError, EndpointError
 from promptmii.models.base import Failure, LanguageModel, Sampling
 from promptmii.prompts import bundled, quote
 
-PAIRS = [
-    tuple(pair.split())
-    for pair in [
-        "premise hypothesis",
-        "sentence1 sentence2",
-        "sentence_1 sentence_2",
-        "sentence_a sentence_b",
-        "question1 question2",
-        "text1 text2",
-        "text_a text_b",
-        "question sentence",
-        "question passage",
-        "question context",
-        "query passage",
-        "claim evidence",
-        "title content",
-        "title body",
-        "title description",
-        "title abstract",
-        "title text",
-    ]
-]
+PAIRS = (
+    *(
+        ("premise", "hypothesis"),
+        ("sentence1", "sentence2"),
+        ("sentence_1", "sentence_2"),
+        ("sentence_a", "sentence_b"),
+    ),
+    *(("question1", "question2"), ("text1", "text2"), ("text_a", "text_b"), ("question", "sentence")),
+    *(("question", "passage"), ("question", "context"), ("query", "passage"), ("claim", "evidence")),
+    *(("title", name) for name in ("content", "body", "description", "abstract", "text")),
+)
 """Columns that belong together."""
 SIMILAR = 0.5
 """Text columns whose mean lengths differ by less than this factor are both possible."""
@@ -70,25 +59,18 @@ def _label(table: Table) -> str:
 def _why_no_label(table: Table) -> str:
     """What is wrong with the column that should be the label."""
     by_name = [name for hint in LABEL_NAMES for name in table.columns if name.casefold() == hint]
-    for name in (*table.classes, *by_name):
-        values = [row[name] for row in table.rows if row.get(name) is not None]
-        distinct = set(map(str, values))
-        if not values:
-            return f"the label column {name!r} is empty"
-        if any(isinstance(value, list | dict) for value in values):
-            return f"the label column {name!r} holds lists: several labels for one text"
-        if _holds_fractions(table, name) or any(isinstance(v, float) and not v.is_integer() for v in values):
-            return f"the label column {name!r} holds fractions: scores, not labels"
-        if len(distinct) == 1:
-            return f"the label column {name!r} has one value ({str(values[0])[:60]!r})"
-        return f"the label column {name!r} has {len(distinct)} different values in {len(values)} rows"
-    return f"no column looks like a label (a few values that repeat); columns: {', '.join(table.columns)}"
+    called = [*(name for name in table.classes if name in table.columns), *by_name]
+    if not called:
+        return f"no column looks like a label (a few values that repeat); columns: {', '.join(table.columns)}"
+    if _holds_fractions(table, called[0]):
+        return f"the label column {called[0]!r} holds fractions: scores, not labels"
+    return f"the label column {why_no_label(table, called[0])}"
 
 
 def _holds_fractions(table: Table, name: str) -> bool:
     values = [row[name] for row in table.rows if row[name] is not None]
-    written = [value for value in values if isinstance(value, str) and _NUMBER.fullmatch(value.strip())]
-    return len(written) > len(values) / 2 and any(not float(value).is_integer() for value in written)
+    numbers = [v for v in values if isinstance(v, float) or (isinstance(v, str) and _NUMBER.fullmatch(v.strip()))]
+    return len(numbers) > len(values) / 2 and any(not float(number).is_integer() for number in numbers)
 
 
 def _text(table: Table, label: str) -> str | tuple[str, ...]:
@@ -131,27 +113,23 @@ def _ask(table: Table, model: LanguageModel) -> Chosen:
         raise EndpointError(
             f"{model.card.reference} was asked for the columns of {table.origin} and gave no answer: {answer.message}"
         )
-    text, label = _parse(answer.text)
-    unknown = [name for name in (*text, label) if name not in table.columns]
-    if unknown:
-        raise DataError(
-            f"the model names columns that do not exist: {', '.join(unknown)}; columns: {', '.join(table.columns)}"
-        )
-    if label in text:
-        raise DataError(f"the model names {label!r} as text and as label")
-    if not could_be_label(table, label) or _holds_fractions(table, label):
-        raise DataError(f"the model names {label!r} as label, whose values are none: {_why_no_label(table)}")
-    return choose_columns(table, text, label)
+    named = _parse(answer.text)
+    chosen = choose_columns(table, named.text, named.label)
+    if named.label in chosen.text:
+        raise DataError(f"the model names {named.label!r} as text and as label")
+    if not could_be_label(table, named.label) or _holds_fractions(table, named.label):
+        raise DataError(f"the model names {named.label!r} as label, whose values are none: {_why_no_label(table)}")
+    return chosen
 
 
-def _parse(answer: str) -> tuple[Sequence[str], str]:
+class _Answer(BaseModel):
+    text: Annotated[list[str], Field(min_length=1)] | str
+    label: str
+
+
+def _parse(answer: str) -> _Answer:
     match = re.search(r"\{[^{}]*\}", answer)
     try:
-        value: Any = json.loads(match[0]) if match else None
-        text, label = value["text"], value["label"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"the model did not answer with the JSON it was asked for: {answer[:80]!r}") from error
-    names: list[Any] = text if isinstance(text, list) else [text]
-    if not names or not all(isinstance(name, str) for name in (*names, label)):
-        raise DataError(f"the model names no text and label columns: {answer[:80]!r}")
-    return names, label
+        return _Answer.model_validate_json(match[0] if match else "")
+    except ValidationError as error:
+        raise DataError(f"the model names no text and label columns: {answer[:80]!r}") from error

@@ -9,9 +9,10 @@ from typing import Any
 
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.rows import MIB, READABLE, Reading, read_rows
-from promptmii.corpus.sample import Header, Row, Sample, write_sample
+from promptmii.corpus.sample import Sample, SampleHeader, write_sample
 from promptmii.corpus.settings import FetchSettings
 from promptmii.data.load import read_table
+from promptmii.data.table import Row
 from promptmii.errors import DataError
 
 TEST_SPLITS = ("validation", "dev", "valid", "test")
@@ -48,7 +49,7 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
     if not rows:
         raise DataError(f"no rows in the splits {', '.join(files)}" + (f" ({'; '.join(notes)})" if notes else ""))
     write_sample(
-        path, Header(reading.types, {name: list(values) for name, values in classes.items()}, seen, notes), rows
+        path, SampleHeader(reading.types, {name: list(values) for name, values in classes.items()}, seen, notes), rows
     )
     columns = sorted({name for _, row in rows for name in row})
     return {"rows": len(rows), "seen": sum(seen.values()), "splits": list(files), "notes": notes, "columns": columns}

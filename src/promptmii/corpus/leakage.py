@@ -1,12 +1,12 @@
 """What the splits of a corpus have in common, counted from its files alone, whoever built it."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from promptmii.corpus.overlap import links, read_texts
+from promptmii.corpus.overlap import links, sign_texts
 from promptmii.data.corpus_files import SPLITS, Split, corpus_splits, read_corpus
 from promptmii.task import Task, content_key, normalise_text
 
@@ -30,7 +30,7 @@ class LeakageReport:
     repositories: Mapping[str, int]
     groups: Mapping[str, int]
     exact: Mapping[str, int]
-    """Texts in both, ignoring case, width and spaces."""
+    """SignedTexts in both, ignoring case, width and spaces."""
     near: Mapping[str, int]
     """Near-duplicate texts in both, summed over pairs of tasks."""
     leaks: tuple[Leak, ...]
@@ -44,54 +44,46 @@ class LeakageReport:
         return not self.repeated_names and not any(any(pairs.values()) for pairs in counts)
 
 
-class _Seen:
-    """What one split holds."""
-
-    def __init__(self) -> None:
-        self.repositories: set[str] = set()
-        self.groups: set[str] = set()
-        self.texts: set[str] = set()
-
-    def add(self, task: Task) -> None:
-        self.repositories.add(task.source.get("repository", task.name))
-        self.groups.add(task.source.get("group", task.name))
-        self.texts |= {content_key(normalise_text(e.text))[:16] for e in (*task.train, *task.test)}
-
-
 def check_corpus(folder: Path, similarity: float = 0.7) -> LeakageReport:
     """Compare every split of a corpus with every other. Raises `ArtefactError` if the folder is none."""
-    names: list[str] = []
-    splits: list[Split] = []
-    seen = {split: _Seen() for split in SPLITS}
+    listed: list[tuple[str, Split]] = []
+    repositories, groups, exact = (defaultdict[Split, set[str]](set) for _ in range(3))
 
     def tasks() -> Iterator[Task]:
         for split in corpus_splits(folder):
             for task in read_corpus(folder, split):
-                names.append(task.name)
-                splits.append(split)
-                seen[split].add(task)
+                listed.append((task.name, split))
+                repositories[split].add(task.source.get("repository", task.name))
+                groups[split].add(task.source.get("group", task.name))
+                exact[split] |= {content_key(normalise_text(e.text))[:16] for e in (*task.train, *task.test)}
                 yield task
 
-    texts = read_texts(tasks(), similarity)
-    leaks = tuple(
-        Leak(names[link.first], names[link.second], (splits[link.first], splits[link.second]), link.shared)
-        for link in links(texts)
-        if splits[link.first] != splits[link.second]
-    )
-    pairs = {f"{a} / {b}": (seen[a], seen[b]) for a, b in combinations(SPLITS, 2)}
-    near: Counter[str] = Counter(dict.fromkeys(pairs, 0))
-    for leak in leaks:
-        near[" / ".join(sorted(leak.splits, key=SPLITS.index))] += leak.texts
-    sizes: dict[str, int] = dict.fromkeys(SPLITS, 0)
-    for split, size in zip(splits, texts.sizes, strict=True):
+    texts = sign_texts(tasks(), similarity)
+    sizes, near = Counter[str](dict.fromkeys(SPLITS, 0)), Counter({_pair(*pair): 0 for pair in combinations(SPLITS, 2)})
+    leaks: list[Leak] = []
+    for link in links(texts):
+        (first, one), (second, other) = listed[link.first], listed[link.second]
+        if one != other:
+            leaks.append(Leak(first, second, (one, other), link.shared))
+            near[_pair(one, other)] += link.shared
+    for (_, split), size in zip(listed, texts.sizes, strict=True):
         sizes[split] += size
+    names = Counter(name for name, _ in listed)
     return LeakageReport(
-        tasks={split: splits.count(split) for split in SPLITS},
-        texts=sizes,
-        repositories={name: len(a.repositories & b.repositories) for name, (a, b) in pairs.items()},
-        groups={name: len(a.groups & b.groups) for name, (a, b) in pairs.items()},
-        exact={name: len(a.texts & b.texts) for name, (a, b) in pairs.items()},
+        tasks={split: sum(own == split for _, own in listed) for split in SPLITS},
+        texts=dict(sizes),
+        repositories=_in_both(repositories),
+        groups=_in_both(groups),
+        exact=_in_both(exact),
         near=dict(near),
-        leaks=leaks,
-        repeated_names=tuple(sorted(name for name, count in Counter(names).items() if count > 1)),
+        leaks=tuple(leaks),
+        repeated_names=tuple(sorted(name for name, count in names.items() if count > 1)),
     )
+
+
+def _pair(one: Split, other: Split) -> str:
+    return " / ".join(sorted((one, other), key=SPLITS.index))
+
+
+def _in_both(found: Mapping[Split, set[str]]) -> dict[str, int]:
+    return {_pair(a, b): len(found.get(a, set()) & found.get(b, set())) for a, b in combinations(SPLITS, 2)}

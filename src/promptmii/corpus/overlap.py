@@ -35,7 +35,7 @@ _POWERS = np.array([1_000_003**i % (1 << 32) for i in reversed(range(SHINGLE))],
 
 
 def sign(texts: Iterable[str]) -> Signatures:
-    """The MinHash of each text. Texts without letters or digits match only themselves."""
+    """The MinHash of each text. SignedTexts without letters or digits match only themselves."""
     try:
         from datasketch import MinHash
     except ImportError as error:
@@ -92,7 +92,7 @@ def components(size: int, first: Sequence[int] | Ints, second: Sequence[int] | I
 
 
 @dataclass(frozen=True)
-class Texts:
+class SignedTexts:
     """The texts of many tasks, training rows before test rows. The arrays have one item per text."""
 
     clusters: Ints
@@ -102,10 +102,10 @@ class Texts:
     telling: npt.NDArray[np.bool_]
     """Whether it is long enough to be evidence of a copy."""
     sizes: tuple[int, ...]
-    """Texts of each task."""
+    """SignedTexts of each task."""
 
 
-def read_texts(tasks: Iterable[Task], similarity: float) -> Texts:
+def sign_texts(tasks: Iterable[Task], similarity: float) -> SignedTexts:
     """Sign and cluster the texts of all tasks."""
     signatures = [sign(())]
     telling: list[bool] = []
@@ -117,7 +117,7 @@ def read_texts(tasks: Iterable[Task], similarity: float) -> Texts:
         sizes.append(len(texts))
     numbers = np.repeat(np.arange(len(sizes)), np.array(sizes, dtype=np.int64))
     found = clusters(np.concatenate(signatures), similarity)
-    return Texts(found, numbers, np.array(telling, dtype=np.bool_), tuple(sizes))
+    return SignedTexts(found, numbers, np.array(telling, dtype=np.bool_), tuple(sizes))
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Link:
         return self.telling >= rows or self.shared >= max(2, share * min(sizes[self.first], sizes[self.second]))
 
 
-def links(texts: Texts) -> list[Link]:
+def links(texts: SignedTexts) -> list[Link]:
     """Every pair of tasks with texts in common."""
     shared = _pair_counts(texts.clusters, texts.tasks)
     telling = _pair_counts(texts.clusters[texts.telling], texts.tasks[texts.telling])

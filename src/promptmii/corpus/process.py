@@ -3,7 +3,7 @@
 A dataset that is huge, corrupt or endless costs itself, not the build: its process is killed, and a new one reads
 the next. The process ends by itself when the build that started it is gone.
 
-Errors of a dataset, of the hub's libraries or of the operating system become an `Outcome`. A bug of promptmii is
+Errors of a dataset, of the hub's libraries or of the operating system become an `Fetched`. A bug of promptmii is
 raised.
 """
 
@@ -35,7 +35,7 @@ GRACE = 5.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Fetched:
     """What became of a dataset."""
 
     kept: bool
@@ -58,7 +58,7 @@ class Reader:
         self._line: Connection | None = None
         self._busy = self._closed = False
 
-    def fetch(self, candidate: Candidate, path: Path) -> Outcome:
+    def fetch(self, candidate: Candidate, path: Path) -> Fetched:
         """Sample a dataset into `path`. Raises `EndpointError` if the hub is down, `OutputError`, and `BugError`."""
         line = self._line or self._start()
         self._busy = True
@@ -108,13 +108,13 @@ class Reader:
             self._line.close()
         self._line = None
 
-    def _answer(self, line: Connection) -> Outcome | Exception | str:
+    def _answer(self, line: Connection) -> Fetched | Exception | str:
         """What the process sends, or what it did to be stopped."""
         deadline = time.monotonic() + self._settings.seconds
         while True:
             try:
                 while line.poll(POLL):
-                    message: Outcome | Exception | float = line.recv()
+                    message: Fetched | Exception | float = line.recv()
                     if not isinstance(message, float | int):
                         return message
                     deadline += message
@@ -139,14 +139,14 @@ def _memory_mib(process: int) -> float:
 
 def _dropped(
     candidate: Candidate, settings: FetchSettings, reason: str, *, temporary: bool, on_wait: Wait = lambda _: None
-) -> Outcome:
+) -> Fetched:
     """After a failed read: asks the hub whether it is at fault. Raises `EndpointError` if it is down."""
     gone = (
         unavailability(candidate.repository, candidate.revision, settings.patience, on_wait)
         if candidate.path is None
         else None
     )
-    return Outcome(False, gone or reason, temporary or gone is not None)
+    return Fetched(False, gone or reason, temporary or gone is not None)
 
 
 def _serve(line: Connection, settings: FetchSettings) -> None:
@@ -169,16 +169,16 @@ def _serve(line: Connection, settings: FetchSettings) -> None:
                 line.send(BugError(f"An error of promptmii while reading {candidate.name}:\n{trace}"))
 
 
-def _read(candidate: Candidate, path: Path, settings: FetchSettings, on_wait: Wait) -> Outcome:
+def _read(candidate: Candidate, path: Path, settings: FetchSettings, on_wait: Wait) -> Fetched:
     try:
         detail = with_patience(lambda: fetch(candidate, settings, path), settings.patience, on_wait)
     except DataError as error:
-        return Outcome(False, str(error))
+        return Fetched(False, str(error))
     except (EndpointError, OutputError):  # both are OSErrors too
         raise
     except (UnreadableError, OSError) as error:
         return _dropped(candidate, settings, _one_line(error.__cause__ or error), temporary=False, on_wait=on_wait)
-    return Outcome(True, detail=detail)
+    return Fetched(True, detail=detail)
 
 
 def _one_line(error: BaseException) -> str:

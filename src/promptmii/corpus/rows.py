@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, cast
 
-from promptmii.corpus.sample import Row
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
+from promptmii.data.table import Row
 from promptmii.errors import DataError
 
 TEXT_FILES = (".csv", ".tsv", ".jsonl", ".ndjson")

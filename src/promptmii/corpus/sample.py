@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.data.load import read_table
-from promptmii.data.table import Table
+from promptmii.data.table import Row, Table
 from promptmii.errors import ArtefactError
 from promptmii.files import atomic_file
 from promptmii.task import normalise_text
 
-Row = dict[str, Any]
 SAME_TEXT = 3
 """Rows kept of one text: enough to see that it is repeated, or has two labels."""
 
@@ -69,7 +68,7 @@ def _text_hash(row: Row) -> int:
 
 
 @dataclass(frozen=True)
-class Header:
+class SampleHeader:
     """The first line of a sample's file."""
 
     types: dict[str, str] = field(default_factory=dict[str, str])
@@ -81,7 +80,7 @@ class Header:
     notes: list[str] = field(default_factory=list[str])
 
 
-def write_sample(path: Path, header: Header, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+def write_sample(path: Path, header: SampleHeader, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
     """Write (split, row) pairs as gzipped JSON lines. Raises `OutputError`."""
     # No name and no time inside, so that equal samples are equal files.
     with (
@@ -93,11 +92,11 @@ def write_sample(path: Path, header: Header, rows: Iterable[tuple[str, Mapping[s
             packed.write((json.dumps(value, default=str, separators=(",", ":")) + "\n").encode())
 
 
-def read_sample(path: Path, name: str) -> tuple[Table, Header]:
+def read_sample(path: Path, name: str) -> tuple[Table, SampleHeader]:
     """The sample as a table. Raises `DataError` if it has no rows, `ArtefactError` if the file is damaged."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            header = Header(**json.loads(file.readline()))
+            header = SampleHeader(**json.loads(file.readline()))
             pairs = [json.loads(line) for line in file]
     except (OSError, EOFError, ValueError, TypeError) as error:
         raise ArtefactError(f"{path} cannot be read: {error}. Remove it, and build again.") from error

@@ -13,7 +13,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from promptmii.corpus.overlap import Link, Texts, components, links
+from promptmii.corpus.overlap import Link, SignedTexts, components, links
 from promptmii.corpus.settings import CleanSettings, SplitSettings
 from promptmii.data.corpus_files import Split
 from promptmii.errors import ConfigError, nearest
@@ -50,7 +50,9 @@ class Assignment:
     notes: dict[int, list[str]] = field(default_factory=lambda: defaultdict[int, list[str]](list))
 
 
-def assign(tasks: Sequence[TaskName], evaluation: Sequence[str], texts: Texts, settings: SplitSettings) -> Assignment:
+def assign(
+    tasks: Sequence[TaskName], evaluation: Sequence[str], texts: SignedTexts, settings: SplitSettings
+) -> Assignment:
     """A split or a reason to drop for each task. `texts` holds those of the tasks, then those of the evaluation sets.
 
     Raises `ConfigError` for a held-out task that is not there.
@@ -144,7 +146,7 @@ def _lot(seed: int, name: str) -> str:
 class TextRemover:
     """Removes from a task the texts that are in a split of lower rank, or in an evaluation set."""
 
-    def __init__(self, tasks: int, texts: Texts, assignment: Assignment, limits: CleanSettings) -> None:
+    def __init__(self, tasks: int, texts: SignedTexts, assignment: Assignment, limits: CleanSettings) -> None:
         """`texts` holds those of so many tasks, then those of the evaluation sets."""
         self._assignment, self._limits, self._clusters = assignment, limits, texts.clusters
         self._starts = [0, *accumulate(texts.sizes)]

@@ -125,7 +125,7 @@ def _find_label(table: Table, taken: Sequence[str]) -> tuple[str, bool, list[str
     if not candidates:  # few examples of many labels: then the name of the column decides
         candidates = [name for name in called if name not in taken and could_be_label(table, name, repeats=False)]
     if not candidates:
-        reasons = "".join(f" {_why_no_label(table, name)}" for name in called[:3] if name not in taken)
+        reasons = "".join(f" {why_no_label(table, name)}" for name in called[:3] if name not in taken)
         raise DataError(
             f"No column of {table.origin} looks like a label (a few values that repeat).{reasons} "
             f"Columns: {listed(table.columns)}. Name it with --label."
@@ -151,7 +151,7 @@ def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
     return len(distinct) <= MOST_LABELS * len(values) or (not repeats and not all(map(_is_number, distinct)))
 
 
-def _why_no_label(table: Table, name: str) -> str:
+def why_no_label(table: Table, name: str) -> str:
     """What is the matter with a column that is called a label."""
     values = column_values(table, name)
     there = sum(row[name] is not None for row in table.rows)

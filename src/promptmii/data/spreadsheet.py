@@ -2,17 +2,27 @@
 
 import io
 import warnings
+import zipfile
+import zlib
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 from promptmii.data.delimited import PREAMBLE, find_header, named_cells
 from promptmii.data.table import Table, make_table
 from promptmii.errors import DataError, MissingDependencyError
+
+DAMAGED = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, ParseError),
+    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError),
+)
+"""What openpyxl, zipfile and the XML parser raise for a file that is no workbook."""
 
 
 def read_workbook(content: bytes, origin: str) -> Table:
     """The first sheet that holds anything. Raises `DataError`."""
     try:
         import openpyxl
+        from openpyxl.utils.exceptions import InvalidFileException
     except ImportError as error:
         raise MissingDependencyError("An Excel workbook", "xlsx") from error
     sheets: dict[str, list[list[Any]]] = {}
@@ -24,7 +34,7 @@ def read_workbook(content: bytes, origin: str) -> Table:
                 rows = [list(row) for row in sheet.iter_rows(values_only=True)]
                 sheets[str(sheet.title)] = [row for row in rows if any(cell is not None for cell in row)]
             book.close()
-    except Exception as error:  # openpyxl, zipfile and the XML parser raise whatever they meet
+    except (*DAMAGED, InvalidFileException) as error:
         raise DataError(f"{origin} is not a readable workbook: {error}. Save it again as .xlsx, or as CSV.") from error
     name, rows = next(((name, rows) for name, rows in sheets.items() if rows), ("", []))
     if len(rows) < 2:

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from promptmii.errors import DataError
+
+Row: TypeAlias = dict[str, Any]
 
 # Names by which people call the columns of texts and labels, the likeliest first.
 TEXT_NAMES = (

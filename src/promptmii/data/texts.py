@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import BinaryIO, TypeAlias, cast
 
 from promptmii.data.columnar import parquet_rows
 from promptmii.data.columns import Chosen, choose_columns
@@ -16,7 +16,7 @@ from promptmii.data.decoding import decode, encoding_of, path_name
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
 from promptmii.data.load import Source, faults_named, file_kind, format_of, read_table, whole_file
-from promptmii.data.table import clean_row, make_table
+from promptmii.data.table import Row, clean_row, make_table
 from promptmii.errors import DataError
 from promptmii.progress import QUIET, Progress
 
@@ -25,8 +25,6 @@ HEAD = 1000
 START = 1 << 16
 """Bytes that show the encoding and the line ends of a file."""
 TOLD_EVERY = 1000
-
-Row: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 A page that is loaded again finds its job by its key. A job is the `Progress` of its own work.
 """
 
+import logging
 import queue
 import threading
 import time
@@ -123,7 +124,8 @@ class Job:
             self.state = "cancelled"
         except PromptMIIError as error:
             self.failure, self.state = str(error), "failed"
-        except Exception as error:  # a page cannot show a traceback, and the thread must live
+        except Exception as error:  # a bug: the page names it, the terminal shows where, and the thread goes on
+            logging.getLogger(__name__).exception("%s failed", self.key)
             self.failure, self.state = f"{type(error).__name__}: {error}", "failed"
         finally:
             self._end_step()

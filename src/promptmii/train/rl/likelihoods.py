@@ -34,7 +34,7 @@ BENT = (
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """A prompt, then the blocks of `packed`. The prompt stands in the row, because the gradient must reach it."""
 
     packed: Packed
@@ -83,7 +83,7 @@ def _group(
     device = model.device
     before, last = prompt[:-1], prompt[-1]
     # A block begins with the prompt's last token, which predicts its first.
-    row = Row(pack([[last, *draft[:-1]] for draft in drafts], NO_OPTIONS, Prefix(before, (), ()), device))
+    row = PackedRow(pack([[last, *draft[:-1]] for draft in drafts], NO_OPTIONS, Prefix(before, (), ()), device))
     count = len(before)
     hidden = model.get_decoder()(
         input_ids=torch.cat([torch.tensor([before], dtype=torch.long, device=device), row.packed.tokens], dim=1),

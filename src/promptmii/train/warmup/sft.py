@@ -86,7 +86,7 @@ def fine_tune(
             train_dataset=rows,
             eval_dataset=watched or None,
             data_collator=policy.collator(),
-            callbacks=[Curves(run, best, progress), Safeguards(policy, "learning_rate")],
+            callbacks=[CurveWriter(run, best, progress), Safeguards(policy, "learning_rate")],
         )
         trainer.swapped, trainer.repeated = settings.swapped, settings.repeated
         run_loop(trainer, folder, resume=resume)
@@ -200,7 +200,7 @@ class CompletionTrainer(Trainer):
             return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
 
-class Curves(TrainerCallback):
+class CurveWriter(TrainerCallback):
     """Writes the curves, and keeps the best adapter."""
 
     def __init__(self, run: RunFolder, best: Best, progress: Progress) -> None:
