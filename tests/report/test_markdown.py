@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -70,10 +71,13 @@ def test_every_section_is_there_with_its_figures(page: Path) -> None:
     assert len(shown) == len(set(shown)) >= 6
     assert {path.name for path in (page.parent / "results").iterdir()} == {Path(name).name for name in shown}
     for name in shown:
-        assert (page.parent / name).read_text("utf-8").startswith('<svg style="background: #ffffff')
+        drawn = (page.parent / name).read_text("utf-8")
+        assert drawn.startswith('<svg style="background: #ffffff')
+        assert ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
     assert "**Machine**: a machine, 2 threads" in text
     assert "smol f0f0" in text
     assert "n=100" in text
+    assert ":nameless" not in text.split("## Two instructions")[0]
 
 
 def test_the_table_of_methods_is_what_scipy_gives(page: Path, runs: list[Path]) -> None:

@@ -13,9 +13,10 @@ from promptmii.report.statistics import Paired, means, paired
 from promptmii.report.tables import NOTHING, Table, number, p_value, scoped
 
 NOTE = (
-    "Macro-F1, mean over tasks [95 % t interval], best first; then the mean paired difference to each baseline with "
-    "its interval, and p of Wilcoxon's signed-rank test over tasks, adjusted (Holm) for all differences of this table. "
-    "Prompt tokens are those of one query; calls are those that make a task's instruction, without calibrating it."
+    "Macro-F1, mean over tasks [95 % t interval], best first, and from the same answers without the calibration; then "
+    "the mean paired difference to each baseline with its interval, and p of Wilcoxon's signed-rank test over tasks, "
+    "adjusted (Holm) for all differences of this table. Prompt tokens are those of one query; calls are those that "
+    "make a task's instruction, without calibrating it."
 )
 
 
@@ -37,6 +38,7 @@ def against_table(scores: Scores, cells: pd.DataFrame, n: int) -> Table:
         name, calls = mean.series.name, float(spent["calls"][mean.series.name, mean.n])
         row = {"method": name, "n": mean.n, "tasks": mean.tasks, "macro_f1": mean.mean, "low": mean.low}
         text = {"method": name, "macro-F1": f"{number(mean.mean)} [{number(mean.low)}, {number(mean.high)}]"}
+        text["uncalibrated"] = number(mean.uncalibrated)
         for rival in rivals:
             pair, p = pairs.get((name, rival)), adjusted.get((name, rival), np.nan)
             text[f"− {rival}"] = _difference(pair, p) if pair else NOTHING

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from promptmii.curves import VALIDATION, Curves
+from promptmii.data.nameless import shown_name
 from promptmii.metrics import holm
 from promptmii.records import Record
 from promptmii.report.grid import Grid
@@ -40,9 +41,10 @@ def facts(grid: Grid, cells: pd.DataFrame, folders: Iterable[object]) -> list[tu
     rows = sorted({int(count) for count in live["rows"].dropna()})
     ns = sorted({int(n) for n in live["n"] if n})
     seeds = len(set(live.loc[live["n"] > 0, "seed"]))
+    tasks = sorted({shown_name(task) for task in live["task"]})
     times = sorted(str(time)[:10] for time in live["finished"])
     return [
-        ("Tasks", f"{live['task'].nunique()}: {_names(sorted(set(live['task'])))}"),
+        ("Tasks", f"{len(tasks)}: {_names(tasks)}"),
         ("Methods", _names(series.name for series in sorted(_series(live), key=in_order))),
         ("Examples given", f"n = {', '.join(map(str, ns))}, drawn {_times(seeds)}" if ns else "none"),
         ("Rows labelled", f"{_range(rows)} per task" if rows else NOTHING),
@@ -281,7 +283,7 @@ def progress(run: Curves) -> str:
 
 def title(cells: pd.DataFrame) -> str:
     """For the head of the page."""
-    methods, tasks = len(set(cells["method"])), len(set(cells["task"]))
+    methods, tasks = len(set(cells["method"])), len(set(map(shown_name, cells["task"])))
     followers = ", ".join(short_names(cells["follower"]).values())
     return f"{_counted(methods, 'method')} on {_counted(tasks, 'task')}, read by {followers}"
 

@@ -21,7 +21,7 @@ from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores, within
 from promptmii.report.statistics import Mean, means, paired
 from promptmii.report.tables import NOTHING, Table, number, scoped
-from promptmii.report.transfer import transfer_figure, transfer_table, transfers
+from promptmii.report.transfer import transfer_caption, transfer_figure, transfer_table, transfers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ class _Page:
     def _figure(self, drawn: "Figure", name: str, caption: str) -> str:
         # Ink on a page that may be dark needs paper of its own.
         self.drawings[name] = svg(drawn).replace('<svg style="', '<svg style="background: #ffffff; ', 1) + "\n"
-        return f"![{re.sub(r'[][]', '', caption)}]({self.folder.name}/{name}.svg)\n\n*{caption}*"
+        return f"![{name}]({self.folder.name}/{name}.svg)\n\n*{caption}*"
 
     def _own_n(self, own: Scores) -> int:
         return self._results.n if self._results.n in own.ns else headline.chosen_n(own.ns)
@@ -117,10 +117,8 @@ class _Page:
         results = self._results
         shown = [_plain(headline.claim_table(results.claims))] if results.claims else []
         for own in results.by_scope:
-            shown += [
-                _plain(against_table(own, results.cells, self._own_n(own))),
-                _plain(tables.method_table(own)),
-            ]
+            shown.append(_plain(against_table(own, results.cells, self._own_n(own))))
+            shown += [_plain(tables.method_table(own))] if len(own.ns) > 1 else []
         return "\n\n".join(("## Methods", *shown))
 
     def _names(self) -> str:
@@ -158,22 +156,27 @@ class _Page:
         return "\n\n".join(("## Two instructions side by side", lead, _labels(results, records[0]), *texts))
 
     def _transfer(self) -> str:
-        found = transfers(self._results.by_scope)
+        found = [one for one in transfers(self._results.by_scope) if len(one.followers) > 1]
         parts: list[str] = []
         for way in dict.fromkeys(one.way for one in found):
             by_n = {one.n: one for one in found if one.way == way}
             one = by_n.get(self._results.n) or by_n[headline.chosen_n(by_n)]
             parts.append(_plain(transfer_table(one)))
-            if len(one.followers) > 1:
-                parts.append(self._figure(transfer_figure(one), one.name, f"Transfer at n={one.n}, {way}."))
+            parts.append(self._figure(transfer_figure(one), one.name, transfer_caption(one)))
         return "\n\n".join(("## Other followers", *parts)) if parts else ""
 
     def _training(self) -> str:
-        runs = [run for run in self._results.curves if VALIDATION in run.metrics]
-        if not runs:
-            return ""
-        drawn = self._figure(figures.validation_figure(runs), "training-reward", figures.training_caption(runs))
-        return "\n\n".join(("## Training", "\n".join(f"- {headline.progress(run)}" for run in runs), drawn))
+        runs = self._results.curves
+        rewarded = [run for run in runs if VALIDATION in run.metrics]
+        parts = ["\n".join(f"- {headline.progress(run)}" for run in rewarded)] if rewarded else []
+        if rewarded:
+            drawn, caption = figures.validation_figure(rewarded), figures.training_caption(rewarded)
+            parts.append(self._figure(drawn, "training-reward", caption))
+        others = dict.fromkeys(name for run in runs for name in run.metrics if name.startswith("validation/"))
+        if losses := [name for name in others if name.endswith("loss")]:
+            drawn, caption = figures.training_figure(runs, losses), figures.training_caption(runs)
+            parts.append(self._figure(drawn, "training-loss", caption))
+        return "\n\n".join(("## Training", *parts)) if parts else ""
 
     def _against(self) -> str:
         """What speaks against the method under test."""
@@ -238,7 +241,7 @@ def _written(name: str, record: Record) -> str:
         return ""
     fence = "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", made.text) or [""]))
     writer = f", written by `{made.generator}`" if made.generator else ""
-    return f"**{name}**{writer}: {made.measured}.\n\n{fence}text\n{made.text}\n{fence}"
+    return f"**{name}**{writer}: {made.measured}.\n\n{fence}text\n{made.text or '(empty)'}\n{fence}"
 
 
 def _inline(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from promptmii.data.nameless import shown_name
 from promptmii.files import write_text
 from promptmii.report.grid import Grid
 from promptmii.report.scores import Scope, Scores
@@ -166,8 +167,7 @@ def method_table(scores: Scores) -> Table:
     note = (
         f"Macro-F1, mean over {given} tasks [95 % t interval over tasks]. n is the number of examples given. A method "
         "that reads no example has one score, repeated for every n. Uncalibrated: from the same answers without the "
-        "calibration. The CSV names missing tasks and has means over "
-        "common tasks."
+        "calibration."
     )
     return Table(f"methods-{scoped(scores.scope)}", f"Macro-F1 by method: {scores.scope.title}", note, data, shown)
 
@@ -175,7 +175,7 @@ def method_table(scores: Scores) -> Table:
 def task_table(scores: Scores, only: int | None = None) -> Table:
     """Macro-F1 of every task, method and n: mean over seeds. `only`: what is shown is about this n."""
     shown = pd.DataFrame(
-        {"task": scores.tasks}
+        {"task": [shown_name(task) for task in scores.tasks]}
         | {
             s.name if fixed or n == only else f"{s.name}, n={n}": [number(x) for x in scores.at(s.name, n)]
             for s, fixed in zip(scores.series, scores.constant, strict=True)
