@@ -1,9 +1,9 @@
 """Settings that several commands share. Unknown names are refused."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from promptmii.errors import ConfigError
 from promptmii.instruction import CalibrationKind, Mode
@@ -45,6 +45,10 @@ class Endpoint(Settings):
     """Money per million prompt and completion tokens, by model reference; `*` stands for every other model."""
     max_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Most money for the calls of one run, in the currency of `prices`; every model then needs its price."""
+    servers: dict[str, str] = Field(default_factory=dict[str, str])
+    """Addresses of single models by reference, before `base_url`. `serve` fills them in; no key is sent there."""
+    served_by: str = ""
+    """What runs at `servers`: part of what a result depends on, where ports are not."""
 
     @field_validator("base_url")
     @classmethod
@@ -74,9 +78,11 @@ class Endpoint(Settings):
         from promptmii.models.spending import Limited
         from promptmii.models.wrappers import Priced
 
+        own = self.servers.get(reference)
         http = HttpConfig(
-            base_url=self.base_url,
-            api_key="" if keyless else None,
+            base_url=own or self.base_url,
+            api_key="" if keyless or own else None,
+            served_by=self.served_by if own else "",
             concurrency=self.concurrency,
             patience=self.patience,
             context_length=self.context_length,
@@ -119,6 +125,39 @@ class InduceSettings(Settings):
     seed: int = 0
     columns: Columns = Columns()
     endpoint: Endpoint = Endpoint()
+
+
+class ServeSettings(Settings):
+    """Servers that promptmii starts, watches and ends, for models named `openai:<model>` without an address."""
+
+    engine: str = "vllm"
+    """`vllm`, `llama.cpp` (GGUF files, on processors too), or the command line of another OpenAI-compatible server,
+    in which `{model}`, `{host}`, `{port}` and `{gpus}` are filled in. `serve = "vllm"` is short for it."""
+    copies: int = Field(default=1, ge=1)
+    """Servers of each model, which share the work."""
+    gpus: int | dict[str, int] | None = None
+    """GPUs of one server, which must be on one machine; a table gives them by model reference, `*` for every other.
+    `None`: one for vLLM, else none."""
+    devices: tuple[int | str, ...] = ()
+    """CUDA devices that the servers take in turn, such as [4, 5, 6, 7]; without any, those that this process sees."""
+    options: tuple[str, ...] = ()
+    """Words added to the command line, such as ["--max-model-len", "8192"]."""
+    startup: float = Field(default=1800.0, gt=0)
+    """Seconds until a server must answer; loading its weights takes most of them."""
+    silence: float = Field(default=60.0, gt=0)
+    """Seconds without an answer after which a server counts as stuck, and is started again."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _engine_alone(cls, given: Any) -> Any:
+        return {"engine": given} if isinstance(given, str) else given
+
+    def needs(self, reference: str) -> int:
+        """GPUs of one server of a model."""
+        usual = 1 if self.engine == "vllm" else 0
+        if isinstance(self.gpus, dict):
+            return self.gpus.get(reference, self.gpus.get("*", usual))
+        return usual if self.gpus is None else self.gpus
 
 
 class RayOptions(Settings):

@@ -13,13 +13,10 @@ class RayActors:
     def __init__(self, options: RayOptions, kind: type, *arguments: Any, **resources: Any) -> None:
         """Start the actors. Raises `ConfigError` if no cluster answers or it is too small, `MissingDependencyError`."""
         self.ray, self._leave = _connect(options)
-        cores = float(self.ray.cluster_resources().get("CPU", 0))
-        if cores < options.workers * options.cpus:
+        short = _shortage(self.ray, options)
+        if short:
             self._leave()
-            raise ConfigError(
-                f"{options.workers} workers of {options.cpus:g} cores need more than the {cores:g} of the Ray cluster. "
-                "Lower `workers` or `cpus` in the table [ray]."
-            )
+            raise ConfigError(short)
         remote: Any = self.ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, **resources)(kind)
         self.actors: list[Any] = [remote.remote(*arguments) for _ in range(options.workers)]
 
@@ -28,6 +25,28 @@ class RayActors:
         for actor in self.actors:
             self.ray.kill(actor)
         self._leave()
+
+
+def _shortage(ray: Any, options: RayOptions) -> str | None:
+    """What the cluster lacks for the workers, even if nobody else uses it."""
+    there = ray.cluster_resources()
+    cores, gpus = float(there.get("CPU", 0)), float(there.get("GPU", 0))
+    largest = max((float(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]), default=0.0)
+    if cores < options.workers * options.cpus:
+        return (
+            f"{options.workers} workers of {options.cpus:g} cores need more than the {cores:g} of the Ray cluster. "
+            "Lower `workers` or `cpus` in the table [ray]."
+        )
+    if largest < options.gpus:
+        return (
+            f"A worker needs {options.gpus:g} GPUs on one machine, and the largest of the Ray cluster has {largest:g}."
+        )
+    if gpus < options.workers * options.gpus:
+        return (
+            f"{options.workers} workers of {options.gpus:g} GPUs need more than the {gpus:g} of the Ray cluster. Lower "
+            "`workers` in the table [ray], or `copies` in the table [serve]."
+        )
+    return None
 
 
 def _connect(options: RayOptions) -> tuple[Any, Callable[[], None]]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from promptmii.config import Endpoint, LoraSettings
+from promptmii.config import Endpoint, LoraSettings, ServeSettings
 from promptmii.errors import ConfigError, nearest
 from promptmii.instruction import CalibrationKind, Mode
 from promptmii.models.http.config import Served
@@ -23,6 +23,8 @@ class RewardSettings(Settings):
 
     followers: tuple[str, ...] = ("smol",)
     """Frozen models that read the instruction. With several, the reward is their mean."""
+    serve: ServeSettings | None = None
+    """Starts servers for the followers named `openai:<model>`: `"vllm"`, `"llama.cpp"`, or a table."""
     mode: Mode = "generate"
     """The paper's. In `choose` the form of the answer teaches nothing, and the likelihoods give a finer reward."""
     calibration: CalibrationKind = "none"

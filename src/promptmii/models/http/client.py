@@ -121,10 +121,11 @@ class HttpModel:
                 lengths = self._run(self._gather(self._context_length, self._servers))
                 exact = all(self._run(self._gather(self._counts_tokens, self._servers)))
                 self._way = self._found_way(exact=exact)
+                where = self._config.served_by or ",".join(self._config.urls)
                 said = self._config.context_length or min((length for length in lengths if length), default=None)
                 self._card = ModelCard(
                     self._reference,
-                    f"{','.join(self._config.urls)} {self._name}{f' {self._way[0].name}' if self._way else ''}",
+                    f"{where} {self._name}{f' {self._way[0].name}' if self._way else ''}",
                     said or ASSUMED_CONTEXT,
                     gives_scores=self._way is not None,
                     exact_tokens=exact,

@@ -91,6 +91,8 @@ class HttpConfig:
     backoff: float = 0.5
     """Seconds before the second try; doubled each time, unless the server says when to come back."""
     context_length: int | None = None
+    served_by: str = ""
+    """Stands for the addresses in a model's revision where they are chance: what serves it, started for this run."""
     deferred: "Deferred | None" = None
     """Where completions are asked for through the Batch API."""
 

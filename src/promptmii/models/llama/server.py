@@ -52,7 +52,7 @@ class ServedModel(HttpModel):
     def __init__(self, reference: str, path: Path, adapters: Sequence[Path], context: int) -> None:
         """Raises `UnknownModelError` where the server does not start."""
         key = secrets.token_hex(16)
-        self._llama = _start(path, adapters, context, key)
+        self._llama = start(path, adapters, context, key=key)
         self._revision = revision([path, *adapters])
         address = f"{self._llama.listening_address}/v1"
         listing = httpx.get(f"{address}/models", headers={"authorization": f"Bearer {key}"}, trust_env=False).json()
@@ -70,12 +70,27 @@ class ServedModel(HttpModel):
         self._llama = None
 
 
-def _start(path: Path, adapters: Sequence[Path], context: int, key: str) -> Any:
+def start(
+    path: Path,
+    adapters: Sequence[Path],
+    context: int,
+    *,
+    key: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    parallel: int = 1,
+) -> Any:
+    """A server that runs as long as what is returned lives. `context` is that of each of the `parallel` requests.
+
+    Raises `UnknownModelError`.
+    """
     xllamacpp: Any = import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias = str(path), {"model"}
-    params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [key]
-    params.n_ctx, params.n_parallel = context, 1
+    params.hostnames, params.port = [host], port
+    if key:
+        params.api_keys = [key]
+    params.n_ctx, params.n_parallel = context * parallel, parallel
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads()
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.verbosity, params.ui = 0, False

@@ -1,7 +1,7 @@
 """A run of reinforcement learning, from settings to a folder with the best weights in it."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -11,7 +11,6 @@ from typing import Any
 from promptmii.curves import VALIDATION
 from promptmii.errors import ConfigError, MissingDependencyError
 from promptmii.follower import Follower
-from promptmii.models.dynamic_batching import for_threads
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import follower_frame
 from promptmii.train.card import generator_card
@@ -28,6 +27,7 @@ try:
     from accelerate import PartialState
 
     from promptmii.train.loop import BEST, Best, Card, Safeguards, checkpoints, run_loop
+    from promptmii.train.rl.followers import open_followers
     from promptmii.train.rl.reward_function import RewardFunction
     from promptmii.train.rl.trainer import LostError, PolicyTrainer, VisitDataset
     from promptmii.train.rl.watch import Watch
@@ -41,6 +41,7 @@ FREE = (
     "stuck",
     "endpoint",
     "plan",
+    "reward.serve",
     "trl.max_steps",
     "trl.save_steps",
     "trl.save_total_limit",
@@ -67,7 +68,8 @@ def train(
     """
     plan, grpo = plan_of(settings), grpo_plan(settings)
     # While one process waits for a server, the others wait for that process.
-    patience = timedelta(seconds=max(1800.0, 2 * (plan.reward.wait + plan.endpoint.patience)))
+    startup = plan.reward.serve.startup if plan.reward.serve else 0.0
+    patience = timedelta(seconds=max(1800.0, 2 * startup, 2 * (plan.reward.wait + plan.endpoint.patience)))
     state = PartialState(timeout=patience) if torch.cuda.is_available() else PartialState(cpu=True, timeout=patience)
     progress = progress if state.is_main_process else QUIET
     split = read_split(plan.selection, progress)
@@ -83,9 +85,7 @@ def train(
         opened = open_run(folder, settings, given, resume=resume, free=FREE)
         run = stack.enter_context(opened if state.is_main_process else nullcontext(None))
         if followers is None:
-            followers = load_followers(plan, processes)
-            for follower in followers:
-                stack.enter_context(closing(follower.model))
+            followers = stack.enter_context(open_followers(plan, folder, state, progress))
         card = partial(generator_card, settings)
         trainer = _Process(plan, grpo, folder, processes, run, progress).trainer(split, followers, card)
         try:
@@ -96,14 +96,6 @@ def train(
             raise
     best = folder / BEST
     return best if best.exists() else checkpoints(folder)[-1]
-
-
-def load_followers(plan: Plan, processes: int) -> list[Follower]:
-    """The frozen followers of the reward, as each of so many processes asks them. Raises `ModelError`."""
-    # The limit is that of all processes together.
-    endpoint = plan.endpoint.model_copy(update={"concurrency": max(1, plan.endpoint.concurrency // processes)})
-    models = [for_threads(endpoint.load(reference)) for reference in plan.reward.followers]
-    return [Follower(model, plan.reward.mode, plan.reward.calibration) for model in models]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ It needs no gradient, so it is the cheapest way up from a generator that sometim
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -17,6 +18,7 @@ from promptmii.inducers.writing import Writer
 from promptmii.models.base import Completion, LanguageModel
 from promptmii.models.dynamic_batching import for_threads
 from promptmii.progress import QUIET, Progress
+from promptmii.serving import served
 from promptmii.train.plan import Plan, plan_of
 from promptmii.train.reward import Draft, Judged, Reward
 from promptmii.train.run_folder import RunFolder, open_run
@@ -53,7 +55,10 @@ def best_of(
         run.describe(
             {"stage": settings.stage, "data": split.key, "meta": writer.template.key, "skipped": split.skipped}
         )
-        reward = Reward(plan.reward, _followers(plan, generator, stack), progress=progress)
+        serving = served(plan.reward.followers, plan.reward.serve, plan.endpoint, folder / "servers", progress)
+        endpoint = stack.enter_context(serving)
+        followers = _followers(replace(plan, endpoint=endpoint), generator, stack)
+        reward = Reward(plan.reward, followers, progress=progress)
         visits = Visits(split.train, plan.draws, writer)
         first, batch = _finished(run), settings.together
         if first >= settings.visits:

@@ -1,0 +1,49 @@
+"""Model servers that promptmii starts, watches and ends: on this machine, or on the nodes of a Ray cluster."""
+
+from collections.abc import Generator, Iterable
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from promptmii.config import Endpoint, RayOptions, ServeSettings
+from promptmii.errors import ConfigError
+from promptmii.models.http.config import Served
+from promptmii.models.http.ways import FIRST_TOKENS
+from promptmii.progress import QUIET, Progress
+from promptmii.serving.cluster import ClusterServers
+from promptmii.serving.local import LocalServers
+
+
+@contextmanager
+def served(
+    references: Iterable[str],
+    settings: ServeSettings | None,
+    endpoint: Endpoint,
+    logs: Path,
+    progress: Progress = QUIET,
+    *,
+    ray: RayOptions | None = None,
+) -> Generator[Endpoint]:
+    """How the models are reached: as `endpoint` says, or through servers that live as long as the context.
+
+    One is started for each `openai:<model>` without an address of its own. Raises `ConfigError` if there is none, or
+    if an address is given as well, and `ModelError` if a server does not come up.
+    """
+    if settings is None:
+        yield endpoint
+        return
+    models = {reference: name for reference in references if (name := _unplaced(reference))}
+    if not models:
+        raise ConfigError(
+            "serve starts servers for models named openai:<model> without an address, and no model is named so."
+        )
+    if endpoint.base_url:
+        raise ConfigError(f"serve starts the servers, and endpoint.base_url = {endpoint.base_url!r} names others.")
+    made = ClusterServers(models, settings, ray, progress) if ray else LocalServers(models, settings, logs, progress)
+    with closing(made) as servers:
+        yield endpoint.model_copy(update={"servers": dict(servers.addresses), "served_by": settings.engine})
+
+
+def _unplaced(reference: str) -> str | None:
+    """The name of a model that no address is given for."""
+    parsed = Served.parse(reference)
+    return parsed.model.removesuffix(FIRST_TOKENS) if parsed and parsed.address is None else None

@@ -1,0 +1,96 @@
+"""One server process: started, asked whether it is well, ended with everything that it started."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from promptmii.serving import warden
+
+TIMEOUT = 5.0
+"""Seconds for an answer, at most."""
+TOLD = 600
+"""Characters of a log's end that an error shows."""
+
+
+class Server:
+    """A server at one port. A restarted one is at the same port, so its address holds."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        address: str,
+        log: Path,
+        environment: Mapping[str, str],
+        patience: tuple[float, float],
+    ) -> None:
+        """`patience`: seconds that it may be silent until it first answers, and after that."""
+        self.name = name
+        self.address = address
+        self.log = log
+        self.ready = False
+        self._command = command
+        self._environment = environment
+        self._patience = patience
+        self._process: subprocess.Popen[bytes] | None = None
+        self._heard = 0.0
+
+    def start(self) -> None:
+        """Start the process; it answers later. What it says goes to its log."""
+        self.stop()
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", warden.__file__, *self._command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self._environment},
+                start_new_session=True,
+            )
+        self.ready, self._heard = False, time.monotonic()
+
+    def fault(self) -> str | None:
+        """What is wrong with it, if anything is; while it loads, nothing is. Sets `ready` once it answers."""
+        if self._process is None or self._process.poll() is not None:
+            return "ended"
+        if self._answers():
+            self.ready, self._heard = True, time.monotonic()
+            return None
+        silent = time.monotonic() - self._heard
+        return f"has not answered for {silent:.0f} s" if silent > self._patience[self.ready] else None
+
+    def stop(self) -> None:
+        """End it, and wait until it is gone."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin:
+            process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(warden.GRACE + TIMEOUT)
+        with suppress(ProcessLookupError):  # the group outlives a warden that was killed alone
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def last_words(self) -> str:
+        """The end of its log, on one line."""
+        text = self.log.read_bytes()[-TOLD:].decode("utf-8", "replace") if self.log.exists() else ""
+        return " ".join(text.split()) or "nothing"
+
+    def _answers(self) -> bool:
+        """`/health` where there is one, else the list of models."""
+        try:
+            status = self._status(f"{self.address.removesuffix('/v1')}/health")
+            return status == 200 or (status == 404 and self._status(f"{self.address}/models") == 200)
+        except httpx.HTTPError:
+            return False
+
+    def _status(self, address: str) -> int:
+        return httpx.get(address, timeout=min(TIMEOUT, *self._patience), trust_env=False).status_code

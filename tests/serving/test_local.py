@@ -1,0 +1,214 @@
+"""Servers that are started: real processes of a small server on loopback, started by the code that starts vLLM."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.recorder import Recorder
+
+from promptmii.config import Endpoint, ServeSettings
+from promptmii.errors import ConfigError, ModelError
+from promptmii.models.base import Completion, LanguageModel, Sampling
+from promptmii.serving import served
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="servers are started on Linux and macOS")
+TINY = Path(__file__).with_name("tiny_server.py")
+COMMAND = f"{sys.executable} {TINY} {{model}} --host {{host}} --port {{port}}"
+CHAT = ({"role": "user", "content": "Input: a waste of time"},)
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the servers write what they are, and read how to misbehave."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    monkeypatch.setenv("STATE", str(folder))
+    return folder
+
+
+def known(state: Path) -> list[dict[str, Any]]:
+    """What each server that started says of itself, oldest first."""
+    return [json.loads(path.read_text()) for path in sorted(state.glob("*.json"), key=lambda p: p.stat().st_mtime_ns)]
+
+
+def pids(state: Path) -> set[int]:
+    return {one[name] for one in known(state) for name in ("pid", "child")}
+
+
+def eventually(true: Callable[[], bool], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return true()
+
+
+def gone(numbers: set[int]) -> bool:
+    def lives(pid: int) -> bool:
+        try:
+            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    return not any(map(lives, numbers))
+
+
+def asked(model: LanguageModel) -> str:
+    (answer,) = model.generate([CHAT], Sampling(max_tokens=5))
+    assert isinstance(answer, Completion), answer
+    return answer.text
+
+
+def ask(endpoint: Endpoint) -> str:
+    with closing(endpoint.load("openai:tiny")) as model:
+        return asked(model)
+
+
+def settings(**changes: Any) -> ServeSettings:
+    return ServeSettings.of(**{"engine": COMMAND, "silence": 1.0, **changes})
+
+
+def test_a_server_runs_for_as_long_as_it_is_needed_and_takes_its_children_along(state: Path, tmp_path: Path) -> None:
+    with served(["openai:tiny", "smol"], settings(copies=2), Endpoint(), tmp_path / "logs") as endpoint:
+        assert ask(endpoint) == "bad"
+        assert len(known(state)) == 2
+        assert len(endpoint.servers["openai:tiny"].split(",")) == 2
+        with closing(endpoint.load("openai:tiny")) as model:
+            assert "127.0.0.1" not in model.card.revision  # ports are chance
+        assert not gone(pids(state))
+    assert eventually(lambda: gone(pids(state)))
+
+
+@pytest.mark.parametrize("warden", [False, True])
+def test_a_server_that_is_killed_is_started_again_at_the_same_address(
+    state: Path, tmp_path: Path, warden: bool
+) -> None:
+    told = Recorder()
+    with (
+        served(["openai:tiny"], settings(), Endpoint(), tmp_path / "logs", told) as endpoint,
+        closing(endpoint.load("openai:tiny")) as model,
+    ):
+        assert asked(model) == "bad"
+        os.kill(psutil.Process(known(state)[0]["pid"]).ppid() if warden else known(state)[0]["pid"], signal.SIGKILL)
+        assert asked(model) == "bad"  # the call waits for it
+        assert eventually(lambda: len(known(state)) == 2)
+        assert eventually(lambda: gone({known(state)[0][name] for name in ("pid", "child")}))
+    assert [note for note in told.notes if "ended; starting it again" in note]
+    assert eventually(lambda: gone(pids(state)))
+
+
+def test_a_server_that_hangs_is_started_again(state: Path, tmp_path: Path) -> None:
+    with served(["openai:tiny"], settings(), Endpoint(), tmp_path / "logs") as endpoint:
+        (state / "stuck").touch()
+        threading.Timer(4.0, (state / "stuck").unlink).start()
+        assert eventually(lambda: len(known(state)) == 2)
+        assert ask(endpoint) == "bad"
+
+
+CODE = """
+import sys, time
+from pathlib import Path
+from promptmii.__main__ import end_on_signals, leave_if_interrupted
+from promptmii.config import Endpoint, ServeSettings
+from promptmii.serving import served
+end_on_signals()
+try:
+    with served(["openai:tiny"], ServeSettings(engine=sys.argv[1]), Endpoint(), Path(sys.argv[2])):
+        print("ready", flush=True)
+        time.sleep(600)
+except KeyboardInterrupt:
+    pass
+finally:
+    leave_if_interrupted()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_servers_end_with_the_process_that_started_them(state: Path, tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, "-c", CODE, COMMAND, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    assert not gone(pids(state))
+    process.send_signal(number)
+    assert process.wait(10) == (-number if number is signal.SIGKILL else 128 + number)
+    process.stdout.close()
+    assert eventually(lambda: gone(pids(state)))
+
+
+def test_a_server_that_does_not_start_says_why(state: Path, tmp_path: Path) -> None:
+    (state / "broken").touch()
+    with (
+        pytest.raises(ModelError, match=r"tiny ended before it was ready\. It said: the weights are broken"),
+        served(["openai:tiny"], settings(), Endpoint(), tmp_path / "logs"),
+    ):
+        pass
+    (state / "broken").unlink()
+    (state / "stuck").touch()
+    with (
+        pytest.raises(ModelError, match="has not answered for"),
+        served(["openai:tiny"], settings(startup=0.5), Endpoint(), tmp_path / "logs"),
+    ):
+        pass
+    assert eventually(lambda: gone(pids(state)))
+
+
+def test_a_server_that_keeps_ending_is_left_alone(state: Path, tmp_path: Path) -> None:
+    told = Recorder()
+    with served(["openai:tiny"], settings(), Endpoint(), tmp_path / "logs", told):
+        (state / "broken").touch()
+        os.kill(known(state)[0]["pid"], signal.SIGKILL)
+        assert eventually(lambda: any("is left alone" in note for note in told.notes), 30)
+    assert sum("starting it again" in note for note in told.notes) == 8
+
+
+def test_what_cannot_be_started_is_refused_with_a_cure(state: Path, tmp_path: Path) -> None:
+    def start(references: list[str], endpoint: Endpoint | None = None, **changes: Any) -> None:
+        with served(references, settings(**changes), endpoint or Endpoint(), tmp_path / "logs"):
+            pass
+
+    with pytest.raises(ConfigError, match="no program 'no-such-server'"):
+        start(["openai:tiny"], engine="no-such-server --port {port}")
+    with pytest.raises(ConfigError, match="no model is named so"):
+        start(["smol", "openai:m@http://localhost:1/v1"])
+    with pytest.raises(ConfigError, match="names others"):
+        start(["openai:tiny"], Endpoint(base_url="http://localhost:1/v1"))
+    with pytest.raises(ConfigError, match=r"4 servers need 8 GPUs, and 2 are named \(4, 5\)"):
+        start(["openai:a", "openai:b"], copies=2, gpus=2, devices=(4, 5))
+    assert known(state) == []
+
+
+def test_vllm_is_started_with_its_own_command_and_each_server_sees_its_gpus(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {TINY} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,5,6,7")
+    serve = ServeSettings.of(engine="vllm", gpus={"openai:org/large": 2}, options=("--seed", "1"))
+    with served(["openai:org/large", "openai:org/small"], serve, Endpoint(), tmp_path / "logs") as endpoint:
+        assert set(endpoint.servers) == {"openai:org/large", "openai:org/small"}
+        large, small = sorted(known(state), key=lambda one: len(one["words"]), reverse=True)
+    assert (large["gpus"], small["gpus"]) == ("3,4", "5")
+    assert large["words"][:2] == ["serve", "org/large"]
+    assert large["words"][-4:] == ["--tensor-parallel-size", "2", "--seed", "1"]
+    assert "--tensor-parallel-size" not in small["words"]
+
+
+@pytest.mark.usefixtures("state")
+def test_a_server_without_a_health_check_is_asked_for_its_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_HEALTH", "1")
+    with served(["openai:tiny"], settings(), Endpoint(), tmp_path / "logs") as endpoint:
+        assert ask(endpoint) == "bad"
