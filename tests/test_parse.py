@@ -23,6 +23,9 @@ NEGATED = [
     *("It is not {}", "It isn't {}", "It isn’t **{}**", "isnt {}", "This cannot be {}!", "It's not, in fact, {}"),
     *("This is definitely not\n{}", "(not) {}", "not: {}", "{}? No.", "{}? No, it is not.", "{} is wrong", "{}: no"),
     *("Label: not {}", "The answer is not {}", "不是{}", "nicht {}", "n'est pas {}", "no es {}", "не {}"),
+    *("{}? Absolutely not.", "I rule out {}", "{} can be ruled out", "There is a lack of {}", "free from {}", "0% {}"),
+    *("I doubt that it is {}", "{} is excluded", "Rejected: {}", "nothing {} about it"),
+    *('{{"rejected": "{}"}}', '{{"ruled_out": ["{}"]}}', "{} would be a mistake", "it fails to be {}"),
     *('{{"label": "not {}"}}', '{{"not": "{}"}}', '{{"{}": false}}', "<think>{}</think>not {}", "~~{}~~"),
 ]
 HYPHENS = "-\u2010\u2011\u2012\u2013\u2212\uff0d\u00ad _"
@@ -127,6 +130,8 @@ def test_two_labels_side_by_side_are_none(labels: tuple[str, ...], joint: str, d
         (("positive", "negative"), "It is not positive, it is negative.", "negative"),
         (("positive", "negative"), "positive because it isn't negative", "positive"),
         (("positive", "negative"), "neutral", None),
+        (("billing", "login"), "billing: the payment was rejected twice", "billing"),
+        (("billing", "login"), "billing, for the card was denied", "billing"),
         (("positive", "negative"), "", None),
         (("yes", "no"), "No, it does not.", "no"),
         (("A", "B"), "A tricky one, but B", None),

@@ -8,8 +8,9 @@ from typing import NamedTuple
 # Words that deny a label in the same clause. A missed denial turns an answer into its opposite, while a word too many
 # only leaves an answer unparsed, so the list is generous.
 _DENYING = r"""
-    not no non none never neither nor cannot without hardly barely unlikely impossible except excluding wrong incorrect
-    false untrue opposite lacks nope minus unlike anti instead\s+of rather\s+than other\s+than far\s+from free\s+of
+    not no non none nothing nobody never neither nor cannot without hardly barely unlikely impossible except excluding
+    wrong incorrect false untrue opposite lacks nope minus unlike anti instead\s+of rather\s+than other\s+than
+    far\s+from free\s+of
     nicht kein keine keinen keiner keinem nie weder ohne nein niet geen noch zonder inte ikke ikkje ej icke ingen inget
     ne pas ni sans jamais aucun aucune sin nunca jamás não nem sem né senza nu fără
     не ни нет без ні немає nie bez ani není nikoli δεν όχι μη χωρίς nem nincs ei eivät değil yok
@@ -17,8 +18,20 @@ _DENYING = r"""
 """
 _AUXILIARIES = "is|are|was|were|do|does|did|ca|can|wo|would|could|should|has|have|had|ai|must|need"
 _DENYING_WORDS = "|".join(_DENYING.split())
+_FILLERS = (
+    "is|it|its|this|that|the|a|an|of|so|be|was|really|at|all|quite|exactly|correct|right|answer|label|case|here|i"
+    "|think|would|say|does|do|did|apply|fit|s|course|definitely|absolutely|certainly|clearly|obviously|probably"
+)
+# Words of many explanations ("the payment was rejected"), so they deny only the label that they stand next to.
+_REJECTING = (
+    r"(?:reject|dismiss|discard|doubt|lack)(?:e?s|ed|ing|ful)?|exclud(?:e|es|ed|ing)|den(?:y|ies|ied|ying)"
+    r"|rul(?:e|es|ed|ing)\s+out|(?:fail|refus)(?:e?s|ed)?\s+to\s+be|absence|free\s+from|zero|0\s*%"
+)
+_REJECTED = r"rejected|dismissed|discarded|excluded|denied|ruled\s+out|doubtful|(?:a\s+)?mistaken?"
 NEGATION = re.compile(
     rf"(?<!\w)(?:{_DENYING_WORDS}|n'(?=\w)|(?:{_AUXILIARIES})n['`´]?t)(?![^\W_])"
+    rf"|(?<!\w)(?:{_REJECTING})(?=(?:\W*\b(?:{_FILLERS})\b)*[^\w\ue000]*\ue000)"
+    rf"|\ue000\W*(?:\b(?:is|was|are|were|be|can|could|should|must|may|would)\b\W*)*\b(?:{_REJECTED})\b"
     r"|[不没沒]|非(?!常)|[无無](?!疑|论)|未(?!来)|反(?=\ue000)|ない|なく|なし|ません"
     r"|아니|아닌|아닙|않|없|[비불무미반부](?=\ue000)|ไม่|มิใช่|ບໍ່|មិន|မဟုတ်|[≠¬✗✘✖❌🚫☒]|!=|\banything\s*$",
     re.IGNORECASE,
@@ -30,10 +43,6 @@ PARTICLE = re.compile(
 )
 """A label that is such a word cannot be told from the word, so it must stand apart."""
 _ENDS = " .,;:!?'\""
-_FILLERS = (
-    "is|it|its|this|that|the|a|an|of|so|be|was|really|at|all|quite|exactly|correct|right|answer|label|case|here|i"
-    "|think|would|say|does|do|did|apply|fit|s|course|definitely"
-)
 _ONLY_FILLERS = re.compile(rf"(?:\W|\b(?:{_FILLERS})\b)*", re.IGNORECASE)
 _BORDER = re.compile(
     r"(\n+|[.!?;](?=\s|$)|[。！？；]|[,(){}\[\]，、（）]|\s-+\s"

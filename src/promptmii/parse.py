@@ -219,7 +219,7 @@ class _Pairs(list[tuple[str, Any]]):
 def _leaves(value: Any, key: str, *, field: bool) -> Iterator[tuple[str, bool]]:
     """The values under keys that deny nothing, each with whether it stands under a field such as "label"."""
     words = re.findall(r"[^\W_]+", key.casefold())
-    if NEGATION.search(" ".join(words)):
+    if NEGATION.search(" ".join(words) + "\ue000"):
         return
     field |= bool(words and re.fullmatch(_FIELD_NAMES, words[-1]))
     if isinstance(value, _Pairs):
