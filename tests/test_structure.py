@@ -36,6 +36,7 @@ ORDER = [
     ],
     *[
         "calibrate",
+        "shortlist",
         "follower",
         "scoring",
         "break_even",

@@ -9,6 +9,8 @@ log-probabilities (normalised over the K labels), fitted on what the method may 
     supervised   scale and offset per label, by penalised maximum likelihood on the support (arXiv 2505.23783)
     batch        minus the mean logp over the query itself (Zhou et al. 2023, arXiv 2309.17249): never stored
 
+`logp` is minus infinity where a label was not compared: it says nothing of that label, and stays so.
+
 A text that stands in the prompt calibrates nothing: the follower has just read its label. `held_out` therefore pairs
 every support text with a prompt that does not show it.
 """
@@ -65,28 +67,41 @@ def _quoted(text: str, prose: str) -> bool:
 
 
 def centre(kind: CalibrationKind, logp: Floats) -> Calibration:
-    """The offset that makes the labels equally likely on average over `logp`, shape (n, K)."""
-    k = logp.shape[1]
-    return Calibration(kind=kind, scale=(1.0,) * k, offset=tuple((logp.mean() - logp.mean(axis=0)).tolist()))
+    """The offset that makes the labels equally likely on average over `logp`, shape (n, K).
+
+    That is the least-squares fit of `logp` by a number per row and one per label, on the labels that were compared;
+    where all were, the mean of each column.
+    """
+    known = np.isfinite(logp)
+    value, share = np.where(known, logp, 0.0), known / known.sum(axis=1, keepdims=True)
+    normal = np.diag(known.sum(axis=0).astype(float)) - known.T.astype(float) @ share
+    bias = np.linalg.lstsq(normal, value.sum(axis=0) - share.T @ value.sum(axis=1))[0]
+    seen = known.any(axis=0)
+    offset = np.where(seen, bias[seen].mean() - bias, 0.0)
+    return Calibration(kind=kind, scale=(1.0,) * logp.shape[1], offset=tuple(offset.tolist()))
 
 
 def fit_supervised(logp: Floats, gold: Sequence[int]) -> Calibration:
     """Scale and offset per label by maximum likelihood, drawn towards the `support` calibration.
 
-    The penalty keeps it there if labels have one example or none. `logp` has shape (n, K), `gold` n label indices.
+    The penalty keeps it there if labels have one example or none. `logp` has shape (n, K), `gold` n label indices; rows
+    whose gold label was not compared teach nothing.
     """
     from scipy.optimize import minimize
 
     k = logp.shape[1]
     start = np.concatenate([np.ones(k), np.array(centre("support", logp).offset)])
-    target = np.eye(k)[np.asarray(gold)]
+    told = np.isfinite(logp[np.arange(len(logp)), np.asarray(gold)])
+    logp, target = logp[told], np.eye(k)[np.asarray(gold)[told]]
+    known = np.isfinite(logp)
+    value = np.where(known, logp, 0.0)
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
-        z = normalise(parameters[:k] * logp + parameters[k:])
+        z = normalise(np.where(known, parameters[:k] * value + parameters[k:], -np.inf))
         away = parameters - start
         error = np.exp(z) - target
-        gradient = np.concatenate([(error * logp).sum(axis=0), error.sum(axis=0)]) + 2 * PENALTY * away
-        return float(-(z * target).sum() + PENALTY * away @ away), gradient
+        gradient = np.concatenate([(error * value).sum(axis=0), error.sum(axis=0)]) + 2 * PENALTY * away
+        return float(-z[target > 0].sum() + PENALTY * away @ away), gradient
 
     fitted = np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x)
     return Calibration(kind="supervised", scale=tuple(fitted[:k].tolist()), offset=tuple(fitted[k:].tolist()))
@@ -96,4 +111,6 @@ def apply(calibration: Calibration | None, logp: Floats) -> Floats:
     """Calibrated log-probabilities, shape (n, K); `None` leaves them as they are."""
     if calibration is None:
         return logp
-    return normalise(np.array(calibration.scale) * logp + np.array(calibration.offset))
+    known = np.isfinite(logp)
+    mapped = np.array(calibration.scale) * np.where(known, logp, 0.0) + np.array(calibration.offset)
+    return normalise(np.where(known, mapped, -np.inf))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from promptmii.errors import ConfigError
-from promptmii.instruction import CalibrationKind, Mode
+from promptmii.instruction import CalibrationKind, Mode, ShortlistKind
 from promptmii.models import WRITER, LanguageModel, load_model
 from promptmii.models.base import Price
 from promptmii.models.http.config import HttpConfig, Served, addresses
@@ -108,6 +108,8 @@ class InduceSettings(Settings):
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     """`auto`: `support` in `choose` mode if the follower gives likelihoods, else `none` (docs/models.md)."""
+    shortlist: ShortlistKind = "auto"
+    """How a few of more than 30 labels are chosen to be compared; `choose` mode with likelihoods only."""
     best_of: int = Field(default=1, ge=1)
     """Drafts to choose from, on an inner split of the support."""
     budget: int | None = Field(default=None, ge=8)

@@ -133,7 +133,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         classes, support = self._draw(self._texts(X, reset=True), y, settings)
         reader = _reader(self.generator) if self.follower is None else self.follower
         model = _model(reader)
-        follower = Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))
+        kind = resolve_calibration(settings.calibration, settings.mode, model.card)
+        follower = Follower(model, settings.mode, kind, settings.shortlist)
         inducer = self._inducer(settings, follower)
         instruction = follower.prepare(inducer.induce(support, seed=settings.seed), support)
         provenance = instruction.provenance.model_copy(update={"version": VERSION})

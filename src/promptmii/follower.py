@@ -4,6 +4,7 @@
 model write and reads the label from its text, as in the paper. Every result records the mode.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -12,7 +13,7 @@ import numpy as np
 
 from promptmii import calibrate
 from promptmii.errors import EndpointError, UnsupportedError
-from promptmii.instruction import CalibrationKind, Cost, Instruction, Mode
+from promptmii.instruction import CalibrationKind, Cost, Instruction, Mode, ShortlistKind
 from promptmii.models.base import (
     Chat,
     Choice,
@@ -24,8 +25,10 @@ from promptmii.models.base import (
     Sampling,
     Usage,
 )
+from promptmii.models.threads import parallel
 from promptmii.parse import LabelParser, Match, answer_tokens, without_thought
 from promptmii.prompts import defuse, quote
+from promptmii.shortlist import candidates, shortlisted
 from promptmii.task import Support
 
 FRAME_MARGIN = 64
@@ -57,6 +60,8 @@ class Prediction:
     """What the model wrote; `generate` only."""
     uncalibrated: str | None = None
     """The label before the calibration; `choose` with likelihoods only."""
+    shortlist: tuple[str, ...] | None = None
+    """The labels that were compared; `None`: all of them."""
     usage: Usage = Usage()
 
 
@@ -81,11 +86,13 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class Follower:
-    """A model, how it answers, and how its scores are corrected."""
+    """A model, how it answers, how its scores are corrected, and how many labels are made few."""
 
     model: LanguageModel
     mode: Mode = "choose"
     calibration: CalibrationKind = "none"
+    shortlist: ShortlistKind = "none"
+    """What `prepare` chooses for an instruction with many labels; one that has its shortlist keeps to it."""
 
     def __post_init__(self) -> None:
         if self.calibration != "none" and self.mode == "generate":
@@ -99,7 +106,7 @@ class Follower:
             )
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """The instruction with this follower's calibration, fitted on the support, and what the fit cost.
+        """The instruction with a shortlist and this follower's calibration, chosen and fitted on the support.
 
         No text is scored under a prompt that shows it (`calibrate.held_out`). Query rows are never seen. Raises
         `EndpointError` if the follower fails on a text, and `UnsupportedError` if there are no examples to fit on.
@@ -107,10 +114,13 @@ class Follower:
         stamped = instruction.fitted_on(support).model_copy(
             update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None}
         )
+        if self.mode == "choose" and self.model.card.gives_scores:  # without likelihoods all labels cost as much as few
+            stamped = shortlisted(stamped, support, self.shortlist)
         if self.calibration in ("none", "batch"):
             return stamped.noted(BATCH_NOTE) if self.calibration == "batch" else stamped
         if self.calibration == "contextual":
-            parts: list[_Part] = [(stamped, calibrate.CONTENT_FREE)]
+            whole = stamped.model_copy(update={"shortlist": None})
+            parts: list[_Part] = [(whole, calibrate.CONTENT_FREE)]
             gold: list[int] = []
         elif not support.examples:
             raise UnsupportedError(
@@ -141,7 +151,7 @@ class Follower:
         for failure in (p.failure for p in predictions if p.failure):
             message = f"{self.model.card.reference} failed on a text during calibration: {failure.message}"
             raise EndpointError(message, failure.kind)
-        return _logp([p.probabilities or () for p in predictions]), sum((p.usage for p in predictions), Usage())
+        return _logp(predictions, parts[0][0].labels), sum((p.usage for p in predictions), Usage())
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         """One prediction per text, in order. The instruction's own calibration is applied, if it has one."""
@@ -156,9 +166,34 @@ class Follower:
 
     def _choose(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         chats, cut, answers = self._frames(instruction, texts, instruction.labels)
+        options = [defuse(label) for label in instruction.labels]
+        listed = candidates(instruction, texts)
         if answers is None:
-            answers = self.model.choose(chats, [defuse(label) for label in instruction.labels])
-        return _choices_to_predictions(answers, cut, self.own(instruction))
+            answers = self._among(chats, options, listed) if listed else self.model.choose(chats, options)
+        found = _choices_to_predictions(answers, cut, self.own(instruction))
+        if not listed:
+            return found
+        names = [tuple(instruction.labels[k] for k in some) for some in listed]
+        return [replace(prediction, shortlist=some) for prediction, some in zip(found, names, strict=True)]
+
+    def _among(
+        self, chats: Sequence[Chat], options: Sequence[str], listed: Sequence[tuple[int, ...]]
+    ) -> list[Choice | Failure]:
+        """A choice for each chat among its own options. Chats with the same ones are asked together."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for position, some in enumerate(listed):
+            groups.setdefault(some, []).append(position)
+        parts, threads = list(groups), self.model.card.concurrency
+
+        def ask(some: tuple[int, ...]) -> list[Choice | Failure]:
+            return self.model.choose([chats[i] for i in groups[some]], [options[k] for k in some])
+
+        found: list[Choice | Failure | None] = [None] * len(chats)
+        for number, answers in parallel(ask, parts, threads) if threads > 1 else enumerate(map(ask, parts)):
+            some = parts[number]
+            for position, answer in zip(groups[some], answers, strict=True):
+                found[position] = answer if isinstance(answer, Failure) else _spread(answer, some, len(options))
+        return [answer for answer in found if answer is not None]
 
     def own(self, instruction: Instruction) -> Instruction:
         """The instruction without a calibration that was fitted to another model or another text."""
@@ -245,8 +280,22 @@ def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool, limi
     return Prediction(None, failure=failure, truncated=was_cut, answer=answer.text, usage=answer.usage)
 
 
-def _logp(probabilities: Sequence[tuple[float, ...]]) -> calibrate.Floats:
-    return np.log(np.maximum(np.array(probabilities), 1e-30))
+def _spread(choice: Choice, some: Sequence[int], n: int) -> Choice:
+    """A choice among `some` of n options as one among all; the others are impossible."""
+    index = some[choice.index]
+    if choice.scores is None:
+        return replace(choice, index=index)
+    scores = dict(zip(some, choice.scores, strict=True))
+    return replace(choice, index=index, scores=tuple(scores.get(k, -math.inf) for k in range(n)))
+
+
+def _logp(predictions: Sequence[Prediction], labels: Sequence[str]) -> calibrate.Floats:
+    """Minus infinity for labels that were not compared."""
+    logp = np.log(np.maximum(np.array([p.probabilities or () for p in predictions]), 1e-30))
+    for row, prediction in zip(logp, predictions, strict=True):
+        if prediction.shortlist is not None:
+            row[[label not in prediction.shortlist for label in labels]] = -np.inf
+    return logp
 
 
 def _token_bound(text: str) -> int:
@@ -287,10 +336,10 @@ def _probabilities(logp: calibrate.Floats) -> tuple[float, ...]:
 
 
 def _recalibrate_as_batch(predictions: list[Prediction], labels: Sequence[str]) -> list[Prediction]:
-    answered = [p.probabilities for p in predictions if p.probabilities is not None]
+    answered = [p for p in predictions if p.probabilities is not None]
     if not answered:
         return predictions
-    logp = _logp(answered)
+    logp = _logp(answered, labels)
     rows = iter(calibrate.apply(calibrate.centre("batch", logp), logp))
     return [p if p.probabilities is None else _recalibrated(p, next(rows), labels) for p in predictions]
 

@@ -78,6 +78,29 @@ class Calibration(Frozen):
     """`text_key` of the instruction that it was fitted to; empty in files of format 1."""
 
 
+Similarity = Literal["embedding", "tfidf"]
+ShortlistKind = Literal["auto", "embedding", "tfidf", "none"]
+"""`auto` is `embedding` where minilm is installed, else `tfidf`; `none` compares all labels, however many."""
+
+
+class Shortlist(Frozen):
+    """Only the `size` labels whose own lines are most like a text are compared for it (`promptmii.shortlist`)."""
+
+    by: Similarity
+    size: int = Field(ge=2)
+    recall: float
+    """Share of the rows it was chosen on whose label was among them."""
+    rows: int
+    belongs_to: str
+    """`text_key` of the instruction whose lines it was chosen for."""
+
+    def __str__(self) -> str:
+        """What it is, in a line."""
+        return (
+            f"a shortlist of {self.size} labels by {self.by}, recall {self.recall:.3f} on {counted(self.rows, 'row')}"
+        )
+
+
 class Measurement(Frozen):
     """A score with its interval and its counts. There is no number without the counts."""
 
@@ -93,6 +116,8 @@ class Measurement(Frozen):
     n_truncated: int
     prompt_tokens_per_query: float | None
     """`None` if the server did not say."""
+    shortlist_recall: float | None = None
+    """Share of rows whose label was on their shortlist; `None` if there was none."""
     data_key: str
     """Content hash of the rows it was measured on."""
     belongs_to: str = ""
@@ -147,6 +172,8 @@ class Instruction(Frozen):
     """Reference of the model that it was calibrated and measured with."""
     mode: Mode | None = None
     calibration: Calibration | None = None
+    shortlist: Shortlist | None = None
+    """`None`: all labels are compared for each text."""
     cost: Cost = Cost()
     """Of making the text."""
     calibration_cost: Cost = Cost()
@@ -186,7 +213,8 @@ class Instruction(Frozen):
         """Content hash of what a follower's answers depend on."""
         calibration = self.calibration.model_dump(exclude={"belongs_to"}) if self.calibration else None
         limit = [] if self.answer is None else [self.answer]
-        return content_key([self.text, self.labels, self.frame, calibration, *limit])
+        listed = [self.shortlist.by, self.shortlist.size] if self.shortlist and self.shortlists else []
+        return content_key([self.text, self.labels, self.frame, calibration, *limit, *listed])
 
     @property
     def text_key(self) -> str:
@@ -197,6 +225,11 @@ class Instruction(Frozen):
     def calibrates(self) -> bool:
         """There is a calibration, and it was fitted to this text."""
         return self.calibration is not None and self.calibration.belongs_to in ("", self.text_key)
+
+    @property
+    def shortlists(self) -> bool:
+        """There is a shortlist, and it was chosen for this text."""
+        return self.shortlist is not None and self.shortlist.belongs_to == self.text_key
 
     def measured_as(self, measurement: Measurement) -> Self:
         """The same with its score."""
@@ -214,10 +247,11 @@ class Instruction(Frozen):
         return self.model_copy(update={"provenance": made})
 
     def _honest(self) -> Self:
-        """Without a calibration or a score that belongs to another text."""
+        """Without a calibration, a shortlist or a score that belongs to another text."""
         foreign = {
             "measured": self.measured and self.measured.belongs_to not in ("", self.key),
             "calibration": self.calibration and not self.calibrates,
+            "shortlist": self.shortlist and not self.shortlists,
         }
         lost = [name for name, is_foreign in foreign.items() if is_foreign]
         return self.model_copy(update=dict.fromkeys(lost)).noted(EDITED) if lost else self
@@ -270,6 +304,7 @@ class Instruction(Frozen):
     @property
     def _measured_with(self) -> str:
         how = f"{self.follower}, {self.mode}, calibration {self.calibration.kind if self.calibration else 'none'}"
+        how += f", {self.shortlist}" if self.shortlist and self.shortlists else ""
         return f"{self.measured}, by {how}" if self.measured else "not measured"
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
@@ -277,6 +312,11 @@ class Instruction(Frozen):
         return write_text(
             Path(path), json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n", force=force
         )
+
+    @classmethod
+    def of(cls, given: "Instruction | str | os.PathLike[str]") -> "Instruction":
+        """The instruction, or that of its file. Raises as `load` does."""
+        return given if isinstance(given, Instruction) else cls.load(given)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Instruction":
@@ -326,8 +366,7 @@ def export(
     force: bool = False,
 ) -> str:
     """`Instruction.export`, also of an instruction's file."""
-    made = instruction if isinstance(instruction, Instruction) else Instruction.load(instruction)
-    return made.export(to, path, force=force)
+    return Instruction.of(instruction).export(to, path, force=force)
 
 
 class Inducer(Protocol):

@@ -204,7 +204,8 @@ def make_follower(
     if reference != own:
         progress.step(f"Loading {reference}")
         model = watched((models or settings.endpoint.load)(reference), progress)
-    return Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))
+    kind = resolve_calibration(settings.calibration, settings.mode, model.card)
+    return Follower(model, settings.mode, kind, settings.shortlist)
 
 
 def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: Follower) -> Inducer:

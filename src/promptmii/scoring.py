@@ -94,6 +94,12 @@ class Scored:
         """`None` when any call failed."""
         return None if self.n_failed else metrics.accuracy(self.gold, self.labels)
 
+    @cached_property
+    def shortlist_recall(self) -> float | None:
+        """Share of rows whose label was on their shortlist; `None` if all labels were compared."""
+        listed = [(row.label, p.shortlist) for row, p in zip(self.query, self.predictions, strict=True) if p.shortlist]
+        return sum(label in some for label, some in listed) / len(listed) if listed else None
+
     def refuse_failures(self) -> None:
         """Raise `ScoreRefusedError` when any call failed; the predictions remain here."""
         if self.n_failed:
@@ -118,6 +124,7 @@ class Scored:
             n_unparsed=self.n_unparsed,
             n_truncated=self.n_truncated,
             prompt_tokens_per_query=self.prompt_tokens_per_query,
+            shortlist_recall=self.shortlist_recall,
             data_key=content_key([(e.text, e.label) for e in self.query]),
         )
 

@@ -14,6 +14,7 @@ pytest.importorskip("starlette", reason="the page is not installed: pip install 
 pytest.importorskip("python_multipart")
 
 from starlette.testclient import TestClient
+from tests.models.model_hub import DATA, TINY, Hub, serving
 from tests.report.synthetic import write_run
 from tests.ui.toy import RULES, Models
 from tests.ui.trials import many_rows
@@ -428,6 +429,63 @@ class TestJobs:
         asking.start()
         asking.join(30)
         assert "delivery" in answers[0]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serving(Hub(pause=0.01)) as hub:
+        places = {"PROMPTMII_CACHE": str(tmp_path / "cache"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+        for name, value in places.items():
+            monkeypatch.setenv(name, value)
+        yield hub
+
+
+@pytest.fixture
+def bare(tmp_path: Path, models: Models, hub: Hub) -> Iterator[TestClient]:  # noqa: ARG001
+    """The page on a machine without a model."""
+    app = make_app(tmp_path / "home", "token", load=models, installable={"tiny": TINY})
+    with TestClient(app, base_url=HOST) as client:
+        client.get("/?token=token")
+        yield client
+
+
+class TestInstalling:
+    def test_a_model_is_fetched_and_can_then_be_chosen(self, bare: TestClient) -> None:
+        page = bare.get("/new?data=sample").text
+        assert 'value="tiny"  disabled' in page
+        assert 'hx-post="/models/tiny"' in page
+        begun = bare.post("/models/tiny").text
+        stream = re.search(r'sse-connect="([^"]+)"', begun)
+        assert stream
+        events = bare.get(stream[1]).text.split("event: ")[1:]
+        seen = [text_of(event) for event in events if event.startswith("install")]
+        assert any("of 3 MB" in each and "left" in each for each in seen)
+        assert seen[-1].endswith("Installed.")
+        assert [event.split("\n")[0] for event in events[-2:]] == ["done", "ended"]
+        page = bare.get("/new?data=sample").text
+        assert 'value="tiny" selected' in page
+        assert "/models/tiny" not in page
+        assert TINY.path.read_bytes() == DATA
+
+    def test_it_is_stopped_and_goes_on(self, bare: TestClient, hub: Hub) -> None:
+        hub.pause = 0.05
+        bare.post("/models/tiny")
+        _until(lambda: bare.get("/new?data=sample").text, lambda page: "of 3 MB" in page)
+        bare.post("/models/tiny/cancel")
+        page = _until(lambda: bare.get("/new?data=sample").text, lambda page: "Go on" in page)
+        assert "What has arrived is kept" in page
+        hub.pause = 0.0
+        bare.post("/models/tiny")
+        assert "Installed." in bare.get("/models/tiny/events").text
+        assert hub.asked[-1].split("=")[-1] != "0-"
+
+    def test_a_hub_that_breaks_off_is_said(self, bare: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        hub.most = 1000
+        bare.post("/models/tiny")
+        assert "could not be fetched" in bare.get("/models/tiny/events").text
+        assert "Go on" in bare.get("/new?data=sample").text
+        assert bare.post("/models/nothing").status_code == 404
 
 
 def _until(look, enough, patience: float = 20.0) -> str:

@@ -77,6 +77,13 @@ class _WritingOptions:
         str,
         typer.Option(metavar="auto|none|contextual|support|supervised|batch", help="Correction of label bias."),
     ] = "auto"
+    shortlist: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|embedding|tfidf|none",
+            help="Of more than 30 labels, compare those most like each text; none compares all.",
+        ),
+    ] = "auto"
     start: Annotated[
         str | None,
         typer.Option("--from", metavar="PROMPT", help="Improve this: an instruction file, a text file, a text, or -."),
@@ -103,9 +110,20 @@ class _WritingOptions:
         """Raises `ConfigError`."""
         from promptmii.config import InduceSettings
 
-        same = ("n", "generator", "follower", "mode", "calibration", "best_of", "budget", "evaluate", "test", "seed")
+        same = (
+            "n",
+            "generator",
+            "follower",
+            "mode",
+            "calibration",
+            "shortlist",
+            "best_of",
+            "budget",
+            "evaluate",
+            "test",
+        )
         return InduceSettings.of(
-            **{name: getattr(self, name) for name in same},
+            **{name: getattr(self, name) for name in (*same, "seed")},
             template=str(self.template) if self.template else None,
             start=None if self.start is None else prompt_of(self.start),
             keep=tuple(self.keep or ()),
@@ -164,6 +182,8 @@ def _show(result: "Induced") -> None:
 
     notes((*result.notes, *result.instruction.provenance.notes))
     out.print(Panel(styled(result.instruction.text), title=styled("Instruction"), title_align="left"))
+    if result.instruction.shortlist:
+        out.write_line(f"For each text the follower compares {result.instruction.shortlist}.")
     if result.rows:
         out.write_table(_comparison(result.rows))
         out.write_line(_break_even(result.break_even))

@@ -74,6 +74,8 @@ def _show(given: "Measured") -> None:
         f"{_uncalibrated(measured)}accuracy {measured.accuracy:.3f}; {counted(result.n, 'row')}, {result.n_unparsed} "
         f"unparsed, {result.n_failed} failed, {result.n_truncated} cut; {result.usage.seconds:.1f} s"
     )
+    if measured.shortlist_recall is not None:
+        out.write_line(f"The label was on the shortlist in {measured.shortlist_recall:.1%} of the rows.")
     grid = table("Per label", "label", "precision", "recall", "F1", "rows")
     for s in labels:
         grid.add_row(s.label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", str(s.support))

@@ -54,7 +54,8 @@ class APE:
                 self._proposal(search, stream) if number == 0 else _variation(_best(scores, KEPT), stream)
                 for _ in range(wanted)
             ]
-            sampling = Sampling(min(MAX_TOKENS, search.writer.room), temperature=1.0, seed=seed * 100 + number)
+            room = min(MAX_TOKENS, search.writer.room(support.labels))
+            sampling = Sampling(room, temperature=1.0, seed=seed * 100 + number)
             for text in dict.fromkeys(search.write(chats, sampling)):
                 scores[text] = search.macro_f1(text)
         (best,) = _best(scores, 1)

@@ -114,7 +114,8 @@ class _Reflection:
     def __call__(self, prompt: str | list[dict[str, Any]]) -> str:
         self._seed += 1
         content = prompt if isinstance(prompt, str) else str(prompt)
-        sampling = Sampling(self._search.writer.room, temperature=1.0, seed=self._seed)
+        room = self._search.writer.room(self._search.support.labels)
+        sampling = Sampling(room, temperature=1.0, seed=self._seed)
         answer = self._search.writing.generate([[{"role": "user", "content": content}]], sampling)[0]
         try:
             return self._search.writer.text(answer)

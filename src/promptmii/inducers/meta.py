@@ -30,7 +30,7 @@ class MetaInducer:
         writer = self.writer.using(meter)
         fitted, notes = writer.fit(support)
         chat: list[Message] = [writer.ask(support, fitted)]
-        sampling = writer.sampling(seed)
+        sampling = writer.sampling(support.labels, seed)
         answer = meter.generate([chat], sampling)[0]
         text = writer.some(writer.text(answer))
         if not writer.fits(text):
@@ -52,7 +52,11 @@ class MetaInducer:
                 support_key=support.key,
                 meta_template=writer.template.key,
                 style=writer.style_key,
-                notes=(*notes, *(trimmed or writer.endless(answer)), *copy_warning(text, support.examples)),
+                notes=(
+                    *notes,
+                    *(trimmed or writer.endless(answer, support.labels)),
+                    *copy_warning(text, support.examples),
+                ),
             ),
         )
 

@@ -15,6 +15,8 @@ from promptmii.styles import Style
 from promptmii.task import Example, Support
 
 TEMPLATE_MARGIN = 64
+LINE = 32
+"""Tokens of a line about a label: where there are many labels, a draft may be longer than its style's."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,14 @@ class Writer:
         """The same with another model, for instance a metered one."""
         return replace(self, model=model)
 
-    @property
-    def room(self) -> int:
+    def room(self, labels: Sequence[str]) -> int:
         """`max_tokens` of a draft: above the budget, so that a draft that is slightly too long is seen and retried."""
-        longest = min(self.style.longest, self.model.card.context_length // 4)
+        longest = min(max(self.style.longest, LINE * len(labels)), self.model.card.context_length // 4)
         return longest if self.budget is None else min(longest, self.budget + self.budget // 2 + 16)
 
-    def sampling(self, seed: int, temperature: float = 0.0) -> Sampling:
-        """How an instruction is decoded."""
-        return Sampling(self.room, temperature, seed=seed, bar_loops=True)
+    def sampling(self, labels: Sequence[str], seed: int, temperature: float = 0.0) -> Sampling:
+        """How an instruction for these labels is decoded."""
+        return Sampling(self.room(labels), temperature, seed=seed, bar_loops=True)
 
     def ask(self, support: Support, examples: Sequence[Example]) -> Message:
         """The request for an instruction after `examples`."""
@@ -77,7 +78,7 @@ class Writer:
         frame, *lengths = self.model.count_tokens(
             [empty, *(example_lines([example]) + "\n\n" for example in support.examples)]
         )
-        longest = min(card.context_length - self.room, self.style.longest_prompt or card.context_length)
+        longest = min(card.context_length - self.room(support.labels), self.style.longest_prompt or card.context_length)
         kept = fitting(lengths, longest - TEMPLATE_MARGIN - frame)
         if not kept:
             raise ConfigError(
@@ -104,10 +105,10 @@ class Writer:
             )
         return text
 
-    def endless(self, answer: Completion | Failure) -> tuple[str, ...]:
+    def endless(self, answer: Completion | Failure, labels: Sequence[str]) -> tuple[str, ...]:
         """A note where a draft was cut because it had come to no end."""
         cut = isinstance(answer, Completion) and answer.truncated
-        return (f"cut at {self.room} tokens, where the generator had come to no end",) if cut else ()
+        return (f"cut at {self.room(labels)} tokens, where the generator had come to no end",) if cut else ()
 
     def fits(self, text: str) -> bool:
         """The text is within the budget."""

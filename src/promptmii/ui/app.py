@@ -1,6 +1,7 @@
 """The application: its routes, and the server that answers this machine alone."""
 
 import socket
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -13,20 +14,29 @@ from starlette.staticfiles import StaticFiles
 
 from promptmii.config import Endpoint
 from promptmii.errors import ConfigError, PromptMIIError
-from promptmii.ui import reports, start, trials
+from promptmii.models.embedded import EMBEDDED, Embedded
+from promptmii.ui import installs, reports, start, trials
 from promptmii.ui.desk import Desk
 from promptmii.ui.guard import Guard
-from promptmii.ui.models import KeptModels, Load
 from promptmii.ui.store import Store
 from promptmii.ui.work import Work
+from promptmii.workbench.kept import KeptModels, Load
 
 LOOPBACK = "127.0.0.1"
 
 
-def make_app(home: Path, token: str, *, runs: Path = Path("runs"), load: Load = Endpoint.load) -> Starlette:
+def make_app(
+    home: Path,
+    token: str,
+    *,
+    runs: Path = Path("runs"),
+    load: Load = Endpoint.load,
+    installable: Mapping[str, Embedded] = EMBEDDED,
+) -> Starlette:
     """The page, which keeps what was tried in `home` and answers who knows the token.
 
-    `load` finds models, such as a `ScriptedModel` in a test. Raises `OutputError` if `home` cannot be made.
+    `load` finds models, such as a `ScriptedModel` in a test; `installable` are the embedded ones that it offers. Raises
+    `OutputError` if `home` cannot be made.
     """
     store = Store(home)
     routes = [
@@ -34,6 +44,9 @@ def make_app(home: Path, token: str, *, runs: Path = Path("runs"), load: Load = 
         Route("/data", start.add, methods=["POST"]),
         Route("/new", start.new),
         Route("/new/columns", start.columns),
+        Route("/models/{name}", installs.begin, methods=["POST"]),
+        Route("/models/{name}/events", installs.events),
+        Route("/models/{name}/cancel", installs.cancel, methods=["POST"]),
         Route("/trials", start.begin_run, methods=["POST"]),
         Route("/trials/{key}", trials.show),
         Route("/trials/{key}/events/{job}", trials.events),
@@ -55,7 +68,7 @@ def make_app(home: Path, token: str, *, runs: Path = Path("runs"), load: Load = 
         middleware=[Middleware(Guard, token=token)],
         exception_handlers={PromptMIIError: _told, 404: _missing, Exception: _unexpected},
     )
-    app.state.desk = Desk.at(store, Work(store, KeptModels(load)), runs)
+    app.state.desk = Desk.at(store, Work(store, KeptModels(load)), runs, installable)
     return app
 
 

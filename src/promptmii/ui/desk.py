@@ -9,8 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from promptmii.models.embedded import Embedded
 from promptmii.ui import words
-from promptmii.ui.jobs import Jobs
+from promptmii.ui.jobs import Job, Jobs
 from promptmii.ui.store import Store
 from promptmii.ui.work import Work
 from promptmii.version import VERSION
@@ -24,7 +25,16 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for act in (words.share, words.signed, words.step_name, words.money, words.seconds, words.tokens, words.whole):
+    for act in (
+        words.share,
+        words.signed,
+        words.step_name,
+        words.money,
+        words.seconds,
+        words.left,
+        words.tokens,
+        words.whole,
+    ):
         made.filters[act.__name__] = act
     made.globals |= {"version": VERSION, "shade": words.shade, "verdict": words.verdict, "saving": words.saving}  # pyright: ignore[reportAttributeAccessIssue]
     return made
@@ -39,10 +49,14 @@ class Desk:
     """Of the models."""
     drawings: Jobs
     """Of reports, which wait for no model."""
+    installs: Jobs
+    """Of models that are fetched."""
     work: Work
     runs: Path
     """Folder in which runs of `promptmii evaluate` are looked for."""
     templates: Environment
+    installable: Mapping[str, Embedded]
+    """Models that the page offers, and fetches where they are not on this machine."""
 
     @classmethod
     def of(cls, request: Request) -> "Desk":
@@ -50,9 +64,13 @@ class Desk:
         return request.app.state.desk
 
     @classmethod
-    def at(cls, store: Store, work: Work, runs: Path) -> "Desk":
+    def at(cls, store: Store, work: Work, runs: Path, installable: Mapping[str, Embedded]) -> "Desk":
         """A desk with nothing on it."""
-        return cls(store, Jobs(), Jobs(), work, runs, _environment())
+        return cls(store, Jobs(), Jobs(), Jobs(), work, runs, _environment(), installable)
+
+    def installing(self, model: str) -> Job | None:
+        """The job that fetches a model, or did since the page was started."""
+        return self.installs.of(model)
 
     def html(self, template: str, **values: Any) -> str:
         """A template, filled in."""

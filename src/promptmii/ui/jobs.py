@@ -17,6 +17,8 @@ from promptmii.progress import Unit
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
+LOOK = 0.12
+"""Seconds between two looks at a job."""
 BRIEF = 0.05
 """Seconds of a step that nobody needs to hear of."""
 
@@ -33,6 +35,8 @@ class Step:
     total: int | None
     unit: Unit
     done: int = 0
+    there: int = 0
+    """Units that were done before it began, such as the bytes of a download that goes on."""
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
 
@@ -45,6 +49,12 @@ class Step:
     def share(self) -> float | None:
         """How much is finished, from 0 to 1; `None` where nobody knows."""
         return min(self.done / self.total, 1.0) if self.total else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until it ends, at the pace so far; `None` where nobody can know."""
+        new = self.done - self.there
+        return (self.total - self.done) * self.seconds / new if self.total and new > 0 else None
 
 
 class Job:
@@ -93,7 +103,10 @@ class Job:
     def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:  # noqa: ARG002
         """See `Progress`. Raises `Cancelled`."""
         if self.steps:
-            self.steps[-1].done += amount
+            step = self.steps[-1]
+            if not step.done and step.seconds < BRIEF:
+                step.there = amount
+            step.done += amount
         if money is not None:
             self.spent = (self.spent or 0.0) + money
         self._changed()
@@ -140,6 +153,12 @@ class Job:
     def _end_step(self) -> None:
         if self.steps and self.steps[-1].ended is None:
             self.steps[-1].ended = time.monotonic()
+
+
+def event(name: str, html: str) -> str:
+    """A server-sent event that holds a piece of the page."""
+    lines = "".join(f"data: {line}\n" for line in html.splitlines() or [""])
+    return f"event: {name}\n{lines}\n"
 
 
 class Jobs:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from promptmii.config import InduceSettings
 from promptmii.data import LoadedTask
 from promptmii.errors import ConfigError, DataError, PromptMIIError
-from promptmii.models.embedded import EMBEDDED, Embedded
+from promptmii.models.embedded import Embedded
 from promptmii.models.references import WRITERS
 from promptmii.ui.desk import Desk, go, text_of
 from promptmii.ui.store import SAMPLE, Store, Trial
@@ -144,17 +144,20 @@ async def begin_run(request: Request) -> Response:
 
 def _choices(desk: Desk, settings: InduceSettings, data: str) -> dict[str, Any]:
     """What the form offers."""
-    models = [(name, EMBEDDED[base]) for name, base in {**WRITERS, **{name: name for name in EMBEDDED}}.items()]
+    known = desk.installable
+    writers = {name: base for name, base in WRITERS.items() if base in known}
+    models = [(name, known[base]) for name, base in {**writers, **{name: name for name in known}}.items()]
     ready = [name for name, model in models if model.installed]
     used = dict.fromkeys(trial.settings.generator for trial in _recent(desk, 50))
-    others = [name for name in used if name not in EMBEDDED and name not in WRITERS]
+    others = [name for name in used if name not in known and name not in writers]
     first = next(iter(ready), others[0] if others else OTHER)
-    known = settings.generator in ready or settings.generator in others
+    usable = settings.generator in ready or settings.generator in others
     return {
         "title": desk.store.title(data),
         "models": [(name, _about(name, model), model.installed) for name, model in models],
         "others": others,
-        "generator": settings.generator if known else first,
+        "missing": [(model, desk.installing(model.name)) for model in known.values() if not model.installed],
+        "generator": settings.generator if usable else first,
         "follower": settings.follower or "",
         "settings": settings,
         "price": next(iter(settings.endpoint.prices.values()), None),

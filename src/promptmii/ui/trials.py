@@ -15,12 +15,10 @@ from promptmii.errors import ConfigError
 from promptmii.exports import TARGETS
 from promptmii.metrics import confusion
 from promptmii.ui.desk import Desk, go, text_of
-from promptmii.ui.jobs import Job
+from promptmii.ui.jobs import LOOK, Job, event
 from promptmii.ui.store import Trial
 from promptmii.ui.work import Change
 
-LOOK = 0.12
-"""Seconds between two looks at a job."""
 TICK = 1.0
 """Seconds after which the clock of a step is shown anew."""
 PAGE = 100
@@ -99,22 +97,17 @@ async def _watch(desk: Desk, trial: Trial | None, job: Job | None) -> AsyncGener
         live = job.live  # read first: what is sent after the end is the whole
         if job.version != seen or time.monotonic() - told > TICK:
             seen, told = job.version, time.monotonic()
-            yield _event("job", await run_in_threadpool(_job_html, desk, trial, job))
+            yield event("job", await run_in_threadpool(_job_html, desk, trial, job))
         if not live:
             break
         await asyncio.sleep(LOOK)
-    yield _event("done", "")
+    yield event("done", "")
 
 
 def _job_html(desk: Desk, trial: Trial, job: Job) -> str:
     if job.key == trial.key:
         return desk.html("_job.html", trial=trial, job=job, written=_written(desk, trial))
     return desk.html("_edit.html", trial=trial, job=job, edited=job.result)
-
-
-def _event(name: str, html: str) -> str:
-    lines = "".join(f"data: {line}\n" for line in html.splitlines() or [""])
-    return f"event: {name}\n{lines}\n"
 
 
 def cancel(request: Request) -> Response:

@@ -37,6 +37,11 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {int(value % 60)} s"
 
 
+def left(value: float | None) -> str:
+    """How long something will take yet; nothing where nobody knows."""
+    return "" if value is None else f"{seconds(value) if value >= 60 else f'{value:.0f} s'} left"
+
+
 def tokens(cost: Cost) -> str:
     """What making a text took."""
     return "nothing" if not cost.calls else f"{counted(cost.calls, 'call')}, {_whole(cost.tokens)} tokens"

@@ -16,9 +16,9 @@ from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored, score
 from promptmii.task import Example
 from promptmii.ui.jobs import Cancelled, Job
-from promptmii.ui.models import KeptModels
 from promptmii.ui.store import Answers, Store, Trial
 from promptmii.workbench.edit import edited
+from promptmii.workbench.kept import KeptModels
 from promptmii.workbench.measure import fitted
 
 NAMES = {"naive": "Label list alone", "icl": "Examples in the prompt", "start": "Your own prompt"}
@@ -118,7 +118,8 @@ def _follower(settings: InduceSettings, models: pipeline.Load, progress: Progres
     reference = settings.follower or reader_of(settings.generator)
     progress.step(f"Loading {reference}")
     model = watched(models(reference), progress)
-    return Follower(model, settings.mode, resolve_calibration(settings.calibration, settings.mode, model.card))
+    kind = resolve_calibration(settings.calibration, settings.mode, model.card)
+    return Follower(model, settings.mode, kind, settings.shortlist)
 
 
 def _rescored(follower: Follower, instruction: Instruction, parent: Trial, job: Job) -> Scored:

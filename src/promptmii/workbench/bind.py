@@ -17,6 +17,8 @@ from promptmii.progress import QUIET, Progress
 if TYPE_CHECKING:
     from promptmii.models.http.deferred import Deferred
 
+Models = Callable[[str], LanguageModel]
+"""From a reference to its model, which the caller closes."""
 Confirm = Callable[[str], bool]
 """Asks the user a question; true for yes."""
 
@@ -35,19 +37,20 @@ def bind(
     *,
     deferred: "Deferred | None" = None,
     limit: SpendingLimit | None = None,
+    models: Models | None = None,
 ) -> Follower:
     """The follower that an instruction was made for, or another one; `DEFAULT` where neither is named.
 
     `confirm` is asked before texts go to a server that only the instruction names. Raises `ConfigError` if it declines.
+    `models` stands in for the endpoint where models are kept open.
     """
     reference, keyless = (follower, False) if follower else _named_follower(instruction, endpoint, confirm)
     progress.step(f"Loading {reference}")
-    return Follower(
-        watched(
-            endpoint.load(reference, keyless=keyless, limit=limit or endpoint.limit(), deferred=deferred), progress
-        ),
-        instruction.mode or "choose",
-    )
+    if models and not keyless:
+        model = models(reference)
+    else:
+        model = endpoint.load(reference, keyless=keyless, limit=limit or endpoint.limit(), deferred=deferred)
+    return Follower(watched(model, progress), instruction.mode or "choose", shortlist="auto")
 
 
 def _named_follower(instruction: Instruction, endpoint: Endpoint, confirm: Confirm) -> tuple[str, bool]:
@@ -81,12 +84,14 @@ class Followers:
         confirm: Confirm = refuse,
         *,
         mode: Mode | None = None,
+        models: Models | None = None,
     ) -> None:
-        """`reference` and `mode` go before what an instruction says itself."""
+        """`reference` and `mode` go before what an instruction says itself; `models` as in `bind`."""
         self.progress = progress
         self._reference = reference
         self._mode: Mode | None = mode
         self._confirm = confirm
+        self._models = models
         self._endpoint = endpoint or Endpoint()
         self._limit = self._endpoint.limit()
         self._loaded: dict[str | None, LanguageModel] = {}
@@ -94,7 +99,8 @@ class Followers:
 
     def of(self, instruction: Instruction) -> Follower:
         """The follower of an instruction. Raises as `bind` does."""
-        return Follower(self._model(instruction, self._reference), self._mode or instruction.mode or "choose")
+        model, mode = self._model(instruction, self._reference), self._mode or instruction.mode or "choose"
+        return Follower(model, mode, shortlist="auto")
 
     def writer(self, instruction: Instruction, reference: str | None = None) -> LanguageModel:
         """The model that is to write for an instruction: `reference`, the one that wrote it, or `WRITER`."""
@@ -103,9 +109,8 @@ class Followers:
     def _model(self, instruction: Instruction, reference: str | None) -> LanguageModel:
         named = reference or instruction.follower
         if named not in self._loaded:
-            self._loaded[named] = bind(
-                instruction, reference, self._endpoint, self.progress, self._confirm, limit=self._limit
-            ).model
+            asked = (instruction, reference, self._endpoint, self.progress, self._confirm)
+            self._loaded[named] = bind(*asked, limit=self._limit, models=self._models).model
             self._open.enter_context(closing(self._loaded[named]))
         return self._loaded[named]
 
@@ -123,7 +128,9 @@ class _Given:
 
     def of(self, instruction: Instruction) -> Follower:
         given = self._follower
-        return given if isinstance(given, Follower) else Follower(given, instruction.mode or "choose")
+        if isinstance(given, Follower):
+            return given
+        return Follower(given, instruction.mode or "choose", shortlist="auto")
 
     def writer(self, instruction: Instruction, reference: str | None = None) -> LanguageModel:
         if reference:

@@ -89,9 +89,9 @@ def _followers(plan: Plan, generator: LanguageModel, stack: ExitStack) -> list[F
 def _write(writer: Writer, visits: Sequence[Visit], settings: BestOfSettings) -> list[list[Draft]]:
     """The drafts of each visit. Raises `EndpointError` if the generator gives none for one of them."""
     chats = [visit.chat for visit in visits for _ in range(settings.drafts)]
-    answers = iter(
-        writer.model.generate(chats, writer.sampling(visits[0].episode.seed, settings.temperature)),
-    )
+    labels = max((visit.episode.support.labels for visit in visits), key=len)
+    sampling = writer.sampling(labels, visits[0].episode.seed, settings.temperature)
+    answers = iter(writer.model.generate(chats, sampling))
     drafts: list[list[Draft]] = []
     for visit in visits:
         own = [next(answers) for _ in range(settings.drafts)]

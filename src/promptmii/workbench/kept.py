@@ -1,4 +1,4 @@
-"""Models that stay open between jobs, so that an edit or a typed text is answered at once."""
+"""Models that stay open between jobs, so that an edit, a typed text or an agent's call is answered at once."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -47,7 +47,7 @@ class _Open:
 
 
 class KeptModels:
-    """The models that were used last. Only the thread of the jobs uses them."""
+    """The models that were used last, for one job at a time."""
 
     def __init__(self, load: Load = Endpoint.load) -> None:
         self._load = load
