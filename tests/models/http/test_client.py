@@ -14,7 +14,8 @@ from promptmii import load_model
 from promptmii.errors import ConfigError, EndpointError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
 from promptmii.models.cache import Cached
-from promptmii.models.http.client import NEUTRAL, HttpModel
+from promptmii.models.http.client import HttpModel
+from promptmii.models.http.completions import NEUTRAL
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.tokens import REMEMBERED, Memory, context_length
 from promptmii.models.http.transport import OWN

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from promptmii.models.base import Chat, Completion, Failure, FailureKind, Usage
@@ -38,6 +39,37 @@ def read_completion(body: Any) -> Completion:
         words = f"the model spent {spent} on thinking and wrote no text; {cure}"
         raise _refused(FailureKind.BAD_ANSWER, words, usage, lasting=True)
     raise _refused(FailureKind.BAD_ANSWER, f"an answer without text: {str(message)[:80]!r}", usage)
+
+
+def read_completions(body: Any, count: int) -> list[Completion | None]:
+    """The completions in a response to a request for several, `None` for one that is missing or is no whole answer.
+
+    They share its usage. Raises `RefusedError` where there is not one.
+    """
+    listed = body.get("choices") if isinstance(body, dict) else None
+    choices = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    by_index = {one.get("index", place): one for place, one in enumerate(choices)}
+    found = [_whole(by_index.get(n)) for n in range(count)]
+    if not any(found):
+        read_completion(body)  # says why
+        raise _refused(FailureKind.BAD_ANSWER, f"no answer in {str(body)[:80]!r}")
+    usage = read_usage(body.get("usage"), "text")
+    shares = iter(_shares(usage, sum(one is not None for one in found)))
+    return [one and replace(one, usage=next(shares)) for one in found]
+
+
+def _whole(choice: Mapping[str, Any] | None) -> Completion | None:
+    try:
+        return read_completion({"choices": [choice]}) if choice else None
+    except RefusedError:
+        return None
+
+
+def _shares(usage: Usage, parts: int) -> list[Usage]:
+    """A request's usage in parts: the first has the prompt, and each its part of the tokens written."""
+    written = usage.completion_tokens
+    rest = [None if written is None else written // parts + (n < written % parts) for n in range(parts)]
+    return [replace(usage, completion_tokens=rest[0]), *(Usage(0, 0, tokens) for tokens in rest[1:])]
 
 
 def _choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -24,9 +24,9 @@ from promptmii.models.base import (
     clocked,
 )
 from promptmii.models.http import constraints, tokens
-from promptmii.models.http.answers import read_completion, refuse_cut_prompt
+from promptmii.models.http.completions import Completions
 from promptmii.models.http.config import HttpConfig
-from promptmii.models.http.refusals import RefusedError, refused_parameter
+from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.transport import Outages, Retries, Server, request_limit, submit
 from promptmii.models.http.ways import FIRST, FIRST_TOKENS, LLAMA, VLLM, Way
 from promptmii.models.threads import ending, wait_for
@@ -34,10 +34,6 @@ from promptmii.models.threads import ending, wait_for
 S = TypeVar("S")
 T = TypeVar("T")
 ASSUMED_CONTEXT = 8192
-NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Sent to servers that count tokens: vLLM, SGLang and llama.cpp have their own sampling defaults, such as top_k 40."""
-DROPPABLE = (*NEUTRAL, "seed", "top_p", "max_tokens", "temperature")
-"""Parameters that some models refuse, in the order in which they are done without."""
 CLOSING = 1.0
 """Seconds to close connections in."""
 
@@ -65,12 +61,12 @@ class HttpModel:
         self._card: ModelCard | None = None
         self._way: tuple[Way, int] | None = None
         """How likelihoods are had from every server, and the token that closes an answer."""
-        self._options: dict[tuple[str, ...], Any] = {}
+        self._read: dict[str, Any] = {}
+        """Options as the model sees them."""
         self._dialect: constraints.Dialect | None = None
         self._probed = False
         self._warned = False
-        self._dropped: set[str] = set()
-        """Parameters without which a call succeeded after a refusal."""
+        self._completions = Completions(self._name)
         self._outages = Outages()
         self._counts = tokens.Memory()
 
@@ -153,11 +149,14 @@ class HttpModel:
         _ = self.card  # asks each server whether it is there, and what it can
         started = time.perf_counter()
 
-        def write(numbered: tuple[int, Chat]) -> Coroutine[Any, Any, Completion | Failure]:
-            return self._complete(numbered[1], sampling._replace(seed=sampling.seed + numbered[0]), {})
-
-        answers = self._run(self._gather(write, _numbered(chats)))
-        if "temperature" in self._dropped and not self._warned:
+        equal: dict[str, list[int]] = {}
+        for position, chat in enumerate(chats):
+            equal.setdefault(repr(list(chat)), []).append(position)
+        places = list(equal.values())
+        found = self._run(self._gather(lambda some: self._samples(chats[some[0]], len(some), sampling), places))
+        by_place = {i: one for some, own in zip(places, found, strict=True) for i, one in zip(some, own, strict=True)}
+        answers = [by_place[i] for i in range(len(chats))]
+        if "temperature" in self._completions.dropped and not self._warned:
             self._warned = True
             warnings.warn(
                 f"{self._reference} refuses `temperature`. It samples as it likes, so answers differ from run to run.",
@@ -173,23 +172,36 @@ class HttpModel:
 
     def _scored(self, chats: Sequence[Chat], options: Sequence[str], way: Way, end: int) -> list[Choice | Failure]:
         started = time.perf_counter()
-        first = self._servers[0]
-        answers = self._options.get(tuple(options))
-        if answers is None:
-            answers = self._run(self._patiently(first, lambda: way.answers(first, self._name, options, end)))
-            if isinstance(answers, Failure) and way is FIRST and answers.kind is FailureKind.REQUEST:
-                raise UnsupportedError(
-                    f"{self._reference}: {answers.message}. Leave {FIRST_TOKENS} out, or rename the labels."
-                )
-            if isinstance(answers, Failure):
-                return [answers for _ in chats]
-            self._options[tuple(options)] = answers
+        answers = self._answers(options, way, end)
+        if isinstance(answers, Failure) and way is FIRST and answers.kind is FailureKind.REQUEST:
+            raise UnsupportedError(
+                f"{self._reference}: {answers.message}. Leave {FIRST_TOKENS} out, or rename the labels."
+            )
+        if isinstance(answers, Failure):
+            return [answers for _ in chats]
 
         def score(chat: Chat) -> Coroutine[Any, Any, Choice | Failure]:
             server = self._server(chat)
             return self._patiently(server, lambda: way.score(server, self._name, chat, answers))
 
         return clocked(self._run(self._gather(score, chats)), time.perf_counter() - started)
+
+    def _answers(self, options: Sequence[str], way: Way, end: int) -> Any:
+        """The options as this way compares them, or the failure to read one. Each is read once."""
+        first = self._servers[0]
+
+        def read(option: str) -> Coroutine[Any, Any, Any]:
+            return self._patiently(first, lambda: way.read(first, self._name, option))
+
+        missing = [option for option in options if option not in self._read]
+        fresh = self._run(self._gather(read, missing)) if missing else []
+        if failure := next((one for one in fresh if isinstance(one, Failure)), None):
+            return failure
+        self._read |= zip(missing, fresh, strict=True)
+        try:
+            return way.join(options, [self._read[option] for option in options], end)
+        except RefusedError as refused:
+            return refused.failure
 
     def _constrained(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         dialect = self.dialect()
@@ -247,7 +259,21 @@ class HttpModel:
 
     async def _complete(self, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion | Failure:
         server = self._server(chat)
-        return await self._patiently(server, lambda: self._request(server, chat, sampling, extra))
+        return await self._patiently(server, lambda: self._completions.one(server, chat, sampling, extra, self._card))
+
+    async def _samples(self, chat: Chat, count: int, sampling: Sampling) -> list[Completion | Failure]:
+        """Answers to equal chats: in one request where the server can, else the nth with the nth seed."""
+        server, ask = self._server(chat), self._completions.several
+        found: list[Completion | None] = [None] * count
+        if count > 1 and sampling.temperature > 0 and self._completions.gives_several and not self._config.deferred:
+            together = await self._patiently(server, lambda: ask(server, chat, sampling, count, self._card))
+            found = found if isinstance(together, Failure) else together
+        missing = [n for n, one in enumerate(found) if one is None]
+        alone = await self._gather(
+            lambda n: self._complete(chat, sampling._replace(seed=sampling.seed + n), {}), missing
+        )
+        asked = dict(zip(missing, alone, strict=True))
+        return [one or asked[n] for n, one in enumerate(found)]
 
     async def _count(self, text: str) -> int:
         server = self._servers[len(text) % len(self._servers)]
@@ -320,40 +346,6 @@ class HttpModel:
                 return
         self._outages.over(server)
 
-    async def _request(self, server: Server, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion:
-        """One completion. A parameter that the server refuses is left out, and for good once that has worked."""
-        dropped = set(self._dropped)
-        while True:
-            body = self._body(sampling, dropped) | dict(extra)
-            try:
-                answer = await server.post("/chat/completions", {"model": self._name, "messages": list(chat)} | body)
-                break
-            except RefusedError as refused:
-                request = refused.failure.kind is FailureKind.REQUEST
-                name = refused_parameter(refused.body, body, DROPPABLE) if request else None
-                if name is None:
-                    raise
-                dropped.add(name)
-        self._dropped |= dropped
-        completion = read_completion(answer)
-        server.answered = True
-        if self._card and self._card.context_assumed and not self._card.exact_tokens:
-            refuse_cut_prompt(chat, completion.usage)
-        return completion
-
-    def _body(self, sampling: Sampling, dropped: set[str]) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": sampling.seed,
-            "max_tokens": sampling.max_tokens,
-        }
-        if self._card and self._card.exact_tokens:
-            body |= NEUTRAL
-        if "max_tokens" in dropped:
-            body["max_completion_tokens"] = body["max_tokens"]
-        return {name: value for name, value in body.items() if name not in dropped}
-
     def _server(self, chat: Chat) -> Server:
         """Chats that begin alike go to the same server, whose cache then holds the beginning."""
         beginning = chat[0]["content"][:256]
@@ -377,14 +369,3 @@ class HttpModel:
                 return None
             raise
         return tokens.context_length(listing, self._name)
-
-
-def _numbered(chats: Sequence[Chat]) -> list[tuple[int, Chat]]:
-    """Each chat with its ordinal among equal ones: samples of one chat differ, others do not depend on the batch."""
-    seen: dict[str, int] = {}
-    numbered: list[tuple[int, Chat]] = []
-    for chat in chats:
-        key = repr(list(chat))
-        numbered.append((seen.get(key, 0), chat))
-        seen[key] = seen.get(key, 0) + 1
-    return numbered

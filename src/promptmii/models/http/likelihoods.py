@@ -46,9 +46,14 @@ async def probe(server: Server, name: str) -> int | None:
     return end if abs(forced - expected) < TOLERANCE else None
 
 
-async def answers(server: Server, name: str, options: Sequence[str], end: int) -> Trie:
-    """The options in tokens. Raises `RefusedError`."""
-    return Trie.build([await _tokens(server, name, option) for option in options], end)
+async def read(server: Server, name: str, option: str) -> list[int]:
+    """An option in tokens. Raises `RefusedError`."""
+    return await _tokens(server, name, option)
+
+
+def join(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> Trie:
+    """The options as a tree."""
+    return Trie.build(tokens, end)
 
 
 async def score(server: Server, name: str, chat: Chat, options: Trie) -> Choice:

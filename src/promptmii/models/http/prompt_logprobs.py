@@ -35,9 +35,14 @@ async def probe(server: Server, name: str) -> int | None:
     return end if abs(_log_p(answer, len(prompt), [token]) - expected) < TOLERANCE else None
 
 
-async def answers(server: Server, name: str, options: Sequence[str], end: int) -> list[list[int]]:
-    """The options in tokens, each with the end. Raises `RefusedError`."""
-    return [[*await _tokens(server, name, option), end] for option in options]
+async def read(server: Server, name: str, option: str) -> list[int]:
+    """An option in tokens. Raises `RefusedError`."""
+    return await _tokens(server, name, option)
+
+
+def join(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> list[list[int]]:
+    """The options in tokens, each with the end."""
+    return [[*option, end] for option in tokens]
 
 
 async def score(server: Server, name: str, chat: Chat, options: list[list[int]]) -> Choice:

@@ -27,22 +27,24 @@ async def probe(server: Server, name: str) -> int | None:
     return 0 if len(listed) > 1 and listed.get(str(written[0].get("token"))) == max(listed.values()) else None
 
 
-async def answers(server: Server, name: str, options: Sequence[str], _end: int) -> list[str]:
-    """The first token of each option. Raises `RefusedError` where two options share it, or the model shows none."""
-    first: list[str] = []
-    for option in options:
-        chat: Chat = [{"role": "user", "content": f"Repeat exactly, and write nothing else:\n{option}"}]
-        written, _ = await _asked(server, name, chat, 8)
-        token = str(written[0].get("token")) if written else ""
-        if not token or not option.startswith(token):
-            raise _unusable(f"the model does not show how it begins {option!r}")
-        first.append(token)
+async def read(server: Server, name: str, option: str) -> str:
+    """The first token of an option. Raises `RefusedError` where the model shows none."""
+    chat: Chat = [{"role": "user", "content": f"Repeat exactly, and write nothing else:\n{option}"}]
+    written, _ = await _asked(server, name, chat, 8)
+    token = str(written[0].get("token")) if written else ""
+    if not token or not option.startswith(token):
+        raise _unusable(f"the model does not show how it begins {option!r}")
+    return token
+
+
+def join(options: Sequence[str], first: Sequence[str], _end: int) -> list[str]:
+    """The first tokens. Raises `RefusedError` where two options share one, or there are too many."""
     for n, token in enumerate(first):
         other = next((o for o, t in zip(options[:n], first[:n], strict=True) if t == token), None)
         if other is not None or len(options) > LISTED:
             reason = f"{other!r} and {options[n]!r} begin with the same token {token!r}" if other else "too many labels"
             raise _unusable(reason)
-    return first
+    return list(first)
 
 
 async def score(server: Server, name: str, chat: Chat, options: list[str]) -> Choice:

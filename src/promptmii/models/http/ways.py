@@ -12,14 +12,20 @@ FIRST_TOKENS = "+top_logprobs"
 
 
 class Way(NamedTuple):
-    """A way to likelihoods: does a server have it (then the token that ends an answer), what options are, a score."""
+    """A way to likelihoods."""
 
     name: str
     probe: Callable[[Server, str], Coroutine[Any, Any, int | None]]
-    answers: Callable[[Server, str, Sequence[str], int], Coroutine[Any, Any, Any]]
+    """The token that ends an answer, if a server has this way."""
+    read: Callable[[Server, str, str], Coroutine[Any, Any, Any]]
+    """An option as the model sees it."""
+    join: Callable[[Sequence[str], Sequence[Any], int], Any]
+    """Options that were read, to be compared."""
     score: Callable[[Server, str, Chat, Any], Coroutine[Any, Any, Choice]]
 
 
-LLAMA = Way("likelihoods", likelihoods.probe, likelihoods.answers, likelihoods.score)
-VLLM = Way("prompt likelihoods", prompt_logprobs.probe, prompt_logprobs.answers, prompt_logprobs.score)
-FIRST = Way("first-token likelihoods", top_logprobs.probe, top_logprobs.answers, top_logprobs.score)
+LLAMA = Way("likelihoods", likelihoods.probe, likelihoods.read, likelihoods.join, likelihoods.score)
+VLLM = Way(
+    "prompt likelihoods", prompt_logprobs.probe, prompt_logprobs.read, prompt_logprobs.join, prompt_logprobs.score
+)
+FIRST = Way("first-token likelihoods", top_logprobs.probe, top_logprobs.read, top_logprobs.join, top_logprobs.score)
