@@ -38,14 +38,21 @@ def command(server: LabellingServer, *options: str) -> list[str]:
     return [sys.executable, "-m", "promptmii", "mcp", *served, *options]
 
 
-def calls(asked: list[str], *tools: tuple[str, dict[str, Any]]) -> list[Any]:
-    """What a client gets from the tools of a server, one after the other."""
+Told = tuple[float, float | None, str | None]
+
+
+def calls(asked: list[str], *tools: tuple[str, dict[str, Any]], told: list[Told] | None = None) -> list[Any]:
+    """What a client gets from the tools of a server, one after the other, and is told meanwhile."""
     environment = {**os.environ, "OPENAI_API_KEY": "secret"}
     parameters = mcp.StdioServerParameters(command=asked[0], args=asked[1:], env=environment)
 
+    async def tell(share: float, total: float | None, words: str | None) -> None:
+        if told is not None:
+            told.append((share, total, words))
+
     async def call() -> list[Any]:
         async with mcp.Client(parameters) as client:
-            return [await client.call_tool(name, arguments) for name, arguments in tools]
+            return [await client.call_tool(name, arguments, progress_callback=tell) for name, arguments in tools]
 
     return asyncio.run(call())
 
@@ -75,6 +82,25 @@ def test_an_instruction_is_written_measured_and_used(server: LabellingServer, ta
     first, second = labelled.structured_content["result"]
     assert first == {"label": "delivery", "probabilities": None, "failure": None}
     assert second["label"] is None
+
+
+def test_a_client_is_told_how_far_a_call_is(server: LabellingServer, table: Path, tmp_path: Path) -> None:
+    told: list[Told] = []
+    arguments = {"data": str(table), "output": str(tmp_path / "a.json"), "n": 6, "evaluate": 12}
+    calls(command(server), ("induce", arguments), told=told)
+    shares, words = [share for share, _, _ in told], [str(words) for _, _, words in told]
+    assert shares == sorted(shares)
+    assert words[0] == "Reading the data"
+    assert "Loading openai:m" in words
+    assert "Scoring mii" in words
+
+
+def test_a_model_stays_loaded_for_the_next_call(server: LabellingServer, tmp_path: Path) -> None:
+    path = Naive().induce(Support(tuple(WORDS), ())).save(tmp_path / "naive.json")
+    asked = ("classify", {"instruction": str(path), "texts": ["where is the parcel?"]})
+    answers = calls(command(server, "--follower", "openai:m"), asked, asked, asked)
+    assert not any(answer.is_error for answer in answers)
+    assert server.requests - len(server.bodies) == 1  # it was asked for its models once
 
 
 def test_errors_are_messages(server: LabellingServer, table: Path, tmp_path: Path) -> None:

@@ -4,10 +4,13 @@ What an agent sends may come from a page that it read. So models and servers are
 never in a call, no file is replaced, and what goes wrong is a message.
 """
 
+import inspect
+import threading
+import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -15,13 +18,15 @@ from promptmii import pipeline, workbench
 from promptmii.config import Columns, InduceSettings
 from promptmii.errors import MissingDependencyError, PromptMIIError
 from promptmii.instruction import Instruction, Mode
+from promptmii.progress import Progress, Unit
 from promptmii.version import VERSION
+from promptmii.workbench.kept import KeptModels
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
-P = ParamSpec("P")
-R = TypeVar("R")
+TOLD_EVERY = 0.5
+"""Seconds between two notices of how far a call is."""
 GUIDE = (
     "promptmii writes a short instruction for a text-classification task from labelled examples, and measures it. "
     "Start with induce; then classify texts, score the instruction on other rows, or compare several."
@@ -49,19 +54,20 @@ def server(settings: InduceSettings, mode: Mode | None = None) -> "MCPServer[Any
         raise MissingDependencyError("promptmii mcp", "mcp") from error
     tools = Tools(settings, mode)
     app = MCPServer[Any]("promptmii", instructions=GUIDE, version=VERSION, log_level="WARNING")
-    app.tool()(_with_messages(tools.induce))
-    app.tool()(_with_messages(tools.score))
-    app.tool()(_with_messages(tools.compare))
-    app.tool()(_with_messages(tools.classify))
+    for tool in (tools.induce, tools.score, tools.compare, tools.classify):
+        app.tool()(_served(tool))
     return app
 
 
 class Tools:
-    """The tools, over the service layer."""
+    """The tools, over the service layer. Calls take turns, and the models stay loaded for the next one."""
 
     def __init__(self, settings: InduceSettings, mode: Mode | None) -> None:
         self._settings = settings
         self._mode: Mode | None = mode
+        limit = settings.endpoint.limit()
+        kept = KeptModels(lambda endpoint, reference: endpoint.load(reference, limit=limit))
+        self._models = kept.at(settings.endpoint)
 
     def induce(
         self,
@@ -71,15 +77,20 @@ class Tools:
         evaluate: Annotated[int, Field(description="Held-back rows to measure on; 0 measures nothing.")] = 200,
         text: Text = None,
         label: Label = None,
+        *,
+        progress: Progress,
     ) -> dict[str, Any]:
         """Write an instruction from labelled rows, save it, and measure it beside the label list and the examples."""
         columns = Columns.of(text=text, label=label)
-        made = pipeline.induce(data, self._settings, output=output, n=n, evaluate=evaluate, columns=columns)
+        changes = {"n": n, "evaluate": evaluate, "columns": columns}
+        made = pipeline.induce(data, self._settings, output=output, progress=progress, models=self._models, **changes)
         return {"saved": str(made.path)} | made.as_json()
 
-    def score(self, instruction: Prompt, data: Data, text: Text = None, label: Label = None) -> dict[str, Any]:
+    def score(
+        self, instruction: Prompt, data: Data, text: Text = None, label: Label = None, *, progress: Progress
+    ) -> dict[str, Any]:
         """Measure an instruction, or any text, on labelled rows that it was not made from."""
-        with self._followers() as followers:
+        with self._followers(progress) as followers:
             return workbench.score(instruction, data, followers, Columns.of(text=text, label=label)).as_json()
 
     def compare(
@@ -88,18 +99,25 @@ class Tools:
         data: Data,
         text: Text = None,
         label: Label = None,
+        *,
+        progress: Progress,
     ) -> dict[str, Any]:
         """Measure prompts on the same rows: scores, paired differences, and some of the rows where they disagree."""
-        with self._followers() as followers:
+        with self._followers(progress) as followers:
             found = workbench.compare(prompts, data, followers, Columns.of(text=text, label=label)).as_json()
         return found | {"disagreements": found["disagreements"][:SHOWN], "disagreeing": len(found["disagreements"])}
 
     def classify(
-        self, instruction: File, texts: Annotated[list[str], Field(description="Texts to label.")]
+        self,
+        instruction: File,
+        texts: Annotated[list[str], Field(description="Texts to label.")],
+        *,
+        progress: Progress,
     ) -> list[dict[str, Any]]:
         """Label texts with an instruction. A failed call is a failure, never a label."""
         made = Instruction.load(instruction)
-        with self._followers() as followers:
+        with self._followers(progress) as followers:
+            progress.step("Labelling", len(texts))
             answers = followers.of(made).predict(made, texts)
         return [
             {
@@ -110,20 +128,74 @@ class Tools:
             for answer in answers
         ]
 
-    def _followers(self) -> closing[workbench.Followers]:
-        return closing(workbench.Followers(self._settings.follower, self._settings.endpoint, mode=self._mode))
+    def _followers(self, progress: Progress) -> closing[workbench.Followers]:
+        endpoint = self._settings.endpoint
+        return closing(
+            workbench.Followers(self._settings.follower, endpoint, progress, mode=self._mode, models=self._models)
+        )
 
 
-def _with_messages(tool: Callable[P, R]) -> Callable[P, R]:
-    """The tool with every error that promptmii raises on purpose as a message for the agent."""
+_TURN = threading.Lock()
 
+
+class _Told:
+    """Progress as notices to the client, from whichever thread works."""
+
+    def __init__(self, tell: Callable[[float, str], object]) -> None:
+        """`tell` takes a number that grows, and words."""
+        self._tell = tell
+        self._steps, self._name, self._unit = 0, "", "rows"
+        self._done, self._total = 0, 0
+        self._told = -TOLD_EVERY
+
+    def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
+        """See `Progress`."""
+        self._steps, self._name, self._unit = self._steps + 1, name, unit
+        self._done, self._total = 0, total or 0
+        self._say(name)
+
+    def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:  # noqa: ARG002
+        """See `Progress`."""
+        self._done += amount
+        if time.monotonic() >= self._told + TOLD_EVERY:
+            of = f" of {self._total:,}" if self._total else ""
+            self._say(f"{self._name}: {self._done:,}{of} {self._unit}")
+
+    def note(self, message: str) -> None:
+        """See `Progress`."""
+        self._say(message)
+
+    def _say(self, words: str) -> None:
+        """The number is the step, and how much of it is done, so it grows from step to step."""
+        self._told = time.monotonic()
+        share = self._done / self._total if self._total else 1 - 1 / (1 + self._done)
+        self._tell(self._steps + min(share, 0.999), words)
+
+
+def _served(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """A tool as the package `mcp` takes it: `progress` becomes notices, errors raised on purpose become messages."""
+    from anyio import from_thread
+    from anyio.lowlevel import current_token
+    from mcp.server.mcpserver import Context
     from mcp.server.mcpserver.exceptions import ToolError
 
     @wraps(tool)
-    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+    def told(*args: Any, ctx: Any, **kwargs: Any) -> Any:
+        loop = from_thread.run_sync(current_token)
+
+        def tell(share: float, words: str) -> None:
+            with suppress(Exception):  # a client that is gone ends no work
+                from_thread.run(ctx.report_progress, share, None, words, token=loop)
+
         try:
-            return tool(*args, **kwargs)
+            with _TURN:
+                return tool(*args, progress=_Told(tell), **kwargs)
         except (PromptMIIError, OSError, ValueError) as error:
             raise ToolError(str(error)) from error
 
+    signature = inspect.signature(tool)
+    shown = [one for one in signature.parameters.values() if one.name != "progress"]
+    own = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=Context)
+    told.__signature__ = signature.replace(parameters=[*shown, own])  # pyright: ignore[reportAttributeAccessIssue]
+    told.__annotations__ = {one.name: one.annotation for one in (*shown, own)} | {"return": signature.return_annotation}
     return told
