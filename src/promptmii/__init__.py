@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from promptmii.pipeline import Induced, induce
     from promptmii.scoring import Scored
     from promptmii.task import Episode, Example, Support, Task
-    from promptmii.workbench import Comparison, Measured, compare, predict, score
+    from promptmii.workbench import Comparison, Extended, Measured, compare, edit, extend, predict, score
 
 _HOMES = {
     "BestOf": "inducers",
     "Comparison": "workbench",
     "Episode": "task",
     "Example": "task",
+    "Extended": "workbench",
     "Follower": "follower",
     "InContext": "inducers",
     "Induced": "pipeline",
@@ -39,7 +40,9 @@ _HOMES = {
     "Task": "task",
     "Writer": "inducers",
     "compare": "workbench",
+    "edit": "workbench",
     "export": "instruction",
+    "extend": "workbench",
     "induce": "pipeline",
     "load_model": "models",
     "predict": "workbench",
@@ -51,6 +54,7 @@ __all__ = [
     "Comparison",
     "Episode",
     "Example",
+    "Extended",
     "Follower",
     "InContext",
     "Induced",
@@ -68,7 +72,9 @@ __all__ = [
     "Task",
     "Writer",
     "compare",
+    "edit",
     "export",
+    "extend",
     "induce",
     "load_model",
     "predict",

@@ -1,5 +1,6 @@
 """What the command line shows and asks of data before anything is paid, and what it reads from standard input."""
 
+import csv
 import json
 import os
 import pty
@@ -102,6 +103,27 @@ def test_standard_input_is_read_as_a_file_is(server: FaultyServer, made: Path, g
     assert done.exit_code == 0, done.stderr
     assert [row["text"] for row in json.loads(done.stdout)] == texts
     assert len(server.bodies) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("form", "given"),
+    [
+        ("csv", b'id,text\n1,"one, two"\n2,three\n'),
+        ("tsv", b"id\ttext\n1\tone, two\n2\tthree\n"),
+        ("jsonl", b'{"id": "1", "text": "one, two"}\n{"id": "2", "text": "three"}\n'),
+    ],
+)
+def test_standard_input_may_be_a_table(
+    server: FaultyServer, made: Path, tmp_path: Path, form: str, given: bytes
+) -> None:
+    asked = (made, "-", "--base-url", server.url, "--format", form)
+    done = run("predict", *asked, "-o", tmp_path / "out.csv", stdin=given)
+    assert done.exit_code == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert [(row["id"], row["text"]) for row in rows] == [("1", "one, two"), ("2", "three")]
+    again = run("predict", *asked, "-o", tmp_path / "out.csv", "--force", stdin=b"")
+    assert f"Standard input is empty; expected {form}" in again.stderr
+    assert "expected one of txt, csv" in run("predict", *asked[:-1], "xml", stdin=given).stderr
 
 
 def test_bytes_that_are_no_text_are_one_line(server: FaultyServer, made: Path) -> None:

@@ -228,3 +228,51 @@ def test_after_a_kill_the_same_command_asks_only_for_the_rest(tmp_path: Path, la
     assert "1500 rows: " in done.stderr
     assert [line.partition(",")[0] for line in output.read_text().splitlines()[1:]] == texts
     assert 1500 <= len(labelling.bodies) <= 1500 + 2 * 3 * 8  # at most three batches were under way at each kill
+
+
+LABELLED = """
+import os, signal, sys
+from promptmii import Follower, ScriptedModel, workbench
+from tests.workbench.keyword import keyword
+
+log, last = open("asked.txt", "a"), int(sys.argv[1])
+
+def score(chat, option):
+    global last
+    if option == "delivery":
+        log.write(chat[0]["content"].rpartition("Input: ")[2] + "\\n")
+        last -= 1
+    if not last:
+        log.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return keyword(chat, option)
+
+workbench.predict("made.json", "new.csv", Follower(ScriptedModel(score=score)), output=sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_a_large_file_it_asks_again_only_what_was_under_way(tmp_path: Path) -> None:
+    texts = [f"a {('refund', 'delivery')[i % 2]} of {i}" for i in range(20_000)]
+    (tmp_path / "new.csv").write_text("text\n" + "".join(text + "\n" for text in texts))
+    INSTRUCTION.save(tmp_path / "made.json")
+
+    def run_until(last: int, output: str) -> tuple[int, list[str]]:
+        command = [sys.executable, "-c", LABELLED, str(last), output]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        said = [json.loads(line) for line in (tmp_path / "asked.txt").read_text().splitlines()]
+        (tmp_path / "asked.txt").unlink()
+        return done.returncode, said
+
+    died, first = run_until(9_000, "out.csv")
+    kept = (tmp_path / "out.csv").read_text().count("\n") - 1
+    assert (died, len(first)) == (-signal.SIGKILL, 9_000)
+    assert 0 < kept < 9_000
+    ended, rest = run_until(-1, "out.csv")
+    assert ended == 0
+    assert first == texts[:9_000]
+    assert rest == texts[kept:]
+    _, whole = run_until(-1, "whole.csv")
+    assert whole == texts
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert not run_folder(tmp_path / "out.csv").exists()

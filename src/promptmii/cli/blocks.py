@@ -5,7 +5,10 @@ from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
 
 from promptmii.cli.options import (
     BaseUrl,
@@ -27,7 +30,8 @@ from promptmii.errors import ConfigError
 
 if TYPE_CHECKING:
     from promptmii.config import Columns, Endpoint
-    from promptmii.workbench import Followers
+    from promptmii.instruction import Mode
+    from promptmii.workbench import Abstain, Followers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -44,6 +48,28 @@ class RowOptions:
     def columns(self) -> "Columns":
         """As settings."""
         return columns_of(self.text, self.label, self.labels)
+
+
+@dataclass(frozen=True)
+class AbstainOptions:
+    """When a row gets no label."""
+
+    threshold: Annotated[
+        float | None, typer.Option(help="Give no label to rows whose label has a lower probability than this.")
+    ] = None
+    precision: Annotated[
+        float | None, typer.Option(help="As --threshold, chosen so that this share of the labels given is right.")
+    ] = None
+    held_back: Annotated[
+        Path | None, typer.Option(help="Labelled rows on which --precision chooses the threshold, not seen before.")
+    ] = None
+
+    @property
+    def abstain(self) -> "Abstain":
+        """As settings."""
+        from promptmii.workbench import Abstain
+
+        return Abstain(self.threshold, self.precision, self.held_back)
 
 
 @dataclass(frozen=True)
@@ -64,17 +90,22 @@ class FollowerOptions:
         """As settings."""
         return endpoint_of(self.base_url, self.context_length, self.concurrency, self.cache, self.price, self.max_cost)
 
+    @property
+    def known_mode(self) -> "Mode | None":
+        """--mode. Raises `ConfigError`."""
+        if self.mode in (None, "choose", "generate"):
+            return self.mode
+        raise ConfigError(f"--mode is {self.mode!r}; expected choose or generate.")
+
     @contextmanager
     def followers(self, *, quiet: bool = False) -> Generator["Followers"]:
         """The followers of the command, with a bar unless `quiet`. Closes them at the end."""
         from promptmii.workbench import Followers
 
-        if self.mode not in (None, "choose", "generate"):
-            raise ConfigError(f"--mode is {self.mode!r}; expected choose or generate.")
-        endpoint = self.endpoint
+        mode, endpoint = self.known_mode, self.endpoint
         with (
             listening(quiet=quiet) as progress,
-            closing(Followers(self.follower, endpoint, progress, confirmed, mode=self.mode)) as followers,
+            closing(Followers(self.follower, endpoint, progress, confirmed, mode=mode)) as followers,
         ):
             yield followers
 

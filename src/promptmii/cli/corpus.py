@@ -125,14 +125,17 @@ def check(
 
 
 @corpus_app.command("card")
-def card(corpus: Folder) -> None:
+def card(corpus: Folder, json: Json = False) -> None:
     """Describe a corpus in its README.md: counts, domains, languages, licences, lengths, leakage, figures."""
     from promptmii.corpus.card import write_card
 
-    with listening(quiet=False) as progress:
+    with listening(quiet=json) as progress:
         progress.step("Describing the corpus")
         path = write_card(corpus)
-    say(f"Read {path}.")
+    if json:
+        dump({"file": path})
+    else:
+        say(f"Read {path}.")
 
 
 def _show_built(built: "Built", *, as_json: bool) -> None:

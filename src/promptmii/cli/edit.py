@@ -41,17 +41,17 @@ def edit(
     """
     from promptmii.files import check_writable, write_text
     from promptmii.instruction import Instruction
-    from promptmii.workbench import edit as service
+    from promptmii.workbench.edit import edited, own_rows, remeasure
 
     path = output or instruction
     check_writable(path, force=force or output is None)
     before = Instruction.load(instruction)
-    table = service.own_rows(before, data)
+    table = own_rows(before, data)
     text = _edited(before.text)
     if text == before.text:
         say("The text is as it was; nothing was measured.")
         return
-    after = service.edited(before, text)
+    after = edited(before, text)
     if output is None:
         backup = instruction.with_name(f"{instruction.name}~")
         write_text(backup, instruction.read_text("utf-8"), force=True)
@@ -59,7 +59,7 @@ def edit(
     after.save(path, force=True if output is None else force)
     try:
         with answers.followers(quiet=json) as followers:
-            found = service.remeasure(before, after, table, followers, rows.columns)
+            found = remeasure(before, after, table, followers, rows.columns)
     except (PromptMIIError, KeyboardInterrupt):
         say(f"The edited text is saved in {path}, not measured yet: promptmii score {path} DATA --refit ROWS")
         raise

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from promptmii.cli.group import app
-from promptmii.cli.options import File, Force, Output
-from promptmii.cli.terminal import data, say
+from promptmii.cli.options import File, Force, Json, Output
+from promptmii.cli.terminal import data, dump, say
 from promptmii.exports import TARGETS
 
 
@@ -17,13 +17,16 @@ def export(
         str, typer.Option(metavar="TARGET", help="; ".join(f"{name}: {what}" for name, what in TARGETS.items()) + ".")
     ],
     output: Output = None,
+    json: Json = False,
     force: Force = False,
 ) -> None:
     """Print the prompt as code for another tool: it sends what was measured, byte for byte."""
     from promptmii.instruction import Instruction
 
     code = Instruction.load(instruction).export(to, output, force=force)
-    if output:
+    if json:
+        dump({"target": to, "file": output, "code": code})
+    elif output:
         say(f"Saved to {output}.")
     else:
         data(code)

@@ -38,7 +38,7 @@ def extend(
     """
     from promptmii.files import check_writable
     from promptmii.instruction import Instruction
-    from promptmii.workbench import extend as service
+    from promptmii.workbench import extend as add_labels
     from promptmii.workbench.edit import own_rows
 
     path, force = output or instruction, force or output is None
@@ -50,7 +50,7 @@ def extend(
         table = None
         say(f"{error} Use --old ROWS; without, nothing is calibrated.")
     with answers.followers(quiet=json) as followers:
-        found = service.extend(
+        found = add_labels(
             made,
             data,
             followers,

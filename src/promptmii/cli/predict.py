@@ -1,63 +1,40 @@
 """`promptmii predict`: label new texts."""
 
+import shutil
 import sys
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from promptmii.cli.blocks import AbstainOptions, FollowerOptions, blocks
 from promptmii.cli.group import CALLS_FAILED, NOT_YET, app
-from promptmii.cli.options import (
-    BaseUrl,
-    Cache,
-    Concurrency,
-    Context,
-    File,
-    Follow,
-    Force,
-    Json,
-    MaxCost,
-    Output,
-    Prices,
-    Text,
-    columns_of,
-    endpoint_of,
-)
+from promptmii.cli.options import File, Force, Json, Output, Text, columns_of
 from promptmii.cli.terminal import confirmed, data, dump, listening, out, say
 from promptmii.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
     from promptmii.workbench import Labelled, Pending
 
-HeldBack = Annotated[
-    Path | None, typer.Option(help="Labelled rows on which --precision chooses the threshold, not seen before.")
-]
+FORMATS = ("txt", "csv", "tsv", "jsonl")
 
 
 @app.command()
+@blocks
 def predict(
     instruction: File,
-    input: Annotated[
-        str, typer.Argument(help="A table or .txt file, - for lines from standard input, or the text itself.")
-    ],
+    input: Annotated[str, typer.Argument(help="A table or .txt file, - for standard input, or the text itself.")],
+    answers: FollowerOptions,
+    unsure: AbstainOptions,
     output: Output = None,
     text: Text = None,
-    follower: Follow = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Give no label to rows whose label has a lower probability than this.")
-    ] = None,
-    precision: Annotated[
-        float | None, typer.Option(help="As --threshold, chosen so that this share of the labels given is right.")
-    ] = None,
-    held_back: HeldBack = None,
-    base_url: BaseUrl = None,
-    context_length: Context = None,
-    concurrency: Concurrency = 16,
-    cache: Cache = None,
-    price: Prices = None,
-    max_cost: MaxCost = None,
+    format: Annotated[
+        str, typer.Option(metavar="|".join(FORMATS), help="What standard input holds; txt is a text per line.")
+    ] = "txt",
     batch_api: Annotated[
         bool,
         typer.Option(
@@ -77,29 +54,35 @@ def predict(
 
     if output:
         workbench.check_output(output, force=force)
-    elif max_cost is not None and cache is None:
+    elif answers.max_cost is not None and answers.cache is None:
         raise ConfigError("--max-cost needs -o FILE or --cache FOLDER, which keep the answers that were paid for.")
     if batch_api and output is None:
         raise ConfigError("--batch-api needs -o FILE: what is under way is kept beside it.")
-    made = Instruction.load(instruction)
-    endpoint = endpoint_of(base_url, context_length, concurrency, cache, price, max_cost)
-    given = (made, _source(input))
-    columns = columns_of(text, None, None).text
-    abstain = workbench.Abstain(threshold, precision, held_back)
-    with listening(quiet=json) as progress:
+    made, columns, abstain = Instruction.load(instruction), columns_of(text, None, None).text, unsure.abstain
+    with _source(input, format) as source:
         if batch_api and output:
-            with workbench.bound_for_batch(made, follower, endpoint, progress, confirmed) as batch:
+            mode, bound = answers.known_mode, workbench.bound_for_batch
+            with (
+                listening(quiet=json) as progress,
+                bound(made, answers.follower, answers.endpoint, progress, confirmed, mode=mode) as batch,
+            ):
                 result = workbench.predict_by_batch(
-                    *given, batch, columns, output=output, force=force, abstain=abstain, progress=progress
+                    made, source, batch, columns, output=output, force=force, abstain=abstain, progress=progress
                 )
         else:
-            bound = workbench.bind(made, follower, endpoint, progress, confirmed)
-            with closing(bound.model):
-                for note in workbench.calibration_notes(made, bound):
+            rows = output or (None if json or out.is_terminal else data)
+            with answers.followers(quiet=json) as followers:
+                for note in workbench.calibration_notes(made, followers.of(made)):
                     say(f"{note[0].upper()}{note[1:]}.")
-                rows = output or (None if json or out.is_terminal else data)
                 result = workbench.predict(
-                    *given, bound, columns, output=rows, force=force, abstain=abstain, progress=progress
+                    made,
+                    source,
+                    followers,
+                    columns,
+                    output=rows,
+                    force=force,
+                    abstain=abstain,
+                    progress=followers.progress,
                 )
     if isinstance(result, workbench.Pending):
         _wait(result, as_json=json)
@@ -144,17 +127,29 @@ def _saved(labelled: "Labelled") -> str:
     return f" Saved to {labelled.path}.{again}"
 
 
-def _source(given: str) -> str | list[str]:
-    """What to read: a file, the lines of standard input, or the argument itself."""
-    from promptmii.data.decoding import decode, split_lines
+@contextmanager
+def _source(given: str, form: str) -> Generator[str | Path | list[str]]:
+    """What to read: a file, standard input, or the argument itself.
 
-    if given == "-":
-        lines = split_lines(decode(sys.stdin.buffer.read(), "Standard input"))
-        if not lines:
-            raise DataError("Standard input is empty; expected a text per line.")
-        return lines
-    looks_like_file = Path(given).suffix and " " not in given.strip()
-    return given if _exists(given) or given.startswith("hub:") or looks_like_file else [given]
+    Rows are read twice, once to find what cannot be read before anything is sent. So standard input goes to a file
+    while this lasts, and is never held in memory.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"--format is {form!r}; expected one of {', '.join(FORMATS)}.")
+    if given != "-":
+        looks_like_file = Path(given).suffix and " " not in given.strip()
+        yield given if _exists(given) or given.startswith("hub:") or looks_like_file else [given]
+        return
+    with TemporaryDirectory(prefix="promptmii-") as folder:
+        path = Path(folder) / f"Standard input.{form}"
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        if not path.stat().st_size:
+            raise DataError(f"Standard input is empty; expected {'a text per line' if form == 'txt' else form}.")
+        try:
+            yield path
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), "Standard input")) from error
 
 
 def _exists(given: str) -> bool:

@@ -95,7 +95,7 @@ def _reader(path: Path) -> _Reader | None:
     if kind not in (".csv", ".tsv", ".jsonl", ".ndjson", ".txt"):
         return None
     start = _start(path)
-    if not start.strip():
+    if not start.strip() and kind != ".txt":
         raise DataError(f"{path} is empty.")
     one_list = start.decode(encoding_of(start), "ignore").lstrip().startswith("[")
     return None if one_list and kind in (".jsonl", ".ndjson") else _line_rows

@@ -8,6 +8,8 @@ from promptmii.workbench.abstain import Abstain, Threshold
 from promptmii.workbench.batch import Pending, bound_for_batch, predict_by_batch
 from promptmii.workbench.bind import Answering, Confirm, Followers, bind, calibration_notes, refuse
 from promptmii.workbench.compare import Comparison, compare
+from promptmii.workbench.edit import edit
+from promptmii.workbench.extend import Extended, extend
 from promptmii.workbench.file_run import Labelled
 from promptmii.workbench.given import Prompt
 from promptmii.workbench.growing import check_output
@@ -19,6 +21,7 @@ __all__ = [
     "Answering",
     "Comparison",
     "Confirm",
+    "Extended",
     "Followers",
     "Labelled",
     "Measured",
@@ -30,6 +33,8 @@ __all__ = [
     "calibration_notes",
     "check_output",
     "compare",
+    "edit",
+    "extend",
     "predict",
     "predict_by_batch",
     "recalibrate",

@@ -2,14 +2,14 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptmii.config import Endpoint
 from promptmii.data import Source, read_texts
 from promptmii.errors import ConfigError, SpendingLimitError
 from promptmii.follower import Follower, Prediction
-from promptmii.instruction import Instruction
+from promptmii.instruction import Instruction, Mode
 from promptmii.models.http.config import addresses
 from promptmii.models.http.deferred import Deferred
 from promptmii.progress import QUIET, Progress
@@ -54,6 +54,8 @@ def bound_for_batch(
     endpoint: Endpoint,
     progress: Progress = QUIET,
     confirm: Confirm = refuse,
+    *,
+    mode: Mode | None = None,
 ) -> Generator[BatchFollower]:
     """As `bind`, for `predict_by_batch`. Raises `UnsupportedError` where the server has no Batch API."""
     if len(addresses(endpoint.base_url)) > 1:
@@ -63,6 +65,7 @@ def bound_for_batch(
         # What may be spent is checked before a batch is sent: no answer that is paid for is left out.
         free = endpoint.model_copy(update={"prices": halved, "max_cost": None})
         follower = bind(instruction, reference, free, progress, confirm, deferred=deferred)
+        follower = replace(follower, mode=mode or follower.mode)
         with closing(follower.model):
             if not follower.model.card.reference.startswith("openai:"):
                 raise ConfigError(

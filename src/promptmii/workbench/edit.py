@@ -1,5 +1,7 @@
 """An instruction whose text a human changes."""
 
+import os
+
 from promptmii.config import Columns
 from promptmii.data import Source, Table, read_table
 from promptmii.errors import ConfigError, DataError
@@ -33,6 +35,24 @@ def edited(instruction: Instruction, text: str) -> Instruction:
     old = instruction.calibration  # not used any more, it says which kind to fit again
     foreign = old and old.model_copy(update={"belongs_to": old.belongs_to or instruction.text_key})
     return instruction.model_copy(update={"text": text, "measured": None, "calibration": foreign}).noted(BY_HAND)
+
+
+def edit(
+    instruction: Instruction | str | os.PathLike[str],
+    text: str,
+    source: Source | None = None,
+    follower: Answering = None,
+    columns: Columns | None = None,
+    *,
+    progress: Progress = QUIET,
+) -> Comparison:
+    """Another text for an instruction, or for that of a file, beside the old one on the same rows; no file is written.
+
+    `comparison.rows[0].instruction` is the new one with its calibration and score. Without a `source` the rows are
+    those that the instruction was made from. Raises as `own_rows`, `edited` and `compare` do.
+    """
+    before = Instruction.of(instruction)
+    return remeasure(before, edited(before, text), own_rows(before, source), follower, columns, progress=progress)
 
 
 def remeasure(

@@ -1,5 +1,6 @@
 """New labels for an instruction: a line is written for each, the old lines stay byte for byte."""
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Extended:
 
 
 def extend(
-    instruction: Instruction,
+    instruction: Instruction | str | os.PathLike[str],
     more: Source,
     follower: Answering = None,
     columns: Columns | None = None,
@@ -60,11 +61,11 @@ def extend(
 ) -> Extended:
     """Write a line for each label of `more` that the instruction lacks, and measure it before and after.
 
-    `old` is rows of the old labels, without which nothing is calibrated. The lines are written by `generator`, else by
-    the model that wrote the instruction. `keep` is called with the instruction before it is measured. Raises
-    `ConfigError` if no label is new, `EndpointError` if a line is not written.
+    No file is written. `old` is rows of the old labels, without which nothing is calibrated. The lines are written by
+    `generator`, else by the model that wrote the instruction. `keep` is called with the instruction before it is
+    measured. Raises `ConfigError` if no label is new, `EndpointError` if a line is not written.
     """
-    columns, table = columns or Columns(), read_table(more)
+    instruction, columns, table = Instruction.of(instruction), columns or Columns(), read_table(more)
     column = _label_column(instruction, table, columns)
     new = _new_labels(instruction, table, column)
     known = columns.model_copy(update={"labels": (*instruction.labels, *new)})

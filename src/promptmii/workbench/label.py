@@ -41,7 +41,7 @@ def predict(
     Raises `DataError` where a column of the input has the name of one that is to be added, `OutputError` where the file
     exists or belongs to another run, and `EndpointError` when the server no longer answers.
     """
-    made = instruction if isinstance(instruction, Instruction) else Instruction.load(instruction)
+    made = Instruction.of(instruction)
     texts = read_texts(source, text or made.text_source, progress)
     abstain = abstain or Abstain()
     with answering(follower, progress) as followers:
