@@ -1,4 +1,5 @@
 """The Markdown page: every number on it is one that the report has, and what speaks against the method is there."""
+# pyright: reportOptionalSubscript=false
 
 import json
 import re
@@ -16,6 +17,7 @@ from promptmii.errors import ArtefactError, ScoreRefusedError
 from promptmii.metrics import holm
 from promptmii.records import Run
 from promptmii.report.markdown import write_markdown
+from promptmii.report.page import write_report
 from promptmii.report.results import Results
 
 METHODS = ("naive", "icl", "zero", "mii", "keywords", "tfidf")
@@ -133,6 +135,22 @@ def test_a_folder_without_scores_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ScoreRefusedError, match="All cells failed"):
         write_markdown([failed], tmp_path / "page.md")
     assert not (tmp_path / "page.md").exists()
+
+
+def test_the_page_of_html_keeps_hidden_names_apart_too(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / str(nameless), 2, ("naive", "mii"), (5,), 1, rows=8, nameless=nameless)
+        for nameless in (False, True)
+    ]
+    page = write_report(folders, tmp_path / "report").read_text("utf-8")
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+    assert data["scopes"] == ["smol follower, mode choose", "smol follower, mode choose, names hidden"]
+    hidden = [":nameless" in task["name"] for task in data["tasks"]]
+    for scope in (0, 1):  # a score at n = 5 where the task belongs to the scope, and nowhere else
+        assert all(
+            [value is not None for value, _ in values[0]] == [is_hidden == bool(scope) for is_hidden in hidden]
+            for values in data["scores"][scope]
+        )
 
 
 def test_hidden_names_are_a_scope_of_their_own(runs: list[Path]) -> None:
