@@ -38,9 +38,7 @@ def _shortage(ray: Any, options: RayOptions) -> str | None:
             "Lower `workers` or `cpus` in the table [ray]."
         )
     if largest < options.gpus:
-        return (
-            f"A worker needs {options.gpus:g} GPUs on one machine, and the largest of the Ray cluster has {largest:g}."
-        )
+        return f"A worker needs {options.gpus:g} GPUs on one machine; the largest of the Ray cluster has {largest:g}."
     if gpus < options.workers * options.gpus:
         return (
             f"{options.workers} workers of {options.gpus:g} GPUs need more than the {gpus:g} of the Ray cluster. Lower "

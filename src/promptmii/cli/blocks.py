@@ -21,6 +21,7 @@ from promptmii.cli.options import (
     MaxCost,
     ModeOf,
     Prices,
+    Serve,
     Text,
     columns_of,
     endpoint_of,
@@ -31,6 +32,7 @@ from promptmii.errors import ConfigError
 if TYPE_CHECKING:
     from promptmii.config import Columns, Endpoint
     from promptmii.instruction import Mode
+    from promptmii.progress import Progress
     from promptmii.workbench import Abstain, Followers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -73,6 +75,27 @@ class AbstainOptions:
 
 
 @dataclass(frozen=True)
+class ServeOptions:
+    """Servers that are started for the command."""
+
+    serve: Serve = None
+    copies: Annotated[int, typer.Option(help="With --serve: servers, which share the work.")] = 1
+    gpus: Annotated[int | None, typer.Option(help="With --serve: GPUs of each; one for vLLM when absent.")] = None
+    ray: Annotated[bool, typer.Option("--ray", help="With --serve: on the nodes of a Ray cluster (RAY_ADDRESS).")] = False
+
+    @contextmanager
+    def endpoint(self, reference: str, endpoint: "Endpoint", progress: "Progress") -> "Generator[Endpoint]":
+        """How the model is reached: through the servers, while this lasts, or as it was."""
+        from promptmii.config import RayOptions, ServeSettings
+        from promptmii.serving import served
+
+        settings = ServeSettings.of(engine=self.serve, copies=self.copies, gpus=self.gpus) if self.serve else None
+        ray = RayOptions() if self.ray else None
+        with served([reference], settings, endpoint, progress=progress, ray=ray) as reached:
+            yield reached
+
+
+@dataclass(frozen=True)
 class FollowerOptions:
     """Who answers, and how it is reached."""
 
@@ -98,13 +121,20 @@ class FollowerOptions:
         raise ConfigError(f"--mode is {self.mode!r}; expected choose or generate.")
 
     @contextmanager
-    def followers(self, *, quiet: bool = False) -> Generator["Followers"]:
-        """The followers of the command, with a bar unless `quiet`. Closes them at the end."""
+    def followers(
+        self, *, quiet: bool = False, servers: "ServeOptions | None" = None, named: str | None = None
+    ) -> Generator["Followers"]:
+        """The followers of the command, with a bar unless `quiet`. Closes them at the end.
+
+        `servers` are started for the follower of the command, or else for the one that is `named`.
+        """
+        from promptmii.models import DEFAULT
         from promptmii.workbench import Followers
 
-        mode, endpoint = self.known_mode, self.endpoint
+        mode, servers = self.known_mode, servers or ServeOptions()
         with (
             listening(quiet=quiet) as progress,
+            servers.endpoint(self.follower or named or DEFAULT, self.endpoint, progress) as endpoint,
             closing(Followers(self.follower, endpoint, progress, confirmed, mode=mode)) as followers,
         ):
             yield followers

@@ -90,6 +90,15 @@ MaxCost = Annotated[
     typer.Option("--max-cost", help="Most money to spend in this run; it needs --price. A rerun goes on."),
 ]
 
+Serve = Annotated[
+    str | None,
+    typer.Option(
+        "--serve",
+        metavar="ENGINE",
+        help="Start servers for an openai:<model>: vllm, llama.cpp, or a command line with {model}, {host} and {port}.",
+    ),
+]
+
 
 def N(help: str) -> Any:  # noqa: N802
     """The option for numbers of examples, spelled the same everywhere."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from promptmii.cli.blocks import AbstainOptions, FollowerOptions, blocks
+from promptmii.cli.blocks import AbstainOptions, FollowerOptions, ServeOptions, blocks
 from promptmii.cli.group import CALLS_FAILED, NOT_YET, app
 from promptmii.cli.options import File, Force, Json, Output, Text, columns_of
 from promptmii.cli.terminal import confirmed, data, dump, listening, out, say
@@ -30,6 +30,7 @@ def predict(
     input: Annotated[str, typer.Argument(help="A table or .txt file, - for standard input, or the text itself.")],
     answers: FollowerOptions,
     unsure: AbstainOptions,
+    servers: ServeOptions,
     output: Output = None,
     text: Text = None,
     format: Annotated[
@@ -58,6 +59,8 @@ def predict(
         raise ConfigError("--max-cost needs -o FILE or --cache FOLDER, which keep the answers that were paid for.")
     if batch_api and output is None:
         raise ConfigError("--batch-api needs -o FILE: what is under way is kept beside it.")
+    if batch_api and servers.serve:
+        raise ConfigError("--serve starts servers, and they have no Batch API; leave one of the two out.")
     made, columns, abstain = Instruction.load(instruction), columns_of(text, None, None).text, unsure.abstain
     with _source(input, format) as source:
         if batch_api and output:
@@ -71,7 +74,7 @@ def predict(
                 )
         else:
             rows = output or (None if json or out.is_terminal else data)
-            with answers.followers(quiet=json) as followers:
+            with answers.followers(quiet=json, servers=servers, named=made.follower) as followers:
                 for note in workbench.calibration_notes(made, followers.of(made)):
                     say(f"{note[0].upper()}{note[1:]}.")
                 result = workbench.predict(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from promptmii.config import Columns, Endpoint, RayOptions
+from promptmii.config import Columns, Endpoint, RayOptions, ServeSettings
 from promptmii.data import load_task
 from promptmii.data.nameless import is_nameless, nameless, shown_name
 from promptmii.data.sources import read_tasks
@@ -64,6 +64,9 @@ class EvaluateSettings(Settings):
     """Options of single methods by their names: `{"ape": {"calls": 500}}`."""
     columns: Columns = Columns()
     endpoint: Endpoint = Endpoint()
+    serve: ServeSettings | None = None
+    """Starts servers for the models named `openai:<model>`: `"vllm"`, `"llama.cpp"`, or a table. With `ray` on the
+    nodes of the cluster, each where the GPUs are that it needs."""
     ray: RayOptions | None = None
     also: tuple[dict[str, Any], ...] = ()
     """More grids in the same run, each given by the settings in which it differs from this one."""
@@ -99,7 +102,7 @@ class EvaluateSettings(Settings):
         return method(name, self.options.get(name))
 
 
-SHARED = {"also", "columns", "endpoint", "ray", "tasks", "workers"}
+SHARED = {"also", "columns", "endpoint", "ray", "serve", "tasks", "workers"}
 """Settings that a grid of `also` cannot change: sources are read, and models are loaded, once for all of them."""
 
 

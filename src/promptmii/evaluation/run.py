@@ -2,9 +2,11 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from promptmii.config import Endpoint
 from promptmii.evaluation.bench import Bench, FinishedCell
 from promptmii.evaluation.cluster import RayExecutor
 from promptmii.evaluation.plan import EvaluateSettings, PlannedCell, grid_tasks, plan, references
@@ -13,6 +15,8 @@ from promptmii.models.base import ModelCard
 from promptmii.models.cache import forget
 from promptmii.progress import QUIET, Progress
 from promptmii.records import Record, Recorder, Run
+from promptmii.serving import served
+from promptmii.styles import split_style
 from promptmii.task import Task
 
 
@@ -68,7 +72,9 @@ def evaluate(
     """
     progress.step("Reading the tasks")
     tasks = grid_tasks(settings)
-    with locked(folder), closing(_executor(settings, folder)) as executor:
+    models = [split_style(reference)[0] for reference in references(settings)]
+    serving = partial(served, models, settings.serve, settings.endpoint, folder / "servers", progress, ray=settings.ray)
+    with locked(folder), serving() as endpoint, closing(_executor(settings, endpoint, folder)) as executor:
         cards: dict[str, ModelCard] = {}
         for reference in references(settings):
             progress.step(f"Loading {reference}")
@@ -94,7 +100,8 @@ def _tell(record: Record, progress: Progress) -> None:
     progress.advance(1, f"{record.cell.name}: " + (f"macro-F1 {measured.macro_f1:.3f}" if measured else "failed"))
 
 
-def _executor(settings: EvaluateSettings, folder: Path) -> Executor:
+def _executor(settings: EvaluateSettings, endpoint: Endpoint, folder: Path) -> Executor:
+    settings = settings.model_copy(update={"endpoint": endpoint})
     return RayExecutor(settings, settings.ray, folder) if settings.ray else LocalExecutor(settings, folder)
 
 

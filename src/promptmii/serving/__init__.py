@@ -18,14 +18,15 @@ def served(
     references: Iterable[str],
     settings: ServeSettings | None,
     endpoint: Endpoint,
-    logs: Path,
+    logs: Path | None = None,
     progress: Progress = QUIET,
     *,
     ray: RayOptions | None = None,
 ) -> Generator[Endpoint]:
     """How the models are reached: as `endpoint` says, or through servers that live as long as the context.
 
-    One is started for each `openai:<model>` without an address of its own. Raises `ConfigError` if there is none, or
+    One is started for each `openai:<model>` without an address of its own; what it says goes to the folder `logs` of
+    its machine, which is a temporary one unless it is named. Raises `ConfigError` if there is none, or
     if an address is given as well, and `ModelError` if a server does not come up.
     """
     if settings is None:
@@ -38,7 +39,7 @@ def served(
         )
     if endpoint.base_url:
         raise ConfigError(f"serve starts the servers, and endpoint.base_url = {endpoint.base_url!r} names others.")
-    made = ClusterServers(models, settings, ray, progress) if ray else LocalServers(models, settings, logs, progress)
+    made = ClusterServers(models, settings, ray, progress) if ray else LocalServers(models, settings, progress, logs)
     with closing(made) as servers:
         yield endpoint.model_copy(update={"servers": dict(servers.addresses), "served_by": settings.engine})
 

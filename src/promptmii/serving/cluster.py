@@ -1,9 +1,7 @@
 """Servers on the nodes of a Ray cluster: an actor holds each, so that Ray finds a node with the GPUs it needs."""
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from promptmii.config import RayOptions, ServeSettings
@@ -27,13 +25,17 @@ class Host:
         """The server's address once it answers, or why there is none: not every error survives being raised here."""
         from ray.util import get_node_ip_address
 
-        logs = Path(tempfile.mkdtemp(prefix="promptmii-serve-"))
         try:
-            self._servers = LocalServers(self._models, self._settings, logs, host=get_node_ip_address())
+            self._servers = LocalServers(self._models, self._settings, host=get_node_ip_address())
         except PromptMIIError as error:
             return error
         (address,) = self._servers.addresses.values()
         return address
+
+    def close(self) -> None:
+        """End the server. Without this call it ends a moment after the actor."""
+        if self._servers:
+            self._servers.close()
 
 
 class ClusterServers:
@@ -58,7 +60,7 @@ class ClusterServers:
                 needs = {"workers": settings.copies, "gpus": gpus, "cpus": 0 if gpus else options.cpus}
                 wanted = (settings.model_dump_json(), reference, name)
                 each = RayActors(options.model_copy(update=needs), Host, *wanted, scheduling_strategy="SPREAD")
-                undo.callback(each.close)
+                undo.callback(_end, each, settings.silence)
                 starting[reference], ray = [actor.start.remote() for actor in each.actors], each.ray
             try:
                 for reference, answers in starting.items():
@@ -74,6 +76,11 @@ class ClusterServers:
     def close(self) -> None:
         """End the servers, and the cluster if it was started here."""
         self._open.close()
+
+
+def _end(hosts: RayActors, patience: float) -> None:
+    hosts.ray.wait([actor.close.remote() for actor in hosts.actors], num_returns=len(hosts.actors), timeout=patience)
+    hosts.close()
 
 
 def _address(answer: str | PromptMIIError) -> str:

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -30,17 +31,17 @@ class LocalServers:
         self,
         models: Mapping[str, str],
         settings: ServeSettings,
-        logs: Path,
         progress: Progress = QUIET,
+        logs: Path | None = None,
         host: str = LOOPBACK,
     ) -> None:
-        """`models` are their names by reference; `logs` is a folder. Returns once all answer.
+        """`models` are their names by reference; `logs` is a folder, or a temporary one. Returns once all answer.
 
         Raises `ConfigError` for what cannot be started here, `ModelError` for a server that ends or never answers.
         """
         if os.name != "posix":
             raise ConfigError("serve needs Linux or macOS. Start the server yourself, and give endpoint.base_url.")
-        private_folder(logs)
+        logs = private_folder(logs) if logs else Path(tempfile.mkdtemp(prefix="promptmii-serve-"))
         self._progress = progress
         self._over = threading.Event()
         self._ended: dict[str, list[float]] = {}

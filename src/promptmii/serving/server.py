@@ -1,6 +1,7 @@
 """One server process: started, asked whether it is well, ended with everything that it started."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import httpx
 
@@ -39,26 +41,28 @@ class Server:
         self._command = command
         self._environment = environment
         self._patience = patience
-        self._process: subprocess.Popen[bytes] | None = None
+        self._warden: subprocess.Popen[bytes] | None = None
+        self._group = 0
         self._heard = 0.0
 
     def start(self) -> None:
         """Start the process; it answers later. What it says goes to its log."""
         self.stop()
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", warden.__file__, *self._command],
+            self._warden = subprocess.Popen(
+                [sys.executable, "-I", warden.__file__, str(os.getpid()), *self._command],
                 stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=subprocess.PIPE,
+                stderr=log,
                 env={**os.environ, **self._environment},
-                start_new_session=True,
             )
+        self._warden.wait()  # it has detached itself
+        self._group = int(_stdout(self._warden).readline() or 0)
         self.ready, self._heard = False, time.monotonic()
 
     def fault(self) -> str | None:
         """What is wrong with it, if anything is; while it loads, nothing is. Sets `ready` once it answers."""
-        if self._process is None or self._process.poll() is not None:
+        if self._warden is None or _ended(self._warden, 0):
             return "ended"
         if self._answers():
             self.ready, self._heard = True, time.monotonic()
@@ -68,16 +72,16 @@ class Server:
 
     def stop(self) -> None:
         """End it, and wait until it is gone."""
-        process, self._process = self._process, None
-        if process is None:
+        held, self._warden = self._warden, None
+        if held is None:
             return
-        if process.stdin:
-            process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(warden.GRACE + TIMEOUT)
-        with suppress(ProcessLookupError):  # the group outlives a warden that was killed alone
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if held.stdin:
+            held.stdin.close()
+        _ended(held, warden.GRACE + TIMEOUT)
+        _stdout(held).close()
+        if self._group:
+            with suppress(ProcessLookupError):  # the group outlives a warden that was killed alone
+                os.killpg(self._group, signal.SIGKILL)
 
     def last_words(self) -> str:
         """The end of its log, on one line."""
@@ -94,3 +98,14 @@ class Server:
 
     def _status(self, address: str) -> int:
         return httpx.get(address, timeout=min(TIMEOUT, *self._patience), trust_env=False).status_code
+
+
+def _stdout(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdout
+    return process.stdout
+
+
+def _ended(process: subprocess.Popen[bytes], patience: float) -> bool:
+    """Whether the warden is gone, or goes within so many seconds: its standard output then comes to an end."""
+    readable, _, _ = select.select([_stdout(process)], [], [], patience)
+    return bool(readable)

@@ -1,7 +1,11 @@
 """Holds a server: runs the command it is given, and ends it when whoever started this process is gone.
 
-Started by its path, so that it imports nothing of promptmii. It leads a process group of its own, so Ctrl-C at the
-terminal does not reach the server, and whatever the server started ends with it.
+    warden.py PID COMMAND ...     PID is that of whoever starts it
+
+Started by its path, so that it imports nothing of promptmii. It detaches itself: Ctrl-C at the terminal does not reach
+the server, and Ray, which kills the children of its workers, does not kill this process before it has ended the server.
+It leads a process group of its own, so whatever the server started ends with it. Its number is the first line on
+standard output, which stays open as long as it lives; what the server says goes to standard error.
 """
 
 import os
@@ -15,13 +19,16 @@ GRACE = 5.0
 """Seconds that the server has to end by itself."""
 
 
-def hold(command: list[str]) -> None:
-    """Run the server until it ends, until standard input is closed, or until the parent process is another one."""
-    parent = os.getppid()
+def hold(starter: int, command: list[str]) -> None:
+    """Run the server until it ends, or until standard input is closed or the starter is gone."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _go_on)  # unlike SIG_IGN, the server does not inherit this
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    while server.poll() is None and os.getppid() == parent:
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    print(os.getpid(), flush=True)
+    while server.poll() is None and _lives(starter):
         readable, _, _ = select.select([sys.stdin], [], [], POLL)
         if readable:  # nothing is ever written, so this is the end
             break
@@ -38,5 +45,13 @@ def _go_on(_number: int, _frame: object) -> None:
     pass
 
 
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 if __name__ == "__main__":
-    hold(sys.argv[1:])
+    hold(int(sys.argv[1]), sys.argv[2:])
