@@ -49,6 +49,7 @@ ORDER = [
         "estimator",
         "doctor",
         "records",
+        "publish",
         "corpus",
         "evaluation",
         "report",

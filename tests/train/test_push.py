@@ -1,5 +1,6 @@
 """Trained weights go to the hub, a real server on loopback, and load from there."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,13 +8,17 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("trl")
-
-from tests.corpus.hub_server import HubServer, serving
+import yaml
+from huggingface_hub import parse_eval_result_entries
+from tests.corpus.hub_server import HubServer, Repository, serving
+from tests.corpus.repositories import card
+from tests.report.synthetic import write_run
 from tests.train.toys import write_model
 
 from promptmii.config import LoraSettings
 from promptmii.errors import ArtefactError
-from promptmii.models.push import push_weights
+from promptmii.publish import push_weights
+from promptmii.records import Run
 from promptmii.tuning.lora import save_adapter
 from promptmii.tuning.model import TrainableModel
 
@@ -21,8 +26,9 @@ CODE = """
 import sys
 from pathlib import Path
 from promptmii import load_model
-from promptmii.models.push import push_weights
-reference = push_weights(Path(sys.argv[1]), "me/writer")
+from promptmii.publish import push_weights
+reference = push_weights(Path(sys.argv[1]), "me/writer", licence="mit", evaluation=Path(sys.argv[3]))
+push_weights(Path(sys.argv[1]), "me/writer", evaluation=Path(sys.argv[3]))  # again: it keeps what it said
 chat = [{"role": "user", "content": "red lovely"}]
 for name in (reference, sys.argv[2]):
     print(load_model(name).choose([chat], ["good", "bad"])[0].scores)
@@ -37,10 +43,13 @@ def test_weights_are_pushed_without_the_rest_of_the_run_and_load_from_the_hub(tm
     save_adapter(policy.trained, tmp_path / "best", policy.below.named)
     (tmp_path / "best" / "README.md").write_text("# A writer\n")
     (tmp_path / "best" / "optimizer.pt").write_text("not for others")
+    local = f"hf:{tiny}+{tmp_path / 'best'}"
+    run = write_run(tmp_path / "eval", 2, ["naive", "mii"], [5, 20], 3, generators=("qwen", local))
+    records = run / "records.jsonl"
+    records.write_text(records.read_text().replace('"task":"banking_000"', '"task":"owner/data:part"'))
     with serving(HubServer()) as hub:
-        local = f"hf:{tiny}+{tmp_path / 'best'}"
         done = subprocess.run(
-            [sys.executable, "-c", CODE, str(tmp_path / "best"), local],
+            [sys.executable, "-c", CODE, str(tmp_path / "best"), local, str(run)],
             env=hub.environment(tmp_path / "home"),
             capture_output=True,
             text=True,
@@ -49,13 +58,52 @@ def test_weights_are_pushed_without_the_rest_of_the_run_and_load_from_the_hub(tm
         pushed, kept = done.stdout.splitlines() or ("", done.stderr)
         assert pushed == kept
         assert hub.repositories["me/writer"].private
-        assert set(hub.repositories["me/writer"].files) == {
-            "README.md",
-            "adapter_config.json",
-            "adapter_model.safetensors",
-        }
+        files = hub.repositories["me/writer"].files
+        results = {f".eval_results/promptmii-mii-n{n}-smol-choose.yaml" for n in (5, 20)}
+        assert set(files) == {"README.md", "adapter_config.json", "adapter_model.safetensors", *results}
+    assert hub.repositories["me/writer"].card["license"] == "mit"
+    text = files["README.md"].decode()
+    assert text.count("## Evaluation") == 1
+    assert len(re.findall(r"^\| (?:owner/data:part|health_001) \| mii \| (?:5|20) \| smol ", text, re.MULTILINE)) == 4
+    (entry,) = parse_eval_result_entries(yaml.safe_load(files[min(results)]))
+    assert (entry.dataset_id, entry.task_id) == ("owner/data", "part")
+    scores = [
+        record.instruction.measured.macro_f1
+        for record in Run.read(run).records.values()
+        if record.cell.task == "owner/data:part" and record.cell.n == 20 and record.cell.generator == local
+        if record.instruction and record.instruction.measured
+    ]
+    assert entry.value == pytest.approx(sum(scores) / 3, abs=1e-4)
+    assert "follower smol" in str(entry.notes)
 
 
 def test_a_folder_without_weights_is_not_pushed(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="holds no weights"):
         push_weights(tmp_path, "me/nothing")
+
+
+def test_an_evaluation_of_other_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "model.safetensors").write_bytes(b"")
+    run = write_run(tmp_path / "eval", 1, ["naive", "mii"], [5], 1, generators=("qwen",))
+    with pytest.raises(ArtefactError, match=r"measured nothing that .*best wrote\. Its generators: qwen\."):
+        push_weights(tmp_path / "best", "me/nothing", evaluation=run)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_licence_is_that_of_the_base_model_on_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    with serving(HubServer({"org/base": Repository({"README.md": card(license="llama3.1")})})) as hub:
+        code = "import sys; from pathlib import Path; from promptmii.publish import push_weights\n"
+        code += "print(push_weights(Path(sys.argv[1]), 'me/writer'))"
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)],
+            env=hub.environment(tmp_path / "home"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.stdout == "hf:org/base+me/writer\n", done.stderr
+    head = hub.repositories["me/writer"].card
+    assert (head["license"], head["base_model"]) == ("llama3.1", "org/base")

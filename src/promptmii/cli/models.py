@@ -85,10 +85,16 @@ def remove(name: Annotated[str, typer.Argument(help="An embedded model.")]) -> N
 def push(
     folder: Annotated[Path, typer.Argument(help="Trained weights, such as runs/mine/best.")],
     repository: Annotated[str, typer.Argument(help="owner/name on the hub.")],
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Run folder of `promptmii evaluate` whose scores go along.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the weights, such as apache-2.0. Absent: that of the base model.")
+    ] = None,
     public: Annotated[bool, typer.Option("--public", help="For everybody to see.")] = False,
 ) -> None:
-    """Upload trained weights and their card to the hub; nothing else of the run."""
-    from promptmii.models.push import push_weights
+    """Upload trained weights to the hub, with card, licence and scores; nothing else of the run."""
+    from promptmii.publish import push_weights
 
-    reference = push_weights(folder, repository, private=not public)
+    reference = push_weights(folder, repository, private=not public, licence=licence, evaluation=evaluation)
     say(f"Uploaded. Load it with: {reference}")

@@ -1,14 +1,10 @@
 """Uploading a folder to the hub: only what is named, private unless it is asked otherwise."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from promptmii.errors import ArtefactError, EndpointError, MissingDependencyError
-
-WEIGHTS = ("README.md", "*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
-"""Of a folder of weights: card, configuration, tokenizer and weights, without checkpoints and logs."""
+from promptmii.errors import EndpointError, MissingDependencyError
 
 
 def upload(
@@ -50,25 +46,3 @@ def upload(
             f"{folder} cannot be uploaded to {repository}: {reason} Expected owner/name, and a token in HF_TOKEN."
         ) from error
     return str(address)
-
-
-def push_weights(folder: Path, repository: str, *, private: bool = True) -> str:
-    """Upload trained weights (`RUN/best`, `RUN/checkpoint-N`); returns the reference that loads them from there.
-
-    Raises `ArtefactError` for a folder without weights, `EndpointError`.
-    """
-    if not list(folder.glob("*.safetensors")):
-        raise ArtefactError(
-            f"{folder} holds no weights; expected a folder with .safetensors files, such as runs/mine/best."
-        )
-    reference = f"hf:{repository}"
-    config = folder / "adapter_config.json"
-    if config.exists():
-        try:
-            known: dict[str, Any] = json.loads(config.read_text("utf-8"))
-            base = str(known["base_model_name_or_path"])
-        except (ValueError, KeyError) as error:
-            raise ArtefactError(f"{config} does not name the model that the adapter belongs to: {error}.") from error
-        reference = f"{base if base.split('+')[0] == 'smol' or base.startswith('hf:') else f'hf:{base}'}+{repository}"
-    upload(folder, repository, kind="model", patterns=WEIGHTS, private=private, message="Weights")
-    return reference

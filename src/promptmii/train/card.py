@@ -1,8 +1,10 @@
 """The model card of what training made, for people who find the weights."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from promptmii.errors import counted
 from promptmii.schema import Settings
 from promptmii.task import Task
 from promptmii.train.settings import TrainSettings
@@ -28,6 +30,7 @@ def model_card(
         f"| {name} | {task.source.get('group', 'unstated')} | {task.source.get('licence', 'unstated')} |"
         for name, task in tasks.items()
     ]
+    licences = Counter(task.source.get("licence") or "unstated" for task in tasks.values())
     lines = [
         "---",
         f"library_name: {'peft' if adapter else 'transformers'}",
@@ -43,6 +46,7 @@ def model_card(
         *_section("Recipe", [f"- {name}: {value}" for name, value in recipe.items()]),
         *_section("Validation", [f"- {name}: {value:.3f}" for name, value in measured.items()]),
         *_section("Data", ["| task | source | licence |", "| --- | --- | --- |", *rows] if rows else []),
+        *_section("Licences of the data", [f"- {licence}: {counted(n, 'task')}" for licence, n in licences.items()]),
     ]
     return "\n".join(lines)
 

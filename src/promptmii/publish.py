@@ -1,0 +1,198 @@
+"""Trained weights on the hub: the weights, a card that names licences, and what an evaluation measured of them.
+
+The card names base model and licence, and has a table of all scores. The hub looks for those on its own data sets in
+`.eval_results/*.yaml`.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from promptmii.errors import ArtefactError, MissingDependencyError, listed
+from promptmii.files import private_folder, write_text
+from promptmii.models.embedded import EMBEDDED
+from promptmii.models.push import upload
+from promptmii.models.references import WRITERS
+from promptmii.records import Record, Run
+from promptmii.styles import split_style
+
+RESULTS = ".eval_results"
+WEIGHTS = ("README.md", "*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", f"{RESULTS}/*.yaml")
+"""Of a folder of weights: card, configuration, tokenizer, weights and results, without checkpoints and logs."""
+_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([0-9a-f]{40}))?")
+_SECTION = re.compile(r"\n## Evaluation\n.*?(?=\n## |\Z)", re.DOTALL)
+
+
+class Setting(NamedTuple):
+    """How an instruction of these weights was made and read."""
+
+    method: str
+    n: int
+    follower: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured on one task."""
+
+    setting: Setting
+    task: str
+    dataset: tuple[str, str, str | None] | None
+    """Repository, configuration and commit; `None` for a task that is not on the hub."""
+    macro_f1: float
+    """Mean over the seeds."""
+    seeds: int
+    rows: int
+    date: str
+
+
+def push_weights(
+    folder: Path, repository: str, *, private: bool = True, licence: str | None = None, evaluation: Path | None = None
+) -> str:
+    """Upload trained weights (`RUN/best`, `RUN/checkpoint-N`); returns the reference that loads them from there.
+
+    `licence` is that of the base model unless it is named; `evaluation` is a run folder of `promptmii evaluate`. Card
+    and results are written into the folder first. Raises `ArtefactError` for a folder without weights, or a run that
+    did not measure them, `EndpointError`.
+    """
+    if not list(folder.glob("*.safetensors")):
+        raise ArtefactError(
+            f"{folder} holds no weights; expected a folder with .safetensors files, such as runs/mine/best."
+        )
+    results = measured(folder, evaluation) if evaluation else []
+    base = _base(folder)
+    _describe(folder, repository, _hub_model(base), licence, results)
+    for setting in {result.setting for result in results}:
+        _write_results(folder, setting, [result for result in results if result.setting == setting])
+    upload(folder, repository, kind="model", patterns=WEIGHTS, private=private, message="Weights")
+    return f"{base}+{repository}" if base else f"hf:{repository}"
+
+
+def measured(folder: Path, evaluation: Path) -> list[Result]:
+    """What a run measured of the weights in a folder, as means over seeds. Raises `ArtefactError` if nothing."""
+    groups: dict[tuple[Setting, str], list[Record]] = defaultdict(list)
+    writers: set[str] = set()
+    for record in Run.read(evaluation).records.values():
+        cell = record.cell
+        if record.status == "done" and cell.generator:
+            writers.add(cell.generator)
+            if _names(cell.generator, folder):
+                groups[Setting(cell.method, cell.n, cell.follower, cell.mode), cell.task].append(record)
+    if not groups:
+        raise ArtefactError(
+            f"{evaluation} measured nothing that {folder} wrote. Its generators: {listed(sorted(writers)) or 'none'}."
+        )
+    return [_result(setting, task, records) for (setting, task), records in sorted(groups.items())]
+
+
+def _result(setting: Setting, task: str, records: Sequence[Record]) -> Result:
+    scores = [r.instruction.measured for r in records if r.instruction and r.instruction.measured]
+    source = next((r.instruction.provenance.source for r in records if r.instruction), "")
+    named = _HUB.fullmatch(source.removeprefix("hub:") if source.startswith("hub:") else task)
+    dataset = (named[1], named[2] or "default", named[3]) if named else None
+    value, date = fmean(score.macro_f1 for score in scores), max(r.finished for r in records)
+    return Result(setting, task, dataset, value, len(scores), scores[0].n, date)
+
+
+def _names(generator: str, folder: Path) -> bool:
+    """Whether a reference names the weights in the folder."""
+    parts = re.split(r"\+|^hf:", split_style(generator)[0])
+    return any(part and Path(part).resolve() == folder.resolve() for part in parts)
+
+
+def _base(folder: Path) -> str | None:
+    """Reference of the model that an adapter belongs to; `None` for whole weights. Raises `ArtefactError`."""
+    config = folder / "adapter_config.json"
+    if not config.exists():
+        return None
+    try:
+        known: dict[str, Any] = json.loads(config.read_text("utf-8"))
+        base = str(known["base_model_name_or_path"])
+    except (ValueError, KeyError) as error:
+        raise ArtefactError(f"{config} does not name the model that the adapter belongs to: {error}.") from error
+    return base if base.split("+")[0] in EMBEDDED or base.startswith("hf:") else f"hf:{base}"
+
+
+class _Origin(NamedTuple):
+    """The model under an adapter, on the hub."""
+
+    repository: str | None
+    licence: str | None
+
+
+def _hub_model(base: str | None) -> _Origin:
+    """Where the base model is on the hub, and its licence, as far as it is known here or there."""
+    name = (base or "").removeprefix("hf:").split("+")[0]
+    embedded = EMBEDDED.get(WRITERS.get(name, name))
+    if embedded:
+        return _Origin(embedded.repository, embedded.licence.lower())
+    if not base or Path(name).exists():
+        return _Origin(None, None)
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError as error:
+        raise MissingDependencyError("Uploading", "hub") from error
+    try:
+        data = HfApi().model_info(name).card_data
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError):  # the card says nothing then
+        return _Origin(name, None)
+    return _Origin(name, data.license if data and isinstance(data.license, str) else None)
+
+
+def _describe(folder: Path, repository: str, base: _Origin, licence: str | None, results: Sequence[Result]) -> None:
+    """The card: what it says already, under a head with licence and base model, and a table of results."""
+    from huggingface_hub import ModelCard
+
+    path = folder / "README.md"
+    if not path.exists():
+        path.write_text(f"# {repository.rpartition('/')[2]}\n", encoding="utf-8")
+    card = ModelCard.load(path)
+    data: Any = card.data
+    data.license = licence or data.license or base.licence
+    data.base_model = base.repository or data.base_model
+    data.pipeline_tag = "text-generation"
+    data.tags = list(dict.fromkeys([*(data.tags or []), "promptmii", "text-classification"]))
+    card.text = _SECTION.sub("", card.text).rstrip("\n") + "\n" + _table(results)
+    card.save(path)
+
+
+def _table(results: Sequence[Result]) -> str:
+    if not results:
+        return ""
+    heads = ("task", "method", "n", "follower", "mode", "macro-F1", "seeds", "rows")
+    rows = [(r.task, *r.setting, f"{r.macro_f1:.3f}", r.seeds, r.rows) for r in results]
+    lines = [heads, ["---"] * len(heads), *rows]
+    table = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return f"\n## Evaluation\n\nMacro-F1 of the follower under instructions of these weights:\n\n{table}\n"
+
+
+def _write_results(folder: Path, setting: Setting, results: Sequence[Result]) -> None:
+    """The results of one setting on data sets of the hub, in the hub's format."""
+    import yaml
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    notes = f"macro-F1; {setting.method}, {setting.n} examples, follower {setting.follower}, mode {setting.mode}"
+    entries = [
+        EvalResultEntry(
+            dataset_id=result.dataset[0],
+            task_id=result.dataset[1],
+            dataset_revision=result.dataset[2],
+            value=round(result.macro_f1, 4),
+            date=result.date,
+            notes=f"{notes}; {result.seeds} seeds, {result.rows} rows",
+        )
+        for result in results
+        if result.dataset
+    ]
+    if entries:
+        name = re.sub(r"[^\w.-]+", "_", f"promptmii-{setting.method}-n{setting.n}-{setting.follower}-{setting.mode}")
+        private_folder(folder / RESULTS)
+        text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+        write_text(folder / RESULTS / f"{name}.yaml", text, force=True)
