@@ -81,7 +81,9 @@ class ServeOptions:
     serve: Serve = None
     copies: Annotated[int, typer.Option(help="With --serve: servers, which share the work.")] = 1
     gpus: Annotated[int | None, typer.Option(help="With --serve: GPUs of each; one for vLLM when absent.")] = None
-    ray: Annotated[bool, typer.Option("--ray", help="With --serve: on the nodes of a Ray cluster (RAY_ADDRESS).")] = False
+    ray: Annotated[bool, typer.Option("--ray", help="With --serve: on the nodes of a Ray cluster (RAY_ADDRESS).")] = (
+        False
+    )
 
     @contextmanager
     def endpoint(self, reference: str, endpoint: "Endpoint", progress: "Progress") -> "Generator[Endpoint]":
