@@ -132,17 +132,19 @@ def test_it_imports_without_posix() -> None:
 
 
 def test_modules_and_functions_are_short() -> None:
-    """Only a command, whose parameters are options, and a scikit-learn estimator may take many parameters."""
+    """Only a command, whose parameters are options, and a scikit-learn estimator may take many parameters; of a command
+    the body counts."""
     for name, path in modules():
         source = path.read_text(encoding="utf-8")
         assert len(source.splitlines()) <= 400, f"{name} has more than 400 lines: split it"
         for node in ast.walk(ast.parse(source)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
-            if name == "promptmii.estimator" or (name.startswith("promptmii.cli.") and node.decorator_list):
-                continue
+            command = name.startswith("promptmii.cli.") and node.decorator_list
             assert node.end_lineno is not None
-            length, given = node.end_lineno - node.lineno + 1, node.args
-            parameters = len([*given.posonlyargs, *given.args, *given.kwonlyargs])
+            length = node.end_lineno - (node.body[0] if command else node).lineno + 1
             assert length <= 60, f"{name}.{node.name} has {length} lines; at most 60"
-            assert parameters <= 8, f"{name}.{node.name} has {parameters} parameters; at most 8"
+            given = node.args
+            parameters = len([*given.posonlyargs, *given.args, *given.kwonlyargs])
+            free = command or name == "promptmii.estimator"
+            assert free or parameters <= 8, f"{name}.{node.name} has {parameters} parameters; at most 8"

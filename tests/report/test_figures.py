@@ -12,7 +12,7 @@ from promptmii.curves import Curves, read_curves
 from promptmii.errors import ArtefactError
 from promptmii.report import costs, drawing, figures, statistics, transfer
 from promptmii.report import scores as scores_module
-from promptmii.report.grid import read_grid
+from promptmii.report.grid import all_cells, read_grid
 from promptmii.report.scores import Scores
 
 METHODS = ("naive", "icl", "zero", "mii", "my-own")
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_scope(folder: Path) -> list[Scores]:
-    cells = scores_module.all_cells(read_grid([folder]))
+    cells = all_cells(read_grid([folder]))
     return [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
 
 
@@ -72,14 +72,14 @@ def test_every_series_can_be_found_in_the_figures_of_prompt_length(by_scope: lis
 
 
 def test_costs_and_transfer_are_drawn(folder: Path, by_scope: list[Scores]) -> None:
-    cells = scores_module.all_cells(read_grid([folder]))
+    cells = all_cells(read_grid([folder]))
     scope = by_scope[0].scope
     priced = costs.costs(cells, scope)
     check(drawing.svg(costs.cost_figure(priced, 20, scope.title)), "Cost per task at n=20", set(by_scope[0].names))
     matrix = transfer.transfers(by_scope)[1]
     drawn = drawing.svg(transfer.transfer_figure(matrix))
     check(drawn, "Cross-model transfer at n=20", set())
-    assert all(f">{value:.3f}<" in drawn for value in matrix.macro_f1.flat)
+    assert all(f">{value:.3f}<" in drawn for value in matrix.macro_f1.to_numpy().flat)
     assert costs.cost_caption(by_scope[0], 20)
     assert "6 tasks" in transfer.transfer_caption(matrix)
 
@@ -123,7 +123,7 @@ def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:
 
 
 def test_runs_with_little_in_them_are_drawn_all_the_same(tmp_path: Path) -> None:
-    cells = scores_module.all_cells(read_grid([write_run(tmp_path / "run", 1, ["naive"], [5], 1, rows=10)]))
+    cells = all_cells(read_grid([write_run(tmp_path / "run", 1, ["naive"], [5], 1, rows=10)]))
     (scores,) = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
     (mean,) = statistics.means(scores)
     assert np.isfinite([mean.low, mean.high]).all()

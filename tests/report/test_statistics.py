@@ -17,11 +17,11 @@ from synthetic import write_run
 from promptmii.records import Run, pack_predictions, recording
 from promptmii.report import costs, statistics, tables, transfer
 from promptmii.report import scores as scores_module
-from promptmii.report.grid import Grid, read_grid
+from promptmii.report.grid import Grid, all_cells, read_grid, short_name
 from promptmii.report.paper import paper_scale_tables, published_tables
 from promptmii.report.scores import Scope, Scores, Series
 from promptmii.report.statistics import Mean
-from promptmii.report.tables import Table
+from promptmii.report.tables import ReportTable
 
 METHODS = ("naive", "icl", "zero", "mii")
 
@@ -43,7 +43,7 @@ def grid(run: Path) -> Grid:
 
 @pytest.fixture(scope="module")
 def cells(grid: Grid) -> pd.DataFrame:
-    return scores_module.all_cells(grid)
+    return all_cells(grid)
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,10 @@ def made(values: np.ndarray) -> Scores:
     )
 
 
-def every_table(grid: Grid) -> list[Table]:
+def every_table(grid: Grid) -> list[ReportTable]:
     """Those that a page shows."""
-    cells = scores_module.all_cells(grid)
-    found: list[Table] = []
+    cells = all_cells(grid)
+    found: list[ReportTable] = []
     by_scope = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
     for own in by_scope:
         found += [
@@ -82,11 +82,7 @@ def every_table(grid: Grid) -> list[Table]:
             costs.cost_table(cells, own.scope),
             tables.task_table(own),
         ]
-        found += (
-            [table(own, n) for n in own.ns for table in (tables.win_table, tables.pair_table)]
-            if len(own.series) > 1
-            else []
-        )
+        found += [table for n in own.ns for table in tables.pair_tables(own, n)] if len(own.series) > 1 else []
     found += [transfer.transfer_table(one) for one in transfer.transfers(by_scope)]
     found += paper_scale_tables(grid, cells, by_scope)
     return [*found, tables.failure_table(cells), tables.failed_cell_table(grid)]
@@ -155,7 +151,7 @@ def test_the_interval_of_a_mean_covers_it_as_often_as_it_says(tasks: int, shape:
 
 def test_one_task_has_the_interval_of_its_rows(tmp_path: Path) -> None:
     grid = read_grid([write_run(tmp_path / "run", 1, ["icl"], [20], 1, rows=60)])
-    (mean,) = statistics.means(scores_module.scores(scores_module.all_cells(grid), Scope("smol", "choose", "smol")))
+    (mean,) = statistics.means(scores_module.scores(all_cells(grid), Scope("smol", "choose", "smol")))
     (record,) = grid.records.values()
     assert record.instruction is not None
     assert record.instruction.measured is not None
@@ -188,11 +184,12 @@ def test_a_comparison_turned_round_is_its_opposite(values: np.ndarray) -> None:
 @settings(deadline=None, max_examples=25)
 @given(value_sets)
 def test_wins_and_losses_mirror_each_other(values: np.ndarray) -> None:
-    matrix = statistics.win_matrix(made(values), 20)
+    data = tables.pair_tables(made(values), 20)[0].data.set_index(["a", "b"])
     matched = (~np.isnan(values)).astype(int) @ (~np.isnan(values)).astype(int).T
-    np.fill_diagonal(matched, 0)
-    assert (matrix.ties == matrix.ties.T).all()
-    assert (matrix.wins + matrix.wins.T + matrix.ties == matched).all()
+    for a, b in data.index:
+        row, mirrored = data.loc[(a, b)], data.loc[(b, a)]
+        assert (row["wins"], row["ties"], row["losses"]) == (mirrored["losses"], mirrored["ties"], mirrored["wins"])
+        assert row["wins"] + row["ties"] + row["losses"] == matched[int(a[1:]), int(b[1:])]
 
 
 def test_the_signed_rank_test_says_why_there_is_none() -> None:
@@ -229,7 +226,7 @@ def test_a_cell_on_other_rows_than_the_latest_of_its_task_is_no_pair(run: Path, 
     new = old.model_copy(update=changes)
     with recording(tmp_path / "again") as writer:
         writer.add(new, fewer)
-    both = scores_module.all_cells(read_grid([run, tmp_path / "again"]))
+    both = all_cells(read_grid([run, tmp_path / "again"]))
     of_task = both[(both["task"] == old.cell.task) & (both["status"] == "done")]
     assert of_task.loc[~of_task["stale"], "key"].tolist() == ["other rows"]
 
@@ -257,7 +254,7 @@ def test_a_cell_that_was_measured_again_counts_once_the_later_one(
     new = old.model_copy(update={"key": "again", "finished": "2027-01-01T00:00:00Z", "instruction": instruction})
     with recording(tmp_path / "again") as writer:
         writer.add(new, read.queries[str(old.query)])
-    both = scores_module.all_cells(read_grid([tmp_path / "again", run]))
+    both = all_cells(read_grid([tmp_path / "again", run]))
     assert both.loc[both["stale"], "key"].tolist() == [old.key]
     scope = Scope("smol", "choose", "smol")
     before, after = (scores_module.scores(frame, scope).at("icl", old.cell.n) for frame in (cells, both))
@@ -309,13 +306,13 @@ def test_transfer_has_trained_and_untrained_writers_beside_each_other(tmp_path: 
         generators=("small", "x:large"),
         followers=("a", "b"),
     )
-    cells = scores_module.all_cells(read_grid([folder]))
+    cells = all_cells(read_grid([folder]))
     by_scope = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
     (matrix,) = transfer.transfers(by_scope)
-    assert matrix.writers == (("zero", "small"), ("zero", "x:large"), ("mii", "small"), ("mii", "x:large"))
-    assert matrix.followers == ("a", "b")
-    assert matrix.macro_f1[3, 1] == pytest.approx(np.mean(by_scope[1].at("mii · large", 5)))
-    assert (matrix.tasks == 3).all()
+    assert [*matrix.macro_f1.index] == [("zero", "small"), ("zero", "x:large"), ("mii", "small"), ("mii", "x:large")]
+    assert [*matrix.macro_f1.columns] == ["a", "b"]
+    assert matrix.macro_f1.iloc[3, 1] == pytest.approx(np.mean(by_scope[1].at("mii · large", 5)))
+    assert (matrix.tasks == 3).all(axis=None)
 
 
 def test_a_run_in_which_nothing_worked_is_still_reported(tmp_path: Path) -> None:
@@ -355,7 +352,7 @@ def test_the_papers_numbers_stand_beside_a_run_of_its_followers(tmp_path: Path) 
     folder = write_run(
         tmp_path / "run", 3, methods, (20, 50), 1, rows=20, followers=(follower, "smol"), modes=("generate",)
     )
-    cells = scores_module.all_cells(read_grid([folder]))
+    cells = all_cells(read_grid([folder]))
     by_scope = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
     (table,) = published_tables(by_scope)
     known = {(row.method, row.n): row for row in table.data.itertuples()}
@@ -368,9 +365,9 @@ def test_followers_that_differ_in_folder_or_address_alone_keep_apart(tmp_path: P
     served = ("openai:a@http://localhost:8000/v1", "openai:b@http://localhost:8001/v1")
     alike = ("smol+runs/x/best", "hf:runs/y/best", "openai:c@http://one/v1", "openai:c@http://two/v1")
     folder = write_run(tmp_path / "run", 1, ("naive", "icl"), [5], 1, rows=10, followers=(*served, *alike))
-    scopes = scores_module.scopes(scores_module.all_cells(read_grid([folder])))
+    scopes = scores_module.scopes(all_cells(read_grid([folder])))
     assert [scope.name for scope in scopes] == ["a", "b", *alike]
     assert len({tables.scoped(scope) for scope in scopes}) == len({scope.title for scope in scopes}) == 6
-    assert scores_module.short_name("hf:owner/model@cuda:1") == "model@cuda:1"
-    assert scores_module.short_name("openai:owner/llama3:8b") == "llama3:8b"
-    assert scores_module.short_name("openai:owner/llama@http://localhost:8000/v1#ours") == "llama#ours"
+    assert short_name("hf:owner/model@cuda:1") == "model@cuda:1"
+    assert short_name("openai:owner/llama3:8b") == "llama3:8b"
+    assert short_name("openai:owner/llama@http://localhost:8000/v1#ours") == "llama#ours"

@@ -8,7 +8,7 @@ import pandas as pd
 from promptmii.report.drawing import blank_figure, looks, styled
 from promptmii.report.figures import sample_size
 from promptmii.report.scores import Scope, Scores, Series, in_order, within
-from promptmii.report.tables import NOTHING, Table, number, scoped
+from promptmii.report.tables import NOTHING, ReportTable, number, scoped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +25,7 @@ COSTS = {
     "label_seconds": ("seconds", "seconds to label"),
     "label_money": ("money", "money to label"),
 }
-"""Columns of `costs`: the column of `Grid.cells` that each is the mean of, and its heading."""
+"""Columns of `costs`: the column of `all_cells` that each is the mean of, and its heading."""
 
 
 def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
@@ -48,7 +48,7 @@ def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     return by_n.sort_values(["order", "n"]).drop(columns="order").reset_index(drop=True)
 
 
-def cost_table(cells: pd.DataFrame, scope: Scope) -> Table:
+def cost_table(cells: pd.DataFrame, scope: Scope) -> ReportTable:
     """What each method costs per task: making the instruction once, and labelling the query rows."""
     data: Any = costs(cells, scope)
     digits = {"money": 4, "label_money": 4, "seconds": 1, "label_seconds": 1}
@@ -62,7 +62,7 @@ def cost_table(cells: pd.DataFrame, scope: Scope) -> Table:
         "average. Follower calls of a search count as calls to make it. Tokens to make it are prompt and completion "
         f"tokens. Money is in the currency of the prices given; {NOTHING}: unknown."
     )
-    return Table(f"costs-{scoped(scope)}", f"Cost per task: {scope.title}", note, data, shown)
+    return ReportTable(f"costs-{scoped(scope)}", f"Cost per task: {scope.title}", note, data, shown)
 
 
 @styled

@@ -1,64 +1,53 @@
 """The records of one or more runs as one table, which statistics, tables, figures and page all start from."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import pandas as pd
 
+from promptmii.data.nameless import is_nameless
 from promptmii.errors import ArtefactError
 from promptmii.records import Query, Record, Run
+from promptmii.styles import split_style
 
-COLUMNS = (
-    *(
-        "key",
-        "task",
-        "method",
-        "n",
-        "fitted",
-        "seed",
-        "generator",
-        "follower",
-        "mode",
-        "macro_f1",
-        "low",
-        "high",
-        "accuracy",
-    ),
-    *(
-        "rows",
-        "unparsed",
-        "truncated",
-        "tokens",
-        "one_off_tokens",
-        "one_off_calls",
-        "calibration_calls",
-        "calibration_tokens",
-        "uncalibrated_macro_f1",
-        "query_calls",
-        "seconds",
-        "one_off_seconds",
-    ),
-    *("money", "one_off_money", "labels"),
-)
-
-UNKNOWN = ["tokens", "one_off_tokens", "calibration_tokens", "uncalibrated_macro_f1", "money", "one_off_money"]
-"""Columns that are NaN where the number is unknown."""
+COORDINATES = ["task", "method", "n", "seed", "generator", "follower", "mode"]
+MEASURED = {
+    "macro_f1": "instruction.measured.macro_f1",
+    "low": "instruction.measured.low",
+    "high": "instruction.measured.high",
+    "uncalibrated_macro_f1": "instruction.measured.uncalibrated_macro_f1",
+    "rows": "instruction.measured.n",
+    "unparsed": "instruction.measured.n_unparsed",
+    "truncated": "instruction.measured.n_truncated",
+    "tokens": "instruction.measured.prompt_tokens_per_query",
+    "one_off_calls": "instruction.cost.calls",
+    "one_off_tokens": "instruction.cost.tokens",
+    "one_off_seconds": "instruction.cost.seconds",
+    "one_off_money": "instruction.cost.money",
+    "calibration_calls": "instruction.calibration_cost.calls",
+    "calibration_tokens": "instruction.calibration_cost.tokens",
+    "query_calls": "spent.calls",
+    "seconds": "spent.seconds",
+    "money": "spent.money",
+}
+"""Numbers of a cell, and where its record has them; NaN where unknown. `tokens` are prompt tokens per query, `one_off_*`
+is what making the instruction took, the last three what labelling all `rows` took."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The done cells as a data frame, and what is behind them."""
+    """The latest record of every cell, and what is behind it."""
 
-    cells: pd.DataFrame
-    """One row per done cell, columns `COLUMNS`. `tokens` are prompt tokens per query; `seconds`, `query_calls` and
-    `money` those of labelling all `rows`; `calibration_*` those of calibrating, `one_off_*` those of making the
-    instruction. `fitted` of the `n` examples were read."""
     records: dict[str, Record]
     """Every cell by key, failed ones too."""
     queries: dict[str, Query]
     failed: tuple[Record, ...]
     damaged: tuple[str, ...]
+    """Lines that could not be read."""
 
 
 def read_grid(folders: Sequence[Path]) -> Grid:
@@ -69,42 +58,74 @@ def read_grid(folders: Sequence[Path]) -> Grid:
         known = records.get(key)
         if known is None or (record.status == "done", record.finished) >= (known.status == "done", known.finished):
             records[key] = record
-    queries = {key: query for run in runs for key, query in run.queries.items()}
     if not records:
         raise ArtefactError(
             f"No finished cell in {', '.join(map(str, folders))}. Run: promptmii evaluate -o {folders[0]}"
         )
-    rows = [row for record in records.values() if (row := _row(record)) is not None]
-    failed = tuple(record for record in records.values() if record.status == "failed")
-    damaged = tuple(f"{run.folder}: {line}" for run in runs for line in run.damaged)
-    cells = pd.DataFrame(rows, columns=list(COLUMNS))
-    cells[UNKNOWN] = cells[UNKNOWN].astype(float)
-    return Grid(cells, records, queries, failed, damaged)
+    return Grid(
+        records,
+        {key: query for run in runs for key, query in run.queries.items()},
+        tuple(record for record in records.values() if record.status == "failed"),
+        tuple(f"{run.folder}: {line}" for run in runs for line in run.damaged),
+    )
 
 
-def _row(record: Record) -> dict[str, object] | None:
-    made, cell = record.instruction, record.cell
-    if record.status != "done" or made is None or made.measured is None:
-        return None
-    measured, cost = made.measured, made.cost
-    return {
-        "key": record.key,
-        **cell.model_dump(include={"task", "method", "n", "seed", "generator", "follower", "mode"}),
-        "fitted": made.provenance.n,
-        **measured.model_dump(include={"macro_f1", "low", "high", "accuracy"}),
-        "rows": measured.n,
-        "unparsed": measured.n_unparsed,
-        "truncated": measured.n_truncated,
-        "tokens": measured.prompt_tokens_per_query,
-        "one_off_tokens": cost.tokens,
-        "one_off_calls": cost.calls,
-        "calibration_calls": made.calibration_cost.calls,
-        "calibration_tokens": made.calibration_cost.tokens,
-        "uncalibrated_macro_f1": measured.uncalibrated_macro_f1,
-        "query_calls": record.spent.calls,
-        "seconds": record.spent.seconds,
-        "one_off_seconds": cost.seconds,
-        "money": record.spent.money,
-        "one_off_money": cost.money,
-        "labels": len(made.labels),
-    }
+def all_cells(grid: Grid) -> pd.DataFrame:
+    """A row per cell: `COORDINATES`, `MEASURED`, `labels` (how many), and what stands behind and beside them.
+
+    A cell measured again under a changed template, model or data has two records. The later one counts; the earlier
+    one is `stale`, enters no statistic, and is counted in the table of failures. Scores are paired, so these are stale
+    too: cells on other rows than the latest cell of their task, and cells at n = 0 of a method that was later measured
+    at each n, or the other way round.
+    """
+    cells = pd.DataFrame(map(_row, grid.records.values())).sort_values("finished", kind="stable")
+    cells[[*MEASURED]] = cells[[*MEASURED]].astype(float)
+    latest = cells.groupby("task")["query"].transform("last")  # failed cells have none, and count for nothing here
+    other_rows = cells["query"].notna() & (cells["query"] != latest)
+    alone = cells["n"] == 0
+    other_kind = alone != alone.groupby(
+        [cells[name].fillna("") for name in COORDINATES if name not in ("n", "seed")]
+    ).transform("last")
+    cells["stale"] = cells.duplicated(COORDINATES, keep="last") | other_rows | other_kind
+    cells["series"] = _series_names(cells)
+    cells["hidden"] = [is_nameless(task) for task in cells["task"]]
+    return cells.reset_index(drop=True)
+
+
+def _row(record: Record) -> dict[str, object]:
+    known = {"key": record.key, "status": record.status, "finished": record.finished, "query": record.query}
+    made = record.instruction
+    done = record.status == "done" and made is not None and made.measured is not None
+    numbers = {name: attrgetter(place)(record) if done else None for name, place in MEASURED.items()}
+    return known | record.cell.model_dump() | numbers | {"labels": len(made.labels) if made else None}
+
+
+def _series_names(cells: pd.DataFrame) -> list[str]:
+    """The method, and its generator where one scope has it with several of them."""
+    writers: dict[tuple[str, str, str], set[str]] = {}
+    rows = list(zip(cells["follower"], cells["mode"], cells["method"], cells["generator"].fillna(""), strict=True))
+    for follower, mode, method, generator in rows:
+        writers.setdefault((follower, mode, method), set()).add(generator)
+    names = short_names(row[3] for row in rows)
+    return [f"{m} · {names[g]}" if g and len(writers[f, mode, m]) > 1 else m for f, mode, m, g in rows]
+
+
+def short_name(reference: str) -> str:
+    """A model reference without its engine, owner and address: `hf:me/llama#ours` is `llama#ours`."""
+    model, style = split_style(reference)
+    model = re.sub(r"^\w+:", "", model.partition("@http")[0])
+    return "#".join(filter(None, (model.rstrip("/").split("/")[-1], style)))
+
+
+def short_names(references: Iterable[str]) -> dict[str, str]:
+    """The short name of each, or its whole reference where two would be alike, in file names too.
+
+    Models may differ in their owner, folder or address alone.
+    """
+    short = {reference: short_name(reference) for reference in references}
+    alike = Counter(map(_letters, short.values()))
+    return {reference: name if alike[_letters(name)] == 1 else reference for reference, name in short.items()}
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower())

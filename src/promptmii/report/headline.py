@@ -12,13 +12,14 @@ import pandas as pd
 
 from promptmii.curves import VALIDATION, Curves
 from promptmii.data.nameless import shown_name
+from promptmii.errors import counted
 from promptmii.metrics import holm
 from promptmii.records import Record
-from promptmii.report.grid import Grid
+from promptmii.report.grid import Grid, short_names
 from promptmii.report.methods import Role, is_written, planned_rivals, role, shows_examples, under_test
-from promptmii.report.scores import Scope, Scores, Series, in_order, short_names
+from promptmii.report.scores import Scope, Scores, Series, in_order
 from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired
-from promptmii.report.tables import NOTHING, Table, number, p_value, prompt_length
+from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length
 
 POSTER_N = 20
 """The number of examples that the poster's headline is about."""
@@ -133,40 +134,27 @@ def claims(by_scope: Sequence[Scores], n: int) -> list[Claim]:
     ]
 
 
-def claim_table(found: Sequence[Claim]) -> Table:
+def claim_table(found: Sequence[Claim]) -> ReportTable:
     """The planned comparisons with their tests."""
-    data = pd.DataFrame(
-        [
-            {
-                "follower": c.scope.follower,
-                "mode": c.scope.mode,
-                "hidden": c.scope.hidden,
-                "n": c.pair.n,
-                "a": c.pair.a,
-                "b": c.pair.b,
-            }
-            | {"difference": c.pair.mean, "low": c.pair.low, "high": c.pair.high, "tasks": len(c.pair.differences)}
-            | {"wins": c.pair.wins, "ties": c.pair.ties, "losses": c.pair.losses, "p": c.pair.p, "p_holm": c.p}
-            | {"reason": c.pair.reason, "detectable": c.detectable}
-            for c in found
-        ]
-    )
-    shown = pd.DataFrame(
-        [
-            {"comparison": f"{c.pair.a} − {c.pair.b}, n={c.pair.n}", "follower": f"{c.scope.name}, {c.scope.way}"}
-            | {"difference": f"{_signed(c.pair.mean)} [{_signed(c.pair.low)}, {_signed(c.pair.high)}]"}
-            | {"tasks": len(c.pair.differences), "wins / ties / losses": c.pair.record}
-            | {"p, Holm": f"{NOTHING} ({c.pair.reason})" if c.pair.reason else p_value(c.p)}
-            | {"smallest difference to find": number(c.detectable)}
-            for c in found
-        ]
-    )
+    data = [
+        {"follower": c.scope.follower, "mode": c.scope.mode, "hidden": c.scope.hidden}
+        | pair_row(c.pair, c.p)
+        | {"detectable": c.detectable}
+        for c in found
+    ]
+    shown = [
+        {"comparison": f"{c.pair.a} − {c.pair.b}, n={c.pair.n}", "follower": f"{c.scope.name}, {c.scope.way}"}
+        | {"difference": f"{_signed(c.pair.mean)} [{_signed(c.pair.low)}, {_signed(c.pair.high)}]"}
+        | {"tasks": len(c.pair.differences), "wins / ties / losses": c.pair.record}
+        | {"p, Holm": p_value(c.p, c.pair.reason), "smallest difference to find": number(c.detectable)}
+        for c in found
+    ]
     note = (
         "Difference in macro-F1 [95 % t interval over tasks]; Wilcoxon's signed-rank test over tasks, adjusted (Holm) "
         f"for all {len(found)} planned comparisons. The last column is the smallest true difference that this grid "
         "finds four times in five. It easily misses a smaller one, so a large p is no proof of equality."
     )
-    return Table("headline", "The planned comparisons", note, data, shown)
+    return ReportTable("headline", "The planned comparisons", note, pd.DataFrame(data), pd.DataFrame(shown))
 
 
 def winner(scores: Scores, n: int) -> str:
@@ -222,8 +210,17 @@ def _as_good(scores: Scores, rival: Series, own: Series, n: int) -> str:
 
 
 def long_prompts(scores: Scores, n: int) -> str:
-    """What prompts with the most examples reach: the poster's other headline."""
-    return _long_icl(means(scores), _under_test(_at(scores, n)), max(scores.ns))
+    """What in-context learning reaches with the most examples: the poster's other headline."""
+    own, most = _under_test(_at(scores, n)), max(scores.ns)
+    longest = [m for m in means(scores) if shows_examples(m.series.method) and m.n == most > own.n and m.tasks]
+    if not longest or shows_examples(own.series.method) or not (own.tokens > 0 and longest[0].tokens > 0):
+        return ""
+    icl = longest[0]
+    return (
+        f"With {icl.n} examples, {icl.series.name} scores {number(icl.mean)} [{number(icl.low)}, {number(icl.high)}] "
+        f"at {icl.tokens:,.0f} prompt tokens per query, {icl.tokens / own.tokens:.1f} times as many as "
+        f"{own.series.name}."
+    )
 
 
 def _own_n(scores: Scores, n: int) -> int:
@@ -255,19 +252,6 @@ def _signed(value: float) -> str:
     return NOTHING if pd.isna(value) else f"{value:+.3f}".replace("-", "−")
 
 
-def _long_icl(found: Sequence[Mean], own: Mean, most: int) -> str:
-    """What in-context learning reaches with the most examples: the poster's other headline."""
-    longest = [mean for mean in found if shows_examples(mean.series.method) and mean.n == most > own.n and mean.tasks]
-    if not longest or shows_examples(own.series.method) or not (own.tokens > 0 and longest[0].tokens > 0):
-        return ""
-    icl = longest[0]
-    return (
-        f"With {icl.n} examples, {icl.series.name} scores {number(icl.mean)} [{number(icl.low)}, {number(icl.high)}] "
-        f"at {icl.tokens:,.0f} prompt tokens per query, {icl.tokens / own.tokens:.1f} times as many as "
-        f"{own.series.name}."
-    )
-
-
 def progress(run: Curves) -> str:
     """What a training run's validation says; its best value was chosen by that same validation, and is said to be."""
     curve = run.metrics.get(VALIDATION, {})
@@ -285,8 +269,4 @@ def title(cells: pd.DataFrame) -> str:
     """For the head of the page."""
     methods, tasks = len(set(cells["method"])), len(set(map(shown_name, cells["task"])))
     followers = ", ".join(short_names(cells["follower"]).values())
-    return f"{_counted(methods, 'method')} on {_counted(tasks, 'task')}, read by {followers}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{counted(methods, 'method')} on {counted(tasks, 'task')}, read by {followers}"

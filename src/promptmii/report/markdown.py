@@ -20,7 +20,7 @@ from promptmii.report.methods import summary, under_test
 from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores, within
 from promptmii.report.statistics import Mean, means, paired
-from promptmii.report.tables import NOTHING, Table, number, scoped
+from promptmii.report.tables import NOTHING, ReportTable, number, scoped
 from promptmii.report.transfer import transfer_caption, transfer_figure, transfer_table, transfers
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _losses(own: Scores, n: int) -> Iterator[str]:
             )
 
 
-def _names_table(kept: Scores, hidden: Scores, n: int) -> Table:
+def _names_table(kept: Scores, hidden: Scores, n: int) -> ReportTable:
     sides = [
         {mean.series.name: mean for mean in means(own) if mean.n in (0, n) and mean.tasks} for own in (kept, hidden)
     ]
@@ -214,14 +214,14 @@ def _names_table(kept: Scores, hidden: Scores, n: int) -> Table:
     data = pd.DataFrame([(name, *(m.mean if m else np.nan for m in pair)) for name, *pair in rows], columns=heads)
     note = "Macro-F1, mean over tasks [95 % t interval]. Hidden: the labels are called A, 7 or class 3."
     title = f"Names kept and hidden at n={n}: {kept.scope.title}"
-    return Table(f"names-{scoped(kept.scope)}-n{n}", title, note, data, shown)
+    return ReportTable(f"names-{scoped(kept.scope)}-n{n}", title, note, data, shown)
 
 
 def _mean(mean: Mean | None) -> str:
     return f"{number(mean.mean)} [{number(mean.low)}, {number(mean.high)}]" if mean else NOTHING
 
 
-def _plain(table: Table) -> str:
+def _plain(table: ReportTable) -> str:
     """A table one heading below its section."""
     return f"#{table.markdown}".rstrip()
 

@@ -1,7 +1,7 @@
 """The report of runs: one page that works from a file, with its figures and tables beside it.
 
 The page holds everything: style, script, figures, numbers, instructions. Its policy forbids any network and any script
-but its own. What comes from tasks and models is escaped here, or set as text by the script.
+but its own. What comes from tasks and models is escaped by the template, or set as text by the script.
 """
 
 import base64
@@ -9,17 +9,20 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import date
-from html import escape
 from importlib import resources
 from pathlib import Path
-from string import Template
+from typing import Any
 
-from promptmii.curves import Curves, read_curves
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from promptmii.curves import read_curves
 from promptmii.errors import ScoreRefusedError, counted
 from promptmii.report import headline
-from promptmii.report.output import Files
+from promptmii.report.drawing import WIDTH
+from promptmii.report.output import FIGURES, TABLES, Files
 from promptmii.report.results import Results, numbers, split_folders
-from promptmii.report.sections import Section, legend, sections, training_section
+from promptmii.report.sections import sections, training
 from promptmii.report.task_details import task_details
 from promptmii.version import VERSION
 
@@ -32,14 +35,24 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Raises `ScoreRefusedError`, once the page is written, if every cell failed; `ArtefactError` if an evaluation holds
     no cell; `OutputError` if `out` cannot be written.
     """
-    evaluations, training = split_folders(folders)
+    evaluations, trained = split_folders(folders)
     if not evaluations:
-        files, runs = Files.at(out), read_curves(training)
-        return files.page(_training_page(runs, files))
+        files, runs = Files.at(out), read_curves(trained)
+        named = ", ".join(run.name for run in runs)
+        findings = [("", headline.progress(run)) for run in runs]
+        return files.page(_page(title=f"Training of {named}", findings=findings, training=training(runs, files)))
     results = Results.read(folders)
-    files = Files.at(out)
-    grid = results.grid
-    page = files.page(_page(results, list(sections(results, files))))
+    files, grid = Files.at(out), results.grid
+    scopes = [own.scope for own in results.by_scope]
+    page = files.page(
+        _page(
+            title=headline.title(results.cells),
+            findings=_findings(results),
+            details=task_details(grid, results.cells, scopes, results.tasks, results.series),
+            data=_embedded(numbers(results)),
+            **sections(results, files),
+        )
+    )
     if len(grid.failed) == len(grid.records):
         raise ScoreRefusedError(
             f"All cells failed ({counted(len(grid.failed), 'cell')}; first: {grid.failed[0].error}). {page} lists why; "
@@ -48,49 +61,21 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     return page
 
 
-def _page(results: Results, written: Sequence[Section]) -> str:
-    scopes = [own.scope for own in results.by_scope]
-    packed = task_details(results.grid, results.cells, scopes, results.tasks, results.series)
-    return _filled(
-        headline.title(results.cells),
-        _finding(results),
-        written,
-        legend=legend(results),
-        details="\n".join(
-            f'<script type="text/plain" id="task-{i}">{details}</script>' for i, details in enumerate(packed)
-        ),
-        data=_embedded(numbers(results)),
-    )
-
-
-def _training_page(runs: Sequence[Curves], files: Files) -> str:
-    finding = "\n".join(f'<p class="finding">{escape(headline.progress(run))}</p>' for run in runs)
-    return _filled(f"Training of {', '.join(run.name for run in runs)}", finding, [training_section(runs, files)])
-
-
-def _filled(
-    title: str,
-    finding: str,
-    written: Sequence[Section],
-    *,
-    legend: str = "",
-    details: str = "",
-    data: str = "{}",
-) -> str:
-    first, *others = [section.html for section in written]
+def _page(**values: Any) -> str:
     script = _file("page.js") + _file("tasks.js")
-    text = Template(_file("page.html")).substitute(
-        title=escape(title),
-        policy=_policy(script),
-        style=_file("page.css"),
-        finding=finding,
-        contents="".join(f'<li><a href="#{section.name}">{section.title}</a></li>' for section in written),
-        sections="".join([first, legend, *others]),
-        version=escape(VERSION),
+    environment = Environment(
+        loader=PackageLoader("promptmii.report", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    text = environment.get_template("page.html").render(
+        {"data": Markup("{}")} | values,
+        key=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script=Markup(script),
+        style=Markup(_file("page.css")),
+        wide=f"{WIDTH * 80:.0f}",
+        figure_kinds=FIGURES,
+        table_kinds=TABLES,
+        version=VERSION,
         date=date.today().isoformat(),
-        details=details,
-        data=data,
-        script=script,
     )
     # A lone surrogate, which records may hold, is no text that a file can have.
     return text.encode("utf-8", "replace").decode()
@@ -100,29 +85,20 @@ def _file(name: str) -> str:
     return resources.files("promptmii.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(script: str) -> str:
-    """Nothing from elsewhere, and no script but this one: a handler that slipped into the page would not run."""
-    key = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{key}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _finding(results: Results) -> str:
-    """Who wins, and how the planned comparisons ended: a paragraph per follower and mode."""
-    lines: list[str] = []
+def _findings(results: Results) -> list[tuple[str, str]]:
+    """Who wins, and how the planned comparisons ended: a paragraph per scope, named if there are several."""
+    findings: list[tuple[str, str]] = []
     for own in results.by_scope:
-        about = f"<b>{escape(own.scope.title)}.</b> " if len(results.by_scope) > 1 else ""
         sentences = (
             headline.winner(own, results.n),
             headline.finding(own, results.n, results.claims),
             headline.unbeaten(own, results.n),
         )
-        lines.append(f'<p class="finding">{about}{escape(" ".join(filter(None, sentences)))}</p>')
-    return "\n".join(lines)
+        about = own.scope.title if len(results.by_scope) > 1 else ""
+        findings.append((about, " ".join(filter(None, sentences))))
+    return findings
 
 
-def _embedded(value: object) -> str:
+def _embedded(value: object) -> Markup:
     """JSON that cannot end the element that it stands in."""
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+    return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))

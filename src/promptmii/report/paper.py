@@ -11,7 +11,7 @@ from promptmii.follower import Prediction
 from promptmii.report.grid import Grid
 from promptmii.report.scores import Scope, Scores, within
 from promptmii.report.statistics import means
-from promptmii.report.tables import NOTHING, Table, number, scoped
+from promptmii.report.tables import NOTHING, ReportTable, number, scoped
 
 LONGEST = 100
 """Characters of an answer that the reward read."""
@@ -86,12 +86,12 @@ PUBLISHED = {
 """Macro-F1 on the paper's 90 held-out tasks (arXiv 2510.16932), by follower, method and n."""
 
 
-def published_tables(by_scope: Sequence[Scores]) -> list[Table]:
+def published_tables(by_scope: Sequence[Scores]) -> list[ReportTable]:
     """One table per follower that the paper has too, in the paper's mode."""
     return [table for own in by_scope if own.scope.mode == MODE and not own.scope.hidden if (table := _published(own))]
 
 
-def _published(own: Scores) -> Table | None:
+def _published(own: Scores) -> ReportTable | None:
     letters = re.sub(r"[^a-z0-9]", "", own.scope.follower.lower())
     known = next((numbers for model, numbers in PUBLISHED.items() if model in letters), {})
     found = {(mean.series.method, n): mean for mean, n in zip(means(own), own.ns * len(own.series), strict=True)}
@@ -107,15 +107,16 @@ def _published(own: Scores) -> Table | None:
     shown = data.assign(**{name: [number(float(x)) for x in data[name]] for name in ("macro_f1", "published")})
     note = "Macro-F1 of this run beside the paper's table. The paper has 90 held-out tasks of its own and one seed."
     title = f"Beside the paper: {own.scope.title}"
-    return Table(f"published-{scoped(own.scope)}", title, note, data, shown.rename(columns={"macro_f1": "this run"}))
+    shown = shown.rename(columns={"macro_f1": "this run"})
+    return ReportTable(f"published-{scoped(own.scope)}", title, note, data, shown)
 
 
-def paper_scale_tables(grid: Grid, cells: pd.DataFrame, by_scope: Sequence[Scores]) -> list[Table]:
+def paper_scale_tables(grid: Grid, cells: pd.DataFrame, by_scope: Sequence[Scores]) -> list[ReportTable]:
     """One table per follower that generated its answers."""
     return [_table(grid, cells, own.scope) for own in by_scope if own.scope.mode == MODE]
 
 
-def _table(grid: Grid, cells: pd.DataFrame, scope: Scope) -> Table:
+def _table(grid: Grid, cells: pd.DataFrame, scope: Scope) -> ReportTable:
     own: Any = within(cells, scope).dropna(subset="macro_f1")
     rescored = own[["series", "n", "task", "macro_f1"]].join(
         pd.DataFrame(
@@ -136,7 +137,7 @@ def _table(grid: Grid, cells: pd.DataFrame, scope: Scope) -> Table:
         "label for the first label; their tables leave out empty answers and count each other text as a class of its "
         "own. Use theirs to read a published number, ours to compare methods."
     )
-    return Table(f"paper_scale-{scoped(scope)}", f"On the authors' scale: {scope.title}", note, data, shown)
+    return ReportTable(f"paper_scale-{scoped(scope)}", f"On the authors' scale: {scope.title}", note, data, shown)
 
 
 def _rescored(grid: Grid, key: str) -> tuple[float, float | None]:

@@ -11,12 +11,10 @@ import pandas as pd
 
 from promptmii.curves import Curves, is_training_run, read_curves
 from promptmii.records import RECORDS
-from promptmii.report import tables
-from promptmii.report.grid import Grid, read_grid
+from promptmii.report.grid import Grid, all_cells, read_grid
 from promptmii.report.headline import Claim, chosen_n, claims
 from promptmii.report.methods import compared, single_call
-from promptmii.report.scores import Scores, Series, all_cells, in_order, scopes, scores
-from promptmii.report.tables import Table
+from promptmii.report.scores import Scores, Series, in_order, scopes, scores
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Results:
 
     grid: Grid
     cells: pd.DataFrame
-    """From `scores.all_cells`."""
+    """From `all_cells`."""
     by_scope: Sequence[Scores]
     curves: Sequence[Curves]
     folders: Sequence[Path]
@@ -74,11 +72,6 @@ class Results:
     def claims(self) -> list[Claim]:
         """The planned comparisons."""
         return claims(self.by_scope, self.n)
-
-    @cached_property
-    def pairs(self) -> list[dict[int, Table]]:
-        """Per scope, every pair of methods at each n; empty where there is one method."""
-        return [{n: tables.pair_table(own, n) for n in own.ns} if len(own.series) > 1 else {} for own in self.by_scope]
 
 
 def split_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -3,9 +3,6 @@
 A task's score is the mean over its seeds. A task that a method lacks is named, never left out in silence.
 """
 
-import re
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -14,14 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from promptmii.data.nameless import is_nameless
-from promptmii.report.grid import Grid
+from promptmii.report.grid import short_names
 from promptmii.report.methods import position
-from promptmii.styles import split_style
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
-COORDINATES = ["task", "method", "n", "seed", "generator", "follower", "mode"]
 
 
 class Scope(NamedTuple):
@@ -56,69 +50,6 @@ class Series(NamedTuple):
 def in_order(series: Series) -> tuple[int, str, str]:
     """Sort key: methods as in the registry, unknown ones last."""
     return position(series.method), series.name, series.generator or ""
-
-
-def short_name(reference: str) -> str:
-    """A model reference without its engine, owner and address: `hf:me/llama#ours` is `llama#ours`."""
-    model, style = split_style(reference)
-    model = re.sub(r"^\w+:", "", model.partition("@http")[0])
-    return "#".join(filter(None, (model.rstrip("/").split("/")[-1], style)))
-
-
-def short_names(references: Iterable[str]) -> dict[str, str]:
-    """The short name of each, or its whole reference where two would be alike, in file names too.
-
-    Models may differ in their owner, folder or address alone.
-    """
-    short = {reference: short_name(reference) for reference in references}
-    alike = Counter(map(_letters, short.values()))
-    return {reference: name if alike[_letters(name)] == 1 else reference for reference, name in short.items()}
-
-
-def _letters(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower())
-
-
-def all_cells(grid: Grid) -> pd.DataFrame:
-    """Every cell, failed ones without numbers: the columns of `Grid.cells` and some more.
-
-    These are `status`, `finished`, `series`, `hidden` (label names are) and `stale`.
-
-    A cell measured again under a changed template, model or data has two records. The later one counts; the earlier
-    one is `stale`, enters no statistic, and is counted in the table of failures. Scores are paired, so these are stale
-    too: cells on other rows than the latest cell of their task, and cells at n = 0 of a method that was later measured
-    at each n, or the other way round.
-    """
-    rows = [
-        {"key": r.key, "status": r.status, "finished": r.finished, "query": r.query, **r.cell.model_dump()}
-        for r in grid.records.values()
-    ]
-    known = pd.DataFrame(rows).set_index("key")
-    cells = (
-        known.join(grid.cells.set_index("key").drop(columns=COORDINATES))
-        .reset_index()
-        .sort_values("finished", kind="stable")
-    )
-    latest = cells.groupby("task")["query"].transform("last")  # failed cells have none, and count for nothing here
-    other_rows = cells["query"].notna() & (cells["query"] != latest)
-    alone = cells["n"] == 0
-    other_kind = alone != alone.groupby(
-        [cells[name].fillna("") for name in COORDINATES if name not in ("n", "seed")]
-    ).transform("last")
-    cells["stale"] = cells.duplicated(COORDINATES, keep="last") | other_rows | other_kind
-    cells["series"] = _series_names(cells)
-    cells["hidden"] = [is_nameless(task) for task in cells["task"]]
-    return cells.reset_index(drop=True)
-
-
-def _series_names(cells: pd.DataFrame) -> list[str]:
-    """The method, and its generator where one scope has it with several of them."""
-    writers: dict[tuple[str, str, str], set[str]] = {}
-    rows = list(zip(cells["follower"], cells["mode"], cells["method"], cells["generator"].fillna(""), strict=True))
-    for follower, mode, method, generator in rows:
-        writers.setdefault((follower, mode, method), set()).add(generator)
-    names = short_names(row[3] for row in rows)
-    return [f"{m} · {names[g]}" if g and len(writers[f, mode, m]) > 1 else m for f, mode, m, g in rows]
 
 
 @dataclass(frozen=True)

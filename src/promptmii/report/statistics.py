@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from promptmii.metrics import holm
-from promptmii.report.scores import Counts, Floats, Scores, Series
+from promptmii.report.scores import Floats, Scores, Series
 
 TIE = 1e-9
 """Scores closer than this are equal."""
@@ -194,23 +194,6 @@ def comparisons(scores: Scores, n: int) -> list[tuple[Paired, float]]:
     names = scores.names
     pairs = [paired(scores, a, b, n) for i, a in enumerate(names) for b in names[i + 1 :]]
     return list(zip(pairs, holm([pair.p for pair in pairs]), strict=True))
-
-
-class Wins(NamedTuple):
-    """On how many tasks each series beats each other one: shape (S, S), row against column. Losses are `wins.T`."""
-
-    names: tuple[str, ...]
-    n: int
-    wins: Counts
-    ties: Counts
-
-
-def win_matrix(scores: Scores, n: int) -> Wins:
-    """Counts over matched tasks; a series against itself counts as nothing."""
-    values = scores.macro_f1[:, scores.ns.index(n)]  # (S, T)
-    difference = values[:, None] - values[None]  # NaN where either lacks the task, and NaN compares as false
-    apart = ~np.eye(len(values), dtype=bool)
-    return Wins(scores.names, n, (difference > TIE).sum(axis=2), (np.abs(difference) <= TIE).sum(axis=2) * apart)
 
 
 def points(scores: Scores) -> list[Mean]:

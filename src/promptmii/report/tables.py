@@ -4,7 +4,7 @@ A table is about one follower in one mode.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from promptmii.data.nameless import shown_name
 from promptmii.files import write_text
 from promptmii.report.grid import Grid
 from promptmii.report.scores import Scope, Scores
-from promptmii.report.statistics import Mean, best_within, comparisons, means, points, win_matrix
+from promptmii.report.statistics import Mean, Paired, best_within, comparisons, means, points
 
 BUDGETS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 """Prompt tokens per query."""
@@ -25,7 +25,7 @@ NOTHING = "–"
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """One table, twice: `data` in full precision, one fact per row; `shown` as text, laid out for reading."""
 
     name: str
@@ -37,13 +37,14 @@ class Table:
     shown: pd.DataFrame
 
     @property
+    def _texts(self) -> list[list[str]]:
+        """Heads, then rows."""
+        return [[str(value) for value in row] for row in (self.shown.columns, *self.shown.itertuples(index=False))]
+
+    @property
     def markdown(self) -> str:
         """`shown` under its title."""
-        head = [str(column) for column in self.shown.columns]
-        rows = [
-            [str(value).replace("|", "\\|").replace("\n", " ") for value in row]
-            for row in self.shown.itertuples(index=False)
-        ]
+        head, *rows = [[value.replace("|", "\\|").replace("\n", " ") for value in row] for row in self._texts]
         marks = ["---"] + ["---:"] * (len(head) - 1)
         lines = [f"| {' | '.join(row)} |" for row in (head, marks, *rows)]
         return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
@@ -51,14 +52,13 @@ class Table:
     @property
     def latex(self) -> str:
         """`shown` as a `table` of the package booktabs."""
-        head = [str(column) for column in self.shown.columns]
-        rows = [" & ".join(map(tex, row)) + r" \\" for row in (head, *self.shown.itertuples(index=False))]
+        rows = [" & ".join(map(tex, row)) + r" \\" for row in self._texts]
         return "\n".join(
             (
                 r"\begin{table}",
                 r"\centering",
                 rf"\caption{{{tex(self.title)}. {tex(self.note)}}}",
-                rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self.shown.columns) - 1)}}}",
                 *(r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"),
                 *(r"\end{tabular}", r"\end{table}", ""),
             )
@@ -84,7 +84,7 @@ def tex(value: object) -> str:
     return "".join(_TEX.get(character, character) for character in str(value))
 
 
-def write(tables: Iterable[Table], folder: Path) -> list[Path]:
+def write(tables: Iterable[ReportTable], folder: Path) -> list[Path]:
     """Write each table as CSV, Markdown and LaTeX into a folder, replacing what is there. Raises `OutputError`."""
     written: list[Path] = []
     for table in tables:
@@ -113,166 +113,139 @@ def prompt_length(tokens: float) -> str:
     return f"{'an unknown number of' if np.isnan(tokens) else number(tokens, 0)} prompt tokens per query"
 
 
-def p_value(p: float) -> str:
-    """Three decimals, or `<0.001`."""
-    return NOTHING if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+def p_value(p: float, reason: str = "") -> str:
+    """Three decimals, or `<0.001`; a dash and the reason where there is none."""
+    if reason or np.isnan(p):
+        return f"{NOTHING} ({reason})" if reason else NOTHING
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _with_interval(mean: Mean, given: int) -> str:
-    if not mean.tasks:
-        return NOTHING
-    short = f" ({mean.tasks} of {given} tasks)" if mean.tasks < given else ""
-    return f"{number(mean.mean)} [{number(mean.low)}, {number(mean.high)}]{short}"
+def with_interval(mean: float, low: float, high: float) -> str:
+    return NOTHING if np.isnan(mean) else f"{number(mean)} [{number(low)}, {number(high)}]"
 
 
-def method_table(scores: Scores) -> Table:
+MEAN = {
+    "mean": "macro_f1",
+    "low": "low",
+    "high": "high",
+    "common": "macro_f1_common_tasks",
+    "uncalibrated": "macro_f1_uncalibrated",
+    "tokens": "prompt_tokens_per_query",
+    "tasks": "tasks",
+    "seeds": "seeds",
+    "failed": "failed_cells",
+}
+"""Columns for the fields of a `Mean`."""
+
+
+def method_table(scores: Scores) -> ReportTable:
     """The table of the paper: methods by number of examples."""
     found, given = means(scores), len(scores.tasks)
     per_series = [found[i : i + len(scores.ns)] for i in range(0, len(found), len(scores.ns))]
     plain = scores.ns if any(not np.isnan(mean.uncalibrated) for mean in found) else ()
-    shown = pd.DataFrame(
-        [
-            {"method": row[0].series.name}
-            | {f"n={n}": _with_interval(mean, given) for n, mean in zip(scores.ns, row, strict=True)}
-            | {f"n={n}, uncalibrated": number(mean.uncalibrated) for n, mean in zip(plain, row, strict=False)}
-            | {
-                "missing scores": sum(len(mean.missing) for mean in own),
-                "failed cells": sum(mean.failed for mean in own),
-            }
-            for row in per_series
-            for own in [row if row[0].n else row[:1]]
-        ]
-    )
-    data = pd.DataFrame(
-        [
-            {
-                "method": mean.series.name,
-                "generator": mean.series.generator,
-                "n": n,
-                "macro_f1": mean.mean,
-                "low": mean.low,
-            }
-            | {
-                "high": mean.high,
-                "macro_f1_common_tasks": mean.common,
-                "macro_f1_uncalibrated": mean.uncalibrated,
-                "prompt_tokens_per_query": mean.tokens,
-                "tasks": mean.tasks,
-            }
-            | {"seeds": mean.seeds, "failed_cells": mean.failed, "missing_tasks": "; ".join(mean.missing)}
-            for row in per_series
-            for n, mean in zip(scores.ns, row, strict=True)
-        ]
-    )
+    shown: list[dict[str, Any]] = []
+    for row in per_series:
+        own = row if row[0].n else row[:1]
+        text: dict[str, Any] = {"method": row[0].series.name}
+        text |= {f"n={n}": _of_tasks(mean, given) for n, mean in zip(scores.ns, row, strict=True)}
+        text |= {f"n={n}, uncalibrated": number(mean.uncalibrated) for n, mean in zip(plain, row, strict=False)}
+        missing, failed = sum(len(mean.missing) for mean in own), sum(mean.failed for mean in own)
+        shown.append(text | {"missing scores": missing, "failed cells": failed})
+    data = [
+        {"method": mean.series.name, "generator": mean.series.generator, "n": n}
+        | {name: getattr(mean, field) for field, name in MEAN.items()}
+        | {"missing_tasks": "; ".join(mean.missing)}
+        for row in per_series
+        for n, mean in zip(scores.ns, row, strict=True)
+    ]
     note = (
         f"Macro-F1, mean over {given} tasks [95 % t interval over tasks]. n is the number of examples given. A method "
         "that reads no example has one score, repeated for every n. Uncalibrated: from the same answers without the "
         "calibration."
     )
-    return Table(f"methods-{scoped(scores.scope)}", f"Macro-F1 by method: {scores.scope.title}", note, data, shown)
+    return _table("methods", f"Macro-F1 by method: {scores.scope.title}", note, scores, data, shown)
 
 
-def task_table(scores: Scores, only: int | None = None) -> Table:
+def _of_tasks(mean: Mean, given: int) -> str:
+    short = f" ({mean.tasks} of {given} tasks)" if 0 < mean.tasks < given else ""
+    return with_interval(mean.mean, mean.low, mean.high) + short
+
+
+def _table(
+    name: str, title: str, note: str, scores: Scores, data: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]
+) -> ReportTable:
+    return ReportTable(f"{name}-{scoped(scores.scope)}", title, note, pd.DataFrame(data), pd.DataFrame(shown))
+
+
+def task_table(scores: Scores, only: int | None = None) -> ReportTable:
     """Macro-F1 of every task, method and n: mean over seeds. `only`: what is shown is about this n."""
-    shown = pd.DataFrame(
-        {"task": [shown_name(task) for task in scores.tasks]}
-        | {
-            s.name if fixed or n == only else f"{s.name}, n={n}": [number(x) for x in scores.at(s.name, n)]
-            for s, fixed in zip(scores.series, scores.constant, strict=True)
-            for n in (scores.ns[:1] if fixed else scores.ns)
-            if fixed or only in (None, n)
-        }
-    )
-    data = pd.DataFrame(
-        [
-            {"task": task, "method": s.name, "generator": s.generator, "n": n, "macro_f1": scores.macro_f1[i, j, t]}
-            | {
-                "seeds": scores.seeds[i, j, t],
-                "failed_cells": scores.failed[i, j, t],
-                "macro_f1_uncalibrated": scores.uncalibrated[i, j, t],
-                "prompt_tokens_per_query": scores.tokens[i, j, t],
-            }
-            for i, s in enumerate(scores.series)
-            for j, n in enumerate(scores.ns)
-            for t, task in enumerate(scores.tasks)
-        ]
-    )
-    note = "Macro-F1, mean over seeds. A dash is a task without a score."
-    return Table(f"tasks-{scoped(scores.scope)}", f"Every task: {scores.scope.title}", note, data, shown)
-
-
-def win_table(scores: Scores, n: int) -> Table:
-    """Wins, ties and losses of each method against each other one."""
-    counts = win_matrix(scores, n)
-    names, wins, ties = counts.names, counts.wins, counts.ties
-    cells = [
-        [NOTHING if a == b else f"{wins[a, b]} / {ties[a, b]} / {wins[b, a]}" for b in range(len(names))]
-        for a in range(len(names))
+    shown = {"task": [shown_name(task) for task in scores.tasks]} | {
+        s.name if fixed or n == only else f"{s.name}, n={n}": [number(x) for x in scores.at(s.name, n)]
+        for s, fixed in zip(scores.series, scores.constant, strict=True)
+        for n in (scores.ns[:1] if fixed else scores.ns)
+        if fixed or only in (None, n)
+    }
+    arrays = {
+        "macro_f1": scores.macro_f1,
+        "seeds": scores.seeds,
+        "failed_cells": scores.failed,
+        "macro_f1_uncalibrated": scores.uncalibrated,
+        "prompt_tokens_per_query": scores.tokens,
+    }
+    data = [
+        {"task": task, "method": s.name, "generator": s.generator, "n": n}
+        | {name: values[i, j, t] for name, values in arrays.items()}
+        for i, s in enumerate(scores.series)
+        for j, n in enumerate(scores.ns)
+        for t, task in enumerate(scores.tasks)
     ]
-    shown = pd.DataFrame(
-        [{"method": name} | dict(zip(names, row, strict=True)) for name, row in zip(names, cells, strict=True)]
-    )
-    data = pd.DataFrame(
-        [
-            {"a": names[a], "b": names[b], "n": n, "wins": wins[a, b], "ties": ties[a, b], "losses": wins[b, a]}
-            for a in range(len(names))
-            for b in range(len(names))
-            if a != b
-        ]
-    )
+    note = "Macro-F1, mean over seeds. A dash is a task without a score."
+    title = f"Every task: {scores.scope.title}"
+    return ReportTable(f"tasks-{scoped(scores.scope)}", title, note, pd.DataFrame(data), pd.DataFrame(shown))
+
+
+def pair_tables(scores: Scores, n: int) -> tuple[ReportTable, ReportTable]:
+    """Every pair of methods: wins, ties and losses as a matrix; difference, interval and signed-rank test as a list."""
+    found, names = comparisons(scores, n), scores.names
+    counts = {(p.a, p.b): (p.wins, p.ties, p.losses) for p, _ in found}
+    counts |= {(b, a): numbers[::-1] for (a, b), numbers in counts.items()}
+    texts = {pair: " / ".join(map(str, numbers)) for pair, numbers in counts.items()}
+    matrix = [{"method": a} | {b: texts.get((a, b), NOTHING) for b in names} for a in names]
+    listed = [
+        {"a": a, "b": b, "n": n, "wins": counts[a, b][0], "ties": counts[a, b][1], "losses": counts[a, b][2]}
+        for a in names
+        for b in names
+        if a != b
+    ]
     note = "Tasks on which the row's method is better / equal / worse than the column's. Seeds are averaged."
-    return Table(
-        f"wins-{scoped(scores.scope)}-n{n}", f"Win / tie / loss at n={n}: {scores.scope.title}", note, data, shown
-    )
-
-
-def pair_table(scores: Scores, n: int) -> Table:
-    """Every pair of methods: difference, interval and signed-rank test."""
-    rows: list[dict[str, Any]] = []
-    texts: list[dict[str, Any]] = []
-    for pair, adjusted in comparisons(scores, n):
-        given: dict[str, Any] = {"a": pair.a, "b": pair.b}
-        rows.append(
-            {
-                **given,
-                "n": n,
-                "difference": pair.mean,
-                "low": pair.low,
-                "high": pair.high,
-                "matched_tasks": len(pair.differences),
-            }
-            | {
-                "wins": pair.wins,
-                "ties": pair.ties,
-                "losses": pair.losses,
-                "p": pair.p,
-                "p_holm": adjusted,
-                "reason": pair.reason,
-            }
-            | {"missing_a": "; ".join(pair.missing_a), "missing_b": "; ".join(pair.missing_b)}
-        )
-        texts.append(
-            {
-                **given,
-                "a − b": f"{number(pair.mean)} [{number(pair.low)}, {number(pair.high)}]",
-                "matched tasks": len(pair.differences),
-            }
-            | {
-                "missing a": len(pair.missing_a),
-                "missing b": len(pair.missing_b),
-                "wins / ties / losses": pair.record,
-            }
-            | {"p": p_value(pair.p) if not pair.reason else f"{NOTHING} ({pair.reason})", "p, Holm": p_value(adjusted)}
-        )
+    title, name = f"Win / tie / loss at n={n}: {scores.scope.title}", f"wins-{scoped(scores.scope)}-n{n}"
+    wins = ReportTable(name, title, note, pd.DataFrame(listed), pd.DataFrame(matrix))
+    rows = [
+        pair_row(p, adjusted) | {"missing_a": "; ".join(p.missing_a), "missing_b": "; ".join(p.missing_b)}
+        for p, adjusted in found
+    ]
+    shown = [
+        {"a": p.a, "b": p.b, "a − b": f"{number(p.mean)} [{number(p.low)}, {number(p.high)}]"}
+        | {"matched tasks": len(p.differences), "missing a": len(p.missing_a), "missing b": len(p.missing_b)}
+        | {"wins / ties / losses": p.record, "p": p_value(p.p, p.reason), "p, Holm": p_value(adjusted)}
+        for p, adjusted in found
+    ]
     note = (
         "Mean paired difference in macro-F1 over matched tasks [95 % t interval]; two-sided Wilcoxon signed-rank test "
         "over tasks, and its p-value adjusted (Holm) for all pairs of this table."
     )
-    title = f"Paired comparisons at n={n}: {scores.scope.title}"
-    return Table(f"tests-{scoped(scores.scope)}-n{n}", title, note, pd.DataFrame(rows), pd.DataFrame(texts))
+    title, name = f"Paired comparisons at n={n}: {scores.scope.title}", f"tests-{scoped(scores.scope)}-n{n}"
+    return wins, ReportTable(name, title, note, pd.DataFrame(rows), pd.DataFrame(shown))
 
 
-def budget_table(scores: Scores) -> Table:
+def pair_row(pair: Paired, adjusted: float) -> dict[str, Any]:
+    """A paired comparison in full."""
+    given = {"a": pair.a, "b": pair.b, "n": pair.n, "difference": pair.mean, "low": pair.low, "high": pair.high}
+    counts = {"matched_tasks": len(pair.differences), "wins": pair.wins, "ties": pair.ties, "losses": pair.losses}
+    return given | counts | {"p": pair.p, "p_holm": adjusted, "reason": pair.reason}
+
+
+def budget_table(scores: Scores) -> ReportTable:
     """The best mean macro-F1 of each method at each prompt-length budget. Descriptive."""
     found = points(scores)
     rows: list[dict[str, Any]] = []
@@ -282,27 +255,21 @@ def budget_table(scores: Scores) -> Table:
         text: dict[str, Any] = {"method": name}
         for budget in BUDGETS:
             best = best_within(own, budget)
-            text[f"{budget:,} tokens"] = _best(best, name) if best else NOTHING
+            text[f"{budget:,} tokens"] = NOTHING
             if best:
-                rows.append(
-                    {"method": name, "budget": budget, "best": best.series.name, "n": best.n, "macro_f1": best.mean}
-                    | {"low": best.low, "high": best.high, "prompt_tokens_per_query": best.tokens, "tasks": best.tasks}
-                )
+                who = f"{best.series.name}, " if name == "any method" else ""
+                text[f"{budget:,} tokens"] = f"{number(best.mean)} ({who}n={best.n})"
+                fields = {column: getattr(best, field) for field, column in MEAN.items()}
+                rows.append({"method": name, "budget": budget, "best": best.series.name, "n": best.n} | fields)
         texts.append(text)
     note = (
         "The highest mean macro-F1 of a method whose prompts have, on average over tasks, at most that many tokens "
         "per query. Descriptive: the point is chosen on the scores shown, which favours methods with many points."
     )
-    title = f"Best macro-F1 within a prompt length: {scores.scope.title}"
-    return Table(f"budgets-{scoped(scores.scope)}", title, note, pd.DataFrame(rows), pd.DataFrame(texts))
+    return _table("budgets", f"Best macro-F1 within a prompt length: {scores.scope.title}", note, scores, rows, texts)
 
 
-def _best(best: Mean, row: str) -> str:
-    who = f"{best.series.name}, " if row == "any method" else ""
-    return f"{number(best.mean)} ({who}n={best.n})"
-
-
-def failure_table(cells: pd.DataFrame) -> Table:
+def failure_table(cells: pd.DataFrame) -> ReportTable:
     """Counts of what went wrong, by scope, series and n."""
     live: Any = cells.assign(cells=~cells["stale"], failed_cells=cells["macro_f1"].isna() & ~cells["stale"])
     counts = {"cells": "cells", "failed_cells": "failed", "stale": "set aside"}
@@ -319,19 +286,19 @@ def failure_table(cells: pd.DataFrame) -> Table:
         "a miss. A truncated text was cut to fit the context. Set aside: measured again later under changed settings, "
         "or on other rows than the latest cell of its task."
     )
-    return Table("failures", "Failures, unparsed answers, truncated texts", note, data, shown)
+    return ReportTable("failures", "Failures, unparsed answers, truncated texts", note, data, shown)
 
 
 def _share(count: int, rows: int) -> str:
     return f"{count:,} ({count / rows:.1%})" if rows else NOTHING
 
 
-def failed_cell_table(grid: Grid) -> Table:
+def failed_cell_table(grid: Grid) -> ReportTable:
     """Every failed cell with its error, and every record line that could not be read."""
     rows = [{"cell": record.cell.name, "error": record.error or "no score was recorded"} for record in grid.failed]
     rows += [{"cell": NOTHING, "error": line} for line in grid.damaged]
     data = pd.DataFrame(rows, columns=["cell", "error"])
-    return Table(
+    return ReportTable(
         "failed-cells",
         "Failed cells",
         "Every cell without a score, and every record line that cannot be read.",

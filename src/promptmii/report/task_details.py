@@ -34,7 +34,7 @@ MEASURED = {"macro_f1", "low", "high", "uncalibrated_macro_f1", "accuracy", "n_u
 def task_details(
     grid: Grid, cells: pd.DataFrame, scopes: Sequence[Scope], tasks: Sequence[str], series: Sequence[Series]
 ) -> list[str]:
-    """One packed JSON object per task, in order, of all its live cells. `cells` are those of `statistics.all_cells`."""
+    """One packed JSON object per task, in order, of all its live cells. `cells` are those of `all_cells`."""
     live: Any = cells.loc[~cells["stale"], :].sort_values(["series", "seed", "n"])
     places = {(scope.follower, scope.mode, scope.hidden): number for number, scope in enumerate(scopes)}
     # A name says the generator only where its own scope has several.

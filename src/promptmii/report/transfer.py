@@ -1,93 +1,79 @@
 """Which writer's instructions suit which follower: the matrix, its table and its figure."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from promptmii.report.drawing import blank_figure, styled
+from promptmii.report.grid import short_names
 from promptmii.report.methods import position, single_call
-from promptmii.report.scores import Counts, Floats, Scores, short_names
-from promptmii.report.tables import Table, number, slug
+from promptmii.report.scores import Scores
+from promptmii.report.tables import ReportTable, number, slug
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 class Transfer(NamedTuple):
-    """Macro-F1 of each writer's instructions with each follower, at one n in one mode. Arrays: (writers, followers)."""
+    """Macro-F1 of each writer's instructions with each follower, at one n, for followers that answer in one way."""
 
     way: str
-    """How the followers answer, from `Scope.way`."""
+    """From `Scope.way`."""
     n: int
-    writers: tuple[tuple[str, str], ...]
-    """Method and generator: each `mii` writer, and each `zero` writer beside it."""
-    followers: tuple[str, ...]
-    macro_f1: Floats
-    """Mean over tasks; NaN where the pair was not run."""
-    tasks: Counts
+    macro_f1: pd.DataFrame
+    """Mean over tasks, NaN where the pair was not run: a row per method and generator, a column per follower."""
+    tasks: pd.DataFrame
 
     @property
     def name(self) -> str:
         """For files."""
         return f"transfer-{slug(self.way.removeprefix('mode '))}-n{self.n}"
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Of models, short."""
+        return short_names([*self.macro_f1.columns, *(generator for _, generator in self.macro_f1.index)])
+
 
 def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
-    """One matrix per way of answering and n, where there are several generators or several followers."""
+    """One matrix per way of answering and n, where there are several generators or several followers.
+
+    Each `mii` writer has a row, and each `zero` writer beside it.
+    """
+    rows = [
+        (own.scope.way, n, position(s.method), s.method, s.generator, own.scope.follower, values.mean(), len(values))
+        for own in by_scope
+        for i, s in enumerate(own.series)
+        for j, n in enumerate(own.ns)
+        if s.method in single_call() and s.generator
+        for values in [own.macro_f1[i, j][~np.isnan(own.macro_f1[i, j])]]
+        if len(values)
+    ]
+    columns = ["way", "n", "order", "method", "generator", "follower", "macro_f1", "tasks"]
     found: list[Transfer] = []
-    for way, n in dict.fromkeys((scores.scope.way, n) for scores in by_scope for n in scores.ns):
-        columns = [scores for scores in by_scope if scores.scope.way == way and n in scores.ns]
-        written = {
-            (s.method, s.generator)
-            for scores in columns
-            for s in scores.series
-            if s.method in single_call() and s.generator
-        }
-        writers = sorted(written, key=lambda w: (position(w[0]), w[1]))
-        if not writers or (len(columns) < 2 and len({generator for _, generator in writers}) < 2):
-            continue
-        values = np.full((len(writers), len(columns), 2), np.nan)
-        for column, scores in enumerate(columns):
-            for i, series in enumerate(scores.series):
-                if (series.method, series.generator) in written:
-                    own = scores.macro_f1[i, scores.ns.index(n)]
-                    has = ~np.isnan(own)
-                    if has.any():
-                        row = writers.index((series.method, str(series.generator)))
-                        values[row, column] = own[has].mean(), has.sum()
-        if not np.isnan(values).all():
-            followers = tuple(scores.scope.follower for scores in columns)
-            found.append(
-                Transfer(
-                    way, n, tuple(writers), followers, values[..., 0], np.nan_to_num(values[..., 1]).astype(np.int64)
-                )
-            )
+    for (way, n), part in pd.DataFrame(rows, columns=columns).groupby(["way", "n"], sort=False):
+        followers = [own.scope.follower for own in by_scope if own.scope.way == way and n in own.ns]
+        if len(followers) > 1 or part["generator"].nunique() > 1:
+            wide: Any = part.pivot(index=["order", "method", "generator"], columns="follower").droplevel("order")
+            found.append(Transfer(way, n, wide["macro_f1"].reindex(columns=followers), wide["tasks"]))
     return found
 
 
-def transfer_table(transfer: Transfer) -> Table:
+def transfer_table(transfer: Transfer) -> ReportTable:
     """Which writer suits which follower."""
-    names = short_names([*transfer.followers, *(generator for _, generator in transfer.writers)])
-    shown = pd.DataFrame(
-        [
-            {"method": method, "generator": names[generator]}
-            | {names[f]: number(x) for f, x in zip(transfer.followers, row, strict=True)}
-            for (method, generator), row in zip(transfer.writers, transfer.macro_f1, strict=True)
-        ]
-    )
-    data = pd.DataFrame(
-        [
-            {"method": method, "generator": generator, "follower": follower, "way": transfer.way, "n": transfer.n}
-            | {"macro_f1": transfer.macro_f1[i, j], "tasks": transfer.tasks[i, j]}
-            for i, (method, generator) in enumerate(transfer.writers)
-            for j, follower in enumerate(transfer.followers)
-        ]
-    )
+    names, wide = transfer.names, transfer.macro_f1.reset_index()
+    followers = {follower: names[follower] for follower in transfer.macro_f1.columns}
+    shown = wide.assign(
+        generator=wide["generator"].map(names), **{f: [number(x) for x in wide[f]] for f in followers}
+    ).rename(columns=followers)
+    long = transfer.macro_f1.stack(future_stack=True).rename("macro_f1").to_frame()
+    data = long.join(transfer.tasks.stack(future_stack=True).rename("tasks")).reset_index()
+    data = data.assign(way=transfer.way, n=transfer.n, tasks=data["tasks"].fillna(0).astype(int))
     note = "Mean macro-F1 over tasks: a row per method and writer (zero is untrained), a column per follower."
     title = f"Transfer at n={transfer.n}: writer by follower, {transfer.way}"
-    return Table(transfer.name, title, note, data, shown)
+    return ReportTable(transfer.name, title, note, data, shown)
 
 
 @styled
@@ -95,20 +81,19 @@ def transfer_figure(transfer: Transfer) -> "Figure":
     """Macro-F1 of each writer's instructions with each follower, as a heat map with numbers."""
     from matplotlib import colormaps
 
-    figure, (axes,) = blank_figure(transfer.name, 0.45 * len(transfer.writers) + 1.6)
-    axes.pcolormesh(np.ma.masked_invalid(transfer.macro_f1), cmap=colormaps["cividis"], edgecolors="white", linewidth=2)
-    middle = (np.nanmin(transfer.macro_f1) + np.nanmax(transfer.macro_f1)) / 2
-    for (row, column), value in np.ndenumerate(transfer.macro_f1):
+    figure, (axes,) = blank_figure(transfer.name, 0.45 * len(transfer.macro_f1) + 1.6)
+    values = transfer.macro_f1.to_numpy()
+    axes.pcolormesh(np.ma.masked_invalid(values), cmap=colormaps["cividis"], edgecolors="white", linewidth=2)
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
             text = axes.text(column + 0.5, row + 0.5, number(float(value)), ha="center", va="center", fontweight="bold")
             text.set_color("#ffffff" if value < middle else "#000000")
     axes.invert_yaxis()
-    names = short_names([*transfer.followers, *(generator for _, generator in transfer.writers)])
-    axes.set_xticks(np.arange(len(transfer.followers)) + 0.5, [names[follower] for follower in transfer.followers])
-    axes.set_yticks(
-        np.arange(len(transfer.writers)) + 0.5,
-        [f"{method} · {names[generator]}" for method, generator in transfer.writers],
-    )
+    names, (rows, columns) = transfer.names, values.shape
+    axes.set_xticks(np.arange(columns) + 0.5, [names[follower] for follower in transfer.macro_f1.columns])
+    writers = [f"{method} · {names[generator]}" for method, generator in transfer.macro_f1.index]
+    axes.set_yticks(np.arange(rows) + 0.5, writers)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -120,7 +105,7 @@ def transfer_figure(transfer: Transfer) -> "Figure":
 
 def transfer_caption(transfer: Transfer) -> str:
     """One sentence below `transfer_figure`."""
-    counts = sorted({int(count) for count in transfer.tasks.flat if count})
+    counts = sorted({int(count) for count in transfer.tasks.to_numpy().flat if count > 0})
     tasks = " to ".join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]])))
     return (
         f"Mean macro-F1 of instructions that the row's model wrote from n={transfer.n} examples (mii: the generator "
