@@ -99,6 +99,8 @@ def faults_named(path: Path) -> Generator[None]:
         yield
     except DataError:
         raise
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is not a whole gzip file: {error}.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or _first_line(error)}.") from error
     except (ValueError, ArithmeticError, RecursionError, MemoryError, csv.Error, pa.ArrowException) as error:
@@ -127,14 +129,9 @@ def file_kind(path: Path) -> str:
 
 
 def whole_file(path: Path) -> bytes:
-    """The content, unpacked. Raises `DataError`."""
+    """The content, unpacked."""
     content = path.read_bytes()
-    if path.suffix.lower() != ".gz":
-        return content
-    try:
-        return gzip.decompress(content)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}.") from error
+    return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
 
 
 def _read_file(path: Path) -> Table:

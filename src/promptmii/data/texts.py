@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import io
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -115,24 +114,18 @@ def _line_rows(path: Path) -> Iterator[Row]:
     kind, origin, start = format_of(path), path_name(path), _start(path)
     delimited = kind in (".csv", ".tsv")
     newline = "" if delimited else "\n" if b"\n" in start else "\r"
-    try:
-        with _binary(path) as file, io.TextIOWrapper(file, encoding_of(start), newline=newline) as lines:
-            if delimited:
-                yield from csv_rows(lines, origin, "\t" if kind == ".tsv" else None)
-            elif kind == ".txt":
-                yield from ({"text": line.removesuffix(newline).removesuffix("\r")} for line in lines)
-            else:
-                yield from json_line_rows(lines, origin)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}.") from error
+    with _binary(path) as file, io.TextIOWrapper(file, encoding_of(start), newline=newline) as lines:
+        if delimited:
+            yield from csv_rows(lines, origin, "\t" if kind == ".tsv" else None)
+        elif kind == ".txt":
+            yield from ({"text": line.removesuffix(newline).removesuffix("\r")} for line in lines)
+        else:
+            yield from json_line_rows(lines, origin)
 
 
 def _start(path: Path) -> bytes:
-    try:
-        with _binary(path) as file:
-            return file.read(START)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}.") from error
+    with _binary(path) as file:
+        return file.read(START)
 
 
 def _binary(path: Path) -> BinaryIO:

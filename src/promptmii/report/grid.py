@@ -34,8 +34,8 @@ MEASURED = {
     "seconds": "spent.seconds",
     "money": "spent.money",
 }
-"""Numbers of a cell, and where its record has them; NaN where unknown. `tokens` are prompt tokens per query, `one_off_*`
-is what making the instruction took, the last three what labelling all `rows` took."""
+"""Numbers of a cell, and where its record has them; NaN where unknown. `tokens` are prompt tokens per query,
+`one_off_*` what making the instruction took, and the last three what labelling all `rows` took."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ but its own. What comes from tasks and models is escaped by the template, or set
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from importlib import resources
 from pathlib import Path
@@ -22,6 +22,7 @@ from promptmii.report import headline
 from promptmii.report.drawing import WIDTH
 from promptmii.report.output import FIGURES, TABLES, Files
 from promptmii.report.results import Results, numbers, split_folders
+from promptmii.report.scores import Scores
 from promptmii.report.sections import sections, training
 from promptmii.report.task_details import task_details
 from promptmii.version import VERSION
@@ -39,15 +40,16 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     if not evaluations:
         files, runs = Files.at(out), read_curves(trained)
         named = ", ".join(run.name for run in runs)
-        findings = [("", headline.progress(run)) for run in runs]
-        return files.page(_page(title=f"Training of {named}", findings=findings, training=training(runs, files)))
+        winners = [("", headline.progress(run)) for run in runs]
+        return files.page(_page(title=f"Training of {named}", winners=winners, training=training(runs, files)))
     results = Results.read(folders)
-    files, grid = Files.at(out), results.grid
+    files, grid, n, claims = Files.at(out), results.grid, results.n, results.claims
     scopes = [own.scope for own in results.by_scope]
     page = files.page(
         _page(
             title=headline.title(results.cells),
-            findings=_findings(results),
+            winners=_told(results, lambda own: [headline.winner(own, n)]),
+            findings=_told(results, lambda own: [headline.finding(own, n, claims), headline.unbeaten(own, n)]),
             details=task_details(grid, results.cells, scopes, results.tasks, results.series),
             data=_embedded(numbers(results)),
             **sections(results, files),
@@ -85,18 +87,10 @@ def _file(name: str) -> str:
     return resources.files("promptmii.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _findings(results: Results) -> list[tuple[str, str]]:
-    """Who wins, and how the planned comparisons ended: a paragraph per scope, named if there are several."""
-    findings: list[tuple[str, str]] = []
-    for own in results.by_scope:
-        sentences = (
-            headline.winner(own, results.n),
-            headline.finding(own, results.n, results.claims),
-            headline.unbeaten(own, results.n),
-        )
-        about = own.scope.title if len(results.by_scope) > 1 else ""
-        findings.append((about, " ".join(filter(None, sentences))))
-    return findings
+def _told(results: Results, tell: Callable[[Scores], Sequence[str]]) -> list[tuple[str, str]]:
+    """What is told of each scope, named if there are several."""
+    several = len(results.by_scope) > 1
+    return [(own.scope.title if several else "", " ".join(filter(None, tell(own)))) for own in results.by_scope]
 
 
 def _embedded(value: object) -> Markup:
