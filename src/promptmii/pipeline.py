@@ -114,7 +114,7 @@ def induce(
     Raises `DataError`, `ConfigError`, `ModelError`, `ScoreRefusedError`, and `OutputError`, before any call if it can.
     """
     settings = InduceSettings.of(**((settings.model_dump() if settings else {}) | changes))
-    kept = _Kept(Path(output) if output else None, force, progress)
+    kept = _OutputFile(Path(output) if output else None, force, progress)
     if not isinstance(source, LoadedTask):
         progress.step("Reading the data")
     loaded = source if isinstance(source, LoadedTask) else load(source, settings.columns, seed=settings.seed)
@@ -139,7 +139,7 @@ def induce(
             return _induced([*others, inducer], follower, (episode, loaded), kept, progress)
 
 
-class _Kept:
+class _OutputFile:
     """The output file, which holds the instruction from the moment it is written."""
 
     def __init__(self, path: Path | None, force: bool, progress: Progress) -> None:
@@ -165,7 +165,11 @@ class _Kept:
 
 
 def _induced(
-    inducers: Sequence[Inducer], follower: Follower, drawn: tuple[Episode, LoadedTask], kept: _Kept, progress: Progress
+    inducers: Sequence[Inducer],
+    follower: Follower,
+    drawn: tuple[Episode, LoadedTask],
+    kept: _OutputFile,
+    progress: Progress,
 ) -> Induced:
     """The instruction of the last inducer, measured beside the others where there is a query."""
     *others, inducer = inducers

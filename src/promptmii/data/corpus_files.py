@@ -85,7 +85,7 @@ def row_task(row: Mapping[str, Any]) -> Task:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _RowPlace:
     """Where a row is."""
 
     file: Path
@@ -98,13 +98,13 @@ class Tasks(Sequence[Task]):
 
     def __init__(self, files: Sequence[Path]) -> None:
         """Looks at the shape of the files alone; the released layout is read once, to find rows that are no task."""
-        self._places: list[_Place] = []
+        self._places: list[_RowPlace] = []
         dropped: list[str] = []
         for path in files:
             file = _open(path)
             foreign = set(file.schema_arrow.names) >= RELEASED_COLUMNS
             for group in range(file.num_row_groups):
-                places = [_Place(path, group, row) for row in range(file.metadata.row_group(group).num_rows)]
+                places = [_RowPlace(path, group, row) for row in range(file.metadata.row_group(group).num_rows)]
                 self._places += _usable(places, dropped) if foreign else places
         self.dropped = tuple(dropped)
         """Rows that are no task, each with the reason."""
@@ -197,12 +197,12 @@ def _group(path: Path, group: int, _changed: int) -> list[dict[str, Any]]:
         raise _unreadable(path, error) from error
 
 
-def _task(place: _Place) -> Task:
+def _task(place: _RowPlace) -> Task:
     row = _group(place.file, place.group, place.file.stat().st_mtime_ns)[place.row]
     return released_task(row) if row.keys() >= RELEASED_COLUMNS else row_task(row)
 
 
-def _usable(places: Iterable[_Place], dropped: list[str]) -> Iterator[_Place]:
+def _usable(places: Iterable[_RowPlace], dropped: list[str]) -> Iterator[_RowPlace]:
     for place in places:
         try:
             _task(place)

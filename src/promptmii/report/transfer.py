@@ -52,8 +52,9 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
         if len(values)
     ]
     columns = ["way", "n", "order", "method", "generator", "follower", "macro_f1", "tasks"]
+    cells: Any = pd.DataFrame(rows, columns=columns)
     found: list[Transfer] = []
-    for (way, n), part in pd.DataFrame(rows, columns=columns).groupby(["way", "n"], sort=False):
+    for (way, n), part in cells.groupby(["way", "n"], sort=False):
         followers = [own.scope.follower for own in by_scope if own.scope.way == way and n in own.ns]
         if len(followers) > 1 or part["generator"].nunique() > 1:
             wide: Any = part.pivot(index=["order", "method", "generator"], columns="follower").droplevel("order")
@@ -63,13 +64,15 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
 
 def transfer_table(transfer: Transfer) -> ReportTable:
     """Which writer suits which follower."""
-    names, wide = transfer.names, transfer.macro_f1.reset_index()
-    followers = {follower: names[follower] for follower in transfer.macro_f1.columns}
+    scores: Any = transfer.macro_f1
+    counts: Any = transfer.tasks
+    names, wide = transfer.names, scores.reset_index()
+    followers = {follower: names[follower] for follower in scores.columns}
     shown = wide.assign(
         generator=wide["generator"].map(names), **{f: [number(x) for x in wide[f]] for f in followers}
     ).rename(columns=followers)
-    long = transfer.macro_f1.stack(future_stack=True).rename("macro_f1").to_frame()
-    data = long.join(transfer.tasks.stack(future_stack=True).rename("tasks")).reset_index()
+    long = scores.stack(future_stack=True).rename("macro_f1").to_frame()
+    data = long.join(counts.stack(future_stack=True).rename("tasks")).reset_index()
     data = data.assign(way=transfer.way, n=transfer.n, tasks=data["tasks"].fillna(0).astype(int))
     note = "Mean macro-F1 over tasks: a row per method and writer (zero is untrained), a column per follower."
     title = f"Transfer at n={transfer.n}: writer by follower, {transfer.way}"
