@@ -522,6 +522,18 @@ def test_the_page_is_dark_where_wanted_light_on_paper_and_fits_a_phone(browser: 
 
 
 @pytest.mark.browser
+def test_the_first_screen_names_the_winner_and_shows_the_whole_picture(browser: Any, page: Path) -> None:
+    tab = Tab(browser, page, viewport={"width": 1280, "height": 800})
+    assert "leads at n=20" in tab.page.inner_text("header .finding")
+    assert tab.page.evaluate("document.querySelector('#length svg').getBoundingClientRect().bottom") <= 800
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    box = "document.querySelector('#length .scroll')"
+    assert tab.page.evaluate(f"{box}.scrollWidth > {box}.clientWidth"), "a narrow screen scrolls the figure"
+    assert tab.page.evaluate("document.documentElement.scrollWidth") == 390, "and nothing else"
+    tab.page.close()
+
+
+@pytest.mark.browser
 def test_hostile_text_does_nothing_in_the_browser(browser: Any, hostile: Path) -> None:
     tab = Tab(browser, hostile)
     tab.page.click("#task-table .open")
