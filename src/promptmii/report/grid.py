@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -92,12 +93,12 @@ def all_cells(grid: Grid) -> pd.DataFrame:
     return cells.reset_index(drop=True)
 
 
-def _row(record: Record) -> dict[str, object]:
-    known = {"key": record.key, "status": record.status, "finished": record.finished, "query": record.query}
+def _row(record: Record) -> dict[str, Any]:
     made = record.instruction
     done = record.status == "done" and made is not None and made.measured is not None
+    about = {name: getattr(record, name) for name in ("key", "status", "finished", "query")}
     numbers = {name: attrgetter(place)(record) if done else None for name, place in MEASURED.items()}
-    return known | record.cell.model_dump() | numbers | {"labels": len(made.labels) if made else None}
+    return about | record.cell.model_dump() | numbers | {"labels": len(made.labels) if made else None}
 
 
 def _series_names(cells: pd.DataFrame) -> list[str]:

@@ -156,7 +156,7 @@ class _Page:
         return "\n\n".join(("## Two instructions side by side", lead, _labels(results, records[0]), *texts))
 
     def _transfer(self) -> str:
-        found = [one for one in transfers(self._results.by_scope) if len(one.followers) > 1]
+        found = [one for one in transfers(self._results.by_scope) if len(one.macro_f1.columns) > 1]
         parts: list[str] = []
         for way in dict.fromkeys(one.way for one in found):
             by_n = {one.n: one for one in found if one.way == way}
