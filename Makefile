@@ -6,6 +6,7 @@ VERSIONS := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 LIGHT := $(VENV)/.light-$(VERSIONS)
 SETUP := $(VENV)/.ready-$(VERSIONS)
 SMOL := $(VENV)/.smol
+ZERO3 := $(VENV)/deepspeed
 DEMO := src/promptmii/data/demo.csv
 
 .PHONY: help setup demo train-writer results test test-core lint types docs check bench clean
@@ -32,6 +33,12 @@ $(SMOL): | $(SETUP)
 	$(BIN)/promptmii models install smol
 	@touch $@
 
+# Apart from the rest, because it warns wherever it is imported; only processes of the distributed tests see it.
+$(ZERO3): | $(SETUP)
+	@echo "== Adding DeepSpeed for the tests of ZeRO-3 (once)"
+	$(BIN)/pip install --quiet --constraint constraints.txt --target $@ --no-deps deepspeed hjson ninja py-cpuinfo einops \
+		|| { rm -rf $@; echo "no DeepSpeed: tests of ZeRO-3 are skipped"; }
+
 demo: $(LIGHT)  ## the main job on a bundled CSV with the embedded 1.5B model (1.1 GB, once): no key, no GPU, no torch
 	@mkdir -p runs
 	@model=qwen-writer; $(BIN)/promptmii models install $$model || { model=smol; \
@@ -51,11 +58,11 @@ results: $(SETUP)  ## measure all that docs/results.md shows, on the tasks in th
 	$(BIN)/promptmii evaluate results --tasks "$(TASKS)" -o runs/results || test $$? -eq 4  # failed cells are told
 	$(BIN)/promptmii report runs/results $(patsubst %/metrics.jsonl,%,$(wildcard runs/*/metrics.jsonl)) --markdown docs/results.md
 
-test: $(SETUP) $(SMOL)  ## every test, the embedded model included
+test: $(SETUP) $(SMOL) $(ZERO3)  ## every test, the embedded model included
 	$(BIN)/pytest -n auto
 
 test-core: $(SETUP)  ## the tests that need no weights, under a minute
-	$(BIN)/pytest -n auto -m 'not smol and not slow and not cluster and not browser'
+	$(BIN)/pytest -n auto -m 'not smol and not slow and not cluster and not browser and not distributed'
 
 lint: $(SETUP)  ## ruff
 	$(BIN)/ruff check .

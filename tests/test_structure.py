@@ -13,6 +13,7 @@ ORDER = [
     *[
         "version",
         "machine",
+        "extras",
         "errors",
         "configs",
         "task",

@@ -19,9 +19,12 @@ value (`models.base.Failure`), because one bad answer among two hundred must nei
 become a score.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import ClassVar
+
+from promptmii.extras import unmet
 
 
 class PromptMIIError(Exception):
@@ -98,13 +101,18 @@ class MissingDependencyError(PromptMIIError, ImportError):
 
     exit_code = 3
 
-    def __init__(self, feature: str, extra: str) -> None:
-        self._arguments = (feature, extra)
+    def __init__(self, feature: str, extra: str, reason: str | None = None) -> None:
+        """`reason`: what is missing; without one, what the extra asks for, or why an import failed."""
+        reason = (
+            reason or ", ".join(unmet(extra).values()) or f"an import fails: {sys.exception() or 'no reason given'}"
+        )
+        self._arguments = (feature, extra, reason)
         super().__init__(
-            f"{feature} needs packages that are not installed. Install them with: pip install 'promptmii[{extra}]'"
+            f"{feature} needs packages that are not installed ({reason}). Install them with: "
+            f"pip install 'promptmii[{extra}]'"
         )
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         """Exceptions are pickled with their message, which is not what this one is made of."""
         return type(self), self._arguments
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from promptmii import ScriptedModel
 from promptmii.follower import Follower
-from promptmii.models.base import Chat
+from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.train.settings import TrainSettings
 
 WORLD = {
@@ -87,6 +87,20 @@ def obedient(**options: Any) -> Follower:
         return hashlib.sha256((text + option).encode()).digest()[0] / 1024
 
     return Follower(ScriptedModel(score=score, name="obedient", **options))
+
+
+def failing(kind: FailureKind, after: int = 0) -> Follower:
+    """A follower that stops answering after so many calls."""
+    inner = obedient().model
+    calls = [0]
+
+    def score(chat: Chat, option: str) -> float | Failure:
+        calls[0] += 1
+        if calls[0] > after:
+            return Failure(kind, "gone")
+        return inner._score(chat, option)  # type: ignore[attr-defined]
+
+    return Follower(ScriptedModel(score=score, name="failing"))
 
 
 def settings(world: Path, **changes: Any) -> TrainSettings:

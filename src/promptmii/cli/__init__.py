@@ -5,7 +5,7 @@
 
 # isort: off
 from promptmii.cli import induce, predict, score, compare, calibrate, edit, extend, review, show, export, ui
-from promptmii.cli import evaluate, report, corpus, train, models, styles, mcp
+from promptmii.cli import evaluate, report, corpus, train, launch, models, styles, mcp
 from promptmii.cli.group import app
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "export",
     "extend",
     "induce",
+    "launch",
     "mcp",
     "models",
     "predict",

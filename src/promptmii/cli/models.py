@@ -30,21 +30,21 @@ def examine(
 
     with listening(quiet=json) as progress:
         report = doctor.examine(model, endpoint_of(base_url, context_length), progress)
-    _show(report, as_json=json)
-    if not report.healthy:
-        raise typer.Exit(3)
+    show_report(report, as_json=json)
 
 
-def _show(report: "Report", *, as_json: bool) -> None:
+def show_report(report: "Report", *, as_json: bool) -> None:
+    """Print the checks; exit with 3 if something is wrong."""
     if as_json:
         checks = [{"name": c.name, "ok": c.ok, "finding": c.finding, "cure": c.cure} for c in report.checks]
         dump({"reference": report.reference, "healthy": report.healthy, "checks": checks})
-        return
-    for check in report.checks:
+    for check in () if as_json else report.checks:
         mark = styled("ok  ", "green") if check.ok else styled("no  ", "red")
         out.print(mark, styled(check.name, "bold"), styled(f": {check.finding}"), sep="", soft_wrap=True)
         if check.cure:
             out.write_line(f"      {check.cure}")
+    if not report.healthy:
+        raise typer.Exit(3)
 
 
 @models_app.command("install")

@@ -105,6 +105,11 @@ def N(help: str) -> Any:  # noqa: N802
     return typer.Option("-n", "--n", help=help)
 
 
+Run = Annotated[Path, typer.Option("--output", "-o", help="Run folder.")]
+Tasks = Annotated[list[str] | None, typer.Option(help="Corpus or task folder, task file, or suite; repeatable.")]
+Trained = Annotated[str | None, typer.Option("--model", help="Model to train: smol or hf:<id or folder>.")]
+Seed = Annotated[int | None, typer.Option(help="Of everything that is drawn.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take the columns that were detected.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]

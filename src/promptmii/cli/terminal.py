@@ -5,6 +5,7 @@ control characters, which could move the cursor or recolour a terminal, are show
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Generator, Iterable, Mapping
@@ -70,7 +71,9 @@ class Terminal(Console):
                     self.write_line(f"  {head} {cell}")
 
 
-out = Terminal()
+PROCESS = int(os.environ["RANK"]) if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys() else 0
+"""Which of the processes that torchrun started this is. The first speaks for all; the others have only their errors."""
+out = Terminal(quiet=PROCESS > 0)
 err = Terminal(stderr=True)
 
 
@@ -96,7 +99,8 @@ def listening(*, quiet: bool = False) -> Generator[Progress]:
 
 def say(line: str) -> None:
     """One line of information."""
-    err.write_line(line)
+    if not PROCESS:
+        err.write_line(line)
 
 
 def warn(message: str, *, word: str = "Warning:") -> None:
@@ -106,7 +110,8 @@ def warn(message: str, *, word: str = "Warning:") -> None:
 
 def error(message: str) -> None:
     """One error."""
-    err.print(styled("Error:", "bold red"), styled(" ".join(message.splitlines())), soft_wrap=True)
+    which = [f"Process {PROCESS}:"] if PROCESS else []
+    err.print(*which, styled("Error:", "bold red"), styled(" ".join(message.splitlines())), soft_wrap=True)
 
 
 def interactive() -> bool:
@@ -130,7 +135,8 @@ def dump(value: Any) -> None:
 
 def data(text: str) -> None:
     """Rows for another program: unchanged into a pipe or a file, harmless on a terminal."""
-    sys.stdout.write(plain(text) if out.is_terminal else text)
+    if not PROCESS:
+        sys.stdout.write(plain(text) if out.is_terminal else text)
 
 
 def notes(lines: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from promptmii.cli.group import app
-from promptmii.cli.options import Json, ListRecipes, Recipe, Set, settings_of
+from promptmii.cli.options import Json, ListRecipes, Recipe, Resume, Run, Seed, Set, Tasks, Trained, settings_of
 from promptmii.cli.terminal import dump, facts, listening, out, styled, warn
 from promptmii.errors import ConfigError
 
@@ -21,22 +21,21 @@ if TYPE_CHECKING:
 @app.command("train")
 def run_training(
     recipe: Annotated[str, Recipe],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path("runs/train"),
+    output: Run = Path("runs/train"),
     stage: Annotated[str | None, typer.Option(help="rl, sft or best-of; the file's own when absent, else rl.")] = None,
-    tasks: Annotated[
-        list[str] | None, typer.Option(help="Corpus or task folder, task file, or suite; repeatable.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model to train: smol or hf:<id or folder>.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
+    tasks: Tasks = None,
+    model: Trained = None,
+    seed: Seed = None,
     set_: Set = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")
-    ] = False,
+    resume: Resume = False,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run", help="Print the configuration, batches, calls, tokens, memory and time; train nothing."
         ),
+    ] = False,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="Check packages, GPUs, memory, disk, followers and ports; train nothing.")
     ] = False,
     json: Json = False,
     _list: ListRecipes = False,
@@ -51,9 +50,10 @@ def run_training(
     chosen = stage_of(config, stage)
     changes = merged(settings_of(set_ or []), {"tasks": tasks, "model": model, "seed": seed})
     if chosen != "rl":
-        if dry_run:
+        if dry_run or doctor:
             raise ConfigError(
-                f"--dry-run plans the stage rl only. Start {chosen} itself; stopped, it goes on with --resume."
+                f"--dry-run plans the stage rl only, and --doctor examines it only. Start {chosen} itself; stopped, "
+                "it goes on with --resume."
             )
         with listening(quiet=json) as progress:
             made = warm_up(chosen, config, output, resume=resume, progress=progress, **changes)
@@ -66,6 +66,14 @@ def run_training(
         with listening(quiet=json) as progress:
             planned = estimate(settings, output, progress)
         _show_plan(planned, as_json=json)
+        return
+    if doctor:
+        from promptmii.cli.models import show_report
+        from promptmii.train.rl.doctor import examine_run
+
+        with listening(quiet=json) as progress:
+            report = examine_run(settings, output, progress)
+        show_report(report, as_json=json)
         return
     from promptmii.train.rl.run import train
 
@@ -108,6 +116,10 @@ def _show_plan(plan: "Plan", *, as_json: bool) -> None:
         "validation": f"{plan.validations:,} times {plan.validation_cases:,} instructions",
         "follower": f"{plan.calls:,} calls for rewards and {plan.validation_calls:,} for validation,"
         f" of {plan.follower_tokens:,.0f} tokens",
+        "memory": " + ".join(f"{term.name} {term.gib:.1f}" for term in plan.memory)
+        + f" = {sum(term.gib for term in plan.memory):.0f} GiB a GPU, by arithmetic (--doctor shows it)"
+        if plan.memory
+        else f"not known: the configuration of {plan.settings['model'].value} is not on this machine",
         "time": _sum(plan.hours, "hours") or "not estimated: plan.writes, plan.reads and plan.learns are not set",
     }
     facts(lines)

@@ -1,5 +1,6 @@
 """The loop of both halves: transformers' Trainer, its safeguards, and the best weights so far."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,7 +38,8 @@ class Safeguards(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """See `TrainableModel.name_base`."""
-        self._policy.name_base(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        if state.is_world_process_zero:
+            self._policy.name_base(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _diverged(self, step: int) -> ModelError:
         return ModelError(
@@ -47,15 +49,24 @@ class Safeguards(TrainerCallback):
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first. The trainer writes its state last."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    """The whole checkpoints of a run, oldest first."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_whole(path)]
     return sorted(whole, key=lambda path: int(path.name.partition("-")[2]))
+
+
+def _is_whole(state: Path) -> bool:
+    """The trainer writes its state last, so a checkpoint is whole if this is."""
+    try:
+        json.loads(state.read_text("utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
     """Train to the end, with `resume` from the newest whole checkpoint.
 
-    Raises `OutputError` if a checkpoint cannot be written.
+    Raises `OutputError` if a checkpoint cannot be written, `ModelError` if another process of the run has ended.
     """
     trainer.remove_callback(PrinterCallback)  # progress goes elsewhere
     newest = checkpoints(folder)[-1:] if resume else []
@@ -65,6 +76,11 @@ def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
     except PromptMIIError:
         raise
     except (OSError, SafetensorError, RuntimeError) as error:
+        if torch.distributed.is_initialized() and "by peer" in str(error):  # reset by it, or closed
+            raise ModelError(
+                "Another process of this run has ended, which says why or was killed. The last checkpoint is valid: go on "
+                "with --resume."
+            ) from error
         # torch makes a RuntimeError of a full disk.
         if type(error) is RuntimeError and "PytorchStreamWriter" not in str(error):
             raise

@@ -3,23 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptmii.data import draw_query, draw_support
 from promptmii.data.nameless import nameless
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers import MetaInducer
-from promptmii.models.base import LanguageModel
-from promptmii.models.dynamic_batching import Batched
+from promptmii.instruction import Instruction
+from promptmii.models.base import Chat, Completion, Failure, LanguageModel, Sampling
 from promptmii.models.threads import parallel
 from promptmii.scoring import score
-from promptmii.task import Task
+from promptmii.task import Task, content_key
 from promptmii.train.settings import ValidationSettings
 from promptmii.train.visits import Prompting
 
 THREADS = 32
-"""Cases under way at once; a local generator writes for all of them in one batch."""
+"""Cases that are judged at once."""
 NO_VALIDATION = (
     "No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there."
 )
@@ -33,6 +33,15 @@ class Case:
     n: int
     nameless: bool = False
     """The names of its labels are hidden."""
+
+
+class Written(NamedTuple):
+    """A case and the instruction for it."""
+
+    case: Case
+    instruction: Instruction | None
+    """`None` where there is none."""
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,20 +65,64 @@ def cases(tasks: Sequence[Task], chosen: ValidationSettings) -> list[Case]:
     return found
 
 
-def validate(
-    model: LanguageModel, prompting: Prompting, followers: Sequence[Follower], given: Sequence[Case], rows: int
-) -> list[Outcome]:
-    """Greedy instructions for the cases, scored by every follower; in the order of the cases."""
-    writer = MetaInducer(prompting.writer(Batched(model)))
+class _UnansweredError(Exception):
+    """The model has yet to be asked."""
 
-    def run(case: Case) -> Outcome:
-        support = draw_support(case.task, case.n)
-        try:
-            instruction = writer.induce(support)
-        except (ConfigError, EndpointError):  # it wrote nothing, or not one example fits its prompt
+
+class _Answers:
+    """A model as an inducer sees it that repeats what was answered, and collects what was not."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._known: dict[str, Completion | Failure] = {}
+        self._asked: dict[str, tuple[Chat, Sampling]] = {}
+        self.card = model.card
+        self.count_tokens, self.choose, self.close = model.count_tokens, model.choose, model.close
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
+        """See `LanguageModel`."""
+        keys = [content_key(list(chat)) for chat in chats]
+        new = {key: (chat, sampling) for key, chat in zip(keys, chats, strict=True) if key not in self._known}
+        if new:
+            self._asked |= new
+            raise _UnansweredError
+        return [self._known[key] for key in keys]
+
+    def ask(self) -> bool:
+        """Have the collected chats answered in one batch; whether there were any."""
+        asked, self._asked = self._asked, {}
+        if asked:
+            chats, (sampling, *_) = [chat for chat, _ in asked.values()], [one for _, one in asked.values()]
+            self._known |= zip(asked, self._model.generate(chats, sampling), strict=True)
+        return bool(asked)
+
+
+def write(model: LanguageModel, prompting: Prompting, given: Sequence[Case]) -> list[Written]:
+    """A greedy instruction for each case, in the same few batches in every process that is given the same cases."""
+    answers = _Answers(model)
+    inducer = MetaInducer(prompting.writer(answers))
+    while True:
+        written = [_attempt(inducer, case) for case in given]
+        if not answers.ask():
+            return written
+
+
+def _attempt(inducer: MetaInducer, case: Case) -> Written:
+    try:
+        instruction = inducer.induce(draw_support(case.task, case.n))
+    except (_UnansweredError, ConfigError, EndpointError):  # not yet; not one example fits its prompt; it wrote nothing
+        return Written(case, None)
+    return Written(case, instruction, inducer.writer.model.count_tokens([instruction.text])[0])
+
+
+def judge(given: Sequence[Written], followers: Sequence[Follower], rows: int) -> list[Outcome]:
+    """What the instructions are worth to every follower, in their order."""
+
+    def run(one: Written) -> Outcome:
+        case, instruction, tokens = one
+        if instruction is None:
             return Outcome(case, "", 0.0)
-        tokens = model.count_tokens([instruction.text])[0]
-        query = draw_query(case.task, rows)
+        support, query = draw_support(case.task, case.n), draw_query(case.task, rows)
         try:
             found = [score(follower, follower.prepare(instruction, support), query) for follower in followers]
         except EndpointError:

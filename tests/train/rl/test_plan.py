@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from promptmii import Example, ScriptedModel, Task
 from promptmii.cli import app
-from promptmii.configs import FOLDER, recipes
+from promptmii.configs import recipes
 from promptmii.data.corpus_files import SCHEMA, task_row, write_split
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import MetaInducer
@@ -86,15 +86,6 @@ def test_the_papers_settings_are_the_default_line_by_line(recipe: str) -> None:
 def test_checkpoints_lie_fifty_rollouts_apart_by_default() -> None:
     assert grpo_plan(TrainSettings()).options["save_steps"] == 50
     assert grpo_plan(TrainSettings(prompts=64, prompts_per_update=16)).options["save_steps"] == 200
-
-
-def test_the_launcher_runs_the_recipe_that_it_names() -> None:
-    script = (FOLDER / "train" / "slurm.sh").read_text()
-    nodes, gpus = (int(re.findall(rf"#SBATCH --{name}=(\d+)", script)[0]) for name in ("nodes", "gpus-per-node"))
-    given = TrainSettings.read(RECIPES[re.findall(r"sbatch slurm.sh (\S+) corpus/", script)[0]])
-    processes = gpus * (nodes - 1)
-    assert given.plan.processes == processes
-    assert grpo_plan(given).batches(100, processes).accumulation == 2
 
 
 def test_the_losses_are_those_of_the_installed_trainer() -> None:

@@ -16,13 +16,13 @@ pytest.importorskip("trl")
 import torch
 from tests.models.faulty_server import FaultyServer, serving
 from tests.recorder import Recorder
-from tests.train.toys import obedient, settings, write_model, write_tasks
+from tests.train.toys import failing, obedient, settings, write_model, write_tasks
 
 from promptmii import ScriptedModel, load_model
 from promptmii.curves import read_curves
 from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError
 from promptmii.follower import Follower
-from promptmii.models.base import Chat, Choice, Failure, FailureKind
+from promptmii.models.base import Chat, Choice, FailureKind
 from promptmii.train.loop import checkpoints
 from promptmii.train.rl.run import train
 
@@ -216,20 +216,6 @@ def test_it_learns(world: Path, seed: int) -> None:
     assert end > 0.7
 
 
-def failing(kind: FailureKind, after: int = 0) -> Follower:
-    """A follower that stops answering after so many calls."""
-    inner = obedient().model
-    calls = [0]
-
-    def score(chat: Chat, option: str) -> float | Failure:
-        calls[0] += 1
-        if calls[0] > after:
-            return Failure(kind, "gone")
-        return inner._score(chat, option)  # type: ignore[attr-defined]
-
-    return Follower(ScriptedModel(score=score, name="failing"))
-
-
 def test_followers_may_be_servers(world: Path) -> None:
     with serving(FaultyServer(default="say:good")) as here, serving(FaultyServer(default="say:bad")) as there:
         given = settings(
@@ -311,7 +297,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(world: Path) 
     train(given, world / "run", followers=[obedient()])
     before = {path: path.read_bytes() for path in (world / "run" / "checkpoint-2").iterdir()}
     more = given.model_copy(update={"trl": given.trl | {"max_steps": 4}})
-    (world / "run" / ".writing").write_text("in the way of the folder")
+    (world / "run" / "checkpoint-4").write_text("in the way of the folder")
     with pytest.raises(OutputError, match="checkpoint before it is valid"):
         train(more, world / "run", resume=True, followers=[obedient()])
     assert [path.name for path in checkpoints(world / "run")] == ["checkpoint-2"]

@@ -139,12 +139,14 @@ class Sampler(RowSampler):
     def _pick(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
         if self.sampling.temperature <= 0:
             return logits.argmax(-1).tolist()
-        chances = torch.softmax(logits / self.sampling.temperature, dim=-1).cpu()
+        chances = torch.softmax(logits / self.sampling.temperature, dim=-1)
         if self.sampling.top_p < 1:
             ordered, order = chances.sort(dim=-1, descending=True)
             ordered[ordered.cumsum(-1) - ordered >= self.sampling.top_p] = 0
             chances = torch.zeros_like(chances).scatter_(-1, order, ordered)
-        # One random number a row instead of one for each token of the vocabulary, which is what `multinomial` takes.
-        reached = chances.double().cumsum(-1)
-        drawn = torch.tensor([self.draw(row) for row in rows], dtype=torch.double)
+        # One random number a row, drawn here so that devices draw alike, instead of one for each token of the
+        # vocabulary, which is what `multinomial` takes; and only the tokens picked leave the device.
+        exact = torch.float32 if chances.device.type == "mps" else torch.float64  # which mps does not have
+        reached = chances.to(exact).cumsum(-1)
+        drawn = torch.tensor([self.draw(row) for row in rows], dtype=exact, device=chances.device)
         return torch.searchsorted(reached, (drawn * reached[:, -1])[:, None], right=True)[:, 0].tolist()

@@ -8,20 +8,22 @@ import torch
 from promptmii.models.base import Sampling
 from promptmii.models.batching import Trie, chunks, common, prefix_groups
 from promptmii.models.hf.decoding import DecodingCache, Sampler, Suffix, few_rows
-from promptmii.models.hf.packing import IMPLEMENTATION, NO_OPTIONS, Attention, RecordedRow, pack, register
+from promptmii.models.hf.packing import (
+    CPU,
+    IMPLEMENTATION,
+    NO_OPTIONS,
+    Attention,
+    RecordedRow,
+    pack,
+    register,
+    sizes,
+)
 from promptmii.models.hf.prefixes import Prefix, Prefixes
 from promptmii.models.local import Engine
 from promptmii.progress import token_written
 
-ROW_TOKENS = 2048
-"""Tokens of one row: enough to keep the processor busy, little enough for its cache."""
-LOGITS = 2**25
-"""Logits held at a time (positions times vocabulary)."""
 LONG = 256
 """Tokens from which a prompt's own part is computed alone."""
-DECODE_ROWS = 64
-DECODE_TOKENS = 2**15
-"""Tokens whose keys and values are held while decoding, the shared prefix aside."""
 
 
 def engine_for(model: Any) -> Engine:
@@ -45,6 +47,7 @@ class PackedEngine:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._vocabulary = int(model.config.vocab_size)
+        self._sizes = sizes(model.device)
         self._prefixes = Prefixes(model)
 
     @torch.inference_mode()
@@ -59,8 +62,8 @@ class PackedEngine:
             prefix = self._prefixes.get(prompts[members[0]][:shared])
             suffixes = [prompts[i][shared:] for i in members]
             # A block may count as longer than it is, so that the logits of a row stay in bounds too.
-            weight = (nodes + 1) * self._vocabulary * ROW_TOKENS // LOGITS
-            for chunk in chunks([max(len(rest) + nodes, weight) for rest in suffixes], ROW_TOKENS):
+            weight = (nodes + 1) * self._vocabulary * self._sizes.row // self._sizes.logits
+            for chunk in chunks([max(len(rest) + nodes, weight) for rest in suffixes], self._sizes.row):
                 packed = pack([suffixes[i] for i in chunk], trie, prefix, self._model.device)
                 logits = self._forward(packed.tokens, packed.positions, packed, packed.readout)
                 for i, scores in zip(
@@ -76,9 +79,9 @@ class PackedEngine:
         """See `Engine`."""
         sampler, limit = Sampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         written: list[list[int]] = [[] for _ in rows]
-        for chunk in chunks([len(prompts[i]) + limit for i in rows], DECODE_TOKENS):
-            for first in range(0, len(chunk), DECODE_ROWS):
-                batch = chunk[first : first + DECODE_ROWS]
+        for chunk in chunks([len(prompts[i]) + limit for i in rows], self._sizes.decode_tokens):
+            for first in range(0, len(chunk), self._sizes.decode_rows):
+                batch = chunk[first : first + self._sizes.decode_rows]
                 used = sorted({rows[slot] for slot in batch})
                 owners = [used.index(rows[slot]) for slot in batch]
                 for slot, tokens in zip(
@@ -130,7 +133,7 @@ class PackedEngine:
         for shared, members in prefix_groups(prompts):
             own = self._prefixes.get(prompts[members[0]][:shared])
             short = [i for i in members if len(prompts[i]) - shared < LONG]
-            for chunk in chunks([len(prompts[i]) - shared for i in short], ROW_TOKENS):
+            for chunk in chunks([len(prompts[i]) - shared for i in short], self._sizes.row):
                 filled |= self._fill_row(
                     {short[at]: prompts[short[at]][shared:] for at in chunk}, own, len(prefix.tokens)
                 )
@@ -197,7 +200,7 @@ class PlainEngine:
         """See `Engine`."""
         whole = [([*prompt, *option], [*option, end]) for prompt in prompts for option in options]
         scores = [0.0] * len(whole)
-        for chunk in chunks([len(tokens) for tokens, _ in whole], ROW_TOKENS):
+        for chunk in chunks([len(tokens) for tokens, _ in whole], CPU.row):  # it holds the logits of every position
             width = max(len(whole[i][0]) for i in chunk)
             ids = torch.zeros(len(chunk), width, dtype=torch.long)
             mask = torch.zeros_like(ids)

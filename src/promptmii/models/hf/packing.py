@@ -22,8 +22,32 @@ from promptmii.models.batching import Trie
 from promptmii.models.hf.prefixes import Prefix
 
 IMPLEMENTATION = "promptmii_packed"
-SCORES = 2**22
-"""Attention scores held at a time: few enough for the processor's cache, however long the prefix."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is computed at a time."""
+
+    row: int
+    """Tokens of one row: enough to keep the device busy."""
+    scores: int
+    """Attention scores, however long the prefix."""
+    logits: int
+    """Positions times vocabulary."""
+    decode_rows: int
+    decode_tokens: int
+    """Tokens whose keys and values are held while decoding, the shared prefix aside."""
+
+
+CPU = Sizes(row=2048, scores=2**22, logits=2**25, decode_rows=64, decode_tokens=2**15)
+"""Little enough for a processor's cache (measured)."""
+GPU = Sizes(row=2**14, scores=2**25, logits=2**28, decode_rows=256, decode_tokens=2**16)
+"""Its memory is the limit: 1 GiB of logits, 8 GiB of keys and values of an 8B model. Reckoned, not measured."""
+
+
+def sizes(device: torch.device) -> Sizes:
+    """Of rows and batches on this device."""
+    return GPU if device.type == "cuda" else CPU
 
 
 class Attention(Protocol):
@@ -95,7 +119,7 @@ class Packed:
             q = query.index_select(1, flat).view(shared, -1, size, width, dim).transpose(1, 2)
             k, v = (x.index_select(1, flat).view(shared, size, width, dim) for x in (key, value))
             # One long block alone can be too much for the memory: its rows are then taken piece by piece.
-            piece = max(1, SCORES // (heads * size * (width + len(self.prefix.tokens))))
+            piece = max(1, sizes(query.device).scores // (heads * size * (width + len(self.prefix.tokens))))
             rows = zip(q.split(piece, 3), group.mask.split(piece, 1), strict=True)
             out = torch.cat([attend_blocks(q_rows, k, v, mask, past) for q_rows, mask in rows], dim=3)
             parts.append(out.permute(1, 3, 0, 2, 4).reshape(size * width, heads, dim).index_select(0, group.real))
@@ -152,11 +176,11 @@ def pack(queries: Sequence[Sequence[int]], trie: Trie, prefix: Prefix, device: t
         positions += [*range(before, before + len(query)), *(before + len(query) - 1 + d for d in trie.depth)]
     lengths = [len(query) for query in queries]
     groups: list[Group] = []
-    first = 0
+    first, most = 0, sizes(device).scores // 8
     for last in range(1, len(lengths) + 1):
         width = max(lengths[first : last + 1]) + n
         # At most an eighth of a group is padding, and its scores stay in bounds.
-        full = (last + 1 - first) * width * (before + width) > SCORES // 8 or min(
+        full = (last + 1 - first) * width * (before + width) > most or min(
             lengths[first : last + 1]
         ) + n < width * 7 // 8
         if last == len(lengths) or full:

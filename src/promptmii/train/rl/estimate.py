@@ -19,6 +19,7 @@ from promptmii.progress import QUIET, Progress
 from promptmii.prompts import follower_frame, frame_prompt
 from promptmii.schema import Settings
 from promptmii.train.plan import Plan, plan_of
+from promptmii.train.rl.memory import Term, memory
 from promptmii.train.rl.plan import OURS, PAPER, PAPER_RUN, SAVED, VALIDATED, Batches, GrpoPlan, grpo_plan
 from promptmii.train.settings import PlanSettings, TrainSettings
 from promptmii.train.tasks import TaskSplit, read_split
@@ -96,6 +97,8 @@ class Estimate:
     follower_tokens: float
     """Of one call."""
     warnings: tuple[str, ...]
+    memory: tuple[Term, ...]
+    """Of one GPU; empty if the model's configuration is not on this machine."""
     hours: tuple[tuple[str, float], ...]
     """By phase; empty if the settings state no rates."""
 
@@ -127,6 +130,7 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
         **_validations(plan, split, batches),
         follower_tokens=_follower_tokens(sampled, model, settings.plan.length, scale),
         warnings=() if cases(split.validation, plan.validation) else (NO_VALIDATION,),
+        memory=memory(settings, grpo),
         hours=(),
     )
     return replace(estimated, hours=_hours(settings.plan, estimated))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError, nearest
+from promptmii.extras import unmet
 from promptmii.train.settings import PAPER_SCHEDULE, TrainSettings
 
 PAPER: Mapping[str, Any] = {
@@ -81,6 +82,15 @@ OWNED: Mapping[str, str] = {
     "hub_token": "HF_TOKEN in the environment",
 }
 """TRL options that follow from settings, by what to set instead."""
+
+ZERO3: Mapping[str, Any] = {
+    "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True},
+    "bf16": {"enabled": "auto"},
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+}
+"""What `trl.deepspeed = "zero3"` stands for: weights, gradients and optimiser spread over all processes."""
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "loss_type": ("grpo", "dapo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"),
@@ -177,10 +187,14 @@ class GrpoPlan:
         Raises `ConfigError` with TRL's own reason if it refuses an option.
         """
         chosen = {**self.options, "max_steps": batches.steps}
+        if processes:
+            chosen |= {"deepspeed": None, "use_vllm": False}  # which need not be here yet
+        _check_engines(chosen)
         _check_reporters(chosen["report_to"] if isinstance(chosen["report_to"], list) else [chosen["report_to"]])
         if cpu:
-            chosen.pop("deepspeed", None)
-            chosen |= {"use_cpu": True, "bf16": False, "fp16": False, "dataloader_pin_memory": False, "use_vllm": False}
+            chosen |= {"use_cpu": True, "bf16": False, "fp16": False, "dataloader_pin_memory": False}
+        if chosen.get("deepspeed") == "zero3":
+            chosen["deepspeed"] = ZERO3
         try:
             return _grpo_config()(
                 output_dir=str(folder),
@@ -267,6 +281,13 @@ def _grpo_config() -> Any:
     except ImportError as error:
         raise MissingDependencyError("Training with reinforcement learning", "train") from error
     return GRPOConfig
+
+
+def _check_engines(chosen: Mapping[str, Any]) -> None:
+    """Raise `MissingDependencyError` if what spreads the weights, or writes the drafts, is not here as TRL needs it."""
+    for option, package in (("use_vllm", "vllm"), ("deepspeed", "deepspeed")):
+        if chosen.get(option) and (lacking := unmet("gpu").get(package)):
+            raise MissingDependencyError(f"trl.{option}", "gpu", lacking)
 
 
 def _nearest(name: str, known: set[str]) -> str:

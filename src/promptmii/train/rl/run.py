@@ -14,6 +14,7 @@ from promptmii.follower import Follower
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import follower_frame
 from promptmii.train.card import generator_card
+from promptmii.train.launch import check_processes
 from promptmii.train.plan import Plan, plan_of
 from promptmii.train.reward import Reward
 from promptmii.train.rl.plan import GrpoPlan, grpo_plan
@@ -75,12 +76,7 @@ def train(
     split = read_split(plan.selection, progress)
     processes = state.num_processes
     grpo.batches(len(split.train), processes)
-    if processes != settings.plan.processes:
-        raise ConfigError(
-            f"The configuration is for {settings.plan.processes} process(es) (plan.processes), and {processes} are "
-            "running. Start it with: accelerate launch --num_processes "
-            f"{settings.plan.processes} -m promptmii train ..."
-        )
+    check_processes(settings.plan.processes, processes, torch.cuda.device_count())
     with ExitStack() as stack:
         opened = open_run(folder, settings, given, resume=resume, free=FREE)
         run = stack.enter_context(opened if state.is_main_process else nullcontext(None))

@@ -5,16 +5,15 @@ and to learn. Loss, advantages, vLLM and distribution are TRL's. `OVERRIDDEN` li
 here, `USED` what else is relied on. A test compares both with the installed version, so it fails as soon as TRL moves.
 """
 
-import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
+from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
@@ -22,7 +21,6 @@ from promptmii.errors import ConfigError, EndpointError
 from promptmii.models.base import Sampling
 from promptmii.models.hf.engines import engine_for
 from promptmii.task import content_key
-from promptmii.train.loop import checkpoints
 from promptmii.train.rl.likelihoods import can_share, draft_logps
 from promptmii.train.visits import Visits
 from promptmii.tuning.model import TrainableModel
@@ -45,8 +43,7 @@ OVERRIDDEN: Mapping[str, tuple[str, str]] = {
         "a group is one row that holds its prompt once",
     ),
     "create_model_card": ("model_name dataset_name tags", "the run writes its own"),
-    "_get_output_dir": ("trial", "a checkpoint is written aside and renamed when all processes have written"),
-    "_save_checkpoint": ("model trial", "the same"),
+    "_save_rng_state": ("output_dir", "what marks a checkpoint as whole is written when all processes have written"),
 }
 """By method: its parameters in TRL 1.16 with transformers 5.23, and why it is overridden."""
 USED = (
@@ -57,6 +54,8 @@ USED = (
     "max_completion_length",
     "eos_token_ids",
     "use_vllm",
+    "vllm_generation",
+    "temperature",
     "use_transformers_continuous_batching",
     "_entropy_bonus_enabled",
 )
@@ -173,6 +172,15 @@ class PolicyTrainer(GRPOTrainer):
         self.rollout = list(zip(prompt_ids, written, strict=True))
         return written, logps
 
+    def write_greedily(self, prompts: list[list[int]]) -> list[list[int]]:
+        """A draft per prompt by vLLM with the weights of now. All processes call it, with equally many prompts."""
+        engine = self.vllm_generation
+        engine.temperature = 0.0
+        try:
+            return super()._generate_single_turn(prompts, None, {}, 1)[0]
+        finally:
+            engine.temperature = self.temperature
+
     def _writes_itself(self) -> bool:
         args: Any = self.args
         filtered = (args.top_k or 0) > 0 or args.min_p is not None or args.repetition_penalty != 1.0
@@ -250,21 +258,19 @@ class PolicyTrainer(GRPOTrainer):
     def create_model_card(self, *_given: Any, **_options: Any) -> None:
         """None: the run writes its own."""
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(Path(super()._get_output_dir(trial)) / ".writing")
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        aside = Path(self._get_output_dir(trial))
-        name = f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            shutil.rmtree(aside, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            shutil.rmtree(aside.parent / name, ignore_errors=True)
-            (aside / name).rename(aside.parent / name)
-            aside.rmdir()
-            whole = checkpoints(aside.parent)
-            for old in whole[: -(self.args.save_total_limit or len(whole))]:
-                shutil.rmtree(old, ignore_errors=True)
+
+@contextmanager
+def whole_weights(trainer: PolicyTrainer) -> Generator[Any]:
+    """The bare model while DeepSpeed's shards are gathered: its passes are no collectives, so processes may differ."""
+    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+        hooks: dict[int, Any] = model._forward_pre_hooks  # TRL leaves the one that compares the processes' steps
+        kept = dict(hooks)
+        hooks.clear()
+        try:
+            yield model.get_base_model() if hasattr(model, "peft_config") else model
+        finally:
+            hooks.update(kept)

@@ -7,18 +7,21 @@ from typing import Any
 
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
-from trl.models.utils import unwrap_model_for_generation
 
 from promptmii.curves import VALIDATION
 from promptmii.follower import Follower
+from promptmii.models.base import ModelCard
+from promptmii.models.hf.engines import engine_for
+from promptmii.models.local import LocalModel
 from promptmii.progress import Progress
 from promptmii.task import Task
 from promptmii.train.loop import Best
 from promptmii.train.plan import Plan
 from promptmii.train.rl.likelihoods import Drift
-from promptmii.train.rl.trainer import PolicyTrainer
+from promptmii.train.rl.sharing import RolloutEngine, SharedEngine, Writes
+from promptmii.train.rl.trainer import PolicyTrainer, whole_weights
 from promptmii.train.run_folder import RunFolder
-from promptmii.train.validation import Outcome, cases, summary, validate
+from promptmii.train.validation import Outcome, cases, judge, summary, write
 from promptmii.tuning.model import TrainableModel
 
 NAMES = {
@@ -127,15 +130,18 @@ class Watch(TrainerCallback):
             return
         started = perf_counter()
         trainer = self._trainer
-        mine = self._cases[trainer.accelerator.process_index :: trainer.accelerator.num_processes]
         trained: Any = trainer.model
         training = trained.training
-        with self._whole_weights() as model:
-            local = self._policy.local(step, model)
-            outcomes = validate(local, self._plan.prompting, self._followers, mine, self._plan.validation.rows)
-            whole = not trainer.is_deepspeed_enabled
-            drift = self._drift.of(model, trainer.rollout, trainer.temperature) if whole else {}
+        trained.eval()
+        with self._writer(step) as writer:
+            written = write(writer, self._plan.prompting, self._cases)
+        drift = (
+            {} if trainer.is_deepspeed_enabled else self._drift.of(trainer.bare, trainer.rollout, trainer.temperature)
+        )
         trained.train(training)
+        state = trainer.accelerator
+        mine = written[state.process_index :: state.num_processes]
+        outcomes = judge(mine, self._followers, self._plan.validation.rows)
         gathered: list[Outcome] = gather_object(outcomes)
         line = summary(gathered) | drift
         said = "not judged, because followers failed"
@@ -159,14 +165,23 @@ class Watch(TrainerCallback):
                 callback.on_log(trainer.args, trainer.state, trainer.control, logs=dict(line), model=trainer.model)
 
     @contextmanager
-    def _whole_weights(self) -> Generator[Any]:
-        """The bare model, its weights gathered if they are spread over processes."""
-        trainer = self._trainer
-        if not trainer.is_deepspeed_enabled:
-            yield trainer.bare
-            return
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-            yield model.get_base_model() if hasattr(model, "peft_config") else model
+    def _writer(self, step: int) -> Generator[LocalModel]:
+        """The policy of now, which all processes ask for the same: vLLM, or the bare model with all its weights."""
+        trainer, policy = self._trainer, self._policy
+        state = trainer.accelerator
+
+        def shared(part: Writes) -> LocalModel:
+            length = int(policy.model.config.max_position_embeddings)
+            card = ModelCard(policy.reference, f"step-{step}", length, gives_scores=False)
+            return LocalModel(card, policy.form, SharedEngine(part, state.process_index, state.num_processes))
+
+        if trainer.use_vllm:
+            yield shared(RolloutEngine(trainer.write_greedily))
+        elif not trainer.is_deepspeed_enabled:
+            yield shared(engine_for(trainer.bare))
+        else:
+            with whole_weights(trainer) as model:
+                yield shared(engine_for(model))
 
     def _keep_best(self, step: int, measured: Mapping[str, float]) -> None:
         trainer = self._trainer

@@ -1,0 +1,135 @@
+"""Starting a run of several processes: by torchrun on each machine, and on several machines under Slurm."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptmii.configs import FOLDER
+from promptmii.errors import ConfigError, MissingDependencyError, ModelError
+from promptmii.models.http.config import Served
+from promptmii.train.settings import TrainSettings
+
+SCRIPT = FOLDER / "train" / "slurm.sh"
+
+
+@dataclass(frozen=True)
+class Machines:
+    """The machines that train, and which of them this is."""
+
+    count: int = 1
+    this: int = 0
+    first: str = "localhost"
+    """Address of machine 0, where the processes find each other."""
+    port: int = 29500
+
+
+def check_processes(planned: int, running: int, gpus: int) -> None:
+    """Raise `ConfigError` unless the processes that run are those that batches are planned for, each with one GPU."""
+    if running != planned:
+        raise ConfigError(
+            f"The configuration is for {planned} process(es) (plan.processes), and {running} are running. Start it "
+            "with: promptmii launch, and what you gave to promptmii train."
+        )
+    if running == 1 and gpus > 1:
+        raise ConfigError(
+            f"The configuration is for one process (plan.processes), which would use one of {gpus} GPUs. Start it "
+            "with: promptmii launch, or CUDA_VISIBLE_DEVICES=0 promptmii train. To use all, set plan.processes."
+        )
+
+
+def command(processes: int, machines: Machines, arguments: Sequence[str]) -> list[str]:
+    """What machine `machines.this` runs to train with `arguments`.
+
+    Raises `ConfigError` if the processes do not divide.
+    """
+    if processes == 1:
+        return ["promptmii", "train", *arguments]
+    here, left = divmod(processes, machines.count)
+    if left or not here:
+        raise ConfigError(f"{processes} processes (plan.processes) do not divide among {machines.count} machines.")
+    where = (
+        ["--standalone"]
+        if machines.count == 1
+        else [
+            *("--nnodes", str(machines.count), "--node-rank", str(machines.this)),
+            *("--master-addr", machines.first, "--master-port", str(machines.port)),
+        ]
+    )
+    return ["torchrun", *where, "--nproc-per-node", str(here), "-m", "promptmii", "train", *arguments]
+
+
+def run(given: Sequence[str]) -> int:
+    """Run what `command` or `slurm` made; returns the exit code of the process that said what was wrong, else 0.
+
+    Raises `ConfigError` if this machine has too few GPUs or no Slurm, `ModelError` if a process was killed.
+    """
+    if given[0] == "sbatch":
+        if shutil.which("sbatch") is None:
+            raise ConfigError("There is no sbatch here: run this where Slurm takes jobs, or leave --slurm out.")
+        return subprocess.run(given, check=False).returncode
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError("promptmii launch", "train") from error
+    gpus = torch.cuda.device_count()
+    if given[0] == "torchrun":
+        return _spread(given[1:], gpus)
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
+    shown = {"CUDA_VISIBLE_DEVICES": seen.partition(",")[0]} if gpus > 1 else {}
+    return subprocess.run([sys.executable, "-m", *given], env=os.environ | shown, check=False).returncode
+
+
+def _spread(arguments: Sequence[str], gpus: int) -> int:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args
+    from torch.distributed.run import run as torchrun
+
+    options = parse_args(list(arguments))
+    here = int(options.nproc_per_node)
+    if gpus and gpus < here:
+        raise ConfigError(
+            f"The configuration wants {here} GPUs on this machine (plan.processes), which has {gpus}. Set "
+            "plan.processes to the GPUs that train, and see with --dry-run how the batches divide."
+        )
+    try:
+        torchrun(options)
+    except ChildFailedError as error:
+        # The launcher ends the others with SIGTERM, so that is nobody's reason unless it came first.
+        struck = {rank for rank, one in error.failures.items() if one.exitcode < 0 and one.exitcode != -signal.SIGTERM}
+        rank = min(struck, default=error.get_first_failure()[0])
+        failure = error.failures[rank]
+        if failure.exitcode > 0:
+            return failure.exitcode
+        raise ModelError(
+            f"Process {rank} was ended by {failure.signal_name()}, so the run stopped. (SIGKILL is often the system's, "
+            "for want of memory.) The last checkpoint is valid: go on with --resume."
+        ) from error
+    return 0
+
+
+def slurm(settings: TrainSettings, gpus: int, output: Path, arguments: Sequence[str]) -> list[str]:
+    """The command that queues a run on nodes of so many GPUs, and one more to serve a follower without an address.
+
+    Raises `ConfigError` if the processes do not fill the nodes.
+    """
+    trainers, left = divmod(settings.plan.processes, gpus)
+    if left or not trainers:
+        raise ConfigError(
+            f"{settings.plan.processes} processes (plan.processes) do not fill nodes of {gpus} GPUs (--gpus)."
+        )
+    parsed = [Served.parse(reference) for reference in settings.reward.followers]
+    served = sorted({one.model for one in parsed if one and not (one.address or settings.endpoint.base_url)})
+    if len(served) > 1:
+        raise ConfigError(
+            f"The followers {', '.join(served)} have no address, and the job serves one. Give the others theirs: "
+            "openai:MODEL@http://host:port/v1."
+        )
+    return [
+        *("sbatch", f"--nodes={trainers + len(served)}", f"--gpus-per-node={gpus}", f"--output={output}-%j.log"),
+        *(f"--export=ALL,FOLLOWER={''.join(served)}", str(SCRIPT), *arguments),
+    ]

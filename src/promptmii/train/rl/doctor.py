@@ -1,0 +1,111 @@
+"""Can this run train here? Looked at before it starts: packages, GPUs, memory, disk, followers and ports."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from promptmii.doctor import Check, Report, examine
+from promptmii.errors import MissingDependencyError
+from promptmii.extras import unmet
+from promptmii.models.http.config import Served, addresses
+from promptmii.progress import Progress
+from promptmii.train.launch import Machines
+from promptmii.train.rl.memory import ASSUMED, GIB, Shape, memory
+from promptmii.train.rl.plan import GrpoPlan, grpo_plan
+from promptmii.train.run_folder import versions
+from promptmii.train.settings import TrainSettings
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingDependencyError("Training", "train") from error
+
+
+def examine_run(settings: TrainSettings, folder: Path, progress: Progress) -> Report:
+    """Every check of a run; nothing is trained and nothing written. Raises `ConfigError` for an option TRL refuses."""
+    grpo = grpo_plan(settings)
+    checks = [_packages(grpo), _gpus(settings), *_memory(settings, grpo), _disk(settings, grpo, folder)]
+    checks += [check for reference in settings.reward.followers for check in _follower(reference, settings, progress)]
+    return Report(settings.model, (*checks, *_ports(grpo)))
+
+
+def _packages(grpo: GrpoPlan) -> Check:
+    lacking = unmet("train")
+    wanted = {"vllm": "use_vllm", "deepspeed": "deepspeed"}
+    gpu = {name: line for name, line in unmet("gpu").items() if grpo.options.get(wanted.get(name, ""))}
+    if lacking or gpu:
+        extra = "gpu" if gpu else "train"
+        return Check("packages", False, ", ".join((lacking | gpu).values()), f"pip install 'promptmii[{extra}]'")
+    return Check("packages", True, ", ".join(f"{name} {version}" for name, version in versions().items()))
+
+
+def _gpus(settings: TrainSettings) -> Check:
+    found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    wanted = settings.plan.processes
+    if not found:
+        return Check("GPUs", True, f"none: {wanted} process(es) would train on this processor")
+    said = f"{len(found)} x {found[0].name}; plan.processes = {wanted}"
+    cure = "More machines: promptmii launch --machines, or --slurm. Fewer processes: plan.processes."
+    return Check("GPUs", wanted <= len(found), said, "" if wanted <= len(found) else cure)
+
+
+def _memory(settings: TrainSettings, grpo: GrpoPlan) -> Iterator[Check]:
+    count = torch.cuda.device_count()
+    gpu = min((torch.cuda.get_device_properties(n).total_memory / GIB for n in range(count)), default=ASSUMED)
+    terms = memory(settings, grpo, gpu)
+    if not terms:
+        yield Check("memory", True, f"not known: the configuration of {settings.model} is not on this machine")
+        return
+    total = sum(term.gib for term in terms)
+    for term in terms:
+        yield Check(f"memory, {term.name}", True, f"{term.gib:.1f} GiB = {term.how}")
+    cure = "Lower trl.per_device_train_batch_size, longest_prompt or trl.vllm_gpu_memory_utilization, or add [lora]."
+    fits = total <= gpu
+    of = f"{gpu:.0f} GiB" + ("" if count else " (assumed: no GPU is here)")
+    yield Check("memory, sum", fits, f"{total:.0f} of {of} a GPU, by arithmetic", "" if fits else cure)
+
+
+def _disk(settings: TrainSettings, grpo: GrpoPlan, folder: Path) -> Check:
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free / GIB
+    shape = Shape.of(settings.model)
+    if shape is None:
+        return Check("disk", True, f"{free:.0f} GiB free in {there}")
+    trained = shape.adapter(settings.lora.rank) if settings.lora else shape.weights
+    kept = int(grpo.options["save_total_limit"]) + 1  # while the next is written, the old ones are there
+    needed = trained * (12 * kept + 4) / GIB
+    said = f"{free:.0f} GiB free in {there}; {needed:.1f} needed = {trained:.3g} x (12 bytes x {kept} checkpoints + 4)"
+    return Check("disk", needed <= free, said, "" if needed <= free else "Make room, or lower trl.save_total_limit.")
+
+
+def _follower(reference: str, settings: TrainSettings, progress: Progress) -> Iterator[Check]:
+    served = Served.parse(reference)
+    if served is None:
+        yield Check("follower", True, f"{reference} runs in the training processes")
+        return
+    for address in addresses(served.address or settings.endpoint.base_url):
+        report = examine(f"openai:{served.model}@{address}", settings.endpoint, progress)
+        wrong = [
+            check
+            for check in report.checks
+            if not check.ok and (settings.reward.mode == "choose" or check.name != "choose")
+        ]
+        if wrong:
+            yield Check("follower", False, f"{address}: {wrong[0].name}: {wrong[0].finding}", wrong[0].cure)
+        else:
+            yield Check("follower", True, f"{address}: {report.checks[-1].finding}")
+
+
+def _ports(grpo: GrpoPlan) -> Iterator[Check]:
+    wanted = {"processes of several machines": int(os.environ.get("MASTER_PORT", Machines.port))}
+    if grpo.options.get("use_vllm") and grpo.options.get("vllm_mode") == "server":
+        wanted["weights to vLLM (trl.vllm_group_port)"] = int(grpo.options.get("vllm_group_port", 51216))
+    for purpose, port in wanted.items():
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free = tried.connect_ex(("localhost", port)) != 0
+        yield Check(
+            "port", free, f"{port} for {purpose} is {'free' if free else 'taken'}", "" if free else "Choose another."
+        )

@@ -1,0 +1,221 @@
+"""Two processes train, validate any number of cases, resume, sync vLLM and end together, under ZeRO-3 or not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl")
+
+import psutil
+from tests.train import vllm_stand_in
+from tests.train.rl.test_run import curves
+from tests.train.toys import write_model, write_tasks
+
+from promptmii import load_model
+from promptmii.models.base import Chat, Choice
+from promptmii.train.loop import checkpoints
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(400)]
+ROOT = Path(__file__).parents[3]
+DEEPSPEED = Path(sys.prefix) / "deepspeed"
+"""Where `make` puts DeepSpeed, apart from the rest, because it warns wherever it is imported."""
+HERE = "DeepSpeed is not installed, and `make` could not build it" if not DEEPSPEED.is_dir() else ""
+SPREADS = [
+    pytest.param(None, id="copies"),
+    pytest.param(
+        "zero3", id="zero3", marks=pytest.mark.skipif(not (DEEPSPEED.is_dir() or find_spec("deepspeed")), reason=HERE)
+    ),
+]
+SHORT = {"max_steps": 2, "save_steps": 2, "learning_rate": 1e-2, "per_device_train_batch_size": 4}
+SYNCED = {**SHORT, "max_steps": 3, "save_steps": 3, "use_vllm": True, "vllm_max_model_length": 512} | {
+    "vllm_importance_sampling_correction": True,
+    "vllm_mode": "colocate",
+}
+LONG = {**SHORT, "max_steps": 4, "learning_rate": 1e-3}
+WATCHED = {"tasks": ("songs",), "every": 2, "rows": 12}
+RUNS: list[dict[str, Any]] = [
+    {"name": "whole", "changes": {"trl": LONG}},
+    {"name": "parts", "changes": {"trl": LONG | {"max_steps": 2}}},
+    {"name": "parts", "changes": {"trl": LONG}, "resume": True},
+    {"name": "no case", "changes": {"trl": SHORT, "validation": {"share": 0.0}}},
+    {"name": "two cases", "changes": {"trl": SHORT, "validation": WATCHED | {"n": (4, 8)}}},
+    {"name": "adapter", "changes": {"trl": SHORT, "lora": {"rank": 4}, "validation": WATCHED | {"n": (3, 4, 8)}}},
+    {"name": "vllm", "changes": {"trl": SYNCED, "validation": WATCHED | {"n": (4,)}}},
+    {"name": "vllm adapter", "changes": {"trl": SYNCED, "lora": {"rank": 4}, "validation": WATCHED | {"n": (3, 4, 8)}}},
+    {
+        "name": "dead",
+        "changes": {"trl": LONG | {"max_steps": 90, "save_steps": 90}, "reward": {"mode": "choose", "wait": 0.1}},
+        "dies": 600,
+    },
+]
+
+
+def environment(world: Path) -> dict[str, str]:
+    """Of the processes: our code, the stand-in as version 0.31.0 of vLLM, and DeepSpeed on a processor."""
+    found = world / "packages"
+    (found / "vllm").mkdir(parents=True)
+    (found / "vllm" / "__init__.py").write_text(Path(vllm_stand_in.__file__).read_text())
+    about = found / "vllm-0.31.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.31.0\n")
+    (about / "top_level.txt").write_text("vllm\n")
+    path = [str(ROOT / "src"), str(ROOT), str(found), str(DEEPSPEED), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return os.environ | own | {"DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@pytest.fixture(scope="module", params=SPREADS)
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every run of the list, done by two processes that were started once, because starting takes the most time."""
+    world = tmp_path_factory.mktemp("world")
+    write_tasks(world / "tasks")
+    write_model(world / "tiny")
+    runs = [one | {"changes": one["changes"] | {"trl": one["changes"]["trl"] | spread(request.param)}} for one in RUNS]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(ROOT / "tests" / "train" / "rl" / "process.py"), str(world), json.dumps(runs)],
+        env=environment(world),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    (world / "spread").write_text(str(request.param))
+    return world
+
+
+def spread(given: str | None) -> dict[str, Any]:
+    return {"deepspeed": given} if given else {}
+
+
+def close(one: Path, other: Path) -> bool:
+    """The weights answer alike."""
+    return bool(choice(f"hf:{one}") == pytest.approx(choice(f"hf:{other}"), abs=1e-5))
+
+
+def choice(reference: str) -> Any:
+    chat: Chat = [{"role": "user", "content": "red lovely"}]
+    (found,) = load_model(reference).choose([chat], ["good", "bad"])
+    assert isinstance(found, Choice)
+    return found.scores
+
+
+def test_two_processes_train_and_keep_what_they_measured(world: Path) -> None:
+    found = curves(world / "whole")
+    assert set(found["train/reward"]) == {1, 2, 3, 4}
+    assert set(found["validation/reward"]) == {0, 2, 4}
+    assert [path.name for path in checkpoints(world / "whole")] == ["checkpoint-2", "checkpoint-4"]
+    best = max(found["validation/reward"], key=lambda step: (found["validation/reward"][step], -step))
+    same = world / "tiny" if best == 0 else world / "whole" / f"checkpoint-{best}"
+    assert close(world / "whole" / "best", same)
+    assert not close(world / "whole" / "checkpoint-4", world / "tiny")
+
+
+def test_a_resumed_run_goes_on(world: Path) -> None:
+    whole, parts = curves(world / "whole"), curves(world / "parts")
+    assert set(parts["train/reward"]) == {1, 2, 3, 4}
+    if (world / "spread").read_text() == "None":  # under ZeRO-3 TRL draws, from a stream that does not go on
+        for name in ("train/reward", "train/loss", "train/gradient", "validation/reward"):
+            assert whole[name] == parts[name], name
+        both = [(world / name / "checkpoint-4" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+        assert both[0] == both[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("no case", 0), ("whole", 1), ("vllm", 1), ("two cases", 2), ("adapter", 3), ("vllm adapter", 3)],
+)
+def test_any_number_of_cases_is_validated(world: Path, name: str, count: int) -> None:
+    rows = [json.loads(line) for line in (world / name / "samples.jsonl").read_text("utf-8").splitlines()]
+    for step in {row["step"] for row in rows if "validation" in row}:
+        at = [row["n"] for row in rows if row["step"] == step and "validation" in row]
+        assert len(at) == len(set(at)) == count
+    assert ("validation/reward" in curves(world / name)) == (count > 0)
+
+
+def test_adapters_alone_are_kept(world: Path) -> None:
+    assert (world / "adapter" / "best" / "adapter_model.safetensors").exists()
+    assert not close(world / "adapter" / "checkpoint-2", world / "tiny")
+
+
+@pytest.mark.parametrize("name", ["vllm", "vllm adapter"])
+def test_vllm_writes_with_the_weights_of_now(world: Path, name: str) -> None:
+    found = curves(world / name)
+    apart = found["sampling/sampling_logp_difference/max"]
+    assert set(apart) == {1, 2, 3}
+    assert all(value < 1e-4 for value in apart.values())
+    start = {
+        run: [row["text"] for row in read(world / run) if row["step"] == 0 and row.get("n") == 4]
+        for run in (name, "whole")
+    }
+    assert start[name] == start["whole"]
+
+
+def read(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "samples.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_every_process_ends_when_the_follower_of_one_dies(world: Path) -> None:
+    said = [(world / f"dead.{rank}.error").read_text() for rank in (0, 1)]
+    assert all("of the instructions of a step could not be scored" in line for line in said)
+    last = checkpoints(world / "dead")[-1]
+    assert int(last.name.split("-")[1]) == max(curves(world / "dead")["train/reward"])
+
+
+CONFIG = """
+model = "hf:{world}/tiny"
+tasks = ["{world}/tasks"]
+schedule = {{ 4 = 1.0 }}
+query = 12
+prompts = 2
+longest_prompt = 400
+reward = {{ mode = "choose", followers = ["hf:{world}/tiny"] }}
+validation = {{ tasks = ["songs"], every = 2, n = [4], rows = 12 }}
+plan = {{ processes = 2 }}
+[trl]
+per_device_train_batch_size = 4
+num_generations = 4
+max_completion_length = 8
+max_steps = 4000
+save_steps = 2
+activation_checkpointing = false
+"""
+
+
+def wait_for(there: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_killed_process_ends_the_run_and_is_named(tmp_path: Path) -> None:
+    write_tasks(tmp_path / "tasks")
+    write_model(tmp_path / "tiny")
+    config = tmp_path / "given.toml"
+    config.write_text(CONFIG.format(world=tmp_path))
+    launch = [sys.executable, "-m", "promptmii", "launch", str(config), "-o", str(tmp_path / "run")]
+    with subprocess.Popen(launch, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as started:
+        wait_for(lambda: bool(checkpoints(tmp_path / "run")))
+        ranks = {one.environ().get("RANK"): one for one in psutil.Process(started.pid).children(recursive=True)}
+        ranks["1"].send_signal(signal.SIGKILL)
+        _, told = started.communicate(timeout=60)
+    assert started.returncode == 3, told
+    assert "Error: Process 1 was ended by SIGKILL" in told
+    assert "Traceback" not in told
+    last = int(checkpoints(tmp_path / "run")[-1].name.split("-")[1])
+    more = [*launch, "--resume", "--set", f"trl.max_steps={last + 2}"]
+    done = subprocess.run(more, env=environment(tmp_path / "again"), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Made ") == 1
+    assert last + 2 in curves(tmp_path / "run")["train/reward"]

@@ -1,0 +1,110 @@
+"""What can be known of a run before it starts: its memory, term by term, and whether this machine is fit for it."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl")
+
+from tests.models.faulty_server import FaultyServer, serving
+from tests.train.toys import settings, write_model, write_tasks
+from transformers import LlamaConfig
+from typer.testing import CliRunner
+
+from promptmii.cli import app
+from promptmii.configs import recipes
+from promptmii.train.rl.memory import memory
+from promptmii.train.rl.plan import grpo_plan
+from promptmii.train.settings import TrainSettings
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+EIGHT_BILLION: dict[str, Any] = {
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
+
+
+def terms(folder: Path, recipe: str, **trl: Any) -> dict[str, float]:
+    LlamaConfig(**EIGHT_BILLION).save_pretrained(folder)
+    read = TrainSettings.read(recipes("train")[recipe], model=f"hf:{folder}", trl=trl)
+    local = [name for name in read.reward.followers if name.startswith("hf:")]
+    reward = read.reward.model_copy(update={"followers": (f"hf:{folder}",)} if local else {})
+    given = read.model_copy(update={"reward": reward})
+    return {term.name: round(term.gib, 1) for term in memory(given, grpo_plan(given))}
+
+
+def test_the_papers_run_fits_80_gib_if_vllm_writes_for_validation(tmp_path: Path) -> None:
+    found = terms(tmp_path, "llama-3.1-8b")
+    assert found == {
+        "weights in training": 29.9,  # 8.03e9 x 16 bytes on four processes
+        "activations": 8.4,
+        "layers of a pass": 1.9,
+        "vLLM": 24.0,
+        "runtime": 3.0,
+    }
+    without = terms(tmp_path, "llama-3.1-8b", use_vllm=False)
+    assert without["all weights gathered"] == 15.0
+    assert "vLLM" not in without
+    copies = terms(tmp_path, "llama-3.1-8b", deepspeed={"zero_optimization": {"stage": 0}})
+    assert copies["weights in training"] == pytest.approx(8.03e9 * 18 / 2**30, abs=0.1)
+
+
+def test_adapters_leave_the_weights_as_they_are(tmp_path: Path) -> None:
+    found = terms(tmp_path, "llama-3.1-8b-lora")
+    assert found["frozen weights"] == 15.0
+    assert found["adapter in training"] == pytest.approx(84e6 * 16 / 2**30, abs=0.1)
+    assert found[f"follower hf:{tmp_path}"] == 15.0
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    write_tasks(tmp_path / "tasks")
+    write_model(tmp_path / "tiny")
+    return tmp_path
+
+
+def ask(world: Path, *options: str) -> Any:
+    config = world / "given.toml"
+    config.write_text(f'model = "hf:{world}/tiny"\ntasks = ["{world}/tasks"]\n[trl]\nmax_steps = 2\nsave_steps = 2\n')
+    return CliRunner().invoke(app, ["train", str(config), "-o", str(world / "run"), "--doctor", *options])
+
+
+def test_a_fit_machine_is_said_to_be_fit_and_nothing_is_written(world: Path) -> None:
+    with serving(FaultyServer(default="say:good")) as server:
+        given = f'reward={{mode = "generate", followers = ["openai:m@{server.url}"]}}'
+        done = ask(world, "--set", given)
+    assert done.exit_code == 0, done.output
+    assert "GPUs: " in done.stdout
+    assert "memory, sum: 3 of 80 GiB (assumed: no GPU is here)" in done.stdout or "a GPU, by arithmetic" in done.stdout
+    assert f"follower: {server.url}: " in done.stdout
+    assert not (world / "run").exists()
+
+
+def test_what_is_wrong_is_named_with_its_cure(world: Path) -> None:
+    with socket.socket() as taken, socket.socket() as closed:
+        for one in (taken, closed):
+            one.bind(("localhost", 0))
+        taken.listen()
+        port, dead = (one.getsockname()[1] for one in (taken, closed))
+        server = "trl.use_vllm=true", "--set", 'trl.vllm_mode="server"', "--set", f"trl.vllm_group_port={port}"
+        followers = f'reward.followers=["openai:m@http://localhost:{dead}/v1"]'
+        done = ask(world, "--set", *server, "--set", followers, "--set", "endpoint.patience=0")
+    assert done.exit_code == 3
+    assert "no  packages: vllm<=0.31.0,>=0.22" in done.stdout
+    assert "pip install 'promptmii[gpu]'" in done.stdout
+    assert f"no  follower: http://localhost:{dead}/v1: load" in done.stdout
+    assert f"no  port: {port} for weights to vLLM" in done.stdout
+
+
+def test_a_run_that_needs_vllm_says_so_before_it_loads_anything(world: Path) -> None:
+    from promptmii.errors import MissingDependencyError
+    from promptmii.train.rl.run import train
+
+    with pytest.raises(MissingDependencyError, match=r"trl.use_vllm needs .*vllm.*promptmii\[gpu\]"):
+        train(settings(world, trl={"use_vllm": True}), world / "run")

@@ -1,0 +1,109 @@
+"""The commands that start a run, and the job that Slurm gets, with programs that note down what they were asked."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from promptmii.cli import app
+from promptmii.configs import recipes
+from promptmii.errors import ConfigError
+from promptmii.train.launch import SCRIPT, Machines, check_processes, command, slurm
+from promptmii.train.settings import TrainSettings
+
+RECIPES = recipes("train")
+PROGRAMS = {
+    "scontrol": 'printf "n1\\nn2\\nn3\\n"',
+    "curl": 'echo "curl $*" >> "$LOG"',
+    "vllm": 'echo "vllm gpu $CUDA_VISIBLE_DEVICES $*" >> "$LOG"',
+    "promptmii": 'echo "promptmii $*; followers $OPENAI_BASE_URL" >> "$LOG"',
+    "srun": """
+for word in "$@"; do
+    case $word in --ntasks=*) tasks=${word#*=} ;; --nodelist=*) echo "on ${word#*=}" >> "$LOG" ;; esac
+done
+while [[ $1 == --* ]]; do shift; done
+for i in $(seq 0 $((tasks - 1))); do SLURM_PROCID=$i "$@"; done""",
+}
+
+
+def test_a_process_a_gpu_on_one_machine_or_several() -> None:
+    assert command(1, Machines(), ["smoke"]) == ["promptmii", "train", "smoke"]
+    one = "torchrun --standalone --nproc-per-node 4 -m promptmii train x -o y"
+    assert command(4, Machines(), ["x", "-o", "y"]) == one.split()
+    where = "--nnodes 2 --node-rank 1 --master-addr n1 --master-port 29501"
+    several = f"torchrun {where} --nproc-per-node 8 -m promptmii train x"
+    assert command(16, Machines(2, 1, "n1", 29501), ["x"]) == several.split()
+    with pytest.raises(ConfigError, match=r"16 processes .* do not divide among 3 machines"):
+        command(16, Machines(3), ["x"])
+
+
+def test_other_processes_than_planned_are_refused_with_the_command_that_starts_them() -> None:
+    check_processes(4, 4, 8)
+    check_processes(1, 1, 1)
+    with pytest.raises(ConfigError, match=r"is for 4 process.*, and 1 are running. Start it with: promptmii launch"):
+        check_processes(4, 1, 8)
+    with pytest.raises(ConfigError, match=r"one process .* one of 8 GPUs. Start it with: promptmii launch"):
+        check_processes(1, 1, 8)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "warm-start"])
+def test_the_command_of_every_recipe_is_said(name: str) -> None:
+    done = CliRunner().invoke(app, ["launch", name, "--tasks", "suite", "-o", "r", "--set", "query=8", "--dry-run"])
+    assert done.exit_code == 0, done.output
+    processes = TrainSettings.read(RECIPES[name]).plan.processes
+    started = (
+        "promptmii train"
+        if processes == 1
+        else f"torchrun --standalone --nproc-per-node {processes} -m promptmii train"
+    )
+    assert done.stdout.strip() == f"{started} {name} -o r --tasks suite --set query=8"
+
+
+def test_the_other_stages_run_in_one_process() -> None:
+    done = CliRunner().invoke(app, ["launch", "warm-start", "--dry-run"])
+    assert done.exit_code == 2
+    assert "promptmii train warm-start" in done.stderr
+
+
+def test_slurm_gets_the_nodes_that_train_and_one_that_serves() -> None:
+    given = TrainSettings.read(RECIPES["llama-3.1-8b-16gpu"])
+    follower = "FOLLOWER=meta-llama/Llama-3.1-8B-Instruct"
+    assert slurm(given, 8, Path("runs/x"), ["a", "b"]) == [
+        *("sbatch", "--nodes=3", "--gpus-per-node=8", "--output=runs/x-%j.log", f"--export=ALL,{follower}"),
+        *(str(SCRIPT), "a", "b"),
+    ]
+    with pytest.raises(ConfigError, match=r"16 processes .* do not fill nodes of 3 GPUs"):
+        slurm(given, 3, Path("x"), [])
+    elsewhere = given.model_copy(update={"endpoint": given.endpoint.model_copy(update={"base_url": "http://a:1/v1"})})
+    assert {"--nodes=2", "--export=ALL,FOLLOWER="} <= set(slurm(elsewhere, 8, Path("x"), []))
+    two = given.reward.model_copy(update={"followers": ("openai:one", "openai:two", "openai:three@http://a:1/v1")})
+    with pytest.raises(ConfigError, match="one, two have no address"):
+        slurm(given.model_copy(update={"reward": two}), 8, Path("x"), [])
+
+
+@pytest.mark.parametrize(("follower", "restarts"), [("m", "0"), ("", "1")])
+def test_the_job_serves_the_follower_and_starts_a_launcher_on_each_other_node(
+    tmp_path: Path, follower: str, restarts: str
+) -> None:
+    log = tmp_path / "log"
+    for name, lines in PROGRAMS.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{lines}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_JOB_NODELIST": "n[1-3]", "SLURM_GPUS_PER_NODE": "h100:2", "SLURM_RESTART_COUNT": restarts}
+    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log), "FOLLOWER": follower, "OPENAI_BASE_URL": ""}
+    subprocess.run(["bash", str(SCRIPT), "recipe", "-o", "my run"], env=os.environ | job | own, check=True)
+    said = log.read_text().splitlines()
+    if follower:
+        assert "on n3" in said
+        assert {f"vllm gpu {i} serve m --port {8000 + i} --enable-prefix-caching" for i in (0, 1)} <= set(said)
+        assert said[-3] == "on n1,n2"
+        where, tail = "--machines 2 --first n1", "; followers http://n3:8000/v1,http://n3:8001/v1"
+        started = "promptmii launch recipe -o my run"
+    else:
+        assert said[0] == "on n1,n2,n3"
+        where, tail = "--machines 3 --first n1", "; followers "
+        started = "promptmii launch recipe -o my run --resume"
+    count = 2 if follower else 3
+    assert said[-count:] == [f"{started} {where} --machine {i}{tail}" for i in range(count)]
