@@ -16,7 +16,7 @@ from promptmii.train.settings import TrainSettings
 RECIPES = recipes("train")
 PROGRAMS = {
     "scontrol": 'printf "n1\\nn2\\nn3\\n"',
-    "curl": 'echo "curl $*" >> "$LOG"',
+    "curl": 'port=${*: -1} port=${port##*:} && sleep 0.1 && grep -q "port ${port%/health}" "$LOG"',
     "vllm": 'echo "vllm gpu $CUDA_VISIBLE_DEVICES $*" >> "$LOG"',
     "promptmii": 'echo "promptmii $*; followers $OPENAI_BASE_URL" >> "$LOG"',
     "srun": """
@@ -40,12 +40,9 @@ def test_a_process_a_gpu_on_one_machine_or_several() -> None:
 
 
 def test_other_processes_than_planned_are_refused_with_the_command_that_starts_them() -> None:
-    check_processes(4, 4, 8)
-    check_processes(1, 1, 1)
+    check_processes(4, 4)
     with pytest.raises(ConfigError, match=r"is for 4 process.*, and 1 are running. Start it with: promptmii launch"):
-        check_processes(4, 1, 8)
-    with pytest.raises(ConfigError, match=r"one process .* one of 8 GPUs. Start it with: promptmii launch"):
-        check_processes(1, 1, 8)
+        check_processes(4, 1)
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != "warm-start"])
@@ -98,7 +95,7 @@ def test_the_job_serves_the_follower_and_starts_a_launcher_on_each_other_node(
     if follower:
         assert "on n3" in said
         assert {f"vllm gpu {i} serve m --port {8000 + i} --enable-prefix-caching" for i in (0, 1)} <= set(said)
-        assert said[-3] == "on n1,n2"
+        assert "on n1,n2" in said
         where, tail = "--machines 2 --first n1", "; followers http://n3:8000/v1,http://n3:8001/v1"
         started = "promptmii launch recipe -o my run"
     else:
@@ -106,4 +103,6 @@ def test_the_job_serves_the_follower_and_starts_a_launcher_on_each_other_node(
         where, tail = "--machines 3 --first n1", "; followers "
         started = "promptmii launch recipe -o my run --resume"
     count = 2 if follower else 3
-    assert said[-count:] == [f"{started} {where} --machine {i}{tail}" for i in range(count)]
+    assert [line for line in said if line.startswith("promptmii")] == [
+        f"{started} {where} --machine {i}{tail}" for i in range(count)
+    ]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from promptmii.cli.terminal import data, say, tolerate_encodings
+from promptmii.cli.terminal import PROCESS, data, say, tolerate_encodings
 from promptmii.cli.terminal import error as show_error
 from promptmii.errors import PromptMIIError
 
@@ -34,7 +34,10 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            show_error("Interrupted. Run the same command again to go on: finished cells and cached answers are kept.")
+            if not PROCESS:
+                show_error(
+                    "Interrupted. Run the same command again to go on: finished cells and cached answers are kept."
+                )
             raise typer.Exit(INTERRUPTED) from interrupt
         except (PromptMIIError, OSError, ValueError, RecursionError, MemoryError) as error:
             broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE

@@ -1,6 +1,5 @@
 """Starting a run of several processes: by torchrun on each machine, and on several machines under Slurm."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -28,17 +27,12 @@ class Machines:
     port: int = 29500
 
 
-def check_processes(planned: int, running: int, gpus: int) -> None:
-    """Raise `ConfigError` unless the processes that run are those that batches are planned for, each with one GPU."""
+def check_processes(planned: int, running: int) -> None:
+    """Raise `ConfigError` unless as many processes run as the batches are planned for."""
     if running != planned:
         raise ConfigError(
             f"The configuration is for {planned} process(es) (plan.processes), and {running} are running. Start it "
             "with: promptmii launch, and what you gave to promptmii train."
-        )
-    if running == 1 and gpus > 1:
-        raise ConfigError(
-            f"The configuration is for one process (plan.processes), which would use one of {gpus} GPUs. Start it "
-            "with: promptmii launch, or CUDA_VISIBLE_DEVICES=0 promptmii train. To use all, set plan.processes."
         )
 
 
@@ -72,25 +66,22 @@ def run(given: Sequence[str]) -> int:
         if shutil.which("sbatch") is None:
             raise ConfigError("There is no sbatch here: run this where Slurm takes jobs, or leave --slurm out.")
         return subprocess.run(given, check=False).returncode
+    if given[0] == "torchrun":
+        return _spread(given[1:])
+    return subprocess.run([sys.executable, "-m", *given], check=False).returncode
+
+
+def _spread(arguments: Sequence[str]) -> int:
     try:
         import torch
+        from torch.distributed.elastic.multiprocessing import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.run import parse_args
+        from torch.distributed.run import run as torchrun
     except ImportError as error:
         raise MissingDependencyError("promptmii launch", "train") from error
-    gpus = torch.cuda.device_count()
-    if given[0] == "torchrun":
-        return _spread(given[1:], gpus)
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
-    shown = {"CUDA_VISIBLE_DEVICES": seen.partition(",")[0]} if gpus > 1 else {}
-    return subprocess.run([sys.executable, "-m", *given], env=os.environ | shown, check=False).returncode
-
-
-def _spread(arguments: Sequence[str], gpus: int) -> int:
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args
-    from torch.distributed.run import run as torchrun
-
     options = parse_args(list(arguments))
-    here = int(options.nproc_per_node)
+    here, gpus = int(options.nproc_per_node), torch.cuda.device_count()
     if gpus and gpus < here:
         raise ConfigError(
             f"The configuration wants {here} GPUs on this machine (plan.processes), which has {gpus}. Set "
@@ -98,6 +89,8 @@ def _spread(arguments: Sequence[str], gpus: int) -> int:
         )
     try:
         torchrun(options)
+    except SignalException as stopped:  # passed on to the processes
+        return 128 + stopped.sigval
     except ChildFailedError as error:
         # The launcher ends the others with SIGTERM, so that is nobody's reason unless it came first.
         struck = {rank for rank, one in error.failures.items() if one.exitcode < 0 and one.exitcode != -signal.SIGTERM}
@@ -123,7 +116,8 @@ def slurm(settings: TrainSettings, gpus: int, output: Path, arguments: Sequence[
             f"{settings.plan.processes} processes (plan.processes) do not fill nodes of {gpus} GPUs (--gpus)."
         )
     parsed = [Served.parse(reference) for reference in settings.reward.followers]
-    served = sorted({one.model for one in parsed if one and not (one.address or settings.endpoint.base_url)})
+    elsewhere = settings.reward.serve or settings.endpoint.base_url
+    served = sorted({one.model for one in parsed if one and not (one.address or elsewhere)})
     if len(served) > 1:
         raise ConfigError(
             f"The followers {', '.join(served)} have no address, and the job serves one. Give the others theirs: "

@@ -78,8 +78,8 @@ def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         if torch.distributed.is_initialized() and "by peer" in str(error):  # reset by it, or closed
             raise ModelError(
-                "Another process of this run has ended, which says why or was killed. The last checkpoint is valid: go on "
-                "with --resume."
+                "Another process of this run has ended, and says why or was killed. The last checkpoint is valid: go "
+                "on with --resume."
             ) from error
         # torch makes a RuntimeError of a full disk.
         if type(error) is RuntimeError and "PytorchStreamWriter" not in str(error):

@@ -29,7 +29,7 @@ if [ -n "${FOLLOWER:-}" ]; then
     for i in $(seq 0 $((gpus - 1))); do
         until curl --silent --fail "http://$server:$((8000 + i))/health" > /dev/null; do
             kill -0 $servers || { echo "The follower's servers have ended." >&2; exit 1; }
-            sleep 5
+            sleep 1
         done
     done
 fi

@@ -196,7 +196,7 @@ class GrpoPlan:
         if chosen.get("deepspeed") == "zero3":
             chosen["deepspeed"] = ZERO3
         try:
-            return _grpo_config()(
+            made = _grpo_config()(
                 output_dir=str(folder),
                 seed=self.seed,
                 generation_batch_size=batches.prompts * batches.generations,
@@ -213,6 +213,9 @@ class GrpoPlan:
             )
         except (ValueError, TypeError) as error:
             raise ConfigError(f"TRL refuses this configuration: {error}") from error
+        if made.n_gpu > 1:
+            made._n_gpu = 1  # a process trains on one; TRL refuses to spread its batches over more
+        return made
 
 
 def grpo_plan(settings: TrainSettings) -> GrpoPlan:

@@ -76,7 +76,9 @@ def train(
     split = read_split(plan.selection, progress)
     processes = state.num_processes
     grpo.batches(len(split.train), processes)
-    check_processes(settings.plan.processes, processes, torch.cuda.device_count())
+    check_processes(settings.plan.processes, processes)
+    if processes == 1 and (gpus := torch.cuda.device_count()) > 1:
+        progress.note(f"Training uses one of {gpus} GPUs, as plan.processes is 1")
     with ExitStack() as stack:
         opened = open_run(folder, settings, given, resume=resume, free=FREE)
         run = stack.enter_context(opened if state.is_main_process else nullcontext(None))
