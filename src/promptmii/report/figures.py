@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 def length_figure(scores: Scores) -> "Figure":
     """Macro-F1 against prompt length: a labelled line per series through its numbers of examples, with intervals."""
     figure, (axes,) = blank_figure(f"length {scores.scope}", 4.6)
-    found, known = points(scores), looks(scores.series)
+    (found, flat), known = _by_prompt(points(scores)), looks(scores.series)
     _token_axis(axes, found)
+    _draw_flat(axes, flat, known)
     for one in scores.series:
         own = [point for point in found if point.series == one]
         x, y = [p.tokens for p in own], [p.mean for p in own]
@@ -31,13 +32,32 @@ def length_figure(scores: Scores) -> "Figure":
             artist.set_gid(f"series:{one.name}")
     axes.set_ylabel("Macro-F1, mean over tasks")
     axes.set_title(f"Macro-F1 against prompt length: {scores.scope.title}")
-    _label_lines(axes, found, known)
+    _label_lines(axes, [*found, *flat], known)
     figure.draw_without_rendering()
     ends = {
         n for one in scores.series for own in [[p.n for p in found if p.series == one]] for n in (own[:1] + own[-1:])
     }
     _number_points(axes, found, sorted(found, key=lambda p: p.n not in ends), known)
     return figure
+
+
+def _by_prompt(found: Sequence[Mean]) -> tuple[list[Mean], list[Mean]]:
+    """The points of methods with a prompt; of each other method, which has no place on a scale of tokens, the last.
+
+    Where no method has a prompt, all of them are points.
+    """
+    prompted = [point for point in found if point.tokens > 0]
+    last = {point.series: point for point in sorted(found, key=lambda point: point.n) if not point.tokens > 0}
+    return (prompted, [*last.values()]) if prompted else (list(found), [])
+
+
+def _draw_flat(axes: "Axes", flat: Sequence[Mean], known: dict[str, Look]) -> None:
+    """A level line for each method without a prompt."""
+    for point in flat:
+        drawn = axes.hlines(
+            point.mean, 0, 1, transform=axes.get_yaxis_transform(), colors=known[point.series.name].colour
+        )
+        drawn.set(linestyle=":", linewidth=1.1, gid=f"series:{point.series.name}")
 
 
 def _label_lines(axes: "Axes", found: Sequence[Mean], known: dict[str, Look]) -> None:
@@ -48,12 +68,21 @@ def _label_lines(axes: "Axes", found: Sequence[Mean], known: dict[str, Look]) ->
     heights = _spread([point.mean for point in ends.values()], gap)
     for point, height in zip(ends.values(), heights, strict=True):
         colour, name = known[point.series.name].colour, point.series.name
+        flat = not point.tokens and axes.get_xscale() == "log"
         text = axes.annotate(
-            name,
-            (point.tokens, point.mean),
+            f"{name}, n={point.n}" if flat else name,
+            (1.0 if flat else point.tokens, point.mean),
             (1.03, height),
+            xycoords=axes.get_yaxis_transform() if flat else "data",
             textcoords=axes.get_yaxis_transform(),
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "linestyle": ":", "shrinkB": 4},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.6,
+                "linestyle": ":",
+                "shrinkB": 4,
+                "relpos": (0, 0.5),
+            },
             va="center",
         )
         text.set(color=colour, fontweight="bold", gid=f"series:{name}")
@@ -145,16 +174,20 @@ def pareto_figure(by_scope: Sequence[Scores]) -> "Figure":
         x=0.01,
         ha="left",
     )
-    draw_legend(figure, {name: line_style(look, lines=False) for name, look in known.items()})
+    flat = {point.series.name for scores in by_scope for point in _by_prompt(points(scores))[1]}
+    styles = {name: line_style(look, lines=False) for name, look in known.items()}
+    draw_legend(figure, styles | {name: {"color": known[name].colour, "linestyle": ":"} for name in flat})
     figure.draw_without_rendering()
     for axes, scores in zip(panels, by_scope, strict=False):
-        found = points(scores)
+        found, _ = _by_prompt(points(scores))
         _number_points(axes, found, frontier(found), known)
     return figure
 
 
-def _draw_frontier(axes: "Axes", found: Sequence[Mean], known: dict[str, Look]) -> None:
+def _draw_frontier(axes: "Axes", given: Sequence[Mean], known: dict[str, Look]) -> None:
+    found, flat = _by_prompt(given)
     _token_axis(axes, found)
+    _draw_flat(axes, flat, known)
     for one in dict.fromkeys(point.series for point in found):
         own = [point for point in found if point.series == one]
         drawn = axes.plot([p.tokens for p in own], [p.mean for p in own], **line_style(known[one.name], lines=False))
@@ -179,7 +212,8 @@ def length_caption(scores: Scores) -> str:
     """One sentence below `length_figure`."""
     return (
         f"Mean macro-F1 over tasks against the mean number of prompt tokens that one query takes, {scores.scope.title} "
-        f"({sample_size(scores)}; numbers at points: examples given; bars: 95 % interval over tasks)."
+        f"({sample_size(scores)}; numbers at points: examples given; bars: 95 % interval over tasks; dotted: "
+        "methods that have no prompt)."
     )
 
 
@@ -189,7 +223,7 @@ def pareto_caption(by_scope: Sequence[Scores]) -> str:
     return (
         "Every method at every number of examples. The dashed line joins the points that no other beats in both "
         f"macro-F1 and prompt length, with their number of examples ({parts}; means over tasks, intervals in the "
-        "tables)."
+        "tables; dotted: methods that have no prompt)."
     )
 
 
