@@ -1,4 +1,4 @@
-"""`Progress` on standard error: a bar with rate and time left, or plain lines where no bar can be drawn."""
+"""`Progress` on standard error: a bar with rate and time left, or plain lines if it is no terminal."""
 
 import time
 from collections.abc import Generator

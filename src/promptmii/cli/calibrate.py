@@ -25,7 +25,7 @@ def calibrate(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Fit the calibration of an instruction on labelled rows: after you edited its text, or for another model.
+    """Fit an instruction's calibration on labelled rows: after you edit its text, or for another model.
 
     Without -o the instruction file itself is replaced. Its old score is dropped; measure it with `promptmii score`.
     """

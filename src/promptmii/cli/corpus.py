@@ -163,7 +163,7 @@ def _show_built(built: "Built", *, as_json: bool) -> None:
         _show_leakage(built.leakage, as_json=False)
         out.write_line(f"Read {built.folder / 'README.md'}. Use it with: promptmii evaluate --tasks {built.folder}")
     else:
-        out.write_line(f"Stopped after the stage {list(built.stages)[-1]}; the same command without --stage goes on.")
+        out.write_line(f"Stopped after the stage {list(built.stages)[-1]}; run it again without --stage to continue.")
 
 
 def _show_leakage(report: "LeakageReport", *, as_json: bool) -> None:

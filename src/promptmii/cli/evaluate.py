@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Evaluate(TyperCommand):
-    """Takes what its help says of methods from their table, which is not loaded before."""
+    """Lists the methods in its help, and loads their table only then."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """The options, and the methods that each one is for."""
@@ -139,7 +139,7 @@ def run_grid(
     json: Json = False,
     _list: ListRecipes = False,
 ) -> None:
-    """Run every method on a grid of tasks. Every finished cell is kept: interrupted, the same command goes on."""
+    """Run every method on a grid of tasks. Finished cells are kept: after an interruption, run it again."""
     from promptmii.configs import config_path
     from promptmii.evaluation import estimate
     from promptmii.evaluation import evaluate as evaluate_grid

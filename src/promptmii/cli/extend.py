@@ -32,7 +32,7 @@ def extend(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Add labels to an instruction: a line is written for each new label of the data, the old lines stay as they are.
+    """Add labels to an instruction: writes a line for each new label of the data, and keeps the old lines.
 
     It is measured before and after, on all rows and on those of the old labels. Without -o the file is replaced.
     """

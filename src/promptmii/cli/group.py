@@ -36,7 +36,7 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as interrupt:
             if not PROCESS:
                 show_error(
-                    "Interrupted. Run the same command again to go on: finished cells and cached answers are kept."
+                    "Interrupted. Run the same command again to continue: finished cells and cached answers are kept."
                 )
             raise typer.Exit(INTERRUPTED) from interrupt
         except (PromptMIIError, OSError, ValueError, RecursionError, MemoryError) as error:

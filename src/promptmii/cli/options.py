@@ -87,7 +87,7 @@ Prices = Annotated[
 ]
 MaxCost = Annotated[
     float | None,
-    typer.Option("--max-cost", help="Most money to spend in this run; it needs --price. A rerun goes on."),
+    typer.Option("--max-cost", help="Most money to spend in this run; needs --price. A rerun continues."),
 ]
 
 Serve = Annotated[

@@ -21,7 +21,7 @@ def report(
         typer.Option(help="Write one page of Markdown, its figures in a folder beside it; with -o, the folder too."),
     ] = None,
 ) -> None:
-    """Draw what runs found: one self-contained page, figures as SVG and PNG, tables as CSV and Markdown."""
+    """Draw what runs found: one self-contained page, figures (SVG, PNG, PDF, LaTeX), tables (CSV, Markdown, LaTeX)."""
     from promptmii.report.markdown import write_markdown
     from promptmii.report.page import write_report
 

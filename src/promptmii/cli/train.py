@@ -52,8 +52,8 @@ def run_training(
     if chosen != "rl":
         if dry_run or doctor:
             raise ConfigError(
-                f"--dry-run plans the stage rl only, and --doctor examines it only. Start {chosen} itself; stopped, "
-                "it goes on with --resume."
+                f"--dry-run plans the stage rl only, and --doctor examines it only. Start {chosen} itself; --resume "
+                "continues it."
             )
         with listening(quiet=json) as progress:
             made = warm_up(chosen, config, output, resume=resume, progress=progress, **changes)

@@ -1,4 +1,4 @@
-"""A build: its five stages, each a loop over datasets that writes a line to its journal before it takes the next."""
+"""The five stages of a build. Each loops over datasets, and journals its verdict before it takes the next."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -69,7 +69,7 @@ def build_corpus(
     retry: bool = False,
     progress: Progress = QUIET,
 ) -> Built:
-    """Build a corpus, or resume one. What is done is not repeated unless its settings changed.
+    """Build a corpus, or resume one. Finished work is repeated only if its settings changed.
 
     Raises `DataError`, `ConfigError`, `OutputError`, and `EndpointError` if the hub is down. The same call resumes.
     """
@@ -117,7 +117,7 @@ class _Build:
                 return self._split(kept)
 
     def _list(self) -> list[Entry]:
-        """The datasets there are. A listing of the hub is kept, so that a resumed build has the same datasets."""
+        """List the datasets. The hub's listing is kept, so that a resumed build has the same ones."""
         settings = self._settings.list
         if not settings.local and not settings.hub:
             raise DataError(
@@ -138,7 +138,7 @@ class _Build:
         return entries
 
     def _fetch(self, listed: Sequence[Entry]) -> list[Entry]:
-        """A sample of each."""
+        """Fetch a sample of each."""
         journal = self._journals["fetch"]
         candidates = [Candidate.model_validate(entry.detail) for entry in listed]
         keys = {candidate.name: self._key(candidate.key, "fetch") for candidate in candidates}
@@ -184,7 +184,7 @@ class _Build:
         return {"repository": cleaned.task.source["repository"], **_sizes(cleaned.task), "dropped": dropped}
 
     def _split(self, cleaned: Sequence[Entry]) -> list[Entry]:
-        """The corpus. Always made anew, because a task's split depends on every other task."""
+        """Write the corpus, each time from scratch: a task's split depends on every other task."""
         if not cleaned:
             raise DataError(f"No task is left to split. The tables in {self._folder} say why.")
         self._progress.step(STEPS["split"], len(cleaned), "datasets")

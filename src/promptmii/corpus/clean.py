@@ -1,4 +1,4 @@
-"""From a sample to a task: which rows are dropped, which label sets, and how many rows each reason cost."""
+"""From a sample to a task: drop rows and label sets, and count the rows that each reason costs."""
 
 import re
 from collections import Counter
@@ -74,7 +74,7 @@ def clean_task(table: Table, columns: Chosen, candidate: Candidate, settings: Cl
 
 
 def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task:
-    """At most so many rows of each part, label shares kept."""
+    """Cap the rows of each part, keeping the shares of the labels."""
     train, test = proportioned(task.train, settings.train_rows), proportioned(task.test, settings.test_rows)
     dropped["more rows than a task keeps"] = len(task.train) + len(task.test) - len(train) - len(test)
     labels = {example.label for example in train}

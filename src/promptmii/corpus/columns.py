@@ -1,4 +1,4 @@
-"""The text and label columns of a dataset: from schema, names and values, or from a model whose answer is checked."""
+"""Choose text and label columns by schema, names and values, or ask a model and check its answer."""
 
 import re
 from typing import Annotated
@@ -57,7 +57,7 @@ def _label(table: Table) -> str:
 
 
 def _why_no_label(table: Table) -> str:
-    """What is wrong with the column that should be the label."""
+    """Why the column that should be the label is none."""
     by_name = [name for hint in LABEL_NAMES for name in table.columns if name.casefold() == hint]
     called = [*(name for name in table.classes if name in table.columns), *by_name]
     if not called:

@@ -1,4 +1,4 @@
-"""What the splits of a corpus have in common, counted from its files alone, whoever built it."""
+"""What the splits of a corpus share, counted from its files alone."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -45,7 +45,7 @@ class LeakageReport:
 
 
 def check_corpus(folder: Path, similarity: float = 0.7) -> LeakageReport:
-    """Compare every split of a corpus with every other. Raises `ArtefactError` if the folder is none."""
+    """Compare every split of a corpus with every other. Raises `ArtefactError` if the folder is no corpus."""
     listed: list[tuple[str, Split]] = []
     repositories, groups, exact = (defaultdict[Split, set[str]](set) for _ in range(3))
 

@@ -35,7 +35,7 @@ _POWERS = np.array([1_000_003**i % (1 << 32) for i in reversed(range(SHINGLE))],
 
 
 def sign(texts: Iterable[str]) -> Signatures:
-    """The MinHash of each text. SignedTexts without letters or digits match only themselves."""
+    """The MinHash of each text. Texts without letters or digits match only themselves."""
     try:
         from datasketch import MinHash
     except ImportError as error:

@@ -109,7 +109,7 @@ class Reader:
         self._line = None
 
     def _answer(self, line: Connection) -> Fetched | Exception | str:
-        """What the process sends, or what it did to be stopped."""
+        """What the process sends, or why it was stopped."""
         deadline = time.monotonic() + self._settings.seconds
         while True:
             try:
@@ -140,7 +140,7 @@ def _memory_mib(process: int) -> float:
 def _dropped(
     candidate: Candidate, settings: FetchSettings, reason: str, *, temporary: bool, on_wait: Wait = lambda _: None
 ) -> Fetched:
-    """After a failed read: asks the hub whether it is at fault. Raises `EndpointError` if it is down."""
+    """After a failed read, ask whether the hub is at fault. Raises `EndpointError` if it is down."""
     gone = (
         unavailability(candidate.repository, candidate.revision, settings.patience, on_wait)
         if candidate.path is None

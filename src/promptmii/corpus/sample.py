@@ -61,7 +61,7 @@ class Sample:
 
 
 def _text_hash(row: Row) -> int:
-    """Of the longest string: in copies of a dataset it is the same whatever the columns are called."""
+    """Hash the longest string, which copies of a dataset share whatever their columns are called."""
     longest = max((value for value in row.values() if isinstance(value, str)), key=len, default=None)
     key = normalise_text(longest) if longest is not None else repr(sorted(row.items(), key=str))
     return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest())

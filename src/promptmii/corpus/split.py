@@ -29,7 +29,7 @@ LARGEST_GROUP = 0.25
 
 @dataclass(frozen=True)
 class TaskName:
-    """What the assignment needs to know of a task."""
+    """How the assignment knows a task."""
 
     name: str
     repository: str

@@ -1,4 +1,4 @@
-"""From table rows to examples, with a count for everything that did not come through."""
+"""From table rows to examples, counting every row that is dropped."""
 
 from collections import Counter
 from collections.abc import Sequence

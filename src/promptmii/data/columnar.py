@@ -15,14 +15,14 @@ BATCH = 1024
 
 
 def read_parquet(content: bytes, origin: str) -> Table:
-    """The table of a Parquet file. Raises `DataError`, or whatever Arrow raises at pages that are damaged."""
+    """The table of a Parquet file. Raises `DataError`, or what Arrow raises for damaged pages."""
     import pyarrow.parquet as pq
 
     return arrow_table(pq.ParquetFile(io.BytesIO(content)).read(), origin)
 
 
 def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file as they are asked for. Raises as `read_parquet` does."""
+    """The rows of a Parquet file, lazily. Raises as `read_parquet` does."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Which column is the text and which the label: as the user says, or by the names and the look of the values."""
+"""Which column is the text and which the label: as the user says, or by names and values."""
 
 import re
 from collections import Counter
@@ -58,7 +58,7 @@ def _text(name: str, value: Any) -> str:
 def choose_columns(
     table: Table, text: str | Sequence[str] | None, label: str | None, *, labelled: bool = True
 ) -> Chosen:
-    """Settle the columns. Raises `DataError` with the nearest name where one does not exist."""
+    """Choose the columns. Raises `DataError` with the nearest name for one that does not exist."""
     names, template = _given_text(table, text)
     notes: list[str] = []
     doubts: list[str] = []
@@ -85,7 +85,7 @@ def choose_columns(
 
 
 def _given_text(table: Table, text: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
-    """The columns that are named, and the template that names them, if any. A column's own name is no template."""
+    """The named columns, and the template that names them, if any. A column's own name is no template."""
     if not text:
         return (), None
     if isinstance(text, str) and text not in table.columns and _SLOT.search(text):
@@ -152,7 +152,7 @@ def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
 
 
 def why_no_label(table: Table, name: str) -> str:
-    """What is the matter with a column that is called a label."""
+    """Why a column that is called a label is none."""
     values = column_values(table, name)
     there = sum(row[name] is not None for row in table.rows)
     distinct = set(map(str, values))

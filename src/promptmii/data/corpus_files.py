@@ -69,7 +69,7 @@ def task_row(task: Task) -> dict[str, Any]:
 
 
 def row_task(row: Mapping[str, Any]) -> Task:
-    """The task of a row of `SCHEMA`. Raises `DataError` where it is none."""
+    """The task of a row of `SCHEMA`. Raises `DataError` if it is none."""
     try:
         train, test = (tuple(Example(e["text"], e["label"]) for e in row[part]) for part in ("train", "test"))
         source = {name: str(row[name]) for name in SOURCE_FIELDS if row.get(name)}
@@ -94,7 +94,7 @@ class _RowPlace:
 
 
 class Tasks(Sequence[Task]):
-    """The tasks of one split, read when they are asked for, so that a corpus may be larger than memory."""
+    """The tasks of one split, read lazily, so that a corpus may be larger than memory."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         """Looks at the shape of the files alone; the released layout is read once, to find rows that are no task."""
@@ -126,9 +126,9 @@ class Tasks(Sequence[Task]):
 
 
 def read_corpus(path: str | Path, split: str = "train") -> Tasks:
-    """The tasks of a split (train, validation or heldout) of a corpus folder, each read when it is asked for.
+    """The tasks of a split (train, validation or heldout) of a corpus folder, read lazily.
 
-    Raises `ArtefactError` where the folder is no corpus, `DataError` where it has no such split.
+    Raises `ArtefactError` if the folder is no corpus, `DataError` if it has no such split.
     """
     if split not in SPLITS:
         raise DataError(f"A corpus has no split {split!r}. {nearest(split, SPLITS)}")
@@ -139,7 +139,7 @@ def read_corpus(path: str | Path, split: str = "train") -> Tasks:
 
 
 def corpus_splits(path: str | Path) -> list[Split]:
-    """The splits that a corpus folder has. Raises `ArtefactError` where the folder is no corpus."""
+    """The splits of a corpus folder. Raises `ArtefactError` if it is no corpus."""
     files = _split_files(Path(path))
     return [split for split in SPLITS if split in files]
 
@@ -227,7 +227,7 @@ RELEASED_COLUMNS = frozenset({"dataset_name", "config_name", "train_examples", "
 
 
 def released_task(row: Mapping[str, Any]) -> Task:
-    """The task of one row. Raises `DataError` where it is none."""
+    """The task of one row. Raises `DataError` if it is none."""
     config = row["config_name"]
     name = row["dataset_name"] if config in (None, "", "default") else f"{row['dataset_name']}:{config}"
     train = tuple(_examples(row["train_examples"]))

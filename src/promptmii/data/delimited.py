@@ -63,7 +63,7 @@ def read_delimited(text: str, origin: str, delimiter: str | None = None) -> Tabl
 def csv_rows(
     lines: Iterable[str], origin: str, delimiter: str | None = None, *, skip: Skip | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a long CSV as they are asked for, its layout decided on its beginning.
+    """The rows of a long CSV, lazily; its beginning decides the layout.
 
     Raises `DataError` at a row that cannot be read, or tells `skip` of it and goes on.
     """

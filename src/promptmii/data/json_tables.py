@@ -44,7 +44,7 @@ def read_json_lines(text: str, origin: str) -> Table:
 def json_line_rows(
     lines: Iterable[str], origin: str, *, skip: Callable[[str], None] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The objects of JSON lines as they are asked for.
+    """The objects of JSON lines, lazily.
 
     Raises `DataError` at one that cannot be read, or tells `skip` of it and goes on.
     """

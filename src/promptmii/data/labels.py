@@ -1,4 +1,4 @@
-"""Cells to labels: one line of text each, and one label for spellings that a reader would not tell apart."""
+"""Cells to labels: one line of text each, and one label for spellings that look the same to a reader."""
 
 import re
 import unicodedata

@@ -80,7 +80,7 @@ def _read_memory(source: Any) -> Table:
 
 
 def format_of(path: Path) -> str:
-    """The ending that says how a file is read, without `.gz`; empty where there is none."""
+    """The ending that says how to read a file, without `.gz`; empty if there is none."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else suffixes[-1] if suffixes else ""
 
@@ -92,7 +92,7 @@ def _read_path(path: Path) -> Table:
 
 @contextmanager
 def faults_named(path: Path) -> Generator[None]:
-    """Every fault of a file becomes a `DataError` that names it here: readers and their libraries raise many."""
+    """Turn every fault of a file into a `DataError` that names it; readers and their libraries raise many."""
     import pyarrow as pa
 
     try:
@@ -115,7 +115,7 @@ def _first_line(error: Exception) -> str:
 
 
 def file_kind(path: Path) -> str:
-    """The ending that says how a file is read. Raises `DataError` where there is no such file, or no such ending."""
+    """The ending that says how to read a file. Raises `DataError` for a missing file or an unknown ending."""
     if not path.exists():
         raise DataError(
             f"The file {path} does not exist. Expected a path to {', '.join(SUFFIXES)} (also .gz), or hub:owner/name."

@@ -73,10 +73,10 @@ def nameless(task: Task) -> Task:
 
 
 def is_nameless(task: str) -> bool:
-    """The name is that of a task with hidden label names."""
+    """Whether a task of this name hides its label names."""
     return task.endswith(SUFFIX)
 
 
 def shown_name(task: str) -> str:
-    """The name of a task, hidden label names or not."""
+    """The name of a task without the mark of hidden label names."""
     return task.removesuffix(SUFFIX)

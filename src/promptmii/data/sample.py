@@ -1,4 +1,4 @@
-"""A table's rows into training and test parts, and parts into episodes: all of it follows from content and seed."""
+"""Split a table's rows into training and test parts, and draw episodes; content and seed decide everything."""
 
 import hashlib
 import random
@@ -24,7 +24,7 @@ TEST = ("test", "testing", "validation", "valid", "val", "dev", "eval")
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A task, the columns it was made of, and what a user should know of how."""
+    """A task, the columns it was made of, and notes on how."""
 
     task: Task
     columns: Chosen
@@ -54,7 +54,7 @@ def assemble(
     seed: int = 0,
     test_share: float = TEST_SHARE,
 ) -> LoadedTask:
-    """Rows that are clean, split into a training and a test part. Raises `DataError` where they make no task."""
+    """Split clean rows into a training and a test part. Raises `DataError` if they make no task."""
     train, test = _parts(cleaned, seed, test_share)
     order = tuple(labels) if labels else _label_order(table, columns, train)
     known = set(order)
@@ -94,7 +94,7 @@ def _missing(what: str, labels: Sequence[str], examples: Sequence[Example], cure
 
 
 def _parts(cleaned: Cleaned, seed: int, test_share: float) -> tuple[list[Example], list[Example]]:
-    """The source's own train and test splits where it has them, else a split by content within each label."""
+    """The source's own train and test splits if it has them, else a split by content within each label."""
     names = {name: name.casefold() for name in set(cleaned.split or ())}
     train_name, test_name = (next((n for n in wanted if n in names.values()), None) for wanted in (TRAIN, TEST))
     if cleaned.split and train_name and test_name:
@@ -122,7 +122,7 @@ def _by_label(examples: Sequence[Example]) -> dict[str, list[Example]]:
 
 
 def _label_order(table: Table, columns: Chosen, train: Sequence[Example]) -> tuple[str, ...]:
-    """The schema's order where the schema names classes, else numbers by value and names by alphabet."""
+    """The schema's order if it names classes, else numbers by value and names by alphabet."""
     found = {example.label for example in train}
     declared = [one_line(name) for name in table.classes.get(columns.label or "", ())]
     if declared and found <= set(declared):
@@ -158,7 +158,7 @@ def draw_support(task: Task, n: int, seed: int = 0) -> Support:
 
 
 def draw_query(task: Task, size: int, seed: int = 0) -> tuple[Example, ...]:
-    """Up to `size` test rows, as `sample` draws them. Raises `DataError` when rows are wanted and there are none."""
+    """Up to `size` test rows, as `sample` draws them. Raises `DataError` if it needs rows and there are none."""
     rows = _stratified(task.test, seed, "query")[:size]
     if size and not rows:
         raise DataError(f"{task.name} has no held-back rows to measure on; give more rows per label, or --eval 0.")

@@ -116,19 +116,19 @@ _ENDINGS = tuple(suffix for suffix in SUFFIXES if suffix != ".txt")
 
 
 def is_data_file(path: Path) -> bool:
-    """A visible file of rows. A `.txt` file has no labels, and is a note to the reader as often as not."""
+    """Whether a file is visible and holds rows. A `.txt` file has no labels, and is often a note."""
     return not path.name.startswith(".") and path.name != INDEX and format_of(path) in _ENDINGS and path.is_file()
 
 
 def task_name(path: Path) -> str:
-    """A file or dataset folder's name as that of a task, without `.gz` and the ending of the format."""
+    """The task's name for a file or dataset folder: without `.gz` and the ending of the format."""
     path = Path(os.path.abspath(path))  # so that `..` has a name too; links keep their own
     name = path_name(path.name).removesuffix(".gz")
     return name if path.is_dir() else name.removesuffix(Path(name).suffix)
 
 
 def read_index(folder: Path) -> dict[str, dict[str, str]]:
-    """The rows of a folder's index by task; empty where there is none. Raises `DataError` for a broken one."""
+    """The rows of a folder's index by task; empty if there is none. Raises `DataError` for a broken one."""
     path = folder / INDEX
     if not path.is_file():
         return {}
@@ -157,7 +157,7 @@ def _loaded(source: str, name: str, known: Mapping[str, str], load: Load) -> Tas
 
 
 def _corpus_tasks(folder: Path, splits: Sequence[Split]) -> Iterator[TaskSource]:
-    """A row that is no task goes by its place, and fails when it is read, as a broken file does."""
+    """A row that is no task is named by its place, and fails when it is read, like a broken file."""
     parts: dict[Split, Tasks] = {}
     for split in splits:
         try:

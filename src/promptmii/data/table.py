@@ -38,7 +38,7 @@ class Table:
 
 
 def make_table(rows: Iterable[Mapping[Any, Any]], origin: str, notes: tuple[str, ...] = ()) -> Table:
-    """A table of rows that may differ in their columns. Raises `DataError` where there is no row."""
+    """A table of rows that may differ in their columns. Raises `DataError` if there is no row."""
     cleaned = [clean_row(row) for row in rows]
     columns = tuple(dict.fromkeys(name for row in cleaned for name in row))
     if not columns:
@@ -57,7 +57,7 @@ def _name(name: Any) -> str:
 
 
 def join_splits(parts: Mapping[str, Table], origin: str) -> Table:
-    """One table of several splits. Raises `DataError` where none holds a row."""
+    """One table of several splits. Raises `DataError` if none holds a row."""
     rows = [row for table in parts.values() for row in table.rows]
     split = tuple(name for name, table in parts.items() for _ in table.rows)
     classes = {name: names for table in parts.values() for name, names in table.classes.items()}

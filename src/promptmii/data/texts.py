@@ -1,4 +1,4 @@
-"""Texts without labels, read row by row and as often as they are asked for, so a table may be of any length."""
+"""Texts without labels, streamed row by row, so that a table may be of any length."""
 
 import gzip
 import hashlib
@@ -87,7 +87,7 @@ _Reader: TypeAlias = Callable[[Path], Iterator[Row]]
 
 
 def _reader(path: Path) -> _Reader | None:
-    """What reads a file row by row; `None` where a file has to be read as a whole."""
+    """What reads a file row by row; `None` if it can only be read as a whole."""
     kind, packed = file_kind(path), path.suffix.lower() == ".gz"
     if kind == ".parquet":
         return None if packed else parquet_rows

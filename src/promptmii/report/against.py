@@ -10,7 +10,7 @@ from promptmii.report.costs import costs
 from promptmii.report.methods import baselines
 from promptmii.report.scores import Scores
 from promptmii.report.statistics import Paired, means, paired
-from promptmii.report.tables import NOTHING, ReportTable, number, p_value, scoped
+from promptmii.report.tables import NOTHING, ReportTable, number, p_value, scoped, with_interval
 
 NOTE = (
     "Macro-F1, mean over tasks [95 % t interval], best first, and from the same answers without the calibration; then "
@@ -37,7 +37,7 @@ def against_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
     for mean in ranked:
         name, calls = mean.series.name, float(spent["calls"][mean.series.name, mean.n])
         row = {"method": name, "n": mean.n, "tasks": mean.tasks, "macro_f1": mean.mean, "low": mean.low}
-        text = {"method": name, "macro-F1": f"{number(mean.mean)} [{number(mean.low)}, {number(mean.high)}]"}
+        text = {"method": name, "macro-F1": with_interval(mean.mean, mean.low, mean.high)}
         text["uncalibrated"] = number(mean.uncalibrated)
         for rival in rivals:
             pair, p = pairs.get((name, rival)), adjusted.get((name, rival), np.nan)

@@ -142,7 +142,7 @@ def blank_figure(
 
 
 def draw_legend(figure: "Figure", styles: dict[str, dict[str, Any]]) -> None:
-    """Below the panels; the keywords of a line by the name of its series."""
+    """A legend below the panels. `styles` holds the line keywords of each series."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]

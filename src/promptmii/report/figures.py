@@ -228,11 +228,11 @@ def pareto_caption(by_scope: Sequence[Scores]) -> str:
 
 
 IMPORTANT = ("train/reward", "length", "zero_variance", "entropy", "kl", "train/loss")
-"""What tells first whether a run is healthy."""
+"""The first signs of a healthy run."""
 
 
 def important(names: Sequence[str]) -> list[str]:
-    """At most six curves that matter most; the first ones if a run knows none of `IMPORTANT`."""
+    """The six curves that matter most, or the first six if a run has none of them."""
     return [name for name in IMPORTANT if name in names] or list(names[:6])
 
 

@@ -19,7 +19,7 @@ from promptmii.report.grid import Grid, short_names
 from promptmii.report.methods import Role, is_written, planned_rivals, role, shows_examples, under_test
 from promptmii.report.scores import Scope, Scores, Series, in_order
 from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired
-from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length
+from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, with_interval
 
 POSTER_N = 20
 """The number of examples that the poster's headline is about."""
@@ -217,7 +217,7 @@ def long_prompts(scores: Scores, n: int) -> str:
         return ""
     icl = longest[0]
     return (
-        f"With {icl.n} examples, {icl.series.name} scores {number(icl.mean)} [{number(icl.low)}, {number(icl.high)}] "
+        f"With {icl.n} examples, {icl.series.name} scores {with_interval(icl.mean, icl.low, icl.high)} "
         f"at {icl.tokens:,.0f} prompt tokens per query, {icl.tokens / own.tokens:.1f} times as many as "
         f"{own.series.name}."
     )
@@ -253,7 +253,7 @@ def _signed(value: float) -> str:
 
 
 def progress(run: Curves) -> str:
-    """What a training run's validation says; its best value was chosen by that same validation, and is said to be."""
+    """A training run's validation reward: the first, the last, and the best, which that same validation chose."""
     curve = run.metrics.get(VALIDATION, {})
     steps = max((step for curve in run.metrics.values() for step in curve), default=0)
     if not curve:

@@ -20,7 +20,7 @@ from promptmii.report.methods import summary, under_test
 from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores, within
 from promptmii.report.statistics import Mean, means, paired
-from promptmii.report.tables import NOTHING, ReportTable, number, scoped
+from promptmii.report.tables import NOTHING, ReportTable, scoped, with_interval
 from promptmii.report.transfer import transfer_caption, transfer_figure, transfer_table, transfers
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _names_table(kept: Scores, hidden: Scores, n: int) -> ReportTable:
 
 
 def _mean(mean: Mean | None) -> str:
-    return f"{number(mean.mean)} [{number(mean.low)}, {number(mean.high)}]" if mean else NOTHING
+    return with_interval(mean.mean, mean.low, mean.high) if mean else NOTHING
 
 
 def _plain(table: ReportTable) -> str:

@@ -14,7 +14,7 @@ from promptmii.report.paper import paper_scale_tables, published_tables
 from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores
 from promptmii.report.statistics import points
-from promptmii.report.tables import number, prompt_length, scoped
+from promptmii.report.tables import prompt_length, scoped, with_interval
 
 FAILED_ROWS = 200
 """Failed cells that the page lists; the CSV has all."""
@@ -95,7 +95,7 @@ def _point_tip(by_scope: Sequence[Scores]) -> Tip:
     def tip(panel: int, name: str, x: float, y: float) -> str:
         mean = known[panel][name, x, y]
         given = f", n={mean.n}" if mean.n else ""
-        score = f"macro-F1 {number(mean.mean)} [{number(mean.low)}, {number(mean.high)}]"
+        score = f"macro-F1 {with_interval(mean.mean, mean.low, mean.high)}"
         return f"{name}{given}\n{score}\n{prompt_length(mean.tokens)}\n{mean.tasks} tasks"
 
     return tip

@@ -121,6 +121,7 @@ def p_value(p: float, reason: str = "") -> str:
 
 
 def with_interval(mean: float, low: float, high: float) -> str:
+    """For reading; a dash where there is no mean."""
     return NOTHING if np.isnan(mean) else f"{number(mean)} [{number(low)}, {number(high)}]"
 
 
