@@ -48,11 +48,9 @@ demo: $(LIGHT)  ## the main job on a bundled CSV with the embedded 1.5B model (1
 	$(BIN)/promptmii induce $(DEMO) -n 20 --eval 32 --generator $$model -o runs/demo.json --force --yes && \
 	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
 
-STAGE = $(BIN)/promptmii train $(1) -o runs/writer/$(1) $(if $(wildcard runs/writer/$(1)/run.json),--resume)
-train-writer: $(SETUP)  ## retrain qwen-writer into runs/writer from nothing but this repository (two hours); stopped, it goes on
+train-writer: $(SETUP)  ## retrain qwen-writer into runs/writer from nothing but this repository (over an hour); stopped, it goes on
 	$(BIN)/promptmii models install qwen
-	$(call STAGE,warm-start)
-	$(call STAGE,contrast) --model hf:qwen+runs/writer/warm-start/best
+	$(BIN)/promptmii train warm-start -o runs/writer $(if $(wildcard runs/writer/run.json),--resume)
 
 results: $(SETUP)  ## measure all that docs/results.md shows, on the tasks in the folder TASKS (hours); stopped, it goes on
 	@test -d "$(TASKS)" || { echo "Give the folder of the task files: make results TASKS=../my-tasks"; exit 2; }

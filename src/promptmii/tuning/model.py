@@ -75,13 +75,9 @@ class TrainableModel:
     def row(self, chat: Chat, answer: str) -> dict[str, list[int]]:
         """A chat and its answer to learn from, as tokens; only the answer and the end of the turn are labelled."""
         prompt = self.form.prompts([chat])[0]
-        told = self.answer(answer)
+        told = [*self.form.options([answer])[0], self.form.ends[0]]
         ids = [*prompt, *told]
         return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*([IGNORED] * len(prompt)), *told]}
-
-    def answer(self, text: str) -> list[int]:
-        """An answer and the end of its turn, as tokens."""
-        return [*self.form.options([text])[0], self.form.ends[0]]
 
     def collator(self) -> DataCollatorForSeq2Seq:
         """Pads rows to one length."""

@@ -1,7 +1,6 @@
 """Warming up a tiny random generator on pairs: what it is asked, what it learns from, and that it resumes exactly."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,7 @@ from promptmii.config import LoraSettings  # noqa: E402
 from promptmii.errors import ConfigError, DataError, ModelError, OutputError  # noqa: E402
 from promptmii.inducers import MetaInducer, Writer  # noqa: E402
 from promptmii.models.base import Completion, Sampling, Usage  # noqa: E402
-from promptmii.models.batching import common  # noqa: E402
-from promptmii.train.tasks import named_tasks  # noqa: E402
-from promptmii.train.warmup.bank import read_bank  # noqa: E402
-from promptmii.train.warmup.pairs import PairStream, pair_line, read_pairs  # noqa: E402
+from promptmii.train.warmup.pairs import pair_line, read_pairs  # noqa: E402
 from promptmii.train.warmup.settings import SftSettings  # noqa: E402
 from promptmii.train.warmup.sft import IGNORED, Features, fine_tune  # noqa: E402
 from promptmii.tuning.model import TrainableModel  # noqa: E402
@@ -121,30 +117,6 @@ def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None:
 def losses_of(run: Path) -> list[float]:
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return [line["train/loss"] for line in lines if "train/loss" in line]
-
-
-def test_wrong_lines_add_to_the_loss(world: Path) -> None:
-    for kind in ("swapped", "repeated"):
-        settings = given(world, **{kind: 0.5}, steps=1, batch=1, validate_on=(), hidden=0.0)
-        policy = TrainableModel.load(settings.model, settings.lora, 0)
-        pairs = PairStream(named_tasks(settings.tasks, settings.train), read_bank(world / "bank"), settings)
-        row = Features(policy)(pairs.draw(0))
-        prompt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == IGNORED]
-        told, twin = row["labels"][len(prompt) :], row[kind]
-        right, wrong = (logps(policy.model, prompt, tokens) for tokens in (told, twin))
-        if kind == "swapped":
-            more = math.log1p(math.exp(sum(wrong) - sum(right)))
-        else:
-            same, after = common([told, twin]), common([told[::-1], twin[::-1]])
-            more = -sum(math.log1p(-math.exp(logp)) for logp in wrong[same : len(twin) - after]) / len(told)
-        fine_tune(settings, world / kind)
-        assert losses_of(world / kind) == [pytest.approx(-sum(right) / len(told) + 0.5 * more, abs=2e-3)]
-
-
-def logps(model: Any, prompt: list[int], told: list[int]) -> list[float]:
-    with torch.no_grad():
-        found = model(torch.tensor([[*prompt, *told]])).logits[0].log_softmax(-1)
-    return [float(found[len(prompt) - 1 + i, token]) for i, token in enumerate(told)]
 
 
 @pytest.mark.slow

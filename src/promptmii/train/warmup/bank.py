@@ -38,14 +38,12 @@ class Guide:
         """Every label is described."""
         return all(label in self.descriptions for label in labels)
 
-    def text(self, shown: Mapping[str, str], told: Mapping[str, str] | None = None) -> str:
+    def text(self, shown: Mapping[str, str]) -> str:
         """An instruction as the generator's prompt asks for it: one sentence, then one line per label.
 
-        `shown` maps each label to the name it is given, in order. The first description is the best. `told` says for
-        some labels whose line stands there instead of their own.
+        `shown` maps each label to the name it is given, in order. The first description is the best.
         """
-        described = {label: (told or {}).get(label, label) for label in shown}
-        lines = [f"{name}: {self.descriptions[described[label]][0]}" for label, name in shown.items()]
+        lines = [f"{name}: {self.descriptions[label][0]}" for label, name in shown.items()]
         return "\n".join([self.sentence, *lines])
 
 

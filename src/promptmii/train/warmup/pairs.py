@@ -23,10 +23,6 @@ class Pair:
 
     support: Support
     instruction: str
-    swapped: str = ""
-    """The instruction with the lines of two labels swapped."""
-    repeated: str = ""
-    """The instruction with the line of one label at another too."""
 
 
 class _Row(Frozen):
@@ -111,15 +107,7 @@ class PairStream:
         if stream.random() < 0.5:
             shown = dict(sorted(shown.items(), key=lambda pair: pair[1]))
         support = Support(tuple(shown.values()), self._examples(rows, shown, n, stream))
-        guide = self._guides[task]
-        first, second = stream.sample(labels, 2)
-        swap = self._sizes.swapped and (not self._sizes.repeated or stream.random() < 0.5)
-        return Pair(
-            support,
-            guide.text(shown),
-            swapped=guide.text(shown, {first: second, second: first}) if swap else "",
-            repeated=guide.text(shown, {first: second}) if self._sizes.repeated and not swap else "",
-        )
+        return Pair(support, self._guides[task].text(shown))
 
     def _examples(
         self, rows: Mapping[str, Sequence[Example]], shown: Mapping[str, str], n: int, stream: random.Random

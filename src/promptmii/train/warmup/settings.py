@@ -38,10 +38,6 @@ class SftSettings(Settings):
     """Sizes of the support; one is drawn for each pair."""
     hidden: float = Field(default=0.5, ge=0, le=1)
     """Share of drawn pairs whose label names say nothing, so that the line must come from the examples."""
-    swapped: float = Field(default=0.0, ge=0)
-    """Weight of a contrast: an instruction must be likelier than itself with the lines of two labels swapped."""
-    repeated: float = Field(default=0.0, ge=0)
-    """Weight of an unlikelihood (Welleck et al. 2020, arXiv 1908.04319): a line must not be said of two labels."""
     max_chars: int = Field(default=300, ge=1)
     """Longer texts are left out."""
     support_chars: int = Field(default=2000, ge=1)
@@ -58,8 +54,6 @@ class SftSettings(Settings):
     def _has_a_source(self) -> Self:
         if self.pairs is None and not self.tasks:
             raise ValueError("give pairs (a file), or tasks to draw them from")
-        if (self.swapped or self.repeated) and self.pairs is not None:
-            raise ValueError("swapped and repeated need pairs drawn from tasks and bank; a file has no lines to mix up")
         if both := sorted(set(self.train) & set(self.validate_on)):
             raise ValueError(f"in train and in validate_on: {', '.join(both)}")
         if not 2 <= self.labels[0] <= self.labels[1] <= 26:

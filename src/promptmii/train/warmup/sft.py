@@ -26,10 +26,7 @@ try:
     from torch.utils.data import Dataset, SequentialSampler
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from promptmii.models.batching import common
-    from promptmii.models.hf.engines import engine_for
     from promptmii.train.loop import BEST, Best, Safeguards, run_loop
-    from promptmii.train.rl.likelihoods import draft_logps
     from promptmii.tuning.model import IGNORED, TrainableModel
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
@@ -77,8 +74,6 @@ def fine_tune(
             title = "An instruction generator, warmed up"
             return model_card(title, PURPOSE, policy.base, learned, recipe(settings, step), measured, adapter=True)
 
-        if settings.swapped or settings.repeated:
-            engine_for(policy.model)  # sets the attention that a shared prompt needs
         best = Best(folder, WATCHED, policy, card, sign=-1)
         trainer = CompletionTrainer(
             model=policy.trained,
@@ -88,7 +83,6 @@ def fine_tune(
             data_collator=policy.collator(),
             callbacks=[CurveWriter(run, best, progress), Safeguards(policy, "learning_rate")],
         )
-        trainer.swapped, trainer.repeated = settings.swapped, settings.repeated
         run_loop(trainer, folder, resume=resume)
         if not watched:
             best.save(settings.steps, {})
@@ -105,10 +99,7 @@ class Features:
     def __call__(self, pair: Pair) -> dict[str, list[int]]:
         """See `TrainableModel.row`. Raises `ConfigError` if not one example fits the context."""
         fitted, _ = self._writer.fit(pair.support)
-        chat = [self._writer.ask(pair.support, fitted)]
-        wrong = {"swapped": pair.swapped, "repeated": pair.repeated}
-        row = self._model.row(chat, pair.instruction)
-        return row | {kind: self._model.answer(text) for kind, text in wrong.items() if text}
+        return self._model.row([self._writer.ask(pair.support, fitted)], pair.instruction)
 
 
 @dataclass
@@ -149,8 +140,6 @@ class CompletionTrainer(Trainer):
     """transformers' trainer, with logits only where a token is learned, and rows in their own, random order."""
 
     loss_is_scaled_for_ga = True
-    swapped = repeated = 0.0
-    """See `SftSettings`."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows: Any = train_dataset if train_dataset is not None else self.train_dataset
@@ -160,8 +149,6 @@ class CompletionTrainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean negative log-likelihood of the instructions' tokens, over all rows of the step."""
-        if kind := next((kind for kind in ("swapped", "repeated") if kind in inputs), None):
-            return self._contrasted(model, inputs, kind, num_items_in_batch)
         wanted = inputs["labels"][:, 1:]
         columns = (wanted != IGNORED).any(0).nonzero().squeeze(1)
         out = model(
@@ -175,23 +162,6 @@ class CompletionTrainer(Trainer):
         logits = out.logits.float().transpose(1, 2)
         total = torch.nn.functional.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")
         return (total / count, out) if return_outputs else total / count
-
-    def _contrasted(self, model: Any, inputs: Any, kind: str, count: Any) -> torch.Tensor:
-        """The same of one pair, and what is lost on its wrong twin."""
-        ids, told = inputs["input_ids"][0], inputs["labels"][0] != IGNORED
-        prompt, right, wrong = ids[~told].tolist(), ids[told].tolist(), inputs[kind][0].tolist()
-        bare = self.accelerator.unwrap_model(model).get_base_model()
-        (right_logps, _), (wrong_logps, _) = draft_logps(bare, [prompt, prompt], [right, wrong], 1.0)
-        count = len(right) if count is None else count
-        loss = -right_logps.sum() / count
-        if not model.training:
-            return loss
-        if kind == "swapped":
-            behind = torch.nn.functional.softplus(wrong_logps.sum() - right_logps.sum())
-            return loss + self.swapped * behind / self.args.gradient_accumulation_steps
-        start, stop = common([right, wrong]), len(wrong) - common([right[::-1], wrong[::-1]])
-        repeated = wrong_logps[start:stop].exp().clamp(max=1 - 1e-4)
-        return loss - self.repeated * torch.log1p(-repeated).sum() / count
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """The loss of a validation row."""
