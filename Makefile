@@ -9,7 +9,7 @@ SMOL := $(VENV)/.smol
 ZERO3 := $(VENV)/deepspeed
 DEMO := src/promptmii/data/demo.csv
 
-.PHONY: help setup demo train-writer results test test-core lint types docs check bench clean
+.PHONY: help setup demo train-writer results test test-core lint types docs screenshot check bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / -- /'
@@ -74,6 +74,9 @@ types: $(SETUP)  ## pyright, strict on src, basic on the rest
 
 docs: $(SETUP)  ## the site, into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+screenshot: $(SETUP)  ## the picture of the page in the README, from a scripted model; needs chromium
+	$(BIN)/python -m tests.screenshot docs/ui.webp
 
 check: lint types docs test  ## everything that CI runs
 

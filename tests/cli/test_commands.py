@@ -35,6 +35,14 @@ def made(tmp_path) -> Path:
     return instruction.model_copy(update={"follower": "smol", "mode": "choose"}).save(tmp_path / "made.json")
 
 
+def test_exported_code_comes_as_json(made: Path, tmp_path: Path) -> None:
+    told = json.loads(run("export", made, "--to", "txt", "--json").stdout)
+    assert told == {"target": "txt", "file": None, "code": Instruction.load(made).export("txt")}
+    path = tmp_path / "prompt.txt"
+    told = json.loads(run("export", made, "--to", "txt", "-o", path, "--json").stdout)
+    assert (told["file"], told["code"]) == (str(path), path.read_text())
+
+
 def test_score_refit_calibrates_an_edited_instruction_and_keeps_its_score(tmp_path: Path) -> None:
     model = transformers_folder(tmp_path / "tiny")
     rows = [f"text number {i},{('good', 'bad')[i % 2]}" for i in range(16)]

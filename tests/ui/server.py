@@ -2,23 +2,26 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 from tests.ui.toy import Models
 
+from promptmii.models.embedded import EMBEDDED, Embedded
 from promptmii.ui.app import listening_socket, make_app
 
 TOKEN = "a-token-for-tests"
 
 
 @contextmanager
-def serving(home: Path, models: Models, runs: Path = Path("no-runs")) -> Iterator[str]:
+def serving(
+    home: Path, models: Models, runs: Path = Path("no-runs"), installable: Mapping[str, Embedded] = EMBEDDED
+) -> Iterator[str]:
     """Answers until the end of the block; the address without the token."""
     bound = listening_socket(0)
-    app = make_app(home, TOKEN, runs=runs, load=models)
+    app = make_app(home, TOKEN, runs=runs, load=models, installable=installable)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
     thread.start()

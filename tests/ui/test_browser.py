@@ -11,6 +11,8 @@ pytest.importorskip("starlette", reason="the page is not installed: pip install 
 pytest.importorskip("uvicorn")
 
 from tests.chromium import chromium
+from tests.models.model_hub import TINY, Hub
+from tests.models.model_hub import serving as hub_serving
 from tests.report.synthetic import write_run
 from tests.ui.server import TOKEN, serving
 from tests.ui.toy import RULES, Models
@@ -151,6 +153,23 @@ def test_an_edit_is_measured_while_it_is_typed(visit: Visit) -> None:
     page.keyboard.type("\n- defect: parcel, courier, order.")
     page.wait_for_selector("#edit .difference")
     assert page.locator("#edit .changes li").count() > 0
+
+
+def test_a_model_is_installed_with_a_button(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hub_serving(Hub(pause=0.02)) as hub:
+        places = {"PROMPTMII_CACHE": str(tmp_path / "cache"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+        for name, value in places.items():
+            monkeypatch.setenv(name, value)
+        with serving(tmp_path / "home", Models(), installable={TINY.name: TINY}) as url:
+            visit = Visit(browser, url, Models(), tmp_path)
+            visit.page.get_by_role("button", name="Take the sample").click()
+            visit.page.get_by_role("button", name="Install").click()
+            visit.page.wait_for_selector("text=of 3 MB")
+            visit.page.wait_for_selector("#generator option[value=tiny]:not([disabled])", state="attached")
+            assert visit.page.input_value("#generator") == "tiny"
+            assert visit.page.inner_text("#installs") == ""
+            assert visit.complaints == []
+            visit.page.close()
 
 
 def test_a_run_is_stopped(visit: Visit) -> None:

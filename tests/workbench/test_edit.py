@@ -1,8 +1,11 @@
 """A text changed by hand, before and after."""
 
+from pathlib import Path
+
 import pytest
 from tests.workbench.test_compare import LABELS, ROWS, made, obedient
 
+import promptmii
 from promptmii import Example, Instruction, Naive, ScriptedModel, Support
 from promptmii.errors import ConfigError, DataError
 from promptmii.workbench.edit import edited, own_rows, remeasure
@@ -21,6 +24,16 @@ def test_before_and_after_are_calibrated_on_the_rows_it_was_made_from() -> None:
     assert new.scored.n == 16
     assert found.differences["before"].mean < 0
     assert "edited by hand" in new.instruction.provenance.notes
+
+
+def test_the_short_way_takes_files_and_writes_none(tmp_path: Path) -> None:
+    path = made(8).save(tmp_path / "made.json")
+    before = path.read_bytes()
+    found = promptmii.edit(path, "always refund, always delivery", ROWS, ScriptedModel(score=obedient))
+    assert [row.name for row in found.rows] == ["after", "before"]
+    assert found.rows[0].instruction.text == "always refund, always delivery"
+    assert found.rows[0].instruction.measured is not None
+    assert path.read_bytes() == before
 
 
 def test_the_kind_of_calibration_stays(tmp_path) -> None:

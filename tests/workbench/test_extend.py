@@ -1,10 +1,12 @@
 """New labels for an instruction."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.workbench.keyword import keyword
 
+import promptmii
 from promptmii import Example, Follower, Instruction, ScriptedModel, Support
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.models.base import Failure, FailureKind
@@ -48,6 +50,14 @@ def test_all_is_measured_before_and_after_and_the_old_labels_apart() -> None:
     assert {row.text for row in after.scored.query}.isdisjoint(row.text for row in OLD[:6])
     assert found.old_labels is not None
     assert found.old_labels.mean == pytest.approx(0, abs=0.2)
+
+
+def test_the_instruction_may_be_a_file(tmp_path: Path) -> None:
+    path = made().save(tmp_path / "made.json")
+    found = promptmii.extend(path, NEW, model(), old=OLD)
+    assert isinstance(found, promptmii.Extended)
+    assert found.new_labels == ("billing",)
+    assert Instruction.load(path) == made()
 
 
 def test_without_old_rows_nothing_is_calibrated() -> None:

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from promptmii.cli.group import app
-from promptmii.cli.terminal import listening, say
+from promptmii.cli.options import Json
+from promptmii.cli.terminal import dump, listening, say
 
 
 @app.command()
@@ -20,14 +21,20 @@ def report(
         Path | None,
         typer.Option(help="Write one page of Markdown, its figures in a folder beside it; with -o, the folder too."),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Draw what runs found: one self-contained page, figures (SVG, PNG, PDF, LaTeX), tables (CSV, Markdown, LaTeX)."""
     from promptmii.report.markdown import write_markdown
     from promptmii.report.page import write_report
 
-    with listening() as progress:
+    with listening(quiet=json) as progress:
         progress.step("Writing the report")
-        if markdown:
-            say(f"Wrote {write_markdown(runs, markdown)}.")
-        if output or not markdown:
-            say(f"Open {write_report(runs, output or Path('report'))} in a browser.")
+        text = write_markdown(runs, markdown) if markdown else None
+        page = write_report(runs, output or Path("report")) if output or not markdown else None
+    if json:
+        dump({"markdown": text, "page": page})
+        return
+    if text:
+        say(f"Wrote {text}.")
+    if page:
+        say(f"Open {page} in a browser.")
