@@ -64,7 +64,7 @@ def _why_no_label(table: Table) -> str:
         return f"no column looks like a label (a few values that repeat); columns: {', '.join(table.columns)}"
     if _holds_fractions(table, called[0]):
         return f"the label column {called[0]!r} holds fractions: scores, not labels"
-    return f"the label column {why_no_label(table, called[0])}"
+    return f"the label column {why_no_label(table, called[0]).removesuffix('.')}"
 
 
 def _holds_fractions(table: Table, name: str) -> bool:

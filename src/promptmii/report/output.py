@@ -23,7 +23,7 @@ SHORT = 40
 """Characters of a name that keeps to one line."""
 
 
-class Drawn(NamedTuple):
+class ShownFigure(NamedTuple):
     """A figure as the page shows it."""
 
     name: str
@@ -71,7 +71,9 @@ class Files:
             raise OutputError(f"{path} cannot be replaced: {error.strerror}.") from error
         return path
 
-    def figure(self, drawn: "Figure", name: str, caption: str, tip: Tip = no_tip, *, method: bool = True) -> Drawn:
+    def figure(
+        self, drawn: "Figure", name: str, caption: str, tip: Tip = no_tip, *, method: bool = True
+    ) -> ShownFigure:
         """Write a figure as SVG, PNG, PDF, and LaTeX that shows the PDF."""
         folder = self.out / "figures"
         plain, themed = inline_svg(drawn, tip, caption, method=method)
@@ -83,7 +85,7 @@ class Files:
         for kind, content in (texts | {"png": png(drawn), "pdf": pdf(drawn)}).items():
             with atomic_file(folder / f"{name}.{kind}") as temporary:
                 temporary.write_bytes(content)
-        return Drawn(name, caption, Markup(themed))
+        return ShownFigure(name, caption, Markup(themed))
 
     def table(self, table: ReportTable, *, most: int | None = None) -> ShownTable:
         """Write a table as CSV, Markdown and LaTeX. With `most`, the page shows only so many rows, and says so."""

@@ -9,7 +9,7 @@ from promptmii.report.drawing import INK, Look, looks
 from promptmii.report.headline import chosen_n
 from promptmii.report.markup import Tip
 from promptmii.report.methods import summary
-from promptmii.report.output import Drawn, Files, ShownTable
+from promptmii.report.output import Files, ShownFigure, ShownTable
 from promptmii.report.paper import paper_scale_tables, published_tables
 from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores
@@ -31,7 +31,7 @@ class ByN(NamedTuple):
     group: str
     tables: Mapping[int, Any]
     n: int
-    drawn: Drawn | None = None
+    drawn: ShownFigure | None = None
 
 
 def sections(results: Results, files: Files) -> dict[str, Any]:
@@ -79,12 +79,12 @@ def _swatch(look: Look) -> tuple[str, str]:
     return colour, "solid" if look.line == "-" else "dashed"
 
 
-def _length(own: Scores, files: Files) -> Drawn:
+def _length(own: Scores, files: Files) -> ShownFigure:
     drawn, caption = figures.length_figure(own), figures.length_caption(own)
     return files.figure(drawn, f"length-{scoped(own.scope)}", caption, _point_tip([own]))
 
 
-def _pareto(by_scope: Sequence[Scores], files: Files) -> Drawn:
+def _pareto(by_scope: Sequence[Scores], files: Files) -> ShownFigure:
     drawn, caption = figures.pareto_figure(by_scope), figures.pareto_caption(by_scope)
     return files.figure(drawn, "pareto", caption, _point_tip(by_scope))
 
@@ -107,7 +107,7 @@ def training(runs: Sequence[Curves], files: Files) -> dict[str, Any]:
     first = figures.important([name for name in named if name != VALIDATION])
     rest = [name for name in named if name not in (VALIDATION, *first)]
 
-    def draw(name: str, shown: Sequence[str], caption: str) -> Drawn:
+    def draw(name: str, shown: Sequence[str], caption: str) -> ShownFigure:
         drawn = figures.validation_figure(runs) if name == "training-reward" else figures.training_figure(runs, shown)
         tip: Tip = lambda panel, run, x, y: f"{run}, step {x:,.0f}\n{shown[panel]} {y:.4g}"  # noqa: E731
         return files.figure(drawn, name, caption, tip, method=False)
@@ -118,7 +118,7 @@ def training(runs: Sequence[Curves], files: Files) -> dict[str, Any]:
     return {"first": [*reward, *shown], "others": others, "count": len(rest)}
 
 
-def _costs(results: Results, own: Scores, files: Files) -> tuple[Drawn, ShownTable]:
+def _costs(results: Results, own: Scores, files: Files) -> tuple[ShownFigure, ShownTable]:
     n = _nearest(own.ns, results.n)
     drawn = costs.cost_figure(costs.costs(results.cells, own.scope), n, own.scope.title)
     figure = files.figure(drawn, f"costs-{scoped(own.scope)}", costs.cost_caption(own, n), _cost_tip)

@@ -23,12 +23,12 @@ class Threshold:
     """The probability below which a row gets no label."""
 
     value: float
-    chosen: "Chosen | None" = None
+    chosen: "ThresholdChoice | None" = None
     """How it was chosen; `None` where it was given."""
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ThresholdChoice:
     """What a threshold does on the rows that it was chosen on.
 
     The precision and its exact 95 % interval are cross-fitted: every row is judged by a threshold chosen without it, so
@@ -116,7 +116,7 @@ def choose_threshold(probabilities: Sequence[float], right: Sequence[bool], targ
     judged = kept if kept.any() else p >= value
     test = binomtest(int(hit[judged].sum()), int(judged.sum()))
     interval: Any = test.proportion_ci(0.95, method="exact")
-    chosen = Chosen(
+    chosen = ThresholdChoice(
         target, len(p), int((p >= value).sum()), float(test.statistic), float(interval.low), float(interval.high)
     )
     return Threshold(value, chosen)

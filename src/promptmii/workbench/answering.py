@@ -41,7 +41,7 @@ class Asked(NamedTuple):
     text: str
 
 
-class Table(Protocol):
+class RowSink(Protocol):
     """Where labelled rows go."""
 
     def lacks(self, position: int, /) -> bool:
@@ -54,7 +54,7 @@ class Table(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class Labelling:
     """An instruction, the follower that reads it, and rows to label."""
 
     instruction: Instruction
@@ -103,7 +103,7 @@ class Job:
         columns["failure"] = str(prediction.failure.kind) if prediction.failure else ""
         return columns
 
-    def run(self, table: Table, lacking: int, progress: Progress) -> Cost:
+    def run(self, table: RowSink, lacking: int, progress: Progress) -> Cost:
         """Label what the table lacks. Raises `EndpointError` when the server no longer answers."""
         progress.step("Labelling", lacking)
         usage, outage = Usage(), 0
@@ -126,7 +126,7 @@ class Job:
             failure.kind,
         )
 
-    def _answers(self, table: Table) -> Iterator[tuple[Sequence[Asked], Sequence[Prediction]]]:
+    def _answers(self, table: RowSink) -> Iterator[tuple[Sequence[Asked], Sequence[Prediction]]]:
         rows = (Asked(n, row, text) for n, (row, text) in enumerate(self.texts) if table.lacks(n))
         concurrency = self.follower.model.card.concurrency
         if concurrency == 1:

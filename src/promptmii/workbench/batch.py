@@ -14,7 +14,7 @@ from promptmii.models.http.config import addresses
 from promptmii.models.http.deferred import Deferred
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.abstain import Abstain
-from promptmii.workbench.answering import Job
+from promptmii.workbench.answering import Labelling
 from promptmii.workbench.bind import Confirm, bind, refuse
 from promptmii.workbench.file_run import FileRun, Labelled, file_run
 from promptmii.workbench.formats import Row
@@ -92,7 +92,7 @@ def predict_by_batch(
     by the next call. Raises as `predict` does, and `SpendingLimitError` before a batch that may cost too much.
     """
     texts = read_texts(source, text or instruction.text_source, progress)
-    job = Job(instruction, batch.follower, texts)
+    job = Labelling(instruction, batch.follower, texts)
     with file_run(job, Path(output), abstain or Abstain(), progress, force=force) as run:
         # Which parameters and which constraint the server takes is found out directly: a batch is too slow to try them.
         batch.follower.predict(instruction, [HELLO])
@@ -138,4 +138,4 @@ class _Unwritten:
         self.lacks = table.lacks
 
     def write(self, rows: Sequence[tuple[int, Row]], predictions: Sequence[Prediction], /) -> None:
-        """See `Table`."""
+        """See `RowSink`."""

@@ -10,8 +10,8 @@ from promptmii.files import write_text
 from promptmii.follower import Prediction
 from promptmii.instruction import Cost
 from promptmii.progress import Progress
-from promptmii.workbench.abstain import Abstain, Chosen, Threshold
-from promptmii.workbench.answering import Job
+from promptmii.workbench.abstain import Abstain, Threshold, ThresholdChoice
+from promptmii.workbench.answering import Labelling
 from promptmii.workbench.formats import Csv, ParquetTable, Row, format_for
 from promptmii.workbench.growing import GrowingTable, Tally, end_run, run_of
 
@@ -52,7 +52,7 @@ class Labelled:
 class FileRun:
     """The rows that have an answer, those that lack one, and where they go."""
 
-    job: Job
+    job: Labelling
     output: Path
     table: GrowingTable
     folder: Path
@@ -60,7 +60,7 @@ class FileRun:
     parquet: ParquetTable | None = None
 
     def label(self, progress: Progress) -> Labelled:
-        """Label what lacks an answer. Raises as `Job.run` does; what was answered until then is kept."""
+        """Label what lacks an answer. Raises as `Labelling.run` does; what was answered until then is kept."""
         job, table = self.job, self.table
         cost = job.run(table, job.texts.n - table.answered, progress)
         table.put_in_place()
@@ -75,7 +75,7 @@ class FileRun:
 
 @contextmanager
 def file_run(
-    job: Job, output: Path, abstain: Abstain, progress: Progress, *, force: bool = False
+    job: Labelling, output: Path, abstain: Abstain, progress: Progress, *, force: bool = False
 ) -> Generator[FileRun]:
     """The run that writes `output`, begun or gone on with.
 
@@ -102,12 +102,12 @@ def file_run(
                 growing.unlink()
 
 
-def _threshold(job: Job, abstain: Abstain, folder: Path, progress: Progress) -> Threshold | None:
+def _threshold(job: Labelling, abstain: Abstain, folder: Path, progress: Progress) -> Threshold | None:
     """The threshold of this run, chosen once."""
     path = folder / "threshold.json"
     if path.exists():
         known = json.loads(path.read_text("utf-8"))
-        return Threshold(known["value"], known["chosen"] and Chosen(**known["chosen"]))
+        return Threshold(known["value"], known["chosen"] and ThresholdChoice(**known["chosen"]))
     found = abstain.threshold_for(job.instruction, job.follower, progress)
     if found:
         write_text(path, json.dumps(asdict(found)))

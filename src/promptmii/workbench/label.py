@@ -10,7 +10,7 @@ from promptmii.follower import Prediction
 from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.abstain import Abstain
-from promptmii.workbench.answering import Job
+from promptmii.workbench.answering import Labelling
 from promptmii.workbench.bind import Answering, answering
 from promptmii.workbench.file_run import Labelled, file_run
 from promptmii.workbench.formats import Csv, Row
@@ -45,7 +45,7 @@ def predict(
     texts = read_texts(source, text or made.text_source, progress)
     abstain = abstain or Abstain()
     with answering(follower, progress) as followers:
-        job = Job(made, followers.of(made), texts)
+        job = Labelling(made, followers.of(made), texts)
         if isinstance(output, str | Path):
             with file_run(job, Path(output), abstain, progress, force=force) as run:
                 return run.label(progress)
