@@ -130,6 +130,7 @@ def test_six_curves_matter_and_the_others_are_folded() -> None:
     known = ["a", "kl", "train/loss", "length", "b", "train/reward", "entropy", "zero_variance", "c"]
     assert figures.important(known) == ["train/reward", "length", "zero_variance", "entropy", "kl", "train/loss"]
     assert figures.important(list("abcdefgh")) == list("abcdef")
+    assert figures.important(["a", "train/loss", "validation/loss"]) == ["train/loss", "validation/loss", "a"]
 
 
 def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:

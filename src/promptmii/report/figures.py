@@ -232,8 +232,9 @@ IMPORTANT = ("train/reward", "length", "zero_variance", "entropy", "kl", "train/
 
 
 def important(names: Sequence[str]) -> list[str]:
-    """The six curves that matter most, or the first six if a run has none of them."""
-    return [name for name in IMPORTANT if name in names] or list(names[:6])
+    """Six curves: those that matter most, then other validations, then the first of the rest."""
+    order = {name: place for place, name in enumerate(IMPORTANT)}
+    return sorted(names, key=lambda name: (order.get(name, len(order)), not name.startswith("validation/")))[:6]
 
 
 @styled

@@ -257,7 +257,7 @@ def progress(run: Curves) -> str:
     curve = run.metrics.get(VALIDATION, {})
     steps = max((step for curve in run.metrics.values() for step in curve), default=0)
     if not curve:
-        return f"{run.name}: {steps:,} steps, without a validation."
+        return f"{run.name}: {steps:,} steps, without a validation reward."
     first, best = min(curve), max(curve, key=lambda step: curve[step])
     return (
         f"{run.name}: validation reward {number(curve[first])} at step {first:,}, {number(curve[max(curve)])} at step "

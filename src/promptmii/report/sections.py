@@ -113,9 +113,9 @@ def training(runs: Sequence[Curves], files: Files) -> dict[str, Any]:
         return files.figure(drawn, name, caption, tip, method=False)
 
     reward = [draw("training-reward", [VALIDATION], figures.training_caption(runs))] if VALIDATION in named else []
-    shown = [draw("training", first, "What else the same runs recorded: what matters most.")] if first else []
+    shown = [draw("training", first, "The curves that matter most, without smoothing.")] if first else []
     others = draw("training-all", rest, "All other curves of the same runs.") if rest else None
-    return {"first": [*reward, *shown], "others": others, "count": len(rest)}
+    return {"rewarded": bool(reward), "first": [*reward, *shown], "others": others, "count": len(rest)}
 
 
 def _costs(results: Results, own: Scores, files: Files) -> tuple[ShownFigure, ShownTable]:
