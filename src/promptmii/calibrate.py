@@ -66,13 +66,16 @@ def _quoted(text: str, prose: str) -> bool:
     return own.count(" ") >= QUOTED_WORDS - 1 and own in prose
 
 
-def centre(kind: CalibrationKind, logp: Floats) -> Calibration:
+def centre(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Calibration:
     """The offset that makes the labels equally likely on average over `logp`, shape (n, K).
 
     That is the least-squares fit of `logp` by a number per row and one per label, on the labels that were compared;
-    where all were, the mean of each column.
+    where all were, the mean of each column. Where only some were, a row's own label does not count: it is among them
+    because of the text, so a label that is seldom among them otherwise would look too likely.
     """
     known = np.isfinite(logp)
+    if len(gold) and not known.all():
+        known[np.arange(len(logp)), np.asarray(gold)] = False
     value, share = np.where(known, logp, 0.0), known / known.sum(axis=1, keepdims=True)
     normal = np.diag(known.sum(axis=0).astype(float)) - known.T.astype(float) @ share
     bias = np.linalg.lstsq(normal, value.sum(axis=0) - share.T @ value.sum(axis=1))[0]
@@ -90,7 +93,7 @@ def fit_supervised(logp: Floats, gold: Sequence[int]) -> Calibration:
     from scipy.optimize import minimize
 
     k = logp.shape[1]
-    start = np.concatenate([np.ones(k), np.array(centre("support", logp).offset)])
+    start = np.concatenate([np.ones(k), np.array(centre("support", logp, gold).offset)])
     told = np.isfinite(logp[np.arange(len(logp)), np.asarray(gold)])
     logp, target = logp[told], np.eye(k)[np.asarray(gold)[told]]
     known = np.isfinite(logp)

@@ -136,7 +136,7 @@ class Follower:
         fitted = (
             calibrate.fit_supervised(logp, gold)
             if self.calibration == "supervised"
-            else calibrate.centre(self.calibration, logp)
+            else calibrate.centre(self.calibration, logp, gold)
         )
         return stamped.model_copy(
             update={

@@ -177,6 +177,8 @@ def _induced(
     notes = (*loaded.notes, *draw_notes(loaded.task, episode))
     instruction = _prepared(inducer, follower, drawn, progress, kept)
     kept(instruction)
+    if instruction.shortlist:
+        notes = (*notes, f"compared for each text: {instruction.shortlist}")
     if not episode.query:
         return Induced(instruction, (), {}, None, notes, kept.path)
     try:

@@ -182,8 +182,6 @@ def _show(result: "Induced") -> None:
 
     notes((*result.notes, *result.instruction.provenance.notes))
     out.print(Panel(styled(result.instruction.text), title=styled("Instruction"), title_align="left"))
-    if result.instruction.shortlist:
-        out.write_line(f"For each text the follower compares {result.instruction.shortlist}.")
     if result.rows:
         out.write_table(_comparison(result.rows))
         out.write_line(_break_even(result.break_even))

@@ -39,6 +39,8 @@ def _facts(loaded: "Instruction") -> dict[str, str]:
         "cost to make": _cost(loaded.cost),
         "cost to calibrate": _cost(loaded.calibration_cost),
     }
+    if loaded.shortlist:
+        rows["compared"] = f"for each text {loaded.shortlist}"
     if m := loaded.measured:
         plain = "" if m.uncalibrated_macro_f1 is None else f", {m.uncalibrated_macro_f1:.3f} uncalibrated"
         rows["measured"] = f"{m}{plain}, {count(m.prompt_tokens_per_query)} tokens per query"
