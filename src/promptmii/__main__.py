@@ -39,6 +39,8 @@ def leave_if_interrupted() -> None:
             with suppress(OSError, ValueError):
                 stream.flush()
         os._exit(128 + _received[0])
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)  # from here on one would only break into finalisers
 
 
 def _interrupt(number: int, _frame: object) -> None:

@@ -53,7 +53,7 @@ class SharedEngine:
         """See `Engine`."""
         size = -(-len(rows) // self.processes)
         mine = list(rows[self.process * size : (self.process + 1) * size])
-        mine += rows[:1] * (size - len(mine))  # to be in step; dropped below
+        mine += list(rows[:1]) * (size - len(mine))  # to be in step; dropped below
         used = sorted(set(mine))
         written = self.part.write([prompts[row] for row in used], [used.index(row) for row in mine], sampling, ends)
         gathered: list[list[int]] = gather_object(written)

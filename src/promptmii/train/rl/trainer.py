@@ -151,7 +151,8 @@ class PolicyTrainer(GRPOTrainer):
 
     def save_now(self) -> None:
         """A checkpoint of the last finished step."""
-        self._save_checkpoint(self.model, None)
+        model: Any = self.model
+        self._save_checkpoint(model, None)
         self.callback_handler.on_save(self.args, self.state, self.control)
 
     def _bare(self, model: Any) -> Any:
