@@ -16,7 +16,7 @@ def install(folder: Path, version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [("0.33.0", " (0.33.0 is installed)"), ("0.31.0+cu129", None), ("0.22.0", None)]
+    ("version", "said"), [("0.33.0", " (0.33.0 is installed)"), ("0.30.0+cu129", None), ("0.27.0", None)]
 )
 def test_another_version_is_as_bad_as_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, said: str | None
@@ -24,7 +24,7 @@ def test_another_version_is_as_bad_as_none(
     install(tmp_path, version)
     monkeypatch.syspath_prepend(tmp_path)
     found = unmet("gpu").get("vllm")
-    assert found == (said and f"vllm<=0.31.0,>=0.22{said}")
+    assert found == (said and f"vllm<0.31,>=0.27{said}")
 
 
 def test_an_extra_holds_the_extras_inside_it() -> None:
@@ -36,7 +36,7 @@ def test_the_error_says_what_is_missing_and_survives_pickling(tmp_path: Path, mo
     install(tmp_path, "0.33.0")
     monkeypatch.syspath_prepend(tmp_path)
     error = MissingDependencyError("Training", "gpu")
-    assert "vllm<=0.31.0,>=0.22 (0.33.0 is installed)" in str(error)
+    assert "vllm<0.31,>=0.27 (0.33.0 is installed)" in str(error)
     assert "pip install 'promptmii[gpu]'" in str(error)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 

@@ -60,13 +60,13 @@ RUNS: list[dict[str, Any]] = [
 
 
 def environment(world: Path) -> dict[str, str]:
-    """Of the processes: our code, the stand-in as version 0.31.0 of vLLM, and DeepSpeed on a processor."""
+    """Of the processes: our code, the stand-in as version 0.30.0 of vLLM, and DeepSpeed on a processor."""
     found = world / "packages"
     (found / "vllm").mkdir(parents=True)
     (found / "vllm" / "__init__.py").write_text(Path(vllm_stand_in.__file__).read_text())
-    about = found / "vllm-0.31.0.dist-info"
+    about = found / "vllm-0.30.0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.31.0\n")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.30.0\n")
     (about / "top_level.txt").write_text("vllm\n")
     path = [str(ROOT / "src"), str(ROOT), str(found), str(DEEPSPEED), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
