@@ -164,7 +164,7 @@ def _serve(line: Connection, settings: FetchSettings) -> None:
                 line.send(_read(candidate, path, settings, line.send))
             except (EndpointError, OutputError, MissingDependencyError) as error:
                 line.send(error)
-            except Exception:
+            except Exception:  # a bug of ours: what a dataset can do wrong became an outcome in `_read`
                 trace = traceback.format_exc()
                 line.send(BugError(f"An error of promptmii while reading {candidate.name}:\n{trace}"))
 

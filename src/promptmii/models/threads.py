@@ -135,7 +135,7 @@ def _answer(reply: Future[T], work: Callable[[], T]) -> None:
         return
     try:
         reply.set_result(work())
-    except Exception as error:
+    except Exception as error:  # whatever it is, it belongs to the thread that waits for the reply
         reply.set_exception(error)
     except BaseException:  # an interrupt belongs to the thread that it reached
         reply.set_exception(CancelledError())
