@@ -22,6 +22,20 @@ def macro_f1(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
     return float(_macro_f1(_Counts.of(gold, predicted).totals(np.ones((1, len(gold)))))[0])
 
 
+READ = 100
+"""Characters of an answer that the authors' reward reads."""
+
+
+def released_f1(gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> float:
+    """The reward of the authors' code, to reproduce theirs: an answer that is no label counts as the first label."""
+    from sklearn.metrics import f1_score
+
+    places = {label.lower().strip(): place for place, label in enumerate(labels)}
+    read = [places.get(answer[:READ].lower().strip(), 0) for answer in answers]
+    true = [places[label.lower().strip()] for label in gold]
+    return float(f1_score(true, read, average="macro", zero_division=0.0))  # pyright: ignore[reportArgumentType]
+
+
 def expected_macro_f1(gold: Sequence[str], probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> float:
     """Macro-F1 of expected counts: a row counts for each label (order of `labels`) with its probability."""
     chances = np.asarray(probabilities, dtype=np.float64)

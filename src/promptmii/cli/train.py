@@ -135,8 +135,10 @@ def _print_settings(title: str, listed: Mapping[str, "Setting"]) -> None:
     for name in ("value", "from", "the paper has"):
         grid.add_column(name)
     for name, setting in listed.items():
-        differs = setting.paper is not None and setting.value != setting.paper
+        theirs = setting.paper if setting.release is None else setting.release
+        differs = theirs is not None and setting.value != theirs
         paper = "" if setting.paper is None else _brief(setting.paper)
+        paper += f"{'; ' * bool(paper)}its code: {_brief(setting.release)}" if setting.release is not None else ""
         grid.add_row(name, _brief(setting.value), setting.origin, styled(paper, "yellow" if differs else ""))
     out.write_table(grid)
 

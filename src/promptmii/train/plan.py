@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from promptmii.config import Endpoint, LoraSettings
+from promptmii.styles import read_style, style_for
 from promptmii.train.settings import RewardSettings, TrainSettings, ValidationSettings
 from promptmii.train.tasks import Selection
 from promptmii.train.visits import Draws, Prompting
@@ -39,9 +40,18 @@ def plan_of(settings: TrainSettings) -> Plan:
             validation=settings.validation,
             seed=settings.seed,
         ),
-        draws=Draws(settings.schedule, settings.query, settings.few_labels, settings.nameless, settings.seed),
+        draws=Draws(
+            settings.schedule,
+            settings.query,
+            settings.few_labels,
+            settings.nameless,
+            settings.seed,
+            spread=settings.draw == "spread",
+            fixed=settings.fixed,
+            whole=settings.overlong == "drop",
+        ),
         prompting=Prompting(
-            template=settings.template,
+            style=read_style(settings.style) if settings.style else style_for("", settings.template),
             budget=settings.budget,
             longest=int(settings.trl.get("max_completion_length", 1024)),
             longest_prompt=settings.longest_prompt,

@@ -18,8 +18,8 @@ from promptmii.instruction import Instruction
 from promptmii.models.base import FailureKind
 from promptmii.models.threads import parallel
 from promptmii.progress import QUIET, Progress
-from promptmii.prompts import Template, follower_frame
 from promptmii.scoring import Scored, score
+from promptmii.styles import Style
 from promptmii.task import Episode
 from promptmii.train.settings import Measure, RewardSettings
 
@@ -81,12 +81,13 @@ class Reward:
         self,
         settings: RewardSettings,
         followers: Sequence[Follower],
-        frame: Template | None = None,
+        style: Style | None = None,
         progress: Progress = QUIET,
     ) -> None:
+        """`style` has the frame in which an instruction is read, and the length of an answer; `None`: ours."""
         self._settings = settings
         self._followers = followers
-        self._frame = (frame or follower_frame()).text
+        self._style = style or Style()
         self._progress = progress
 
     def check(self, episode: Episode) -> None:
@@ -128,7 +129,8 @@ class Reward:
 
     def _ask(self, question: _Question) -> _Answer:
         follower, episode, text = question
-        written = Instruction(text=text, labels=episode.support.labels, method="mii", frame=self._frame)
+        labels, style = episode.support.labels, self._style
+        written = Instruction(text=text, labels=labels, method="mii", frame=style.frame, answer=style.answer)
         try:
             scored = score(follower, follower.prepare(written, episode.support), episode.query)
         except EndpointError as error:  # it failed on more than a row, say while it was calibrated
@@ -167,6 +169,8 @@ def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float
     """A score between 0 and 1. Raises `ConfigError` if the measure needs likelihoods and there are none."""
     if measure == "macro_f1":
         return metrics.macro_f1(scored.gold, scored.labels)
+    if measure == "released_f1":
+        return metrics.released_f1(scored.gold, [p.answer or "" for p in scored.predictions], labels)
     probabilities = [prediction.probabilities for prediction in scored.predictions]
     known = [row for row in probabilities if row is not None]
     if len(known) < len(probabilities):

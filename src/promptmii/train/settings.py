@@ -10,12 +10,12 @@ from promptmii.config import Endpoint, LoraSettings, ServeSettings
 from promptmii.errors import ConfigError, nearest
 from promptmii.instruction import CalibrationKind, Mode
 from promptmii.models.http.config import Served
-from promptmii.schema import Settings
+from promptmii.schema import Settings, merged
+from promptmii.train.paper import PAPER_SCHEDULE, paper_preset
 
 Stage = Literal["rl", "sft", "best-of"]
 Share = Annotated[float, Field(gt=0, le=1)]
-Measure = Literal["macro_f1", "expected_macro_f1", "gold_probability"]
-PAPER_SCHEDULE = {5: 1.0, 10: 0.3, 20: 0.2, 50: 0.1}
+Measure = Literal["macro_f1", "released_f1", "expected_macro_f1", "gold_probability"]
 
 
 class RewardSettings(Settings):
@@ -30,7 +30,8 @@ class RewardSettings(Settings):
     calibration: CalibrationKind = "none"
     """Corrects the follower's label bias, as in evaluation. `support` costs n more calls per draft."""
     measure: Measure = "macro_f1"
-    """`macro_f1` (the paper's) counts labels; `expected_macro_f1` and `gold_probability` need `choose`."""
+    """`macro_f1` (the paper's) counts labels; `released_f1` as the authors' code does, where an answer that is no label
+    counts as the first one. `expected_macro_f1` and `gold_probability` need `choose`."""
     token_price: float = Field(default=0.0, ge=0)
     """Taken off per token of the instruction, beyond `free_tokens`."""
     free_tokens: int = Field(default=0, ge=0)
@@ -45,8 +46,10 @@ class RewardSettings(Settings):
 
     @model_validator(mode="after")
     def _likelihoods_are_there(self) -> Self:
-        if self.measure != "macro_f1" and self.mode != "choose":
+        if self.measure in ("expected_macro_f1", "gold_probability") and self.mode != "choose":
             raise ValueError(f"the measure {self.measure} needs likelihoods, so mode = 'choose'")
+        if self.measure == "released_f1" and self.mode != "generate":
+            raise ValueError("the measure released_f1 reads what the follower writes, so mode = 'generate'")
         if not self.followers:
             raise ValueError("followers names no model")
         for follower in self.followers:
@@ -96,6 +99,8 @@ class TrainSettings(Settings):
     """Everything that a training run of the generator depends on, the machine aside."""
 
     stage: Stage = "rl"
+    preset: Literal["paper"] | None = None
+    """`paper`: the authors' settings, frame and parser included, wherever nothing else is given (docs/train.md)."""
     model: str = "smol"
     """The generator to train: `smol`, `hf:...`. With `lora` the last adapter of a reference (`smol+folder`) goes on."""
     tasks: tuple[str, ...] = ()
@@ -119,11 +124,19 @@ class TrainSettings(Settings):
     passes: float = Field(default=30.0, gt=0)
     """Over the tasks. `trl.max_steps` ends a run earlier or later."""
     longest_prompt: int = Field(default=4096, ge=64)
-    """Tokens. A prompt that is longer is given fewer examples, and counted."""
+    """Tokens."""
+    overlong: Literal["shorten", "drop"] = "shorten"
+    """A longer prompt is given fewer examples, and counted; or it is left out, as the authors do; needs `fixed`."""
+    draw: Literal["spread", "random"] = "spread"
+    """Examples and rows show every label as far as they go; or they are drawn blindly, as by the authors."""
+    fixed: bool = False
+    """The authors' way: every pass shows the same examples, and scores on the same rows. Else each draws anew."""
     budget: int | None = Field(default=None, ge=8)
     """Tokens of an instruction that the prompt asks for; `trl.max_completion_length` is where it is cut."""
     template: str | None = None
     """File with the generator's own template."""
+    style: str | None = None
+    """How the generator is asked and its instruction is followed (`promptmii styles list`); `None`: ours."""
     seed: int = 0
     stuck: int = Field(default=20, ge=1)
     """Steps with equal rewards in every group, after which the run says so."""
@@ -136,8 +149,20 @@ class TrainSettings(Settings):
     trl: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Options of TRL's `GRPOConfig`, over the paper's (`train/rl/plan.py`)."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        paper = isinstance(given, dict) and given.get("preset") == "paper"
+        return merged(paper_preset(given), given) if paper else given
+
     @model_validator(mode="after")
     def _numbers_of_examples(self) -> Self:
+        if self.overlong == "drop" and not self.fixed:
+            raise ValueError(
+                "overlong = 'drop' needs fixed = true: which prompts are too long must be known beforehand"
+            )
+        if self.template and self.style:
+            raise ValueError("template and style both say how the generator is asked; leave one of them out")
         if not self.schedule or min(self.schedule) < 1:
             raise ValueError("schedule needs one or more numbers of examples, each at least 1")
         if self.few_labels and not 2 <= self.few_labels[0] <= self.few_labels[1]:

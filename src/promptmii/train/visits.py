@@ -15,8 +15,8 @@ from promptmii.data.nameless import hide, renamed
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import LanguageModel, Message
-from promptmii.styles import style_for
-from promptmii.task import Episode, Support, Task, content_key
+from promptmii.styles import Style
+from promptmii.task import Episode, Example, Support, Task, content_key
 from promptmii.train.tasks import TaskSplit
 
 REDRAWS = 8
@@ -50,13 +50,19 @@ class Draws:
     few_labels: tuple[int, int] | None
     nameless: float
     seed: int
+    spread: bool = True
+    """Over the labels; else blindly."""
+    fixed: bool = False
+    """The same in every pass."""
+    whole: bool = False
+    """A visit whose prompt is too long is left out rather than shortened."""
 
 
 @dataclass(frozen=True)
 class Prompting:
     """How the generator is asked, in training and validation as later when it makes instructions."""
 
-    template: str | None
+    style: Style
     budget: int | None
     longest: int
     """Tokens after which a draft is cut."""
@@ -65,7 +71,7 @@ class Prompting:
     def writer(self, model: LanguageModel) -> Writer:
         """The model, asked this way."""
         limits = {"longest": self.longest, "longest_prompt": self.longest_prompt}
-        return Writer(model, style_for("", self.template).model_copy(update=limits), self.budget)
+        return Writer(model, self.style.model_copy(update=limits), self.budget)
 
 
 class Visits:
@@ -77,18 +83,30 @@ class Visits:
         self._draws = draws
         self._writer = writer
         self._plan: list[tuple[int, int]] = []
-        self._passes = passes(len(tasks), draws.schedule, draws.seed)
+        self._passes = passes(len(tasks), draws.schedule, draws.seed, fixed=draws.fixed)
+        self._too_long: dict[tuple[int, int], bool] = {}
         self.visit = lru_cache(REMEMBERED)(self._visit)
 
     @property
     def per_pass(self) -> float:
         """Visits of one pass, on average."""
+        if self._draws.whole:
+            first = next(passes(len(self._tasks), self._draws.schedule, self._draws.seed, fixed=True))
+            return sum(map(self._fits, first))
         return len(self._tasks) * sum(self._draws.schedule.values())
+
+    def _fits(self, planned: tuple[int, int]) -> bool:
+        """Whether a visit that is the same in every pass has room for all its examples."""
+        if planned not in self._too_long:
+            position, asked = planned
+            self._too_long[planned] = too_long(self._tasks[position], asked, self._draws, self._writer)
+        return not self._too_long[planned]
 
     def _visit(self, number: int) -> Visit:
         """Visit `number`, from 0."""
         while len(self._plan) <= number:
-            self._plan += next(self._passes)
+            following = next(self._passes)
+            self._plan += filter(self._fits, following) if self._draws.whole else following
         position, asked = self._plan[number]
         task = self._tasks[position]
         return draw_visit(task, asked, number, self._draws, self._writer)
@@ -98,9 +116,7 @@ def draw_visit(task: Task, asked: int, number: int, draws: Draws, writer: Writer
     """The draw of a visit. Raises `ConfigError` where not one example of the task fits the prompt: see `readable`."""
     seed = 0
     for attempt in range(REDRAWS):
-        seed = int(content_key([draws.seed, number, task.name, attempt])[:12], 16)
-        seen = view(task, asked, draws, seed)
-        drawn = draw_support(seen, min(asked, len(seen.train)), seed)
+        seed, seen, drawn = _drawn(task, asked, number, draws, attempt)
         try:
             fitted, _ = writer.fit(drawn)
             break
@@ -113,9 +129,37 @@ def draw_visit(task: Task, asked: int, number: int, draws: Draws, writer: Writer
     return Visit(
         number,
         asked,
-        Episode(task.name, support, draw_query(seen, draws.query, seed), seed),
+        Episode(task.name, support, _query(seen, draws, seed), seed),
         (writer.ask(support, fitted),),
     )
+
+
+def _drawn(task: Task, asked: int, number: int, draws: Draws, attempt: int) -> tuple[int, Task, Support]:
+    """The seed of a draw, the task as it is shown, and the examples."""
+    place = [draws.seed, "fixed", asked] if draws.fixed else [draws.seed, number]
+    seed = int(content_key([*place, task.name, attempt])[:12], 16)
+    seen = view(task, asked, draws, seed)
+    size = min(asked, len(seen.train))
+    if draws.spread:
+        return seed, seen, draw_support(seen, size, seed)
+    return seed, seen, Support(seen.labels, tuple(random.Random(f"support:{seed}").sample(seen.train, size)))
+
+
+def _query(seen: Task, draws: Draws, seed: int) -> tuple[Example, ...]:
+    """The rows to score on. Fixed ones are the same however many examples were asked for."""
+    own = int(content_key([draws.seed, "fixed", seen.name])[:12], 16) if draws.fixed else seed
+    if draws.spread:
+        return draw_query(seen, draws.query, own)
+    return tuple(random.Random(f"query:{own}").sample(seen.test, min(draws.query, len(seen.test))))
+
+
+def too_long(task: Task, asked: int, draws: Draws, writer: Writer) -> bool:
+    """Whether a fixed draw of so many examples does not fit the prompt as a whole."""
+    _, _, drawn = _drawn(task, asked, 0, draws, 0)
+    try:
+        return len(writer.fit(drawn)[0]) < len(drawn.examples)
+    except ConfigError:
+        return True
 
 
 def view(task: Task, asked: int, draws: Draws, seed: int) -> Task:
@@ -183,18 +227,22 @@ def readable_split(split: TaskSplit, draws: Draws, writer: Writer) -> TaskSplit:
     return TaskSplit(tuple(train), tuple(validation), (*split.skipped, *no_train, *no_validation))
 
 
-def passes(tasks: int, schedule: Mapping[int, float], seed: int) -> Iterator[list[tuple[int, int]]]:
+def passes(
+    tasks: int, schedule: Mapping[int, float], seed: int, *, fixed: bool = False
+) -> Iterator[list[tuple[int, int]]]:
     """Pass after pass, the number of the task and of the examples of each visit.
 
     A share that is no whole number of tasks is rounded up as often as its fraction says, so few tasks follow it too.
+    `fixed` passes are the same but for their order, and round down.
     """
     number = 0
     while True:
-        stream = random.Random(f"pass:{seed}:{number}")
+        stream = random.Random(f"pass:{seed}:{0 if fixed else number}")
         visits: list[tuple[int, int]] = []
         for n, share in sorted(schedule.items()):
-            count = min(floor(tasks * share + stream.random()), tasks) if share < 1 else tasks
+            more = 0.0 if fixed else stream.random()
+            count = min(floor(tasks * share + more), tasks) if share < 1 else tasks
             visits += [(task, n) for task in stream.sample(range(tasks), count)]
-        stream.shuffle(visits)
+        (random.Random(f"order:{seed}:{number}") if fixed else stream).shuffle(visits)
         yield visits
         number += 1

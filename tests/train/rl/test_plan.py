@@ -23,9 +23,10 @@ from promptmii.configs import recipes
 from promptmii.data.corpus_files import SCHEMA, task_row, write_split
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import MetaInducer
+from promptmii.train.paper import SAVED, VALIDATED
 from promptmii.train.plan import plan_of
 from promptmii.train.rl.estimate import estimate
-from promptmii.train.rl.plan import CHOICES, SAVED, VALIDATED, grpo_plan
+from promptmii.train.rl.plan import CHOICES, grpo_plan
 from promptmii.train.settings import RewardSettings, TrainSettings, ValidationSettings
 from promptmii.train.tasks import read_split, split
 from promptmii.train.visits import Visits, draw_visit, passes, readable, readable_split
@@ -169,11 +170,16 @@ def test_the_command_plans(world: Path) -> None:
     assert done.exit_code == 0, done.output
     plan = json.loads(done.stdout)
     assert plan["batches"]["accumulation"] == 5
-    assert plan["settings"]["query"] == {"value": 10, "origin": "given", "paper": 20}
-    assert plan["settings"]["reward.mode"] == {"value": "generate", "origin": "paper", "paper": "generate"}
-    assert plan["options"]["learning_rate"] == {"value": 2e-6, "origin": "paper", "paper": 2e-6}
-    assert plan["options"]["logging_steps"] == {"value": 1, "origin": "promptmii", "paper": None}
-    assert plan["options"]["generation_batch_size"] == {"value": 20, "origin": "follows", "paper": 320}
+    assert plan["settings"]["query"] == {"value": 10, "origin": "given", "paper": 20, "release": None}
+    assert plan["settings"]["reward.mode"] == {
+        "value": "generate",
+        "origin": "paper",
+        "paper": "generate",
+        "release": None,
+    }
+    assert plan["options"]["learning_rate"] == {"value": 2e-6, "origin": "paper", "paper": 2e-6, "release": None}
+    assert plan["options"]["logging_steps"] == {"value": 1, "origin": "promptmii", "paper": None, "release": None}
+    assert plan["options"]["generation_batch_size"] == {"value": 20, "origin": "follows", "paper": 320, "release": None}
     assert (plan["options"]["max_steps"]["value"], plan["options"]["entropy_coef"]["value"]) == (10, 0.0)
     shown = CliRunner().invoke(app, ["train", str(config), "--tasks", str(world / "tasks"), "--dry-run"])
     assert "validation.every" in shown.stdout

@@ -6,11 +6,13 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from promptmii.config import ServeSettings
 from promptmii.doctor import Check, Report, examine
-from promptmii.errors import MissingDependencyError
+from promptmii.errors import ConfigError, MissingDependencyError
 from promptmii.extras import unmet
 from promptmii.models.http.config import Served, addresses
 from promptmii.progress import Progress
+from promptmii.serving.engines import Place, command_line
 from promptmii.train.launch import Machines
 from promptmii.train.rl.memory import ASSUMED, GIB, Shape, memory
 from promptmii.train.rl.plan import GrpoPlan, grpo_plan
@@ -85,6 +87,9 @@ def _follower(reference: str, settings: TrainSettings, progress: Progress) -> It
     if served is None:
         yield Check("follower", True, f"{reference} runs in the training processes")
         return
+    if settings.reward.serve and served.address is None:
+        yield _started(settings.reward.serve, reference)
+        return
     for address in addresses(served.address or settings.endpoint.base_url):
         report = examine(f"openai:{served.model}@{address}", settings.endpoint, progress)
         wrong = [
@@ -96,6 +101,15 @@ def _follower(reference: str, settings: TrainSettings, progress: Progress) -> It
             yield Check("follower", False, f"{address}: {wrong[0].name}: {wrong[0].finding}", wrong[0].cure)
         else:
             yield Check("follower", True, f"{address}: {report.checks[-1].finding}")
+
+
+def _started(serve: ServeSettings, reference: str) -> Check:
+    """A follower whose server the run starts."""
+    try:
+        words = command_line(serve, reference, Place(port=0, gpus=serve.needs(reference)))
+    except ConfigError as error:
+        return Check("follower", False, f"{reference}: {serve.engine} is not here", str(error))
+    return Check("follower", True, f"{reference}: the run starts {serve.copies} x {words[0]}")
 
 
 def _ports(grpo: GrpoPlan) -> Iterator[Check]:

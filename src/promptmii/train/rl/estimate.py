@@ -13,14 +13,16 @@ from typing import Any
 
 from promptmii.calibrate import CONTENT_FREE
 from promptmii.errors import MissingDependencyError, UnknownModelError
+from promptmii.inducers.writing import Writer
 from promptmii.models import ScriptedModel, weights_of
 from promptmii.models.base import LanguageModel, ModelCard
 from promptmii.progress import QUIET, Progress
-from promptmii.prompts import follower_frame, frame_prompt
+from promptmii.prompts import FRAME_SLOTS, Template, frame_prompt
 from promptmii.schema import Settings
+from promptmii.train.paper import PAPER, RELEASE, SAVED, TRL, VALIDATED, authors_style
 from promptmii.train.plan import Plan, plan_of
 from promptmii.train.rl.memory import Term, memory
-from promptmii.train.rl.plan import OURS, PAPER, PAPER_RUN, SAVED, VALIDATED, Batches, GrpoPlan, grpo_plan
+from promptmii.train.rl.plan import OURS, Batches, GrpoPlan, grpo_plan
 from promptmii.train.settings import PlanSettings, TrainSettings
 from promptmii.train.tasks import TaskSplit, read_split
 from promptmii.train.visits import Visit, Visits, readable_split
@@ -63,9 +65,12 @@ class Setting:
 
     value: Any
     origin: str
-    """`given` (file or command line), the default of `paper`, `promptmii` or `TRL`, or `follows` from others."""
+    """`given` (file or command line), the default of `paper`, `promptmii` or `TRL`, or `follows` from others, or
+    the `preset`."""
     paper: Any = None
-    """In our terms; `None` where the authors say nothing."""
+    """What the paper says, in our terms; `None` where it says nothing."""
+    release: Any = None
+    """What the authors' code does, where that is another thing, or more."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
         shortened=fmean(visit.shortened for visit in sampled),
         calls=_reward_calls(plan, batches, sampled),
         **_validations(plan, split, batches),
-        follower_tokens=_follower_tokens(sampled, model, settings.plan.length, scale),
+        follower_tokens=_follower_tokens(sampled, writer, settings.plan.length, scale),
         warnings=() if cases(split.validation, plan.validation) else (NO_VALIDATION,),
         memory=memory(settings, grpo),
         hours=(),
@@ -136,15 +141,15 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
     return replace(estimated, hours=_hours(settings.plan, estimated))
 
 
-def _follower_tokens(visits: Sequence[Visit], model: LanguageModel, length: float, scale: float) -> float:
+def _follower_tokens(visits: Sequence[Visit], writer: Writer, length: float, scale: float) -> float:
     """Of one call, under an instruction of average length."""
-    instruction = " ".join(["word"] * int(length / scale))
+    instruction, frame = " ".join(["word"] * int(length / scale)), Template(writer.style.frame, FRAME_SLOTS)
     asked = [
-        frame_prompt(follower_frame(), instruction, visit.episode.support.labels, row.text)
+        frame_prompt(frame, instruction, visit.episode.support.labels, row.text)
         for visit in visits
         for row in visit.episode.query[:4]
     ]
-    return scale * fmean(model.count_tokens(asked))
+    return scale * fmean(writer.model.count_tokens(asked))
 
 
 def _reward_calls(plan: Plan, batches: Batches, sampled: Sequence[Visit]) -> int:
@@ -172,13 +177,18 @@ def _calibrating(plan: Plan, examples: int) -> int:
 
 def _settings(settings: TrainSettings, grpo: GrpoPlan) -> dict[str, Setting]:
     """Every setting of ours that has a say in what is learned, by its dotted name."""
-    papers = {**PAPER_RUN, "validation.every": VALIDATED * grpo.boundary}
+    papers = {**PAPER, "validation.every": VALIDATED * grpo.boundary}
+    releases = {**RELEASE, "style": authors_style(settings.model)}
     listed: dict[str, Setting] = {}
 
     def add(name: str, value: Any, given: bool) -> None:
-        paper = papers.get(name)
-        origin = "given" if given else "paper" if paper is not None and value == paper else "promptmii"
-        listed[name] = Setting(value, origin, paper)
+        paper, release = papers.get(name), releases.get(name)
+        theirs = release if release is not None else paper
+        known = theirs is not None and value in (paper, release)
+        origin = (
+            "preset" if settings.preset and value == theirs else "given" if given else "paper" if known else "promptmii"
+        )
+        listed[name] = Setting(value, origin, paper, release)
 
     for name, value in settings:
         if isinstance(value, Settings) and name not in UNSHOWN:
@@ -191,21 +201,21 @@ def _settings(settings: TrainSettings, grpo: GrpoPlan) -> dict[str, Setting]:
 
 def _options(settings: TrainSettings, grpo: GrpoPlan, config: Any, batches: Batches) -> dict[str, Setting]:
     """TRL's options: those that somebody chose, those that follow from ours, and a default that the paper names."""
-    papers = {**PAPER, "save_steps": SAVED * grpo.boundary}
+    papers = {**PAPER, **TRL, "save_steps": SAVED * grpo.boundary}
     listed: dict[str, Setting] = {}
     for name, value in grpo.options.items():
         chosen = name in settings.trl or f"gradient_{name.removeprefix('activation_')}" in settings.trl
         origin = "given" if chosen else "promptmii" if name in OURS else "paper"
-        listed[name] = Setting(value, origin, papers.get(name, PAPER_RUN.get(name)))
+        listed[name] = Setting(value, origin, papers.get(name))
     for name, value in {
         "generation_batch_size": config.generation_batch_size,
         "gradient_accumulation_steps": batches.accumulation,
         "max_steps": config.max_steps,
         "seed": config.seed,
     }.items():
-        listed.setdefault(name, Setting(value, "follows", PAPER_RUN.get(name)))
+        listed.setdefault(name, Setting(value, "follows", papers.get(name)))
     if hasattr(config, "entropy_coef"):
-        listed.setdefault("entropy_coef", Setting(config.entropy_coef, "TRL", PAPER_RUN["entropy_coef"]))
+        listed.setdefault("entropy_coef", Setting(config.entropy_coef, "TRL", papers["entropy_coef"]))
     return listed
 
 

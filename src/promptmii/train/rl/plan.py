@@ -9,48 +9,9 @@ from typing import Any
 
 from promptmii.errors import ConfigError, MissingDependencyError, nearest
 from promptmii.extras import unmet
-from promptmii.train.settings import PAPER_SCHEDULE, TrainSettings
+from promptmii.train.paper import SAVED, TRL
+from promptmii.train.settings import TrainSettings
 
-PAPER: Mapping[str, Any] = {
-    "learning_rate": 2e-6,
-    "lr_scheduler_type": "constant_with_warmup",
-    "warmup_steps": 0.033,  # below 1: a share of all steps
-    "weight_decay": 0.01,
-    "max_grad_norm": 1.0,
-    "num_generations": 5,
-    "num_iterations": 1,
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "max_completion_length": 1024,
-    "beta": 0.0,
-    "epsilon": 0.2,
-    "epsilon_high": 0.4,
-    "delta": 3.0,
-    "loss_type": "grpo",
-    "scale_rewards": "group",
-    "vllm_importance_sampling_correction": False,
-}
-"""The authors' settings in TRL's terms."""
-PAPER_RUN: Mapping[str, Any] = {
-    "schedule": PAPER_SCHEDULE,
-    "query": 20,
-    "prompts": 64,
-    "prompts_per_update": 32,
-    "passes": 30.0,
-    "longest_prompt": 4096,
-    "reward.mode": "generate",
-    "reward.calibration": "none",
-    "reward.measure": "macro_f1",
-    "reward.token_price": 0.0,
-    "reward.copy_penalty": 0.0,
-    "reward.unfinished_penalty": 0.0,
-    "validation.share": 0.1,
-    "generation_batch_size": 320,
-    "entropy_coef": 0.0,
-}
-"""The rest of what the authors say, in our terms."""
-VALIDATED, SAVED = 15, 50
-"""Rollouts between validations and between checkpoints. The authors' software counts rollouts, TRL optimiser steps."""
 OURS: Mapping[str, Any] = {
     "per_device_train_batch_size": 4,
     "save_total_limit": 2,
@@ -226,7 +187,7 @@ def grpo_plan(settings: TrainSettings) -> GrpoPlan:
             raise ConfigError(f"trl.{name} follows from other settings. Set {OWNED[name]} instead.")
         if name not in known:
             raise ConfigError(f"Unknown option trl.{name}. {_nearest(name, known)}")
-    options = {**PAPER, **OURS, **{RENAMED.get(name, name): value for name, value in settings.trl.items()}}
+    options = {**TRL, **OURS, **{RENAMED.get(name, name): value for name, value in settings.trl.items()}}
     per_update = settings.prompts_per_update or settings.prompts
     if settings.prompts % per_update:
         raise ConfigError(

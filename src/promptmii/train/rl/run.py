@@ -12,7 +12,7 @@ from promptmii.curves import VALIDATION
 from promptmii.errors import ConfigError, MissingDependencyError
 from promptmii.follower import Follower
 from promptmii.progress import QUIET, Progress
-from promptmii.prompts import follower_frame
+from promptmii.task import content_key
 from promptmii.train.card import generator_card
 from promptmii.train.launch import check_processes
 from promptmii.train.plan import Plan, plan_of
@@ -122,10 +122,10 @@ class _Process:
         visits = Visits(split.train, plan.draws, writer)
         batches = self.grpo.batches(visits.per_pass, self.processes)
         config.max_steps = batches.steps  # all that depends on the number of tasks
-        reward = Reward(plan.reward, followers, progress=self.progress)
+        reward = Reward(plan.reward, followers, writer.style, self.progress)
         reward.check(visits.visit(0).episode)
         if self.run:
-            templates = {"generator": writer.template.key, "follower": follower_frame().key}
+            templates = {"generator": writer.template.key, "follower": content_key(writer.style.frame)[:16]}
             trl = config.to_dict() | {"output_dir": "."}
             self._describe(self.run, split, followers, {"templates": templates, "batches": vars(batches), "trl": trl})
         keep: Card = partial(card, policy.base, {task.name: task for task in split.train})

@@ -58,7 +58,7 @@ def best_of(
         serving = served(plan.reward.followers, plan.reward.serve, plan.endpoint, folder / "servers", progress)
         endpoint = stack.enter_context(serving)
         followers = _followers(replace(plan, endpoint=endpoint), generator, stack)
-        reward = Reward(plan.reward, followers, progress=progress)
+        reward = Reward(plan.reward, followers, writer.style, progress)
         visits = Visits(split.train, plan.draws, writer)
         first, batch = _finished(run), settings.together
         if first >= settings.visits:

@@ -1,0 +1,85 @@
+"""The authors' settings, and the names that stand for all of them.
+
+`PAPER` is what the paper says, in our terms; `RELEASE` is what their code does where the paper is silent or differs
+(millix19/promptmii at 2722f12). `preset = "paper"` takes both; a setting that is given goes before it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+PAPER_SCHEDULE = {5: 1.0, 10: 0.3, 20: 0.2, 50: 0.1}
+TRL: Mapping[str, Any] = {
+    "learning_rate": 2e-6,
+    "lr_scheduler_type": "constant_with_warmup",
+    "warmup_steps": 0.033,  # below 1: a share of all steps
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "num_generations": 5,
+    "num_iterations": 1,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "max_completion_length": 1024,
+    "beta": 0.0,
+    "epsilon": 0.2,
+    "epsilon_high": 0.4,
+    "delta": 3.0,
+    "loss_type": "grpo",
+    "scale_rewards": "group",
+    "vllm_importance_sampling_correction": False,
+}
+"""The authors' settings in TRL's terms. Every run has them, unless its own say otherwise."""
+VALIDATED, SAVED = 15, 50
+"""Rollouts between validations and between checkpoints. The authors' software counts rollouts, TRL optimiser steps."""
+UPDATES = 2
+"""Optimiser steps of their rollout: 64 prompts, of which each step learns from 32."""
+PAPER: Mapping[str, Any] = {
+    "schedule": PAPER_SCHEDULE,
+    "query": 20,
+    "prompts": 64,
+    "prompts_per_update": 32,
+    "passes": 30.0,
+    "longest_prompt": 4096,
+    "few_labels": None,
+    "nameless": 0.0,
+    "budget": None,
+    "reward.mode": "generate",
+    "reward.calibration": "none",
+    "reward.measure": "macro_f1",
+    "reward.token_price": 0.0,
+    "reward.copy_penalty": 0.0,
+    "reward.unfinished_penalty": 0.0,
+    "validation.share": 0.1,
+    "generation_batch_size": 320,
+    "entropy_coef": 0.0,
+}
+"""What the paper says beside that, by the dotted names of our settings and the names of TRL's."""
+RELEASE: Mapping[str, Any] = {
+    "reward.measure": "released_f1",
+    "draw": "random",
+    "fixed": True,
+    "overlong": "drop",
+    "validation.n": (5, 10, 20, 50),
+    "validation.most": 381,
+    "validation.rows": 20,
+}
+"""What their code does."""
+STYLES = {"qwen": "promptmii-qwen-train", "llama": "promptmii-llama-train"}
+"""Meta-prompt, frame and 90 answer tokens, by backbone; imported from their repository (`promptmii styles import`)."""
+
+
+def authors_style(model: str) -> str:
+    """The style in which the authors trained a backbone; that of Llama for any other."""
+    return STYLES["qwen" if "qwen" in model.casefold() else "llama"]
+
+
+def paper_preset(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that is to be the authors', under those that are given."""
+    style = {} if given.get("template") else {"style": authors_style(str(given.get("model", "")))}
+    settings: dict[str, Any] = {"validation": {"every": VALIDATED * UPDATES}, **style}
+    for name, value in (*PAPER.items(), *RELEASE.items()):
+        table, dot, inner = name.rpartition(".")
+        if dot:
+            settings.setdefault(table, {})[inner] = value
+        elif name not in ("generation_batch_size", "entropy_coef"):  # of TRL
+            settings[name] = value
+    return settings

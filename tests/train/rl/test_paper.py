@@ -1,0 +1,171 @@
+"""The authors' settings: one word away, and every recipe says where it differs."""
+
+import hashlib
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl")
+
+from tests.test_styles import SOURCES
+from tests.train.toys import settings, write_model, write_tasks
+
+from promptmii import Example, Follower, ScriptedModel, Task
+from promptmii.configs import recipes
+from promptmii.errors import ConfigError
+from promptmii.metrics import released_f1
+from promptmii.styles import import_styles, read_style
+from promptmii.task import Episode, Support
+from promptmii.train.paper import PAPER, RELEASE, TRL
+from promptmii.train.plan import plan_of
+from promptmii.train.reward import Draft, Reward
+from promptmii.train.rl.estimate import Estimate, Setting, estimate
+from promptmii.train.settings import RewardSettings, TrainSettings
+from promptmii.train.visits import Visits
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+RECIPES = {name: path for name, path in recipes("train").items() if name != "warm-start"}
+BIG = ("llama-3.1-8b", "llama-3.1-8b-16gpu", "qwen-2.5-7b")
+
+
+@pytest.fixture
+def _styles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The authors' prompts, as a user has imported them."""
+    for name in ("XDG_DATA_HOME", "HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    for name, code in SOURCES.items():
+        (tmp_path / "checkout" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "checkout" / name).write_bytes(code.encode())
+    import_styles(tmp_path / "checkout", {n: hashlib.sha256(c.encode()).hexdigest() for n, c in SOURCES.items()})
+
+
+def differing(planned: Estimate) -> set[str]:
+    """The settings that are not the authors'."""
+
+    def differs(setting: Setting) -> bool:
+        theirs = setting.paper if setting.release is None else setting.release
+        return theirs is not None and setting.value != theirs
+
+    return {name for name, setting in {**planned.settings, **planned.options}.items() if differs(setting)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_says_in_its_header_where_it_differs(name: str, tmp_path: Path) -> None:
+    header = RECIPES[name].read_text("utf-8").partition("\nmodel = ")[0].partition("Unlike the authors' run")[2]
+    planned = estimate(TrainSettings.read(RECIPES[name], tasks=("suite",)), tmp_path / "run")
+    known = {*planned.settings, *planned.options}
+    said = {word.rstrip(".") for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)?(?= (?:and|\())", header)} & known
+    said |= set(re.findall(r"and ([a-z_]+)", header)) & known
+    assert said == differing(planned)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_styles")
+@pytest.mark.parametrize("name", BIG)
+def test_one_word_makes_a_recipe_the_authors(name: str, tmp_path: Path) -> None:
+    given = TrainSettings.read(RECIPES[name], tasks=("suite",), preset="paper")
+    planned = estimate(given, tmp_path / "run")
+    assert not differing(planned)
+    shown = {**planned.settings, **planned.options}
+    for table in (PAPER, RELEASE, TRL):
+        for setting in table:
+            theirs = RELEASE.get(setting, table[setting])
+            assert (shown[setting].value, setting) == (theirs, setting)
+    family = "qwen" if "qwen" in name else "llama"
+    assert shown["style"].value == f"promptmii-{family}-train"
+    assert shown["style"].origin == "preset"
+    assert (given.validation.every, shown["save_steps"].value) == (30, 100)
+    style = read_style(f"promptmii-{family}-train")
+    assert plan_of(given).prompting.style == style
+    assert (style.answer, style.longest_prompt) == (90, 4096)
+
+
+def test_what_is_given_goes_before_the_preset_and_contradictions_are_refused() -> None:
+    given = TrainSettings.of(
+        preset="paper", query=7, reward={"measure": "macro_f1"}, model="hf:Qwen/Qwen2.5-7B-Instruct"
+    )
+    assert (given.query, given.reward.measure, given.reward.mode) == (7, "macro_f1", "generate")
+    assert (given.fixed, given.overlong, given.style) == (True, "drop", "promptmii-qwen-train")
+    assert TrainSettings.of(preset="paper", template="mine.txt").style is None
+    with pytest.raises(ConfigError, match="needs fixed = true"):
+        TrainSettings.of(overlong="drop")
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        TrainSettings.of(style="ours", template="mine.txt")
+    with pytest.raises(ConfigError, match="mode = 'generate'"):
+        TrainSettings.of(reward={"measure": "released_f1", "mode": "choose"})
+    with pytest.raises(ConfigError, match="promptmii styles import"):
+        plan_of(TrainSettings.of(style="promptmii-llama-train", tasks=("suite",)))
+
+
+def test_the_released_score_is_what_their_defects_make_it() -> None:
+    labels = ("neg", "pos")
+    half = ["neg"] * 10 + ["pos"] * 10
+    assert released_f1(half, [""] * 20, labels) == pytest.approx(1 / 3)
+    assert released_f1(["neg"] * 18 + ["pos"] * 2, [""] * 20, labels) == pytest.approx(0.474, abs=1e-3)
+    assert released_f1(["neg"] * 18 + ["pos"] * 2, [""] * 20, labels[::-1]) == pytest.approx(0.091, abs=1e-3)
+    assert released_f1(half, ["no idea"] * 10 + [" Pos\n"] * 10, labels) == 1.0
+    assert released_f1(half, half, labels) == 1.0
+
+
+@pytest.mark.usefixtures("_styles")
+def test_the_reward_reads_in_the_authors_frame_and_counts_as_they_do() -> None:
+    model = ScriptedModel(["I would rather say nothing about it"] * 2)
+    follower = Follower(model, "generate")
+    style = read_style("promptmii-llama-train")
+    query = (Example('it says "a"', "a"), Example("x", "b"))
+    drafts = [Draft(Episode("t", Support(("a", "b"), query), query, 0), "Decide.", 3)]
+    settings = RewardSettings.of(measure="released_f1")
+    (judged,) = Reward(settings, [follower], style).judge(drafts)
+    assert judged.reward == pytest.approx(1 / 3)
+    said = [chat[-1]["content"] for chat in model.calls]
+    assert said[0] == 'Decide.\nSay one of a, b and no "more".\n\nInput: it says "a"'
+    (ours,) = Reward(RewardSettings.of(), [Follower(ScriptedModel(["a"] * 2), "generate")]).judge(drafts)
+    assert ours.reward == pytest.approx(2 / 3 / 2)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    write_tasks(tmp_path / "tasks")
+    write_model(tmp_path / "tiny")
+    return tmp_path
+
+
+def long_and_short(name: str) -> Task:
+    """Every fifth text is so long that three of them do not fit."""
+    rows = tuple(Example(f"{name} {i} " + "word " * (80 if i % 5 == 0 else 1), "ab"[i % 7 == 0]) for i in range(60))
+    return Task(name, ("a", "b"), rows, rows)
+
+
+def visits_of(world: Path, tasks: list[Task], **changes: Any) -> Visits:
+    given = settings(world, **{"longest_prompt": 400, "query": 8, **changes})
+    return Visits(tasks, plan_of(given).draws, plan_of(given).prompting.writer(ScriptedModel()))
+
+
+def test_fixed_passes_show_the_same_in_another_order_and_leave_long_prompts_out(world: Path) -> None:
+    tasks = [long_and_short(f"t{i}") for i in range(12)]
+    changes: dict[str, Any] = {"fixed": True, "draw": "random", "overlong": "drop", "schedule": {4: 1.0, 8: 0.5}}
+    drawn = visits_of(world, tasks, **changes)
+    size = int(drawn.per_pass)
+    assert 0 < size < 12 + 6
+    first, second = ([drawn.visit(n + k * size) for n in range(size)] for k in range(2))
+    assert [v.episode for v in first] != [v.episode for v in second]
+    assert Counter(v.episode.support.examples for v in first) == Counter(v.episode.support.examples for v in second)
+    assert not any(visit.shortened for visit in first)
+    rows = {visit.episode.task: visit.episode.query for visit in first}
+    assert all(visit.episode.query == rows[visit.episode.task] for visit in (*first, *second))
+    anew = visits_of(world, tasks, schedule={4: 1.0})
+    assert len({anew.visit(n).episode.query for n in range(24)}) == 24
+    assert anew.per_pass == 12
+
+
+def test_blind_draws_may_miss_a_label(world: Path) -> None:
+    rows = tuple(Example(f"{i}", "a" if i else "b") for i in range(40))
+    task = Task("t", ("a", "b"), rows, rows)
+    blind, spread = (visits_of(world, [task], draw=draw, schedule={4: 1.0}) for draw in ("random", "spread"))
+    seen = [[{e.label for e in v.visit(n).episode.support.examples} for n in range(30)] for v in (blind, spread)]
+    assert {"a"} in seen[0]
+    assert {"a"} not in seen[1]
