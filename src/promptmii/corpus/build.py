@@ -20,7 +20,7 @@ from promptmii.corpus.sample import read_sample
 from promptmii.corpus.settings import CorpusSettings
 from promptmii.corpus.split import Assignment, TaskName, TextRemover, assign
 from promptmii.corpus.workers import fetch_here, fetch_on_ray
-from promptmii.data.columns import Chosen
+from promptmii.data.columns import Chosen, choose_columns
 from promptmii.data.corpus_files import SPLITS, Split, Tasks, write_split, write_tasks
 from promptmii.data.sources import read_tasks
 from promptmii.errors import DataError
@@ -161,7 +161,9 @@ class _Build:
 
     def _choose_columns(self, entry: Entry, _key: str) -> dict[str, Any]:
         table, header = read_sample(self._path("fetch", entry.key), entry.name)
-        columns = find_columns(table, self._model)
+        named = self._settings.columns
+        known = choose_columns(table, named.text, named.label) if named.text and named.label else None
+        columns = known or find_columns(table, self._model)
         chosen = {"text": list(columns.text), "label": columns.label, "template": columns.template}
         notes = [*columns.notes, *header.notes]
         return chosen | {"notes": notes, "candidate": entry.detail["candidate"], "raw": entry.key}

@@ -38,7 +38,7 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
         for row in _rows(builder, urls, reading):
             if any(isinstance(value, str) and len(value) > LONGEST_CELL for value in row.values()):
                 reading.skipped[f"with a cell of more than {LONGEST_CELL} characters"] += 1
-            else:
+            elif _wanted(_named(row, classes), settings.where):
                 sample.add(row)
         seen[split], repeated = sample.seen, repeated + sample.repeated
         rows += [(split, _named(row, classes)) for row in sample]
@@ -53,6 +53,14 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
     )
     columns = sorted({name for _, row in rows for name in row})
     return {"rows": len(rows), "seen": sum(seen.values()), "splits": list(files), "notes": notes, "columns": columns}
+
+
+def _wanted(row: Row, where: Mapping[str, str]) -> bool:
+    """Raises `DataError` where there is no such column."""
+    missing = [name for name in where if name not in row]
+    if missing:
+        raise DataError(f"it has no column {missing[0]!r} (fetch.where); columns: {', '.join(row)}")
+    return all(str(row[name]) == value for name, value in where.items())
 
 
 @contextmanager

@@ -22,21 +22,46 @@ HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2")
 
 def list_hub(settings: ListSettings) -> Iterator[Entry]:
     """A line for each configuration on the hub. Raises `EndpointError` if the hub is down."""
+    if settings.repositories:
+        for name in settings.repositories:
+            yield from _named(name, settings)
+        return
     for info in with_patience(lambda: _list(settings), LISTING_PATIENCE):
-        card = info.card_data.to_dict() if info.card_data else {}
-        for config in configurations(card):
-            name = info.id if config in (None, "default") else f"{info.id}:{config}"
-            candidate = Candidate(
-                name=name,
-                repository=info.id,
-                config=config,
-                revision=info.sha or "",
-                **licence_and_languages(card),
-            )
-            if info.disabled or not info.sha:
-                yield candidate.entry("disabled on the hub" if info.disabled else "has no commit yet")
-            else:
-                yield candidate.entry(rejection(candidate, info.tags or (), settings))
+        yield from _entries(info, settings)
+
+
+def _named(given: str, settings: ListSettings) -> Iterator[Entry]:
+    """The configurations of one repository, or the one that is named."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    place, _, commit = given.partition("@")
+    repository, _, config = place.partition(":")
+    try:
+        info = with_patience(lambda: HfApi().dataset_info(repository, revision=commit or None), LISTING_PATIENCE)
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        gone = Candidate(name=place, repository=repository, config=config or None, revision=commit)
+        yield gone.entry(f"it is not on the hub, or is private: {_first_line(error)}")
+        return
+    yield from _entries(info, settings, config or None)
+
+
+def _entries(info: Any, settings: ListSettings, only: str | None = None) -> Iterator[Entry]:
+    """Of a repository, a line for each configuration, or for one of them."""
+    card = info.card_data.to_dict() if info.card_data else {}
+    for config in [only] if only else configurations(card):
+        name = info.id if config in (None, "default") else f"{info.id}:{config}"
+        candidate = Candidate(
+            name=name,
+            repository=info.id,
+            config=config,
+            revision=info.sha or "",
+            **licence_and_languages(card),
+        )
+        if info.disabled or not info.sha:
+            yield candidate.entry("disabled on the hub" if info.disabled else "has no commit yet")
+        else:
+            yield candidate.entry(rejection(candidate, info.tags or (), settings))
 
 
 def _list(settings: ListSettings) -> list[Any]:

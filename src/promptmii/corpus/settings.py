@@ -17,6 +17,8 @@ class ListSettings(Settings):
     """Folders of data files (with an optional `index.csv`) and of dataset folders."""
     hub: bool = False
     """List the hub (`HF_ENDPOINT`, with `HF_TOKEN` if set)."""
+    repositories: tuple[str, ...] = ()
+    """Of the hub, `owner/name[:configuration][@commit]`: these alone, instead of all that have the tags."""
     tags: tuple[str, ...] = ("task_categories:text-classification",)
     """Tags that a hub dataset must all have."""
     languages: tuple[str, ...] = ()
@@ -36,6 +38,8 @@ class FetchSettings(Settings):
 
     rows: int = Field(default=1500, ge=20)
     """Rows sampled from each split."""
+    where: dict[str, str] = Field(default_factory=dict[str, str])
+    """Only rows with these values, by column: of text pairs, say, those whose label is `entailment`."""
     scan_rows: int = Field(default=200_000, ge=100)
     """Rows read of each split. Larger files are read in evenly spread parts."""
     scan_mib: int = Field(default=256, ge=1)
@@ -51,6 +55,9 @@ class FetchSettings(Settings):
 class ColumnSettings(Settings):
     """How text and label columns are chosen."""
 
+    text: str | None = None
+    """The text column of every data set, where it is known."""
+    label: str | None = None
     model: str | None = None
     """Model to ask if names, schema and values do not decide. Without one, such datasets are dropped."""
     endpoint: Endpoint = Endpoint()

@@ -1,0 +1,82 @@
+"""Corpora of data sets that are named: the recipes that ship, against a hub on loopback that has what they name."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.corpus.hub_server import HubServer, Repository, serving
+from tests.corpus.repositories import as_csv, as_parquet, card, rows, texts
+from tests.corpus.test_hub import run, table, tasks
+
+from promptmii.configs import recipes
+from promptmii.corpus.settings import CorpusSettings
+
+pytest.importorskip("datasets")
+pytest.importorskip("datasketch")
+pytestmark = pytest.mark.slow
+NAMED = CorpusSettings.read(recipes("corpus")["btzsc"]).list.repositories
+SETS = [name.partition(":")[2].partition("@")[0] for name in NAMED]
+
+
+def pairs(topic: str, labels: list[str], count: int) -> bytes:
+    """As BTZSC publishes them: every text with a sentence for each label, of which one holds."""
+    made = [
+        {"text": text, "hypothesis": f"It is {label}.", "labels": int(label == gold), "label_text": gold}
+        for i, text in enumerate(texts(topic, count))
+        for gold in [labels[i % len(labels)]]
+        for label in labels
+    ]
+    return as_parquet(made, {"labels": ["not_entailment", "entailment"]})
+
+
+def test_the_recipe_makes_a_task_of_each_data_set_of_btzsc(tmp_path: Path) -> None:
+    assert len(set(SETS)) == 22
+    labels = ["joy", "anger", "fear", "surprise", "shame"]  # more than the rows that a sample keeps of a text
+    files = {f"{name}/test-00000-of-00001.parquet": pairs(name, labels, 60) for name in SETS}
+    configs = [{"config_name": name, "data_files": [{"split": "test", "path": f"{name}/*.parquet"}]} for name in SETS]
+    files["README.md"] = card(configs=configs, license="mit")
+    hub = Repository(files, listed=False)
+    # The recipe pins the commit of the real one.
+    recipe = recipes("corpus")["btzsc"].read_text("utf-8").replace("fef2a2ac62b69c58670047dddf045c53d7c3cb5e", hub.sha)
+    (tmp_path / "btzsc.toml").write_text(recipe)
+    with serving(HubServer({"btzsc/btzsc": hub})) as server:
+        run(server, tmp_path / "home", "corpus", "build", tmp_path / "btzsc.toml", "-o", tmp_path / "corpus")
+    made = tasks(tmp_path / "corpus")
+    assert set(made) == {f"btzsc/btzsc:{name}" for name in SETS}
+    for split, task in made.values():
+        assert split == "heldout"
+        assert set(task.labels) == set(labels)
+        assert len(task.train) + len(task.test) == 60
+        assert task.source["revision"] == hub.sha
+    _, task = made["btzsc/btzsc:agnews"]
+    gold = {text: labels[i % 5] for i, text in enumerate(texts("agnews", 60))}
+    assert all(gold[example.text] == example.label for example in (*task.train, *task.test))
+
+
+def test_the_five_that_the_authors_name_are_held_out_and_what_is_gone_is_said(tmp_path: Path) -> None:
+    names = CorpusSettings.read(recipes("corpus")["promptmii-heldout"]).list.repositories
+    published = {
+        name: Repository({"README.md": card(), "train.csv": as_csv(rows(name, ["a", "b"], 80))}, listed=False)
+        for name in names[:-1]
+    }
+    with serving(HubServer({**published, "other/listed": published[names[0]]})) as server:
+        done = run(server, tmp_path / "home", "corpus", "build", "promptmii-heldout", "-o", tmp_path / "corpus", code=2)
+        assert f"no task or repository {names[-1]!r}" in done.stderr or names[-1] in done.stderr
+        published[names[-1]] = Repository({"README.md": card(), "train.csv": as_csv(rows("last", ["a", "b"], 80))})
+    with serving(HubServer(published)) as server:
+        run(server, tmp_path / "home", "corpus", "build", "promptmii-heldout", "-o", tmp_path / "again")
+    made = tasks(tmp_path / "again")
+    assert {name: split for name, (split, _) in made.items()} == dict.fromkeys(names, "heldout")
+    assert "not on the hub" in table(tmp_path / "corpus", "list")[names[-1]]["reason"]
+
+
+def test_a_condition_on_a_column_that_is_not_there_is_said(tmp_path: Path) -> None:
+    config = '[list]\nhub = true\nrepositories = ["me/data"]\n[fetch]\nwhere = { kind = "yes" }\n'
+    (tmp_path / "c.toml").write_text(config)
+    hub = HubServer({"me/data": Repository({"README.md": card(), "train.csv": as_csv(rows("x", ["a", "b"]))})})
+    with serving(hub) as server:
+        done = run(
+            server, tmp_path / "home", "corpus", "build", tmp_path / "c.toml", "-o", tmp_path / "c", "--json", code=2
+        )
+    assert "no column 'kind' (fetch.where)" in table(tmp_path / "c", "fetch")["me/data"]["reason"]
+    assert not done.stdout or json.loads(done.stdout)
