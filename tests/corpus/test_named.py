@@ -1,6 +1,5 @@
 """Corpora of data sets that are named: the recipes that ship, against a hub on loopback that has what they name."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -61,7 +60,7 @@ def test_the_five_that_the_authors_name_are_held_out_and_what_is_gone_is_said(tm
     }
     with serving(HubServer({**published, "other/listed": published[names[0]]})) as server:
         done = run(server, tmp_path / "home", "corpus", "build", "promptmii-heldout", "-o", tmp_path / "corpus", code=2)
-        assert f"no task or repository {names[-1]!r}" in done.stderr or names[-1] in done.stderr
+        assert names[-1] in done.stderr
         published[names[-1]] = Repository({"README.md": card(), "train.csv": as_csv(rows("last", ["a", "b"], 80))})
     with serving(HubServer(published)) as server:
         run(server, tmp_path / "home", "corpus", "build", "promptmii-heldout", "-o", tmp_path / "again")
@@ -75,8 +74,5 @@ def test_a_condition_on_a_column_that_is_not_there_is_said(tmp_path: Path) -> No
     (tmp_path / "c.toml").write_text(config)
     hub = HubServer({"me/data": Repository({"README.md": card(), "train.csv": as_csv(rows("x", ["a", "b"]))})})
     with serving(hub) as server:
-        done = run(
-            server, tmp_path / "home", "corpus", "build", tmp_path / "c.toml", "-o", tmp_path / "c", "--json", code=2
-        )
+        run(server, tmp_path / "home", "corpus", "build", tmp_path / "c.toml", "-o", tmp_path / "c", code=2)
     assert "no column 'kind' (fetch.where)" in table(tmp_path / "c", "fetch")["me/data"]["reason"]
-    assert not done.stdout or json.loads(done.stdout)
