@@ -82,8 +82,8 @@ class Tools:
     ) -> dict[str, Any]:
         """Write an instruction from labelled rows, save it, and measure it beside the label list and the examples."""
         columns = Columns.of(text=text, label=label)
-        changes = {"n": n, "evaluate": evaluate, "columns": columns}
-        made = pipeline.induce(data, self._settings, output=output, progress=progress, models=self._models, **changes)
+        settings = self._settings.model_copy(update={"n": n, "evaluate": evaluate, "columns": columns})
+        made = pipeline.induce(data, settings, output=output, progress=progress, models=self._models)
         return {"saved": str(made.path)} | made.as_json()
 
     def score(
