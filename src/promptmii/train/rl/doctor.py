@@ -14,7 +14,7 @@ from promptmii.models.http.config import Served, addresses
 from promptmii.progress import Progress
 from promptmii.serving.engines import Place, command_line
 from promptmii.train.launch import Machines
-from promptmii.train.rl.memory import ASSUMED, GIB, Shape, memory
+from promptmii.train.rl.memory import ASSUMED, GIB, Shape, memory, stage
 from promptmii.train.rl.plan import GrpoPlan, grpo_plan
 from promptmii.train.run_folder import versions
 from promptmii.train.settings import TrainSettings
@@ -65,8 +65,8 @@ def _memory(settings: TrainSettings, grpo: GrpoPlan) -> Iterator[Check]:
         yield Check(f"memory, {term.name}", True, f"{term.gib:.1f} GiB = {term.how}")
     cure = "Lower trl.per_device_train_batch_size, longest_prompt or trl.vllm_gpu_memory_utilization, or add [lora]."
     fits = total <= gpu
-    of = f"{gpu:.0f} GiB" + ("" if count else " (assumed: no GPU is here)")
-    yield Check("memory, sum", fits, f"{total:.0f} of {of} a GPU, by arithmetic", "" if fits else cure)
+    assumed = "" if count else " (assumed: no GPU is here)"
+    yield Check("memory, sum", fits, f"{total:.0f} GiB of a GPU's {gpu:.0f}{assumed}", "" if fits else cure)
 
 
 def _disk(settings: TrainSettings, grpo: GrpoPlan, folder: Path) -> Check:
@@ -77,8 +77,11 @@ def _disk(settings: TrainSettings, grpo: GrpoPlan, folder: Path) -> Check:
         return Check("disk", True, f"{free:.0f} GiB free in {there}")
     trained = shape.adapter(settings.lora.rank) if settings.lora else shape.weights
     kept = int(grpo.options["save_total_limit"]) + 1  # while the next is written, the old ones are there
-    needed = trained * (12 * kept + 4) / GIB
-    said = f"{free:.0f} GiB free in {there}; {needed:.1f} needed = {trained:.3g} x (12 bytes x {kept} checkpoints + 4)"
+    # 32-bit weights and Adam's two moments; of ZeRO-3 the gathered and the spread 16-bit weights too.
+    each = 16 if stage(grpo.options) else 12
+    needed = trained * (each * kept + 4) / GIB
+    terms = f"{trained:.3g} weights x ({each} bytes x {kept} checkpoints + 4 for best/)"
+    said = f"{free:.0f} GiB free in {there}; {needed:.1f} needed = {terms}"
     return Check("disk", needed <= free, said, "" if needed <= free else "Make room, or lower trl.save_total_limit.")
 
 
