@@ -48,7 +48,7 @@ demo: $(LIGHT)  ## the main job on a bundled CSV with the embedded 1.5B model (1
 	$(BIN)/promptmii induce $(DEMO) -n 20 --eval 32 --generator $$model -o runs/demo.json --force --yes && \
 	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
 
-train-writer: $(SETUP)  ## retrain qwen-writer into runs/writer from nothing but this repository (over an hour); stopped, it goes on
+train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/writer from nothing but this repository (over an hour); stopped, it goes on
 	$(BIN)/promptmii models install qwen
 	$(BIN)/promptmii train warm-start -o runs/writer $(if $(wildcard runs/writer/run.json),--resume)
 

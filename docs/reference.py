@@ -16,13 +16,14 @@ from promptmii.corpus.settings import CorpusSettings
 from promptmii.evaluation.plan import EvaluateSettings
 from promptmii.schema import Settings
 from promptmii.train.settings import TrainSettings
-from promptmii.train.warmup.settings import SftSettings
+from promptmii.train.warmup.settings import BestOfSettings, SftSettings
 
 TABLES: dict[str, type[Settings]] = {
     "promptmii evaluate": EvaluateSettings,
     "promptmii corpus build": CorpusSettings,
     "promptmii train": TrainSettings,
     "promptmii train --stage sft": SftSettings,
+    "promptmii train --stage best-of": BestOfSettings,
 }
 
 

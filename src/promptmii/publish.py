@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from promptmii.data.nameless import is_nameless
 from promptmii.errors import ArtefactError, MissingDependencyError, listed
 from promptmii.files import private_folder, write_text
 from promptmii.models.embedded import EMBEDDED
@@ -95,6 +96,8 @@ def _result(setting: Setting, task: str, records: Sequence[Record]) -> Result:
     scores = [r.instruction.measured for r in records if r.instruction and r.instruction.measured]
     source = next((r.instruction.provenance.source for r in records if r.instruction), "")
     named = _HUB.fullmatch(source.removeprefix("hub:") if source.startswith("hub:") else task)
+    if is_nameless(task):  # another task than the dataset's own
+        named = None
     dataset = (named[1], named[2] or "default", named[3]) if named else None
     value, date = fmean(score.macro_f1 for score in scores), max(r.finished for r in records)
     return Result(setting, task, dataset, value, len(scores), scores[0].n, date)

@@ -13,7 +13,7 @@ from synthetic import write_run
 from typer.testing import CliRunner
 
 from promptmii.cli import app
-from promptmii.errors import ArtefactError, ScoreRefusedError
+from promptmii.errors import ArtefactError, OutputError, ScoreRefusedError
 from promptmii.metrics import holm
 from promptmii.records import Run
 from promptmii.report.markdown import write_markdown
@@ -126,6 +126,14 @@ def test_a_new_page_takes_the_place_of_the_old_one_and_of_its_figures(runs: list
     left = {f.name for f in (tmp_path / "page").iterdir()}
     assert left == {Path(name).name for name in re.findall(r"\(page/([^)]*)\)", text)} | {"mine.svg"}
     assert "## Training" not in text
+
+
+def test_a_page_that_was_not_made_here_is_left_alone(runs: list[Path], tmp_path: Path) -> None:
+    own = tmp_path / "README.md"
+    own.write_text("# Mine\n\n![logo](docs/logo.svg)\n")
+    with pytest.raises(OutputError, match="was not made by promptmii report"):
+        write_markdown(runs, own)
+    assert own.read_text().startswith("# Mine")
 
 
 def test_a_folder_without_scores_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 from tests.workbench.keyword import keyword
 
@@ -66,6 +67,14 @@ def test_a_text_is_calibrated_on_the_examples_that_are_given() -> None:
     assert row.instruction.calibrates
     assert row.instruction.calibration_cost.calls == 3
     assert row.scored.n == 24 - 3
+
+
+def test_methods_may_be_named_and_examples_be_a_table() -> None:
+    found = compare(
+        {"list": "naive", "shots": "icl"}, ROWS[12:], ScriptedModel(score=obedient), examples=pd.DataFrame(ROWS[:12])
+    )
+    assert [row.name for row in found.rows] == ["list", "shots"]
+    assert all(row["text"] in found.rows[1].instruction.text for row in ROWS[:12])
 
 
 def test_an_uncalibrated_text_beside_a_calibrated_instruction_is_said() -> None:

@@ -142,6 +142,17 @@ def test_only_the_same_run_goes_on_with_a_file(tmp_path: Path, whole: bytes) -> 
         run(TEXTS, output)
 
 
+def test_a_file_with_a_quote_too_many_is_not_cut_short(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    with pytest.raises(KeyboardInterrupt):
+        run(TEXTS, output, Dying(20))
+    edited = output.read_bytes().replace(b"a delivery of 1,", b'"a delivery of 1,')
+    output.write_bytes(edited)
+    with pytest.raises(OutputError, match="is a quote missing"):
+        run(TEXTS, output)
+    assert output.read_bytes() == edited
+
+
 def test_a_run_without_an_answer_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(TEXTS, tmp_path / "out.csv", Dying(0))
@@ -152,7 +163,7 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     class Second(ScriptedModel):
         def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
             with pytest.raises(OutputError, match="Another process is writing"):
-                run(TEXTS, tmp_path / "out.csv")
+                run(TEXTS, tmp_path / "out.csv", force=self.calls != [])
             return super().choose(chats, options)
 
     assert run(TEXTS, tmp_path / "out.csv", Second(score=keyword)).n_labelled == 60

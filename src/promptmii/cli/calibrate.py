@@ -50,4 +50,4 @@ def calibrate(
     notes((*found, *fitted.provenance.notes))
     fit = fitted.calibration.kind if fitted.calibration else "none"
     out.write_line(f"Calibration {fit}, fitted with {fitted.calibration_cost.calls} calls. Saved to {path}.")
-    out.write_line(f"Measure it with: promptmii score {path} DATA")
+    out.write_line(f"Measure it with: promptmii score {path} OTHER_DATA")

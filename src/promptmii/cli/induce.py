@@ -189,8 +189,8 @@ def _show(result: "Induced") -> None:
             warn(warning)
         if result.warnings and result.path:
             out.write_line(
-                f"Next: edit the text in {result.path} and measure it again (promptmii calibrate {result.path} DATA, "
-                f"then promptmii score {result.path} DATA), or let drafts compete (--best-of 5)."
+                f"Next: edit the text and measure it again (promptmii edit {result.path}), or let drafts compete "
+                "(--best-of 5)."
             )
     if result.path:
         out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA")

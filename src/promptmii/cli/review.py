@@ -38,9 +38,9 @@ def review(
         found = service.review(given, data, followers, rows.columns, most=most)
     if output:
         write_text(output, found.csv(), force=force)
-    elif json:
+    if json:
         dump({"rows": [row._asdict() for row in found.rows], "looked_at": found.n, "notes": found.notes})
-    else:
+    elif not output:
         write_data(found.csv())
     for note in () if json else found.notes:
         say(f"· {note}")

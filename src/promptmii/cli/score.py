@@ -35,7 +35,7 @@ def score(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Measure an instruction, or any text, on labelled data: per-label scores, confusion matrix, failure counts.
+    """Measure an instruction, or any text, on labelled data: per-label scores, confusion matrix.
 
     With --refit this is `promptmii calibrate INSTRUCTION ROWS` and a measurement in one, for an edited instruction.
     -o saves an instruction file with the score, also of a text.
@@ -49,6 +49,7 @@ def score(
     given = prompt_of(instruction)
     with answers.followers(quiet=json) as followers:
         result = workbench.score(given, data, followers, rows.columns, refit=refit)
+    result.scored.refuse_failures()
     if path:
         result.instruction.save(path, force=force or not output)
     if json:
@@ -72,7 +73,7 @@ def _show(given: "Measured") -> None:
     )
     out.write_line(
         f"{_uncalibrated(measured)}accuracy {measured.accuracy:.3f}; {counted(result.n, 'row')}, {result.n_unparsed} "
-        f"unparsed, {result.n_failed} failed, {result.n_truncated} cut; {result.usage.seconds:.1f} s"
+        f"unparsed, {result.n_truncated} cut; {result.usage.seconds:.1f} s"
     )
     if measured.shortlist_recall is not None:
         out.write_line(f"The label was on the shortlist in {measured.shortlist_recall:.1%} of the rows.")

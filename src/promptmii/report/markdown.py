@@ -26,6 +26,7 @@ from promptmii.report.transfer import transfer_caption, transfer_figure, transfe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MADE_BY = "<!-- Made by: "
 TEXT = 100
 """Characters of an example that are shown."""
 FAILED = 5
@@ -37,28 +38,30 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
 
     Folders are runs of `promptmii evaluate`, finished or not, and training runs for their curves. Raises
     `ArtefactError` where there is no cell, `ScoreRefusedError` where none has a score, `OutputError` where the page
-    cannot be written.
+    cannot be written or is not one that was made here.
     """
+    known = path.read_text("utf-8", "replace") if path.exists() else MADE_BY
+    if MADE_BY not in known:
+        raise OutputError(f"{path} was not made by promptmii report, and is left alone. Name another file.")
     results = Results.read(folders)
     if len(results.grid.failed) == len(results.grid.records):
         raise ScoreRefusedError(f"All cells failed; first: {results.grid.failed[0].error}. There is nothing to show.")
     page = _Page(results, path)
     text = page.text()
     try:
-        earlier = _figures(path.read_text("utf-8", "replace")) if path.exists() else set[str]()
         page.folder.mkdir(parents=True, exist_ok=True)
         for name, drawing in page.drawings.items():
             write_text(page.folder / f"{name}.svg", drawing, force=True)
         write_text(path, text.encode("utf-8", "replace").decode(), force=True)
-        for name in earlier - _figures(text):
+        for name in _figures(known, page.folder.name) - _figures(text, page.folder.name):
             (path.parent / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path
 
 
-def _figures(page: str) -> set[str]:
-    return set(re.findall(r"!\[[^\]]*\]\(([\w-]+/[\w-]+\.svg)\)", page))
+def _figures(page: str, folder: str) -> set[str]:
+    return set(re.findall(rf"!\[[^\]]*\]\(({re.escape(folder)}/[\w-]+\.svg)\)", page))
 
 
 class _Page:
@@ -94,7 +97,7 @@ class _Page:
                 headline.long_prompts(own, results.n),
             )
             findings.append(f"- **{own.scope.title}.** {' '.join(filter(None, sentences))}")
-        made = f"<!-- Made by: {self._command} -->"
+        made = f"{MADE_BY}{self._command} -->"
         return "\n\n".join(("# Results", made, headline.title(results.cells) + ".", "\n".join(findings)))
 
     def _run(self) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import tempfile
 import threading
@@ -41,7 +42,8 @@ class LocalServers:
         """
         if os.name != "posix":
             raise ConfigError("serve needs Linux or macOS. Start the server yourself, and give endpoint.base_url.")
-        logs = private_folder(logs) if logs else Path(tempfile.mkdtemp(prefix="promptmii-serve-"))
+        kept = private_folder(logs) if logs else Path(tempfile.mkdtemp(prefix="promptmii-serve-"))
+        self._temporary = None if logs else kept
         self._progress = progress
         self._over = threading.Event()
         self._ended: dict[str, list[float]] = {}
@@ -52,7 +54,7 @@ class LocalServers:
         for reference, port, given in zip(copies, _free_ports(host, len(copies)), devices, strict=True):
             gpus = settings.needs(reference)
             command = command_line(settings, models[reference], Place(port, host, gpus))
-            log = logs / f"{_UNSAFE.sub('_', models[reference])}-{port}.log"
+            log = kept / f"{_UNSAFE.sub('_', models[reference])}-{port}.log"
             address = f"http://{host}:{port}/v1"
             server = Server(models[reference], command, address, log, _visible(given), patience)
             self.servers.setdefault(reference, []).append(server)
@@ -73,6 +75,8 @@ class LocalServers:
         self._over.set()
         self._watcher.join()
         self._stop()
+        if self._temporary and not self._ended:  # nobody was told of a log
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
     @property
     def _all(self) -> list[Server]:

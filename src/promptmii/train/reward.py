@@ -175,8 +175,8 @@ def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float
     known = [row for row in probabilities if row is not None]
     if len(known) < len(probabilities):
         raise ConfigError(
-            f"The measure {measure} needs likelihoods, and a follower gives none (no server does). "
-            "Set reward.measure = 'macro_f1', or name only local models in reward.followers."
+            f"The measure {measure} needs likelihoods, and a follower gives none. Set reward.measure = 'macro_f1', "
+            "or name followers with likelihoods (promptmii doctor tells)."
         )
     of = metrics.expected_macro_f1 if measure == "expected_macro_f1" else metrics.gold_probability
     return of(scored.gold, known, labels)

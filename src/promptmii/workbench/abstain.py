@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from promptmii.data import Source
+from promptmii.data.load import read_table
 from promptmii.errors import ConfigError, DataError, UnsupportedError, counted
 from promptmii.follower import Follower
 from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
+from promptmii.task import content_key
 from promptmii.workbench.measure import refuse_failures, score
 
 FOLDS = 10
@@ -68,6 +70,11 @@ class Abstain:
         given = self.precision if self.threshold is None else self.threshold
         if given is not None and not 0 < given <= 1:
             raise ConfigError(f"The threshold or precision is {given}; expected more than 0 and at most 1, like 0.95.")
+
+    @property
+    def key(self) -> str | None:
+        """Content hash of the held-back rows. Raises `DataError` where they cannot be read."""
+        return None if self.held_back is None else content_key(read_table(self.held_back).rows)
 
     def threshold_for(
         self, instruction: Instruction, follower: Follower, progress: Progress = QUIET

@@ -106,7 +106,8 @@ def compare(
     columns = columns or Columns()
     labels = columns.labels or tuple(dict.fromkeys(label for one in made for label in one.labels)) or None
     loaded = table_of(first, source, columns.model_copy(update={"labels": labels}))
-    shown = table_of(first, examples, columns.model_copy(update={"labels": loaded.task.labels})) if examples else None
+    known = columns.model_copy(update={"labels": loaded.task.labels})
+    shown = None if examples is None else table_of(first, examples, known)
     rows = divided(
         loaded,
         {key for one in made for key in one.provenance.support_rows},
@@ -144,7 +145,7 @@ def _entries(given: Sequence[Prompt] | Mapping[str, Prompt]) -> dict[str, _Entry
     if not given:
         raise ConfigError(f"Nothing is given to compare; expected instruction files, texts, or {', '.join(FIXED)}.")
     if isinstance(given, Mapping):
-        return {name: read(one) for name, one in given.items()}
+        return {name: _entry(one) for name, one in given.items()}
     entries: dict[str, _Entry] = {}
     for one in given:
         name = name_of(one)
@@ -152,8 +153,12 @@ def _entries(given: Sequence[Prompt] | Mapping[str, Prompt]) -> dict[str, _Entry
             raise ConfigError(f"{name!r} is given twice; name each once.")
         while name in entries:
             name += "'"
-        entries[name] = _method(one) if isinstance(one, str) and one in METHODS else read(one)
+        entries[name] = _entry(one)
     return entries
+
+
+def _entry(given: Prompt) -> _Entry:
+    return _method(given) if isinstance(given, str) and given in METHODS else read(given)
 
 
 def _method(name: str) -> Method:

@@ -86,7 +86,7 @@ def file_run(
         "instruction": job.instruction.key,
         "follower": [card.reference, card.revision, job.follower.mode],
         "input": job.texts.key,
-        "threshold": [abstain.threshold, abstain.precision, abstain.held_back and str(abstain.held_back)],
+        "threshold": [abstain.threshold, abstain.precision, abstain.key],
     }
     with run_of(output, made_of, force=force) as folder:
         job = replace(job, threshold=_threshold(job, abstain, folder, progress))

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeAlias, TypeVar
 
+from promptmii.data.delimited import FIELD_LIMIT
 from promptmii.errors import ConfigError, DataError, OutputError
 from promptmii.files import atomic_file
 
@@ -71,24 +72,35 @@ class Csv:
     def read(self, file: BinaryIO) -> Iterator[tuple[Row, int]]:
         """See `Format`."""
         end, whole = 0, True
+        record: list[str] = []
 
         def lines() -> Iterator[str]:
             nonlocal end, whole
             for raw in file:
                 end, whole = end + len(raw), raw.endswith(b"\n")
-                yield raw.decode()
+                record.append(raw.decode())
+                yield record[-1]
 
+        csv.field_size_limit(FIELD_LIMIT)
         try:
             for number, cells in enumerate(csv.reader(lines(), strict=True, delimiter=self.delimiter)):
                 if not whole:
                     return
                 if len(cells) != len(self.columns) or (number == 0 and cells != list(self.columns)):
                     raise ValueError(f"its columns are not {', '.join(self.columns)}")
+                record.clear()
                 if number:
                     yield dict(zip(self.columns, cells, strict=True)), end
-        except (csv.Error, UnicodeDecodeError):
-            if file.read(1):
-                raise
+        except (csv.Error, UnicodeDecodeError) as error:
+            if file.read(1) or any(map(self._is_row, record[1:])):
+                raise ValueError(f"{error}; is a quote missing?") from error
+
+    def _is_row(self, line: str) -> bool:
+        """A whole row, so that what stands before it was not cut short by a kill."""
+        try:
+            return len(next(csv.reader([line], strict=True, delimiter=self.delimiter))) == len(self.columns) > 1
+        except csv.Error:
+            return False
 
 
 class JsonLines:
@@ -107,7 +119,10 @@ class JsonLines:
             if not raw.endswith(b"\n"):
                 return
             end += len(raw)
-            yield json.loads(raw), end
+            row = json.loads(raw)
+            if not isinstance(row, dict):
+                raise ValueError(f"a line is no object: {raw[:40]!r}")
+            yield row, end
 
 
 def format_for(path: Path, columns: Sequence[str]) -> Format:

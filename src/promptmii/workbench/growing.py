@@ -59,9 +59,10 @@ def run_of(output: Path, made_of: Mapping[str, Any], *, force: bool) -> Generato
     """
     check_output(output, force=force)
     folder = run_folder(output)
-    if force:
-        shutil.rmtree(folder, ignore_errors=True)
     with locked(folder):
+        for kept in folder.iterdir() if force else ():
+            if kept.name != LOCK:
+                kept.unlink()
         path = folder / MADE_OF
         known = json.loads(path.read_text("utf-8")) if path.exists() else None
         differing = [name for name, value in made_of.items() if known and known.get(name) != value]

@@ -53,7 +53,6 @@ class Measured:
             "measured": self.scored.measurement().model_dump(),
             "labels": [asdict(label) for label in metrics.per_label(gold, said, labels)],
             "confusion": metrics.confusion(gold, said, labels),
-            "failed": self.scored.n_failed,
             "notes": self.notes,
         }
 

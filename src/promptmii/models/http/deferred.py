@@ -168,8 +168,12 @@ class Deferred:
         return urlsplit(self._server.url).path.rstrip("/") + path if self._server else path
 
     def collect(self) -> list[Batch]:
-        """Ask how far each batch has come, and fetch the answers of those that are over. Raises `EndpointError`."""
+        """Ask how far each batch has come, and fetch the answers of those that are over.
+
+        Raises `EndpointError`, also where a batch was refused as a whole: it alone is then submitted again.
+        """
         batches = self.batches
+        refusals: list[str] = []
         for n, batch in enumerate(batches):
             if batch.collected:
                 continue
@@ -180,10 +184,14 @@ class Deferred:
                 for name in ("output_file_id", "error_file_id"):
                     if said.get(name):
                         self._fetch(said[name])
-                if said["status"] == "failed":
-                    self._refused(batch, said)
-                batches[n] = replace(batch, collected=True)
+                refused = said["status"] == "failed"
+                batches[n] = Batch(batch.file, batch.requests) if refused else replace(batch, collected=True)
+                refusals += [_refusal(batch, said)] * refused
             self._save(batches)
+        if refusals:
+            raise EndpointError(
+                f"{' '.join(refusals)} Run the same command again to submit it anew.", FailureKind.REQUEST
+            )
         return batches
 
     def _fetch(self, file_id: str) -> None:
@@ -193,16 +201,6 @@ class Deferred:
         with self._db:
             self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", _answers(path))
         path.unlink()
-
-    def _refused(self, batch: Batch, said: Mapping[str, Any]) -> None:
-        """None of its requests was taken: that is said, and the run can be begun again."""
-        reasons = (said.get("errors") or {}).get("data") or []
-        self.forget()
-        raise EndpointError(
-            f"The server refused the batch {batch.batch_id}: {words_of(reasons) or 'no reason given'}. "
-            "Run the same command again to submit it anew.",
-            FailureKind.REQUEST,
-        )
 
     def forget(self) -> None:
         """Batches and answers have done their work."""
@@ -241,3 +239,8 @@ def _answers(path: Path) -> Iterator[tuple[str, int, str]]:
                 yield row["custom_id"], int(response["status_code"]), json.dumps(response.get("body"))
             else:
                 yield row["custom_id"], 0, json.dumps(row.get("error"))
+
+
+def _refusal(batch: Batch, said: Mapping[str, Any]) -> str:
+    reasons = (said.get("errors") or {}).get("data") or []
+    return f"The server refused the batch {batch.batch_id}: {words_of(reasons) or 'no reason given'}."
