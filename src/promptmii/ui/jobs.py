@@ -129,8 +129,6 @@ class Job:
     def run(self) -> None:
         """Do the work. Whatever becomes of it is written here; work that was stopped before it began ends at once."""
         try:
-            if self._stop.is_set():
-                raise Cancelled
             self.state = "running"
             self.version += 1
             self.result = self._work(self)

@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from promptmii.config import InduceSettings
 from promptmii.errors import ConfigError
 from promptmii.exports import TARGETS
+from promptmii.follower import Prediction
 from promptmii.metrics import confusion
 from promptmii.ui.desk import Desk, go, text_of
 from promptmii.ui.jobs import LOOK, Job, event
@@ -146,7 +147,12 @@ async def label(request: Request) -> Response:
     if not text:
         return desk.page("_answer.html", failure="Type a text first.")
     instruction = trial.own.instruction
-    job = desk.jobs.start(f"label:{trial.key}", "", lambda _: desk.work.label(trial, instruction, text))
+
+    def work(job: Job) -> Prediction:
+        job.step("Labelling")  # raises if nobody waits for it any more
+        return desk.work.label(trial, instruction, text)
+
+    job = desk.jobs.start(f"label:{trial.key}", "", work)
     done = await run_in_threadpool(job.finished.wait, PATIENCE)
     failure = job.failure if done else "Another run is under way. Try again when it is done."
     if not done:
