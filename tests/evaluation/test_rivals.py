@@ -199,7 +199,7 @@ def test_the_dry_run_counts_rivals_and_the_report_says_who_wins(server: Labellin
     lines = (tmp_path / "run" / "records.jsonl").read_text().splitlines()
     assert {Record.model_validate_json(line).cell.method for line in lines} == set(grid.methods)
     write_report([tmp_path / "run"], tmp_path / "report")
-    (finding,) = re.findall(r'<p class="finding">(.*)</p>', (tmp_path / "report" / "index.html").read_text())
+    finding = " ".join(re.findall(r'<p class="finding">(.*)</p>', (tmp_path / "report" / "index.html").read_text()))
     # The server labels by the text alone, so every prompt is as good as the instruction.
     assert "mii does not beat rivals that write no instruction: " in finding
     assert "knn-icl (" in finding
