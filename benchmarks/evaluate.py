@@ -67,7 +67,10 @@ def loop(settings: EvaluateSettings, share: float) -> float:
             if number % max(1, round(1 / share)) == 0:
                 scale = max(1, round(1 / share))
                 seconds += (
-                    generate(model, model.prompts([[writer.ask(support, support.examples)]]), writer.room) * scale
+                    generate(
+                        model, model.prompts([[writer.ask(support, support.examples)]]), writer.room(support.labels)
+                    )
+                    * scale
                 )
     return seconds
 

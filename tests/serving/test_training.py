@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from tests.train.toys import settings, write_model, write_tasks
 
 from promptmii.train.rl.run import train
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -38,3 +42,60 @@ def test_a_run_starts_the_server_of_its_follower(tmp_path: Path, monkeypatch: py
     # A resumed run starts its servers anew, at other ports.
     train(given.model_copy(update={"trl": given.trl | {"max_steps": 4}}), tmp_path / "run", resume=True)
     assert len(known(state)) == 4
+
+
+CODE = """
+import os, sys, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+from tests.train.toys import settings
+from promptmii.errors import PromptMIIError
+from promptmii.train.rl.run import train
+world, engine = Path(sys.argv[1]), sys.argv[2]
+reward = {"mode": "generate", "followers": ("openai:tiny",), "serve": {"engine": engine}}
+given = settings(
+    world, reward=reward, endpoint={"concurrency": 6}, plan={"processes": 2}, trl={"max_steps": 1, "save_steps": 1,
+    "per_device_train_batch_size": 4}, validation={"share": 0.0},
+)
+try:
+    train(given, world / "run")
+except PromptMIIError as error:
+    (world / f"{os.environ['RANK']}.error").write_text(str(error))
+"""
+
+
+def launched(world: Path, engine: str) -> subprocess.CompletedProcess[str]:
+    """Two processes, by torchrun."""
+    (world / "process.py").write_text(CODE)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [*command, str(world / "process.py"), str(world), engine],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+@pytest.mark.distributed
+@pytest.mark.timeout(600)
+def test_all_processes_ask_one_set_of_servers_within_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tasks(tmp_path / "tasks")
+    write_model(tmp_path / "tiny")
+    state = tmp_path / "state"
+    state.mkdir()
+    monkeypatch.setenv("STATE", str(state))
+    done = launched(tmp_path, COMMAND)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not list(tmp_path.glob("*.error"))
+    assert (tmp_path / "run" / "checkpoint-1").is_dir()
+    assert len(known(state)) == 1
+    assert 3 < int((state / "peak").read_text()) <= 6  # more than the share of one
+    assert eventually(lambda: gone(pids(state)))
+    (state / "broken").touch()
+    shutil.rmtree(tmp_path / "run")
+    assert launched(tmp_path, COMMAND).returncode == 0
+    assert len(list(tmp_path.glob("*.error"))) == 2  # both say it, and neither waits for the other
+    assert "the weights are broken" in (tmp_path / "1.error").read_text()

@@ -3,7 +3,7 @@
     tiny_server.py MODEL --host HOST --port PORT
 
 In the folder STATE (of the environment) it writes `<port>.<n>.json` with its ids and GPUs when it starts; `stuck` makes
-it silent, `broken` makes it end at once.
+it silent, `broken` makes it end at once. `peak` says how many requests were under way at once, at most.
 """
 
 import argparse
@@ -11,11 +11,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+LOCK, STATS = threading.Lock(), {"active": 0, "peak": 0}
 STATE = Path(os.environ["STATE"])
 WORDS = {"lovely": "good", "waste": "bad", "moving": "warm", "stiff": "cold", "drums": "loud", "harp": "calm"}
 
@@ -38,6 +40,14 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/chat/completions":
             self._answer({"detail": "Not Found"}, 404)
             return
+        with LOCK:
+            STATS["active"] += 1
+            if STATS["active"] > STATS["peak"]:
+                STATS["peak"] = STATS["active"]
+                (STATE / "peak").write_text(str(STATS["peak"]))
+        time.sleep(0.01)
+        with LOCK:
+            STATS["active"] -= 1
         prompt = body["messages"][-1]["content"]
         text = next((label for word, label in WORDS.items() if word in prompt.rpartition("Input:")[2]), "good")
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}

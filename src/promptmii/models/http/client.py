@@ -351,10 +351,19 @@ class HttpModel:
         beginning = chat[0]["content"][:256]
         return self._servers[sum(beginning.encode("utf-8", "surrogatepass")) % len(self._servers)]
 
+    async def _listing(self, server: Server) -> Any:
+        """The model list. A server that this run started is waited for: it may be about to be started again."""
+        if not self._config.served_by:
+            return await server.get("/models")
+        listing = await self._patiently(server, lambda: server.get("/models"))
+        if isinstance(listing, Failure):
+            raise RefusedError(listing)
+        return listing
+
     async def _context_length(self, server: Server) -> int | None:
         """From the model list, if any. Raises `EndpointError` if the server is not there or refuses the key."""
         try:
-            listing = await server.get("/models")
+            listing = await self._listing(server)
         except RefusedError as refused:
             failure = refused.failure
             if failure.kind not in (FailureKind.CONNECTION, FailureKind.TIMEOUT):
