@@ -2,10 +2,13 @@
 
 It begins with weights of its own, takes those that are sent under the names and shapes that vLLM knows, refuses any
 other, and writes only once all have come. So what it writes, and how likely it says that was, are right only if all is
-synced.
+synced. Each call is noted down by process.
 """
 
+import json
+import os
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -52,6 +55,9 @@ class LLM:
         """One completion a prompt."""
         assert not self._missing, f"never synced: {sorted(self._missing)}"
         assert not use_tqdm
+        noted = {"greedy": not sampling_params.temperature, "rows": len(prompts), "longest": sampling_params.max_tokens}
+        with Path(os.environ["VLLM_CALLS"], os.environ["RANK"]).open("a") as calls:
+            calls.write(json.dumps(noted) + "\n")
         return [self._answer(prompt["prompt_token_ids"], sampling_params) for prompt in prompts]
 
     def _answer(self, prompt: list[int], sampling: SimpleNamespace) -> SimpleNamespace:

@@ -68,9 +68,15 @@ def environment(world: Path) -> dict[str, str]:
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.30.0\n")
     (about / "top_level.txt").write_text("vllm\n")
+    (world / "calls").mkdir()
     path = [str(ROOT / "src"), str(ROOT), str(found), str(DEEPSPEED), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return os.environ | own | {"DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
+    return (
+        os.environ
+        | own
+        | {"VLLM_CALLS": str(world / "calls")}
+        | {"DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
+    )
 
 
 @pytest.fixture(scope="module", params=SPREADS)
@@ -154,15 +160,15 @@ def test_vllm_writes_with_the_weights_of_now(world: Path, name: str) -> None:
     apart = found["sampling/sampling_logp_difference/max"]
     assert set(apart) == {1, 2, 3}
     assert all(value < 1e-4 for value in apart.values())
-    start = {
-        run: [row["text"] for row in read(world / run) if row["step"] == 0 and row.get("n") == 4]
-        for run in (name, "whole")
-    }
-    assert start[name] == start["whole"]
 
 
-def read(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "samples.jsonl").read_text("utf-8").splitlines()]
+def test_vllm_writes_for_validation_greedily_and_in_step(world: Path) -> None:
+    """At steps 0, 2 and 3 of a run with one case, then of one with three; a rollout has 8 drafts for two processes."""
+    calls = [[json.loads(line) for line in (world / "calls" / rank).read_text().splitlines()] for rank in "01"]
+    assert calls[0] == calls[1]
+    assert [call["rows"] for call in calls[0] if call["greedy"]] == [1, 1, 1, 2, 2, 2]
+    assert {(call["rows"], call["longest"]) for call in calls[0] if not call["greedy"]} == {(4, 8)}
+    assert {call["longest"] for call in calls[0] if call["greedy"]} == {64}  # two labels, a line of 32 tokens each
 
 
 def test_every_process_ends_when_the_follower_of_one_dies(world: Path) -> None:

@@ -28,15 +28,15 @@ class Writes(Protocol):
 class RolloutEngine:
     """The engine of the rollouts, vLLM, with the weights of now."""
 
-    greedily: Callable[[list[list[int]]], list[list[int]]]
-    """Has a draft written for each prompt, up to the length of the rollouts' drafts."""
+    greedily: Callable[[list[list[int]], int], list[list[int]]]
+    """Has a text of at most so many tokens written for each prompt."""
 
     def write(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
     ) -> list[list[int]]:
         """See `Engine`."""
         del ends  # its own configuration of the model has them
-        return [ids[: sampling.max_tokens] for ids in self.greedily([list(prompts[row]) for row in rows])]
+        return self.greedily([list(prompts[row]) for row in rows], sampling.max_tokens)
 
 
 @dataclass(frozen=True)

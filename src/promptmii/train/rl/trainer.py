@@ -173,14 +173,14 @@ class PolicyTrainer(GRPOTrainer):
         self.rollout = list(zip(prompt_ids, written, strict=True))
         return written, logps
 
-    def write_greedily(self, prompts: list[list[int]]) -> list[list[int]]:
-        """A draft per prompt by vLLM with the weights of now. All processes call it, with equally many prompts."""
+    def write_greedily(self, prompts: list[list[int]], longest: int) -> list[list[int]]:
+        """A text per prompt by vLLM with the weights of now. All processes call it, with equally many prompts."""
         engine = self.vllm_generation
-        engine.temperature = 0.0
+        engine.temperature, engine.max_completion_length = 0.0, longest
         try:
             return super()._generate_single_turn(prompts, None, {}, 1)[0]
         finally:
-            engine.temperature = self.temperature
+            engine.temperature, engine.max_completion_length = self.temperature, self.max_completion_length
 
     def _writes_itself(self) -> bool:
         args: Any = self.args
