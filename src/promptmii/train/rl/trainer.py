@@ -175,7 +175,7 @@ class PolicyTrainer(GRPOTrainer):
 
     def write_greedily(self, prompts: list[list[int]], longest: int) -> list[list[int]]:
         """A text per prompt by vLLM with the weights of now. All processes call it, with equally many prompts."""
-        engine = self.vllm_generation
+        engine: Any = self.vllm_generation
         engine.temperature, engine.max_completion_length = 0.0, longest
         try:
             return super()._generate_single_turn(prompts, None, {}, 1)[0]
