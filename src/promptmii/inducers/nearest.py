@@ -139,7 +139,7 @@ class _PerQuery(Instruction):
     _room: int = PrivateAttr()
 
     @classmethod
-    def of(cls, instruction: Instruction, neighbours: Neighbours, room: int) -> "_PerQuery":
+    def showing(cls, instruction: Instruction, neighbours: Neighbours, room: int) -> "_PerQuery":
         made = cls.model_validate(instruction.model_dump())
         made._neighbours, made._room = neighbours, room
         return made
@@ -177,4 +177,4 @@ class NearestPredictor:
         context = model.card.context_length
         frame = model.count_tokens([frame_prompt(instruction.template, "Examples:", instruction.labels, "")])[0]
         room = context - context // QUERY_SHARE - FRAME_MARGIN - frame
-        return _PerQuery.of(instruction, self.neighbours, room)
+        return _PerQuery.showing(instruction, self.neighbours, room)

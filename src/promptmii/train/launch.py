@@ -1,5 +1,7 @@
 """Starting a run of several processes: by torchrun on each machine, and on several machines under Slurm."""
 
+import ctypes
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,8 @@ from promptmii.errors import ConfigError, MissingDependencyError, ModelError
 from promptmii.models.http.config import Served
 from promptmii.train.settings import TrainSettings
 
+PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of <linux/prctl.h>."""
 SCRIPT = FOLDER / "train" / "slurm.sh"
 
 
@@ -34,6 +38,15 @@ def check_processes(planned: int, running: int) -> None:
             f"The configuration is for {planned} process(es) (plan.processes), and {running} are running. Start it "
             "with: promptmii launch, and what you gave to promptmii train."
         )
+
+
+def end_with_launcher() -> None:
+    """Let the system end this process with a launcher that is killed and cannot do it. Only Linux knows how.
+
+    SIGKILL, because a process that waits for the others in native code hears nothing else; its checkpoints are whole.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def command(processes: int, machines: Machines, arguments: Sequence[str]) -> list[str]:

@@ -225,3 +225,18 @@ def test_a_killed_process_ends_the_run_and_is_named(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Made ") == 1
     assert last + 2 in curves(tmp_path / "run")["train/reward"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_killed_launcher_leaves_no_process_behind(tmp_path: Path) -> None:
+    write_tasks(tmp_path / "tasks")
+    write_model(tmp_path / "tiny")
+    config = tmp_path / "given.toml"
+    config.write_text(CONFIG.format(world=tmp_path))
+    launch = [sys.executable, "-m", "promptmii", "launch", str(config), "-o", str(tmp_path / "run")]
+    with subprocess.Popen(launch, env=environment(tmp_path), stderr=subprocess.DEVNULL) as started:
+        wait_for(lambda: bool(checkpoints(tmp_path / "run")))
+        ranks = [one for one in psutil.Process(started.pid).children(recursive=True) if "RANK" in one.environ()]
+        started.kill()
+    assert len(ranks) == 2
+    assert not psutil.wait_procs(ranks, timeout=20)[1]

@@ -14,7 +14,7 @@ from promptmii.follower import Follower
 from promptmii.progress import QUIET, Progress
 from promptmii.task import content_key
 from promptmii.train.card import generator_card
-from promptmii.train.launch import check_processes
+from promptmii.train.launch import check_processes, end_with_launcher
 from promptmii.train.plan import Plan, plan_of
 from promptmii.train.reward import Reward
 from promptmii.train.rl.plan import GrpoPlan, grpo_plan
@@ -67,6 +67,7 @@ def train(
     `ModelError` before the first step; later `EndpointError` if followers are lost, `ModelError` if a gradient is no
     number and `OutputError` on a full disk, each with a valid checkpoint in the folder.
     """
+    end_with_launcher()
     plan, grpo = plan_of(settings), grpo_plan(settings)
     # While one process waits for a server, the others wait for that process.
     startup = plan.reward.serve.startup if plan.reward.serve else 0.0
