@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from promptmii.data import draw_query, draw_support, load_task
 from promptmii.evaluation import evaluate
 from promptmii.evaluation.plan import EvaluateSettings
 from promptmii.models import LanguageModel, sentences
+from promptmii.models.base import Choice
 from promptmii.records import Record, Run
 from promptmii.task import Task
 
@@ -91,7 +93,7 @@ def support_of(folder: Path, record: Record) -> tuple[Example, ...]:
 def logp(model: LanguageModel, prompts: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Log-probabilities among the labels, shape (prompts, labels)."""
     answers = model.choose([[{"role": "user", "content": prompt}] for prompt in prompts], list(labels))
-    return log_softmax(np.array([answer.scores for answer in answers]), axis=1)
+    return log_softmax(np.array([answer.scores for answer in answers if isinstance(answer, Choice)]), axis=1)
 
 
 def icl_prompt(empty: str, shown: Sequence[Example], text: str) -> str:
@@ -102,8 +104,9 @@ def icl_prompt(empty: str, shown: Sequence[Example], text: str) -> str:
 
 def nearest(examples: Sequence[Example], text: str, k: int = 5) -> list[Example]:
     words = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-    vectors = words.fit_transform([e.text for e in examples])
-    order = np.argsort(-(vectors @ words.transform([text]).T).toarray().ravel(), kind="stable")
+    vectors: Any = words.fit_transform([e.text for e in examples])
+    query: Any = words.transform([text])
+    order = np.argsort(-(vectors @ query.T).toarray().ravel(), kind="stable")
     return [examples[i] for i in order if examples[i].text != text][:k][::-1]
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -72,15 +73,14 @@ def test_every_series_can_be_found_in_the_figures_of_prompt_length(by_scope: lis
 
 
 def test_a_method_without_a_prompt_is_a_level_line(folder: Path) -> None:
-    cells = scores_module.all_cells(read_grid([folder]))
+    cells = all_cells(read_grid([folder]))
     cells.loc[cells["series"] == "my-own", "tokens"] = 0.0
     own = scores_module.scores(cells, scope := scores_module.scopes(cells)[0])
     assert scope.name == "a"
     for drawn in (figures.length_figure(own), figures.pareto_figure([own])):
         (axes,) = drawn.axes
-        (level,) = [
-            line for line in axes.collections if line.get_linestyle()[0][1] and line.get_gid() == "series:my-own"
-        ]
+        collections: Any = axes.collections
+        (level,) = [line for line in collections if line.get_linestyle()[0][1] and line.get_gid() == "series:my-own"]
         assert level.get_segments()[0][:, 1] == pytest.approx(np.full(2, np.nanmean(own.at("my-own", 20))))
         assert axes.get_xlim()[0] > 0
     assert any(text.get_text() == "my-own, n=20" for text in figures.length_figure(own).axes[0].texts)

@@ -4,6 +4,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -94,7 +95,8 @@ def test_the_table_of_methods_is_what_scipy_gives(page: Path, runs: list[Path]) 
         for rival in ("naive", "icl", "zero"):
             if row[f"− {rival}"] != "–":
                 difference = values - means[rival]
-                tests.append((method, rival, difference, stats.wilcoxon(np.round(difference, 9)).pvalue))
+                found: Any = stats.wilcoxon(np.round(difference, 9))
+                tests.append((method, rival, difference, found.pvalue))
     assert len(tests) == 3 * 3 + 3  # every other method with each baseline, and each pair of baselines once
     for (method, rival, difference, _), p in zip(tests, holm([test[3] for test in tests]), strict=True):
         told = rows[method][f"− {rival}"].replace("−", "-")

@@ -18,13 +18,13 @@ from tests.recorder import Recorder
 
 from promptmii.config import Endpoint, ServeSettings
 from promptmii.errors import ConfigError, ModelError
-from promptmii.models.base import Completion, LanguageModel, Sampling
+from promptmii.models.base import Chat, Completion, LanguageModel, Sampling
 from promptmii.serving import served
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="servers are started on Linux and macOS")
 TINY = Path(__file__).with_name("tiny_server.py")
 COMMAND = f"{sys.executable} {TINY} {{model}} --host {{host}} --port {{port}}"
-CHAT = ({"role": "user", "content": "Input: a waste of time"},)
+CHAT: Chat = ({"role": "user", "content": "Input: a waste of time"},)
 
 
 @pytest.fixture
