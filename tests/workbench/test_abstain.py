@@ -1,14 +1,17 @@
 """Rows that get no label because it would be too unsure."""
 
 import random
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.workbench.keyword import keyword
+from tests.workbench.test_growing import Dying
 
 from promptmii import Follower, Naive, ScriptedModel, Support, workbench
-from promptmii.errors import ConfigError, DataError, UnsupportedError
+from promptmii.errors import ConfigError, DataError, OutputError, UnsupportedError
 from promptmii.workbench.abstain import choose_threshold
 
 INSTRUCTION = Naive().induce(Support(("delivery", "refund"), ()))
@@ -101,3 +104,19 @@ def test_the_interval_holds_the_precision_on_new_rows() -> None:
         assert found.chosen is not None
         inside += found.chosen.low <= (found.value + 1) / 2 <= found.chosen.high
     assert inside >= 90
+
+
+def test_other_held_back_rows_are_another_run(tmp_path: Path) -> None:
+    held_back = pd.DataFrame({"text": [f"{SURE} {i}" for i in range(40)], "label": ["refund", "delivery"] * 20})
+    held_back["on"] = pd.Timestamp("2026-01-01")
+    new, output = [f"{SURE} {i}" for i in range(60)], tmp_path / "out.csv"
+
+    def run(rows: pd.DataFrame, model: ScriptedModel) -> workbench.Labelled:
+        wanted = workbench.Abstain(precision=0.4, held_back=rows)
+        return workbench.predict(INSTRUCTION, new, Follower(model), output=output, abstain=wanted)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(held_back, Dying(80))
+    with pytest.raises(OutputError, match="begun with another threshold"):
+        run(held_back.head(20), ScriptedModel(score=keyword))
+    assert run(held_back, ScriptedModel(score=keyword)).tally.rows == 60

@@ -74,7 +74,9 @@ class Abstain:
     @property
     def key(self) -> str | None:
         """Content hash of the held-back rows. Raises `DataError` where they cannot be read."""
-        return None if self.held_back is None else content_key(read_table(self.held_back).rows)
+        if self.held_back is None:
+            return None
+        return content_key([{name: str(cell) for name, cell in row.items()} for row in read_table(self.held_back).rows])
 
     def threshold_for(
         self, instruction: Instruction, follower: Follower, progress: Progress = QUIET
