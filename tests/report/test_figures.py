@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from synthetic import write_run
+from tests.report.synthetic import write_run
 
 from promptmii.curves import Curves, read_curves
 from promptmii.errors import ArtefactError

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic import write_run
+from tests.report.synthetic import write_run
 from typer.testing import CliRunner
 
 from promptmii.cli import app

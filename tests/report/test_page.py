@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import write_run
 from tests.chromium import chromium
+from tests.report.synthetic import write_run
 
 from promptmii import metrics
 from promptmii.errors import ArtefactError, OutputError, ScoreRefusedError

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.stats import wilcoxon
 from sklearn.metrics import f1_score
-from synthetic import write_run
+from tests.report.synthetic import write_run
 
 from promptmii.records import Run, pack_predictions, recording
 from promptmii.report import costs, statistics, tables, transfer

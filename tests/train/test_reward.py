@@ -138,7 +138,7 @@ def test_a_measure_is_refused_before_the_first_step_where_a_follower_gives_no_li
         reward = Reward(RewardSettings.of(mode="choose", measure=measure), [Follower(knowing()), Follower(mute)])
         with pytest.raises(
             ConfigError,
-            match=rf"{measure} needs likelihoods.* Set reward.measure = 'macro_f1', or name only local models",
+            match=rf"{measure} needs likelihoods.* Set reward.measure = 'macro_f1', or name followers with likelihoods",
         ):
             reward.check(episode([(1, "alpha")]))
     Reward(RewardSettings.of(mode="choose"), [Follower(mute)]).check(episode([(1, "alpha")]))

@@ -229,16 +229,22 @@ def test_after_a_kill_the_same_command_asks_only_for_the_rest(tmp_path: Path, la
     def lines() -> int:
         return output.read_bytes().count(b"\n") if output.exists() else 0
 
+    kept: list[tuple[int, list[str]]] = []
     for goal in (200, 600):
         with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
             while lines() < goal and process.poll() is None:
                 time.sleep(0.01)
             os.kill(process.pid, signal.SIGKILL)
+        answered = output.read_text().rpartition("\n")[0].splitlines()[1:]
+        kept.append((len(labelling.bodies), [line.partition(",")[0] for line in answered]))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "1500 rows: " in done.stderr
     assert [line.partition(",")[0] for line in output.read_text().splitlines()[1:]] == texts
-    assert 1500 <= len(labelling.bodies) <= 1500 + 2 * 3 * 8  # at most three batches were under way at each kill
+    asked_for = [json.loads(b["messages"][0]["content"].rpartition("Input: ")[2]) for b in labelling.bodies]
+    assert len(kept[0][1]) >= 200 - 1
+    for before, known in kept:
+        assert not set(known) & set(asked_for[before:])
 
 
 LABELLED = """
@@ -270,7 +276,9 @@ def test_killed_in_the_middle_of_a_large_file_it_asks_again_only_what_was_under_
 
     def run_until(last: int, output: str) -> tuple[int, list[str]]:
         command = [sys.executable, "-c", LABELLED, str(last), output]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        own = os.environ | {"PYTHONPATH": path}
+        done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
         said = [json.loads(line) for line in (tmp_path / "asked.txt").read_text().splitlines()]
         (tmp_path / "asked.txt").unlink()
         return done.returncode, said

@@ -222,7 +222,7 @@ def test_followers_may_be_servers(world: Path) -> None:
             world,
             reward={"followers": (f"openai:m@{here.url},{there.url}", f"openai:other@{there.url}"), "mode": "generate"},
             endpoint={"concurrency": 2},
-            trl={"max_steps": 1, "save_steps": 1},
+            trl={"max_steps": 2, "save_steps": 2},  # a whole pass, so both tasks
         )
         train(given, world / "run")
         assert {body["model"] for body in here.bodies} == {"m"}
