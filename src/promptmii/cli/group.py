@@ -24,6 +24,18 @@ NOT_YET = 5
 """Exit code where answers are still to come."""
 
 
+_AGAIN = "Run the same command again to continue: "
+KEPT = {
+    "evaluate": f"{_AGAIN}finished cells and answers are kept.",
+    "predict": f"{_AGAIN}with -o, labelled rows are kept.",
+    "corpus": f"{_AGAIN}finished datasets are kept.",
+    "models": f"{_AGAIN}what has arrived is kept.",
+    "train": "Go on from the last checkpoint with --resume.",
+    "launch": "Go on from the last checkpoint with --resume.",
+}
+"""What a command that is interrupted leaves behind, by its first word; the others write at their end."""
+
+
 class Commands(TyperGroup):
     """Errors become one line and an exit code. Set PROMPTMII_TRACEBACK to see where they come from."""
 
@@ -35,9 +47,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             if not PROCESS:
-                show_error(
-                    "Interrupted. Run the same command again to continue: finished cells and cached answers are kept."
-                )
+                show_error(f"Interrupted. {KEPT.get(words[0] if words else '', '')}".rstrip())
             raise typer.Exit(INTERRUPTED) from interrupt
         except (PromptMIIError, OSError, ValueError, RecursionError, MemoryError) as error:
             broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
