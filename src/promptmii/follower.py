@@ -7,6 +7,7 @@ model write and reads the label from its text, as in the paper. Every result rec
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal, Protocol
 
 import numpy as np
@@ -40,8 +41,8 @@ QUOTED_NOTE = "not calibrated: the instruction quotes every text that could cali
 CUT = " […] "
 
 
-_Part = tuple[Instruction, tuple[str, ...]]
-"""An instruction, and texts that it does not show."""
+Part = tuple[Instruction, Sequence[str]]
+"""An instruction, and texts to label with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class Follower:
             return stamped.noted(BATCH_NOTE) if self.calibration == "batch" else stamped
         if self.calibration == "contextual":
             whole = stamped.model_copy(update={"shortlist": None})
-            parts: list[_Part] = [(whole, calibrate.CONTENT_FREE)]
+            parts: list[Part] = [(whole, calibrate.CONTENT_FREE)]
             gold: list[int] = []
         elif not support.examples:
             raise UnsupportedError(
@@ -145,9 +146,9 @@ class Follower:
             }
         )
 
-    def _log_probabilities(self, parts: Sequence[_Part]) -> tuple[calibrate.Floats, Usage]:
+    def _log_probabilities(self, parts: Sequence[Part]) -> tuple[calibrate.Floats, Usage]:
         """Of all texts, each under its instruction, and what they cost."""
-        predictions = [prediction for part, texts in parts for prediction in self._choose(part, texts)]
+        predictions = [prediction for found in self._choose(parts) for prediction in found]
         for failure in (p.failure for p in predictions if p.failure):
             message = f"{self.model.card.reference} failed on a text during calibration: {failure.message}"
             raise EndpointError(message, failure.kind)
@@ -155,21 +156,46 @@ class Follower:
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         """One prediction per text, in order. The instruction's own calibration is applied, if it has one."""
-        if not texts:
-            return []
-        if self.mode == "generate":
-            return self._generate(instruction, texts)
-        predictions = self._choose(instruction, texts)
-        if self.calibration == "batch":
-            return _recalibrate_as_batch(predictions, instruction.labels)
-        return predictions
+        return self.predict_each([(instruction, texts)])[0]
 
-    def _choose(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
-        chats, cut, answers = self._frames(instruction, texts, instruction.labels)
-        options = [defuse(label) for label in instruction.labels]
-        listed = candidates(instruction, texts)
-        if answers is None:
-            answers = self._among(chats, options, listed) if listed else self.model.choose(chats, options)
+    def predict_each(self, parts: Sequence[Part]) -> list[list[Prediction]]:
+        """`predict` for several instructions. In `choose` those with the same labels are one call of the model."""
+        if self.mode == "generate":
+            return [self._generate(part, texts) if texts else [] for part, texts in parts]
+        found = self._choose(parts)
+        if self.calibration != "batch":
+            return found
+        pairs = zip(parts, found, strict=True)
+        return [_recalibrate_as_batch(predictions, part.labels) for (part, _), predictions in pairs]
+
+    def _choose(self, parts: Sequence[Part]) -> list[list[Prediction]]:
+        framed = [self._frames(part, texts, part.labels) for part, texts in parts]
+        listed = [candidates(part, texts) for part, texts in parts]
+        answers: list[Sequence[Choice | Failure] | None] = [unfit for _, _, unfit in framed]
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for number, (part, _) in enumerate(parts):
+            options = [defuse(label) for label in part.labels]
+            if answers[number] is None and listed[number]:
+                answers[number] = self._among(framed[number][0], options, listed[number] or [])
+            elif answers[number] is None:
+                alike.setdefault(tuple(options), []).append(number)
+        for options, numbers in alike.items():
+            chats = [chat for number in numbers for chat in framed[number][0]]
+            chosen = iter(self.model.choose(chats, options) if chats else [])
+            for number in numbers:
+                answers[number] = list(islice(chosen, len(framed[number][0])))
+        return [
+            self._predictions(part, answer or [], cut, some)
+            for (part, _), answer, (_, cut, _), some in zip(parts, answers, framed, listed, strict=True)
+        ]
+
+    def _predictions(
+        self,
+        instruction: Instruction,
+        answers: Sequence[Choice | Failure],
+        cut: Sequence[bool],
+        listed: Sequence[tuple[int, ...]] | None,
+    ) -> list[Prediction]:
         found = _choices_to_predictions(answers, cut, self.own(instruction))
         if not listed:
             return found

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from promptmii import metrics
 from promptmii.errors import ScoreRefusedError, counted
-from promptmii.follower import Prediction, Predictor
+from promptmii.follower import Follower, Prediction, Predictor
 from promptmii.instruction import Instruction, Measurement
 from promptmii.models.base import FailureKind, Usage
 from promptmii.notebook import table_html, text_html
@@ -140,6 +140,18 @@ def _cure(kinds: Sequence[FailureKind]) -> str:
 
 def score(predictor: Predictor, instruction: Instruction, query: Sequence[Example]) -> Scored:
     """Let a follower, or another predictor, label the query. Raises `ValueError` on an empty query."""
+    _check(query)
+    return Scored(tuple(query), tuple(predictor.predict(instruction, [example.text for example in query])))
+
+
+def score_each(follower: Follower, instructions: Sequence[Instruction], query: Sequence[Example]) -> list[Scored]:
+    """`score` for several instructions, in as few passes of the model as it takes."""
+    _check(query)
+    texts = [example.text for example in query]
+    found = follower.predict_each([(instruction, texts) for instruction in instructions])
+    return [Scored(tuple(query), tuple(predictions)) for predictions in found]
+
+
+def _check(query: Sequence[Example]) -> None:
     if not query:
         raise ValueError("There are no query rows to score on; at least one is needed.")
-    return Scored(tuple(query), tuple(predictor.predict(instruction, [example.text for example in query])))

@@ -18,7 +18,7 @@ from promptmii.instruction import Instruction
 from promptmii.models.base import FailureKind
 from promptmii.models.threads import parallel
 from promptmii.progress import QUIET, Progress
-from promptmii.scoring import Scored, score
+from promptmii.scoring import Scored, score_each
 from promptmii.styles import Style
 from promptmii.task import Episode
 from promptmii.train.settings import Measure, RewardSettings
@@ -93,7 +93,7 @@ class Reward:
     def check(self, episode: Episode) -> None:
         """Ask every follower once. Raises `EndpointError` if one is silent, `ConfigError` if the measure needs more."""
         for follower in self._followers:
-            scored, failure, _ = self._ask(_Question(follower, episode, "Label the input."))
+            ((scored, failure, _),) = self._ask([_Question(follower, episode, "Label the input.")])
             if scored is None:
                 name = follower.model.card.reference
                 raise EndpointError(f"The follower {name} does not answer, so nothing can be learned: {failure}")
@@ -125,21 +125,27 @@ class Reward:
 
     def _ask_all(self, questions: Sequence[_Question]) -> dict[_Question, _Answer]:
         threads = max([TOGETHER, *(question.follower.model.card.concurrency for question in questions)])
-        return {questions[position]: answer for position, answer in parallel(self._ask, questions, threads)}
+        batches = _batches(questions)
+        answered = parallel(self._ask, batches, threads)
+        return {
+            question: answer
+            for position, answers in answered
+            for question, answer in zip(batches[position], answers, strict=True)
+        }
 
-    def _ask(self, question: _Question) -> _Answer:
-        follower, episode, text = question
+    def _ask(self, questions: Sequence[_Question]) -> list[_Answer]:
+        """About one episode under one follower."""
+        (follower, episode, _), *_ = questions
         labels, style = episode.support.labels, self._style
-        written = Instruction(text=text, labels=labels, method="mii", frame=style.frame, answer=style.answer)
+        written = [
+            Instruction(text=text, labels=labels, method="mii", frame=style.frame, answer=style.answer)
+            for _, _, text in questions
+        ]
         try:
-            scored = score(follower, follower.prepare(written, episode.support), episode.query)
+            ready = [follower.prepare(instruction, episode.support) for instruction in written]
+            return [_answer(scored) for scored in score_each(follower, ready, episode.query)]
         except EndpointError as error:  # it failed on more than a row, say while it was calibrated
-            return _Answer(None, str(error), error.kind in PASSING)
-        failures = [prediction.failure for prediction in scored.predictions if prediction.failure]
-        if not failures:
-            return _Answer(scored)
-        first = f"{failures[0].kind}: {failures[0].message}"
-        return _Answer(None, first, any(failure.kind in PASSING for failure in failures))
+            return [_Answer(None, str(error), error.kind in PASSING)] * len(questions)
 
     def _too_many_fail(self, answers: Mapping[_Question, _Answer]) -> bool:
         return _share_failed(answers) > self._settings.failures
@@ -163,6 +169,24 @@ class Reward:
             settings.token_price * max(draft.tokens - settings.free_tokens, 0)
             + settings.unfinished_penalty * draft.unfinished
         )
+
+
+def _batches(questions: Sequence[_Question]) -> list[list[_Question]]:
+    """What is asked in one go: of a model that takes one call at a time, all drafts of an episode."""
+    batches: dict[object, list[_Question]] = {}
+    for question in questions:
+        follower, episode, _ = question
+        local = follower.mode == "choose" and follower.model.card.concurrency == 1
+        batches.setdefault((id(follower), episode) if local else question, []).append(question)
+    return list(batches.values())
+
+
+def _answer(scored: Scored) -> _Answer:
+    failures = [prediction.failure for prediction in scored.predictions if prediction.failure]
+    if not failures:
+        return _Answer(scored)
+    first = f"{failures[0].kind}: {failures[0].message}"
+    return _Answer(None, first, any(failure.kind in PASSING for failure in failures))
 
 
 def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float:

@@ -1,4 +1,4 @@
-"""Low-rank adapters, as `peft` makes them, with a leaner forward and backward pass on processors.
+"""Low-rank adapters, as `peft` makes them, with a leaner forward and backward pass.
 
 The usual pass writes and reads each output four times (base, adapter, scaled, sum), which costs a third of the speed.
 Here the low-rank product is added into the base product, and the backward pass keeps nothing but the input.
@@ -6,6 +6,8 @@ Here the low-rank product is added into the base product, and the backward pass 
 
 import json
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +36,7 @@ class _LowRank(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1])
         low = flat @ down.to(x.dtype).T
         out = flat @ weight.T
-        out.addmm_(low, up.to(x.dtype).T, alpha=scale)
+        out.addmm_(low, up.to(low.dtype).T, alpha=scale)
         ctx.save_for_backward(flat, low, weight, down, up)
         ctx.scale = scale
         return out.view(*x.shape[:-1], -1)
@@ -73,13 +75,30 @@ def add_adapter(model: Any, settings: LoraSettings) -> Any:
         exclude_modules=_layers_below(model, settings.first_layer),
         task_type="CAUSAL_LM",
     )
-    if not torch.cuda.is_available() and not settings.dropout:
+    sharded = is_deepspeed_zero3_enabled()  # whose hooks wait for the passes of peft's own modules
+    if not sharded and not settings.dropout:
         register: Any = config._register_custom_module  # pyright: ignore[reportPrivateUsage] peft documents it under this name
         register({torch.nn.Linear: LeanLinear})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute by its old name
         # ZeRO-3 gathers weights of one number format only.
-        return get_peft_model(model, config, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
+        return get_peft_model(model, config, autocast_adapter_dtype=not sharded)
+
+
+@contextmanager
+def merged(model: Any) -> Generator[None]:
+    """The adapters of `model` are part of its weights, as when it is used; afterwards it is as before, to the bit."""
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLinear)]
+    own = [layer.get_base_layer().weight.data for layer in layers]
+    try:
+        for layer, weight in zip(layers, own, strict=True):
+            layer.get_base_layer().weight.data = weight + layer.get_delta_weight(NAME).to(weight.dtype)
+            layer.merged_adapters.append(NAME)
+        yield
+    finally:
+        for layer, weight in zip(layers, own, strict=True):
+            layer.get_base_layer().weight.data = weight
+            layer.merged_adapters.clear()
 
 
 def _layers_below(model: Any, first: int) -> str | None:

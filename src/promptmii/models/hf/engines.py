@@ -1,7 +1,7 @@
 """Two ways to run a causal language model: packed rows where its attention allows that, plain passes elsewhere."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,6 +13,7 @@ from promptmii.models.hf.packing import (
     IMPLEMENTATION,
     NO_OPTIONS,
     Attention,
+    Forest,
     RecordedRow,
     pack,
     register,
@@ -21,9 +22,6 @@ from promptmii.models.hf.packing import (
 from promptmii.models.hf.prefixes import Prefix, Prefixes
 from promptmii.models.local import Engine
 from promptmii.progress import token_written
-
-LONG = 256
-"""Tokens from which a prompt's own part is computed alone."""
 
 
 def engine_for(model: Any) -> Engine:
@@ -48,6 +46,11 @@ class PackedEngine:
         self._model = model
         self._vocabulary = int(model.config.vocab_size)
         self._sizes = sizes(model.device)
+        text = model.config.get_text_config()
+        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        held = 2 * text.num_hidden_layers * text.num_key_value_heads * width * model.dtype.itemsize
+        self._held = max(1, self._sizes.decode_memory // held)
+        """Tokens that fit the memory for decoding."""
         self._prefixes = Prefixes(model)
 
     @torch.inference_mode()
@@ -57,20 +60,36 @@ class PackedEngine:
         """See `Engine`."""
         trie = Trie.build(options, end)
         nodes = len(trie.tokens)
+        # A block may count as longer than it is, so that the logits of a row stay in bounds too.
+        least = (nodes + 1) * self._vocabulary * self._sizes.row // self._sizes.logits
         results: list[tuple[tuple[float, ...], int]] = [((), 0)] * len(prompts)
-        for shared, members in prefix_groups(prompts):
-            prefix = self._prefixes.get(prompts[members[0]][:shared])
-            suffixes = [prompts[i][shared:] for i in members]
-            # A block may count as longer than it is, so that the logits of a row stay in bounds too.
-            weight = (nodes + 1) * self._vocabulary * self._sizes.row // self._sizes.logits
-            for chunk in chunks([max(len(rest) + nodes, weight) for rest in suffixes], self._sizes.row):
-                packed = pack([suffixes[i] for i in chunk], trie, prefix, self._model.device)
-                logits = self._forward(packed.tokens, packed.positions, packed, packed.readout)
-                for i, scores in zip(
-                    chunk, path_scores(logits.view(len(chunk), nodes + 1, -1), trie).tolist(), strict=True
-                ):
-                    results[members[i]] = (tuple(scores), shared if members[i] != min(members) else 0)
+        for row in _rows(prompts, lambda length: max(length + nodes, least), self._sizes.row):
+            prefixes = self._prefixes_of([prompts[blocks.members[0]][: blocks.shared] for blocks in row])
+            packed = Forest(
+                [
+                    pack([prompts[i][blocks.shared :] for i in blocks.members], trie, prefix, self._model.device)
+                    for blocks, prefix in zip(row, prefixes, strict=True)
+                ]
+            )
+            logits = self._forward(packed.tokens, packed.positions, packed, packed.readout)
+            scores = iter(path_scores(logits.view(-1, nodes + 1, logits.shape[-1]), trie).tolist())
+            for blocks in row:
+                for i in blocks.members:
+                    results[i] = (tuple(next(scores)), blocks.shared if i != blocks.first else 0)
         return results
+
+    def _prefixes_of(self, wanted: Sequence[Sequence[int]]) -> list[Prefix]:
+        """Keys and values of each; several are computed in as few passes as a row has room for."""
+        distinct = [tokens for tokens in dict.fromkeys(map(tuple, wanted)) if tokens]
+        if len(distinct) < 2:
+            return [self._prefixes.get(tokens) for tokens in wanted]
+        base = self._prefixes.get(distinct[0][: min(common(distinct), min(map(len, distinct)) - 1)])
+        found: dict[tuple[int, ...], Prefix] = {(): Prefix((), (), ())}
+        for tokens, (_, rest) in zip(distinct, self._prefill(base, distinct), strict=True):
+            before = zip(base.keys, base.values, strict=True) if base.tokens else [()] * len(rest)
+            layers = [_joined(*pair) for pair in zip(before, rest, strict=True)]
+            found[tokens] = Prefix(tokens, *(tuple(layer[side] for layer in layers) for side in (0, 1)))
+        return [found[tuple(tokens)] for tokens in wanted]
 
     @torch.inference_mode()
     def write(
@@ -79,7 +98,7 @@ class PackedEngine:
         """See `Engine`."""
         sampler, limit = Sampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         written: list[list[int]] = [[] for _ in rows]
-        for chunk in chunks([len(prompts[i]) + limit for i in rows], self._sizes.decode_tokens):
+        for chunk in chunks([len(prompts[i]) + limit for i in rows], self._held):
             for first in range(0, len(chunk), self._sizes.decode_rows):
                 batch = chunk[first : first + self._sizes.decode_rows]
                 used = sorted({rows[slot] for slot in batch})
@@ -132,7 +151,7 @@ class PackedEngine:
         filled: dict[int, tuple[torch.Tensor, Suffix]] = {}
         for shared, members in prefix_groups(prompts):
             own = self._prefixes.get(prompts[members[0]][:shared])
-            short = [i for i in members if len(prompts[i]) - shared < LONG]
+            short = [i for i in members if len(prompts[i]) - shared < self._sizes.alone]
             for chunk in chunks([len(prompts[i]) - shared for i in short], self._sizes.row):
                 filled |= self._fill_row(
                     {short[at]: prompts[short[at]][shared:] for at in chunk}, own, len(prefix.tokens)
@@ -181,6 +200,34 @@ class PackedEngine:
             memory=memory,
         )
         return out.logits[0].float()
+
+
+class _Blocks(NamedTuple):
+    """Prompts (by index) whose first `shared` tokens are one prefix."""
+
+    shared: int
+    members: list[int]
+    first: int
+    """Of all that share the prefix, the one that counts as having it computed."""
+
+
+def _rows(prompts: Sequence[Sequence[int]], weight: Callable[[int], int], budget: int) -> Iterator[list[_Blocks]]:
+    """What is computed together: parts of one long group, or several short groups whole."""
+    row: list[_Blocks] = []
+    used = 0
+    for shared, members in prefix_groups(prompts):
+        weights = [weight(len(prompts[i]) - shared) for i in members]
+        parts = [_Blocks(shared, [members[at] for at in chunk], min(members)) for chunk in chunks(weights, budget)]
+        if len(parts) > 1:
+            yield from ([part] for part in parts)
+            continue
+        if row and used + sum(weights) > budget:
+            yield row
+            row, used = [], 0
+        row += parts
+        used += sum(weights)
+    if row:
+        yield row
 
 
 def _joined(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

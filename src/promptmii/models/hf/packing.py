@@ -9,7 +9,8 @@ its query.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
@@ -35,19 +36,29 @@ class Sizes:
     logits: int
     """Positions times vocabulary."""
     decode_rows: int
-    decode_tokens: int
-    """Tokens whose keys and values are held while decoding, the shared prefix aside."""
+    decode_memory: int
+    """Bytes of keys and values that are held while decoding, the shared prefix aside."""
+    alone: int
+    """Tokens from which a prompt's own part is computed alone, by the usual kernel."""
 
 
-CPU = Sizes(row=2048, scores=2**22, logits=2**25, decode_rows=64, decode_tokens=2**15)
+CPU = Sizes(row=2048, scores=2**22, logits=2**25, decode_rows=64, decode_memory=2**30, alone=256)
 """Little enough for a processor's cache (measured)."""
-GPU = Sizes(row=2**14, scores=2**25, logits=2**28, decode_rows=256, decode_tokens=2**16)
-"""Its memory is the limit: 1 GiB of logits, 8 GiB of keys and values of an 8B model. Reckoned, not measured."""
 
 
 def sizes(device: torch.device) -> Sizes:
     """Of rows and batches on this device."""
-    return GPU if device.type == "cuda" else CPU
+    return _gpu(device) if device.type == "cuda" else CPU
+
+
+@lru_cache
+def _gpu(device: torch.device) -> Sizes:
+    """Its memory is the limit, and starting a kernel costs more than a short one takes, so rows are long."""
+    memory = torch.cuda.get_device_properties(device).total_memory
+    share = memory // 2**6
+    return Sizes(
+        row=2**14, scores=share // 8, logits=share // 4, decode_rows=512, decode_memory=memory // 4, alone=2**11
+    )
 
 
 class Attention(Protocol):
@@ -124,6 +135,39 @@ class Packed:
             out = torch.cat([attend_blocks(q_rows, k, v, mask, past) for q_rows, mask in rows], dim=3)
             parts.append(out.permute(1, 3, 0, 2, 4).reshape(size * width, heads, dim).index_select(0, group.real))
         return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Rows after prefixes of their own, end to end in one."""
+
+    rows: Sequence[Packed]
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [row.tokens.shape[1] for row in self.rows]
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """(1, L)"""
+        return torch.cat([row.tokens for row in self.rows], dim=1)
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """(1, L)"""
+        return torch.cat([row.positions for row in self.rows], dim=1)
+
+    @property
+    def readout(self) -> torch.Tensor:
+        """See `Packed.readout`."""
+        starts = accumulate(self.lengths[:-1], initial=0)
+        return torch.cat([row.readout + start for row, start in zip(self.rows, starts, strict=True)])
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """See `Attention`."""
+        parts = zip(*(states.split(self.lengths, dim=1) for states in (query, key, value)), strict=True)
+        return torch.cat([row.attend(layer, *part) for row, part in zip(self.rows, parts, strict=True)])
 
 
 @dataclass(frozen=True)

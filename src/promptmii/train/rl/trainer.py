@@ -23,6 +23,7 @@ from promptmii.models.hf.engines import engine_for
 from promptmii.task import content_key
 from promptmii.train.rl.likelihoods import can_share, draft_logps
 from promptmii.train.visits import Visits
+from promptmii.tuning.lora import merged
 from promptmii.tuning.model import TrainableModel
 
 OVERRIDDEN: Mapping[str, tuple[str, str]] = {
@@ -199,7 +200,7 @@ class PolicyTrainer(GRPOTrainer):
         training = model.training
         model.eval()
         try:
-            with torch.no_grad(), self.accelerator.autocast():
+            with torch.no_grad(), self.accelerator.autocast(), merged(model):
                 return engine_for(model).write(list(places), rows, sampling, self._policy.form.ends)
         finally:
             model.train(training)

@@ -3,6 +3,7 @@
 The prompt is the one that `MetaInducer` sends, token for token. Only the instruction and the end of turn are learned.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ PURPOSE = (
     "Limits: it learns the form of an instruction sooner than its substance. Check an instruction before you rely on "
     "it.",
 )
+AT_ONCE = 8
+"""Pairs of one pass on a GPU."""
 WATCHED = "validation/hidden_loss"
 """What decides: only without the labels' names does the loss measure what the examples taught."""
 NAMES = {
@@ -221,12 +224,15 @@ def _datasets(
 
 
 def _arguments(settings: SftSettings, folder: Path) -> TrainingArguments:
+    # Rows differ in length, so one at a time wastes no padding; on a GPU starting the kernels would take longer.
+    together = math.gcd(settings.batch, AT_ONCE) if torch.cuda.is_available() else 1
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
-        per_device_train_batch_size=1,  # rows differ in length; one at a time wastes no padding
-        per_device_eval_batch_size=1,
-        gradient_accumulation_steps=settings.batch,
+        per_device_train_batch_size=together,
+        per_device_eval_batch_size=together,
+        gradient_accumulation_steps=settings.batch // together,
+        bf16=torch.cuda.is_available(),
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup,
         lr_scheduler_type="cosine",
