@@ -37,6 +37,21 @@ def test_calibration_takes_a_bias_away() -> None:
     assert [macro_f1(kind) for kind in ("contextual", "support", "supervised", "batch")] == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("calibration", ["none", "support", "batch"])
+def test_instructions_that_are_followed_together_are_followed_as_alone(calibration: str) -> None:
+    model = ScriptedModel(score=biased)
+    follower = Follower(model, "choose", calibration)
+    few = Support(("a", "b"), tuple(e for e in SUPPORT.examples if e.label != "c"))
+    made = [
+        *(follower.prepare(method.induce(SUPPORT), SUPPORT) for method in (Naive(), InContext(model))),
+        follower.prepare(Naive().induce(few), few),
+    ]
+    texts = ["query a", "query c", "query b"]
+    alone = [follower.predict(instruction, texts[:count]) for instruction, count in zip(made, (3, 2, 0), strict=True)]
+    assert follower.predict_each([(made[0], texts), (made[1], texts[:2]), (made[2], [])]) == alone
+    assert [len(predictions) for predictions in alone] == [3, 2, 0]
+
+
 def test_a_stored_calibration_gives_the_same_answers_from_a_file(tmp_path) -> None:
     model = ScriptedModel(score=biased)
     instruction = Follower(model, "choose", "supervised").prepare(Naive().induce(SUPPORT), SUPPORT)

@@ -29,7 +29,7 @@ _HUB = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([0-9a-f]{40}))?")
 _SECTION = re.compile(r"\n## Evaluation\n.*?(?=\n## |\Z)", re.DOTALL)
 
 
-class Setting(NamedTuple):
+class Setup(NamedTuple):
     """How an instruction of these weights was made and read."""
 
     method: str
@@ -42,7 +42,7 @@ class Setting(NamedTuple):
 class Result:
     """What was measured on one task."""
 
-    setting: Setting
+    setting: Setup
     task: str
     dataset: tuple[str, str, str | None] | None
     """Repository, configuration and commit; `None` for a task that is not on the hub."""
@@ -77,14 +77,14 @@ def push_weights(
 
 def measured(folder: Path, evaluation: Path) -> list[Result]:
     """What a run measured of the weights in a folder, as means over seeds. Raises `ArtefactError` if nothing."""
-    groups: dict[tuple[Setting, str], list[Record]] = defaultdict(list)
+    groups: dict[tuple[Setup, str], list[Record]] = defaultdict(list)
     writers: set[str] = set()
     for record in Run.read(evaluation).records.values():
         cell = record.cell
         if record.status == "done" and cell.generator:
             writers.add(cell.generator)
             if _names(cell.generator, folder):
-                groups[Setting(cell.method, cell.n, cell.follower, cell.mode), cell.task].append(record)
+                groups[Setup(cell.method, cell.n, cell.follower, cell.mode), cell.task].append(record)
     if not groups:
         raise ArtefactError(
             f"{evaluation} measured nothing that {folder} wrote. Its generators: {listed(sorted(writers)) or 'none'}."
@@ -92,7 +92,7 @@ def measured(folder: Path, evaluation: Path) -> list[Result]:
     return [_result(setting, task, records) for (setting, task), records in sorted(groups.items())]
 
 
-def _result(setting: Setting, task: str, records: Sequence[Record]) -> Result:
+def _result(setting: Setup, task: str, records: Sequence[Record]) -> Result:
     scores = [r.instruction.measured for r in records if r.instruction and r.instruction.measured]
     source = next((r.instruction.provenance.source for r in records if r.instruction), "")
     named = _HUB.fullmatch(source.removeprefix("hub:") if source.startswith("hub:") else task)
@@ -176,7 +176,7 @@ def _table(results: Sequence[Result]) -> str:
     return f"\n## Evaluation\n\nMacro-F1 of the follower under instructions of these weights:\n\n{table}\n"
 
 
-def _write_results(folder: Path, setting: Setting, results: Sequence[Result]) -> None:
+def _write_results(folder: Path, setting: Setup, results: Sequence[Result]) -> None:
     """The results of one setting on data sets of the hub, in the hub's format."""
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml

@@ -11,7 +11,7 @@ from tests.train.toys import write_model  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from promptmii.config import LoraSettings  # noqa: E402
-from promptmii.tuning.lora import add_adapter, save_adapter  # noqa: E402
+from promptmii.tuning.lora import add_adapter, merged, save_adapter  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
 TOKENS = torch.tensor([[3, 7, 5, 9, 4], [8, 3, 3, 6, 10]])
@@ -59,3 +59,19 @@ def test_the_lean_adapter_is_pefts(tmp_path: Path, bias: bool) -> None:
 
         loaded: Any = load_model(f"hf:{tmp_path / 'tiny'}+{tmp_path / 'adapter'}")
         torch.testing.assert_close(scores(loaded.model).detach(), lean, atol=0.05, rtol=0.01)
+
+
+def test_a_merged_adapter_computes_the_same_and_leaves_no_trace(tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path / "tiny"))
+    add_adapter(model, LoraSettings(rank=4, first_layer=1))
+    for p in (p for p in model.parameters() if p.requires_grad):
+        torch.nn.init.normal_(p, std=0.3)
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    apart = scores(model).detach()
+    with merged(model):
+        changed = {name for name, value in model.state_dict().items() if not torch.equal(value, own[name])}
+        assert changed
+        assert not any("layers.0." in name for name in changed)
+        torch.testing.assert_close(scores(model).detach(), apart, atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
+    assert torch.equal(scores(model).detach(), apart)

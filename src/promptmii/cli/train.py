@@ -15,7 +15,7 @@ from promptmii.errors import ConfigError
 
 if TYPE_CHECKING:
     from promptmii.train.rl.estimate import Estimate as Plan
-    from promptmii.train.rl.estimate import Setting
+    from promptmii.train.rl.estimate import SettingValue
 
 
 @app.command("train")
@@ -129,7 +129,7 @@ def _show_plan(plan: "Plan", *, as_json: bool) -> None:
         warn(line)
 
 
-def _print_settings(title: str, listed: Mapping[str, "Setting"]) -> None:
+def _print_settings(title: str, listed: Mapping[str, "SettingValue"]) -> None:
     grid = Table(title=title, title_justify="left")
     grid.add_column("option", no_wrap=True)
     for name in ("value", "from", "the paper has"):

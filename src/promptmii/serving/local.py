@@ -16,7 +16,7 @@ from promptmii.errors import ConfigError, ModelError
 from promptmii.files import private_folder
 from promptmii.progress import QUIET, Progress
 from promptmii.serving.engines import LOOPBACK, Place, command_line
-from promptmii.serving.server import Server
+from promptmii.serving.server import ServerProcess
 
 POLL = 0.5
 RESTARTS = 8
@@ -47,7 +47,7 @@ class LocalServers:
         self._progress = progress
         self._over = threading.Event()
         self._ended: dict[str, list[float]] = {}
-        self.servers: dict[str, list[Server]] = {}
+        self.servers: dict[str, list[ServerProcess]] = {}
         copies = [reference for reference in models for _ in range(settings.copies)]
         patience = (settings.startup, settings.silence)
         devices = _dealt([settings.needs(reference) for reference in copies], settings.devices)
@@ -56,7 +56,7 @@ class LocalServers:
             command = command_line(settings, models[reference], Place(port, host, gpus))
             log = kept / f"{_UNSAFE.sub('_', models[reference])}-{port}.log"
             address = f"http://{host}:{port}/v1"
-            server = Server(models[reference], command, address, log, _visible(given), patience)
+            server = ServerProcess(models[reference], command, address, log, _visible(given), patience)
             self.servers.setdefault(reference, []).append(server)
         with ExitStack() as undo:
             undo.callback(self._stop)
@@ -79,7 +79,7 @@ class LocalServers:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     @property
-    def _all(self) -> list[Server]:
+    def _all(self) -> list[ServerProcess]:
         return [server for servers in self.servers.values() for server in servers]
 
     def _start(self) -> None:
@@ -109,7 +109,7 @@ class LocalServers:
                 if fault and not self._over.is_set():
                     self._again(server, fault)
 
-    def _again(self, server: Server, fault: str) -> None:
+    def _again(self, server: ServerProcess, fault: str) -> None:
         now = time.monotonic()
         ended = [when for when in self._ended.get(server.address, ()) if now - when < STEADY]
         if len(ended) > RESTARTS:

@@ -21,7 +21,7 @@ TOLD = 600
 """Characters of a log's end that an error shows."""
 
 
-class Server:
+class ServerProcess:
     """A server at one port. A restarted one is at the same port, so its address holds."""
 
     def __init__(

@@ -65,7 +65,7 @@ class _Question(NamedTuple):
     text: str
 
 
-class _Answer(NamedTuple):
+class _Scoring(NamedTuple):
     """What a follower made of an instruction, or why there is no score."""
 
     scored: Scored | None
@@ -123,7 +123,7 @@ class Reward:
         """Nobody is asked about an empty text, which is worth nothing."""
         return [_Question(follower, draft.episode, draft.text) for follower in self._followers if draft.text]
 
-    def _ask_all(self, questions: Sequence[_Question]) -> dict[_Question, _Answer]:
+    def _ask_all(self, questions: Sequence[_Question]) -> dict[_Question, _Scoring]:
         threads = max([TOGETHER, *(question.follower.model.card.concurrency for question in questions)])
         batches = _batches(questions)
         answered = parallel(self._ask, batches, threads)
@@ -133,7 +133,7 @@ class Reward:
             for question, answer in zip(batches[position], answers, strict=True)
         }
 
-    def _ask(self, questions: Sequence[_Question]) -> list[_Answer]:
+    def _ask(self, questions: Sequence[_Question]) -> list[_Scoring]:
         """About one episode under one follower."""
         (follower, episode, _), *_ = questions
         labels, style = episode.support.labels, self._style
@@ -145,12 +145,12 @@ class Reward:
             ready = [follower.prepare(instruction, episode.support) for instruction in written]
             return [_answer(scored) for scored in score_each(follower, ready, episode.query)]
         except EndpointError as error:  # it failed on more than a row, say while it was calibrated
-            return [_Answer(None, str(error), error.kind in PASSING)] * len(questions)
+            return [_Scoring(None, str(error), error.kind in PASSING)] * len(questions)
 
-    def _too_many_fail(self, answers: Mapping[_Question, _Answer]) -> bool:
+    def _too_many_fail(self, answers: Mapping[_Question, _Scoring]) -> bool:
         return _share_failed(answers) > self._settings.failures
 
-    def _judged(self, draft: Draft, answers: Sequence[_Answer]) -> Judged:
+    def _judged(self, draft: Draft, answers: Sequence[_Scoring]) -> Judged:
         if not answers:
             return Judged(-self._price(draft), 0.0)
         copied = bool(copied_runs(draft.text, (example.text for example in draft.episode.support.examples)))
@@ -181,12 +181,12 @@ def _batches(questions: Sequence[_Question]) -> list[list[_Question]]:
     return list(batches.values())
 
 
-def _answer(scored: Scored) -> _Answer:
+def _answer(scored: Scored) -> _Scoring:
     failures = [prediction.failure for prediction in scored.predictions if prediction.failure]
     if not failures:
-        return _Answer(scored)
+        return _Scoring(scored)
     first = f"{failures[0].kind}: {failures[0].message}"
-    return _Answer(None, first, any(failure.kind in PASSING for failure in failures))
+    return _Scoring(None, first, any(failure.kind in PASSING for failure in failures))
 
 
 def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float:
@@ -206,7 +206,7 @@ def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float
     return of(scored.gold, known, labels)
 
 
-def _share_failed(answers: Mapping[_Question, _Answer]) -> float:
+def _share_failed(answers: Mapping[_Question, _Scoring]) -> float:
     """Of the distinct instructions: one follower that fails is enough to leave an instruction without a reward."""
     failed: dict[tuple[Episode, str], bool] = {}
     for (_, episode, text), answer in answers.items():

@@ -13,7 +13,7 @@ from promptmii.models.http.config import Served
 from promptmii.schema import Settings, merged
 from promptmii.train.paper import PAPER_SCHEDULE, paper_preset
 
-Stage = Literal["rl", "sft", "best-of"]
+TrainingStage = Literal["rl", "sft", "best-of"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Measure = Literal["macro_f1", "released_f1", "expected_macro_f1", "gold_probability"]
 
@@ -98,7 +98,7 @@ class PlanSettings(Settings):
 class TrainSettings(Settings):
     """Everything that a training run of the generator depends on, the machine aside."""
 
-    stage: Stage = "rl"
+    stage: TrainingStage = "rl"
     preset: Literal["paper"] | None = None
     """`paper`: the authors' settings, frame and parser included, wherever nothing else is given (docs/train.md)."""
     model: str = "smol"
@@ -170,7 +170,7 @@ class TrainSettings(Settings):
         return self
 
 
-def stage_of(config: Path, given: str | None = None) -> Stage:
+def stage_of(config: Path, given: str | None = None) -> TrainingStage:
     """The given stage, else the one that the file names, else reinforcement learning. Raises `ConfigError`."""
     name = given
     if name is None:
@@ -178,7 +178,7 @@ def stage_of(config: Path, given: str | None = None) -> Stage:
             name = tomllib.loads(config.read_text("utf-8")).get("stage", "rl")
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"The configuration {config} cannot be read: {error}. Expected a TOML file.") from error
-    known: tuple[Stage, ...] = get_args(Stage)
+    known: tuple[TrainingStage, ...] = get_args(TrainingStage)
     if name not in known:
         raise ConfigError(f"Unknown stage {name!r}. {nearest(str(name), known)}")
     return known[known.index(name)]

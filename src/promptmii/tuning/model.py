@@ -80,7 +80,8 @@ class TrainableModel:
         return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*([IGNORED] * len(prompt)), *told]}
 
     def collator(self) -> DataCollatorForSeq2Seq:
-        """Pads rows to one length."""
+        """Pads rows to one length, at their end."""
+        self.tokenizer.padding_side = "right"
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token  # masked; some have none
         return DataCollatorForSeq2Seq(self.tokenizer, padding=True, label_pad_token_id=IGNORED)
 

@@ -22,7 +22,7 @@ from promptmii.task import Episode, Support
 from promptmii.train.paper import PAPER, RELEASE, TRL
 from promptmii.train.plan import plan_of
 from promptmii.train.reward import Draft, Reward
-from promptmii.train.rl.estimate import Estimate, Setting, estimate
+from promptmii.train.rl.estimate import Estimate, SettingValue, estimate
 from promptmii.train.settings import RewardSettings, TrainSettings
 from promptmii.train.visits import Visits
 
@@ -45,7 +45,7 @@ def _styles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def differing(planned: Estimate) -> set[str]:
     """The settings that are not the authors'."""
 
-    def differs(setting: Setting) -> bool:
+    def differs(setting: SettingValue) -> bool:
         theirs = setting.paper if setting.release is None else setting.release
         return theirs is not None and setting.value != theirs
 

@@ -125,7 +125,7 @@ def few_rows(count: int, device: torch.device) -> AbstractContextManager[object]
     return FewRows() if device.type == "cpu" and 2 <= count <= FEW else nullcontext()
 
 
-class Sampler(RowSampler):
+class TorchSampler(RowSampler):
     """Picks next tokens: greedy, or with a random stream per row, so that a sample is independent of its neighbours."""
 
     def __call__(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:

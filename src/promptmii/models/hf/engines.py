@@ -7,7 +7,7 @@ import torch
 
 from promptmii.models.base import Sampling
 from promptmii.models.batching import Trie, chunks, common, prefix_groups
-from promptmii.models.hf.decoding import DecodingCache, Sampler, Suffix, few_rows
+from promptmii.models.hf.decoding import DecodingCache, Suffix, TorchSampler, few_rows
 from promptmii.models.hf.packing import (
     CPU,
     IMPLEMENTATION,
@@ -96,7 +96,7 @@ class PackedEngine:
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
     ) -> list[list[int]]:
         """See `Engine`."""
-        sampler, limit = Sampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
+        sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         written: list[list[int]] = [[] for _ in rows]
         for chunk in chunks([len(prompts[i]) + limit for i in rows], self._held):
             for first in range(0, len(chunk), self._sizes.decode_rows):
@@ -116,7 +116,7 @@ class PackedEngine:
         self,
         prompts: Sequence[Sequence[int]],
         owners: Sequence[int],
-        sampler: Sampler,
+        sampler: TorchSampler,
         streams: Sequence[int],
         limit: int,
     ) -> list[list[int]]:
@@ -269,13 +269,13 @@ class PlainEngine:
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
     ) -> list[list[int]]:
         """See `Engine`."""
-        sampler, limit = Sampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
+        sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         return [self._answer(prompts[owner], sampler, stream, limit) for stream, owner in enumerate(rows)]
 
     def close(self) -> None:
         """See `Engine`. The memory goes with the object."""
 
-    def _answer(self, prompt: Sequence[int], sampler: Sampler, stream: int, limit: int) -> list[int]:
+    def _answer(self, prompt: Sequence[int], sampler: TorchSampler, stream: int, limit: int) -> list[int]:
         written: list[int] = []
         past: Any = None
         step = list(prompt)

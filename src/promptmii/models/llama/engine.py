@@ -12,7 +12,7 @@ import numpy as np
 from promptmii.models.base import Sampling
 from promptmii.models.batching import Trie, common, prefix_groups
 from promptmii.models.llama.native import BATCH, OUTPUTS, SEQUENCES, Logits, Native, Token
-from promptmii.models.llama.sampling import Sampler
+from promptmii.models.llama.sampling import LlamaSampler
 from promptmii.progress import token_written
 
 PREFIX = 0
@@ -49,7 +49,7 @@ class NativeEngine:
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
     ) -> list[list[int]]:
         """See `Engine`."""
-        sampler = Sampler([prompts[i] for i in rows], sampling, ends)
+        sampler = LlamaSampler([prompts[i] for i in rows], sampling, ends)
         written: list[list[int]] = [[] for _ in rows]
         for i in sorted(set(rows), key=lambda i: list(prompts[i])):
             self._hold(prompts[i][:-1])
@@ -73,7 +73,7 @@ class NativeEngine:
             self._native.drop(sequences)
         return tuple(scores)
 
-    def _continue(self, prompt: Sequence[int], row: int, sampler: Sampler, limit: int) -> list[int]:
+    def _continue(self, prompt: Sequence[int], row: int, sampler: LlamaSampler, limit: int) -> list[int]:
         """One answer to the prompt, of which all but the last token is held."""
         self._native.share(PREFIX, [1])
         written: list[int] = []

@@ -6,7 +6,7 @@ from promptmii.models.llama.native import Logits
 from promptmii.models.sampling import RowSampler
 
 
-class Sampler(RowSampler):
+class LlamaSampler(RowSampler):
     """Picks tokens for the rows of a batch."""
 
     def __call__(self, logits: Logits, row: int) -> int:

@@ -60,7 +60,7 @@ def tokenizer_of(reference: str, source: str) -> LocalModel:
 
 
 @dataclass(frozen=True)
-class Setting:
+class SettingValue:
     """One value of the run beside the paper's."""
 
     value: Any
@@ -77,9 +77,9 @@ class Setting:
 class Estimate:
     """What a run will take."""
 
-    settings: Mapping[str, Setting]
+    settings: Mapping[str, SettingValue]
     """Ours."""
-    options: Mapping[str, Setting]
+    options: Mapping[str, SettingValue]
     """TRL's."""
     batches: Batches
     tasks: int
@@ -175,11 +175,11 @@ def _calibrating(plan: Plan, examples: int) -> int:
     return 0 if kind in ("none", "batch") else len(CONTENT_FREE) if kind == "contextual" else examples
 
 
-def _settings(settings: TrainSettings, grpo: GrpoPlan) -> dict[str, Setting]:
+def _settings(settings: TrainSettings, grpo: GrpoPlan) -> dict[str, SettingValue]:
     """Every setting of ours that has a say in what is learned, by its dotted name."""
     papers = {**PAPER, "validation.every": VALIDATED * grpo.boundary}
     releases = {**RELEASE, "style": authors_style(settings.model)}
-    listed: dict[str, Setting] = {}
+    listed: dict[str, SettingValue] = {}
 
     def add(name: str, value: Any, given: bool) -> None:
         paper, release = papers.get(name), releases.get(name)
@@ -188,7 +188,7 @@ def _settings(settings: TrainSettings, grpo: GrpoPlan) -> dict[str, Setting]:
         origin = (
             "preset" if settings.preset and value == theirs else "given" if given else "paper" if known else "promptmii"
         )
-        listed[name] = Setting(value, origin, paper, release)
+        listed[name] = SettingValue(value, origin, paper, release)
 
     for name, value in settings:
         if isinstance(value, Settings) and name not in UNSHOWN:
@@ -199,23 +199,23 @@ def _settings(settings: TrainSettings, grpo: GrpoPlan) -> dict[str, Setting]:
     return listed
 
 
-def _options(settings: TrainSettings, grpo: GrpoPlan, config: Any, batches: Batches) -> dict[str, Setting]:
+def _options(settings: TrainSettings, grpo: GrpoPlan, config: Any, batches: Batches) -> dict[str, SettingValue]:
     """TRL's options: those that somebody chose, those that follow from ours, and a default that the paper names."""
     papers = {**PAPER, **TRL, "save_steps": SAVED * grpo.boundary}
-    listed: dict[str, Setting] = {}
+    listed: dict[str, SettingValue] = {}
     for name, value in grpo.options.items():
         chosen = name in settings.trl or f"gradient_{name.removeprefix('activation_')}" in settings.trl
         origin = "given" if chosen else "promptmii" if name in OURS else "paper"
-        listed[name] = Setting(value, origin, papers.get(name))
+        listed[name] = SettingValue(value, origin, papers.get(name))
     for name, value in {
         "generation_batch_size": config.generation_batch_size,
         "gradient_accumulation_steps": batches.accumulation,
         "max_steps": config.max_steps,
         "seed": config.seed,
     }.items():
-        listed.setdefault(name, Setting(value, "follows", papers.get(name)))
+        listed.setdefault(name, SettingValue(value, "follows", papers.get(name)))
     if hasattr(config, "entropy_coef"):
-        listed.setdefault("entropy_coef", Setting(config.entropy_coef, "TRL", papers["entropy_coef"]))
+        listed.setdefault("entropy_coef", SettingValue(config.entropy_coef, "TRL", papers["entropy_coef"]))
     return listed
 
 

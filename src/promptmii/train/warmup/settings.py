@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from promptmii.config import LoraSettings
 from promptmii.schema import Settings
-from promptmii.train.settings import Stage, TrainSettings
+from promptmii.train.settings import TrainingStage, TrainSettings
 
 
 class SftSettings(Settings):
@@ -64,7 +64,7 @@ class SftSettings(Settings):
 class BestOfSettings(TrainSettings):
     """The tasks, the generator and the reward are those of reinforcement learning."""
 
-    stage: Stage = "best-of"
+    stage: TrainingStage = "best-of"
     drafts: int = Field(default=8, ge=2)
     """For each visit."""
     visits: int = Field(default=200, ge=1)
