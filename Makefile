@@ -48,9 +48,11 @@ demo: $(LIGHT)  ## the main job on a bundled CSV with the embedded 1.5B model (1
 	$(BIN)/promptmii induce $(DEMO) -n 20 --eval 32 --generator $$model -o runs/demo.json --force --yes && \
 	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
 
-train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/writer from nothing but this repository (over an hour); stopped, it goes on
+train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/writer (a GPU: minutes; two cores: see docs/train.md); stopped, it goes on
 	$(BIN)/promptmii models install qwen
-	$(BIN)/promptmii train warm-start -o runs/writer $(if $(wildcard runs/writer/run.json),--resume)
+	$(BIN)/promptmii train warm-start -o runs/warm-start $(WARM) $(if $(wildcard runs/warm-start/run.json),--resume)
+	$(BIN)/promptmii train writer --model hf:qwen+runs/warm-start/best --tasks written $(if $(TASKS),--tasks "$(TASKS)") \
+		-o runs/writer $(RL) $(if $(wildcard runs/writer/run.json),--resume)
 
 results: $(SETUP)  ## measure all that docs/results.md shows, on the tasks in the folder TASKS (hours); stopped, it goes on
 	@test -d "$(TASKS)" || { echo "Give the folder of the task files: make results TASKS=../my-tasks"; exit 2; }
