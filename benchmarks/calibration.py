@@ -2,10 +2,12 @@
 
     python benchmarks/calibration.py /path/to/tasks/*.jsonl -o runs/calibration --follower smol --follower hf:qwen
     python benchmarks/calibration.py -o runs/calibration       # prints the tables again, and runs nothing
+    python benchmarks/calibration.py /path/to/tasks/*.jsonl -o runs/bound --follower hf:qwen --method human --nameless
 
 Methods: the label list (naive), the examples in the prompt (icl, cross-fitted), and an instruction of the shipped bank
-of label descriptions (human). Every score is appended to `scores.jsonl` as it is made and every answer is kept, so the
-same command goes on after an interruption. `batch` reads the query itself; it is shown for comparison only.
+of label descriptions (human), which shows what good instructions are worth. `--nameless` hides the names of the labels.
+Every score is appended to `scores.jsonl` as it is made and every answer is kept, so the same command goes on after an
+interruption. `batch` reads the query itself; it is shown for comparison only.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from statistics import mean, stdev
 from typing import Any, get_args
 
 from promptmii.data import draw_query, draw_support, load_task
+from promptmii.data.nameless import hidden_names, nameless
 from promptmii.files import append_line
 from promptmii.follower import Follower
 from promptmii.inducers.fixed import Given, InContext, Naive
@@ -42,6 +45,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=20)
     parser.add_argument("--rows", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--method", action="append", choices=("naive", "icl", "human"), default=[], help="else all")
+    parser.add_argument("--nameless", action="store_true")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     path = given.output / "scores.jsonl"
@@ -67,21 +72,24 @@ def scores(
     model: LanguageModel, task: Task, given: argparse.Namespace, seed: int, known: dict[tuple[Any, ...], float]
 ) -> Iterator[list[Any]]:
     """What is not known of one task: a line per method and calibration."""
-    support, query = draw_support(task, given.n, seed), draw_query(task, given.rows)
-    for inducer in methods(model, task):
+    shown = nameless(task) if given.nameless else task
+    support, query = draw_support(shown, given.n, seed), draw_query(shown, given.rows)
+    for inducer in methods(model, task, hidden=given.nameless):
+        if given.method and inducer.name not in given.method:
+            continue
         for kind in KINDS:
-            key = (model.card.reference, task.name, inducer.name, kind, given.n, given.rows, seed)
+            key = (model.card.reference, shown.name, inducer.name, kind, given.n, given.rows, seed)
             if key not in known:
                 yield [*key, macro_f1(Follower(model, "choose", kind), inducer, support, query)]
 
 
-def methods(model: LanguageModel, task: Task) -> Iterator[Inducer]:
+def methods(model: LanguageModel, task: Task, *, hidden: bool) -> Iterator[Inducer]:
     """The label list, the examples, and the bank's instruction where it describes every label."""
     yield Naive()
     yield InContext(model)
     guide = read_bank(SHIPPED).get(task.name)
     if guide and guide.covers(task.labels):
-        yield Given(guide.text({label: label for label in task.labels}))
+        yield Given(guide.text(hidden_names(task) if hidden else {label: label for label in task.labels}))
 
 
 def macro_f1(follower: Follower, inducer: Inducer, support: Support, query: Any) -> float:
