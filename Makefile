@@ -44,8 +44,8 @@ demo: $(LIGHT)  ## the main job on a bundled CSV with the embedded 1.5B model (1
 	@model=qwen-writer; $(BIN)/promptmii models install $$model || { model=smol; \
 		echo "== qwen cannot be fetched here: going on with smol, which is far too small to write or follow well"; \
 		$(BIN)/promptmii models install smol; } && \
-	echo "== promptmii induce $(DEMO) -n 20 --eval 32 --generator $$model -o runs/demo.json" && \
-	$(BIN)/promptmii induce $(DEMO) -n 20 --eval 32 --generator $$model -o runs/demo.json --force --yes && \
+	echo "== promptmii induce $(DEMO) -n 15 --eval 24 --generator $$model -o runs/demo.json" && \
+	$(BIN)/promptmii induce $(DEMO) -n 15 --eval 24 --generator $$model -o runs/demo.json --force --yes && \
 	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
 
 train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/writer (a GPU: minutes; two cores: see docs/train.md); stopped, it goes on
