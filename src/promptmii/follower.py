@@ -171,23 +171,32 @@ class Follower:
     def _choose(self, parts: Sequence[Part]) -> list[list[Prediction]]:
         framed = [self._frames(part, texts, part.labels) for part, texts in parts]
         listed = [candidates(part, texts) for part, texts in parts]
-        answers: list[Sequence[Choice | Failure] | None] = [unfit for _, _, unfit in framed]
-        alike: dict[tuple[str, ...], list[int]] = {}
-        for number, (part, _) in enumerate(parts):
-            options = [defuse(label) for label in part.labels]
-            if answers[number] is None and listed[number]:
-                answers[number] = self._among(framed[number][0], options, listed[number] or [])
-            elif answers[number] is None:
-                alike.setdefault(tuple(options), []).append(number)
-        for options, numbers in alike.items():
-            chats = [chat for number in numbers for chat in framed[number][0]]
-            chosen = iter(self.model.choose(chats, options) if chats else [])
-            for number in numbers:
-                answers[number] = list(islice(chosen, len(framed[number][0])))
-        return [
-            self._predictions(part, answer or [], cut, some)
-            for (part, _), answer, (_, cut, _), some in zip(parts, answers, framed, listed, strict=True)
+        asked = [
+            (chat, tuple(defuse(part.labels[k]) for k in some))
+            for (part, _), (chats, _, _), lists in zip(parts, framed, listed, strict=True)
+            for chat, some in zip(chats, lists or [range(len(part.labels))] * len(chats), strict=True)
         ]
+        answers = iter(self._ask(asked))
+        return [
+            self._predictions(part, unfit or list(islice(answers, len(chats))), cut, lists)
+            for (part, _), (chats, cut, unfit), lists in zip(parts, framed, listed, strict=True)
+        ]
+
+    def _ask(self, asked: Sequence[tuple[Chat, tuple[str, ...]]]) -> list[Choice | Failure]:
+        """A choice for each chat among its own options. Chats with the same ones are asked together."""
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for position, (_, options) in enumerate(asked):
+            groups.setdefault(options, []).append(position)
+        parts = list(groups)
+        threads = min(self.model.card.concurrency, len(parts))
+
+        def ask(options: tuple[str, ...]) -> list[Choice | Failure]:
+            return self.model.choose([asked[i][0] for i in groups[options]], options)
+
+        found: dict[int, Choice | Failure] = {}
+        for number, answers in parallel(ask, parts, threads) if threads > 1 else enumerate(map(ask, parts)):
+            found |= zip(groups[parts[number]], answers, strict=True)
+        return [found[position] for position in range(len(asked))]
 
     def _predictions(
         self,
@@ -196,30 +205,13 @@ class Follower:
         cut: Sequence[bool],
         listed: Sequence[tuple[int, ...]] | None,
     ) -> list[Prediction]:
-        found = _choices_to_predictions(answers, cut, self.own(instruction))
+        labels = instruction.labels
         if not listed:
-            return found
-        names = [tuple(instruction.labels[k] for k in some) for some in listed]
+            return _choices_to_predictions(answers, cut, self.own(instruction))
+        whole = [_spread(answer, some, len(labels)) for answer, some in zip(answers, listed, strict=True)]
+        found = _choices_to_predictions(whole, cut, self.own(instruction))
+        names = [tuple(labels[k] for k in some) for some in listed]
         return [replace(prediction, shortlist=some) for prediction, some in zip(found, names, strict=True)]
-
-    def _among(
-        self, chats: Sequence[Chat], options: Sequence[str], listed: Sequence[tuple[int, ...]]
-    ) -> list[Choice | Failure]:
-        """A choice for each chat among its own options. Chats with the same ones are asked together."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for position, some in enumerate(listed):
-            groups.setdefault(some, []).append(position)
-        parts, threads = list(groups), self.model.card.concurrency
-
-        def ask(some: tuple[int, ...]) -> list[Choice | Failure]:
-            return self.model.choose([chats[i] for i in groups[some]], [options[k] for k in some])
-
-        found: list[Choice | Failure | None] = [None] * len(chats)
-        for number, answers in parallel(ask, parts, threads) if threads > 1 else enumerate(map(ask, parts)):
-            some = parts[number]
-            for position, answer in zip(groups[some], answers, strict=True):
-                found[position] = answer if isinstance(answer, Failure) else _spread(answer, some, len(options))
-        return [answer for answer in found if answer is not None]
 
     def own(self, instruction: Instruction) -> Instruction:
         """The instruction without a calibration that was fitted to another model or another text."""
@@ -306,8 +298,10 @@ def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool, limi
     return Prediction(None, failure=failure, truncated=was_cut, answer=answer.text, usage=answer.usage)
 
 
-def _spread(choice: Choice, some: Sequence[int], n: int) -> Choice:
+def _spread(choice: Choice | Failure, some: Sequence[int], n: int) -> Choice | Failure:
     """A choice among `some` of n options as one among all; the others are impossible."""
+    if isinstance(choice, Failure):
+        return choice
     index = some[choice.index]
     if choice.scores is None:
         return replace(choice, index=index)
