@@ -26,7 +26,7 @@ from transformers import (  # noqa: E402
 from promptmii import load_model  # noqa: E402
 from promptmii.errors import ConfigError, UnknownModelError  # noqa: E402
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling  # noqa: E402
-from promptmii.models.hf.decoding import Sampler  # noqa: E402
+from promptmii.models.hf.decoding import TorchSampler  # noqa: E402
 from promptmii.models.hf.model import TransformersModel, read_weights, revision  # noqa: E402
 from promptmii.models.references import Weights  # noqa: E402
 
@@ -283,7 +283,7 @@ def test_samples_differ_and_are_repeatable(local: TransformersModel) -> None:
 def test_samples_follow_the_probabilities(top_p: float, expected: tuple[float, ...]) -> None:
     count = 4000
     logits = torch.tensor([0.0, 0.5, 0.3, 0.15, 0.05]).log().expand(count, -1)
-    draw = Sampler([[1]] * count, Sampling(1, temperature=1.0, top_p=top_p, seed=1), ())
+    draw = TorchSampler([[1]] * count, Sampling(1, temperature=1.0, top_p=top_p, seed=1), ())
     shares = torch.bincount(torch.tensor(draw(logits, range(count))), minlength=5) / count
     assert shares.tolist() == pytest.approx(expected, abs=0.03)
     assert all(share == 0 for share, chance in zip(shares.tolist(), expected, strict=True) if chance == 0)
