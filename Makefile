@@ -56,7 +56,7 @@ train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/writer (a G
 
 results: $(SETUP)  ## measure all that docs/results.md shows, on the tasks in the folder TASKS (hours); stopped, it goes on
 	@test -d "$(TASKS)" || { echo "Give the folder of the task files: make results TASKS=../my-tasks"; exit 2; }
-	for model in qwen qwen-small smol minilm; do $(BIN)/promptmii models install $$model || exit; done
+	for model in qwen qwen-small minilm; do $(BIN)/promptmii models install $$model || exit; done
 	$(BIN)/promptmii evaluate results --tasks "$(TASKS)" -o runs/results || test $$? -eq 4  # failed cells are told
 	$(BIN)/promptmii report runs/results $(patsubst %/metrics.jsonl,%,$(wildcard runs/*/metrics.jsonl)) --markdown docs/results.md
 

@@ -33,6 +33,24 @@ VOCABULARY = (
     "beach museum train doctor patients vaccine diet sleep heart reported announced won lost found opened closed hotel "
     "after during against between new old large small early late quickly slowly again never often although before"
 )
+INSTRUCTION = """\
+Sort items from the wires of a regional newspaper by the desk that will edit them. What counts is the subject of the
+item, not the place where it happened nor the tone in which it is told. Answer with the label alone.
+
+sports: matches, results, transfers, injuries and contracts of players, clubs and leagues, athletes of any discipline,
+  coaches, referees, championships and records; also what fans do around a game.
+politics: governments, parliaments, parties, elections, laws, diplomacy, sanctions, war and peace, courts that rule on
+  the acts of a state, protests and those who lead them.
+business: companies, their owners, products, profits, shares, mergers and strikes; trade, prices, jobs, taxes, banks,
+  currencies and markets, and the people who run them.
+science: discoveries, experiments, space flight, computers and the internet as technology, energy, climate, animals
+  and plants, and what researchers say about them.
+travel: places to visit, hotels, airlines and railways as their passengers see them, holidays, museums, beaches.
+health: illnesses, doctors, hospitals and waiting times, medicine, vaccines, food and sleep, care for the old.
+
+Where two desks would take an item, choose the one whose readers lose most if it is missing: a club that is sold is
+business, a minister with a virus is politics, a vaccine that fails is health, a satellite of a company is science."""
+"""Some 300 tokens."""
 Ask = Callable[[Sequence[Chat]], Any]
 
 
@@ -131,12 +149,8 @@ def main() -> None:
     parser.add_argument("--only", default="a,a2,b,b2,c,e")
     given = parser.parse_args()
     counter = load_model(given.model)
-    instruction = f"Label each text as one of: {', '.join(LABELS)}. Answer with the label alone. "
-    draw = random.Random(1)
-    while counter.count_tokens([instruction])[0] < 300:
-        instruction += draw.choice(VOCABULARY.split()) + " "
     chats: list[Chat] = [
-        [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
+        [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": text}]
         for text in texts(given.queries, counter, given.texts)
     ]
     counter.close()
