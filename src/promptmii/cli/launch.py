@@ -58,5 +58,6 @@ def launch_training(
         out.write_line(shlex.join(command))
         return
     say(shlex.join(command))
+    output.parent.mkdir(parents=True, exist_ok=True)  # Slurm drops the log of a job whose folder is not there
     if code := launch.run(command):
         raise typer.Exit(code)

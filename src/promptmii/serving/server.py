@@ -1,7 +1,9 @@
-"""One server process: started, asked whether it is well, ended with everything that it started."""
+"""One server process: its command line, whether it is well, and its end with everything that it started."""
 
 import os
 import select
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +15,37 @@ from typing import IO
 
 import httpx
 
+from promptmii.config import ServeSettings
+from promptmii.errors import ConfigError
 from promptmii.serving import warden
 
+LOOPBACK = "127.0.0.1"
 TIMEOUT = 5.0
 """Seconds for an answer, at most."""
 TOLD = 600
 """Characters of a log's end that an error shows."""
+
+
+def command_line(settings: ServeSettings, model: str, port: int, host: str = LOOPBACK, gpus: int = 0) -> list[str]:
+    """The words that start a server. Raises `ConfigError` where the program is not on this machine."""
+    where = ["--host", host, "--port", str(port)]
+    match settings.engine:
+        case "vllm":
+            # Sampling parameters come with each request, not from the model's repository.
+            words = ["vllm", "serve", model, *where, "--generation-config", "vllm"]
+            words += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
+        case "llama.cpp":
+            words = [sys.executable, "-P", "-m", "promptmii.models.llama.serve", model, *where]
+        case own:
+            words = shlex.split(own)
+            for name, value in {"model": model, "host": host, "port": port, "gpus": gpus}.items():
+                words = [word.replace(f"{{{name}}}", str(value)) for word in words]
+    if shutil.which(words[0]) is None:
+        raise ConfigError(
+            f"serve: there is no program {words[0]!r} on this machine. Install it; or start the server yourself, and "
+            "give endpoint.base_url; or set serve to vllm, llama.cpp or a command line with {model} and {port}."
+        )
+    return [*words, *settings.options]
 
 
 class ServerProcess:
