@@ -129,6 +129,9 @@ def test_every_recipe_of_this_stage_divides(path: Path) -> None:
         ({"trl": {"temperature": -1.0}}, "trl.temperature is -1.0"),
         ({"trl": {"temperature": float("nan")}}, "trl.temperature is nan"),
         ({"trl": {"save_steps": "x"}}, "trl.save_steps is 'x'"),
+        ({"trl": {"num_generations": "x"}}, "trl.num_generations is 'x'"),
+        ({"trl": {"num_iterations": 0}}, "trl.num_iterations is 0"),
+        ({"trl": {"report_to": "tensorbord"}}, "trl.report_to names 'tensorbord', which is unknown or not installed"),
         ({"trl": {"hub_token": "hf_x"}}, "Set HF_TOKEN in the environment"),
     ],
 )
@@ -203,6 +206,22 @@ def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None
     (world / "tasks" / "index.csv").write_text(index)
     with pytest.raises(DataError, match="No task is left to learn from"):
         read_split(plan_of(settings(world, validation={"tasks": ("songs", "films")})).selection)
+
+
+def test_tasks_to_validate_on_need_not_be_named_twice(world: Path) -> None:
+    found = read_split(plan_of(settings(world, only=("films",))).selection)
+    assert [task.name for task in found.train] == ["films"]
+    assert [task.name for task in found.validation] == ["songs"]
+
+
+def test_the_validation_split_of_a_corpus_is_never_learned_from(world: Path) -> None:
+    write_split(world / "corpus", "train", [numbered("first"), numbered("second")])
+    write_split(world / "corpus", "validation", [numbered("third"), numbered("fourth")])
+    for named, watched in (((), ["third", "fourth"]), (("third",), ["third"]), (("second",), ["second"])):
+        given = settings(world, tasks=(str(world / "corpus"),), validation={"tasks": named})
+        found = read_split(plan_of(given).selection)
+        assert [task.name for task in found.validation] == watched
+        assert [task.name for task in found.train] == [name for name in ("first", "second") if name not in watched]
 
 
 def test_a_source_is_on_one_side_and_the_share_is_kept() -> None:
@@ -324,7 +343,7 @@ def test_a_task_of_which_no_example_fits_is_named_before_the_first_step(world: P
     )
     assert kept == []
     assert [line.partition(":")[0] for line in skipped] == ["films", "plays"]
-    with pytest.raises(DataError, match="Of no task does one example fit"):
+    with pytest.raises(DataError, match="No task has an example that fits"):
         estimate(none, world / "run")
 
 
@@ -378,6 +397,15 @@ def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
     } == {2}
     with pytest.raises(ConfigError, match="two rising numbers"):
         settings(world, few_labels=(3, 2))
+
+
+def test_a_task_whose_test_rows_have_one_label_is_skipped_where_a_visit_shows_few_labels(world: Path) -> None:
+    rows = tuple(Example(f"{i}", "ab"[i % 2]) for i in range(40))
+    task = Task("one", ("a", "b"), rows, tuple(row for row in rows if row.label == "a"))
+    few = settings(world, few_labels=(2, 3))
+    kept, skipped = readable([task], plan_of(few).draws, plan_of(few).prompting.writer(ScriptedModel()))
+    assert kept == []
+    assert "needs at least two" in skipped[0]
 
 
 def test_a_task_of_many_labels_is_readable_where_a_visit_shows_few_of_them(world: Path) -> None:
