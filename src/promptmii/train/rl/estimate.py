@@ -6,6 +6,7 @@ tokenizer if that is on this machine. Time follows from the rates in the table [
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -45,18 +46,6 @@ WORD = 1.5
 """Tokens per word, if there is no tokenizer."""
 UNSHOWN = ("stage", "endpoint", "plan", "trl")
 """Settings that are listed elsewhere, or that change nothing of what is learned."""
-
-
-def tokenizer_of(reference: str, source: str) -> LocalModel:
-    """A model that can only lay out and count prompts: no weights are loaded. Raises `UnknownModelError`."""
-    try:
-        with quiet():
-            config: Any = AutoConfig.from_pretrained(source, local_files_only=True)
-            tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True)
-            card = ModelCard(reference, "tokenizer", int(config.max_position_embeddings), gives_scores=False)
-            return LocalModel(card, ChatFormat(HfTokenizer(tokenizer, None)), PlainEngine(None))
-    except (OSError, ValueError) as error:
-        raise UnknownModelError(f"{reference} is not on this machine: {str(error).strip().splitlines()[0]}") from error
 
 
 @dataclass(frozen=True)
@@ -219,14 +208,14 @@ def _options(settings: TrainSettings, grpo: GrpoPlan, config: Any, batches: Batc
     return listed
 
 
-def _counter(model: str) -> tuple[LanguageModel, bool]:
-    """Something that counts tokens, and whether it is the generator's tokenizer."""
-    try:
-        weights = weights_of(model)
-        if weights:
-            return tokenizer_of(model, weights.source), True
-    except UnknownModelError:
-        pass
+def _counter(reference: str) -> tuple[LanguageModel, bool]:
+    """A model that can only lay out and count prompts, and whether it does so with the generator's tokenizer."""
+    with suppress(OSError, ValueError, UnknownModelError), quiet():
+        if weights := weights_of(reference):
+            config: Any = AutoConfig.from_pretrained(weights.source, local_files_only=True)
+            tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, local_files_only=True)
+            card = ModelCard(reference, "tokenizer", int(config.max_position_embeddings), gives_scores=False)
+            return LocalModel(card, ChatFormat(HfTokenizer(tokenizer, None)), PlainEngine(None)), True
     return ScriptedModel(context_length=131072), False
 
 
