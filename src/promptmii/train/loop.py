@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,17 @@ from promptmii.models.hf.model import quiet
 from promptmii.tuning.model import TrainableModel
 
 
+@dataclass(eq=False)
 class Safeguards(TrainerCallback):
     """Stops before weights become NaN or infinite, and makes checkpoints that other machines can load."""
 
-    def __init__(self, policy: TrainableModel, cure: str) -> None:
-        """`cure` names the settings to lower if training diverges."""
-        self._policy = policy
-        self._cure = cure
+    policy: TrainableModel
+    cure: str
+    """The settings to lower if training diverges."""
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Raise `ModelError` before a NaN or infinite gradient reaches the weights."""
-        gradients = [weights.grad for weights in self._policy.trained.parameters() if weights.grad is not None]
+        gradients = [weights.grad for weights in self.policy.trained.parameters() if weights.grad is not None]
         if not all(torch.isfinite(gradient).all() for gradient in gradients):
             raise self._diverged(state.global_step + 1)
 
@@ -40,12 +41,12 @@ class Safeguards(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """See `TrainableModel.name_base`."""
         if state.is_world_process_zero:
-            self._policy.name_base(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            self.policy.name_base(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _diverged(self, step: int) -> ModelError:
         return ModelError(
             f"At step {step} the gradient is NaN or infinite. The last checkpoint is valid: continue with --resume, or "
-            f"start again with a lower {self._cure}."
+            f"start again with a lower {self.cure}."
         )
 
 

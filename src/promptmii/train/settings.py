@@ -1,13 +1,11 @@
 """Settings of training: what is learned from what, for which reward, and how it is validated."""
 
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from promptmii.config import Endpoint, LoraSettings, ServeSettings
-from promptmii.errors import ConfigError, nearest
 from promptmii.instruction import CalibrationKind, Mode
 from promptmii.models.http.config import Served
 from promptmii.schema import Settings, merged
@@ -172,15 +170,11 @@ class TrainSettings(Settings):
         return self
 
 
+class _Staged(Settings):
+    model_config = ConfigDict(extra="ignore")
+    stage: TrainingStage = "rl"
+
+
 def stage_of(config: Path, given: str | None = None) -> TrainingStage:
     """The given stage, else the one that the file names, else reinforcement learning. Raises `ConfigError`."""
-    name = given
-    if name is None:
-        try:
-            name = tomllib.loads(config.read_text("utf-8")).get("stage", "rl")
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"The configuration {config} cannot be read: {error}. Expected a TOML file.") from error
-    known: tuple[TrainingStage, ...] = get_args(TrainingStage)
-    if name not in known:
-        raise ConfigError(f"Unknown stage {name!r}. {nearest(str(name), known)}")
-    return known[known.index(name)]
+    return _Staged.read(config, stage=given).stage

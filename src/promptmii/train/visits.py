@@ -133,7 +133,7 @@ def draw_visit(task: Task, asked: int, number: int, draws: Draws, writer: Writer
             fitted, _ = writer.fit(drawn)
             break
         except ConfigError:
-            continue  # the first example alone is too long; others may not be
+            continue  # none of these examples fits; others may
     else:
         seen, alone = least(task, draws)
         fitted, _ = writer.fit(alone)

@@ -110,6 +110,7 @@ def test_every_recipe_of_this_stage_divides(path: Path) -> None:
     [
         ({"trl": {"lerning_rate": 1.0}}, "Unknown option trl.lerning_rate. Did you mean 'learning_rate'"),
         ({"trl": {"generation_batch_size": 10}}, "Set prompts instead"),
+        ({"trl": {"gradient_checkpointing": True}}, "Set trl.activation_checkpointing instead"),
         ({"prompts": 3, "prompts_per_update": 2}, "does not divide into updates"),
         ({"trl": {"per_device_train_batch_size": 3}}, "does not divide into 1 process"),
         (
@@ -190,7 +191,7 @@ def test_the_command_plans(world: Path) -> None:
     other = CliRunner().invoke(app, ["train", str(config), "--stage", "best-of", "--dry-run"])
     assert "--dry-run plans the stage rl only" in other.stderr
     wrong = CliRunner().invoke(app, ["train", str(config), "--stage", "lr"])
-    assert "Unknown stage 'lr'. Did you mean 'rl'" in wrong.stderr
+    assert "stage = 'lr' is refused: Input should be 'rl', 'sft' or 'best-of'" in wrong.stderr
 
 
 def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None:

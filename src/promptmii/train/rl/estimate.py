@@ -193,8 +193,7 @@ def _options(settings: TrainSettings, grpo: GrpoPlan, config: Any, batches: Batc
     papers = {**PAPER, **TRL, "save_steps": SAVED * grpo.boundary}
     listed: dict[str, SettingValue] = {}
     for name, value in grpo.options.items():
-        chosen = name in settings.trl or f"gradient_{name.removeprefix('activation_')}" in settings.trl
-        origin = "given" if chosen else "promptmii" if name in OURS else "paper"
+        origin = "given" if name in settings.trl else "promptmii" if name in OURS else "paper"
         listed[name] = SettingValue(value, origin, papers.get(name))
     for name, value in {
         "generation_batch_size": config.generation_batch_size,

@@ -19,11 +19,6 @@ OURS: Mapping[str, Any] = {
     "activation_checkpointing": True,
 }
 """What the authors' settings leave open."""
-RENAMED = {
-    "gradient_checkpointing": "activation_checkpointing",
-    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
-}
-
 OWNED: Mapping[str, str] = {
     "output_dir": "-o",
     "seed": "seed",
@@ -40,8 +35,10 @@ OWNED: Mapping[str, str] = {
     "save_strategy": "trl.save_steps",
     "logging_strategy": "trl.logging_steps",
     "hub_token": "HF_TOKEN in the environment",
+    "gradient_checkpointing": "trl.activation_checkpointing",
+    "gradient_checkpointing_kwargs": "trl.activation_checkpointing_kwargs",
 }
-"""TRL options that follow from settings, by what to set instead."""
+"""TRL options that are not to be set, by what to set instead."""
 
 ZERO3: Mapping[str, Any] = {
     "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True},
@@ -191,10 +188,10 @@ def grpo_plan(settings: TrainSettings) -> GrpoPlan:
     known = {field.name for field in fields(_grpo_config()) if field.init}
     for name in settings.trl:
         if name in OWNED:
-            raise ConfigError(f"trl.{name} follows from other settings. Set {OWNED[name]} instead.")
+            raise ConfigError(f"trl.{name} cannot be set here. Set {OWNED[name]} instead.")
         if name not in known:
             raise ConfigError(f"Unknown option trl.{name}. {_nearest(name, known)}")
-    options = {**TRL, **OURS, **{RENAMED.get(name, name): value for name, value in settings.trl.items()}}
+    options = {**TRL, **OURS, **settings.trl}
     per_update = settings.prompts_per_update or settings.prompts
     if settings.prompts % per_update:
         raise ConfigError(

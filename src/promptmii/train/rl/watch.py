@@ -1,6 +1,6 @@
 """What happens beside the steps: the curves, validation, the best weights, and when to stop."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -10,15 +10,15 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from promptmii.curves import VALIDATION
+from promptmii.errors import UnsupportedError
 from promptmii.follower import Follower
-from promptmii.models.base import ModelCard
+from promptmii.models.base import ModelCard, Sampling
 from promptmii.models.hf.engines import engine_for
 from promptmii.models.local import LocalModel
 from promptmii.progress import Progress
 from promptmii.train.loop import Best
 from promptmii.train.plan import Plan
 from promptmii.train.rl.likelihoods import Drift
-from promptmii.train.rl.sharing import SharedEngine, Write
 from promptmii.train.rl.trainer import PolicyTrainer, whole_weights
 from promptmii.train.run_folder import RunFolder
 from promptmii.train.validation import Case, Outcome, judge, summary, write
@@ -182,6 +182,45 @@ class Watch(TrainerCallback):
         state: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if spread else None
         if self.folder:
             self.best.save(step, measured, state)
+
+
+Write = Callable[[Sequence[Sequence[int]], Sequence[int], Sampling, Sequence[int]], list[list[int]]]
+"""`Engine.write`: all that is shared."""
+
+
+@dataclass(frozen=True)
+class SharedEngine:
+    """An `Engine` that writes its part of what every process is asked for, and gathers the others'.
+
+    So any number of drafts works on any number of processes. Each writes as many rows as the others, because an engine
+    that spans processes needs them in step.
+    """
+
+    part: Write
+    process: int
+    processes: int
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+    ) -> list[list[int]]:
+        """See `Engine`."""
+        size = -(-len(rows) // self.processes)
+        mine = list(rows[self.process * size : (self.process + 1) * size])
+        mine += list(rows[:1]) * (size - len(mine))  # to be in step; dropped below
+        used = sorted(set(mine))
+        written = self.part([prompts[row] for row in used], [used.index(row) for row in mine], sampling, ends)
+        gathered: list[list[int]] = gather_object(written)
+        return gathered[: len(rows)]
+
+    def score(
+        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
+    ) -> list[tuple[tuple[float, ...], int]]:
+        """Refused."""
+        del prompts, options, end
+        raise UnsupportedError("A writer that several processes share compares no likelihoods.")
+
+    def close(self) -> None:
+        """See `Engine`. Nothing is held."""
 
 
 def _row(step: int, outcome: Outcome) -> dict[str, Any]:

@@ -6,7 +6,7 @@ The prompt is the one that `MetaInducer` sends, token for token. Only the instru
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,17 +155,19 @@ class CompletionTrainer(Trainer):
             return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
 
+@dataclass(eq=False)
 class CurveWriter(TrainerCallback):
     """Writes the curves, and keeps the best adapter."""
 
-    def __init__(self, run: RunFolder, best: Best, progress: Progress) -> None:
-        self._run, self._best, self._progress = run, best, progress
-        self._started = time.perf_counter()
+    run: RunFolder
+    best: Best
+    progress: Progress
+    _started: float = field(default_factory=time.perf_counter)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Find out where a resumed run stood."""
-        self._best.recall(state.global_step)
-        self._progress.step("Training", state.max_steps - state.global_step, "steps")
+        self.best.recall(state.global_step)
+        self.progress.step("Training", state.max_steps - state.global_step, "steps")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
         """Write a line of the curves."""
@@ -176,10 +178,10 @@ class CurveWriter(TrainerCallback):
         now = time.perf_counter()
         line[f"seconds/{'step' if 'train/loss' in line else 'validation'}"] = now - self._started
         self._started = now
-        if WATCHED in line and self._best.improves(line[WATCHED]):
-            self._best.save(step, {WATCHED: line[WATCHED]})
-        self._run.metrics(step, line)
-        self._progress.advance(
+        if WATCHED in line and self.best.improves(line[WATCHED]):
+            self.best.save(step, {WATCHED: line[WATCHED]})
+        self.run.metrics(step, line)
+        self.progress.advance(
             int("train/loss" in line), f"step {step}: loss {line.get('train/loss', line.get(WATCHED, 0.0)):.4g}"
         )
 
