@@ -6,7 +6,7 @@ drawn, every process draws the same, and rows need not be sent to the reward: it
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from math import floor
 
@@ -202,30 +202,26 @@ def _tested(task: Task) -> list[str]:
     return [label for label in task.labels if label in tested]
 
 
-def readable(tasks: Sequence[Task], draws: Draws, writer: Writer) -> tuple[list[Task], list[str]]:
-    """The tasks of which at least one example fits the generator's prompt, and a reason for each other."""
-    kept: list[Task] = []
-    skipped: list[str] = []
-    for task in tasks:
-        try:
-            writer.fit(least(task, draws)[1])
-            kept.append(task)
-        except (ConfigError, DataError) as error:  # none fits; or all its test rows have one label, and two are shown
-            skipped.append(f"{task.name}: {error}")
-    return kept, skipped
+def readable(split: TaskSplit, draws: Draws, writer: Writer) -> TaskSplit:
+    """The split, with tasks of which no example fits the prompt among the skipped ones.
 
-
-def readable_split(split: TaskSplit, draws: Draws, writer: Writer) -> TaskSplit:
-    """The split with its unreadable tasks among the skipped ones. Raises `DataError` where none is left to learn from.
-
-    Every command that draws visits calls it first: `Visits` takes for granted that one example of each task fits.
+    Raises `DataError` if none is left to learn from. Every command that draws visits calls it first: `Visits` takes for
+    granted that one example of each task fits.
     """
-    (train, no_train), (validation, no_validation) = (
-        readable(part, draws, writer) for part in (split.train, split.validation)
+    reasons: dict[str, str] = {}
+    whole = replace(draws, few_labels=None)  # as validation shows a task
+    for task, shown in (*((task, draws) for task in split.train), *((task, whole) for task in split.validation)):
+        try:
+            writer.fit(least(task, shown)[1])
+        except (ConfigError, DataError) as error:  # none fits; or few labels are shown, and all test rows have one
+            reasons[task.name] = f"{task.name}: {error}"
+    train, validation = (
+        tuple(task for task in part if task.name not in reasons) for part in (split.train, split.validation)
     )
     if not train:
-        raise DataError(f"No task has an example that fits the generator's prompt: raise longest_prompt. {no_train[0]}")
-    return TaskSplit(tuple(train), tuple(validation), (*split.skipped, *no_train, *no_validation))
+        reason = next(iter(reasons.values()))
+        raise DataError(f"No task has an example that fits the generator's prompt: raise longest_prompt. {reason}")
+    return TaskSplit(train, validation, (*split.skipped, *reasons.values()))
 
 
 def passes(

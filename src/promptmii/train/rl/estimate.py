@@ -26,7 +26,7 @@ from promptmii.train.rl.memory import Term, memory
 from promptmii.train.rl.plan import OURS, Batches, GrpoPlan, grpo_plan
 from promptmii.train.settings import PlanSettings, TrainSettings
 from promptmii.train.tasks import TaskSplit, read_split
-from promptmii.train.visits import Visit, Visits, readable_split
+from promptmii.train.visits import Visit, Visits, readable
 
 try:
     from transformers import AutoConfig, AutoTokenizer
@@ -105,7 +105,7 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
     scale = 1.0 if counted else WORD
     prompting = replace(plan.prompting, longest_prompt=int(plan.prompting.longest_prompt / scale))
     writer = prompting.writer(model)
-    split = readable_split(split, plan.draws, writer)
+    split = readable(split, plan.draws, writer)
     visits = Visits(split.train, plan.draws, writer)
     batches = grpo.batches(visits.per_pass, settings.plan.processes)
     config = grpo.config(folder, batches, cpu=True, processes=1)

@@ -21,7 +21,7 @@ from promptmii.train.rl.plan import GrpoPlan, check_packages, grpo_plan
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.settings import TrainSettings
 from promptmii.train.tasks import TaskSplit, read_split
-from promptmii.train.visits import Visits, readable_split
+from promptmii.train.visits import Visits, readable
 
 try:
     import torch
@@ -120,7 +120,7 @@ class _Process:
         policy = TrainableModel.load(plan.model, plan.lora, plan.seed)
         self._check_reference(config.beta, policy)
         writer = plan.prompting.writer(policy.local(0))
-        split = readable_split(split, plan.draws, writer)
+        split = readable(split, plan.draws, writer)
         watched = cases(split.validation, plan.validation)
         self._tell_skipped(split, watched)
         visits = Visits(split.train, plan.draws, writer)

@@ -22,7 +22,7 @@ from promptmii.train.plan import plan_of
 from promptmii.train.reward import Draft, Judged, Reward
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.tasks import read_split
-from promptmii.train.visits import Visit, Visits, readable_split
+from promptmii.train.visits import Visit, Visits, readable
 from promptmii.train.warmup.pairs import Pair, pair_line
 from promptmii.train.warmup.settings import BestOfSettings
 
@@ -59,7 +59,7 @@ def best_of(
             for name in dict.fromkeys((plan.model, *plan.reward.followers))
         }
         writer = plan.prompting.writer(models[plan.model])
-        split = readable_split(split, plan.draws, writer)
+        split = readable(split, plan.draws, writer)
         for line in split.skipped:
             progress.note(f"Skipped {line}")
         facts = {"stage": settings.stage, "data": split.key, "meta": writer.template.key, "skipped": split.skipped}
