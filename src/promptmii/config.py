@@ -1,5 +1,6 @@
 """Settings that several commands share. Unknown names are refused."""
 
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,11 +69,12 @@ class Endpoint(Settings):
         keyless: bool = False,
         limit: "SpendingLimit | None" = None,
         deferred: "Deferred | None" = None,
+        slots: AbstractAsyncContextManager[None] | None = None,
     ) -> LanguageModel:
         """The model behind a reference, reached this way; `keyless` keeps the API key from its server.
 
-        `deferred` takes its requests for the Batch API; `limit` is the one that it shares with other models. Raises
-        `ConfigError` if it has no price to keep it by.
+        `deferred` takes its requests for the Batch API; `limit` is the one that it shares with other models, `slots`
+        the one on requests under way that other processes share. Raises `ConfigError` if it has no price.
         """
         from promptmii.models.cache import Cached
         from promptmii.models.spending import Limited
@@ -87,6 +89,7 @@ class Endpoint(Settings):
             patience=self.patience,
             context_length=self.context_length,
             deferred=deferred,
+            slots=slots,
         )
         price, limit = self.prices.get(reference, self.prices.get("*")), limit or self.limit()
         if limit and not price:
@@ -140,8 +143,8 @@ class ServeSettings(Settings):
     gpus: int | dict[str, int] | None = None
     """GPUs of one server, which must be on one machine; a table gives them by model reference, `*` for every other.
     `None`: one for vLLM, else none."""
-    devices: tuple[int | str, ...] = ()
-    """CUDA devices that the servers take in turn, such as [4, 5, 6, 7]; without any, those that this process sees."""
+    devices: tuple[int | str, ...] | None = None
+    """CUDA devices that the servers take in turn, such as [4, 5, 6, 7]; `None`: those that this process sees."""
     options: tuple[str, ...] = ()
     """Words added to the command line, such as ["--max-model-len", "8192"]."""
     startup: float = Field(default=1800.0, gt=0)

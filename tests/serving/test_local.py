@@ -181,8 +181,10 @@ def test_what_cannot_be_started_is_refused_with_a_cure(state: Path, tmp_path: Pa
         start(["smol", "openai:m@http://localhost:1/v1"])
     with pytest.raises(ConfigError, match="names others"):
         start(["openai:tiny"], Endpoint(base_url="http://localhost:1/v1"))
-    with pytest.raises(ConfigError, match=r"4 servers need 8 GPUs, and 2 are named \(4, 5\)"):
+    with pytest.raises(ConfigError, match=r"4 servers need 8 GPUs, and there are 2 for them \(4, 5\)"):
         start(["openai:a", "openai:b"], copies=2, gpus=2, devices=(4, 5))
+    with pytest.raises(ConfigError, match=r"1 servers need 1 GPUs, and there are 0 for them \(the others train\)"):
+        start(["openai:a"], gpus=1, devices=())  # as where every GPU trains
     assert known(state) == []
 
 

@@ -64,9 +64,9 @@ except PromptMIIError as error:
 """
 
 
-def launched(world: Path, engine: str) -> subprocess.CompletedProcess[str]:
+def launched(world: Path, engine: str, code: str = CODE) -> subprocess.CompletedProcess[str]:
     """Two processes, by torchrun."""
-    (world / "process.py").write_text(CODE)
+    (world / "process.py").write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
@@ -77,6 +77,42 @@ def launched(world: Path, engine: str) -> subprocess.CompletedProcess[str]:
         timeout=500,
         check=False,
     )
+
+
+SLOTS = """
+import os, sys, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+from accelerate import PartialState
+from tests.train.toys import settings
+from promptmii.models.base import Sampling
+from promptmii.progress import QUIET
+from promptmii.train.plan import plan_of
+from promptmii.train.rl.followers import open_followers
+world, engine = Path(sys.argv[1]), sys.argv[2]
+reward = {"mode": "generate", "followers": ("openai:tiny",), "serve": {"engine": engine}}
+plan = plan_of(settings(world, reward=reward, endpoint={"concurrency": 6}))
+state = PartialState(cpu=True)
+os.environ["LOCAL_WORLD_SIZE"] = "1"  # as on two machines
+with open_followers(plan, world / "run", state, QUIET) as (follower,):
+    if state.process_index == 1:
+        chats = [[{"role": "user", "content": str(number)}] for number in range(60)]
+        follower.model.generate(chats, Sampling(max_tokens=5))
+    state.wait_for_everyone()
+"""
+
+
+@pytest.mark.distributed
+def test_a_process_alone_with_its_work_has_the_whole_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tasks(tmp_path / "tasks")
+    state = tmp_path / "state"
+    state.mkdir()
+    monkeypatch.setenv("STATE", str(state))
+    done = launched(tmp_path, COMMAND, SLOTS)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 3 < int((state / "peak").read_text()) <= 6  # more than half of it
+    (words,) = [one["words"] for one in known(state)]
+    assert "127.0.0.1" not in words  # where the process of another machine would find nothing
 
 
 @pytest.mark.distributed

@@ -35,8 +35,12 @@ def test_a_process_a_gpu_on_one_machine_or_several() -> None:
     where = "--nnodes 2 --node-rank 1 --master-addr n1 --master-port 29501"
     several = f"torchrun {where} --nproc-per-node 8 -m promptmii train x"
     assert command(16, Machines(2, 1, "n1", 29501), ["x"]) == several.split()
-    with pytest.raises(ConfigError, match=r"16 processes .* do not divide among 3 machines"):
+    with pytest.raises(ConfigError, match=r"16 process.* do not divide among 3 machines"):
         command(16, Machines(3), ["x"])
+    with pytest.raises(ConfigError, match=r"1 process.* do not divide among 2 machines"):
+        command(1, Machines(2), ["x"])
+    with pytest.raises(ConfigError, match=r"--machine is 2, and --machines 2: they are counted from 0"):
+        command(16, Machines(2, 2), ["x"])
 
 
 def test_other_processes_than_planned_are_refused_with_the_command_that_starts_them() -> None:
@@ -78,6 +82,18 @@ def test_slurm_gets_the_nodes_that_train_and_one_that_serves() -> None:
     two = given.reward.model_copy(update={"followers": ("openai:one", "openai:two", "openai:three@http://a:1/v1")})
     with pytest.raises(ConfigError, match="one, two have no address"):
         slurm(given.model_copy(update={"reward": two}), 8, Path("x"), [])
+    first = given.reward.model_copy(update={"followers": ("openai:one+top_logprobs",)})
+    assert "--export=ALL,FOLLOWER=one" in slurm(given.model_copy(update={"reward": first}), 8, Path("x"), [])
+
+
+def test_the_folder_of_the_jobs_log_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sbatch").write_text('#!/bin/bash\nlog=${3#--output=}\necho "$@" > "${log//%j/1}"\n')
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    run = tmp_path / "runs" / "new"
+    done = CliRunner().invoke(app, ["launch", "llama-3.1-8b-16gpu", "--tasks", "suite", "-o", str(run), "--slurm"])
+    assert done.exit_code == 0, done.output
+    assert "llama-3.1-8b-16gpu" in (tmp_path / "runs" / "new-1.log").read_text()
 
 
 @pytest.mark.parametrize(("follower", "restarts"), [("m", "0"), ("", "1")])
@@ -94,7 +110,8 @@ def test_the_job_serves_the_follower_and_starts_a_launcher_on_each_other_node(
     said = log.read_text().splitlines()
     if follower:
         assert "on n3" in said
-        assert {f"vllm gpu {i} serve m --port {8000 + i} --enable-prefix-caching" for i in (0, 1)} <= set(said)
+        served = "serve m --port {} --enable-prefix-caching --generation-config vllm"
+        assert {f"vllm gpu {i} {served.format(8000 + i)}" for i in (0, 1)} <= set(said)
         assert "on n1,n2" in said
         where, tail = "--machines 2 --first n1", "; followers http://n3:8000/v1,http://n3:8001/v1"
         started = "promptmii launch recipe -o my run"

@@ -13,7 +13,8 @@ from tests.train.warmup.test_fine_tuning import world  # noqa: E402, F401  the f
 
 from promptmii.configs import config_path  # noqa: E402
 from promptmii.errors import ConfigError  # noqa: E402
-from promptmii.train.warmup import WarmUp, warm_up  # noqa: E402
+from promptmii.train import run_stage  # noqa: E402
+from promptmii.train.settings import TrainingStage  # noqa: E402
 from promptmii.train.warmup.bank import SHIPPED, read_bank  # noqa: E402
 from promptmii.train.warmup.settings import SftSettings  # noqa: E402
 
@@ -27,7 +28,7 @@ check_every = 2
 save_every = 1
 max_chars = 100
 """
-CONFIGS: dict[WarmUp, str] = {
+CONFIGS: dict[TrainingStage, str] = {
     "sft": SMALL + "batch = 1\nexamples = [2]\ncheck_pairs = 1\n",
     "best-of": """
 drafts = 2
@@ -42,14 +43,14 @@ validation = {share = 0.0}
 
 
 @pytest.mark.parametrize("stage", CONFIGS)
-def test_two_steps_of_each_stage(stage: WarmUp, world: Path) -> None:  # noqa: F811
+def test_two_steps_of_each_stage(stage: TrainingStage, world: Path) -> None:  # noqa: F811
     config = world / "given.toml"
     config.write_text(CONFIGS[stage] + ("" if stage == "best-of" else f'bank = "{world / "bank"}"\n'))
     model = f"hf:{world / 'tiny'}"
     changes: dict[str, Any] = {"model": model, "tasks": [str(world / "tasks")]}
     if stage == "best-of":
         changes["reward"] = {"followers": [model], "mode": "choose"}
-    made = warm_up(stage, config, world / "run", progress=(told := Recorder()), **changes)
+    made = run_stage(stage, config, world / "run", progress=(told := Recorder()), **changes)
     assert told.counts[-1] == 2
     assert made.parent == world / "run"
     assert (world / "run" / "config.toml").read_text() == config.read_text()
@@ -58,9 +59,9 @@ def test_two_steps_of_each_stage(stage: WarmUp, world: Path) -> None:  # noqa: F
 def test_a_setting_nobody_knows_is_named(tmp_path: Path) -> None:
     (tmp_path / "given.toml").write_text('train = ["films"]\nlerning_rate = 1\n')
     with pytest.raises(ConfigError, match="learning_rate"):
-        warm_up("sft", tmp_path / "given.toml", tmp_path / "run")
+        run_stage("sft", tmp_path / "given.toml", tmp_path / "run")
 
 
 def test_the_recipe_names_tasks_that_the_bank_describes() -> None:
-    settings = SftSettings.read(config_path("train", "warm-start"), tasks="anywhere")
+    settings = SftSettings.read(config_path("train", "warm-start"), tasks=("anywhere",))
     assert set(settings.train) | set(settings.validate_on) <= set(read_bank(SHIPPED))

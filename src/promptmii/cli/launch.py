@@ -43,12 +43,10 @@ def launch_training(
         raise ConfigError(f"The stage {stage} runs in one process: promptmii train {recipe}.")
     changes = merged(settings_of(set_ or []), {"tasks": tasks, "model": model, "seed": seed})
     settings = TrainSettings.read(config, stage=stage, **changes)
-    given = [recipe, "-o", str(output)]
-    for option, values in (("--tasks", tasks or ()), ("--set", set_ or ())):
-        given += [word for value in values for word in (option, value)]
-    for option, value in (("--model", model), ("--seed", seed)):
-        given += [] if value is None else [option, str(value)]
-    given += ["--resume"] if resume else []
+    options = {"--tasks": tasks or [], "--set": set_ or [], "--model": [model], "--seed": [seed]}
+    given = [recipe, "-o", str(output), *(["--resume"] if resume else [])]
+    for option, values in options.items():
+        given += [word for value in values if value is not None for word in (option, str(value))]
     if slurm:
         command = launch.slurm(settings, gpus, output, given)
     else:
@@ -58,5 +56,6 @@ def launch_training(
         out.write_line(shlex.join(command))
         return
     say(shlex.join(command))
+    output.parent.mkdir(parents=True, exist_ok=True)  # Slurm drops the log of a job whose folder is not there
     if code := launch.run(command):
         raise typer.Exit(code)

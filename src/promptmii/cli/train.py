@@ -14,8 +14,8 @@ from promptmii.cli.terminal import dump, facts, listening, out, styled, warn
 from promptmii.errors import ConfigError
 
 if TYPE_CHECKING:
-    from promptmii.train.rl.estimate import Estimate as Plan
-    from promptmii.train.rl.estimate import SettingValue
+    from promptmii.train.rl.estimate import Estimate, SettingValue
+    from promptmii.train.settings import TrainSettings
 
 
 @app.command("train")
@@ -43,65 +43,58 @@ def run_training(
     """Train the generator that writes instructions, by reinforcement learning; or one of the stages before that."""
     from promptmii.configs import config_path
     from promptmii.schema import merged
+    from promptmii.train import run_stage
     from promptmii.train.settings import TrainSettings, stage_of
-    from promptmii.train.warmup import warm_up
 
     config = config_path("train", recipe)
     chosen = stage_of(config, stage)
     changes = merged(settings_of(set_ or []), {"tasks": tasks, "model": model, "seed": seed})
-    if chosen != "rl":
-        if dry_run or doctor:
-            raise ConfigError(
-                f"--dry-run plans the stage rl only, and --doctor examines it only. Start {chosen} itself; --resume "
-                "continues it."
-            )
-        with listening(quiet=json) as progress:
-            made = warm_up(chosen, config, output, resume=resume, progress=progress, **changes)
-        _show(made, as_json=json)
+    if chosen != "rl" and (dry_run or doctor):
+        raise ConfigError(f"--dry-run plans the stage rl only, and --doctor examines it only; the stage is {chosen}.")
+    if dry_run or doctor:
+        settings = TrainSettings.read(config, stage=chosen, **changes)
+        (_plan if dry_run else _examine)(settings, output, as_json=json)
         return
-    settings = TrainSettings.read(config, stage=chosen, **changes)
-    if dry_run:
-        from promptmii.train.rl.estimate import estimate
-
-        with listening(quiet=json) as progress:
-            planned = estimate(settings, output, progress)
-        _show_plan(planned, as_json=json)
-        return
-    if doctor:
-        from promptmii.cli.models import show_report
-        from promptmii.train.rl.doctor import examine_run
-
-        with listening(quiet=json) as progress:
-            report = examine_run(settings, output, progress)
-        show_report(report, as_json=json)
-        return
-    from promptmii.train.rl.run import train
-
     with listening(quiet=json) as progress:
-        made = train(settings, output, given=config, resume=resume, progress=progress)
-    _show(made, as_json=json)
-
-
-def _show(made: Path, *, as_json: bool) -> None:
-    if as_json:
+        made = run_stage(chosen, config, output, resume=resume, progress=progress, **changes)
+    if json:
         dump({"made": str(made)})
     else:
         out.write_line(f"Made {made}. See the curves: promptmii report {made.parent}")
+
+
+def _examine(settings: "TrainSettings", folder: Path, *, as_json: bool) -> None:
+    """Print whether the run can train here; exit with 3 if not."""
+    from promptmii.cli.models import show_report
+    from promptmii.train.rl.doctor import examine_run
+
+    with listening(quiet=as_json) as progress:
+        report = examine_run(settings, folder, progress)
+    show_report(report, as_json=as_json)
+
+
+def _plan(settings: "TrainSettings", folder: Path, *, as_json: bool) -> None:
+    """Print what the run will take."""
+    from promptmii.train.rl.estimate import estimate
+
+    with listening(quiet=as_json) as progress:
+        planned = estimate(settings, folder, progress)
+    if as_json:
+        dump(asdict(planned))
+    else:
+        _show_plan(planned)
 
 
 NAMED = 4
 """Values of a list that are named in a table."""
 
 
-def _show_plan(plan: "Plan", *, as_json: bool) -> None:
-    """What a training run will take."""
+def _show_plan(plan: "Estimate") -> None:
     batches = plan.batches
-    if as_json:
-        dump(asdict(plan))
-        return
     _print_settings("Settings", plan.settings)
     _print_settings("TRL's configuration", plan.options)
     per_update = batches.per_update * batches.generations
+    memory = [(term.name, term.gib) for term in plan.memory]
     counted = "" if plan.counted else " (estimated from words: no tokenizer)"
     lines = {
         "tasks": f"{plan.tasks:,} to learn from, {plan.validation:,} to validate on, {len(plan.skipped):,} skipped",
@@ -116,10 +109,8 @@ def _show_plan(plan: "Plan", *, as_json: bool) -> None:
         "validation": f"{plan.validations:,} times {plan.validation_cases:,} instructions",
         "follower": f"{plan.calls:,} calls for rewards and {plan.validation_calls:,} for validation,"
         f" of {plan.follower_tokens:,.0f} tokens",
-        "memory": " + ".join(f"{term.name} {term.gib:.1f}" for term in plan.memory)
-        + f" = {sum(term.gib for term in plan.memory):.0f} GiB a GPU, by arithmetic (--doctor shows it)"
-        if plan.memory
-        else f"not known: the configuration of {plan.settings['model'].value} is not on this machine",
+        "memory": _sum(memory, "GiB a GPU, by arithmetic (--doctor shows it)")
+        or f"not known: the configuration of {plan.settings['model'].value} is not on this machine",
         "time": _sum(plan.hours, "hours") or "not estimated: plan.writes, plan.reads and plan.learns are not set",
     }
     facts(lines)

@@ -11,6 +11,7 @@ from promptmii.models.http.ways import FIRST_TOKENS
 from promptmii.progress import QUIET, Progress
 from promptmii.serving.cluster import ClusterServers
 from promptmii.serving.local import LocalServers
+from promptmii.serving.server import LOOPBACK
 
 
 @contextmanager
@@ -21,30 +22,33 @@ def served(
     logs: Path | None = None,
     progress: Progress = QUIET,
     *,
+    host: str = LOOPBACK,
     ray: RayOptions | None = None,
 ) -> Generator[Endpoint]:
     """How the models are reached: as `endpoint` says, or through servers that live as long as the context.
 
-    One is started for each `openai:<model>` without an address of its own; what it says goes to the folder `logs` of
-    its machine, which is a temporary one unless it is named. Raises `ConfigError` if there is none, or
-    if an address is given as well, and `ModelError` if a server does not come up.
+    One is started for each `openai:<model>` without an address of its own. It listens at `host`, an address of this
+    machine, or with `ray` at that of its node. What it says goes to the folder `logs`, or to a temporary one. Raises
+    `ConfigError` if there is no such model or if an address is given as well, `ModelError` if a server does not start.
     """
     if settings is None:
         yield endpoint
         return
-    models = {reference: name for reference in references if (name := _unplaced(reference))}
+    models = {reference: name for reference in references if (name := unplaced(reference))}
     if not models:
         raise ConfigError(
             "serve starts servers for models named openai:<model> without an address, and no model is named so."
         )
     if endpoint.base_url:
         raise ConfigError(f"serve starts the servers, and endpoint.base_url = {endpoint.base_url!r} names others.")
-    made = ClusterServers(models, settings, ray, progress) if ray else LocalServers(models, settings, progress, logs)
+    made = (
+        ClusterServers(models, settings, ray, progress) if ray else LocalServers(models, settings, progress, logs, host)
+    )
     with closing(made) as servers:
         yield endpoint.model_copy(update={"servers": dict(servers.addresses), "served_by": settings.engine})
 
 
-def _unplaced(reference: str) -> str | None:
-    """The name of a model that no address is given for."""
+def unplaced(reference: str) -> str | None:
+    """What its server calls a model that is named `openai:<model>` without an address; `None` for any other."""
     parsed = Served.parse(reference)
     return parsed.model.removesuffix(FIRST_TOKENS) if parsed and parsed.address is None else None

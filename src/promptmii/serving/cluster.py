@@ -17,7 +17,7 @@ class Host:
     def __init__(self, settings: str, reference: str, model: str) -> None:
         """Settings come as JSON, so that the worker validates them."""
         # Ray shows the actor its own GPUs alone.
-        self._settings = ServeSettings.model_validate_json(settings).model_copy(update={"copies": 1, "devices": ()})
+        self._settings = ServeSettings.model_validate_json(settings).model_copy(update={"copies": 1, "devices": None})
         self._models = {reference: model}
         self._servers: LocalServers | None = None
 

@@ -15,8 +15,7 @@ from promptmii.config import ServeSettings
 from promptmii.errors import ConfigError, ModelError
 from promptmii.files import private_folder
 from promptmii.progress import QUIET, Progress
-from promptmii.serving.engines import LOOPBACK, Place, command_line
-from promptmii.serving.server import ServerProcess
+from promptmii.serving.server import LOOPBACK, ServerProcess, command_line
 
 POLL = 0.5
 RESTARTS = 8
@@ -47,28 +46,26 @@ class LocalServers:
         self._progress = progress
         self._over = threading.Event()
         self._ended: dict[str, list[float]] = {}
-        self.servers: dict[str, list[ServerProcess]] = {}
+        self._servers: list[ServerProcess] = []
+        self.addresses: dict[str, str] = {}
+        """By reference; several copies are separated by commas."""
         copies = [reference for reference in models for _ in range(settings.copies)]
-        patience = (settings.startup, settings.silence)
         devices = _dealt([settings.needs(reference) for reference in copies], settings.devices)
         for reference, port, given in zip(copies, _free_ports(host, len(copies)), devices, strict=True):
-            gpus = settings.needs(reference)
-            command = command_line(settings, models[reference], Place(port, host, gpus))
-            log = kept / f"{_UNSAFE.sub('_', models[reference])}-{port}.log"
-            address = f"http://{host}:{port}/v1"
-            server = ServerProcess(models[reference], command, address, log, _visible(given), patience)
-            self.servers.setdefault(reference, []).append(server)
+            name, address = models[reference], f"http://{host}:{port}/v1"
+            command = command_line(settings, name, port, host, len(given))
+            log = kept / f"{_UNSAFE.sub('_', name)}-{port}.log"
+            visible = {"CUDA_VISIBLE_DEVICES": ",".join(given)} if given else {}
+            patience = (settings.startup, settings.silence)
+            self._servers.append(ServerProcess(name, command, address, log, visible, patience))
+            before = self.addresses.get(reference)
+            self.addresses[reference] = f"{before},{address}" if before else address
         with ExitStack() as undo:
             undo.callback(self._stop)
             self._start()
             undo.pop_all()
         self._watcher = threading.Thread(target=self._watch, name="promptmii-servers", daemon=True)
         self._watcher.start()
-
-    @property
-    def addresses(self) -> dict[str, str]:
-        """By reference; several copies are separated by commas."""
-        return {reference: ",".join(s.address for s in servers) for reference, servers in self.servers.items()}
 
     def close(self) -> None:
         """End them."""
@@ -78,15 +75,11 @@ class LocalServers:
         if self._temporary and not self._ended:  # nobody was told of a log
             shutil.rmtree(self._temporary, ignore_errors=True)
 
-    @property
-    def _all(self) -> list[ServerProcess]:
-        return [server for servers in self.servers.values() for server in servers]
-
     def _start(self) -> None:
-        self._progress.step("Starting servers: " + ", ".join(dict.fromkeys(server.name for server in self._all)))
-        for server in self._all:
+        self._progress.step("Starting servers: " + ", ".join(dict.fromkeys(server.name for server in self._servers)))
+        for server in self._servers:
             server.start()
-        while waiting := [server for server in self._all if not server.ready]:
+        while waiting := [server for server in self._servers if not server.ready]:
             for server in waiting:
                 if fault := server.fault():
                     raise ModelError(
@@ -96,7 +89,7 @@ class LocalServers:
             time.sleep(POLL)
 
     def _stop(self) -> None:
-        threads = [threading.Thread(target=server.stop) for server in self._all]
+        threads = [threading.Thread(target=server.stop) for server in self._servers]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -104,7 +97,7 @@ class LocalServers:
 
     def _watch(self) -> None:
         while not self._over.wait(POLL):
-            for server in self._all:
+            for server in self._servers:
                 fault = server.fault()
                 if fault and not self._over.is_set():
                     self._again(server, fault)
@@ -133,18 +126,17 @@ def _free_ports(host: str, count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def _dealt(needs: Sequence[int], given: Sequence[int | str]) -> list[tuple[str, ...]]:
+def _dealt(needs: Sequence[int], given: Sequence[int | str] | None) -> list[tuple[str, ...]]:
     """The GPUs of each server. Raises `ConfigError` if there are too few."""
-    shown = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
-    devices = [str(one) for one in given] or shown or [str(number) for number in range(sum(needs))]
+    if given is None:
+        shown = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+        given = shown or range(sum(needs))
+    devices = [str(one) for one in given]
     if sum(needs) > len(devices):
         raise ConfigError(
-            f"serve: {len(needs)} servers need {sum(needs)} GPUs, and {len(devices)} are named ({', '.join(devices)}). "
-            "Lower serve.copies or serve.gpus, or name more in serve.devices."
+            f"serve: {len(needs)} servers need {sum(needs)} GPUs, and there are {len(devices)} for them "
+            f"({', '.join(devices) or 'the others train'}). Lower serve.copies or serve.gpus, or name more in "
+            "serve.devices."
         )
     stock = iter(devices)
     return [tuple(next(stock) for _ in range(need)) for need in needs]
-
-
-def _visible(devices: Sequence[str]) -> dict[str, str]:
-    return {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}

@@ -1,60 +1,81 @@
-"""One server process: started, asked whether it is well, ended with everything that it started."""
+"""One server process: its command line, whether it is well, and its end with everything that it started."""
 
 import os
 import select
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import httpx
 
+from promptmii.config import ServeSettings
+from promptmii.errors import ConfigError
 from promptmii.serving import warden
 
+LOOPBACK = "127.0.0.1"
 TIMEOUT = 5.0
 """Seconds for an answer, at most."""
 TOLD = 600
 """Characters of a log's end that an error shows."""
 
 
+def command_line(settings: ServeSettings, model: str, port: int, host: str = LOOPBACK, gpus: int = 0) -> list[str]:
+    """The words that start a server. Raises `ConfigError` where the program is not on this machine."""
+    where = ["--host", host, "--port", str(port)]
+    match settings.engine:
+        case "vllm":
+            # Sampling parameters come with each request, not from the model's repository.
+            words = ["vllm", "serve", model, *where, "--generation-config", "vllm"]
+            words += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
+        case "llama.cpp":
+            words = [sys.executable, "-P", "-m", "promptmii.models.llama.serve", model, *where]
+        case own:
+            words = shlex.split(own)
+            for name, value in {"model": model, "host": host, "port": port, "gpus": gpus}.items():
+                words = [word.replace(f"{{{name}}}", str(value)) for word in words]
+    if shutil.which(words[0]) is None:
+        raise ConfigError(
+            f"serve: there is no program {words[0]!r} on this machine. Install it; or start the server yourself, and "
+            "give endpoint.base_url; or set serve to vllm, llama.cpp or a command line with {model} and {port}."
+        )
+    return [*words, *settings.options]
+
+
+@dataclass(eq=False)
 class ServerProcess:
     """A server at one port. A restarted one is at the same port, so its address holds."""
 
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        address: str,
-        log: Path,
-        environment: Mapping[str, str],
-        patience: tuple[float, float],
-    ) -> None:
-        """`patience`: seconds that it may be silent until it first answers, and after that."""
-        self.name = name
-        self.address = address
-        self.log = log
-        self.ready = False
-        self._command = command
-        self._environment = environment
-        self._patience = patience
-        self._warden: subprocess.Popen[bytes] | None = None
-        self._group = 0
-        self._heard = 0.0
+    name: str
+    command: Sequence[str]
+    address: str
+    log: Path
+    environment: Mapping[str, str]
+    patience: tuple[float, float]
+    """Seconds that it may be silent until it first answers, and after that."""
+    ready: bool = False
+    """It has answered since it was started."""
+    _warden: subprocess.Popen[bytes] | None = None
+    _group: int = 0
+    _heard: float = 0.0
 
     def start(self) -> None:
         """Start the process; it answers later. What it says goes to its log."""
         self.stop()
         with self.log.open("ab") as log:
             self._warden = subprocess.Popen(
-                [sys.executable, "-I", warden.__file__, str(os.getpid()), *self._command],
+                [sys.executable, "-I", warden.__file__, str(os.getpid()), *self.command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, **self._environment},
+                env={**os.environ, **self.environment},
             )
         self._warden.wait()  # it has detached itself
         self._group = int(_stdout(self._warden).readline() or 0)
@@ -68,7 +89,7 @@ class ServerProcess:
             self.ready, self._heard = True, time.monotonic()
             return None
         silent = time.monotonic() - self._heard
-        return f"has not answered for {silent:.0f} s" if silent > self._patience[self.ready] else None
+        return f"has not answered for {silent:.0f} s" if silent > self.patience[self.ready] else None
 
     def stop(self) -> None:
         """End it, and wait until it is gone."""
@@ -97,7 +118,7 @@ class ServerProcess:
             return False
 
     def _status(self, address: str) -> int:
-        return httpx.get(address, timeout=min(TIMEOUT, *self._patience), trust_env=False).status_code
+        return httpx.get(address, timeout=min(TIMEOUT, *self.patience), trust_env=False).status_code
 
 
 def _stdout(process: subprocess.Popen[bytes]) -> IO[bytes]:

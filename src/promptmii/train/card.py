@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from promptmii.errors import counted
 from promptmii.schema import Settings
@@ -16,16 +15,18 @@ PRIVATE = {"stage", "model", "tasks", "only", "train", "bank", "pairs", "endpoin
 
 
 def model_card(
+    settings: Settings,
     title: str,
     purpose: Sequence[str],
     base: str,
     tasks: Mapping[str, Task],
-    recipe: Mapping[str, Any],
+    step: int,
     measured: Mapping[str, float],
     *,
-    adapter: bool,
+    adapter: bool = True,
 ) -> str:
     """`purpose` are paragraphs; the weights are an `adapter` of `base`, or all weights trained from it."""
+    recipe = {"step": step, **settings.model_dump(mode="json", exclude=PRIVATE)}
     rows = [
         f"| {name} | {task.source.get('group', 'unstated')} | {task.source.get('licence', 'unstated')} |"
         for name, task in tasks.items()
@@ -55,11 +56,6 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
     return [f"## {title}", "", *lines, ""] if lines else []
 
 
-def recipe(settings: Settings, step: int) -> dict[str, Any]:
-    """The settings that shaped the weights."""
-    return {"step": step, **settings.model_dump(mode="json", exclude=PRIVATE)}
-
-
 def generator_card(
     settings: TrainSettings, base: str, tasks: Mapping[str, Task], step: int, measured: Mapping[str, float]
 ) -> str:
@@ -73,5 +69,5 @@ def generator_card(
         "Limits: it writes what it takes for the rule behind the examples. It may be wrong, and it may repeat texts it "
         "was shown. Check an instruction before you rely on it. Validation is macro-F1 on tasks of other sources.",
     )
-    title = "An instruction generator"
-    return model_card(title, purpose, base, tasks, recipe(settings, step), measured, adapter=settings.lora is not None)
+    adapter = settings.lora is not None
+    return model_card(settings, "An instruction generator", purpose, base, tasks, step, measured, adapter=adapter)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from promptmii.configs import FOLDER
 from promptmii.errors import ConfigError, MissingDependencyError, ModelError
-from promptmii.models.http.config import Served
+from promptmii.serving import unplaced
 from promptmii.train.settings import TrainSettings
 
 PARENT_DEATH_SIGNAL = 1
@@ -52,21 +52,19 @@ def end_with_launcher() -> None:
 def command(processes: int, machines: Machines, arguments: Sequence[str]) -> list[str]:
     """What machine `machines.this` runs to train with `arguments`.
 
-    Raises `ConfigError` if the processes do not divide.
+    Raises `ConfigError` if there is no such machine, or if the processes do not divide.
     """
-    if processes == 1:
-        return ["promptmii", "train", *arguments]
+    if machines.this >= machines.count:
+        raise ConfigError(f"--machine is {machines.this}, and --machines {machines.count}: they are counted from 0.")
     here, left = divmod(processes, machines.count)
     if left or not here:
-        raise ConfigError(f"{processes} processes (plan.processes) do not divide among {machines.count} machines.")
-    where = (
-        ["--standalone"]
-        if machines.count == 1
-        else [
-            *("--nnodes", str(machines.count), "--node-rank", str(machines.this)),
-            *("--master-addr", machines.first, "--master-port", str(machines.port)),
-        ]
-    )
+        raise ConfigError(f"{processes} process(es) (plan.processes) do not divide among {machines.count} machines.")
+    if processes == 1:
+        return ["promptmii", "train", *arguments]
+    where = ["--standalone"]
+    if machines.count > 1:
+        where = ["--nnodes", str(machines.count), "--node-rank", str(machines.this)]
+        where += ["--master-addr", machines.first, "--master-port", str(machines.port)]
     return ["torchrun", *where, "--nproc-per-node", str(here), "-m", "promptmii", "train", *arguments]
 
 
@@ -113,7 +111,7 @@ def _spread(arguments: Sequence[str]) -> int:
             return failure.exitcode
         raise ModelError(
             f"Process {rank} was ended by {failure.signal_name()}, so the run stopped. (SIGKILL is often the system's, "
-            "for want of memory.) The last checkpoint is valid: go on with --resume."
+            "for want of memory.) The last checkpoint is valid: continue with --resume."
         ) from error
     return 0
 
@@ -121,16 +119,16 @@ def _spread(arguments: Sequence[str]) -> int:
 def slurm(settings: TrainSettings, gpus: int, output: Path, arguments: Sequence[str]) -> list[str]:
     """The command that queues a run on nodes of so many GPUs, and one more to serve a follower without an address.
 
-    Raises `ConfigError` if the processes do not fill the nodes.
+    Its log is beside the folder `output`. Raises `ConfigError` if the processes do not fill the nodes.
     """
     trainers, left = divmod(settings.plan.processes, gpus)
     if left or not trainers:
         raise ConfigError(
             f"{settings.plan.processes} processes (plan.processes) do not fill nodes of {gpus} GPUs (--gpus)."
         )
-    parsed = [Served.parse(reference) for reference in settings.reward.followers]
     elsewhere = settings.reward.serve or settings.endpoint.base_url
-    served = sorted({one.model for one in parsed if one and not (one.address or elsewhere)})
+    names = () if elsewhere else map(unplaced, settings.reward.followers)
+    served = sorted({name for name in names if name})
     if len(served) > 1:
         raise ConfigError(
             f"The followers {', '.join(served)} have no address, and the job serves one. Give the others theirs: "

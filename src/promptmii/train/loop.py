@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,17 @@ from promptmii.models.hf.model import quiet
 from promptmii.tuning.model import TrainableModel
 
 
+@dataclass(eq=False)
 class Safeguards(TrainerCallback):
-    """No weights that are no number, and checkpoints that other machines can load."""
+    """Stops before weights become NaN or infinite, and makes checkpoints that other machines can load."""
 
-    def __init__(self, policy: TrainableModel, cure: str) -> None:
-        """`cure` names the settings to lower if training diverges."""
-        self._policy = policy
-        self._cure = cure
+    policy: TrainableModel
+    cure: str
+    """The settings to lower if training diverges."""
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Raise `ModelError` before a gradient that is no number reaches the weights."""
-        gradients = [weights.grad for weights in self._policy.trained.parameters() if weights.grad is not None]
+        """Raise `ModelError` before a NaN or infinite gradient reaches the weights."""
+        gradients = [weights.grad for weights in self.policy.trained.parameters() if weights.grad is not None]
         if not all(torch.isfinite(gradient).all() for gradient in gradients):
             raise self._diverged(state.global_step + 1)
 
@@ -39,28 +41,23 @@ class Safeguards(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """See `TrainableModel.name_base`."""
         if state.is_world_process_zero:
-            self._policy.name_base(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            self.policy.name_base(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _diverged(self, step: int) -> ModelError:
         return ModelError(
-            f"At step {step} the gradient is no number. The last checkpoint is valid. Go on with --resume, or start "
-            f"again with a lower {self._cure}."
+            f"At step {step} the gradient is NaN or infinite. The last checkpoint is valid: continue with --resume, or "
+            f"start again with a lower {self.cure}."
         )
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_whole(path)]
-    return sorted(whole, key=lambda path: int(path.name.partition("-")[2]))
-
-
-def _is_whole(state: Path) -> bool:
-    """The trainer writes its state last, so a checkpoint is whole if this is."""
-    try:
-        json.loads(state.read_text("utf-8"))
-    except ValueError:
-        return False
-    return True
+    """The whole checkpoints of a run, oldest first. A checkpoint is whole with its state, which is written last."""
+    whole: dict[int, Path] = {}
+    for state in folder.glob("checkpoint-*/trainer_state.json"):
+        with suppress(ValueError):  # half a file; or the folder is a copy under a name of the user's own
+            json.loads(state.read_text("utf-8"))
+            whole[int(state.parent.name.removeprefix("checkpoint-"))] = state.parent
+    return [whole[step] for step in sorted(whole)]
 
 
 def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
@@ -78,15 +75,15 @@ def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         if torch.distributed.is_initialized() and "by peer" in str(error):  # reset by it, or closed
             raise ModelError(
-                "Another process of this run has ended, and says why or was killed. The last checkpoint is valid: go "
-                "on with --resume."
+                "Another process of this run has ended; it says why, or was killed. The last checkpoint is valid: "
+                "continue with --resume."
             ) from error
         # torch makes a RuntimeError of a full disk.
         if type(error) is RuntimeError and "PytorchStreamWriter" not in str(error):
             raise
         raise OutputError(
-            f"A checkpoint cannot be written: {error}. The checkpoint before it is valid. Make room, then go on with "
-            "--resume."
+            f"A checkpoint cannot be written: {error}. The checkpoint before it is valid. Make room, then continue "
+            "with --resume."
         ) from error
 
 

@@ -63,13 +63,11 @@ RELEASE: Mapping[str, Any] = {
     "validation.rows": 20,
 }
 """What their code does."""
-STYLES = {"qwen": "promptmii-qwen-train", "llama": "promptmii-llama-train"}
-"""Meta-prompt, frame and 90 answer tokens, by backbone; imported from their repository (`promptmii styles import`)."""
 
 
 def authors_style(model: str) -> str:
-    """The style in which the authors trained a backbone; that of Llama for any other."""
-    return STYLES["qwen" if "qwen" in model.casefold() else "llama"]
+    """The style in which the authors trained a backbone, Llama if unknown (`promptmii styles import` brings it)."""
+    return f"promptmii-{'qwen' if 'qwen' in model.casefold() else 'llama'}-train"
 
 
 def paper_preset(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +78,6 @@ def paper_preset(given: Mapping[str, Any]) -> dict[str, Any]:
         table, dot, inner = name.rpartition(".")
         if dot:
             settings.setdefault(table, {})[inner] = value
-        elif name not in ("generation_batch_size", "entropy_coef"):  # of TRL
+        elif name not in ("generation_batch_size", "entropy_coef", *given):  # the former are TRL's
             settings[name] = value
     return settings

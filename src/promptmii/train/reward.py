@@ -6,7 +6,7 @@ out of its group), never a zero: a dead server must not teach anything.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple
 
@@ -74,54 +74,48 @@ class _Scoring(NamedTuple):
     """Waiting may help."""
 
 
+@dataclass(frozen=True)
 class Reward:
     """Judges drafts. Several threads may use it; the limit of requests under way is the follower's own."""
 
-    def __init__(
-        self,
-        settings: RewardSettings,
-        followers: Sequence[Follower],
-        style: Style | None = None,
-        progress: Progress = QUIET,
-    ) -> None:
-        """`style` has the frame in which an instruction is read, and the length of an answer; `None`: ours."""
-        self._settings = settings
-        self._followers = followers
-        self._style = style or Style()
-        self._progress = progress
+    settings: RewardSettings
+    followers: Sequence[Follower]
+    style: Style = field(default_factory=Style)
+    """The frame in which an instruction is read, and the length of an answer."""
+    progress: Progress = QUIET
 
     def check(self, episode: Episode) -> None:
         """Ask every follower once. Raises `EndpointError` if one is silent, `ConfigError` if the measure needs more."""
-        for follower in self._followers:
+        for follower in self.followers:
             ((scored, failure, _),) = self._ask([_Question(follower, episode, "Label the input.")])
             if scored is None:
                 name = follower.model.card.reference
                 raise EndpointError(f"The follower {name} does not answer, so nothing can be learned: {failure}")
-            measured(scored, episode.support.labels, self._settings.measure)
+            measured(scored, episode.support.labels, self.settings.measure)
 
     def judge(self, drafts: Sequence[Draft]) -> list[Judged]:
         """One judgement per draft, in order. Waits for failing followers, then raises `EndpointError`."""
         answers = self._ask_all(
             list(dict.fromkeys(question for draft in drafts for question in self._questions(draft)))
         )
-        deadline = time.monotonic() + self._settings.wait
+        deadline = time.monotonic() + self.settings.wait
         while self._too_many_fail(answers) and time.monotonic() < deadline:
             if not any(answer.passing for answer in answers.values()):
                 break
-            self._progress.note("Followers fail; waiting for them")
-            time.sleep(min(PAUSE, self._settings.wait))
+            self.progress.note("Followers fail; waiting for them")
+            time.sleep(min(PAUSE, self.settings.wait))
             answers |= self._ask_all([question for question, answer in answers.items() if answer.scored is None])
         if self._too_many_fail(answers):
             reason = next(answer.failure for answer in answers.values() if answer.scored is None)
             raise EndpointError(
                 f"{_share_failed(answers):.0%} of the instructions of a step could not be scored (first: {reason}). "
-                "See to the follower, then go on with --resume."
+                "Check the follower, then continue with --resume."
             )
         return [self._judged(draft, [answers[question] for question in self._questions(draft)]) for draft in drafts]
 
     def _questions(self, draft: Draft) -> list[_Question]:
         """Nobody is asked about an empty text, which is worth nothing."""
-        return [_Question(follower, draft.episode, draft.text) for follower in self._followers if draft.text]
+        return [_Question(follower, draft.episode, draft.text) for follower in self.followers if draft.text]
 
     def _ask_all(self, questions: Sequence[_Question]) -> dict[_Question, _Scoring]:
         threads = max([TOGETHER, *(question.follower.model.card.concurrency for question in questions)])
@@ -136,7 +130,7 @@ class Reward:
     def _ask(self, questions: Sequence[_Question]) -> list[_Scoring]:
         """About one episode under one follower."""
         (follower, episode, _), *_ = questions
-        labels, style = episode.support.labels, self._style
+        labels, style = episode.support.labels, self.style
         written = [
             Instruction(text=text, labels=labels, method="mii", frame=style.frame, answer=style.answer)
             for _, _, text in questions
@@ -148,7 +142,7 @@ class Reward:
             return [_Scoring(None, str(error), error.kind in PASSING)] * len(questions)
 
     def _too_many_fail(self, answers: Mapping[_Question, _Scoring]) -> bool:
-        return _share_failed(answers) > self._settings.failures
+        return _share_failed(answers) > self.settings.failures
 
     def _judged(self, draft: Draft, answers: Sequence[_Scoring]) -> Judged:
         if not answers:
@@ -158,13 +152,13 @@ class Reward:
         if len(scored) < len(answers):
             failure = next(answer.failure for answer in answers if answer.scored is None)
             return Judged(None, None, copied=copied, failure=failure)
-        value = fmean(measured(one, draft.episode.support.labels, self._settings.measure) for one in scored)
+        value = fmean(measured(one, draft.episode.support.labels, self.settings.measure) for one in scored)
         unparsed = fmean(one.n_unparsed / one.n for one in scored)
-        return Judged(value - self._price(draft) - self._settings.copy_penalty * copied, value, unparsed, copied)
+        return Judged(value - self._price(draft) - self.settings.copy_penalty * copied, value, unparsed, copied)
 
     def _price(self, draft: Draft) -> float:
         """What length and a missing end take off."""
-        settings = self._settings
+        settings = self.settings
         return (
             settings.token_price * max(draft.tokens - settings.free_tokens, 0)
             + settings.unfinished_penalty * draft.unfinished
@@ -200,7 +194,7 @@ def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float
     if len(known) < len(probabilities):
         raise ConfigError(
             f"The measure {measure} needs likelihoods, and a follower gives none. Set reward.measure = 'macro_f1', "
-            "or name followers with likelihoods (promptmii doctor tells)."
+            "or name followers with likelihoods (see `promptmii doctor`)."
         )
     of = metrics.expected_macro_f1 if measure == "expected_macro_f1" else metrics.gold_probability
     return of(scored.gold, known, labels)

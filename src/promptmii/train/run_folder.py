@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from promptmii.curves import append_curves
+from promptmii.curves import append_curves, is_training_run
 from promptmii.errors import ArtefactError, ConfigError, OutputError
 from promptmii.files import append_line, locked, write_text
 from promptmii.schema import Settings
@@ -38,7 +38,7 @@ class RunFolder:
         Raises `ConfigError` where one of the facts `same` is not what it was when the run began.
         """
         path = self.path / "run.json"
-        before = json.loads(path.read_text("utf-8")) if same and path.exists() else {}
+        before = json.loads(path.read_text("utf-8")) if _begun(self.path) and path.exists() else {}
         for name in same:
             if before.get(name, facts[name]) != facts[name]:
                 raise ConfigError(
@@ -54,10 +54,7 @@ class RunFolder:
     def samples(self, rows: list[dict[str, Any]]) -> None:
         """Append what was written, a line each."""
         for row in rows:
-            self._append(SAMPLES, row)
-
-    def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        append_line(self.path / name, (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+            append_line(self.path / SAMPLES, (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
 
 
 @contextmanager
@@ -67,14 +64,15 @@ def open_run(
     """Lock a run folder and write down what was asked for; `given` is the configuration file.
 
     With `resume` the settings must be those of the start, except those in `free` (`table.name` for one in a table).
-    Raises `OutputError` if another run is there or another process writes, `ConfigError` for changed settings.
+    A run that ended before it measured anything may be started anew. Raises `OutputError` if another run is there or
+    another process writes, `ConfigError` for changed settings.
     """
     with locked(folder):
         known = folder / "config.json"
-        if known.exists():
+        if known.exists() and _begun(folder):
             if not resume:
                 raise OutputError(
-                    f"{folder} holds a run already. Go on with it with --resume, or give another folder with -o."
+                    f"{folder} holds a run already. Continue it with --resume, or give another folder with -o."
                 )
             _check_same(known, settings, free)
         else:
@@ -82,6 +80,11 @@ def open_run(
                 write_text(folder / "config.toml", given.read_text("utf-8"), force=True)
             write_text(known, settings.model_dump_json(indent=2) + "\n", force=True)
         yield RunFolder(folder)
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a run left something to go on from."""
+    return is_training_run(folder) or any(folder.glob("checkpoint-*"))
 
 
 def _check_same(known: Path, settings: Settings, free: tuple[str, ...]) -> None:

@@ -1,13 +1,11 @@
-"""Settings of training: what is learned from what, for which reward, and when it is looked at."""
+"""Settings of training: what is learned from what, for which reward, and how it is validated."""
 
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from promptmii.config import Endpoint, LoraSettings, ServeSettings
-from promptmii.errors import ConfigError, nearest
 from promptmii.instruction import CalibrationKind, Mode
 from promptmii.models.http.config import Served
 from promptmii.schema import Settings, merged
@@ -50,6 +48,8 @@ class RewardSettings(Settings):
             raise ValueError(f"the measure {self.measure} needs likelihoods, so mode = 'choose'")
         if self.measure == "released_f1" and self.mode != "generate":
             raise ValueError("the measure released_f1 reads what the follower writes, so mode = 'generate'")
+        if self.calibration != "none" and self.mode != "choose":
+            raise ValueError(f"the calibration {self.calibration} needs likelihoods, so mode = 'choose'")
         if not self.followers:
             raise ValueError("followers names no model")
         for follower in self.followers:
@@ -58,7 +58,7 @@ class RewardSettings(Settings):
 
 
 class ValidationSettings(Settings):
-    """What is held out, and how often it is looked at."""
+    """What is held out, and how often it is measured."""
 
     tasks: tuple[str, ...] = ()
     """Names of tasks to hold out, each with every other task of its source. Without any, `share` decides."""
@@ -71,13 +71,13 @@ class ValidationSettings(Settings):
     rows: int = Field(default=20, ge=1)
     """Test rows of each task."""
     most: int = Field(default=50, ge=1)
-    """Tasks that are looked at, drawn by lot."""
+    """Tasks to validate on; of more, a sample."""
     nameless: bool = False
-    """Each of them once more, with names of its labels that say nothing."""
+    """Measure each task once more with its label names hidden."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after so many validations without a gain; `None`: go on to the end."""
+    """Stop after this many validations without a gain; `None` never stops early."""
     gain: float = Field(default=0.0, ge=0)
-    """What counts as one."""
+    """Least improvement that counts as a gain."""
 
 
 class PlanSettings(Settings):
@@ -112,7 +112,7 @@ class TrainSettings(Settings):
     few_labels: tuple[int, int] | None = None
     """Fewest and most labels of a visit, drawn anew each time; `None`: all labels of the task, as in the paper."""
     nameless: float = Field(default=0.0, ge=0, le=1)
-    """Share of the visits whose labels have names that say nothing, so that the instruction must carry the meaning."""
+    """Share of the visits with hidden label names, where the instruction must carry the meaning."""
     schedule: dict[int, Share] = PAPER_SCHEDULE
     """How many examples the generator reads, and the share of the tasks that is visited so in one pass."""
     query: int = Field(default=20, ge=1)
@@ -139,7 +139,7 @@ class TrainSettings(Settings):
     """How the generator is asked and its instruction is followed (`promptmii styles list`); `None`: ours."""
     seed: int = 0
     stuck: int = Field(default=20, ge=1)
-    """Steps with equal rewards in every group, after which the run says so."""
+    """After this many steps with equal rewards in every group, the run warns."""
     reward: RewardSettings = RewardSettings()
     validation: ValidationSettings = ValidationSettings()
     lora: LoraSettings | None = None
@@ -170,15 +170,11 @@ class TrainSettings(Settings):
         return self
 
 
+class _Staged(Settings):
+    model_config = ConfigDict(extra="ignore")
+    stage: TrainingStage = "rl"
+
+
 def stage_of(config: Path, given: str | None = None) -> TrainingStage:
     """The given stage, else the one that the file names, else reinforcement learning. Raises `ConfigError`."""
-    name = given
-    if name is None:
-        try:
-            name = tomllib.loads(config.read_text("utf-8")).get("stage", "rl")
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"The configuration {config} cannot be read: {error}. Expected a TOML file.") from error
-    known: tuple[TrainingStage, ...] = get_args(TrainingStage)
-    if name not in known:
-        raise ConfigError(f"Unknown stage {name!r}. {nearest(str(name), known)}")
-    return known[known.index(name)]
+    return _Staged.read(config, stage=given).stage

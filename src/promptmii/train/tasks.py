@@ -1,14 +1,18 @@
 """The tasks to learn from and the tasks to watch: never of one source, because copies of a data set have many names."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from promptmii.data.sources import SPLIT, TaskSource, find_tasks
+from promptmii.data.corpus_files import Split
+from promptmii.data.sources import SPLIT, find_tasks
 from promptmii.errors import ConfigError, DataError, nearest
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Task, content_key
 from promptmii.train.settings import ValidationSettings
+
+LEARNED: tuple[Split, ...] = ("train", "validation")
+"""What training may read of a corpus. The held-out split is for evaluation alone."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Selection:
 
     sources: tuple[str, ...]
     only: tuple[str, ...]
-    """Names; without any, all."""
+    """Names of the tasks to use, beside those of `validation`; without any, all."""
     most_labels: int | None
     train_rows: int
     """A task with fewer training rows is left out."""
@@ -48,34 +52,34 @@ def group(task: Task) -> str:
 
 def read_split(selection: Selection, progress: Progress = QUIET) -> TaskSplit:
     """Every usable task, split by source. Raises `DataError` if none is left, `ConfigError` for an unknown name."""
+    if not selection.sources:
+        raise ConfigError(
+            "tasks names no source; expected a corpus folder, folders of task files, task files, or suite."
+        )
     skipped: list[str] = []
     tasks: dict[str, Task] = {}
     names: list[str] = []
-    for source in candidates(selection.sources):
+    named = {*selection.only, *selection.validation.tasks}
+    for source in find_tasks(selection.sources, splits=LEARNED):
         name = source.name
         names.append(name)
-        if selection.only and name not in selection.only:
+        if selection.only and name not in named:
             continue
         progress.step(f"Reading {name}")
         if name in tasks:
             raise DataError(f"Two tasks have the name {name!r}. Rename one.")
         try:
             task = source.read()
-            reason = _fault(task, selection)
         except DataError as error:
-            task, reason = None, str(error)
-        if task is None or reason:
+            skipped.append(f"{name}: {error}")
+            continue
+        if reason := _fault(task, selection):
             skipped.append(f"{name}: {reason}")
         else:
             tasks[name] = task
-    for name in (*selection.only, *selection.validation.tasks):
-        if name not in names:
-            raise ConfigError(f"There is no task {name!r}. {nearest(name, names)}")
+    for name in sorted(named.difference(names)):
+        raise ConfigError(f"There is no task {name!r}. {nearest(name, names)}")
     train, validation = split(list(tasks.values()), selection.validation, selection.seed)
-    if not selection.validation.tasks and any(task.source.get(SPLIT) for task in tasks.values()):
-        train = [task for task in tasks.values() if task.source.get(SPLIT) != "validation"]
-        watched = [task for task in tasks.values() if task.source.get(SPLIT) == "validation"]
-        validation = _some(watched, selection.validation.most, selection.seed)
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""
         raise DataError(
@@ -85,21 +89,23 @@ def read_split(selection: Selection, progress: Progress = QUIET) -> TaskSplit:
 
 
 def split(tasks: Sequence[Task], held_out: ValidationSettings, seed: int = 0) -> tuple[list[Task], list[Task]]:
-    """Training and validation tasks. A source is on one side as a whole, by its name and the seed alone."""
+    """Training and validation tasks. A source is on one side as a whole.
+
+    Validation tasks are those named; or the corpus says; or the names of the sources and the seed decide.
+    """
+    of_corpus = [task for task in tasks if task.source.get(SPLIT) == "validation"]
     if held_out.tasks:
-        groups = {group(task) for task in tasks if task.name in held_out.tasks}
-        validation = [task for task in tasks if task.name in held_out.tasks]
+        watched = [task for task in tasks if task.name in held_out.tasks]
+    elif any(SPLIT in task.source for task in tasks):
+        watched = of_corpus
     else:
         ordered = sorted({group(task) for task in tasks}, key=lambda name: _lot(name, seed))
-        groups = set(ordered[: round(len(ordered) * held_out.share)])
-        validation = [task for task in tasks if group(task) in groups]
-    return [task for task in tasks if group(task) not in groups], _some(validation, held_out.most, seed)
-
-
-def _some(tasks: Sequence[Task], most: int, seed: int) -> list[Task]:
-    """At most so many tasks, by lot and in their order. The first of a sorted corpus would be few kinds of task."""
-    drawn = {task.name for task in sorted(tasks, key=lambda task: _lot(task.name, seed))[:most]}
-    return [task for task in tasks if task.name in drawn]
+        chosen = ordered[: round(len(ordered) * held_out.share)]
+        watched = [task for task in tasks if group(task) in chosen]
+    groups = {group(task) for task in (*watched, *of_corpus)}
+    # By lot, because the first of a sorted corpus would be few kinds of task.
+    drawn = sorted((task.name for task in watched), key=lambda name: _lot(name, seed))[: held_out.most]
+    return [task for task in tasks if group(task) not in groups], [task for task in watched if task.name in drawn]
 
 
 def _lot(name: str, seed: int) -> str:
@@ -115,26 +121,3 @@ def _fault(task: Task, selection: Selection) -> str | None:
     if len(task.test) < selection.test_rows:
         return f"{len(task.test)} held-back rows; query is {selection.test_rows}"
     return None
-
-
-def candidates(given: Sequence[str]) -> Iterator[TaskSource]:
-    """Every task that the sources hold. Of a corpus, the held-out split is for evaluation alone."""
-    if not given:
-        raise ConfigError(
-            "tasks names no source; expected a corpus folder, folders of task files, task files, or suite."
-        )
-    return find_tasks(given, splits=("train", "validation"))
-
-
-def named_tasks(sources: str | Sequence[str], names: Sequence[str] | None = None) -> dict[str, Task]:
-    """The tasks of these names, or all, each named after its file.
-
-    Raises `DataError` with the nearest name there is.
-    """
-    if names is not None and not names:
-        return {}
-    known = {task.name: task.read for task in candidates([sources] if isinstance(sources, str) else sources)}
-    for name in names or ():
-        if name not in known:
-            raise DataError(f"There is no task {name!r} among the tasks given. {nearest(name, known)}")
-    return {name: known[name]() for name in (known if names is None else names)}

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from promptmii.curves import VALIDATION
 from promptmii.data import draw_query, draw_support
 from promptmii.data.nameless import nameless
 from promptmii.errors import ConfigError, EndpointError
@@ -21,7 +22,7 @@ from promptmii.train.visits import Prompting
 THREADS = 32
 """Cases that are judged at once."""
 NO_VALIDATION = (
-    "No task is left for validation, so no weights are called the best. Raise validation.share, or name tasks there."
+    "No task is left for validation, so nothing decides which weights are best. Raise validation.share, or name tasks."
 )
 
 
@@ -58,11 +59,9 @@ class Outcome:
 
 def cases(tasks: Sequence[Task], chosen: ValidationSettings) -> list[Case]:
     """Every task with every number of examples it has, and once more without names where the settings say so."""
-    counts = chosen.n
-    found = [Case(task, n) for task in tasks for n in counts if n <= len(task.train)]
-    if chosen.nameless:
-        found += [Case(nameless(task), n, nameless=True) for task in tasks for n in counts if n <= len(task.train)]
-    return found
+    named = [Case(task, n) for task in tasks for n in chosen.n if n <= len(task.train)]
+    hidden = [Case(nameless(one.task), one.n, nameless=True) for one in named] if chosen.nameless else []
+    return [*named, *hidden]
 
 
 class _UnansweredError(Exception):
@@ -138,18 +137,14 @@ def judge(given: Sequence[Written], followers: Sequence[Follower], rows: int) ->
 def summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """The curves' values; without any scored case only the count of failed ones."""
     scored = [outcome for outcome in outcomes if outcome.macro_f1 is not None]
-    line: dict[str, Any] = {"validation/failed": len(outcomes) - len(scored)}
-    if scored:
-        line |= {
-            "validation/reward": fmean(outcome.macro_f1 or 0.0 for outcome in scored),
-            "validation/unparsed": fmean(outcome.unparsed for outcome in scored),
-            "validation/length": fmean(outcome.tokens for outcome in scored),
-        }
-        for n in sorted({outcome.case.n for outcome in scored}):
-            line[f"validation/reward/n={n}"] = fmean(
-                outcome.macro_f1 or 0.0 for outcome in scored if outcome.case.n == n
-            )
-        hidden = [outcome.macro_f1 or 0.0 for outcome in scored if outcome.case.nameless]
-        if hidden:
-            line["validation/reward/nameless"] = fmean(hidden)
+    line: dict[str, float] = {"validation/failed": len(outcomes) - len(scored)}
+    if not scored:
+        return line
+    parts = {f"/n={n}": [one for one in scored if one.case.n == n] for n in sorted({one.case.n for one in scored})}
+    parts |= {"": scored, "/nameless": [one for one in scored if one.case.nameless]}
+    for name, part in parts.items():
+        if part:
+            line[f"{VALIDATION}{name}"] = fmean(one.macro_f1 or 0.0 for one in part)
+    line["validation/unparsed"] = fmean(one.unparsed for one in scored)
+    line["validation/length"] = fmean(one.tokens for one in scored)
     return line

@@ -6,13 +6,13 @@ drawn, every process draws the same, and rows need not be sent to the reward: it
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from math import floor
 
 from promptmii.data import draw_query, draw_support
 from promptmii.data.nameless import hide, renamed
-from promptmii.errors import ConfigError, DataError
+from promptmii.errors import ConfigError, DataError, counted
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import LanguageModel, Message
 from promptmii.styles import Style
@@ -84,29 +84,41 @@ class Visits:
         self._writer = writer
         self._plan: list[tuple[int, int]] = []
         self._passes = passes(len(tasks), draws.schedule, draws.seed, fixed=draws.fixed)
-        self._too_long: dict[tuple[int, int], bool] = {}
+        self._fits = cache(self._has_room)
         self.visit = lru_cache(REMEMBERED)(self._visit)
 
     @property
     def per_pass(self) -> float:
-        """Visits of one pass, on average."""
-        if self._draws.whole:
-            first = next(passes(len(self._tasks), self._draws.schedule, self._draws.seed, fixed=True))
-            return sum(map(self._fits, first))
-        return len(self._tasks) * sum(self._draws.schedule.values())
+        """Visits of one pass, on average. Raises `DataError` if there is none."""
+        draws = self._draws
+        if draws.fixed:
+            return len(self._kept(next(passes(len(self._tasks), draws.schedule, draws.seed, fixed=True))))
+        return len(self._tasks) * sum(draws.schedule.values())
 
-    def _fits(self, planned: tuple[int, int]) -> bool:
-        """Whether a visit that is the same in every pass has room for all its examples."""
-        if planned not in self._too_long:
-            position, asked = planned
-            self._too_long[planned] = too_long(self._tasks[position], asked, self._draws, self._writer)
-        return not self._too_long[planned]
+    def _has_room(self, planned: tuple[int, int]) -> bool:
+        """Whether all examples of a visit fit the prompt; asked of fixed visits, which are the same in every pass."""
+        position, asked = planned
+        _, _, drawn = _drawn(self._tasks[position], asked, 0, self._draws, 0)
+        try:
+            return len(self._writer.fit(drawn)[0]) == len(drawn.examples)
+        except ConfigError:
+            return False
+
+    def _kept(self, planned: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Of the visits of a pass those that are not left out. Raises `DataError` if no pass will ever have one."""
+        kept = list(filter(self._fits, planned)) if self._draws.whole else planned
+        if self._draws.fixed and not kept:
+            raise DataError(
+                f"No visit is left of a pass over {counted(len(self._tasks), 'task')}: the examples of none fit the "
+                "prompt (raise longest_prompt, or set overlong = 'shorten'), or every share of schedule is less than "
+                "one task."
+            )
+        return kept
 
     def _visit(self, number: int) -> Visit:
         """Visit `number`, from 0."""
         while len(self._plan) <= number:
-            following = next(self._passes)
-            self._plan += filter(self._fits, following) if self._draws.whole else following
+            self._plan += self._kept(next(self._passes))
         position, asked = self._plan[number]
         task = self._tasks[position]
         return draw_visit(task, asked, number, self._draws, self._writer)
@@ -121,7 +133,7 @@ def draw_visit(task: Task, asked: int, number: int, draws: Draws, writer: Writer
             fitted, _ = writer.fit(drawn)
             break
         except ConfigError:
-            continue  # the first example alone is too long; others may not be
+            continue  # none of these examples fits; others may
     else:
         seen, alone = least(task, draws)
         fitted, _ = writer.fit(alone)
@@ -151,15 +163,6 @@ def _query(seen: Task, draws: Draws, seed: int) -> tuple[Example, ...]:
     if draws.spread:
         return draw_query(seen, draws.query, own)
     return tuple(random.Random(f"query:{own}").sample(seen.test, min(draws.query, len(seen.test))))
-
-
-def too_long(task: Task, asked: int, draws: Draws, writer: Writer) -> bool:
-    """Whether a fixed draw of so many examples does not fit the prompt as a whole."""
-    _, _, drawn = _drawn(task, asked, 0, draws, 0)
-    try:
-        return len(writer.fit(drawn)[0]) < len(drawn.examples)
-    except ConfigError:
-        return True
 
 
 def view(task: Task, asked: int, draws: Draws, seed: int) -> Task:
@@ -199,32 +202,26 @@ def _tested(task: Task) -> list[str]:
     return [label for label in task.labels if label in tested]
 
 
-def readable(tasks: Sequence[Task], draws: Draws, writer: Writer) -> tuple[list[Task], list[str]]:
-    """The tasks of which at least one example fits the generator's prompt, and a reason for each other."""
-    kept: list[Task] = []
-    skipped: list[str] = []
-    for task in tasks:
-        try:
-            writer.fit(least(task, draws)[1])
-            kept.append(task)
-        except ConfigError as error:
-            skipped.append(f"{task.name}: {error}")
-    return kept, skipped
+def readable(split: TaskSplit, draws: Draws, writer: Writer) -> TaskSplit:
+    """The split, with tasks of which no example fits the prompt among the skipped ones.
 
-
-def readable_split(split: TaskSplit, draws: Draws, writer: Writer) -> TaskSplit:
-    """The split with its unreadable tasks among the skipped ones. Raises `DataError` where none is left to learn from.
-
-    Every command that draws visits calls it first: `Visits` takes for granted that one example of each task fits.
+    Raises `DataError` if none is left to learn from. Every command that draws visits calls it first: `Visits` takes for
+    granted that one example of each task fits.
     """
-    (train, no_train), (validation, no_validation) = (
-        readable(part, draws, writer) for part in (split.train, split.validation)
+    reasons: dict[str, str] = {}
+    whole = replace(draws, few_labels=None)  # as validation shows a task
+    for task, shown in (*((task, draws) for task in split.train), *((task, whole) for task in split.validation)):
+        try:
+            writer.fit(least(task, shown)[1])
+        except (ConfigError, DataError) as error:  # none fits; or few labels are shown, and all test rows have one
+            reasons[task.name] = f"{task.name}: {error}"
+    train, validation = (
+        tuple(task for task in part if task.name not in reasons) for part in (split.train, split.validation)
     )
     if not train:
-        raise DataError(
-            f"Of no task does one example fit a prompt of the generator: raise longest_prompt. {no_train[0]}"
-        )
-    return TaskSplit(tuple(train), tuple(validation), (*split.skipped, *no_train, *no_validation))
+        reason = next(iter(reasons.values()))
+        raise DataError(f"No task has an example that fits the generator's prompt: raise longest_prompt. {reason}")
+    return TaskSplit(train, validation, (*split.skipped, *reasons.values()))
 
 
 def passes(

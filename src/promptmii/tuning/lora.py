@@ -132,7 +132,7 @@ def continue_adapter(tuned: Any, folder: Path) -> None:
     strange = [*found.unexpected_keys, *(name for name in found.missing_keys if "lora_" in name)]
     if strange:
         raise ConfigError(
-            f"The adapter {folder} is not of the same layers as the settings ask for: {strange[0]} is on one side only."
+            f"The adapter {folder} adapts other layers than the settings ask for: {strange[0]} is on one side only."
         )
 
 

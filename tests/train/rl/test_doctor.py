@@ -60,6 +60,8 @@ def test_adapters_leave_the_weights_as_they_are(tmp_path: Path) -> None:
     assert found["frozen weights"] == 15.0
     assert found["adapter in training"] == pytest.approx(84e6 * 16 / 2**30, abs=0.1)
     assert found[f"follower hf:{tmp_path}"] == 15.0
+    assert "weights with the adapter merged" not in found
+    assert terms(tmp_path, "llama-3.1-8b-lora", use_vllm=False)["weights with the adapter merged"] == 15.0
 
 
 @pytest.fixture
@@ -100,6 +102,18 @@ def test_what_is_wrong_is_named_with_its_cure(world: Path) -> None:
     assert "pip install 'promptmii[gpu]'" in done.stdout
     assert f"no  follower: http://localhost:{dead}/v1: load" in done.stdout
     assert f"no  port: {port} for weights to vLLM" in done.stdout
+
+
+def test_the_port_where_processes_meet_matters_to_several_alone(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(FaultyServer(default="say:good")) as server, socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        given = f'reward={{mode = "generate", followers = ["openai:m@{server.url}"]}}'
+        assert ask(world, "--set", given).exit_code == 0
+        several = ask(world, "--set", given, "--set", "plan.processes=2")
+    assert several.exit_code == 3
+    assert "for processes of several machines is taken" in several.stdout
 
 
 def test_a_run_that_needs_vllm_says_so_before_it_loads_anything(world: Path) -> None:

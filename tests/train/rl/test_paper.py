@@ -15,7 +15,7 @@ from tests.train.toys import settings, write_model, write_tasks
 
 from promptmii import Example, Follower, ScriptedModel, Task
 from promptmii.configs import recipes
-from promptmii.errors import ConfigError
+from promptmii.errors import ConfigError, DataError
 from promptmii.metrics import released_f1
 from promptmii.styles import import_styles, read_style
 from promptmii.task import Episode, Support
@@ -92,12 +92,15 @@ def test_what_is_given_goes_before_the_preset_and_contradictions_are_refused() -
     assert (given.query, given.reward.measure, given.reward.mode) == (7, "macro_f1", "generate")
     assert (given.fixed, given.overlong, given.style) == (True, "drop", "promptmii-qwen-train")
     assert TrainSettings.of(preset="paper", template="mine.txt").style is None
+    assert TrainSettings.of(preset="paper", schedule={"5": 1.0}).schedule == {5: 1.0}  # not the paper's too
     with pytest.raises(ConfigError, match="needs fixed = true"):
         TrainSettings.of(overlong="drop")
     with pytest.raises(ConfigError, match="leave one of them out"):
         TrainSettings.of(style="ours", template="mine.txt")
     with pytest.raises(ConfigError, match="mode = 'generate'"):
         TrainSettings.of(reward={"measure": "released_f1", "mode": "choose"})
+    with pytest.raises(ConfigError, match="the calibration support needs likelihoods, so mode = 'choose'"):
+        TrainSettings.of(reward={"calibration": "support"})
     with pytest.raises(ConfigError, match="promptmii styles import"):
         plan_of(TrainSettings.of(style="promptmii-llama-train", tasks=("suite",)))
 
@@ -161,6 +164,15 @@ def test_fixed_passes_show_the_same_in_another_order_and_leave_long_prompts_out(
     anew = visits_of(world, tasks, schedule={4: 1.0})
     assert len({anew.visit(n).episode.query for n in range(24)}) == 24
     assert anew.per_pass == 12
+
+
+@pytest.mark.parametrize("changes", [{"overlong": "drop", "schedule": {30: 1.0}}, {"schedule": {4: 0.01}}])
+def test_passes_without_a_visit_are_refused(world: Path, changes: dict[str, Any]) -> None:
+    drawn = visits_of(world, [long_and_short("t")], fixed=True, **changes)
+    with pytest.raises(DataError, match="No visit is left of a pass over 1 task"):
+        _ = drawn.per_pass
+    with pytest.raises(DataError, match="No visit is left"):
+        drawn.visit(0)
 
 
 def test_blind_draws_may_miss_a_label(world: Path) -> None:

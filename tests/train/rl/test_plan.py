@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ from promptmii.train.plan import plan_of
 from promptmii.train.rl.estimate import estimate
 from promptmii.train.rl.plan import CHOICES, grpo_plan
 from promptmii.train.settings import RewardSettings, TrainSettings, ValidationSettings
-from promptmii.train.tasks import read_split, split
-from promptmii.train.visits import Visits, draw_visit, passes, readable, readable_split
+from promptmii.train.tasks import TaskSplit, read_split, split
+from promptmii.train.visits import Visits, draw_visit, passes, readable
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 RECIPES = recipes("train")
@@ -110,6 +111,7 @@ def test_every_recipe_of_this_stage_divides(path: Path) -> None:
     [
         ({"trl": {"lerning_rate": 1.0}}, "Unknown option trl.lerning_rate. Did you mean 'learning_rate'"),
         ({"trl": {"generation_batch_size": 10}}, "Set prompts instead"),
+        ({"trl": {"gradient_checkpointing": True}}, "Set trl.activation_checkpointing instead"),
         ({"prompts": 3, "prompts_per_update": 2}, "does not divide into updates"),
         ({"trl": {"per_device_train_batch_size": 3}}, "does not divide into 1 process"),
         (
@@ -129,6 +131,9 @@ def test_every_recipe_of_this_stage_divides(path: Path) -> None:
         ({"trl": {"temperature": -1.0}}, "trl.temperature is -1.0"),
         ({"trl": {"temperature": float("nan")}}, "trl.temperature is nan"),
         ({"trl": {"save_steps": "x"}}, "trl.save_steps is 'x'"),
+        ({"trl": {"num_generations": "x"}}, "trl.num_generations is 'x'"),
+        ({"trl": {"num_iterations": 0}}, "trl.num_iterations is 0"),
+        ({"trl": {"report_to": "tensorbord"}}, "trl.report_to names 'tensorbord', which is unknown or not installed"),
         ({"trl": {"hub_token": "hf_x"}}, "Set HF_TOKEN in the environment"),
     ],
 )
@@ -187,7 +192,7 @@ def test_the_command_plans(world: Path) -> None:
     other = CliRunner().invoke(app, ["train", str(config), "--stage", "best-of", "--dry-run"])
     assert "--dry-run plans the stage rl only" in other.stderr
     wrong = CliRunner().invoke(app, ["train", str(config), "--stage", "lr"])
-    assert "Unknown stage 'lr'. Did you mean 'rl'" in wrong.stderr
+    assert "stage = 'lr' is refused: Input should be 'rl', 'sft' or 'best-of'" in wrong.stderr
 
 
 def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None:
@@ -203,6 +208,22 @@ def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None
     (world / "tasks" / "index.csv").write_text(index)
     with pytest.raises(DataError, match="No task is left to learn from"):
         read_split(plan_of(settings(world, validation={"tasks": ("songs", "films")})).selection)
+
+
+def test_tasks_to_validate_on_need_not_be_named_twice(world: Path) -> None:
+    found = read_split(plan_of(settings(world, only=("films",))).selection)
+    assert [task.name for task in found.train] == ["films"]
+    assert [task.name for task in found.validation] == ["songs"]
+
+
+def test_the_validation_split_of_a_corpus_is_never_learned_from(world: Path) -> None:
+    write_split(world / "corpus", "train", [numbered("first"), numbered("second")])
+    write_split(world / "corpus", "validation", [numbered("third"), numbered("fourth")])
+    for named, watched in (((), ["third", "fourth"]), (("third",), ["third"]), (("second",), ["second"])):
+        given = settings(world, tasks=(str(world / "corpus"),), validation={"tasks": named})
+        found = read_split(plan_of(given).selection)
+        assert [task.name for task in found.validation] == watched
+        assert [task.name for task in found.train] == [name for name in ("first", "second") if name not in watched]
 
 
 def test_a_source_is_on_one_side_and_the_share_is_kept() -> None:
@@ -318,14 +339,8 @@ def test_long_prompts_read_fewer_examples_and_are_counted(world: Path) -> None:
 
 
 def test_a_task_of_which_no_example_fits_is_named_before_the_first_step(world: Path) -> None:
-    none = settings(world, longest_prompt=64)
-    kept, skipped = readable(
-        read_split(plan_of(none).selection).train, plan_of(none).draws, plan_of(none).prompting.writer(ScriptedModel())
-    )
-    assert kept == []
-    assert [line.partition(":")[0] for line in skipped] == ["films", "plays"]
-    with pytest.raises(DataError, match="Of no task does one example fit"):
-        estimate(none, world / "run")
+    with pytest.raises(DataError, match=r"No task has an example that fits .* films: Not one of 1 examples fits"):
+        estimate(settings(world, longest_prompt=64), world / "run")
 
 
 def test_a_plan_leaves_unreadable_tasks_out(world: Path) -> None:
@@ -335,10 +350,16 @@ def test_a_plan_leaves_unreadable_tasks_out(world: Path) -> None:
     found = estimate(given, world / "run")
     assert (found.tasks, found.validation) == (2, 1)
     assert [line.partition(":")[0] for line in found.skipped] == ["long"]
-    source = readable_split(
+    source = readable(
         read_split(plan_of(given).selection), plan_of(given).draws, plan_of(given).prompting.writer(ScriptedModel())
     )
     assert [task.name for task in source.train] == ["films", "plays"]
+
+
+def kept(task: Task, given: TrainSettings) -> tuple[Task, ...]:
+    """The task, if the generator can read it."""
+    writer = plan_of(given).prompting.writer(ScriptedModel())
+    return readable(TaskSplit((task,), (), ()), plan_of(given).draws, writer).train
 
 
 def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: Path) -> None:
@@ -351,7 +372,7 @@ def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: 
     )
     given = settings(world, longest_prompt=310)
     writer = plan_of(given).prompting.writer(ScriptedModel())
-    assert readable([task], plan_of(given).draws, writer) == ([task], [])
+    assert kept(task, given) == (task,)
     visits = [draw_visit(task, 2, number, plan_of(given).draws, writer) for number in range(20)]
     assert {visit.episode.support.examples for visit in visits} == {(Example("short", "a"),)}
 
@@ -380,15 +401,25 @@ def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
         settings(world, few_labels=(3, 2))
 
 
+def test_a_task_whose_test_rows_have_one_label_is_skipped_where_a_visit_shows_few_labels(world: Path) -> None:
+    rows = tuple(Example(f"{i}", "ab"[i % 2]) for i in range(40))
+    task = Task("one", ("a", "b"), rows, tuple(row for row in rows if row.label == "a"))
+    assert kept(task, settings(world)) == (task,)
+    with pytest.raises(DataError, match="needs at least two"):
+        kept(task, settings(world, few_labels=(2, 3)))
+
+
 def test_a_task_of_many_labels_is_readable_where_a_visit_shows_few_of_them(world: Path) -> None:
     labels = tuple(f"a label with a long name, number {i}" for i in range(60))
     rows = tuple(Example(f"row {i}", label) for i, label in enumerate(labels * 3))
     task = Task("many", labels, rows, rows[:100])
-    whole = settings(world, longest_prompt=400)
-    assert readable([task], plan_of(whole).draws, plan_of(whole).prompting.writer(ScriptedModel()))[0] == []
+    with pytest.raises(DataError, match="many: Not one of 1 examples fits"):
+        kept(task, settings(world, longest_prompt=400))
     few = settings(world, longest_prompt=400, few_labels=(2, 3))
     writer = plan_of(few).prompting.writer(ScriptedModel())
-    assert readable([task], plan_of(few).draws, writer)[0] == [task]
+    assert kept(task, few) == (task,)
+    both = readable(TaskSplit((task,), (replace(task, name="watched"),), ()), plan_of(few).draws, writer)
+    assert (len(both.train), len(both.validation)) == (1, 0)  # validation shows every label
     assert {
         len(draw_visit(task, 4, number, plan_of(few).draws, writer).episode.support.labels) for number in range(20)
     } == {2, 3}

@@ -141,6 +141,18 @@ def test_changed_data_is_not_gone_on_with(world: Path) -> None:
         train(given, world / "run", followers=[obedient()], resume=True)
 
 
+def test_a_copy_of_a_checkpoint_is_no_checkpoint(world: Path) -> None:
+    for name, state in (
+        ("checkpoint-2", "{}"),
+        ("checkpoint-10", "{}"),
+        ("checkpoint-12", "{"),
+        ("checkpoint-2-old", "{}"),
+    ):
+        (world / name).mkdir()
+        (world / name / "trainer_state.json").write_text(state)
+    assert [path.name for path in checkpoints(world)] == ["checkpoint-2", "checkpoint-10"]
+
+
 @pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_never_stopped(world: Path) -> None:
     given = settings(world)
@@ -249,10 +261,13 @@ def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
     assert [event.step for event in drawn.Scalars("train/reward")] == [1]
 
 
-def test_a_dead_follower_is_refused_before_any_step(world: Path) -> None:
+def test_a_dead_follower_is_refused_before_any_step_and_the_folder_stays_free(world: Path) -> None:
     with pytest.raises(EndpointError, match="failing does not answer, so nothing can be learned: connection: gone"):
         train(settings(world), world / "run", followers=[failing(FailureKind.CONNECTION)])
     assert not (world / "run" / "metrics.jsonl").exists()
+    other = settings(world, query=6, trl={"max_steps": 1, "save_steps": 1})
+    train(other, world / "run", followers=[obedient()])
+    assert json.loads((world / "run" / "config.json").read_text())["query"] == 6
 
 
 def test_a_follower_that_dies_leaves_a_checkpoint(world: Path) -> None:

@@ -2,6 +2,7 @@
 # pyright: reportReturnType=false
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.evaluation.labelling_server import WORDS, LabellingServer
 from tests.models.faulty_server import serving
 from tests.recorder import Recorder
+from tests.serving.test_local import COMMAND
 
 pytest.importorskip("torch")
 
@@ -108,6 +110,30 @@ def test_after_a_kill_in_the_middle_of_a_batch_the_drafts_are_the_same(tmp_path:
     assert [line.partition(":")[0] for line in told.done] == ["visit 4"]
     best_of(given(tmp_path, server, visits=3), tmp_path / "torn", resume=True, progress=told)
     assert len(told.done) == 1  # nothing is left to do
+
+
+def test_a_stopped_run_may_reach_its_server_otherwise_but_not_read_other_data(
+    tmp_path: Path, server: LabellingServer
+) -> None:
+    best_of(given(tmp_path, server, visits=2), tmp_path / "run")
+    moved = {"base_url": server.url, "concurrency": 3}
+    best_of(given(tmp_path, server, visits=3, endpoint=moved), tmp_path / "run", resume=True)
+    settings = given(tmp_path, server)
+    with (tmp_path / "tasks" / "tickets.jsonl").open("a") as file:
+        file.write('{"text": "case 99: another parcel", "label": "delivery"}\n')
+    with pytest.raises(ConfigError, match=r"The data of .* changed since the run began"):
+        best_of(settings, tmp_path / "run", resume=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="servers are started on Linux and macOS")
+def test_a_writer_that_follows_too_is_asked_on_the_server_that_the_run_starts(
+    tmp_path: Path, server: LabellingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").mkdir()
+    monkeypatch.setenv("STATE", str(tmp_path / "state"))
+    reward = {"followers": ("openai:tiny",), "mode": "generate", "serve": {"engine": COMMAND}}
+    best_of(given(tmp_path, server, model="openai:tiny", endpoint={}, reward=reward, visits=1), tmp_path / "run")
+    assert len(rows(tmp_path / "run" / "metrics.jsonl")) == 1
 
 
 def test_a_task_that_no_prompt_holds_is_skipped_and_said(tmp_path: Path, server: LabellingServer) -> None:

@@ -55,7 +55,7 @@ def world(tmp_path: Path, trained: Any) -> Path:  # noqa: F811
 def given(world: Path, **changes: Any) -> SftSettings:
     usual: dict[str, Any] = {
         "model": f"hf:{world / 'tiny'}",
-        "tasks": str(world / "tasks"),
+        "tasks": (str(world / "tasks"),),
         "bank": str(world / "bank"),
         "train": ("films",),
         "validate_on": ("plays",),
@@ -191,6 +191,22 @@ def test_what_is_wrong_is_said_before_the_first_step(world: Path) -> None:
         fine_tune(given(world, model="openai:m"), world / "other")
     with pytest.raises(ConfigError, match="rising"):
         given(world, labels=(1, 3))
+
+
+def test_a_task_of_which_no_pair_can_be_made_is_skipped_and_said(world: Path) -> None:
+    long = [{"text": f"{'word ' * 99}{i}", "label": "ab"[i % 2]} for i in range(12)]
+    lines(world / "tasks" / "long.jsonl", long)
+    lines(world / "tasks" / "other.jsonl", [{"text": f"{i}", "label": "ab"[i % 2]} for i in range(24)])
+    best = fine_tune(given(world, train=(), steps=1), world / "run", progress=(told := Recorder()))
+    assert told.notes == [
+        "Skipped long: not two labels have three texts of at most 300 characters",
+        "Skipped other: the bank does not describe it",
+    ]
+    card = (best / "README.md").read_text()
+    assert "| films |" in card
+    assert "| long |" not in card
+    with pytest.raises(DataError, match=r"No pair can be made of any task \(other: the bank does not"):
+        fine_tune(given(world, train=("other",)), world / "none")
 
 
 def test_a_run_folder_belongs_to_one_run(world: Path) -> None:

@@ -19,7 +19,8 @@ if [ -n "${FOLLOWER:-}" ]; then
     # One vLLM server per GPU; labelling is short, so plain copies beat tensor parallelism.
     srun --nodes=1 --ntasks=1 --nodelist="$server" bash -c "
         for i in \$(seq 0 $((gpus - 1))); do
-            CUDA_VISIBLE_DEVICES=\$i vllm serve '$FOLLOWER' --port \$((8000 + i)) --enable-prefix-caching &
+            CUDA_VISIBLE_DEVICES=\$i vllm serve '$FOLLOWER' --port \$((8000 + i)) --enable-prefix-caching \
+                --generation-config vllm &
         done
         wait" &
     servers=$!

@@ -53,7 +53,7 @@ class HttpModel:
         self._servers = [Server(url, self._config) for url in self._config.urls]
         if self._config.deferred:
             self._config.deferred.attach(self._servers[0], self._config)
-        self._slots = request_limit(self._config.urls, self._config.concurrency)
+        self._slots = self._config.slots or request_limit(self._config.urls, self._config.concurrency)
         self._pending: set[Future[Any]] = set()
         self._closed = False
         self._closing = threading.Lock()

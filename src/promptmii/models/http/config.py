@@ -7,6 +7,7 @@ the key is not.
 
 import os
 import re
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -95,6 +96,8 @@ class HttpConfig:
     """Stands for the addresses in a model's revision where they are chance: what serves it, started for this run."""
     deferred: "Deferred | None" = None
     """Where completions are asked for through the Batch API."""
+    slots: AbstractAsyncContextManager[None] | None = None
+    """Entered around each request, in place of a limit of this process; `concurrency` then sizes the threads alone."""
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Can this run train here? Looked at before it starts: packages, GPUs, memory, disk, followers and ports."""
+"""Can this run train here? Checks before it starts: packages, GPUs, memory, disk, followers and ports."""
 
 import os
 import shutil
@@ -6,13 +6,13 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from promptmii.config import ServeSettings
 from promptmii.doctor import Check, Report, examine
 from promptmii.errors import ConfigError, MissingDependencyError
 from promptmii.extras import unmet
 from promptmii.models.http.config import Served, addresses
 from promptmii.progress import Progress
-from promptmii.serving.engines import Place, command_line
+from promptmii.serving import unplaced
+from promptmii.serving.server import command_line
 from promptmii.train.launch import Machines
 from promptmii.train.rl.memory import ASSUMED, GIB, Shape, memory, stage
 from promptmii.train.rl.plan import GrpoPlan, grpo_plan
@@ -30,7 +30,7 @@ def examine_run(settings: TrainSettings, folder: Path, progress: Progress) -> Re
     grpo = grpo_plan(settings)
     checks = [_packages(grpo), _gpus(settings), *_memory(settings, grpo), _disk(settings, grpo, folder)]
     checks += [check for reference in settings.reward.followers for check in _follower(reference, settings, progress)]
-    return Report(settings.model, (*checks, *_ports(grpo)))
+    return Report(settings.model, (*checks, *_ports(settings, grpo)))
 
 
 def _packages(grpo: GrpoPlan) -> Check:
@@ -44,13 +44,16 @@ def _packages(grpo: GrpoPlan) -> Check:
 
 
 def _gpus(settings: TrainSettings) -> Check:
-    found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    wanted = settings.plan.processes
-    if not found:
-        return Check("GPUs", True, f"none: {wanted} process(es) would train on this processor")
-    said = f"{len(found)} x {found[0].name}; plan.processes = {wanted}"
+    count, processes, serve = torch.cuda.device_count(), settings.plan.processes, settings.reward.serve
+    if not count:
+        return Check("GPUs", True, f"none: {processes} process(es) would train on this processor")
+    beside = 0
+    if serve and serve.devices is None:
+        beside = serve.copies * sum(serve.needs(name) for name in settings.reward.followers if unplaced(name))
+    said = f"{count} x {torch.cuda.get_device_name()}; plan.processes = {processes}, and {beside} for reward.serve"
     cure = "More machines: promptmii launch --machines, or --slurm. Fewer processes: plan.processes."
-    return Check("GPUs", wanted <= len(found), said, "" if wanted <= len(found) else cure)
+    fits = processes + beside <= count
+    return Check("GPUs", fits, said, "" if fits else cure)
 
 
 def _memory(settings: TrainSettings, grpo: GrpoPlan) -> Iterator[Check]:
@@ -86,12 +89,16 @@ def _disk(settings: TrainSettings, grpo: GrpoPlan, folder: Path) -> Check:
 
 
 def _follower(reference: str, settings: TrainSettings, progress: Progress) -> Iterator[Check]:
-    served = Served.parse(reference)
+    served, serve = Served.parse(reference), settings.reward.serve
     if served is None:
         yield Check("follower", True, f"{reference} runs in the training processes")
         return
-    if settings.reward.serve and served.address is None:
-        yield _started(settings.reward.serve, reference)
+    if serve and served.address is None:
+        try:
+            words = command_line(serve, reference, port=0, gpus=serve.needs(reference))
+            yield Check("follower", True, f"{reference}: the run starts {serve.copies} x {words[0]}")
+        except ConfigError as error:
+            yield Check("follower", False, f"{reference}: {serve.engine} is not here", str(error))
         return
     for address in addresses(served.address or settings.endpoint.base_url):
         report = examine(f"openai:{served.model}@{address}", settings.endpoint, progress)
@@ -106,17 +113,10 @@ def _follower(reference: str, settings: TrainSettings, progress: Progress) -> It
             yield Check("follower", True, f"{address}: {report.checks[-1].finding}")
 
 
-def _started(serve: ServeSettings, reference: str) -> Check:
-    """A follower whose server the run starts."""
-    try:
-        words = command_line(serve, reference, Place(port=0, gpus=serve.needs(reference)))
-    except ConfigError as error:
-        return Check("follower", False, f"{reference}: {serve.engine} is not here", str(error))
-    return Check("follower", True, f"{reference}: the run starts {serve.copies} x {words[0]}")
-
-
-def _ports(grpo: GrpoPlan) -> Iterator[Check]:
-    wanted = {"processes of several machines": int(os.environ.get("MASTER_PORT", Machines.port))}
+def _ports(settings: TrainSettings, grpo: GrpoPlan) -> Iterator[Check]:
+    wanted: dict[str, int] = {}
+    if settings.plan.processes > 1:
+        wanted["processes of several machines"] = int(os.environ.get("MASTER_PORT", Machines.port))
     if grpo.options.get("use_vllm") and grpo.options.get("vllm_mode") == "server":
         wanted["weights to vLLM (trl.vllm_group_port)"] = int(grpo.options.get("vllm_group_port", 51216))
     for purpose, port in wanted.items():

@@ -6,6 +6,7 @@ tokenizer if that is on this machine. Time follows from the rates in the table [
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -25,7 +26,7 @@ from promptmii.train.rl.memory import Term, memory
 from promptmii.train.rl.plan import OURS, Batches, GrpoPlan, grpo_plan
 from promptmii.train.settings import PlanSettings, TrainSettings
 from promptmii.train.tasks import TaskSplit, read_split
-from promptmii.train.visits import Visit, Visits, readable_split
+from promptmii.train.visits import Visit, Visits, readable
 
 try:
     from transformers import AutoConfig, AutoTokenizer
@@ -45,18 +46,6 @@ WORD = 1.5
 """Tokens per word, if there is no tokenizer."""
 UNSHOWN = ("stage", "endpoint", "plan", "trl")
 """Settings that are listed elsewhere, or that change nothing of what is learned."""
-
-
-def tokenizer_of(reference: str, source: str) -> LocalModel:
-    """A model that can only lay out and count prompts: no weights are loaded. Raises `UnknownModelError`."""
-    try:
-        with quiet():
-            config: Any = AutoConfig.from_pretrained(source, local_files_only=True)
-            tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True)
-            card = ModelCard(reference, "tokenizer", int(config.max_position_embeddings), gives_scores=False)
-            return LocalModel(card, ChatFormat(HfTokenizer(tokenizer, None)), PlainEngine(None))
-    except (OSError, ValueError) as error:
-        raise UnknownModelError(f"{reference} is not on this machine: {str(error).strip().splitlines()[0]}") from error
 
 
 @dataclass(frozen=True)
@@ -116,7 +105,7 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
     scale = 1.0 if counted else WORD
     prompting = replace(plan.prompting, longest_prompt=int(plan.prompting.longest_prompt / scale))
     writer = prompting.writer(model)
-    split = readable_split(split, plan.draws, writer)
+    split = readable(split, plan.draws, writer)
     visits = Visits(split.train, plan.draws, writer)
     batches = grpo.batches(visits.per_pass, settings.plan.processes)
     config = grpo.config(folder, batches, cpu=True, processes=1)
@@ -204,8 +193,7 @@ def _options(settings: TrainSettings, grpo: GrpoPlan, config: Any, batches: Batc
     papers = {**PAPER, **TRL, "save_steps": SAVED * grpo.boundary}
     listed: dict[str, SettingValue] = {}
     for name, value in grpo.options.items():
-        chosen = name in settings.trl or f"gradient_{name.removeprefix('activation_')}" in settings.trl
-        origin = "given" if chosen else "promptmii" if name in OURS else "paper"
+        origin = "given" if name in settings.trl else "promptmii" if name in OURS else "paper"
         listed[name] = SettingValue(value, origin, papers.get(name))
     for name, value in {
         "generation_batch_size": config.generation_batch_size,
@@ -219,14 +207,14 @@ def _options(settings: TrainSettings, grpo: GrpoPlan, config: Any, batches: Batc
     return listed
 
 
-def _counter(model: str) -> tuple[LanguageModel, bool]:
-    """Something that counts tokens, and whether it is the generator's tokenizer."""
-    try:
-        weights = weights_of(model)
-        if weights:
-            return tokenizer_of(model, weights.source), True
-    except UnknownModelError:
-        pass
+def _counter(reference: str) -> tuple[LanguageModel, bool]:
+    """A model that can only lay out and count prompts, and whether it does so with the generator's tokenizer."""
+    with suppress(OSError, ValueError, UnknownModelError), quiet():
+        if weights := weights_of(reference):
+            config: Any = AutoConfig.from_pretrained(weights.source, local_files_only=True)
+            tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, local_files_only=True)
+            card = ModelCard(reference, "tokenizer", int(config.max_position_embeddings), gives_scores=False)
+            return LocalModel(card, ChatFormat(HfTokenizer(tokenizer, None)), PlainEngine(None)), True
     return ScriptedModel(context_length=131072), False
 
 

@@ -1,4 +1,4 @@
-"""The memory of one GPU in training, by arithmetic: every term with how it was reckoned. No weights are read."""
+"""The memory of one GPU in training, by arithmetic that each term shows. No weights are read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ except ImportError as error:
 
 GIB = 2.0**30
 ASSUMED = 80.0
-"""GiB of a GPU, where none is at hand."""
+"""GiB of a GPU, if this machine has none."""
 LIVE = 1e9
 """Weights that ZeRO-3 keeps gathered during a pass (its stage3_max_live_parameters)."""
 RUNTIME = 3.0
@@ -94,20 +94,24 @@ def memory(settings: TrainSettings, grpo: GrpoPlan, gpu: float = ASSUMED) -> tup
     return (*terms, Term("runtime", RUNTIME, "assumed"))
 
 
-def _weights(shape: Shape, settings: TrainSettings, options: Mapping[str, Any], spread: int) -> tuple[Term, ...]:
+def _weights(shape: Shape, settings: TrainSettings, options: Mapping[str, Any], spread: int) -> list[Term]:
     count, among = shape.weights, f" / {spread} processes" if spread > 1 else ""
     if settings.lora:
         adapter = shape.adapter(settings.lora.rank)
-        return (
+        terms = [
             Term("frozen weights", count * 2 / spread / GIB, f"{count:.3g} x 2 bytes{among}"),
             Term("adapter in training", adapter * 16 / spread / GIB, f"{adapter:.3g} x 16 bytes{among}"),
-        )
+        ]
+        if not options.get("use_vllm") and not stage(options):
+            how = f"{count:.3g} x 2 bytes, while drafts are written; none with vLLM"
+            terms.append(Term("weights with the adapter merged", count * 2 / GIB, how))
+        return terms
     # 16-bit weights and gradients with 32-bit copies and Adam's two moments; or 32-bit ones and autocast's copies.
     each = 16 if stage(options) else 18
     terms = [Term("weights in training", count * each / spread / GIB, f"{count:.3g} x {each} bytes{among}")]
     if options.get("beta"):
         terms.append(Term("weights of the start", count * 2 / spread / GIB, f"{count:.3g} x 2 bytes{among} (trl.beta)"))
-    return tuple(terms)
+    return terms
 
 
 def _activations(shape: Shape, settings: TrainSettings, options: Mapping[str, Any]) -> Term:

@@ -1,9 +1,8 @@
 """From settings to TRL's configuration: the paper's recipe, what the settings change, and how the batches divide."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,6 @@ OURS: Mapping[str, Any] = {
     "activation_checkpointing": True,
 }
 """What the authors' settings leave open."""
-RENAMED = {
-    "gradient_checkpointing": "activation_checkpointing",
-    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
-}
-
 OWNED: Mapping[str, str] = {
     "output_dir": "-o",
     "seed": "seed",
@@ -41,8 +35,10 @@ OWNED: Mapping[str, str] = {
     "save_strategy": "trl.save_steps",
     "logging_strategy": "trl.logging_steps",
     "hub_token": "HF_TOKEN in the environment",
+    "gradient_checkpointing": "trl.activation_checkpointing",
+    "gradient_checkpointing_kwargs": "trl.activation_checkpointing_kwargs",
 }
-"""TRL options that follow from settings, by what to set instead."""
+"""TRL options that are not to be set, by what to set instead."""
 
 ZERO3: Mapping[str, Any] = {
     "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True},
@@ -60,8 +56,17 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 """Values that TRL would refuse only at the first update, or only on a GPU. A test compares them with its code."""
 
-REPORTERS = ("tensorboard", "trackio", "wandb", "mlflow", "swanlab")
-"""Programs for curves whose packages are named as TRL names them."""
+LEAST: Mapping[str, float] = {
+    "max_steps": 1,
+    "save_steps": 1,
+    "logging_steps": 1,
+    "num_generations": 2,  # an instruction is compared with others for its task
+    "num_iterations": 1,
+    "max_completion_length": 1,
+    "per_device_train_batch_size": 1,
+    "temperature": 0.01,
+}
+"""Smallest values with a meaning. TRL takes less, and then trains on nothing or for ever."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +155,7 @@ class GrpoPlan:
         chosen = {**self.options, "max_steps": batches.steps}
         if processes:
             chosen |= {"deepspeed": None, "use_vllm": False}  # which need not be here yet
-        _check_engines(chosen)
-        _check_reporters(chosen["report_to"] if isinstance(chosen["report_to"], list) else [chosen["report_to"]])
+        check_packages(chosen)
         if cpu:
             chosen |= {"use_cpu": True, "bf16": False, "fp16": False, "dataloader_pin_memory": False}
         if chosen.get("deepspeed") == "zero3":
@@ -184,35 +188,19 @@ def grpo_plan(settings: TrainSettings) -> GrpoPlan:
     known = {field.name for field in fields(_grpo_config()) if field.init}
     for name in settings.trl:
         if name in OWNED:
-            raise ConfigError(f"trl.{name} follows from other settings. Set {OWNED[name]} instead.")
+            raise ConfigError(f"trl.{name} cannot be set here. Set {OWNED[name]} instead.")
         if name not in known:
             raise ConfigError(f"Unknown option trl.{name}. {_nearest(name, known)}")
-    options = {**TRL, **OURS, **{RENAMED.get(name, name): value for name, value in settings.trl.items()}}
+    options = {**TRL, **OURS, **settings.trl}
     per_update = settings.prompts_per_update or settings.prompts
     if settings.prompts % per_update:
         raise ConfigError(
             f"prompts = {settings.prompts} does not divide into updates of prompts_per_update = {per_update}."
         )
-    if int(options["num_generations"]) < 2:
-        raise ConfigError(
-            f"trl.num_generations is {options['num_generations']}; expected 2 or more, because an instruction is "
-            "compared with others for its task."
-        )
     _check_values(options, settings.longest_prompt)
     rollout = settings.prompts // per_update * int(options["num_iterations"])
     options = {"save_steps": SAVED * rollout, **options}
     return GrpoPlan(options, settings.prompts, per_update, settings.passes, settings.seed)
-
-
-LEAST: Mapping[str, float] = {
-    "max_steps": 1,
-    "save_steps": 1,
-    "logging_steps": 1,
-    "max_completion_length": 1,
-    "per_device_train_batch_size": 1,
-    "temperature": 0.01,
-}
-"""Smallest values with a meaning. TRL takes less, and then trains on nothing or for ever."""
 
 
 def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:
@@ -233,12 +221,6 @@ def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:
         )
 
 
-def _check_reporters(named: Sequence[Any]) -> None:
-    missing = [name for name in named if name in REPORTERS and find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"trl.report_to names {missing[0]}, which is not installed: pip install {missing[0]}")
-
-
 def _grpo_config() -> Any:
     try:
         from trl.trainer.grpo_config import GRPOConfig
@@ -247,11 +229,19 @@ def _grpo_config() -> Any:
     return GRPOConfig
 
 
-def _check_engines(chosen: Mapping[str, Any]) -> None:
-    """Raise `MissingDependencyError` if what spreads the weights, or writes the drafts, is not here as TRL needs it."""
+def check_packages(chosen: Mapping[str, Any]) -> None:
+    """Raise an error if what writes the drafts, spreads the weights or draws the curves is not here as TRL needs it."""
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+
     for option, package in (("use_vllm", "vllm"), ("deepspeed", "deepspeed")):
         if chosen.get(option) and (lacking := unmet("gpu").get(package)):
             raise MissingDependencyError(f"trl.{option}", "gpu", lacking)
+    named = chosen["report_to"] if isinstance(chosen["report_to"], list) else [chosen["report_to"]]
+    here = get_available_reporting_integrations()
+    if missing := [name for name in named if name not in (*here, "none", "all")]:
+        raise ConfigError(
+            f"trl.report_to names {missing[0]!r}, which is unknown or not installed. Here are: {', '.join(here)}."
+        )
 
 
 def _nearest(name: str, known: set[str]) -> str:

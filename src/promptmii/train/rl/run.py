@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.curves import VALIDATION
-from promptmii.errors import ConfigError, MissingDependencyError
+from promptmii.errors import ConfigError, MissingDependencyError, counted
 from promptmii.follower import Follower
 from promptmii.progress import QUIET, Progress
 from promptmii.task import content_key
@@ -17,11 +17,11 @@ from promptmii.train.card import generator_card
 from promptmii.train.launch import check_processes, end_with_launcher
 from promptmii.train.plan import Plan, plan_of
 from promptmii.train.reward import Reward
-from promptmii.train.rl.plan import GrpoPlan, grpo_plan
+from promptmii.train.rl.plan import GrpoPlan, check_packages, grpo_plan
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.settings import TrainSettings
 from promptmii.train.tasks import TaskSplit, read_split
-from promptmii.train.visits import Visits, readable_split
+from promptmii.train.visits import Visits, readable
 
 try:
     import torch
@@ -32,7 +32,7 @@ try:
     from promptmii.train.rl.reward_function import RewardFunction
     from promptmii.train.rl.trainer import LostError, PolicyTrainer, VisitDataset
     from promptmii.train.rl.watch import Watch
-    from promptmii.train.validation import NO_VALIDATION, cases
+    from promptmii.train.validation import NO_VALIDATION, Case, cases
     from promptmii.tuning.model import TrainableModel
 except ImportError as error:
     raise MissingDependencyError("Training with reinforcement learning", "train") from error
@@ -64,20 +64,21 @@ def train(
 
     `given` is the configuration file, kept verbatim; `followers` replace those that the settings name. With `resume`
     the run goes on from the newest whole checkpoint, as if it had never stopped. Raises `DataError`, `ConfigError` and
-    `ModelError` before the first step; later `EndpointError` if followers are lost, `ModelError` if a gradient is no
-    number and `OutputError` on a full disk, each with a valid checkpoint in the folder.
+    `ModelError` before the first step; later `EndpointError` if followers are lost, `ModelError` if training diverges
+    and `OutputError` on a full disk, each with a valid checkpoint in the folder.
     """
     end_with_launcher()
     plan, grpo = plan_of(settings), grpo_plan(settings)
+    check_packages(grpo.options)
     # While one process waits for a server, the others wait for that process.
     startup = plan.reward.serve.startup if plan.reward.serve else 0.0
     patience = timedelta(seconds=max(1800.0, 2 * startup, 2 * (plan.reward.wait + plan.endpoint.patience)))
     state = PartialState(timeout=patience) if torch.cuda.is_available() else PartialState(cpu=True, timeout=patience)
     progress = progress if state.is_main_process else QUIET
-    split = read_split(plan.selection, progress)
     processes = state.num_processes
-    grpo.batches(len(split.train), processes)
     check_processes(settings.plan.processes, processes)
+    split = read_split(plan.selection, progress)
+    grpo.batches(len(split.train), processes)
     if processes == 1 and (gpus := torch.cuda.device_count()) > 1:
         progress.note(f"Training uses one of {gpus} GPUs, as plan.processes is 1")
     with ExitStack() as stack:
@@ -112,14 +113,16 @@ class _Process:
     def trainer(self, split: TaskSplit, followers: Sequence[Follower], card: Any) -> PolicyTrainer:
         """Everything that a run needs, put together; the folder says what it was made with."""
         plan = self.plan
-        # TRL's configuration comes before the weights, because a sharded run loads them in parts.
+        # TRL's configuration comes before the weights, because a sharded run loads them in parts, and after the
+        # followers, which no run shards.
         batches = self.grpo.batches(len(split.train), self.processes)
         config = self.grpo.config(self.folder, batches, cpu=not torch.cuda.is_available())
         policy = TrainableModel.load(plan.model, plan.lora, plan.seed)
         self._check_reference(config.beta, policy)
         writer = plan.prompting.writer(policy.local(0))
-        split = readable_split(split, plan.draws, writer)
-        self._tell_skipped(split)
+        split = readable(split, plan.draws, writer)
+        watched = cases(split.validation, plan.validation)
+        self._tell_skipped(split, watched)
         visits = Visits(split.train, plan.draws, writer)
         batches = self.grpo.batches(visits.per_pass, self.processes)
         config.max_steps = batches.steps  # all that depends on the number of tasks
@@ -132,11 +135,10 @@ class _Process:
         keep: Card = partial(card, policy.base, {task.name: task for task in split.train})
         best = Best(self.folder, VALIDATION, policy, keep, gain=plan.validation.gain)
         function = RewardFunction(reward, visits, policy, self.run)
-        watch = Watch(self.plan, policy, followers, split.validation, best, self.run, self.progress)
+        watch = Watch(plan, policy, followers, watched, best, self.run, self.progress)
         trainer = PolicyTrainer(
             policy,
             function,
-            lambda: function.lost,
             args=config,
             visits=VisitDataset(visits, batches.visits),
             callbacks=[watch, Safeguards(policy, "trl.learning_rate or trl.max_grad_norm")],
@@ -151,13 +153,13 @@ class _Process:
                 "merged in memory alone. Add [lora] to train the adapter on, or set trl.beta to 0."
             )
 
-    def _tell_skipped(self, split: TaskSplit) -> None:
+    def _tell_skipped(self, split: TaskSplit, watched: Sequence[Case]) -> None:
         for line in split.skipped:
             self.progress.note(f"Skipped {line}")
         if split.skipped:
-            learned, watched = len(split.train), len(split.validation)
-            self.progress.note(f"{len(split.skipped)} tasks skipped; {learned} to learn from, {watched} to validate on")
-        if not cases(split.validation, self.plan.validation):
+            left = f"{len(split.train)} to learn from, {len(split.validation)} to validate on"
+            self.progress.note(f"{counted(len(split.skipped), 'task')} skipped; {left}")
+        if not watched:
             self.progress.note(NO_VALIDATION)
 
     def _describe(

@@ -5,7 +5,7 @@ and to learn. Loss, advantages, vLLM and distribution are TRL's. `OVERRIDDEN` li
 here, `USED` what else is relied on. A test compares both with the installed version, so it fails as soon as TRL moves.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
@@ -22,6 +22,7 @@ from promptmii.models.base import Sampling
 from promptmii.models.hf.engines import engine_for
 from promptmii.task import content_key
 from promptmii.train.rl.likelihoods import can_share, draft_logps
+from promptmii.train.rl.reward_function import RewardFunction
 from promptmii.train.visits import Visits
 from promptmii.tuning.lora import merged
 from promptmii.tuning.model import TrainableModel
@@ -120,14 +121,12 @@ class PolicyTrainer(GRPOTrainer):
     def __init__(
         self,
         policy: TrainableModel,
-        reward: Callable[..., list[float | None]],
-        lost: Callable[[], str | None],
+        reward: RewardFunction,
         visits: VisitDataset,
         **given: Any,
     ) -> None:
-        """TRL calls `reward` with the drafts of a rollout; `lost` then says why it could not judge, or `None`."""
         self._policy = policy
-        self._lost = lost
+        self._reward = reward
         self.clock = Clock()
         self.rollout: list[tuple[list[int], list[int]]] = []
         """Prompt and draft of the last rollout, as tokens, of this process."""
@@ -174,12 +173,14 @@ class PolicyTrainer(GRPOTrainer):
         self.rollout = list(zip(prompt_ids, written, strict=True))
         return written, logps
 
-    def write_greedily(self, prompts: list[list[int]], longest: int) -> list[list[int]]:
-        """A text per prompt by vLLM with the weights of now. All processes call it, with equally many prompts."""
+    def write_greedily(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, _ends: Sequence[int]
+    ) -> list[list[int]]:
+        """`Engine.write` by vLLM with the weights of now. All processes call it, with equally many rows."""
         engine: Any = self.vllm_generation
-        engine.temperature, engine.max_completion_length = 0.0, longest
+        engine.temperature, engine.max_completion_length = 0.0, sampling.max_tokens
         try:
-            return super()._generate_single_turn(prompts, None, {}, 1)[0]
+            return super()._generate_single_turn([list(prompts[row]) for row in rows], None, {}, 1)[0]
         finally:
             engine.temperature, engine.max_completion_length = self.temperature, self.max_completion_length
 
@@ -221,7 +222,7 @@ class PolicyTrainer(GRPOTrainer):
         with self.clock("reward"):
             rewards = super()._calculate_rewards(*given, **options)
         # Every process stops, or the others would wait for this one for ever.
-        reasons = [reason for reason in gather_object([self._lost()]) if reason]
+        reasons = [reason for reason in gather_object([self._reward.lost]) if reason]
         if reasons:
             raise LostError(reasons[0])
         return rewards

@@ -1,7 +1,8 @@
 """What happens beside the steps: the curves, validation, the best weights, and when to stop."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -9,19 +10,18 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from promptmii.curves import VALIDATION
+from promptmii.errors import UnsupportedError
 from promptmii.follower import Follower
-from promptmii.models.base import ModelCard
+from promptmii.models.base import ModelCard, Sampling
 from promptmii.models.hf.engines import engine_for
 from promptmii.models.local import LocalModel
 from promptmii.progress import Progress
-from promptmii.task import Task
 from promptmii.train.loop import Best
 from promptmii.train.plan import Plan
 from promptmii.train.rl.likelihoods import Drift
-from promptmii.train.rl.sharing import RolloutEngine, SharedEngine, Writes
 from promptmii.train.rl.trainer import PolicyTrainer, whole_weights
 from promptmii.train.run_folder import RunFolder
-from promptmii.train.validation import Outcome, cases, judge, summary, write
+from promptmii.train.validation import Case, Outcome, judge, summary, write
 from promptmii.tuning.model import TrainableModel
 
 NAMES = {
@@ -37,30 +37,22 @@ NAMES = {
 DROPPED = ("epoch", "step_time", "num_tokens")
 
 
+@dataclass(eq=False)
 class Watch(TrainerCallback):
     """Called by the trainer after each step."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        policy: TrainableModel,
-        followers: Sequence[Follower],
-        validation: Sequence[Task],
-        best: Best,
-        folder: RunFolder | None,
-        progress: Progress,
-    ) -> None:
-        """`folder` is `None` in the processes that only take part."""
-        self._plan = plan
-        self._policy = policy
-        self._followers = followers
-        self._cases = cases(validation, plan.validation)
-        self._best = best
-        self._folder = folder
-        self._progress = progress
-        self._equal = 0
-        """Steps in a row without any difference between drafts."""
-        self._began = 0.0
+    plan: Plan
+    policy: TrainableModel
+    followers: Sequence[Follower]
+    cases: Sequence[Case]
+    """What is validated."""
+    best: Best
+    folder: RunFolder | None
+    """`None` in the processes that only take part."""
+    progress: Progress
+    _equal: int = 0
+    """Steps in a row without any difference between drafts."""
+    _began: float = 0.0
 
     def attach(self, trainer: PolicyTrainer, boundary: int) -> None:
         """Watch this trainer, whose weights are still those of the start. `boundary` are the steps of one rollout."""
@@ -71,10 +63,10 @@ class Watch(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Validate the start, or find out where a resumed run stood."""
         if state.global_step:
-            self._best.recall(state.global_step)
+            self.best.recall(state.global_step)
         else:
             self._validate(state.global_step)
-        self._progress.step("Training", state.max_steps - state.global_step, "steps")
+        self.progress.step("Training", state.max_steps - state.global_step, "steps")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Start the clock."""
@@ -83,14 +75,14 @@ class Watch(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Validate when it is time, and stop if nothing has been gained for long."""
         self._trainer.clock.add("step", perf_counter() - self._began)
-        self._progress.advance()
-        chosen = self._plan.validation
+        self.progress.advance()
+        chosen = self.plan.validation
         if state.global_step % chosen.every == 0 or state.global_step == state.max_steps:
             self._validate(state.global_step)
         # Between rollouts only: elsewhere a run cannot go on exactly.
         between = state.global_step % self._boundary == 0
-        if chosen.patience is not None and self._best.since >= chosen.patience and between:
-            self._progress.note(f"Stopped at step {state.global_step}: {self._best.since} validations without a gain")
+        if chosen.patience is not None and self.best.since >= chosen.patience and between:
+            self.progress.note(f"Stopped at step {state.global_step}: {self.best.since} validations without a gain")
             control.should_training_stop = control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
@@ -105,28 +97,28 @@ class Watch(TrainerCallback):
         } | self._trainer.clock.take()
         self._write(state.global_step, numbers)
         if "train/reward" in numbers:
-            self._progress.note(
+            self.progress.note(
                 f"Step {state.global_step} of {state.max_steps}: reward {numbers['train/reward']:.3f}, "
                 f"length {numbers.get('length', 0):.0f}, {numbers.get('seconds/step', 0):.1f} s"
             )
         self._look_for_signal(numbers)
 
     def _write(self, step: int, numbers: Mapping[str, float]) -> None:
-        if self._folder:
-            self._folder.metrics(step, numbers)
+        if self.folder:
+            self.folder.metrics(step, numbers)
 
     def _look_for_signal(self, numbers: Mapping[str, float]) -> None:
         if "zero_variance" not in numbers:
             return
         self._equal = self._equal + 1 if numbers["zero_variance"] == 1.0 else 0
-        if self._equal and self._equal % self._plan.stuck == 0:
-            self._progress.note(
+        if self._equal and self._equal % self.plan.stuck == 0:
+            self.progress.note(
                 f"In {self._equal} steps all drafts of each group got the same reward, so nothing is learned. "
                 f"{_cause(numbers)}"
             )
 
     def _validate(self, step: int) -> None:
-        if not self._cases:
+        if not self.cases:
             return
         started = perf_counter()
         trainer = self._trainer
@@ -134,28 +126,28 @@ class Watch(TrainerCallback):
         training = trained.training
         trained.eval()
         with self._writer(step) as writer:
-            written = write(writer, self._plan.prompting, self._cases)
+            written = write(writer, self.plan.prompting, self.cases)
         drift = (
             {} if trainer.is_deepspeed_enabled else self._drift.of(trainer.bare, trainer.rollout, trainer.temperature)
         )
         trained.train(training)
         state = trainer.accelerator
         mine = written[state.process_index :: state.num_processes]
-        outcomes = judge(mine, self._followers, self._plan.validation.rows)
+        outcomes = judge(mine, self.followers, self.plan.validation.rows)
         gathered: list[Outcome] = gather_object(outcomes)
         line = summary(gathered) | drift
         said = "not judged, because followers failed"
         if not line["validation/failed"]:
-            better = self._best.improves(line[VALIDATION])
+            better = self.best.improves(line[VALIDATION])
             said = f"{line[VALIDATION]:.3f}{' (best)' if better else ''}"
             if better:
                 self._keep_best(step, {name: value for name, value in line.items() if name.startswith(VALIDATION)})
         line |= {"seconds/validation": perf_counter() - started}
         self._write(step, line)
         self._report(line)
-        if self._folder:
-            self._folder.samples([_row(step, outcome) for outcome in gathered])
-        self._progress.note(f"Step {step}: validation {said}")
+        if self.folder:
+            self.folder.samples([_row(step, outcome) for outcome in gathered])
+        self.progress.note(f"Step {step}: validation {said}")
 
     def _report(self, line: Mapping[str, float]) -> None:
         """Send the line wherever `report_to` sends the steps. The trainer's own log would end the step's line."""
@@ -167,29 +159,68 @@ class Watch(TrainerCallback):
     @contextmanager
     def _writer(self, step: int) -> Generator[LocalModel]:
         """The policy of now, which all processes ask for the same: vLLM, or the bare model with all its weights."""
-        trainer, policy = self._trainer, self._policy
+        trainer, policy = self._trainer, self.policy
         state = trainer.accelerator
 
-        def shared(part: Writes) -> LocalModel:
+        def shared(part: Write) -> LocalModel:
             length = int(policy.model.config.max_position_embeddings)
             card = ModelCard(policy.reference, f"step-{step}", length, gives_scores=False)
             return LocalModel(card, policy.form, SharedEngine(part, state.process_index, state.num_processes))
 
         if trainer.use_vllm:
-            yield shared(RolloutEngine(trainer.write_greedily))
+            yield shared(trainer.write_greedily)
         elif not trainer.is_deepspeed_enabled:
-            yield shared(engine_for(trainer.bare))
+            yield shared(engine_for(trainer.bare).write)
         else:
             with whole_weights(trainer) as model:
-                yield shared(engine_for(model))
+                yield shared(engine_for(model).write)
 
     def _keep_best(self, step: int, measured: Mapping[str, float]) -> None:
         trainer = self._trainer
         # The engine around the model knows how to gather its weights; every process takes part.
         spread = trainer.is_deepspeed_enabled
         state: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if spread else None
-        if self._folder:
-            self._best.save(step, measured, state)
+        if self.folder:
+            self.best.save(step, measured, state)
+
+
+Write = Callable[[Sequence[Sequence[int]], Sequence[int], Sampling, Sequence[int]], list[list[int]]]
+"""`Engine.write`: all that is shared."""
+
+
+@dataclass(frozen=True)
+class SharedEngine:
+    """An `Engine` that writes its part of what every process is asked for, and gathers the others'.
+
+    So any number of drafts works on any number of processes. Each writes as many rows as the others, because an engine
+    that spans processes needs them in step.
+    """
+
+    part: Write
+    process: int
+    processes: int
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+    ) -> list[list[int]]:
+        """See `Engine`."""
+        size = -(-len(rows) // self.processes)
+        mine = list(rows[self.process * size : (self.process + 1) * size])
+        mine += list(rows[:1]) * (size - len(mine))  # to be in step; dropped below
+        used = sorted(set(mine))
+        written = self.part([prompts[row] for row in used], [used.index(row) for row in mine], sampling, ends)
+        gathered: list[list[int]] = gather_object(written)
+        return gathered[: len(rows)]
+
+    def score(
+        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
+    ) -> list[tuple[tuple[float, ...], int]]:
+        """Refused."""
+        del prompts, options, end
+        raise UnsupportedError("A writer that several processes share compares no likelihoods.")
+
+    def close(self) -> None:
+        """See `Engine`. Nothing is held."""
 
 
 def _row(step: int, outcome: Outcome) -> dict[str, Any]:

@@ -6,7 +6,6 @@ It needs no gradient, so it is the cheapest way up from a generator that sometim
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -15,19 +14,21 @@ from promptmii.errors import EndpointError
 from promptmii.files import append_line
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
-from promptmii.models.base import Completion, LanguageModel
+from promptmii.models.base import Completion
 from promptmii.models.dynamic_batching import for_threads
 from promptmii.progress import QUIET, Progress
 from promptmii.serving import served
-from promptmii.train.plan import Plan, plan_of
+from promptmii.train.plan import plan_of
 from promptmii.train.reward import Draft, Judged, Reward
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.tasks import read_split
-from promptmii.train.visits import Visit, Visits, readable_split
+from promptmii.train.visits import Visit, Visits, readable
 from promptmii.train.warmup.pairs import Pair, pair_line
 from promptmii.train.warmup.settings import BestOfSettings
 
 PAIRS = "pairs.jsonl"
+FREE = ("visits", "together", "endpoint", "reward.serve")
+"""Settings that a resumed run may change."""
 
 
 def best_of(
@@ -46,23 +47,27 @@ def best_of(
     plan = plan_of(settings)
     split = read_split(plan.selection, progress)
     with ExitStack() as stack:
-        run = stack.enter_context(open_run(folder, settings, given, resume=resume, free=("visits", "together")))
-        generator = stack.enter_context(closing(plan.endpoint.load(plan.model)))
-        writer = plan.prompting.writer(generator)
-        split = readable_split(split, plan.draws, writer)
-        for line in split.skipped:
-            progress.note(f"Skipped {line}")
-        run.describe(
-            {"stage": settings.stage, "data": split.key, "meta": writer.template.key, "skipped": split.skipped}
-        )
-        serving = served(plan.reward.followers, plan.reward.serve, plan.endpoint, folder / "servers", progress)
-        endpoint = stack.enter_context(serving)
-        followers = _followers(replace(plan, endpoint=endpoint), generator, stack)
-        reward = Reward(plan.reward, followers, writer.style, progress)
-        visits = Visits(split.train, plan.draws, writer)
+        run = stack.enter_context(open_run(folder, settings, given, resume=resume, free=FREE))
         first, batch = _finished(run), settings.together
         if first >= settings.visits:
             return folder / PAIRS
+        serving = served(plan.reward.followers, plan.reward.serve, plan.endpoint, folder / "servers", progress)
+        endpoint = stack.enter_context(serving)
+        limit = endpoint.limit()
+        models = {
+            name: stack.enter_context(closing(endpoint.load(name, limit=limit)))
+            for name in dict.fromkeys((plan.model, *plan.reward.followers))
+        }
+        writer = plan.prompting.writer(models[plan.model])
+        split = readable(split, plan.draws, writer)
+        for line in split.skipped:
+            progress.note(f"Skipped {line}")
+        facts = {"stage": settings.stage, "data": split.key, "meta": writer.template.key, "skipped": split.skipped}
+        run.describe(facts, same=("data", "meta"))
+        readers = [for_threads(models[name]) for name in plan.reward.followers]
+        followers = [Follower(model, plan.reward.mode, plan.reward.calibration) for model in readers]
+        reward = Reward(plan.reward, followers, writer.style, progress)
+        visits = Visits(split.train, plan.draws, writer)
         progress.step("Drafting", settings.visits - first, "drafts")
         reward.check(visits.visit(first).episode)
         # Drafts of a batch depend on each other, so it is written as a whole even if a kill left some of it finished.
@@ -77,15 +82,6 @@ def best_of(
     return folder / PAIRS
 
 
-def _followers(plan: Plan, generator: LanguageModel, stack: ExitStack) -> list[Follower]:
-    """Each model loaded once; the generator itself if it follows too."""
-    models = [
-        generator if name == plan.model else stack.enter_context(closing(plan.endpoint.load(name)))
-        for name in plan.reward.followers
-    ]
-    return [Follower(for_threads(model), plan.reward.mode, plan.reward.calibration) for model in models]
-
-
 def _write(writer: Writer, visits: Sequence[Visit], settings: BestOfSettings) -> list[list[Draft]]:
     """The drafts of each visit. Raises `EndpointError` if the generator gives none for one of them."""
     chats = [visit.chat for visit in visits for _ in range(settings.drafts)]
@@ -98,7 +94,7 @@ def _write(writer: Writer, visits: Sequence[Visit], settings: BestOfSettings) ->
         written = [answer for answer in own if isinstance(answer, Completion)]
         if not written:
             raise EndpointError(
-                f"The generator {settings.model} failed on every draft of a visit. See to it, then go on with --resume."
+                f"The generator {settings.model} failed on every draft of a visit. Check it, then use --resume."
             )
         texts = [answer.text.strip() for answer in written]
         counts = writer.model.count_tokens(texts)

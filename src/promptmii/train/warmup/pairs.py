@@ -25,14 +25,9 @@ class Pair:
     instruction: str
 
 
-class _Row(Frozen):
-    text: str
-    label: str
-
-
 class _Line(Frozen):
     labels: tuple[str, ...]
-    examples: tuple[_Row, ...]
+    examples: tuple[Example, ...]
     instruction: str
     task: str = ""
     visit: int | None = None
@@ -62,9 +57,7 @@ def read_pairs(path: Path) -> list[Pair]:
             ) from error
         if not row.instruction.strip():
             raise DataError(f"{path}, line {number}: the instruction is empty.")
-        pairs.append(
-            Pair(Support(row.labels, tuple(Example(e.text, e.label) for e in row.examples)), row.instruction.strip())
-        )
+        pairs.append(Pair(Support(row.labels, row.examples), row.instruction.strip()))
     if not pairs:
         raise DataError(f"The pairs file {path} holds no pair.")
     return pairs
@@ -81,15 +74,26 @@ class PairStream:
     """Pairs made of tasks and the bank: a few labels of a task, a few of their rows, and the bank's guide to them."""
 
     def __init__(self, tasks: Mapping[str, Task], bank: Mapping[str, Guide], sizes: SftSettings) -> None:
-        """Raises `DataError` where no task is covered by the bank."""
+        """Raises `DataError` if no task can be used."""
         self._sizes = sizes
-        rows = {name: short_rows(task, sizes.max_chars) for name, task in tasks.items()}
-        self._rows = {name: found for name, found in rows.items() if name in bank and bank[name].covers(list(found))}
-        self._guides = {name: bank[name] for name in self._rows}
+        self._rows: dict[str, dict[str, list[Example]]] = {}
+        self._guides: dict[str, Guide] = {}
+        self.skipped: list[str] = []
+        """The tasks that cannot be used, with the reason."""
+        for name, task in tasks.items():
+            rows = short_rows(task, sizes.max_chars)
+            if len(rows) < 2:
+                self.skipped.append(f"{name}: not two labels have three texts of at most {sizes.max_chars} characters")
+            elif name not in bank or not bank[name].covers(list(rows)):
+                self.skipped.append(f"{name}: the bank does not describe it")
+            else:
+                self._rows[name], self._guides[name] = rows, bank[name]
+        self.tasks = {name: tasks[name] for name in self._rows}
+        """Those that pairs are made of."""
         if not self._rows:
             raise DataError(
-                f"The bank describes none of these tasks: {', '.join(tasks) or 'none'}. Name another bank, or give a "
-                "pairs file."
+                f"No pair can be made of any task ({'; '.join(self.skipped[:3]) or 'there is none'}). Name other tasks "
+                "or another bank, or give a pairs file."
             )
 
     def draw(self, index: int, hidden: bool | None = None) -> Pair:
@@ -124,10 +128,4 @@ class PairStream:
 def short_rows(task: Task, limit: int) -> dict[str, list[Example]]:
     """Training rows by label, in the task's order; labels with fewer than three short texts are left out."""
     rows = {label: [e for e in task.train if e.label == label and len(e.text) <= limit] for label in task.labels}
-    rows = {label: found for label, found in rows.items() if len(found) >= 3}
-    if len(rows) < 2:
-        raise DataError(
-            f"Task {task.name!r} has fewer than two labels with three texts of at most {limit} characters. Leave it "
-            "out."
-        )
-    return rows
+    return {label: found for label, found in rows.items() if len(found) >= 3}

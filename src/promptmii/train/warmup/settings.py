@@ -17,8 +17,8 @@ class SftSettings(Settings):
     """What is tuned: `smol` or `hf:...`; the last adapter of a reference is trained on."""
     pairs: str | None = None
     """File of pairs; `None` draws them from `tasks` and `bank`."""
-    tasks: str | tuple[str, ...] = ()
-    """Folders of task files, or task files; a task is named after its file."""
+    tasks: tuple[str, ...] = ()
+    """A corpus, folders of task files, task files, or `written`; a task is named after its file."""
     bank: str | None = None
     """Folder of label descriptions; `None` means the bank that ships."""
     train: tuple[str, ...] = ()

@@ -5,19 +5,21 @@ The prompt is the one that `MetaInducer` sends, token for token. Only the instru
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from promptmii.data.sources import read_tasks
 from promptmii.errors import MissingDependencyError
 from promptmii.inducers import Writer
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import meta_prompt
 from promptmii.task import Task
-from promptmii.train.card import model_card, recipe
+from promptmii.train.card import model_card
 from promptmii.train.run_folder import RunFolder, open_run
-from promptmii.train.tasks import named_tasks
+from promptmii.train.tasks import LEARNED
 from promptmii.train.warmup.bank import SHIPPED, read_bank
 from promptmii.train.warmup.pairs import Pair, PairStream, read_pairs
 from promptmii.train.warmup.settings import SftSettings
@@ -70,13 +72,9 @@ def fine_tune(
     with open_run(folder, settings, given, resume=resume, free=FREE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
         policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
-        learned = _learned(settings) if settings.pairs is None else {}
-        rows, watched = _datasets(settings, learned, Features(policy))
-
-        def card(step: int, measured: Mapping[str, float]) -> str:
-            title = "An instruction generator, warmed up"
-            return model_card(title, PURPOSE, policy.base, learned, recipe(settings, step), measured, adapter=True)
-
+        rows, watched, learned = _datasets(settings, Features(policy), progress)
+        title = "An instruction generator, warmed up"
+        card = partial(model_card, settings, title, PURPOSE, policy.base, learned)
         best = Best(folder, WATCHED, policy, card, sign=-1)
         trainer = CompletionTrainer(
             model=policy.trained,
@@ -106,37 +104,25 @@ class Features:
 
 
 @dataclass
-class Drawn(Dataset[dict[str, list[int]]]):
-    """Pairs drawn as they are needed, each from its index alone."""
+class Rows(Dataset[dict[str, list[int]]]):
+    """Pairs as tokens, each made from its index alone."""
 
-    pairs: PairStream
+    pair: Callable[[int], Pair]
     features: Features
     size: int
-    hidden: bool | None = None
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
-        return self.features(self.pairs.draw(index, self.hidden))
+        return self.features(self.pair(index))
 
 
-@dataclass
-class Listed(Dataset[dict[str, list[int]]]):
-    """Pairs of a file, in a new random order each time through."""
-
-    pairs: Sequence[Pair]
-    features: Features
-    size: int
-    seed: int
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
-        epoch, place = divmod(index, len(self.pairs))
-        order = torch.randperm(len(self.pairs), generator=torch.Generator().manual_seed(self.seed + epoch))
-        return self.features(self.pairs[int(order[place])])
+def _listed(pairs: Sequence[Pair], seed: int, index: int) -> Pair:
+    """Of the pairs of a file, which come in a new random order each time through."""
+    epoch, place = divmod(index, len(pairs))
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed + epoch))
+    return pairs[int(order[place])]
 
 
 class CompletionTrainer(Trainer):
@@ -169,17 +155,19 @@ class CompletionTrainer(Trainer):
             return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
 
+@dataclass(eq=False)
 class CurveWriter(TrainerCallback):
     """Writes the curves, and keeps the best adapter."""
 
-    def __init__(self, run: RunFolder, best: Best, progress: Progress) -> None:
-        self._run, self._best, self._progress = run, best, progress
-        self._started = time.perf_counter()
+    run: RunFolder
+    best: Best
+    progress: Progress
+    _started: float = field(default_factory=time.perf_counter)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Find out where a resumed run stood."""
-        self._best.recall(state.global_step)
-        self._progress.step("Training", state.max_steps - state.global_step, "steps")
+        self.best.recall(state.global_step)
+        self.progress.step("Training", state.max_steps - state.global_step, "steps")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
         """Write a line of the curves."""
@@ -190,33 +178,38 @@ class CurveWriter(TrainerCallback):
         now = time.perf_counter()
         line[f"seconds/{'step' if 'train/loss' in line else 'validation'}"] = now - self._started
         self._started = now
-        if WATCHED in line and self._best.improves(line[WATCHED]):
-            self._best.save(step, {WATCHED: line[WATCHED]})
-        self._run.metrics(step, line)
-        self._progress.advance(
+        if WATCHED in line and self.best.improves(line[WATCHED]):
+            self.best.save(step, {WATCHED: line[WATCHED]})
+        self.run.metrics(step, line)
+        self.progress.advance(
             int("train/loss" in line), f"step {step}: loss {line.get('train/loss', line.get(WATCHED, 0.0)):.4g}"
         )
 
 
-def _learned(settings: SftSettings) -> dict[str, Task]:
-    tasks = named_tasks(settings.tasks, settings.train or None)
-    return {name: task for name, task in tasks.items() if name not in settings.validate_on}
-
-
 def _datasets(
-    settings: SftSettings, learned: Mapping[str, Task], features: Features
-) -> tuple[Dataset[Any], dict[str, Dataset[Any]]]:
-    """What is learned, and what is validated: with names and without."""
+    settings: SftSettings, features: Features, progress: Progress
+) -> tuple[Rows, dict[str, Dataset[Any]], Mapping[str, Task]]:
+    """What is learned, what is validated (with names and without), and the tasks behind the former."""
     bank = read_bank(Path(settings.bank) if settings.bank else SHIPPED)
+
+    def stream(names: Sequence[str], without: Sequence[str] = ()) -> PairStream:
+        tasks = read_tasks(settings.tasks, splits=LEARNED, only=names)
+        made = PairStream({name: task for name, task in tasks.items() if name not in without}, bank, settings)
+        for line in made.skipped:
+            progress.note(f"Skipped {line}")
+        return made
+
     watched: dict[str, Dataset[Any]] = {}
     if settings.validate_on:
-        pairs = PairStream(named_tasks(settings.tasks, settings.validate_on), bank, settings)
+        pairs = stream(settings.validate_on)
         for name, hidden in (("named", False), ("hidden", True)):
-            watched[name] = Drawn(pairs, features, settings.check_pairs, hidden)
+            watched[name] = Rows(partial(pairs.draw, hidden=hidden), features, settings.check_pairs)
     total = settings.steps * settings.batch
     if settings.pairs is not None:
-        return Listed(read_pairs(Path(settings.pairs)), features, total, settings.seed), watched
-    return Drawn(PairStream(learned, bank, settings), features, total), watched
+        listed = read_pairs(Path(settings.pairs))
+        return Rows(partial(_listed, listed, settings.seed), features, total), watched, {}
+    pairs = stream(settings.train, without=settings.validate_on)
+    return Rows(pairs.draw, features, total), watched, pairs.tasks
 
 
 def _arguments(settings: SftSettings, folder: Path) -> TrainingArguments:
