@@ -20,7 +20,7 @@ from promptmii.errors import MissingDependencyError, PromptMIIError
 from promptmii.instruction import Instruction, Mode
 from promptmii.progress import Progress, Unit
 from promptmii.version import VERSION
-from promptmii.workbench.kept import KeptModels
+from promptmii.workbench.followers import KeptModels
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
@@ -117,8 +117,7 @@ class Tools:
         """Label texts with an instruction. A failed call is a failure, never a label."""
         made = Instruction.load(instruction)
         with self._followers(progress) as followers:
-            progress.step("Labelling", len(texts))
-            answers = followers.of(made).predict(made, texts)
+            answers = workbench.predict(made, texts, followers).predictions
         return [
             {
                 "label": answer.label,

@@ -5,7 +5,6 @@ from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -16,15 +15,12 @@ from promptmii.cli.options import (
     Concurrency,
     Context,
     Follow,
-    Label,
-    Labels,
     MaxCost,
-    ModeOf,
     Prices,
-    Serve,
     Text,
-    columns_of,
     endpoint_of,
+    label_list,
+    text_of,
 )
 from promptmii.cli.terminal import confirmed, listening
 from promptmii.errors import ConfigError
@@ -43,13 +39,19 @@ class RowOptions:
     """How a labelled table is read."""
 
     text: Text = None
-    label: Label = None
-    labels: Labels = None
+    label: Annotated[str | None, typer.Option(help="Label column. Detected when absent.")] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(help="The label set in its order, comma-separated, or a JSON list where labels hold commas."),
+    ] = None
 
     @property
     def columns(self) -> "Columns":
         """As settings."""
-        return columns_of(self.text, self.label, self.labels)
+        from promptmii.config import Columns
+
+        labels = label_list(self.labels) if self.labels else None
+        return Columns.of(text=text_of(self.text), label=self.label, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class AbstainOptions:
         float | None, typer.Option(help="As --threshold, chosen so that this share of the labels given is right.")
     ] = None
     held_back: Annotated[
-        Path | None, typer.Option(help="Labelled rows on which --precision chooses the threshold, not seen before.")
+        str | None,
+        typer.Option(metavar="ROWS", help="Labelled rows on which --precision chooses the threshold, not seen before."),
     ] = None
 
     @property
@@ -78,7 +81,14 @@ class AbstainOptions:
 class ServeOptions:
     """Servers that are started for the command."""
 
-    serve: Serve = None
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENGINE",
+            help="Start servers for an openai:<model>: vllm, llama.cpp, or a command line with {model}, {host} and "
+            "{port}.",
+        ),
+    ] = None
     copies: Annotated[int, typer.Option(help="With --serve: servers, which share the work.")] = 1
     gpus: Annotated[int | None, typer.Option(help="With --serve: GPUs of each; one for vLLM when absent.")] = None
     ray: Annotated[bool, typer.Option("--ray", help="With --serve: on the nodes of a Ray cluster (RAY_ADDRESS).")] = (
@@ -102,7 +112,13 @@ class FollowerOptions:
     """Who answers, and how it is reached."""
 
     follower: Follow = None
-    mode: ModeOf = None
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="choose|generate",
+            help="choose compares label likelihoods; generate reads the label from text. Absent: as it was made.",
+        ),
+    ] = None
     base_url: BaseUrl = None
     context_length: Context = None
     concurrency: Concurrency = 16
@@ -124,20 +140,26 @@ class FollowerOptions:
 
     @contextmanager
     def followers(
-        self, *, quiet: bool = False, servers: "ServeOptions | None" = None, named: str | None = None
+        self,
+        *,
+        quiet: bool = False,
+        servers: "ServeOptions | None" = None,
+        named: str | None = None,
+        batch: bool = False,
     ) -> Generator["Followers"]:
         """The followers of the command, with a bar unless `quiet`. Closes them at the end.
 
-        `servers` are started for the follower of the command, or else for the one that is `named`.
+        `servers` are started for the follower of the command, or else for the one that is `named`. With `batch` they
+        ask the Batch API.
         """
         from promptmii.models import DEFAULT
-        from promptmii.workbench import Followers
+        from promptmii.workbench import Followers, batch_followers
 
-        mode, servers = self.known_mode, servers or ServeOptions()
+        mode, servers, make = self.known_mode, servers or ServeOptions(), batch_followers if batch else Followers
         with (
             listening(quiet=quiet) as progress,
             servers.endpoint(self.follower or named or DEFAULT, self.endpoint, progress) as endpoint,
-            closing(Followers(self.follower, endpoint, progress, confirmed, mode=mode)) as followers,
+            closing(make(self.follower, endpoint, progress, confirmed, mode=mode)) as followers,
         ):
             yield followers
 

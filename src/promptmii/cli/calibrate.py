@@ -29,11 +29,8 @@ def calibrate(
 
     Without -o the instruction file itself is replaced. Its old score is dropped; measure it with `promptmii score`.
     """
-    from dataclasses import replace
-
     from promptmii import workbench
     from promptmii.files import check_writable
-    from promptmii.follower import resolve_calibration
     from promptmii.instruction import Instruction
 
     path, force = (output, force) if output else (instruction, True)
@@ -41,8 +38,7 @@ def calibrate(
     made = Instruction.load(instruction)
     with answers.followers(quiet=json) as followers:
         bound = followers.of(made)
-        bound = replace(bound, calibration=resolve_calibration(kind, bound.mode, bound.model.card))
-        fitted, found = workbench.recalibrate(made, data, bound, table.columns, progress=followers.progress)
+        fitted, found = workbench.recalibrate(made, data, bound, table.columns, kind, progress=followers.progress)
     fitted.save(path, force=force)
     if json:
         dump(fitted.model_dump(mode="json"))

@@ -41,7 +41,8 @@ def edit(
     """
     from promptmii.files import check_writable, write_text
     from promptmii.instruction import Instruction
-    from promptmii.workbench.edit import edited, own_rows, remeasure
+    from promptmii.workbench import compare
+    from promptmii.workbench.edit import edited, own_rows
 
     path = output or instruction
     check_writable(path, force=force or output is None)
@@ -59,7 +60,7 @@ def edit(
     after.save(path, force=True if output is None else force)
     try:
         with answers.followers(quiet=json) as followers:
-            found = remeasure(before, after, table, followers, rows.columns)
+            found = compare({"after": after, "before": before}, table, followers, rows.columns)
     except (PromptMIIError, KeyboardInterrupt):
         say(f"The edited text is saved in {path}, not measured yet: promptmii score {path} DATA --refit ROWS")
         raise

@@ -23,7 +23,6 @@ from promptmii.cli.options import (
     N,
     Output,
     Prices,
-    Yes,
     endpoint_of,
     prompt_of,
 )
@@ -110,20 +109,9 @@ class _WritingOptions:
         """Raises `ConfigError`."""
         from promptmii.config import InduceSettings
 
-        same = (
-            "n",
-            "generator",
-            "follower",
-            "mode",
-            "calibration",
-            "shortlist",
-            "best_of",
-            "budget",
-            "evaluate",
-            "test",
-        )
+        named = "n generator follower mode calibration shortlist best_of budget evaluate test seed"
         return InduceSettings.of(
-            **{name: getattr(self, name) for name in (*same, "seed")},
+            **{name: getattr(self, name) for name in named.split()},
             template=str(self.template) if self.template else None,
             start=None if self.start is None else prompt_of(self.start),
             keep=tuple(self.keep or ()),
@@ -140,7 +128,7 @@ def induce(
     rows: RowOptions,
     output: Output = None,
     json: Json = False,
-    yes: Yes = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take the columns that were detected.")] = False,
     force: Force = False,
 ) -> None:
     """Write an instruction from n labelled examples, and measure it beside naive and ICL prompts on held-back rows."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
 from promptmii.data import Texts
 from promptmii.errors import DataError, EndpointError
@@ -41,16 +41,10 @@ class Asked(NamedTuple):
     text: str
 
 
-class RowSink(Protocol):
-    """Where labelled rows go."""
-
-    def lacks(self, position: int, /) -> bool:
-        """The row is still to be labelled."""
-        ...
-
-    def write(self, rows: Sequence[tuple[int, Row]], predictions: Sequence[Prediction], /) -> None:
-        """Labelled rows with their positions, in order, and what they were made of."""
-        ...
+Answered: TypeAlias = tuple[Sequence[Asked], Sequence[Prediction]]
+"""Rows and what became of each."""
+Write: TypeAlias = Callable[[Sequence[tuple[int, Row]], Sequence[Prediction]], object]
+"""Takes labelled rows with their positions, in order, and the predictions that they were made of."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +97,23 @@ class Labelling:
         columns["failure"] = str(prediction.failure.kind) if prediction.failure else ""
         return columns
 
-    def run(self, table: RowSink, lacking: int, progress: Progress) -> Cost:
-        """Label what the table lacks. Raises `EndpointError` when the server no longer answers."""
-        progress.step("Labelling", lacking)
+    def run(
+        self,
+        write: Write,
+        progress: Progress,
+        *,
+        lacks: Callable[[int], bool] = lambda _: True,
+        answered: int = 0,
+    ) -> Cost:
+        """Label every row of which `lacks` says so; `answered` are the others.
+
+        Raises `EndpointError` when the server no longer answers.
+        """
+        progress.step("Labelling", self.texts.n - answered)
         usage, outage = Usage(), 0
-        for asked, predictions in self._answers(table):
+        for asked, predictions in self._answers(lacks):
             rows = [(one.position, one.row | self._answer(p)) for one, p in zip(asked, predictions, strict=True)]
-            table.write(rows, predictions)
+            write(rows, predictions)
             progress.advance(sum(not one.text.strip() for one in asked))
             usage = sum((p.usage for p in predictions), usage)
             failures = [p.failure for p in predictions]
@@ -126,8 +130,8 @@ class Labelling:
             failure.kind,
         )
 
-    def _answers(self, table: RowSink) -> Iterator[tuple[Sequence[Asked], Sequence[Prediction]]]:
-        rows = (Asked(n, row, text) for n, (row, text) in enumerate(self.texts) if table.lacks(n))
+    def _answers(self, lacks: Callable[[int], bool]) -> Iterator[Answered]:
+        rows = (Asked(n, row, text) for n, (row, text) in enumerate(self.texts) if lacks(n))
         concurrency = self.follower.model.card.concurrency
         if concurrency == 1:
             yield from self._one_by_one(rows)
@@ -136,7 +140,7 @@ class Labelling:
             while window := list(islice(parts, WINDOW)):
                 yield from _in_order(self._ask, window)
 
-    def _one_by_one(self, rows: Iterator[Asked]) -> Iterator[tuple[Sequence[Asked], Sequence[Prediction]]]:
+    def _one_by_one(self, rows: Iterator[Asked]) -> Iterator[Answered]:
         size = FEWEST
         while batch := list(islice(rows, size)):
             started = time.perf_counter()
@@ -152,7 +156,7 @@ class Labelling:
 
 def _in_order(
     ask: Callable[[Sequence[Asked]], Sequence[Prediction]], parts: Sequence[Sequence[Asked]]
-) -> Generator[tuple[Sequence[Asked], Sequence[Prediction]]]:
+) -> Generator[Answered]:
     """Parts with their answers, several under way at once.
 
     If an error ends it, parts that were answered come first; rows between them are marked as unanswered.

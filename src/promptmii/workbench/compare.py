@@ -1,11 +1,10 @@
 """Ways of prompting side by side, on the same rows: instructions, texts, and methods that no model has to write."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+from xml.etree import ElementTree
 
 from promptmii import metrics
 from promptmii.config import Columns
@@ -16,7 +15,8 @@ from promptmii.inducers import METHODS, Kit, Method, SFTMethod, Writer, WrittenB
 from promptmii.instruction import EDITED, Instruction
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Support
-from promptmii.workbench.bind import Answering, answering
+from promptmii.workbench.followers import Answering, answering
+from promptmii.workbench.formats import csv_text
 from promptmii.workbench.given import Prompt, name_of, read, written
 from promptmii.workbench.measure import Measured, answered_by, fitted, measured, measured_html, refuse_failures
 from promptmii.workbench.rows import Rows, divided, table_of
@@ -28,6 +28,14 @@ FIXED = [
 ]
 """Methods that need examples and a follower at most."""
 EXAMPLES = 20
+
+
+class Check(NamedTuple):
+    """One thing that a comparison must show, for continuous integration."""
+
+    name: str
+    failure: str | None
+    """Why it does not hold; `None`: it does."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,19 @@ class Comparison:
             for i, example in enumerate(self.rows[0].scored.query)
             if len({said[i] for said in answers.values()}) > 1
         ]
+
+    def checks(self, *, at_least: float | None = None, not_worse: bool = False) -> list[Check]:
+        """The first has a macro-F1 of `at_least`; it is not worse, beyond noise, than any of the others."""
+        first, made = self.rows[0], list[Check]()
+        if at_least is not None:
+            f1 = first.macro_f1 or 0.0
+            failure = None if f1 >= at_least else f"macro-F1 is {f1:.3f} on {first.scored.n} rows"
+            made.append(Check(f"{first.name}: macro-F1 is at least {at_least:g}", failure))
+        for name, d in self.differences.items() if not_worse else ():
+            worse = d.mean < 0 and d.beyond_noise
+            failure = f"macro-F1 {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {d.p:.3f}" if worse else None
+            made.append(Check(f"{first.name}: not worse than {name}", failure))
+        return made
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{row.name} {row.macro_f1:.3f}" for row in self.rows)
@@ -77,11 +98,19 @@ class Comparison:
 
     def csv(self) -> str:
         """The disagreements as CSV with a header."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["text", "label", *(row.name for row in self.rows)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.disagreements)
-        return text.getvalue()
+        return csv_text(["text", "label", *(row.name for row in self.rows)], self.disagreements)
+
+
+def junit(checks: Sequence[Check]) -> str:
+    """The checks as a JUnit report."""
+    failed = str(sum(check.failure is not None for check in checks))
+    counts = {"tests": str(len(checks)), "failures": failed, "errors": "0", "skipped": "0"}
+    suite = ElementTree.Element("testsuite", {"name": "promptmii compare"} | counts)
+    for check in checks:
+        case = ElementTree.SubElement(suite, "testcase", classname="promptmii.compare", name=check.name)
+        if check.failure is not None:
+            ElementTree.SubElement(case, "failure", message=check.failure).text = check.failure
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def compare(

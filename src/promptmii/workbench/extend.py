@@ -19,8 +19,8 @@ from promptmii.models.base import LanguageModel, Message, Sampling, Usage
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import extension_prompt
 from promptmii.task import Example, Support, row_key
-from promptmii.workbench.bind import Answering, answering
 from promptmii.workbench.compare import Comparison, compare
+from promptmii.workbench.followers import Answering, answering
 from promptmii.workbench.rows import table_of
 
 LINE = 120

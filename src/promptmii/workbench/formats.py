@@ -103,6 +103,12 @@ class Csv:
             return False
 
 
+def csv_text(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    """Rows as CSV with a header."""
+    form = Csv(columns)
+    return form.head + form.records(rows)
+
+
 class JsonLines:
     """An object per line."""
 

@@ -11,6 +11,7 @@ from promptmii.data.load import SUFFIXES, format_of
 from promptmii.errors import ArtefactError, DataError
 from promptmii.inducers import Given
 from promptmii.instruction import Instruction
+from promptmii.notebook import brief
 from promptmii.task import Support
 
 Prompt: TypeAlias = Instruction | str | os.PathLike[str]
@@ -26,7 +27,7 @@ def read(given: Prompt) -> Instruction | str:
     """
     if isinstance(given, Instruction):
         return given
-    if isinstance(given, str) and not _is_path(given):
+    if isinstance(given, str) and not is_path(given):
         return _checked(given, "The text")
     path = Path(given)
     if path.suffix == ".json":
@@ -48,7 +49,8 @@ def text_of(given: Prompt) -> str:
     return found.text if isinstance(found, Instruction) else found
 
 
-def _is_path(given: str) -> bool:
+def is_path(given: str) -> bool:
+    """Whether a text names a file: one that exists, or a single word with an ending."""
     one_word = not re.search(r"\s", given.strip())
     try:
         return bool(given) and "\n" not in given and (Path(given).exists() or (one_word and bool(Path(given).suffix)))
@@ -76,7 +78,6 @@ def name_of(given: Prompt) -> str:
     """How a table calls it: the path as it was given, the method, or the beginning of the text."""
     if isinstance(given, Instruction):
         return given.method
-    if isinstance(given, str) and not _is_path(given):
-        words = " ".join(given.split())
-        return words if len(words) <= 24 else words[:23] + "…"
+    if isinstance(given, str) and not is_path(given):
+        return brief(given, 24)
     return path_name(os.fspath(given))

@@ -32,12 +32,12 @@ class Tally:
     """Below the threshold."""
     failed: int = 0
 
-    def count(self, row: Row, by: int = 1) -> None:
-        """One more row, or one less."""
-        self.rows += by
-        self.labelled += by * bool(row["predicted_label"])
-        self.unsure += by * bool(row.get("unsure_label"))
-        self.failed += by * bool(row["failure"])
+    def count(self, row: Row) -> None:
+        """One more row."""
+        self.rows += 1
+        self.labelled += bool(row["predicted_label"])
+        self.unsure += bool(row.get("unsure_label"))
+        self.failed += bool(row["failure"])
 
 
 def run_folder(output: Path) -> Path:
@@ -49,6 +49,13 @@ def check_output(output: Path, *, force: bool = False) -> None:
     """Raise if rows could not be written there, `ConfigError` or `OutputError`; a begun file may be gone on with."""
     format_for(output, ())
     check_writable(output, force=force or run_folder(output).is_dir())
+
+
+def refuse_overwriting(output: Path, *read: object) -> None:
+    """Raise `OutputError` if the output is one of the files that are read: rows are read while they are written."""
+    files = [source for source in read if isinstance(source, str | Path) and os.path.exists(source)]
+    if output.exists() and any(os.path.samefile(file, output) for file in files):
+        raise OutputError(f"{output} is read and cannot be written at once. Name another file with -o.")
 
 
 @contextmanager
@@ -89,7 +96,7 @@ def end_run(folder: Path) -> None:
 
 
 class GrowingTable:
-    """The rows of one run. `append` and `replace` leave them on the disk when they return."""
+    """The rows of one run. What `write` got is on the disk when it returns."""
 
     def __init__(self, path: Path, form: Format, folder: Path) -> None:
         """Opens a file, or reads how far it has come. Raises `OutputError` where it was changed meanwhile."""
@@ -111,7 +118,7 @@ class GrowingTable:
         self.begun = len(self._answered)
         """Rows that were there when it was opened."""
 
-    def lacks(self, position: int, /) -> bool:
+    def lacks(self, position: int) -> bool:
         """The row has no answer yet, or a failed one."""
         return position >= len(self._answered) or not self._answered[position]
 
@@ -120,17 +127,16 @@ class GrowingTable:
         """Rows that have their answer."""
         return sum(self._answered)
 
-    def write(self, rows: Sequence[tuple[int, Row]], _predictions: Sequence[object] = (), /) -> None:
+    def write(self, rows: Sequence[tuple[int, Row]]) -> None:
         """Rows in order, each with its position: those that had failed, then the next ones."""
-        again = [(position, row) for position, row in rows if position < self.begun]
+        again = [(position, row) for position, row in rows if position < self.begun and not row["failure"]]
         new = [row for position, row in rows if position >= self.begun]
-        replaced = [(position, row) for position, row in again if not row["failure"]]
-        if replaced:
-            lines = (json.dumps([position, self._form.records([row])]) + "\n" for position, row in replaced)
+        if again:
+            lines = (json.dumps([position, self._form.records([row])]) + "\n" for position, row in again)
             append_line(self._again, "".join(lines).encode())
         if new:
             append_line(self.path, self._form.records(new).encode())
-        for position, row in replaced:
+        for position, row in again:
             self._answered[position] = True
             self.tally.failed -= 1
             self.tally.rows -= 1

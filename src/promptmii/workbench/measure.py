@@ -2,21 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from promptmii import metrics
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source
 from promptmii.errors import ScoreRefusedError
 from promptmii.follower import Follower, Predictor, resolve_calibration
-from promptmii.instruction import EDITED, Cost, Instruction
+from promptmii.instruction import EDITED, CalibrationKind, Cost, Instruction
 from promptmii.models.base import Price
 from promptmii.notebook import table_html
 from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored
 from promptmii.scoring import score as score_rows
 from promptmii.task import Example, Support
-from promptmii.workbench.bind import Answering, answering, calibration_notes
+from promptmii.workbench.followers import Answering, answering, calibration_notes
 from promptmii.workbench.given import Prompt, name_of, read, written
 from promptmii.workbench.rows import fresh_rows, table_of
 
@@ -109,21 +109,19 @@ def score(
     """
     columns = columns or Columns()
     instruction, loaded = opened(given, source, columns)
-    rows, notes = fresh_rows(instruction, loaded)
+    rows, left_out = fresh_rows(instruction, loaded)
     with answering(follower, progress) as followers:
         bound = followers.of(instruction)
-        notes = (*loaded.notes, *notes)
-        if refit is not None:
-            bound = replace(bound, calibration=resolve_calibration("auto", bound.mode, bound.model.card))
+        if refit is None:
+            uncalibrated = calibration_notes(instruction, bound)
+            instruction = answered_by(bound, instruction)
+        else:
+            uncalibrated = ()
             instruction, _ = recalibrate(instruction, refit, bound, columns, progress=followers.progress)
             rows, left_out = fresh_rows(instruction, loaded)
-            notes = (*loaded.notes, *left_out)
-        else:
-            notes = (*notes, *calibration_notes(instruction, bound))
-            instruction = answered_by(bound, instruction)
         followers.progress.step("Scoring", len(rows))
         result = measured(name_of(given), bound, instruction, rows, bound.model.card.price)
-    return replace(result, notes=notes)
+    return replace(result, notes=(*loaded.notes, *left_out, *uncalibrated))
 
 
 def answered_by(follower: Follower, instruction: Instruction) -> Instruction:
@@ -142,7 +140,13 @@ def opened(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction
 
 
 def recalibrate(
-    instruction: Instruction, source: Source, follower: Follower, columns: Columns, *, progress: Progress = QUIET
+    instruction: Instruction,
+    source: Source,
+    follower: Follower,
+    columns: Columns,
+    kind: CalibrationKind | Literal["auto"] = "auto",
+    *,
+    progress: Progress = QUIET,
 ) -> tuple[Instruction, tuple[str, ...]]:
     """The instruction with `follower`'s calibration fitted on the rows of a table, without its old score.
 
@@ -151,7 +155,8 @@ def recalibrate(
     loaded = table_of(instruction, source, columns)
     rows = (*loaded.task.train, *loaded.task.test)
     progress.step("Calibrating", len(rows))
-    return fitted(instruction, follower, rows), loaded.notes
+    fitting = replace(follower, calibration=resolve_calibration(kind, follower.mode, follower.model.card))
+    return fitted(instruction, fitting, rows), loaded.notes
 
 
 def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:
