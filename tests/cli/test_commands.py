@@ -213,6 +213,13 @@ def test_show_prints_the_instruction_and_its_json(made: Path) -> None:
     assert json.loads(run("show", made, "--json").stdout)["labels"] == ["good", "bad"]
 
 
+def test_show_names_no_model_where_none_was_used(tmp_path: Path) -> None:
+    plain = Naive().induce(Support(("good", "bad"), ())).save(tmp_path / "plain.json")
+    text = run("show", plain).stdout
+    assert "None" not in text
+    assert "naive, from 0 examples" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

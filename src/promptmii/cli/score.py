@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from promptmii.instruction import Measurement
     from promptmii.workbench import Measured
 
+MOST_LABELS = 12
+"""Labels up to which the confusion matrix fits a terminal."""
+MOST_MISTAKES = 20
+
 
 @app.command()
 @blocks
@@ -81,7 +85,7 @@ def _show(given: "Measured") -> None:
     for s in labels:
         grid.add_row(s.label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", str(s.support))
     out.write_table(grid)
-    _print_confusion(instruction.labels, confusion)
+    _show_confusion(instruction.labels, confusion)
 
 
 def _uncalibrated(measured: "Measurement") -> str:
@@ -89,9 +93,21 @@ def _uncalibrated(measured: "Measurement") -> str:
     return "" if plain is None else f"macro-F1 without the calibration {plain:.3f}; "
 
 
-def _print_confusion(labels: Sequence[str], counts: list[list[int]]) -> None:
-    numbers = [str(number) for number, _ in enumerate(labels, 1)]
-    grid = table("Confusion: a row per true label, a column per predicted one", "", *numbers, "none")
-    for number, label, row in zip(numbers, labels, counts, strict=True):
-        grid.add_row(f"{number} {label}", *(str(count) if count else "·" for count in row))
+def _show_confusion(labels: Sequence[str], counts: list[list[int]]) -> None:
+    """The matrix, or of many labels the most frequent mistakes."""
+    if len(labels) > MOST_LABELS:
+        pairs = [
+            (count, f"{label} → {said}")
+            for label, row in zip(labels, counts, strict=True)
+            for said, count in zip((*labels, "none"), row, strict=True)
+            if count and said != label
+        ]
+        grid = table("Most frequent mistakes (--json has all)", "true label → predicted one", "rows")
+        for count, pair in sorted(pairs, key=lambda one: -one[0])[:MOST_MISTAKES]:
+            grid.add_row(pair, str(count))
+    else:
+        numbers = [str(number) for number, _ in enumerate(labels, 1)]
+        grid = table("Confusion: a row per true label, a column per predicted one", "", *numbers, "none")
+        for number, label, row in zip(numbers, labels, counts, strict=True):
+            grid.add_row(f"{number} {label}", *(str(count) if count else "·" for count in row))
     out.write_table(grid)
