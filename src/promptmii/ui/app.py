@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,9 +21,11 @@ from promptmii.ui.desk import Desk
 from promptmii.ui.guard import Guard
 from promptmii.ui.store import Store
 from promptmii.ui.work import Work
-from promptmii.workbench.kept import KeptModels, Load
+from promptmii.workbench.followers import KeptModels, Load
 
 LOOPBACK = "127.0.0.1"
+NOWHERE = "Not Found"
+"""What Starlette says of an address that no route has."""
 
 
 def make_app(
@@ -68,7 +71,7 @@ def make_app(
         middleware=[Middleware(Guard, token=token)],
         exception_handlers={PromptMIIError: _told, 404: _missing, Exception: _unexpected},
     )
-    app.state.desk = Desk.at(store, Work(store, KeptModels(load)), runs, installable)
+    app.state.desk = Desk(store, Work(store, KeptModels(load)), runs, installable)
     return app
 
 
@@ -81,8 +84,10 @@ def _unexpected(request: Request, error: Exception) -> Response:
     return Desk.of(request).page("message.html", status=500, title="Something went wrong", message=message)
 
 
-def _missing(request: Request, _: Exception) -> Response:
-    return Desk.of(request).missing("There is no such page.")
+def _missing(request: Request, error: Exception) -> Response:
+    said = error.detail if isinstance(error, HTTPException) else NOWHERE
+    message = "There is no such page." if said == NOWHERE else said
+    return Desk.of(request).page("message.html", status=404, title="Not here", message=message)
 
 
 def listening_socket(port: int) -> socket.socket:

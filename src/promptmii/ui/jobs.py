@@ -3,22 +3,26 @@
 A page that is loaded again finds its job by its key. A job is the `Progress` of its own work.
 """
 
+import asyncio
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from starlette.concurrency import run_in_threadpool
 
 from promptmii.errors import PromptMIIError
 from promptmii.progress import Unit
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
-
 LOOK = 0.12
 """Seconds between two looks at a job."""
+TICK = 1.0
+"""Seconds after which the clock of a step is shown anew."""
 BRIEF = 0.05
 """Seconds of a step that nobody needs to hear of."""
 
@@ -155,8 +159,22 @@ class Job:
             self.steps[-1].ended = time.monotonic()
 
 
-def event(name: str, html: str) -> str:
-    """A server-sent event that holds a piece of the page."""
+async def watch(job: Job | None, html: Callable[[Job], str]) -> AsyncGenerator[str]:
+    """Server-sent events: `job` with a piece of the page whenever the job changes, then its last state, and `ended`."""
+    seen, told = -1, 0.0
+    while job:
+        live = job.live  # read first: what is sent after the end is the whole
+        if job.version != seen or time.monotonic() - told > TICK:
+            seen, told = job.version, time.monotonic()
+            yield _event("job", await run_in_threadpool(html, job))
+        if not live:
+            yield _event(job.state)
+            break
+        await asyncio.sleep(LOOK)
+    yield _event("ended")
+
+
+def _event(name: str, html: str = "") -> str:
     lines = "".join(f"data: {line}\n" for line in html.splitlines() or [""])
     return f"event: {name}\n{lines}\n"
 

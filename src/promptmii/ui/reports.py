@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from urllib.parse import quote
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
@@ -34,7 +35,7 @@ async def draw(request: Request) -> Response:
         run = Path(text_of(form, "run")).expanduser()
     key = hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:16]
     desk.drawings.start(key, key, lambda _: write_report([run], desk.store.home / "reports" / key))
-    return go(f"/reports/{key}?name={quote(run.name)}")
+    return go(request, f"/reports/{key}?name={quote(run.name)}")
 
 
 def show(request: Request) -> Response:
@@ -45,7 +46,7 @@ def show(request: Request) -> Response:
         return desk.page("reports.html", runs=_runs(desk.runs), folder=desk.runs, failure=job.failure)
     drawing = job is not None and job.live
     if not drawing and not (desk.store.home / "reports" / key / "index.html").is_file():
-        return desk.missing("There is no such report here. Open its run again.")
+        raise HTTPException(404, "There is no such report here. Open its run again.")
     name = request.query_params.get("name", "Report")
     return desk.page("report.html", key=key, name=name, drawing=drawing)
 
@@ -55,5 +56,5 @@ def file(request: Request) -> Response:
     folder = Desk.of(request).store.home / "reports"
     path = (folder / request.path_params["path"]).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
-        return Desk.of(request).missing("There is no such file.")
+        raise HTTPException(404, "There is no such file.")
     return FileResponse(path)

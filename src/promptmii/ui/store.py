@@ -1,4 +1,4 @@
-"""What was tried, in a folder: tables by their content, and a folder for each trial.
+"""What was tried, in a folder: tables by content and name, and a folder for each trial.
 
 data/<hash>/<file name>
 trials/<key>/trial.json         what was asked and what came out
@@ -104,10 +104,12 @@ class Store:
         self._read = lru_cache(maxsize=1024)(_trial_in)
 
     def add(self, name: str, content: bytes) -> str:
-        """Keep a table that was given; its key."""
-        key = hashlib.sha256(content).hexdigest()[:16]
-        folder = private_folder(self.home / "data" / key)
+        """Keep a table that was given; its key. Another name is another table, since its ending says how it is read."""
         safe = re.sub(r"[^\w.() -]", "_", Path(name.replace("\\", "/")).name).lstrip(". ")[-120:] or "data.csv"
+        digest = hashlib.sha256(content)
+        digest.update(safe.encode())
+        key = digest.hexdigest()[:16]
+        folder = private_folder(self.home / "data" / key)
         if not _table_in(folder):
             with atomic_file(folder / safe) as temporary:
                 temporary.write_bytes(content)

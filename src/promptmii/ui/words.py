@@ -13,8 +13,7 @@ SHADES = 8
 
 def share(value: float, digits: int = 3) -> str:
     """A number from 0 to 1 without its zero."""
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("0") if text.startswith("0.") else text
+    return f"{value:.{digits}f}".removeprefix("0")
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -32,6 +31,12 @@ def money(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
 
 
+def per_thousand(trial: Trial, tokens: float | None) -> str:
+    """What the prompts of a thousand queries cost; a dash where nobody knows."""
+    price = next(iter(trial.settings.endpoint.prices.values()), None)
+    return money(None if price is None or tokens is None else price.of_prompt(tokens) / 1000)
+
+
 def seconds(value: float) -> str:
     """How long something took."""
     return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {int(value % 60)} s"
@@ -44,16 +49,13 @@ def left(value: float | None) -> str:
 
 def tokens(cost: Cost) -> str:
     """What making a text took."""
-    return "nothing" if not cost.calls else f"{counted(cost.calls, 'call')}, {_whole(cost.tokens)} tokens"
-
-
-def _whole(number: float | None) -> str:
-    return "unknown" if number is None else f"{number:,.0f}"
+    known = "unknown" if cost.tokens is None else whole(cost.tokens)
+    return f"{counted(cost.calls, 'call')}, {known} tokens" if cost.calls else "nothing"
 
 
 def whole(number: float | None) -> str:
-    """A count for reading."""
-    return "–" if number is None else _whole(number)
+    """A count for reading; a dash where nobody knows."""
+    return "–" if number is None else f"{number:,.0f}"
 
 
 def shade(count: int, total: int) -> int:
@@ -100,3 +102,8 @@ def saving(trial: Trial) -> str:
     if result.saved_money_per_query is not None:
         text += f" In money: {money(result.saved_money_per_query * 1000)} saved per 1,000 queries."
     return text
+
+
+FILTERS = (share, signed, step_name, money, seconds, left, tokens, whole)
+"""What templates do with a number or a name."""
+FUNCTIONS = (per_thousand, shade, verdict, saving)

@@ -1,6 +1,6 @@
 """What the jobs of the page do, over the service layer."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,11 +14,13 @@ from promptmii.models.references import reader_of
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored, score
+from promptmii.styles import split_style
 from promptmii.task import Example
 from promptmii.ui.jobs import Cancelled, Job
 from promptmii.ui.store import Answers, Store, Trial
 from promptmii.workbench.edit import edited
-from promptmii.workbench.kept import KeptModels
+from promptmii.workbench.followers import KeptModels
+from promptmii.workbench.formats import batches
 from promptmii.workbench.measure import fitted
 
 NAMES = {"naive": "Label list alone", "icl": "Examples in the prompt", "start": "Your own prompt"}
@@ -115,7 +117,7 @@ class Work:
 
 
 def _follower(settings: InduceSettings, models: pipeline.Load, progress: Progress) -> Follower:
-    reference = settings.follower or reader_of(settings.generator)
+    reference = settings.follower or reader_of(split_style(settings.generator)[0])
     progress.step(f"Loading {reference}")
     model = watched(models(reference), progress)
     kind = resolve_calibration(settings.calibration, settings.mode, model.card)
@@ -127,18 +129,9 @@ def _rescored(follower: Follower, instruction: Instruction, parent: Trial, job: 
     before = parent.answers[-1]
     order = sorted(range(len(parent.query)), key=lambda i: before.probabilities[i] or 0.0)
     predictions: dict[int, Prediction] = {}
-    for some in _batches(order):
+    for some in batches(order, BATCH):
         part = score(follower, instruction, [parent.query[i] for i in some])
-        predictions |= dict(zip(some, part.predictions, strict=True))
-        job.show(
-            *(
-                Change(parent.query[i], before.labels[i], predictions[i].label)
-                for i in some
-                if predictions[i].label != before.labels[i]
-            )
-        )
+        predictions |= zip(some, part.predictions, strict=True)
+        asked = [Change(parent.query[i], before.labels[i], predictions[i].label) for i in some]
+        job.show(*(change for change in asked if change.before != change.after))
     return Scored(parent.query, tuple(predictions[i] for i in range(len(parent.query))))
-
-
-def _batches(order: Sequence[int]) -> list[Sequence[int]]:
-    return [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
