@@ -80,7 +80,7 @@ def test_induce_says_unknown_where_the_server_reports_no_tokens(tmp_path: Path) 
         asked = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "4", "--eval", "6"]
         done = run("induce", path, *asked, "--price", "1,1", "--yes", "-o", tmp_path / "made.json")
     assert done.exit_code == 0, done.stderr
-    assert "What the instruction saves against ICL is unknown" in done.stdout
+    assert "What it saves against ICL is unknown" in done.stdout
     made = Instruction.load(tmp_path / "made.json")
     assert (made.cost.calls, made.cost.tokens, made.cost.money) == (1, None, None)
     assert made.measured is not None

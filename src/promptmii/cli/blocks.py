@@ -5,23 +5,12 @@ from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from promptmii.cli.options import (
-    BaseUrl,
-    Cache,
-    Concurrency,
-    Context,
-    Follow,
-    MaxCost,
-    Prices,
-    Text,
-    endpoint_of,
-    label_list,
-    text_of,
-)
+from promptmii.cli.options import BaseUrl, Context, Follow, MaxCost, Prices, Text, label_list, prices_of, text_of
 from promptmii.cli.terminal import confirmed, listening
 from promptmii.errors import ConfigError
 
@@ -108,6 +97,27 @@ class ServeOptions:
 
 
 @dataclass(frozen=True)
+class ServerOptions:
+    """How models on servers are reached."""
+
+    base_url: BaseUrl = None
+    context_length: Context = None
+    concurrency: Annotated[int, typer.Option(help="Requests under way at once.")] = 16
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the answer cache for openai: models; failures are never cached.")
+    ] = None
+    price: Prices = None
+
+    def endpoint(self, max_cost: float | None = None) -> "Endpoint":
+        """As settings. Raises `ConfigError`."""
+        from promptmii.config import Endpoint
+
+        changes = {"cache": str(self.cache) if self.cache else None, "prices": prices_of(self.price or [])}
+        same = {name: getattr(self, name) for name in ("base_url", "context_length", "concurrency")}
+        return Endpoint.of(**same, **changes, max_cost=max_cost)
+
+
+@dataclass(frozen=True)
 class FollowerOptions:
     """Who answers, and how it is reached."""
 
@@ -119,17 +129,13 @@ class FollowerOptions:
             help="choose compares label likelihoods; generate reads the label from text. Absent: as it was made.",
         ),
     ] = None
-    base_url: BaseUrl = None
-    context_length: Context = None
-    concurrency: Concurrency = 16
-    cache: Cache = None
-    price: Prices = None
+    server: ServerOptions = ServerOptions()
     max_cost: MaxCost = None
 
     @property
     def endpoint(self) -> "Endpoint":
-        """As settings."""
-        return endpoint_of(self.base_url, self.context_length, self.concurrency, self.cache, self.price, self.max_cost)
+        """As settings. Raises `ConfigError`."""
+        return self.server.endpoint(self.max_cost)
 
     @property
     def known_mode(self) -> "Mode | None":
@@ -167,30 +173,29 @@ class FollowerOptions:
 def blocks(command: Command) -> Command:
     """The command with every parameter that is a block replaced by the options of the block."""
     signature = inspect.signature(command)
-    kinds: dict[str, Any] = {
-        name: parameter.annotation
-        for name, parameter in signature.parameters.items()
-        if is_dataclass(parameter.annotation)
-    }
+    given = signature.parameters.values()
 
     @wraps(command)
-    def run(**given: Any) -> Any:
-        made = {name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in kinds.items()}
-        return command(**given, **made)
+    def run(**values: Any) -> Any:
+        return command(**{one.name: _made(one.name, one.annotation, values) for one in given})
 
-    shown = [
-        one
-        for name, parameter in signature.parameters.items()
-        for one in (_options(kinds[name]) if name in kinds else [parameter])
-    ]
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in shown]
+    parameters = [option for one in given for option in _options(one)]
     run.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run  # pyright: ignore[reportReturnType]
 
 
-def _options(kind: Any) -> list[inspect.Parameter]:
-    return [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-        for f in fields(kind)
-    ]
+def _made(name: str, kind: Any, values: dict[str, Any]) -> Any:
+    """The value of an option, or a block of them."""
+    if not is_dataclass(kind):
+        return values[name]
+    block: Any = kind
+    return block(**{f.name: _made(f.name, f.type, values) for f in fields(kind)})
+
+
+def _options(one: inspect.Parameter) -> list[inspect.Parameter]:
+    """A parameter as an option, or those of its block."""
+    if not is_dataclass(one.annotation):
+        return [one.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+    inner = [one.replace(name=f.name, default=f.default, annotation=f.type) for f in fields(one.annotation)]
+    return [option for field in inner for option in _options(field)]

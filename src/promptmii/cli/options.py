@@ -14,7 +14,6 @@ from promptmii.cli.terminal import out
 from promptmii.errors import ConfigError
 
 if TYPE_CHECKING:
-    from promptmii.config import Endpoint
     from promptmii.models.base import Price
 
 
@@ -56,13 +55,9 @@ Follow = Annotated[
 BaseUrl = Annotated[
     str | None, typer.Option(help="Server(s) for openai: models, comma-separated; OPENAI_BASE_URL when absent.")
 ]
-Concurrency = Annotated[int, typer.Option(help="Requests under way at once.")]
 Context = Annotated[
     int | None,
     typer.Option("--context-length", help="Tokens that an openai: model takes at once, where its server does not say."),
-]
-Cache = Annotated[
-    Path | None, typer.Option(help="Folder of the answer cache for openai: models; failures are never cached.")
 ]
 Prices = Annotated[
     list[str] | None,
@@ -191,24 +186,3 @@ def _price(given: str) -> tuple[str, "Price"]:
             "then any of cached=0.01, min=1024, batch=0.5."
         ) from error
     return parts["model"] or "*", price
-
-
-def endpoint_of(
-    base_url: str | None,
-    context: int | None,
-    concurrency: int = 16,
-    cache: Path | None = None,
-    price: list[str] | None = None,
-    max_cost: float | None = None,
-) -> "Endpoint":
-    """--base-url, --context-length, --concurrency, --cache, --price and --max-cost."""
-    from promptmii.config import Endpoint
-
-    return Endpoint.of(
-        base_url=base_url,
-        context_length=context,
-        concurrency=concurrency,
-        cache=str(cache) if cache else None,
-        prices=prices_of(price or []),
-        max_cost=max_cost,
-    )

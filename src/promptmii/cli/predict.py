@@ -83,7 +83,7 @@ def _check(
 
     if output:
         check_output(output, force=force)
-    elif answers.max_cost is not None and answers.cache is None:
+    elif answers.max_cost is not None and answers.server.cache is None:
         raise ConfigError("--max-cost needs -o FILE or --cache FOLDER, which keep the answers that were paid for.")
     if batch_api and output is None:
         raise ConfigError("--batch-api needs -o FILE: what is under way is kept beside it.")

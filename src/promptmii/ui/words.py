@@ -86,24 +86,6 @@ def verdict(trial: Trial) -> tuple[str, str]:
     return f"{score}{level}.", worth + (f"p = {share(difference.p)}." if difference.p >= 0.001 else "p < .001.")
 
 
-def saving(trial: Trial) -> str:
-    """When the instruction has repaid what it took, against the examples in every prompt."""
-    result = trial.break_even
-    if result is None:
-        return ""
-    if result.uncached.queries is None:
-        return f"It saves no tokens against the examples: {-result.saved_tokens_per_query:,.0f} more per query."
-    text = (
-        f"Against the examples in every prompt it saves {result.saved_tokens_per_query:,.0f} tokens per query: "
-        f"{result.uncached.times:.1f} times less."
-    )
-    if (queries := result.uncached.queries) > 0:
-        text += f" What it took to make is repaid after {queries:,} {'query' if queries == 1 else 'queries'}."
-    if result.saved_money_per_query is not None:
-        text += f" In money: {money(result.saved_money_per_query * 1000)} saved per 1,000 queries."
-    return text
-
-
 FILTERS = (share, signed, step_name, money, seconds, left, tokens, whole)
 """What templates do with a number or a name."""
-FUNCTIONS = (per_thousand, shade, verdict, saving)
+FUNCTIONS = (per_thousand, shade, verdict)
