@@ -13,7 +13,6 @@ from promptmii.cli.terminal import dump, notes, out, table
 from promptmii.errors import counted
 
 if TYPE_CHECKING:
-    from promptmii.instruction import Measurement
     from promptmii.workbench import Measured
 
 MOST_LABELS = 12
@@ -75,8 +74,10 @@ def _show(given: "Measured") -> None:
     out.write_line(
         f"macro-F1 {measured.macro_f1:.3f} (95 % interval {measured.low:.3f} to {measured.high:.3f})", "bold"
     )
+    plain = measured.uncalibrated_macro_f1
+    uncalibrated = "" if plain is None else f"macro-F1 without the calibration {plain:.3f}; "
     out.write_line(
-        f"{_uncalibrated(measured)}accuracy {measured.accuracy:.3f}; {counted(result.n, 'row')}, {result.n_unparsed} "
+        f"{uncalibrated}accuracy {measured.accuracy:.3f}; {counted(result.n, 'row')}, {result.n_unparsed} "
         f"unparsed, {result.n_truncated} cut; {result.usage.seconds:.1f} s"
     )
     if measured.shortlist_recall is not None:
@@ -86,11 +87,6 @@ def _show(given: "Measured") -> None:
         grid.add_row(s.label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", str(s.support))
     out.write_table(grid)
     _show_confusion(instruction.labels, confusion)
-
-
-def _uncalibrated(measured: "Measurement") -> str:
-    plain = measured.uncalibrated_macro_f1
-    return "" if plain is None else f"macro-F1 without the calibration {plain:.3f}; "
 
 
 def _show_confusion(labels: Sequence[str], counts: list[list[int]]) -> None:

@@ -50,7 +50,7 @@ def left(value: float | None) -> str:
 def tokens(cost: Cost) -> str:
     """What making a text took."""
     known = "unknown" if cost.tokens is None else whole(cost.tokens)
-    return f"{counted(cost.calls, 'call')}, {known} tokens" if cost.calls else "nothing"
+    return f"{known} tokens" + ("" if cost.money is None else f", {money(cost.money)}")
 
 
 def whole(number: float | None) -> str:
