@@ -60,6 +60,18 @@ def test_an_edited_instruction_is_calibrated_again(tmp_path) -> None:
     assert Instruction.load(fitted.save(path, force=True)) == fitted
 
 
+def test_rows_that_calibrate_nothing_may_still_measure() -> None:
+    rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
+    made = Naive().induce(Support(("delivery", "refund"), ()))
+    writes, compares = Follower(ScriptedModel(["refund"]), "generate"), Follower(ScriptedModel(score=keyword))
+    for follower, kind in ((writes, "auto"), (compares, "none"), (compares, "contextual")):
+        fitted, _ = workbench.recalibrate(made, rows, follower, Columns(), kind)
+        assert workbench.score(fitted, rows, follower).scored.n == 8
+    fitted, _ = workbench.recalibrate(made, rows, compares, Columns(), "support")
+    with pytest.raises(DataError, match="made from all of these rows"):
+        workbench.score(fitted, rows, compares)
+
+
 def test_labels_are_told_in_every_spelling_when_an_instruction_is_scored() -> None:
     made = Naive().induce(Support(("0", "1", "refund"), ()))
     rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(["0.0", "1.0", " Refund", "REFUND"])]

@@ -8,6 +8,7 @@ from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output
 from promptmii.cli.terminal import dump, notes, out
+from promptmii.errors import counted
 
 
 @app.command()
@@ -44,6 +45,7 @@ def calibrate(
         dump(fitted.model_dump(mode="json"))
         return
     notes((*found, *fitted.provenance.notes))
-    fit = fitted.calibration.kind if fitted.calibration else "none"
-    out.write_line(f"Calibration {fit}, fitted with {fitted.calibration_cost.calls} calls. Saved to {path}.")
+    calls = counted(fitted.calibration_cost.calls, "call")
+    fit = f"{fitted.calibration.kind}, fitted with {calls}" if fitted.calibration else "none, so nothing is fitted"
+    out.write_line(f"Calibration {fit}. Saved to {path}.")
     out.write_line(f"Measure it with: promptmii score {path} OTHER_DATA")

@@ -58,11 +58,12 @@ class Terminal(Console):
 
     def write_table(self, grid: Table) -> None:
         """The table, or a line per number where the terminal is too narrow for them side by side."""
+        title, grid.title = grid.title, None
+        if title:  # printed here, because rich breaks it at the width of the table
+            self.print(title)
         if Measurement.get(self, self.options.update(width=WIDEST), grid).minimum <= self.width:
             self.print(grid)
             return
-        if grid.title:
-            self.print(grid.title)
         heads = [str(column.header) for column in grid.columns]
         for first, *cells in zip(*(map(str, column.cells) for column in grid.columns), strict=True):
             self.write_line(first, "bold")

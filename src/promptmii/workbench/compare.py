@@ -149,7 +149,8 @@ def compare(
         for name, entry in entries.items():
             plain = _plain(entry, loaded.task.labels, first)
             bound = followers.of(plain)
-            followers.progress.step(f"Calibrating {name}", len(rows.examples))
+            if rows.examples and bound.mode == "choose":
+                followers.progress.step(f"Calibrating {name}", len(rows.examples))
             predictor, prepared = _prepared(entry, plain, bound, rows)
             followers.progress.step(f"Scoring {name}", len(rows.query))
             result = measured(name, predictor, prepared, rows.query, bound.model.card.price)

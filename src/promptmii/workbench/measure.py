@@ -160,9 +160,16 @@ def recalibrate(
 
 
 def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:
-    """The instruction with its calibration fitted on `rows`, without its old score."""
-    plain = unmarked(instruction).model_copy(update={"measured": None})
-    return follower.prepare(plain, Support(instruction.labels, tuple(rows)))
+    """The instruction with its calibration fitted on `rows`, without its old score.
+
+    Where neither a calibration nor a shortlist comes of them, the rows may still measure it.
+    """
+    plain = unmarked(instruction).model_copy(update={"measured": None, "calibration_cost": Cost()})
+    made = follower.prepare(plain, Support(instruction.labels, tuple(rows)))
+    if made.shortlist or (made.calibration and made.calibration.kind != "contextual"):
+        return made
+    kept = {"support_rows": plain.provenance.support_rows}
+    return made.model_copy(update={"provenance": made.provenance.model_copy(update=kept)})
 
 
 def unmarked(instruction: Instruction) -> Instruction:
