@@ -23,7 +23,7 @@ ROWS: tuple[Chat, ...] = tuple(
     [{"role": "user", "content": f"Say what the message is about. {'It came this morning. ' * 20}\n{i}: {text}"}]
     for i, text in enumerate(TEXTS * 4)
 )
-"""A follower's work in small: rows under one instruction."""
+"""A follower's work in miniature: rows under one instruction."""
 PATIENCE = 10.0
 """Seconds to wait for a server that is down or failing; a run may wait longer."""
 
@@ -88,7 +88,7 @@ def _checks(model: LanguageModel, start: float, progress: Progress) -> Iterator[
 
 
 def _first_tokens(served: Served, endpoint: Endpoint) -> Check:
-    """Whether a server without exact likelihoods has those of first tokens, which have to be asked for by name."""
+    """Whether a server without exact likelihoods has those of first tokens, which must be asked for by name."""
     reference = f"openai:{served.model}+top_logprobs" + (f"@{served.address}" if served.address else "")
     model = endpoint.load(reference)
     try:

@@ -121,19 +121,19 @@ def test_only_the_same_run_goes_on_with_a_file(tmp_path: Path, whole: bytes) -> 
     output = tmp_path / "out.csv"
     with pytest.raises(KeyboardInterrupt):
         run(TEXTS, output, Dying(20))
-    with pytest.raises(OutputError, match="begun with another input"):
+    with pytest.raises(OutputError, match="started with another input"):
         run(TEXTS[:-1], output)
-    with pytest.raises(OutputError, match="begun with another follower"):
+    with pytest.raises(OutputError, match="started with another follower"):
         run(TEXTS, output, ScriptedModel(score=keyword, name="other"))
-    with pytest.raises(OutputError, match="begun with another threshold"):
+    with pytest.raises(OutputError, match="started with another threshold"):
         run(TEXTS, output, abstain=workbench.Abstain(0.5))
     other = INSTRUCTION.model_copy(update={"text": "Be kind."})
-    with pytest.raises(OutputError, match="begun with another instruction"):
+    with pytest.raises(OutputError, match="started with another instruction"):
         workbench.predict(other, TEXTS, Follower(ScriptedModel(score=keyword)), output=output)
     damaged = output.read_bytes().replace(b"\n", b",\n", 3)
     kept = output.read_bytes()
     output.write_bytes(damaged)
-    with pytest.raises(OutputError, match="was changed since it was begun"):
+    with pytest.raises(OutputError, match="was changed since it was started"):
         run(TEXTS, output)
     output.write_bytes(kept)
     run(TEXTS, output, force=True)
@@ -158,7 +158,7 @@ def test_a_table_that_is_read_is_not_overwritten(tmp_path: Path) -> None:
     table.write_text("text,label\n" + "".join(f"{text},refund\n" for text in TEXTS))
     for source, held_back in ((table, None), (TEXTS, str(table))):
         wanted = workbench.Abstain(precision=0.1 if held_back else None, held_back=held_back)
-        with pytest.raises(OutputError, match="is read and cannot be written"):
+        with pytest.raises(OutputError, match="is the input and cannot be the output"):
             run(source, table, force=True, abstain=wanted)
     assert table.read_text().count("\n") == 61
 

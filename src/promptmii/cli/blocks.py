@@ -86,7 +86,7 @@ class ServeOptions:
 
     @contextmanager
     def endpoint(self, reference: str, endpoint: "Endpoint", progress: "Progress") -> "Generator[Endpoint]":
-        """How the model is reached: through the servers, while this lasts, or as it was."""
+        """The endpoint of the model while its servers run; unchanged without any."""
         from promptmii.config import RayOptions, ServeSettings
         from promptmii.serving import served
 

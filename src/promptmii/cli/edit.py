@@ -18,7 +18,7 @@ from promptmii.cli.terminal import dump, out, say
 from promptmii.errors import ConfigError, PromptMIIError
 
 EDITORS = ("sensible-editor", "nano", "vi", "notepad")
-"""Tried in this order where neither VISUAL nor EDITOR is set."""
+"""Tried in this order if neither VISUAL nor EDITOR is set."""
 
 
 @app.command()
@@ -73,7 +73,7 @@ def edit(
 
 
 def _edited(text: str) -> str:
-    """What the editor leaves of the text. Raises `ConfigError` if it cannot be run or says that it failed."""
+    """The text after editing. Raises `ConfigError` if the editor cannot start or fails."""
     named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, EDITORS), None)
     if not named:
         raise ConfigError("There is no editor: set EDITOR, for instance EDITOR=nano.")

@@ -78,7 +78,7 @@ def predict(
 def _check(
     answers: FollowerOptions, servers: ServeOptions, output: Path | None, *, batch_api: bool, force: bool
 ) -> None:
-    """Raise if the options do not go together, or the output could not be written."""
+    """Raise if options contradict each other, or the output cannot be written."""
     from promptmii.workbench import check_output
 
     if output:
@@ -92,7 +92,7 @@ def _check(
 
 
 def _wait(pending: "Pending", *, as_json: bool) -> NoReturn:
-    """Say how far the batches are, and end with a code of its own."""
+    """Report on the batches, and exit with `NOT_YET`."""
     if as_json:
         dump({"file": str(pending.output), "requests": pending.requests, "done": pending.done})
     most = f", for {pending.most_money:.4g} at most" if pending.most_money else ""
@@ -102,7 +102,7 @@ def _wait(pending: "Pending", *, as_json: bool) -> NoReturn:
 
 
 def _show(labelled: "Labelled", *, as_json: bool) -> None:
-    """The rows, unless they are in a file or were shown already, and how many became what."""
+    """The rows, unless they are in a file or shown already, and a summary."""
     tally, threshold = labelled.tally, labelled.threshold
     if as_json:
         file = {"file": str(labelled.path), **asdict(tally), "cost": labelled.cost.model_dump()}

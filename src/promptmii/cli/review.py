@@ -1,4 +1,4 @@
-"""`promptmii review`: rows worth a human's look, as a table to correct."""
+"""`promptmii review`: rows for a human to check, as a table to correct."""
 
 from typing import Annotated
 

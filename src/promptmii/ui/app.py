@@ -25,7 +25,7 @@ from promptmii.workbench.followers import KeptModels, Load
 
 LOOPBACK = "127.0.0.1"
 NOWHERE = "Not Found"
-"""What Starlette says of an address that no route has."""
+"""Starlette's message for an unknown address."""
 
 
 def make_app(
@@ -36,10 +36,10 @@ def make_app(
     load: Load = Endpoint.load,
     installable: Mapping[str, Embedded] = EMBEDDED,
 ) -> Starlette:
-    """The page, which keeps what was tried in `home` and answers who knows the token.
+    """The page. It keeps its history in `home`, and serves whoever knows the token.
 
-    `load` finds models, such as a `ScriptedModel` in a test; `installable` are the embedded ones that it offers. Raises
-    `OutputError` if `home` cannot be made.
+    `load` finds models, such as a `ScriptedModel` in a test; `installable` are the embedded ones on offer. Raises
+    `OutputError` if `home` cannot be created.
     """
     store = Store(home)
     routes = [
@@ -91,7 +91,7 @@ def _missing(request: Request, error: Exception) -> Response:
 
 
 def listening_socket(port: int) -> socket.socket:
-    """A place to listen on this machine; port 0 takes any that is free. Raises `ConfigError` for one in use."""
+    """A socket on this machine; port 0 takes any free one. Raises `ConfigError` if the port is in use."""
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -103,7 +103,7 @@ def listening_socket(port: int) -> socket.socket:
 
 
 def serve(app: Starlette, bound: socket.socket) -> None:
-    """Answer until the process is told to end."""
+    """Serve until the process ends."""
     import uvicorn
 
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, lifespan="off")

@@ -1,4 +1,4 @@
-"""What every page works with, and how a template becomes a response."""
+"""What every page needs, and how a template becomes a response."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,13 +38,13 @@ class Desk:
     store: Store
     work: Work
     runs: Path
-    """Folder in which runs of `promptmii evaluate` are looked for."""
+    """Folder with runs of `promptmii evaluate`."""
     installable: Mapping[str, Embedded]
-    """Models that the page offers, and fetches where they are not on this machine."""
+    """Models that the page offers, and fetches if they are missing."""
     jobs: Jobs = field(default_factory=Jobs)
     """Of the models."""
     drawings: Jobs = field(default_factory=Jobs)
-    """Of reports, which wait for no model."""
+    """Of reports, which need no model."""
     installs: Jobs = field(default_factory=Jobs)
     """Of models that are fetched."""
     templates: Environment = field(default_factory=_environment)
@@ -64,7 +64,7 @@ class Desk:
 
 
 def go(request: Request, address: str) -> Response:
-    """Look there next."""
+    """Redirect the browser."""
     if "hx-request" in request.headers:
         return Response(headers={"HX-Redirect": address})
     return RedirectResponse(address, 303)
@@ -76,6 +76,6 @@ def stream(job: Job | None, html: Callable[[Job], str]) -> Response:
 
 
 def text_of(form: Mapping[str, Any], name: str) -> str:
-    """A field of a form, without the blanks around it."""
+    """A field of a form, stripped."""
     value = form.get(name, "")
     return value.strip() if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""Embedded models that are fetched from the page, watched while they come."""
+"""Fetch embedded models from the page, and watch them come."""
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -9,7 +9,7 @@ from promptmii.ui.desk import Desk, stream
 
 
 def begin(request: Request) -> Response:
-    """Fetch a model, unless that is under way already."""
+    """Start to fetch a model, unless that is under way."""
     desk, model = Desk.of(request), _asked(request)
     job = desk.installs.of(model.name)
     if job is None or not job.live:
@@ -25,7 +25,7 @@ def cancel(request: Request) -> Response:
 
 
 def events(request: Request) -> Response:
-    """How far it is, until it is over, as pieces of the page."""
+    """Progress until it is over, as pieces of the page."""
     desk, model = Desk.of(request), _asked(request)
     return stream(desk.installs.of(model.name), lambda job: desk.html("_install_state.html", model=model, job=job))
 

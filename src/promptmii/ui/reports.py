@@ -11,11 +11,11 @@ from starlette.responses import FileResponse, Response
 from promptmii.ui.desk import Desk, go, text_of
 
 DEEPEST = 3
-"""Folders below the one of the runs in which a run is looked for."""
+"""Levels of folders to search for runs."""
 
 
 def reports(request: Request) -> Response:
-    """The runs that are there."""
+    """The list of runs."""
     desk = Desk.of(request)
     return desk.page("reports.html", runs=_runs(desk.runs), folder=desk.runs, failure="")
 
@@ -27,7 +27,7 @@ def _runs(folder: Path) -> list[Path]:
 
 
 async def draw(request: Request) -> Response:
-    """Begin to write the report of a run."""
+    """Start to write the report of a run."""
     from promptmii.report.page import write_report
 
     desk = Desk.of(request)
@@ -39,7 +39,7 @@ async def draw(request: Request) -> Response:
 
 
 def show(request: Request) -> Response:
-    """A report in the frame, once it is drawn."""
+    """A report in the frame, once it is written."""
     desk, key = Desk.of(request), request.path_params["key"]
     job = desk.drawings.of(key)
     if job and job.failure:
@@ -52,7 +52,7 @@ def show(request: Request) -> Response:
 
 
 def file(request: Request) -> Response:
-    """A file of a report, and none from elsewhere."""
+    """A file of a report; no other file is served."""
     folder = Desk.of(request).store.home / "reports"
     path = (folder / request.path_params["path"]).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():

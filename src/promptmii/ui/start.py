@@ -1,4 +1,4 @@
-"""From a table to a run: the first page, and the one on which columns, labels and models are settled."""
+"""From a table to a run: the first page, and the form for columns, labels and models."""
 
 import os
 from collections import Counter
@@ -24,9 +24,9 @@ RECENT = 5
 SHOWN = 5
 """Example rows of a table."""
 LARGEST = 512 << 20
-"""Bytes of a table that is dropped."""
+"""Bytes of an uploaded table."""
 OTHER = "other"
-"""What the list of models calls one that is not in it."""
+"""The entry for a model that the list lacks."""
 
 
 def start(request: Request) -> Response:
@@ -36,7 +36,7 @@ def start(request: Request) -> Response:
 
 
 async def add(request: Request) -> Response:
-    """A table that was dropped, or the sample."""
+    """Take an uploaded table, or the sample."""
     desk = Desk.of(request)
     failure = "No file arrived. Choose one, or take the sample."
     async with request.form() as form:
@@ -61,7 +61,7 @@ def _recent(desk: Desk, most: int = RECENT) -> list[Trial]:
 
 @dataclass(frozen=True)
 class Found:
-    """What a table holds under chosen columns, or why it cannot be used so."""
+    """What a table holds under the chosen columns, or why they do not work."""
 
     columns: tuple[str, ...]
     text: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class Found:
 
     @classmethod
     def of(cls, store: Store, data: str, text: tuple[str, ...] = (), label: str = "") -> "Found":
-        """Detected, unless columns are named."""
+        """Columns that are not named are detected."""
         table = store.table(data)
         try:
             loaded = store.task(data, text or None, label or None, None, 0)
@@ -98,7 +98,7 @@ class Found:
 
 
 def new(request: Request) -> Response:
-    """A table, and what is to be done with it."""
+    """The form for a table."""
     desk, data = Desk.of(request), request.query_params.get("data", "")
     like = desk.store.trial(request.query_params.get("like", ""))
     settings = like.settings if like else InduceSettings()
@@ -120,7 +120,7 @@ def columns(request: Request) -> Response:
 
 
 async def begin_run(request: Request) -> Response:
-    """Write and measure, as the form says, or say beside its button why not: what was typed into it stays."""
+    """Start what the form asks for, or show beside its button why not; the form keeps what was typed."""
     desk = Desk.of(request)
     async with request.form() as form:
         data, text = text_of(form, "data"), tuple(str(name) for name in form.getlist("text"))
@@ -185,7 +185,7 @@ def _settings(form: FormData | QueryParams, found: Found) -> InduceSettings:
 
 
 def _model(form: FormData | QueryParams, role: str) -> str:
-    """A reference from the list, or one that was typed. Raises `ConfigError`."""
+    """A reference from the list, or a typed one. Raises `ConfigError`."""
     chosen = text_of(form, role)
     if chosen != OTHER:
         return chosen

@@ -1,4 +1,4 @@
-"""One trial: watched while it runs, read when it is done, edited, tried and exported."""
+"""One trial: watch it run, read it, edit it, try it and export it."""
 
 from collections.abc import Sequence
 from difflib import ndiff
@@ -20,7 +20,7 @@ from promptmii.ui.store import Answers, Trial
 from promptmii.ui.work import Change
 
 PAGE = 100
-"""Rows that a table gets at once; the next follow when its end comes near."""
+"""Rows that a table gets at once; more follow as it scrolls."""
 PATIENCE = 120.0
 """Seconds that a typed text waits for its label."""
 EDIT = "edit:"
@@ -36,7 +36,7 @@ def begin(desk: Desk, data: str, settings: InduceSettings) -> str:
 
 
 def show(request: Request) -> Response:
-    """A trial in whatever state it is."""
+    """A trial, running or done."""
     desk, trial = Desk.of(request), _trial(request)
     if trial.own is None:
         job = desk.jobs.of(trial.key)
@@ -56,7 +56,7 @@ def show(request: Request) -> Response:
 
 
 def _changes(trial: Trial) -> list[Change]:
-    """The rows that an edit labels otherwise."""
+    """The rows whose label an edit changed."""
     if not trial.parent:
         return []
     before, after = trial.answers[-2], trial.answers[-1]
@@ -78,7 +78,7 @@ def _written(desk: Desk, trial: Trial) -> str:
 
 
 def events(request: Request) -> Response:
-    """How far a job is, whenever that changes, as pieces of the page."""
+    """Progress of a job, as pieces of the page."""
     desk, trial = Desk.of(request), _trial(request)
     return stream(desk.jobs.of(request.path_params["job"]), lambda job: _job_html(desk, trial, job))
 
@@ -90,7 +90,7 @@ def _job_html(desk: Desk, trial: Trial, job: Job) -> str:
 
 
 def cancel(request: Request) -> Response:
-    """Stop what runs for this trial."""
+    """Cancel the jobs of this trial."""
     desk, key = Desk.of(request), request.path_params["key"]
     _stop(desk, key)
     return Response(status_code=204) if "hx-request" in request.headers else go(request, f"/trials/{key}")
@@ -197,7 +197,7 @@ def _own(trial: Trial) -> Answers:
 
 
 def _index(request: Request, trial: Trial) -> int:
-    """Which of the prompts is asked for; the instruction itself when none is."""
+    """Index of the prompt asked for; the instruction by default."""
     _own(trial)
     last = len(trial.answers) - 1
     return min(_number(request.query_params.get("answers", ""), last), last)

@@ -22,17 +22,17 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def step_name(name: str) -> str:
-    """A step of the pipeline in the words of the page."""
+    """A pipeline step in the page's words."""
     return next((name.removesuffix(end) + words for end, words in STEPS.items() if name.endswith(end)), name)
 
 
 def money(value: float | None) -> str:
-    """A price for reading; a dash where nobody knows."""
+    """A price; a dash if unknown."""
     return "–" if value is None else f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def per_thousand(trial: Trial, tokens: float | None) -> str:
-    """What the prompts of a thousand queries cost; a dash where nobody knows."""
+    """What the prompts of a thousand queries cost; a dash if unknown."""
     price = next(iter(trial.settings.endpoint.prices.values()), None)
     return money(None if price is None or tokens is None else price.of_prompt(tokens) / 1000)
 
@@ -43,18 +43,18 @@ def seconds(value: float) -> str:
 
 
 def left(value: float | None) -> str:
-    """How long something will take yet; nothing where nobody knows."""
+    """Time left; nothing if unknown."""
     return "" if value is None else f"{seconds(value) if value >= 60 else f'{value:.0f} s'} left"
 
 
 def tokens(cost: Cost) -> str:
-    """What making a text took."""
+    """What a text took to make."""
     known = "unknown" if cost.tokens is None else whole(cost.tokens)
     return f"{known} tokens" + ("" if cost.money is None else f", {money(cost.money)}")
 
 
 def whole(number: float | None) -> str:
-    """A count for reading; a dash where nobody knows."""
+    """A count; a dash if unknown."""
     return "–" if number is None else f"{number:,.0f}"
 
 
@@ -64,7 +64,7 @@ def shade(count: int, total: int) -> int:
 
 
 def verdict(trial: Trial) -> tuple[str, str]:
-    """What came of a trial: the score, and what it is worth."""
+    """The result of a trial: its score, and what that is worth."""
     if not trial.own or not (measured := trial.own.instruction.measured):
         return "", ""
     score = f"Macro-F1 {share(measured.macro_f1)} on {counted(measured.n, 'held-back row')}"

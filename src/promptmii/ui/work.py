@@ -24,15 +24,15 @@ from promptmii.workbench.formats import batches
 from promptmii.workbench.measure import fitted
 
 NAMES = {"naive": "Label list alone", "icl": "Examples in the prompt", "start": "Your own prompt"}
-"""How the page calls the methods that an instruction is compared with."""
+"""The page's names for the methods beside the instruction."""
 OURS = "The instruction"
 BATCH = 8
-"""Rows between two looks at what an edit changed."""
+"""Rows labelled between two updates of an edit."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A row that is labelled otherwise since an edit."""
+    """A row whose label an edit changed."""
 
     row: Example
     before: str | None
@@ -46,7 +46,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Work:
-    """The store that it is kept in, and the models that do it. One thread at a time."""
+    """Runs jobs with the store and the models that stay open. One thread at a time."""
 
     store: Store
     models: KeptModels
@@ -73,7 +73,7 @@ class Work:
             return done
 
     def edit(self, trial: Trial, parent: Trial, text: str, job: Job) -> Trial:
-        """Measure a text on the rows of the trial that it was edited in, the least certain first."""
+        """Measure an edited text on its parent's rows, the least certain first."""
         settings, before = trial.settings, parent.answers[-1]
         task = self.store.loaded(parent).task
         follower = _follower(settings, self.models.at(settings.endpoint), job)
@@ -99,13 +99,13 @@ class Work:
         return done
 
     def label(self, trial: Trial, instruction: Instruction, text: str) -> Prediction:
-        """What the follower makes of one text."""
+        """The follower's answer for one text."""
         follower = _follower(trial.settings, self.models.at(trial.settings.endpoint), QUIET)
         return follower.predict(instruction, [text])[0]
 
     @contextmanager
     def _failing(self, trial: Trial) -> Generator[None]:
-        """What ends a trial early is kept with it."""
+        """Record with the trial what ended it early."""
         try:
             yield
         except Cancelled:

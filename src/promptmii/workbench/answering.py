@@ -22,11 +22,11 @@ FEWEST, MOST = 16, 4096
 QUICK = 0.1
 """Seconds below which a batch is too small to be worth its overhead."""
 UNDER_WAY = 3
-"""Batches under way at a server, each of as many rows as it takes requests at once: so no slow answer holds it up."""
+"""Batches in flight at a server, each as long as its concurrency, so that one slow answer does not hold it up."""
 WINDOW = 64
-"""Batches after which the slowest is waited for."""
+"""Batches after which the loop waits for the slowest."""
 GIVE_UP = 256
-"""Rows that fail in a row because the server does not answer, before the run ends."""
+"""Consecutive rows that fail for want of a server before the run ends."""
 OUTAGES = (FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER, FailureKind.TIMEOUT)
 DIGITS = 6
 
@@ -42,9 +42,9 @@ class Asked(NamedTuple):
 
 
 Answered: TypeAlias = tuple[Sequence[Asked], Sequence[Prediction]]
-"""Rows and what became of each."""
+"""Rows, and a prediction for each."""
 Write: TypeAlias = Callable[[Sequence[tuple[int, Row]], Sequence[Prediction]], object]
-"""Takes labelled rows with their positions, in order, and the predictions that they were made of."""
+"""Takes labelled rows with their positions, in order, and the predictions behind them."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Labelling:
     threshold: Threshold | None = None
 
     def __post_init__(self) -> None:
-        """Raises `DataError` where a column of the input has the name of one that is to be added."""
+        """Raises `DataError` if the input has a column of a name that labelling adds."""
         clashes = [name for name in self.added if name in self.texts.columns]
         if clashes:
             raise DataError(
@@ -66,7 +66,7 @@ class Labelling:
 
     @cached_property
     def added(self) -> Row:
-        """The columns that are added to a row, as they are for an empty one."""
+        """The columns that labelling adds, with the values of an empty row."""
         return self._answer(Prediction(None))
 
     @property
@@ -105,7 +105,7 @@ class Labelling:
         lacks: Callable[[int], bool] = lambda _: True,
         answered: int = 0,
     ) -> Cost:
-        """Label every row of which `lacks` says so; `answered` are the others.
+        """Label every row for which `lacks` is true; `answered` counts the others.
 
         Raises `EndpointError` when the server no longer answers.
         """
@@ -149,7 +149,7 @@ class Labelling:
                 size = min(2 * size, MOST)
 
     def _ask(self, batch: Sequence[Asked]) -> Sequence[Prediction]:
-        """A prediction for each row; a row without a text is not asked about."""
+        """A prediction for each row; rows without a text cost no call."""
         answers = iter(self.follower.predict(self.instruction, [one.text for one in batch if one.text.strip()]))
         return [next(answers) if one.text.strip() else Prediction(None) for one in batch]
 
@@ -157,9 +157,9 @@ class Labelling:
 def _in_order(
     ask: Callable[[Sequence[Asked]], Sequence[Prediction]], parts: Sequence[Sequence[Asked]]
 ) -> Generator[Answered]:
-    """Parts with their answers, several under way at once.
+    """Parts with their answers in order, several in flight at once.
 
-    If an error ends it, parts that were answered come first; rows between them are marked as unanswered.
+    Before an error propagates, the parts that were answered come out, and rows between them as unanswered.
     """
     done: dict[int, Sequence[Prediction]] = {}
     following = 0

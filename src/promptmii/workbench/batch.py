@@ -16,13 +16,13 @@ from promptmii.workbench.followers import Confirm, Followers, refuse
 from promptmii.workbench.label import FileRun, Labelled, file_run
 
 HALF = 0.5
-"""Factor on prices where `--price` names no other with `batch=`."""
+"""Factor on prices unless `--price` gives another with `batch=`."""
 HELLO = "Hello."
 
 
 @dataclass(frozen=True)
 class Pending:
-    """Batches that are not over yet."""
+    """Batches that are still running."""
 
     output: Path
     requests: int
@@ -30,7 +30,7 @@ class Pending:
     submitted: bool
     """By this call."""
     most_money: float | None = None
-    """What they cost at most, where the price is known and this call submitted them."""
+    """Their highest possible cost; `None` if no price is known or another call submitted them."""
 
 
 def batch_followers(
@@ -41,9 +41,9 @@ def batch_followers(
     *,
     mode: Mode | None = None,
 ) -> Followers:
-    """Followers for `predict_by_batch`: their requests are kept, at half the price where no `batch=` says otherwise.
+    """Followers for `predict_by_batch`. Requests wait for a batch, at half the price unless `batch=` says otherwise.
 
-    What may be spent is checked before a batch is sent, not here: no answer that is paid for is left out.
+    The spending limit is checked before a batch is sent, not here, so that no answer already paid for is refused.
     """
     if len(addresses(endpoint.base_url)) > 1:
         raise ConfigError("--batch-api sends to one server; give one address with --base-url.")
@@ -63,11 +63,11 @@ def predict_by_batch(
     abstain: Abstain | None = None,
     max_cost: float | None = None,
 ) -> Labelled | Pending:
-    """Submit what lacks an answer, or tell how far the batches are, or label with the answers that have come.
+    """Submit the rows that lack an answer, report on the batches, or write the labels once they have come.
 
-    What is under way is kept in a folder beside `output`. Rows that failed, or whose batch expired, are submitted again
-    by the next call. Raises as `predict` does, `UnsupportedError` where the server has no Batch API, and
-    `SpendingLimitError` before batches that may cost more than `max_cost`.
+    Progress is kept in a folder beside `output`. The next call submits again what failed or expired.
+    Raises as `predict` does, `UnsupportedError` if the server has no Batch API, and `SpendingLimitError` before batches
+    that may cost more than `max_cost`.
     """
     follower, deferred = followers.of(instruction), followers.deferred
     if deferred is None or not follower.model.card.reference.startswith("openai:"):
@@ -76,7 +76,7 @@ def predict_by_batch(
     progress = followers.progress
     job = Labelling(instruction, follower, read_texts(source, text or instruction.text_source, progress))
     with file_run(job, source, Path(output), abstain or Abstain(), progress, force=force) as run:
-        # Which parameters and which constraint the server takes is found out directly: a batch is too slow to try them.
+        # A direct request finds out which parameters and constraints the server takes: a batch is too slow for trials.
         follower.predict(instruction, [HELLO])
         deferred.begin(run.folder)
         progress.step("Asking for the batches")
@@ -95,7 +95,7 @@ def predict_by_batch(
 def _submit(run: FileRun, deferred: Deferred, max_cost: float | None, progress: Progress) -> Labelled | Pending:
     card, table = run.job.follower.model.card, run.table
     if not deferred.batches:
-        # Asked for in order to keep the requests; no row is written.
+        # This only collects the requests; no row is written.
         run.job.run(lambda _rows, _predictions: None, progress, lacks=table.lacks, answered=table.answered)
         if max_cost is not None:
             if card.price is None:

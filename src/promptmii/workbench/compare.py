@@ -1,4 +1,4 @@
-"""Ways of prompting side by side, on the same rows: instructions, texts, and methods that no model has to write."""
+"""Compare prompts on the same rows: instructions, texts, and methods that need no writer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,21 +26,21 @@ FIXED = [
     for name, kind in METHODS.items()
     if kind.written_by is WrittenBy.NOBODY and not (kind.needs_human or kind.reads_all or kind is SFTMethod)
 ]
-"""Methods that need examples and a follower at most."""
+"""Methods that need at most examples and a follower."""
 EXAMPLES = 20
 
 
 class Check(NamedTuple):
-    """One thing that a comparison must show, for continuous integration."""
+    """One condition that a comparison must meet, for continuous integration."""
 
     name: str
     failure: str | None
-    """Why it does not hold; `None`: it does."""
+    """Why it is not met; `None`: it is."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found. The first one is the candidate; the others are what it is compared with."""
+    """What `compare` found. The first prompt is the candidate."""
 
     rows: tuple[Measured, ...]
     differences: dict[str, metrics.Difference]
@@ -125,9 +125,9 @@ def compare(
 ) -> Comparison:
     """Measure instructions, texts and methods (`naive`, `icl`, ...) on the same rows of `source`.
 
-    A mapping gives them names. Rows that one of them was made from measure none. They are the examples: ICL shows them,
-    and texts and edited instructions are calibrated on them. Without such rows `examples` are, or `n` rows that are
-    drawn if they are needed. Raises `ScoreRefusedError` if a call fails.
+    A mapping names them. Rows that any of them was made from measure none; they serve as examples, which ICL shows and
+    which calibrate texts and edited instructions. Without such rows, `examples` serve, or `n` rows drawn if needed.
+    Raises `ScoreRefusedError` if a call fails.
     """
     entries = _entries(given)
     made = [entry for entry in entries.values() if isinstance(entry, Instruction)]
@@ -201,7 +201,7 @@ def _method(name: str) -> Method:
 
 
 def _needs_examples(entry: _Entry) -> bool:
-    """Nothing is drawn only to calibrate a text: the rows are better used to measure it."""
+    """No rows are drawn just to calibrate a text: they are worth more as measurements."""
     if isinstance(entry, Method):
         return entry.reads_examples
     return isinstance(entry, Instruction) and _is_edited(entry) and entry.mode != "generate"
@@ -212,7 +212,7 @@ def _is_edited(entry: Instruction) -> bool:
 
 
 def _plain(entry: _Entry, labels: Sequence[str], first: Instruction | None) -> Instruction:
-    """The instruction before anything is fitted; what names no follower takes that of the first that does."""
+    """The instruction before anything is fitted. One without a follower takes that of the first instruction."""
     if isinstance(entry, Instruction):
         return entry
     if isinstance(entry, str):
@@ -223,7 +223,7 @@ def _plain(entry: _Entry, labels: Sequence[str], first: Instruction | None) -> I
 
 
 def _prepared(entry: _Entry, plain: Instruction, bound: Follower, rows: Rows) -> tuple[Predictor, Instruction]:
-    """What answers, and its instruction, calibrated on the examples unless it came with a calibration of its own."""
+    """What answers, and its instruction, calibrated on the examples unless it has a calibration already."""
     kind = resolve_calibration("auto", bound.mode, bound.model.card) if rows.examples else "none"
     fitting = replace(bound, calibration=kind)
     if isinstance(entry, Method):
@@ -238,7 +238,7 @@ def _prepared(entry: _Entry, plain: Instruction, bound: Follower, rows: Rows) ->
 
 
 def _notes(rows: Sequence[Measured], labels: Sequence[str]) -> tuple[str, ...]:
-    """What makes the rows of the table less than equal."""
+    """What makes the comparison less than fair."""
     notes: list[str] = []
     for row in rows:
         if lacking := [label for label in labels if label not in row.instruction.labels]:
@@ -251,5 +251,6 @@ def _notes(rows: Sequence[Measured], labels: Sequence[str]) -> tuple[str, ...]:
     scored = [row for row in rows if row.scored.uncalibrated_macro_f1 is not None]
     without = [row.name for row in scored if row.instruction.calibration is None]
     if without and len(without) < len(scored):
-        notes.append(f"not calibrated, as others are: {', '.join(without)}; --examples ROWS calibrates them")
+        cure = "promptmii compare --examples ROWS calibrates them"
+        notes.append(f"not calibrated, as others are: {', '.join(without)} ({cure})")
     return tuple(notes)

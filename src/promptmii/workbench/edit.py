@@ -1,4 +1,4 @@
-"""An instruction whose text a human changes."""
+"""A human edits an instruction."""
 
 import os
 
@@ -14,7 +14,7 @@ BY_HAND = "edited by hand"
 
 
 def own_rows(instruction: Instruction, given: Source | None = None) -> Table:
-    """The rows given, or those that the instruction was made from, where they still are.
+    """The rows given, or else those that the instruction was made from.
 
     Raises `DataError` if those given cannot be read, `ConfigError` if none are given and the others are gone.
     """
@@ -29,7 +29,7 @@ def own_rows(instruction: Instruction, given: Source | None = None) -> Table:
 
 
 def edited(instruction: Instruction, text: str) -> Instruction:
-    """The instruction with another text, without the score of the old one; its calibration does not count any more.
+    """The instruction with another text, without the old score; its calibration no longer applies.
 
     Raises `DataError` for an empty text.
     """
@@ -49,7 +49,7 @@ def edit(
     *,
     progress: Progress = QUIET,
 ) -> Comparison:
-    """Another text for an instruction, or for that of a file, beside the old one on the same rows; no file is written.
+    """Measure another text for an instruction beside the old one, on the same rows. Writes no file.
 
     `comparison.rows[0].instruction` is the new one with its calibration and score. Without a `source` the rows are
     those that the instruction was made from. Raises as `own_rows`, `edited` and `compare` do.

@@ -45,10 +45,10 @@ class Followers:
         models: Models | None = None,
         deferred: "Deferred | None" = None,
     ) -> None:
-        """`given` and `mode` go before what an instruction says; a follower or a model stays open at the end.
+        """`given` and `mode` override what an instruction says. A follower or model passed in stays open.
 
-        `confirm` is asked before texts go to a server that only an instruction names. `models` stands in for the
-        endpoint where models are kept open; `deferred` takes the requests for a Batch API.
+        `confirm` is asked before texts go to a server that only an instruction names. `models` replaces the
+        endpoint where models stay open; `deferred` collects the requests for a Batch API.
         """
         self.progress = progress
         self.deferred = deferred
@@ -64,9 +64,9 @@ class Followers:
             self._open.callback(deferred.close)
 
     def of(self, instruction: Instruction) -> Follower:
-        """The follower given, or else the one that the instruction names, or `DEFAULT`.
+        """The follower given, the one that the instruction names, or `DEFAULT`.
 
-        Raises `ConfigError` if the user does not confirm its server.
+        Raises `ConfigError` unless the user confirms its server.
         """
         given = self._given
         if isinstance(given, Follower):
@@ -75,9 +75,9 @@ class Followers:
         return Follower(model, self._mode or instruction.mode or "choose", shortlist="auto")
 
     def writer(self, instruction: Instruction, reference: str | None = None) -> LanguageModel:
-        """The model that is to write for an instruction: `reference`, the one that wrote it, or `WRITER`.
+        """The model that writes for an instruction: `reference`, the one that wrote it, or `WRITER`.
 
-        Raises as `of` does. A model that was given writes too, and then no other can be named.
+        Raises as `of` does. A model passed in also writes, and then no other can be named.
         """
         if not isinstance(self._given, Follower | LanguageModel):
             return self._model(reference, instruction.generator or WRITER)
@@ -100,9 +100,9 @@ class Followers:
         return self._loaded[wanted]
 
     def _trusted(self, named: str) -> tuple[str, bool]:
-        """What to load where only an instruction names a model, and whether to keep the API key from it.
+        """What to load if only an instruction names a model, and whether to withhold the API key.
 
-        An instruction comes from a file that anybody may have written. A server named there is used only after a yes,
+        Anybody may have written the instruction file. A server named there is used only after a yes,
         and never gets the key; a server that the user names replaces it.
         """
         served = Served.parse(named)
@@ -129,7 +129,7 @@ Answering: TypeAlias = Followers | Follower | LanguageModel | str | None
 
 @contextmanager
 def answering(given: Answering, progress: Progress = QUIET) -> Generator[Followers]:
-    """The followers that are meant. Those that are loaded here are closed at the end."""
+    """The followers to ask. Closes those that it loads."""
     if isinstance(given, Followers):
         yield given
     else:
@@ -147,7 +147,7 @@ def calibration_notes(instruction: Instruction, follower: Follower) -> tuple[str
 
 
 class _Open:
-    """A model that outlives whoever closes it, unless a call was cut short and may have left it in the middle."""
+    """A model that survives `close`. A call cut short discards it, because it may be in an undefined state."""
 
     def __init__(self, model: LanguageModel, discard: Callable[[], None]) -> None:
         self._model = model

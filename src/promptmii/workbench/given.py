@@ -1,4 +1,4 @@
-"""What people hand over to be measured: an instruction, a file that holds one, a file of plain text, or the text."""
+"""What can be measured: an instruction, its file, a file of plain text, or the text itself."""
 
 import os
 import re
@@ -23,7 +23,7 @@ SLOT = re.compile(r"\{\{? *(?:text|input|query|message) *\}?\}")
 def read(given: Prompt) -> Instruction | str:
     """The instruction, or a text that becomes one once its labels are known.
 
-    Raises `ArtefactError` for a file that cannot be read, `DataError` for an empty text and for what is neither.
+    Raises `ArtefactError` for a file that cannot be read, `DataError` for an empty text or a table.
     """
     if isinstance(given, Instruction):
         return given
@@ -67,7 +67,7 @@ def _checked(text: str, owner: str) -> str:
 
 
 def written(text: str, labels: Sequence[str]) -> Instruction:
-    """A human's text as an instruction. A slot of another tool stays as it stands, with a note."""
+    """A human's text as an instruction. Another tool's slot stays in it, with a note."""
     made = Given(text).induce(Support(tuple(labels), ()))
     if found := SLOT.search(text):
         return made.noted(f"{found[0]} is no slot here: the labels and the input follow the text by themselves")
@@ -75,7 +75,7 @@ def written(text: str, labels: Sequence[str]) -> Instruction:
 
 
 def name_of(given: Prompt) -> str:
-    """How a table calls it: the path as it was given, the method, or the beginning of the text."""
+    """Its name in tables: the path as given, the method, or the beginning of the text."""
     if isinstance(given, Instruction):
         return given.method
     if isinstance(given, str) and not is_path(given):

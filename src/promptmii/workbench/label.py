@@ -1,4 +1,4 @@
-"""Labels for new texts: for a few in memory, or for a table of any length into a file that a rerun goes on with."""
+"""Labels for new texts: a few in memory, or a table of any length into a file that a rerun resumes."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Sink = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Labelled:
-    """What became of the rows of a table."""
+    """The labelled rows of a table, or where they are."""
 
     columns: tuple[str, ...]
     """The input's, then `predicted_label`, perhaps `unsure_label`, `probability` and one `p(<label>)` per label, and
@@ -34,7 +34,7 @@ class Labelled:
     """Of the calls of this run."""
     threshold: Threshold | None = None
     rows: tuple[Row, ...] = ()
-    """Empty where they went elsewhere."""
+    """Empty if they went elsewhere."""
     predictions: tuple[Prediction, ...] = ()
     path: Path | None = None
 
@@ -66,13 +66,13 @@ def predict(
 ) -> Labelled:
     """Label a table, a list of texts, or one text; empty texts get neither a label nor a call.
 
-    `instruction` may be its file. Without a `follower` it is the one that the instruction names.
+    `instruction` may be its file. Without a `follower`, the one that the instruction names answers.
 
-    With an `output` file the rows are written as they are labelled, in constant memory: `.csv`, `.tsv`, `.jsonl`,
-    `.ndjson` or `.parquet`. The same call again goes on after a kill, and asks again for rows that failed.
+    With an `output` file (`.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet`) rows are written as they are labelled, in
+    constant memory. The same call resumes after a kill, and asks again for rows that failed.
 
-    Raises `DataError` where a column of the input has the name of one that is to be added, `OutputError` where the file
-    exists or belongs to another run, and `EndpointError` when the server no longer answers.
+    Raises `DataError` if the input has a column of a name that labelling adds, `OutputError` if the file exists, is the
+    input or belongs to another run, and `EndpointError` when the server no longer answers.
     """
     made, abstain = Instruction.of(instruction), abstain or Abstain()
     with answering(follower, progress) as followers:
@@ -108,7 +108,7 @@ def _labelled(job: Labelling, sink: Sink | None, progress: Progress) -> Labelled
 
 @dataclass(frozen=True)
 class FileRun:
-    """A run that labels a table into a file, begun or gone on with."""
+    """A run that labels a table into a file, new or resumed."""
 
     job: Labelling
     output: Path
@@ -135,9 +135,9 @@ class FileRun:
 def file_run(
     job: Labelling, source: Source, output: Path, abstain: Abstain, progress: Progress, *, force: bool = False
 ) -> Generator[FileRun]:
-    """The run that labels `source` into `output`, begun or gone on with.
+    """The run that labels `source` into `output`, new or resumed.
 
-    Raises `OutputError` where the file exists, is read or belongs to another run, and as `Abstain.threshold_for` does.
+    Raises `OutputError` if the file exists, is the input or belongs to another run, and as `Abstain.threshold_for`.
     """
     refuse_overwriting(output, source, abstain.held_back)
     card = job.follower.model.card

@@ -1,4 +1,4 @@
-"""An instruction measured, or its calibration fitted, on the rows of a table."""
+"""Measure an instruction, or fit its calibration, on the rows of a table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +26,7 @@ class Measured:
     """One way of prompting, measured."""
 
     name: str
-    """What tables call it."""
+    """Its name in tables."""
     instruction: Instruction
     """With its score, unless a call failed."""
     scored: Scored
@@ -67,7 +67,7 @@ def measured(
 
 
 def measured_html(rows: Sequence[Measured], differences: Mapping[str, metrics.Difference] | None = None) -> str:
-    """A row for each way of prompting, with what it is better or worse than the first or the last one."""
+    """A row for each prompt, with its difference to the candidate."""
     cells: list[tuple[object, ...]] = []
     for row in rows:
         score, tokens = row.instruction.measured, row.scored.prompt_tokens_per_query
@@ -85,7 +85,7 @@ def measured_html(rows: Sequence[Measured], differences: Mapping[str, metrics.Di
 
 
 def refuse_failures(result: Measured) -> Measured:
-    """The same. Raises `ScoreRefusedError` that names what was measured if any call failed."""
+    """The result. If any call failed, raises a `ScoreRefusedError` that names the prompt."""
     try:
         result.scored.refuse_failures()
     except ScoreRefusedError as error:
@@ -125,7 +125,7 @@ def score(
 
 
 def answered_by(follower: Follower, instruction: Instruction) -> Instruction:
-    """The instruction as this follower answers under it, without a calibration that is another's."""
+    """The instruction as this follower uses it, without a calibration fitted to another."""
     here = {"follower": follower.model.card.reference, "mode": follower.mode}
     plain = follower.own(instruction).model_copy(update=here)
     can = resolve_calibration("auto", follower.mode, follower.model.card) != "none"
@@ -133,7 +133,7 @@ def answered_by(follower: Follower, instruction: Instruction) -> Instruction:
 
 
 def opened(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction, LoadedTask]:
-    """An instruction and the table that is to measure it. A text gets the labels of the table."""
+    """An instruction and the table to measure it on. A text gets the labels of the table."""
     found = read(given)
     loaded = table_of(found if isinstance(found, Instruction) else None, source, columns)
     return (found if isinstance(found, Instruction) else written(found, loaded.task.labels)), loaded
@@ -173,6 +173,6 @@ def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example
 
 
 def unmarked(instruction: Instruction) -> Instruction:
-    """The instruction without the note that something is to be fitted again."""
+    """The instruction without the note that it needs fitting again."""
     notes = tuple(note for note in instruction.provenance.notes if note != EDITED)
     return instruction.model_copy(update={"provenance": instruction.provenance.model_copy(update={"notes": notes})})

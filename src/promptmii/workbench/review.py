@@ -1,4 +1,4 @@
-"""Rows worth a human's look: suspected label errors, rows that the follower gets wrong, rows that it is least sure of.
+"""Rows for a human to check: suspected label errors, wrong rows, and rows the follower is least sure of.
 
 Label errors are found by confident learning (Northcutt et al. 2021, arXiv 1911.00068): a row is suspected if another
 label is at least as likely for it as for the rows that carry that label. The probabilities are cross-fitted: those of a
@@ -35,7 +35,7 @@ class Suspect(NamedTuple):
 
     text: str
     label: str
-    """As it was given; empty where there was none."""
+    """As given; empty if there is none."""
     suggested_label: str
     probability: float | None
     """Of the follower's label; `None` without likelihoods."""
@@ -50,7 +50,7 @@ class Review:
     n: int
     """Rows that were looked at."""
     n_failed: int
-    """Those among them whose call failed, whether they are suspects or not."""
+    """Rows whose call failed, in `rows` or not."""
     notes: tuple[str, ...]
 
     @property
@@ -115,7 +115,7 @@ def _rows(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction,
 def _label_errors(
     predictions: Sequence[Prediction], given: Sequence[str], labels: Sequence[str]
 ) -> dict[int, tuple[str, float]]:
-    """By row: the label that it should have, and by how much that is likelier than its own."""
+    """By row: the label it should have, and by how much that is likelier than its own."""
     known = [i for i, (p, label) in enumerate(zip(predictions, given, strict=True)) if label and p.probabilities]
     if len(known) < 2 * FOLDS:
         return {}
@@ -138,7 +138,7 @@ def _label_errors(
 def _judged(
     text: str, label: str, prediction: Prediction, error: tuple[str, float] | None
 ) -> tuple[tuple[int, float], Suspect]:
-    """A row as a suspect, and its rank; the smallest comes first."""
+    """The rank of a row, smallest first, and the row as a suspect."""
     sure = max(prediction.probabilities) if prediction.probabilities else None
     rank = 1.0 if sure is None else sure
     if prediction.failure:
