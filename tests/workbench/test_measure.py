@@ -6,6 +6,7 @@ from tests.workbench.keyword import keyword
 from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support, workbench
 from promptmii.config import Columns
 from promptmii.errors import DataError, ScoreRefusedError
+from promptmii.instruction import CalibrationKind
 from promptmii.models.base import Failure, FailureKind
 
 
@@ -64,7 +65,8 @@ def test_rows_that_calibrate_nothing_may_still_measure() -> None:
     rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
     made = Naive().induce(Support(("delivery", "refund"), ()))
     writes, compares = Follower(ScriptedModel(["refund"]), "generate"), Follower(ScriptedModel(score=keyword))
-    for follower, kind in ((writes, "auto"), (compares, "none"), (compares, "contextual")):
+    unfitted: list[tuple[Follower, CalibrationKind]] = [(writes, "none"), (compares, "none"), (compares, "contextual")]
+    for follower, kind in unfitted:
         fitted, _ = workbench.recalibrate(made, rows, follower, Columns(), kind)
         assert workbench.score(fitted, rows, follower).scored.n == 8
     fitted, _ = workbench.recalibrate(made, rows, compares, Columns(), "support")
