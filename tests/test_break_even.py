@@ -48,6 +48,16 @@ def test_the_queries_that_repay_the_cost() -> None:
     assert result.cached.queries is None  # 500 against 600
 
 
+def test_it_is_said_in_words() -> None:
+    ours, icl = PromptCost(priced(900, 100), 300, 250), PromptCost(priced(100, 0), 2_050, 2_000)
+    assert str(break_even(ours, icl, PRICE)) == (
+        "Against the examples in the prompt (ICL) it saves 1,750 tokens per query: they cost 6.8 times as much, and "
+        "what it took to make is repaid after 1 query. With a prompt cache they are cheaper: 0.8 times its cost. "
+        "In money: 0.0024 once, 3.5 saved per 1,000 queries, uncached."
+    )
+    assert str(break_even(icl, ours, PRICE)).endswith("it saves nothing: 1,750 more tokens per query.")
+
+
 def test_without_a_price_tokens_are_counted_and_money_is_unknown() -> None:
     made = Cost(calls=1, prompt_tokens=500, completion_tokens=100)
     result = break_even(PromptCost(made, 200, 150), PromptCost(FREE, 500, 450), None)

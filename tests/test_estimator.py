@@ -411,6 +411,15 @@ class TestPickle:
         again.predict(X)
         assert loads == ["test:reader"], "the follower alone, once"
 
+    def test_a_style_asks_the_writer_and_names_no_other_model(self, monkeypatch: pytest.MonkeyPatch):
+        loads: list[str] = []
+        monkeypatch.setattr(estimator, "_load", lambda reference: loads.append(reference) or scripted())
+        PromptClassifier("test:writer#ours", n=6).fit(X, y)
+        assert set(loads) == {"test:writer"}
+        with pytest.raises(ConfigError, match="was trained with prompts of its own"):
+            PromptClassifier("hf:milli19/promptmii-llama-3.1-8b-instruct", n=6).fit(X, y)
+        assert set(loads) == {"test:writer"}
+
     def test_parameters_set_after_fit_wait_for_the_next_fit(self):
         fitted = classifier().fit(X, y).set_params(follower="no-such-model", mode="generate")
         again = joblib.hash(fitted.predict_proba(X))

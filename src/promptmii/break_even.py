@@ -55,6 +55,28 @@ class BreakEven:
     saved_money_per_query: float | None
     """Without a prompt cache. `None`: no price is known."""
 
+    def __str__(self) -> str:
+        saved = self.saved_tokens_per_query
+        if self.uncached.queries is None:
+            return f"Against the examples in the prompt (ICL) it saves nothing: {-saved:,.0f} more tokens per query."
+        text = (
+            f"Against the examples in the prompt (ICL) it saves {saved:,.0f} tokens per query: they cost "
+            f"{self.uncached.times:.1f} times as much{_repaid(self.uncached, ', and what it took to make is repaid')}."
+        )
+        if self.cached.queries is None:
+            text += f" With a prompt cache they are cheaper: {self.cached.times:.1f} times its cost."
+        else:
+            text += f" With a prompt cache: {self.cached.times:.1f} times as much{_repaid(self.cached, ', repaid')}."
+        if self.one_off_money is not None and self.saved_money_per_query is not None:
+            saved_money = self.saved_money_per_query * 1000
+            text += f" In money: {self.one_off_money:.3g} once, {saved_money:.3g} saved per 1,000 queries, uncached."
+        return text
+
+
+def _repaid(cost: PerQuery, words: str) -> str:
+    """When what it took to make and to calibrate is saved again; nothing where it took no more than ICL."""
+    return f"{words} after {cost.queries:,} {'query' if cost.queries == 1 else 'queries'}" if cost.queries else ""
+
 
 def break_even(ours: PromptCost, icl: PromptCost, price: Price | None) -> BreakEven | None:
     """Compare an instruction with ICL. `None` if a server did not say how many tokens it read or wrote."""

@@ -23,7 +23,7 @@ ROWS: tuple[Chat, ...] = tuple(
     [{"role": "user", "content": f"Say what the message is about. {'It came this morning. ' * 20}\n{i}: {text}"}]
     for i, text in enumerate(TEXTS * 4)
 )
-"""A follower's work in small: rows under one instruction."""
+"""A follower's work in miniature: rows under one instruction."""
 PATIENCE = 10.0
 """Seconds to wait for a server that is down or failing; a run may wait longer."""
 
@@ -88,7 +88,7 @@ def _checks(model: LanguageModel, start: float, progress: Progress) -> Iterator[
 
 
 def _first_tokens(served: Served, endpoint: Endpoint) -> Check:
-    """Whether a server without exact likelihoods has those of first tokens, which have to be asked for by name."""
+    """Whether a server without exact likelihoods has those of first tokens, which must be asked for by name."""
     reference = f"openai:{served.model}+top_logprobs" + (f"@{served.address}" if served.address else "")
     model = endpoint.load(reference)
     try:
@@ -137,25 +137,16 @@ def _rate(model: LanguageModel) -> float:
 def _context(model: LanguageModel) -> Check:
     length = model.card.context_length
     if model.card.context_assumed:
-        return Check(
-            "context",
-            True,
-            f"{length} tokens, assumed: the server does not say",
-            "Say what it is with --context-length.",
-        )
-    cure = (
-        ""
-        if length >= 2048
-        else "Long instructions and many examples will not fit; use a model with 4,096 tokens or more."
-    )
-    return Check("context", length >= 512, f"{length} tokens", cure)
+        finding = f"{length} tokens, assumed: the server does not say"
+        return Check("context", True, finding, "Say what it is with --context-length.")
+    short = "Long instructions and many examples will not fit; use a model with 4,096 tokens or more."
+    return Check("context", length >= 512, f"{length} tokens", short if length < 2048 else "")
 
 
 def _tokens(model: LanguageModel) -> Check:
     count = model.count_tokens(["The quick brown fox jumps over the lazy dog."])[0]
-    how = (
-        "the model's own tokenizer" if model.card.exact_tokens else "an estimate: the server has no tokenizer endpoint"
-    )
+    estimate = "an estimate: the server has no tokenizer endpoint"
+    how = "the model's own tokenizer" if model.card.exact_tokens else estimate
     return Check("tokens", count > 0, f"counted by {how}")
 
 
@@ -183,9 +174,6 @@ def _choosing(model: LanguageModel) -> Check:
         return Check("choose", False, str(error), cure)
     if not isinstance(answer, Choice):
         return Check("choose", False, f"{answer.kind}: {answer.message}", cure)
-    likelihoods = (
-        "likelihoods available, so probabilities and calibration"
-        if answer.scores
-        else "no likelihoods, so no probabilities"
-    )
+    gives = "likelihoods available, so probabilities and calibration"
+    likelihoods = gives if answer.scores else "no likelihoods, so no probabilities"
     return Check("choose", True, f"a label is really enforced; {likelihoods}")

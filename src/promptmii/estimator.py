@@ -31,10 +31,13 @@ from promptmii.models import WRITER, load_model, reader_of
 from promptmii.models.base import LanguageModel
 from promptmii.pipeline import make_inducer, resolve_calibration
 from promptmii.scoring import score
+from promptmii.styles import split_style, style_for
 from promptmii.task import Example, Support, Task
 from promptmii.version import VERSION
 
 METHODS = ("mii", "icl", "naive")
+SETTINGS = ("n", "mode", "calibration", "best_of", "budget", "seed")
+"""Parameters that are settings of `induce` too."""
 
 _load = lru_cache(maxsize=2)(load_model)
 """A generator and a follower stay loaded in a process, so that cross-validation does not load them once per fold."""
@@ -42,14 +45,14 @@ _load = lru_cache(maxsize=2)(load_model)
 
 def _model(given: object) -> LanguageModel:
     if isinstance(given, str):
-        return _load(given)
+        return _load(split_style(given)[0])
     if isinstance(given, LanguageModel):
         return given
     raise ConfigError(f"A model is given as {given!r}; expected a reference such as 'smol', or a LanguageModel object.")
 
 
 def _reader(generator: str | LanguageModel) -> str | LanguageModel:
-    return reader_of(generator) if isinstance(generator, str) else generator
+    return reader_of(split_style(generator)[0]) if isinstance(generator, str) else generator
 
 
 def _likelihoods(classifier: "PromptClassifier") -> bool:
@@ -72,7 +75,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    generator : the model that writes: a reference (`"smol"`, `"hf:<id>"`, `"openai:<model>"`) or a `LanguageModel`.
+    generator : the model that writes: a reference (`"smol"`, `"hf:<id>"`, `"openai:<model>"`, each with `#<style>` for
+        the prompt that it was trained with) or a `LanguageModel`.
     follower : the model that labels; `None` means the generator without its adapters. Clones share models; pickles hold
         references only.
     method : `"mii"` (the generator writes), `"icl"` (the examples are the prompt) or `"naive"` (the label names alone).
@@ -120,16 +124,13 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
         Rows with a blank text are not drawn. Raises `DataError`, `ConfigError` (both `ValueError`) and `ModelError`.
         """
-        settings = InduceSettings.of(
-            n=self.n,
-            mode=self.mode,
-            calibration=self.calibration,
-            best_of=self.best_of,
-            budget=self.budget,
-            seed=self.seed,
-        )
+        settings = InduceSettings.of(**{name: getattr(self, name) for name in SETTINGS})
+        if isinstance(self.generator, str):
+            settings = settings.model_copy(update={"generator": self.generator})
         if self.method not in METHODS:
             raise ConfigError(f"Unknown method {self.method!r}. {nearest(str(self.method), METHODS)}")
+        if self.method == "mii":
+            style_for(settings.generator)  # a wrong one is refused before a model is loaded
         classes, support = self._draw(self._texts(X, reset=True), y, settings)
         reader = _reader(self.generator) if self.follower is None else self.follower
         model = _model(reader)

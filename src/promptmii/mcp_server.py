@@ -20,20 +20,20 @@ from promptmii.errors import MissingDependencyError, PromptMIIError
 from promptmii.instruction import Instruction, Mode
 from promptmii.progress import Progress, Unit
 from promptmii.version import VERSION
-from promptmii.workbench.kept import KeptModels
+from promptmii.workbench.followers import KeptModels
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
 TOLD_EVERY = 0.5
-"""Seconds between two notices of how far a call is."""
+"""Seconds between two progress notices."""
 GUIDE = (
     "promptmii writes a short instruction for a text-classification task from labelled examples, and measures it. "
     "Start with induce; then classify texts, score the instruction on other rows, or compare several."
 )
 
 SHOWN = 20
-"""Rows on which prompts disagree that an agent gets to read."""
+"""Disagreeing rows that an agent gets."""
 
 Data = Annotated[str, Field(description="Path of a table: csv, tsv, json, jsonl, parquet or xlsx.")]
 File = Annotated[str, Field(description="Path of an instruction that induce saved.")]
@@ -45,8 +45,8 @@ Label = Annotated[str | None, Field(description="Label column; detected when abs
 def server(settings: InduceSettings, mode: Mode | None = None) -> "MCPServer[Any]":
     """The server. It writes with the generator of `settings`, and labels with their follower if they name one.
 
-    `mode` goes before the one with which an instruction was measured. Raises `MissingDependencyError` where the package
-    mcp is not installed.
+    `mode` overrides the one with which an instruction was measured. Raises `MissingDependencyError` without the package
+    mcp.
     """
     try:
         from mcp.server import MCPServer
@@ -117,8 +117,7 @@ class Tools:
         """Label texts with an instruction. A failed call is a failure, never a label."""
         made = Instruction.load(instruction)
         with self._followers(progress) as followers:
-            progress.step("Labelling", len(texts))
-            answers = followers.of(made).predict(made, texts)
+            answers = workbench.predict(made, texts, followers).predictions
         return [
             {
                 "label": answer.label,

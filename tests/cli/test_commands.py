@@ -80,7 +80,7 @@ def test_induce_says_unknown_where_the_server_reports_no_tokens(tmp_path: Path) 
         asked = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "4", "--eval", "6"]
         done = run("induce", path, *asked, "--price", "1,1", "--yes", "-o", tmp_path / "made.json")
     assert done.exit_code == 0, done.stderr
-    assert "What the instruction saves against ICL is unknown" in done.stdout
+    assert "What it saves against ICL is unknown" in done.stdout
     made = Instruction.load(tmp_path / "made.json")
     assert (made.cost.calls, made.cost.tokens, made.cost.money) == (1, None, None)
     assert made.measured is not None
@@ -211,6 +211,13 @@ def test_failed_calls_end_with_exit_code_4(made: Path, refusing: str, tmp_path: 
 def test_show_prints_the_instruction_and_its_json(made: Path) -> None:
     assert "good, bad" in run("show", made).stdout
     assert json.loads(run("show", made, "--json").stdout)["labels"] == ["good", "bad"]
+
+
+def test_show_names_no_model_where_none_was_used(tmp_path: Path) -> None:
+    plain = Naive().induce(Support(("good", "bad"), ())).save(tmp_path / "plain.json")
+    text = run("show", plain).stdout
+    assert "None" not in text
+    assert "naive, from 0 examples" in text
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,20 @@ def test_what_cannot_be_scored_is_one_line(
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+def test_mistakes_among_many_labels_are_listed_without_a_matrix(tmp_path: Path, server: FaultyServer) -> None:
+    labels = [f"kind {number}" for number in range(40)]
+    rows = "".join(f"text {i} of {label},{label}\n" for label in labels for i in range(2))
+    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}")
+    made = Naive().induce(Support(tuple(labels), ())).save(tmp_path / "made.json")
+    server.default = "say:kind 7"
+    asked = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url]
+    done = run("score", made, tmp_path / "rows.csv", *asked)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.count("→ kind 7 ") == 20
+    assert "kind 7 → kind 7" not in done.stdout
+    assert len(done.stdout.splitlines()) < 100
+
+
 def test_compare_ends_with_1_where_a_check_fails(tmp_path: Path, server: FaultyServer) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
     (tmp_path / "prompt.txt").write_text("Decide well.")
@@ -251,3 +265,14 @@ def test_extend_adds_a_line_and_measures_and_refuses_what_is_not_new(
     again = run("extend", made, tmp_path / "old.csv", *asked)
     assert again.exit_code == 2
     assert "no label that the instruction lacks" in again.stderr
+
+
+def test_review_ends_with_4_where_calls_failed_though_no_such_row_is_written(
+    tmp_path: Path, server: FaultyServer, made: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN)
+    server.plan += ["context"] + ["say:good"] * 19
+    done = run("review", made, tmp_path / "rows.csv", "--base-url", server.url, "--concurrency", "1", "--most", "2")
+    assert done.exit_code == 4, done.stderr
+    assert "20 rows: 2 wrong. 1 call failed." in done.stderr
+    assert done.stdout.count("\n") == 1 + 2

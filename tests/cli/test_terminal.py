@@ -88,6 +88,14 @@ def test_a_terminal_of_any_width_shows_every_number(width: int) -> None:
         assert shown in target.getvalue()
 
 
+def test_a_title_is_not_broken_at_the_width_of_its_table() -> None:
+    target = io.StringIO()
+    grid = table("A title that is longer than its table", "a", "b")
+    grid.add_row("1", "2")
+    Terminal(file=target, width=80).write_table(grid)
+    assert target.getvalue().splitlines()[0].rstrip() == "A title that is longer than its table"
+
+
 def test_the_c_locale_takes_a_file_with_an_umlaut(tmp_path: Path) -> None:
     task = tmp_path / "größe.csv"
     task.write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20)), "utf-8")

@@ -1,6 +1,7 @@
 """What is exported gives the prompt that was measured, whatever stands in it, and runs without promptmii."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +22,9 @@ from promptmii.prompts import quote
 
 texts = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(PIECES)), max_size=6).map("".join)
 labels = st.lists(st.text("ab体😀\"'\\{}<>|", min_size=1, max_size=6), min_size=2, max_size=5, unique=True).map(tuple)
-frames = st.tuples(texts, texts, texts).map(
-    lambda parts: (
-        "{{instruction}}".join(part.replace("{{", "{ {") for part in parts[:2])
-        + "{{labels}} {{text}}"
-        + parts[2].replace("{{", "{ {")
-    )
+plain = texts.map(lambda text: re.sub(r"\{(?=\{)", "{ ", text))
+frames = st.tuples(plain, plain, plain).map(
+    lambda parts: f"{parts[0]} {{{{instruction}}}} {parts[1]} {{{{labels}}}} {{{{text}}}} {parts[2]}"
 )
 
 

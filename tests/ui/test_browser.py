@@ -144,6 +144,22 @@ def test_from_a_dropped_table_to_an_exported_edit(visit: Visit, tmp_path: Path) 
     assert page.locator("th.depth-1 a").inner_text() == "Edit"
 
 
+def test_a_form_that_cannot_work_keeps_what_was_typed(visit: Visit) -> None:
+    page = visit.page
+    page.get_by_role("button", name="Take the sample").click()
+    page.select_option("#generator", "other")
+    page.fill("#generator_other", "toy")
+    page.fill("#evaluate", "40")
+    page.get_by_text("A server, and its prices").click()
+    page.fill("#price_prompt", "1")
+    page.click("#go")
+    page.wait_for_selector("#problem [role=alert]:has-text('both prices')")
+    assert [page.input_value(f"#{name}") for name in ("generator_other", "evaluate")] == ["toy", "40"]
+    page.fill("#price_completion", "2")
+    page.click("#go")
+    page.wait_for_selector("#compared")
+
+
 def test_an_edit_is_measured_while_it_is_typed(visit: Visit) -> None:
     page = visit.page
     visit.run()

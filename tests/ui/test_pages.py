@@ -79,7 +79,7 @@ def edited(client: TestClient, address: str, text: str) -> str:
     stream = re.search(r'sse-connect="([^"]+)"', begun)
     assert stream
     events = client.get(stream[1]).text.split("event: job\n")
-    assert events[-1].endswith("event: done\ndata: \n\n")
+    assert events[-1].endswith("event: ended\ndata: \n\n")
     return events[-1].replace("data: ", "")
 
 
@@ -165,6 +165,11 @@ class TestData:
         assert said in page
         assert str(tmp_path) not in page
 
+    def test_a_file_with_a_wrong_ending_can_be_renamed(self, client: TestClient) -> None:
+        content = ("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20))).encode()
+        assert "has the ending" in client.post("/data", files={"file": ("rows.dat", content)}).text
+        assert 'value="label" checked' in client.post("/data", files={"file": ("rows.csv", content)}).text
+
     def test_no_file_is_said(self, client: TestClient) -> None:
         assert "No file arrived" in client.post("/data", data={"x": "y"}).text
         assert "no longer here" in client.get("/new?data=nothing").text
@@ -232,6 +237,20 @@ class TestRun:
             row.instruction.measured for row in found.rows
         ]
         assert trial.differences == tuple(found.differences.values())
+
+    def test_the_next_run_begins_with_the_models_of_the_last(self, client: TestClient) -> None:
+        address = begun(client, follower="other", follower_other="judge")
+        key = address.rsplit("/", 1)[1]
+        ended(client, address)
+        page = client.get(f"/new?data=sample&like={key}").text
+        selects = re.findall(r'<select id="(generator|follower)".*?value="(\w+)" selected', page, re.DOTALL)
+        assert selects == [("generator", "toy"), ("follower", "judge")]
+
+    def test_a_writer_with_a_style_follows_without_it(self, client: TestClient, models: Models) -> None:
+        address = begun(client, generator_other="toy#ours")
+        ended(client, address)
+        assert "Open the edit" in edited(client, address, f"{RULES}\n- defect: parcel")
+        assert models.loaded == ["toy"]
 
     def test_a_prompt_of_ones_own_is_measured_beside(self, client: TestClient) -> None:
         address = begun(client, start="- refund: money back.\r\n- delivery: a parcel.")
@@ -458,7 +477,7 @@ class TestInstalling:
         stream = re.search(r'sse-connect="([^"]+)"', begun)
         assert stream
         events = bare.get(stream[1]).text.split("event: ")[1:]
-        seen = [text_of(event) for event in events if event.startswith("install")]
+        seen = [text_of(event) for event in events if event.startswith("job")]
         assert any("of 3 MB" in each and "left" in each for each in seen)
         assert seen[-1].endswith("Installed.")
         assert [event.split("\n")[0] for event in events[-2:]] == ["done", "ended"]

@@ -117,6 +117,6 @@ def test_other_held_back_rows_are_another_run(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run(held_back, Dying(80))
-    with pytest.raises(OutputError, match="begun with another threshold"):
+    with pytest.raises(OutputError, match="started with another threshold"):
         run(held_back.head(20), ScriptedModel(score=keyword))
     assert run(held_back, ScriptedModel(score=keyword)).tally.rows == 60

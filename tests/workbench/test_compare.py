@@ -11,7 +11,7 @@ from tests.workbench.keyword import keyword
 from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support, compare, metrics
 from promptmii.errors import ConfigError, DataError, ScoreRefusedError
 from promptmii.models.base import Failure, FailureKind
-from promptmii.workbench.checks import checks, junit
+from promptmii.workbench.compare import junit
 
 LABELS = ("delivery", "refund")
 ROWS = [{"text": f"a {label} {i}", "label": label} for i in range(12) for label in LABELS]
@@ -115,8 +115,8 @@ def test_what_cannot_be_compared_is_said(given: list[str], error: type[Exception
 def test_checks_say_what_fails_and_junit_repeats_it() -> None:
     model = ScriptedModel(score=obedient)
     good = compare(["Look for it.", "always refund."], ROWS, model)
-    assert [check.failure for check in checks(good, at_least=0.9, not_worse=True)] == [None, None]
-    bad = checks(compare(["always refund.", "Look for it."], ROWS, model), at_least=0.9, not_worse=True)
+    assert [check.failure for check in good.checks(at_least=0.9, not_worse=True)] == [None, None]
+    bad = compare(["always refund.", "Look for it."], ROWS, model).checks(at_least=0.9, not_worse=True)
     assert [check.failure is None for check in bad] == [False, False]
     suite = ElementTree.fromstring(junit(bad))
     assert (suite.get("tests"), suite.get("failures")) == ("2", "2")

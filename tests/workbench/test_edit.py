@@ -8,14 +8,13 @@ from tests.workbench.test_compare import LABELS, ROWS, made, obedient
 import promptmii
 from promptmii import Example, Instruction, Naive, ScriptedModel, Support
 from promptmii.errors import ConfigError, DataError
-from promptmii.workbench.edit import edited, own_rows, remeasure
+from promptmii.workbench.edit import edited, own_rows
 
 
 def test_before_and_after_are_calibrated_on_the_rows_it_was_made_from() -> None:
     before = made(8)
-    after = edited(before, "always refund, always delivery")
-    assert not after.calibrates
-    found = remeasure(before, after, ROWS, ScriptedModel(score=obedient))
+    assert not edited(before, "always refund, always delivery").calibrates
+    found = promptmii.edit(before, "always refund, always delivery", ROWS, ScriptedModel(score=obedient))
     new, old = found.rows
     assert (new.name, old.name) == ("after", "before")
     assert new.instruction.calibrates
@@ -40,20 +39,20 @@ def test_the_kind_of_calibration_stays(tmp_path) -> None:
     before = made(8)
     assert before.calibration is not None
     kind = before.calibration.model_copy(update={"kind": "supervised"})
-    after = edited(before.model_copy(update={"calibration": kind}), "Look for it.")
-    found = remeasure(before, after, ROWS, ScriptedModel(score=obedient))
+    supervised = before.model_copy(update={"calibration": kind})
+    found = promptmii.edit(supervised, "Look for it.", ROWS, ScriptedModel(score=obedient))
     assert found.rows[0].instruction.calibration is not None
     assert found.rows[0].instruction.calibration.kind == "supervised"
     plain = made(8).model_copy(update={"calibration": None})
-    found = remeasure(plain, edited(plain, "Look for it."), ROWS, ScriptedModel(score=obedient))
+    found = promptmii.edit(plain, "Look for it.", ROWS, ScriptedModel(score=obedient))
     assert found.rows[0].instruction.calibration is None, "it had none, so the edited one gets none"
+    after = edited(supervised, "Look for it.")
     assert Instruction.load(after.save(tmp_path / "a.json")).calibration is None
 
 
 def test_rows_are_drawn_where_none_is_known() -> None:
-    before = made(8)
     rows = [{"text": f"other {label} {i}", "label": label} for i in range(20) for label in LABELS]
-    found = remeasure(before, edited(before, "Look for it."), rows, ScriptedModel(score=obedient))
+    found = promptmii.edit(made(8), "Look for it.", rows, ScriptedModel(score=obedient))
     assert found.rows[0].instruction.calibrates
     assert found.rows[0].scored.n == 40 - 20
 

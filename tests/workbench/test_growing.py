@@ -121,19 +121,19 @@ def test_only_the_same_run_goes_on_with_a_file(tmp_path: Path, whole: bytes) -> 
     output = tmp_path / "out.csv"
     with pytest.raises(KeyboardInterrupt):
         run(TEXTS, output, Dying(20))
-    with pytest.raises(OutputError, match="begun with another input"):
+    with pytest.raises(OutputError, match="started with another input"):
         run(TEXTS[:-1], output)
-    with pytest.raises(OutputError, match="begun with another follower"):
+    with pytest.raises(OutputError, match="started with another follower"):
         run(TEXTS, output, ScriptedModel(score=keyword, name="other"))
-    with pytest.raises(OutputError, match="begun with another threshold"):
+    with pytest.raises(OutputError, match="started with another threshold"):
         run(TEXTS, output, abstain=workbench.Abstain(0.5))
     other = INSTRUCTION.model_copy(update={"text": "Be kind."})
-    with pytest.raises(OutputError, match="begun with another instruction"):
+    with pytest.raises(OutputError, match="started with another instruction"):
         workbench.predict(other, TEXTS, Follower(ScriptedModel(score=keyword)), output=output)
     damaged = output.read_bytes().replace(b"\n", b",\n", 3)
     kept = output.read_bytes()
     output.write_bytes(damaged)
-    with pytest.raises(OutputError, match="was changed since it was begun"):
+    with pytest.raises(OutputError, match="was changed since it was started"):
         run(TEXTS, output)
     output.write_bytes(kept)
     run(TEXTS, output, force=True)
@@ -151,6 +151,16 @@ def test_a_file_with_a_quote_too_many_is_not_cut_short(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a quote missing"):
         run(TEXTS, output)
     assert output.read_bytes() == edited
+
+
+def test_a_table_that_is_read_is_not_overwritten(tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("text,label\n" + "".join(f"{text},refund\n" for text in TEXTS))
+    for source, held_back in ((table, None), (TEXTS, str(table))):
+        wanted = workbench.Abstain(precision=0.1 if held_back else None, held_back=held_back)
+        with pytest.raises(OutputError, match="is the input and cannot be the output"):
+            run(source, table, force=True, abstain=wanted)
+    assert table.read_text().count("\n") == 61
 
 
 def test_a_run_without_an_answer_leaves_nothing(tmp_path: Path) -> None:
@@ -195,16 +205,16 @@ def test_a_server_that_goes_away_ends_the_run_and_what_it_answered_is_kept(tmp_p
     output = tmp_path / "out.csv"
     with serving(FaultyServer(default="say:free")) as server:
         endpoint = Endpoint.of(base_url=server.url, concurrency=8, patience=0.2)
-        follower = workbench.bind(instruction, "openai:m", endpoint)
+        followers = workbench.Followers("openai:m", endpoint)
         server.plan += ["say:free"] * 300 + ["500"] * 9000
         with pytest.raises(EndpointError, match=r"no longer answers.*run the same command again"):
-            workbench.predict(instruction, texts, follower, output=output)
+            workbench.predict(instruction, texts, followers, output=output)
         answered = output.read_text().count(",free,")
         assert 290 <= answered <= 330
         server.plan.clear()
         server.bodies.clear()
-        done = workbench.predict(instruction, texts, follower, output=output)
-        follower.model.close()
+        done = workbench.predict(instruction, texts, followers, output=output)
+        followers.close()
         assert (done.n_labelled, done.n_failed) == (2000, 0)
         assert 2000 - answered <= len(server.bodies) <= 2000 - answered + 8  # what was under way may come late
     assert [line.partition(",")[0] for line in output.read_text().splitlines()[1:]] == texts

@@ -6,6 +6,7 @@ from tests.workbench.keyword import keyword
 from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support, workbench
 from promptmii.config import Columns
 from promptmii.errors import DataError, ScoreRefusedError
+from promptmii.instruction import CalibrationKind
 from promptmii.models.base import Failure, FailureKind
 
 
@@ -58,6 +59,19 @@ def test_an_edited_instruction_is_calibrated_again(tmp_path) -> None:
     assert fitted.provenance.notes == ()
     assert len(fitted.provenance.support_rows) == 8
     assert Instruction.load(fitted.save(path, force=True)) == fitted
+
+
+def test_rows_that_calibrate_nothing_may_still_measure() -> None:
+    rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
+    made = Naive().induce(Support(("delivery", "refund"), ()))
+    writes, compares = Follower(ScriptedModel(["refund"]), "generate"), Follower(ScriptedModel(score=keyword))
+    unfitted: list[tuple[Follower, CalibrationKind]] = [(writes, "none"), (compares, "none"), (compares, "contextual")]
+    for follower, kind in unfitted:
+        fitted, _ = workbench.recalibrate(made, rows, follower, Columns(), kind)
+        assert workbench.score(fitted, rows, follower).scored.n == 8
+    fitted, _ = workbench.recalibrate(made, rows, compares, Columns(), "support")
+    with pytest.raises(DataError, match="made from all of these rows"):
+        workbench.score(fitted, rows, compares)
 
 
 def test_labels_are_told_in_every_spelling_when_an_instruction_is_scored() -> None:

@@ -62,12 +62,14 @@ def test_failed_calls_are_told_apart() -> None:
 
 def test_the_csv_is_data_again() -> None:
     rows = [Example('a "refund",\nplease', "refund"), Example("a delivery", "refund"), Example("delivery", "delivery")]
+    rows.append(Example("refund\rrefund", "refund"))
     found = review(MADE, rows, ScriptedModel(score=keyword))
     again = list(csv.DictReader(found.csv().splitlines(keepends=True)))
     assert {(row["text"], row["label"], row["suggested_label"]) for row in again} == {
         ('a "refund",\nplease', "refund", "refund"),
         ("a delivery", "refund", "delivery"),
         ("delivery", "delivery", "delivery"),
+        ("refund\rrefund", "refund", "refund"),
     }
 
 
@@ -75,3 +77,13 @@ def test_generate_mode_gives_wrong_rows_alone() -> None:
     rows = [Example("a refund", "refund"), Example("a delivery", "delivery")]
     found = review(MADE, rows, Follower(ScriptedModel(["refund"]), "generate"))
     assert [(row.reason, row.probability) for row in found.rows] == [(WRONG, None), (UNSURE, None)]
+
+
+def test_every_failed_call_counts_though_other_rows_are_more_telling() -> None:
+    def flaky(chat, option):
+        return Failure(FailureKind.TIMEOUT, "slow") if "slow" in chat[-1]["content"] else keyword(chat, option)
+
+    rows = [Example("slow refund", "refund"), Example("a delivery", "delivery")]
+    rows += [Example(f"a delivery {i}", "refund") for i in range(2)]
+    found = review(MADE, rows, ScriptedModel(score=flaky), most=2)
+    assert ([row.reason for row in found.rows], found.n_failed) == ([WRONG, WRONG], 1)

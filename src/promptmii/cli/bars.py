@@ -1,4 +1,4 @@
-"""`Progress` on standard error: a bar with rate and time left, or plain lines if it is no terminal."""
+"""`Progress` on standard error: a bar with rate and time left, or plain lines without a terminal."""
 
 import time
 from collections.abc import Generator
@@ -17,7 +17,7 @@ NARROW = 70
 SPEED_PERIOD = 600.0
 """Seconds whose pace predicts the time left: cells of a grid take minutes."""
 REPORT_EVERY = 30.0
-"""Seconds between two lines of a step that is written as lines."""
+"""Seconds between two lines of a step."""
 SHORT = {"bytes": ("MB", 1e6)}
 
 
@@ -42,7 +42,7 @@ def listener(terminal: Terminal) -> Generator[Progress]:
 
 
 class _Lines:
-    """A line per step and per finished thing that has a name, and one now and then for what has none."""
+    """A line per step and per named result, and one now and then for the rest."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._say = terminal.write_line
@@ -92,7 +92,7 @@ class _Bar:
 
 
 class _Name(ProgressColumn):
-    """The step, and what was finished last where there is room for it."""
+    """The step, and what was finished last if there is room."""
 
     def __init__(self, width: int) -> None:
         super().__init__(Column(no_wrap=True))
@@ -106,7 +106,7 @@ class _Name(ProgressColumn):
 
 
 class _CountColumn(ProgressColumn):
-    """Count, pace and time left; only the time so far where no total is known."""
+    """Count, pace and time left; only the time so far if no total is known."""
 
     def __init__(self, wide: bool) -> None:
         super().__init__(Column(no_wrap=True))

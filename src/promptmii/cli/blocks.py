@@ -10,22 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from promptmii.cli.options import (
-    BaseUrl,
-    Cache,
-    Concurrency,
-    Context,
-    Follow,
-    Label,
-    Labels,
-    MaxCost,
-    ModeOf,
-    Prices,
-    Serve,
-    Text,
-    columns_of,
-    endpoint_of,
-)
+from promptmii.cli.options import BaseUrl, Context, Follow, MaxCost, Prices, Text, label_list, prices_of, text_of
 from promptmii.cli.terminal import confirmed, listening
 from promptmii.errors import ConfigError
 
@@ -43,13 +28,19 @@ class RowOptions:
     """How a labelled table is read."""
 
     text: Text = None
-    label: Label = None
-    labels: Labels = None
+    label: Annotated[str | None, typer.Option(help="Label column. Detected when absent.")] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(help="The label set in its order, comma-separated, or a JSON list where labels hold commas."),
+    ] = None
 
     @property
     def columns(self) -> "Columns":
         """As settings."""
-        return columns_of(self.text, self.label, self.labels)
+        from promptmii.config import Columns
+
+        labels = label_list(self.labels) if self.labels else None
+        return Columns.of(text=text_of(self.text), label=self.label, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,8 @@ class AbstainOptions:
         float | None, typer.Option(help="As --threshold, chosen so that this share of the labels given is right.")
     ] = None
     held_back: Annotated[
-        Path | None, typer.Option(help="Labelled rows on which --precision chooses the threshold, not seen before.")
+        str | None,
+        typer.Option(metavar="ROWS", help="Labelled rows on which --precision chooses the threshold, not seen before."),
     ] = None
 
     @property
@@ -78,7 +70,14 @@ class AbstainOptions:
 class ServeOptions:
     """Servers that are started for the command."""
 
-    serve: Serve = None
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENGINE",
+            help="Start servers for an openai:<model>: vllm, llama.cpp, or a command line with {model}, {host} and "
+            "{port}.",
+        ),
+    ] = None
     copies: Annotated[int, typer.Option(help="With --serve: servers, which share the work.")] = 1
     gpus: Annotated[int | None, typer.Option(help="With --serve: GPUs of each; one for vLLM when absent.")] = None
     ray: Annotated[bool, typer.Option("--ray", help="With --serve: on the nodes of a Ray cluster (RAY_ADDRESS).")] = (
@@ -87,7 +86,7 @@ class ServeOptions:
 
     @contextmanager
     def endpoint(self, reference: str, endpoint: "Endpoint", progress: "Progress") -> "Generator[Endpoint]":
-        """How the model is reached: through the servers, while this lasts, or as it was."""
+        """The endpoint of the model while its servers run; unchanged without any."""
         from promptmii.config import RayOptions, ServeSettings
         from promptmii.serving import served
 
@@ -98,22 +97,45 @@ class ServeOptions:
 
 
 @dataclass(frozen=True)
+class ServerOptions:
+    """How models on servers are reached."""
+
+    base_url: BaseUrl = None
+    context_length: Context = None
+    concurrency: Annotated[int, typer.Option(help="Requests under way at once.")] = 16
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the answer cache for openai: models; failures are never cached.")
+    ] = None
+    price: Prices = None
+
+    def endpoint(self, max_cost: float | None = None) -> "Endpoint":
+        """As settings. Raises `ConfigError`."""
+        from promptmii.config import Endpoint
+
+        changes = {"cache": str(self.cache) if self.cache else None, "prices": prices_of(self.price or [])}
+        same = {name: getattr(self, name) for name in ("base_url", "context_length", "concurrency")}
+        return Endpoint.of(**same, **changes, max_cost=max_cost)
+
+
+@dataclass(frozen=True)
 class FollowerOptions:
     """Who answers, and how it is reached."""
 
     follower: Follow = None
-    mode: ModeOf = None
-    base_url: BaseUrl = None
-    context_length: Context = None
-    concurrency: Concurrency = 16
-    cache: Cache = None
-    price: Prices = None
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="choose|generate",
+            help="choose compares label likelihoods; generate reads the label from text. Absent: as it was made.",
+        ),
+    ] = None
+    server: ServerOptions = ServerOptions()
     max_cost: MaxCost = None
 
     @property
     def endpoint(self) -> "Endpoint":
-        """As settings."""
-        return endpoint_of(self.base_url, self.context_length, self.concurrency, self.cache, self.price, self.max_cost)
+        """As settings. Raises `ConfigError`."""
+        return self.server.endpoint(self.max_cost)
 
     @property
     def known_mode(self) -> "Mode | None":
@@ -124,20 +146,26 @@ class FollowerOptions:
 
     @contextmanager
     def followers(
-        self, *, quiet: bool = False, servers: "ServeOptions | None" = None, named: str | None = None
+        self,
+        *,
+        quiet: bool = False,
+        servers: "ServeOptions | None" = None,
+        named: str | None = None,
+        batch: bool = False,
     ) -> Generator["Followers"]:
         """The followers of the command, with a bar unless `quiet`. Closes them at the end.
 
-        `servers` are started for the follower of the command, or else for the one that is `named`.
+        `servers` are started for the follower of the command, or else for the one that is `named`. With `batch` they
+        ask the Batch API.
         """
         from promptmii.models import DEFAULT
-        from promptmii.workbench import Followers
+        from promptmii.workbench import Followers, batch_followers
 
-        mode, servers = self.known_mode, servers or ServeOptions()
+        mode, servers, make = self.known_mode, servers or ServeOptions(), batch_followers if batch else Followers
         with (
             listening(quiet=quiet) as progress,
             servers.endpoint(self.follower or named or DEFAULT, self.endpoint, progress) as endpoint,
-            closing(Followers(self.follower, endpoint, progress, confirmed, mode=mode)) as followers,
+            closing(make(self.follower, endpoint, progress, confirmed, mode=mode)) as followers,
         ):
             yield followers
 
@@ -145,30 +173,29 @@ class FollowerOptions:
 def blocks(command: Command) -> Command:
     """The command with every parameter that is a block replaced by the options of the block."""
     signature = inspect.signature(command)
-    kinds: dict[str, Any] = {
-        name: parameter.annotation
-        for name, parameter in signature.parameters.items()
-        if is_dataclass(parameter.annotation)
-    }
+    given = signature.parameters.values()
 
     @wraps(command)
-    def run(**given: Any) -> Any:
-        made = {name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in kinds.items()}
-        return command(**given, **made)
+    def run(**values: Any) -> Any:
+        return command(**{one.name: _made(one.name, one.annotation, values) for one in given})
 
-    shown = [
-        one
-        for name, parameter in signature.parameters.items()
-        for one in (_options(kinds[name]) if name in kinds else [parameter])
-    ]
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in shown]
+    parameters = [option for one in given for option in _options(one)]
     run.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run  # pyright: ignore[reportReturnType]
 
 
-def _options(kind: Any) -> list[inspect.Parameter]:
-    return [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-        for f in fields(kind)
-    ]
+def _made(name: str, kind: Any, values: dict[str, Any]) -> Any:
+    """The value of an option, or a block of them."""
+    if not is_dataclass(kind):
+        return values[name]
+    block: Any = kind
+    return block(**{f.name: _made(f.name, f.type, values) for f in fields(kind)})
+
+
+def _options(one: inspect.Parameter) -> list[inspect.Parameter]:
+    """A parameter as an option, or those of its block."""
+    if not is_dataclass(one.annotation):
+        return [one.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+    inner = [one.replace(name=f.name, default=f.default, annotation=f.type) for f in fields(one.annotation)]
+    return [option for field in inner for option in _options(field)]

@@ -8,6 +8,7 @@ from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output
 from promptmii.cli.terminal import dump, notes, out
+from promptmii.errors import counted
 
 
 @app.command()
@@ -29,11 +30,8 @@ def calibrate(
 
     Without -o the instruction file itself is replaced. Its old score is dropped; measure it with `promptmii score`.
     """
-    from dataclasses import replace
-
     from promptmii import workbench
     from promptmii.files import check_writable
-    from promptmii.follower import resolve_calibration
     from promptmii.instruction import Instruction
 
     path, force = (output, force) if output else (instruction, True)
@@ -41,13 +39,13 @@ def calibrate(
     made = Instruction.load(instruction)
     with answers.followers(quiet=json) as followers:
         bound = followers.of(made)
-        bound = replace(bound, calibration=resolve_calibration(kind, bound.mode, bound.model.card))
-        fitted, found = workbench.recalibrate(made, data, bound, table.columns, progress=followers.progress)
+        fitted, found = workbench.recalibrate(made, data, bound, table.columns, kind, progress=followers.progress)
     fitted.save(path, force=force)
     if json:
         dump(fitted.model_dump(mode="json"))
         return
     notes((*found, *fitted.provenance.notes))
-    fit = fitted.calibration.kind if fitted.calibration else "none"
-    out.write_line(f"Calibration {fit}, fitted with {fitted.calibration_cost.calls} calls. Saved to {path}.")
+    calls = counted(fitted.calibration_cost.calls, "call")
+    fit = f"{fitted.calibration.kind}, fitted with {calls}" if fitted.calibration else "none, so nothing is fitted"
+    out.write_line(f"Calibration {fit}. Saved to {path}.")
     out.write_line(f"Measure it with: promptmii score {path} OTHER_DATA")

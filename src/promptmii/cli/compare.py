@@ -50,7 +50,7 @@ def compare(
     """Measure instructions, texts and methods on the same rows: scores, paired differences, cost, disagreements."""
     from promptmii import workbench
     from promptmii.files import check_writable, write_text
-    from promptmii.workbench import checks
+    from promptmii.workbench.compare import junit as junit_report
 
     for path in filter(None, (output, junit)):
         check_writable(path, force=force)
@@ -59,17 +59,17 @@ def compare(
     given = [prompt_of(prompt) for prompt in prompts]
     with answers.followers(quiet=json) as followers:
         found = workbench.compare(given, data, followers, rows.columns, examples=examples, n=n)
-    made = checks.checks(found, at_least=fail_under, not_worse=fail_if_worse)
+    checks = found.checks(at_least=fail_under, not_worse=fail_if_worse)
     if output:
         write_text(output, found.csv(), force=force)
     if junit:
-        write_text(junit, checks.junit(made), force=force)
+        write_text(junit, junit_report(checks), force=force)
     if json:
-        passed = [{"name": one.name, "passed": one.failure is None, "failure": one.failure} for one in made]
+        passed = [{"name": one.name, "passed": one.failure is None, "failure": one.failure} for one in checks]
         dump(found.as_json() | {"checks": passed})
     else:
         show_comparison(found, output)
-    failures = [f"{check.name}: {check.failure}" for check in made if check.failure]
+    failures = [f"{check.name}: {check.failure}" for check in checks if check.failure]
     for failure in failures:
         error(failure)
     if failures:

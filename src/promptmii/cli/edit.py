@@ -18,7 +18,7 @@ from promptmii.cli.terminal import dump, out, say
 from promptmii.errors import ConfigError, PromptMIIError
 
 EDITORS = ("sensible-editor", "nano", "vi", "notepad")
-"""Tried in this order where neither VISUAL nor EDITOR is set."""
+"""Tried in this order if neither VISUAL nor EDITOR is set."""
 
 
 @app.command()
@@ -41,7 +41,8 @@ def edit(
     """
     from promptmii.files import check_writable, write_text
     from promptmii.instruction import Instruction
-    from promptmii.workbench.edit import edited, own_rows, remeasure
+    from promptmii.workbench import compare
+    from promptmii.workbench.edit import edited, own_rows
 
     path = output or instruction
     check_writable(path, force=force or output is None)
@@ -59,7 +60,7 @@ def edit(
     after.save(path, force=True if output is None else force)
     try:
         with answers.followers(quiet=json) as followers:
-            found = remeasure(before, after, table, followers, rows.columns)
+            found = compare({"after": after, "before": before}, table, followers, rows.columns)
     except (PromptMIIError, KeyboardInterrupt):
         say(f"The edited text is saved in {path}, not measured yet: promptmii score {path} DATA --refit ROWS")
         raise
@@ -72,7 +73,7 @@ def edit(
 
 
 def _edited(text: str) -> str:
-    """What the editor leaves of the text. Raises `ConfigError` if it cannot be run or says that it failed."""
+    """The text after editing. Raises `ConfigError` if the editor cannot start or fails."""
     named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, EDITORS), None)
     if not named:
         raise ConfigError("There is no editor: set EDITOR, for instance EDITOR=nano.")

@@ -15,13 +15,13 @@ from promptmii.errors import PromptMIIError
 
 INTERRUPTED = 130
 CHECK_FAILED = 1
-"""Exit code where all was done, and what was asked for does not hold."""
+"""Exit code if a check fails."""
 INPUT = 2
-"""Exit code where a file or an option cannot be used."""
+"""Exit code for a file or an option that cannot be used."""
 CALLS_FAILED = 4
-"""Exit code where some calls failed, so that not all was done."""
+"""Exit code if some calls failed."""
 NOT_YET = 5
-"""Exit code where answers are still to come."""
+"""Exit code if answers are still to come."""
 
 
 _AGAIN = "Run the same command again to continue: "
@@ -33,14 +33,14 @@ KEPT = {
     "train": "Go on from the last checkpoint with --resume.",
     "launch": "Go on from the last checkpoint with --resume.",
 }
-"""What a command that is interrupted leaves behind, by its first word; the others write at their end."""
+"""What an interrupted command leaves behind, by its first word; the others write at their end."""
 
 
 class Commands(TyperGroup):
     """Errors become one line and an exit code. Set PROMPTMII_TRACEBACK to see where they come from."""
 
     def invoke(self, ctx: Any) -> object:
-        """Run the command that was named."""
+        """Run the command."""
         tolerate_encodings()
         words = [str(word) for word in (*ctx._protected_args, *ctx.args)]
         try:
@@ -61,7 +61,7 @@ class Commands(TyperGroup):
 
 
 def _unreadable(error: Exception, words: list[str]) -> str:
-    """What a reader of files raised that nobody expected, with the files of the command."""
+    """An unexpected error of a reader, with the files of the command."""
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, RecursionError | MemoryError):
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it does not fit into memory"
@@ -84,7 +84,7 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 warnings.showwarning = _show_warning
-# Of libraries about libraries; nothing that a user of this command could do anything about.
+# Libraries warn about libraries; a user of this command can do nothing about it.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|ray)\b")
 
 app = typer.Typer(

@@ -8,25 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptmii.cli.blocks import RowOptions, blocks
+from promptmii.cli.blocks import RowOptions, ServerOptions, blocks
 from promptmii.cli.group import app
-from promptmii.cli.options import (
-    BaseUrl,
-    Cache,
-    Concurrency,
-    Context,
-    Data,
-    Follow,
-    Force,
-    Generator,
-    Json,
-    N,
-    Output,
-    Prices,
-    Yes,
-    endpoint_of,
-    prompt_of,
-)
+from promptmii.cli.options import Data, Follow, Force, Generator, Json, N, Output, prompt_of
 from promptmii.cli.terminal import (
     confirmed,
     count,
@@ -47,7 +31,6 @@ from promptmii.models.references import WRITER
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from promptmii.break_even import BreakEven, PerQuery
     from promptmii.config import Columns, InduceSettings
     from promptmii.data import LoadedTask
     from promptmii.pipeline import Induced
@@ -99,36 +82,20 @@ class _WritingOptions:
     test: Annotated[
         str | None, typer.Option(metavar="ROWS", help="Measure on all rows of this table instead of held-back ones.")
     ] = None
-    price: Prices = None
     seed: Annotated[int, typer.Option(help="Seed of the split, the examples and the drafts.")] = 0
-    base_url: BaseUrl = None
-    context_length: Context = None
-    concurrency: Concurrency = 16
-    cache: Cache = None
 
-    def settings(self, columns: "Columns") -> "InduceSettings":
+    def settings(self, columns: "Columns", server: ServerOptions) -> "InduceSettings":
         """Raises `ConfigError`."""
         from promptmii.config import InduceSettings
 
-        same = (
-            "n",
-            "generator",
-            "follower",
-            "mode",
-            "calibration",
-            "shortlist",
-            "best_of",
-            "budget",
-            "evaluate",
-            "test",
-        )
+        named = "n generator follower mode calibration shortlist best_of budget evaluate test seed"
         return InduceSettings.of(
-            **{name: getattr(self, name) for name in (*same, "seed")},
+            **{name: getattr(self, name) for name in named.split()},
             template=str(self.template) if self.template else None,
             start=None if self.start is None else prompt_of(self.start),
             keep=tuple(self.keep or ()),
             columns=columns,
-            endpoint=endpoint_of(self.base_url, self.context_length, self.concurrency, self.cache, self.price),
+            endpoint=server.endpoint(),
         )
 
 
@@ -137,16 +104,17 @@ class _WritingOptions:
 def induce(
     data: Data,
     writing: _WritingOptions,
+    server: ServerOptions,
     rows: RowOptions,
     output: Output = None,
     json: Json = False,
-    yes: Yes = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take the columns that were detected.")] = False,
     force: Force = False,
 ) -> None:
     """Write an instruction from n labelled examples, and measure it beside naive and ICL prompts on held-back rows."""
     from promptmii import pipeline
 
-    settings = writing.settings(rows.columns)
+    settings = writing.settings(rows.columns, server)
     with listening(quiet=json) as progress:
         progress.step("Reading the data")
         loaded = pipeline.load(data, settings.columns, seed=settings.seed)
@@ -184,7 +152,8 @@ def _show(result: "Induced") -> None:
     out.print(Panel(styled(result.instruction.text), title=styled("Instruction"), title_align="left"))
     if result.rows:
         out.write_table(_comparison(result.rows))
-        out.write_line(_break_even(result.break_even))
+        unknown = "What it saves against ICL is unknown: the server does not report the tokens of its calls."
+        out.write_line(str(result.break_even or unknown))
         for warning in result.warnings:
             warn(warning)
         if result.warnings and result.path:
@@ -216,36 +185,3 @@ def _comparison(rows: Sequence["Measured"]) -> "Table":
                 f"{row.scored.usage.seconds:.1f}",
             )
     return grid
-
-
-def _break_even(result: "BreakEven | None") -> str:
-    """Without and with a provider's prompt cache, which helps ICL most."""
-    if result is None:
-        return "What the instruction saves against ICL is unknown: the server does not report the tokens of its calls."
-    saved = result.saved_tokens_per_query
-    if result.uncached.queries is None:
-        return f"The instruction saves no tokens against ICL: it takes {-saved:.0f} more per query."
-    if result.cached.queries is None:
-        times = result.cached.times
-        cached = f"With a prompt cache ICL is cheaper: its prompts cost {times:.1f} times the instruction's."
-    else:
-        repaid = f", repaid after {result.cached.queries} queries" if result.one_off_tokens else ""
-        cached = f"With a prompt cache: {_times(result.cached)}{repaid}."
-    once = "It took no more tokens to make and calibrate than ICL to calibrate."
-    if result.one_off_tokens:
-        once = (
-            f"The {result.one_off_tokens} tokens it took to make and calibrate are repaid "
-            f"after {result.uncached.queries} queries."
-        )
-    lines = [
-        f"The instruction saves {saved:.0f} prompt tokens per query against ICL: {_times(result.uncached)}. {once}",
-        cached,
-    ]
-    if result.one_off_money is not None and result.saved_money_per_query is not None:
-        saved_money = result.saved_money_per_query * 1000
-        lines.append(f"In money: {result.one_off_money:.6f} once, {saved_money:.6f} saved per 1,000 queries, uncached.")
-    return "\n".join(lines)
-
-
-def _times(cost: "PerQuery") -> str:
-    return f"ICL's prompts cost {cost.times:.1f} times as much"

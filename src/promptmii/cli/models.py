@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptmii.cli.group import app
-from promptmii.cli.options import BaseUrl, Context, Json, endpoint_of
+from promptmii.cli.options import BaseUrl, Context, Json
 from promptmii.cli.terminal import dump, listening, out, say, styled
 from promptmii.models.embedded import INSTALLABLE
 from promptmii.models.references import DEFAULT, WRITERS
@@ -27,9 +27,11 @@ def examine(
 ) -> None:
     """Check a model from end to end, and say what to fix."""
     from promptmii import doctor
+    from promptmii.config import Endpoint
 
+    endpoint = Endpoint.of(base_url=base_url, context_length=context_length)
     with listening(quiet=json) as progress:
-        report = doctor.examine(model, endpoint_of(base_url, context_length), progress)
+        report = doctor.examine(model, endpoint, progress)
     show_report(report, as_json=json)
 
 

@@ -14,7 +14,6 @@ from promptmii.cli.terminal import out
 from promptmii.errors import ConfigError
 
 if TYPE_CHECKING:
-    from promptmii.config import Columns, Endpoint
     from promptmii.models.base import Price
 
 
@@ -49,33 +48,16 @@ Text = Annotated[
         help='Text column, detected when absent. Repeat it for several, or use a template: "{premise} || {hypothesis}".'
     ),
 ]
-Label = Annotated[str | None, typer.Option(help="Label column. Detected when absent.")]
-Labels = Annotated[
-    str | None,
-    typer.Option(help="The label set in its order, comma-separated, or a JSON list where labels hold commas."),
-]
 Generator = Annotated[str, typer.Option(help="Model that writes: qwen-writer, gguf:..., hf:..., openai:...")]
 Follow = Annotated[
     str | None, typer.Option(help="Model that labels: smol, hf:<id or folder>[+adapter], openai:<model>.")
 ]
-ModeOf = Annotated[
-    str | None,
-    typer.Option(
-        "--mode",
-        metavar="choose|generate",
-        help="choose compares label likelihoods; generate reads the label from text. Absent: as it was made.",
-    ),
-]
 BaseUrl = Annotated[
     str | None, typer.Option(help="Server(s) for openai: models, comma-separated; OPENAI_BASE_URL when absent.")
 ]
-Concurrency = Annotated[int, typer.Option(help="Requests under way at once.")]
 Context = Annotated[
     int | None,
     typer.Option("--context-length", help="Tokens that an openai: model takes at once, where its server does not say."),
-]
-Cache = Annotated[
-    Path | None, typer.Option(help="Folder of the answer cache for openai: models; failures are never cached.")
 ]
 Prices = Annotated[
     list[str] | None,
@@ -90,15 +72,6 @@ MaxCost = Annotated[
     typer.Option("--max-cost", help="Most money to spend in this run; needs --price. A rerun continues."),
 ]
 
-Serve = Annotated[
-    str | None,
-    typer.Option(
-        "--serve",
-        metavar="ENGINE",
-        help="Start servers for an openai:<model>: vllm, llama.cpp, or a command line with {model}, {host} and {port}.",
-    ),
-]
-
 
 def N(help: str) -> Any:  # noqa: N802
     """The option for numbers of examples, spelled the same everywhere."""
@@ -111,11 +84,8 @@ Trained = Annotated[str | None, typer.Option("--model", help="Model to train: sm
 Seed = Annotated[int | None, typer.Option(help="Of everything that is drawn.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take the columns that were detected.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
-
-
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -147,12 +117,9 @@ def prompt_of(given: str) -> str:
     return decode(sys.stdin.buffer.read(), "Standard input") if given == "-" else given
 
 
-def columns_of(text: list[str] | None, label: str | None, labels: str | None) -> "Columns":
-    """--text, --label and --labels."""
-    from promptmii.config import Columns
-
-    chosen = None if not text else text[0] if len(text) == 1 else tuple(text)
-    return Columns.of(text=chosen, label=label, labels=_label_list(labels) if labels else None)
+def text_of(given: list[str] | None) -> str | tuple[str, ...] | None:
+    """--text: a column or a template, several columns, or none."""
+    return None if not given else given[0] if len(given) == 1 else tuple(given)
 
 
 def comma_separated(given: str | None) -> tuple[str, ...] | None:
@@ -175,7 +142,8 @@ def _value(given: str) -> Any:
         return given
 
 
-def _label_list(given: str) -> tuple[str, ...]:
+def label_list(given: str) -> tuple[str, ...]:
+    """--labels. Raises `ConfigError`."""
     if given.lstrip().startswith("["):
         try:
             return tuple(str(label) for label in json_module.loads(given))
@@ -218,24 +186,3 @@ def _price(given: str) -> tuple[str, "Price"]:
             "then any of cached=0.01, min=1024, batch=0.5."
         ) from error
     return parts["model"] or "*", price
-
-
-def endpoint_of(
-    base_url: str | None,
-    context: int | None,
-    concurrency: int = 16,
-    cache: Path | None = None,
-    price: list[str] | None = None,
-    max_cost: float | None = None,
-) -> "Endpoint":
-    """--base-url, --context-length, --concurrency, --cache, --price and --max-cost."""
-    from promptmii.config import Endpoint
-
-    return Endpoint.of(
-        base_url=base_url,
-        context_length=context,
-        concurrency=concurrency,
-        cache=str(cache) if cache else None,
-        prices=prices_of(price or []),
-        max_cost=max_cost,
-    )

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from promptmii.cli.blocks import AbstainOptions, FollowerOptions, ServeOptions, blocks
 from promptmii.cli.group import CALLS_FAILED, NOT_YET, app
-from promptmii.cli.options import File, Force, Json, Output, Text, columns_of
-from promptmii.cli.terminal import confirmed, data, dump, listening, out, say
+from promptmii.cli.options import File, Force, Json, Output, Text, text_of
+from promptmii.cli.terminal import data, dump, out, say
 from promptmii.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
@@ -53,40 +53,21 @@ def predict(
     from promptmii import workbench
     from promptmii.instruction import Instruction
 
-    if output:
-        workbench.check_output(output, force=force)
-    elif answers.max_cost is not None and answers.cache is None:
-        raise ConfigError("--max-cost needs -o FILE or --cache FOLDER, which keep the answers that were paid for.")
-    if batch_api and output is None:
-        raise ConfigError("--batch-api needs -o FILE: what is under way is kept beside it.")
-    if batch_api and servers.serve:
-        raise ConfigError("--serve starts servers, and they have no Batch API; leave one of the two out.")
-    made, columns, abstain = Instruction.load(instruction), columns_of(text, None, None).text, unsure.abstain
-    with _source(input, format) as source:
+    _check(answers, servers, output, batch_api=batch_api, force=force)
+    made = Instruction.load(instruction)
+    settings: dict[str, Any] = {"text": text_of(text), "force": force, "abstain": unsure.abstain}
+    with (
+        _source(input, format) as source,
+        answers.followers(quiet=json, servers=servers, named=made.follower, batch=batch_api) as followers,
+    ):
+        for note in workbench.calibration_notes(made, followers.of(made)):
+            say(f"{note[0].upper()}{note[1:]}.")
         if batch_api and output:
-            mode, bound = answers.known_mode, workbench.bound_for_batch
-            with (
-                listening(quiet=json) as progress,
-                bound(made, answers.follower, answers.endpoint, progress, confirmed, mode=mode) as batch,
-            ):
-                result = workbench.predict_by_batch(
-                    made, source, batch, columns, output=output, force=force, abstain=abstain, progress=progress
-                )
+            limit = answers.max_cost
+            result = workbench.predict_by_batch(made, source, followers, output=output, max_cost=limit, **settings)
         else:
             rows = output or (None if json or out.is_terminal else data)
-            with answers.followers(quiet=json, servers=servers, named=made.follower) as followers:
-                for note in workbench.calibration_notes(made, followers.of(made)):
-                    say(f"{note[0].upper()}{note[1:]}.")
-                result = workbench.predict(
-                    made,
-                    source,
-                    followers,
-                    columns,
-                    output=rows,
-                    force=force,
-                    abstain=abstain,
-                    progress=followers.progress,
-                )
+            result = workbench.predict(made, source, followers, output=rows, **settings)
     if isinstance(result, workbench.Pending):
         _wait(result, as_json=json)
     _show(result, as_json=json)
@@ -94,8 +75,24 @@ def predict(
         raise typer.Exit(CALLS_FAILED)
 
 
+def _check(
+    answers: FollowerOptions, servers: ServeOptions, output: Path | None, *, batch_api: bool, force: bool
+) -> None:
+    """Raise if options contradict each other, or the output cannot be written."""
+    from promptmii.workbench import check_output
+
+    if output:
+        check_output(output, force=force)
+    elif answers.max_cost is not None and answers.server.cache is None:
+        raise ConfigError("--max-cost needs -o FILE or --cache FOLDER, which keep the answers that were paid for.")
+    if batch_api and output is None:
+        raise ConfigError("--batch-api needs -o FILE: what is under way is kept beside it.")
+    if batch_api and servers.serve:
+        raise ConfigError("--serve starts servers, and they have no Batch API; leave one of the two out.")
+
+
 def _wait(pending: "Pending", *, as_json: bool) -> NoReturn:
-    """Say how far the batches are, and end with a code of its own."""
+    """Report on the batches, and exit with `NOT_YET`."""
     if as_json:
         dump({"file": str(pending.output), "requests": pending.requests, "done": pending.done})
     most = f", for {pending.most_money:.4g} at most" if pending.most_money else ""
@@ -105,7 +102,7 @@ def _wait(pending: "Pending", *, as_json: bool) -> NoReturn:
 
 
 def _show(labelled: "Labelled", *, as_json: bool) -> None:
-    """The rows, unless they are in a file or were shown already, and how many became what."""
+    """The rows, unless they are in a file or shown already, and a summary."""
     tally, threshold = labelled.tally, labelled.threshold
     if as_json:
         file = {"file": str(labelled.path), **asdict(tally), "cost": labelled.cost.model_dump()}
@@ -137,11 +134,12 @@ def _source(given: str, form: str) -> Generator[str | Path | list[str]]:
     Rows are read twice, once to find what cannot be read before anything is sent. So standard input goes to a file
     while this lasts, and is never held in memory.
     """
+    from promptmii.workbench.given import is_path
+
     if form not in FORMATS:
         raise ConfigError(f"--format is {form!r}; expected one of {', '.join(FORMATS)}.")
     if given != "-":
-        looks_like_file = Path(given).suffix and " " not in given.strip()
-        yield given if _exists(given) or given.startswith("hub:") or looks_like_file else [given]
+        yield given if given.startswith("hub:") or is_path(given) else [given]
         return
     with TemporaryDirectory(prefix="promptmii-") as folder:
         path = Path(folder) / f"Standard input.{form}"
@@ -153,10 +151,3 @@ def _source(given: str, form: str) -> Generator[str | Path | list[str]]:
             yield path
         except DataError as error:
             raise DataError(str(error).replace(str(path), "Standard input")) from error
-
-
-def _exists(given: str) -> bool:
-    try:
-        return bool(given) and Path(given).exists()
-    except (OSError, ValueError):  # longer than any file name, or with a null byte
-        return False

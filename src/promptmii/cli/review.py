@@ -1,4 +1,4 @@
-"""`promptmii review`: rows worth a human's look, as a table to correct."""
+"""`promptmii review`: rows for a human to check, as a table to correct."""
 
 from typing import Annotated
 
@@ -29,23 +29,25 @@ def review(
     The result is CSV on standard output, or the file of -o. Correct its label column, and it is data.
     """
     from promptmii.files import check_writable, write_text
-    from promptmii.workbench import review as service
+    from promptmii.workbench.review import review as find_suspects
 
     if output:
         check_writable(output, force=force)
     given = prompt_of(instruction)
     with answers.followers(quiet=json) as followers:
-        found = service.review(given, data, followers, rows.columns, most=most)
+        found = find_suspects(given, data, followers, rows.columns, most=most)
     if output:
         write_text(output, found.csv(), force=force)
     if json:
-        dump({"rows": [row._asdict() for row in found.rows], "looked_at": found.n, "notes": found.notes})
-    elif not output:
-        write_data(found.csv())
-    for note in () if json else found.notes:
-        say(f"· {note}")
-    counts = ", ".join(f"{count} {reason}" for reason, count in found.counts.items())
-    if not json:
-        say(f"{counted(found.n, 'row')}: {counts}." + (f" Saved to {output}." if output else ""))
-    if found.counts[service.FAILED]:
+        rows_found = [row._asdict() for row in found.rows]
+        dump({"rows": rows_found, "looked_at": found.n, "failed": found.n_failed, "notes": found.notes})
+    else:
+        if not output:
+            write_data(found.csv())
+        for note in found.notes:
+            say(f"· {note}")
+        counts = ", ".join(f"{count} {reason}" for reason, count in found.counts.items())
+        failed = f" {counted(found.n_failed, 'call')} failed." if found.n_failed else ""
+        say(f"{counted(found.n, 'row')}: {counts}.{failed}" + (f" Saved to {output}." if output else ""))
+    if found.n_failed:
         raise typer.Exit(CALLS_FAILED)

@@ -13,8 +13,11 @@ from promptmii.cli.terminal import dump, notes, out, table
 from promptmii.errors import counted
 
 if TYPE_CHECKING:
-    from promptmii.instruction import Measurement
     from promptmii.workbench import Measured
+
+MOST_LABELS = 12
+"""Labels up to which the confusion matrix fits a terminal."""
+MOST_MISTAKES = 20
 
 
 @app.command()
@@ -71,8 +74,10 @@ def _show(given: "Measured") -> None:
     out.write_line(
         f"macro-F1 {measured.macro_f1:.3f} (95 % interval {measured.low:.3f} to {measured.high:.3f})", "bold"
     )
+    plain = measured.uncalibrated_macro_f1
+    uncalibrated = "" if plain is None else f"macro-F1 without the calibration {plain:.3f}; "
     out.write_line(
-        f"{_uncalibrated(measured)}accuracy {measured.accuracy:.3f}; {counted(result.n, 'row')}, {result.n_unparsed} "
+        f"{uncalibrated}accuracy {measured.accuracy:.3f}; {counted(result.n, 'row')}, {result.n_unparsed} "
         f"unparsed, {result.n_truncated} cut; {result.usage.seconds:.1f} s"
     )
     if measured.shortlist_recall is not None:
@@ -81,17 +86,24 @@ def _show(given: "Measured") -> None:
     for s in labels:
         grid.add_row(s.label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", str(s.support))
     out.write_table(grid)
-    _print_confusion(instruction.labels, confusion)
+    _show_confusion(instruction.labels, confusion)
 
 
-def _uncalibrated(measured: "Measurement") -> str:
-    plain = measured.uncalibrated_macro_f1
-    return "" if plain is None else f"macro-F1 without the calibration {plain:.3f}; "
-
-
-def _print_confusion(labels: Sequence[str], counts: list[list[int]]) -> None:
-    numbers = [str(number) for number, _ in enumerate(labels, 1)]
-    grid = table("Confusion: a row per true label, a column per predicted one", "", *numbers, "none")
-    for number, label, row in zip(numbers, labels, counts, strict=True):
-        grid.add_row(f"{number} {label}", *(str(count) if count else "·" for count in row))
+def _show_confusion(labels: Sequence[str], counts: list[list[int]]) -> None:
+    """The matrix, or of many labels the most frequent mistakes."""
+    if len(labels) > MOST_LABELS:
+        pairs = [
+            (count, f"{label} → {said}")
+            for label, row in zip(labels, counts, strict=True)
+            for said, count in zip((*labels, "none"), row, strict=True)
+            if count and said != label
+        ]
+        grid = table("Most frequent mistakes (--json has all)", "true label → predicted one", "rows")
+        for count, pair in sorted(pairs, key=lambda one: -one[0])[:MOST_MISTAKES]:
+            grid.add_row(pair, str(count))
+    else:
+        numbers = [str(number) for number, _ in enumerate(labels, 1)]
+        grid = table("Confusion: a row per true label, a column per predicted one", "", *numbers, "none")
+        for number, label, row in zip(numbers, labels, counts, strict=True):
+            grid.add_row(f"{number} {label}", *(str(count) if count else "·" for count in row))
     out.write_table(grid)

@@ -23,7 +23,7 @@ def show(instruction: File, json: Json = False) -> None:
         dump(loaded.model_dump(mode="json"))
         return
     made = loaded.provenance
-    title = f"{loaded.method}, from {made.n} examples of {made.source or 'memory'}"
+    title = f"{loaded.method}, from {counted(made.n, 'example')}" + (f" of {made.source}" if made.source else "")
     out.print(Panel(styled(loaded.text or "(empty)"), title=styled(title), title_align="left"))
     out.print(Panel(styled(loaded.frame.strip("\n")), title=styled("Frame"), title_align="left"))
     facts(_facts(loaded))
@@ -34,8 +34,8 @@ def _facts(loaded: "Instruction") -> dict[str, str]:
     calibration = loaded.calibration.kind if loaded.calibration else "none"
     rows = {
         "labels": ", ".join(loaded.labels),
-        "generator": str(loaded.generator),
-        "follower": f"{loaded.follower} ({loaded.mode}, calibration {calibration})",
+        "generator": loaded.generator or "none",
+        "follower": f"{loaded.follower} ({loaded.mode}, calibration {calibration})" if loaded.follower else "any",
         "cost to make": _cost(loaded.cost),
         "cost to calibrate": _cost(loaded.calibration_cost),
     }

@@ -35,7 +35,7 @@ def styled(text: str, style: str = "") -> Text:
 
 
 NARROWEST = 20
-"""Columns that a terminal has at least, whatever it says."""
+"""Least columns of a terminal, whatever it claims."""
 WIDEST = 10_000
 """Columns in which any table fits."""
 
@@ -57,12 +57,13 @@ class Terminal(Console):
         self.print(styled(text, style), soft_wrap=True)
 
     def write_table(self, grid: Table) -> None:
-        """The table, or a line per number where the terminal is too narrow for them side by side."""
+        """The table, or a line per number if the terminal is too narrow."""
+        title, grid.title = grid.title, None
+        if title:  # printed here, because rich breaks it at the width of the table
+            self.print(title)
         if Measurement.get(self, self.options.update(width=WIDEST), grid).minimum <= self.width:
             self.print(grid)
             return
-        if grid.title:
-            self.print(grid.title)
         heads = [str(column.header) for column in grid.columns]
         for first, *cells in zip(*(map(str, column.cells) for column in grid.columns), strict=True):
             self.write_line(first, "bold")
@@ -87,7 +88,7 @@ def tolerate_encodings() -> None:
 
 @contextmanager
 def listening(*, quiet: bool = False) -> Generator[Progress]:
-    """Show on standard error how far long work is; nothing when `quiet`."""
+    """Progress on standard error; none when `quiet`."""
     if quiet:
         yield QUIET
         return
@@ -120,7 +121,7 @@ def interactive() -> bool:
 
 
 def confirmed(question: str, *, default: bool = False) -> bool:
-    """The answer to a question on a terminal; no where there is none."""
+    """The answer to a question on a terminal; no without one."""
     from rich.prompt import Confirm
 
     return interactive() and Confirm.ask(styled(question), console=err, default=default)

@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,9 +21,11 @@ from promptmii.ui.desk import Desk
 from promptmii.ui.guard import Guard
 from promptmii.ui.store import Store
 from promptmii.ui.work import Work
-from promptmii.workbench.kept import KeptModels, Load
+from promptmii.workbench.followers import KeptModels, Load
 
 LOOPBACK = "127.0.0.1"
+NOWHERE = "Not Found"
+"""Starlette's message for an unknown address."""
 
 
 def make_app(
@@ -33,10 +36,10 @@ def make_app(
     load: Load = Endpoint.load,
     installable: Mapping[str, Embedded] = EMBEDDED,
 ) -> Starlette:
-    """The page, which keeps what was tried in `home` and answers who knows the token.
+    """The page. It keeps its history in `home`, and serves whoever knows the token.
 
-    `load` finds models, such as a `ScriptedModel` in a test; `installable` are the embedded ones that it offers. Raises
-    `OutputError` if `home` cannot be made.
+    `load` finds models, such as a `ScriptedModel` in a test; `installable` are the embedded ones on offer. Raises
+    `OutputError` if `home` cannot be created.
     """
     store = Store(home)
     routes = [
@@ -68,7 +71,7 @@ def make_app(
         middleware=[Middleware(Guard, token=token)],
         exception_handlers={PromptMIIError: _told, 404: _missing, Exception: _unexpected},
     )
-    app.state.desk = Desk.at(store, Work(store, KeptModels(load)), runs, installable)
+    app.state.desk = Desk(store, Work(store, KeptModels(load)), runs, installable)
     return app
 
 
@@ -81,12 +84,14 @@ def _unexpected(request: Request, error: Exception) -> Response:
     return Desk.of(request).page("message.html", status=500, title="Something went wrong", message=message)
 
 
-def _missing(request: Request, _: Exception) -> Response:
-    return Desk.of(request).missing("There is no such page.")
+def _missing(request: Request, error: Exception) -> Response:
+    said = error.detail if isinstance(error, HTTPException) else NOWHERE
+    message = "There is no such page." if said == NOWHERE else said
+    return Desk.of(request).page("message.html", status=404, title="Not here", message=message)
 
 
 def listening_socket(port: int) -> socket.socket:
-    """A place to listen on this machine; port 0 takes any that is free. Raises `ConfigError` for one in use."""
+    """A socket on this machine; port 0 takes any free one. Raises `ConfigError` if the port is in use."""
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -98,7 +103,7 @@ def listening_socket(port: int) -> socket.socket:
 
 
 def serve(app: Starlette, bound: socket.socket) -> None:
-    """Answer until the process is told to end."""
+    """Serve until the process ends."""
     import uvicorn
 
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, lifespan="off")

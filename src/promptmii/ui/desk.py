@@ -1,17 +1,17 @@
-"""What every page works with, and how a template becomes a response."""
+"""What every page needs, and how a template becomes a response."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from promptmii.models.embedded import Embedded
 from promptmii.ui import words
-from promptmii.ui.jobs import Job, Jobs
+from promptmii.ui.jobs import Job, Jobs, watch
 from promptmii.ui.store import Store
 from promptmii.ui.work import Work
 from promptmii.version import VERSION
@@ -25,18 +25,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for act in (
-        words.share,
-        words.signed,
-        words.step_name,
-        words.money,
-        words.seconds,
-        words.left,
-        words.tokens,
-        words.whole,
-    ):
-        made.filters[act.__name__] = act
-    made.globals |= {"version": VERSION, "shade": words.shade, "verdict": words.verdict, "saving": words.saving}  # pyright: ignore[reportAttributeAccessIssue]
+    made.filters.update({act.__name__: act for act in words.FILTERS})
+    functions = {act.__name__: act for act in words.FUNCTIONS}
+    cast("dict[str, Any]", made.globals).update(functions, version=VERSION)
     return made
 
 
@@ -45,32 +36,23 @@ class Desk:
     """One per application."""
 
     store: Store
-    jobs: Jobs
-    """Of the models."""
-    drawings: Jobs
-    """Of reports, which wait for no model."""
-    installs: Jobs
-    """Of models that are fetched."""
     work: Work
     runs: Path
-    """Folder in which runs of `promptmii evaluate` are looked for."""
-    templates: Environment
+    """Folder with runs of `promptmii evaluate`."""
     installable: Mapping[str, Embedded]
-    """Models that the page offers, and fetches where they are not on this machine."""
+    """Models that the page offers, and fetches if they are missing."""
+    jobs: Jobs = field(default_factory=Jobs)
+    """Of the models."""
+    drawings: Jobs = field(default_factory=Jobs)
+    """Of reports, which need no model."""
+    installs: Jobs = field(default_factory=Jobs)
+    """Of models that are fetched."""
+    templates: Environment = field(default_factory=_environment)
 
     @classmethod
     def of(cls, request: Request) -> "Desk":
         """The desk of the application that got the request."""
         return request.app.state.desk
-
-    @classmethod
-    def at(cls, store: Store, work: Work, runs: Path, installable: Mapping[str, Embedded]) -> "Desk":
-        """A desk with nothing on it."""
-        return cls(store, Jobs(), Jobs(), Jobs(), work, runs, _environment(), installable)
-
-    def installing(self, model: str) -> Job | None:
-        """The job that fetches a model, or did since the page was started."""
-        return self.installs.of(model)
 
     def html(self, template: str, **values: Any) -> str:
         """A template, filled in."""
@@ -80,17 +62,20 @@ class Desk:
         """A template as a response."""
         return HTMLResponse(self.html(template, **values), status)
 
-    def missing(self, what: str) -> Response:
-        """There is no such thing."""
-        return self.page("message.html", status=404, title="Not here", message=what)
 
-
-def go(address: str) -> Response:
-    """Look there next."""
+def go(request: Request, address: str) -> Response:
+    """Redirect the browser."""
+    if "hx-request" in request.headers:
+        return Response(headers={"HX-Redirect": address})
     return RedirectResponse(address, 303)
 
 
+def stream(job: Job | None, html: Callable[[Job], str]) -> Response:
+    """How far a job is, until it is over, as server-sent events."""
+    return StreamingResponse(watch(job, html), media_type="text/event-stream")
+
+
 def text_of(form: Mapping[str, Any], name: str) -> str:
-    """A field of a form, without the blanks around it."""
+    """A field of a form, stripped."""
     value = form.get(name, "")
     return value.strip() if isinstance(value, str) else ""

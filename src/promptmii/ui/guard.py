@@ -20,7 +20,7 @@ POLICY = (
     "frame-src 'self'; form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
 )
 REPORTS = "/reports/files/"
-"""Reports bring a stricter policy of their own, which lets nothing in from elsewhere either."""
+"""Reports bring their own, stricter policy."""
 
 
 class Guard:
@@ -29,7 +29,7 @@ class Guard:
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
         self._token = token
-        # Browsers send a cookie to every port of a machine, so each start has a name of its own.
+        # Browsers send a cookie to every port of a machine, so each start uses another name.
         self._cookie = f"promptmii-{hashlib.sha256(token.encode()).hexdigest()[:8]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +73,7 @@ class Guard:
 
 
 def _refusal(method: str, headers: Headers) -> str:
-    """Why a request is not answered; empty where it is."""
+    """Why a request is refused; empty if it is not."""
     host = headers.get("host", "")
     if (urlsplit(f"//{host}").hostname or "") not in OWN_NAMES:
         return "This page answers to localhost only."

@@ -1,30 +1,34 @@
-"""Work that takes long, one piece after another in one thread, watched and cancelled from elsewhere.
+"""Long jobs, one after another in one thread, watched and cancelled from others.
 
-A page that is loaded again finds its job by its key. A job is the `Progress` of its own work.
+A reloaded page finds its job by its key. A job is the `Progress` of its own work.
 """
 
+import asyncio
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from starlette.concurrency import run_in_threadpool
 
 from promptmii.errors import PromptMIIError
 from promptmii.progress import Unit
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
-
 LOOK = 0.12
 """Seconds between two looks at a job."""
+TICK = 1.0
+"""Seconds after which the clock of a step is refreshed."""
 BRIEF = 0.05
-"""Seconds of a step that nobody needs to hear of."""
+"""Steps below this many seconds are not worth showing."""
 
 
 class Cancelled(BaseException):
-    """Raised inside work that is to stop. No `except Exception` swallows it."""
+    """Raised inside work that must stop. No `except Exception` swallows it."""
 
 
 @dataclass
@@ -36,23 +40,23 @@ class Step:
     unit: Unit
     done: int = 0
     there: int = 0
-    """Units that were done before it began, such as the bytes of a download that goes on."""
+    """Units done before it began, such as the bytes of a resumed download."""
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Since it began, or that it took."""
+        """Since it began, or until it ended."""
         return (self.ended or time.monotonic()) - self.began
 
     @property
     def share(self) -> float | None:
-        """How much is finished, from 0 to 1; `None` where nobody knows."""
+        """How much is finished, from 0 to 1; `None` if unknown."""
         return min(self.done / self.total, 1.0) if self.total else None
 
     @property
     def left(self) -> float | None:
-        """Seconds until it ends, at the pace so far; `None` where nobody can know."""
+        """Seconds left at the pace so far; `None` if unknown."""
         new = self.done - self.there
         return (self.total - self.done) * self.seconds / new if self.total and new > 0 else None
 
@@ -86,12 +90,12 @@ class Job:
 
     @property
     def shown(self) -> list[Step]:
-        """The steps but for those that ended as they began."""
+        """The steps, without those that ended at once."""
         return [step for step in self.steps if step is self.steps[-1] or step.total or step.seconds > BRIEF]
 
     @property
     def stopping(self) -> bool:
-        """Somebody asked it to stop, and it has not yet."""
+        """It was cancelled but still runs."""
         return self.live and self._stop.is_set()
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
@@ -117,7 +121,7 @@ class Job:
         self._changed()
 
     def show(self, *found: Any) -> None:
-        """Something that was found on the way."""
+        """Publish partial results."""
         self.found += found
         self._changed()
 
@@ -127,7 +131,7 @@ class Job:
         self.version += 1
 
     def run(self) -> None:
-        """Do the work. Whatever becomes of it is written here; work that was stopped before it began ends at once."""
+        """Do the work and record the outcome. Work cancelled before it begins ends at once."""
         try:
             self.state = "running"
             self.version += 1
@@ -155,14 +159,28 @@ class Job:
             self.steps[-1].ended = time.monotonic()
 
 
-def event(name: str, html: str) -> str:
-    """A server-sent event that holds a piece of the page."""
+async def watch(job: Job | None, html: Callable[[Job], str]) -> AsyncGenerator[str]:
+    """Server-sent events: `job` with a piece of the page whenever the job changes, then its last state, and `ended`."""
+    seen, told = -1, 0.0
+    while job:
+        live = job.live  # read first: what is sent after the end is the whole
+        if job.version != seen or time.monotonic() - told > TICK:
+            seen, told = job.version, time.monotonic()
+            yield _event("job", await run_in_threadpool(html, job))
+        if not live:
+            yield _event(job.state)
+            break
+        await asyncio.sleep(LOOK)
+    yield _event("ended")
+
+
+def _event(name: str, html: str = "") -> str:
     lines = "".join(f"data: {line}\n" for line in html.splitlines() or [""])
     return f"event: {name}\n{lines}\n"
 
 
 class Jobs:
-    """The one thread that works, and the jobs that it has or had."""
+    """The working thread, and its jobs, finished ones included."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
@@ -170,18 +188,18 @@ class Jobs:
         threading.Thread(target=self._loop, daemon=True).start()
 
     def start(self, key: str, about: str, work: Callable[[Job], Any]) -> Job:
-        """Do this when what was asked for before is done."""
+        """Queue a job."""
         job = self._jobs[key] = Job(key, about, work)
         self._queue.put(job)
         return job
 
     def of(self, key: str) -> Job | None:
-        """The job of that key, if it was started since the page was."""
+        """The job of that key, if this process started it."""
         return self._jobs.get(key)
 
     @property
     def live(self) -> list[Job]:
-        """Those that wait or run."""
+        """Jobs that wait or run."""
         return [job for job in self._jobs.values() if job.live]
 
     def _loop(self) -> None:

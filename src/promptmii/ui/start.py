@@ -1,4 +1,4 @@
-"""From a table to a run: the first page, and the one on which columns, labels and models are settled."""
+"""From a table to a run: the first page, and the form for columns, labels and models."""
 
 import os
 from collections import Counter
@@ -24,9 +24,9 @@ RECENT = 5
 SHOWN = 5
 """Example rows of a table."""
 LARGEST = 512 << 20
-"""Bytes of a table that is dropped."""
+"""Bytes of an uploaded table."""
 OTHER = "other"
-"""What the list of models calls one that is not in it."""
+"""The entry for a model that the list lacks."""
 
 
 def start(request: Request) -> Response:
@@ -36,12 +36,12 @@ def start(request: Request) -> Response:
 
 
 async def add(request: Request) -> Response:
-    """A table that was dropped, or the sample."""
+    """Take an uploaded table, or the sample."""
     desk = Desk.of(request)
     failure = "No file arrived. Choose one, or take the sample."
     async with request.form() as form:
         if text_of(form, "sample"):
-            return go(f"/new?data={SAMPLE}")
+            return go(request, f"/new?data={SAMPLE}")
         file = form.get("file")
         if isinstance(file, UploadFile) and file.filename:
             try:
@@ -49,7 +49,7 @@ async def add(request: Request) -> Response:
                     raise DataError(f"{file.filename} has more than {LARGEST >> 20} MB. Use the command line for it.")
                 key = desk.store.add(file.filename, await file.read())
                 await run_in_threadpool(desk.store.table, key)
-                return go(f"/new?data={key}")
+                return go(request, f"/new?data={key}")
             except PromptMIIError as error:
                 failure = str(error).replace(f"{desk.store.home}{os.sep}", "")
     return desk.page("start.html", recent=_recent(desk), store=desk.store, failure=failure)
@@ -61,10 +61,9 @@ def _recent(desk: Desk, most: int = RECENT) -> list[Trial]:
 
 @dataclass(frozen=True)
 class Found:
-    """What a table holds under chosen columns, or why it cannot be used so."""
+    """What a table holds under the chosen columns, or why they do not work."""
 
     columns: tuple[str, ...]
-    n_rows: int
     text: tuple[str, ...] = ()
     label: str = ""
     task: LoadedTask | None = None
@@ -72,13 +71,13 @@ class Found:
 
     @classmethod
     def of(cls, store: Store, data: str, text: tuple[str, ...] = (), label: str = "") -> "Found":
-        """Detected, unless columns are named."""
+        """Columns that are not named are detected."""
         table = store.table(data)
         try:
             loaded = store.task(data, text or None, label or None, None, 0)
         except DataError as error:
-            return cls(table.columns, len(table.rows), text, label, failure=str(error))
-        return cls(table.columns, len(table.rows), loaded.columns.text, loaded.columns.label or "", loaded)
+            return cls(table.columns, text, label, failure=str(error))
+        return cls(table.columns, loaded.columns.text, loaded.columns.label or "", loaded)
 
     @property
     def labels(self) -> list[tuple[str, int]]:
@@ -99,7 +98,7 @@ class Found:
 
 
 def new(request: Request) -> Response:
-    """A table, and what is to be done with it."""
+    """The form for a table."""
     desk, data = Desk.of(request), request.query_params.get("data", "")
     like = desk.store.trial(request.query_params.get("like", ""))
     settings = like.settings if like else InduceSettings()
@@ -109,55 +108,47 @@ def new(request: Request) -> Response:
         found = Found.of(desk.store, data, text, columns.label or "")
     except DataError as error:
         return desk.page("message.html", title="This table cannot be used", message=str(error))
-    return desk.page(
-        "new.html", **_choices(desk, settings, data), data=data, found=found, chosen=columns.labels, failure=""
-    )
+    shown: dict[str, Any] = {"title": desk.store.title(data), "data": data, "found": found, "chosen": columns.labels}
+    return desk.page("new.html", **_choices(desk, settings), **shown)
 
 
 def columns(request: Request) -> Response:
     """The labels and rows under other columns."""
     desk, query = Desk.of(request), request.query_params
-    found = Found.of(
-        desk.store, query.get("data", ""), tuple(query.getlist("text")) or (), query.get("label_column", "")
-    )
+    found = Found.of(desk.store, query.get("data", ""), tuple(query.getlist("text")), query.get("label_column", ""))
     return desk.page("_labels.html", found=found, chosen=None)
 
 
 async def begin_run(request: Request) -> Response:
-    """Write and measure, as the form says."""
+    """Start what the form asks for, or show beside its button why not; the form keeps what was typed."""
     desk = Desk.of(request)
     async with request.form() as form:
-        data = text_of(form, "data")
-        text, label = tuple(str(name) for name in form.getlist("text")), text_of(form, "label_column")
+        data, text = text_of(form, "data"), tuple(str(name) for name in form.getlist("text"))
         try:
-            found = await run_in_threadpool(Found.of, desk.store, data, text, label)
+            found = await run_in_threadpool(Found.of, desk.store, data, text, text_of(form, "label_column"))
             if found.failure:
                 raise DataError(found.failure)
             settings = _settings(form, found)
         except PromptMIIError as error:
-            found = await run_in_threadpool(Found.of, desk.store, data, text, label)
-            chosen = tuple(str(name) for name in form.getlist("labels"))
-            shown = _choices(desk, InduceSettings(), data)
-            return desk.page("new.html", **shown, data=data, found=found, chosen=chosen, failure=str(error))
-    return go(f"/trials/{begin(desk, data, settings)}")
+            return desk.page("_problem.html", failure=str(error))
+    return go(request, f"/trials/{begin(desk, data, settings)}")
 
 
-def _choices(desk: Desk, settings: InduceSettings, data: str) -> dict[str, Any]:
+def _choices(desk: Desk, settings: InduceSettings) -> dict[str, Any]:
     """What the form offers."""
     known = desk.installable
     writers = {name: base for name, base in WRITERS.items() if base in known}
     models = [(name, known[base]) for name, base in {**writers, **{name: name for name in known}}.items()]
     ready = [name for name, model in models if model.installed]
-    used = dict.fromkeys(trial.settings.generator for trial in _recent(desk, 50))
-    others = [name for name in used if name not in known and name not in writers]
-    first = next(iter(ready), others[0] if others else OTHER)
-    usable = settings.generator in ready or settings.generator in others
+    used = [settings, *(trial.settings for trial in _recent(desk, 50))]
+    references = dict.fromkeys(name for one in used for name in (one.generator, one.follower) if name)
+    others = [name for name in references if name not in known and name not in WRITERS]
+    usable = settings.generator in (*ready, *others)
     return {
-        "title": desk.store.title(data),
         "models": [(name, _about(name, model), model.installed) for name, model in models],
         "others": others,
-        "missing": [(model, desk.installing(model.name)) for model in known.values() if not model.installed],
-        "generator": settings.generator if usable else first,
+        "missing": [(model, desk.installs.of(model.name)) for model in known.values() if not model.installed],
+        "generator": settings.generator if usable else next(iter([*ready, *others]), OTHER),
         "follower": settings.follower or "",
         "settings": settings,
         "price": next(iter(settings.endpoint.prices.values()), None),
@@ -194,7 +185,7 @@ def _settings(form: FormData | QueryParams, found: Found) -> InduceSettings:
 
 
 def _model(form: FormData | QueryParams, role: str) -> str:
-    """A reference from the list, or one that was typed. Raises `ConfigError`."""
+    """A reference from the list, or a typed one. Raises `ConfigError`."""
     chosen = text_of(form, role)
     if chosen != OTHER:
         return chosen

@@ -1,4 +1,4 @@
-"""What was tried, in a folder: tables by their content, and a folder for each trial.
+"""The history in a folder: tables by content and name, and a folder for each trial.
 
 data/<hash>/<file name>
 trials/<key>/trial.json         what was asked and what came out
@@ -36,7 +36,7 @@ _KEY = re.compile(r"[\w-]+")
 
 
 def home_folder() -> Path:
-    """Where it is kept unless another folder is named."""
+    """The default folder."""
     return user_data_path("promptmii", appauthor=False) / "ui"
 
 
@@ -53,7 +53,7 @@ class Answers(Frozen):
 
     @classmethod
     def of(cls, name: str, instruction: Instruction, scored: Scored) -> "Answers":
-        """What a score says, without the texts."""
+        """A score without its texts."""
         sure = tuple(max(p.probabilities) if p.probabilities else None for p in scored.predictions)
         return cls(
             name=name,
@@ -104,10 +104,12 @@ class Store:
         self._read = lru_cache(maxsize=1024)(_trial_in)
 
     def add(self, name: str, content: bytes) -> str:
-        """Keep a table that was given; its key."""
-        key = hashlib.sha256(content).hexdigest()[:16]
-        folder = private_folder(self.home / "data" / key)
+        """Keep an uploaded table; its key. Another name is another table, since the ending says how to read it."""
         safe = re.sub(r"[^\w.() -]", "_", Path(name.replace("\\", "/")).name).lstrip(". ")[-120:] or "data.csv"
+        digest = hashlib.sha256(content)
+        digest.update(safe.encode())
+        key = digest.hexdigest()[:16]
+        folder = private_folder(self.home / "data" / key)
         if not _table_in(folder):
             with atomic_file(folder / safe) as temporary:
                 temporary.write_bytes(content)
@@ -144,7 +146,7 @@ class Store:
         return self.task(trial.data, columns.text, columns.label, columns.labels, trial.settings.seed)
 
     def new(self, data: str, settings: InduceSettings, parent: str | None = None) -> Trial:
-        """A trial that begins."""
+        """A new trial."""
         now = datetime.now().astimezone()
         return Trial(
             key=f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}", made=now, data=data, settings=settings, parent=parent
@@ -161,7 +163,7 @@ class Store:
         )
 
     def trial(self, key: str) -> Trial | None:
-        """The trial of that key, if there is one. Raises `ArtefactError` where it cannot be read."""
+        """The trial of that key, if there is one. Raises `ArtefactError` if it cannot be read."""
         path = self.folder(key) / "trial.json"
         if not _KEY.fullmatch(key) or not path.is_file():
             return None

@@ -1,32 +1,28 @@
-"""One trial: watched while it runs, read when it is done, edited, tried and exported."""
+"""One trial: watch it run, read it, edit it, try it and export it."""
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from difflib import ndiff
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from promptmii.config import InduceSettings
 from promptmii.errors import ConfigError
 from promptmii.exports import TARGETS
 from promptmii.follower import Prediction
 from promptmii.metrics import confusion
-from promptmii.ui.desk import Desk, go, text_of
-from promptmii.ui.jobs import LOOK, Job, event
-from promptmii.ui.store import Trial
+from promptmii.ui.desk import Desk, go, stream, text_of
+from promptmii.ui.jobs import Job
+from promptmii.ui.store import Answers, Trial
 from promptmii.ui.work import Change
 
-TICK = 1.0
-"""Seconds after which the clock of a step is shown anew."""
 PAGE = 100
-"""Rows that a table gets at once; the next follow when its end comes near."""
+"""Rows that a table gets at once; more follow as it scrolls."""
 PATIENCE = 120.0
 """Seconds that a typed text waits for its label."""
-ENDINGS = {"txt": "txt"}
 EDIT = "edit:"
 """Begins the key of a job that measures an edit; the key of its trial follows."""
 
@@ -40,13 +36,10 @@ def begin(desk: Desk, data: str, settings: InduceSettings) -> str:
 
 
 def show(request: Request) -> Response:
-    """A trial in whatever state it is."""
-    desk = Desk.of(request)
-    trial = desk.store.trial(request.path_params["key"])
-    if trial is None:
-        return desk.missing("There is no such run here.")
-    job = desk.jobs.of(trial.key)
+    """A trial, running or done."""
+    desk, trial = Desk.of(request), _trial(request)
     if trial.own is None:
+        job = desk.jobs.of(trial.key)
         live = job if job and job.live else None
         return desk.page("run.html", trial=trial, job=live, store=desk.store, written=_written(desk, trial))
     return desk.page(
@@ -63,7 +56,7 @@ def show(request: Request) -> Response:
 
 
 def _changes(trial: Trial) -> list[Change]:
-    """The rows that an edit labels otherwise."""
+    """The rows whose label an edit changed."""
     if not trial.parent:
         return []
     before, after = trial.answers[-2], trial.answers[-1]
@@ -85,24 +78,9 @@ def _written(desk: Desk, trial: Trial) -> str:
 
 
 def events(request: Request) -> Response:
-    """How far a job is, whenever that changes, as pieces of the page."""
-    desk, key = Desk.of(request), request.path_params["job"]
-    trial = desk.store.trial(request.path_params["key"])
-    job = desk.jobs.of(key)
-    return StreamingResponse(_watch(desk, trial, job), media_type="text/event-stream")
-
-
-async def _watch(desk: Desk, trial: Trial | None, job: Job | None) -> AsyncGenerator[str]:
-    seen, told = -1, 0.0
-    while trial and job:
-        live = job.live  # read first: what is sent after the end is the whole
-        if job.version != seen or time.monotonic() - told > TICK:
-            seen, told = job.version, time.monotonic()
-            yield event("job", await run_in_threadpool(_job_html, desk, trial, job))
-        if not live:
-            break
-        await asyncio.sleep(LOOK)
-    yield event("done", "")
+    """Progress of a job, as pieces of the page."""
+    desk, trial = Desk.of(request), _trial(request)
+    return stream(desk.jobs.of(request.path_params["job"]), lambda job: _job_html(desk, trial, job))
 
 
 def _job_html(desk: Desk, trial: Trial, job: Job) -> str:
@@ -112,10 +90,10 @@ def _job_html(desk: Desk, trial: Trial, job: Job) -> str:
 
 
 def cancel(request: Request) -> Response:
-    """Stop what runs for this trial."""
+    """Cancel the jobs of this trial."""
     desk, key = Desk.of(request), request.path_params["key"]
     _stop(desk, key)
-    return go(f"/trials/{key}") if "hx-request" not in request.headers else Response(status_code=204)
+    return Response(status_code=204) if "hx-request" in request.headers else go(request, f"/trials/{key}")
 
 
 def _stop(desk: Desk, key: str) -> None:
@@ -126,11 +104,10 @@ def _stop(desk: Desk, key: str) -> None:
 
 async def edit(request: Request) -> Response:
     """Measure another text in place of the instruction."""
-    desk, parent = Desk.of(request), await _trial(request)
+    desk, parent = Desk.of(request), await run_in_threadpool(_trial, request)
+    _own(parent)
     async with request.form() as form:
         text = text_of(form, "instruction").replace("\r\n", "\n")
-    if parent is None or parent.own is None:
-        return desk.missing("There is no such run here.")
     _stop(desk, parent.key)
     trial = desk.store.new(parent.data, parent.settings, parent.key)
     job = desk.jobs.start(EDIT + trial.key, parent.key, lambda job: desk.work.edit(trial, parent, text, job))
@@ -139,14 +116,12 @@ async def edit(request: Request) -> Response:
 
 async def label(request: Request) -> Response:
     """Label a text that was typed."""
-    desk, trial = Desk.of(request), await _trial(request)
+    desk, trial = Desk.of(request), await run_in_threadpool(_trial, request)
+    instruction = _own(trial).instruction
     async with request.form() as form:
         text = text_of(form, "text")
-    if trial is None or trial.own is None:
-        return desk.missing("There is no such run here.")
     if not text:
         return desk.page("_answer.html", failure="Type a text first.")
-    instruction = trial.own.instruction
 
     def work(job: Job) -> Prediction:
         job.step("Labelling")  # raises if nobody waits for it any more
@@ -165,38 +140,29 @@ async def label(request: Request) -> Response:
 
 def errors(request: Request) -> Response:
     """The confusion matrix of one of the prompts, and the rows that it gets wrong."""
-    desk = Desk.of(request)
-    trial = desk.store.trial(request.path_params["key"])
-    if trial is None or trial.own is None:
-        return desk.missing("There is no such run here.")
-    return desk.page("_errors.html", trial=trial, **_errors(trial, _index(request, trial)))
+    trial = _trial(request)
+    return Desk.of(request).page("_errors.html", trial=trial, **_errors(trial, _index(request, trial)))
 
 
 def rows(request: Request) -> Response:
     """Rows of a trial: those in a cell of its confusion matrix, those that are wrong, or all."""
-    desk, query = Desk.of(request), request.query_params
-    trial = desk.store.trial(request.path_params["key"])
-    if trial is None or trial.own is None:
-        return desk.missing("There is no such run here.")
+    trial, query = _trial(request), request.query_params
     cell = (query["gold"], query.get("given") or None) if "gold" in query else None
-    index, first = _index(request, trial), int(query.get("from", "0")) if query.get("from", "0").isdecimal() else 0
-    values = _rows(trial, index, query.get("which", "wrong"), cell, first)
-    return desk.page("_more_rows.html" if first else "_rows.html", trial=trial, **values)
+    first = _number(query.get("from", ""), 0)
+    values = _rows(trial, _index(request, trial), query.get("which", "wrong"), cell, first)
+    return Desk.of(request).page("_more_rows.html" if first else "_rows.html", trial=trial, **values)
 
 
 def export(request: Request) -> Response:
     """The instruction as a file."""
-    desk, target = Desk.of(request), request.path_params["target"]
-    trial = desk.store.trial(request.path_params["key"])
-    instruction = desk.store.instruction(trial) if trial else None
+    target, instruction = request.path_params["target"], Desk.of(request).store.instruction(_trial(request))
     if instruction is None:
-        return desk.missing("There is no instruction here.")
+        raise HTTPException(404, "There is no instruction here.")
     try:
-        json = target == "json"
-        content = instruction.model_dump_json(indent=2) + "\n" if json else instruction.export(target)
+        content = instruction.model_dump_json(indent=2) + "\n" if target == "json" else instruction.export(target)
     except ConfigError as error:
-        return desk.missing(str(error))
-    name = f"classify.{'json' if json else ENDINGS.get(target, 'py')}"
+        raise HTTPException(404, str(error)) from error
+    name = f"classify.{target if target in ('json', 'txt') else 'py'}"
     attached = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type="application/octet-stream", headers=attached)
 
@@ -216,13 +182,29 @@ def _family(trial: Trial, trials: Sequence[Trial], depth: int) -> list[tuple[int
     return [(depth, trial), *children]
 
 
-async def _trial(request: Request) -> Trial | None:
-    return await run_in_threadpool(Desk.of(request).store.trial, request.path_params["key"])
+def _trial(request: Request) -> Trial:
+    trial = Desk.of(request).store.trial(request.path_params["key"])
+    if trial is None:
+        raise HTTPException(404, "There is no such run here.")
+    return trial
+
+
+def _own(trial: Trial) -> Answers:
+    """The instruction's answers."""
+    if trial.own is None:
+        raise HTTPException(404, "This run was not measured.")
+    return trial.own
 
 
 def _index(request: Request, trial: Trial) -> int:
-    given = request.query_params.get("answers", "")
-    return min(int(given), len(trial.answers) - 1) if given.isdecimal() else len(trial.answers) - 1
+    """Index of the prompt asked for; the instruction by default."""
+    _own(trial)
+    last = len(trial.answers) - 1
+    return min(_number(request.query_params.get("answers", ""), last), last)
+
+
+def _number(given: str, default: int) -> int:
+    return int(given) if given.isdecimal() else default
 
 
 def _errors(trial: Trial, index: int) -> dict[str, Any]:

@@ -13,8 +13,7 @@ SHADES = 8
 
 def share(value: float, digits: int = 3) -> str:
     """A number from 0 to 1 without its zero."""
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("0") if text.startswith("0.") else text
+    return f"{value:.{digits}f}".removeprefix("0")
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -23,13 +22,19 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def step_name(name: str) -> str:
-    """A step of the pipeline in the words of the page."""
+    """A pipeline step in the page's words."""
     return next((name.removesuffix(end) + words for end, words in STEPS.items() if name.endswith(end)), name)
 
 
 def money(value: float | None) -> str:
-    """A price for reading; a dash where nobody knows."""
+    """A price; a dash if unknown."""
     return "–" if value is None else f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def per_thousand(trial: Trial, tokens: float | None) -> str:
+    """What the prompts of a thousand queries cost; a dash if unknown."""
+    price = next(iter(trial.settings.endpoint.prices.values()), None)
+    return money(None if price is None or tokens is None else price.of_prompt(tokens) / 1000)
 
 
 def seconds(value: float) -> str:
@@ -38,22 +43,19 @@ def seconds(value: float) -> str:
 
 
 def left(value: float | None) -> str:
-    """How long something will take yet; nothing where nobody knows."""
+    """Time left; nothing if unknown."""
     return "" if value is None else f"{seconds(value) if value >= 60 else f'{value:.0f} s'} left"
 
 
 def tokens(cost: Cost) -> str:
-    """What making a text took."""
-    return "nothing" if not cost.calls else f"{counted(cost.calls, 'call')}, {_whole(cost.tokens)} tokens"
-
-
-def _whole(number: float | None) -> str:
-    return "unknown" if number is None else f"{number:,.0f}"
+    """What a text took to make."""
+    known = "unknown" if cost.tokens is None else whole(cost.tokens)
+    return f"{known} tokens" + ("" if cost.money is None else f", {money(cost.money)}")
 
 
 def whole(number: float | None) -> str:
-    """A count for reading."""
-    return "–" if number is None else _whole(number)
+    """A count; a dash if unknown."""
+    return "–" if number is None else f"{number:,.0f}"
 
 
 def shade(count: int, total: int) -> int:
@@ -62,7 +64,7 @@ def shade(count: int, total: int) -> int:
 
 
 def verdict(trial: Trial) -> tuple[str, str]:
-    """What came of a trial: the score, and what it is worth."""
+    """The result of a trial: its score, and what that is worth."""
     if not trial.own or not (measured := trial.own.instruction.measured):
         return "", ""
     score = f"Macro-F1 {share(measured.macro_f1)} on {counted(measured.n, 'held-back row')}"
@@ -84,19 +86,6 @@ def verdict(trial: Trial) -> tuple[str, str]:
     return f"{score}{level}.", worth + (f"p = {share(difference.p)}." if difference.p >= 0.001 else "p < .001.")
 
 
-def saving(trial: Trial) -> str:
-    """When the instruction has repaid what it took, against the examples in every prompt."""
-    result = trial.break_even
-    if result is None:
-        return ""
-    if result.uncached.queries is None:
-        return f"It saves no tokens against the examples: {-result.saved_tokens_per_query:,.0f} more per query."
-    text = (
-        f"Against the examples in every prompt it saves {result.saved_tokens_per_query:,.0f} tokens per query: "
-        f"{result.uncached.times:.1f} times less."
-    )
-    if (queries := result.uncached.queries) > 0:
-        text += f" What it took to make is repaid after {queries:,} {'query' if queries == 1 else 'queries'}."
-    if result.saved_money_per_query is not None:
-        text += f" In money: {money(result.saved_money_per_query * 1000)} saved per 1,000 queries."
-    return text
+FILTERS = (share, signed, step_name, money, seconds, left, tokens, whole)
+"""What templates do with a number or a name."""
+FUNCTIONS = (per_thousand, shade, verdict)

@@ -1,6 +1,6 @@
 """What the jobs of the page do, over the service layer."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,23 +14,25 @@ from promptmii.models.references import reader_of
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored, score
+from promptmii.styles import split_style
 from promptmii.task import Example
 from promptmii.ui.jobs import Cancelled, Job
 from promptmii.ui.store import Answers, Store, Trial
 from promptmii.workbench.edit import edited
-from promptmii.workbench.kept import KeptModels
+from promptmii.workbench.followers import KeptModels
+from promptmii.workbench.formats import batches
 from promptmii.workbench.measure import fitted
 
 NAMES = {"naive": "Label list alone", "icl": "Examples in the prompt", "start": "Your own prompt"}
-"""How the page calls the methods that an instruction is compared with."""
+"""The page's names for the methods beside the instruction."""
 OURS = "The instruction"
 BATCH = 8
-"""Rows between two looks at what an edit changed."""
+"""Rows labelled between two updates of an edit."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A row that is labelled otherwise since an edit."""
+    """A row whose label an edit changed."""
 
     row: Example
     before: str | None
@@ -44,7 +46,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Work:
-    """The store that it is kept in, and the models that do it. One thread at a time."""
+    """Runs jobs with the store and the models that stay open. One thread at a time."""
 
     store: Store
     models: KeptModels
@@ -71,7 +73,7 @@ class Work:
             return done
 
     def edit(self, trial: Trial, parent: Trial, text: str, job: Job) -> Trial:
-        """Measure a text on the rows of the trial that it was edited in, the least certain first."""
+        """Measure an edited text on its parent's rows, the least certain first."""
         settings, before = trial.settings, parent.answers[-1]
         task = self.store.loaded(parent).task
         follower = _follower(settings, self.models.at(settings.endpoint), job)
@@ -97,13 +99,13 @@ class Work:
         return done
 
     def label(self, trial: Trial, instruction: Instruction, text: str) -> Prediction:
-        """What the follower makes of one text."""
+        """The follower's answer for one text."""
         follower = _follower(trial.settings, self.models.at(trial.settings.endpoint), QUIET)
         return follower.predict(instruction, [text])[0]
 
     @contextmanager
     def _failing(self, trial: Trial) -> Generator[None]:
-        """What ends a trial early is kept with it."""
+        """Record with the trial what ended it early."""
         try:
             yield
         except Cancelled:
@@ -115,7 +117,7 @@ class Work:
 
 
 def _follower(settings: InduceSettings, models: pipeline.Load, progress: Progress) -> Follower:
-    reference = settings.follower or reader_of(settings.generator)
+    reference = settings.follower or reader_of(split_style(settings.generator)[0])
     progress.step(f"Loading {reference}")
     model = watched(models(reference), progress)
     kind = resolve_calibration(settings.calibration, settings.mode, model.card)
@@ -127,18 +129,9 @@ def _rescored(follower: Follower, instruction: Instruction, parent: Trial, job: 
     before = parent.answers[-1]
     order = sorted(range(len(parent.query)), key=lambda i: before.probabilities[i] or 0.0)
     predictions: dict[int, Prediction] = {}
-    for some in _batches(order):
+    for some in batches(order, BATCH):
         part = score(follower, instruction, [parent.query[i] for i in some])
-        predictions |= dict(zip(some, part.predictions, strict=True))
-        job.show(
-            *(
-                Change(parent.query[i], before.labels[i], predictions[i].label)
-                for i in some
-                if predictions[i].label != before.labels[i]
-            )
-        )
+        predictions |= zip(some, part.predictions, strict=True)
+        asked = [Change(parent.query[i], before.labels[i], predictions[i].label) for i in some]
+        job.show(*(change for change in asked if change.before != change.after))
     return Scored(parent.query, tuple(predictions[i] for i in range(len(parent.query))))
-
-
-def _batches(order: Sequence[int]) -> list[Sequence[int]]:
-    return [order[start : start + BATCH] for start in range(0, len(order), BATCH)]

@@ -5,31 +5,26 @@ goes to `progress`, and results are values.
 """
 
 from promptmii.workbench.abstain import Abstain, Threshold
-from promptmii.workbench.batch import Pending, bound_for_batch, predict_by_batch
-from promptmii.workbench.bind import Answering, Confirm, Followers, bind, calibration_notes, refuse
+from promptmii.workbench.batch import Pending, batch_followers, predict_by_batch
 from promptmii.workbench.compare import Comparison, compare
 from promptmii.workbench.edit import edit
 from promptmii.workbench.extend import Extended, extend
-from promptmii.workbench.file_run import Labelled
-from promptmii.workbench.given import Prompt
+from promptmii.workbench.followers import Answering, Followers, calibration_notes
 from promptmii.workbench.growing import check_output
-from promptmii.workbench.label import predict
+from promptmii.workbench.label import Labelled, predict
 from promptmii.workbench.measure import Measured, recalibrate, score
 
 __all__ = [
     "Abstain",
     "Answering",
     "Comparison",
-    "Confirm",
     "Extended",
     "Followers",
     "Labelled",
     "Measured",
     "Pending",
-    "Prompt",
     "Threshold",
-    "bind",
-    "bound_for_batch",
+    "batch_followers",
     "calibration_notes",
     "check_output",
     "compare",
@@ -38,6 +33,5 @@ __all__ = [
     "predict",
     "predict_by_batch",
     "recalibrate",
-    "refuse",
     "score",
 ]

@@ -16,7 +16,7 @@ from promptmii.task import content_key
 from promptmii.workbench.measure import refuse_failures, score
 
 FOLDS = 10
-"""Parts of the rows on which the precision of a chosen threshold is estimated, each with one chosen on the others."""
+"""Folds for estimating the precision: each is judged by a threshold chosen on the others."""
 DIGITS = 6
 
 
@@ -26,15 +26,15 @@ class Threshold:
 
     value: float
     chosen: "ThresholdChoice | None" = None
-    """How it was chosen; `None` where it was given."""
+    """How it was chosen; `None` if the user gave it."""
 
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """What a threshold does on the rows that it was chosen on.
+    """What a threshold does on the rows it was chosen on.
 
     The precision and its exact 95 % interval are cross-fitted: every row is judged by a threshold chosen without it, so
-    the choice does not flatter itself.
+    the estimate is not optimistic.
     """
 
     target: float
@@ -55,7 +55,7 @@ class ThresholdChoice:
 
 @dataclass(frozen=True)
 class Abstain:
-    """What the user wants: a threshold, or a precision to be reached on held-back rows."""
+    """What the user asks for: a threshold, or a precision to reach on held-back rows."""
 
     threshold: float | None = None
     precision: float | None = None
@@ -73,7 +73,7 @@ class Abstain:
 
     @property
     def key(self) -> str | None:
-        """Content hash of the held-back rows. Raises `DataError` where they cannot be read."""
+        """Content hash of the held-back rows. Raises `DataError` if they cannot be read."""
         if self.held_back is None:
             return None
         return content_key([{name: str(cell) for name, cell in row.items()} for row in read_table(self.held_back).rows])
@@ -81,7 +81,7 @@ class Abstain:
     def threshold_for(
         self, instruction: Instruction, follower: Follower, progress: Progress = QUIET
     ) -> Threshold | None:
-        """The threshold; `None` where none is wanted.
+        """The threshold; `None` if the user wants none.
 
         Raises `UnsupportedError` if the follower gives no probabilities, `DataError` if no threshold is precise enough.
         """
@@ -132,7 +132,7 @@ def choose_threshold(probabilities: Sequence[float], right: Sequence[bool], targ
 
 
 def _smallest(p: Any, hit: Any, target: float) -> tuple[float | None, float]:
-    """The smallest threshold above which enough rows are right, or `None`; and the highest share that any reaches."""
+    """The smallest threshold that is precise enough, or `None`; and the highest precision that any reaches."""
     if not len(p):
         return None, 0.0
     order = np.argsort(-p, kind="stable")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
 from promptmii.data import Texts
 from promptmii.errors import DataError, EndpointError
@@ -22,11 +22,11 @@ FEWEST, MOST = 16, 4096
 QUICK = 0.1
 """Seconds below which a batch is too small to be worth its overhead."""
 UNDER_WAY = 3
-"""Batches under way at a server, each of as many rows as it takes requests at once: so no slow answer holds it up."""
+"""Batches in flight at a server, each as long as its concurrency, so that one slow answer does not hold it up."""
 WINDOW = 64
-"""Batches after which the slowest is waited for."""
+"""Batches after which the loop waits for the slowest."""
 GIVE_UP = 256
-"""Rows that fail in a row because the server does not answer, before the run ends."""
+"""Consecutive rows that fail for want of a server before the run ends."""
 OUTAGES = (FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER, FailureKind.TIMEOUT)
 DIGITS = 6
 
@@ -41,16 +41,10 @@ class Asked(NamedTuple):
     text: str
 
 
-class RowSink(Protocol):
-    """Where labelled rows go."""
-
-    def lacks(self, position: int, /) -> bool:
-        """The row is still to be labelled."""
-        ...
-
-    def write(self, rows: Sequence[tuple[int, Row]], predictions: Sequence[Prediction], /) -> None:
-        """Labelled rows with their positions, in order, and what they were made of."""
-        ...
+Answered: TypeAlias = tuple[Sequence[Asked], Sequence[Prediction]]
+"""Rows, and a prediction for each."""
+Write: TypeAlias = Callable[[Sequence[tuple[int, Row]], Sequence[Prediction]], object]
+"""Takes labelled rows with their positions, in order, and the predictions behind them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class Labelling:
     threshold: Threshold | None = None
 
     def __post_init__(self) -> None:
-        """Raises `DataError` where a column of the input has the name of one that is to be added."""
+        """Raises `DataError` if the input has a column of a name that labelling adds."""
         clashes = [name for name in self.added if name in self.texts.columns]
         if clashes:
             raise DataError(
@@ -72,7 +66,7 @@ class Labelling:
 
     @cached_property
     def added(self) -> Row:
-        """The columns that are added to a row, as they are for an empty one."""
+        """The columns that labelling adds, with the values of an empty row."""
         return self._answer(Prediction(None))
 
     @property
@@ -103,13 +97,23 @@ class Labelling:
         columns["failure"] = str(prediction.failure.kind) if prediction.failure else ""
         return columns
 
-    def run(self, table: RowSink, lacking: int, progress: Progress) -> Cost:
-        """Label what the table lacks. Raises `EndpointError` when the server no longer answers."""
-        progress.step("Labelling", lacking)
+    def run(
+        self,
+        write: Write,
+        progress: Progress,
+        *,
+        lacks: Callable[[int], bool] = lambda _: True,
+        answered: int = 0,
+    ) -> Cost:
+        """Label every row for which `lacks` is true; `answered` counts the others.
+
+        Raises `EndpointError` when the server no longer answers.
+        """
+        progress.step("Labelling", self.texts.n - answered)
         usage, outage = Usage(), 0
-        for asked, predictions in self._answers(table):
+        for asked, predictions in self._answers(lacks):
             rows = [(one.position, one.row | self._answer(p)) for one, p in zip(asked, predictions, strict=True)]
-            table.write(rows, predictions)
+            write(rows, predictions)
             progress.advance(sum(not one.text.strip() for one in asked))
             usage = sum((p.usage for p in predictions), usage)
             failures = [p.failure for p in predictions]
@@ -126,8 +130,8 @@ class Labelling:
             failure.kind,
         )
 
-    def _answers(self, table: RowSink) -> Iterator[tuple[Sequence[Asked], Sequence[Prediction]]]:
-        rows = (Asked(n, row, text) for n, (row, text) in enumerate(self.texts) if table.lacks(n))
+    def _answers(self, lacks: Callable[[int], bool]) -> Iterator[Answered]:
+        rows = (Asked(n, row, text) for n, (row, text) in enumerate(self.texts) if lacks(n))
         concurrency = self.follower.model.card.concurrency
         if concurrency == 1:
             yield from self._one_by_one(rows)
@@ -136,7 +140,7 @@ class Labelling:
             while window := list(islice(parts, WINDOW)):
                 yield from _in_order(self._ask, window)
 
-    def _one_by_one(self, rows: Iterator[Asked]) -> Iterator[tuple[Sequence[Asked], Sequence[Prediction]]]:
+    def _one_by_one(self, rows: Iterator[Asked]) -> Iterator[Answered]:
         size = FEWEST
         while batch := list(islice(rows, size)):
             started = time.perf_counter()
@@ -145,17 +149,17 @@ class Labelling:
                 size = min(2 * size, MOST)
 
     def _ask(self, batch: Sequence[Asked]) -> Sequence[Prediction]:
-        """A prediction for each row; a row without a text is not asked about."""
+        """A prediction for each row; rows without a text cost no call."""
         answers = iter(self.follower.predict(self.instruction, [one.text for one in batch if one.text.strip()]))
         return [next(answers) if one.text.strip() else Prediction(None) for one in batch]
 
 
 def _in_order(
     ask: Callable[[Sequence[Asked]], Sequence[Prediction]], parts: Sequence[Sequence[Asked]]
-) -> Generator[tuple[Sequence[Asked], Sequence[Prediction]]]:
-    """Parts with their answers, several under way at once.
+) -> Generator[Answered]:
+    """Parts with their answers in order, several in flight at once.
 
-    If an error ends it, parts that were answered come first; rows between them are marked as unanswered.
+    Before an error propagates, the parts that were answered come out, and rows between them as unanswered.
     """
     done: dict[int, Sequence[Prediction]] = {}
     following = 0

@@ -1,11 +1,10 @@
-"""Ways of prompting side by side, on the same rows: instructions, texts, and methods that no model has to write."""
+"""Compare prompts on the same rows: instructions, texts, and methods that need no writer."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+from xml.etree import ElementTree
 
 from promptmii import metrics
 from promptmii.config import Columns
@@ -16,7 +15,8 @@ from promptmii.inducers import METHODS, Kit, Method, SFTMethod, Writer, WrittenB
 from promptmii.instruction import EDITED, Instruction
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Support
-from promptmii.workbench.bind import Answering, answering
+from promptmii.workbench.followers import Answering, answering
+from promptmii.workbench.formats import csv_text
 from promptmii.workbench.given import Prompt, name_of, read, written
 from promptmii.workbench.measure import Measured, answered_by, fitted, measured, measured_html, refuse_failures
 from promptmii.workbench.rows import Rows, divided, table_of
@@ -26,13 +26,21 @@ FIXED = [
     for name, kind in METHODS.items()
     if kind.written_by is WrittenBy.NOBODY and not (kind.needs_human or kind.reads_all or kind is SFTMethod)
 ]
-"""Methods that need examples and a follower at most."""
+"""Methods that need at most examples and a follower."""
 EXAMPLES = 20
+
+
+class Check(NamedTuple):
+    """One condition that a comparison must meet, for continuous integration."""
+
+    name: str
+    failure: str | None
+    """Why it is not met; `None`: it is."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found. The first one is the candidate; the others are what it is compared with."""
+    """What `compare` found. The first prompt is the candidate."""
 
     rows: tuple[Measured, ...]
     differences: dict[str, metrics.Difference]
@@ -48,6 +56,19 @@ class Comparison:
             for i, example in enumerate(self.rows[0].scored.query)
             if len({said[i] for said in answers.values()}) > 1
         ]
+
+    def checks(self, *, at_least: float | None = None, not_worse: bool = False) -> list[Check]:
+        """The first has a macro-F1 of `at_least`; it is not worse, beyond noise, than any of the others."""
+        first, made = self.rows[0], list[Check]()
+        if at_least is not None:
+            f1 = first.macro_f1 or 0.0
+            failure = None if f1 >= at_least else f"macro-F1 is {f1:.3f} on {first.scored.n} rows"
+            made.append(Check(f"{first.name}: macro-F1 is at least {at_least:g}", failure))
+        for name, d in self.differences.items() if not_worse else ():
+            worse = d.mean < 0 and d.beyond_noise
+            failure = f"macro-F1 {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {d.p:.3f}" if worse else None
+            made.append(Check(f"{first.name}: not worse than {name}", failure))
+        return made
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{row.name} {row.macro_f1:.3f}" for row in self.rows)
@@ -77,11 +98,19 @@ class Comparison:
 
     def csv(self) -> str:
         """The disagreements as CSV with a header."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["text", "label", *(row.name for row in self.rows)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.disagreements)
-        return text.getvalue()
+        return csv_text(["text", "label", *(row.name for row in self.rows)], self.disagreements)
+
+
+def junit(checks: Sequence[Check]) -> str:
+    """The checks as a JUnit report."""
+    failed = str(sum(check.failure is not None for check in checks))
+    counts = {"tests": str(len(checks)), "failures": failed, "errors": "0", "skipped": "0"}
+    suite = ElementTree.Element("testsuite", {"name": "promptmii compare"} | counts)
+    for check in checks:
+        case = ElementTree.SubElement(suite, "testcase", classname="promptmii.compare", name=check.name)
+        if check.failure is not None:
+            ElementTree.SubElement(case, "failure", message=check.failure).text = check.failure
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def compare(
@@ -96,9 +125,9 @@ def compare(
 ) -> Comparison:
     """Measure instructions, texts and methods (`naive`, `icl`, ...) on the same rows of `source`.
 
-    A mapping gives them names. Rows that one of them was made from measure none. They are the examples: ICL shows them,
-    and texts and edited instructions are calibrated on them. Without such rows `examples` are, or `n` rows that are
-    drawn if they are needed. Raises `ScoreRefusedError` if a call fails.
+    A mapping names them. Rows that any of them was made from measure none; they serve as examples, which ICL shows and
+    which calibrate texts and edited instructions. Without such rows, `examples` serve, or `n` rows drawn if needed.
+    Raises `ScoreRefusedError` if a call fails.
     """
     entries = _entries(given)
     made = [entry for entry in entries.values() if isinstance(entry, Instruction)]
@@ -120,7 +149,8 @@ def compare(
         for name, entry in entries.items():
             plain = _plain(entry, loaded.task.labels, first)
             bound = followers.of(plain)
-            followers.progress.step(f"Calibrating {name}", len(rows.examples))
+            if rows.examples and bound.mode == "choose":
+                followers.progress.step(f"Calibrating {name}", len(rows.examples))
             predictor, prepared = _prepared(entry, plain, bound, rows)
             followers.progress.step(f"Scoring {name}", len(rows.query))
             result = measured(name, predictor, prepared, rows.query, bound.model.card.price)
@@ -171,7 +201,7 @@ def _method(name: str) -> Method:
 
 
 def _needs_examples(entry: _Entry) -> bool:
-    """Nothing is drawn only to calibrate a text: the rows are better used to measure it."""
+    """No rows are drawn just to calibrate a text: they are worth more as measurements."""
     if isinstance(entry, Method):
         return entry.reads_examples
     return isinstance(entry, Instruction) and _is_edited(entry) and entry.mode != "generate"
@@ -182,7 +212,7 @@ def _is_edited(entry: Instruction) -> bool:
 
 
 def _plain(entry: _Entry, labels: Sequence[str], first: Instruction | None) -> Instruction:
-    """The instruction before anything is fitted; what names no follower takes that of the first that does."""
+    """The instruction before anything is fitted. One without a follower takes that of the first instruction."""
     if isinstance(entry, Instruction):
         return entry
     if isinstance(entry, str):
@@ -193,7 +223,7 @@ def _plain(entry: _Entry, labels: Sequence[str], first: Instruction | None) -> I
 
 
 def _prepared(entry: _Entry, plain: Instruction, bound: Follower, rows: Rows) -> tuple[Predictor, Instruction]:
-    """What answers, and its instruction, calibrated on the examples unless it came with a calibration of its own."""
+    """What answers, and its instruction, calibrated on the examples unless it has a calibration already."""
     kind = resolve_calibration("auto", bound.mode, bound.model.card) if rows.examples else "none"
     fitting = replace(bound, calibration=kind)
     if isinstance(entry, Method):
@@ -208,7 +238,7 @@ def _prepared(entry: _Entry, plain: Instruction, bound: Follower, rows: Rows) ->
 
 
 def _notes(rows: Sequence[Measured], labels: Sequence[str]) -> tuple[str, ...]:
-    """What makes the rows of the table less than equal."""
+    """What makes the comparison less than fair."""
     notes: list[str] = []
     for row in rows:
         if lacking := [label for label in labels if label not in row.instruction.labels]:
@@ -221,5 +251,6 @@ def _notes(rows: Sequence[Measured], labels: Sequence[str]) -> tuple[str, ...]:
     scored = [row for row in rows if row.scored.uncalibrated_macro_f1 is not None]
     without = [row.name for row in scored if row.instruction.calibration is None]
     if without and len(without) < len(scored):
-        notes.append(f"not calibrated, as others are: {', '.join(without)}; --examples ROWS calibrates them")
+        cure = "promptmii compare --examples ROWS calibrates them"
+        notes.append(f"not calibrated, as others are: {', '.join(without)} ({cure})")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""An instruction whose text a human changes."""
+"""A human edits an instruction."""
 
 import os
 
@@ -7,14 +7,17 @@ from promptmii.data import Source, Table, read_table
 from promptmii.errors import ConfigError, DataError
 from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
-from promptmii.workbench.bind import Answering
 from promptmii.workbench.compare import Comparison, compare
+from promptmii.workbench.followers import Answering
 
 BY_HAND = "edited by hand"
 
 
 def own_rows(instruction: Instruction, given: Source | None = None) -> Table:
-    """The rows given, or those that the instruction was made from, where they still are. Raises `DataError`."""
+    """The rows given, or else those that the instruction was made from.
+
+    Raises `DataError` if those given cannot be read, `ConfigError` if none are given and the others are gone.
+    """
     if given is not None:
         return read_table(given)
     source = instruction.provenance.source
@@ -26,7 +29,7 @@ def own_rows(instruction: Instruction, given: Source | None = None) -> Table:
 
 
 def edited(instruction: Instruction, text: str) -> Instruction:
-    """The instruction with another text, without the score of the old one; its calibration does not count any more.
+    """The instruction with another text, without the old score; its calibration no longer applies.
 
     Raises `DataError` for an empty text.
     """
@@ -46,26 +49,11 @@ def edit(
     *,
     progress: Progress = QUIET,
 ) -> Comparison:
-    """Another text for an instruction, or for that of a file, beside the old one on the same rows; no file is written.
+    """Measure another text for an instruction beside the old one, on the same rows. Writes no file.
 
     `comparison.rows[0].instruction` is the new one with its calibration and score. Without a `source` the rows are
     those that the instruction was made from. Raises as `own_rows`, `edited` and `compare` do.
     """
     before = Instruction.of(instruction)
-    return remeasure(before, edited(before, text), own_rows(before, source), follower, columns, progress=progress)
-
-
-def remeasure(
-    before: Instruction,
-    after: Instruction,
-    source: Source,
-    follower: Answering = None,
-    columns: Columns | None = None,
-    *,
-    progress: Progress = QUIET,
-) -> Comparison:
-    """Both on the same rows, each calibrated on those that the instruction was made from. Raises as `compare` does.
-
-    `comparison.rows[0].instruction` is the edited one with its calibration and score.
-    """
-    return compare({"after": after, "before": before}, source, follower, columns, progress=progress)
+    given = {"after": edited(before, text), "before": before}
+    return compare(given, own_rows(before, source), follower, columns, progress=progress)

@@ -1,4 +1,4 @@
-"""New labels for an instruction: a line is written for each, the old lines stay byte for byte."""
+"""Add labels to an instruction: the model writes a line for each, and the old lines stay byte for byte."""
 
 import os
 import re
@@ -19,14 +19,14 @@ from promptmii.models.base import LanguageModel, Message, Sampling, Usage
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import extension_prompt
 from promptmii.task import Example, Support, row_key
-from promptmii.workbench.bind import Answering, answering
 from promptmii.workbench.compare import Comparison, compare
+from promptmii.workbench.followers import Answering, answering
 from promptmii.workbench.rows import table_of
 
 LINE = 120
-"""Most tokens of a line."""
+"""Longest line, in tokens."""
 EXAMPLES = 8
-"""Most rows of a label that its line is written from, or that calibrate it; at least as many are left to measure."""
+"""Most rows of a label to write its line from and to calibrate on; at least as many remain to measure."""
 NO_OLD_ROWS = "not calibrated: there are no rows of the old labels; give some (--old)"
 
 
@@ -61,9 +61,9 @@ def extend(
 ) -> Extended:
     """Write a line for each label of `more` that the instruction lacks, and measure it before and after.
 
-    No file is written. `old` is rows of the old labels, without which nothing is calibrated. The lines are written by
-    `generator`, else by the model that wrote the instruction. `keep` is called with the instruction before it is
-    measured. Raises `ConfigError` if no label is new, `EndpointError` if a line is not written.
+    Writes no file. `old` holds rows of the old labels; without it nothing is calibrated. `generator` writes the lines,
+    or else the model that wrote the instruction. `keep` gets the instruction before it is measured. Raises
+    `ConfigError` if no label is new, `EndpointError` if a line is not written.
     """
     instruction, columns, table = Instruction.of(instruction), columns or Columns(), read_table(more)
     column = _label_column(instruction, table, columns)
@@ -76,7 +76,7 @@ def extend(
     shown = _examples(instruction, rows)
     with answering(follower, progress) as followers:
         writer = followers.writer(instruction, generator)
-        followers.progress.step("Writing", len(new), "drafts")
+        followers.progress.step("Writing the new lines", len(new), "drafts")
         after = _with_lines(instruction, {name: shown[name] for name in new}, writer)
         after = after.fitted_on(Support(after.labels, tuple(row for some in shown.values() for row in some)))
         has_old = any(row.label in instruction.labels for row in rows)
@@ -88,7 +88,7 @@ def extend(
 
 
 def _label_column(instruction: Instruction, table: Table, columns: Columns) -> str:
-    """One that is called a label may hold a single one: the new rows of a single new label."""
+    """A column called label may hold a single value: all rows are of one new label."""
     named = columns.label or instruction.provenance.label_column
     if named in table.columns:
         return str(named)
@@ -97,7 +97,7 @@ def _label_column(instruction: Instruction, table: Table, columns: Columns) -> s
 
 
 def _new_labels(instruction: Instruction, table: Table, column: str) -> tuple[str, ...]:
-    """In the order of the table, in one spelling each. Raises `ConfigError` if there are none."""
+    """In the order of the table, one spelling each. Raises `ConfigError` if there are none."""
     written = [label_text(row[column], column) for row in table.rows if row[column] is not None]
     spelling = Spelling.of([label for label in written if label], instruction.labels)
     found = dict.fromkeys(spelling(label) or label for label in written if label)
@@ -108,7 +108,7 @@ def _new_labels(instruction: Instruction, table: Table, column: str) -> tuple[st
 
 
 def _examples(instruction: Instruction, rows: Sequence[Example]) -> dict[str, tuple[Example, ...]]:
-    """By label: of one that the instruction was made from none, since its own rows are examples; else up to half."""
+    """Up to half of the rows of each label; none of a label that the instruction was made from."""
     made_from = set(instruction.provenance.support_rows)
     known = {row.label for row in rows if row_key(row.text) in made_from}
     by_label: dict[str, list[Example]] = {}
@@ -121,7 +121,7 @@ def _examples(instruction: Instruction, rows: Sequence[Example]) -> dict[str, tu
 def _with_lines(
     instruction: Instruction, examples: Mapping[str, Sequence[Example]], model: LanguageModel
 ) -> Instruction:
-    """The instruction with the new labels and a line for each below the old text, without calibration and score."""
+    """The instruction with the new labels, a line for each below the old text, and no calibration or score."""
     writer = Writer(model)
     chats: list[list[Message]] = [
         [{"role": "user", "content": extension_prompt(instruction.text, label, some)}]
@@ -144,14 +144,14 @@ def _with_lines(
 
 
 def _mark(instruction: Instruction) -> str:
-    """What stands before the labels at the beginning of lines, such as a dash."""
+    """What precedes the labels at the beginning of lines, such as a dash."""
     names = "|".join(map(re.escape, sorted(instruction.labels, key=len, reverse=True)))
     found = re.search(rf"^([-*•# ]*)(?:{names})\s*:", instruction.text, re.MULTILINE)
     return found[1] if found else ""
 
 
 def _described(label: str, text: str) -> str:
-    """The description in what was written: the line that begins with the label, else the first, on one line."""
+    """The description in an answer: the line that begins with the label, or else the first."""
     lines = [line.strip(" -*•#\t") for line in text.splitlines() if line.strip(" -*•#\t")]
     own = re.compile(rf"{re.escape(label)}\W*:\W*", re.IGNORECASE)
     chosen = next((line for line in lines if own.match(line)), lines[0] if lines else text)

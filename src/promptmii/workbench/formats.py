@@ -1,4 +1,4 @@
-"""Tables as they are written: a line or record for each row, and read back with the byte at which each record ends."""
+"""Output tables: written record by record, and read back with the byte at which each record ends."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from promptmii.files import atomic_file
 Row: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 BATCH = 4096
-"""Rows of Parquet that are made at a time."""
+"""Rows of a Parquet batch."""
 
 
 class Format(Protocol):
@@ -32,9 +32,9 @@ class Format(Protocol):
         ...
 
     def read(self, file: BinaryIO) -> Iterator[tuple[Row, int]]:
-        """Every whole row and the byte at which it ends; one that a kill cut short is left out.
+        """Every complete row and the byte at which it ends, without one that a kill cut short.
 
-        Raises `ValueError` where anything else is not as it was written.
+        Raises `ValueError` for anything else that was not written by `records`.
         """
         ...
 
@@ -96,11 +96,17 @@ class Csv:
                 raise ValueError(f"{error}; is a quote missing?") from error
 
     def _is_row(self, line: str) -> bool:
-        """A whole row, so that what stands before it was not cut short by a kill."""
+        """A complete row, so that a kill did not cut short what precedes it."""
         try:
             return len(next(csv.reader([line], strict=True, delimiter=self.delimiter))) == len(self.columns) > 1
         except csv.Error:
             return False
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    """Rows as CSV with a header."""
+    form = Csv(columns)
+    return form.head + form.records(rows)
 
 
 class JsonLines:
@@ -126,7 +132,7 @@ class JsonLines:
 
 
 def format_for(path: Path, columns: Sequence[str]) -> Format:
-    """How an output file grows. Raises `ConfigError` for an ending that stands for something else."""
+    """How an output file grows. Raises `ConfigError` for the ending of another format."""
     ending = path.suffix.lower()
     if ending in (".json", ".xlsx", ".gz"):
         raise ConfigError(f"{path} ends in {ending}; rows are written as .csv, .tsv, .jsonl, .ndjson or .parquet.")
@@ -136,12 +142,12 @@ def format_for(path: Path, columns: Sequence[str]) -> Format:
 
 
 class ParquetTable:
-    """A Parquet file, made at the end of rows that grew elsewhere: its own format cannot grow."""
+    """A Parquet file, written at the end from rows kept elsewhere: the format itself cannot grow."""
 
     def __init__(self, given: Iterable[Row], added: Row) -> None:
-        """The schema of the given rows, and of `added`, whose values stand for columns of text or numbers.
+        """The schema of the given rows, then of `added`, whose values show which columns are text.
 
-        Raises `DataError` where Parquet cannot hold the rows.
+        Raises `DataError` if Parquet cannot hold the rows.
         """
         import pyarrow as pa
 

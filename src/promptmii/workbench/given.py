@@ -1,4 +1,4 @@
-"""What people hand over to be measured: an instruction, a file that holds one, a file of plain text, or the text."""
+"""What can be measured: an instruction, its file, a file of plain text, or the text itself."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from promptmii.data.load import SUFFIXES, format_of
 from promptmii.errors import ArtefactError, DataError
 from promptmii.inducers import Given
 from promptmii.instruction import Instruction
+from promptmii.notebook import brief
 from promptmii.task import Support
 
 Prompt: TypeAlias = Instruction | str | os.PathLike[str]
@@ -22,11 +23,11 @@ SLOT = re.compile(r"\{\{? *(?:text|input|query|message) *\}?\}")
 def read(given: Prompt) -> Instruction | str:
     """The instruction, or a text that becomes one once its labels are known.
 
-    Raises `ArtefactError` for a file that cannot be read, `DataError` for an empty text and for what is neither.
+    Raises `ArtefactError` for a file that cannot be read, `DataError` for an empty text or a table.
     """
     if isinstance(given, Instruction):
         return given
-    if isinstance(given, str) and not _is_path(given):
+    if isinstance(given, str) and not is_path(given):
         return _checked(given, "The text")
     path = Path(given)
     if path.suffix == ".json":
@@ -48,7 +49,8 @@ def text_of(given: Prompt) -> str:
     return found.text if isinstance(found, Instruction) else found
 
 
-def _is_path(given: str) -> bool:
+def is_path(given: str) -> bool:
+    """Whether a text names a file: one that exists, or a single word with an ending."""
     one_word = not re.search(r"\s", given.strip())
     try:
         return bool(given) and "\n" not in given and (Path(given).exists() or (one_word and bool(Path(given).suffix)))
@@ -65,7 +67,7 @@ def _checked(text: str, owner: str) -> str:
 
 
 def written(text: str, labels: Sequence[str]) -> Instruction:
-    """A human's text as an instruction. A slot of another tool stays as it stands, with a note."""
+    """A human's text as an instruction. Another tool's slot stays in it, with a note."""
     made = Given(text).induce(Support(tuple(labels), ()))
     if found := SLOT.search(text):
         return made.noted(f"{found[0]} is no slot here: the labels and the input follow the text by themselves")
@@ -73,10 +75,9 @@ def written(text: str, labels: Sequence[str]) -> Instruction:
 
 
 def name_of(given: Prompt) -> str:
-    """How a table calls it: the path as it was given, the method, or the beginning of the text."""
+    """Its name in tables: the path as given, the method, or the beginning of the text."""
     if isinstance(given, Instruction):
         return given.method
-    if isinstance(given, str) and not _is_path(given):
-        words = " ".join(given.split())
-        return words if len(words) <= 24 else words[:23] + "…"
+    if isinstance(given, str) and not is_path(given):
+        return brief(given, 24)
     return path_name(os.fspath(given))

@@ -1,8 +1,8 @@
-"""A table file that grows row by row, and goes on growing after a kill.
+"""A table file that grows row by row, and resumes after a kill.
 
-Beside `labelled.csv` lies the folder `labelled.csv.run` until every row has its answer. It says what the file is made
-of, so that only the same command goes on with it, and keeps new answers for rows that had failed: those cannot be
-appended, and are put in their places when the run ends.
+Until every row has its answer, the folder `labelled.csv.run` lies beside `labelled.csv`. It records what the file is
+made of, so that only the same command resumes it, and keeps new answers for rows that had failed: those cannot be
+appended, and move to their places when the run ends.
 """
 
 import json
@@ -24,7 +24,7 @@ AGAIN = "again.jsonl"
 
 @dataclass
 class Tally:
-    """How many rows became what."""
+    """Rows by outcome."""
 
     rows: int = 0
     labelled: int = 0
@@ -32,30 +32,37 @@ class Tally:
     """Below the threshold."""
     failed: int = 0
 
-    def count(self, row: Row, by: int = 1) -> None:
-        """One more row, or one less."""
-        self.rows += by
-        self.labelled += by * bool(row["predicted_label"])
-        self.unsure += by * bool(row.get("unsure_label"))
-        self.failed += by * bool(row["failure"])
+    def count(self, row: Row) -> None:
+        """One more row."""
+        self.rows += 1
+        self.labelled += bool(row["predicted_label"])
+        self.unsure += bool(row.get("unsure_label"))
+        self.failed += bool(row["failure"])
 
 
 def run_folder(output: Path) -> Path:
-    """Where what a rerun needs is kept while rows lack an answer."""
+    """The folder with what a rerun needs while rows lack an answer."""
     return output.with_name(f"{output.name}.run")
 
 
 def check_output(output: Path, *, force: bool = False) -> None:
-    """Raise if rows could not be written there, `ConfigError` or `OutputError`; a begun file may be gone on with."""
+    """Raise `ConfigError` or `OutputError` if rows could not be written there; an unfinished file may be resumed."""
     format_for(output, ())
     check_writable(output, force=force or run_folder(output).is_dir())
 
 
+def refuse_overwriting(output: Path, *read: object) -> None:
+    """Raise `OutputError` if the output is one of the inputs, which are read while rows are written."""
+    files = [source for source in read if isinstance(source, str | Path) and os.path.exists(source)]
+    if output.exists() and any(os.path.samefile(file, output) for file in files):
+        raise OutputError(f"{output} is the input and cannot be the output too. Name another file with -o.")
+
+
 @contextmanager
 def run_of(output: Path, made_of: Mapping[str, Any], *, force: bool) -> Generator[Path]:
-    """The run folder, locked, of a run that is made of the same things as the one that began it, if any.
+    """The locked folder of a run that is new or made of the same things as before.
 
-    Raises `OutputError` where it was begun with others; with `force` it is begun anew.
+    Raises `OutputError` if it was started with others, unless `force` starts it over.
     """
     check_output(output, force=force)
     folder = run_folder(output)
@@ -68,8 +75,8 @@ def run_of(output: Path, made_of: Mapping[str, Any], *, force: bool) -> Generato
         differing = [name for name, value in made_of.items() if known and known.get(name) != value]
         if differing:
             raise OutputError(
-                f"{output} was begun with another {' and '.join(differing)}. Give the same again to go on with it, "
-                "another file with -o, or --force to begin anew."
+                f"{output} was started with another {' and '.join(differing)}. Repeat the same command to resume it, "
+                "name another file with -o, or start over with --force."
             )
         if known is None:
             output.unlink(missing_ok=True)
@@ -84,15 +91,15 @@ def run_of(output: Path, made_of: Mapping[str, Any], *, force: bool) -> Generato
 
 
 def end_run(folder: Path) -> None:
-    """Nothing is left to go on with."""
+    """Nothing is left to resume."""
     (folder / MADE_OF).unlink(missing_ok=True)
 
 
 class GrowingTable:
-    """The rows of one run. `append` and `replace` leave them on the disk when they return."""
+    """The rows of one run. They are on the disk when `write` returns."""
 
     def __init__(self, path: Path, form: Format, folder: Path) -> None:
-        """Opens a file, or reads how far it has come. Raises `OutputError` where it was changed meanwhile."""
+        """Creates the file, or reads how far it has come. Raises `OutputError` if somebody changed it."""
         self.path = path
         self.tally = Tally()
         self._form = form
@@ -109,9 +116,9 @@ class GrowingTable:
             self._answered.append(not row["failure"])
         os.truncate(path, end)
         self.begun = len(self._answered)
-        """Rows that were there when it was opened."""
+        """Rows already in the file."""
 
-    def lacks(self, position: int, /) -> bool:
+    def lacks(self, position: int) -> bool:
         """The row has no answer yet, or a failed one."""
         return position >= len(self._answered) or not self._answered[position]
 
@@ -120,17 +127,16 @@ class GrowingTable:
         """Rows that have their answer."""
         return sum(self._answered)
 
-    def write(self, rows: Sequence[tuple[int, Row]], _predictions: Sequence[object] = (), /) -> None:
+    def write(self, rows: Sequence[tuple[int, Row]]) -> None:
         """Rows in order, each with its position: those that had failed, then the next ones."""
-        again = [(position, row) for position, row in rows if position < self.begun]
+        again = [(position, row) for position, row in rows if position < self.begun and not row["failure"]]
         new = [row for position, row in rows if position >= self.begun]
-        replaced = [(position, row) for position, row in again if not row["failure"]]
-        if replaced:
-            lines = (json.dumps([position, self._form.records([row])]) + "\n" for position, row in replaced)
+        if again:
+            lines = (json.dumps([position, self._form.records([row])]) + "\n" for position, row in again)
             append_line(self._again, "".join(lines).encode())
         if new:
             append_line(self.path, self._form.records(new).encode())
-        for position, row in replaced:
+        for position, row in again:
             self._answered[position] = True
             self.tally.failed -= 1
             self.tally.rows -= 1
@@ -140,7 +146,7 @@ class GrowingTable:
             self._answered.append(not row["failure"])
 
     def put_in_place(self) -> None:
-        """New answers of rows that had failed, from where they are kept to where they belong."""
+        """Move new answers of rows that had failed to their places."""
         if not self._again.exists():
             return
         new = _answers(self._again)
@@ -169,13 +175,13 @@ class GrowingTable:
                     yield row, end
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(
-                f"{self.path} was changed since it was begun, and is no longer readable: {error}. "
-                "Put it back as it was, or begin anew with --force."
+                f"{self.path} was changed since it was started, and is no longer readable: {error}. "
+                "Restore it, or start over with --force."
             ) from error
 
 
 def _answers(path: Path) -> Iterator[tuple[int, str]]:
-    """Positions and records, in order; a line that a kill cut short is left out."""
+    """Positions and records, in order, without a line that a kill cut short."""
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):

@@ -1,23 +1,56 @@
-"""Labels for new texts: for a few in memory, or for a table of any length into a file that a rerun goes on with."""
+"""Labels for new texts: a few in memory, or a table of any length into a file that a rerun resumes."""
 
+import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from promptmii.data import Source, read_texts
+from promptmii.files import write_text
 from promptmii.follower import Prediction
-from promptmii.instruction import Instruction
+from promptmii.instruction import Cost, Instruction
 from promptmii.progress import QUIET, Progress
-from promptmii.workbench.abstain import Abstain
+from promptmii.workbench.abstain import Abstain, Threshold, ThresholdChoice
 from promptmii.workbench.answering import Labelling
-from promptmii.workbench.bind import Answering, answering
-from promptmii.workbench.file_run import Labelled, file_run
-from promptmii.workbench.formats import Csv, Row
-from promptmii.workbench.growing import Tally
+from promptmii.workbench.followers import Answering, answering
+from promptmii.workbench.formats import Csv, ParquetTable, Row, csv_text, format_for
+from promptmii.workbench.growing import GrowingTable, Tally, end_run, refuse_overwriting, run_of
 
 Sink = Callable[[str], object]
 """Takes CSV, row by row."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled rows of a table, or where they are."""
+
+    columns: tuple[str, ...]
+    """The input's, then `predicted_label`, perhaps `unsure_label`, `probability` and one `p(<label>)` per label, and
+    `failure`."""
+    tally: Tally
+    cost: Cost
+    """Of the calls of this run."""
+    threshold: Threshold | None = None
+    rows: tuple[Row, ...] = ()
+    """Empty if they went elsewhere."""
+    predictions: tuple[Prediction, ...] = ()
+    path: Path | None = None
+
+    @property
+    def n_labelled(self) -> int:
+        """Rows with a label."""
+        return self.tally.labelled
+
+    @property
+    def n_failed(self) -> int:
+        """Rows whose call failed."""
+        return self.tally.failed
+
+    def csv(self) -> str:
+        """The rows as CSV with a header."""
+        return csv_text(self.columns, self.rows)
 
 
 def predict(
@@ -33,60 +66,108 @@ def predict(
 ) -> Labelled:
     """Label a table, a list of texts, or one text; empty texts get neither a label nor a call.
 
-    `instruction` may be its file. Without a `follower` it is the one that the instruction names.
+    `instruction` may be its file. Without a `follower`, the one that the instruction names answers.
 
-    With an `output` file the rows are written as they are labelled, in constant memory: `.csv`, `.tsv`, `.jsonl`,
-    `.ndjson` or `.parquet`. The same call again goes on after a kill, and asks again for rows that failed.
+    With an `output` file (`.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet`) rows are written as they are labelled, in
+    constant memory. The same call resumes after a kill, and asks again for rows that failed.
 
-    Raises `DataError` where a column of the input has the name of one that is to be added, `OutputError` where the file
-    exists or belongs to another run, and `EndpointError` when the server no longer answers.
+    Raises `DataError` if the input has a column of a name that labelling adds, `OutputError` if the file exists, is the
+    input or belongs to another run, and `EndpointError` when the server no longer answers.
     """
-    made = Instruction.of(instruction)
-    texts = read_texts(source, text or made.text_source, progress)
-    abstain = abstain or Abstain()
+    made, abstain = Instruction.of(instruction), abstain or Abstain()
     with answering(follower, progress) as followers:
-        job = Labelling(made, followers.of(made), texts)
+        progress = followers.progress
+        job = Labelling(made, followers.of(made), read_texts(source, text or made.text_source, progress))
         if isinstance(output, str | Path):
-            with file_run(job, Path(output), abstain, progress, force=force) as run:
+            with file_run(job, source, Path(output), abstain, progress, force=force) as run:
                 return run.label(progress)
-        job = replace(job, threshold=abstain.threshold_for(made, job.follower, progress))
-        table = _Passing(Csv(job.columns), output) if output else _Kept()
-        cost = job.run(table, texts.n, progress)
-    kept = (tuple(table.rows), tuple(table.predictions)) if isinstance(table, _Kept) else ((), ())
-    return Labelled(job.columns, table.tally, cost, job.threshold, *kept)
+        return _labelled(replace(job, threshold=abstain.threshold_for(made, job.follower, progress)), output, progress)
 
 
-class _Kept:
-    """A table in memory."""
-
-    def __init__(self) -> None:
-        self.tally = Tally()
-        self.rows: list[Row] = []
-        self.predictions: list[Prediction] = []
-
-    def lacks(self, _position: int, /) -> bool:
-        return True
-
-    def write(self, rows: Sequence[tuple[int, Row]], predictions: Sequence[Prediction], /) -> None:
-        for _, row in rows:
-            self.tally.count(row)
-            self.rows.append(row)
-        self.predictions += predictions
-
-
-class _Passing:
-    """A table that is passed on as CSV."""
-
-    def __init__(self, form: Csv, sink: Sink) -> None:
-        self.tally = Tally()
-        self._form = form
-        self._sink = sink
+def _labelled(job: Labelling, sink: Sink | None, progress: Progress) -> Labelled:
+    """The rows in memory, or passed on as CSV."""
+    form, tally = Csv(job.columns), Tally()
+    rows: list[Row] = []
+    predictions: list[Prediction] = []
+    if sink:
         sink(form.head)
 
-    def lacks(self, _position: int, /) -> bool:
-        return True
+    def write(numbered: Sequence[tuple[int, Row]], answers: Sequence[Prediction]) -> None:
+        new = [row for _, row in numbered]
+        for row in new:
+            tally.count(row)
+        if sink:
+            sink(form.records(new))
+        else:
+            rows.extend(new)
+            predictions.extend(answers)
 
-    def write(self, rows: Sequence[tuple[int, Row]], _predictions: Sequence[Prediction], /) -> None:
-        for _, row in rows:
-            self.tally.count(row)
-        self._sink(self._form.records([row for _, row in rows]))
+    cost = job.run(write, progress)
+    return Labelled(job.columns, tally, cost, job.threshold, tuple(rows), tuple(predictions))
+
+
+@dataclass(frozen=True)
+class FileRun:
+    """A run that labels a table into a file, new or resumed."""
+
+    job: Labelling
+    output: Path
+    table: GrowingTable
+    folder: Path
+    """What a rerun needs."""
+    parquet: ParquetTable | None = None
+
+    def label(self, progress: Progress) -> Labelled:
+        """Label what lacks an answer. Raises as `Labelling.run` does; what was answered until then is kept."""
+        job, table = self.job, self.table
+        cost = job.run(lambda rows, _: table.write(rows), progress, lacks=table.lacks, answered=table.answered)
+        table.put_in_place()
+        if self.parquet:
+            answers = ({name: row[name] for name in job.added} for row in table.rows())
+            rows = (row | answer for (row, _), answer in zip(job.texts, answers, strict=True))
+            self.parquet.write(self.output, rows)
+        if not table.tally.failed:
+            end_run(self.folder)
+        return Labelled(job.columns, table.tally, cost, job.threshold, path=self.output)
+
+
+@contextmanager
+def file_run(
+    job: Labelling, source: Source, output: Path, abstain: Abstain, progress: Progress, *, force: bool = False
+) -> Generator[FileRun]:
+    """The run that labels `source` into `output`, new or resumed.
+
+    Raises `OutputError` if the file exists, is the input or belongs to another run, and as `Abstain.threshold_for`.
+    """
+    refuse_overwriting(output, source, abstain.held_back)
+    card = job.follower.model.card
+    made_of = {
+        "instruction": job.instruction.key,
+        "follower": [card.reference, card.revision, job.follower.mode],
+        "input": job.texts.key,
+        "threshold": [abstain.threshold, abstain.precision, abstain.key],
+    }
+    with run_of(output, made_of, force=force) as folder:
+        job = replace(job, threshold=_threshold(job, abstain, folder, progress))
+        parquet = None
+        if output.suffix.lower() == ".parquet":
+            parquet = ParquetTable((row for row, _ in job.texts), job.added)
+        growing = folder / "rows.jsonl" if parquet else output
+        table = GrowingTable(growing, format_for(output, job.columns), folder)
+        try:
+            yield FileRun(job, output, table, folder, parquet)
+        finally:
+            if not table.tally.rows:
+                growing.unlink()
+
+
+def _threshold(job: Labelling, abstain: Abstain, folder: Path, progress: Progress) -> Threshold | None:
+    """The threshold of this run, chosen once."""
+    path = folder / "threshold.json"
+    if path.exists():
+        known = json.loads(path.read_text("utf-8"))
+        return Threshold(known["value"], known["chosen"] and ThresholdChoice(**known["chosen"]))
+    found = abstain.threshold_for(job.instruction, job.follower, progress)
+    if found:
+        write_text(path, json.dumps(asdict(found)))
+    return found

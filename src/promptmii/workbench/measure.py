@@ -1,22 +1,22 @@
-"""An instruction measured, or its calibration fitted, on the rows of a table."""
+"""Measure an instruction, or fit its calibration, on the rows of a table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from promptmii import metrics
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source
 from promptmii.errors import ScoreRefusedError
 from promptmii.follower import Follower, Predictor, resolve_calibration
-from promptmii.instruction import EDITED, Cost, Instruction
+from promptmii.instruction import EDITED, CalibrationKind, Cost, Instruction
 from promptmii.models.base import Price
 from promptmii.notebook import table_html
 from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored
 from promptmii.scoring import score as score_rows
 from promptmii.task import Example, Support
-from promptmii.workbench.bind import Answering, answering, calibration_notes
+from promptmii.workbench.followers import Answering, answering, calibration_notes
 from promptmii.workbench.given import Prompt, name_of, read, written
 from promptmii.workbench.rows import fresh_rows, table_of
 
@@ -26,7 +26,7 @@ class Measured:
     """One way of prompting, measured."""
 
     name: str
-    """What tables call it."""
+    """Its name in tables."""
     instruction: Instruction
     """With its score, unless a call failed."""
     scored: Scored
@@ -67,7 +67,7 @@ def measured(
 
 
 def measured_html(rows: Sequence[Measured], differences: Mapping[str, metrics.Difference] | None = None) -> str:
-    """A row for each way of prompting, with what it is better or worse than the first or the last one."""
+    """A row for each prompt, with its difference to the candidate."""
     cells: list[tuple[object, ...]] = []
     for row in rows:
         score, tokens = row.instruction.measured, row.scored.prompt_tokens_per_query
@@ -85,7 +85,7 @@ def measured_html(rows: Sequence[Measured], differences: Mapping[str, metrics.Di
 
 
 def refuse_failures(result: Measured) -> Measured:
-    """The same. Raises `ScoreRefusedError` that names what was measured if any call failed."""
+    """The result. If any call failed, raises a `ScoreRefusedError` that names the prompt."""
     try:
         result.scored.refuse_failures()
     except ScoreRefusedError as error:
@@ -109,25 +109,23 @@ def score(
     """
     columns = columns or Columns()
     instruction, loaded = opened(given, source, columns)
-    rows, notes = fresh_rows(instruction, loaded)
+    rows, left_out = fresh_rows(instruction, loaded)
     with answering(follower, progress) as followers:
         bound = followers.of(instruction)
-        notes = (*loaded.notes, *notes)
-        if refit is not None:
-            bound = replace(bound, calibration=resolve_calibration("auto", bound.mode, bound.model.card))
+        if refit is None:
+            uncalibrated = calibration_notes(instruction, bound)
+            instruction = answered_by(bound, instruction)
+        else:
+            uncalibrated = ()
             instruction, _ = recalibrate(instruction, refit, bound, columns, progress=followers.progress)
             rows, left_out = fresh_rows(instruction, loaded)
-            notes = (*loaded.notes, *left_out)
-        else:
-            notes = (*notes, *calibration_notes(instruction, bound))
-            instruction = answered_by(bound, instruction)
         followers.progress.step("Scoring", len(rows))
         result = measured(name_of(given), bound, instruction, rows, bound.model.card.price)
-    return replace(result, notes=notes)
+    return replace(result, notes=(*loaded.notes, *left_out, *uncalibrated))
 
 
 def answered_by(follower: Follower, instruction: Instruction) -> Instruction:
-    """The instruction as this follower answers under it, without a calibration that is another's."""
+    """The instruction as this follower uses it, without a calibration fitted to another."""
     here = {"follower": follower.model.card.reference, "mode": follower.mode}
     plain = follower.own(instruction).model_copy(update=here)
     can = resolve_calibration("auto", follower.mode, follower.model.card) != "none"
@@ -135,14 +133,20 @@ def answered_by(follower: Follower, instruction: Instruction) -> Instruction:
 
 
 def opened(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction, LoadedTask]:
-    """An instruction and the table that is to measure it. A text gets the labels of the table."""
+    """An instruction and the table to measure it on. A text gets the labels of the table."""
     found = read(given)
     loaded = table_of(found if isinstance(found, Instruction) else None, source, columns)
     return (found if isinstance(found, Instruction) else written(found, loaded.task.labels)), loaded
 
 
 def recalibrate(
-    instruction: Instruction, source: Source, follower: Follower, columns: Columns, *, progress: Progress = QUIET
+    instruction: Instruction,
+    source: Source,
+    follower: Follower,
+    columns: Columns,
+    kind: CalibrationKind | Literal["auto"] = "auto",
+    *,
+    progress: Progress = QUIET,
 ) -> tuple[Instruction, tuple[str, ...]]:
     """The instruction with `follower`'s calibration fitted on the rows of a table, without its old score.
 
@@ -151,16 +155,24 @@ def recalibrate(
     loaded = table_of(instruction, source, columns)
     rows = (*loaded.task.train, *loaded.task.test)
     progress.step("Calibrating", len(rows))
-    return fitted(instruction, follower, rows), loaded.notes
+    fitting = replace(follower, calibration=resolve_calibration(kind, follower.mode, follower.model.card))
+    return fitted(instruction, fitting, rows), loaded.notes
 
 
 def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:
-    """The instruction with its calibration fitted on `rows`, without its old score."""
-    plain = unmarked(instruction).model_copy(update={"measured": None})
-    return follower.prepare(plain, Support(instruction.labels, tuple(rows)))
+    """The instruction with its calibration fitted on `rows`, without its old score.
+
+    Where neither a calibration nor a shortlist comes of them, the rows may still measure it.
+    """
+    plain = unmarked(instruction).model_copy(update={"measured": None, "calibration_cost": Cost()})
+    made = follower.prepare(plain, Support(instruction.labels, tuple(rows)))
+    if made.shortlist or (made.calibration and made.calibration.kind != "contextual"):
+        return made
+    kept = {"support_rows": plain.provenance.support_rows}
+    return made.model_copy(update={"provenance": made.provenance.model_copy(update=kept)})
 
 
 def unmarked(instruction: Instruction) -> Instruction:
-    """The instruction without the note that something is to be fitted again."""
+    """The instruction without the note that it needs fitting again."""
     notes = tuple(note for note in instruction.provenance.notes if note != EDITED)
     return instruction.model_copy(update={"provenance": instruction.provenance.model_copy(update={"notes": notes})})

@@ -1,12 +1,10 @@
-"""Rows worth a human's look: suspected label errors, rows that the follower gets wrong, rows that it is least sure of.
+"""Rows for a human to check: suspected label errors, wrong rows, and rows the follower is least sure of.
 
 Label errors are found by confident learning (Northcutt et al. 2021, arXiv 1911.00068): a row is suspected if another
 label is at least as likely for it as for the rows that carry that label. The probabilities are cross-fitted: those of a
 row are calibrated on the other rows' labels, never on its own.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +19,14 @@ from promptmii.errors import DataError
 from promptmii.follower import Prediction
 from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
-from promptmii.workbench.bind import Answering, answering, calibration_notes
+from promptmii.workbench.followers import Answering, answering, calibration_notes
+from promptmii.workbench.formats import csv_text
 from promptmii.workbench.given import Prompt, read
 from promptmii.workbench.measure import opened
 from promptmii.workbench.rows import fresh_rows
 
 FOLDS = 5
+DIGITS = 6
 LABEL_ERROR, WRONG, UNSURE, FAILED = "label error?", "wrong", "unsure", "failed"
 
 
@@ -35,7 +35,7 @@ class Suspect(NamedTuple):
 
     text: str
     label: str
-    """As it was given; empty where there was none."""
+    """As given; empty if there is none."""
     suggested_label: str
     probability: float | None
     """Of the follower's label; `None` without likelihoods."""
@@ -49,6 +49,8 @@ class Review:
     rows: tuple[Suspect, ...]
     n: int
     """Rows that were looked at."""
+    n_failed: int
+    """Rows whose call failed, in `rows` or not."""
     notes: tuple[str, ...]
 
     @property
@@ -58,15 +60,12 @@ class Review:
 
     def csv(self) -> str:
         """With a header; correct the label column, and the file is data."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(Suspect._fields)
-        writer.writerows(row._replace(probability=_rounded(row.probability)) for row in self.rows)
-        return text.getvalue()
+        rounded = [row._replace(probability=_rounded(row.probability)) for row in self.rows]
+        return csv_text(Suspect._fields, [row._asdict() for row in rounded])
 
 
 def _rounded(probability: float | None) -> float | None:
-    return None if probability is None else round(probability, 6)
+    return None if probability is None else round(probability, DIGITS)
 
 
 def review(
@@ -89,12 +88,12 @@ def review(
         predictions = bound.predict(instruction, texts)
         notes = (*notes, *calibration_notes(instruction, bound))
     suspected = _label_errors(predictions, labels, instruction.labels)
-    found = [
-        (_rank(prediction, label, suspected.get(i)), i, _suspect(text, label, prediction, suspected.get(i)))
+    judged = [
+        _judged(text, label, prediction, suspected.get(i))
         for i, (text, label, prediction) in enumerate(zip(texts, labels, predictions, strict=True))
     ]
-    rows = tuple(suspect for _, _, suspect in sorted(found)[:most])
-    return Review(rows, len(texts), notes)
+    rows = tuple(suspect for _, suspect in sorted(judged, key=lambda one: one[0])[:most])
+    return Review(rows, len(texts), sum(prediction.failure is not None for prediction in predictions), notes)
 
 
 def _rows(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction, list[str], list[str], tuple[str, ...]]:
@@ -116,7 +115,7 @@ def _rows(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction,
 def _label_errors(
     predictions: Sequence[Prediction], given: Sequence[str], labels: Sequence[str]
 ) -> dict[int, tuple[str, float]]:
-    """By row: the label that it should have, and by how much that is likelier than its own."""
+    """By row: the label it should have, and by how much that is likelier than its own."""
     known = [i for i, (p, label) in enumerate(zip(predictions, given, strict=True)) if label and p.probabilities]
     if len(known) < 2 * FOLDS:
         return {}
@@ -136,20 +135,17 @@ def _label_errors(
     return {known[i]: (labels[best[i]], float(margin[i])) for i in range(len(known)) if rivals[i].any()}
 
 
-def _suspect(text: str, label: str, prediction: Prediction, error: tuple[str, float] | None) -> Suspect:
+def _judged(
+    text: str, label: str, prediction: Prediction, error: tuple[str, float] | None
+) -> tuple[tuple[int, float], Suspect]:
+    """The rank of a row, smallest first, and the row as a suspect."""
     sure = max(prediction.probabilities) if prediction.probabilities else None
+    rank = 1.0 if sure is None else sure
     if prediction.failure:
-        return Suspect(text, label, "", None, FAILED)
+        return (3, 0.0), Suspect(text, label, "", None, FAILED)
     if error:
-        return Suspect(text, label, error[0], sure, LABEL_ERROR)
-    return Suspect(text, label, prediction.label or "", sure, WRONG if label and prediction.label != label else UNSURE)
-
-
-def _rank(prediction: Prediction, label: str, error: tuple[str, float] | None) -> tuple[int, float]:
-    """The smallest first."""
-    sure = max(prediction.probabilities) if prediction.probabilities else 1.0
-    if prediction.failure:
-        return 3, 0.0
-    if error:
-        return 0, -error[1]
-    return (1, -sure) if label and prediction.label != label else (2, sure)
+        return (0, -error[1]), Suspect(text, label, error[0], sure, LABEL_ERROR)
+    said = prediction.label or ""
+    if label and said != label:
+        return (1, -rank), Suspect(text, label, said, sure, WRONG)
+    return (2, rank), Suspect(text, label, said, sure, UNSURE)

@@ -25,14 +25,14 @@ def table_of(instruction: Instruction | None, source: Source, columns: Columns) 
 
 
 def _columns_like(table: Table, text: tuple[str, ...], template: str | None, label: str | None) -> Columns:
-    """The columns of another table, where this one has them; else none, so that its own are detected."""
+    """The columns of another table if this one has them, or none, so that its own are detected."""
     return Columns(text=template or text or None, label=label) if {label, *text} <= set(table.columns) else Columns()
 
 
 def tested_on(loaded: LoadedTask, source: Source) -> LoadedTask:
-    """The task with the rows of another table to measure on, all of them; all its own rows may then be examples.
+    """The task measured on all rows of another table, so that all its own may be examples.
 
-    Rows that are in both only measure.
+    Rows in both only measure.
     """
     table, chosen = read_table(source), loaded.columns
     own = _columns_like(table, chosen.text, chosen.template, chosen.label)
@@ -50,7 +50,7 @@ def tested_on(loaded: LoadedTask, source: Source) -> LoadedTask:
 
 
 def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Example], tuple[str, ...]]:
-    """The rows that may measure an instruction, and a note where others are left out.
+    """The rows that may measure an instruction, and a note if others are left out.
 
     Raises `DataError` if none remain.
     """
@@ -70,9 +70,9 @@ class Rows:
     """A table, divided."""
 
     examples: tuple[Example, ...]
-    """What ICL shows and calibrations are fitted on; may be none."""
+    """What ICL shows and calibrations are fitted on; may be empty."""
     query: tuple[Example, ...]
-    """What measures: neither an example, nor a row that something measured was made from."""
+    """What measures: no examples, and no rows that a prompt was made from."""
     notes: tuple[str, ...]
 
 

@@ -10,7 +10,8 @@ document.addEventListener("click", (event) => {
 });
 
 document.addEventListener("change", (event) => {
-  if (event.target.matches("[data-submits] input[type=file]") && event.target.files.length) event.target.form.requestSubmit();
+  const input = event.target;
+  if (input.matches("[data-submits] input[type=file]") && input.files.length) input.form.requestSubmit();
 });
 
 for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {

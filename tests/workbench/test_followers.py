@@ -28,10 +28,9 @@ class TestServersNamedInFiles:
         made = Instruction(
             text="Say.", labels=("a", "b"), method="mii", mode="generate", follower=f"openai:m@{theirs.url}"
         )
-        base_url = options.pop("base_url", None)
-        bound = workbench.bind(made, follower, Endpoint(base_url=base_url), **options)
-        with closing(bound.model):
-            assert [p.label for p in workbench.predict(made, list(self.ROWS), bound).predictions] == ["a", "a"]
+        endpoint = Endpoint(base_url=options.pop("base_url", None))
+        with closing(workbench.Followers(follower, endpoint, **options)) as followers:
+            assert [p.label for p in workbench.predict(made, list(self.ROWS), followers).predictions] == ["a", "a"]
 
     def test_without_a_yes_nothing_is_sent(self, servers) -> None:
         theirs, _ = servers
