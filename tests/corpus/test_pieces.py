@@ -107,8 +107,17 @@ class TestColumns:
         row = {"Question1": "a b", "question2": "c d", "label": "0"}
         assert chosen.render(row) == "Question1: a b\nquestion2: c d"
 
+    def test_a_column_that_is_given_is_taken_and_the_other_is_found(self) -> None:
+        given = [row | {"stars": i % 5, "label": i % 2} for i, row in enumerate(AMBIGUOUS)]
+        assert find_columns(table(given), text="right").label == "label"
+        assert find_columns(table(given), text="right", label="stars").label == "stars"
+        chosen = find_columns(
+            table(AMBIGUOUS), ScriptedModel(reply=['{"text": "left", "label": "group"}']), label="kind"
+        )
+        assert (chosen.text, chosen.label) == (("left",), "kind")
+
     def test_without_a_model_what_is_open_is_refused(self) -> None:
-        with pytest.raises(DataError, match="may be the label; a model could decide"):
+        with pytest.raises(DataError, match="might be meant; a model could decide"):
             find_columns(table(AMBIGUOUS))
 
     def test_a_model_decides_what_is_open(self) -> None:
@@ -122,7 +131,7 @@ class TestColumns:
         [
             ('{"text": "premise", "label": "kind"}', "has no column 'premise'"),
             ('{"text": "left", "label": "left"}', "as text and as label"),
-            ('{"text": "left", "label": "right"}', "whose values are none"),
+            ('{"text": "left", "label": "right"}', "'right' has 40 different values"),
             ('{"text": [], "label": null}', "no text and label columns"),
             ("I think left.", "no text and label columns"),
         ],

@@ -20,10 +20,10 @@ from promptmii.corpus.sample import read_sample
 from promptmii.corpus.settings import CorpusSettings
 from promptmii.corpus.split import Assignment, TaskName, TextRemover, assign
 from promptmii.corpus.workers import fetch_here, fetch_on_ray
-from promptmii.data.columns import Chosen, choose_columns
+from promptmii.data.columns import Chosen
 from promptmii.data.corpus_files import SPLITS, Split, Tasks, write_split, write_tasks
 from promptmii.data.sources import read_tasks
-from promptmii.errors import DataError
+from promptmii.errors import DataError, counted
 from promptmii.files import locked, private_folder, remove_temporary, write_text
 from promptmii.models.base import LanguageModel
 from promptmii.progress import QUIET, Progress
@@ -161,9 +161,8 @@ class _Build:
 
     def _choose_columns(self, entry: Entry, _key: str) -> dict[str, Any]:
         table, header = read_sample(self._path("fetch", entry.key), entry.name)
-        named = self._settings.columns
-        known = choose_columns(table, named.text, named.label) if named.text and named.label else None
-        columns = known or find_columns(table, self._model)
+        given = self._settings.columns
+        columns = find_columns(table, self._model, text=given.text, label=given.label)
         chosen = {"text": list(columns.text), "label": columns.label, "template": columns.template}
         notes = [*columns.notes, *header.notes]
         return chosen | {"notes": notes, "candidate": entry.detail["candidate"], "raw": entry.key}
@@ -182,7 +181,7 @@ class _Build:
         columns = Chosen(tuple(entry.detail["text"]), entry.detail["template"], entry.detail["label"], ())
         cleaned = clean_task(table, columns, Candidate.model_validate(entry.detail["candidate"]), self._settings.clean)
         write_tasks(self._path("clean", key), [cleaned.task])
-        dropped = [f"{count} rows: {reason}" for reason, count in cleaned.dropped.items()]
+        dropped = [f"{counted(count, 'row')}: {reason}" for reason, count in cleaned.dropped.items()]
         return {"repository": cleaned.task.source["repository"], **_sizes(cleaned.task), "dropped": dropped}
 
     def _split(self, cleaned: Sequence[Entry]) -> list[Entry]:
