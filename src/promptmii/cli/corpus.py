@@ -12,6 +12,7 @@ from promptmii.cli.blocks import blocks
 from promptmii.cli.group import CHECK_FAILED, app
 from promptmii.cli.options import BaseUrl, Json, ListRecipes, Recipe, comma_separated
 from promptmii.cli.terminal import dump, listening, out, say, table, warn
+from promptmii.errors import counted
 
 if TYPE_CHECKING:
     from promptmii.corpus.build import Built
@@ -161,7 +162,8 @@ def _show_built(built: "Built", *, as_json: bool) -> None:
         out.write_line("Some were gated, gone, too slow or too large; --retry tries them again.")
     if built.leakage:
         _show_leakage(built.leakage, as_json=False)
-        out.write_line(f"Read {built.folder / 'README.md'}. Use it with: promptmii evaluate --tasks {built.folder}")
+        use = "evaluate --tasks" if built.leakage.tasks["heldout"] else "train smol-cpu --tasks"
+        out.write_line(f"Read {built.folder / 'README.md'}. Use it with: promptmii {use} {built.folder}")
     else:
         out.write_line(f"Stopped after the stage {list(built.stages)[-1]}; run it again without --stage to continue.")
 
@@ -180,7 +182,7 @@ def _show_leakage(report: "LeakageReport", *, as_json: bool) -> None:
     out.write_table(grid)
     for leak in report.leaks[:20]:
         places = f"{leak.first} ({leak.splits[0]}), {leak.second} ({leak.splits[1]})"
-        warn(f"{leak.texts} texts: {places}", word="Leak:")
+        warn(f"{counted(leak.texts, 'text')}: {places}", word="Leak:")
     for name in report.repeated_names:
         warn(f"two tasks are named {name}", word="Leak:")
     verdict = "No text of one split is in another." if report.clean else "The splits overlap."
