@@ -1,7 +1,7 @@
 """What a grid will take, before it runs: calls, tokens, time and money.
 
-Each method tells its calls. The models' own tokenizers count a sample of each task's rows; an instruction is taken to
-be `ASSUMED_TOKENS` long. A few calls to each model measure how fast it reads and writes.
+Each method knows its calls. The models' own tokenizers count a sample of each task's rows; an instruction counts as
+`ASSUMED_TOKENS` long. A few calls to each model measure how fast it reads and writes.
 """
 
 from collections.abc import Mapping
