@@ -10,7 +10,7 @@ from promptmii.report.costs import costs
 from promptmii.report.methods import baselines
 from promptmii.report.scores import Scores
 from promptmii.report.statistics import Paired, means, paired
-from promptmii.report.tables import NOTHING, ReportTable, number, p_value, scoped, with_interval
+from promptmii.report.tables import NOTHING, ReportTable, number, p_value, with_interval
 
 NOTE = (
     "Macro-F1, mean over tasks [95 % t interval], best first, and from the same answers without the calibration; then "
@@ -47,7 +47,7 @@ def against_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
         told = {"prompt tokens": number(mean.tokens, 0), "calls": number(calls, 0), "tasks": mean.tasks}
         texts.append(text | told)
     title = f"All methods at n={n}: {scores.scope.title}"
-    return ReportTable(f"against-{scoped(scores.scope)}-n{n}", title, NOTE, pd.DataFrame(rows), pd.DataFrame(texts))
+    return ReportTable(f"against-{scores.scope.slug}-n{n}", title, NOTE, pd.DataFrame(rows), pd.DataFrame(texts))
 
 
 def _facts(pair: Paired, p: float) -> dict[str, float]:

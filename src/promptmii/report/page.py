@@ -43,21 +43,21 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         winners = [("", headline.progress(run)) for run in runs]
         return files.page(_page(title=f"Training of {named}", winners=winners, training=training(runs, files)))
     results = Results.read(folders)
-    files, grid, n, claims = Files.at(out), results.grid, results.n, results.claims
+    files, run, n, claims = Files.at(out), results.run, results.n, results.claims
     scopes = [own.scope for own in results.by_scope]
     page = files.page(
         _page(
             title=headline.title(results.cells),
             winners=_told(results, lambda own: [headline.winner(own, n)]),
             findings=_told(results, lambda own: [headline.finding(own, n, claims), headline.unbeaten(own, n)]),
-            details=task_details(grid, results.cells, scopes, results.tasks, results.series),
+            details=task_details(run, results.cells, scopes, results.tasks, results.series),
             data=_embedded(numbers(results)),
             **sections(results, files),
         )
     )
-    if len(grid.failed) == len(grid.records):
+    if len(run.failed) == len(run.records):
         raise ScoreRefusedError(
-            f"All cells failed ({counted(len(grid.failed), 'cell')}; first: {grid.failed[0].error}). {page} lists why; "
+            f"All cells failed ({counted(len(run.failed), 'cell')}; first: {run.failed[0].error}). {page} lists why; "
             "run them again with: promptmii evaluate ... --retry-failed"
         )
     return page
@@ -88,7 +88,7 @@ def _file(name: str) -> str:
 
 
 def _told(results: Results, tell: Callable[[Scores], Sequence[str]]) -> list[tuple[str, str]]:
-    """What is told of each scope, named if there are several."""
+    """Sentences on each scope, which is named if there are several."""
     several = len(results.by_scope) > 1
     return [(own.scope.title if several else "", " ".join(filter(None, tell(own)))) for own in results.by_scope]
 

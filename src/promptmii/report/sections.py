@@ -1,20 +1,20 @@
-"""What `page.html` shows, section by section. Figures and tables are written to files in the same step."""
+"""What `page.html` shows, section by section. What is shown is also written to files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from promptmii.curves import VALIDATION, Curves
+from promptmii.errors import counted
 from promptmii.report import costs, figures, headline, tables, transfer
-from promptmii.report.drawing import INK, Look, looks
-from promptmii.report.headline import chosen_n
+from promptmii.report.drawing import INK, Drawn, Look, looks
 from promptmii.report.markup import Tip
 from promptmii.report.methods import summary
 from promptmii.report.output import Files, ShownFigure, ShownTable
 from promptmii.report.paper import paper_scale_tables, published_tables
 from promptmii.report.results import Results, outcome
-from promptmii.report.scores import Scores
+from promptmii.report.scores import Scores, nearest_n
 from promptmii.report.statistics import points
-from promptmii.report.tables import prompt_length, scoped, with_interval
+from promptmii.report.tables import prompt_length, with_interval
 
 FAILED_ROWS = 200
 """Failed cells that the page lists; the CSV has all."""
@@ -43,7 +43,7 @@ def sections(results: Results, files: Files) -> dict[str, Any]:
         "length": [_length(own, files) for own in by_scope],
         "headline": files.table(headline.claim_table(results.claims)) if results.claims else None,
         "long_prompts": [*filter(None, (headline.long_prompts(own, results.n) for own in by_scope))],
-        "facts": headline.facts(results.grid, results.cells, results.folders),
+        "facts": headline.facts(results.run, results.cells, results.folders),
         "methods": {one.method: summary(one.method) for one in results.series},
         "modes": {mode: MODES[mode] for mode in modes},
         "method_tables": [*map(files.table, [*map(tables.method_table, by_scope), *published_tables(by_scope)])],
@@ -56,7 +56,7 @@ def sections(results: Results, files: Files) -> dict[str, Any]:
         "outcome": outcome(results),
         "untrained": results.untrained,
         "task_tables": [files.table(tables.task_table(own)) for own in by_scope],
-        "paper_scale": [*map(files.table, paper_scale_tables(results.grid, results.cells, by_scope))],
+        "paper_scale": [*map(files.table, paper_scale_tables(results.run, results.cells, by_scope))],
         "failures": files.table(tables.failure_table(results.cells)),
         "failed": _failed(results, files),
         "torn": [f"{run.name}: {run.damaged}" for run in results.curves if run.damaged],
@@ -64,7 +64,7 @@ def sections(results: Results, files: Files) -> dict[str, Any]:
 
 
 def _failed(results: Results, files: Files) -> ShownTable | None:
-    table = tables.failed_cell_table(results.grid)
+    table = tables.failed_cell_table(results.run)
     return files.table(table, most=FAILED_ROWS) if len(table.data) else None
 
 
@@ -80,13 +80,11 @@ def _swatch(look: Look) -> tuple[str, str]:
 
 
 def _length(own: Scores, files: Files) -> ShownFigure:
-    drawn, caption = figures.length_figure(own), figures.length_caption(own)
-    return files.figure(drawn, f"length-{scoped(own.scope)}", caption, _point_tip([own]))
+    return files.figure(figures.length_figure(own), _point_tip([own]))
 
 
 def _pareto(by_scope: Sequence[Scores], files: Files) -> ShownFigure:
-    drawn, caption = figures.pareto_figure(by_scope), figures.pareto_caption(by_scope)
-    return files.figure(drawn, "pareto", caption, _point_tip(by_scope))
+    return files.figure(figures.pareto_figure(by_scope), _point_tip(by_scope))
 
 
 def _point_tip(by_scope: Sequence[Scores]) -> Tip:
@@ -96,7 +94,7 @@ def _point_tip(by_scope: Sequence[Scores]) -> Tip:
         mean = known[panel][name, x, y]
         given = f", n={mean.n}" if mean.n else ""
         score = f"macro-F1 {with_interval(mean.mean, mean.low, mean.high)}"
-        return f"{name}{given}\n{score}\n{prompt_length(mean.tokens)}\n{mean.tasks} tasks"
+        return f"{name}{given}\n{score}\n{prompt_length(mean.tokens)}\n{counted(mean.tasks, 'task')}"
 
     return tip
 
@@ -107,22 +105,22 @@ def training(runs: Sequence[Curves], files: Files) -> dict[str, Any]:
     first = figures.important([name for name in named if name != VALIDATION])
     rest = [name for name in named if name not in (VALIDATION, *first)]
 
-    def draw(name: str, shown: Sequence[str], caption: str) -> ShownFigure:
-        drawn = figures.validation_figure(runs) if name == "training-reward" else figures.training_figure(runs, shown)
+    def show(drawn: Drawn, shown: Sequence[str]) -> ShownFigure:
         tip: Tip = lambda panel, run, x, y: f"{run}, step {x:,.0f}\n{shown[panel]} {y:.4g}"  # noqa: E731
-        return files.figure(drawn, name, caption, tip, method=False)
+        return files.figure(drawn, tip, method=False)
 
-    reward = [draw("training-reward", [VALIDATION], figures.training_caption(runs))] if VALIDATION in named else []
-    shown = [draw("training", first, "The curves that matter most, without smoothing.")] if first else []
-    others = draw("training-all", rest, "All other curves of the same runs.") if rest else None
-    return {"rewarded": bool(reward), "first": [*reward, *shown], "others": others, "count": len(rest)}
+    def panels(shown: Sequence[str], name: str, caption: str) -> ShownFigure | None:
+        return show(figures.training_figure(runs, shown, name, caption), shown) if shown else None
+
+    reward = show(figures.validation_figure(runs), [VALIDATION]) if VALIDATION in named else None
+    most = panels(first, "training", "The curves that matter most, without smoothing.")
+    others = panels(rest, "training-all", "All other curves of the same runs.")
+    return {"rewarded": bool(reward), "first": [*filter(None, (reward, most))], "others": others, "count": len(rest)}
 
 
 def _costs(results: Results, own: Scores, files: Files) -> tuple[ShownFigure, ShownTable]:
-    n = _nearest(own.ns, results.n)
-    drawn = costs.cost_figure(costs.costs(results.cells, own.scope), n, own.scope.title)
-    figure = files.figure(drawn, f"costs-{scoped(own.scope)}", costs.cost_caption(own, n), _cost_tip)
-    return figure, files.table(costs.cost_table(results.cells, own.scope))
+    drawn = costs.cost_figure(results.cells, own, nearest_n(own.ns, results.n))
+    return files.figure(drawn, _cost_tip), files.table(costs.cost_table(results.cells, own.scope))
 
 
 def _cost_tip(panel: int, name: str, x: float, _: float) -> str:
@@ -135,8 +133,8 @@ def _transfers(results: Results, files: Files) -> list[ByN]:
         by_way.setdefault(one.way, {})[one.n] = one
     found: list[ByN] = []
     for way, by_n in by_way.items():
-        chosen = by_n[_nearest(by_n, results.n)]
-        drawn = files.figure(transfer.transfer_figure(chosen), chosen.name, transfer.transfer_caption(chosen))
+        chosen = by_n[nearest_n(by_n, results.n)]
+        drawn = files.figure(transfer.transfer_figure(chosen))
         made = {n: files.table(transfer.transfer_table(one)) for n, one in by_n.items()}
         found.append(ByN(f"transfer-{way}", made, chosen.n, drawn))
     return found
@@ -146,8 +144,4 @@ def _comparisons(results: Results, own: Scores, files: Files) -> ByN | None:
     if len(own.series) < 2:
         return None
     made = {n: tuple(map(files.table, tables.pair_tables(own, n))) for n in own.ns}
-    return ByN(f"pairs-{scoped(own.scope)}", made, _nearest(made, results.n))
-
-
-def _nearest(ns: Sequence[int] | Mapping[int, Any], n: int) -> int:
-    return n if n in ns else chosen_n(ns)
+    return ByN(f"pairs-{own.scope.slug}", made, nearest_n(own.ns, results.n))
