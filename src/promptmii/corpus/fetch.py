@@ -12,8 +12,8 @@ from promptmii.corpus.rows import MIB, READABLE, Reading, read_rows
 from promptmii.corpus.sample import Sample, SampleHeader, write_sample
 from promptmii.corpus.settings import FetchSettings
 from promptmii.data.load import read_table
-from promptmii.data.table import Row
-from promptmii.errors import DataError
+from promptmii.data.table import Row, class_name
+from promptmii.errors import DataError, counted
 
 TEST_SPLITS = ("validation", "dev", "valid", "test")
 """Splits to test on; the first there is. A benchmark's test split is the last to be touched."""
@@ -42,10 +42,10 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
                 sample.add(row)
         seen[split], repeated = sample.seen, repeated + sample.repeated
         rows += [(split, _named(row, classes)) for row in sample]
-    notes = [f"{count} rows {reason}" for reason, count in sorted(reading.skipped.items())]
+    notes = [f"{counted(count, 'row')} {reason}" for reason, count in sorted(reading.skipped.items())]
     notes += [*reading.faults, *dict.fromkeys(reading.notes)]
     if repeated:
-        notes.append(f"{repeated} rows with a text that was there before")
+        notes.append(f"{counted(repeated, 'row')} with a text that was there before")
     if not rows:
         raise DataError(f"no rows in the splits {', '.join(files)}" + (f" ({'; '.join(notes)})" if notes else ""))
     write_sample(
@@ -160,14 +160,4 @@ def _parquet_features(builder: Any) -> Mapping[str, Any]:
 
 def _named(row: Row, classes: Mapping[str, tuple[str, ...]]) -> Row:
     """Class numbers become names; -1, which marks rows without a label, becomes none. Names stay."""
-    return {key: _class_name(value, classes[key]) if key in classes else value for key, value in row.items()}
-
-
-def _class_name(value: Any, names: Sequence[str]) -> Any:
-    if isinstance(value, str) and value in names:
-        return value
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        return value
-    return names[number] if 0 <= number < len(names) else None
+    return {key: class_name(value, classes[key]) if key in classes else value for key, value in row.items()}

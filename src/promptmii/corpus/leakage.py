@@ -8,7 +8,7 @@ from pathlib import Path
 
 from promptmii.corpus.overlap import links, sign_texts
 from promptmii.data.corpus_files import SPLITS, Split, corpus_splits, read_corpus
-from promptmii.task import Task, content_key, normalise_text
+from promptmii.task import Task, row_key
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LeakageReport:
     repositories: Mapping[str, int]
     groups: Mapping[str, int]
     exact: Mapping[str, int]
-    """SignedTexts in both, ignoring case, width and spaces."""
+    """Texts in both, ignoring case, width and spaces."""
     near: Mapping[str, int]
     """Near-duplicate texts in both, summed over pairs of tasks."""
     leaks: tuple[Leak, ...]
@@ -55,7 +55,7 @@ def check_corpus(folder: Path, similarity: float = 0.7) -> LeakageReport:
                 listed.append((task.name, split))
                 repositories[split].add(task.source.get("repository", task.name))
                 groups[split].add(task.source.get("group", task.name))
-                exact[split] |= {content_key(normalise_text(e.text))[:16] for e in (*task.train, *task.test)}
+                exact[split] |= {row_key(e.text) for e in (*task.train, *task.test)}
                 yield task
 
     texts = sign_texts(tasks(), similarity)

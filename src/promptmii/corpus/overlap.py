@@ -102,7 +102,7 @@ class SignedTexts:
     telling: npt.NDArray[np.bool_]
     """Whether it is long enough to be evidence of a copy."""
     sizes: tuple[int, ...]
-    """SignedTexts of each task."""
+    """Texts of each task."""
 
 
 def sign_texts(tasks: Iterable[Task], similarity: float) -> SignedTexts:

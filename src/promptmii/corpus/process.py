@@ -1,10 +1,10 @@
-"""A process that reads datasets one after the other, under limits of time and memory.
+"""A process that reads datasets one by one, under limits of time and memory.
 
 A dataset that is huge, corrupt or endless costs itself, not the build: its process is killed, and a new one reads
 the next. The process ends by itself when the build that started it is gone.
 
-Errors of a dataset, of the hub's libraries or of the operating system become an `Fetched`. A bug of promptmii is
-raised.
+What goes wrong with a dataset, in the hub's libraries or in the operating system becomes a `Fetched`; a bug of
+promptmii is raised.
 """
 
 import multiprocessing
@@ -25,7 +25,7 @@ from promptmii.corpus.fetch import UnreadableError, fetch
 from promptmii.corpus.hub import Wait, unavailability, with_patience
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.settings import FetchSettings
-from promptmii.errors import DataError, EndpointError, MissingDependencyError, ModelError, OutputError
+from promptmii.errors import DataError, EndpointError, MissingDependencyError, ModelError, OutputError, first_line
 
 POLL = 0.05
 STARTUP = 120.0
@@ -177,14 +177,13 @@ def _read(candidate: Candidate, path: Path, settings: FetchSettings, on_wait: Wa
     except (EndpointError, OutputError):  # both are OSErrors too
         raise
     except (UnreadableError, OSError) as error:
-        return _dropped(candidate, settings, _one_line(error.__cause__ or error), temporary=False, on_wait=on_wait)
+        return _dropped(candidate, settings, _named(error.__cause__ or error), temporary=False, on_wait=on_wait)
     return Fetched(True, detail=detail)
 
 
-def _one_line(error: BaseException) -> str:
-    """The first line of an error; libraries write pages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
+def _named(error: BaseException) -> str:
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"
 
 
 def _end_with(parent: int) -> None:
