@@ -278,6 +278,13 @@ def test_the_first_sentence_names_the_leader_and_says_if_nothing_was_written_for
         assert ("No model writes an instruction for it." in sentence) == control
 
 
+def test_a_method_of_the_users_own_is_the_one_under_test_beside_baselines(tmp_path: Path) -> None:
+    cells = all_cells(Run.read(write_run(tmp_path / "run", 7, ("naive", "my-own"), (5,), 1, rows=20)))
+    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    assert headline.finding(own, 5, headline.claims([own], 5)).startswith("With 5 examples, my-own scores")
+    assert "No model writes" not in headline.winner(own, 5), "nobody knows that of it"
+
+
 def test_no_selector_of_the_script_is_made_of_data() -> None:
     # A model named with a quote would break the selector, and the script with it.
     for name in ("page.js", "tasks.js"):

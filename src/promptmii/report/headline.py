@@ -16,7 +16,7 @@ from promptmii.errors import counted, listed
 from promptmii.metrics import holm
 from promptmii.records import Record, Run
 from promptmii.report.cells import short_names
-from promptmii.report.methods import Role, is_written, planned_rivals, role, shows_examples, under_test
+from promptmii.report.methods import Role, is_known, is_unwritten, planned_rivals, role, shows_examples, under_test
 from promptmii.report.scores import Scope, Scores, Series, in_order, nearest_n
 from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, with_interval
@@ -153,7 +153,7 @@ def winner(scores: Scores, n: int) -> str:
     if not ranked:
         return f"No method has a score at n={nearest_n(scores.ns, n)}."
     best = ranked[0]
-    control = "" if is_written(best.series.method) else " No model writes an instruction for it."
+    control = " No model writes an instruction for it." if is_unwritten(best.series.method) else ""
     if role(best.series.method) is Role.CONTROL:
         control = " It is a control, without the content that is to count."
     return (
@@ -218,9 +218,15 @@ def _at(scores: Scores, n: int) -> list[Mean]:
     return list({m.series: m for m in means(scores) if m.n in (0, nearest_n(scores.ns, n))}.values())
 
 
+def tested(series: Sequence[Series]) -> Series | None:
+    """The one under test: by the order of the registry, else a method of the user's own; `None` if all are rivals."""
+    preferred = [one for method in under_test() for one in series if one.method == method]
+    return next(iter([*preferred, *(one for one in series if not is_known(one.method))]), None)
+
+
 def _under_test(at_n: Sequence[Mean]) -> Mean:
-    preferred = [m for method in under_test() for m in at_n if m.series.method == method]
-    return preferred[0] if preferred else at_n[0]
+    one = tested([mean.series for mean in at_n])
+    return next((mean for mean in at_n if mean.series == one), at_n[0])
 
 
 def _claims(pairs: Sequence[Claim]) -> str:

@@ -15,7 +15,7 @@ from promptmii.records import Record
 from promptmii.report import figures, headline, tables
 from promptmii.report.against import against_table
 from promptmii.report.drawing import Drawn, svg
-from promptmii.report.methods import summary, under_test
+from promptmii.report.methods import summary
 from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores, nearest_n, within
 from promptmii.report.statistics import Mean, means, paired
@@ -185,7 +185,7 @@ class _Page:
 
 def _losses(own: Scores, n: int) -> Iterator[str]:
     """The methods that are better than the one under test on some task."""
-    tested = next((one for method in under_test() for one in own.series if one.method == method), None)
+    tested = headline.tested(own.series)
     for other in own.series:
         if tested is None or other == tested:
             continue

@@ -21,7 +21,7 @@ def baselines() -> list[str]:
 
 def planned_rivals() -> list[str]:
     """The baselines of the planned comparisons: those for which no model writes."""
-    return [name for name in baselines() if not is_written(name)]
+    return [name for name in baselines() if is_unwritten(name)]
 
 
 def role(method: str) -> Role:
@@ -29,9 +29,14 @@ def role(method: str) -> Role:
     return METHODS[method].role if method in METHODS else Role.METHOD
 
 
-def is_written(method: str) -> bool:
-    """A model writes an instruction."""
-    return method in METHODS and METHODS[method].written_by is not WrittenBy.NOBODY
+def is_known(method: str) -> bool:
+    """It is in the registry; records may hold others."""
+    return method in METHODS
+
+
+def is_unwritten(method: str) -> bool:
+    """No model writes an instruction, as far as is known."""
+    return is_known(method) and METHODS[method].written_by is WrittenBy.NOBODY
 
 
 def under_test() -> list[str]:
