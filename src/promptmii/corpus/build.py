@@ -62,16 +62,12 @@ class Built:
 
 
 def build_corpus(
-    settings: CorpusSettings,
-    folder: Path,
-    *,
-    until: Stage = "split",
-    retry: bool = False,
-    progress: Progress = QUIET,
+    settings: CorpusSettings, folder: Path, *, until: Stage = "split", retry: bool = False, progress: Progress = QUIET
 ) -> Built:
     """Build a corpus, or resume one. Finished work is repeated only if its settings changed.
 
-    Raises `DataError`, `ConfigError`, `OutputError`, and `EndpointError` if the hub is down. The same call resumes.
+    Raises `DataError` (also if no task is left), `ConfigError`, `OutputError`, and `EndpointError` if the hub is down.
+    The same call resumes.
     """
     settings = settings.absolute()
     with locked(folder), closing(_Build(folder, settings, retry, progress)) as build:
@@ -85,6 +81,8 @@ def build_corpus(
             done[stage] = entries
         if until != "split":
             return Built(folder, done, None)
+        if not any(entry.kept for entry in entries):
+            raise DataError(f"No task is left in any split: {folder / 'split.csv'} says why.")
         progress.step("Checking for leaks and writing the card")
         leakage = check_corpus(folder, settings.split.similarity)
         write_card(folder, leakage)
