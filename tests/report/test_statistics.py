@@ -266,8 +266,9 @@ def test_a_cell_that_was_measured_again_counts_once_the_later_one(
 def test_tables_are_read_back_as_they_were_written(grid: Run, tmp_path: Path) -> None:
     made_tables = every_table(grid)
     assert len({table.name for table in made_tables}) == len(made_tables)
-    assert len(tables.write(made_tables, tmp_path)) == 3 * len(made_tables)
-    assert len(tables.write(made_tables, tmp_path)) == 3 * len(made_tables)  # a second report replaces the first
+    for table in (*made_tables, *made_tables):  # a second report replaces the first
+        tables.write(table, tmp_path)
+    assert len([*tmp_path.iterdir()]) == 3 * len(made_tables)
     for table in made_tables:
         back = pd.read_csv(tmp_path / f"{table.name}.csv")
         assert list(back.columns) == list(table.data.columns)

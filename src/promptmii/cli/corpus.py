@@ -28,32 +28,20 @@ Folder = Annotated[Path, typer.Argument(help="Corpus folder.")]
 class _BuildOptions:
     """What a build takes, over its recipe."""
 
-    local: Annotated[list[Path] | None, typer.Option(help="Folder of data files and dataset folders; repeatable.")] = (
-        None
-    )
+    local: Annotated[list[Path] | None, typer.Option(help="Folder of data files and datasets; repeatable.")] = None
     hub: Annotated[bool | None, typer.Option("--hub/--no-hub", help="List the hub (HF_ENDPOINT, HF_TOKEN).")] = None
-    language: Annotated[
-        str | None, typer.Option(help="Keep datasets that declare one of these languages, comma-separated.")
-    ] = None
-    licence: Annotated[str | None, typer.Option(help="Keep datasets with one of these licences, comma-separated.")] = (
-        None
-    )
+    language: Annotated[str | None, typer.Option(help="Keep datasets in these languages, comma-separated.")] = None
+    licence: Annotated[str | None, typer.Option(help="Keep datasets under these licences, comma-separated.")] = None
     most: Annotated[int | None, typer.Option(help="Most hub repositories to list.")] = None
-    exclude: Annotated[list[str] | None, typer.Option(help="Name of an evaluation set to leave out; repeatable.")] = (
-        None
-    )
+    exclude: Annotated[list[str] | None, typer.Option(help="Evaluation set to leave out, by name; repeatable.")] = None
     exclude_content: Annotated[
         list[str] | None,
         typer.Option(help="Evaluation set (file, folder, corpus, suite) whose texts to leave out; repeatable."),
     ] = None
-    model: Annotated[str | None, typer.Option(help="Model to ask if schema and values do not decide the columns.")] = (
-        None
-    )
+    model: Annotated[str | None, typer.Option(help="Model to ask if schema and values do not decide.")] = None
     base_url: BaseUrl = None
     workers: Annotated[int | None, typer.Option(help="Processes that fetch.")] = None
-    ray: Annotated[bool, typer.Option("--ray", help="Fetch on a Ray cluster (table [ray] of the configuration).")] = (
-        False
-    )
+    ray: Annotated[bool, typer.Option("--ray", help="Fetch on a Ray cluster (table [ray]).")] = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -78,8 +66,7 @@ def build(
         Path, typer.Option("--output", "-o", help="Corpus folder. A build that it holds is resumed.")
     ] = Path("corpus"),
     stage: Annotated[
-        Literal["list", "fetch", "columns", "clean", "split"],
-        typer.Option(help="Last stage to run."),
+        Literal["list", "fetch", "columns", "clean", "split"], typer.Option(help="Last stage to run.")
     ] = "split",
     retry: Annotated[
         bool, typer.Option("--retry", help="Try datasets again that were gated, gone, too slow or too large.")

@@ -52,11 +52,7 @@ def _entries(info: Any, settings: ListSettings, only: str | None = None) -> Iter
     for config in [only] if only else configurations(card):
         name = info.id if config in (None, "default") else f"{info.id}:{config}"
         candidate = Candidate(
-            name=name,
-            repository=info.id,
-            config=config,
-            revision=info.sha or "",
-            **licence_and_languages(card),
+            name=name, repository=info.id, config=config, revision=info.sha or "", **licence_and_languages(card)
         )
         if info.disabled or not info.sha:
             yield candidate.entry("disabled on the hub" if info.disabled else "has no commit yet")

@@ -67,11 +67,7 @@ def find_tasks(
 
 
 def read_tasks(
-    given: Sequence[str],
-    *,
-    splits: Sequence[Split] = ("heldout",),
-    load: Load = load_task,
-    only: Collection[str] = (),
+    given: Sequence[str], *, splits: Sequence[Split] = ("heldout",), load: Load = load_task, only: Collection[str] = ()
 ) -> dict[str, Task]:
     """The tasks of the sources by name, in order; with `only`, those of these names.
 

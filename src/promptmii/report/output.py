@@ -84,7 +84,7 @@ class Files:
 
     def table(self, table: ReportTable, *, most: int | None = None) -> ShownTable:
         """Write a table as CSV, Markdown and LaTeX. With `most`, the page shows only so many rows, and says so."""
-        write([table], self.out / "tables")
+        write(table, self.out / "tables")
         shown, note = table.shown.head(most) if most else table.shown, table.note
         if len(shown) < len(table.shown):
             note += f" The first {most:,} of {len(table.shown):,}; the CSV has all."

@@ -3,7 +3,7 @@
 A table is about one follower in one mode.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,14 +83,11 @@ def tex(value: object) -> str:
     return "".join(_TEX.get(character, character) for character in str(value))
 
 
-def write(tables: Iterable[ReportTable], folder: Path) -> list[Path]:
-    """Write each table as CSV, Markdown and LaTeX into a folder, replacing what is there. Raises `OutputError`."""
-    written: list[Path] = []
-    for table in tables:
-        csv = table.data.to_csv(index=False, lineterminator="\n")
-        for kind, text in (("csv", csv), ("md", table.markdown), ("tex", table.latex)):
-            written.append(write_text(folder / f"{table.name}.{kind}", text, force=True))
-    return written
+def write(table: ReportTable, folder: Path) -> None:
+    """Write a table as CSV, Markdown and LaTeX into a folder, replacing what is there. Raises `OutputError`."""
+    csv = table.data.to_csv(index=False, lineterminator="\n")
+    for kind, text in (("csv", csv), ("md", table.markdown), ("tex", table.latex)):
+        write_text(folder / f"{table.name}.{kind}", text, force=True)
 
 
 def number(value: float, digits: int = 3) -> str:
