@@ -278,6 +278,15 @@ def test_the_first_sentence_names_the_leader_and_says_if_nothing_was_written_for
         assert ("No model writes an instruction for it." in sentence) == control
 
 
+def test_rivals_alone_are_ranked_and_none_of_them_is_under_test(tmp_path: Path) -> None:
+    cells = all_cells(Run.read(write_run(tmp_path / "run", 7, ("naive", "icl", "tfidf", "keywords"), (5,), 1, rows=20)))
+    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    assert not headline.claims([own], 5)
+    told = [headline.finding(own, 5, []), headline.unbeaten(own, 5), headline.long_prompts(own, 5)]
+    assert told == ["", "", ""]
+    assert " leads at n=5 " in headline.winner(own, 5)
+
+
 def test_a_method_of_the_users_own_is_the_one_under_test_beside_baselines(tmp_path: Path) -> None:
     cells = all_cells(Run.read(write_run(tmp_path / "run", 7, ("naive", "my-own"), (5,), 1, rows=20)))
     (own,) = [scores(cells, scope) for scope in scopes(cells)]
@@ -312,7 +321,7 @@ def test_hostile_text_is_text(hostile: Path) -> None:
 def test_a_run_with_little_in_it_has_a_page_all_the_same(tmp_path: Path, methods: list[str]) -> None:
     run = write_run(tmp_path / "run", 1, methods, [5], 1, rows=10)
     text = write_report([run], tmp_path / "deep" / "out").read_text("utf-8")
-    assert ("With 5 examples, " if "naive" not in methods else "Without examples, ") in text
+    assert ("With 5 examples, mii scores" if "mii" in methods else "naive leads at n=0") in text
     assert ('id="outcome"' in text) == ("naive" not in methods)
 
 

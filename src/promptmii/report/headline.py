@@ -112,7 +112,7 @@ def claims(by_scope: Sequence[Scores], n: int) -> list[Claim]:
         own = _under_test(at_n)
         rivals = [next((m for m in at_n if m.series.method == name), None) for name in planned_rivals()]
         for rival in rivals:
-            if rival and rival != own:
+            if own and rival and rival != own:
                 pair = paired(scores, own.series.name, rival.series.name, nearest_n(scores.ns, n))
                 if pair.differences:
                     sides.append((scores, own, rival, pair))
@@ -163,8 +163,10 @@ def winner(scores: Scores, n: int) -> str:
 
 
 def finding(scores: Scores, n: int, found: Sequence[Claim]) -> str:
-    """How the method under test does at n, against its planned rivals."""
+    """How the method under test does at n, against its planned rivals; nothing if there are only rivals."""
     own = _under_test(_at(scores, n))
+    if own is None:
+        return ""
     if not own.tasks:
         return f"{own.series.name} has no score at n={nearest_n(scores.ns, n)}."
     sentence = f"With {own.n} examples" if own.n else "Without examples"
@@ -178,9 +180,10 @@ def finding(scores: Scores, n: int, found: Sequence[Claim]) -> str:
 
 def unbeaten(scores: Scores, n: int) -> str:
     """The rivals and controls that score as much as the method under test at n, or more, on the tasks of both."""
-    own = _under_test(_at(scores, n)).series
-    if role(own.method) is not Role.METHOD:
+    tested = _under_test(_at(scores, n))
+    if tested is None:
         return ""
+    own = tested.series
     names = {Role.RIVAL: "rivals that write no instruction", Role.CONTROL: "controls that lack its content"}
     told = [
         f"{name}: {', '.join(found)}"
@@ -202,6 +205,8 @@ def _as_good(scores: Scores, rival: Series, own: Series, n: int) -> str:
 def long_prompts(scores: Scores, n: int) -> str:
     """What in-context learning reaches with the most examples: the poster's other headline."""
     own, most = _under_test(_at(scores, n)), max(scores.ns)
+    if own is None:
+        return ""
     longest = [m for m in means(scores) if shows_examples(m.series.method) and m.n == most > own.n and m.tasks]
     if not longest or shows_examples(own.series.method) or not (own.tokens > 0 and longest[0].tokens > 0):
         return ""
@@ -224,9 +229,9 @@ def tested(series: Sequence[Series]) -> Series | None:
     return next(iter([*preferred, *(one for one in series if not is_known(one.method))]), None)
 
 
-def _under_test(at_n: Sequence[Mean]) -> Mean:
+def _under_test(at_n: Sequence[Mean]) -> Mean | None:
     one = tested([mean.series for mean in at_n])
-    return next((mean for mean in at_n if mean.series == one), at_n[0])
+    return next((mean for mean in at_n if mean.series == one), None)
 
 
 def _claims(pairs: Sequence[Claim]) -> str:
