@@ -14,11 +14,12 @@ from promptmii import Example, ScriptedModel, Task
 from promptmii.corpus.card import write_card
 from promptmii.corpus.clean import clean_task, may_be_in
 from promptmii.corpus.columns import find_columns
+from promptmii.corpus.fetch import fetch
 from promptmii.corpus.leakage import check_corpus
 from promptmii.corpus.listing import Candidate, list_local
 from promptmii.corpus.rows import MIB, Reading, read_rows
 from promptmii.corpus.sample import Sample
-from promptmii.corpus.settings import CleanSettings, ListSettings
+from promptmii.corpus.settings import CleanSettings, FetchSettings, ListSettings
 from promptmii.data import read_table
 from promptmii.data.load import Table
 from promptmii.errors import DataError, EndpointError
@@ -74,6 +75,15 @@ class TestReadingInParts:
         assert [row["label"] for row in read_rows([str(path)], reading)] == ["a", "b"]
         assert reading.skipped == {"not readable": 1}
         assert "line 3" in reading.faults[0]
+
+
+def test_only_rows_with_a_value_are_fetched_and_some_may_lack_the_column(tmp_path: Path) -> None:
+    given = [row | ({"lang": "de" if i % 3 else "en"} if i else {}) for i, row in enumerate(rows("where", ["a"], 31))]
+    (tmp_path / "t.jsonl").write_bytes(as_lines(given))
+    candidate = Candidate(name="t", repository="t", revision="r", path=str(tmp_path / "t.jsonl"))
+    assert fetch(candidate, FetchSettings(where={"lang": "en"}), tmp_path / "sample")["rows"] == 10
+    with pytest.raises(DataError, match=r"no column 'kind' \(fetch\.where\)"):
+        fetch(candidate, FetchSettings(where={"kind": "x"}), tmp_path / "sample")
 
 
 class TestNearDuplicates:

@@ -33,15 +33,22 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
     seen: dict[str, int] = {}
     rows: list[tuple[str, Row]] = []
     repeated = 0
+    columns: set[str] = set()
+    """Of any row: a line of JSON may lack some."""
     for split, urls in files.items():
         sample = Sample(settings.rows)
         for row in _rows(builder, urls, reading):
             if any(isinstance(value, str) and len(value) > LONGEST_CELL for value in row.values()):
                 reading.skipped[f"with a cell of more than {LONGEST_CELL} characters"] += 1
-            elif _wanted(_named(row, classes), settings.where):
+                continue
+            named = _named(row, classes)
+            columns |= named.keys()
+            if all(str(named.get(name, "")) == value for name, value in settings.where.items()):
                 sample.add(row)
         seen[split], repeated = sample.seen, repeated + sample.repeated
         rows += [(split, _named(row, classes)) for row in sample]
+    if absent := set(settings.where) - columns:
+        raise DataError(f"it has no column {min(absent)!r} (fetch.where); columns: {', '.join(sorted(columns))}")
     notes = [f"{counted(count, 'row')} {reason}" for reason, count in sorted(reading.skipped.items())]
     notes += [*reading.faults, *dict.fromkeys(reading.notes)]
     if repeated:
@@ -51,16 +58,8 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
     write_sample(
         path, SampleHeader(reading.types, {name: list(values) for name, values in classes.items()}, seen, notes), rows
     )
-    columns = sorted({name for _, row in rows for name in row})
-    return {"rows": len(rows), "seen": sum(seen.values()), "splits": list(files), "notes": notes, "columns": columns}
-
-
-def _wanted(row: Row, where: Mapping[str, str]) -> bool:
-    """Raises `DataError` where there is no such column."""
-    missing = [name for name in where if name not in row]
-    if missing:
-        raise DataError(f"it has no column {missing[0]!r} (fetch.where); columns: {', '.join(row)}")
-    return all(str(row[name]) == value for name, value in where.items())
+    told = {"seen": sum(seen.values()), "splits": list(files), "notes": notes, "columns": sorted(columns)}
+    return {"rows": len(rows), **told}
 
 
 @contextmanager
