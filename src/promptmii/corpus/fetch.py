@@ -47,7 +47,7 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
                 sample.add(row)
         seen[split], repeated = sample.seen, repeated + sample.repeated
         rows += [(split, _named(row, classes)) for row in sample]
-    if absent := set(settings.where) - columns:
+    if columns and (absent := set(settings.where) - columns):
         raise DataError(f"it has no column {min(absent)!r} (fetch.where); columns: {', '.join(sorted(columns))}")
     notes = [f"{counted(count, 'row')} {reason}" for reason, count in sorted(reading.skipped.items())]
     notes += [*reading.faults, *dict.fromkeys(reading.notes)]
