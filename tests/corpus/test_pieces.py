@@ -15,8 +15,8 @@ from promptmii.corpus.card import write_card
 from promptmii.corpus.clean import clean_task, may_be_in
 from promptmii.corpus.columns import find_columns
 from promptmii.corpus.fetch import fetch
-from promptmii.corpus.leakage import check_corpus
 from promptmii.corpus.listing import Candidate, list_local
+from promptmii.corpus.overlap import check_corpus
 from promptmii.corpus.rows import MIB, Reading, read_rows
 from promptmii.corpus.sample import Sample
 from promptmii.corpus.settings import CleanSettings, FetchSettings, ListSettings

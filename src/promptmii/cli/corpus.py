@@ -16,7 +16,7 @@ from promptmii.errors import counted
 
 if TYPE_CHECKING:
     from promptmii.corpus.build import Built
-    from promptmii.corpus.leakage import LeakageReport
+    from promptmii.corpus.overlap import LeakageReport
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Turn many datasets into one corpus of clean tasks.")
 app.add_typer(corpus_app, name="corpus")
@@ -102,7 +102,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Count what the splits of a corpus have in common. Exit code 1 if there is anything."""
-    from promptmii.corpus.leakage import check_corpus
+    from promptmii.corpus.overlap import check_corpus
 
     with listening(quiet=json) as progress:
         progress.step("Comparing the splits")

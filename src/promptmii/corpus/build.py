@@ -13,9 +13,8 @@ from promptmii.corpus.clean import clean_task
 from promptmii.corpus.columns import find_columns
 from promptmii.corpus.hub import list_hub
 from promptmii.corpus.journal import Entry, Journal, write_table
-from promptmii.corpus.leakage import LeakageReport, check_corpus
 from promptmii.corpus.listing import Candidate, list_local
-from promptmii.corpus.overlap import sign_texts
+from promptmii.corpus.overlap import LeakageReport, check_corpus, sign_texts
 from promptmii.corpus.sample import read_sample
 from promptmii.corpus.settings import CorpusSettings
 from promptmii.corpus.split import Assignment, TaskName, TextRemover, assign

@@ -1,5 +1,5 @@
 """A sample of one configuration of one dataset, written to disk. Runs in a process that may be killed at any time
-(`process.py`).
+(`workers.py`).
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
