@@ -24,10 +24,9 @@ from promptmii.metrics import holm
 from promptmii.records import Cell, Query, Record, Run, pack_predictions, recording
 from promptmii.report import headline, task_details
 from promptmii.report.cells import all_cells
-from promptmii.report.page import write_report
+from promptmii.report.page import legend, write_report
 from promptmii.report.results import Results, numbers
 from promptmii.report.scores import chosen_n, scopes, scores
-from promptmii.report.sections import legend
 from promptmii.report.statistics import paired
 from promptmii.task import Example
 
