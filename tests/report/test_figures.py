@@ -44,7 +44,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Curves]:
         f'{{"step": {s}, "validation/reward": {0.3 + s / 100}, "entropy": {2 - s / 20}, "length": {s}}}'
         for s in range(0, 20, 5)
     ]
-    lines += ['{"step": 10, "entropy": 1.25, "note": "resumed", "ok": true, "loss": NaN}', '{"step": 20, "ent', "[1]"]
+    big = "1" + "0" * 400
+    lines += [f'{{"step": 10, "entropy": 1.25, "note": "resumed", "ok": true, "loss": NaN, "big": {big}}}']
+    lines += ['{"step": 20, "ent', "[1]"]
     (where / "metrics.jsonl").write_text("\n".join(lines))
     return read_curves([where])
 
