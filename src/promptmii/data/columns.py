@@ -165,7 +165,7 @@ def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
     there = sum(row[name] is not None for row in table.rows)
     if not scalar or len(distinct) < 2 or len(values) * 2 < there or max(map(len, distinct)) > LONGEST_LABEL:
         return False
-    if _hold_fractions(values):
+    if _hold_fractions(distinct):
         return False
     return len(distinct) <= MOST_LABELS * len(values) or (not repeats and not all(map(_is_number, distinct)))
 
@@ -174,20 +174,20 @@ def why_no_label(table: Table, name: str) -> str:
     """Why a column that is called a label is none."""
     values = column_values(table, name)
     there = sum(row[name] is not None for row in table.rows)
-    distinct = set(map(str, values))
+    distinct = Counter(map(str, values))
     if len(values) * 2 < there:
         return f"{name!r} holds several labels per row."
-    if _hold_fractions(values):
+    if _hold_fractions(distinct):
         return f"{name!r} holds fractions such as {values[0]!r:.60}: scores, not labels."
     if len(distinct) < 2:
         return f"{name!r} has one value ({values[0]!r:.60})." if values else f"{name!r} is empty."
     return f"{name!r} has {len(distinct)} different values in {len(values)} rows, such as {values[0]!r:.60}."
 
 
-def _hold_fractions(values: Sequence[Any]) -> bool:
+def _hold_fractions(counts: Counter[str]) -> bool:
     """Whether most of the values are written as decimals, and some of those are no whole number."""
-    decimals = [v for v in values if isinstance(v, float) or (isinstance(v, str) and _FRACTION.fullmatch(v.strip()))]
-    return len(decimals) * 2 > len(values) and any(not float(number).is_integer() for number in decimals)
+    decimals = {value: count for value, count in counts.items() if _FRACTION.fullmatch(value.strip())}
+    return sum(decimals.values()) * 2 > counts.total() and not all(float(value).is_integer() for value in decimals)
 
 
 def _is_number(text: str) -> bool:
