@@ -27,6 +27,7 @@ from promptmii.cli.options import (
     whole_numbers,
 )
 from promptmii.cli.terminal import count, dump, listening, out, table, warn
+from promptmii.errors import counted
 
 if TYPE_CHECKING:
     from promptmii.evaluation import MethodEstimate
@@ -166,7 +167,7 @@ def _show(run: "Run", folder: Path, *, as_json: bool) -> None:
         failed = [record.model_dump(mode="json") for record in run.failed]
         dump({"folder": str(folder), "done": len(done), "failed": failed, "damaged": run.damaged})
         return
-    out.write_line(f"{len(done)} cells done, {len(run.failed)} failed in {folder}.")
+    out.write_line(f"{counted(len(done), 'cell')} done, {len(run.failed)} failed in {folder}.")
     for record in run.failed:
         warn(f"{record.cell.name}: {record.error or ''}", word="Failed:")
     for line in run.damaged:
