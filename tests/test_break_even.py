@@ -66,6 +66,14 @@ def test_without_a_price_tokens_are_counted_and_money_is_unknown() -> None:
     assert break_even(PromptCost(made, 200, 0), PromptCost(FREE, 500, 0), PRICE).one_off_money is None
 
 
+def test_where_prompts_are_free_tokens_are_counted() -> None:
+    free = Price(prompt=0.0, completion=0.4)
+    result = break_even(PromptCost(priced(500, 100, free), 200, 150), PromptCost(priced(0, 0, free), 500, 450), free)
+    assert (result.saved_tokens_per_query, result.uncached.queries, result.uncached.times) == (300, 2, 2.5)
+    assert result.one_off_money == pytest.approx(40 / 1e6)
+    assert result.saved_money_per_query == 0.0
+
+
 tokens = st.integers(1, 10**6)
 
 

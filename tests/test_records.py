@@ -66,7 +66,7 @@ class TestDamage:
         run = Run.read(tmp_path / "run")
         assert not run.records
         (fault,) = run.damaged
-        assert fault.startswith("records.jsonl, line 1: ")
+        assert fault.startswith(f"{tmp_path / 'run' / 'records.jsonl'}, line 1: ")
         assert words in fault
         assert "\n" not in fault
 

@@ -11,7 +11,7 @@ from promptmii.instruction import Cost
 from promptmii.models.base import Price
 
 UNIT = Price(prompt=1.0, completion=1.0)
-"""Money is tokens where nobody gave a price."""
+"""Money is tokens where nobody gave a price, or prompts are free."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PromptCost:
 
 @dataclass(frozen=True)
 class PerQuery:
-    """What the prompts of one query cost; in money per million, or in tokens if no price is known."""
+    """What the prompts of one query cost: in money per million queries, or in tokens if they have no price."""
 
     ours: float
     icl: float
@@ -86,18 +86,18 @@ def break_even(ours: PromptCost, icl: PromptCost, price: Price | None) -> BreakE
     tokens = made - calibrated
     unknown = ours.once.money is None or icl.once.money is None
     money = None if unknown else max((ours.once.money or 0.0) - (icl.once.money or 0.0), 0.0)
+    rate = price if price and price.prompt else UNIT
     # A local writer has no price, and still costs tokens.
-    once = max(tokens, 0) * (price or UNIT).prompt if money is None else money * 1e6
-    of_prompt = (price or UNIT).of_prompt
-    uncached = _per_query(of_prompt(ours.tokens), of_prompt(icl.tokens), once)
-    cached = _per_query(of_prompt(ours.tokens, ours.shared_tokens), of_prompt(icl.tokens, icl.shared_tokens), once)
+    once = max(tokens, 0) * rate.prompt if money is None or rate is UNIT else money * 1e6
     return BreakEven(
         saved_tokens_per_query=icl.tokens - ours.tokens,
         one_off_tokens=max(tokens, 0),
-        uncached=uncached,
-        cached=cached,
+        uncached=_per_query(rate.of_prompt(ours.tokens), rate.of_prompt(icl.tokens), once),
+        cached=_per_query(
+            rate.of_prompt(ours.tokens, ours.shared_tokens), rate.of_prompt(icl.tokens, icl.shared_tokens), once
+        ),
         one_off_money=money if price else None,
-        saved_money_per_query=(uncached.icl - uncached.ours) / 1e6 if price else None,
+        saved_money_per_query=(price.of_prompt(icl.tokens) - price.of_prompt(ours.tokens)) / 1e6 if price else None,
     )
 
 

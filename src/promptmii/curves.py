@@ -7,6 +7,7 @@ Training writes them and goes on from them; the report draws them.
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def _read(folder: Path) -> Curves:
             continue
         for name, value in row.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if name != "step" and is_number and math.isfinite(value):
+            if name != "step" and is_number and abs(value) <= sys.float_info.max:  # False for NaN, and takes any int
                 metrics.setdefault(name, {})[step] = float(value)
     return Curves(
         folder.resolve().name, {name: dict(sorted(curve.items())) for name, curve in metrics.items()}, damaged
@@ -73,6 +74,6 @@ def _read(folder: Path) -> Curves:
 def _object(line: str) -> dict[str, Any]:
     try:
         value: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

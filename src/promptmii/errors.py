@@ -133,3 +133,8 @@ def counted(number: int, noun: str) -> str:
 def listed(names: Sequence[str], most: int = 30) -> str:
     """The names in a row; of very many, the first."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def first_line(error: BaseException | None) -> str:
+    """The first line of an error, of which libraries write pages; its kind if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(". ")

@@ -193,7 +193,7 @@ def locked(folder: Path, wait: Callable[[], None] | None = None) -> Generator[No
         yield
     finally:
         lock.release()
-        if new and os.listdir(folder) == [LOCK]:
+        if new and set(os.listdir(folder)) <= {LOCK}:  # a lock made of a file alone takes that away itself
             shutil.rmtree(folder, ignore_errors=True)
 
 

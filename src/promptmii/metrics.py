@@ -5,7 +5,8 @@ Macro-F1 is the mean of the per-label F1 over the labels that occur among the go
 of one call are a few matrix products, so 2,000 of them take milliseconds.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ ALPHA = 0.05
 
 def macro_f1(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
     """Mean F1 over the labels in `gold`. Raises `ValueError` on no rows or unequal lengths."""
-    return float(_macro_f1(_Counts.of(gold, predicted).totals(np.ones((1, len(gold)))))[0])
+    return float(_macro_f1(_Counts.of(gold, predicted).summed(np.ones((1, len(gold)))))[0])
 
 
 READ = 100
@@ -27,13 +28,23 @@ READ = 100
 
 
 def released_f1(gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> float:
-    """The reward of the authors' code, to reproduce theirs: an answer that is no label counts as the first label."""
-    from sklearn.metrics import f1_score
+    """Macro-F1 as in the authors' reward and library (`prompt_gen_batch_sglang_v4_fast_f1.py: compute_f1_score`).
 
+    Whatever matches no label counts as the first label, gold labels too. So silence earns as much as the first label,
+    and the order of the labels matters. The mean is over labels in gold or in the answers.
+    """
     places = {label.lower().strip(): place for place, label in enumerate(labels)}
     read = [places.get(answer[:READ].lower().strip(), 0) for answer in answers]
-    true = [places[label.lower().strip()] for label in gold]
-    return float(f1_score(true, read, average="macro", zero_division=0.0))  # pyright: ignore[reportArgumentType]
+    return f1_over_union([places.get(label.lower().strip(), 0) for label in gold], read)
+
+
+def f1_over_union(gold: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
+    """Mean F1 over all that occurs in gold or predictions; 0 without rows. scikit-learn's `f1_score(average="macro")`,
+    counted directly because a report asks for it once per cell.
+    """
+    occurs = Counter(gold) + Counter(predicted)
+    right = Counter(label for label, answer in zip(gold, predicted, strict=True) if label == answer)
+    return sum(2 * right[label] / count for label, count in occurs.items()) / max(len(occurs), 1)
 
 
 def expected_macro_f1(gold: Sequence[str], probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> float:
@@ -89,12 +100,10 @@ def confusion(gold: Sequence[str], predicted: Sequence[str | None], labels: Sequ
     return table.tolist()
 
 
-def interval(
-    gold: Sequence[str], predicted: Sequence[str | None], *, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of macro-F1 over the rows."""
-    draws = _macro_f1(_Counts.of(gold, predicted).totals(_row_weights(len(gold), seed)))
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+def interval(gold: Sequence[str], predicted: Sequence[str | None], *, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of macro-F1 over the rows."""
+    draws = _macro_f1(_Counts.of(gold, predicted).summed(_row_weights(len(gold), seed)))
+    low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -122,11 +131,11 @@ def paired_difference(
     """Compare two methods on the same rows (Yeh 2000, approximate randomisation; bootstrap interval)."""
     counts_a, counts_b = _Counts.of(gold, a), _Counts.of(gold, b)
     weights = _row_weights(len(gold), seed)
-    draws = _macro_f1(counts_a.totals(weights)) - _macro_f1(counts_b.totals(weights))
+    draws = _macro_f1(counts_a.summed(weights)) - _macro_f1(counts_b.summed(weights))
     observed = macro_f1(gold, a) - macro_f1(gold, b)
     low, high = np.quantile(draws, [0.025, 0.975])
     swap = np.random.default_rng(seed).integers(0, 2, size=(RESAMPLES, len(gold))).astype(np.float64)
-    swapped = [x.totals(1 - swap) + y.totals(swap) for x, y in ((counts_a, counts_b), (counts_b, counts_a))]
+    swapped = [x.summed(1 - swap) + y.summed(swap) for x, y in ((counts_a, counts_b), (counts_b, counts_a))]
     null = _macro_f1(swapped[0]) - _macro_f1(swapped[1])
     p = (1 + int((np.abs(null) >= abs(observed) - 1e-12).sum())) / (1 + RESAMPLES)
     return Difference(observed, float(low), float(high), p)
@@ -143,20 +152,10 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class _Totals:
-    """Per resample and label, shape (B, K): hits, predictions and gold rows."""
-
-    hit: Floats
-    predicted: Floats
-    gold: Floats
-
-    def __add__(self, other: "_Totals") -> "_Totals":
-        return _Totals(self.hit + other.hit, self.predicted + other.predicted, self.gold + other.gold)
-
-
-@dataclass(frozen=True)
 class _Counts:
-    """Per row and label that occurs in gold, shape (n, K), 0 or 1."""
+    """Hits, predictions and gold rows of each label that occurs in gold: per row, shape (n, K), or summed over the rows
+    of each resample, shape (B, K).
+    """
 
     hit: Floats
     predicted: Floats
@@ -173,15 +172,18 @@ class _Counts:
         is_predicted = (np.array(predicted, dtype=object)[:, None] == labels).astype(np.float64)
         return cls(is_gold * is_predicted, is_predicted, is_gold)
 
-    def totals(self, weights: Floats) -> _Totals:
-        """Sums under row weights of shape (B, n)."""
-        return _Totals(weights @ self.hit, weights @ self.predicted, weights @ self.gold)
+    def summed(self, weights: Floats) -> "_Counts":
+        """Under row weights of shape (B, n)."""
+        return _Counts(weights @ self.hit, weights @ self.predicted, weights @ self.gold)
+
+    def __add__(self, other: "_Counts") -> "_Counts":
+        return _Counts(self.hit + other.hit, self.predicted + other.predicted, self.gold + other.gold)
 
 
-def _macro_f1(totals: _Totals) -> Floats:
+def _macro_f1(sums: _Counts) -> Floats:
     """Shape (B,): F1 = 2 hit / (predicted + gold), averaged over the labels with gold rows in that resample."""
-    f1 = 2 * totals.hit / np.maximum(totals.predicted + totals.gold, 1)
-    present = totals.gold > 0
+    f1 = 2 * sums.hit / np.maximum(sums.predicted + sums.gold, 1)
+    present = sums.gold > 0
     return (f1 * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
 
 

@@ -1,4 +1,4 @@
-"""How long work tells whoever waits for it how far it is.
+"""How far long work is, for whoever waits for it.
 
 Every function that may take long has a parameter `progress`, by default `QUIET`. It begins steps and advances them, and
 never prints. The command line listens with a bar, a program with any class that has these three methods.

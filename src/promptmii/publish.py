@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from promptmii.data.nameless import is_nameless
-from promptmii.errors import ArtefactError, MissingDependencyError, listed
+from promptmii.errors import ArtefactError, MissingDependencyError, counted, listed
 from promptmii.files import private_folder, write_text
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.push import upload
@@ -189,7 +189,7 @@ def _write_results(folder: Path, setting: Setup, results: Sequence[Result]) -> N
             dataset_revision=result.dataset[2],
             value=round(result.macro_f1, 4),
             date=result.date,
-            notes=f"{notes}; {result.seeds} seeds, {result.rows} rows",
+            notes=f"{notes}; {counted(result.seeds, 'seed')}, {counted(result.rows, 'row')}",
         )
         for result in results
         if result.dataset

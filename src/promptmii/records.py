@@ -157,7 +157,7 @@ class Record(Frozen):
     answers: str | None = None
     """Packed `Predictions`."""
     machine: str | None = None
-    """On which it was run, in words."""
+    """Where it ran, in words."""
     revisions: dict[str, str] = Field(default_factory=dict[str, str])
     """Of the models, by reference: hashes of weights and chat template, or the server's name and address."""
     finished: str
@@ -223,37 +223,46 @@ def _unpack(packed: str) -> Any:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder: the latest record of every cell, and the queries that records name."""
+    """What run folders hold: the latest record of every cell, and the queries that records name."""
 
-    folder: Path
     records: Mapping[str, Record]
+    """By key; of several records of a cell a finished one before a failed one."""
     queries: Mapping[str, Query]
     damaged: tuple[str, ...] = ()
     """Lines left out, each with its file, number and fault."""
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read and check a run folder. Raises `ArtefactError` if it is none, or cannot be read."""
-        if not (folder / RECORDS).exists():
-            raise ArtefactError(
-                f"{folder} is no run folder: it has no {RECORDS}. Make one with: promptmii evaluate -o {folder}"
-            )
+    def read(cls, *folders: Path) -> Self:
+        """Read and check run folders. Raises `ArtefactError` if one is none, or cannot be read."""
         damaged: list[str] = []
-        queries = {query.key: query for _, query in _lines(folder / QUERIES, Query, damaged)}
+        queries: dict[str, Query] = {}
         records: dict[str, Record] = {}
-        for number, record in _lines(folder / RECORDS, Record, damaged):
-            try:
-                record.check(queries)
-            except ValueError as error:
-                damaged.append(f"{RECORDS}, line {number}: {_reason(error)}")
-            else:
-                records[record.key] = record
-        return cls(folder, records, queries, tuple(damaged))
+        for folder in folders:
+            path = folder / RECORDS
+            if not path.exists():
+                raise ArtefactError(
+                    f"{folder} is no run folder: it has no {RECORDS}. Make one with: promptmii evaluate -o {folder}"
+                )
+            queries |= {query.key: query for _, query in _lines(folder / QUERIES, Query, damaged)}
+            for number, record in _lines(path, Record, damaged):
+                try:
+                    record.check(queries)
+                except ValueError as error:
+                    damaged.append(f"{path}, line {number}: {_reason(error)}")
+                    continue
+                known = records.get(record.key)
+                if known is None or _rank(record) >= _rank(known):
+                    records[record.key] = record
+        return cls(records, queries, tuple(damaged))
 
     @property
     def failed(self) -> tuple[Record, ...]:
         """The cells that have no score."""
         return tuple(record for record in self.records.values() if record.status == "failed")
+
+
+def _rank(record: Record) -> tuple[bool, str]:
+    return record.status == "done", record.finished
 
 
 def _lines(path: Path, kind: type[Line], damaged: list[str]) -> Iterator[tuple[int, Line]]:
@@ -266,7 +275,7 @@ def _lines(path: Path, kind: type[Line], damaged: list[str]) -> Iterator[tuple[i
                 try:
                     yield number, kind.model_validate_json(line)
                 except ValueError as error:
-                    damaged.append(f"{path.name}, line {number}: {_reason(error)}")
+                    damaged.append(f"{path}, line {number}: {_reason(error)}")
     except OSError as error:
         raise ArtefactError(f"{path} cannot be read: {error.strerror or error}.") from error
 

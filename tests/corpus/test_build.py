@@ -90,6 +90,15 @@ def names(path: Path) -> list[str]:
 
 
 @pytest.mark.slow
+def test_a_corpus_without_a_task_is_an_error_that_names_the_reasons(tmp_path: Path) -> None:
+    data = folder_of_tasks(tmp_path / "data", 2)
+    with pytest.raises(DataError, match=r"No task is left in any split: .*split\.csv"):
+        build_corpus(settings(data, split={"exclude": ("owner/repo0",)}), tmp_path / "corpus")
+    with (tmp_path / "corpus" / "split.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["reason"] for row in csv.DictReader(file)} == {"it is an evaluation set (by name)"}
+
+
+@pytest.mark.slow
 def test_killed_and_run_again_nothing_is_fetched_twice(tmp_path: Path) -> None:
     folder_of_tasks(tmp_path / "data", 60)
     fetched = tmp_path / "corpus" / "stages" / "fetch.jsonl"

@@ -213,7 +213,7 @@ def test_evaluation_sets_and_their_mirrors_stay_out(built: Path) -> None:
     ("name", "stage", "words"),
     [
         ("bad/latin", "fetch", "not UTF-8"),
-        ("bad/lists", "columns", "no column looks like a label"),
+        ("bad/lists", "columns", "looks like a label"),
         ("bad/scores", "columns", "fractions"),
         ("bad/one", "columns", "one value ('only')"),
         ("bad/unique", "columns", "60 different values in 60 rows"),

@@ -14,11 +14,12 @@ from promptmii import Example, ScriptedModel, Task
 from promptmii.corpus.card import write_card
 from promptmii.corpus.clean import clean_task, may_be_in
 from promptmii.corpus.columns import find_columns
-from promptmii.corpus.leakage import check_corpus
+from promptmii.corpus.fetch import fetch
 from promptmii.corpus.listing import Candidate, list_local
+from promptmii.corpus.overlap import check_corpus
 from promptmii.corpus.rows import MIB, Reading, read_rows
 from promptmii.corpus.sample import Sample
-from promptmii.corpus.settings import CleanSettings, ListSettings
+from promptmii.corpus.settings import CleanSettings, FetchSettings, ListSettings
 from promptmii.data import read_table
 from promptmii.data.load import Table
 from promptmii.errors import DataError, EndpointError
@@ -76,6 +77,15 @@ class TestReadingInParts:
         assert "line 3" in reading.faults[0]
 
 
+def test_only_rows_with_a_value_are_fetched_and_some_may_lack_the_column(tmp_path: Path) -> None:
+    given = [row | ({"lang": "de" if i % 3 else "en"} if i else {}) for i, row in enumerate(rows("where", ["a"], 31))]
+    (tmp_path / "t.jsonl").write_bytes(as_lines(given))
+    candidate = Candidate(name="t", repository="t", revision="r", path=str(tmp_path / "t.jsonl"))
+    assert fetch(candidate, FetchSettings(where={"lang": "en"}), tmp_path / "sample")["rows"] == 10
+    with pytest.raises(DataError, match=r"no column 'kind' \(fetch\.where\)"):
+        fetch(candidate, FetchSettings(where={"kind": "x"}), tmp_path / "sample")
+
+
 class TestNearDuplicates:
     def test_small_changes_keep_texts_together_and_others_apart(self) -> None:
         given = texts("near", 200)
@@ -107,8 +117,17 @@ class TestColumns:
         row = {"Question1": "a b", "question2": "c d", "label": "0"}
         assert chosen.render(row) == "Question1: a b\nquestion2: c d"
 
+    def test_a_column_that_is_given_is_taken_and_the_other_is_found(self) -> None:
+        given = [row | {"stars": i % 5, "label": i % 2} for i, row in enumerate(AMBIGUOUS)]
+        assert find_columns(table(given), text="right").label == "label"
+        assert find_columns(table(given), text="right", label="stars").label == "stars"
+        chosen = find_columns(
+            table(AMBIGUOUS), ScriptedModel(reply=['{"text": "left", "label": "group"}']), label="kind"
+        )
+        assert (chosen.text, chosen.label) == (("left",), "kind")
+
     def test_without_a_model_what_is_open_is_refused(self) -> None:
-        with pytest.raises(DataError, match="may be the label; a model could decide"):
+        with pytest.raises(DataError, match="might be meant; a model could decide"):
             find_columns(table(AMBIGUOUS))
 
     def test_a_model_decides_what_is_open(self) -> None:
@@ -122,7 +141,7 @@ class TestColumns:
         [
             ('{"text": "premise", "label": "kind"}', "has no column 'premise'"),
             ('{"text": "left", "label": "left"}', "as text and as label"),
-            ('{"text": "left", "label": "right"}', "whose values are none"),
+            ('{"text": "left", "label": "right"}', "'right' has 40 different values"),
             ('{"text": [], "label": null}', "no text and label columns"),
             ("I think left.", "no text and label columns"),
         ],

@@ -32,6 +32,32 @@ def test_the_body_is_the_text_rather_than_the_title() -> None:
     assert load_task(rows).columns.text == ("body",)
 
 
+def test_both_texts_of_a_pair_are_read() -> None:
+    chosen = choose_columns(
+        read_table(table(idx=range(12), Premise=TEXTS, hypothesis=["so"] * 12, label=list("abc") * 4)), None, None
+    )
+    assert (chosen.text, chosen.label, chosen.doubts) == (("Premise", "hypothesis"), "label", ())
+    assert "text columns: 'Premise', 'hypothesis' (detected)" in chosen.notes
+
+
+def test_addresses_and_identifiers_are_no_texts_unless_they_are_called_so() -> None:
+    longer = {
+        "page": [f"https://example.org/articles/2024/a-rather-long-address/{i}" for i in range(12)],
+        "hash": [f"{i:064x}" for i in range(12)],
+        "phone": [f"{i:040}" for i in range(12)],
+    }
+    rows = table(**longer, said=TEXTS, label=list("abc") * 4)
+    assert choose_columns(read_table(rows), None, None).text == ("said",)
+    assert choose_columns(read_table(table(text=longer["page"], label=list("abc") * 4)), None, None).text == ("text",)
+    with pytest.raises(DataError, match="No column of a list holds text"):
+        load_task(table(**longer, label=list("abc") * 4))
+
+
+def test_a_short_category_is_no_text_whatever_it_is_called() -> None:
+    rows = table(subject=["maths", "physics"] * 6, essay=TEXTS, label=list("abc") * 4)
+    assert load_task(rows).columns.text == ("essay",)
+
+
 def test_the_names_of_numbers_are_the_label() -> None:
     rows = table(text=TEXTS, label=[0, 1, 2] * 4, label_text=["bad", "so-so", "good"] * 4)
     loaded = load_task(rows)
@@ -91,7 +117,8 @@ def test_a_text_of_words_is_joined_and_bytes_are_no_text() -> None:
         (["same"] * 12, "'label' has one value ('same')"),
         ([None] * 12, "'label' is empty"),
         ([["a", "b"]] * 12, "'label' holds several labels per row"),
-        ([i + 0.5 for i in range(12)], "'label' has 12 different values in 12 rows, such as 0.5"),
+        ([i + 0.5 for i in range(12)], "'label' holds fractions such as 0.5"),
+        (["0.25", "0.5", "0.75"] * 4, "'label' holds fractions such as '0.25'"),
     ],
 )
 def test_a_label_column_that_cannot_be_one_says_why(labels: list[object], words: str) -> None:

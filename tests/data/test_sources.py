@@ -98,9 +98,20 @@ def twice(folder: Path) -> list[str]:
     return [str(folder)]
 
 
+def small_corpus(folder: Path) -> list[str]:
+    write_split(folder, "train", [task("a"), task("b")])
+    write_split(folder, "heldout", [])
+    return [str(folder)]
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
-    [(nowhere, "does not exist"), (empty, "holds no task file"), (twice, r"Two tasks have the name 'one'.*one\.json")],
+    [
+        (nowhere, "does not exist"),
+        (empty, "holds no task file"),
+        (twice, r"Two tasks have the name 'one'.*one\.json"),
+        (small_corpus, r"has no task in heldout. Its splits: .*:train \(2\), .*:heldout \(0\)"),
+    ],
 )
 def test_what_gives_no_tasks_is_said(folder: Path, make: Callable[[Path], list[str]], words: str) -> None:
     with pytest.raises(DataError, match=words):

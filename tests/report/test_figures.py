@@ -11,9 +11,10 @@ from tests.report.synthetic import write_run
 
 from promptmii.curves import Curves, read_curves
 from promptmii.errors import ArtefactError
+from promptmii.records import Run
 from promptmii.report import costs, drawing, figures, statistics, transfer
 from promptmii.report import scores as scores_module
-from promptmii.report.grid import all_cells, read_grid
+from promptmii.report.cells import all_cells
 from promptmii.report.scores import Scores
 
 METHODS = ("naive", "icl", "zero", "mii", "my-own")
@@ -31,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_scope(folder: Path) -> list[Scores]:
-    cells = all_cells(read_grid([folder]))
+    cells = all_cells(Run.read(folder))
     return [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
 
 
@@ -43,7 +44,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Curves]:
         f'{{"step": {s}, "validation/reward": {0.3 + s / 100}, "entropy": {2 - s / 20}, "length": {s}}}'
         for s in range(0, 20, 5)
     ]
-    lines += ['{"step": 10, "entropy": 1.25, "note": "resumed", "ok": true, "loss": NaN}', '{"step": 20, "ent', "[1]"]
+    big = "1" + "0" * 400
+    lines += [f'{{"step": 10, "entropy": 1.25, "note": "resumed", "ok": true, "loss": NaN, "big": {big}}}']
+    lines += ['{"step": 20, "ent', "[1]"]
     (where / "metrics.jsonl").write_text("\n".join(lines))
     return read_curves([where])
 
@@ -62,41 +65,42 @@ def check(text: str, title: str, series: set[str]) -> None:
 
 def test_every_series_can_be_found_in_the_figures_of_prompt_length(by_scope: list[Scores]) -> None:
     names = {"naive", "icl", "zero · smol", "zero · large", "mii · smol", "mii · large", "my-own"}
+    length, pareto = figures.length_figure(by_scope[0]), figures.pareto_figure(by_scope)
     check(
-        drawing.svg(figures.length_figure(by_scope[0])),
+        drawing.svg(length.figure),
         "Macro-F1 against prompt length: a follower, mode choose",
         names,
     )
-    check(drawing.svg(figures.pareto_figure(by_scope)), "Pareto frontier", names)
-    assert "6 tasks, 2 seeds" in figures.length_caption(by_scope[0])
-    assert "b follower" in figures.pareto_caption(by_scope)
+    check(drawing.svg(pareto.figure), "Pareto frontier", names)
+    assert "6 tasks, 2 seeds" in length.caption
+    assert "b follower" in pareto.caption
 
 
 def test_a_method_without_a_prompt_is_a_level_line(folder: Path) -> None:
-    cells = all_cells(read_grid([folder]))
+    cells = all_cells(Run.read(folder))
     cells.loc[cells["series"] == "my-own", "tokens"] = 0.0
     own = scores_module.scores(cells, scope := scores_module.scopes(cells)[0])
     assert scope.name == "a"
     for drawn in (figures.length_figure(own), figures.pareto_figure([own])):
-        (axes,) = drawn.axes
+        (axes,) = drawn.figure.axes
         collections: Any = axes.collections
         (level,) = [line for line in collections if line.get_linestyle()[0][1] and line.get_gid() == "series:my-own"]
         assert level.get_segments()[0][:, 1] == pytest.approx(np.full(2, np.nanmean(own.at("my-own", 20))))
         assert axes.get_xlim()[0] > 0
-    assert any(text.get_text() == "my-own, n=20" for text in figures.length_figure(own).axes[0].texts)
+    assert any(text.get_text() == "my-own, n=20" for text in figures.length_figure(own).figure.axes[0].texts)
 
 
 def test_costs_and_transfer_are_drawn(folder: Path, by_scope: list[Scores]) -> None:
-    cells = all_cells(read_grid([folder]))
-    scope = by_scope[0].scope
-    priced = costs.costs(cells, scope)
-    check(drawing.svg(costs.cost_figure(priced, 20, scope.title)), "Cost per task at n=20", set(by_scope[0].names))
+    cells = all_cells(Run.read(folder))
+    priced = costs.cost_figure(cells, by_scope[0], 20)
+    check(drawing.svg(priced.figure), "Cost per task at n=20", set(by_scope[0].names))
     matrix = transfer.transfers(by_scope)[1]
-    drawn = drawing.svg(transfer.transfer_figure(matrix))
+    heat = transfer.transfer_figure(matrix)
+    drawn = drawing.svg(heat.figure)
     check(drawn, "Cross-model transfer at n=20", set())
     assert all(f">{value:.3f}<" in drawn for value in matrix.macro_f1.to_numpy().flat)
-    assert costs.cost_caption(by_scope[0], 20)
-    assert "6 tasks" in transfer.transfer_caption(matrix)
+    assert "costs at n=20" in priced.caption
+    assert "6 tasks" in heat.caption
 
 
 def test_a_method_looks_the_same_whoever_stands_beside_it(by_scope: list[Scores]) -> None:
@@ -108,7 +112,7 @@ def test_a_method_looks_the_same_whoever_stands_beside_it(by_scope: list[Scores]
 
 
 def test_the_png_is_wide_enough_for_print(by_scope: list[Scores]) -> None:
-    image = drawing.png(figures.length_figure(by_scope[0]))
+    image = drawing.png(figures.length_figure(by_scope[0]).figure)
     assert image.startswith(b"\x89PNG")
     assert int.from_bytes(image[16:20]) == 1440
 
@@ -119,11 +123,11 @@ def test_curves_are_what_the_run_wrote(runs: list[Curves]) -> None:
     assert set(run.metrics) == {"validation/reward", "entropy", "length"}
     assert run.metrics["entropy"] == {0: 2.0, 5: 1.75, 10: 1.25, 15: 1.25}
     assert run.damaged == 2
-    drawn = drawing.svg(figures.validation_figure(runs))
+    drawn = drawing.svg(figures.validation_figure(runs).figure)
     check(drawn, "Training curves", {"qwen"})
-    assert drawn == drawing.svg(figures.validation_figure(runs))
-    check(drawing.svg(figures.training_figure(runs, ["entropy", "length"])), "entropy", {"qwen"})
-    assert "qwen: 15 steps" in figures.training_caption(runs)
+    assert drawn == drawing.svg(figures.validation_figure(runs).figure)
+    check(drawing.svg(figures.training_figure(runs, ["entropy", "length"], "training", "").figure), "entropy", {"qwen"})
+    assert "qwen: 15 steps" in figures.validation_figure(runs).caption
 
 
 def test_six_curves_matter_and_the_others_are_folded() -> None:
@@ -139,18 +143,18 @@ def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:
 
 
 def test_runs_with_little_in_them_are_drawn_all_the_same(tmp_path: Path) -> None:
-    cells = all_cells(read_grid([write_run(tmp_path / "run", 1, ["naive"], [5], 1, rows=10)]))
+    cells = all_cells(Run.read(write_run(tmp_path / "run", 1, ["naive"], [5], 1, rows=10)))
     (scores,) = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
     (mean,) = statistics.means(scores)
     assert np.isfinite([mean.low, mean.high]).all()
-    for figure in (
+    for drawn in (
         figures.length_figure(scores),
         figures.pareto_figure([scores]),
-        costs.cost_figure(costs.costs(cells, scores.scope), 5, "one"),
+        costs.cost_figure(cells, scores, 5),
         figures.validation_figure([]),
-        figures.training_figure([], []),
+        figures.training_figure([], [], "training", ""),
     ):
-        ElementTree.fromstring(drawing.svg(figure))
+        ElementTree.fromstring(drawing.svg(drawn.figure))
     lost = cells.assign(macro_f1=float("nan"))
-    ElementTree.fromstring(drawing.svg(figures.pareto_figure([scores_module.scores(lost, scores.scope)])))
-    ElementTree.fromstring(drawing.svg(costs.cost_figure(costs.costs(lost, scores.scope), 5, "none")))
+    ElementTree.fromstring(drawing.svg(figures.pareto_figure([scores_module.scores(lost, scores.scope)]).figure))
+    ElementTree.fromstring(drawing.svg(costs.cost_figure(lost, scores, 5).figure))

@@ -138,7 +138,9 @@ def test_a_page_that_was_not_made_here_is_left_alone(runs: list[Path], tmp_path:
     assert own.read_text().startswith("# Mine")
 
 
-def test_a_folder_without_scores_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_scores_is_refused(runs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match=r"No finished cell in .*training"):
+        write_markdown([runs[-1]], tmp_path / "none.md")
     with pytest.raises(ArtefactError, match="no run folder"):
         write_markdown([tmp_path], tmp_path / "page.md")
     failed = write_run(tmp_path / "failed", 1, ("naive",), (5,), 1, rows=10, failures=1)

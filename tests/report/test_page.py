@@ -23,11 +23,10 @@ from promptmii.instruction import Instruction, Measurement
 from promptmii.metrics import holm
 from promptmii.records import Cell, Query, Record, Run, pack_predictions, recording
 from promptmii.report import headline, task_details
-from promptmii.report.grid import all_cells, read_grid
-from promptmii.report.page import write_report
+from promptmii.report.cells import all_cells
+from promptmii.report.page import legend, write_report
 from promptmii.report.results import Results, numbers
-from promptmii.report.scores import scopes, scores
-from promptmii.report.sections import legend
+from promptmii.report.scores import chosen_n, scopes, scores
 from promptmii.report.statistics import paired
 from promptmii.task import Example
 
@@ -147,7 +146,7 @@ def test_every_panel_of_the_poster_is_there(page: Path) -> None:
     assert re.findall(r'<li><a href="#(\w+)"', text) == sections
     assert text.count("<figure>") == text.count("<figcaption>") == text.count('role="img"') == 5
     assert "12: banking_000" in text
-    assert "154 done, 2 failed, 1 damaged lines" in text
+    assert "154 done, 2 failed, 1 damaged line" in text
     assert "no answer after 5 tries" in text
     assert "smol wrote for both" in text
     assert len(re.findall(r'id="(?!task-)[^"]*"', text)) == len(set(re.findall(r'id="(?!task-)[^"]*"', text)))
@@ -173,7 +172,7 @@ def test_figures_follow_the_theme_and_say_their_values(page: Path) -> None:
 
 
 def test_details_are_those_of_the_records(page: Path, run: Path) -> None:
-    grid = read_grid([run])
+    grid = Run.read(run)
     tasks = packed(page.read_text("utf-8"))
     assert sum(len(task["cells"]) for task in tasks) == len(grid.records) == 156
     names = {"icl": 1, "zero": 2}
@@ -203,7 +202,7 @@ def test_details_are_those_of_the_records(page: Path, run: Path) -> None:
 def test_long_instructions_are_cut_and_shorter_still_where_there_are_many(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = read_grid([run])
+    grid = Run.read(run)
     cells = all_cells(grid)
     (own,) = [scores(cells, scope) for scope in scopes(cells)]
     given = (grid, cells, [own.scope], own.tasks, own.series)
@@ -220,7 +219,7 @@ def test_cells_of_several_followers_are_found_where_each_has_its_own_generator(t
     runs = [
         write_run(tmp_path / name, 1, methods, [5], 1, rows=10, generators=[name], followers=[name]) for name in "ab"
     ]
-    grid = read_grid(runs)
+    grid = Run.read(*runs)
     cells = all_cells(grid)
     results = Results(grid, cells, [scores(cells, scope) for scope in scopes(cells)], (), ())
     found = numbers(results)
@@ -239,7 +238,7 @@ def test_only_methods_that_take_all_that_fits_may_be_short_of_examples(tmp_path:
     folder = write_run(tmp_path / "run", 1, ("mii", "best-of-k"), [5], 1, rows=10)
     text = (folder / "records.jsonl").read_text("utf-8")
     (folder / "records.jsonl").write_text(text.replace('"provenance":{"n":5', '"provenance":{"n":3'), "utf-8")
-    grid = read_grid([folder])
+    grid = Run.read(folder)
     cells = all_cells(grid)
     (own,) = [scores(cells, scope) for scope in scopes(cells)]
     (part,) = task_details.task_details(grid, cells, [own.scope], own.tasks, own.series)
@@ -248,7 +247,7 @@ def test_only_methods_that_take_all_that_fits_may_be_short_of_examples(tmp_path:
 
 
 def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> None:
-    cells = all_cells(read_grid([run]))
+    cells = all_cells(Run.read(run))
     (own,) = [scores(cells, scope) for scope in scopes(cells)]
     found = headline.claims([own], 20)
     sentence = headline.finding(own, 20, found)
@@ -264,18 +263,34 @@ def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> No
     assert re.search(r"icl \(whose prompts are \d+\.\d times as long\)", sentence)
     shown = headline.claim_table(found).markdown
     assert "smallest difference to find" in shown
-    assert headline.chosen_n([5, 20, 100]) == 20
-    assert headline.chosen_n([5, 10, 50]) == 10
+    assert chosen_n([5, 20, 100]) == 20
+    assert chosen_n([5, 10, 50]) == 10
 
 
 def test_the_first_sentence_names_the_leader_and_says_if_nothing_was_written_for_it(tmp_path: Path) -> None:
     for methods, leader, control in ((("naive", "zero", "mii"), "mii", False), (("naive", "icl", "zero"), "icl", True)):
         folder = write_run(tmp_path / leader, 12, methods, (20,), 1, rows=200)
-        cells = all_cells(read_grid([folder]))
+        cells = all_cells(Run.read(folder))
         (own,) = [scores(cells, scope) for scope in scopes(cells)]
         sentence = headline.winner(own, 20)
         assert sentence.startswith(f"{leader} leads at n=20 with a mean macro-F1 of 0.")
         assert ("No model writes an instruction for it." in sentence) == control
+
+
+def test_rivals_alone_are_ranked_and_none_of_them_is_under_test(tmp_path: Path) -> None:
+    cells = all_cells(Run.read(write_run(tmp_path / "run", 7, ("naive", "icl", "tfidf", "keywords"), (5,), 1, rows=20)))
+    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    assert not headline.claims([own], 5)
+    told = [headline.finding(own, 5, []), headline.unbeaten(own, 5), headline.long_prompts(own, 5)]
+    assert told == ["", "", ""]
+    assert " leads at n=5 " in headline.winner(own, 5)
+
+
+def test_a_method_of_the_users_own_is_the_one_under_test_beside_baselines(tmp_path: Path) -> None:
+    cells = all_cells(Run.read(write_run(tmp_path / "run", 7, ("naive", "my-own"), (5,), 1, rows=20)))
+    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    assert headline.finding(own, 5, headline.claims([own], 5)).startswith("With 5 examples, my-own scores")
+    assert "No model writes" not in headline.winner(own, 5), "nobody knows that of it"
 
 
 def test_no_selector_of_the_script_is_made_of_data() -> None:
@@ -305,7 +320,7 @@ def test_hostile_text_is_text(hostile: Path) -> None:
 def test_a_run_with_little_in_it_has_a_page_all_the_same(tmp_path: Path, methods: list[str]) -> None:
     run = write_run(tmp_path / "run", 1, methods, [5], 1, rows=10)
     text = write_report([run], tmp_path / "deep" / "out").read_text("utf-8")
-    assert ("With 5 examples, " if "naive" not in methods else "Without examples, ") in text
+    assert ("With 5 examples, mii scores" if "mii" in methods else "naive leads at n=0") in text
     assert ('id="outcome"' in text) == ("naive" not in methods)
 
 

@@ -5,38 +5,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii.follower import Prediction
-from promptmii.metrics import macro_f1
+from promptmii.metrics import macro_f1, released_f1
 from promptmii.models.base import Failure, FailureKind
-from promptmii.report.paper import analysis_f1, answers, reward_f1
+from promptmii.report.paper import analysis_f1, answers
 
 BALANCED = ["neg"] * 10 + ["pos"] * 10
 SKEWED = ["neg"] * 90 + ["pos"] * 10
 
 
 def test_the_reward_takes_silence_for_the_first_label() -> None:
-    assert reward_f1(BALANCED, [""] * 20, ["neg", "pos"]) == pytest.approx(1 / 3)
-    assert reward_f1(SKEWED, [""] * 100, ["neg", "pos"]) == pytest.approx(0.474, abs=5e-4)
-    assert reward_f1(SKEWED, [""] * 100, ["pos", "neg"]) == pytest.approx(
+    assert released_f1(BALANCED, [""] * 20, ["neg", "pos"]) == pytest.approx(1 / 3)
+    assert released_f1(SKEWED, [""] * 100, ["neg", "pos"]) == pytest.approx(0.474, abs=5e-4)
+    assert released_f1(SKEWED, [""] * 100, ["pos", "neg"]) == pytest.approx(
         0.091, abs=5e-4
     )  # the order of labels decides
     assert macro_f1(BALANCED, [None] * 20) == macro_f1(SKEWED, [None] * 100) == 0
 
 
 def test_the_reward_can_be_perfect_with_half_the_answers_missing() -> None:
-    assert reward_f1(BALANCED, ["what?"] * 10 + ["pos"] * 10, ["neg", "pos"]) == 1.0
+    assert released_f1(BALANCED, ["what?"] * 10 + ["pos"] * 10, ["neg", "pos"]) == 1.0
     assert macro_f1(BALANCED, [None] * 10 + ["pos"] * 10) == 0.5
 
 
 def test_the_reward_hides_a_gold_label_that_is_none_and_cuts_long_labels() -> None:
-    assert reward_f1(["x", "pos"], ["neg", "pos"], ["neg", "pos"]) == 1.0
+    assert released_f1(["x", "pos"], ["neg", "pos"], ["neg", "pos"]) == 1.0
     long = "a" * 101
-    assert reward_f1([long, "neg"], [long, "neg"], ["neg", long]) == pytest.approx(1 / 3)
-    assert reward_f1([], [], ["neg", "pos"]) == 0.0
+    assert released_f1([long, "neg"], [long, "neg"], ["neg", long]) == pytest.approx(1 / 3)
+    assert released_f1([], [], ["neg", "pos"]) == 0.0
 
 
 def test_one_stray_answer_adds_a_class_to_the_reward() -> None:
     gold, given_answers = ["a"] * 10 + ["b"] * 10, ["a"] * 10 + ["b"] * 9 + ["c"]
-    assert reward_f1(gold, given_answers, ["a", "b", "c"]) == pytest.approx((1 + 18 / 19) / 3)
+    assert released_f1(gold, given_answers, ["a", "b", "c"]) == pytest.approx((1 + 18 / 19) / 3)
     assert macro_f1(gold, given_answers) == pytest.approx((1 + 18 / 19) / 2)
 
 
@@ -65,7 +65,7 @@ def test_all_three_agree_where_every_answer_is_a_label_and_both_occur(pairs) -> 
     gold, predicted = map(list, zip(*pairs, strict=True))
     if set(gold) == {"a", "b"}:
         ours = macro_f1(gold, predicted)
-        assert reward_f1(gold, [p.upper() for p in predicted], ["a", "b"]) == pytest.approx(ours)
+        assert released_f1(gold, [p.upper() for p in predicted], ["a", "b"]) == pytest.approx(ours)
         assert analysis_f1(gold, [f" {p} " for p in predicted]) == pytest.approx(ours)
 
 

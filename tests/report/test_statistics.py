@@ -17,7 +17,7 @@ from tests.report.synthetic import write_run
 from promptmii.records import Run, pack_predictions, recording
 from promptmii.report import costs, statistics, tables, transfer
 from promptmii.report import scores as scores_module
-from promptmii.report.grid import Grid, all_cells, read_grid, short_name
+from promptmii.report.cells import all_cells, short_name
 from promptmii.report.paper import paper_scale_tables, published_tables
 from promptmii.report.scores import Scope, Scores, Series
 from promptmii.report.statistics import Mean
@@ -37,12 +37,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def grid(run: Path) -> Grid:
-    return read_grid([run])
+def grid(run: Path) -> Run:
+    return Run.read(run)
 
 
 @pytest.fixture(scope="module")
-def cells(grid: Grid) -> pd.DataFrame:
+def cells(grid: Run) -> pd.DataFrame:
     return all_cells(grid)
 
 
@@ -70,7 +70,7 @@ def made(values: np.ndarray) -> Scores:
     )
 
 
-def every_table(grid: Grid) -> list[ReportTable]:
+def every_table(grid: Run) -> list[ReportTable]:
     """Those that a page shows."""
     cells = all_cells(grid)
     found: list[ReportTable] = []
@@ -94,7 +94,7 @@ value_sets = sizes.flatmap(
 )
 
 
-def test_scores_are_those_of_the_raw_predictions(grid: Grid, scores: Scores) -> None:
+def test_scores_are_those_of_the_raw_predictions(grid: Run, scores: Scores) -> None:
     assert scores.names == ("naive", "icl", "zero · smol", "zero · trained", "mii · smol", "mii · trained")
     for name, n, writer in (("icl", 20, None), ("mii · trained", 5, "hf:me/trained")):
         for task, score in zip(scores.tasks, scores.at(name, n), strict=True):
@@ -121,7 +121,7 @@ def test_a_method_that_reads_nothing_stands_at_every_n(scores: Scores) -> None:
     assert sum(point.series.name == "naive" for point in statistics.points(scores)) == 1
 
 
-def test_what_failed_is_counted_and_named(cells: pd.DataFrame, grid: Grid) -> None:
+def test_what_failed_is_counted_and_named(cells: pd.DataFrame, grid: Run) -> None:
     found = [
         mean for scope in scores_module.scopes(cells) for mean in statistics.means(scores_module.scores(cells, scope))
     ]
@@ -150,7 +150,7 @@ def test_the_interval_of_a_mean_covers_it_as_often_as_it_says(tasks: int, shape:
 
 
 def test_one_task_has_the_interval_of_its_rows(tmp_path: Path) -> None:
-    grid = read_grid([write_run(tmp_path / "run", 1, ["icl"], [20], 1, rows=60)])
+    grid = Run.read(write_run(tmp_path / "run", 1, ["icl"], [20], 1, rows=60))
     (mean,) = statistics.means(scores_module.scores(all_cells(grid), Scope("smol", "choose", "smol")))
     (record,) = grid.records.values()
     assert record.instruction is not None
@@ -226,7 +226,7 @@ def test_a_cell_on_other_rows_than_the_latest_of_its_task_is_no_pair(run: Path, 
     new = old.model_copy(update=changes)
     with recording(tmp_path / "again") as writer:
         writer.add(new, fewer)
-    both = all_cells(read_grid([run, tmp_path / "again"]))
+    both = all_cells(Run.read(run, tmp_path / "again"))
     of_task = both[(both["task"] == old.cell.task) & (both["status"] == "done")]
     assert of_task.loc[~of_task["stale"], "key"].tolist() == ["other rows"]
 
@@ -239,7 +239,7 @@ def test_a_finished_record_comes_before_a_failed_one(run: Path, tmp_path: Path) 
             done.model_copy(update={"status": "failed", "error": "gone", "finished": "2027-01-01T00:00:00Z"}), None
         )
     for folders in ([run, tmp_path / "failed"], [tmp_path / "failed", run]):
-        assert read_grid(folders).records[done.key].status == "done"
+        assert Run.read(*folders).records[done.key].status == "done"
 
 
 def test_a_cell_that_was_measured_again_counts_once_the_later_one(
@@ -254,7 +254,7 @@ def test_a_cell_that_was_measured_again_counts_once_the_later_one(
     new = old.model_copy(update={"key": "again", "finished": "2027-01-01T00:00:00Z", "instruction": instruction})
     with recording(tmp_path / "again") as writer:
         writer.add(new, read.queries[str(old.query)])
-    both = all_cells(read_grid([tmp_path / "again", run]))
+    both = all_cells(Run.read(tmp_path / "again", run))
     assert both.loc[both["stale"], "key"].tolist() == [old.key]
     scope = Scope("smol", "choose", "smol")
     before, after = (scores_module.scores(frame, scope).at("icl", old.cell.n) for frame in (cells, both))
@@ -263,11 +263,12 @@ def test_a_cell_that_was_measured_again_counts_once_the_later_one(
     assert after[changed_tasks[0]] < before[changed_tasks[0]]
 
 
-def test_tables_are_read_back_as_they_were_written(grid: Grid, tmp_path: Path) -> None:
+def test_tables_are_read_back_as_they_were_written(grid: Run, tmp_path: Path) -> None:
     made_tables = every_table(grid)
     assert len({table.name for table in made_tables}) == len(made_tables)
-    assert len(tables.write(made_tables, tmp_path)) == 3 * len(made_tables)
-    assert len(tables.write(made_tables, tmp_path)) == 3 * len(made_tables)  # a second report replaces the first
+    for table in (*made_tables, *made_tables):  # a second report replaces the first
+        tables.write(table, tmp_path)
+    assert len([*tmp_path.iterdir()]) == 3 * len(made_tables)
     for table in made_tables:
         back = pd.read_csv(tmp_path / f"{table.name}.csv")
         assert list(back.columns) == list(table.data.columns)
@@ -306,7 +307,7 @@ def test_transfer_has_trained_and_untrained_writers_beside_each_other(tmp_path: 
         generators=("small", "x:large"),
         followers=("a", "b"),
     )
-    cells = all_cells(read_grid([folder]))
+    cells = all_cells(Run.read(folder))
     by_scope = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
     (matrix,) = transfer.transfers(by_scope)
     assert [*matrix.macro_f1.index] == [("zero", "small"), ("zero", "x:large"), ("mii", "small"), ("mii", "x:large")]
@@ -320,13 +321,13 @@ def test_a_run_in_which_nothing_worked_is_still_reported(tmp_path: Path) -> None
     with (folder / "records.jsonl").open("a") as file:
         file.write('{"half a line')
     both = [folder, shutil.copytree(folder, tmp_path / "copy")]
-    found = {table.name: table for table in every_table(read_grid(both))}
+    found = {table.name: table for table in every_table(Run.read(*both))}
     assert "–" in found["methods-smol-choose"].shown.iloc[0].tolist()
     assert len(found["failed-cells"].data) == 3  # the failed cell, and the half line of each folder
     assert found["tests-smol-choose-n5"].data["reason"].tolist() == ["fewer than 6 tasks"]
 
 
-def test_the_authors_scale_is_theirs_and_only_where_answers_are_written(grid: Grid, cells: pd.DataFrame) -> None:
+def test_the_authors_scale_is_theirs_and_only_where_answers_are_written(grid: Run, cells: pd.DataFrame) -> None:
     by_scope = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
     (table,) = paper_scale_tables(grid, cells, by_scope)  # one of the two modes
     assert "generate" in table.title
@@ -352,7 +353,7 @@ def test_the_papers_numbers_stand_beside_a_run_of_its_followers(tmp_path: Path) 
     folder = write_run(
         tmp_path / "run", 3, methods, (20, 50), 1, rows=20, followers=(follower, "smol"), modes=("generate",)
     )
-    cells = all_cells(read_grid([folder]))
+    cells = all_cells(Run.read(folder))
     by_scope = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
     (table,) = published_tables(by_scope)
     known = {(row.method, row.n): row for row in table.data.itertuples()}
@@ -365,9 +366,9 @@ def test_followers_that_differ_in_folder_or_address_alone_keep_apart(tmp_path: P
     served = ("openai:a@http://localhost:8000/v1", "openai:b@http://localhost:8001/v1")
     alike = ("smol+runs/x/best", "hf:runs/y/best", "openai:c@http://one/v1", "openai:c@http://two/v1")
     folder = write_run(tmp_path / "run", 1, ("naive", "icl"), [5], 1, rows=10, followers=(*served, *alike))
-    scopes = scores_module.scopes(all_cells(read_grid([folder])))
+    scopes = scores_module.scopes(all_cells(Run.read(folder)))
     assert [scope.name for scope in scopes] == ["a", "b", *alike]
-    assert len({tables.scoped(scope) for scope in scopes}) == len({scope.title for scope in scopes}) == 6
+    assert len({scope.slug for scope in scopes}) == len({scope.title for scope in scopes}) == 6
     assert short_name("hf:owner/model@cuda:1") == "model@cuda:1"
     assert short_name("openai:owner/llama3:8b") == "llama3:8b"
     assert short_name("openai:owner/llama@http://localhost:8000/v1#ours") == "llama#ours"

@@ -12,10 +12,11 @@ from promptmii.cli.blocks import blocks
 from promptmii.cli.group import CHECK_FAILED, app
 from promptmii.cli.options import BaseUrl, Json, ListRecipes, Recipe, comma_separated
 from promptmii.cli.terminal import dump, listening, out, say, table, warn
+from promptmii.errors import counted
 
 if TYPE_CHECKING:
     from promptmii.corpus.build import Built
-    from promptmii.corpus.leakage import LeakageReport
+    from promptmii.corpus.overlap import LeakageReport
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Turn many datasets into one corpus of clean tasks.")
 app.add_typer(corpus_app, name="corpus")
@@ -27,32 +28,20 @@ Folder = Annotated[Path, typer.Argument(help="Corpus folder.")]
 class _BuildOptions:
     """What a build takes, over its recipe."""
 
-    local: Annotated[list[Path] | None, typer.Option(help="Folder of data files and dataset folders; repeatable.")] = (
-        None
-    )
+    local: Annotated[list[Path] | None, typer.Option(help="Folder of data files and datasets; repeatable.")] = None
     hub: Annotated[bool | None, typer.Option("--hub/--no-hub", help="List the hub (HF_ENDPOINT, HF_TOKEN).")] = None
-    language: Annotated[
-        str | None, typer.Option(help="Keep datasets that declare one of these languages, comma-separated.")
-    ] = None
-    licence: Annotated[str | None, typer.Option(help="Keep datasets with one of these licences, comma-separated.")] = (
-        None
-    )
+    language: Annotated[str | None, typer.Option(help="Keep datasets in these languages, comma-separated.")] = None
+    licence: Annotated[str | None, typer.Option(help="Keep datasets under these licences, comma-separated.")] = None
     most: Annotated[int | None, typer.Option(help="Most hub repositories to list.")] = None
-    exclude: Annotated[list[str] | None, typer.Option(help="Name of an evaluation set to leave out; repeatable.")] = (
-        None
-    )
+    exclude: Annotated[list[str] | None, typer.Option(help="Evaluation set to leave out, by name; repeatable.")] = None
     exclude_content: Annotated[
         list[str] | None,
         typer.Option(help="Evaluation set (file, folder, corpus, suite) whose texts to leave out; repeatable."),
     ] = None
-    model: Annotated[str | None, typer.Option(help="Model to ask if schema and values do not decide the columns.")] = (
-        None
-    )
+    model: Annotated[str | None, typer.Option(help="Model to ask if schema and values do not decide.")] = None
     base_url: BaseUrl = None
     workers: Annotated[int | None, typer.Option(help="Processes that fetch.")] = None
-    ray: Annotated[bool, typer.Option("--ray", help="Fetch on a Ray cluster (table [ray] of the configuration).")] = (
-        False
-    )
+    ray: Annotated[bool, typer.Option("--ray", help="Fetch on a Ray cluster (table [ray]).")] = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -77,8 +66,7 @@ def build(
         Path, typer.Option("--output", "-o", help="Corpus folder. A build that it holds is resumed.")
     ] = Path("corpus"),
     stage: Annotated[
-        Literal["list", "fetch", "columns", "clean", "split"],
-        typer.Option(help="Last stage to run."),
+        Literal["list", "fetch", "columns", "clean", "split"], typer.Option(help="Last stage to run.")
     ] = "split",
     retry: Annotated[
         bool, typer.Option("--retry", help="Try datasets again that were gated, gone, too slow or too large.")
@@ -114,7 +102,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Count what the splits of a corpus have in common. Exit code 1 if there is anything."""
-    from promptmii.corpus.leakage import check_corpus
+    from promptmii.corpus.overlap import check_corpus
 
     with listening(quiet=json) as progress:
         progress.step("Comparing the splits")
@@ -161,7 +149,8 @@ def _show_built(built: "Built", *, as_json: bool) -> None:
         out.write_line("Some were gated, gone, too slow or too large; --retry tries them again.")
     if built.leakage:
         _show_leakage(built.leakage, as_json=False)
-        out.write_line(f"Read {built.folder / 'README.md'}. Use it with: promptmii evaluate --tasks {built.folder}")
+        use = "evaluate --tasks" if built.leakage.tasks["heldout"] else "train smol-cpu --tasks"
+        out.write_line(f"Read {built.folder / 'README.md'}. Use it with: promptmii {use} {built.folder}")
     else:
         out.write_line(f"Stopped after the stage {list(built.stages)[-1]}; run it again without --stage to continue.")
 
@@ -180,7 +169,7 @@ def _show_leakage(report: "LeakageReport", *, as_json: bool) -> None:
     out.write_table(grid)
     for leak in report.leaks[:20]:
         places = f"{leak.first} ({leak.splits[0]}), {leak.second} ({leak.splits[1]})"
-        warn(f"{leak.texts} texts: {places}", word="Leak:")
+        warn(f"{counted(leak.texts, 'text')}: {places}", word="Leak:")
     for name in report.repeated_names:
         warn(f"two tasks are named {name}", word="Leak:")
     verdict = "No text of one split is in another." if report.clean else "The splits overlap."

@@ -27,6 +27,7 @@ from promptmii.cli.options import (
     whole_numbers,
 )
 from promptmii.cli.terminal import count, dump, listening, out, table, warn
+from promptmii.errors import counted
 
 if TYPE_CHECKING:
     from promptmii.evaluation import MethodEstimate
@@ -155,25 +156,25 @@ def run_grid(
         run = evaluate_grid(
             settings, output, retry_failed=retry_failed, forget_answers=forget_answers, progress=progress
         )
-    _show(run, as_json=json)
+    _show(run, output, as_json=json)
     if run.failed:
         raise typer.Exit(CALLS_FAILED)
 
 
-def _show(run: "Run", *, as_json: bool) -> None:
+def _show(run: "Run", folder: Path, *, as_json: bool) -> None:
     done = [record for record in run.records.values() if record.status == "done"]
     if as_json:
         failed = [record.model_dump(mode="json") for record in run.failed]
-        dump({"folder": str(run.folder), "done": len(done), "failed": failed, "damaged": run.damaged})
+        dump({"folder": str(folder), "done": len(done), "failed": failed, "damaged": run.damaged})
         return
-    out.write_line(f"{len(done)} cells done, {len(run.failed)} failed in {run.folder}.")
+    out.write_line(f"{counted(len(done), 'cell')} done, {len(run.failed)} failed in {folder}.")
     for record in run.failed:
         warn(f"{record.cell.name}: {record.error or ''}", word="Failed:")
     for line in run.damaged:
         warn(f"{line}; its cell was run again.", word="Unreadable:")
     if run.failed:
         out.write_line("Run the failed cells again with --retry-failed.")
-    out.write_line(f"See the results with: promptmii report {run.folder}")
+    out.write_line(f"See the results with: promptmii report {folder}")
 
 
 def _show_estimate(lines: Sequence["MethodEstimate"], *, as_json: bool) -> None:

@@ -13,17 +13,16 @@ from promptmii.corpus.clean import clean_task
 from promptmii.corpus.columns import find_columns
 from promptmii.corpus.hub import list_hub
 from promptmii.corpus.journal import Entry, Journal, write_table
-from promptmii.corpus.leakage import LeakageReport, check_corpus
 from promptmii.corpus.listing import Candidate, list_local
-from promptmii.corpus.overlap import sign_texts
+from promptmii.corpus.overlap import LeakageReport, check_corpus, sign_texts
 from promptmii.corpus.sample import read_sample
 from promptmii.corpus.settings import CorpusSettings
 from promptmii.corpus.split import Assignment, TaskName, TextRemover, assign
 from promptmii.corpus.workers import fetch_here, fetch_on_ray
-from promptmii.data.columns import Chosen, choose_columns
+from promptmii.data.columns import Chosen
 from promptmii.data.corpus_files import SPLITS, Split, Tasks, write_split, write_tasks
 from promptmii.data.sources import read_tasks
-from promptmii.errors import DataError
+from promptmii.errors import DataError, counted
 from promptmii.files import locked, private_folder, remove_temporary, write_text
 from promptmii.models.base import LanguageModel
 from promptmii.progress import QUIET, Progress
@@ -62,16 +61,12 @@ class Built:
 
 
 def build_corpus(
-    settings: CorpusSettings,
-    folder: Path,
-    *,
-    until: Stage = "split",
-    retry: bool = False,
-    progress: Progress = QUIET,
+    settings: CorpusSettings, folder: Path, *, until: Stage = "split", retry: bool = False, progress: Progress = QUIET
 ) -> Built:
     """Build a corpus, or resume one. Finished work is repeated only if its settings changed.
 
-    Raises `DataError`, `ConfigError`, `OutputError`, and `EndpointError` if the hub is down. The same call resumes.
+    Raises `DataError` (also if no task is left), `ConfigError`, `OutputError`, and `EndpointError` if the hub is down.
+    The same call resumes.
     """
     settings = settings.absolute()
     with locked(folder), closing(_Build(folder, settings, retry, progress)) as build:
@@ -85,6 +80,8 @@ def build_corpus(
             done[stage] = entries
         if until != "split":
             return Built(folder, done, None)
+        if not any(entry.kept for entry in entries):
+            raise DataError(f"No task is left in any split: {folder / 'split.csv'} says why.")
         progress.step("Checking for leaks and writing the card")
         leakage = check_corpus(folder, settings.split.similarity)
         write_card(folder, leakage)
@@ -161,9 +158,8 @@ class _Build:
 
     def _choose_columns(self, entry: Entry, _key: str) -> dict[str, Any]:
         table, header = read_sample(self._path("fetch", entry.key), entry.name)
-        named = self._settings.columns
-        known = choose_columns(table, named.text, named.label) if named.text and named.label else None
-        columns = known or find_columns(table, self._model)
+        given = self._settings.columns
+        columns = find_columns(table, self._model, text=given.text, label=given.label)
         chosen = {"text": list(columns.text), "label": columns.label, "template": columns.template}
         notes = [*columns.notes, *header.notes]
         return chosen | {"notes": notes, "candidate": entry.detail["candidate"], "raw": entry.key}
@@ -182,7 +178,7 @@ class _Build:
         columns = Chosen(tuple(entry.detail["text"]), entry.detail["template"], entry.detail["label"], ())
         cleaned = clean_task(table, columns, Candidate.model_validate(entry.detail["candidate"]), self._settings.clean)
         write_tasks(self._path("clean", key), [cleaned.task])
-        dropped = [f"{count} rows: {reason}" for reason, count in cleaned.dropped.items()]
+        dropped = [f"{counted(count, 'row')}: {reason}" for reason, count in cleaned.dropped.items()]
         return {"repository": cleaned.task.source["repository"], **_sizes(cleaned.task), "dropped": dropped}
 
     def _split(self, cleaned: Sequence[Entry]) -> list[Entry]:

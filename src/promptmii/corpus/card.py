@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Template
 
-from promptmii.corpus.leakage import LeakageReport, check_corpus
+from promptmii.corpus.overlap import LeakageReport, check_corpus
 from promptmii.data.corpus_files import SPLITS, Split, corpus_splits, read_corpus, split_file
 from promptmii.files import write_text
 from promptmii.models.push import upload

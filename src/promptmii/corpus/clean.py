@@ -12,7 +12,7 @@ from promptmii.data.clean import clean
 from promptmii.data.columns import Chosen
 from promptmii.data.sample import assemble, proportioned
 from promptmii.data.table import Table
-from promptmii.errors import DataError, MissingDependencyError
+from promptmii.errors import DataError, MissingDependencyError, counted
 from promptmii.task import Task
 
 MASK = "[personal]"
@@ -137,5 +137,5 @@ def may_be_in(text: str, languages: Iterable[str]) -> bool:
 
 
 def _listed(dropped: Counter[str]) -> str:
-    reasons = [f"{count} rows: {reason}" for reason, count in sorted(dropped.items()) if count]
+    reasons = [f"{counted(count, 'row')}: {reason}" for reason, count in sorted(dropped.items()) if count]
     return "; ".join(reasons) or "nothing dropped"

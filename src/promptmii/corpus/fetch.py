@@ -1,5 +1,5 @@
 """A sample of one configuration of one dataset, written to disk. Runs in a process that may be killed at any time
-(`process.py`).
+(`workers.py`).
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -12,8 +12,8 @@ from promptmii.corpus.rows import MIB, READABLE, Reading, read_rows
 from promptmii.corpus.sample import Sample, SampleHeader, write_sample
 from promptmii.corpus.settings import FetchSettings
 from promptmii.data.load import read_table
-from promptmii.data.table import Row
-from promptmii.errors import DataError
+from promptmii.data.table import Row, class_name
+from promptmii.errors import DataError, counted
 
 TEST_SPLITS = ("validation", "dev", "valid", "test")
 """Splits to test on; the first there is. A benchmark's test split is the last to be touched."""
@@ -33,34 +33,33 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
     seen: dict[str, int] = {}
     rows: list[tuple[str, Row]] = []
     repeated = 0
+    columns: set[str] = set()
+    """Of any row: a line of JSON may lack some."""
     for split, urls in files.items():
         sample = Sample(settings.rows)
         for row in _rows(builder, urls, reading):
             if any(isinstance(value, str) and len(value) > LONGEST_CELL for value in row.values()):
                 reading.skipped[f"with a cell of more than {LONGEST_CELL} characters"] += 1
-            elif _wanted(_named(row, classes), settings.where):
+                continue
+            named = _named(row, classes)
+            columns |= named.keys()
+            if all(str(named.get(name, "")) == value for name, value in settings.where.items()):
                 sample.add(row)
         seen[split], repeated = sample.seen, repeated + sample.repeated
         rows += [(split, _named(row, classes)) for row in sample]
-    notes = [f"{count} rows {reason}" for reason, count in sorted(reading.skipped.items())]
+    if columns and (absent := set(settings.where) - columns):
+        raise DataError(f"it has no column {min(absent)!r} (fetch.where); columns: {', '.join(sorted(columns))}")
+    notes = [f"{counted(count, 'row')} {reason}" for reason, count in sorted(reading.skipped.items())]
     notes += [*reading.faults, *dict.fromkeys(reading.notes)]
     if repeated:
-        notes.append(f"{repeated} rows with a text that was there before")
+        notes.append(f"{counted(repeated, 'row')} with a text that was there before")
     if not rows:
         raise DataError(f"no rows in the splits {', '.join(files)}" + (f" ({'; '.join(notes)})" if notes else ""))
     write_sample(
         path, SampleHeader(reading.types, {name: list(values) for name, values in classes.items()}, seen, notes), rows
     )
-    columns = sorted({name for _, row in rows for name in row})
-    return {"rows": len(rows), "seen": sum(seen.values()), "splits": list(files), "notes": notes, "columns": columns}
-
-
-def _wanted(row: Row, where: Mapping[str, str]) -> bool:
-    """Raises `DataError` where there is no such column."""
-    missing = [name for name in where if name not in row]
-    if missing:
-        raise DataError(f"it has no column {missing[0]!r} (fetch.where); columns: {', '.join(row)}")
-    return all(str(row[name]) == value for name, value in where.items())
+    told = {"seen": sum(seen.values()), "splits": list(files), "notes": notes, "columns": sorted(columns)}
+    return {"rows": len(rows), **told}
 
 
 @contextmanager
@@ -160,14 +159,4 @@ def _parquet_features(builder: Any) -> Mapping[str, Any]:
 
 def _named(row: Row, classes: Mapping[str, tuple[str, ...]]) -> Row:
     """Class numbers become names; -1, which marks rows without a label, becomes none. Names stay."""
-    return {key: _class_name(value, classes[key]) if key in classes else value for key, value in row.items()}
-
-
-def _class_name(value: Any, names: Sequence[str]) -> Any:
-    if isinstance(value, str) and value in names:
-        return value
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        return value
-    return names[number] if 0 <= number < len(names) else None
+    return {key: class_name(value, classes[key]) if key in classes else value for key, value in row.items()}

@@ -8,7 +8,7 @@ import tenacity
 from promptmii.corpus.journal import Entry
 from promptmii.corpus.listing import Candidate, configurations, licence_and_languages, rejection
 from promptmii.corpus.settings import ListSettings
-from promptmii.errors import EndpointError, MissingDependencyError
+from promptmii.errors import EndpointError, MissingDependencyError, first_line
 
 Result = TypeVar("Result")
 Wait = Callable[[float], None]
@@ -41,7 +41,7 @@ def _named(given: str, settings: ListSettings) -> Iterator[Entry]:
         info = with_patience(lambda: HfApi().dataset_info(repository, revision=commit or None), LISTING_PATIENCE)
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         gone = Candidate(name=place, repository=repository, config=config or None, revision=commit)
-        yield gone.entry(f"it is not on the hub, or is private: {_first_line(error)}")
+        yield gone.entry(f"it is not on the hub, or is private: {first_line(error)}")
         return
     yield from _entries(info, settings, config or None)
 
@@ -52,11 +52,7 @@ def _entries(info: Any, settings: ListSettings, only: str | None = None) -> Iter
     for config in [only] if only else configurations(card):
         name = info.id if config in (None, "default") else f"{info.id}:{config}"
         candidate = Candidate(
-            name=name,
-            repository=info.id,
-            config=config,
-            revision=info.sha or "",
-            **licence_and_languages(card),
+            name=name, repository=info.id, config=config, revision=info.sha or "", **licence_and_languages(card)
         )
         if info.disabled or not info.sha:
             yield candidate.entry("disabled on the hub" if info.disabled else "has no commit yet")
@@ -91,7 +87,7 @@ def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait =
     def give_up(state: tenacity.RetryCallState) -> Result:
         error = state.outcome.exception() if state.outcome else None
         raise EndpointError(
-            f"The hub has been down or refusing requests for {patience:.0f} s: {_first_line(error)}. "
+            f"The hub has been down or refusing requests for {patience:.0f} s: {first_line(error)}. "
             "Run the same command later; it goes on where it stopped."
         ) from error
 
@@ -144,7 +140,3 @@ def unavailability(repository: str, revision: str, patience: float, on_wait: Wai
     except DisabledRepoError:
         return "disabled on the hub"
     return gated if info.gated else None
-
-
-def _first_line(error: BaseException | None) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

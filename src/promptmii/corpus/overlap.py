@@ -1,14 +1,15 @@
-"""Near-duplicate texts, and the tasks that share them.
+"""Near-duplicate texts, the tasks that share them, and what the splits of a corpus share.
 
 MinHash (`datasketch`) turns a text's five-character shingles into 64 numbers that estimate the Jaccard similarity of
 two texts. Bands of four equal numbers make two texts candidates, and the estimate decides. Bands are compared by
 sorting, which needs 8 bytes per text at a time, where an index needs kilobytes.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from promptmii.data.corpus_files import SPLITS, Split, corpus_splits, read_corpus
 from promptmii.errors import MissingDependencyError
-from promptmii.task import Task, normalise_text
+from promptmii.task import Task, normalise_text, row_key
 
 Ints = npt.NDArray[np.int64]
 Signatures = npt.NDArray[np.uint32]
@@ -102,7 +104,7 @@ class SignedTexts:
     telling: npt.NDArray[np.bool_]
     """Whether it is long enough to be evidence of a copy."""
     sizes: tuple[int, ...]
-    """SignedTexts of each task."""
+    """Texts of each task."""
 
 
 def sign_texts(tasks: Iterable[Task], similarity: float) -> SignedTexts:
@@ -152,3 +154,81 @@ def _pair_counts(cluster: Ints, task: Ints) -> Counter[tuple[int, int]]:
             numbers: list[int] = part.tolist()  # sorted by `unique`
             counts.update(combinations(numbers, 2) if len(numbers) <= WIDESPREAD else pairwise(numbers))
     return counts
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Two tasks of different splits with texts in common."""
+
+    first: str
+    second: str
+    splits: tuple[Split, Split]
+    texts: int
+
+
+@dataclass(frozen=True)
+class LeakageReport:
+    """Counts for each split, then for each pair of splits."""
+
+    tasks: Mapping[str, int]
+    texts: Mapping[str, int]
+    repositories: Mapping[str, int]
+    groups: Mapping[str, int]
+    exact: Mapping[str, int]
+    """Texts in both, ignoring case, width and spaces."""
+    near: Mapping[str, int]
+    """Near-duplicate texts in both, summed over pairs of tasks."""
+    leaks: tuple[Leak, ...]
+    repeated_names: tuple[str, ...]
+    """Names that two tasks have."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether the splits have nothing in common."""
+        counts = (self.repositories, self.groups, self.exact, self.near)
+        return not self.repeated_names and not any(any(pairs.values()) for pairs in counts)
+
+
+def check_corpus(folder: Path, similarity: float = 0.7) -> LeakageReport:
+    """Compare every split of a corpus with every other. Raises `ArtefactError` if the folder is no corpus."""
+    listed: list[tuple[str, Split]] = []
+    repositories, groups, exact = (defaultdict[Split, set[str]](set) for _ in range(3))
+
+    def tasks() -> Iterator[Task]:
+        for split in corpus_splits(folder):
+            for task in read_corpus(folder, split):
+                listed.append((task.name, split))
+                repositories[split].add(task.source.get("repository", task.name))
+                groups[split].add(task.source.get("group", task.name))
+                exact[split] |= {row_key(e.text) for e in (*task.train, *task.test)}
+                yield task
+
+    texts = sign_texts(tasks(), similarity)
+    sizes, near = Counter[str](dict.fromkeys(SPLITS, 0)), Counter({_pair(*pair): 0 for pair in combinations(SPLITS, 2)})
+    leaks: list[Leak] = []
+    for link in links(texts):
+        (first, one), (second, other) = listed[link.first], listed[link.second]
+        if one != other:
+            leaks.append(Leak(first, second, (one, other), link.shared))
+            near[_pair(one, other)] += link.shared
+    for (_, split), size in zip(listed, texts.sizes, strict=True):
+        sizes[split] += size
+    names = Counter(name for name, _ in listed)
+    return LeakageReport(
+        tasks={split: sum(own == split for _, own in listed) for split in SPLITS},
+        texts=dict(sizes),
+        repositories=_in_both(repositories),
+        groups=_in_both(groups),
+        exact=_in_both(exact),
+        near=dict(near),
+        leaks=tuple(leaks),
+        repeated_names=tuple(sorted(name for name, count in names.items() if count > 1)),
+    )
+
+
+def _pair(one: Split, other: Split) -> str:
+    return " / ".join(sorted((one, other), key=SPLITS.index))
+
+
+def _in_both(found: Mapping[Split, set[str]]) -> dict[str, int]:
+    return {_pair(a, b): len(found.get(a, set()) & found.get(b, set())) for a, b in combinations(SPLITS, 2)}

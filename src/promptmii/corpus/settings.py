@@ -58,6 +58,7 @@ class ColumnSettings(Settings):
     text: str | None = None
     """The text column of every data set, where it is known."""
     label: str | None = None
+    """The same of the label column."""
     model: str | None = None
     """Model to ask if names, schema and values do not decide. Without one, such datasets are dropped."""
     endpoint: Endpoint = Endpoint()

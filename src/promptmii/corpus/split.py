@@ -1,5 +1,4 @@
-"""The last stage: which tasks are for training, validation and held-out evaluation, so that no text measured on was
-seen before.
+"""The last stage: training, validation and held-out tasks, so that no text to measure on is one that was trained on.
 
 A group is a repository, the repositories that share texts with it, and so on; it is in one split as a whole. Single
 texts that groups still share are removed from the split that is trained on.
@@ -16,7 +15,7 @@ import numpy as np
 from promptmii.corpus.overlap import Link, SignedTexts, components, links
 from promptmii.corpus.settings import CleanSettings, SplitSettings
 from promptmii.data.corpus_files import Split
-from promptmii.errors import ConfigError, nearest
+from promptmii.errors import ConfigError, counted, nearest
 from promptmii.task import Task
 
 RANK: Mapping[Split, int] = {"heldout": 0, "validation": 1, "train": 2}
@@ -69,7 +68,7 @@ def assign(
     assignment = Assignment([tasks[head].repository for head in heads], dropped=dropped)
     for link in copies:
         if tasks[link.first].repository != tasks[link.second].repository:
-            assignment.notes[link.second].append(f"shares {link.shared} texts with {tasks[link.first].name}")
+            assignment.notes[link.second].append(f"shares {counted(link.shared, 'text')} with {tasks[link.first].name}")
     members: dict[int, list[int]] = defaultdict(list)
     for number in sorted(left):
         members[heads[number]].append(number)
@@ -96,7 +95,7 @@ def _evaluation_copies(
         for other, shared in neighbours[number]:
             if other < len(tasks) and other not in source:
                 source[other] = source[number]
-                dropped[other] = f"it shares {shared} texts with the evaluation set {source[number]}"
+                dropped[other] = f"it shares {counted(shared, 'text')} with the evaluation set {source[number]}"
                 stack.append(other)
     return dropped
 
@@ -169,12 +168,12 @@ class TextRemover:
         own = zip(task.test, keep[len(task.train) :], strict=True)
         test = tuple(example for example, kept in own if kept and example.label in counts)
         removed = len(keep) - len(train) - len(test)
-        self._assignment.notes[number].append(f"{removed} texts removed that are measured on in another split")
+        self._assignment.notes[number].append(f"{counted(removed, 'text')} removed, on which another split measures")
         limits = self._limits
         if len(train) < limits.least_train or len(test) < limits.least_test or len(counts) < limits.least_labels:
             del self._assignment.split[number]
             self._assignment.dropped[number] = (
-                f"too little is left ({len(train)} + {len(test)} rows): its texts are measured on in another split"
+                f"too little is left ({len(train)} + {len(test)} rows): another split measures on its texts"
             )
             return None
         return replace(task, labels=tuple(label for label in task.labels if label in counts), train=train, test=test)

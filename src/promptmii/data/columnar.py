@@ -8,7 +8,7 @@ from typing import Any
 
 from promptmii.data.decoding import path_name
 from promptmii.data.table import Table, decode_classes, join_splits, make_table
-from promptmii.errors import DataError, MissingDependencyError
+from promptmii.errors import DataError, MissingDependencyError, first_line
 
 BATCH = 1024
 """Rows that are decoded at a time."""
@@ -101,6 +101,5 @@ def read_hub(reference: str) -> Table:
     try:
         loaded = datasets.load_dataset(repository, config or None, revision=revision or None)
     except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{reference} cannot be loaded: {reason.rstrip('.')}. {expected}") from error
+        raise DataError(f"{reference} cannot be loaded: {first_line(error)}. {expected}") from error
     return datasets_table(loaded, reference)

@@ -1,4 +1,4 @@
-"""Which column is the text and which the label: as the user says, or by names and values."""
+"""Which columns are the text and which the label: as the user says, or by schema, names and values."""
 
 import re
 from collections import Counter
@@ -9,10 +9,24 @@ from typing import Any
 from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table
 from promptmii.errors import DataError, listed, nearest
 
+Pairs = Sequence[tuple[str, str]]
+PAIRS: Pairs = (
+    *(("premise", "hypothesis"), ("claim", "evidence"), ("query", "passage")),
+    *(("question", "sentence"), ("question", "passage"), ("question", "context")),
+    *(("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("sentence_a", "sentence_b")),
+    *(("question1", "question2"), ("text1", "text2"), ("text_a", "text_b")),
+)
+"""Columns whose texts a label is about together."""
 MOST_LABELS = 0.5
 """A column with more distinct values than this share of its rows is no label column, unless it is called one."""
 LONGEST_LABEL = 120
+LONGEST_CATEGORY = 40
+"""Mean characters up to which a column of few values is a category rather than a text."""
 _SLOT = re.compile(r"\{([^{}]+)\}")
+_WORD = re.compile(r"[^\W\d_]")
+_NO_WORDS = re.compile(r"\S+://\S+|[0-9a-fA-F-]{16,}")
+"""Addresses and identifiers."""
+_FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,8 @@ class Chosen:
     """The label column was given, or is called a label by its header or its schema."""
     doubts: tuple[str, ...] = ()
     """Other columns that might be meant; with none the choice is plain."""
+    decided: bool = True
+    """Every column was given, or chosen by its name or its schema, or for want of another."""
 
     def render(self, row: dict[str, Any]) -> str:
         """The text of a row; empty where every column is missing. Raises `DataError` for values that are no text."""
@@ -56,7 +72,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def choose_columns(
-    table: Table, text: str | Sequence[str] | None, label: str | None, *, labelled: bool = True
+    table: Table, text: str | Sequence[str] | None, label: str | None, *, labelled: bool = True, pairs: Pairs = PAIRS
 ) -> Chosen:
     """Choose the columns. Raises `DataError` with the nearest name for one that does not exist."""
     names, template = _given_text(table, text)
@@ -71,17 +87,18 @@ def choose_columns(
         numbers = next((name for name in others if _names_of_numbers(table, name, label)), None)
         notes.append(f"label column: {label!r} (detected{f', it names the numbers of {numbers!r}' if numbers else ''})")
         doubts += others
+    decided = label_named or not doubts
     if not names:
-        found, others = _find_text(table, label)
-        names = (found,)
-        notes.append(f"text column: {found!r} (detected)")
+        names, text_named, others = _find_text(table, label, pairs)
+        notes.append(f"text {'columns' if len(names) > 1 else 'column'}: {', '.join(map(repr, names))} (detected)")
         doubts += others
+        decided &= text_named or not others
     if label in names:
         raise DataError(f"The column {label!r} is given as text and as label; they must differ.")
     doubts = list(dict.fromkeys(doubts))
     if doubts:
         notes.append(f"other columns might be meant: {', '.join(map(repr, doubts))}; --text and --label say which")
-    return Chosen(names, template, label, tuple(notes), label_named, tuple(doubts))
+    return Chosen(names, template, label, tuple(notes), label_named, tuple(doubts), decided)
 
 
 def _given_text(table: Table, text: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
@@ -148,6 +165,8 @@ def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
     there = sum(row[name] is not None for row in table.rows)
     if not scalar or len(distinct) < 2 or len(values) * 2 < there or max(map(len, distinct)) > LONGEST_LABEL:
         return False
+    if _hold_fractions(distinct):
+        return False
     return len(distinct) <= MOST_LABELS * len(values) or (not repeats and not all(map(_is_number, distinct)))
 
 
@@ -155,12 +174,20 @@ def why_no_label(table: Table, name: str) -> str:
     """Why a column that is called a label is none."""
     values = column_values(table, name)
     there = sum(row[name] is not None for row in table.rows)
-    distinct = set(map(str, values))
+    distinct = Counter(map(str, values))
     if len(values) * 2 < there:
         return f"{name!r} holds several labels per row."
+    if _hold_fractions(distinct):
+        return f"{name!r} holds fractions such as {values[0]!r:.60}: scores, not labels."
     if len(distinct) < 2:
         return f"{name!r} has one value ({values[0]!r:.60})." if values else f"{name!r} is empty."
     return f"{name!r} has {len(distinct)} different values in {len(values)} rows, such as {values[0]!r:.60}."
+
+
+def _hold_fractions(counts: Counter[str]) -> bool:
+    """Whether most of the values are written as decimals, and some of those are no whole number."""
+    decimals = {value: count for value, count in counts.items() if _FRACTION.fullmatch(value.strip())}
+    return sum(decimals.values()) * 2 > counts.total() and not all(float(value).is_integer() for value in decimals)
 
 
 def _is_number(text: str) -> bool:
@@ -183,23 +210,30 @@ def _names_of_numbers(table: Table, numbers: str, names: str) -> str | None:
     return f"the column {names!r} names the numbers of {numbers!r} ({shown}); --label {names} uses the names"
 
 
-def _find_text(table: Table, label: str | None) -> tuple[str, list[str]]:
-    """The likeliest text column, and others that might be meant as well."""
-    lengths = {
-        name: sum(map(len, texts)) / max(len(table.rows), 1)
-        for name in table.columns
-        if name != label and (texts := _texts(table, name))
-    }
+def _find_text(table: Table, label: str | None, pairs: Pairs) -> tuple[tuple[str, ...], bool, list[str]]:
+    """The likeliest text columns, whether their names decide, and others that might be meant as well."""
+    texts = {name: _texts(table, name) for name in table.columns if name != label}
+    worded = {name for name, own in texts.items() if own and (name.casefold() in TEXT_NAMES or _have_words(own))}
+    lengths = {name: sum(map(len, own)) / len(table.rows) for name, own in texts.items() if name in worded}
     if not lengths:
         raise DataError(
             f"No column of {table.origin} holds text. Columns: {listed(table.columns)}. Name it with --text."
         )
-    named = [name for hint in TEXT_NAMES for name in lengths if name.casefold() == hint]
-    best = (named + sorted(lengths, key=lengths.__getitem__, reverse=True))[0]
-    rivals = [name for name in lengths if name != best and not could_be_label(table, name)]
-    close = [name for name in rivals if lengths[name] > (lengths[best] if named else lengths[best] / 2)]
-    return best, close
+    called = {name.casefold(): name for name in lengths}
+    if pair := next((pair for pair in pairs if set(pair) <= called.keys()), None):
+        return tuple(called[name] for name in pair), True, []
+    categories = {n for n, size in lengths.items() if size <= LONGEST_CATEGORY and could_be_label(table, n)}
+    free = {name: size for name, size in lengths.items() if name not in categories} or lengths
+    named = [called[hint] for hint in TEXT_NAMES if called.get(hint) in free]
+    best = named[0] if named else max(free, key=free.__getitem__)
+    least = free[best] if named else free[best] / 2
+    return (best,), bool(named), [name for name, length in free.items() if name != best and length > least]
 
 
 def _texts(table: Table, name: str) -> list[str]:
     return [value for value in column_values(table, name) if isinstance(value, str)]
+
+
+def _have_words(texts: Sequence[str]) -> bool:
+    first = texts[:50]
+    return any(map(_WORD.search, first)) and not all(map(_NO_WORDS.fullmatch, first))

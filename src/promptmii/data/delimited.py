@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import Any
 
 from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table, make_table
-from promptmii.errors import DataError
+from promptmii.errors import DataError, counted
 
 DELIMITERS = ",;\t|"
 NO_DELIMITER = "\x1f"
@@ -56,7 +56,7 @@ def read_delimited(text: str, origin: str, delimiter: str | None = None) -> Tabl
     rows = list(_rows(lines, layout, origin, None))
     if not rows:
         raise DataError(f"{origin} has a header and no rows.")
-    notes = (f"{layout.preamble} lines above the header left out",) if layout.preamble else ()
+    notes = (f"{counted(layout.preamble, 'line')} above the header left out",) if layout.preamble else ()
     return make_table(rows, origin, notes)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptmii.errors import DataError, counted
+from promptmii.errors import DataError, counted, listed
 
 MARKS = "\u200b\u200e\u200f\u2060\u00ad\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Marks that are seen nowhere and belong to no word: zero-width spaces, soft hyphens, directions of writing.
@@ -91,9 +91,11 @@ def variant_notes(cells: Iterable[str], spelling: Spelling) -> tuple[str, ...]:
     if not joined:
         return ()
     named = [
-        f"{chosen!r} (also {_plain_list([_told_apart(cell, chosen) for cell in joined[chosen]])})" for chosen in joined
+        f"{chosen!r} (also {listed([_told_apart(cell, chosen) for cell in joined[chosen]], _NAMED)})"
+        for chosen in joined
     ]
-    return (f"labels that differ in case, spaces, Unicode form or invisible marks alone are one: {_plain_list(named)}",)
+    one = "labels that differ in case, spaces, Unicode form or invisible marks alone are one"
+    return (f"{one}: {listed(named, _NAMED)}",)
 
 
 def _told_apart(cell: str, chosen: str) -> str:
@@ -108,9 +110,9 @@ def combined_notes(labels: Sequence[str]) -> tuple[str, ...]:
     several = [label for label in counts if _is_several(label, keys)]
     if not several:
         return ()
-    rows = sum(counts[label] for label in several)
+    rows, shown = sum(counts[label] for label in several), listed([*map(repr, several)], _NAMED)
     return (
-        f"{counted(rows, 'row')} with what looks like several labels ({_listed(several)}). Each is taken as a label "
+        f"{counted(rows, 'row')} with what looks like several labels ({shown}). Each is taken as a label "
         "of its own; to drop these rows, give the single labels with --labels",
     )
 
@@ -118,12 +120,3 @@ def combined_notes(labels: Sequence[str]) -> tuple[str, ...]:
 def _is_several(label: str, keys: set[str]) -> bool:
     parts = [label_key(part.strip(" []'\"")) for part in _PARTS.split(label)]
     return len(parts) > 1 and all(part in keys for part in parts)
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return _plain_list([repr(label) for label in labels])
-
-
-def _plain_list(items: Sequence[str]) -> str:
-    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
-    return ", ".join(items[:_NAMED]) + more

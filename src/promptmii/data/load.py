@@ -14,7 +14,7 @@ from promptmii.data.delimited import read_delimited
 from promptmii.data.json_tables import nested_table, read_json, read_json_lines
 from promptmii.data.spreadsheet import read_workbook
 from promptmii.data.table import Table, make_table
-from promptmii.errors import DataError
+from promptmii.errors import DataError, first_line
 
 Source: TypeAlias = Any
 """A path, `hub:owner/name[:config][@revision]`, a DataFrame (pandas, polars), an Arrow table, a `Dataset` or
@@ -102,16 +102,12 @@ def faults_named(path: Path) -> Generator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a whole gzip file: {error}.") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or _first_line(error)}.") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
     except (ValueError, ArithmeticError, RecursionError, MemoryError, csv.Error, pa.ArrowException) as error:
         kind = format_of(path) or "data"
         raise DataError(
-            f"{path} is not a readable {kind} file: {_first_line(error)}. Save or export it again."
+            f"{path} is not a readable {kind} file: {first_line(error)}. Save or export it again."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
 
 
 def file_kind(path: Path) -> str:

@@ -30,19 +30,12 @@ def _lettered(word: str) -> Names:
 
 
 FAMILIES: tuple[Names, ...] = (
-    _letters,
-    _letters,
-    _letters,
-    _numbers,
-    _numbers,
-    _numbered("class "),
-    _numbered("label_"),
-    _numbered("LABEL_"),
-    _numbered("C"),
-    _lettered("class "),
-    _lettered("option "),
+    *(_letters, _letters, _letters, _numbers, _numbers),
+    *map(_numbered, ("class ", "label_", "LABEL_", "C")),
+    *map(_lettered, ("class ", "option ")),
     _numbered("category "),
 )
+"""The likelier ones several times."""
 _NUMBERED = (_numbers, _numbered("class "), _numbered("label_"), _numbered("C"))
 """The families that go on beyond the alphabet."""
 

@@ -11,7 +11,7 @@ from promptmii.data.columns import Chosen, choose_columns
 from promptmii.data.labels import one_line
 from promptmii.data.load import Source, read_table
 from promptmii.data.table import Table
-from promptmii.errors import DataError, counted
+from promptmii.errors import DataError, counted, listed
 from promptmii.task import Episode, Example, Support, Task, normalise_text
 
 TEST_SHARE = 0.4
@@ -89,7 +89,7 @@ def _missing(what: str, labels: Sequence[str], examples: Sequence[Example], cure
     missing = [label for label in labels if label not in there]
     if not missing:
         return ()
-    named = ", ".join(map(repr, missing[:NAMED])) + (f" and {len(missing) - NAMED} more" if missing[NAMED:] else "")
+    named = listed([*map(repr, missing)], NAMED)
     return (f"no {what} of {len(missing)} of {len(labels)} labels: {named}{cure}",)
 
 
@@ -165,9 +165,9 @@ def draw_query(task: Task, size: int, seed: int = 0) -> tuple[Example, ...]:
     return tuple(rows)
 
 
-def proportioned(examples: Sequence[Example], size: int, seed: int = 0) -> tuple[Example, ...]:
+def proportioned(examples: Sequence[Example], size: int) -> tuple[Example, ...]:
     """At most `size` of the examples, shuffled: each label once before any comes twice, then in proportion."""
-    return tuple(_stratified(examples, seed, "part")[:size])
+    return tuple(_stratified(examples, 0, "part")[:size])
 
 
 def _stratified(examples: Sequence[Example], seed: int, part: str) -> list[Example]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from promptmii.data.columnar import is_saved_dataset
-from promptmii.data.corpus_files import Split, Tasks, corpus_reference, read_corpus
+from promptmii.data.corpus_files import Split, Tasks, corpus_reference, corpus_splits, read_corpus
 from promptmii.data.decoding import path_name
 from promptmii.data.load import SUFFIXES, format_of, read_table
 from promptmii.data.sample import LoadedTask, load_task
@@ -67,11 +67,7 @@ def find_tasks(
 
 
 def read_tasks(
-    given: Sequence[str],
-    *,
-    splits: Sequence[Split] = ("heldout",),
-    load: Load = load_task,
-    only: Collection[str] = (),
+    given: Sequence[str], *, splits: Sequence[Split] = ("heldout",), load: Load = load_task, only: Collection[str] = ()
 ) -> dict[str, Task]:
     """The tasks of the sources by name, in order; with `only`, those of these names.
 
@@ -165,6 +161,9 @@ def _corpus_tasks(folder: Path, splits: Sequence[Split]) -> Iterator[TaskSource]
         except DataError:
             if split == splits[-1] and not parts:
                 raise
+    if not any(len(tasks) or tasks.dropped for tasks in parts.values()):
+        there = [f"{folder}:{split} ({len(read_corpus(folder, split))})" for split in corpus_splits(folder)]
+        raise DataError(f"The corpus {folder} has no task in {' or '.join(parts)}. Its splits: {', '.join(there)}.")
     for split, tasks in parts.items():
         origin = f"{folder}:{split}"
         for reason in tasks.dropped:

@@ -70,14 +70,19 @@ def decode_classes(table: Table, classes: Mapping[str, Sequence[str]]) -> Table:
     known = {name: tuple(map(str, names)) for name, names in classes.items() if name in table.columns}
     if not known:
         return table
-    rows = tuple(row | {name: _class_name(row[name], names) for name, names in known.items()} for row in table.rows)
+    rows = tuple(row | {name: class_name(row[name], names) for name, names in known.items()} for row in table.rows)
     return Table(table.columns, rows, table.origin, known, table.split, table.instruction, table.notes)
 
 
-def _class_name(value: Any, names: tuple[str, ...]) -> Any:
-    if not isinstance(value, int):
+def class_name(value: Any, names: Sequence[str]) -> Any:
+    """The name of a class number, `None` for one outside the classes; what is a name or no number stays."""
+    if isinstance(value, str) and value in names:
         return value
-    return names[value] if 0 <= value < len(names) else None
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return value
+    return names[number] if 0 <= number < len(names) else None
 
 
 def _cell(value: Any) -> Any:

@@ -47,8 +47,8 @@ class Texts:
 def read_texts(source: Source, text: str | Sequence[str] | None = None, progress: Progress = QUIET) -> Texts:
     """Texts without labels: a table, or a list of strings. No row is dropped.
 
-    Every row is read once before this returns, so a row that cannot be read is found before any text is sent. Files of
-    lines and Parquet are never held in memory. Raises `DataError`.
+    Every row is read once before this returns, so that no text is sent if a row cannot be read. Files of lines and
+    Parquet are never held in memory. Raises `DataError`.
     """
     progress.step("Reading the rows")
     origin, rows = _open(source)

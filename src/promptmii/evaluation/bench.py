@@ -1,4 +1,4 @@
-"""The models of an evaluation, each loaded once, and the running of single cells on them."""
+"""The models of an evaluation, each loaded once, and the cells that run on them."""
 
 import threading
 from collections.abc import Generator, Mapping, Sequence
@@ -14,7 +14,7 @@ from promptmii.follower import Follower
 from promptmii.inducers import Kit, Writer
 from promptmii.instruction import Cost, Instruction
 from promptmii.machine import machine
-from promptmii.models.base import LanguageModel
+from promptmii.models.base import LanguageModel, ModelCard
 from promptmii.models.cache import Cached
 from promptmii.models.dynamic_batching import for_threads
 from promptmii.models.threads import parallel
@@ -35,7 +35,7 @@ class FinishedCell:
 
 
 class Bench:
-    """Runs cells, several at a time."""
+    """Runs cells in this process, several at a time."""
 
     def __init__(self, settings: EvaluateSettings, folder: Path | None) -> None:
         """`folder` keeps the answers of all models and the adapters of fine-tuned ones; without one nothing is kept."""
@@ -56,6 +56,10 @@ class Bench:
 
     def _load(self, reference: str) -> LanguageModel:
         return self._settings.endpoint.load(reference, limit=self._limit)
+
+    def card(self, reference: str) -> ModelCard:
+        """The card of a model, which is loaded for it. Raises `ModelError`."""
+        return self.model(reference).card
 
     def close(self) -> None:
         """Close the models."""
@@ -80,7 +84,7 @@ class Bench:
                 Record(key=job.key, cell=job.cell, status="failed", error=storable(str(error)), finished=_now()), None
             )
         query = Query.of(task.name, scored.query)
-        models = [self.model(name).card for name in (job.cell.generator, job.cell.follower) if name]
+        models = [self.card(name) for name in (job.cell.generator, job.cell.follower) if name]
         record = Record(
             key=job.key,
             cell=job.cell,

@@ -18,7 +18,7 @@ from promptmii.ray_cluster import RayActors
 from promptmii.task import Task
 
 RESTARTS = 8
-"""A worker that dies more often does not die by accident."""
+"""A worker that dies more often does not do so by accident."""
 
 
 class RemoteBench:
@@ -34,7 +34,7 @@ class RemoteBench:
     def card(self, reference: str) -> ModelCard | PromptMIIError:
         """The card of a model, or why there is none."""
         try:
-            return self._bench.model(reference).card
+            return self._bench.card(reference)
         except PromptMIIError as error:
             return error
 
@@ -55,7 +55,7 @@ def _use_cores(cpus: float) -> None:
 
 
 class RayExecutor:
-    """Workers on a Ray cluster, as an `Executor`."""
+    """Workers on a Ray cluster, in place of the one `Bench` of this process."""
 
     def __init__(self, settings: EvaluateSettings, options: RayOptions, folder: Path) -> None:
         """Connect to the cluster, or start one here. Raises `ConfigError` if it is missing or too small."""
@@ -79,11 +79,11 @@ class RayExecutor:
         self._benches.close()
 
     def card(self, reference: str) -> ModelCard:
-        """See `Executor`."""
+        """See `Bench`."""
         return _result(self._benches.ray.get(self._benches.actors[0].card.remote(reference)))
 
     def run(self, jobs: Sequence[PlannedCell], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
-        """See `Executor`. Raises `ModelError` if a worker keeps dying."""
+        """See `Bench`. Raises `ModelError` if a worker keeps dying."""
         ray = self._benches.ray
         sent = {job.cell.task: ray.put(tasks[job.cell.task]) for job in jobs}
         pool = ray.util.ActorPool(self._benches.actors * self._at_once)

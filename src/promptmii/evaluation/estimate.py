@@ -1,7 +1,7 @@
 """What a grid will take, before it runs: calls, tokens, time and money.
 
-Each method tells its calls. The models' own tokenizers count a sample of each task's rows; an instruction is taken to
-be `ASSUMED_TOKENS` long. A few calls to each model measure how fast it reads and writes.
+Each method knows its calls. The models' own tokenizers count a sample of each task's rows; an instruction counts as
+`ASSUMED_TOKENS` long. A few calls to each model measure how fast it reads and writes.
 """
 
 from collections.abc import Mapping
@@ -55,11 +55,7 @@ class _Sizes:
 
 
 def estimate(
-    settings: EvaluateSettings,
-    folder: Path,
-    *,
-    retry_failed: bool = False,
-    progress: Progress = QUIET,
+    settings: EvaluateSettings, folder: Path, *, retry_failed: bool = False, progress: Progress = QUIET
 ) -> list[MethodEstimate]:
     """Cost of the cells that `evaluate` would run: one line per method, then their sum. Raises as it does.
 
@@ -126,11 +122,7 @@ def _rates(model: LanguageModel, mode: str) -> Rates:
 
 
 def _cost(
-    job: PlannedCell,
-    task: Task,
-    sizes: _Sizes,
-    models: Mapping[str, LanguageModel],
-    rates: Mapping[str, Rates],
+    job: PlannedCell, task: Task, sizes: _Sizes, models: Mapping[str, LanguageModel], rates: Mapping[str, Rates]
 ) -> Cost:
     cell, settings = job.cell, job.settings
     method = settings.method(cell.method)

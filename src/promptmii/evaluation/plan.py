@@ -189,13 +189,7 @@ def _jobs(
     draws = [(n, seed) for n in settings.n for seed in range(settings.seeds)] if depends else [(0, 0)]
     for task, (n, seed), writer in product(tasks, draws, _writers(settings, method, follower)):
         cell = Cell(
-            task=task.name,
-            method=method.name,
-            n=n,
-            seed=seed,
-            generator=writer,
-            follower=follower,
-            mode=settings.mode,
+            task=task.name, method=method.name, n=n, seed=seed, generator=writer, follower=follower, mode=settings.mode
         )
         yield PlannedCell(_key(settings, method, cell, task, calibration, cards), cell, calibration, settings)
 

@@ -1,15 +1,13 @@
 """Run the cells of a grid that are not recorded yet, and record them."""
 
-from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from promptmii.config import Endpoint
-from promptmii.evaluation.bench import Bench, FinishedCell
+from promptmii.evaluation.bench import Bench
 from promptmii.evaluation.cluster import RayExecutor
-from promptmii.evaluation.plan import EvaluateSettings, PlannedCell, grid_tasks, plan, references
+from promptmii.evaluation.plan import EvaluateSettings, grid_tasks, plan, references
 from promptmii.files import locked, write_text
 from promptmii.models.base import ModelCard
 from promptmii.models.cache import forget
@@ -17,42 +15,6 @@ from promptmii.progress import QUIET, Progress
 from promptmii.records import Record, Recorder, Run
 from promptmii.serving import served
 from promptmii.styles import split_style
-from promptmii.task import Task
-
-
-class Executor(Protocol):
-    """Where cells run."""
-
-    def card(self, reference: str) -> ModelCard:
-        """The card of a model, which is loaded for it. Raises `ModelError`."""
-        ...
-
-    def run(self, jobs: Sequence[PlannedCell], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
-        """Cells as they finish, in any order."""
-        ...
-
-    def close(self) -> None:
-        """Close the models."""
-        ...
-
-
-class LocalExecutor:
-    """This process, as an `Executor`."""
-
-    def __init__(self, settings: EvaluateSettings, folder: Path) -> None:
-        self._bench = Bench(settings, folder)
-
-    def card(self, reference: str) -> ModelCard:
-        """See `Executor`."""
-        return self._bench.model(reference).card
-
-    def run(self, jobs: Sequence[PlannedCell], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
-        """See `Executor`."""
-        return self._bench.run(jobs, tasks)
-
-    def close(self) -> None:
-        """See `Executor`."""
-        self._bench.close()
 
 
 def evaluate(
@@ -100,9 +62,9 @@ def _tell(record: Record, progress: Progress) -> None:
     progress.advance(1, f"{record.cell.name}: " + (f"macro-F1 {measured.macro_f1:.3f}" if measured else "failed"))
 
 
-def _executor(settings: EvaluateSettings, endpoint: Endpoint, folder: Path) -> Executor:
+def _executor(settings: EvaluateSettings, endpoint: Endpoint, folder: Path) -> Bench | RayExecutor:
     settings = settings.model_copy(update={"endpoint": endpoint})
-    return RayExecutor(settings, settings.ray, folder) if settings.ray else LocalExecutor(settings, folder)
+    return RayExecutor(settings, settings.ray, folder) if settings.ray else Bench(settings, folder)
 
 
 def is_open(record: Record | None, retry_failed: bool) -> bool:

@@ -1,17 +1,14 @@
 """What a task costs with each method: the numbers, their table and their figure."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from promptmii.report.drawing import blank_figure, looks, styled
+from promptmii.report.drawing import Drawn, blank_figure, looks, styled
 from promptmii.report.figures import sample_size
 from promptmii.report.scores import Scope, Scores, Series, in_order, within
-from promptmii.report.tables import NOTHING, ReportTable, number, scoped
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from promptmii.report.tables import NOTHING, ReportTable, number
 
 COSTS = {
     "calls": ("one_off_calls", "calls to make it"),
@@ -62,18 +59,19 @@ def cost_table(cells: pd.DataFrame, scope: Scope) -> ReportTable:
         "average. Follower calls of a search count as calls to make it. Tokens to make it are prompt and completion "
         f"tokens. Money is in the currency of the prices given; {NOTHING}: unknown."
     )
-    return ReportTable(f"costs-{scoped(scope)}", f"Cost per task: {scope.title}", note, data, shown)
+    return ReportTable(f"costs-{scope.slug}", f"Cost per task: {scope.title}", note, data, shown)
 
 
 @styled
-def cost_figure(costs: pd.DataFrame, n: int, title: str) -> "Figure":
-    """What a task costs with each method at one n (from `tables.costs`): calls, tokens, seconds."""
+def cost_figure(cells: pd.DataFrame, scores: Scores, n: int) -> Drawn:
+    """What a task costs with each method at one n: calls, tokens, seconds."""
     from matplotlib.ticker import EngFormatter, NullLocator
 
-    own = costs.loc[costs["n"].isin([0, n]), :].iloc[::-1]
+    data = costs(cells, scores.scope)
+    own = data.loc[data["n"].isin([0, n]), :].iloc[::-1]
     series = [Series(name, method, None) for name, method in zip(own["series"], own["method"], strict=True)]
     known = looks(series)
-    figure, panels = blank_figure(f"costs {title} {n}", 0.3 * len(own) + 1.3, 3, sharey=True)
+    figure, panels = blank_figure(f"costs-{scores.scope.slug}", 0.3 * len(own) + 1.3, 3, sharey=True)
     totals = {
         "LLM calls per task,\nto make the instruction": own["calls"],
         "Tokens per task,\nto make it and to label": own["tokens"] + own["tokens_per_query"] * own["rows"],
@@ -93,20 +91,17 @@ def cost_figure(costs: pd.DataFrame, n: int, title: str) -> "Figure":
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(label, fontsize=8.5)
     panels[0].set_yticks(range(len(series)), [one.name for one in series])
-    figure.suptitle(f"Cost per task at n={n}: {title}", fontsize=10.5, fontweight="bold", x=0.01, ha="left")
-    return figure
+    title = f"Cost per task at n={n}: {scores.scope.title}"
+    figure.suptitle(title, fontsize=10.5, fontweight="bold", x=0.01, ha="left")
+    caption = (
+        f"What one task costs at n={n} with each method: calls to make the instruction; tokens and seconds to make it "
+        f"and to label the task's query rows ({sample_size(scores)}; means, logarithmic axes, no interval; no bar: "
+        "zero)."
+    )
+    return Drawn(figure, caption)
 
 
 def rounded(value: float) -> str:
     if np.isnan(value):
         return "unknown"
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
-
-
-def cost_caption(scores: Scores, n: int) -> str:
-    """One sentence below `cost_figure`."""
-    return (
-        f"What one task costs at n={n} with each method: calls to make the instruction; tokens and seconds to make it "
-        f"and to label the task's query rows ({sample_size(scores)}; means, logarithmic axes, no interval; no bar: "
-        "zero)."
-    )

@@ -49,11 +49,23 @@ STYLE = {
 }
 
 
-def styled(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
-    """Give a figure function our style."""
+class Drawn(NamedTuple):
+    """A figure, and one sentence to stand below it."""
+
+    figure: "Figure"
+    caption: str
+
+    @property
+    def name(self) -> str:
+        """For files; unique in a report."""
+        return str(self.figure.get_label())
+
+
+def styled(draw: "Callable[P, Drawn]") -> "Callable[P, Drawn]":
+    """Draw in our style."""
 
     @wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> "Figure":
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Drawn:
         import matplotlib
 
         with matplotlib.rc_context(STYLE):  # pyright: ignore[reportArgumentType]

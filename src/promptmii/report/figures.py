@@ -7,19 +7,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from promptmii.curves import VALIDATION, Curves
-from promptmii.report.drawing import COLOURS, INK, LINES, Look, blank_figure, draw_legend, line_style, looks, styled
+from promptmii.errors import counted
+from promptmii.report.drawing import (
+    COLOURS,
+    INK,
+    LINES,
+    Drawn,
+    Look,
+    blank_figure,
+    draw_legend,
+    line_style,
+    looks,
+    styled,
+)
 from promptmii.report.scores import Scores
 from promptmii.report.statistics import Mean, frontier, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @styled
-def length_figure(scores: Scores) -> "Figure":
+def length_figure(scores: Scores) -> Drawn:
     """Macro-F1 against prompt length: a labelled line per series through its numbers of examples, with intervals."""
-    figure, (axes,) = blank_figure(f"length {scores.scope}", 4.6)
+    figure, (axes,) = blank_figure(f"length-{scores.scope.slug}", 4.6)
     (found, flat), known = _by_prompt(points(scores)), looks(scores.series)
     _token_axis(axes, found)
     _draw_flat(axes, flat, known)
@@ -38,7 +49,12 @@ def length_figure(scores: Scores) -> "Figure":
         n for one in scores.series for own in [[p.n for p in found if p.series == one]] for n in (own[:1] + own[-1:])
     }
     _number_points(axes, found, sorted(found, key=lambda p: p.n not in ends), known)
-    return figure
+    caption = (
+        f"Mean macro-F1 over tasks against the mean number of prompt tokens that one query takes, {scores.scope.title} "
+        f"({sample_size(scores)}; numbers at points: examples given; bars: 95 % interval over tasks; dotted: "
+        "methods that have no prompt)."
+    )
+    return Drawn(figure, caption)
 
 
 def _by_prompt(found: Sequence[Mean]) -> tuple[list[Mean], list[Mean]]:
@@ -153,7 +169,7 @@ def _number_points(axes: "Axes", found: Sequence[Mean], wanted: Sequence[Mean], 
 
 
 @styled
-def pareto_figure(by_scope: Sequence[Scores]) -> "Figure":
+def pareto_figure(by_scope: Sequence[Scores]) -> Drawn:
     """Every series at every n, and the points that no other beats in both score and length: a panel per scope."""
     columns = min(2, len(by_scope))
     rows = -(-len(by_scope) // columns)
@@ -181,7 +197,13 @@ def pareto_figure(by_scope: Sequence[Scores]) -> "Figure":
     for axes, scores in zip(panels, by_scope, strict=False):
         found, _ = _by_prompt(points(scores))
         _number_points(axes, found, frontier(found), known)
-    return figure
+    parts = "; ".join(f"{scores.scope.title}: {sample_size(scores)}" for scores in by_scope)
+    caption = (
+        "Every method at every number of examples. The dashed line joins the points that no other beats in both "
+        f"macro-F1 and prompt length, with their number of examples ({parts}; means over tasks, intervals in the "
+        "tables; dotted: methods that have no prompt)."
+    )
+    return Drawn(figure, caption)
 
 
 def _draw_frontier(axes: "Axes", given: Sequence[Mean], known: dict[str, Look]) -> None:
@@ -205,26 +227,7 @@ def sample_size(scores: Scores) -> str:
         {int(count) for count in scores.seeds[~np.array(scores.constant)].max(axis=2, initial=0).flat if count}
     )
     drawn = f"{' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''}" if seeds else "no seed"
-    return f"{len(scores.tasks)} tasks, {drawn}"
-
-
-def length_caption(scores: Scores) -> str:
-    """One sentence below `length_figure`."""
-    return (
-        f"Mean macro-F1 over tasks against the mean number of prompt tokens that one query takes, {scores.scope.title} "
-        f"({sample_size(scores)}; numbers at points: examples given; bars: 95 % interval over tasks; dotted: "
-        "methods that have no prompt)."
-    )
-
-
-def pareto_caption(by_scope: Sequence[Scores]) -> str:
-    """One sentence below `pareto_figure`."""
-    parts = "; ".join(f"{scores.scope.title}: {sample_size(scores)}" for scores in by_scope)
-    return (
-        "Every method at every number of examples. The dashed line joins the points that no other beats in both "
-        f"macro-F1 and prompt length, with their number of examples ({parts}; means over tasks, intervals in the "
-        "tables; dotted: methods that have no prompt)."
-    )
+    return f"{counted(len(scores.tasks), 'task')}, {drawn}"
 
 
 IMPORTANT = ("train/reward", "length", "zero_variance", "entropy", "kl", "train/loss")
@@ -238,34 +241,34 @@ def important(names: Sequence[str]) -> list[str]:
 
 
 @styled
-def validation_figure(runs: Sequence[Curves]) -> "Figure":
+def validation_figure(runs: Sequence[Curves]) -> Drawn:
     """Validation reward against training steps: a line per training run."""
-    figure, (axes,) = blank_figure("validation", 3.6)
+    figure, (axes,) = blank_figure("training-reward", 3.6)
     _draw_curves(axes, runs, VALIDATION)
     axes.set_xlabel("Training steps")
     axes.set_ylabel("Validation reward (macro-F1)")
     axes.set_title("Training curves: reward on validation tasks against training steps")
     draw_legend(figure, _run_lines(runs))
-    return figure
+    return Drawn(figure, training_caption(runs))
 
 
 @styled
-def training_figure(runs: Sequence[Curves], names: Sequence[str]) -> "Figure":
+def training_figure(runs: Sequence[Curves], shown: Sequence[str], name: str, caption: str) -> Drawn:
     """These quantities of training runs: a small panel each."""
     from matplotlib.ticker import StrMethodFormatter
 
-    rows = max(1, -(-len(names) // 3))
-    figure, panels = blank_figure("training", 1.9 * rows + 0.5, 3, rows)
-    for axes, name in zip(panels, names, strict=False):
-        _draw_curves(axes, runs, name)
+    rows = max(1, -(-len(shown) // 3))
+    figure, panels = blank_figure(name, 1.9 * rows + 0.5, 3, rows)
+    for axes, quantity in zip(panels, shown, strict=False):
+        _draw_curves(axes, runs, quantity)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.set_title(name, fontsize=9.5, fontweight="normal")
-    for axes in panels[len(names) :]:
+        axes.set_title(quantity, fontsize=9.5, fontweight="normal")
+    for axes in panels[len(shown) :]:
         axes.set_visible(False)
-    for axes in panels[max(0, len(names) - 3) : len(names)]:
+    for axes in panels[max(0, len(shown) - 3) : len(shown)]:
         axes.set_xlabel("Training steps")
     draw_legend(figure, _run_lines(runs))
-    return figure
+    return Drawn(figure, caption)
 
 
 def _run_lines(runs: Sequence[Curves]) -> dict[str, dict[str, Any]]:
@@ -284,7 +287,7 @@ def _draw_curves(axes: "Axes", runs: Sequence[Curves], name: str) -> None:
 
 
 def training_caption(runs: Sequence[Curves]) -> str:
-    """One sentence below `validation_figure` and `training_figure`."""
+    """Below curves of training runs."""
     lengths = ", ".join(
         f"{run.name}: {max((max(curve) for curve in run.metrics.values() if curve), default=0):,} steps" for run in runs
     )

@@ -12,30 +12,22 @@ import pandas as pd
 
 from promptmii.curves import VALIDATION, Curves
 from promptmii.data.nameless import shown_name
-from promptmii.errors import counted
+from promptmii.errors import counted, listed
 from promptmii.metrics import holm
-from promptmii.records import Record
-from promptmii.report.grid import Grid, short_names
-from promptmii.report.methods import Role, is_written, planned_rivals, role, shows_examples, under_test
-from promptmii.report.scores import Scope, Scores, Series, in_order
+from promptmii.records import Record, Run
+from promptmii.report.cells import short_names
+from promptmii.report.methods import Role, is_known, is_unwritten, planned_rivals, role, shows_examples, under_test
+from promptmii.report.scores import Scope, Scores, Series, in_order, nearest_n
 from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, with_interval
 
-POSTER_N = 20
-"""The number of examples that the poster's headline is about."""
 REVISION = 16
 """Characters of a model's revision."""
 MANY = 8
 """Names that a fact lists in full."""
 
 
-def chosen_n(ns: Iterable[int]) -> int:
-    """The n at which the page opens: the poster's where it was run, else the middle one. Never chosen by score."""
-    known = sorted(ns)
-    return POSTER_N if POSTER_N in known else known[len(known) // 2]
-
-
-def facts(grid: Grid, cells: pd.DataFrame, folders: Iterable[object]) -> list[tuple[str, str]]:
+def facts(run: Run, cells: pd.DataFrame, folders: Iterable[object]) -> list[tuple[str, str]]:
     """What was run, by name."""
     live: Any = cells.loc[~cells["stale"], :]
     done, given = int(live["macro_f1"].notna().sum()), len(live)
@@ -52,18 +44,18 @@ def facts(grid: Grid, cells: pd.DataFrame, folders: Iterable[object]) -> list[tu
         ("Generators", _names(dict.fromkeys(live["generator"].dropna())) or "none"),
         ("Followers", _names(dict.fromkeys(live["follower"]))),
         ("Mode", _names(dict.fromkeys(live["mode"]))),
-        *_made_with([grid.records[key] for key in live["key"]]),
+        *_made_with([run.records[key] for key in live["key"]]),
         (
             "Cells",
             f"{done:,} done, {given - done:,} failed"
-            + (f", {len(grid.damaged):,} damaged lines" if grid.damaged else ""),
+            + (f", {counted(len(run.damaged), 'damaged line')}" if run.damaged else ""),
         ),
         ("Records", f"{', '.join(map(str, folders))}, finished {' to '.join(dict.fromkeys([times[0], times[-1]]))}"),
     ]
 
 
 def _made_with(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Machines and revisions, as far as the records tell; those of earlier versions do not."""
+    """Machines and revisions, which records of earlier versions do not have."""
     machines = dict.fromkeys(record.machine for record in records if record.machine)
     known = {name: revision for record in records for name, revision in record.revisions.items()}
     revisions = [f"{name} {revision[:REVISION]}" for name, revision in known.items()]
@@ -76,9 +68,7 @@ def _series(live: pd.DataFrame) -> set[Series]:
 
 
 def _names(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - MANY} more" if len(listed) > MANY + 1 else ""
-    return ", ".join(listed[:MANY] if more else listed) + more
+    return listed([*names], MANY)
 
 
 def _times(seeds: int) -> str:
@@ -122,8 +112,8 @@ def claims(by_scope: Sequence[Scores], n: int) -> list[Claim]:
         own = _under_test(at_n)
         rivals = [next((m for m in at_n if m.series.method == name), None) for name in planned_rivals()]
         for rival in rivals:
-            if rival and rival != own:
-                pair = paired(scores, own.series.name, rival.series.name, _own_n(scores, n))
+            if own and rival and rival != own:
+                pair = paired(scores, own.series.name, rival.series.name, nearest_n(scores.ns, n))
                 if pair.differences:
                     sides.append((scores, own, rival, pair))
     adjusted = holm([pair.p for *_, pair in sides])
@@ -158,25 +148,27 @@ def claim_table(found: Sequence[Claim]) -> ReportTable:
 
 
 def winner(scores: Scores, n: int) -> str:
-    """Which method has the highest mean at n, said plainly if it is not the one under test."""
+    """Which method has the highest mean at n, whether or not it is the one under test."""
     ranked = sorted((m for m in _at(scores, n) if m.tasks), key=lambda m: -m.mean)
     if not ranked:
-        return f"No method has a score at n={_own_n(scores, n)}."
+        return f"No method has a score at n={nearest_n(scores.ns, n)}."
     best = ranked[0]
-    control = "" if is_written(best.series.method) else " No model writes an instruction for it."
+    control = " No model writes an instruction for it." if is_unwritten(best.series.method) else ""
     if role(best.series.method) is Role.CONTROL:
         control = " It is a control, without the content that is to count."
     return (
-        f"{best.series.name} leads at n={_own_n(scores, n)} with a mean macro-F1 of {number(best.mean)}, "
+        f"{best.series.name} leads at n={nearest_n(scores.ns, n)} with a mean macro-F1 of {number(best.mean)}, "
         f"at {prompt_length(best.tokens)}.{control}"
     )
 
 
 def finding(scores: Scores, n: int, found: Sequence[Claim]) -> str:
-    """How the method under test does at n, against its planned rivals."""
+    """How the method under test does at n, against its planned rivals; nothing if there are only rivals."""
     own = _under_test(_at(scores, n))
+    if own is None:
+        return ""
     if not own.tasks:
-        return f"{own.series.name} has no score at n={n}."
+        return f"{own.series.name} has no score at n={nearest_n(scores.ns, n)}."
     sentence = f"With {own.n} examples" if own.n else "Without examples"
     missing = f" of {len(scores.tasks)}" if own.missing else ""
     sentence += (
@@ -188,9 +180,10 @@ def finding(scores: Scores, n: int, found: Sequence[Claim]) -> str:
 
 def unbeaten(scores: Scores, n: int) -> str:
     """The rivals and controls that score as much as the method under test at n, or more, on the tasks of both."""
-    own = _under_test(_at(scores, n)).series
-    if role(own.method) is not Role.METHOD:
+    tested = _under_test(_at(scores, n))
+    if tested is None:
         return ""
+    own = tested.series
     names = {Role.RIVAL: "rivals that write no instruction", Role.CONTROL: "controls that lack its content"}
     told = [
         f"{name}: {', '.join(found)}"
@@ -202,7 +195,7 @@ def unbeaten(scores: Scores, n: int) -> str:
 
 def _as_good(scores: Scores, rival: Series, own: Series, n: int) -> str:
     """The rival with both means if its mean is no lower, else nothing."""
-    theirs, ours = (scores.at(series.name, _own_n(scores, n)) for series in (rival, own))
+    theirs, ours = (scores.at(series.name, nearest_n(scores.ns, n)) for series in (rival, own))
     both = ~np.isnan(theirs) & ~np.isnan(ours)
     if not both.any() or theirs[both].mean() < ours[both].mean():
         return ""
@@ -212,6 +205,8 @@ def _as_good(scores: Scores, rival: Series, own: Series, n: int) -> str:
 def long_prompts(scores: Scores, n: int) -> str:
     """What in-context learning reaches with the most examples: the poster's other headline."""
     own, most = _under_test(_at(scores, n)), max(scores.ns)
+    if own is None:
+        return ""
     longest = [m for m in means(scores) if shows_examples(m.series.method) and m.n == most > own.n and m.tasks]
     if not longest or shows_examples(own.series.method) or not (own.tokens > 0 and longest[0].tokens > 0):
         return ""
@@ -223,18 +218,20 @@ def long_prompts(scores: Scores, n: int) -> str:
     )
 
 
-def _own_n(scores: Scores, n: int) -> int:
-    return n if n in scores.ns else chosen_n(scores.ns)
-
-
 def _at(scores: Scores, n: int) -> list[Mean]:
     """Every series once, at this n."""
-    return list({m.series: m for m in means(scores) if m.n in (0, _own_n(scores, n))}.values())
+    return list({m.series: m for m in means(scores) if m.n in (0, nearest_n(scores.ns, n))}.values())
 
 
-def _under_test(at_n: Sequence[Mean]) -> Mean:
-    preferred = [m for method in under_test() for m in at_n if m.series.method == method]
-    return preferred[0] if preferred else at_n[0]
+def tested(series: Sequence[Series]) -> Series | None:
+    """The one under test: by the order of the registry, else a method of the user's own; `None` if all are rivals."""
+    preferred = [one for method in under_test() for one in series if one.method == method]
+    return next(iter([*preferred, *(one for one in series if not is_known(one.method))]), None)
+
+
+def _under_test(at_n: Sequence[Mean]) -> Mean | None:
+    one = tested([mean.series for mean in at_n])
+    return next((mean for mean in at_n if mean.series == one), None)
 
 
 def _claims(pairs: Sequence[Claim]) -> str:

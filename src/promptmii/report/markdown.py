@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,40 +12,44 @@ from promptmii.curves import VALIDATION
 from promptmii.data.nameless import shown_name
 from promptmii.errors import OutputError, ScoreRefusedError, counted
 from promptmii.files import write_text
+from promptmii.metrics import holm
 from promptmii.records import Record
 from promptmii.report import figures, headline, tables
-from promptmii.report.against import against_table
-from promptmii.report.drawing import svg
-from promptmii.report.methods import summary, under_test
+from promptmii.report.costs import costs
+from promptmii.report.drawing import Drawn, svg
+from promptmii.report.methods import baselines, summary
 from promptmii.report.results import Results, outcome
-from promptmii.report.scores import Scores, within
-from promptmii.report.statistics import Mean, means, paired
-from promptmii.report.tables import NOTHING, ReportTable, scoped, with_interval
-from promptmii.report.transfer import transfer_caption, transfer_figure, transfer_table, transfers
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from promptmii.report.scores import Scores, nearest_n, within
+from promptmii.report.statistics import Mean, Paired, means, paired
+from promptmii.report.tables import NOTHING, ReportTable, number, p_value, with_interval
+from promptmii.report.transfer import transfer_figure, transfer_table, transfers
 
 MADE_BY = "<!-- Made by: "
 TEXT = 100
 """Characters of an example that are shown."""
 FAILED = 5
-"""Reasons for failed cells that are told."""
+"""Reasons for failed cells that are listed."""
+AGAINST = (
+    "Macro-F1, mean over tasks [95 % t interval], best first, and from the same answers without the calibration; then "
+    "the mean paired difference to each baseline with its interval, and p of Wilcoxon's signed-rank test over tasks, "
+    "adjusted (Holm) for all differences of this table. Prompt tokens are those of one query; calls are those that "
+    "make a task's instruction, without calibrating it."
+)
 
 
 def write_markdown(folders: Sequence[Path], path: Path) -> Path:
-    """Write the page, and its figures into the folder of its name, in place of what an earlier page had there.
+    """Write the page, and its figures into a folder of the same name, in place of those of the page before it.
 
     Folders are runs of `promptmii evaluate`, finished or not, and training runs for their curves. Raises
-    `ArtefactError` where there is no cell, `ScoreRefusedError` where none has a score, `OutputError` where the page
-    cannot be written or is not one that was made here.
+    `ArtefactError` if there is no cell, `ScoreRefusedError` if none has a score, `OutputError` if the page cannot
+    be written or was made by something else.
     """
     known = path.read_text("utf-8", "replace") if path.exists() else MADE_BY
     if MADE_BY not in known:
         raise OutputError(f"{path} was not made by promptmii report, and is left alone. Name another file.")
     results = Results.read(folders)
-    if len(results.grid.failed) == len(results.grid.records):
-        raise ScoreRefusedError(f"All cells failed; first: {results.grid.failed[0].error}. There is nothing to show.")
+    if len(results.run.failed) == len(results.run.records):
+        raise ScoreRefusedError(f"All cells failed; first: {results.run.failed[0].error}. There is nothing to show.")
     page = _Page(results, path)
     text = page.text()
     try:
@@ -78,13 +82,14 @@ class _Page:
         sections += [self._outcome(), self._transfer(), self._training(), self._against()]
         return "\n\n".join(filter(None, sections)) + "\n"
 
-    def _figure(self, drawn: "Figure", name: str, caption: str) -> str:
+    def _figure(self, drawn: Drawn) -> str:
         # Ink on a page that may be dark needs paper of its own.
-        self.drawings[name] = svg(drawn).replace('<svg style="', '<svg style="background: #ffffff; ', 1) + "\n"
-        return f"![{name}]({self.folder.name}/{name}.svg)\n\n*{caption}*"
+        drawing = svg(drawn.figure).replace('<svg style="', '<svg style="background: #ffffff; ', 1) + "\n"
+        self.drawings[drawn.name] = drawing
+        return f"![{drawn.name}]({self.folder.name}/{drawn.name}.svg)\n\n*{drawn.caption}*"
 
     def _own_n(self, own: Scores) -> int:
-        return self._results.n if self._results.n in own.ns else headline.chosen_n(own.ns)
+        return nearest_n(own.ns, self._results.n)
 
     def _head(self) -> str:
         results = self._results
@@ -101,7 +106,7 @@ class _Page:
         return "\n\n".join(("# Results", made, headline.title(results.cells) + ".", "\n".join(findings)))
 
     def _run(self) -> str:
-        facts = headline.facts(self._results.grid, self._results.cells, self._results.folders)
+        facts = headline.facts(self._results.run, self._results.cells, self._results.folders)
         methods = dict.fromkeys(series.method for series in self._results.series)
         listed = "\n".join(f"- **{name}**: {value}" for name, value in facts)
         words = "\n".join(f"- `{method}`: {summary(method)}" for method in methods)
@@ -109,12 +114,8 @@ class _Page:
 
     def _length(self) -> str:
         by_scope = self._results.by_scope
-        drawn = [
-            self._figure(figures.length_figure(own), f"length-{scoped(own.scope)}", figures.length_caption(own))
-            for own in by_scope
-        ]
-        frontier = self._figure(figures.pareto_figure(by_scope), "pareto", figures.pareto_caption(by_scope))
-        return "\n\n".join(("## Score against prompt length", *drawn, frontier))
+        drawn = [*map(figures.length_figure, by_scope), figures.pareto_figure(by_scope)]
+        return "\n\n".join(("## Score against prompt length", *map(self._figure, drawn)))
 
     def _methods(self) -> str:
         results = self._results
@@ -148,7 +149,7 @@ class _Page:
         cells = live[(live["task"] == task) & live["n"].isin((0, self._own_n(own)))]
         both = [results.series[chosen[side]].name for side in ("left", "right")]
         first = dict(reversed([*zip(cells["series"], cells["key"], strict=True)]))
-        records = [results.grid.records[first[name]] for name in both if name in first]
+        records = [results.run.records[first[name]] for name in both if name in first]
         if len(records) < 2:
             return ""
         lead = (
@@ -163,9 +164,8 @@ class _Page:
         parts: list[str] = []
         for way in dict.fromkeys(one.way for one in found):
             by_n = {one.n: one for one in found if one.way == way}
-            one = by_n.get(self._results.n) or by_n[headline.chosen_n(by_n)]
-            parts.append(_plain(transfer_table(one)))
-            parts.append(self._figure(transfer_figure(one), one.name, transfer_caption(one)))
+            one = by_n[nearest_n(by_n, self._results.n)]
+            parts += [_plain(transfer_table(one)), self._figure(transfer_figure(one))]
         return "\n\n".join(("## Other followers", *parts)) if parts else ""
 
     def _training(self) -> str:
@@ -173,19 +173,18 @@ class _Page:
         rewarded = [run for run in runs if VALIDATION in run.metrics]
         parts = ["\n".join(f"- {headline.progress(run)}" for run in rewarded)] if rewarded else []
         if rewarded:
-            drawn, caption = figures.validation_figure(rewarded), figures.training_caption(rewarded)
-            parts.append(self._figure(drawn, "training-reward", caption))
+            parts.append(self._figure(figures.validation_figure(rewarded)))
         others = dict.fromkeys(name for run in runs for name in run.metrics if name.startswith("validation/"))
         if losses := [name for name in others if name.endswith("loss")]:
-            drawn, caption = figures.training_figure(runs, losses), figures.training_caption(runs)
-            parts.append(self._figure(drawn, "training-loss", caption))
+            caption = figures.training_caption(runs)
+            parts.append(self._figure(figures.training_figure(runs, losses, "training-loss", caption)))
         return "\n\n".join(("## Training", *parts)) if parts else ""
 
     def _against(self) -> str:
         """What speaks against the method under test."""
         results = self._results
         lines = [line for own in results.by_scope for line in _losses(own, self._own_n(own))]
-        failed = results.grid.failed
+        failed = results.run.failed
         if failed:
             reasons = dict.fromkeys(f"{record.cell.method}: {record.error}" for record in failed)
             lines.append(f"{counted(len(failed), 'cell')} failed and have no score: {'; '.join([*reasons][:FAILED])}")
@@ -194,7 +193,7 @@ class _Page:
 
 def _losses(own: Scores, n: int) -> Iterator[str]:
     """The methods that are better than the one under test on some task."""
-    tested = next((one for method in under_test() for one in own.series if one.method == method), None)
+    tested = headline.tested(own.series)
     for other in own.series:
         if tested is None or other == tested:
             continue
@@ -207,6 +206,45 @@ def _losses(own: Scores, n: int) -> Iterator[str]:
             )
 
 
+def against_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
+    """A row per method with a score at n. `cells` are those of `all_cells`."""
+    rivals = [series.name for method in baselines() for series in scores.series if series.method == method]
+    at_n = [mean for mean, size in zip(means(scores), scores.ns * len(scores.series), strict=True) if size == n]
+    ranked = sorted((mean for mean in at_n if mean.tasks), key=lambda mean: -mean.mean)
+    pairs: dict[tuple[str, str], Paired] = {}
+    for name in (mean.series.name for mean in ranked):
+        for rival in rivals:
+            if name != rival and (rival, name) not in pairs and not np.isnan(scores.at(rival, n)).all():
+                pairs[name, rival] = paired(scores, name, rival, n)
+    adjusted = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True))
+    spent: Any = costs(cells, scores.scope).set_index(["series", "n"])
+    rows: list[dict[str, Any]] = []
+    texts: list[dict[str, Any]] = []
+    for mean in ranked:
+        name, calls = mean.series.name, float(spent["calls"][mean.series.name, mean.n])
+        row = {"method": name, "n": mean.n, "tasks": mean.tasks, "macro_f1": mean.mean, "low": mean.low}
+        text = {"method": name, "macro-F1": with_interval(mean.mean, mean.low, mean.high)}
+        text["uncalibrated"] = number(mean.uncalibrated)
+        for rival in rivals:
+            pair, p = pairs.get((name, rival)), adjusted.get((name, rival), np.nan)
+            text[f"− {rival}"] = _difference(pair, p) if pair else NOTHING
+            row |= {f"{fact}_{rival}": value for fact, value in _facts(pair, p).items()} if pair else {}
+        rows.append(row | {"high": mean.high, "prompt_tokens_per_query": mean.tokens, "calls": calls})
+        told = {"prompt tokens": number(mean.tokens, 0), "calls": number(calls, 0), "tasks": mean.tasks}
+        texts.append(text | told)
+    title = f"All methods at n={n}: {scores.scope.title}"
+    return ReportTable(f"against-{scores.scope.slug}-n{n}", title, AGAINST, pd.DataFrame(rows), pd.DataFrame(texts))
+
+
+def _facts(pair: Paired, p: float) -> dict[str, float]:
+    return {"minus": pair.mean, "minus_low": pair.low, "minus_high": pair.high, "p_holm": p}
+
+
+def _difference(pair: Paired, p: float) -> str:
+    interval = "" if np.isnan(pair.low) else f" [{pair.low:+.3f}, {pair.high:+.3f}]"
+    return f"{pair.mean:+.3f}{interval}, p {p_value(p)}".replace("-", "−")
+
+
 def _names_table(kept: Scores, hidden: Scores, n: int) -> ReportTable:
     sides = [
         {mean.series.name: mean for mean in means(own) if mean.n in (0, n) and mean.tasks} for own in (kept, hidden)
@@ -217,7 +255,7 @@ def _names_table(kept: Scores, hidden: Scores, n: int) -> ReportTable:
     data = pd.DataFrame([(name, *(m.mean if m else np.nan for m in pair)) for name, *pair in rows], columns=heads)
     note = "Macro-F1, mean over tasks [95 % t interval]. Hidden: the labels are called A, 7 or class 3."
     title = f"Names kept and hidden at n={n}: {kept.scope.title}"
-    return ReportTable(f"names-{scoped(kept.scope)}-n{n}", title, note, data, shown)
+    return ReportTable(f"names-{kept.scope.slug}-n{n}", title, note, data, shown)
 
 
 def _mean(mean: Mean | None) -> str:
@@ -231,7 +269,7 @@ def _plain(table: ReportTable) -> str:
 
 def _labels(results: Results, record: Record) -> str:
     """A row of each label, so that a reader knows what a number stands for."""
-    rows = results.grid.queries[str(record.query)].examples
+    rows = results.run.queries[str(record.query)].examples
     first = {row.label: row.text for row in reversed(rows)}
     labels = record.instruction.labels if record.instruction else ()
     lines = [f"| {_inline(label)} | {_inline(first[label])} |" for label in labels if label in first]

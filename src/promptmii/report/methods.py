@@ -1,4 +1,4 @@
-"""What a report knows of methods: all of it comes from the registry, so that a new method needs no change here."""
+"""What a report needs to know of methods, all of it from the registry: a new method needs no change here."""
 
 from promptmii.inducers import METHODS, Role, WrittenBy
 
@@ -20,8 +20,8 @@ def baselines() -> list[str]:
 
 
 def planned_rivals() -> list[str]:
-    """Baselines that the method under test is planned to be compared with: no model writes for them."""
-    return [name for name in baselines() if not is_written(name)]
+    """The baselines of the planned comparisons: those for which no model writes."""
+    return [name for name in baselines() if is_unwritten(name)]
 
 
 def role(method: str) -> Role:
@@ -29,18 +29,23 @@ def role(method: str) -> Role:
     return METHODS[method].role if method in METHODS else Role.METHOD
 
 
-def is_written(method: str) -> bool:
-    """A model writes an instruction."""
-    return method in METHODS and METHODS[method].written_by is not WrittenBy.NOBODY
+def is_known(method: str) -> bool:
+    """It is in the registry; records may hold others."""
+    return method in METHODS
+
+
+def is_unwritten(method: str) -> bool:
+    """No model writes an instruction, as far as is known."""
+    return is_known(method) and METHODS[method].written_by is WrittenBy.NOBODY
 
 
 def under_test() -> list[str]:
-    """Methods whose result the headline tells, in order of preference."""
+    """Methods that the headline may be about, in order of preference."""
     return [*_written_by(WrittenBy.GENERATOR), *_written_by(WrittenBy.UNTRAINED), *_human()]
 
 
 def compared() -> tuple[list[str], list[str]]:
-    """What the side-by-side view opens with, left and right, in order of preference."""
+    """Methods with which the side-by-side view may open, left and right, in order of preference."""
     searches, untrained = _written_by(WrittenBy.SEARCHER), _written_by(WrittenBy.UNTRAINED)
     plain = [name for name in baselines() if name not in untrained]
     return [*untrained, *_human(), *searches, *plain], [*_written_by(WrittenBy.GENERATOR), *searches, *_human()]

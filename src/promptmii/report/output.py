@@ -4,23 +4,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from promptmii.errors import OutputError
 from promptmii.files import atomic_file, write_text
-from promptmii.report.drawing import pdf, png
+from promptmii.report.drawing import Drawn, pdf, png
 from promptmii.report.markup import Tip, inline_svg, no_tip
 from promptmii.report.tables import ReportTable, tex, write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FIGURES = ("svg", "png", "pdf", "tex")
 TABLES = ("csv", "md", "tex")
 SHORT = 40
-"""Characters of a name that keeps to one line."""
+"""Characters up to which a name does not wrap."""
 
 
 class ShownFigure(NamedTuple):
@@ -43,13 +40,13 @@ class ShownTable(NamedTuple):
 
 @dataclass(frozen=True)
 class Files:
-    """The folders beside the page: everything that is shown is also written there, in the same step."""
+    """The folders beside the page, where everything that it shows is also a file."""
 
     out: Path
 
     @classmethod
     def at(cls, out: Path) -> "Files":
-        """Make the folders. Raises `OutputError` where that cannot be done."""
+        """Make the folders. Raises `OutputError` if that fails."""
         try:
             for name in ("figures", "tables"):
                 (out / name).mkdir(parents=True, exist_ok=True)
@@ -60,7 +57,7 @@ class Files:
         return cls(out)
 
     def page(self, text: str) -> Path:
-        """Write the page, and remove what an earlier one had beside it and this one has not. Raises `OutputError`."""
+        """Write the page, and remove files that only the page before it linked to. Raises `OutputError`."""
         path = self.out / "index.html"
         try:
             earlier = _linked(path.read_text("utf-8", "replace")) if path.exists() else set[str]()
@@ -71,25 +68,23 @@ class Files:
             raise OutputError(f"{path} cannot be replaced: {error.strerror}.") from error
         return path
 
-    def figure(
-        self, drawn: "Figure", name: str, caption: str, tip: Tip = no_tip, *, method: bool = True
-    ) -> ShownFigure:
+    def figure(self, drawn: Drawn, tip: Tip = no_tip, *, method: bool = True) -> ShownFigure:
         """Write a figure as SVG, PNG, PDF, and LaTeX that shows the PDF."""
-        folder = self.out / "figures"
-        plain, themed = inline_svg(drawn, tip, caption, method=method)
+        name, figure, caption = drawn.name, drawn.figure, drawn.caption
+        plain, themed = inline_svg(figure, tip, caption, method=method)
         latex = (
             *(r"\begin{figure}", r"\centering", rf"\includegraphics[width=\linewidth]{{{name}.pdf}}"),
             *(rf"\caption{{{tex(caption)}}}", rf"\label{{fig:{name}}}", r"\end{figure}", ""),
         )
         texts = {"svg": plain.encode(), "tex": "\n".join(latex).encode()}
-        for kind, content in (texts | {"png": png(drawn), "pdf": pdf(drawn)}).items():
-            with atomic_file(folder / f"{name}.{kind}") as temporary:
+        for kind, content in (texts | {"png": png(figure), "pdf": pdf(figure)}).items():
+            with atomic_file(self.out / "figures" / f"{name}.{kind}") as temporary:
                 temporary.write_bytes(content)
         return ShownFigure(name, caption, Markup(themed))
 
     def table(self, table: ReportTable, *, most: int | None = None) -> ShownTable:
         """Write a table as CSV, Markdown and LaTeX. With `most`, the page shows only so many rows, and says so."""
-        write([table], self.out / "tables")
+        write(table, self.out / "tables")
         shown, note = table.shown.head(most) if most else table.shown, table.note
         if len(shown) < len(table.shown):
             note += f" The first {most:,} of {len(table.shown):,}; the CSV has all."
@@ -101,19 +96,19 @@ class Files:
 
 
 def _kind(values: Sequence[str]) -> str:
-    """Numbers stand to the right: a column where nothing begins with a letter. Short names keep to one line."""
+    """Columns in which no value begins with a letter are aligned to the right. Short names do not wrap."""
     if not any(re.match(r"[^\W\d]", value) for value in values):
         return "number"
     return "name" if max(map(len, values)) < SHORT else ""
 
 
 def _cell(value: str, kind: str) -> tuple[str, list[str]]:
-    """What stands in brackets behind a number (its interval, its n) is set smaller, below it."""
+    """Brackets behind a number (its interval, its n) stand below it, in smaller type."""
     number, *asides = re.split(r" (?=[\[(])", value) if kind == "number" else [value]
     return number, asides
 
 
 def _linked(page: str) -> set[str]:
-    """The files beside a page that it has links to."""
+    """The files that a page links to."""
     kinds = "|".join((*FIGURES, *TABLES))
     return set(re.findall(rf'<a href="((?:figures|tables)/[\w-]+\.(?:{kinds}))">', page))

@@ -1,20 +1,17 @@
 """A run beside the paper: its published numbers, and the same answers under the authors' two scorers."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from promptmii.follower import Prediction
-from promptmii.report.grid import Grid
+from promptmii.metrics import f1_over_union, released_f1
+from promptmii.records import Run
 from promptmii.report.scores import Scope, Scores, within
 from promptmii.report.statistics import means
-from promptmii.report.tables import NOTHING, ReportTable, number, scoped
-
-LONGEST = 100
-"""Characters of an answer that the reward read."""
+from promptmii.report.tables import NOTHING, ReportTable, number
 
 
 def answers(predictions: Iterable[Prediction]) -> list[str]:
@@ -22,20 +19,6 @@ def answers(predictions: Iterable[Prediction]) -> list[str]:
     return [
         prediction.answer if prediction.answer is not None else prediction.label or "" for prediction in predictions
     ]
-
-
-def reward_f1(gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> float:
-    """Macro-F1 as in their training reward and library (`prompt_gen_batch_sglang_v4_fast_f1.py: compute_f1_score`).
-
-    Whatever matches no label counts as the first label, gold labels too. So silence earns as much as the first label,
-    and the order of the labels matters. The mean is over labels in gold or in the answers.
-    """
-    if not gold:
-        return 0.0
-    index = {_clean(label): i for i, label in enumerate(labels)}
-    right = [index.get(_clean(label), 0) for label in gold]
-    given = [index.get(_clean(answer[:LONGEST]), 0) for answer in answers]
-    return _f1_over_union(right, given)
 
 
 def analysis_f1(gold: Sequence[str], answers: Sequence[str]) -> float | None:
@@ -50,25 +33,16 @@ def analysis_f1(gold: Sequence[str], answers: Sequence[str]) -> float | None:
     classes = {label for label, _ in rows}
     if len(classes) < 2 or len(classes) > len(rows) * 0.5:
         return None
-    return _f1_over_union([label for label, _ in rows], [answer for _, answer in rows])
+    return f1_over_union([label for label, _ in rows], [answer for _, answer in rows])
 
 
 def _clean(text: str) -> str:
     return text.lower().strip()
 
 
-def _f1_over_union(gold: Sequence[Any], predicted: Sequence[Any]) -> float:
-    """scikit-learn's `f1_score(average="macro")`, counted directly: a report asks for it once per cell and scorer."""
-    occurs = Counter(gold) + Counter(predicted)
-    right = Counter(label for label, answer in zip(gold, predicted, strict=True) if label == answer)
-    return sum(2 * right[label] / count for label, count in occurs.items()) / len(occurs)
-
-
 MODE = "generate"
 """The authors' way of answering, and the only one in which the scorers differ."""
 SCORERS = {"macro_f1": "ours", "reward_f1": "their reward", "analysis_f1": "their tables"}
-
-
 PUBLISHED = {
     "llama318b": {
         "naive": {50: 0.253, 100: 0.253},
@@ -108,20 +82,18 @@ def _published(own: Scores) -> ReportTable | None:
     note = "Macro-F1 of this run beside the paper's table. The paper has 90 held-out tasks of its own and one seed."
     title = f"Beside the paper: {own.scope.title}"
     shown = shown.rename(columns={"macro_f1": "this run"})
-    return ReportTable(f"published-{scoped(own.scope)}", title, note, data, shown)
+    return ReportTable(f"published-{own.scope.slug}", title, note, data, shown)
 
 
-def paper_scale_tables(grid: Grid, cells: pd.DataFrame, by_scope: Sequence[Scores]) -> list[ReportTable]:
+def paper_scale_tables(run: Run, cells: pd.DataFrame, by_scope: Sequence[Scores]) -> list[ReportTable]:
     """One table per follower that generated its answers."""
-    return [_table(grid, cells, own.scope) for own in by_scope if own.scope.mode == MODE]
+    return [_table(run, cells, own.scope) for own in by_scope if own.scope.mode == MODE]
 
 
-def _table(grid: Grid, cells: pd.DataFrame, scope: Scope) -> ReportTable:
+def _table(run: Run, cells: pd.DataFrame, scope: Scope) -> ReportTable:
     own: Any = within(cells, scope).dropna(subset="macro_f1")
     rescored = own[["series", "n", "task", "macro_f1"]].join(
-        pd.DataFrame(
-            [_rescored(grid, key) for key in own["key"]], index=own.index, columns=["reward_f1", "analysis_f1"]
-        )
+        pd.DataFrame([_rescored(run, key) for key in own["key"]], index=own.index, columns=["reward_f1", "analysis_f1"])
     )
     by_task = rescored.groupby(["series", "n", "task"], sort=False)[list(SCORERS)].mean()
     data = by_task.groupby(["series", "n"], sort=False).mean().reset_index()
@@ -137,12 +109,12 @@ def _table(grid: Grid, cells: pd.DataFrame, scope: Scope) -> ReportTable:
         "label for the first label; their tables leave out empty answers and count each other text as a class of its "
         "own. Use theirs to read a published number, ours to compare methods."
     )
-    return ReportTable(f"paper_scale-{scoped(scope)}", f"On the authors' scale: {scope.title}", note, data, shown)
+    return ReportTable(f"paper_scale-{scope.slug}", f"On the authors' scale: {scope.title}", note, data, shown)
 
 
-def _rescored(grid: Grid, key: str) -> tuple[float, float | None]:
-    record = grid.records[key]
-    gold, _ = record.scored(grid.queries)
+def _rescored(run: Run, key: str) -> tuple[float, float | None]:
+    record = run.records[key]
+    gold, _ = record.scored(run.queries)
     given = answers(record.predictions)
     labels = record.instruction.labels if record.instruction else ()
-    return reward_f1(gold, given, labels), analysis_f1(gold, given)
+    return released_f1(gold, given, labels), analysis_f1(gold, given)

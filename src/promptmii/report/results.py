@@ -1,4 +1,4 @@
-"""All results that a report shows, and the numbers that the page's script draws tables from."""
+"""All that a report shows, and the numbers from which the script of the page draws tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +10,19 @@ import numpy as np
 import pandas as pd
 
 from promptmii.curves import Curves, is_training_run, read_curves
-from promptmii.records import RECORDS
-from promptmii.report.grid import Grid, all_cells, read_grid
-from promptmii.report.headline import Claim, chosen_n, claims
+from promptmii.errors import ArtefactError
+from promptmii.records import RECORDS, Run
+from promptmii.report.cells import all_cells
+from promptmii.report.headline import Claim, claims
 from promptmii.report.methods import compared, single_call
-from promptmii.report.scores import Scores, Series, in_order, scopes, scores
+from promptmii.report.scores import Scores, Series, chosen_n, in_order, scopes, scores
 
 
 @dataclass(frozen=True)
 class Results:
     """All that a report shows."""
 
-    grid: Grid
+    run: Run
     cells: pd.DataFrame
     """From `all_cells`."""
     by_scope: Sequence[Scores]
@@ -35,10 +36,15 @@ class Results:
         Raises `ArtefactError` where the evaluations hold no cell.
         """
         evaluations, training = split_folders(folders)
-        grid = read_grid(evaluations)
-        cells = all_cells(grid)
+        run = Run.read(*evaluations)
+        if not run.records:
+            folder = evaluations[0] if evaluations else "runs/first"
+            raise ArtefactError(
+                f"No finished cell in {', '.join(map(str, folders))}. Run: promptmii evaluate -o {folder}"
+            )
+        cells = all_cells(run)
         by_scope = [scores(cells, scope) for scope in scopes(cells)]
-        return cls(grid, cells, by_scope, read_curves(training), folders)
+        return cls(run, cells, by_scope, read_curves(training), folders)
 
     @cached_property
     def series(self) -> list[Series]:
@@ -81,7 +87,7 @@ def split_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def numbers(results: Results) -> dict[str, Any]:
-    """What the script draws tables from."""
+    """What the script needs to draw tables."""
     live: Any = results.cells.loc[~results.cells["stale"], :]
     sizes = live.groupby("task")[["labels", "rows"]].max().fillna(0).astype(int)
     return {

@@ -3,6 +3,7 @@
 A task's score is the mean over its seeds. A task that a method lacks is named, never left out in silence.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -11,11 +12,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from promptmii.report.grid import short_names
+from promptmii.report.cells import short_names, slug
 from promptmii.report.methods import position
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
+POSTER_N = 20
+"""The number of examples that the poster's headline is about."""
+
+
+def chosen_n(ns: Iterable[int]) -> int:
+    """The n at which the page opens: the poster's where it was run, else the middle one. Never chosen by score."""
+    known = sorted(ns)
+    return POSTER_N if POSTER_N in known else known[len(known) // 2]
+
+
+def nearest_n(ns: Collection[int], n: int) -> int:
+    """That n where it was run, else the chosen one."""
+    return n if n in ns else chosen_n(ns)
 
 
 class Scope(NamedTuple):
@@ -37,6 +51,11 @@ class Scope(NamedTuple):
     def title(self) -> str:
         """For headings."""
         return f"{self.name} follower, {self.way}"
+
+    @property
+    def slug(self) -> str:
+        """For file names."""
+        return slug(self.name, self.mode, *(["hidden"] if self.hidden else []))
 
 
 class Series(NamedTuple):

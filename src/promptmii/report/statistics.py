@@ -85,13 +85,13 @@ def _interval(values: Floats, errors: Floats) -> tuple[float, float]:
     return tuple(np.clip([low, high], 0, 1).tolist())
 
 
-def interval_of_mean(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """t interval of the mean of `values`, one per task. NaN for fewer than two."""
+def interval_of_mean(values: Floats) -> tuple[float, float]:
+    """95 % t interval of the mean of `values`, one per task. NaN for fewer than two."""
     if len(values) < 2:
         return np.nan, np.nan
     from scipy.stats import t
 
-    half = float(t.ppf((1 + level) / 2, len(values) - 1)) * values.std(ddof=1) / np.sqrt(len(values))
+    half = float(t.ppf(0.975, len(values) - 1)) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
 

@@ -3,8 +3,7 @@
 A table is about one follower in one mode.
 """
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ import pandas as pd
 
 from promptmii.data.nameless import shown_name
 from promptmii.files import write_text
-from promptmii.report.grid import Grid
-from promptmii.report.scores import Scope, Scores
+from promptmii.records import Run
+from promptmii.report.scores import Scores
 from promptmii.report.statistics import Mean, Paired, best_within, comparisons, means, points
 
 BUDGETS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000)
@@ -84,23 +83,11 @@ def tex(value: object) -> str:
     return "".join(_TEX.get(character, character) for character in str(value))
 
 
-def write(tables: Iterable[ReportTable], folder: Path) -> list[Path]:
-    """Write each table as CSV, Markdown and LaTeX into a folder, replacing what is there. Raises `OutputError`."""
-    written: list[Path] = []
-    for table in tables:
-        csv = table.data.to_csv(index=False, lineterminator="\n")
-        for kind, text in (("csv", csv), ("md", table.markdown), ("tex", table.latex)):
-            written.append(write_text(folder / f"{table.name}.{kind}", text, force=True))
-    return written
-
-
-def slug(*parts: object) -> str:
-    return "-".join(re.sub(r"[^a-z0-9]+", "_", str(part).lower()).strip("_") for part in parts)
-
-
-def scoped(scope: Scope) -> str:
-    """For file names."""
-    return slug(scope.name, scope.mode, *(["hidden"] if scope.hidden else []))
+def write(table: ReportTable, folder: Path) -> None:
+    """Write a table as CSV, Markdown and LaTeX into a folder, replacing what is there. Raises `OutputError`."""
+    csv = table.data.to_csv(index=False, lineterminator="\n")
+    for kind, text in (("csv", csv), ("md", table.markdown), ("tex", table.latex)):
+        write_text(folder / f"{table.name}.{kind}", text, force=True)
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -175,7 +162,7 @@ def _of_tasks(mean: Mean, given: int) -> str:
 def _table(
     name: str, title: str, note: str, scores: Scores, data: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]
 ) -> ReportTable:
-    return ReportTable(f"{name}-{scoped(scores.scope)}", title, note, pd.DataFrame(data), pd.DataFrame(shown))
+    return ReportTable(f"{name}-{scores.scope.slug}", title, note, pd.DataFrame(data), pd.DataFrame(shown))
 
 
 def task_table(scores: Scores, only: int | None = None) -> ReportTable:
@@ -202,7 +189,7 @@ def task_table(scores: Scores, only: int | None = None) -> ReportTable:
     ]
     note = "Macro-F1, mean over seeds. A dash is a task without a score."
     title = f"Every task: {scores.scope.title}"
-    return ReportTable(f"tasks-{scoped(scores.scope)}", title, note, pd.DataFrame(data), pd.DataFrame(shown))
+    return ReportTable(f"tasks-{scores.scope.slug}", title, note, pd.DataFrame(data), pd.DataFrame(shown))
 
 
 def pair_tables(scores: Scores, n: int) -> tuple[ReportTable, ReportTable]:
@@ -219,7 +206,7 @@ def pair_tables(scores: Scores, n: int) -> tuple[ReportTable, ReportTable]:
         if a != b
     ]
     note = "Tasks on which the row's method is better / equal / worse than the column's. Seeds are averaged."
-    title, name = f"Win / tie / loss at n={n}: {scores.scope.title}", f"wins-{scoped(scores.scope)}-n{n}"
+    title, name = f"Win / tie / loss at n={n}: {scores.scope.title}", f"wins-{scores.scope.slug}-n{n}"
     wins = ReportTable(name, title, note, pd.DataFrame(listed), pd.DataFrame(matrix))
     rows = [
         pair_row(p, adjusted) | {"missing_a": "; ".join(p.missing_a), "missing_b": "; ".join(p.missing_b)}
@@ -235,7 +222,7 @@ def pair_tables(scores: Scores, n: int) -> tuple[ReportTable, ReportTable]:
         "Mean paired difference in macro-F1 over matched tasks [95 % t interval]; two-sided Wilcoxon signed-rank test "
         "over tasks, and its p-value adjusted (Holm) for all pairs of this table."
     )
-    title, name = f"Paired comparisons at n={n}: {scores.scope.title}", f"tests-{scoped(scores.scope)}-n{n}"
+    title, name = f"Paired comparisons at n={n}: {scores.scope.title}", f"tests-{scores.scope.slug}-n{n}"
     return wins, ReportTable(name, title, note, pd.DataFrame(rows), pd.DataFrame(shown))
 
 
@@ -294,10 +281,10 @@ def _share(count: int, rows: int) -> str:
     return f"{count:,} ({count / rows:.1%})" if rows else NOTHING
 
 
-def failed_cell_table(grid: Grid) -> ReportTable:
+def failed_cell_table(run: Run) -> ReportTable:
     """Every failed cell with its error, and every record line that could not be read."""
-    rows = [{"cell": record.cell.name, "error": record.error or "no score was recorded"} for record in grid.failed]
-    rows += [{"cell": NOTHING, "error": line} for line in grid.damaged]
+    rows = [{"cell": record.cell.name, "error": record.error or "no score was recorded"} for record in run.failed]
+    rows += [{"cell": NOTHING, "error": line} for line in run.damaged]
     data = pd.DataFrame(rows, columns=["cell", "error"])
     return ReportTable(
         "failed-cells",

@@ -12,8 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from promptmii.records import Query, Record
-from promptmii.report.grid import Grid
+from promptmii.records import Query, Record, Run
 from promptmii.report.methods import takes_what_fits
 from promptmii.report.scores import Scope, Series
 
@@ -22,7 +21,7 @@ INSTRUCTION = (4_000, 2_000, 1_000)
 SIZE = 13_000_000
 """Characters of the packed tasks of one page."""
 WRONG = 20
-"""Wrong rows of a cell that are kept: the first ones, so that methods can be compared on the same rows."""
+"""Wrong rows of a cell that are kept: the first, so that methods can be compared on the same rows."""
 TEXT = 600
 """Characters of a row's text that are kept."""
 ANSWER = 200
@@ -32,7 +31,7 @@ MEASURED = {"macro_f1", "low", "high", "uncalibrated_macro_f1", "accuracy", "n_u
 
 
 def task_details(
-    grid: Grid, cells: pd.DataFrame, scopes: Sequence[Scope], tasks: Sequence[str], series: Sequence[Series]
+    run: Run, cells: pd.DataFrame, scopes: Sequence[Scope], tasks: Sequence[str], series: Sequence[Series]
 ) -> list[str]:
     """One packed JSON object per task, in order, of all its live cells. `cells` are those of `all_cells`."""
     live: Any = cells.loc[~cells["stale"], :].sort_values(["series", "seed", "n"])
@@ -41,10 +40,10 @@ def task_details(
     orders = {(one.name, one.generator): number for number, one in enumerate(series)}
     found = {task: _Details() for task in tasks}
     for key, name, hidden in zip(live["key"], live["series"], live["hidden"], strict=True):
-        record = grid.records[key]
+        record = run.records[key]
         cell = record.cell
         where = {"scope": places[cell.follower, cell.mode, hidden], "series": orders[name, cell.generator or None]}
-        found[cell.task].add(grid, record, where)
+        found[cell.task].add(run, record, where)
     packed: list[str] = []
     for length in INSTRUCTION:
         packed = [pack(details.content(length)) for details in found.values()]
@@ -75,7 +74,7 @@ class _Details:
         texts = [(_cut(text, TEXT), label) for text, label in self._texts]
         return {"labels": self._labels.values, "texts": texts, "instructions": instructions, "cells": self._cells}
 
-    def add(self, grid: Grid, record: Record, where: dict[str, Any]) -> None:
+    def add(self, run: Run, record: Record, where: dict[str, Any]) -> None:
         """Add a cell, done or failed."""
         where |= {"n": record.cell.n, "seed": record.cell.seed}
         made = record.instruction
@@ -86,7 +85,7 @@ class _Details:
         fitted = made.provenance.n if takes_what_fits(record.cell.method) else record.cell.n
         rows = self._queries.get((str(record.query), labels))
         if rows is None:
-            rows = self._queries[str(record.query), labels] = _Rows(grid.queries[str(record.query)], made.labels)
+            rows = self._queries[str(record.query), labels] = _Rows(run.queries[str(record.query)], made.labels)
         self._cells.append(
             where
             | measured.model_dump(include=MEASURED)

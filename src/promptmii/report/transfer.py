@@ -1,19 +1,16 @@
 """Which writer's instructions suit which follower: the matrix, its table and its figure."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from promptmii.report.drawing import blank_figure, styled
-from promptmii.report.grid import short_names
+from promptmii.report.cells import short_names, slug
+from promptmii.report.drawing import Drawn, blank_figure, styled
 from promptmii.report.methods import position, single_call
 from promptmii.report.scores import Scores
-from promptmii.report.tables import ReportTable, number, slug
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from promptmii.report.tables import ReportTable, number
 
 
 class Transfer(NamedTuple):
@@ -80,7 +77,7 @@ def transfer_table(transfer: Transfer) -> ReportTable:
 
 
 @styled
-def transfer_figure(transfer: Transfer) -> "Figure":
+def transfer_figure(transfer: Transfer) -> Drawn:
     """Macro-F1 of each writer's instructions with each follower, as a heat map with numbers."""
     from matplotlib import colormaps
 
@@ -103,15 +100,11 @@ def transfer_figure(transfer: Transfer) -> "Figure":
     axes.set_xlabel("Follower (reads the instruction)")
     axes.set_ylabel("Writer")
     axes.set_title(f"Cross-model transfer at n={transfer.n}: macro-F1, mean over tasks")
-    return figure
-
-
-def transfer_caption(transfer: Transfer) -> str:
-    """One sentence below `transfer_figure`."""
     counts = sorted({int(count) for count in transfer.tasks.to_numpy().flat if count > 0})
     tasks = " to ".join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]])))
-    return (
+    caption = (
         f"Mean macro-F1 of instructions that the row's model wrote from n={transfer.n} examples (mii: the generator "
         f"under test, zero: an untrained one), read by the column's follower, {transfer.way} ({tasks} tasks, "
         "mean over seeds; intervals in the method tables)."
     )
+    return Drawn(figure, caption)

@@ -9,8 +9,8 @@ import pytest
 from tests.corpus.repositories import as_csv, rows
 
 from promptmii.corpus.listing import Candidate
-from promptmii.corpus.process import BugError, Reader
 from promptmii.corpus.settings import FetchSettings
+from promptmii.corpus.workers import BugError, Reader
 from promptmii.errors import OutputError
 
 

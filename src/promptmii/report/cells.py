@@ -2,17 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from promptmii.data.nameless import is_nameless
-from promptmii.errors import ArtefactError
-from promptmii.records import Query, Record, Run
+from promptmii.records import Record, Run
 from promptmii.styles import split_style
 
 COORDINATES = ["task", "method", "n", "seed", "generator", "follower", "mode"]
@@ -39,39 +36,7 @@ MEASURED = {
 `one_off_*` what making the instruction took, and the last three what labelling all `rows` took."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The latest record of every cell, and what is behind it."""
-
-    records: dict[str, Record]
-    """Every cell by key, failed ones too."""
-    queries: dict[str, Query]
-    failed: tuple[Record, ...]
-    damaged: tuple[str, ...]
-    """Lines that could not be read."""
-
-
-def read_grid(folders: Sequence[Path]) -> Grid:
-    """The latest record of every cell, a finished one before a failed one. Raises `ArtefactError` if there is none."""
-    runs = [Run.read(folder) for folder in folders]
-    records: dict[str, Record] = {}
-    for key, record in (pair for run in runs for pair in run.records.items()):
-        known = records.get(key)
-        if known is None or (record.status == "done", record.finished) >= (known.status == "done", known.finished):
-            records[key] = record
-    if not records:
-        raise ArtefactError(
-            f"No finished cell in {', '.join(map(str, folders))}. Run: promptmii evaluate -o {folders[0]}"
-        )
-    return Grid(
-        records,
-        {key: query for run in runs for key, query in run.queries.items()},
-        tuple(record for record in records.values() if record.status == "failed"),
-        tuple(f"{run.folder}: {line}" for run in runs for line in run.damaged),
-    )
-
-
-def all_cells(grid: Grid) -> pd.DataFrame:
+def all_cells(run: Run) -> pd.DataFrame:
     """A row per cell: `COORDINATES`, `MEASURED`, `labels` (how many), and what stands behind and beside them.
 
     A cell measured again under a changed template, model or data has two records. The later one counts; the earlier
@@ -79,7 +44,7 @@ def all_cells(grid: Grid) -> pd.DataFrame:
     too: cells on other rows than the latest cell of their task, and cells at n = 0 of a method that was later measured
     at each n, or the other way round.
     """
-    cells = pd.DataFrame(map(_row, grid.records.values())).sort_values("finished", kind="stable")
+    cells = pd.DataFrame(map(_row, run.records.values())).sort_values("finished", kind="stable")
     cells[[*MEASURED]] = cells[[*MEASURED]].astype(float)
     latest = cells.groupby("task")["query"].transform("last")  # failed cells have none, and count for nothing here
     other_rows = cells["query"].notna() & (cells["query"] != latest)
@@ -124,9 +89,10 @@ def short_names(references: Iterable[str]) -> dict[str, str]:
     Models may differ in their owner, folder or address alone.
     """
     short = {reference: short_name(reference) for reference in references}
-    alike = Counter(map(_letters, short.values()))
-    return {reference: name if alike[_letters(name)] == 1 else reference for reference, name in short.items()}
+    alike = Counter(map(slug, short.values()))
+    return {reference: name if alike[slug(name)] == 1 else reference for reference, name in short.items()}
 
 
-def _letters(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower())
+def slug(*parts: object) -> str:
+    """For file names."""
+    return "-".join(re.sub(r"[^a-z0-9]+", "_", str(part).lower()).strip("_") for part in parts)
