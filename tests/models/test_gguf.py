@@ -201,6 +201,24 @@ def test_a_file_without_a_template_is_given_the_messages(llama: Twins, tmp_path:
     assert len(scores(f"gguf:{plain}")) == len(CHATS) * len(OPTIONS)
 
 
+DATED = (
+    "{{ strftime_now('%Y-%m-%d') }}{% for m in messages %}{{ m['content'] }}{% generation %}abc{% endgeneration %}"
+    "<|im_end|>{% endfor %}"
+)
+
+
+def test_a_template_for_training_is_read_and_every_day_is_the_same(llama: Twins, tmp_path: Path) -> None:
+    dated = tiny.gguf_file(llama.hf, tmp_path / "dated.gguf", template=DATED)
+    folder = Path(shutil.copytree(llama.hf, tmp_path / "dated"))
+    (folder / "chat_template.jinja").write_text(DATED)
+    written = "2024-07-26warm sunabc<|im_end|>"
+    expected = tiny.tokenizer()(written, add_special_tokens=False)["input_ids"]
+    for reference in (f"gguf:{dated}", f"hf:{folder}"):
+        model = load_model(reference)
+        assert model.prompts([[{"role": "user", "content": "warm sun"}]]) == [expected]  # type: ignore[attr-defined]
+        model.close()
+
+
 def test_a_broken_template_is_refused(llama: Twins, tmp_path: Path) -> None:
     broken = tiny.gguf_file(llama.hf, tmp_path / "broken.gguf", template="{% if %}")
     assert "template" in refusal(f"gguf:{broken}")

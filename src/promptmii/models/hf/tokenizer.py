@@ -1,6 +1,6 @@
 """The tokenizer and chat template that transformers loads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -16,18 +16,13 @@ class HfTokenizer:
         }
         listed = [configured] if isinstance(configured, int) else list(configured or ())
         self.ends = [int(end) for end in (tokenizer.eos_token_id, *listed) if end is not None]
-        self.has_template: bool = tokenizer.chat_template is not None
+        self.template: str | None = tokenizer.get_chat_template() if tokenizer.chat_template else None
+        self.names: dict[str, str] = tokenizer.special_tokens_map
 
     def encode(self, texts: Sequence[str], *, begin: bool = False) -> list[list[int]]:
-        """Token ids; `begin` puts the beginning-of-text token before each."""
+        """See `models.chat.Tokenizer`."""
         return self._tokenizer(list(texts), add_special_tokens=begin)["input_ids"] if texts else []
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text without control tokens."""
+        """See `models.chat.Tokenizer`."""
         return self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-    def render(self, messages: Sequence[Mapping[str, str]], *, opening: bool, fixed: Mapping[str, Any]) -> str:
-        """The chat as the template writes it. Raises `TemplateError`."""
-        return self._tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=opening, **fixed
-        )
