@@ -36,6 +36,11 @@ class Sampling(NamedTuple):
     """Leave a loop instead of writing on to the limit (`models.sampling`); a server has its own means."""
 
 
+def most_tokens(text: str) -> int:
+    """No tokenizer makes more tokens than a text has bytes."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What was consumed. Adds up with `+`; a sum with an unknown part is unknown."""

@@ -16,6 +16,7 @@ from promptmii.models.base import (
     Price,
     Sampling,
     Usage,
+    most_tokens,
 )
 from promptmii.models.threads import ending
 from promptmii.models.wrappers import Priced
@@ -109,8 +110,3 @@ class Limited:
         finally:
             self._limit.settle(reserved, paid, self._model.card.reference)
         return answers
-
-
-def most_tokens(text: str) -> int:
-    """No tokenizer makes more tokens than a text has bytes."""
-    return len(text.encode("utf-8", "surrogatepass"))
