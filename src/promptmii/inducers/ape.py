@@ -78,8 +78,6 @@ def _best(scores: dict[str, float], count: int) -> list[str]:
 
 
 class APEMethod(Method):
-    """Its entry in the table."""
-
     name = "ape"
     summary = "automatic prompt engineer: a search that proposes many instructions, keeps the best and varies them"
     written_by = WrittenBy.SEARCHER
@@ -88,11 +86,9 @@ class APEMethod(Method):
     rounds: int = Field(default=3, ge=0, description="rounds of variations")
 
     def inducer(self, kit: Kit) -> APE:
-        """See `Method`."""
         return APE(kit.writer, kit.follower, self.calls, self.rounds)
 
     def expected(self, n: int) -> Expected:
-        """See `Method`."""
         held = held_back(n)
         written = max(self.calls // (1 + held), 1 + self.rounds)
         return Expected(
@@ -100,5 +96,4 @@ class APEMethod(Method):
         )
 
     def templates(self) -> tuple[Template, ...]:
-        """See `Method`."""
         return bundled("ape_propose", META_SLOTS), bundled("ape_vary", ("instruction",))

@@ -39,8 +39,6 @@ class BestOf:
 
 
 class BestOfMethod(Method):
-    """Its entry in the table."""
-
     name = "best-of-k"
     summary = "the generator under test writes several instructions; the best on a part of the examples is kept"
     written_by = WrittenBy.GENERATOR
@@ -48,10 +46,8 @@ class BestOfMethod(Method):
     k: int = Field(default=5, ge=2, description="drafts")
 
     def inducer(self, kit: Kit) -> BestOf:
-        """See `Method`."""
         return BestOf(kit.writer, kit.follower, self.k)
 
     def expected(self, n: int) -> Expected:
-        """See `Method`."""
         held = held_back(n)
         return Expected(self.k, shown=n - held, metric_calls=self.k * held, calibration_calls=self.k * (n - held))

@@ -19,8 +19,9 @@ from pydantic import Field
 
 from promptmii.errors import DataError, MissingDependencyError
 from promptmii.follower import Prediction
+from promptmii.inducers.fixed import Unprompted
 from promptmii.inducers.method import Kit, Method, Role
-from promptmii.instruction import Instruction, Provenance
+from promptmii.instruction import Instruction
 from promptmii.models import sentences
 from promptmii.models.threads import in_caller
 from promptmii.task import Support
@@ -28,18 +29,6 @@ from promptmii.task import Support
 WORD = r"\b\w+\b"
 """Single letters and digits are words too."""
 NO_PROMPT = "a classifier gives the labels; as a prompt, this is the list of labels alone"
-
-
-@dataclass(frozen=True)
-class Unprompted:
-    """The empty instruction of a method whose labels come from a classifier."""
-
-    name: str
-
-    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The list of labels. Never fails."""
-        made = Provenance(n=len(support.examples), seed=seed, support_key=support.key, notes=(NO_PROMPT,))
-        return Instruction(text="", labels=support.labels, method=self.name, provenance=made)
 
 
 @dataclass(frozen=True)
@@ -67,11 +56,9 @@ class _ClassifierMethod(Method):
     asks_follower = False
 
     def inducer(self, kit: Kit) -> Unprompted:  # noqa: ARG002
-        """See `Method`."""
-        return Unprompted(self.name)
+        return Unprompted(self.name, NO_PROMPT)
 
     def predictor(self, kit: Kit, support: Support, seed: int) -> Classifier:  # noqa: ARG002
-        """See `Method`."""
         texts, labels = [e.text for e in support.examples], [e.label for e in support.examples]
         if len(set(labels)) > 1:
             return Classifier(self._train(texts, labels, seed))
@@ -111,7 +98,6 @@ class EmbedMethod(_ClassifierMethod):
     summary = "no LLM: sentence embeddings (all-MiniLM-L6-v2) and logistic regression, on the n examples"
 
     def check(self) -> None:
-        """See `Method`."""
         sentences.weights()
 
     def _train(self, texts: list[str], labels: list[str], seed: int) -> Any:  # noqa: ARG002
@@ -129,7 +115,6 @@ class SetFitMethod(_ClassifierMethod):
     epochs: int = Field(default=1, ge=1, description="over the pairs")
 
     def check(self) -> None:
-        """See `Method`."""
         if find_spec("setfit") is None:
             raise MissingDependencyError("SetFit", "rivals")
         sentences.weights()

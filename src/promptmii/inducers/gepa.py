@@ -132,8 +132,6 @@ class _Silent:
 
 
 class GEPAMethod(Method):
-    """Its entry in the table."""
-
     name = "gepa"
     summary = "GEPA: a search in which a model reads what went wrong and rewrites the instruction"
     written_by = WrittenBy.SEARCHER
@@ -141,7 +139,6 @@ class GEPAMethod(Method):
     calls: int = Field(default=150, ge=1, description="metric calls: rows labelled to score candidates")
 
     def inducer(self, kit: Kit) -> GEPA:
-        """See `Method`."""
         return GEPA(kit.writer, kit.follower, self.calls)
 
     def expected(self, n: int) -> Expected:

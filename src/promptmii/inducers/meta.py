@@ -62,25 +62,19 @@ class MetaInducer:
 
 
 class MIIMethod(Method):
-    """Its entry in the table."""
-
     name = "mii"
     summary = "Prompt-MII: the generator under test writes an instruction from the n examples, in one call"
     by_default = True
     written_by = WrittenBy.GENERATOR
 
     def inducer(self, kit: Kit) -> MetaInducer:
-        """See `Method`."""
         return MetaInducer(kit.writer, name=self.name)
 
     def expected(self, n: int) -> Expected:
-        """See `Method`."""
         return Expected(written=1, shown=n)
 
 
 class ZeroMethod(MIIMethod):
-    """Its entry in the table."""
-
     name = "zero"
     summary = "Prompt-MII-Zero: an untrained model writes an instruction from the n examples, in one call"
     by_default = True

@@ -8,6 +8,7 @@ candidate. Calls that calibrate are counted apart, and every call is part of the
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from promptmii.errors import ConfigError
@@ -56,8 +57,8 @@ class Search:
         self.writing = Metered(writer.model)
         self.writer = writer.using(self.writing)
         self._judging, self._calibrating = Metered(follower.model), Metered(follower.model)
-        self._follower = Follower(self._judging, follower.mode, follower.calibration)
-        self._calibrator = Follower(self._calibrating, follower.mode, follower.calibration)
+        self._follower = replace(follower, model=self._judging)
+        self._calibrator = replace(follower, model=self._calibrating)
         self._style = style or Style()
         self._prepared: dict[str, Instruction] = {}
         self._scores: dict[str, float] = {}

@@ -78,7 +78,9 @@ class Writer:
         frame, *lengths = self.model.count_tokens(
             [empty, *(example_lines([example]) + "\n\n" for example in support.examples)]
         )
-        longest = min(card.context_length - self.room(support.labels), self.style.longest_prompt or card.context_length)
+        # A draft over the budget stands in the request for a shorter one.
+        drafts = self.room(support.labels) * (1 if self.budget is None else 2)
+        longest = min(card.context_length - drafts, self.style.longest_prompt or card.context_length)
         kept = fitting(lengths, longest - TEMPLATE_MARGIN - frame)
         if not kept:
             raise ConfigError(
@@ -91,9 +93,8 @@ class Writer:
     def text(self, answer: Completion | Failure) -> str:
         """The text without the model's thoughts; it may be empty. Raises `EndpointError` if the call failed."""
         if isinstance(answer, Failure):
-            raise EndpointError(
-                f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
-            )
+            message = f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
+            raise EndpointError(message, answer.kind)
         return storable(without_thought(answer.text) or "")
 
     def some(self, text: str) -> str:
