@@ -160,7 +160,10 @@ def test_what_is_no_adapter_of_this_model_is_refused(llama: Twins, tmp_path: Pat
     assert "is no adapter" in said(tmp_path)
     assert "use_dora" in said(tiny.lora_folder(llama.hf, tmp_path / "dora", use_dora=True))
     deeper = tiny.transformers_folder(tmp_path / "deeper", layers=3)
-    assert "no place for base_model.model.model.layers.2" in said(tiny.lora_folder(deeper, tmp_path / "other"))
+    other = tiny.lora_folder(deeper, tmp_path / "other")
+    assert "no place for base_model.model.model.layers.2" in said(other)
+    assert "does not fit this model" in refusal(f"hf:{llama.hf}+{other}")
+    assert "does not fit this model" in refusal(f"hf:{deeper}+{tiny.lora_folder(llama.hf, tmp_path / 'shallow')}")
     broken = tiny.lora_folder(llama.hf, tmp_path / "broken")
     whole = (broken / "adapter_model.safetensors").read_bytes()
     (broken / "adapter_model.safetensors").write_bytes(whole[:1000])
@@ -180,6 +183,7 @@ def test_an_adapter_of_a_wider_model_does_not_fit(llama: Twins, tmp_path: Path) 
     wider = {name: torch.cat([tensor] * 2, int("lora_A" in name)) for name, tensor in weights.items()}
     save_file(wider, adapter / "adapter_model.safetensors")
     assert "does not fit this model" in refusal(f"gguf:{llama.gguf}+{adapter}")
+    assert "does not fit this model" in refusal(f"hf:{llama.hf}+{adapter}")
 
 
 def test_what_llama_cpp_cannot_load_is_refused_with_its_reason(llama: Twins, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from promptmii.progress import token_written
 
 def engine_for(model: Any) -> Engine:
     """Packed where every layer attends to everything before it through transformers' attention interface."""
-    config: dict[str, Any] = model.config.to_dict()
+    config: dict[str, Any] = model.config.get_text_config().to_dict()
     window = config.get("sliding_window")
     whole = window is None or window >= config["max_position_embeddings"]
     full = whole and set(config.get("layer_types") or ()) <= {"full_attention", "sliding_attention"}
@@ -44,9 +44,9 @@ class PackedEngine:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._vocabulary = int(model.config.vocab_size)
         self._sizes = sizes(model.device)
         text = model.config.get_text_config()
+        self._vocabulary = int(text.vocab_size)
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         held = 2 * text.num_hidden_layers * text.num_key_value_heads * width * model.dtype.itemsize
         self._held = max(1, self._sizes.decode_memory // held)

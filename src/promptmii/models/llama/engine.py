@@ -12,7 +12,7 @@ import numpy as np
 from promptmii.models.base import Sampling
 from promptmii.models.batching import Trie, common, prefix_groups
 from promptmii.models.llama.native import BATCH, OUTPUTS, SEQUENCES, Logits, Native, Token
-from promptmii.models.llama.sampling import LlamaSampler
+from promptmii.models.sampling import RowSampler
 from promptmii.progress import token_written
 
 PREFIX = 0
@@ -24,6 +24,29 @@ def threads() -> int:
     given = os.environ.get("OMP_NUM_THREADS", "")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return int(given) if given.isdigit() and int(given) else usable
+
+
+class LlamaSampler(RowSampler):
+    """Picks next tokens from logits: greedy, or by the random stream of their row."""
+
+    def __call__(self, logits: Logits, row: int) -> int:
+        """The next token of a row, from its logits (V)."""
+        if barred := self.barred(row):
+            logits = logits.copy()
+            logits[barred] = -np.inf
+        return self.keep(row, self._pick(logits, row))
+
+    def _pick(self, logits: Logits, row: int) -> int:
+        if self.sampling.temperature <= 0:
+            return int(logits.argmax())
+        scaled = logits.astype(np.float64) / self.sampling.temperature
+        chances = np.exp(scaled - scaled.max())
+        if self.sampling.top_p < 1:
+            order = np.argsort(-chances, kind="stable")
+            before = chances[order].cumsum() - chances[order]
+            chances[order[before >= self.sampling.top_p * chances.sum()]] = 0
+        reached = chances.cumsum()
+        return int(np.searchsorted(reached, self.draw(row) * reached[-1], side="right"))
 
 
 class NativeEngine:
