@@ -125,6 +125,11 @@ def nearest(given: str, known: Iterable[str]) -> str:
     return f"{hint}Known: {listed(names) or 'none'}."
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; of one that says nothing, its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def counted(number: int, noun: str) -> str:
     """The number with its noun: 1 row, 2 rows."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

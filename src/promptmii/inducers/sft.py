@@ -19,7 +19,7 @@ from promptmii.errors import MissingDependencyError, UnsupportedError
 from promptmii.files import atomic_folder
 from promptmii.inducers.method import Kit, Method
 from promptmii.instruction import Cost, Instruction, Provenance
-from promptmii.models import adapted, weights_of
+from promptmii.models import weights_of
 from promptmii.models.threads import in_caller
 from promptmii.prompts import defuse
 from promptmii.task import Example, Support, content_key
@@ -69,7 +69,7 @@ class FineTuning:
             notes=(f"the follower was tuned: {self.recipe.epochs} epochs",),
         )
         return naive.model_copy(
-            update={"follower": adapted(self.follower, adapter), "cost": cost, "provenance": provenance}
+            update={"follower": f"{self.follower}+{adapter}", "cost": cost, "provenance": provenance}
         )
 
     def _train(self, naive: Instruction, examples: Sequence[Example], adapter: Path, seed: int) -> int:

@@ -4,7 +4,6 @@ An engine's module is imported only when a reference asks for it.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
@@ -19,7 +18,6 @@ __all__ = [
     "LanguageModel",
     "ScriptedModel",
     "Weights",
-    "adapted",
     "load_model",
     "reader_of",
     "weights_of",
@@ -33,7 +31,10 @@ def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
     """
     served = Served.parse(reference)
     if served:
-        return _served(reference, served, http)
+        from promptmii.models.http.client import HttpModel
+
+        config = http or HttpConfig()
+        return HttpModel(served.model, replace(config, base_url=served.address or config.base_url), reference)
     gguf = gguf_of(reference)
     if gguf:
         from promptmii.models.llama.model import load_gguf
@@ -46,15 +47,3 @@ def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
     from promptmii.models.hf.model import TransformersModel
 
     return TransformersModel.load(reference, weights)
-
-
-def _served(reference: str, served: Served, http: HttpConfig | None) -> LanguageModel:
-    from promptmii.models.http.client import HttpModel
-
-    config = http or HttpConfig()
-    return HttpModel(served.model, replace(config, base_url=served.address or config.base_url), reference)
-
-
-def adapted(reference: str, adapter: Path) -> str:
-    """The reference of a local model under an adapter."""
-    return f"{reference}+{adapter}"

@@ -145,6 +145,11 @@ class Choice:
     """`log P(option + end | chat)`, one per option, in nats; `None` where the engine gives no likelihoods."""
     usage: Usage
 
+    @classmethod
+    def likeliest(cls, scores: Sequence[float], usage: Usage) -> "Choice":
+        """The option with the highest score, the first of several."""
+        return cls(max(range(len(scores)), key=scores.__getitem__), tuple(scores), usage)
+
 
 @dataclass(frozen=True)
 class ModelCard:

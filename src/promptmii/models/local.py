@@ -89,7 +89,7 @@ class LocalModel:
             cached = len(prompt) if owner in asked else shared
             asked.add(owner)
             usage = Usage(calls=1, prompt_tokens=len(prompt), cached_tokens=cached)
-            results.append(Choice(max(range(len(scores)), key=scores.__getitem__), scores, usage))
+            results.append(Choice.likeliest(scores, usage))
         return clocked(results, spent)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:

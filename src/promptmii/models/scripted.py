@@ -6,18 +6,10 @@ The only fake in promptmii, and it stands at the seam, so everything above it ru
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from promptmii.errors import UnsupportedError
-from promptmii.models.base import (
-    Chat,
-    Choice,
-    Completion,
-    Failure,
-    ModelCard,
-    Sampling,
-    Usage,
-    check_options,
-)
+from promptmii.models.base import Chat, Choice, Completion, Failure, ModelCard, Sampling, Usage, check_options
 
 
 class ScriptedModel:
@@ -86,8 +78,8 @@ class ScriptedModel:
             if isinstance(value, Failure):
                 return value
             scores.append(value)
-        best = max(range(len(scores)), key=scores.__getitem__)
-        return Choice(best, tuple(scores) if self._card.gives_scores else None, self._usage(chat, 0))
+        choice = Choice.likeliest(scores, self._usage(chat, 0))
+        return choice if self._card.gives_scores else replace(choice, scores=None)
 
     def _usage(self, chat: Chat, written: int) -> Usage:
         return Usage(

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from promptmii.errors import MissingDependencyError, UnknownModelError
+from promptmii.errors import MissingDependencyError, UnknownModelError, first_line
 from promptmii.models.base import ModelCard
 from promptmii.models.chat import ChatFormat
 from promptmii.models.local import LocalModel
@@ -79,10 +79,8 @@ class TransformersModel(LocalModel):
         try:
             model.to(device)
         except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there, or is full
-            reason = str(error).strip().splitlines()[0]
-            raise UnknownModelError(
-                f"{reference} cannot be put on {device}: {reason}. Name another device after @."
-            ) from error
+            message = f"{reference} cannot be put on {device}: {first_line(error)}. Name another device after @."
+            raise UnknownModelError(message) from error
         return cls(reference, model, tokenizer, revision(model, tokenizer))
 
 
@@ -103,10 +101,8 @@ def read_weights(
             for adapter in weights.adapters:
                 model = _merged(model, adapter)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UnknownModelError(
-            f"{reference} cannot be loaded: {reason} Expected a hub id or a folder with config.json."
-        ) from error
+        message = f"{reference} cannot be loaded: {first_line(error)} Expected a hub id or a folder with config.json."
+        raise UnknownModelError(message) from error
     return model, tokenizer
 
 

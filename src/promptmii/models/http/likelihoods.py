@@ -66,7 +66,7 @@ async def score(server: Server, name: str, chat: Chat, options: Trie) -> Choice:
         known[node, token], reused = await _log_probability(server, name, beginning, token, options.steps[0][-1][1])
         cached = cached or min(reused, len(prompt))
     scores = tuple(math.fsum(known[step] for step in option) for option in options.steps)
-    return Choice(max(range(len(scores)), key=scores.__getitem__), scores, Usage(1, len(prompt), 0, cached))
+    return Choice.likeliest(scores, Usage(1, len(prompt), 0, cached))
 
 
 async def _log_probability(server: Server, name: str, prompt: Sequence[int], token: int, end: int) -> tuple[float, int]:
@@ -89,17 +89,14 @@ async def _forced(
     body = {"model": name, "prompt": list(prompt), "n_predict": 1, "temperature": 0, "cache_prompt": True}
     wanted = {"n_probs": count, "post_sampling_probs": False, "logit_bias": [[token, FORCING]]}
     answer = as_object(await server.post_beside("/completion", body | wanted))
-    listed, timings = answer.get("completion_probabilities"), answer.get("timings")
-    first = as_object(listed[0]) if isinstance(listed, list) and listed else {}
+    first, timings = objects_in(answer.get("completion_probabilities")), answer.get("timings")
     cached = timings.get("cache_n") if isinstance(timings, dict) else None
-    return first, cached if isinstance(cached, int) else 0
+    return first[0] if first else {}, cached if isinstance(cached, int) else 0
 
 
 def _listed(first: dict[str, Any]) -> list[tuple[int, object, object]]:
     """Token, log-probability and bytes of the likeliest tokens."""
-    listed = first.get("top_logprobs")
-    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
-    return [(row.get("id", -1), row.get("logprob"), row.get("bytes")) for row in rows]
+    return [(row.get("id", -1), row.get("logprob"), row.get("bytes")) for row in objects_in(first.get("top_logprobs"))]
 
 
 def _is_text(raw: object) -> bool:
@@ -154,6 +151,11 @@ def as_object(answer: Any) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise refused(f"expected an object, got {str(answer)[:80]!r}")
     return answer
+
+
+def objects_in(listed: Any) -> list[dict[str, Any]]:
+    """The objects in a decoded list; none of what is no list."""
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
 def refused(message: str) -> RefusedError:

@@ -10,7 +10,7 @@ from typing import Any
 from promptmii.errors import EndpointError
 from promptmii.models.base import Chat, Choice, Message, Usage
 from promptmii.models.http.constraints import PROBE
-from promptmii.models.http.likelihoods import TOLERANCE, as_object, probable, refused
+from promptmii.models.http.likelihoods import TOLERANCE, as_object, objects_in, probable, refused
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.transport import Server
 
@@ -51,7 +51,7 @@ async def score(server: Server, name: str, chat: Chat, options: list[list[int]])
     said = await server.post("/completions", _body(name, [[*prompt, *option] for option in options]))
     found = _choices(said, len(options))
     scores = tuple(_log_p(one, len(prompt), option) for one, option in zip(found, options, strict=True))
-    return Choice(max(range(len(scores)), key=scores.__getitem__), scores, Usage(1, len(prompt), 0))
+    return Choice.likeliest(scores, Usage(1, len(prompt), 0))
 
 
 def _body(name: str, prompts: list[list[int]]) -> dict[str, Any]:
@@ -60,8 +60,7 @@ def _body(name: str, prompts: list[list[int]]) -> dict[str, Any]:
 
 
 def _choices(answer: Any, count: int) -> list[dict[str, Any]]:
-    listed = as_object(answer).get("choices")
-    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    rows = objects_in(as_object(answer).get("choices"))
     by_index = {row.get("index", n): row for n, row in enumerate(rows)}
     if sorted(by_index) != list(range(count)):
         raise refused(f"{len(rows)} answers to {count} prompts")

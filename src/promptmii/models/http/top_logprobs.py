@@ -10,7 +10,7 @@ from typing import Any
 from promptmii.models.base import Chat, Choice, Failure, FailureKind
 from promptmii.models.http.answers import read_usage
 from promptmii.models.http.constraints import PROBE
-from promptmii.models.http.likelihoods import as_object, probable, refused
+from promptmii.models.http.likelihoods import as_object, objects_in, probable, refused
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.transport import Server
 
@@ -57,24 +57,20 @@ async def score(server: Server, name: str, chat: Chat, options: list[str]) -> Ch
     scores = tuple(listed.get(token, least) for token in options)
     if not any(token in listed for token in options):
         raise refused(f"none of the labels begins like one of the {len(listed)} likeliest answers")
-    return Choice(max(range(len(scores)), key=scores.__getitem__), scores, usage)
+    return Choice.likeliest(scores, usage)
 
 
 async def _asked(server: Server, name: str, chat: Chat, tokens: int) -> tuple[list[dict[str, Any]], Any]:
     """What is said of each token that the model wrote."""
     wanted = {"temperature": 0, "max_tokens": tokens, "logprobs": True, "top_logprobs": LISTED}
     said = as_object(await server.post("/chat/completions", {"model": name, "messages": list(chat)} | wanted))
-    choices = said.get("choices")
-    told = choices[0].get("logprobs") if isinstance(choices, list) and choices else None
-    content = told.get("content") if isinstance(told, dict) else None
-    rows = [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []
-    return rows, read_usage(said.get("usage"), "")
+    told = [choice.get("logprobs") for choice in objects_in(said.get("choices"))]
+    content = told[0].get("content") if told and isinstance(told[0], dict) else None
+    return objects_in(content), read_usage(said.get("usage"), "")
 
 
 def _listed(row: dict[str, Any]) -> dict[str, float]:
-    top = row.get("top_logprobs")
-    rows = [one for one in top if isinstance(one, dict)] if isinstance(top, list) else []
-    found = {str(one.get("token")): probable(one.get("logprob"), 0) for one in rows}
+    found = {str(one.get("token")): probable(one.get("logprob"), 0) for one in objects_in(row.get("top_logprobs"))}
     if not found:
         raise refused("no likely tokens in the answer")
     return found

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import gguf
 import numpy as np
@@ -19,15 +19,11 @@ _FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 _PREFIX, _SUFFIXES = "base_model.model.", {".lora_A.weight": ".weight.lora_a", ".lora_B.weight": ".weight.lora_b"}
 
 
-class Described(Protocol):
-    """A GGUF model's header."""
-
-    def metadata(self, key: str) -> str | None:
-        """A value as text; `None` where it is not there."""
-        ...
+Header = Callable[[str], str | None]
+"""From a key of a GGUF file's header to its value as text; `None` where it is not there."""
 
 
-def adapter_file(adapter: Path, base: Described) -> Path:
+def adapter_file(adapter: Path, base: Header) -> Path:
     """The adapter as llama.cpp reads it. Raises `UnknownModelError` where it is none, or is for another model."""
     if adapter.is_file():
         return adapter
@@ -61,10 +57,10 @@ class _Shape(NamedTuple):
     kv_heads: int
 
     @classmethod
-    def of(cls, model: Described) -> "_Shape":
-        name = model.metadata("general.architecture") or ""
+    def of(cls, header: Header) -> "_Shape":
+        name = header("general.architecture") or ""
         keys = ("block_count", "attention.head_count", "attention.head_count_kv")
-        return cls(name, *(int(model.metadata(f"{name}.{key}") or 1) for key in keys))
+        return cls(name, *(int(header(f"{name}.{key}") or 1) for key in keys))
 
 
 def _write_lora(target: Path, config: dict[str, Any], weights: bytes, base: _Shape) -> None:

@@ -31,7 +31,7 @@ def _load(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
     native = Native(path)
     try:
         length = min(context or CONTEXT, native.trained_context)
-        adapters = [adapter_file(Path(adapter), native) for adapter in gguf.adapters]
+        adapters = [adapter_file(Path(adapter), native.metadata) for adapter in gguf.adapters]
         native.open(length + BATCH, threads(), adapters)
         card = ModelCard(reference, revision([path, *adapters]), length, gives_scores=True)
         return LocalModel(card, ChatFormat(GgufTokenizer(native)), NativeEngine(native))
