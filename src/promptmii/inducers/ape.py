@@ -6,7 +6,7 @@ Prompt-MII paper. A call writes an instruction or labels a row to score one; cal
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from promptmii.inducers.writing import Writer
 from promptmii.instruction import Instruction
 from promptmii.models.base import Chat, Sampling
 from promptmii.prompts import META_SLOTS, Template, ape_propose, ape_vary, bundled, defuse
+from promptmii.styles import Style
 from promptmii.task import Support
 
 KEPT = 5
@@ -31,7 +32,7 @@ class APE:
     """Search by proposing and varying, within a number of model calls."""
 
     writer: Writer
-    """Its template is not used: APE asks its own questions."""
+    """Its style is not used: APE asks its own questions."""
     follower: Follower
     calls: int = 2000
     """Instructions written and rows labelled to score them, together; each round writes at least one."""
@@ -44,7 +45,7 @@ class APE:
 
         Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` if the support is too small to split.
         """
-        search = Search(self.writer, self.follower, support)
+        search = Search(replace(self.writer, style=Style()), self.follower, support)
         stream = random.Random(seed)
         scores: dict[str, float] = {}
         for number in range(self.rounds + 1):

@@ -28,7 +28,7 @@ class BestOf:
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The best of k drafts. Raises as `MetaInducer` does, and `ScoreRefusedError` if the follower fails."""
-        search = Search(self.writer, self.follower, support, self.writer.style)
+        search = Search(self.writer, self.follower, support)
         fitted, notes = search.writer.fit(search.shown)
         chat = [search.writer.ask(search.shown, fitted)]
         sampling = search.writer.sampling(support.labels, seed, self.temperature)
