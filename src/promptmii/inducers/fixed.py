@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pydantic import Field
 
 from promptmii.follower import FRAME_MARGIN
-from promptmii.inducers.fitting import fitting, fitting_note
+from promptmii.inducers.fitting import fitted
 from promptmii.inducers.method import Kit, Method
 from promptmii.instruction import Instruction, Provenance
 from promptmii.models.base import LanguageModel
@@ -112,16 +112,16 @@ class InContext:
         frame = Template(self.style.frame, FRAME_SLOTS)
         layout = frame.layout("text")
         lengths = self.follower.count_tokens([shown_example(e, layout) + "\n\n" for e in support.examples])
-        kept = fitting(lengths, examples_room(self.follower, frame, support.labels))
-        fitted = [support.examples[position] for position in kept]
-        notes = fitting_note(lengths, kept, f"the context of {self.follower.card.context_length} tokens")
+        room = examples_room(self.follower, frame, support.labels)
+        where = f"the context of {self.follower.card.context_length} tokens"
+        shown, notes = fitted(support.examples, lengths, room, where)
         return Instruction(
-            text=shown_examples(fitted, layout) if fitted else "",
+            text=shown_examples(shown, layout) if shown else "",
             labels=support.labels,
             method=self.name,
             frame=self.style.frame,
             answer=self.style.answer,
-            provenance=Provenance(n=len(fitted), seed=seed, support_key=support.key, notes=notes),
+            provenance=Provenance(n=len(shown), seed=seed, support_key=support.key, notes=notes),
         )
 
 

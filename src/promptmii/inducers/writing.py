@@ -7,7 +7,7 @@ from functools import cached_property
 
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.inducers.copying import copy_warning
-from promptmii.inducers.fitting import fitting, fitting_note
+from promptmii.inducers.fitting import fitted
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Completion, Failure, LanguageModel, Message, Sampling
 from promptmii.parse import without_thought
@@ -78,14 +78,13 @@ class Writer:
         # A draft over the budget stands in the request for a shorter one.
         drafts = self.room(support.labels) * (1 if self.budget is None else 2)
         longest = min(card.context_length - drafts, self.style.longest_prompt or card.context_length)
-        kept = fitting(lengths, longest - TEMPLATE_MARGIN - frame)
+        kept, notes = fitted(support.examples, lengths, longest - TEMPLATE_MARGIN - frame, "the generator's context")
         if not kept:
             raise ConfigError(
                 f"Not one of {len(lengths)} examples fits the prompt of {card.reference} (context "
                 f"{card.context_length} tokens). Give shorter texts, or another generator."
             )
-        notes = fitting_note(lengths, kept, "the generator's context")
-        return tuple(support.examples[position] for position in kept), notes
+        return kept, notes
 
     def text(self, answer: Completion | Failure) -> str:
         """The text without the model's thoughts; it may be empty. Raises `EndpointError` if the call failed."""
