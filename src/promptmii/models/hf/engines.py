@@ -19,7 +19,7 @@ from promptmii.models.hf.packing import (
     register,
     sizes,
 )
-from promptmii.models.hf.prefixes import Prefix, Prefixes
+from promptmii.models.hf.prefixes import NO_PREFIX, Prefix, Prefixes
 from promptmii.models.local import Engine
 from promptmii.progress import token_written
 
@@ -84,7 +84,7 @@ class PackedEngine:
         if len(distinct) < 2:
             return [self._prefixes.get(tokens) for tokens in wanted]
         base = self._prefixes.get(distinct[0][: min(common(distinct), min(map(len, distinct)) - 1)])
-        found: dict[tuple[int, ...], Prefix] = {(): Prefix((), (), ())}
+        found: dict[tuple[int, ...], Prefix] = {(): NO_PREFIX}
         for tokens, (_, rest) in zip(distinct, self._prefill(base, distinct), strict=True):
             before = zip(base.keys, base.values, strict=True) if base.tokens else [()] * len(rest)
             layers = [_joined(*pair) for pair in zip(before, rest, strict=True)]
@@ -98,15 +98,12 @@ class PackedEngine:
         """See `Engine`."""
         sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         written: list[list[int]] = [[] for _ in rows]
-        for chunk in chunks([len(prompts[i]) + limit for i in rows], self._held):
-            for first in range(0, len(chunk), self._sizes.decode_rows):
-                batch = chunk[first : first + self._sizes.decode_rows]
-                used = sorted({rows[slot] for slot in batch})
-                owners = [used.index(rows[slot]) for slot in batch]
-                for slot, tokens in zip(
-                    batch, self._decode([prompts[i] for i in used], owners, sampler, batch, limit), strict=True
-                ):
-                    written[slot] = tokens
+        for batch in chunks([len(prompts[i]) + limit for i in rows], self._held, self._sizes.decode_rows):
+            used = sorted({rows[slot] for slot in batch})
+            owners = [used.index(rows[slot]) for slot in batch]
+            texts = self._decode([prompts[i] for i in used], owners, sampler, batch, limit)
+            for slot, tokens in zip(batch, texts, strict=True):
+                written[slot] = tokens
         return written
 
     def close(self) -> None:

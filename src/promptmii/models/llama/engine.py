@@ -85,14 +85,15 @@ class NativeEngine:
         self._native.close()
 
     def _score(self, prompt: Sequence[int], shared: int, tries: Sequence[Trie]) -> tuple[float, ...]:
-        if len(tries) > 1 or len(prompt) - shared + len(tries[0].tokens) > BATCH:
+        nodes = len(tries[0].tokens)
+        if len(tries) > 1 or nodes >= OUTPUTS or len(prompt) - shared + nodes > BATCH:
             shared = len(prompt) - 1  # neither its length nor the number of options costs the prompt twice
         self._hold(prompt[:shared])
         scores: list[float] = []
         for trie in tries:
             sequences = range(1, 1 + len(trie.leaves))
             self._native.share(PREFIX, sequences)
-            scores += _along(self._decode(_branching(prompt, shared, trie, sequences)), trie)
+            scores += _along(self._read(_branching(prompt, shared, trie, sequences)), trie)
             self._native.drop(sequences)
         return tuple(scores)
 
@@ -119,6 +120,13 @@ class NativeEngine:
             piece = tokens[start : start + BATCH]
             self._decode([Token(token, start + i, (PREFIX,)) for i, token in enumerate(piece)])
             self._held += piece
+
+    def _read(self, batch: Sequence[Token]) -> Logits:
+        """`_decode`, in parts where one option alone is longer than a batch reads."""
+        if sum(token.read for token in batch) <= OUTPUTS:
+            return self._decode(batch)
+        parts = (batch[start : start + OUTPUTS] for start in range(0, len(batch), OUTPUTS))
+        return np.concatenate([self._decode(part).copy() for part in parts])
 
     def _decode(self, batch: Sequence[Token]) -> Logits:
         try:
