@@ -219,7 +219,9 @@ def test_a_template_for_training_is_read_and_every_day_is_the_same(llama: Twins,
     expected = tiny.tokenizer()(written, add_special_tokens=False)["input_ids"]
     for reference in (f"gguf:{dated}", f"hf:{folder}"):
         model = load_model(reference)
-        assert model.prompts([[{"role": "user", "content": "warm sun"}]]) == [expected]  # type: ignore[attr-defined]
+        asked: list[Chat] = [[{"role": "user", "content": "warm sun"}]]
+        assert model.prompts(asked) == [expected]  # type: ignore[attr-defined]
+        assert model.generate(asked, Sampling(3))[0].usage.completion_tokens, "a prompt may end in an end of turn"
         model.close()
 
 

@@ -103,13 +103,12 @@ class LocalModel:
             started = perf_counter()
             prompts = self._format.prompts(chats)
             distinct, owners = self._distinct(prompts, sampling.max_tokens)
-            rows = [owner for owner in owners if owner is not None]
-            if sampling.temperature <= 0:
-                rows = list(range(len(distinct)))  # equal chats have equal answers
+            asked = [owner for owner in owners if owner is not None]
+            greedy = sampling.temperature <= 0  # equal chats then have equal answers
+            rows = range(len(distinct)) if greedy else asked
             written = self._engine.write(distinct, rows, sampling, self._format.ends) if rows else []
             spent = perf_counter() - started
-        greedy = sampling.temperature <= 0
-        answers = iter([written[owner] for owner in owners if owner is not None] if greedy else written)
+        answers = iter([written[owner] for owner in asked] if greedy else written)
         results = [
             self._unfit(prompt) if owner is None else self._completion(prompt, next(answers))
             for prompt, owner in zip(prompts, owners, strict=True)

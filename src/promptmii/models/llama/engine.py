@@ -102,11 +102,13 @@ class NativeEngine:
         self._native.share(PREFIX, [1])
         written: list[int] = []
         last = prompt[-1]
-        while len(written) < limit and last not in sampler.ends:
+        while len(written) < limit:
             logits = self._decode([Token(last, len(prompt) - 1 + len(written), (1,), True)])
             last = sampler(logits[0], row)
             written.append(last)
             token_written()
+            if last in sampler.ends:
+                break
         self._native.drop([1])
         return written
 
