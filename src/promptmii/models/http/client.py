@@ -26,9 +26,12 @@ from promptmii.models.base import (
 from promptmii.models.http import constraints, tokens
 from promptmii.models.http.completions import Completions
 from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.llama_server import LLAMA
+from promptmii.models.http.prompt_logprobs import VLLM
 from promptmii.models.http.refusals import RefusedError
+from promptmii.models.http.top_logprobs import FIRST
 from promptmii.models.http.transport import Outages, Retries, Server, request_limit, submit
-from promptmii.models.http.ways import FIRST, FIRST_TOKENS, LLAMA, VLLM, Way
+from promptmii.models.http.ways import FIRST_TOKENS, Way
 from promptmii.models.threads import ending, wait_for
 
 S = TypeVar("S")

@@ -10,15 +10,15 @@ from typing import Any
 from promptmii.models.base import Chat, Choice, Failure, FailureKind
 from promptmii.models.http.answers import read_usage
 from promptmii.models.http.constraints import PROBE
-from promptmii.models.http.likelihoods import as_object, objects_in, probable, refused
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.transport import Server
+from promptmii.models.http.ways import Way, as_object, objects_in, probable, refused
 
 LISTED = 20
 """The most that OpenAI lists."""
 
 
-async def probe(server: Server, name: str) -> int | None:
+async def _probe(server: Server, name: str) -> int | None:
     """0 if the server lists likely tokens with log-probabilities that fit together; else `None`."""
     written, _ = await _asked(server, name, PROBE, 1)
     if not written:
@@ -27,7 +27,7 @@ async def probe(server: Server, name: str) -> int | None:
     return 0 if len(listed) > 1 and listed.get(str(written[0].get("token"))) == max(listed.values()) else None
 
 
-async def read(server: Server, name: str, option: str) -> str:
+async def _read(server: Server, name: str, option: str) -> str:
     """The first token of an option. Raises `RefusedError` where the model shows none."""
     chat: Chat = [{"role": "user", "content": f"Repeat exactly, and write nothing else:\n{option}"}]
     written, _ = await _asked(server, name, chat, 8)
@@ -37,7 +37,7 @@ async def read(server: Server, name: str, option: str) -> str:
     return token
 
 
-def join(options: Sequence[str], first: Sequence[str], _end: int) -> list[str]:
+def _join(options: Sequence[str], first: Sequence[str], _end: int) -> list[str]:
     """The first tokens. Raises `RefusedError` where two options share one, or there are too many."""
     for n, token in enumerate(first):
         other = next((o for o, t in zip(options[:n], first[:n], strict=True) if t == token), None)
@@ -47,7 +47,7 @@ def join(options: Sequence[str], first: Sequence[str], _end: int) -> list[str]:
     return list(first)
 
 
-async def score(server: Server, name: str, chat: Chat, options: list[str]) -> Choice:
+async def _score(server: Server, name: str, chat: Chat, options: list[str]) -> Choice:
     """`log P(first token | chat)` of each option. Raises `RefusedError`."""
     written, usage = await _asked(server, name, chat, 1)
     if not written:
@@ -79,3 +79,6 @@ def _listed(row: dict[str, Any]) -> dict[str, float]:
 def _unusable(reason: str) -> RefusedError:
     message = f"the likelihoods of first tokens cannot tell these labels apart: {reason}"
     return RefusedError(Failure(FailureKind.REQUEST, message), lasting=True)
+
+
+FIRST = Way("first-token likelihoods", _probe, _read, _join, _score)

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from promptmii.errors import EndpointError
-from promptmii.models.base import Chat, Choice, Failure, FailureKind, Message, Usage
+from promptmii.models.base import Chat, Choice, Usage
 from promptmii.models.batching import Trie
 from promptmii.models.http.constraints import PROBE
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.transport import Server
+from promptmii.models.http.ways import TOLERANCE, TURNS, WORD, Way, as_object, objects_in, probable, refused
 
 FORCING = 1e4
 """A bias that no logit outweighs."""
@@ -22,13 +23,9 @@ PROBED = 16
 """Likely tokens among which one is a whole character."""
 WIDER = (64, 1024, 16384)
 """Likely tokens to look for a part of a character in."""
-TOLERANCE = 0.1
-"""Nats between two computations of one token."""
-LEAST = -1e30
-"""A log-probability below this is the server's way to write minus infinity."""
 
 
-async def probe(server: Server, name: str) -> int | None:
+async def _probe(server: Server, name: str) -> int | None:
     """The token that ends an answer, if the server gives exact likelihoods; else `None`. Raises `RefusedError`."""
     try:
         await _rendered(server, PROBE)
@@ -46,17 +43,12 @@ async def probe(server: Server, name: str) -> int | None:
     return end if abs(forced - expected) < TOLERANCE else None
 
 
-async def read(server: Server, name: str, option: str) -> list[int]:
-    """An option in tokens. Raises `RefusedError`."""
-    return await _tokens(server, name, option)
-
-
-def join(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> Trie:
+def _join(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> Trie:
     """The options as a tree."""
     return Trie.build(tokens, end)
 
 
-async def score(server: Server, name: str, chat: Chat, options: Trie) -> Choice:
+async def _score(server: Server, name: str, chat: Chat, options: Trie) -> Choice:
     """`log P(option + end | chat)` of each option. Raises `RefusedError`."""
     prompt = await _prompt(server, name, chat)
     known: dict[tuple[int, int], float] = {}
@@ -106,13 +98,6 @@ def _is_text(raw: object) -> bool:
         return False
 
 
-def probable(value: object, token: int) -> float:
-    """A log-probability that a server gave. Raises `RefusedError` if it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST < value <= 0:
-        raise refused(f"{str(value)[:40]!r} is no log-probability of token {token}")
-    return float(value)
-
-
 async def _prompt(server: Server, name: str, chat: Chat) -> list[int]:
     return await _tokens(server, name, await _rendered(server, chat), begin=True, control=True)
 
@@ -136,28 +121,9 @@ async def _tokens(server: Server, name: str, text: str, *, begin: bool = False, 
 
 async def _end_of_turn(server: Server, name: str) -> int | None:
     """The first token after an answer in the template, if it is a control token."""
-    turns: list[Message] = [
-        {"role": "user", "content": "x"},
-        {"role": "assistant", "content": "zyx"},
-        {"role": "user", "content": "x"},
-    ]
-    after = (await _rendered(server, turns)).rpartition("zyx")[2]
+    after = (await _rendered(server, TURNS)).rpartition(WORD)[2]
     plain, read = await _tokens(server, name, after), await _tokens(server, name, after, control=True)
     return read[0] if read and read[:1] != plain[:1] else None
 
 
-def as_object(answer: Any) -> dict[str, Any]:
-    """A decoded answer. Raises `RefusedError` if it is no object."""
-    if not isinstance(answer, dict):
-        raise refused(f"expected an object, got {str(answer)[:80]!r}")
-    return answer
-
-
-def objects_in(listed: Any) -> list[dict[str, Any]]:
-    """The objects in a decoded list; none of what is no list."""
-    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-
-
-def refused(message: str) -> RefusedError:
-    """The error for an answer that does not hold what was asked for."""
-    return RefusedError(Failure(FailureKind.BAD_ANSWER, message))
+LLAMA = Way("likelihoods", _probe, _tokens, _join, _score)
