@@ -60,11 +60,6 @@ class Search:
         self._scores: dict[str, float] = {}
         self._trimmed: dict[str, tuple[str, ...]] = {}
 
-    @property
-    def metric_calls(self) -> int:
-        """Rows labelled so far to score candidates."""
-        return self._judging.usage.calls
-
     def macro_f1(self, text: str) -> float:
         """The candidate's score on the rows held back, measured once. Raises `ScoreRefusedError` if a call failed."""
         if text not in self._scores:
@@ -101,7 +96,7 @@ class Search:
     def result(self, text: str, method: str, *, n: int, seed: int, notes: Sequence[str] = ()) -> Instruction:
         """The artefact of the chosen text, with the cost of the whole search."""
         meters = (self.writing, self._judging, self._calibrating)
-        calls = f"{self.writing.usage.calls} texts written, {self.metric_calls} metric calls"
+        calls = f"{self.writing.usage.calls} texts written, {self._judging.usage.calls} metric calls"
         if self._calibrating.usage.calls:
             calls += f", {self._calibrating.usage.calls} calls to calibrate candidates"
         cost = sum((Cost.of(meter.usage, meter.card.price) for meter in meters), Cost())

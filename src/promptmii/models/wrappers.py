@@ -67,7 +67,6 @@ class Metered(Wrapper):
         super().__init__(model)
         self._lock = threading.Lock()
         self.usage = Usage()
-        self.failures = 0
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         return self._count(super().generate(chats, sampling))
@@ -78,7 +77,6 @@ class Metered(Wrapper):
     def _count(self, answers: list[Answer | Failure]) -> list[Answer | Failure]:
         with self._lock:
             self.usage = sum((answer.usage for answer in answers), self.usage)
-            self.failures += sum(isinstance(answer, Failure) for answer in answers)
         return answers
 
 
