@@ -189,13 +189,12 @@ class Follower:
         for position, (_, options) in enumerate(asked):
             groups.setdefault(options, []).append(position)
         parts = list(groups)
-        threads = min(self.model.card.concurrency, len(parts))
 
         def ask(options: tuple[str, ...]) -> list[Choice | Failure]:
             return self.model.choose([asked[i][0] for i in groups[options]], options)
 
         found: dict[int, Choice | Failure] = {}
-        for number, answers in parallel(ask, parts, threads) if threads > 1 else enumerate(map(ask, parts)):
+        for number, answers in parallel(ask, parts, self.model.card.concurrency):
             found |= zip(groups[parts[number]], answers, strict=True)
         return [found[position] for position in range(len(asked))]
 

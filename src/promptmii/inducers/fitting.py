@@ -6,7 +6,7 @@ from statistics import median_low
 from promptmii.task import Example
 
 LONG = 4
-"""An example is much longer than the others from so many times their median length."""
+"""Times the median length from which an example counts as much longer than the others."""
 
 
 def fitting(lengths: Sequence[int], room: int) -> list[int]:

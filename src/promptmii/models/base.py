@@ -90,7 +90,7 @@ class Price(NamedTuple):
         return (prompts + usage.completion_tokens * self.completion) * self.batch / 1e6
 
     def of_prompt(self, tokens: float, shared: int = 0) -> float:
-        """Money per million prompts of `tokens` whose first `shared` tokens are in the cache, if it takes so few."""
+        """Money per million prompts of `tokens`, the first `shared` of them cached if the provider caches so few."""
         kept = min(shared, tokens) if shared >= self.minimum else 0.0
         cached = self.prompt / 10 if self.cached is None else self.cached
         return ((tokens - kept) * self.prompt + kept * cached) * self.batch

@@ -49,14 +49,10 @@ class Cached(Wrapper):
             self._db.close()
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        if sampling.temperature <= 0 or len({content_key(list(chat)) for chat in chats}) == len(chats):
-            return self._through(
-                chats, ["generate", *sampling], lambda part: self._model.generate(part, sampling), _completion
-            )
         # Samples of equal chats are only comparable when drawn in one batch: all of them are known, or all are drawn.
-        return self._through(
-            chats, ["generate", *sampling], lambda _: self._model.generate(chats, sampling), _completion, whole=True
-        )
+        whole = sampling.temperature > 0 and len({content_key(list(chat)) for chat in chats}) < len(chats)
+        what: list[object] = ["generate", *sampling]
+        return self._through(chats, what, lambda part: self._model.generate(part, sampling), _completion, whole)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         with self._alone():
@@ -72,9 +68,9 @@ class Cached(Wrapper):
         what: Sequence[object],
         ask: Callable[[Sequence[Chat]], list[Answer | Failure]],
         read: Callable[[dict[str, Any]], Answer],
-        *,
         whole: bool = False,
     ) -> list[Answer | Failure]:
+        """Each known answer, and those that `ask` gives to the others; if `whole`, one missing asks for all again."""
         keys = self._keys(chats, what)
         known = self._known(keys, read)
         missing = [i for i, key in enumerate(keys) if key not in known]
@@ -91,7 +87,7 @@ class Cached(Wrapper):
             return answers
 
         fresh: dict[int, Answer | Failure] = {}
-        for position, answers in parallel(answer, parts, threads) if threads > 1 else enumerate(map(answer, parts)):
+        for position, answers in parallel(answer, parts, threads):
             fresh.update(zip(parts[position], answers, strict=True))
         return [fresh[i] if i in fresh else known[key] for i, key in enumerate(keys)]
 

@@ -255,11 +255,11 @@ TRIES = 3
 OWN = 6
 """Server errors after which a call fails by itself, if the server answers others meanwhile: it is about the text."""
 LONGEST_PAUSE = 30.0
-"""Seconds between two tries, half as many more at most by chance, unless the server asks for more."""
+"""Seconds between two tries, before chance adds up to half; a server may ask for more."""
 
 
 class Outages:
-    """When each server that does not answer was first found so, by any call.
+    """Since when each server has been out, whichever call noticed it.
 
     So calls that come late to a server that is gone do not each wait for it anew.
     """
