@@ -16,7 +16,7 @@ from promptmii.inducers.search import Search, held_back
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Instruction
 from promptmii.models.base import Chat, Sampling
-from promptmii.prompts import META_SLOTS, Template, ape_propose, ape_vary, bundled, defuse
+from promptmii.prompts import META_SLOTS, Template, ape_propose, ape_vary, bundled
 from promptmii.styles import Style
 from promptmii.task import Support
 
@@ -70,7 +70,7 @@ class APE:
 
 
 def _variation(parents: list[str], stream: random.Random) -> Chat:
-    return [{"role": "user", "content": ape_vary(defuse(stream.choice(parents)))}]
+    return [{"role": "user", "content": ape_vary(stream.choice(parents))}]
 
 
 def _best(scores: dict[str, float], count: int) -> list[str]:

@@ -247,4 +247,4 @@ def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int 
 
 def ape_vary(instruction: str) -> str:
     """APE's request for a variation."""
-    return bundled("ape_vary", ("instruction",)).fill(instruction=instruction)
+    return bundled("ape_vary", ("instruction",)).fill(instruction=defuse(instruction))
