@@ -15,10 +15,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from promptmii.errors import UnknownModelError
 from promptmii.models.base import Chat
 
-_DAY = date(2024, 7, 26)
 _FIXED: Mapping[str, Any] = {
     "date_string": "26 Jul 2024",
-    "strftime_now": _DAY.strftime,
+    "strftime_now": date(2024, 7, 26).strftime,
     "enable_thinking": False,
     "tools": None,
     "documents": None,
@@ -68,6 +67,7 @@ class ChatFormat:
             self._template = _environment().from_string(tokenizer.template) if tokenizer.template else None
         except TemplateError as error:
             raise UnknownModelError(f"The model's chat template cannot be read: {error.message}.") from error
+        self._given = {**_FIXED, **tokenizer.names}
         # Some vocabularies list runs of spaces as control tokens; a text may hold those.
         names = [name for name in tokenizer.control if len(name.strip()) > 1]
         self._control = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
@@ -118,8 +118,7 @@ class ChatFormat:
         """The template's text, with the opening of an answer or without. Raises `UnknownModelError`."""
         assert self._template is not None
         try:
-            given = {**_FIXED, **self._tokenizer.names}
-            return self._template.render(messages=messages, add_generation_prompt=opening, **given)
+            return self._template.render(messages=messages, add_generation_prompt=opening, **self._given)
         except TemplateError as error:
             raise UnknownModelError(f"The model's chat template cannot write this chat: {error.message}.") from error
 

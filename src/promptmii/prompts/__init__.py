@@ -75,7 +75,8 @@ def grouped_examples(labels: Sequence[str], examples: Iterable[Example]) -> str:
 
 def shown_example(example: Example, layout: str = "") -> str:
     """One example as `shown_examples` writes it."""
-    return _plain("Input: {}\nLabel: {}")((), [example]) if layout == "raw" else example_lines([example])
+    raw = f"Input: {defuse(example.text)}\nLabel: {defuse(example.label)}"
+    return raw if layout == "raw" else example_lines([example])
 
 
 def shown_examples(examples: Iterable[Example], layout: str = "") -> str:
