@@ -81,7 +81,13 @@ CONFIGS = {
     "mistral": lambda size: MistralConfig(**size, sliding_window=None),
     "sliding": lambda size: MistralConfig(**size, sliding_window=9),
     "nested": lambda size: Gemma3Config(
-        text_config=size | {"sliding_window": 9, "layer_types": ["sliding_attention"] * 2 + ["full_attention"]},
+        text_config=size
+        | {
+            "sliding_window": 9,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "num_hidden_layers": 4,
+            "final_logit_softcapping": 8.0,
+        },
         vision_config={"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1},
         tie_word_embeddings=True,
     ),

@@ -144,7 +144,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 class _Generation(Extension):
     """`{% generation %}` marks what a model is trained to write; the text stays as it is."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012  as jinja declares it
 
     def parse(self, parser: Parser) -> list[Node]:
         """The statements inside."""

@@ -50,8 +50,7 @@ class GgufTokenizer:
         self.template = native.metadata("tokenizer.chat_template")
         begin = native.begin()
         self._begin = [] if begin is None else [begin]
-        by_id = {token: name for name, token in self.control.items()}
-        self.names = {"bos_token": by_id.get(begin, ""), "eos_token": by_id.get(next(iter(self.ends), None), "")}
+        self.names = {"bos_token": self._name(begin), "eos_token": self._name(next(iter(self.ends), None))}
 
     def encode(self, texts: Sequence[str], *, begin: bool = False) -> list[list[int]]:
         """See `models.chat.Tokenizer`."""
@@ -61,3 +60,6 @@ class GgufTokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         """See `models.chat.Tokenizer`."""
         return self._native.text(tokens)
+
+    def _name(self, token: int | None) -> str:
+        return next((name for name, known in self.control.items() if known == token), "")
