@@ -5,9 +5,9 @@ model write and reads the label from its text, as in the paper. Every result rec
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, repeat
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -301,21 +301,17 @@ class _Chosen:
     """Per text the positions of the labels that were compared; `None`: all."""
 
     @cached_property
-    def _compared(self) -> Sequence[Sequence[int]]:
-        return self.listed or [range(len(self.instruction.labels))] * len(self.answers)
-
-    @cached_property
     def logp(self) -> calibrate.Floats:
         """Log-probabilities (n, K) of the answers with likelihoods; minus infinity where a label was not compared."""
-        scores = [
-            (some, answer.scores)
-            for some, answer in zip(self._compared, self.answers, strict=True)
-            if isinstance(answer, Choice) and answer.scores is not None
-        ]
-        rows = np.full((len(scores), len(self.instruction.labels)), -np.inf)
-        for row, (some, values) in zip(rows, scores, strict=True):
-            row[list(some)] = values
-        return calibrate.normalise(rows)
+        told = [(i, a.scores) for i, a in enumerate(self.answers) if isinstance(a, Choice) and a.scores is not None]
+        whole = np.full((len(told), len(self.instruction.labels)), -np.inf)
+        if not told:
+            return whole
+        scores = np.array([some for _, some in told])
+        if self.listed is None:
+            return calibrate.normalise(scores)
+        np.put_along_axis(whole, np.array([self.listed[i] for i, _ in told]), scores, axis=1)
+        return calibrate.normalise(whole)
 
     def predictions(self, calibration: Calibration | None) -> list[Prediction]:
         """One per text, in order."""
@@ -323,15 +319,25 @@ class _Chosen:
         logp = calibrate.apply(calibration, self.logp)
         read = zip(np.exp(logp).tolist(), logp.argmax(axis=1).tolist(), self.logp.argmax(axis=1).tolist(), strict=True)
         found: list[Prediction] = []
-        for answer, was_cut, some in zip(self.answers, self.cut, self._compared, strict=True):
-            shortlist = tuple(labels[k] for k in some) if self.listed else None
-            bare = Prediction(None, truncated=was_cut, shortlist=shortlist, usage=answer.usage)
+        for answer, was_cut, some in zip(self.answers, self.cut, self.listed or repeat(None), strict=False):
+            names = labels if some is None else tuple(labels[k] for k in some)
+            label = chances = failure = plain = None
             if isinstance(answer, Failure):
-                found.append(replace(bare, failure=answer))
+                failure = answer
             elif answer.scores is None:
-                found.append(replace(bare, label=labels[some[answer.index]]))
+                label = names[answer.index]
             else:
-                chances, best, before = next(read)
-                label, plain = labels[best], labels[before]
-                found.append(replace(bare, label=label, probabilities=tuple(chances), uncalibrated=plain))
+                row, best, before = next(read)
+                label, chances, plain = labels[best], tuple(row), labels[before]
+            found.append(
+                Prediction(
+                    label,
+                    chances,
+                    failure=failure,
+                    truncated=was_cut,
+                    uncalibrated=plain,
+                    shortlist=None if some is None else names,
+                    usage=answer.usage,
+                )
+            )
         return found
