@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from promptmii.errors import ConfigError
 from promptmii.models.base import (
@@ -18,21 +18,29 @@ from promptmii.models.base import (
     check_options,
     clocked,
 )
+from promptmii.models.batching import Tokens
 from promptmii.models.chat import ChatFormat
 from promptmii.models.threads import in_caller
+
+
+class Likelihoods(NamedTuple):
+    """Of the options after a prompt."""
+
+    scores: tuple[float, ...] = ()
+    """`log P(option + end)` of each option, in nats."""
+    shared: int = 0
+    """Tokens of the prompt that were computed before."""
 
 
 class Engine(Protocol):
     """Scores and writes over token ids. Prompts of one call are different from each other, and fit with an answer."""
 
-    def score(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
-    ) -> list[tuple[tuple[float, ...], int]]:
-        """Per prompt `log P(option + end)` of each option in nats, and how many of its tokens were computed before."""
+    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
+        """Of the options after each prompt, by tokens; `end` closes an answer."""
         ...
 
     def write(
-        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
     ) -> list[list[int]]:
         """New tokens per row, the end included where one was reached; `rows` names the prompt of each row."""
         ...
@@ -120,7 +128,7 @@ class LocalModel:
         with self._lock:
             self._engine.close()
 
-    def _distinct(self, prompts: Sequence[Sequence[int]], room: int) -> tuple[list[tuple[int, ...]], list[int | None]]:
+    def _distinct(self, prompts: Sequence[Tokens], room: int) -> tuple[list[tuple[int, ...]], list[int | None]]:
         """The different prompts that have tokens and `room` for an answer, and which of them each prompt is."""
         places: dict[tuple[int, ...], int] = {}
         fits = [0 < len(prompt) <= self._card.context_length - room for prompt in prompts]
@@ -129,7 +137,7 @@ class LocalModel:
         ]
         return list(places), owners
 
-    def _unfit(self, prompt: Sequence[int]) -> Failure:
+    def _unfit(self, prompt: Tokens) -> Failure:
         if not prompt:
             return Failure(FailureKind.REQUEST, "The chat gives an empty prompt.")
         limit = self._card.context_length
@@ -137,7 +145,7 @@ class LocalModel:
             FailureKind.CONTEXT, f"{len(prompt)} prompt tokens and the answer do not fit the context of {limit}."
         )
 
-    def _completion(self, prompt: Sequence[int], answer: Sequence[int]) -> Completion:
+    def _completion(self, prompt: Tokens, answer: Sequence[int]) -> Completion:
         ended = bool(answer) and answer[-1] in self._format.ends
         usage = Usage(calls=1, prompt_tokens=len(prompt), completion_tokens=len(answer))
         return Completion(self._format.decode(answer), truncated=not ended, usage=usage)

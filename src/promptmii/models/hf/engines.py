@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from promptmii.models.base import Sampling
-from promptmii.models.batching import Trie, chunks, common, prefix_groups
+from promptmii.models.batching import Tokens, Trie, chunks, common, prefix_groups
 from promptmii.models.hf.decoding import DecodingCache, Suffix, TorchSampler, few_rows
 from promptmii.models.hf.packing import (
     CPU,
@@ -20,7 +20,7 @@ from promptmii.models.hf.packing import (
     sizes,
 )
 from promptmii.models.hf.prefixes import NO_PREFIX, Prefix, Prefixes
-from promptmii.models.local import Engine
+from promptmii.models.local import Engine, Likelihoods
 from promptmii.progress import token_written
 
 
@@ -54,15 +54,13 @@ class PackedEngine:
         self._prefixes = Prefixes(model)
 
     @torch.inference_mode()
-    def score(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
-    ) -> list[tuple[tuple[float, ...], int]]:
+    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         """See `Engine`."""
         trie = Trie.build(options, end)
         nodes = len(trie.tokens)
         # A block may count as longer than it is, so that the logits of a row stay in bounds too.
         least = (nodes + 1) * self._vocabulary * self._sizes.row // self._sizes.logits
-        results: list[tuple[tuple[float, ...], int]] = [((), 0)] * len(prompts)
+        results = [Likelihoods()] * len(prompts)
         for row in _rows(prompts, lambda length: max(length + nodes, least), self._sizes.row):
             prefixes = self._prefixes_of([prompts[blocks.members[0]][: blocks.shared] for blocks in row])
             packed = Forest(
@@ -75,10 +73,10 @@ class PackedEngine:
             scores = iter(path_scores(logits.view(-1, nodes + 1, logits.shape[-1]), trie).tolist())
             for blocks in row:
                 for i in blocks.members:
-                    results[i] = (tuple(next(scores)), blocks.shared if i != blocks.first else 0)
+                    results[i] = Likelihoods(tuple(next(scores)), blocks.shared if i != blocks.first else 0)
         return results
 
-    def _prefixes_of(self, wanted: Sequence[Sequence[int]]) -> list[Prefix]:
+    def _prefixes_of(self, wanted: Sequence[Tokens]) -> list[Prefix]:
         """Keys and values of each; several are computed in as few passes as a row has room for."""
         distinct = [tokens for tokens in dict.fromkeys(map(tuple, wanted)) if tokens]
         if len(distinct) < 2:
@@ -93,7 +91,7 @@ class PackedEngine:
 
     @torch.inference_mode()
     def write(
-        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
     ) -> list[list[int]]:
         """See `Engine`."""
         sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
@@ -111,7 +109,7 @@ class PackedEngine:
 
     def _decode(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[Tokens],
         owners: Sequence[int],
         sampler: TorchSampler,
         streams: Sequence[int],
@@ -143,7 +141,7 @@ class PackedEngine:
                 logits = self._forward(last, place, cache, None)
         return written
 
-    def _prefill(self, prefix: Prefix, prompts: Sequence[Sequence[int]]) -> list[tuple[torch.Tensor, Suffix]]:
+    def _prefill(self, prefix: Prefix, prompts: Sequence[Tokens]) -> list[tuple[torch.Tensor, Suffix]]:
         """Per prompt the logits (V) after it, and the keys and values of what stands after the shared prefix."""
         filled: dict[int, tuple[torch.Tensor, Suffix]] = {}
         for shared, members in prefix_groups(prompts):
@@ -173,7 +171,7 @@ class PackedEngine:
             filled[i] = logits[at], [_joined(*pair) for pair in zip(between, own_parts, strict=True)]
         return filled
 
-    def _fill_one(self, rest: Sequence[int], own: Prefix, before: int) -> tuple[torch.Tensor, Suffix]:
+    def _fill_one(self, rest: Tokens, own: Prefix, before: int) -> tuple[torch.Tensor, Suffix]:
         """The same for one long prompt, by the attention of transformers, which is faster where blocks are long."""
         tokens = torch.tensor([rest], device=self._model.device)
         out = self._model(input_ids=tokens, past_key_values=own.cache(), use_cache=True, logits_to_keep=1)
@@ -208,7 +206,7 @@ class _Blocks(NamedTuple):
     """Of all that share the prefix, the one that counts as having it computed."""
 
 
-def _rows(prompts: Sequence[Sequence[int]], weight: Callable[[int], int], budget: int) -> Iterator[list[_Blocks]]:
+def _rows(prompts: Sequence[Tokens], weight: Callable[[int], int], budget: int) -> Iterator[list[_Blocks]]:
     """What is computed together: parts of one long group, or several short groups whole."""
     row: list[_Blocks] = []
     used = 0
@@ -238,9 +236,7 @@ class PlainEngine:
         self._model = model
 
     @torch.inference_mode()
-    def score(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
-    ) -> list[tuple[tuple[float, ...], int]]:
+    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         """See `Engine`."""
         whole = [([*prompt, *option], [*option, end]) for prompt in prompts for option in options]
         scores = [0.0] * len(whole)
@@ -259,11 +255,11 @@ class PlainEngine:
                 logs = hidden[row, len(tokens) - len(answer) : len(tokens)].float().log_softmax(-1)
                 scores[i] = float(logs.gather(1, torch.tensor(answer, device=device)[:, None]).double().sum())
         count = len(options)
-        return [(tuple(scores[i * count : (i + 1) * count]), 0) for i in range(len(prompts))]
+        return [Likelihoods(tuple(scores[i * count : (i + 1) * count])) for i in range(len(prompts))]
 
     @torch.inference_mode()
     def write(
-        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
     ) -> list[list[int]]:
         """See `Engine`."""
         sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
@@ -272,7 +268,7 @@ class PlainEngine:
     def close(self) -> None:
         """See `Engine`. The memory goes with the object."""
 
-    def _answer(self, prompt: Sequence[int], sampler: TorchSampler, stream: int, limit: int) -> list[int]:
+    def _answer(self, prompt: Tokens, sampler: TorchSampler, stream: int, limit: int) -> list[int]:
         written: list[int] = []
         past: Any = None
         step = list(prompt)

@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from promptmii.errors import UnsupportedError
-from promptmii.models.batching import Trie
+from promptmii.models.batching import Tokens, Trie
 from promptmii.models.hf.prefixes import Prefix
 
 IMPLEMENTATION = "promptmii_packed"
@@ -208,7 +208,7 @@ def attend_blocks(
     return own.view(query.shape) + (weights[..., :seen].reshape(shared, -1, seen) @ past[1]).view(query.shape)
 
 
-def pack(queries: Sequence[Sequence[int]], trie: Trie, prefix: Prefix, device: torch.device) -> Packed:
+def pack(queries: Sequence[Tokens], trie: Trie, prefix: Prefix, device: torch.device) -> Packed:
     """Lay out `queries` (none empty, best sorted by length), each followed by `trie`, after `prefix`."""
     n, before = len(trie.tokens), len(prefix.tokens)
     tokens: list[int] = []

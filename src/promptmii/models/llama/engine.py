@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from promptmii.models.base import Sampling
-from promptmii.models.batching import Trie, common, prefix_groups
+from promptmii.models.batching import Tokens, Trie, common, prefix_groups
 from promptmii.models.llama.native import BATCH, OUTPUTS, SEQUENCES, Logits, Native, Token
+from promptmii.models.local import Likelihoods
 from promptmii.models.sampling import RowSampler
 from promptmii.progress import token_written
 
@@ -57,19 +58,17 @@ class NativeEngine:
         self._held: list[int] = []
         """The tokens of the sequence `PREFIX`."""
 
-    def score(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
-    ) -> list[tuple[tuple[float, ...], int]]:
+    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         """See `Engine`."""
         tries = [Trie.build(part, end) for part in _parts(options)]
-        results: list[tuple[tuple[float, ...], int]] = [((), 0)] * len(prompts)
+        results = [Likelihoods()] * len(prompts)
         for shared, members in prefix_groups(prompts):
             for i in members:
-                results[i] = (self._score(prompts[i], shared, tries), shared if i != min(members) else 0)
+                results[i] = Likelihoods(self._score(prompts[i], shared, tries), shared if i != min(members) else 0)
         return results
 
     def write(
-        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
     ) -> list[list[int]]:
         """See `Engine`."""
         sampler = LlamaSampler([prompts[i] for i in rows], sampling, ends)
@@ -84,7 +83,7 @@ class NativeEngine:
         """See `Engine`."""
         self._native.close()
 
-    def _score(self, prompt: Sequence[int], shared: int, tries: Sequence[Trie]) -> tuple[float, ...]:
+    def _score(self, prompt: Tokens, shared: int, tries: Sequence[Trie]) -> tuple[float, ...]:
         nodes = len(tries[0].tokens)
         if len(tries) > 1 or nodes >= OUTPUTS or len(prompt) - shared + nodes > BATCH:
             shared = len(prompt) - 1  # neither its length nor the number of options costs the prompt twice
@@ -97,7 +96,7 @@ class NativeEngine:
             self._native.drop(sequences)
         return tuple(scores)
 
-    def _continue(self, prompt: Sequence[int], row: int, sampler: LlamaSampler, limit: int) -> list[int]:
+    def _continue(self, prompt: Tokens, row: int, sampler: LlamaSampler, limit: int) -> list[int]:
         """One answer to the prompt, of which all but the last token is held."""
         self._native.share(PREFIX, [1])
         written: list[int] = []
@@ -112,7 +111,7 @@ class NativeEngine:
         self._native.drop([1])
         return written
 
-    def _hold(self, tokens: Sequence[int]) -> None:
+    def _hold(self, tokens: Tokens) -> None:
         """Make `PREFIX` hold these tokens, computing what it does not hold already."""
         known = common([self._held, tokens])
         if known < len(self._held):
@@ -139,7 +138,7 @@ class NativeEngine:
             raise
 
 
-def _parts(options: Sequence[Sequence[int]]) -> list[Sequence[Sequence[int]]]:
+def _parts(options: Sequence[Tokens]) -> list[Sequence[Tokens]]:
     """The options in their order, in as many parts as a batch can read."""
     parts: list[list[Sequence[int]]] = [[]]
     nodes = 1
@@ -152,7 +151,7 @@ def _parts(options: Sequence[Sequence[int]]) -> list[Sequence[Sequence[int]]]:
     return list(parts)
 
 
-def _branching(prompt: Sequence[int], shared: int, trie: Trie, sequences: range) -> list[Token]:
+def _branching(prompt: Tokens, shared: int, trie: Trie, sequences: range) -> list[Token]:
     """The rest of a prompt in all `sequences`, then the trie, of which each leaf has a sequence of its own."""
     last = len(prompt) - 1
     through: dict[int, list[int]] = {}

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 
 from promptmii.errors import UnsupportedError
 from promptmii.models.base import Sampling
+from promptmii.models.local import Likelihoods
 
 
 class Writes(Protocol):
@@ -59,9 +60,7 @@ class SharedEngine:
         gathered: list[list[int]] = gather_object(written)
         return gathered[: len(rows)]
 
-    def score(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
-    ) -> list[tuple[tuple[float, ...], int]]:
+    def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[Likelihoods]:
         """Refused."""
         del prompts, options, end
         raise UnsupportedError("A writer that several processes share compares no likelihoods.")
