@@ -3,6 +3,7 @@
 An engine's module is imported only when a reference asks for it.
 """
 
+import re
 from dataclasses import replace
 
 from promptmii.errors import UnknownModelError, nearest
@@ -42,8 +43,9 @@ def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
         return load_gguf(reference, gguf, http.context_length if http else None)
     weights = weights_of(reference)
     if weights is None:
-        hint = nearest(reference.partition(":")[0].partition("+")[0], (*EMBEDDED, *WRITERS, "gguf", "hf", "openai"))
-        raise UnknownModelError(f"Unknown model reference {reference!r}. Expected one of: {'; '.join(FORMS)}. {hint}")
+        name = nearest(re.split("[:+@]", reference)[0], (*EMBEDDED, *WRITERS, "gguf", "hf", "openai"))
+        hint = name.partition("Known:")[0]  # all that is known comes next
+        raise UnknownModelError(f"Unknown model reference {reference!r}. {hint}Expected one of: {'; '.join(FORMS)}.")
     from promptmii.models.hf.model import TransformersModel
 
     return TransformersModel.load(reference, weights)
