@@ -6,6 +6,7 @@ per batch a score depends on its prompt alone, never on the other prompts of a c
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -20,11 +21,24 @@ PREFIX = 0
 """The sequence of what prompts share. It stays for the next call; the others are dropped after each prompt."""
 
 
-def threads() -> int:
-    """Threads to compute with: OMP_NUM_THREADS, or one for each processor that this process may use."""
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""Of the container that this process runs in: microseconds in a period, `max` for no limit, and the period."""
+
+
+def threads(limit: Path = CPU_LIMIT) -> int:
+    """Threads to compute with: OMP_NUM_THREADS, or one for each processor that this process and its container may use.
+
+    More threads than that wait for each other at every layer.
+    """
     given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given):
+        return int(given)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(given) if given.isdigit() and int(given) else usable
+    try:
+        quota, period = map(int, limit.read_text("utf-8").split())
+    except (OSError, ValueError):
+        return usable
+    return max(1, min(usable, -(-quota // period)))
 
 
 class LlamaSampler(RowSampler):
