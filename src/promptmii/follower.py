@@ -87,7 +87,7 @@ class Predictor(Protocol):
 
 
 @dataclass(frozen=True)
-class Follower:
+class Follower(Predictor):
     """A model, how it answers, how its scores are corrected, and how many labels are made few."""
 
     model: LanguageModel

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from promptmii.errors import DataError, MissingDependencyError
-from promptmii.follower import Prediction
+from promptmii.follower import Prediction, Predictor
 from promptmii.inducers.fixed import Unprompted
 from promptmii.inducers.method import Kit, Method, Role
 from promptmii.instruction import Instruction
@@ -32,18 +32,17 @@ NO_PROMPT = "a classifier gives the labels; as a prompt, this is the list of lab
 
 
 @dataclass(frozen=True)
-class Classifier:
+class Classifier(Predictor):
     """A trained classifier as a `Predictor`. A label of which it saw no example has the probability 0."""
 
     trained: Any
     """Has scikit-learn's `classes_` and `predict_proba`."""
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """See `Predictor`: its texts are remembered; there is nothing to calibrate."""
+        """Its texts are remembered; there is nothing to calibrate."""
         return instruction.fitted_on(support)
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
-        """See `Predictor`."""
         known = [instruction.labels.index(str(label)) for label in self.trained.classes_]
         probabilities = np.zeros((len(texts), len(instruction.labels)))
         probabilities[:, known] = self.trained.predict_proba(list(texts))

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
-from promptmii.follower import Follower, Prediction
+from promptmii.follower import Follower, Prediction, Predictor
 from promptmii.inducers.fixed import Unprompted, examples_room
 from promptmii.inducers.method import Kit, Method, Role
 from promptmii.instruction import Instruction, Similarity
@@ -121,19 +121,18 @@ class _PerQuery(Instruction):
 
 
 @dataclass(frozen=True)
-class NearestPredictor:
+class NearestPredictor(Predictor):
     """A follower with a prompt of its own for each text."""
 
     follower: Follower
     neighbours: Neighbours
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """See `Predictor`. The support texts calibrate it: each is scored under a prompt that does not show it."""
+        """The support texts calibrate it: each is scored under a prompt that does not show it."""
         prepared = self.follower.prepare(self._per_query(instruction), support)
         return Instruction.model_validate(prepared.model_dump())
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
-        """See `Predictor`."""
         return self.follower.predict(self._per_query(instruction), texts)
 
     def _per_query(self, instruction: Instruction) -> _PerQuery:

@@ -3,6 +3,7 @@
 An engine's module is imported only when a reference asks for it.
 """
 
+import os
 import re
 from dataclasses import replace
 
@@ -12,6 +13,10 @@ from promptmii.models.embedded import EMBEDDED
 from promptmii.models.http.config import HttpConfig, Served
 from promptmii.models.references import DEFAULT, FORMS, WRITER, WRITERS, Weights, gguf_of, reader_of, weights_of
 from promptmii.models.scripted import ScriptedModel
+
+# Threads that spin while they wait take the cores from other programs, and gain nothing on a quiet machine.
+# llama.cpp and torch read this when they start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = [
     "DEFAULT",

@@ -12,6 +12,7 @@ from promptmii.models.base import (
     Completion,
     Failure,
     FailureKind,
+    LanguageModel,
     ModelCard,
     Sampling,
     Usage,
@@ -50,7 +51,7 @@ class Engine(Protocol):
         ...
 
 
-class LocalModel:
+class LocalModel(LanguageModel):
     """A causal language model in this process. Calls from several threads take turns."""
 
     def __init__(self, card: ModelCard, form: ChatFormat, engine: Engine) -> None:
@@ -61,11 +62,9 @@ class LocalModel:
 
     @property
     def card(self) -> ModelCard:
-        """See `LanguageModel`."""
         return self._card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """See `LanguageModel`."""
         with self._lock:
             return [len(ids) for ids in self._format.encode(texts)]
 
@@ -75,7 +74,7 @@ class LocalModel:
             return self._format.prompts(chats)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`; always with scores."""
+        """Always with scores."""
         check_options(options)
         return in_caller(lambda: self._choose(chats, options))
 
@@ -101,7 +100,6 @@ class LocalModel:
         return clocked(results, spent)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`."""
         if sampling.max_tokens < 1:
             raise ConfigError(f"max_tokens must be at least 1; got {sampling.max_tokens}.")
         return in_caller(lambda: self._generate(chats, sampling))
@@ -124,7 +122,6 @@ class LocalModel:
         return clocked(results, spent)
 
     def close(self) -> None:
-        """See `LanguageModel`."""
         with self._lock:
             self._engine.close()
 

@@ -9,10 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from promptmii.errors import UnsupportedError
-from promptmii.models.base import Chat, Choice, Completion, Failure, ModelCard, Sampling, Usage, check_options
+from promptmii.models.base import (
+    Chat,
+    Choice,
+    Completion,
+    Failure,
+    LanguageModel,
+    ModelCard,
+    Sampling,
+    Usage,
+    check_options,
+)
 
 
-class ScriptedModel:
+class ScriptedModel(LanguageModel):
     """Answers from functions, or from a list that is read from the start for every batch."""
 
     def __init__(
@@ -37,7 +47,6 @@ class ScriptedModel:
 
     @property
     def card(self) -> ModelCard:
-        """See `LanguageModel`."""
         return self._card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -45,11 +54,10 @@ class ScriptedModel:
         return [len(text.split()) for text in texts]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`. Answers are cut after `max_tokens` words."""
+        """Answers are cut after `max_tokens` words."""
         return [self._write(chat, i, sampling) for i, chat in enumerate(chats)]
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`."""
         if self._score is None:
             raise UnsupportedError("This ScriptedModel has no score function; give one to use `choose`.")
         check_options(options)

@@ -20,7 +20,7 @@ from promptmii.models.base import (
 from promptmii.progress import QUIET, Progress, each_token
 
 
-class Wrapper:
+class Wrapper(LanguageModel):
     """A `LanguageModel` around another, which answers whatever a subclass does not."""
 
     def __init__(self, model: LanguageModel) -> None:
@@ -28,23 +28,18 @@ class Wrapper:
 
     @property
     def card(self) -> ModelCard:
-        """See `LanguageModel`."""
         return self._model.card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """See `LanguageModel`."""
         return self._model.count_tokens(texts)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`."""
         return self._model.generate(chats, sampling)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`."""
         return self._model.choose(chats, options)
 
     def close(self) -> None:
-        """See `LanguageModel`."""
         self._model.close()
 
 

@@ -39,7 +39,7 @@ def engine_for(model: Any) -> Engine:
     return PlainEngine(model)
 
 
-class PackedEngine:
+class PackedEngine(Engine):
     """Shared beginnings once, the rest in rows without padding."""
 
     def __init__(self, model: Any) -> None:
@@ -55,7 +55,6 @@ class PackedEngine:
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
-        """See `Engine`."""
         trie = Trie.build(options, end)
         nodes = len(trie.tokens)
         # A block may count as longer than it is, so that the logits of a row stay in bounds too.
@@ -93,7 +92,6 @@ class PackedEngine:
     def write(
         self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
     ) -> list[list[int]]:
-        """See `Engine`."""
         sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         written: list[list[int]] = [[] for _ in rows]
         for batch in chunks([len(prompts[i]) + limit for i in rows], self._held, self._sizes.decode_rows):
@@ -105,7 +103,7 @@ class PackedEngine:
         return written
 
     def close(self) -> None:
-        """See `Engine`. The memory goes with the object."""
+        """The memory goes with the object."""
 
     def _decode(
         self,
@@ -229,7 +227,7 @@ def _joined(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> tu
     return tuple(torch.cat(parts, dim=1) for parts in zip(before, after, strict=True)) if before else tuple(after)
 
 
-class PlainEngine:
+class PlainEngine(Engine):
     """One padded row per prompt and option: right for every architecture, fast for none."""
 
     def __init__(self, model: Any) -> None:
@@ -237,7 +235,6 @@ class PlainEngine:
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
-        """See `Engine`."""
         whole = [([*prompt, *option], [*option, end]) for prompt in prompts for option in options]
         scores = [0.0] * len(whole)
         for chunk in chunks([len(tokens) for tokens, _ in whole], CPU.row):  # it holds the logits of every position
@@ -261,12 +258,11 @@ class PlainEngine:
     def write(
         self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
     ) -> list[list[int]]:
-        """See `Engine`."""
         sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         return [self._answer(prompts[owner], sampler, stream, limit) for stream, owner in enumerate(rows)]
 
     def close(self) -> None:
-        """See `Engine`. The memory goes with the object."""
+        """The memory goes with the object."""
 
     def _answer(self, prompt: Tokens, sampler: TorchSampler, stream: int, limit: int) -> list[int]:
         written: list[int] = []

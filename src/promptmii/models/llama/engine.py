@@ -13,7 +13,7 @@ import numpy as np
 from promptmii.models.base import Sampling
 from promptmii.models.batching import Tokens, Trie, common, prefix_groups
 from promptmii.models.llama.native import BATCH, OUTPUTS, SEQUENCES, Logits, Native, Token
-from promptmii.models.local import Likelihoods
+from promptmii.models.local import Engine, Likelihoods
 from promptmii.models.sampling import RowSampler
 from promptmii.progress import token_written
 
@@ -64,8 +64,8 @@ class LlamaSampler(RowSampler):
         return int(np.searchsorted(reached, self.draw(row) * reached[-1], side="right"))
 
 
-class NativeEngine:
-    """An `Engine` over llama.cpp's C interface."""
+class NativeEngine(Engine):
+    """An engine over llama.cpp's C interface."""
 
     def __init__(self, native: Native) -> None:
         self._native = native
@@ -73,7 +73,6 @@ class NativeEngine:
         """The tokens of the sequence `PREFIX`."""
 
     def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
-        """See `Engine`."""
         tries = [Trie.build(part, end) for part in _parts(options)]
         results = [Likelihoods()] * len(prompts)
         for shared, members in prefix_groups(prompts):
@@ -84,7 +83,6 @@ class NativeEngine:
     def write(
         self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
     ) -> list[list[int]]:
-        """See `Engine`."""
         sampler = LlamaSampler([prompts[i] for i in rows], sampling, ends)
         written: list[list[int]] = [[] for _ in rows]
         for i in sorted(set(rows), key=lambda i: list(prompts[i])):
@@ -94,7 +92,6 @@ class NativeEngine:
         return written
 
     def close(self) -> None:
-        """See `Engine`."""
         self._native.close()
 
     def _score(self, prompt: Tokens, shared: int, tries: Sequence[Trie]) -> tuple[float, ...]:

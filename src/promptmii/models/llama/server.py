@@ -58,11 +58,9 @@ class ServedModel(HttpModel):
 
     @property
     def card(self) -> ModelCard:
-        """See `LanguageModel`."""
         return replace(super().card, revision=self._revision)
 
     def close(self) -> None:
-        """See `LanguageModel`."""
         super().close()
         self._llama = None
 
