@@ -18,7 +18,7 @@ from promptmii.inducers.classifiers import WORD
 from promptmii.inducers.meta import MetaInducer
 from promptmii.inducers.method import Expected, Kit, Method, Role, WrittenBy
 from promptmii.instruction import Instruction, Provenance
-from promptmii.task import Example, Support, Task
+from promptmii.task import Support, Task
 
 PRIOR = 0.5
 """Added to each count of a word."""
@@ -136,12 +136,9 @@ def _unrelated(support: Support, seed: int) -> Task:
     """A task of the suite that shares no label and no text with the support."""
     tasks = list(read_tasks((SUITE,)).values())
     labels, texts = {*support.labels}, {example.text for example in support.examples}
-    others = [task for task in tasks if not labels & {*task.labels} and not texts & _texts(task.train)]
-    return others[seed % len(others)] if others else tasks[seed % len(tasks)]
-
-
-def _texts(examples: Sequence[Example]) -> set[str]:
-    return {example.text for example in examples}
+    apart = [task for task in tasks if labels.isdisjoint(task.labels)]
+    others = [task for task in apart if texts.isdisjoint(example.text for example in task.train)] or tasks
+    return others[seed % len(others)]
 
 
 class OtherTaskMethod(_WrittenControl):
