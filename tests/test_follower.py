@@ -37,6 +37,13 @@ def test_calibration_takes_a_bias_away() -> None:
     assert [macro_f1(kind) for kind in ("contextual", "support", "supervised", "batch")] == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("calibration", ["contextual", "support", "supervised", "batch"])
+def test_a_label_of_many_words_is_not_too_unlikely_to_be_calibrated(calibration: str) -> None:
+    model = ScriptedModel(score=lambda chat, option: biased(chat, option) - 200.0 * (option == "b"))
+    follower = Follower(model, "choose", calibration)
+    assert score(follower, follower.prepare(Naive().induce(SUPPORT), SUPPORT), QUERY).macro_f1 == 1
+
+
 @pytest.mark.parametrize("calibration", ["none", "support", "batch"])
 def test_instructions_that_are_followed_together_are_followed_as_alone(calibration: str) -> None:
     model = ScriptedModel(score=biased)
@@ -123,6 +130,24 @@ def test_long_texts_are_cut_in_the_middle_and_counted() -> None:
     assert "first" in content
     assert "last" in content
     assert len(content.split()) < 300
+
+
+class Narrow(ScriptedModel):
+    """Refuses what does not fit its context together with the answer."""
+
+    def generate(self, chats, sampling):
+        room = self.card.context_length - sampling.max_tokens
+        fits = [sum(self.count_tokens([message["content"] for message in chat])) <= room for chat in chats]
+        answers = iter(super().generate([chat for chat, fit in zip(chats, fits, strict=True) if fit], sampling))
+        return [next(answers) if fit else Failure(FailureKind.CONTEXT, "too long") for fit in fits]
+
+
+@pytest.mark.parametrize("answer", [None, 150])
+def test_a_long_text_leaves_room_for_the_answer_that_is_written(answer: int | None) -> None:
+    instruction = Naive().induce(SUPPORT).model_copy(update={"answer": answer})
+    follower = Follower(Narrow(reply=["a"], context_length=400), "generate")
+    (prediction,) = follower.predict(instruction, ["word " * 900])
+    assert (prediction.label, prediction.truncated) == ("a", True)
 
 
 @pytest.mark.parametrize("empty", ["", " \n", "\t"])

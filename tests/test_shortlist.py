@@ -29,8 +29,8 @@ BIAS = {label: float(number % 5) for number, label in enumerate(LABELS)}
 class Counting(ScriptedModel):
     """Knows which word is a label's, and how many labels it was asked about."""
 
-    def __init__(self) -> None:
-        super().__init__(score=self._likelihood, context_length=100_000)
+    def __init__(self, context_length: int = 100_000) -> None:
+        super().__init__(score=self._likelihood, context_length=context_length)
         self.sizes: list[int] = []
 
     def _likelihood(self, chat: Chat, option: str) -> float:
@@ -129,6 +129,11 @@ def test_a_failed_call_stays_where_it_is() -> None:
 
     answers = Follower(Failing()).predict(made, ["is nanoc there", "is kiloa there"])
     assert [(answer.label, answer.failure) for answer in answers] == [(None, failure), ("label-00", None)]
+
+
+def test_a_shortlist_whose_instruction_fills_the_context_fails_rather_than_scores() -> None:
+    predictions = Follower(Counting(context_length=150)).predict(prepared(), ["is kiloa there"] * 2)
+    assert [answer.failure and answer.failure.kind for answer in predictions] == [FailureKind.CONTEXT] * 2
 
 
 def test_the_longest_name_owns_a_line() -> None:

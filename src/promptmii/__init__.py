@@ -17,37 +17,18 @@ if TYPE_CHECKING:
     from promptmii.task import Episode, Example, Support, Task
     from promptmii.workbench import Comparison, Extended, Measured, compare, edit, extend, predict, score
 
-_HOMES = {
-    "BestOf": "inducers",
-    "Comparison": "workbench",
-    "Episode": "task",
-    "Example": "task",
-    "Extended": "workbench",
-    "Follower": "follower",
-    "InContext": "inducers",
-    "Induced": "pipeline",
-    "Inducer": "instruction",
-    "Instruction": "instruction",
-    "LanguageModel": "models",
-    "Measured": "workbench",
-    "MetaInducer": "inducers",
-    "Naive": "inducers",
-    "Prediction": "follower",
-    "PromptClassifier": "estimator",
-    "Scored": "scoring",
-    "ScriptedModel": "models",
-    "Support": "task",
-    "Task": "task",
-    "Writer": "inducers",
-    "compare": "workbench",
-    "edit": "workbench",
-    "export": "instruction",
-    "extend": "workbench",
-    "induce": "pipeline",
-    "load_model": "models",
-    "predict": "workbench",
-    "score": "workbench",
+_MODULES = {
+    "estimator": ("PromptClassifier",),
+    "follower": ("Follower", "Prediction"),
+    "inducers": ("BestOf", "InContext", "MetaInducer", "Naive", "Writer"),
+    "instruction": ("Inducer", "Instruction", "export"),
+    "models": ("LanguageModel", "ScriptedModel", "load_model"),
+    "pipeline": ("Induced", "induce"),
+    "scoring": ("Scored",),
+    "task": ("Episode", "Example", "Support", "Task"),
+    "workbench": ("Comparison", "Extended", "Measured", "compare", "edit", "extend", "predict", "score"),
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "BestOf",

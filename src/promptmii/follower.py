@@ -4,17 +4,17 @@
 model write and reads the label from its text, as in the paper. Every result records the mode.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, repeat
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from promptmii import calibrate
 from promptmii.errors import EndpointError, UnsupportedError
-from promptmii.instruction import CalibrationKind, Cost, Instruction, Mode, ShortlistKind
+from promptmii.instruction import Calibration, CalibrationKind, Cost, Instruction, Mode, ShortlistKind
 from promptmii.models.base import (
     Chat,
     Choice,
@@ -25,6 +25,7 @@ from promptmii.models.base import (
     ModelCard,
     Sampling,
     Usage,
+    most_tokens,
 )
 from promptmii.models.threads import parallel
 from promptmii.parse import LabelParser, Match, answer_tokens, without_thought
@@ -86,7 +87,7 @@ class Predictor(Protocol):
 
 
 @dataclass(frozen=True)
-class Follower:
+class Follower(Predictor):
     """A model, how it answers, how its scores are corrected, and how many labels are made few."""
 
     model: LanguageModel
@@ -133,26 +134,25 @@ class Follower:
             gold = [support.labels.index(example.label) for _, examples in groups for example in examples]
         if not parts:
             return stamped.noted(QUOTED_NOTE)
-        logp, usage = self._log_probabilities(parts)
+        chosen = self._choose(parts)
+        answers = [answer for one in chosen for answer in one.answers]
+        for answer in answers:
+            if isinstance(answer, Failure):
+                message = f"{self.model.card.reference} failed on a text during calibration: {answer.message}"
+                raise EndpointError(message, answer.kind)
+        logp = np.concatenate([one.logp for one in chosen])
         fitted = (
             calibrate.fit_supervised(logp, gold)
             if self.calibration == "supervised"
             else calibrate.centre(self.calibration, logp, gold)
         )
+        usage = sum((answer.usage for answer in answers), Usage())
         return stamped.model_copy(
             update={
                 "calibration": fitted.model_copy(update={"belongs_to": stamped.text_key}),
                 "calibration_cost": Cost.of(usage, self.model.card.price),
             }
         )
-
-    def _log_probabilities(self, parts: Sequence[Part]) -> tuple[calibrate.Floats, Usage]:
-        """Of all texts, each under its instruction, and what they cost."""
-        predictions = [prediction for found in self._choose(parts) for prediction in found]
-        for failure in (p.failure for p in predictions if p.failure):
-            message = f"{self.model.card.reference} failed on a text during calibration: {failure.message}"
-            raise EndpointError(message, failure.kind)
-        return _logp(predictions, parts[0][0].labels), sum((p.usage for p in predictions), Usage())
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         """One prediction per text, in order. The instruction's own calibration is applied, if it has one."""
@@ -162,15 +162,16 @@ class Follower:
         """`predict` for several instructions. In `choose` those with the same labels are one call of the model."""
         if self.mode == "generate":
             return [self._generate(part, texts) if texts else [] for part, texts in parts]
-        found = self._choose(parts)
-        if self.calibration != "batch":
-            return found
-        pairs = zip(parts, found, strict=True)
-        return [_recalibrate_as_batch(predictions, part.labels) for (part, _), predictions in pairs]
+        return [one.predictions(self._calibration(one)) for one in self._choose(parts)]
 
-    def _choose(self, parts: Sequence[Part]) -> list[list[Prediction]]:
-        framed = [self._frames(part, texts, part.labels) for part, texts in parts]
-        listed = [candidates(part, texts) for part, texts in parts]
+    def _calibration(self, chosen: "_Chosen") -> Calibration | None:
+        if self.calibration == "batch" and len(chosen.logp):
+            return calibrate.centre("batch", chosen.logp)
+        return self.own(chosen.instruction).calibration
+
+    def _choose(self, parts: Sequence[Part]) -> list["_Chosen"]:
+        framed = [self._frames(part, texts) for part, texts in parts]
+        listed = [None if frames.unfit else candidates(*part) for part, frames in zip(parts, framed, strict=True)]
         asked = [
             (chat, tuple(defuse(part.labels[k]) for k in some))
             for (part, _), (chats, _, _), lists in zip(parts, framed, listed, strict=True)
@@ -178,7 +179,7 @@ class Follower:
         ]
         answers = iter(self._ask(asked))
         return [
-            self._predictions(part, unfit or list(islice(answers, len(chats))), cut, lists)
+            _Chosen(part, unfit or list(islice(answers, len(chats))), cut, lists)
             for (part, _), (chats, cut, unfit), lists in zip(parts, framed, listed, strict=True)
         ]
 
@@ -188,30 +189,14 @@ class Follower:
         for position, (_, options) in enumerate(asked):
             groups.setdefault(options, []).append(position)
         parts = list(groups)
-        threads = min(self.model.card.concurrency, len(parts))
 
         def ask(options: tuple[str, ...]) -> list[Choice | Failure]:
             return self.model.choose([asked[i][0] for i in groups[options]], options)
 
         found: dict[int, Choice | Failure] = {}
-        for number, answers in parallel(ask, parts, threads) if threads > 1 else enumerate(map(ask, parts)):
+        for number, answers in parallel(ask, parts, self.model.card.concurrency):
             found |= zip(groups[parts[number]], answers, strict=True)
         return [found[position] for position in range(len(asked))]
-
-    def _predictions(
-        self,
-        instruction: Instruction,
-        answers: Sequence[Choice | Failure],
-        cut: Sequence[bool],
-        listed: Sequence[tuple[int, ...]] | None,
-    ) -> list[Prediction]:
-        labels = instruction.labels
-        if not listed:
-            return _choices_to_predictions(answers, cut, self.own(instruction))
-        whole = [_spread(answer, some, len(labels)) for answer, some in zip(answers, listed, strict=True)]
-        found = _choices_to_predictions(whole, cut, self.own(instruction))
-        names = [tuple(labels[k] for k in some) for some in listed]
-        return [replace(prediction, shortlist=some) for prediction, some in zip(found, names, strict=True)]
 
     def own(self, instruction: Instruction) -> Instruction:
         """The instruction without a calibration that was fitted to another model or another text."""
@@ -223,37 +208,34 @@ class Follower:
 
     def _generate(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         labels = [defuse(label) for label in instruction.labels]
-        max_tokens = instruction.answer or answer_tokens(self.model.count_tokens(labels))
-        chats, cut, answers = self._frames(instruction, texts, instruction.labels)
-        if answers is None:
-            answers = self.model.generate(chats, Sampling(max_tokens=max_tokens))
+        longest = instruction.answer or answer_tokens(self.model.count_tokens(labels))
+        chats, cut, unfit = self._frames(instruction, texts, longest)
+        answers = unfit or self.model.generate(chats, Sampling(max_tokens=longest))
         parser = LabelParser(instruction.labels)
         limited = instruction.answer is not None
         return [_read(parser, answer, was_cut, limited) for answer, was_cut in zip(answers, cut, strict=True)]
 
-    def _frames(
-        self, instruction: Instruction, texts: Sequence[str], labels: Sequence[str]
-    ) -> tuple[list[Chat], list[bool], list[Failure] | None]:
-        """The chats, which texts were cut, and failures for all where not even an empty text fits the context."""
-        room = self.model.card.context_length - FRAME_MARGIN - max(map(_token_bound, labels))
+    def _frames(self, instruction: Instruction, texts: Sequence[str], answer: int | None = None) -> "_Frames":
+        """Texts in the frame, cut where they are too long. `answer` is its most tokens; `None`: those of a label."""
+        longest = answer or max(map(most_tokens, instruction.labels))
+        room = self.model.card.context_length - FRAME_MARGIN - longest
         chats: list[Chat] = [instruction.messages(text) for text in texts]
-        if any(_token_bound(message["content"]) > room for chat in chats for message in chat):
-            return self._cut_frames(instruction, texts, labels)
-        return chats, [False] * len(texts), None
+        if any(most_tokens(message["content"]) > room for chat in chats for message in chat):
+            return self._cut_frames(instruction, texts, answer)
+        return _Frames(chats, [False] * len(texts))
 
-    def _cut_frames(
-        self, instruction: Instruction, texts: Sequence[str], labels: Sequence[str]
-    ) -> tuple[list[Chat], list[bool], list[Failure] | None]:
+    def _cut_frames(self, instruction: Instruction, texts: Sequence[str], answer: int | None) -> "_Frames":
         """As `_frames`, with tokens counted rather than bounded."""
-        frame, *label_counts = self.model.count_tokens([instruction.longest_prompt, *map(defuse, labels)])
+        labels = map(defuse, instruction.labels)
+        frame, *label_counts = self.model.count_tokens([instruction.longest_prompt, *labels])
         context = self.model.card.context_length
-        room = context - FRAME_MARGIN - frame - max(label_counts)
+        room = context - FRAME_MARGIN - frame - (answer or max(label_counts))
         if room < FRAME_MARGIN:
             message = f"The instruction takes {frame} tokens and leaves no room for a text in the context of {context}."
-            return [], [False] * len(texts), [Failure(FailureKind.CONTEXT, message)] * len(texts)
+            return _Frames([], [False] * len(texts), [Failure(FailureKind.CONTEXT, message)] * len(texts))
         fitted = self.fit_texts(texts, room)
         chats: list[Chat] = [instruction.messages(text) for text in fitted]
-        return chats, [new is not old for new, old in zip(fitted, texts, strict=True)], None
+        return _Frames(chats, [new is not old for new, old in zip(fitted, texts, strict=True)])
 
     def fit_texts(self, texts: Sequence[str], room: int) -> list[str]:
         """The texts, cut in the middle if longer than `room` tokens: a text says most at its beginning and end."""
@@ -287,10 +269,10 @@ def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool, limi
     else:
         text = said.rpartition("\n")[0] if answer.truncated else answer.text
         label, match = parser(text)
-        if not answer.truncated or (label and match is not Match.MENTIONED):
+        told = not answer.truncated or (label is not None and match is not Match.MENTIONED)
+        if told or limited:
+            label = label if told else None
             return Prediction(label, match=match, truncated=was_cut, answer=answer.text, usage=answer.usage)
-        if limited:
-            return Prediction(None, match=match, truncated=was_cut, answer=answer.text, usage=answer.usage)
         reason = (
             "ran out of tokens before it had named a label: use a model that answers with the label, or --mode choose"
         )
@@ -298,71 +280,64 @@ def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool, limi
     return Prediction(None, failure=failure, truncated=was_cut, answer=answer.text, usage=answer.usage)
 
 
-def _spread(choice: Choice | Failure, some: Sequence[int], n: int) -> Choice | Failure:
-    """A choice among `some` of n options as one among all; the others are impossible."""
-    if isinstance(choice, Failure):
-        return choice
-    index = some[choice.index]
-    if choice.scores is None:
-        return replace(choice, index=index)
-    scores = dict(zip(some, choice.scores, strict=True))
-    return replace(choice, index=index, scores=tuple(scores.get(k, -math.inf) for k in range(n)))
+class _Frames(NamedTuple):
+    """Texts as they are asked about."""
+
+    chats: list[Chat]
+    cut: list[bool]
+    """Per text, whether it was cut in the middle."""
+    unfit: list[Failure] | None = None
+    """A failure per text, and no chats, where not even an empty text fits the context."""
 
 
-def _logp(predictions: Sequence[Prediction], labels: Sequence[str]) -> calibrate.Floats:
-    """Minus infinity for labels that were not compared."""
-    logp = np.log(np.maximum(np.array([p.probabilities or () for p in predictions]), 1e-30))
-    for row, prediction in zip(logp, predictions, strict=True):
-        if prediction.shortlist is not None:
-            row[[label not in prediction.shortlist for label in labels]] = -np.inf
-    return logp
+@dataclass(frozen=True)
+class _Chosen:
+    """What became of the texts under an instruction, before any calibration."""
 
+    instruction: Instruction
+    answers: Sequence[Choice | Failure]
+    cut: Sequence[bool]
+    listed: Sequence[tuple[int, ...]] | None
+    """Per text the positions of the labels that were compared; `None`: all."""
 
-def _token_bound(text: str) -> int:
-    """More tokens than bytes no tokenizer makes, so short texts need not be counted."""
-    return len(text.encode("utf-8", "replace"))
+    @cached_property
+    def logp(self) -> calibrate.Floats:
+        """Log-probabilities (n, K) of the answers with likelihoods; minus infinity where a label was not compared."""
+        told = [(i, a.scores) for i, a in enumerate(self.answers) if isinstance(a, Choice) and a.scores is not None]
+        whole = np.full((len(told), len(self.instruction.labels)), -np.inf)
+        if not told:
+            return whole
+        scores = np.array([some for _, some in told])
+        if self.listed is None:
+            return calibrate.normalise(scores)
+        np.put_along_axis(whole, np.array([self.listed[i] for i, _ in told]), scores, axis=1)
+        return calibrate.normalise(whole)
 
-
-def _choices_to_predictions(
-    answers: Sequence[Choice | Failure], cut: Sequence[bool], instruction: Instruction
-) -> list[Prediction]:
-    labels = instruction.labels
-    scored = [answer.scores for answer in answers if isinstance(answer, Choice) and answer.scores is not None]
-    plain = calibrate.normalise(np.array(scored).reshape(-1, len(labels)))
-    logp = calibrate.apply(instruction.calibration, plain)
-    read = zip(np.exp(logp).tolist(), logp.argmax(axis=1).tolist(), plain.argmax(axis=1).tolist(), strict=True)
-    predictions: list[Prediction] = []
-    for answer, was_cut in zip(answers, cut, strict=True):
-        if isinstance(answer, Failure):
-            predictions.append(Prediction(None, failure=answer, truncated=was_cut, usage=answer.usage))
-        elif answer.scores is None:
-            predictions.append(Prediction(labels[answer.index], truncated=was_cut, usage=answer.usage))
-        else:
-            probabilities, best, before = next(read)
-            predictions.append(
+    def predictions(self, calibration: Calibration | None) -> list[Prediction]:
+        """One per text, in order."""
+        labels = self.instruction.labels
+        logp = calibrate.apply(calibration, self.logp)
+        read = zip(np.exp(logp).tolist(), logp.argmax(axis=1).tolist(), self.logp.argmax(axis=1).tolist(), strict=True)
+        found: list[Prediction] = []
+        for answer, was_cut, some in zip(self.answers, self.cut, self.listed or repeat(None), strict=False):
+            names = labels if some is None else tuple(labels[k] for k in some)
+            label = chances = failure = plain = None
+            if isinstance(answer, Failure):
+                failure = answer
+            elif answer.scores is None:
+                label = names[answer.index]
+            else:
+                row, best, before = next(read)
+                label, chances, plain = labels[best], tuple(row), labels[before]
+            found.append(
                 Prediction(
-                    labels[best],
-                    tuple(probabilities),
+                    label,
+                    chances,
+                    failure=failure,
                     truncated=was_cut,
+                    uncalibrated=plain,
+                    shortlist=None if some is None else names,
                     usage=answer.usage,
-                    uncalibrated=labels[before],
                 )
             )
-    return predictions
-
-
-def _probabilities(logp: calibrate.Floats) -> tuple[float, ...]:
-    return tuple(np.exp(logp).tolist())
-
-
-def _recalibrate_as_batch(predictions: list[Prediction], labels: Sequence[str]) -> list[Prediction]:
-    answered = [p for p in predictions if p.probabilities is not None]
-    if not answered:
-        return predictions
-    logp = _logp(answered, labels)
-    rows = iter(calibrate.apply(calibrate.centre("batch", logp), logp))
-    return [p if p.probabilities is None else _recalibrated(p, next(rows), labels) for p in predictions]
-
-
-def _recalibrated(prediction: Prediction, logp: calibrate.Floats, labels: Sequence[str]) -> Prediction:
-    return replace(prediction, label=labels[int(logp.argmax())], probabilities=_probabilities(logp))
+        return found

@@ -192,7 +192,10 @@ def _induced(
         where = f" and saved to {kept.path}" if kept.path else ""
         raise ScoreRefusedError(f"{error} The instruction is written{where}: {instruction.text!r}") from error
     kept(rows[-1].instruction)
-    differences = {row.instruction.method: _difference(rows[-1], row) for row in rows[:-1]}
+    gold, ours = rows[-1].scored.gold, rows[-1].scored.labels
+    differences = {
+        row.instruction.method: metrics.paired_difference(gold, ours, row.scored.labels) for row in rows[:-1]
+    }
     return Induced(rows[-1].instruction, tuple(rows), differences, _break_even(rows, follower.model), notes, kept.path)
 
 
@@ -256,10 +259,6 @@ def _measure(instruction: Instruction, follower: Follower, episode: Episode, pro
     row = measured(instruction.method, follower, instruction, episode.query, follower.model.card.price)
     row.scored.refuse_failures()
     return row
-
-
-def _difference(ours: Measured, other: Measured) -> metrics.Difference:
-    return metrics.paired_difference(ours.scored.gold, ours.scored.labels, other.scored.labels)
 
 
 def _break_even(rows: Sequence[Measured], model: LanguageModel) -> BreakEven | None:

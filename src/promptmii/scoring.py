@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from promptmii import metrics
-from promptmii.errors import ScoreRefusedError, counted
+from promptmii.errors import DataError, ScoreRefusedError, counted
 from promptmii.follower import Follower, Prediction, Predictor
 from promptmii.instruction import Instruction, Measurement
 from promptmii.models.base import FailureKind, Usage
@@ -139,7 +139,7 @@ def _cure(kinds: Sequence[FailureKind]) -> str:
 
 
 def score(predictor: Predictor, instruction: Instruction, query: Sequence[Example]) -> Scored:
-    """Let a follower, or another predictor, label the query. Raises `ValueError` on an empty query."""
+    """Let a follower, or another predictor, label the query. Raises `DataError` on an empty query."""
     _check(query)
     return Scored(tuple(query), tuple(predictor.predict(instruction, [example.text for example in query])))
 
@@ -154,4 +154,4 @@ def score_each(follower: Follower, instructions: Sequence[Instruction], query: S
 
 def _check(query: Sequence[Example]) -> None:
     if not query:
-        raise ValueError("There are no query rows to score on; at least one is needed.")
+        raise DataError("There are no rows to score on; at least one is needed.")

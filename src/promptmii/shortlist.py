@@ -42,7 +42,7 @@ def shortlisted(instruction: Instruction, support: Support, wanted: ShortlistKin
     plain = instruction.model_copy(update={"shortlist": None})
     if wanted == "none" or len(plain.labels) <= MANY:
         return plain
-    by: Similarity = "tfidf" if wanted == "tfidf" or (wanted == "auto" and not sentences.available()) else "embedding"
+    by: Similarity = sentences.best() if wanted == "auto" else wanted
     ranks = _ranks(plain, support, by)
     whole = f"all {len(plain.labels)} labels are compared for each text"
     if len(ranks) < FEWEST_ROWS:
@@ -78,23 +78,10 @@ def _ranks(instruction: Instruction, support: Support, by: Similarity) -> list[i
 
 def _likeness(instruction: Instruction, texts: Sequence[str], by: Similarity) -> Any:
     """Of each text to each label, shape (n, K)."""
-    lines = descriptions(instruction.text, instruction.labels)
-    if by == "embedding":
-        return sentences.embed(texts) @ _embedded(lines).T
-    words = _words(lines)
-    return (words.transform(texts) @ words.transform(lines).T).toarray()
+    return _likeness_to(by, descriptions(instruction.text, instruction.labels))(texts)
 
 
-@lru_cache(maxsize=8)
-def _embedded(lines: tuple[str, ...]) -> Any:
-    return sentences.embed(lines)
-
-
-@lru_cache(maxsize=8)
-def _words(lines: tuple[str, ...]) -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    return TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True).fit(lines)
+_likeness_to = lru_cache(maxsize=8)(sentences.likeness)
 
 
 def descriptions(text: str, labels: Sequence[str]) -> tuple[str, ...]:

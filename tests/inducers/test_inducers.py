@@ -96,6 +96,24 @@ def test_a_budget_is_asked_for_checked_and_retried_once() -> None:
     assert "at most 9 words" in w.model.calls[0][-1]["content"]
 
 
+class Narrow(ScriptedModel):
+    """Refuses what does not fit its context together with the answer."""
+
+    def generate(self, chats, sampling):
+        (chat,) = chats
+        words = sum(self.count_tokens([message["content"] for message in chat]))
+        fits = words + sampling.max_tokens <= self.card.context_length
+        return super().generate(chats, sampling) if fits else [Failure(FailureKind.CONTEXT, "too long")]
+
+
+def test_a_request_for_a_shorter_text_fits_beside_as_many_examples_as_there_is_room_for() -> None:
+    many = tuple(Example(f"{i} " + "word " * 30, ("money", "parcel")[i % 2]) for i in range(60))
+    model = Narrow(lambda chat, _: GOOD if len(chat) == 3 else "long " * 200, context_length=1000)
+    instruction = MetaInducer(Writer(model, budget=100)).induce(Support(SUPPORT.labels, many))
+    assert (instruction.text, instruction.cost.calls) == (GOOD, 2)
+    assert 0 < instruction.provenance.n < 60
+
+
 def test_a_budget_that_is_not_kept_trims_at_a_line_end_and_says_so() -> None:
     lines = [f"line {i} of five words" for i in range(6)]
     instruction = MetaInducer(writer("\n".join(lines), budget=12)).induce(SUPPORT)

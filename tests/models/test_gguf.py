@@ -160,7 +160,10 @@ def test_what_is_no_adapter_of_this_model_is_refused(llama: Twins, tmp_path: Pat
     assert "is no adapter" in said(tmp_path)
     assert "use_dora" in said(tiny.lora_folder(llama.hf, tmp_path / "dora", use_dora=True))
     deeper = tiny.transformers_folder(tmp_path / "deeper", layers=3)
-    assert "no place for base_model.model.model.layers.2" in said(tiny.lora_folder(deeper, tmp_path / "other"))
+    other = tiny.lora_folder(deeper, tmp_path / "other")
+    assert "no place for base_model.model.model.layers.2" in said(other)
+    assert "does not fit this model" in refusal(f"hf:{llama.hf}+{other}")
+    assert "does not fit this model" in refusal(f"hf:{deeper}+{tiny.lora_folder(llama.hf, tmp_path / 'shallow')}")
     broken = tiny.lora_folder(llama.hf, tmp_path / "broken")
     whole = (broken / "adapter_model.safetensors").read_bytes()
     (broken / "adapter_model.safetensors").write_bytes(whole[:1000])
@@ -180,6 +183,7 @@ def test_an_adapter_of_a_wider_model_does_not_fit(llama: Twins, tmp_path: Path) 
     wider = {name: torch.cat([tensor] * 2, int("lora_A" in name)) for name, tensor in weights.items()}
     save_file(wider, adapter / "adapter_model.safetensors")
     assert "does not fit this model" in refusal(f"gguf:{llama.gguf}+{adapter}")
+    assert "does not fit this model" in refusal(f"hf:{llama.hf}+{adapter}")
 
 
 def test_what_llama_cpp_cannot_load_is_refused_with_its_reason(llama: Twins, tmp_path: Path) -> None:
@@ -199,6 +203,26 @@ def test_what_llama_cpp_cannot_load_is_refused_with_its_reason(llama: Twins, tmp
 def test_a_file_without_a_template_is_given_the_messages(llama: Twins, tmp_path: Path) -> None:
     plain = tiny.gguf_file(llama.hf, tmp_path / "plain.gguf", template=None)
     assert len(scores(f"gguf:{plain}")) == len(CHATS) * len(OPTIONS)
+
+
+DATED = (
+    "{{ strftime_now('%Y-%m-%d') }}{% for m in messages %}{{ m['content'] }}{% generation %}abc{% endgeneration %}"
+    "<|im_end|>{% endfor %}"
+)
+
+
+def test_a_template_for_training_is_read_and_every_day_is_the_same(llama: Twins, tmp_path: Path) -> None:
+    dated = tiny.gguf_file(llama.hf, tmp_path / "dated.gguf", template=DATED)
+    folder = Path(shutil.copytree(llama.hf, tmp_path / "dated"))
+    (folder / "chat_template.jinja").write_text(DATED)
+    written = "2024-07-26warm sunabc<|im_end|>"
+    expected = tiny.tokenizer()(written, add_special_tokens=False)["input_ids"]
+    for reference in (f"gguf:{dated}", f"hf:{folder}"):
+        model = load_model(reference)
+        asked: list[Chat] = [[{"role": "user", "content": "warm sun"}]]
+        assert model.prompts(asked) == [expected]  # type: ignore[attr-defined]
+        assert model.generate(asked, Sampling(3))[0].usage.completion_tokens, "a prompt may end in an end of turn"
+        model.close()
 
 
 def test_a_broken_template_is_refused(llama: Twins, tmp_path: Path) -> None:

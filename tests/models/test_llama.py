@@ -89,6 +89,19 @@ def test_more_options_than_a_batch_reads(smol: LanguageModel) -> None:
     assert whole.scores[40:60] == pytest.approx(part.scores, abs=0.8)
 
 
+def test_a_label_longer_than_a_batch_reads_is_scored_as_transformers_does(smol: Any, plain: Any) -> None:
+    import torch
+
+    model, tokenizer = plain
+    options = ["fruit", " ".join(["animal"] * 300)]
+    prompt, (choice,) = smol.prompts(CHATS[:1])[0], smol.choose(CHATS[:1], options)
+    for option, score in zip(options, choice.scores, strict=True):
+        answer = [*tokenizer(option)["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            logs = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)[len(prompt) - 1 : -1]
+        assert score == pytest.approx(float(logs.gather(1, torch.tensor(answer)[:, None]).sum()), rel=0.05, abs=0.8)
+
+
 def test_it_writes_sense(smol: LanguageModel) -> None:
     (result,) = smol.generate([[{"role": "user", "content": "What is 2+2?"}]], Sampling(30))
     assert isinstance(result, Completion)

@@ -14,6 +14,8 @@ from promptmii.models.references import WRITERS, gguf_of, reader_of, shipped
         ("qwen-writer", "qwen"),
         ("hf:qwen-writer", "hf:qwen"),
         ("qwen+runs/mine/best", "qwen"),
+        ("hf:qwen-writer@cuda:1", "hf:qwen@cuda:1"),
+        ("qwen-writer@cpu", "qwen@cpu"),
         ("hf:owner/name+runs/mine/best", "hf:owner/name"),
         ("gguf:model.gguf+one.gguf+two.gguf", "gguf:model.gguf"),
         ("smol", "smol"),
@@ -26,6 +28,12 @@ def test_what_lies_under_the_adapters_reads(writer: str, reader: str) -> None:
 
 def test_an_adapter_folder_is_read_by_the_model_it_names(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/name"}))
+    assert reader_of(f"hf:{tmp_path}") == "hf:owner/name"
+    assert reader_of(f"hf:{tmp_path}@cuda:1") == "hf:owner/name@cuda:1"
+
+
+def test_an_adapter_of_an_adapted_model_is_read_by_the_model_under_both(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "hf:owner/name+runs/first"}))
     assert reader_of(f"hf:{tmp_path}") == "hf:owner/name"
 
 

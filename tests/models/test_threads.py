@@ -3,9 +3,11 @@
 import threading
 import time
 from concurrent.futures import CancelledError, Future
+from pathlib import Path
 
 import pytest
 
+from promptmii.models.llama.engine import threads
 from promptmii.models.threads import ending, in_caller, parallel, wait_for
 
 
@@ -92,3 +94,18 @@ def test_an_ending_thread_starts_nothing_more() -> None:
     started.wait(10)
     results.close()
     assert outcomes == [CancelledError] * 2
+
+
+def test_llama_cpp_computes_with_as_many_threads_as_its_container_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "cpu.max"
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    unlimited = threads(limit)
+    for written, expected in (("100000 100000\n", 1), ("50000 100000\n", 1), ("max 100000\n", unlimited)):
+        limit.write_text(written)
+        assert threads(limit) == expected
+    limit.write_text(f"{10**9} 100000\n")
+    assert threads(limit) == unlimited
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads(limit) == 3

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM as Auto  # noqa: E402
 from transformers import (  # noqa: E402
     AutoTokenizer,
     Gemma2Config,
+    Gemma3Config,
     LlamaConfig,
     MistralConfig,
     PreTrainedTokenizerFast,
@@ -79,6 +80,17 @@ CONFIGS = {
     "qwen3": lambda size: Qwen3Config(**size),
     "mistral": lambda size: MistralConfig(**size, sliding_window=None),
     "sliding": lambda size: MistralConfig(**size, sliding_window=9),
+    "nested": lambda size: Gemma3Config(
+        text_config=size
+        | {
+            "sliding_window": 9,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "num_hidden_layers": 4,
+            "final_logit_softcapping": 8.0,
+        },
+        vision_config={"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1},
+        tie_word_embeddings=True,
+    ),
     "softcapping": lambda size: Gemma2Config(**size, sliding_window=9, attn_logit_softcapping=2.0),
 }
 
@@ -204,7 +216,7 @@ def test_equal_input_gives_equal_output(local: TransformersModel) -> None:
 def test_the_shared_beginning_is_counted_as_cached(local: TransformersModel, request: pytest.FixtureRequest) -> None:
     first, second = chosen(local.choose([chat("warm"), chat("cold")], ["positive", "negative"]))
     assert first.usage.cached_tokens == 0
-    plain = request.node.callspec.params["folder"] in ("sliding", "softcapping")
+    plain = request.node.callspec.params["folder"] in ("sliding", "nested", "softcapping")
     assert second.usage.cached_tokens == 0 if plain else 10 < second.usage.cached_tokens < second.usage.prompt_tokens
     assert first.usage.calls == 1
 

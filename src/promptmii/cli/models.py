@@ -80,8 +80,8 @@ def remove(name: Annotated[str, typer.Argument(help="An embedded model.")]) -> N
     """Delete an embedded model from this machine."""
     from promptmii.models import embedded
 
-    freed = embedded.remove(embedded.embedded(WRITERS.get(name, name)))
-    say(f"{name} is removed; {freed / 1e6:,.0f} MB are free again.")
+    model = embedded.embedded(WRITERS.get(name, name))
+    say(f"{model.name} is removed; {embedded.remove(model) / 1e6:,.0f} MB are free again.")
 
 
 @models_app.command("push")

@@ -6,7 +6,7 @@ Prompt-MII paper. A call writes an instruction or labels a row to score one; cal
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -16,7 +16,8 @@ from promptmii.inducers.search import Search, held_back
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Instruction
 from promptmii.models.base import Chat, Sampling
-from promptmii.prompts import META_SLOTS, Template, ape_propose, ape_vary, bundled, defuse
+from promptmii.prompts import META_SLOTS, Template, ape_propose, ape_vary, bundled
+from promptmii.styles import Style
 from promptmii.task import Support
 
 KEPT = 5
@@ -31,7 +32,7 @@ class APE:
     """Search by proposing and varying, within a number of model calls."""
 
     writer: Writer
-    """Its template is not used: APE asks its own questions."""
+    """Its style is not used: APE asks its own questions."""
     follower: Follower
     calls: int = 2000
     """Instructions written and rows labelled to score them, together; each round writes at least one."""
@@ -44,7 +45,7 @@ class APE:
 
         Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` if the support is too small to split.
         """
-        search = Search(self.writer, self.follower, support)
+        search = Search(replace(self.writer, style=Style()), self.follower, support)
         stream = random.Random(seed)
         scores: dict[str, float] = {}
         for number in range(self.rounds + 1):
@@ -69,7 +70,7 @@ class APE:
 
 
 def _variation(parents: list[str], stream: random.Random) -> Chat:
-    return [{"role": "user", "content": ape_vary(defuse(stream.choice(parents)))}]
+    return [{"role": "user", "content": ape_vary(stream.choice(parents))}]
 
 
 def _best(scores: dict[str, float], count: int) -> list[str]:
@@ -78,8 +79,6 @@ def _best(scores: dict[str, float], count: int) -> list[str]:
 
 
 class APEMethod(Method):
-    """Its entry in the table."""
-
     name = "ape"
     summary = "automatic prompt engineer: a search that proposes many instructions, keeps the best and varies them"
     written_by = WrittenBy.SEARCHER
@@ -88,11 +87,9 @@ class APEMethod(Method):
     rounds: int = Field(default=3, ge=0, description="rounds of variations")
 
     def inducer(self, kit: Kit) -> APE:
-        """See `Method`."""
         return APE(kit.writer, kit.follower, self.calls, self.rounds)
 
     def expected(self, n: int) -> Expected:
-        """See `Method`."""
         held = held_back(n)
         written = max(self.calls // (1 + held), 1 + self.rounds)
         return Expected(
@@ -100,5 +97,4 @@ class APEMethod(Method):
         )
 
     def templates(self) -> tuple[Template, ...]:
-        """See `Method`."""
         return bundled("ape_propose", META_SLOTS), bundled("ape_vary", ("instruction",))

@@ -28,7 +28,7 @@ class BestOf:
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The best of k drafts. Raises as `MetaInducer` does, and `ScoreRefusedError` if the follower fails."""
-        search = Search(self.writer, self.follower, support, self.writer.style)
+        search = Search(self.writer, self.follower, support)
         fitted, notes = search.writer.fit(search.shown)
         chat = [search.writer.ask(search.shown, fitted)]
         sampling = search.writer.sampling(support.labels, seed, self.temperature)
@@ -39,8 +39,6 @@ class BestOf:
 
 
 class BestOfMethod(Method):
-    """Its entry in the table."""
-
     name = "best-of-k"
     summary = "the generator under test writes several instructions; the best on a part of the examples is kept"
     written_by = WrittenBy.GENERATOR
@@ -48,10 +46,8 @@ class BestOfMethod(Method):
     k: int = Field(default=5, ge=2, description="drafts")
 
     def inducer(self, kit: Kit) -> BestOf:
-        """See `Method`."""
         return BestOf(kit.writer, kit.follower, self.k)
 
     def expected(self, n: int) -> Expected:
-        """See `Method`."""
         held = held_back(n)
         return Expected(self.k, shown=n - held, metric_calls=self.k * held, calibration_calls=self.k * (n - held))

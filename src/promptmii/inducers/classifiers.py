@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from promptmii.errors import DataError, MissingDependencyError
-from promptmii.follower import Prediction
+from promptmii.follower import Prediction, Predictor
+from promptmii.inducers.fixed import Unprompted
 from promptmii.inducers.method import Kit, Method, Role
-from promptmii.instruction import Instruction, Provenance
+from promptmii.instruction import Instruction
 from promptmii.models import sentences
 from promptmii.models.threads import in_caller
 from promptmii.task import Support
@@ -31,30 +32,17 @@ NO_PROMPT = "a classifier gives the labels; as a prompt, this is the list of lab
 
 
 @dataclass(frozen=True)
-class Unprompted:
-    """The empty instruction of a method whose labels come from a classifier."""
-
-    name: str
-
-    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The list of labels. Never fails."""
-        made = Provenance(n=len(support.examples), seed=seed, support_key=support.key, notes=(NO_PROMPT,))
-        return Instruction(text="", labels=support.labels, method=self.name, provenance=made)
-
-
-@dataclass(frozen=True)
-class Classifier:
+class Classifier(Predictor):
     """A trained classifier as a `Predictor`. A label of which it saw no example has the probability 0."""
 
     trained: Any
     """Has scikit-learn's `classes_` and `predict_proba`."""
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """See `Predictor`: its texts are remembered; there is nothing to calibrate."""
+        """Its texts are remembered; there is nothing to calibrate."""
         return instruction.fitted_on(support)
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
-        """See `Predictor`."""
         known = [instruction.labels.index(str(label)) for label in self.trained.classes_]
         probabilities = np.zeros((len(texts), len(instruction.labels)))
         probabilities[:, known] = self.trained.predict_proba(list(texts))
@@ -67,11 +55,9 @@ class _ClassifierMethod(Method):
     asks_follower = False
 
     def inducer(self, kit: Kit) -> Unprompted:  # noqa: ARG002
-        """See `Method`."""
-        return Unprompted(self.name)
+        return Unprompted(self.name, NO_PROMPT)
 
     def predictor(self, kit: Kit, support: Support, seed: int) -> Classifier:  # noqa: ARG002
-        """See `Method`."""
         texts, labels = [e.text for e in support.examples], [e.label for e in support.examples]
         if len(set(labels)) > 1:
             return Classifier(self._train(texts, labels, seed))
@@ -111,7 +97,6 @@ class EmbedMethod(_ClassifierMethod):
     summary = "no LLM: sentence embeddings (all-MiniLM-L6-v2) and logistic regression, on the n examples"
 
     def check(self) -> None:
-        """See `Method`."""
         sentences.weights()
 
     def _train(self, texts: list[str], labels: list[str], seed: int) -> Any:  # noqa: ARG002
@@ -129,7 +114,6 @@ class SetFitMethod(_ClassifierMethod):
     epochs: int = Field(default=1, ge=1, description="over the pairs")
 
     def check(self) -> None:
-        """See `Method`."""
         if find_spec("setfit") is None:
             raise MissingDependencyError("SetFit", "rivals")
         sentences.weights()

@@ -6,7 +6,7 @@
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
@@ -18,8 +18,7 @@ from promptmii.inducers.classifiers import WORD
 from promptmii.inducers.meta import MetaInducer
 from promptmii.inducers.method import Expected, Kit, Method, Role, WrittenBy
 from promptmii.instruction import Instruction, Provenance
-from promptmii.prompts import Template, follower_frame
-from promptmii.task import Example, Support, Task
+from promptmii.task import Support, Task
 
 PRIOR = 0.5
 """Added to each count of a word."""
@@ -30,14 +29,13 @@ class Keywords:
     """For each label, the words that its examples have and others have not."""
 
     words: int
-    frame: Template = field(default_factory=follower_frame)
     name: str = "keywords"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """One line per label. Never fails."""
         made = Provenance(n=len(support.examples), seed=seed, support_key=support.key)
         text = "\n".join(f"{label}: {', '.join(words)}" for label, words in self._words(support).items())
-        return Instruction(text=text, labels=support.labels, method=self.name, frame=self.frame.text, provenance=made)
+        return Instruction(text=text, labels=support.labels, method=self.name, provenance=made)
 
     def _words(self, support: Support) -> dict[str, list[str]]:
         """By the log-odds of a word in a label's examples against all others, in units of its standard error."""
@@ -62,13 +60,10 @@ class _WrittenControl(Method):
     written_by = WrittenBy.GENERATOR
 
     def expected(self, n: int) -> Expected:
-        """See `Method`."""
         return Expected(written=1, shown=n)
 
 
 class KeywordsMethod(Method):
-    """Its entry in the table."""
-
     name = "keywords"
     summary = "control: the words with the highest log-odds for each label, in place of an instruction"
     role = Role.CONTROL
@@ -76,7 +71,6 @@ class KeywordsMethod(Method):
     words: int = Field(default=8, ge=1, description="for each label")
 
     def inducer(self, kit: Kit) -> Keywords:  # noqa: ARG002
-        """See `Method`."""
         return Keywords(self.words)
 
 
@@ -114,13 +108,10 @@ def permuted(text: str, labels: Sequence[str], seed: int) -> str:
 
 
 class ShuffledMethod(_WrittenControl):
-    """Its entry in the table."""
-
     name = "shuffled"
     summary = "control: the instruction of mii with its label lines permuted"
 
     def inducer(self, kit: Kit) -> Shuffled:
-        """See `Method`."""
         return Shuffled(MetaInducer(kit.writer))
 
 
@@ -145,20 +136,14 @@ def _unrelated(support: Support, seed: int) -> Task:
     """A task of the suite that shares no label and no text with the support."""
     tasks = list(read_tasks((SUITE,)).values())
     labels, texts = {*support.labels}, {example.text for example in support.examples}
-    others = [task for task in tasks if not labels & {*task.labels} and not texts & _texts(task.train)]
-    return others[seed % len(others)] if others else tasks[seed % len(tasks)]
-
-
-def _texts(examples: Sequence[Example]) -> set[str]:
-    return {example.text for example in examples}
+    apart = [task for task in tasks if labels.isdisjoint(task.labels)]
+    others = [task for task in apart if texts.isdisjoint(example.text for example in task.train)] or tasks
+    return others[seed % len(others)]
 
 
 class OtherTaskMethod(_WrittenControl):
-    """Its entry in the table."""
-
     name = "other-task"
     summary = "control: an instruction that the generator wrote for a task of the bundled suite"
 
     def inducer(self, kit: Kit) -> OtherTask:
-        """See `Method`."""
         return OtherTask(MetaInducer(kit.writer))

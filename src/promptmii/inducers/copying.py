@@ -12,18 +12,18 @@ from promptmii.task import Example, normalise_text
 RUN = 6
 
 
-def copied_runs(instruction: str, texts: Iterable[str], run: int = RUN) -> list[str]:
+def copied_runs(instruction: str, texts: Iterable[str]) -> list[str]:
     """Word runs of the instruction that stand verbatim in one of the texts: the longest ones, in order."""
-    known = {gram for text in texts for gram in _grams(_words(text), run)}
+    known = {gram for text in texts for gram in _grams(_words(text))}
     words = _words(instruction)
-    hits = [gram in known for gram in _grams(words, run)]
+    hits = [gram in known for gram in _grams(words)]
     runs: list[str] = []
     start: int | None = None
     for position, hit in enumerate([*hits, False]):
         if hit and start is None:
             start = position
         if not hit and start is not None:
-            runs.append(" ".join(words[start : position + run - 1]))
+            runs.append(" ".join(words[start : position + RUN - 1]))
             start = None
     return runs
 
@@ -38,5 +38,5 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", normalise_text(text))
 
 
-def _grams(words: list[str], run: int) -> list[tuple[str, ...]]:
-    return [tuple(words[i : i + run]) for i in range(len(words) - run + 1)]
+def _grams(words: list[str]) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + RUN]) for i in range(len(words) - RUN + 1)]

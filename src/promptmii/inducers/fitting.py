@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from statistics import median_low
 
+from promptmii.task import Example
+
 LONG = 4
-"""An example is much longer than the others from so many times their median length."""
+"""Times the median length from which an example counts as much longer than the others."""
 
 
 def fitting(lengths: Sequence[int], room: int) -> list[int]:
@@ -26,10 +28,12 @@ def fitting(lengths: Sequence[int], room: int) -> list[int]:
     return kept
 
 
-def fitting_note(lengths: Sequence[int], kept: Sequence[int], where: str) -> tuple[str, ...]:
-    """A note where some examples are left out; `where` is what they should fit."""
-    if len(kept) == len(lengths):
-        return ()
-    cut = [position for position in range(len(lengths)) if position not in kept and position < max(kept, default=0)]
-    longer = f"; {len(cut)} much longer than the others left out" if cut else ""
-    return (f"{len(kept)} of {len(lengths)} examples fit {where}{longer}",)
+def fitted(
+    examples: Sequence[Example], lengths: Sequence[int], room: int, where: str
+) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+    """The examples that fit, and a note if some are left out; `where` names the room."""
+    kept = fitting(lengths, room)
+    cut = max(kept, default=-1) + 1 - len(kept)
+    longer = f"; {cut} much longer than the others left out" if cut else ""
+    notes = (f"{len(kept)} of {len(lengths)} examples fit {where}{longer}",) if len(kept) < len(lengths) else ()
+    return tuple(examples[position] for position in kept), notes

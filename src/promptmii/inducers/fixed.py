@@ -3,18 +3,19 @@
 They isolate what the follower can do by itself (naive) and what the examples do when repeated with every query (ICL).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pydantic import Field
 
 from promptmii.follower import FRAME_MARGIN
-from promptmii.inducers.fitting import fitting, fitting_note
+from promptmii.inducers.fitting import fitted
 from promptmii.inducers.method import Kit, Method
 from promptmii.instruction import Instruction, Provenance
 from promptmii.models.base import LanguageModel
-from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_prompt, shown_example, shown_examples
+from promptmii.prompts import FRAME_SLOTS, Template, frame_prompt, shown_example, shown_examples
 from promptmii.styles import OURS, Style, read_style
-from promptmii.task import Example, Support
+from promptmii.task import Support
 
 QUERY_SHARE = 4
 """ICL leaves one part in this many of the context for the query."""
@@ -39,23 +40,33 @@ class Naive:
         )
 
 
+@dataclass(frozen=True)
+class Unprompted:
+    """The list of labels again, for a method whose predictor does the rest."""
+
+    name: str
+    note: str
+    """What it does."""
+
+    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
+        """An empty instruction. Never fails."""
+        made = Provenance(n=len(support.examples), seed=seed, support_key=support.key, notes=(self.note,))
+        return Instruction(text="", labels=support.labels, method=self.name, provenance=made)
+
+
 class _StyledMethod(Method):
     """A method whose prompt may be that of a style."""
 
     style: str = Field(default=OURS, description="of the prompt, as `promptmii styles list` names them")
 
     def check(self) -> None:
-        """See `Method`."""
         read_style(self.style)
 
     def templates(self) -> tuple[Template, ...]:
-        """See `Method`."""
         return () if self.style == OURS else (Template(read_style(self.style).frame, FRAME_SLOTS),)
 
 
 class NaiveMethod(_StyledMethod):
-    """Its entry in the table."""
-
     name = "naive"
     summary = "the list of labels alone: no instruction, no examples"
     by_default = True
@@ -63,7 +74,6 @@ class NaiveMethod(_StyledMethod):
     prompt = "labels"
 
     def inducer(self, kit: Kit) -> Naive:  # noqa: ARG002
-        """See `Method`."""
         return Naive(read_style(self.style))
 
 
@@ -72,27 +82,20 @@ class Given:
     """A text written by a human, for instance a task's own guideline: the zero-shot human instruction."""
 
     text: str
-    frame: Template = field(default_factory=follower_frame)
     name: str = "human"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The given text with the support's labels. Never fails."""
-        provenance = Provenance(seed=seed)
-        return Instruction(
-            text=self.text, labels=support.labels, method=self.name, frame=self.frame.text, provenance=provenance
-        )
+        return Instruction(text=self.text, labels=support.labels, method=self.name, provenance=Provenance(seed=seed))
 
 
 class HumanMethod(Method):
-    """Its entry in the table."""
-
     name = "human"
     summary = "an instruction that a person wrote for the task"
     reads_examples = False
     needs_human = True
 
     def inducer(self, kit: Kit) -> Given:
-        """See `Method`."""
         return Given(kit.human or "")
 
 
@@ -106,43 +109,34 @@ class InContext:
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The examples that fit, in the order of the support; `provenance.n` says how many. No model call."""
-        fitted, notes = self._fitting(support)
+        frame = Template(self.style.frame, FRAME_SLOTS)
+        layout = frame.layout("text")
+        lengths = self.follower.count_tokens([shown_example(e, layout) + "\n\n" for e in support.examples])
+        room = examples_room(self.follower, frame, support.labels)
+        where = f"the context of {self.follower.card.context_length} tokens"
+        shown, notes = fitted(support.examples, lengths, room, where)
         return Instruction(
-            text=shown_examples(fitted, self._frame.layout("text")) if fitted else "",
+            text=shown_examples(shown, layout) if shown else "",
             labels=support.labels,
             method=self.name,
             frame=self.style.frame,
             answer=self.style.answer,
-            provenance=Provenance(
-                n=len(fitted),
-                seed=seed,
-                support_key=support.key,
-                notes=notes,
-            ),
+            provenance=Provenance(n=len(shown), seed=seed, support_key=support.key, notes=notes),
         )
 
-    @property
-    def _frame(self) -> Template:
-        return Template(self.style.frame, FRAME_SLOTS)
 
-    def _fitting(self, support: Support) -> tuple[tuple[Example, ...], tuple[str, ...]]:
-        context, layout = self.follower.card.context_length, self._frame.layout("text")
-        empty = frame_prompt(self._frame, "Examples:", support.labels, "")
-        shown = [shown_example(example, layout) + "\n\n" for example in support.examples]
-        frame, *lengths = self.follower.count_tokens([empty, *shown])
-        kept = fitting(lengths, context - context // QUERY_SHARE - FRAME_MARGIN - frame)
-        notes = fitting_note(lengths, kept, f"the context of {context} tokens")
-        return tuple(support.examples[position] for position in kept), notes
+def examples_room(follower: LanguageModel, frame: Template, labels: Sequence[str]) -> int:
+    """Tokens for examples in a prompt of the follower."""
+    context = follower.card.context_length
+    (empty,) = follower.count_tokens([frame_prompt(frame, "Examples:", labels, "")])
+    return context - context // QUERY_SHARE - FRAME_MARGIN - empty
 
 
 class ICLMethod(_StyledMethod):
-    """Its entry in the table."""
-
     name = "icl"
     summary = "in-context learning: the n examples stand in every prompt, as many as fit"
     by_default = True
     prompt = "examples"
 
     def inducer(self, kit: Kit) -> InContext:
-        """See `Method`."""
         return InContext(kit.follower.model, read_style(self.style))

@@ -6,7 +6,7 @@ right or wrong per row; promptmii keeps the candidate with the best macro-F1.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import Field
@@ -18,6 +18,7 @@ from promptmii.inducers.search import Search, held_back
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Instruction
 from promptmii.models.base import Sampling
+from promptmii.styles import Style
 from promptmii.task import Example, Support
 
 COMPONENT = "instruction"
@@ -29,7 +30,7 @@ class GEPA:
     """Search by reflection, within a number of metric calls."""
 
     writer: Writer
-    """The reflection model; its template is not used."""
+    """The reflection model; its style is not used."""
     follower: Follower
     calls: int = 150
     name: str = "gepa"
@@ -43,7 +44,7 @@ class GEPA:
             from gepa.api import optimize
         except ImportError as error:
             raise MissingDependencyError("GEPA", "gepa") from error
-        search = Search(self.writer, self.follower, support)
+        search = Search(replace(self.writer, style=Style()), self.follower, support)
         adapter: Any = _Adapter(search)
         reflection = _Reflection(search, seed)
         outcome: Any = optimize(
@@ -132,8 +133,6 @@ class _Silent:
 
 
 class GEPAMethod(Method):
-    """Its entry in the table."""
-
     name = "gepa"
     summary = "GEPA: a search in which a model reads what went wrong and rewrites the instruction"
     written_by = WrittenBy.SEARCHER
@@ -141,7 +140,6 @@ class GEPAMethod(Method):
     calls: int = Field(default=150, ge=1, description="metric calls: rows labelled to score candidates")
 
     def inducer(self, kit: Kit) -> GEPA:
-        """See `Method`."""
         return GEPA(kit.writer, kit.follower, self.calls)
 
     def expected(self, n: int) -> Expected:

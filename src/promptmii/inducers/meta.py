@@ -5,10 +5,9 @@ The untrained and the trained generator share one class, so comparing them isola
 
 from dataclasses import dataclass
 
-from promptmii.inducers.copying import copy_warning
 from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
 from promptmii.inducers.writing import Writer
-from promptmii.instruction import Cost, Instruction, Provenance
+from promptmii.instruction import Cost, Instruction
 from promptmii.models.base import Message
 from promptmii.models.wrappers import Metered
 from promptmii.task import Support
@@ -38,49 +37,25 @@ class MetaInducer:
             answer = meter.generate([again], sampling)[0]
             text = writer.some(writer.text(answer))
         text, trimmed = writer.trim(text)
-        return Instruction(
-            text=text,
-            labels=support.labels,
-            method=self.name,
-            frame=writer.style.frame,
-            answer=writer.style.answer,
-            generator=meter.card.reference,
-            cost=Cost.of(meter.usage, meter.card.price),
-            provenance=Provenance(
-                n=len(fitted),
-                seed=seed,
-                support_key=support.key,
-                meta_template=writer.template.key,
-                style=writer.style_key,
-                notes=(
-                    *notes,
-                    *(trimmed or writer.endless(answer, support.labels)),
-                    *copy_warning(text, support.examples),
-                ),
-            ),
-        )
+        cost = Cost.of(meter.usage, meter.card.price)
+        notes = (*notes, *(trimmed or writer.endless(answer, support.labels)))
+        return writer.made(text, support, self.name, n=len(fitted), seed=seed, cost=cost, notes=notes)
 
 
 class MIIMethod(Method):
-    """Its entry in the table."""
-
     name = "mii"
     summary = "Prompt-MII: the generator under test writes an instruction from the n examples, in one call"
     by_default = True
     written_by = WrittenBy.GENERATOR
 
     def inducer(self, kit: Kit) -> MetaInducer:
-        """See `Method`."""
         return MetaInducer(kit.writer, name=self.name)
 
     def expected(self, n: int) -> Expected:
-        """See `Method`."""
         return Expected(written=1, shown=n)
 
 
 class ZeroMethod(MIIMethod):
-    """Its entry in the table."""
-
     name = "zero"
     summary = "Prompt-MII-Zero: an untrained model writes an instruction from the n examples, in one call"
     by_default = True

@@ -7,25 +7,21 @@ all, and no provider's prompt cache helps.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
-from promptmii.follower import FRAME_MARGIN, Follower, Prediction
-from promptmii.inducers.fixed import QUERY_SHARE
+from promptmii.follower import Follower, Prediction, Predictor
+from promptmii.inducers.fixed import Unprompted, examples_room
 from promptmii.inducers.method import Kit, Method, Role
-from promptmii.instruction import Instruction, Provenance
+from promptmii.instruction import Instruction, Similarity
 from promptmii.models import sentences
-from promptmii.prompts import example_lines, follower_frame, frame_prompt, shown_examples
+from promptmii.prompts import example_lines, frame_prompt, shown_examples
 from promptmii.task import Example, Support, normalise_text
-
-Similarity = Literal["embedding", "tfidf"]
 
 
 class NearestMethod(Method):
-    """Its entry in the table."""
-
     name = "knn-icl"
     summary = "in-context learning with the k examples most similar to each query, in a prompt of its own"
     role = Role.RIVAL
@@ -39,43 +35,22 @@ class NearestMethod(Method):
     @field_validator("similarity")
     @classmethod
     def _resolve(cls, given: str) -> str:  # so that the key of a result says which it was
-        return ("embedding" if sentences.available() else "tfidf") if given == "auto" else given
+        return sentences.best() if given == "auto" else given
 
     def check(self) -> None:
-        """See `Method`."""
         if self.similarity == "embedding":
             sentences.weights()
 
-    def inducer(self, kit: Kit) -> "Nearest":  # noqa: ARG002
-        """See `Method`."""
-        return Nearest(self.k, self.similarity)
+    def inducer(self, kit: Kit) -> Unprompted:  # noqa: ARG002
+        note = f"each prompt shows up to {self.k} examples, those most similar to its text by {self.similarity}"
+        return Unprompted(self.name, note)
 
     def predictor(self, kit: Kit, support: Support, seed: int) -> "NearestPredictor":  # noqa: ARG002
-        """See `Method`."""
         by = "tfidf" if self.similarity == "tfidf" else "embedding"
         return NearestPredictor(kit.follower, Neighbours(support.examples, kit.follower, self.k, by))
 
     def in_prompt(self, n: int) -> int:
-        """See `Method`."""
         return min(n, self.k)
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """An instruction without a text: `NearestPredictor` puts the examples into each prompt."""
-
-    k: int
-    similarity: str
-    name: str = "knn-icl"
-
-    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """Empty, with a note. Never fails."""
-        n = len(support.examples)
-        note = f"each prompt shows the {min(self.k, n)} of {n} examples most similar to its text, by {self.similarity}"
-        made = Provenance(n=n, seed=seed, support_key=support.key, notes=(note,))
-        return Instruction(
-            text="", labels=support.labels, method=self.name, frame=follower_frame().text, provenance=made
-        )
 
 
 @dataclass(frozen=True)
@@ -89,7 +64,7 @@ class Neighbours:
 
     def nearest(self, text: str, room: int) -> tuple[Example, ...]:
         """The k nearest, the nearest last, as many as fit. An example never stands in the prompt for its own text."""
-        scores = np.asarray(self._vectors @ self._encode([text]).T).ravel()
+        (scores,) = self._likeness([text])
         own = normalise_text(text)
         chosen: list[int] = []
         for position in np.argsort(-scores, kind="stable").tolist():
@@ -117,19 +92,8 @@ class Neighbours:
         return [normalise_text(example.text) for example in self.examples]
 
     @cached_property
-    def _vectors(self) -> Any:
-        return self._encode([example.text for example in self.examples])
-
-    @cached_property
-    def _words(self) -> Any:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        words = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-        return words.fit([example.text for example in self.examples])
-
-    def _encode(self, texts: list[str]) -> Any:
-        """Vectors of unit length."""
-        return sentences.embed(texts) if self.similarity == "embedding" else self._words.transform(texts).toarray()
+    def _likeness(self) -> sentences.Likeness:
+        return sentences.likeness(self.similarity, [example.text for example in self.examples])
 
 
 class _PerQuery(Instruction):
@@ -157,24 +121,20 @@ class _PerQuery(Instruction):
 
 
 @dataclass(frozen=True)
-class NearestPredictor:
+class NearestPredictor(Predictor):
     """A follower with a prompt of its own for each text."""
 
     follower: Follower
     neighbours: Neighbours
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """See `Predictor`. The support texts calibrate it: each is scored under a prompt that does not show it."""
+        """The support texts calibrate it: each is scored under a prompt that does not show it."""
         prepared = self.follower.prepare(self._per_query(instruction), support)
         return Instruction.model_validate(prepared.model_dump())
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
-        """See `Predictor`."""
         return self.follower.predict(self._per_query(instruction), texts)
 
     def _per_query(self, instruction: Instruction) -> _PerQuery:
-        model = self.follower.model
-        context = model.card.context_length
-        frame = model.count_tokens([frame_prompt(instruction.template, "Examples:", instruction.labels, "")])[0]
-        room = context - context // QUERY_SHARE - FRAME_MARGIN - frame
+        room = examples_room(self.follower.model, instruction.template, instruction.labels)
         return _PerQuery.showing(instruction, self.neighbours, room)

@@ -8,17 +8,15 @@ candidate. Calls that calibrate are counted apart, and every call is part of the
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from promptmii.errors import ConfigError
 from promptmii.follower import Follower
-from promptmii.inducers.copying import copy_warning
 from promptmii.inducers.writing import Writer
-from promptmii.instruction import Cost, Instruction, Provenance
+from promptmii.instruction import Cost, Instruction
 from promptmii.models.base import Chat, Sampling
 from promptmii.models.wrappers import Metered
 from promptmii.scoring import Scored, score
-from promptmii.styles import Style
 from promptmii.task import Example, Support
 
 ONE_IN = 3
@@ -49,28 +47,18 @@ def inner_split(support: Support) -> tuple[Support, Support]:
 class Search:
     """One run of a search on one support, with every call metered."""
 
-    def __init__(self, writer: Writer, follower: Follower, support: Support, style: Style | None = None) -> None:
-        """Candidates are read in `style`, or ours. Raises `ConfigError` if the support is too small to be split."""
+    def __init__(self, writer: Writer, follower: Follower, support: Support) -> None:
+        """Candidates are read in the writer's style. Raises `ConfigError` if the support is too small to be split."""
         self.support = support
         self.shown, self.held = inner_split(support)
         self.writing = Metered(writer.model)
         self.writer = writer.using(self.writing)
         self._judging, self._calibrating = Metered(follower.model), Metered(follower.model)
-        self._follower = Follower(self._judging, follower.mode, follower.calibration)
-        self._calibrator = Follower(self._calibrating, follower.mode, follower.calibration)
-        self._style = style or Style()
+        self._follower = replace(follower, model=self._judging)
+        self._calibrator = replace(follower, model=self._calibrating)
         self._prepared: dict[str, Instruction] = {}
         self._scores: dict[str, float] = {}
         self._trimmed: dict[str, tuple[str, ...]] = {}
-
-    @property
-    def _framed(self) -> dict[str, Any]:
-        return {"frame": self._style.frame, "answer": self._style.answer}
-
-    @property
-    def metric_calls(self) -> int:
-        """Rows labelled so far to score candidates."""
-        return self._judging.usage.calls
 
     def macro_f1(self, text: str) -> float:
         """The candidate's score on the rows held back, measured once. Raises `ScoreRefusedError` if a call failed."""
@@ -86,7 +74,7 @@ class Search:
 
     def _prepare(self, text: str) -> Instruction:
         if text not in self._prepared:
-            plain = Instruction(text=text, labels=self.support.labels, method="candidate", **self._framed)
+            plain = self.writer.made(text, self.support, "candidate", n=0, seed=0, cost=Cost(), notes=())
             self._prepared[text] = self._calibrator.prepare(plain, self.shown)
         return self._prepared[text]
 
@@ -108,22 +96,9 @@ class Search:
     def result(self, text: str, method: str, *, n: int, seed: int, notes: Sequence[str] = ()) -> Instruction:
         """The artefact of the chosen text, with the cost of the whole search."""
         meters = (self.writing, self._judging, self._calibrating)
-        calls = f"{self.writing.usage.calls} texts written, {self.metric_calls} metric calls"
+        calls = f"{self.writing.usage.calls} texts written, {self._judging.usage.calls} metric calls"
         if self._calibrating.usage.calls:
             calls += f", {self._calibrating.usage.calls} calls to calibrate candidates"
-        return Instruction(
-            text=text,
-            labels=self.support.labels,
-            method=method,
-            **self._framed,
-            generator=self.writing.card.reference,
-            cost=sum((Cost.of(meter.usage, meter.card.price) for meter in meters), Cost()),
-            provenance=Provenance(
-                n=n,
-                seed=seed,
-                support_key=self.support.key,
-                meta_template=self.writer.template.key,
-                style=self.writer.style_key,
-                notes=(*notes, calls, *self._trimmed.get(text, ()), *copy_warning(text, self.support.examples)),
-            ),
-        )
+        cost = sum((Cost.of(meter.usage, meter.card.price) for meter in meters), Cost())
+        notes = (*notes, calls, *self._trimmed.get(text, ()))
+        return self.writer.made(text, self.support, method, n=n, seed=seed, cost=cost, notes=notes)

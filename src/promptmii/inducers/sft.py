@@ -19,9 +19,9 @@ from promptmii.errors import MissingDependencyError, UnsupportedError
 from promptmii.files import atomic_folder
 from promptmii.inducers.method import Kit, Method
 from promptmii.instruction import Cost, Instruction, Provenance
-from promptmii.models import adapted, weights_of
+from promptmii.models import weights_of
 from promptmii.models.threads import in_caller
-from promptmii.prompts import Template, defuse, follower_frame
+from promptmii.prompts import defuse
 from promptmii.task import Example, Support, content_key
 
 
@@ -38,7 +38,6 @@ class SFTMethod(Method):
     batch: int = Field(default=4, ge=1)
 
     def inducer(self, kit: Kit) -> "FineTuning":
-        """See `Method`."""
         return FineTuning(kit.follower.model.card.reference, kit.adapters, self)
 
 
@@ -51,16 +50,13 @@ class FineTuning:
     folder: Path
     """Where adapters are kept, one folder for each support, seed and recipe."""
     recipe: SFTMethod = field(default_factory=SFTMethod)
-    frame: Template = field(default_factory=follower_frame)
     name: str = "sft"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The naive prompt for a tuned follower. Raises `UnsupportedError` unless the model is on this machine."""
-        adapter = (
-            self.folder
-            / content_key([self.follower, support.key, seed, self.recipe.model_dump(), self.frame.text])[:16]
-        )
-        naive = Instruction(text="", labels=support.labels, method=self.name, frame=self.frame.text)
+        naive = Instruction(text="", labels=support.labels, method=self.name)
+        key = content_key([self.follower, support.key, seed, self.recipe.model_dump(), naive.frame])
+        adapter = self.folder / key[:16]
         started = perf_counter()
         tokens = in_caller(lambda: self._train(naive, support.examples, adapter, seed))
         cost = Cost(
@@ -73,7 +69,7 @@ class FineTuning:
             notes=(f"the follower was tuned: {self.recipe.epochs} epochs",),
         )
         return naive.model_copy(
-            update={"follower": adapted(self.follower, adapter), "cost": cost, "provenance": provenance}
+            update={"follower": f"{self.follower}+{adapter}", "cost": cost, "provenance": provenance}
         )
 
     def _train(self, naive: Instruction, examples: Sequence[Example], adapter: Path, seed: int) -> int:

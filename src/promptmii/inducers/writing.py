@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from promptmii.errors import ConfigError, EndpointError
-from promptmii.inducers.fitting import fitting, fitting_note
+from promptmii.inducers.copying import copy_warning
+from promptmii.inducers.fitting import fitted
+from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Completion, Failure, LanguageModel, Message, Sampling
 from promptmii.parse import without_thought
 from promptmii.prompts import Template, example_lines, improvement_prompt, induction_prompt
@@ -34,11 +36,6 @@ class Writer:
     def template(self) -> Template:
         """The request, with slots."""
         return self.style.template
-
-    @property
-    def style_key(self) -> str | None:
-        """The hash of a style that is not ours, for the artefact."""
-        return None if self.style == Style() else self.style.key
 
     def using(self, model: LanguageModel) -> "Writer":
         """The same with another model, for instance a metered one."""
@@ -78,22 +75,22 @@ class Writer:
         frame, *lengths = self.model.count_tokens(
             [empty, *(example_lines([example]) + "\n\n" for example in support.examples)]
         )
-        longest = min(card.context_length - self.room(support.labels), self.style.longest_prompt or card.context_length)
-        kept = fitting(lengths, longest - TEMPLATE_MARGIN - frame)
+        # A draft over the budget stands in the request for a shorter one.
+        drafts = self.room(support.labels) * (1 if self.budget is None else 2)
+        longest = min(card.context_length - drafts, self.style.longest_prompt or card.context_length)
+        kept, notes = fitted(support.examples, lengths, longest - TEMPLATE_MARGIN - frame, "the generator's context")
         if not kept:
             raise ConfigError(
                 f"Not one of {len(lengths)} examples fits the prompt of {card.reference} (context "
                 f"{card.context_length} tokens). Give shorter texts, or another generator."
             )
-        notes = fitting_note(lengths, kept, "the generator's context")
-        return tuple(support.examples[position] for position in kept), notes
+        return kept, notes
 
     def text(self, answer: Completion | Failure) -> str:
         """The text without the model's thoughts; it may be empty. Raises `EndpointError` if the call failed."""
         if isinstance(answer, Failure):
-            raise EndpointError(
-                f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
-            )
+            message = f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
+            raise EndpointError(message, answer.kind)
         return storable(without_thought(answer.text) or "")
 
     def some(self, text: str) -> str:
@@ -122,6 +119,28 @@ class Writer:
         if not self.budget // 2 <= self.model.count_tokens([kept])[0] <= self.budget:
             kept = self._longest(re.split(r"(?<=\s)", text))
         return kept.rstrip(), (f"trimmed to the budget of {self.budget} tokens",)
+
+    def made(
+        self, text: str, support: Support, method: str, *, n: int, seed: int, cost: Cost, notes: Sequence[str]
+    ) -> Instruction:
+        """The artefact of a text that was written after n examples."""
+        return Instruction(
+            text=text,
+            labels=support.labels,
+            method=method,
+            frame=self.style.frame,
+            answer=self.style.answer,
+            generator=self.model.card.reference,
+            cost=cost,
+            provenance=Provenance(
+                n=n,
+                seed=seed,
+                support_key=support.key,
+                meta_template=self.template.key,
+                style=None if self.style == Style() else self.style.key,
+                notes=(*notes, *copy_warning(text, support.examples)),
+            ),
+        )
 
     def _longest(self, pieces: Sequence[str]) -> str:
         """The longest beginning that fits the budget (bisection; at least one piece)."""

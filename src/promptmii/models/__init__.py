@@ -3,8 +3,9 @@
 An engine's module is imported only when a reference asks for it.
 """
 
+import os
+import re
 from dataclasses import replace
-from pathlib import Path
 
 from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
@@ -13,13 +14,16 @@ from promptmii.models.http.config import HttpConfig, Served
 from promptmii.models.references import DEFAULT, FORMS, WRITER, WRITERS, Weights, gguf_of, reader_of, weights_of
 from promptmii.models.scripted import ScriptedModel
 
+# Threads that spin while they wait take the cores from other programs, and gain nothing on a quiet machine.
+# llama.cpp and torch read this when they start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 __all__ = [
     "DEFAULT",
     "WRITER",
     "LanguageModel",
     "ScriptedModel",
     "Weights",
-    "adapted",
     "load_model",
     "reader_of",
     "weights_of",
@@ -33,7 +37,10 @@ def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
     """
     served = Served.parse(reference)
     if served:
-        return _served(reference, served, http)
+        from promptmii.models.http.client import HttpModel
+
+        config = http or HttpConfig()
+        return HttpModel(served.model, replace(config, base_url=served.address or config.base_url), reference)
     gguf = gguf_of(reference)
     if gguf:
         from promptmii.models.llama.model import load_gguf
@@ -41,20 +48,9 @@ def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
         return load_gguf(reference, gguf, http.context_length if http else None)
     weights = weights_of(reference)
     if weights is None:
-        hint = nearest(reference.partition(":")[0].partition("+")[0], (*EMBEDDED, *WRITERS, "gguf", "hf", "openai"))
-        raise UnknownModelError(f"Unknown model reference {reference!r}. Expected one of: {'; '.join(FORMS)}. {hint}")
+        name = nearest(re.split("[:+@]", reference)[0], (*EMBEDDED, *WRITERS, "gguf", "hf", "openai"))
+        hint = name.partition("Known:")[0]  # all that is known comes next
+        raise UnknownModelError(f"Unknown model reference {reference!r}. {hint}Expected one of: {'; '.join(FORMS)}.")
     from promptmii.models.hf.model import TransformersModel
 
     return TransformersModel.load(reference, weights)
-
-
-def _served(reference: str, served: Served, http: HttpConfig | None) -> LanguageModel:
-    from promptmii.models.http.client import HttpModel
-
-    config = http or HttpConfig()
-    return HttpModel(served.model, replace(config, base_url=served.address or config.base_url), reference)
-
-
-def adapted(reference: str, adapter: Path) -> str:
-    """The reference of a local model under an adapter."""
-    return f"{reference}+{adapter}"

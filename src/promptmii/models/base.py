@@ -36,6 +36,11 @@ class Sampling(NamedTuple):
     """Leave a loop instead of writing on to the limit (`models.sampling`); a server has its own means."""
 
 
+def most_tokens(text: str) -> int:
+    """No tokenizer makes more tokens than a text has bytes."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What was consumed. Adds up with `+`; a sum with an unknown part is unknown."""
@@ -85,7 +90,7 @@ class Price(NamedTuple):
         return (prompts + usage.completion_tokens * self.completion) * self.batch / 1e6
 
     def of_prompt(self, tokens: float, shared: int = 0) -> float:
-        """Money per million prompts of `tokens` whose first `shared` tokens are in the cache, if it takes so few."""
+        """Money per million prompts of `tokens`, the first `shared` of them cached if the provider caches so few."""
         kept = min(shared, tokens) if shared >= self.minimum else 0.0
         cached = self.prompt / 10 if self.cached is None else self.cached
         return ((tokens - kept) * self.prompt + kept * cached) * self.batch
@@ -139,6 +144,11 @@ class Choice:
     scores: tuple[float, ...] | None
     """`log P(option + end | chat)`, one per option, in nats; `None` where the engine gives no likelihoods."""
     usage: Usage
+
+    @classmethod
+    def likeliest(cls, scores: Sequence[float], usage: Usage) -> "Choice":
+        """The option with the highest score, the first of several."""
+        return cls(max(range(len(scores)), key=scores.__getitem__), tuple(scores), usage)
 
 
 @dataclass(frozen=True)

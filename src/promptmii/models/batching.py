@@ -3,9 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeAlias
 
 WORTH = 256
 """Tokens that a group of its own must save before it is worth a pass of its own."""
+
+
+Tokens: TypeAlias = Sequence[int]
+"""Token ids in a row."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Trie:
     """Per option, (node, next token) pairs whose log-probabilities add up to its score."""
 
     @classmethod
-    def build(cls, options: Sequence[Sequence[int]], end: int) -> "Trie":
+    def build(cls, options: Sequence[Tokens], end: int) -> "Trie":
         """From the options' tokens, without `end`, the token that closes an answer."""
         paths = sorted({tuple(option[:i]) for option in options for i in range(1, len(option) + 1)})
         nodes = {path: node for node, path in enumerate(paths)} | {(): -1}
@@ -52,14 +57,14 @@ class Trie:
         return [node for node in range(len(self.tokens)) if node not in inner]
 
 
-def common(prompts: Sequence[Sequence[int]]) -> int:
+def common(prompts: Sequence[Tokens]) -> int:
     """How many tokens all of them begin with: the smallest and the largest differ first."""
     low, high = min(prompts, key=list), max(prompts, key=list)
     limit = min(map(len, prompts))
     return next((i for i in range(limit) if low[i] != high[i]), limit)
 
 
-def prefix_groups(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+def prefix_groups(prompts: Sequence[Tokens]) -> list[tuple[int, list[int]]]:
     """Prompts (by index) that are best computed together, each group with the length of what it shares.
 
     Every prompt keeps at least one token of its own, because its last token's logits are needed. Prompts under one
@@ -68,7 +73,7 @@ def prefix_groups(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]
     return _split(prompts, sorted(range(len(prompts)), key=lambda i: list(prompts[i])))
 
 
-def _split(prompts: Sequence[Sequence[int]], order: list[int]) -> list[tuple[int, list[int]]]:
+def _split(prompts: Sequence[Tokens], order: list[int]) -> list[tuple[int, list[int]]]:
     if not order:
         return []
     shared = _shared(prompts, order)
@@ -83,7 +88,7 @@ def _split(prompts: Sequence[Sequence[int]], order: list[int]) -> list[tuple[int
     return [*([(shared, together)] if together else []), *apart]
 
 
-def _shared(prompts: Sequence[Sequence[int]], order: Sequence[int]) -> int:
+def _shared(prompts: Sequence[Tokens], order: Sequence[int]) -> int:
     limit = min(len(prompts[i]) for i in order) - 1
     return min(limit, common([prompts[order[0]], prompts[order[-1]]]))
 

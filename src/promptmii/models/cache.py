@@ -12,8 +12,9 @@ from typing import Any
 
 from promptmii.errors import OutputError
 from promptmii.files import private_file, private_folder
-from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, LanguageModel, ModelCard, Sampling, Usage
+from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, LanguageModel, Sampling, Usage
 from promptmii.models.threads import parallel
+from promptmii.models.wrappers import Wrapper
 from promptmii.task import content_key
 
 ANSWERS = "answers.sqlite"
@@ -21,7 +22,7 @@ PATIENCE = 30.0
 """Seconds to wait for another process that writes the file."""
 
 
-class Cached:
+class Cached(Wrapper):
     """A model whose answers are kept in one SQLite file and never paid twice.
 
     Failures and cut answers are not kept. A kept answer has the usage of the call that made it, so costs do not depend
@@ -32,7 +33,7 @@ class Cached:
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:
         """Raises `OutputError` if the folder or the file in it cannot be used."""
-        self._model = model
+        super().__init__(model)
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._path = folder / ANSWERS
@@ -42,34 +43,18 @@ class Cached:
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error
 
-    @property
-    def card(self) -> ModelCard:
-        """See `LanguageModel`."""
-        return self._model.card
-
     def close(self) -> None:
-        """See `LanguageModel`."""
-        self._model.close()
+        super().close()
         with self._lock:  # SQLite must not be closed under a thread that uses it
             self._db.close()
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """See `LanguageModel`. Not cached."""
-        return self._model.count_tokens(texts)
-
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`."""
-        if sampling.temperature <= 0 or len({content_key(list(chat)) for chat in chats}) == len(chats):
-            return self._through(
-                chats, ["generate", *sampling], lambda part: self._model.generate(part, sampling), _completion
-            )
         # Samples of equal chats are only comparable when drawn in one batch: all of them are known, or all are drawn.
-        return self._through(
-            chats, ["generate", *sampling], lambda _: self._model.generate(chats, sampling), _completion, whole=True
-        )
+        whole = sampling.temperature > 0 and len({content_key(list(chat)) for chat in chats}) < len(chats)
+        what: list[object] = ["generate", *sampling]
+        return self._through(chats, what, lambda part: self._model.generate(part, sampling), _completion, whole)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`."""
         with self._alone():
             return self._through(chats, ["choose", *options], lambda part: self._model.choose(part, options), _choice)
 
@@ -83,9 +68,9 @@ class Cached:
         what: Sequence[object],
         ask: Callable[[Sequence[Chat]], list[Answer | Failure]],
         read: Callable[[dict[str, Any]], Answer],
-        *,
         whole: bool = False,
     ) -> list[Answer | Failure]:
+        """Each known answer, and those that `ask` gives to the others; if `whole`, one missing asks for all again."""
         keys = self._keys(chats, what)
         known = self._known(keys, read)
         missing = [i for i, key in enumerate(keys) if key not in known]
@@ -102,7 +87,7 @@ class Cached:
             return answers
 
         fresh: dict[int, Answer | Failure] = {}
-        for position, answers in parallel(answer, parts, threads) if threads > 1 else enumerate(map(answer, parts)):
+        for position, answers in parallel(answer, parts, threads):
             fresh.update(zip(parts[position], answers, strict=True))
         return [fresh[i] if i in fresh else known[key] for i, key in enumerate(keys)]
 

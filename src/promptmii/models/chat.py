@@ -1,16 +1,28 @@
 """From a chat to the tokens of its prompt, exactly as the model's own template writes it."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from datetime import date
+from typing import Any, NoReturn, Protocol
 
-from jinja2.exceptions import TemplateError
+from jinja2 import TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from promptmii.errors import UnknownModelError
 from promptmii.models.base import Chat
 
-_FIXED: Mapping[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False}
-"""Today's date and a chain of thought would make a prompt differ from day to day, and a label unlikely."""
+_FIXED: Mapping[str, Any] = {
+    "date_string": "26 Jul 2024",
+    "strftime_now": date(2024, 7, 26).strftime,
+    "enable_thinking": False,
+    "tools": None,
+    "documents": None,
+}
+"""Today's date would make a prompt differ from day to day; a chain of thought would make every label unlikely."""
 
 
 class Tokenizer(Protocol):
@@ -27,8 +39,13 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def has_template(self) -> bool:
-        """The model comes with a chat template."""
+    def template(self) -> str | None:
+        """The chat template that the model comes with."""
+        ...
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """What a template calls some tokens, such as `bos_token`."""
         ...
 
     def encode(self, texts: Sequence[str], *, begin: bool = False) -> list[list[int]]:
@@ -39,17 +56,18 @@ class Tokenizer(Protocol):
         """Text without control tokens."""
         ...
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, opening: bool, fixed: Mapping[str, Any]) -> str:
-        """The chat as the template writes it, with the opening of an answer or without. Raises `TemplateError`."""
-        ...
-
 
 class ChatFormat:
     """A tokenizer with its chat template, and the tokens that close an answer."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """Raises `UnknownModelError` where nothing ends an answer."""
+        """Raises `UnknownModelError` where the template is none, or nothing ends an answer."""
         self._tokenizer = tokenizer
+        try:
+            self._template = _environment().from_string(tokenizer.template) if tokenizer.template else None
+        except TemplateError as error:
+            raise UnknownModelError(f"The model's chat template cannot be read: {error.message}.") from error
+        self._given = {**_FIXED, **tokenizer.names}
         # Some vocabularies list runs of spaces as control tokens; a text may hold those.
         names = [name for name in tokenizer.control if len(name.strip()) > 1]
         self._control = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
@@ -63,7 +81,7 @@ class ChatFormat:
     def prompts(self, chats: Sequence[Chat]) -> list[list[int]]:
         """Token ids, the opening of the answer included. Contents cannot bring in control tokens."""
         # A template writes the beginning-of-text token itself.
-        return self._tokenizer.encode([self._render(chat) for chat in chats], begin=not self._tokenizer.has_template)
+        return self._tokenizer.encode([self._render(chat) for chat in chats], begin=self._template is None)
 
     def options(self, options: Sequence[str]) -> list[list[int]]:
         """Token ids of possible answers."""
@@ -85,32 +103,58 @@ class ChatFormat:
 
     def _render(self, chat: Chat) -> str:
         messages = [{"role": message["role"], "content": self.defuse(message["content"])} for message in chat]
-        if not self._tokenizer.has_template:
+        if self._template is None:
             return "\n\n".join(message["content"] for message in messages) + "\n"
         try:
-            return self._tokenizer.render(messages, opening=True, fixed=_FIXED)
-        except TemplateError as error:
+            return self._fill(messages, opening=True)
+        except UnknownModelError:
             # Some templates know no system role: the instruction then opens the first message.
             if len(messages) < 2 or messages[0]["role"] != "system":
-                raise _unreadable(error) from error
+                raise
             opened = messages[1] | {"content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+        return self._fill([opened, *messages[2:]], opening=True)
+
+    def _fill(self, messages: Sequence[Mapping[str, str]], *, opening: bool) -> str:
+        """The template's text, with the opening of an answer or without. Raises `UnknownModelError`."""
+        assert self._template is not None
         try:
-            return self._tokenizer.render([opened, *messages[2:]], opening=True, fixed=_FIXED)
+            return self._template.render(messages=messages, add_generation_prompt=opening, **self._given)
         except TemplateError as error:
-            raise _unreadable(error) from error
+            raise UnknownModelError(f"The model's chat template cannot write this chat: {error.message}.") from error
 
     def _turn_end(self) -> int | None:
         """The first control token after an answer in the template."""
-        if not self._tokenizer.has_template:
+        if self._template is None:
             return None
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "zyx"}]
-        try:
-            text = self._tokenizer.render(turns, opening=False, fixed=_FIXED)
-        except TemplateError as error:
-            raise _unreadable(error) from error
+        after = self._fill(turns, opening=False).rpartition("zyx")[2]
         control = set(self._tokenizer.control.values())
-        return next((token for token in self.encode([text.rpartition("zyx")[2]])[0] if token in control), None)
+        return next((token for token in self.encode([after])[0] if token in control), None)
 
 
-def _unreadable(error: TemplateError) -> UnknownModelError:
-    return UnknownModelError(f"The model's chat template cannot write this chat: {error.message}.")
+def _environment() -> ImmutableSandboxedEnvironment:
+    """As transformers reads templates, which is what their authors test with."""
+    extensions = [loopcontrols, _Generation]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+    environment.filters["tojson"] = _as_json
+    environment.globals["raise_exception"] = _raise  # pyright: ignore[reportArgumentType]
+    return environment
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks what a model is trained to write; the text stays as it is."""
+
+    tags = {"generation"}  # noqa: RUF012  as jinja declares it
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """The statements inside."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _as_json(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise(message: str) -> NoReturn:
+    raise TemplateError(message)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from promptmii.models.base import Chat, Completion, Failure, LanguageModel, ModelCard, Sampling
+from promptmii.models.base import Chat, Completion, Failure, LanguageModel, Sampling
+from promptmii.models.wrappers import Wrapper
 from promptmii.task import content_key
 
 LINGER = 0.05
@@ -23,25 +24,16 @@ class _Call:
     answers: Future[list[Completion | Failure]] = field(default_factory=Future[list[Completion | Failure]])
 
 
-class Batched:
+class Batched(Wrapper):
     """A model that answers in one batch what several threads ask at the same time."""
 
     def __init__(self, model: LanguageModel) -> None:
-        self._model = model
+        super().__init__(model)
         self._turn = threading.Lock()
         self._lock = threading.Lock()
         self._waiting: list[_Call] = []
-        self.count_tokens = model.count_tokens
-        self.choose = model.choose
-        self.close = model.close
-
-    @property
-    def card(self) -> ModelCard:
-        """See `LanguageModel`."""
-        return self._model.card
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`."""
         call = _Call(list(chats), sampling)
         with self._lock:
             self._waiting.append(call)

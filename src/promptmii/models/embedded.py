@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-from promptmii.errors import ModelError, OutputError, UnknownModelError, nearest
+from promptmii.errors import ModelError, OutputError, UnknownModelError, first_line, nearest
 from promptmii.files import cache_folder, locked
 from promptmii.progress import QUIET, Progress
 
@@ -181,7 +181,7 @@ def _fetch(model: Embedded, partial: Path, progress: Progress) -> None:
                 return
             reasons.append(f"{name} ended after {done:,} bytes")
         except (httpx.HTTPError, httpx.InvalidURL, zipfile.BadZipFile, LookupError) as error:
-            reasons.append(f"{name}: {(str(error).strip().splitlines() or [type(error).__name__])[0]}")
+            reasons.append(f"{name}: {first_line(error)}")
         except OSError as error:
             raise OutputError(
                 f"{partial} cannot be written: {error.strerror or error}. Make room and run the same command again."

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from promptmii.errors import ConfigError
 from promptmii.models.base import (
@@ -12,27 +12,36 @@ from promptmii.models.base import (
     Completion,
     Failure,
     FailureKind,
+    LanguageModel,
     ModelCard,
     Sampling,
     Usage,
     check_options,
     clocked,
 )
+from promptmii.models.batching import Tokens
 from promptmii.models.chat import ChatFormat
 from promptmii.models.threads import in_caller
+
+
+class Likelihoods(NamedTuple):
+    """Of the options after a prompt."""
+
+    scores: tuple[float, ...] = ()
+    """`log P(option + end)` of each option, in nats."""
+    shared: int = 0
+    """Tokens of the prompt that were computed before."""
 
 
 class Engine(Protocol):
     """Scores and writes over token ids. Prompts of one call are different from each other, and fit with an answer."""
 
-    def score(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
-    ) -> list[tuple[tuple[float, ...], int]]:
-        """Per prompt `log P(option + end)` of each option in nats, and how many of its tokens were computed before."""
+    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
+        """Of the options after each prompt, by tokens; `end` closes an answer."""
         ...
 
     def write(
-        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
     ) -> list[list[int]]:
         """New tokens per row, the end included where one was reached; `rows` names the prompt of each row."""
         ...
@@ -42,7 +51,7 @@ class Engine(Protocol):
         ...
 
 
-class LocalModel:
+class LocalModel(LanguageModel):
     """A causal language model in this process. Calls from several threads take turns."""
 
     def __init__(self, card: ModelCard, form: ChatFormat, engine: Engine) -> None:
@@ -53,11 +62,9 @@ class LocalModel:
 
     @property
     def card(self) -> ModelCard:
-        """See `LanguageModel`."""
         return self._card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """See `LanguageModel`."""
         with self._lock:
             return [len(ids) for ids in self._format.encode(texts)]
 
@@ -67,7 +74,7 @@ class LocalModel:
             return self._format.prompts(chats)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`; always with scores."""
+        """Always with scores."""
         check_options(options)
         return in_caller(lambda: self._choose(chats, options))
 
@@ -89,11 +96,10 @@ class LocalModel:
             cached = len(prompt) if owner in asked else shared
             asked.add(owner)
             usage = Usage(calls=1, prompt_tokens=len(prompt), cached_tokens=cached)
-            results.append(Choice(max(range(len(scores)), key=scores.__getitem__), scores, usage))
+            results.append(Choice.likeliest(scores, usage))
         return clocked(results, spent)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`."""
         if sampling.max_tokens < 1:
             raise ConfigError(f"max_tokens must be at least 1; got {sampling.max_tokens}.")
         return in_caller(lambda: self._generate(chats, sampling))
@@ -103,13 +109,12 @@ class LocalModel:
             started = perf_counter()
             prompts = self._format.prompts(chats)
             distinct, owners = self._distinct(prompts, sampling.max_tokens)
-            rows = [owner for owner in owners if owner is not None]
-            if sampling.temperature <= 0:
-                rows = list(range(len(distinct)))  # equal chats have equal answers
+            asked = [owner for owner in owners if owner is not None]
+            greedy = sampling.temperature <= 0  # equal chats then have equal answers
+            rows = range(len(distinct)) if greedy else asked
             written = self._engine.write(distinct, rows, sampling, self._format.ends) if rows else []
             spent = perf_counter() - started
-        greedy = sampling.temperature <= 0
-        answers = iter([written[owner] for owner in owners if owner is not None] if greedy else written)
+        answers = iter([written[owner] for owner in asked] if greedy else written)
         results = [
             self._unfit(prompt) if owner is None else self._completion(prompt, next(answers))
             for prompt, owner in zip(prompts, owners, strict=True)
@@ -117,11 +122,10 @@ class LocalModel:
         return clocked(results, spent)
 
     def close(self) -> None:
-        """See `LanguageModel`."""
         with self._lock:
             self._engine.close()
 
-    def _distinct(self, prompts: Sequence[Sequence[int]], room: int) -> tuple[list[tuple[int, ...]], list[int | None]]:
+    def _distinct(self, prompts: Sequence[Tokens], room: int) -> tuple[list[tuple[int, ...]], list[int | None]]:
         """The different prompts that have tokens and `room` for an answer, and which of them each prompt is."""
         places: dict[tuple[int, ...], int] = {}
         fits = [0 < len(prompt) <= self._card.context_length - room for prompt in prompts]
@@ -130,7 +134,7 @@ class LocalModel:
         ]
         return list(places), owners
 
-    def _unfit(self, prompt: Sequence[int]) -> Failure:
+    def _unfit(self, prompt: Tokens) -> Failure:
         if not prompt:
             return Failure(FailureKind.REQUEST, "The chat gives an empty prompt.")
         limit = self._card.context_length
@@ -138,7 +142,7 @@ class LocalModel:
             FailureKind.CONTEXT, f"{len(prompt)} prompt tokens and the answer do not fit the context of {limit}."
         )
 
-    def _completion(self, prompt: Sequence[int], answer: Sequence[int]) -> Completion:
+    def _completion(self, prompt: Tokens, answer: Sequence[int]) -> Completion:
         ended = bool(answer) and answer[-1] in self._format.ends
         usage = Usage(calls=1, prompt_tokens=len(prompt), completion_tokens=len(answer))
         return Completion(self._format.decode(answer), truncated=not ended, usage=usage)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from promptmii.errors import EndpointError, MissingDependencyError
+from promptmii.errors import EndpointError, MissingDependencyError, first_line
 
 
 def upload(
@@ -35,14 +35,7 @@ def upload(
             allow_patterns=list(patterns),
             commit_message=message,
         )
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        OSError,
-        ValueError,
-    ) as error:  # ValueError: an answer that is none of the hub's
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise EndpointError(
-            f"{folder} cannot be uploaded to {repository}: {reason} Expected owner/name, and a token in HF_TOKEN."
-        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:  # ValueError: no answer of the hub's
+        message = f"{folder} cannot be uploaded to {repository}: {first_line(error)}"
+        raise EndpointError(f"{message} Expected owner/name, and a token in HF_TOKEN.") from error
     return str(address)

@@ -75,9 +75,11 @@ def reader_of(reference: str) -> str:
     """
     if reference.startswith("openai:"):
         return reference
-    kind, mark, place = reference.partition("+")[0].rpartition(":")
+    name, device = _on_device(reference.partition("+")[0])
+    kind, mark, place = name.rpartition(":")
     inside = _model_of_adapter(place) if kind == "hf" else None
-    return f"hf:{inside.removeprefix('hf:')}" if inside else f"{kind}{mark}{WRITERS.get(place, place)}"
+    reader = reader_of(f"hf:{inside.removeprefix('hf:')}") if inside else f"{kind}{mark}{WRITERS.get(place, place)}"
+    return f"{reader}@{device}" if device else reader
 
 
 def gguf_of(reference: str) -> GgufFile | None:
@@ -97,9 +99,15 @@ def weights_of(reference: str) -> Weights | None:
     An embedded model is dequantised. A folder that only holds an adapter brings the model that the adapter names.
     """
     first, *adapters = reference.split("+")
-    name, device = _DEVICE.fullmatch(first).groups()  # pyright: ignore[reportOptionalMemberAccess] it matches anything
+    name, device = _on_device(first)
     found = _first(name)
     return replace(found, adapters=(*found.adapters, *adapters), device=device or found.device) if found else None
+
+
+def _on_device(reference: str) -> tuple[str, str | None]:
+    """A reference without adapters in two: the model, and the device behind its `@`."""
+    model, device = _DEVICE.fullmatch(reference).groups()  # pyright: ignore[reportOptionalMemberAccess] always matches
+    return model, device
 
 
 def _first(name: str) -> Weights | None:

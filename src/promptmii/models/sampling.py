@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from promptmii.models.base import Sampling
+from promptmii.models.batching import Tokens
 
 LONGEST = 48
 """Tokens of the longest phrase that counts."""
@@ -20,7 +21,7 @@ class RowSampler:
     A row's stream depends on its prompt, the seed and its ordinal among equal prompts, never on its neighbours.
     """
 
-    def __init__(self, prompts: Sequence[Sequence[int]], sampling: Sampling, ends: Collection[int]) -> None:
+    def __init__(self, prompts: Sequence[Tokens], sampling: Sampling, ends: Collection[int]) -> None:
         """`prompts` has one entry per row."""
         self.ends = frozenset(ends)
         self.sampling = sampling

@@ -6,6 +6,7 @@ The only fake in promptmii, and it stands at the seam, so everything above it ru
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from promptmii.errors import UnsupportedError
 from promptmii.models.base import (
@@ -13,6 +14,7 @@ from promptmii.models.base import (
     Choice,
     Completion,
     Failure,
+    LanguageModel,
     ModelCard,
     Sampling,
     Usage,
@@ -20,7 +22,7 @@ from promptmii.models.base import (
 )
 
 
-class ScriptedModel:
+class ScriptedModel(LanguageModel):
     """Answers from functions, or from a list that is read from the start for every batch."""
 
     def __init__(
@@ -45,7 +47,6 @@ class ScriptedModel:
 
     @property
     def card(self) -> ModelCard:
-        """See `LanguageModel`."""
         return self._card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -53,11 +54,10 @@ class ScriptedModel:
         return [len(text.split()) for text in texts]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`. Answers are cut after `max_tokens` words."""
+        """Answers are cut after `max_tokens` words."""
         return [self._write(chat, i, sampling) for i, chat in enumerate(chats)]
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`."""
         if self._score is None:
             raise UnsupportedError("This ScriptedModel has no score function; give one to use `choose`.")
         check_options(options)
@@ -86,8 +86,8 @@ class ScriptedModel:
             if isinstance(value, Failure):
                 return value
             scores.append(value)
-        best = max(range(len(scores)), key=scores.__getitem__)
-        return Choice(best, tuple(scores) if self._card.gives_scores else None, self._usage(chat, 0))
+        choice = Choice.likeliest(scores, self._usage(chat, 0))
+        return choice if self._card.gives_scores else replace(choice, scores=None)
 
     def _usage(self, chat: Chat, written: int) -> Usage:
         return Usage(

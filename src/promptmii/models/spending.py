@@ -12,10 +12,10 @@ from promptmii.models.base import (
     Completion,
     Failure,
     LanguageModel,
-    ModelCard,
     Price,
     Sampling,
     Usage,
+    most_tokens,
 )
 from promptmii.models.threads import ending
 from promptmii.models.wrappers import Priced
@@ -71,27 +71,19 @@ class SpendingLimit:
             self._changed.notify_all()
 
 
-class Limited:
+class Limited(Priced):
     """A priced model that asks nothing more once a limit is reached."""
 
     def __init__(self, model: LanguageModel, price: Price, limit: SpendingLimit) -> None:
-        self._model = Priced(model, price)
-        self._price = price
+        super().__init__(model, price)
         self._limit = limit
-        self.count_tokens = model.count_tokens
-        self.close = model.close
-
-    @property
-    def card(self) -> ModelCard:
-        """See `LanguageModel`."""
-        return self._model.card
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`. Raises `SpendingLimitError`."""
+        """Raises `SpendingLimitError`."""
         return self._within(chats, sampling.max_tokens, lambda: self._model.generate(chats, sampling))
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`. Raises `SpendingLimitError`."""
+        """Raises `SpendingLimitError`."""
         return self._within(
             chats, max(map(most_tokens, options), default=0), lambda: self._model.choose(chats, options)
         )
@@ -109,8 +101,3 @@ class Limited:
         finally:
             self._limit.settle(reserved, paid, self._model.card.reference)
         return answers
-
-
-def most_tokens(text: str) -> int:
-    """No tokenizer makes more tokens than a text has bytes."""
-    return len(text.encode("utf-8", "surrogatepass"))

@@ -91,7 +91,13 @@ def in_caller(work: Callable[[], T]) -> T:
 
 
 def parallel(work: Callable[[T], R], given: Sequence[T], threads: int) -> Generator[tuple[int, R]]:
-    """`work` on each of `given`, up to `threads` at once: position and result, as they finish. An error ends all."""
+    """`work` on each of `given`, up to `threads` at once: position and result, as they finish. An error ends all.
+
+    One at a time is done in this thread.
+    """
+    if min(threads, len(given)) <= 1:
+        yield from enumerate(map(work, given))
+        return
     outer = _current.get()
     group = _Group(outer)
     positions = itertools.count()

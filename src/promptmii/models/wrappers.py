@@ -20,57 +20,58 @@ from promptmii.models.base import (
 from promptmii.progress import QUIET, Progress, each_token
 
 
-class Priced:
-    """A model with a price."""
-
-    def __init__(self, model: LanguageModel, price: Price) -> None:
-        self._model = model
-        self._price = price
-        self.count_tokens = model.count_tokens
-        self.generate = model.generate
-        self.choose = model.choose
-        self.close = model.close
-
-    @property
-    def card(self) -> ModelCard:
-        """See `LanguageModel`."""
-        return replace(self._model.card, price=self._price)
-
-
-class Metered:
-    """A model that adds up what passes through it. Safe to share between threads."""
+class Wrapper(LanguageModel):
+    """A `LanguageModel` around another, which answers whatever a subclass does not."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
-        self._lock = threading.Lock()
-        self.usage = Usage()
-        self.failures = 0
 
     @property
     def card(self) -> ModelCard:
-        """See `LanguageModel`."""
         return self._model.card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """See `LanguageModel`. Not metered: no model runs."""
         return self._model.count_tokens(texts)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`."""
-        return self._count(self._model.generate(chats, sampling))
+        return self._model.generate(chats, sampling)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`."""
-        return self._count(self._model.choose(chats, options))
+        return self._model.choose(chats, options)
 
     def close(self) -> None:
-        """See `LanguageModel`."""
         self._model.close()
+
+
+class Priced(Wrapper):
+    """A model with a price."""
+
+    def __init__(self, model: LanguageModel, price: Price) -> None:
+        super().__init__(model)
+        self._price = price
+
+    @property
+    def card(self) -> ModelCard:
+        return replace(self._model.card, price=self._price)
+
+
+class Metered(Wrapper):
+    """A model that adds up what its answers take. Safe to share between threads."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__(model)
+        self._lock = threading.Lock()
+        self.usage = Usage()
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
+        return self._count(super().generate(chats, sampling))
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
+        return self._count(super().choose(chats, options))
 
     def _count(self, answers: list[Answer | Failure]) -> list[Answer | Failure]:
         with self._lock:
             self.usage = sum((answer.usage for answer in answers), self.usage)
-            self.failures += sum(isinstance(answer, Failure) for answer in answers)
         return answers
 
 
@@ -88,23 +89,16 @@ def watched(model: LanguageModel, progress: Progress) -> LanguageModel:
     return model if progress is QUIET else Watched(model, progress)
 
 
-class Watched:
+class Watched(Wrapper):
     """Passes calls on in batches, and advances the current step by one unit for each answer."""
 
     def __init__(self, model: LanguageModel, progress: Progress) -> None:
-        self._model = model
+        super().__init__(model)
         self._progress = progress
         self._lock = threading.Lock()
-        self.count_tokens = model.count_tokens
-        self.close = model.close
-
-    @property
-    def card(self) -> ModelCard:
-        """See `LanguageModel`."""
-        return self._model.card
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`. Samples stay in one batch: equal chats differ by their place in it."""
+        """Samples stay in one batch: equal chats differ by their place in it."""
         if len(chats) == 1 and sampling.max_tokens >= LONG:
             return self._write(chats, sampling)
         size = len(chats) if sampling.temperature else self._size()
@@ -128,7 +122,6 @@ class Watched:
         return answers
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`."""
         return self._batches(lambda some: self._model.choose(some, options), chats, self._size())
 
     def _size(self) -> int:

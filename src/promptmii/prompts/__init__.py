@@ -75,7 +75,8 @@ def grouped_examples(labels: Sequence[str], examples: Iterable[Example]) -> str:
 
 def shown_example(example: Example, layout: str = "") -> str:
     """One example as `shown_examples` writes it."""
-    return _plain("Input: {}\nLabel: {}")((), [example]) if layout == "raw" else example_lines([example])
+    raw = f"Input: {defuse(example.text)}\nLabel: {defuse(example.label)}"
+    return raw if layout == "raw" else example_lines([example])
 
 
 def shown_examples(examples: Iterable[Example], layout: str = "") -> str:
@@ -247,4 +248,4 @@ def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int 
 
 def ape_vary(instruction: str) -> str:
     """APE's request for a variation."""
-    return bundled("ape_vary", ("instruction",)).fill(instruction=instruction)
+    return bundled("ape_vary", ("instruction",)).fill(instruction=defuse(instruction))

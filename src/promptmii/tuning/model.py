@@ -16,8 +16,7 @@ try:
     from transformers import DataCollatorForSeq2Seq
 
     from promptmii.models.chat import ChatFormat
-    from promptmii.models.hf.model import TransformersModel, read_weights
-    from promptmii.models.hf.tokenizer import HfTokenizer
+    from promptmii.models.hf.model import HfTokenizer, TransformersModel, read_weights
     from promptmii.tuning.lora import add_adapter, continue_adapter, save_adapter
 except ImportError as error:
     raise MissingDependencyError("Fine-tuning", "hf") from error

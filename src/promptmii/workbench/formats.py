@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeAlias, TypeVar
 
 from promptmii.data.delimited import FIELD_LIMIT
-from promptmii.errors import ConfigError, DataError, OutputError
+from promptmii.errors import ConfigError, DataError, OutputError, first_line
 from promptmii.files import atomic_file
 
 Row: TypeAlias = dict[str, Any]
@@ -159,7 +159,7 @@ class ParquetTable:
             known = pa.unify_schemas(parts, promote_options="permissive")
         except (pa.ArrowException, TypeError) as error:
             raise DataError(
-                f"The rows do not fit a Parquet file: {str(error).splitlines()[0]}. Write .jsonl instead."
+                f"The rows do not fit a Parquet file: {first_line(error)}. Write .jsonl instead."
             ) from error
         fields = [
             pa.field(name, pa.string() if isinstance(value, str) else pa.float64()) for name, value in added.items()

@@ -1,7 +1,1 @@
 """transformers models on this machine."""
-
-import os
-
-# Threads that spin while they wait take the cores from other programs, and gain nothing on a quiet machine.
-# torch reads this when it starts.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

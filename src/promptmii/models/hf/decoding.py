@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
+from promptmii.models.hf.packing import Attention
 from promptmii.models.hf.prefixes import Prefix
 from promptmii.models.sampling import RowSampler
 
@@ -18,7 +19,7 @@ GROWTH = 64
 """Columns that are added at a time, so that a long answer is not copied at every token."""
 
 
-class DecodingCache:
+class DecodingCache(Attention):
     """Keys and values of the rows being written, each kept once: shared prefix, rest of each prompt, text of each row.
 
     So several drafts of one prompt cost little more than one.
@@ -44,7 +45,7 @@ class DecodingCache:
         self._place(owners)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """See `packing.Attention`: every row is one new token. One softmax over the three parts."""
+        """Every row is one new token. One softmax over the three parts."""
         heads, rows, dim = query.shape
         shared = key.shape[0]
         keys, values = (part[:, :, : self._length] for part in self._generated[layer])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from promptmii.models.base import Sampling
-from promptmii.models.batching import Trie, chunks, common, prefix_groups
+from promptmii.models.batching import Tokens, Trie, chunks, common, prefix_groups
 from promptmii.models.hf.decoding import DecodingCache, Suffix, TorchSampler, few_rows
 from promptmii.models.hf.packing import (
     CPU,
@@ -19,14 +19,14 @@ from promptmii.models.hf.packing import (
     register,
     sizes,
 )
-from promptmii.models.hf.prefixes import Prefix, Prefixes
-from promptmii.models.local import Engine
+from promptmii.models.hf.prefixes import NO_PREFIX, Prefix, Prefixes
+from promptmii.models.local import Engine, Likelihoods
 from promptmii.progress import token_written
 
 
 def engine_for(model: Any) -> Engine:
     """Packed where every layer attends to everything before it through transformers' attention interface."""
-    config: dict[str, Any] = model.config.to_dict()
+    config: dict[str, Any] = model.config.get_text_config().to_dict()
     window = config.get("sliding_window")
     whole = window is None or window >= config["max_position_embeddings"]
     full = whole and set(config.get("layer_types") or ()) <= {"full_attention", "sliding_attention"}
@@ -39,14 +39,14 @@ def engine_for(model: Any) -> Engine:
     return PlainEngine(model)
 
 
-class PackedEngine:
+class PackedEngine(Engine):
     """Shared beginnings once, the rest in rows without padding."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._vocabulary = int(model.config.vocab_size)
         self._sizes = sizes(model.device)
         text = model.config.get_text_config()
+        self._vocabulary = int(text.vocab_size)
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         held = 2 * text.num_hidden_layers * text.num_key_value_heads * width * model.dtype.itemsize
         self._held = max(1, self._sizes.decode_memory // held)
@@ -54,15 +54,12 @@ class PackedEngine:
         self._prefixes = Prefixes(model)
 
     @torch.inference_mode()
-    def score(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
-    ) -> list[tuple[tuple[float, ...], int]]:
-        """See `Engine`."""
+    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         trie = Trie.build(options, end)
         nodes = len(trie.tokens)
         # A block may count as longer than it is, so that the logits of a row stay in bounds too.
         least = (nodes + 1) * self._vocabulary * self._sizes.row // self._sizes.logits
-        results: list[tuple[tuple[float, ...], int]] = [((), 0)] * len(prompts)
+        results = [Likelihoods()] * len(prompts)
         for row in _rows(prompts, lambda length: max(length + nodes, least), self._sizes.row):
             prefixes = self._prefixes_of([prompts[blocks.members[0]][: blocks.shared] for blocks in row])
             packed = Forest(
@@ -75,16 +72,16 @@ class PackedEngine:
             scores = iter(path_scores(logits.view(-1, nodes + 1, logits.shape[-1]), trie).tolist())
             for blocks in row:
                 for i in blocks.members:
-                    results[i] = (tuple(next(scores)), blocks.shared if i != blocks.first else 0)
+                    results[i] = Likelihoods(tuple(next(scores)), blocks.shared if i != blocks.first else 0)
         return results
 
-    def _prefixes_of(self, wanted: Sequence[Sequence[int]]) -> list[Prefix]:
+    def _prefixes_of(self, wanted: Sequence[Tokens]) -> list[Prefix]:
         """Keys and values of each; several are computed in as few passes as a row has room for."""
         distinct = [tokens for tokens in dict.fromkeys(map(tuple, wanted)) if tokens]
         if len(distinct) < 2:
             return [self._prefixes.get(tokens) for tokens in wanted]
         base = self._prefixes.get(distinct[0][: min(common(distinct), min(map(len, distinct)) - 1)])
-        found: dict[tuple[int, ...], Prefix] = {(): Prefix((), (), ())}
+        found: dict[tuple[int, ...], Prefix] = {(): NO_PREFIX}
         for tokens, (_, rest) in zip(distinct, self._prefill(base, distinct), strict=True):
             before = zip(base.keys, base.values, strict=True) if base.tokens else [()] * len(rest)
             layers = [_joined(*pair) for pair in zip(before, rest, strict=True)]
@@ -93,28 +90,24 @@ class PackedEngine:
 
     @torch.inference_mode()
     def write(
-        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
     ) -> list[list[int]]:
-        """See `Engine`."""
         sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         written: list[list[int]] = [[] for _ in rows]
-        for chunk in chunks([len(prompts[i]) + limit for i in rows], self._held):
-            for first in range(0, len(chunk), self._sizes.decode_rows):
-                batch = chunk[first : first + self._sizes.decode_rows]
-                used = sorted({rows[slot] for slot in batch})
-                owners = [used.index(rows[slot]) for slot in batch]
-                for slot, tokens in zip(
-                    batch, self._decode([prompts[i] for i in used], owners, sampler, batch, limit), strict=True
-                ):
-                    written[slot] = tokens
+        for batch in chunks([len(prompts[i]) + limit for i in rows], self._held, self._sizes.decode_rows):
+            used = sorted({rows[slot] for slot in batch})
+            owners = [used.index(rows[slot]) for slot in batch]
+            texts = self._decode([prompts[i] for i in used], owners, sampler, batch, limit)
+            for slot, tokens in zip(batch, texts, strict=True):
+                written[slot] = tokens
         return written
 
     def close(self) -> None:
-        """See `Engine`. The memory goes with the object."""
+        """The memory goes with the object."""
 
     def _decode(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[Tokens],
         owners: Sequence[int],
         sampler: TorchSampler,
         streams: Sequence[int],
@@ -146,7 +139,7 @@ class PackedEngine:
                 logits = self._forward(last, place, cache, None)
         return written
 
-    def _prefill(self, prefix: Prefix, prompts: Sequence[Sequence[int]]) -> list[tuple[torch.Tensor, Suffix]]:
+    def _prefill(self, prefix: Prefix, prompts: Sequence[Tokens]) -> list[tuple[torch.Tensor, Suffix]]:
         """Per prompt the logits (V) after it, and the keys and values of what stands after the shared prefix."""
         filled: dict[int, tuple[torch.Tensor, Suffix]] = {}
         for shared, members in prefix_groups(prompts):
@@ -176,7 +169,7 @@ class PackedEngine:
             filled[i] = logits[at], [_joined(*pair) for pair in zip(between, own_parts, strict=True)]
         return filled
 
-    def _fill_one(self, rest: Sequence[int], own: Prefix, before: int) -> tuple[torch.Tensor, Suffix]:
+    def _fill_one(self, rest: Tokens, own: Prefix, before: int) -> tuple[torch.Tensor, Suffix]:
         """The same for one long prompt, by the attention of transformers, which is faster where blocks are long."""
         tokens = torch.tensor([rest], device=self._model.device)
         out = self._model(input_ids=tokens, past_key_values=own.cache(), use_cache=True, logits_to_keep=1)
@@ -211,7 +204,7 @@ class _Blocks(NamedTuple):
     """Of all that share the prefix, the one that counts as having it computed."""
 
 
-def _rows(prompts: Sequence[Sequence[int]], weight: Callable[[int], int], budget: int) -> Iterator[list[_Blocks]]:
+def _rows(prompts: Sequence[Tokens], weight: Callable[[int], int], budget: int) -> Iterator[list[_Blocks]]:
     """What is computed together: parts of one long group, or several short groups whole."""
     row: list[_Blocks] = []
     used = 0
@@ -234,17 +227,14 @@ def _joined(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> tu
     return tuple(torch.cat(parts, dim=1) for parts in zip(before, after, strict=True)) if before else tuple(after)
 
 
-class PlainEngine:
+class PlainEngine(Engine):
     """One padded row per prompt and option: right for every architecture, fast for none."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
 
     @torch.inference_mode()
-    def score(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
-    ) -> list[tuple[tuple[float, ...], int]]:
-        """See `Engine`."""
+    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         whole = [([*prompt, *option], [*option, end]) for prompt in prompts for option in options]
         scores = [0.0] * len(whole)
         for chunk in chunks([len(tokens) for tokens, _ in whole], CPU.row):  # it holds the logits of every position
@@ -262,20 +252,19 @@ class PlainEngine:
                 logs = hidden[row, len(tokens) - len(answer) : len(tokens)].float().log_softmax(-1)
                 scores[i] = float(logs.gather(1, torch.tensor(answer, device=device)[:, None]).double().sum())
         count = len(options)
-        return [(tuple(scores[i * count : (i + 1) * count]), 0) for i in range(len(prompts))]
+        return [Likelihoods(tuple(scores[i * count : (i + 1) * count])) for i in range(len(prompts))]
 
     @torch.inference_mode()
     def write(
-        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
     ) -> list[list[int]]:
-        """See `Engine`."""
         sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         return [self._answer(prompts[owner], sampler, stream, limit) for stream, owner in enumerate(rows)]
 
     def close(self) -> None:
-        """See `Engine`. The memory goes with the object."""
+        """The memory goes with the object."""
 
-    def _answer(self, prompt: Sequence[int], sampler: TorchSampler, stream: int, limit: int) -> list[int]:
+    def _answer(self, prompt: Tokens, sampler: TorchSampler, stream: int, limit: int) -> list[int]:
         written: list[int] = []
         past: Any = None
         step = list(prompt)

@@ -7,11 +7,11 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from promptmii.errors import MissingDependencyError, UnknownModelError
+from promptmii.errors import MissingDependencyError, UnknownModelError, first_line
 from promptmii.models.base import ModelCard
 from promptmii.models.chat import ChatFormat
 from promptmii.models.local import LocalModel
@@ -24,12 +24,35 @@ try:
     from transformers.utils import logging
 
     from promptmii.models.hf.engines import engine_for
-    from promptmii.models.hf.tokenizer import HfTokenizer
 except ImportError as error:
     raise MissingDependencyError("Models of transformers (hf:)", "hf") from error
 
 SAMPLES = 1024
 """Values of each tensor that enter the revision: enough that no fine-tune goes unseen, few enough to take no time."""
+
+
+class HfTokenizer:
+    """The tokenizer and chat template that transformers loads; see `models.chat.Tokenizer`."""
+
+    def __init__(self, tokenizer: Any, configured: int | Sequence[int] | None) -> None:
+        """`configured` are the end tokens of the model's generation configuration."""
+        self._tokenizer = tokenizer
+        special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        self.control: dict[str, int] = {
+            str(name): int(token) for name, token in (special | tokenizer.get_added_vocab()).items()
+        }
+        listed = [configured] if isinstance(configured, int) else list(configured or ())
+        self.ends = [int(end) for end in (tokenizer.eos_token_id, *listed) if end is not None]
+        self.template: str | None = tokenizer.get_chat_template() if tokenizer.chat_template else None
+        self.names: dict[str, str] = tokenizer.special_tokens_map
+
+    def encode(self, texts: Sequence[str], *, begin: bool = False) -> list[list[int]]:
+        """See `models.chat.Tokenizer`."""
+        return self._tokenizer(list(texts), add_special_tokens=begin)["input_ids"] if texts else []
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See `models.chat.Tokenizer`."""
+        return self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 class TransformersModel(LocalModel):
@@ -39,7 +62,7 @@ class TransformersModel(LocalModel):
         """`model` and `tokenizer` as transformers loads them; the model's attention is set to what serves it best."""
         self.model = model.eval()
         self.tokenizer = tokenizer
-        context = int(model.config.max_position_embeddings)
+        context = int(model.config.get_text_config().max_position_embeddings)
         form = ChatFormat(HfTokenizer(tokenizer, model.generation_config.eos_token_id))
         super().__init__(ModelCard(reference, revision, context, gives_scores=True), form, engine_for(model))
 
@@ -56,10 +79,8 @@ class TransformersModel(LocalModel):
         try:
             model.to(device)
         except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there, or is full
-            reason = str(error).strip().splitlines()[0]
-            raise UnknownModelError(
-                f"{reference} cannot be put on {device}: {reason}. Name another device after @."
-            ) from error
+            message = f"{reference} cannot be put on {device}: {first_line(error)}. Name another device after @."
+            raise UnknownModelError(message) from error
         return cls(reference, model, tokenizer, revision(model, tokenizer))
 
 
@@ -78,16 +99,27 @@ def read_weights(
             chosen = dtype or _dtype(AutoConfig.from_pretrained(weights.source).dtype, device)
             model: Any = AutoModelForCausalLM.from_pretrained(weights.source, dtype=chosen)
             for adapter in weights.adapters:
-                from peft import PeftModel
-
-                tuned: Any = PeftModel.from_pretrained(model, adapter)
-                model = tuned.merge_and_unload()
+                model = _merged(model, adapter)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UnknownModelError(
-            f"{reference} cannot be loaded: {reason} Expected a hub id or a folder with config.json."
-        ) from error
+        message = f"{reference} cannot be loaded: {first_line(error)}. Expected a hub id or a folder with config.json."
+        raise UnknownModelError(message) from error
     return model, tokenizer
+
+
+def _merged(model: Any, adapter: str) -> Any:
+    """The model with a LoRA merged into it. Raises `UnknownModelError` if that was trained on another model."""
+    from peft import PeftModel
+
+    try:
+        tuned: Any = PeftModel.from_pretrained(model, adapter)
+        found = tuned.load_adapter(adapter, tuned.active_adapter)  # again, because only this tells what had no place
+        strange = [*found.unexpected_keys, *(name for name in found.missing_keys if "lora_" in name)]
+        if not strange:
+            return tuned.merge_and_unload()
+        reason = f"{strange[0]} is on one side only"
+    except RuntimeError as error:  # torch's word for another shape
+        reason = str(error).strip().splitlines()[-1].strip()
+    raise UnknownModelError(f"The adapter {adapter} does not fit this model: {reason}. Expected a LoRA trained on it.")
 
 
 def _dtype(stored: object, device: torch.device) -> torch.dtype:
@@ -125,6 +157,7 @@ def quiet() -> Generator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "Found missing adapter keys")
             yield
     finally:
         if shown:

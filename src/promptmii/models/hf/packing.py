@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from promptmii.errors import UnsupportedError
-from promptmii.models.batching import Trie
+from promptmii.models.batching import Tokens, Trie
 from promptmii.models.hf.prefixes import Prefix
 
 IMPLEMENTATION = "promptmii_packed"
@@ -86,7 +86,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Packed:
+class Packed(Attention):
     """One row of blocks, ready for a forward pass."""
 
     tokens: torch.Tensor
@@ -110,7 +110,6 @@ class Packed:
         return (ends[:, None] + torch.arange(self.nodes + 1)).flatten().to(self.tokens.device)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """See `Attention`."""
         return self.attend_after(query, key, value, self.prefix.layer(layer))
 
     def attend_after(
@@ -138,7 +137,7 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Forest:
+class Forest(Attention):
     """Rows after prefixes of their own, end to end in one."""
 
     rows: Sequence[Packed]
@@ -165,13 +164,12 @@ class Forest:
         return torch.cat([row.readout + start for row, start in zip(self.rows, starts, strict=True)])
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """See `Attention`."""
         parts = zip(*(states.split(self.lengths, dim=1) for states in (query, key, value)), strict=True)
         return torch.cat([row.attend(layer, *part) for row, part in zip(self.rows, parts, strict=True)])
 
 
 @dataclass(frozen=True)
-class RecordedRow:
+class RecordedRow(Attention):
     """A row whose keys and values are wanted afterwards."""
 
     packed: Packed
@@ -179,7 +177,6 @@ class RecordedRow:
     """(K, L, D) each, in the order of the layers."""
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """See `Attention`."""
         self.layers.append((key, value))
         return self.packed.attend(layer, query, key, value)
 
@@ -208,7 +205,7 @@ def attend_blocks(
     return own.view(query.shape) + (weights[..., :seen].reshape(shared, -1, seen) @ past[1]).view(query.shape)
 
 
-def pack(queries: Sequence[Sequence[int]], trie: Trie, prefix: Prefix, device: torch.device) -> Packed:
+def pack(queries: Sequence[Tokens], trie: Trie, prefix: Prefix, device: torch.device) -> Packed:
     """Lay out `queries` (none empty, best sorted by length), each followed by `trie`, after `prefix`."""
     n, before = len(trie.tokens), len(prefix.tokens)
     tokens: list[int] = []

@@ -30,10 +30,10 @@ class Prefix:
         """Its beginning."""
         if length == len(self.tokens):
             return self
-        kept = length if length else None
-        keys = tuple(key[:, :length] for key in self.keys) if kept else ()
-        values = tuple(value[:, :length] for value in self.values) if kept else ()
-        return Prefix(self.tokens[:length], keys, values)
+        if not length:
+            return NO_PREFIX
+        halves = (tuple(part[:, :length] for part in half) for half in (self.keys, self.values))
+        return Prefix(self.tokens[:length], *halves)
 
     def cache(self) -> DynamicCache:
         """A copy for transformers to go on from."""
@@ -41,6 +41,9 @@ class Prefix:
         for index, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
             cache.update(key[None], value[None], index)
         return cache
+
+
+NO_PREFIX = Prefix((), (), ())
 
 
 class Prefixes:
@@ -54,7 +57,7 @@ class Prefixes:
     def get(self, tokens: Sequence[int]) -> Prefix:
         """Keys and values of `tokens`."""
         wanted = tuple(tokens)
-        best = max(self._kept, key=lambda known: common([known.tokens, wanted]), default=Prefix((), (), ()))
+        best = max(self._kept, key=lambda known: common([known.tokens, wanted]), default=NO_PREFIX)
         start = best.cut(common([best.tokens, wanted]))
         found = start if len(start.tokens) == len(wanted) else self._extend(start, wanted)
         # Cut from a longer one it is remembered in that one already.

@@ -18,6 +18,7 @@ from promptmii.models.base import (
     Completion,
     Failure,
     FailureKind,
+    LanguageModel,
     ModelCard,
     Sampling,
     check_options,
@@ -26,9 +27,12 @@ from promptmii.models.base import (
 from promptmii.models.http import constraints, tokens
 from promptmii.models.http.completions import Completions
 from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.llama_server import LLAMA
+from promptmii.models.http.prompt_logprobs import VLLM
 from promptmii.models.http.refusals import RefusedError
+from promptmii.models.http.top_logprobs import FIRST
 from promptmii.models.http.transport import Outages, Retries, Server, request_limit, submit
-from promptmii.models.http.ways import FIRST, FIRST_TOKENS, LLAMA, VLLM, Way
+from promptmii.models.http.ways import FIRST_TOKENS, Way
 from promptmii.models.threads import ending, wait_for
 
 S = TypeVar("S")
@@ -38,7 +42,7 @@ CLOSING = 1.0
 """Seconds to close connections in."""
 
 
-class HttpModel:
+class HttpModel(LanguageModel):
     """A model behind HTTP. Use as a context manager, or `close()` it."""
 
     def __init__(self, name: str, config: HttpConfig | None = None, reference: str | None = None) -> None:
@@ -109,7 +113,7 @@ class HttpModel:
 
     @property
     def card(self) -> ModelCard:
-        """See `LanguageModel`. The first use asks the servers. Raises `EndpointError` if one is not there."""
+        """The first use asks the servers. Raises `EndpointError` if one is not there."""
         if self._closed:
             raise self._was_closed()
         with self._lock:
@@ -145,7 +149,7 @@ class HttpModel:
         return [counts[text] for text in texts]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`. Raises `EndpointError` when the server is not there or refuses the key."""
+        """Raises `EndpointError` when the server is not there or refuses the key."""
         _ = self.card  # asks each server whether it is there, and what it can
         started = time.perf_counter()
 
@@ -165,7 +169,7 @@ class HttpModel:
         return clocked(answers, time.perf_counter() - started)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`; scores where the server has likelihoods. Raises `UnsupportedError` if nothing holds."""
+        """Scores where the server has likelihoods. Raises `UnsupportedError` if nothing holds."""
         check_options(options)
         _ = self.card
         return self._scored(chats, options, *self._way) if self._way else self._constrained(chats, options)

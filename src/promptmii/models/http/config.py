@@ -93,7 +93,7 @@ class HttpConfig:
     """Seconds before the second try; doubled each time, unless the server says when to come back."""
     context_length: int | None = None
     served_by: str = ""
-    """Stands for the addresses in a model's revision where they are chance: what serves it, started for this run."""
+    """What serves the model, if this run started it: names it in a revision, where the addresses would be chance."""
     deferred: "Deferred | None" = None
     """Where completions are asked for through the Batch API."""
     slots: AbstractAsyncContextManager[None] | None = None

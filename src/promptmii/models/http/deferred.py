@@ -15,11 +15,10 @@ from urllib.parse import urlsplit
 
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.files import private_file, write_text
-from promptmii.models.base import Failure, FailureKind, Price, Usage
+from promptmii.models.base import Failure, FailureKind, Price, Usage, most_tokens
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.refusals import RefusedError, refusal, words_of
 from promptmii.models.http.transport import Outages, Retries, Server, submit
-from promptmii.models.spending import most_tokens
 from promptmii.models.threads import wait_for
 from promptmii.task import content_key
 

@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from promptmii.errors import EndpointError
-from promptmii.models.base import Chat, Choice, Message, Usage
+from promptmii.models.base import Chat, Choice, Usage
 from promptmii.models.http.constraints import PROBE
-from promptmii.models.http.likelihoods import TOLERANCE, as_object, probable, refused
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.transport import Server
+from promptmii.models.http.ways import TOLERANCE, TURNS, WORD, Way, as_object, objects_in, probable, refused
 
-WORD = "zyx"
 
-
-async def probe(server: Server, name: str) -> int | None:
+async def _probe(server: Server, name: str) -> int | None:
     """The token that ends an answer, if the server gives exact likelihoods; else `None`. Raises `RefusedError`."""
     try:
         prompt = await _chat(server, name, PROBE)
@@ -35,23 +33,18 @@ async def probe(server: Server, name: str) -> int | None:
     return end if abs(_log_p(answer, len(prompt), [token]) - expected) < TOLERANCE else None
 
 
-async def read(server: Server, name: str, option: str) -> list[int]:
-    """An option in tokens. Raises `RefusedError`."""
-    return await _tokens(server, name, option)
-
-
-def join(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> list[list[int]]:
+def _join(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> list[list[int]]:
     """The options in tokens, each with the end."""
     return [[*option, end] for option in tokens]
 
 
-async def score(server: Server, name: str, chat: Chat, options: list[list[int]]) -> Choice:
+async def _score(server: Server, name: str, chat: Chat, options: list[list[int]]) -> Choice:
     """`log P(option + end | chat)` of each option. Raises `RefusedError`."""
     prompt = await _chat(server, name, chat)
     said = await server.post("/completions", _body(name, [[*prompt, *option] for option in options]))
     found = _choices(said, len(options))
     scores = tuple(_log_p(one, len(prompt), option) for one, option in zip(found, options, strict=True))
-    return Choice(max(range(len(scores)), key=scores.__getitem__), scores, Usage(1, len(prompt), 0))
+    return Choice.likeliest(scores, Usage(1, len(prompt), 0))
 
 
 def _body(name: str, prompts: list[list[int]]) -> dict[str, Any]:
@@ -60,8 +53,7 @@ def _body(name: str, prompts: list[list[int]]) -> dict[str, Any]:
 
 
 def _choices(answer: Any, count: int) -> list[dict[str, Any]]:
-    listed = as_object(answer).get("choices")
-    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    rows = objects_in(as_object(answer).get("choices"))
     by_index = {row.get("index", n): row for n, row in enumerate(rows)}
     if sorted(by_index) != list(range(count)):
         raise refused(f"{len(rows)} answers to {count} prompts")
@@ -80,7 +72,7 @@ def _log_p(choice: dict[str, Any], start: int, tokens: Sequence[int]) -> float:
     return math.fsum(values)
 
 
-async def _chat(server: Server, name: str, messages: Sequence[Message], *, opening: bool = True) -> list[int]:
+async def _chat(server: Server, name: str, messages: Chat, *, opening: bool = True) -> list[int]:
     kwargs = {"enable_thinking": False}
     body = {"model": name, "messages": list(messages), "add_generation_prompt": opening, "chat_template_kwargs": kwargs}
     return _read(await server.post_beside("/tokenize", body))
@@ -100,13 +92,11 @@ def _read(answer: Any) -> list[int]:
 async def _end_of_turn(server: Server, name: str) -> int:
     """The token after an answer in the template."""
     word = await _tokens(server, name, WORD)
-    turns: list[Message] = [
-        {"role": "user", "content": "x"},
-        {"role": "assistant", "content": WORD},
-        {"role": "user", "content": "x"},
-    ]
-    tokens = await _chat(server, name, turns, opening=False)
+    tokens = await _chat(server, name, TURNS, opening=False)
     places = [n for n in range(len(tokens) - len(word)) if tokens[n : n + len(word)] == word]
     if not places:
         raise refused("the chat template splits an answer in another way than its text")
     return tokens[places[-1] + len(word)]
+
+
+VLLM = Way("prompt likelihoods", _probe, _tokens, _join, _score)

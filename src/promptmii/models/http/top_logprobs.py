@@ -10,15 +10,15 @@ from typing import Any
 from promptmii.models.base import Chat, Choice, Failure, FailureKind
 from promptmii.models.http.answers import read_usage
 from promptmii.models.http.constraints import PROBE
-from promptmii.models.http.likelihoods import as_object, probable, refused
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.transport import Server
+from promptmii.models.http.ways import Way, as_object, objects_in, probable, refused
 
 LISTED = 20
 """The most that OpenAI lists."""
 
 
-async def probe(server: Server, name: str) -> int | None:
+async def _probe(server: Server, name: str) -> int | None:
     """0 if the server lists likely tokens with log-probabilities that fit together; else `None`."""
     written, _ = await _asked(server, name, PROBE, 1)
     if not written:
@@ -27,7 +27,7 @@ async def probe(server: Server, name: str) -> int | None:
     return 0 if len(listed) > 1 and listed.get(str(written[0].get("token"))) == max(listed.values()) else None
 
 
-async def read(server: Server, name: str, option: str) -> str:
+async def _read(server: Server, name: str, option: str) -> str:
     """The first token of an option. Raises `RefusedError` where the model shows none."""
     chat: Chat = [{"role": "user", "content": f"Repeat exactly, and write nothing else:\n{option}"}]
     written, _ = await _asked(server, name, chat, 8)
@@ -37,7 +37,7 @@ async def read(server: Server, name: str, option: str) -> str:
     return token
 
 
-def join(options: Sequence[str], first: Sequence[str], _end: int) -> list[str]:
+def _join(options: Sequence[str], first: Sequence[str], _end: int) -> list[str]:
     """The first tokens. Raises `RefusedError` where two options share one, or there are too many."""
     for n, token in enumerate(first):
         other = next((o for o, t in zip(options[:n], first[:n], strict=True) if t == token), None)
@@ -47,7 +47,7 @@ def join(options: Sequence[str], first: Sequence[str], _end: int) -> list[str]:
     return list(first)
 
 
-async def score(server: Server, name: str, chat: Chat, options: list[str]) -> Choice:
+async def _score(server: Server, name: str, chat: Chat, options: list[str]) -> Choice:
     """`log P(first token | chat)` of each option. Raises `RefusedError`."""
     written, usage = await _asked(server, name, chat, 1)
     if not written:
@@ -57,24 +57,20 @@ async def score(server: Server, name: str, chat: Chat, options: list[str]) -> Ch
     scores = tuple(listed.get(token, least) for token in options)
     if not any(token in listed for token in options):
         raise refused(f"none of the labels begins like one of the {len(listed)} likeliest answers")
-    return Choice(max(range(len(scores)), key=scores.__getitem__), scores, usage)
+    return Choice.likeliest(scores, usage)
 
 
 async def _asked(server: Server, name: str, chat: Chat, tokens: int) -> tuple[list[dict[str, Any]], Any]:
     """What is said of each token that the model wrote."""
     wanted = {"temperature": 0, "max_tokens": tokens, "logprobs": True, "top_logprobs": LISTED}
     said = as_object(await server.post("/chat/completions", {"model": name, "messages": list(chat)} | wanted))
-    choices = said.get("choices")
-    told = choices[0].get("logprobs") if isinstance(choices, list) and choices else None
-    content = told.get("content") if isinstance(told, dict) else None
-    rows = [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []
-    return rows, read_usage(said.get("usage"), "")
+    told = [choice.get("logprobs") for choice in objects_in(said.get("choices"))]
+    content = told[0].get("content") if told and isinstance(told[0], dict) else None
+    return objects_in(content), read_usage(said.get("usage"), "")
 
 
 def _listed(row: dict[str, Any]) -> dict[str, float]:
-    top = row.get("top_logprobs")
-    rows = [one for one in top if isinstance(one, dict)] if isinstance(top, list) else []
-    found = {str(one.get("token")): probable(one.get("logprob"), 0) for one in rows}
+    found = {str(one.get("token")): probable(one.get("logprob"), 0) for one in objects_in(row.get("top_logprobs"))}
     if not found:
         raise refused("no likely tokens in the answer")
     return found
@@ -83,3 +79,6 @@ def _listed(row: dict[str, Any]) -> dict[str, float]:
 def _unusable(reason: str) -> RefusedError:
     message = f"the likelihoods of first tokens cannot tell these labels apart: {reason}"
     return RefusedError(Failure(FailureKind.REQUEST, message), lasting=True)
+
+
+FIRST = Way("first-token likelihoods", _probe, _read, _join, _score)

@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Coroutine, Generator, Hashable, Iterator, Mapping
+from collections.abc import Coroutine, Generator, Hashable, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -190,10 +190,10 @@ class Server:
 
 
 def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
-    parts = urlsplit(url)
+    parts, key = urlsplit(url), config.key
     try:
         return httpx.AsyncClient(
-            headers={"content-type": "application/json"} | _authorization(config.key),
+            headers={"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {}),
             timeout=httpx.Timeout(config.timeout, connect=min(CONNECT, config.timeout)),
             limits=httpx.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency),
             follow_redirects=False,
@@ -203,19 +203,12 @@ def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
     except (OSError, ssl.SSLError) as error:
         raise EndpointError(f"The certificates in SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error}.") from error
     except (ValueError, ImportError, httpx.InvalidURL) as error:
-        named = ", ".join(_proxy_variables()) or "the proxy settings"
+        proxies = [name for name in os.environ if name.casefold() in ("all_proxy", "http_proxy", "https_proxy")]
+        named = ", ".join(proxies) or "the proxy settings"
         raise EndpointError(
             f"The proxy in {named} cannot be used. Unset it, or give http://host:port; for socks5://host:port install "
             "SOCKS support with: pip install 'httpx[socks]'"
         ) from error
-
-
-def _authorization(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"} if key else {}
-
-
-def _proxy_variables() -> Iterator[str]:
-    return (name for name in os.environ if name.casefold() in ("all_proxy", "http_proxy", "https_proxy"))
 
 
 async def _read(response: httpx.Response) -> bytes:
@@ -255,11 +248,11 @@ TRIES = 3
 OWN = 6
 """Server errors after which a call fails by itself, if the server answers others meanwhile: it is about the text."""
 LONGEST_PAUSE = 30.0
-"""Seconds between two tries, half as many more at most by chance, unless the server asks for more."""
+"""Seconds between two tries, before chance adds up to half; a server may ask for more."""
 
 
 class Outages:
-    """When each server that does not answer was first found so, by any call.
+    """Since when each server has been out, whichever call noticed it.
 
     So calls that come late to a server that is gone do not each wait for it anew.
     """

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import gguf
 import numpy as np
@@ -15,19 +15,15 @@ from promptmii.errors import UnknownModelError
 from promptmii.files import atomic_file, cache_folder
 
 _EXTRAS = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")
-_FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+_KINDS = ("BF16", "F16", "F32")
 _PREFIX, _SUFFIXES = "base_model.model.", {".lora_A.weight": ".weight.lora_a", ".lora_B.weight": ".weight.lora_b"}
 
 
-class Described(Protocol):
-    """A GGUF model's header."""
-
-    def metadata(self, key: str) -> str | None:
-        """A value as text; `None` where it is not there."""
-        ...
+Header = Callable[[str], str | None]
+"""From a key of a GGUF file's header to its value as text; `None` where it is not there."""
 
 
-def adapter_file(adapter: Path, base: Described) -> Path:
+def adapter_file(adapter: Path, base: Header) -> Path:
     """The adapter as llama.cpp reads it. Raises `UnknownModelError` where it is none, or is for another model."""
     if adapter.is_file():
         return adapter
@@ -61,10 +57,10 @@ class _Shape(NamedTuple):
     kv_heads: int
 
     @classmethod
-    def of(cls, model: Described) -> "_Shape":
-        name = model.metadata("general.architecture") or ""
+    def of(cls, header: Header) -> "_Shape":
+        name = header("general.architecture") or ""
         keys = ("block_count", "attention.head_count", "attention.head_count_kv")
-        return cls(name, *(int(model.metadata(f"{name}.{key}") or 1) for key in keys))
+        return cls(name, *(int(header(f"{name}.{key}") or 1) for key in keys))
 
 
 def _write_lora(target: Path, config: dict[str, Any], weights: bytes, base: _Shape) -> None:
@@ -102,15 +98,12 @@ def _write_lora(target: Path, config: dict[str, Any], weights: bytes, base: _Sha
 
 
 def _tensors(weights: bytes) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """A safetensors file's content as float32; numpy itself knows no bfloat16. Raises `ValueError`."""
+    """A safetensors file's content as float32. Raises `ValueError`."""
     for name, tensor in deserialize(weights):
-        data, kind = tensor["data"], tensor["dtype"]
-        if kind == "BF16":  # the upper half of a float32
-            flat = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
-        elif kind in _FLOATS:
-            flat = np.frombuffer(data, _FLOATS[kind]).astype(np.float32)
-        else:
-            raise ValueError(f"{name} holds numbers of the kind {kind}; expected {', '.join(('BF16', *_FLOATS))}")
+        kind = tensor["dtype"]
+        if kind not in _KINDS:
+            raise ValueError(f"{name} holds numbers of the kind {kind}; expected {', '.join(_KINDS)}")
+        flat = gguf.dequantize(np.frombuffer(tensor["data"], np.uint8), gguf.GGMLQuantizationType[kind])
         yield name, flat.reshape(tensor["shape"])
 
 

@@ -6,49 +6,83 @@ per batch a score depends on its prompt alone, never on the other prompts of a c
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from promptmii.models.base import Sampling
-from promptmii.models.batching import Trie, common, prefix_groups
+from promptmii.models.batching import Tokens, Trie, common, prefix_groups
 from promptmii.models.llama.native import BATCH, OUTPUTS, SEQUENCES, Logits, Native, Token
-from promptmii.models.llama.sampling import LlamaSampler
+from promptmii.models.local import Engine, Likelihoods
+from promptmii.models.sampling import RowSampler
 from promptmii.progress import token_written
 
 PREFIX = 0
 """The sequence of what prompts share. It stays for the next call; the others are dropped after each prompt."""
 
 
-def threads() -> int:
-    """Threads to compute with: OMP_NUM_THREADS, or one for each processor that this process may use."""
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""Of the container that this process runs in: microseconds in a period, `max` for no limit, and the period."""
+
+
+def threads(limit: Path = CPU_LIMIT) -> int:
+    """Threads to compute with: OMP_NUM_THREADS, or one for each processor that this process and its container may use.
+
+    More threads than that wait for each other at every layer.
+    """
     given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given):
+        return int(given)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(given) if given.isdigit() and int(given) else usable
+    try:
+        quota, period = map(int, limit.read_text("utf-8").split())
+    except (OSError, ValueError):
+        return usable
+    return max(1, min(usable, -(-quota // period)))
 
 
-class NativeEngine:
-    """An `Engine` over llama.cpp's C interface."""
+class LlamaSampler(RowSampler):
+    """Picks next tokens from logits: greedy, or by the random stream of their row."""
+
+    def __call__(self, logits: Logits, row: int) -> int:
+        """The next token of a row, from its logits (V)."""
+        if barred := self.barred(row):
+            logits = logits.copy()
+            logits[barred] = -np.inf
+        return self.keep(row, self._pick(logits, row))
+
+    def _pick(self, logits: Logits, row: int) -> int:
+        if self.sampling.temperature <= 0:
+            return int(logits.argmax())
+        scaled = logits.astype(np.float64) / self.sampling.temperature
+        chances = np.exp(scaled - scaled.max())
+        if self.sampling.top_p < 1:
+            order = np.argsort(-chances, kind="stable")
+            before = chances[order].cumsum() - chances[order]
+            chances[order[before >= self.sampling.top_p * chances.sum()]] = 0
+        reached = chances.cumsum()
+        return int(np.searchsorted(reached, self.draw(row) * reached[-1], side="right"))
+
+
+class NativeEngine(Engine):
+    """An engine over llama.cpp's C interface."""
 
     def __init__(self, native: Native) -> None:
         self._native = native
         self._held: list[int] = []
         """The tokens of the sequence `PREFIX`."""
 
-    def score(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
-    ) -> list[tuple[tuple[float, ...], int]]:
-        """See `Engine`."""
+    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         tries = [Trie.build(part, end) for part in _parts(options)]
-        results: list[tuple[tuple[float, ...], int]] = [((), 0)] * len(prompts)
+        results = [Likelihoods()] * len(prompts)
         for shared, members in prefix_groups(prompts):
             for i in members:
-                results[i] = (self._score(prompts[i], shared, tries), shared if i != min(members) else 0)
+                results[i] = Likelihoods(self._score(prompts[i], shared, tries), shared if i != min(members) else 0)
         return results
 
     def write(
-        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
     ) -> list[list[int]]:
-        """See `Engine`."""
         sampler = LlamaSampler([prompts[i] for i in rows], sampling, ends)
         written: list[list[int]] = [[] for _ in rows]
         for i in sorted(set(rows), key=lambda i: list(prompts[i])):
@@ -58,35 +92,37 @@ class NativeEngine:
         return written
 
     def close(self) -> None:
-        """See `Engine`."""
         self._native.close()
 
-    def _score(self, prompt: Sequence[int], shared: int, tries: Sequence[Trie]) -> tuple[float, ...]:
-        if len(tries) > 1 or len(prompt) - shared + len(tries[0].tokens) > BATCH:
+    def _score(self, prompt: Tokens, shared: int, tries: Sequence[Trie]) -> tuple[float, ...]:
+        nodes = len(tries[0].tokens)
+        if len(tries) > 1 or nodes >= OUTPUTS or len(prompt) - shared + nodes > BATCH:
             shared = len(prompt) - 1  # neither its length nor the number of options costs the prompt twice
         self._hold(prompt[:shared])
         scores: list[float] = []
         for trie in tries:
             sequences = range(1, 1 + len(trie.leaves))
             self._native.share(PREFIX, sequences)
-            scores += _along(self._decode(_branching(prompt, shared, trie, sequences)), trie)
+            scores += _along(self._read(_branching(prompt, shared, trie, sequences)), trie)
             self._native.drop(sequences)
         return tuple(scores)
 
-    def _continue(self, prompt: Sequence[int], row: int, sampler: LlamaSampler, limit: int) -> list[int]:
+    def _continue(self, prompt: Tokens, row: int, sampler: LlamaSampler, limit: int) -> list[int]:
         """One answer to the prompt, of which all but the last token is held."""
         self._native.share(PREFIX, [1])
         written: list[int] = []
         last = prompt[-1]
-        while len(written) < limit and last not in sampler.ends:
+        while len(written) < limit:
             logits = self._decode([Token(last, len(prompt) - 1 + len(written), (1,), True)])
             last = sampler(logits[0], row)
             written.append(last)
             token_written()
+            if last in sampler.ends:
+                break
         self._native.drop([1])
         return written
 
-    def _hold(self, tokens: Sequence[int]) -> None:
+    def _hold(self, tokens: Tokens) -> None:
         """Make `PREFIX` hold these tokens, computing what it does not hold already."""
         known = common([self._held, tokens])
         if known < len(self._held):
@@ -97,6 +133,13 @@ class NativeEngine:
             self._decode([Token(token, start + i, (PREFIX,)) for i, token in enumerate(piece)])
             self._held += piece
 
+    def _read(self, batch: Sequence[Token]) -> Logits:
+        """`_decode`, in parts where one option alone is longer than a batch reads."""
+        if sum(token.read for token in batch) <= OUTPUTS:
+            return self._decode(batch)
+        parts = (batch[start : start + OUTPUTS] for start in range(0, len(batch), OUTPUTS))
+        return np.concatenate([self._decode(part).copy() for part in parts])
+
     def _decode(self, batch: Sequence[Token]) -> Logits:
         try:
             return self._native.decode(batch)
@@ -106,7 +149,7 @@ class NativeEngine:
             raise
 
 
-def _parts(options: Sequence[Sequence[int]]) -> list[Sequence[Sequence[int]]]:
+def _parts(options: Sequence[Tokens]) -> list[Sequence[Tokens]]:
     """The options in their order, in as many parts as a batch can read."""
     parts: list[list[Sequence[int]]] = [[]]
     nodes = 1
@@ -119,7 +162,7 @@ def _parts(options: Sequence[Sequence[int]]) -> list[Sequence[Sequence[int]]]:
     return list(parts)
 
 
-def _branching(prompt: Sequence[int], shared: int, trie: Trie, sequences: range) -> list[Token]:
+def _branching(prompt: Tokens, shared: int, trie: Trie, sequences: range) -> list[Token]:
     """The rest of a prompt in all `sequences`, then the trie, of which each leaf has a sequence of its own."""
     last = len(prompt) - 1
     through: dict[int, list[int]] = {}

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from promptmii.errors import MissingDependencyError, UnknownModelError
+from promptmii.errors import MissingDependencyError, UnknownModelError, first_line
 from promptmii.models.embedded import EMBEDDED, embedded_file
 
 SAMPLES = 256
@@ -28,9 +28,7 @@ def model_file(place: str) -> Path:
     try:
         return Path(hf_hub_download(repository, name))
     except (OSError, ValueError, LookupError) as error:
-        raise UnknownModelError(
-            f"{place} is neither a file nor on the hub: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise UnknownModelError(f"{place} is neither a file nor on the hub: {first_line(error)}") from error
 
 
 def revision(paths: Sequence[Path]) -> str:

@@ -1,5 +1,6 @@
 """A GGUF model as a `LanguageModel`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from promptmii.models.base import LanguageModel, ModelCard
@@ -8,7 +9,6 @@ from promptmii.models.llama.adapters import adapter_file
 from promptmii.models.llama.engine import NativeEngine, threads
 from promptmii.models.llama.files import model_file, revision
 from promptmii.models.llama.native import BATCH, Native, unavailable
-from promptmii.models.llama.tokenizer import GgufTokenizer
 from promptmii.models.local import LocalModel
 from promptmii.models.references import GgufFile
 from promptmii.models.threads import in_caller
@@ -31,10 +31,35 @@ def _load(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
     native = Native(path)
     try:
         length = min(context or CONTEXT, native.trained_context)
-        adapters = [adapter_file(Path(adapter), native) for adapter in gguf.adapters]
+        adapters = [adapter_file(Path(adapter), native.metadata) for adapter in gguf.adapters]
         native.open(length + BATCH, threads(), adapters)
         card = ModelCard(reference, revision([path, *adapters]), length, gives_scores=True)
         return LocalModel(card, ChatFormat(GgufTokenizer(native)), NativeEngine(native))
     except BaseException:
         native.close()
         raise
+
+
+class GgufTokenizer:
+    """The tokenizer and chat template that a GGUF file carries; see `models.chat.Tokenizer`."""
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+        self.control = native.control_tokens()
+        self.ends = native.ends()
+        self.template = native.metadata("tokenizer.chat_template")
+        begin = native.begin()
+        self._begin = [] if begin is None else [begin]
+        self.names = {"bos_token": self._name(begin), "eos_token": self._name(next(iter(self.ends), None))}
+
+    def encode(self, texts: Sequence[str], *, begin: bool = False) -> list[list[int]]:
+        """See `models.chat.Tokenizer`."""
+        before = self._begin if begin else []
+        return [before + self._native.tokenize(text, special=True) for text in texts]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See `models.chat.Tokenizer`."""
+        return self._native.text(tokens)
+
+    def _name(self, token: int | None) -> str:
+        return next((name for name, known in self.control.items() if known == token), "")

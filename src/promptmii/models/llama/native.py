@@ -119,7 +119,10 @@ def _log(level: int, text: bytes | None, _data: object) -> None:
 
 @contextmanager
 def _signals_held() -> Generator[None]:
-    """A signal that comes meanwhile is handled at the end: what a handler raises in `_log` would be lost."""
+    """A signal that comes meanwhile is handled at the end: what a handler raises in `_log` would be lost.
+
+    So around every call that may log, closing and the setters included.
+    """
     came: list[int] = []
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -212,13 +215,14 @@ class Native:
         # Flash attention works in tiles, so a number would depend on what else is in the batch.
         parameters.put(_FLASH_ATTENTION, "<i", 0)
         parameters.put(_KV_UNIFIED, "<?", True)
+        self._interrupt = _Interrupt()
         with _signals_held():
             self._context = self._library.llama_init_from_model(self._model, parameters)
+            if self._context:
+                self._library.llama_set_abort_callback(self._context, self._interrupt.callback, None)
         if not self._context:
             raise ModelError(f"No memory for a context of {cells} tokens. Ask for a smaller one with --context-length.")
         self._memory = self._library.llama_get_memory(self._context)
-        self._interrupt = _Interrupt()
-        self._library.llama_set_abort_callback(self._context, self._interrupt.callback, None)
         self._adapt(adapters)
 
     def _adapt(self, adapters: Sequence[Path]) -> None:
@@ -230,9 +234,9 @@ class Native:
             raise UnknownModelError(f"An adapter does not fit this model: {reason}. Expected a LoRA trained on it.")
         if handles:
             scales = (c_float * len(handles))(*[1.0] * len(handles))
-            self._library.llama_set_adapters_lora(
-                self._context, (c_void_p * len(handles))(*handles), len(handles), scales
-            )
+            pointers = (c_void_p * len(handles))(*handles)
+            with _signals_held():
+                self._library.llama_set_adapters_lora(self._context, pointers, len(handles), scales)
 
     def metadata(self, key: str) -> str | None:
         """A value of the file's header as text."""
@@ -323,9 +327,10 @@ class Native:
         """Give the memory back. Twice does no harm; anything else then raises `ModelError`."""
         library, self._library = self._library, _Closed()
         if not isinstance(library, _Closed):
-            if self._context:
-                library.llama_free(self._context)
-            library.llama_model_free(self._model)
+            with _signals_held():
+                if self._context:
+                    library.llama_free(self._context)
+                library.llama_model_free(self._model)
 
 
 class _Closed:

@@ -14,36 +14,33 @@ from typing import Any
 import httpx
 from gguf import GGUFReader
 
-from promptmii.errors import UnknownModelError
+from promptmii.errors import UnknownModelError, first_line
 from promptmii.models.base import ModelCard
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
-from promptmii.models.llama.adapters import adapter_file
+from promptmii.models.llama.adapters import Header, adapter_file
 from promptmii.models.llama.engine import threads
 from promptmii.models.llama.files import revision
 
 
 def load_served(reference: str, path: Path, adapters: Sequence[str], context: int) -> "ServedModel":
     """A model and its adapters, with a context of so many tokens at most. Raises `UnknownModelError`."""
-    header = Header(path) if adapters else None  # which takes seconds to read
+    header = _header(path) if adapters else None  # which takes seconds to read
     files = [adapter_file(Path(adapter), header) for adapter in adapters] if header else []
     return ServedModel(reference, path, files, context)
 
 
-class Header:
-    """What a GGUF file says of its model."""
+def _header(path: Path) -> Header:
+    try:
+        reader = GGUFReader(path)
+    except (OSError, ValueError, IndexError) as error:
+        raise UnknownModelError(f"{path} is no whole GGUF file: {first_line(error)}.") from error
 
-    def __init__(self, path: Path) -> None:
-        """Raises `UnknownModelError`."""
-        try:
-            self._reader = GGUFReader(path)
-        except (OSError, ValueError, IndexError) as error:
-            raise UnknownModelError(f"{path} is no whole GGUF file: {error or type(error).__name__}.") from error
-
-    def metadata(self, key: str) -> str | None:
-        """A value of the header as text."""
-        field = self._reader.get_field(key)
+    def value(key: str) -> str | None:
+        field = reader.get_field(key)
         return None if field is None else str(field.contents())
+
+    return value
 
 
 class ServedModel(HttpModel):
@@ -61,11 +58,9 @@ class ServedModel(HttpModel):
 
     @property
     def card(self) -> ModelCard:
-        """See `LanguageModel`."""
         return replace(super().card, revision=self._revision)
 
     def close(self) -> None:
-        """See `LanguageModel`."""
         super().close()
         self._llama = None
 
@@ -100,4 +95,4 @@ def start(
     try:
         return xllamacpp.Server(params)
     except (RuntimeError, ValueError, OSError) as error:
-        raise UnknownModelError(f"llama.cpp cannot load {path}: {str(error).strip().splitlines()[0]}.") from error
+        raise UnknownModelError(f"llama.cpp cannot load {path}: {first_line(error)}.") from error

@@ -33,8 +33,7 @@ try:
 
     from promptmii.models.chat import ChatFormat
     from promptmii.models.hf.engines import PlainEngine
-    from promptmii.models.hf.model import quiet
-    from promptmii.models.hf.tokenizer import HfTokenizer
+    from promptmii.models.hf.model import HfTokenizer, quiet
     from promptmii.models.local import LocalModel
     from promptmii.train.validation import NO_VALIDATION, cases
 except ImportError as error:

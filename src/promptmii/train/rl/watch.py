@@ -14,7 +14,7 @@ from promptmii.errors import UnsupportedError
 from promptmii.follower import Follower
 from promptmii.models.base import ModelCard, Sampling
 from promptmii.models.hf.engines import engine_for
-from promptmii.models.local import LocalModel
+from promptmii.models.local import Likelihoods, LocalModel
 from promptmii.progress import Progress
 from promptmii.train.loop import Best
 from promptmii.train.plan import Plan
@@ -212,9 +212,7 @@ class SharedEngine:
         gathered: list[list[int]] = gather_object(written)
         return gathered[: len(rows)]
 
-    def score(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int
-    ) -> list[tuple[tuple[float, ...], int]]:
+    def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[Likelihoods]:
         """Refused."""
         del prompts, options, end
         raise UnsupportedError("A writer that several processes share compares no likelihoods.")

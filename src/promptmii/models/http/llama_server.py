@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from promptmii.errors import EndpointError
-from promptmii.models.base import Chat, Choice, Failure, FailureKind, Message, Usage
+from promptmii.models.base import Chat, Choice, Usage
 from promptmii.models.batching import Trie
 from promptmii.models.http.constraints import PROBE
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.transport import Server
+from promptmii.models.http.ways import TOLERANCE, TURNS, WORD, Way, as_object, objects_in, probable, refused
 
 FORCING = 1e4
 """A bias that no logit outweighs."""
@@ -22,13 +23,9 @@ PROBED = 16
 """Likely tokens among which one is a whole character."""
 WIDER = (64, 1024, 16384)
 """Likely tokens to look for a part of a character in."""
-TOLERANCE = 0.1
-"""Nats between two computations of one token."""
-LEAST = -1e30
-"""A log-probability below this is the server's way to write minus infinity."""
 
 
-async def probe(server: Server, name: str) -> int | None:
+async def _probe(server: Server, name: str) -> int | None:
     """The token that ends an answer, if the server gives exact likelihoods; else `None`. Raises `RefusedError`."""
     try:
         await _rendered(server, PROBE)
@@ -46,17 +43,12 @@ async def probe(server: Server, name: str) -> int | None:
     return end if abs(forced - expected) < TOLERANCE else None
 
 
-async def read(server: Server, name: str, option: str) -> list[int]:
-    """An option in tokens. Raises `RefusedError`."""
-    return await _tokens(server, name, option)
-
-
-def join(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> Trie:
+def _join(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> Trie:
     """The options as a tree."""
     return Trie.build(tokens, end)
 
 
-async def score(server: Server, name: str, chat: Chat, options: Trie) -> Choice:
+async def _score(server: Server, name: str, chat: Chat, options: Trie) -> Choice:
     """`log P(option + end | chat)` of each option. Raises `RefusedError`."""
     prompt = await _prompt(server, name, chat)
     known: dict[tuple[int, int], float] = {}
@@ -66,7 +58,7 @@ async def score(server: Server, name: str, chat: Chat, options: Trie) -> Choice:
         known[node, token], reused = await _log_probability(server, name, beginning, token, options.steps[0][-1][1])
         cached = cached or min(reused, len(prompt))
     scores = tuple(math.fsum(known[step] for step in option) for option in options.steps)
-    return Choice(max(range(len(scores)), key=scores.__getitem__), scores, Usage(1, len(prompt), 0, cached))
+    return Choice.likeliest(scores, Usage(1, len(prompt), 0, cached))
 
 
 async def _log_probability(server: Server, name: str, prompt: Sequence[int], token: int, end: int) -> tuple[float, int]:
@@ -89,17 +81,14 @@ async def _forced(
     body = {"model": name, "prompt": list(prompt), "n_predict": 1, "temperature": 0, "cache_prompt": True}
     wanted = {"n_probs": count, "post_sampling_probs": False, "logit_bias": [[token, FORCING]]}
     answer = as_object(await server.post_beside("/completion", body | wanted))
-    listed, timings = answer.get("completion_probabilities"), answer.get("timings")
-    first = as_object(listed[0]) if isinstance(listed, list) and listed else {}
+    first, timings = objects_in(answer.get("completion_probabilities")), answer.get("timings")
     cached = timings.get("cache_n") if isinstance(timings, dict) else None
-    return first, cached if isinstance(cached, int) else 0
+    return first[0] if first else {}, cached if isinstance(cached, int) else 0
 
 
 def _listed(first: dict[str, Any]) -> list[tuple[int, object, object]]:
     """Token, log-probability and bytes of the likeliest tokens."""
-    listed = first.get("top_logprobs")
-    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
-    return [(row.get("id", -1), row.get("logprob"), row.get("bytes")) for row in rows]
+    return [(row.get("id", -1), row.get("logprob"), row.get("bytes")) for row in objects_in(first.get("top_logprobs"))]
 
 
 def _is_text(raw: object) -> bool:
@@ -107,13 +96,6 @@ def _is_text(raw: object) -> bool:
         return bool(bytes(cast("list[int]", raw)).decode())
     except (TypeError, ValueError):
         return False
-
-
-def probable(value: object, token: int) -> float:
-    """A log-probability that a server gave. Raises `RefusedError` if it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST < value <= 0:
-        raise refused(f"{str(value)[:40]!r} is no log-probability of token {token}")
-    return float(value)
 
 
 async def _prompt(server: Server, name: str, chat: Chat) -> list[int]:
@@ -139,23 +121,9 @@ async def _tokens(server: Server, name: str, text: str, *, begin: bool = False, 
 
 async def _end_of_turn(server: Server, name: str) -> int | None:
     """The first token after an answer in the template, if it is a control token."""
-    turns: list[Message] = [
-        {"role": "user", "content": "x"},
-        {"role": "assistant", "content": "zyx"},
-        {"role": "user", "content": "x"},
-    ]
-    after = (await _rendered(server, turns)).rpartition("zyx")[2]
+    after = (await _rendered(server, TURNS)).rpartition(WORD)[2]
     plain, read = await _tokens(server, name, after), await _tokens(server, name, after, control=True)
     return read[0] if read and read[:1] != plain[:1] else None
 
 
-def as_object(answer: Any) -> dict[str, Any]:
-    """A decoded answer. Raises `RefusedError` if it is no object."""
-    if not isinstance(answer, dict):
-        raise refused(f"expected an object, got {str(answer)[:80]!r}")
-    return answer
-
-
-def refused(message: str) -> RefusedError:
-    """The error for an answer that does not hold what was asked for."""
-    return RefusedError(Failure(FailureKind.BAD_ANSWER, message))
+LLAMA = Way("likelihoods", _probe, _tokens, _join, _score)
