@@ -13,7 +13,7 @@ from promptmii.errors import MissingDependencyError
 from promptmii.files import atomic_folder, cache_folder, locked
 from promptmii.models.embedded import embedded, embedded_file
 
-LAYOUT = "3"
+LAYOUT = "4"
 """Raised when the conversion changes, so that an old folder is not taken for a new one."""
 
 
@@ -59,13 +59,15 @@ def _convert(gguf: Path, folder: Path) -> None:
         words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
     tokenizer.save_pretrained(folder)
-    kept = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    # The file may hold a head of its own, in more bits than the embeddings that the published model ties it to.
+    tied = bool(model.config.tie_word_embeddings)
+    kept = {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in kept.items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = model.config.to_dict() | {
         "dtype": "bfloat16",
         "architectures": [type(model).__name__],
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": tied,
     }
     config.pop("quantization_config", None)
     config.pop("_name_or_path", None)
