@@ -50,7 +50,7 @@ def test_both_engines_read_the_same_weights() -> None:
 
 
 def test_the_writer_has_a_line_for_each_label_and_ends_by_itself() -> None:
-    support = draw_support(load_task(demo_path()), 12)
+    support = draw_support(load_task(demo_path()).task, 12)
     model = load_model("qwen-writer")
     try:
         instruction = MetaInducer(Writer(model)).induce(support)
