@@ -19,7 +19,8 @@ from promptmii.denial import NEGATION, PARTICLE, Mention, claims
 _THOUGHT = r"(?:\w+[:_-])*(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratchpad|rationale|inner_monologue)"
 _OPEN = re.compile(rf"<\|?{_THOUGHT}(?:\s[^<>]*)?\|?>|\[THINK\]|◁think▷|<\|channel>thought", re.IGNORECASE)
 _CLOSE = re.compile(
-    rf"</{_THOUGHT}\s*>|<\|/{_THOUGHT}\|>|<\|end_(?:of_)?(?:thinking|thought|think|reasoning)\|>|\[/THINK\]|◁/think▷|<channel\|>",
+    rf"</{_THOUGHT}\s*>|<\|/{_THOUGHT}\|>|<\|end_(?:of_)?(?:thinking|thought|think|reasoning)\|>|"
+    r"\[/THINK\]|◁/think▷|<channel\|>",
     re.IGNORECASE,
 )
 _PAIR = re.compile(rf"(?:{_OPEN.pattern}).*?(?:{_CLOSE.pattern})", re.IGNORECASE | re.DOTALL)

@@ -229,7 +229,8 @@ def _prepare(on_wait: Wait) -> None:
             on_wait(float(seconds) + 1)
 
     def client() -> Any:
-        made = huggingface_hub.utils._http.default_client_factory()  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage, reportAttributeAccessIssue]
+        http: Any = huggingface_hub.utils._http  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        made = http.default_client_factory()
         made.event_hooks["response"].append(note_wait)
         return made
 

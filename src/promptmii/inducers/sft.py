@@ -105,8 +105,12 @@ class FineTuning:
                 dataloader_pin_memory=False,
                 use_cpu=not torch.cuda.is_available(),
             )
-            collator = model.collator()
-            Trainer(model=model.trained, args=arguments, train_dataset=rows, data_collator=collator).train()  # pyright: ignore[reportArgumentType]
+            Trainer(
+                model=model.trained,
+                args=arguments,
+                train_dataset=rows,  # pyright: ignore[reportArgumentType]
+                data_collator=model.collator(),
+            ).train()
         with atomic_folder(adapter) as new:
             model.save(new)
         return tokens

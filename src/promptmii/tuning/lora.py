@@ -42,7 +42,9 @@ class _LowRank(torch.autograd.Function):
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, None, torch.Tensor, torch.Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: torch.Tensor
+    ) -> tuple[torch.Tensor | None, None, torch.Tensor, torch.Tensor, None]:
         flat, low, weight, down, up = ctx.saved_tensors
         g = grad.reshape(-1, grad.shape[-1])
         lifted = (g @ up.to(g.dtype)) * ctx.scale
@@ -77,7 +79,8 @@ def add_adapter(model: Any, settings: LoraSettings) -> Any:
     )
     sharded = is_deepspeed_zero3_enabled()  # whose hooks wait for the passes of peft's own modules
     if not sharded and not settings.dropout:
-        register: Any = config._register_custom_module  # pyright: ignore[reportPrivateUsage] peft documents it under this name
+        # peft documents it under this name
+        register: Any = config._register_custom_module  # pyright: ignore[reportPrivateUsage]
         register({torch.nn.Linear: LeanLinear})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute by its old name
