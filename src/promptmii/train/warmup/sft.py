@@ -181,9 +181,9 @@ class CurveWriter(TrainerCallback):
         if WATCHED in line and self.best.improves(line[WATCHED]):
             self.best.save(step, {WATCHED: line[WATCHED]})
         self.run.metrics(step, line)
-        self.progress.advance(
-            int("train/loss" in line), f"step {step}: loss {line.get('train/loss', line.get(WATCHED, 0.0)):.4g}"
-        )
+        told = {name: value for name, value in line.items() if name.endswith("loss")}
+        losses = ", ".join(f"{name.replace('/', ' ').replace('_', ' ')} {value:.4g}" for name, value in told.items())
+        self.progress.advance(int("train/loss" in line), f"step {step}: {losses}")
 
 
 def _datasets(
