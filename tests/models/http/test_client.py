@@ -130,7 +130,7 @@ def test_models_of_one_endpoint_share_its_limit() -> None:
         for thread in threads:
             thread.join()
         assert len(server.bodies) == 8
-        assert server.peak == 3
+        assert 1 < server.peak <= 3  # a busy machine may not reach the limit
         one.close()
         assert isinstance(other.generate([CHAT], SAMPLING)[0], Completion)
         with pytest.raises(EndpointError, match="was closed"):
