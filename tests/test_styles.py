@@ -13,7 +13,7 @@ from promptmii.evaluation.plan import EvaluateSettings, grid_tasks, plan, refere
 from promptmii.inducers import Kit, method
 from promptmii.inducers.fixed import InContext
 from promptmii.prompts import FRAME_SLOTS, META_SLOTS, Template, induction_prompt
-from promptmii.styles import FILES, OURS, Style, import_styles, names, read_style, split_style, style_for
+from promptmii.styles import FILES, OURS, PLAIN, Style, import_styles, names, read_style, split_style, style_for
 from promptmii.task import Task
 
 EXAMPLES = (Example('It says "no {x}"\nLabel: b', "a"), Example("later", "b"))
@@ -68,7 +68,8 @@ def checkout(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 def test_prompts_are_laid_out_as_the_authors_do(checkout: tuple[Path, dict[str, str]]) -> None:
     styles = import_styles(*checkout)
-    assert names() == [OURS, *sorted(styles)]
+    assert names() == [OURS, PLAIN, *sorted(styles)]
+    assert not any(style.contrast for style in styles.values())
     evaluated = induction_prompt(styles["promptmii-llama"].template, ("a", "b"), EXAMPLES)
     assert evaluated == ('Rules for a, b:\nInput: It says "no {x}"\nLabel: b\nLabel: a\nInput: later\nLabel: b\nGo.')
     trained = induction_prompt(styles["promptmii-qwen-train"].template, ("a", "b"), EXAMPLES)
@@ -136,7 +137,7 @@ def test_another_version_of_the_checkout_is_refused(checkout: tuple[Path, dict[s
         import_styles(folder, hashes)
     with pytest.raises(ConfigError, match="Give a checkout of github"):
         import_styles(folder / "none")
-    assert names() == [OURS]
+    assert names() == [OURS, PLAIN]
 
 
 @pytest.mark.parametrize("family", ["llama-3.1-8b", "qwen-2.5-7b"])

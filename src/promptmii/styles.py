@@ -20,6 +20,8 @@ from promptmii.schema import Frozen
 from promptmii.task import content_key
 
 OURS = "ours"
+PLAIN = "plain"
+"""Ours without the contrast, which doubles what the generator reads."""
 RELEASED = re.compile(r"promptmii-(llama|qwen)-[\d.]+-\d+b", re.IGNORECASE)
 """The paper's checkpoints, by name."""
 FILES = {
@@ -37,6 +39,8 @@ class Style(Frozen):
     """The generator's prompt. `{{labels|comma}}`, `{{examples|input}}`, `{{examples|text}}` are the authors'."""
     frame: str = Field(default_factory=lambda: follower_frame().text)
     """The follower's prompt; `{{text|raw}}` is not quoted."""
+    contrast: float = Field(default=0.5, ge=0)
+    """How far the text turns away from what the generator would write if the examples had each other's labels."""
     longest: int = Field(default=1024, ge=1)
     """Most tokens of an instruction."""
     longest_prompt: int | None = Field(default=None, ge=1)
@@ -59,6 +63,9 @@ class Style(Frozen):
     def template(self) -> Template:
         """The generator's prompt as a template. Raises `ConfigError`."""
         return Template(self.meta, META_SLOTS)
+
+
+BUILT_IN = {OURS: Style(), PLAIN: Style(contrast=0.0)}
 
 
 class _Prompt(NamedTuple):
@@ -117,13 +124,13 @@ def style_for(reference: str, template: str | None = None) -> Style:
 
 def names() -> list[str]:
     """The styles on this machine."""
-    return [OURS, *sorted(path.stem for path in _folder().glob("*.json"))]
+    return [*BUILT_IN, *sorted(path.stem for path in _folder().glob("*.json"))]
 
 
 def read_style(name: str) -> Style:
     """A style by name. Raises `ConfigError`."""
-    if name == OURS:
-        return Style()
+    if name in BUILT_IN:
+        return BUILT_IN[name]
     path = _folder() / f"{name}.json"
     if not path.exists():
         cure = (
@@ -149,13 +156,15 @@ def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, S
         name: Style(
             meta=_slotted(_text(parsed[prompt.file], prompt.name, prompt.function), prompt.examples),
             frame=frame,
+            contrast=0.0,
             longest_prompt=prompt.longest_prompt,
             answer=prompt.answer,
         )
         for name, prompt in _PROMPTS.items()
     }
     for name, (function, variable) in _BASELINES.items():
-        styles[name] = Style(frame=_frame(_text(parsed[_EVALUATED], variable, function)), answer=10)
+        frame = _frame(_text(parsed[_EVALUATED], variable, function))
+        styles[name] = Style(frame=frame, contrast=0.0, answer=10)
     _folder().mkdir(parents=True, exist_ok=True)
     for name, style in styles.items():
         write_text(_folder() / f"{name}.json", style.model_dump_json(indent=2) + "\n", force=True)

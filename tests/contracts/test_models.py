@@ -13,7 +13,17 @@ from tests.models.tiny_llama import save_tiny_llama
 
 from promptmii import ScriptedModel, load_model
 from promptmii.errors import ConfigError, UnsupportedError
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Price, Sampling
+from promptmii.models.base import (
+    Chat,
+    Choice,
+    Completion,
+    Contrast,
+    Failure,
+    FailureKind,
+    LanguageModel,
+    Price,
+    Sampling,
+)
 from promptmii.models.cache import Cached
 from promptmii.models.dynamic_batching import Batched
 from promptmii.models.hf.model import TransformersModel
@@ -233,6 +243,27 @@ def test_equal_input_gives_equal_output(model: LanguageModel, sampling: Sampling
 
 def test_equal_chats_under_temperature_get_different_samples(model: LanguageModel) -> None:
     assert len(set(texts(model.generate([chat("sample")] * 3, SAMPLED)))) == 3
+
+
+def test_a_contrast_with_the_chat_itself_changes_nothing(model: LanguageModel) -> None:
+    sampling = GREEDY._replace(contrast=Contrast(tuple(CHATS[0]), 0.5))
+    assert texts(model.generate(CHATS[:1], sampling)) == texts(model.generate(CHATS[:1], GREEDY))
+
+
+@pytest.mark.parametrize("name", ["local", "llama"])
+def test_a_contrast_with_another_chat_counts_and_takes_room(name: str, request: pytest.FixtureRequest) -> None:
+    model: LanguageModel = request.getfixturevalue(name)
+    assert model.card.contrasts
+    sampling = Sampling(max_tokens=12)
+    plain = model.generate(CHATS[:2], sampling)
+    turned = model.generate(CHATS[:2], sampling._replace(contrast=Contrast(tuple(CHATS[2]), 5.0)))
+    assert texts(turned) != texts(plain)
+    for before, after in zip(plain, turned, strict=True):
+        assert after.usage.prompt_tokens > before.usage.prompt_tokens
+    assert model.generate(CHATS[:2], sampling) == plain
+    (unfit,) = model.generate(CHATS[:1], sampling._replace(contrast=Contrast(tuple(TOO_LONG), 0.5)))
+    assert isinstance(unfit, Failure)
+    assert unfit.kind == FailureKind.CONTEXT
 
 
 def test_inputs_are_not_changed(model: LanguageModel) -> None:

@@ -2,6 +2,7 @@
 # pyright: reportAttributeAccessIssue=false
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,8 @@ from promptmii import BestOf, Example, Follower, InContext, MetaInducer, Naive, 
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.inducers import APE, GEPA, copied_runs
 from promptmii.instruction import CalibrationKind
-from promptmii.models.base import Chat, Failure, FailureKind
+from promptmii.models.base import Chat, Failure, FailureKind, Sampling
+from promptmii.styles import read_style
 
 SUPPORT = Support(
     ("money", "parcel"),
@@ -60,6 +62,47 @@ def test_prompt_mii_is_one_call_and_sees_every_example() -> None:
     assert (instruction.text, instruction.cost.calls, instruction.provenance.n) == (GOOD, 1, 8)
     prompt = w.model.calls[0][-1]["content"]
     assert all(example.text in prompt for example in SUPPORT.examples)
+
+
+class Contrasting(ScriptedModel):
+    """Would heed a contrast, and keeps what it was asked to write under."""
+
+    def __init__(self, context_length: int = 4096) -> None:
+        super().__init__([GOOD], by_keyword, context_length=context_length)
+        self._card = replace(self.card, contrasts=True)
+        self.given: list[Sampling] = []
+
+    def generate(self, chats, sampling):
+        self.given.append(sampling)
+        return super().generate(chats, sampling)
+
+
+def test_the_contrast_has_the_examples_under_each_others_labels() -> None:
+    model = Contrasting()
+    assert MetaInducer(Writer(model)).induce(SUPPORT).text == GOOD
+    contrast = model.given[0].contrast
+    assert contrast is not None
+    ((request,), (wrong,)) = (model.calls[0], contrast.chat)
+    exchanged = {"money": "parcel", "parcel": "money"}
+    swapped = [replace(example, label=exchanged[example.label]) for example in SUPPORT.examples]
+    assert wrong["content"] == Writer(model).ask(SUPPORT, swapped)["content"] != request["content"]
+
+
+def test_a_contrast_is_left_out_where_it_could_say_nothing_or_has_no_room() -> None:
+    same = Support(SUPPORT.labels, tuple(replace(example, label="money") for example in SUPPORT.examples))
+    assert Writer(Contrasting()).contrast(same, same.examples) is None
+    assert Writer(Contrasting(context_length=600)).contrast(SUPPORT, SUPPORT.examples) is None
+    assert Writer(Contrasting(), read_style("plain")).contrast(SUPPORT, SUPPORT.examples) is None
+    assert writer(GOOD).contrast(SUPPORT, SUPPORT.examples) is None
+
+
+def test_a_long_draft_is_shortened_without_a_contrast_and_samples_have_one() -> None:
+    model = Contrasting()
+    MetaInducer(Writer(model, budget=4)).induce(SUPPORT)
+    assert [sampling.contrast is not None for sampling in model.given] == [True, False]
+    sampled = Contrasting()
+    BestOf(Writer(sampled), follower(), k=2).induce(SUPPORT)
+    assert sampled.given[0].contrast is not None
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import math  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -26,7 +27,16 @@ from transformers import (  # noqa: E402
 
 from promptmii import load_model  # noqa: E402
 from promptmii.errors import ConfigError, UnknownModelError  # noqa: E402
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, LanguageModel, Sampling  # noqa: E402
+from promptmii.models.base import (  # noqa: E402
+    Chat,
+    Choice,
+    Completion,
+    Contrast,
+    Failure,
+    FailureKind,
+    LanguageModel,
+    Sampling,
+)
 from promptmii.models.hf.decoding import TorchSampler  # noqa: E402
 from promptmii.models.hf.model import TransformersModel, read_weights, revision  # noqa: E402
 from promptmii.models.references import Weights  # noqa: E402
@@ -280,6 +290,22 @@ def test_greedy_text_does_not_depend_on_the_neighbours(local: TransformersModel)
     ]
 
 
+def test_a_contrast_is_that_of_the_formula(local: TransformersModel, plain: Any, tokenizer: Any) -> None:
+    asked, against, strength = chat(TEXT[:40]), chat(TEXT[9:60]), 2.0
+    (result,) = local.generate([asked], Sampling(24, contrast=Contrast(tuple(against), strength)))
+    written: list[int] = []
+    with torch.no_grad():
+        for _ in range(24):
+            prompts = [torch.tensor([rendered(tokenizer, one) + written]) for one in (asked, against)]
+            ours, other = (plain(prompt).logits[0, -1].log_softmax(-1) for prompt in prompts)
+            plausible = ours >= ours.max() + math.log(0.1)
+            written.append(int(torch.where(plausible, (1 + strength) * ours - strength * other, -math.inf).argmax()))
+            if written[-1] == tokenizer.eos_token_id:
+                break
+    assert isinstance(result, Completion)
+    assert result.text == tokenizer.decode(written, skip_special_tokens=True)
+
+
 def test_samples_differ_and_are_repeatable(local: TransformersModel) -> None:
     sampling = Sampling(12, temperature=1.5, top_p=0.95, seed=3)
     first = local.generate([chat("x")] * 4, sampling)
@@ -301,7 +327,8 @@ def test_samples_follow_the_probabilities(top_p: float, expected: tuple[float, .
     assert all(share == 0 for share, chance in zip(shares.tolist(), expected, strict=True) if chance == 0)
 
 
-def test_samples_do_not_depend_on_the_neighbours(local: TransformersModel) -> None:
+@pytest.mark.parametrize("contrast", [None, Contrast(tuple(chat(TEXT[30:70])), 0.5)])
+def test_samples_do_not_depend_on_the_neighbours(local: TransformersModel, contrast: Contrast | None) -> None:
     chats = [
         chat("lovely"),
         chat(TEXT[:60]),
@@ -311,9 +338,10 @@ def test_samples_do_not_depend_on_the_neighbours(local: TransformersModel) -> No
         chat(TEXT[:60]),
         chat(TEXT[:9]),
     ]
-    sampling = Sampling(80, temperature=1.0, seed=8)
+    sampling = Sampling(80, temperature=1.0, seed=8, contrast=contrast)
     together = [result.text for result in local.generate(chats, sampling) if isinstance(result, Completion)]
-    assert len(set(together)) == len(together)
+    if contrast is None:  # which makes some of these models sure of themselves
+        assert len(set(together)) == len(together)
     for one in {message["content"] for [*_, message] in chats}:
         places = [place for place, [*_, message] in enumerate(chats) if message["content"] == one]
         alone = [

@@ -15,6 +15,7 @@ from promptmii.errors import DataError
 from promptmii.evaluation.bench import Bench
 from promptmii.evaluation.plan import INDEPENDENT, EvaluateSettings, PlannedCell, grid_tasks, plan, references
 from promptmii.evaluation.run import is_open
+from promptmii.inducers.method import WrittenBy
 from promptmii.instruction import Cost
 from promptmii.models.base import Chat, LanguageModel, Sampling, Usage
 from promptmii.progress import QUIET, Progress
@@ -143,11 +144,11 @@ def _cost(
     follow = Usage(labelled, round(labelled * (sizes.frame + body + sizes.row)), round(labelled * answer))
     total = _priced(follow, models[cell.follower], rates[cell.follower])
     if cell.generator and expected.written:
-        writer = models[cell.generator]
-        frame = writer.count_tokens(
-            [induction_prompt(style_for(cell.generator, settings.template).template, task.labels, ())]
-        )[0]
-        request = min(frame + expected.shown * sizes.example, writer.card.context_length * FULLEST)
+        writer, style = models[cell.generator], style_for(cell.generator, settings.template)
+        frame = writer.count_tokens([induction_prompt(style.template, task.labels, ())])[0]
+        searched = method.written_by is WrittenBy.SEARCHER  # without a contrast, which is a second prompt
+        prompts = 2 if writer.card.contrasts and style.contrast and not searched else 1
+        request = min(prompts * (frame + expected.shown * sizes.example), writer.card.context_length * FULLEST)
         written = Usage(expected.written, round(expected.written * request), round(expected.written * length))
         total += _priced(written, writer, rates[cell.generator])
     return total

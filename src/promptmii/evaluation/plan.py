@@ -223,19 +223,17 @@ def _key(
     cards: Mapping[str, ModelCard],
 ) -> str:
     style = style_for(cell.generator, settings.template) if cell.generator else None
-    meta = [style.template] if style else []
-    named = cell.generator and split_style(cell.generator)[1]
     parts: dict[str, Any] = {
         "cell": cell.model_dump(),
         "task": task.key,
         "human": task.instruction if method.needs_human else None,
         "models": [_behaviour(cards[reference]) for reference in (cell.generator, cell.follower) if reference],
-        "templates": [template.key for template in (follower_frame(), *meta, *method.templates())],
+        "templates": [template.key for template in (follower_frame(), *method.templates())],
+        "style": style.key if style else None,
         "budget": settings.budget if cell.generator else None,
         "options": method.model_dump(),
         "calibration": calibration,
         "evaluate": settings.evaluate,
-        **({"style": style.key} if style and named else {}),
     }
     return content_key(parts)
 

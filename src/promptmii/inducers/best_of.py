@@ -31,7 +31,8 @@ class BestOf:
         search = Search(self.writer, self.follower, support)
         fitted, notes = search.writer.fit(search.shown)
         chat = [search.writer.ask(search.shown, fitted)]
-        sampling = search.writer.sampling(support.labels, seed, self.temperature)
+        contrast = search.writer.contrast(search.shown, fitted)
+        sampling = search.writer.sampling(support.labels, seed, self.temperature, contrast)
         drafts = sorted(set(search.write([chat] * self.k, sampling)), key=lambda text: (len(text), text))
         best = max(drafts, key=search.macro_f1)
         note = f"best of {self.k} drafts ({len(drafts)} different) on {len(search.held.examples)} held-back examples"

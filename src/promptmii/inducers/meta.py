@@ -29,12 +29,12 @@ class MetaInducer:
         writer = self.writer.using(meter)
         fitted, notes = writer.fit(support)
         chat: list[Message] = [writer.ask(support, fitted)]
-        sampling = writer.sampling(support.labels, seed)
+        sampling = writer.sampling(support.labels, seed, contrast=writer.contrast(support, fitted))
         answer = meter.generate([chat], sampling)[0]
         text = writer.some(writer.text(answer))
         if not writer.fits(text):
             again: list[Message] = [*chat, {"role": "assistant", "content": text}, writer.ask_shorter()]
-            answer = meter.generate([again], sampling)[0]
+            answer = meter.generate([again], writer.sampling(support.labels, seed))[0]
             text = writer.some(writer.text(answer))
         text, trimmed = writer.trim(text)
         cost = Cost.of(meter.usage, meter.card.price)

@@ -9,7 +9,7 @@ from promptmii.errors import ConfigError, EndpointError
 from promptmii.inducers.copying import copy_warning
 from promptmii.inducers.fitting import fitted
 from promptmii.instruction import Cost, Instruction, Provenance
-from promptmii.models.base import Completion, Failure, LanguageModel, Message, Sampling
+from promptmii.models.base import Completion, Contrast, Failure, LanguageModel, Message, Sampling
 from promptmii.parse import without_thought
 from promptmii.prompts import Template, example_lines, improvement_prompt, induction_prompt
 from promptmii.schema import storable
@@ -17,6 +17,8 @@ from promptmii.styles import Style
 from promptmii.task import Example, Support
 
 TEMPLATE_MARGIN = 64
+CONTRASTED = 4
+"""Examples of a label that a contrast shows."""
 LINE = 32
 """Tokens of a line about a label: where there are many labels, a draft may be longer than its style's."""
 
@@ -46,9 +48,25 @@ class Writer:
         longest = min(max(self.style.longest, LINE * len(labels)), self.model.card.context_length // 4)
         return longest if self.budget is None else min(longest, self.budget + self.budget // 2 + 16)
 
-    def sampling(self, labels: Sequence[str], seed: int, temperature: float = 0.0) -> Sampling:
+    def sampling(
+        self, labels: Sequence[str], seed: int, temperature: float = 0.0, contrast: Contrast | None = None
+    ) -> Sampling:
         """How an instruction for these labels is decoded."""
-        return Sampling(self.room(labels), temperature, seed=seed, bar_loops=True)
+        return Sampling(self.room(labels), temperature, seed=seed, bar_loops=True, contrast=contrast)
+
+    def contrast(self, support: Support, examples: Sequence[Example]) -> Contrast | None:
+        """The same request with the labels of the examples exchanged, so that each line tells its label from others.
+
+        `None` where the model or the style knows no contrast, one label has all examples, or the context has no room.
+        """
+        card = self.model.card
+        wrong = mislabelled(support.labels, examples)
+        if not (card.contrasts and self.style.contrast and wrong):
+            return None
+        requests = [self._request(support, shown) for shown in (examples, wrong)]
+        taken = sum(self.model.count_tokens(requests)) + 2 * (self.room(support.labels) + TEMPLATE_MARGIN)
+        chat: Message = {"role": "user", "content": requests[1]}
+        return Contrast((chat,), self.style.contrast) if taken <= card.context_length else None
 
     def ask(self, support: Support, examples: Sequence[Example]) -> Message:
         """The request for an instruction after `examples`."""
@@ -149,3 +167,11 @@ class Writer:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self.fits("".join(pieces[:middle])) else (low, middle - 1)
         return "".join(pieces[:low])
+
+
+def mislabelled(labels: Sequence[str], examples: Sequence[Example], most: int = CONTRASTED) -> list[Example]:
+    """Up to `most` examples of each label under the next label that has some; none where only one has."""
+    by_label = {label: [example for example in examples if example.label == label][:most] for label in labels}
+    shown = [label for label in labels if by_label[label]]
+    following = dict(zip(shown, [*shown[1:], *shown[:1]], strict=True))
+    return [replace(e, label=following[label]) for label in shown for e in by_label[label]] if len(shown) > 1 else []

@@ -24,6 +24,18 @@ class Message(TypedDict):
 Chat: TypeAlias = Sequence[Message]
 
 
+class Contrast(NamedTuple):
+    """A chat whose answer the text is to be unlike.
+
+    So what the text owes to the difference between the two chats stands out: contrastive decoding (Li et al. 2023,
+    arXiv:2210.15097), here against a context that misleads (Shi et al. 2024, arXiv:2305.14739).
+    """
+
+    chat: tuple[Message, ...]
+    strength: float
+    """A token's log-probability counts `1 + strength` times, that after `chat` is taken off `strength` times."""
+
+
 class Sampling(NamedTuple):
     """How to decode. Every engine is sent every field, so that no server default decides."""
 
@@ -34,6 +46,8 @@ class Sampling(NamedTuple):
     seed: int = 0
     bar_loops: bool = False
     """Leave a loop instead of writing on to the limit (`models.sampling`); a server has its own means."""
+    contrast: Contrast | None = None
+    """Heeded where the model's card says so."""
 
 
 def most_tokens(text: str) -> int:
@@ -165,6 +179,8 @@ class ModelCard:
     """`choose` returns likelihoods (needed for calibration and probabilities)."""
     exact_tokens: bool = True
     """`count_tokens` uses the model's own tokenizer rather than an estimate."""
+    contrasts: bool = False
+    """`generate` heeds `Sampling.contrast`."""
     concurrency: int = 1
     """Answers that are made at the same time, whichever thread asks; 1 for a local model, whose calls take turns."""
     price: Price | None = None

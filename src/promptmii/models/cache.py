@@ -51,7 +51,7 @@ class Cached(Wrapper):
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         # Samples of equal chats are only comparable when drawn in one batch: all of them are known, or all are drawn.
         whole = sampling.temperature > 0 and len({content_key(list(chat)) for chat in chats}) < len(chats)
-        what: list[object] = ["generate", *sampling]
+        what: list[object] = ["generate", *(value for value in sampling if value is not None)]
         return self._through(chats, what, lambda part: self._model.generate(part, sampling), _completion, whole)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:

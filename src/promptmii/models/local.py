@@ -41,9 +41,12 @@ class Engine(Protocol):
         ...
 
     def write(
-        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
     ) -> list[list[int]]:
-        """New tokens per row, the end included where one was reached; `rows` names the prompt of each row."""
+        """New tokens per row, the end included where one was reached; `rows` names the prompt of each row.
+
+        `against` is the prompt of `sampling.contrast`.
+        """
         ...
 
     def close(self) -> None:
@@ -108,15 +111,17 @@ class LocalModel(LanguageModel):
         with self._lock:
             started = perf_counter()
             prompts = self._format.prompts(chats)
-            distinct, owners = self._distinct(prompts, sampling.max_tokens)
+            against = self._format.prompts([sampling.contrast.chat])[0] if sampling.contrast else []
+            second = len(against) + sampling.max_tokens if against else 0
+            distinct, owners = self._distinct(prompts, sampling.max_tokens + second)
             asked = [owner for owner in owners if owner is not None]
             greedy = sampling.temperature <= 0  # equal chats then have equal answers
             rows = range(len(distinct)) if greedy else asked
-            written = self._engine.write(distinct, rows, sampling, self._format.ends) if rows else []
+            written = self._engine.write(distinct, rows, sampling, self._format.ends, against) if rows else []
             spent = perf_counter() - started
         answers = iter([written[owner] for owner in asked] if greedy else written)
         results = [
-            self._unfit(prompt) if owner is None else self._completion(prompt, next(answers))
+            self._unfit(prompt) if owner is None else self._completion(len(prompt) + len(against), next(answers))
             for prompt, owner in zip(prompts, owners, strict=True)
         ]
         return clocked(results, spent)
@@ -142,7 +147,7 @@ class LocalModel(LanguageModel):
             FailureKind.CONTEXT, f"{len(prompt)} prompt tokens and the answer do not fit the context of {limit}."
         )
 
-    def _completion(self, prompt: Tokens, answer: Sequence[int]) -> Completion:
+    def _completion(self, read: int, answer: Sequence[int]) -> Completion:
         ended = bool(answer) and answer[-1] in self._format.ends
-        usage = Usage(calls=1, prompt_tokens=len(prompt), completion_tokens=len(answer))
+        usage = Usage(calls=1, prompt_tokens=read, completion_tokens=len(answer))
         return Completion(self._format.decode(answer), truncated=not ended, usage=usage)

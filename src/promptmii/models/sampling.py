@@ -13,6 +13,8 @@ LONGEST = 48
 """Tokens of the longest phrase that counts."""
 SHORT = 8
 """Tokens that a short phrase fills before it is a loop; a longer one may stand twice in a row."""
+PLAUSIBLE = 0.1
+"""Least chance of a token, as a part of the likeliest one's, under a contrast: what is absurd in both could win."""
 
 
 class RowSampler:

@@ -1,7 +1,7 @@
 """Validation: the instruction that users would get, on tasks of other sources, through the code that evaluates it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import NamedTuple
 
@@ -75,7 +75,7 @@ class _Answers:
         self._model = model
         self._known: dict[str, Completion | Failure] = {}
         self._asked: dict[str, tuple[Chat, Sampling]] = {}
-        self.card = model.card
+        self.card = replace(model.card, contrasts=False)  # the cases of a batch share one sampling
         self.count_tokens, self.choose, self.close = model.count_tokens, model.choose, model.close
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:

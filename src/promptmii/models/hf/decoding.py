@@ -1,5 +1,6 @@
 """Writing token by token: what each row has generated so far, and how its next token is picked."""
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
@@ -10,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from promptmii.models.hf.packing import Attention
 from promptmii.models.hf.prefixes import Prefix
-from promptmii.models.sampling import RowSampler
+from promptmii.models.sampling import PLAUSIBLE, RowSampler
 
 Suffix: TypeAlias = Sequence[tuple[torch.Tensor, ...]]
 """Keys and values (K, T, D) of each layer."""
@@ -126,11 +127,20 @@ def few_rows(count: int, device: torch.device) -> AbstractContextManager[object]
     return FewRows() if device.type == "cpu" and 2 <= count <= FEW else nullcontext()
 
 
+def contrasted(logits: torch.Tensor, strength: float) -> torch.Tensor:
+    """`Sampling.contrast` over logits (2N, V), those after the contrast in the second half; (N, V)."""
+    ours, against = logits.log_softmax(-1).chunk(2)
+    implausible = ours < ours.amax(-1, keepdim=True) + math.log(PLAUSIBLE)
+    return (ours + strength * (ours - against)).masked_fill(implausible, float("-inf"))
+
+
 class TorchSampler(RowSampler):
     """Picks next tokens: greedy, or with a random stream per row, so that a sample is independent of its neighbours."""
 
     def __call__(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
-        """The next token of each of `rows`, from logits in the same order."""
+        """The next token of each of `rows`, from logits in the same order; under a contrast, its logits follow."""
+        if contrast := self.sampling.contrast:
+            logits = contrasted(logits, contrast.strength)
         if self.sampling.bar_loops:
             logits = logits.clone()
             for place, row in enumerate(rows):

@@ -90,14 +90,15 @@ class PackedEngine(Engine):
 
     @torch.inference_mode()
     def write(
-        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
     ) -> list[list[int]]:
         sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
+        second = len(against) + limit if against else 0
         written: list[list[int]] = [[] for _ in rows]
-        for batch in chunks([len(prompts[i]) + limit for i in rows], self._held, self._sizes.decode_rows):
+        for batch in chunks([len(prompts[i]) + limit + second for i in rows], self._held, self._sizes.decode_rows):
             used = sorted({rows[slot] for slot in batch})
             owners = [used.index(rows[slot]) for slot in batch]
-            texts = self._decode([prompts[i] for i in used], owners, sampler, batch, limit)
+            texts = self._decode([prompts[i] for i in used], owners, sampler, batch, against)
             for slot, tokens in zip(batch, texts, strict=True):
                 written[slot] = tokens
         return written
@@ -111,16 +112,19 @@ class PackedEngine(Engine):
         owners: Sequence[int],
         sampler: TorchSampler,
         streams: Sequence[int],
-        limit: int,
+        against: Tokens,
     ) -> list[list[int]]:
-        shared = min(min(map(len, prompts)) - 1, common(prompts))
-        prefix = self._prefixes.get(prompts[0][:shared])
-        filled = self._prefill(prefix, prompts)
-        logits = torch.stack([logits for logits, _ in filled])[owners]
-        cache = DecodingCache(prefix, [rest for _, rest in filled], owners)
+        """The text of each row. With a contrast there are twice as many rows; the second half reads the same tokens."""
+        halves, limit = 2 if against else 1, sampler.sampling.max_tokens
+        read = [*prompts, against] if against else prompts
+        readers = [*owners, *[len(prompts)] * len(owners)] if against else owners
+        shared = min(min(map(len, read)) - 1, common(read))
+        prefix = self._prefixes.get(read[0][:shared])
+        filled = self._prefill(prefix, read)
+        logits = torch.stack([logits for logits, _ in filled])[readers]
+        cache = DecodingCache(prefix, [rest for _, rest in filled], readers)
         alive = list(range(len(owners)))
         written: list[list[int]] = [[] for _ in owners]
-        positions = [len(prompts[owner]) for owner in owners]
         for step in range(limit):
             tokens = sampler(logits, [streams[slot] for slot in alive])
             for slot, token in zip(alive, tokens, strict=True):
@@ -130,12 +134,13 @@ class PackedEngine(Engine):
             if not going or step == limit - 1:
                 break
             if len(going) < len(alive):
-                cache.keep(going)
+                cache.keep([half * len(alive) + at for half in range(halves) for at in going])
                 alive = [alive[at] for at in going]
             cache.grow()
-            last = torch.tensor([[written[slot][-1] for slot in alive]], device=logits.device)
-            place = torch.tensor([[positions[slot] + step for slot in alive]], device=logits.device)
-            with few_rows(len(alive), last.device):
+            last = torch.tensor([[written[slot][-1] for slot in alive] * halves], device=logits.device)
+            lengths = [len(read[readers[half * len(owners) + slot]]) for half in range(halves) for slot in alive]
+            place = torch.tensor([lengths], device=logits.device) + step
+            with few_rows(last.numel(), last.device):
                 logits = self._forward(last, place, cache, None)
         return written
 
@@ -256,26 +261,30 @@ class PlainEngine(Engine):
 
     @torch.inference_mode()
     def write(
-        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
     ) -> list[list[int]]:
-        sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
-        return [self._answer(prompts[owner], sampler, stream, limit) for stream, owner in enumerate(rows)]
+        sampler = TorchSampler([prompts[i] for i in rows], sampling, ends)
+        return [self._answer(prompts[owner], sampler, stream, against) for stream, owner in enumerate(rows)]
 
     def close(self) -> None:
         """The memory goes with the object."""
 
-    def _answer(self, prompt: Tokens, sampler: TorchSampler, stream: int, limit: int) -> list[int]:
+    def _answer(self, prompt: Tokens, sampler: TorchSampler, stream: int, against: Tokens) -> list[int]:
         written: list[int] = []
-        past: Any = None
-        step = list(prompt)
-        while len(written) < limit:
-            ids = torch.tensor([step], device=self._model.device)
-            out = self._model(input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1)
-            past = out.past_key_values
-            step = sampler(out.logits[:, -1].float(), [stream])
-            written += step
-            if step[0] in sampler.ends:
+        steps = [list(prompt), list(against)] if against else [list(prompt)]
+        pasts: list[Any] = [None] * len(steps)
+        while len(written) < sampler.sampling.max_tokens:
+            logits: list[torch.Tensor] = []
+            for side, step in enumerate(steps):
+                ids = torch.tensor([step], device=self._model.device)
+                out = self._model(input_ids=ids, past_key_values=pasts[side], use_cache=True, logits_to_keep=1)
+                pasts[side] = out.past_key_values
+                logits.append(out.logits[0, -1].float())
+            token = sampler(torch.stack(logits), [stream])
+            written += token
+            if token[0] in sampler.ends:
                 break
+            steps = [token] * len(steps)
         return written
 
 

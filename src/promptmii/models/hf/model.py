@@ -64,7 +64,8 @@ class TransformersModel(LocalModel):
         self.tokenizer = tokenizer
         context = int(model.config.get_text_config().max_position_embeddings)
         form = ChatFormat(HfTokenizer(tokenizer, model.generation_config.eos_token_id))
-        super().__init__(ModelCard(reference, revision, context, gives_scores=True), form, engine_for(model))
+        card = ModelCard(reference, revision, context, gives_scores=True, contrasts=True)
+        super().__init__(card, form, engine_for(model))
 
     @classmethod
     def load(cls, reference: str, weights: Weights) -> "TransformersModel":

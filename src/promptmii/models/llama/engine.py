@@ -14,12 +14,13 @@ from promptmii.models.base import Sampling
 from promptmii.models.batching import Tokens, Trie, common, prefix_groups
 from promptmii.models.llama.native import BATCH, OUTPUTS, SEQUENCES, Logits, Native, Token
 from promptmii.models.local import Engine, Likelihoods
-from promptmii.models.sampling import RowSampler
+from promptmii.models.sampling import PLAUSIBLE, RowSampler
 from promptmii.progress import token_written
 
 PREFIX = 0
 """The sequence of what prompts share. It stays for the next call; the others are dropped after each prompt."""
-
+TEXT, CONTRAST, AGAINST = 1, 2, 3
+"""Sequences while a text is written: its own, that of its contrast, and what all texts' contrasts begin with."""
 
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 """Of the container that this process runs in: microseconds in a period, `max` for no limit, and the period."""
@@ -44,8 +45,10 @@ def threads(limit: Path = CPU_LIMIT) -> int:
 class LlamaSampler(RowSampler):
     """Picks next tokens from logits: greedy, or by the random stream of their row."""
 
-    def __call__(self, logits: Logits, row: int) -> int:
-        """The next token of a row, from its logits (V)."""
+    def __call__(self, found: Logits, row: int) -> int:
+        """The next token of a row, from its logits (1, V), or those and its contrast's (2, V)."""
+        contrast = self.sampling.contrast
+        logits = _contrasted(found, contrast.strength) if contrast else found[0]
         if barred := self.barred(row):
             logits = logits.copy()
             logits[barred] = -np.inf
@@ -81,14 +84,18 @@ class NativeEngine(Engine):
         return results
 
     def write(
-        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
     ) -> list[list[int]]:
         sampler = LlamaSampler([prompts[i] for i in rows], sampling, ends)
         written: list[list[int]] = [[] for _ in rows]
+        if against:
+            self._hold(against[:-1])
+            self._native.share(PREFIX, [AGAINST])
         for i in sorted(set(rows), key=lambda i: list(prompts[i])):
             self._hold(prompts[i][:-1])
             for row in (row for row, owner in enumerate(rows) if owner == i):
-                written[row] = self._continue(prompts[i], row, sampler, sampling.max_tokens)
+                written[row] = self._continue(prompts[i], row, sampler, against)
+        self._native.drop([AGAINST])
         return written
 
     def close(self) -> None:
@@ -107,19 +114,22 @@ class NativeEngine(Engine):
             self._native.drop(sequences)
         return tuple(scores)
 
-    def _continue(self, prompt: Tokens, row: int, sampler: LlamaSampler, limit: int) -> list[int]:
-        """One answer to the prompt, of which all but the last token is held."""
-        self._native.share(PREFIX, [1])
+    def _continue(self, prompt: Tokens, row: int, sampler: LlamaSampler, against: Tokens) -> list[int]:
+        """One answer to the prompt, of which all but the last token is held, as all but the last of `against` is."""
+        self._native.share(PREFIX, [TEXT])
+        self._native.share(AGAINST, [CONTRAST])
+        ends = [(prompt, TEXT), (against, CONTRAST)] if against else [(prompt, TEXT)]
         written: list[int] = []
-        last = prompt[-1]
-        while len(written) < limit:
-            logits = self._decode([Token(last, len(prompt) - 1 + len(written), (1,), True)])
-            last = sampler(logits[0], row)
-            written.append(last)
+        while len(written) < sampler.sampling.max_tokens:
+            step = [
+                Token(written[-1] if written else read[-1], len(read) - 1 + len(written), (sequence,), True)
+                for read, sequence in ends
+            ]
+            written.append(sampler(self._decode(step), row))
             token_written()
-            if last in sampler.ends:
+            if written[-1] in sampler.ends:
                 break
-        self._native.drop([1])
+        self._native.drop([TEXT, CONTRAST])
         return written
 
     def _hold(self, tokens: Tokens) -> None:
@@ -147,6 +157,12 @@ class NativeEngine(Engine):
             self._native.drop(range(SEQUENCES))
             self._held = []
             raise
+
+
+def _contrasted(logits: Logits, strength: float) -> Logits:
+    """`Sampling.contrast` over the logits (2, V) after the prompt and after the contrast; (V)."""
+    ours, against = (row - (row.max() + np.log(np.exp(row - row.max()).sum(dtype=np.float64))) for row in logits)
+    return np.where(ours < ours.max() + np.log(PLAUSIBLE), -np.inf, ours + strength * (ours - against))
 
 
 def _parts(options: Sequence[Tokens]) -> list[Sequence[Tokens]]:

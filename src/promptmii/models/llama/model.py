@@ -33,7 +33,7 @@ def _load(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
         length = min(context or CONTEXT, native.trained_context)
         adapters = [adapter_file(Path(adapter), native.metadata) for adapter in gguf.adapters]
         native.open(length + BATCH, threads(), adapters)
-        card = ModelCard(reference, revision([path, *adapters]), length, gives_scores=True)
+        card = ModelCard(reference, revision([path, *adapters]), length, gives_scores=True, contrasts=True)
         return LocalModel(card, ChatFormat(GgufTokenizer(native)), NativeEngine(native))
     except BaseException:
         native.close()

@@ -201,9 +201,15 @@ class SharedEngine:
     processes: int
 
     def write(
-        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        sampling: Sampling,
+        ends: Sequence[int],
+        against: Sequence[int] = (),
     ) -> list[list[int]]:
-        """See `Engine`."""
+        """See `Engine`. Without a contrast: the card of its model knows none."""
+        del against
         size = -(-len(rows) // self.processes)
         mine = list(rows[self.process * size : (self.process + 1) * size])
         mine += list(rows[:1]) * (size - len(mine))  # to be in step; dropped below
