@@ -1,6 +1,7 @@
 """Names that say nothing: always different, always the same for one task, and nothing else about the task changes."""
 
 import random
+import re
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +43,12 @@ def test_a_task_without_names_is_the_same_at_every_call() -> None:
     assert not set(once.labels) & set(TASK.labels)
     groups = {old.label: new.label for old, new in zip(TASK.train, once.train, strict=True)}
     assert sorted(groups.values()) == sorted(once.labels)
+
+
+@given(count=st.integers(2, 40), name=st.text(min_size=1, max_size=5))
+def test_numbered_names_count_up(count: int, name: str) -> None:
+    labels = tuple(f"topic {chr(0x4E00 + i)}" for i in range(count))
+    rows = tuple(Example(f"text {i} of {part}", label) for i, label in enumerate(labels) for part in ("one", "two"))
+    numbers = [re.search(r"\d+$", label) for label in nameless(Task(name, labels, rows[::2], rows[1::2])).labels]
+    found = [int(number[0]) for number in numbers if number]
+    assert found == sorted(found)

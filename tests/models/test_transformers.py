@@ -299,7 +299,8 @@ def test_a_contrast_is_that_of_the_formula(local: TransformersModel, plain: Any,
             prompts = [torch.tensor([rendered(tokenizer, one) + written]) for one in (asked, against)]
             ours, other = (plain(prompt).logits[0, -1].log_softmax(-1) for prompt in prompts)
             plausible = ours >= ours.max() + math.log(0.1)
-            written.append(int(torch.where(plausible, (1 + strength) * ours - strength * other, -math.inf).argmax()))
+            turned = torch.where(plausible, (1 + strength) * ours - strength * other, -math.inf)
+            written.append(int((ours if plausible[tokenizer.eos_token_id] else turned).argmax()))
             if written[-1] == tokenizer.eos_token_id:
                 break
     assert isinstance(result, Completion)

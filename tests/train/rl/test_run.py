@@ -61,7 +61,9 @@ def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
         "unparsed",
         "clipped",
         "kl_to_start",
+        "memory/gib",
     } <= set(found)
+    assert 0 < found["memory/gib"][2] < 24
     assert set(found["validation/reward"]) == {0, 2}
     assert set(found["train/reward"]) == {1, 2}
     assert {"text", "reward", "task", "step"} <= set(samples(run)[-1])

@@ -1,7 +1,7 @@
 """Writing token by token: what each row has generated so far, and how its next token is picked."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
@@ -127,11 +127,16 @@ def few_rows(count: int, device: torch.device) -> AbstractContextManager[object]
     return FewRows() if device.type == "cpu" and 2 <= count <= FEW else nullcontext()
 
 
-def contrasted(logits: torch.Tensor, strength: float) -> torch.Tensor:
-    """`Sampling.contrast` over logits (2N, V), those after the contrast in the second half; (N, V)."""
+def contrasted(logits: torch.Tensor, strength: float, ends: Collection[int]) -> torch.Tensor:
+    """`Sampling.contrast` over logits (2N, V), those after the contrast in the second half; (N, V).
+
+    Where the text may end, the prompt alone decides.
+    """
     ours, against = logits.log_softmax(-1).chunk(2)
     implausible = ours < ours.amax(-1, keepdim=True) + math.log(PLAUSIBLE)
-    return (ours + strength * (ours - against)).masked_fill(implausible, float("-inf"))
+    turned = (ours + strength * (ours - against)).masked_fill(implausible, float("-inf"))
+    may_end = ~implausible[:, list(ends)].all(-1, keepdim=True)
+    return torch.where(may_end, ours, turned)
 
 
 class TorchSampler(RowSampler):
@@ -140,7 +145,7 @@ class TorchSampler(RowSampler):
     def __call__(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
         """The next token of each of `rows`, from logits in the same order; under a contrast, its logits follow."""
         if contrast := self.sampling.contrast:
-            logits = contrasted(logits, contrast.strength)
+            logits = contrasted(logits, contrast.strength, self.ends)
         if self.sampling.bar_loops:
             logits = logits.clone()
             for place, row in enumerate(rows):

@@ -5,7 +5,7 @@ per batch a score depends on its prompt alone, never on the other prompts of a c
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ class LlamaSampler(RowSampler):
     def __call__(self, found: Logits, row: int) -> int:
         """The next token of a row, from its logits (1, V), or those and its contrast's (2, V)."""
         contrast = self.sampling.contrast
-        logits = _contrasted(found, contrast.strength) if contrast else found[0]
+        logits = _contrasted(found, contrast.strength, self.ends) if contrast else found[0]
         if barred := self.barred(row):
             logits = logits.copy()
             logits[barred] = -np.inf
@@ -159,10 +159,16 @@ class NativeEngine(Engine):
             raise
 
 
-def _contrasted(logits: Logits, strength: float) -> Logits:
-    """`Sampling.contrast` over the logits (2, V) after the prompt and after the contrast; (V)."""
+def _contrasted(logits: Logits, strength: float, ends: Collection[int]) -> Logits:
+    """`Sampling.contrast` over the logits (2, V) after the prompt and after the contrast; (V).
+
+    Where the text may end, the prompt alone decides.
+    """
     ours, against = (row - (row.max() + np.log(np.exp(row - row.max()).sum(dtype=np.float64))) for row in logits)
-    return np.where(ours < ours.max() + np.log(PLAUSIBLE), -np.inf, ours + strength * (ours - against))
+    implausible = ours < ours.max() + np.log(PLAUSIBLE)
+    if not implausible[list(ends)].all():
+        return ours
+    return np.where(implausible, -np.inf, ours + strength * (ours - against))
 
 
 def _parts(options: Sequence[Tokens]) -> list[Sequence[Tokens]]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+import psutil
+import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
@@ -95,6 +97,7 @@ class Watch(TrainerCallback):
             for name, value in given.items()
             if isinstance(value, int | float) and name not in DROPPED
         } | self._trainer.clock.take()
+        numbers["memory/gib"] = _gib(self._trainer.accelerator.device)
         self._write(state.global_step, numbers)
         if "train/reward" in numbers:
             self.progress.note(
@@ -225,6 +228,12 @@ class SharedEngine:
 
     def close(self) -> None:
         """See `Engine`. Nothing is held."""
+
+
+def _gib(device: torch.device) -> float:
+    """The most that tensors on a GPU have taken so far; elsewhere what this process takes now."""
+    taken = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+    return taken / 2**30
 
 
 def _row(step: int, outcome: Outcome) -> dict[str, Any]:
