@@ -48,6 +48,11 @@ def hide(labels: Sequence[str], stream: random.Random) -> dict[str, str]:
     return dict(zip(labels, names, strict=True))
 
 
+def counting_up(shown: Mapping[str, str]) -> dict[str, str]:
+    """The same in the order of the hidden names: class 2 before class 10."""
+    return dict(sorted(shown.items(), key=lambda pair: (len(pair[1]), pair[1])))
+
+
 def renamed(task: Task, shown: Mapping[str, str]) -> Task:
     """The task with the labels of `shown` alone, under the names that it gives them, in its order.
 
@@ -60,13 +65,13 @@ def renamed(task: Task, shown: Mapping[str, str]) -> Task:
 
 
 def nameless(task: Task) -> Task:
-    """The task with all its labels' names hidden, the same names at every call, in the order of the new names: class 2 before class 10."""
+    """The task with all its labels' names hidden, the same names at every call, in the order of the new names."""
     return replace(renamed(task, hidden_names(task)), name=task.name + SUFFIX)
 
 
 def hidden_names(task: Task) -> dict[str, str]:
     """What `nameless` calls each label of the task."""
-    return dict(sorted(hide(task.labels, random.Random(task.name)).items(), key=lambda pair: (len(pair[1]), pair[1])))
+    return counting_up(hide(task.labels, random.Random(task.name)))
 
 
 def is_nameless(task: str) -> bool:

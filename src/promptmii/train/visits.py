@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from math import floor
 
 from promptmii.data import draw_query, draw_support
-from promptmii.data.nameless import hide, renamed
+from promptmii.data.nameless import counting_up, hide, renamed
 from promptmii.errors import ConfigError, DataError, counted
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import LanguageModel, Message
@@ -177,7 +177,7 @@ def view(task: Task, asked: int, draws: Draws, seed: int) -> Task:
         low, high = (min(bound, len(known), max(asked, 2)) for bound in draws.few_labels)
         labels = sorted(stream.sample(known, stream.randint(low, high)), key=labels.index)
     if stream.random() < draws.nameless:
-        shown = dict(sorted(hide(labels, stream).items(), key=lambda pair: pair[1]))
+        shown = counting_up(hide(labels, stream))
     elif len(labels) == len(task.labels):
         return task
     else:

@@ -16,6 +16,7 @@ from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Completion
 from promptmii.models.dynamic_batching import for_threads
+from promptmii.models.threads import parallel
 from promptmii.progress import QUIET, Progress
 from promptmii.serving import served
 from promptmii.train.plan import plan_of
@@ -48,7 +49,7 @@ def best_of(
     split = read_split(plan.selection, progress)
     with ExitStack() as stack:
         run = stack.enter_context(open_run(folder, settings, given, resume=resume, free=FREE))
-        first, batch = _finished(run), settings.together
+        first = _finished(run)
         if first >= settings.visits:
             return folder / PAIRS
         serving = served(plan.reward.followers, plan.reward.serve, plan.endpoint, folder / "servers", progress)
@@ -70,36 +71,31 @@ def best_of(
         visits = Visits(split.train, plan.draws, writer)
         progress.step("Drafting", settings.visits - first, "drafts")
         reward.check(visits.visit(first).episode)
-        # Drafts of a batch depend on each other, so it is written as a whole even if a kill left some of it finished.
-        for start in range(first - first % batch, settings.visits, batch):
-            drawn = [visits.visit(number) for number in range(start, min(start + batch, settings.visits))]
-            drafts = _write(writer, drawn, settings)
-            left = [(visit, own) for visit, own in zip(drawn, drafts, strict=True) if visit.number >= first]
-            judged = iter(reward.judge([draft for _, own in left for draft in own]))
-            for visit, own in left:
+        for start in range(first, settings.visits, settings.together):
+            drawn = [visits.visit(number) for number in range(start, min(start + settings.together, settings.visits))]
+            drafts = dict(parallel(lambda visit: _write(writer, visit, settings), drawn, writer.model.card.concurrency))
+            judged = iter(reward.judge([draft for place in range(len(drawn)) for draft in drafts[place]]))
+            for place, visit in enumerate(drawn):
+                own = drafts[place]
                 said = _keep(run, settings, visit, [(draft, next(judged)) for draft in own])
                 progress.advance(1, said)
     return folder / PAIRS
 
 
-def _write(writer: Writer, visits: Sequence[Visit], settings: BestOfSettings) -> list[list[Draft]]:
-    """The drafts of each visit. Raises `EndpointError` if the generator gives none for one of them."""
-    chats = [visit.chat for visit in visits for _ in range(settings.drafts)]
-    labels = max((visit.episode.support.labels for visit in visits), key=len)
-    sampling = writer.sampling(labels, visits[0].episode.seed, settings.temperature)
-    answers = iter(writer.model.generate(chats, sampling))
-    drafts: list[list[Draft]] = []
-    for visit in visits:
-        own = [next(answers) for _ in range(settings.drafts)]
-        written = [answer for answer in own if isinstance(answer, Completion)]
-        if not written:
-            raise EndpointError(
-                f"The generator {settings.model} failed on every draft of a visit. Check it, then use --resume."
-            )
-        texts = [answer.text.strip() for answer in written]
-        counts = writer.model.count_tokens(texts)
-        drafts.append([Draft(visit.episode, t, n, a.truncated) for t, n, a in zip(texts, counts, written, strict=True)])
-    return drafts
+def _write(writer: Writer, visit: Visit, settings: BestOfSettings) -> list[Draft]:
+    """The drafts of a visit. Raises `EndpointError` if the generator gives none."""
+    support = visit.episode.support
+    contrast = writer.contrast(support, support.examples)
+    sampling = writer.sampling(support.labels, visit.episode.seed, settings.temperature, contrast)
+    answers = writer.model.generate([visit.chat] * settings.drafts, sampling)
+    written = [answer for answer in answers if isinstance(answer, Completion)]
+    if not written:
+        raise EndpointError(
+            f"The generator {settings.model} failed on every draft of a visit. Check it, then use --resume."
+        )
+    texts = [answer.text.strip() for answer in written]
+    counts = writer.model.count_tokens(texts)
+    return [Draft(visit.episode, t, n, a.truncated) for t, n, a in zip(texts, counts, written, strict=True)]
 
 
 def _keep(run: RunFolder, settings: BestOfSettings, visit: Visit, judged: Sequence[tuple[Draft, Judged]]) -> str:

@@ -69,7 +69,7 @@ class BestOfSettings(TrainSettings):
     """For each visit."""
     visits: int = Field(default=200, ge=1)
     together: int = Field(default=4, ge=1)
-    """Visits that are written and judged in one batch."""
+    """Visits that are judged in one batch, and written at the same time where the generator can."""
     temperature: float = Field(default=1.0, gt=0)
     margin: float = Field(default=0.02, ge=0)
     """How much better than the mean of its visit a draft must be: where all drafts are alike, the best is luck."""
