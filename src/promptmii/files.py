@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 
@@ -35,8 +35,12 @@ def private_folder(folder: Path) -> Path:
 
 
 def private_file(path: Path) -> Path:
-    """Create an empty file that only its owner can read; an existing one keeps its mode. Raises `OSError`."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    """Create an empty file that only its owner can read; an existing one keeps its mode. Raises `OSError`.
+
+    An existing one is not opened: closing it would release every lock that SQLite holds on it in this process (POSIX).
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     return path
 
 

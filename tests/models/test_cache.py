@@ -254,6 +254,25 @@ def test_two_processes_share_one_file_at_once(tmp_path: Path, remember) -> None:
     assert deaf.calls == []
 
 
+COUNT = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+print(db.execute("SELECT count(*) FROM answers").fetchone()[0])
+db.close()
+"""
+
+
+def test_a_process_that_has_the_file_open_twice_keeps_its_locks(tmp_path: Path) -> None:
+    """Else the first reader that leaves deletes the journal, and what is kept from then on is in no file."""
+    seen: list[int] = []
+    with closing(Cached(ScriptedModel(echo), tmp_path)) as cached, closing(Cached(ScriptedModel(echo), tmp_path)):
+        for content in ("before", "after"):
+            cached.generate([chat(content)], GREEDY)
+            reader = [sys.executable, "-c", COUNT, str(tmp_path / "answers.sqlite")]
+            seen.append(int(subprocess.run(reader, check=True, capture_output=True, timeout=60).stdout))
+    assert seen == [1, 2]
+
+
 class TestBrokenCache:
     def test_a_file_that_is_no_cache_is_named_with_the_cure(self, tmp_path: Path) -> None:
         (tmp_path / "answers.sqlite").write_bytes(b"this is no database " * 100)
