@@ -307,6 +307,14 @@ def test_a_contrast_is_that_of_the_formula(local: TransformersModel, plain: Any,
     assert result.text == tokenizer.decode(written, skip_special_tokens=True)
 
 
+def test_under_a_contrast_a_barred_loop_gives_way_to_what_is_plausible_then() -> None:
+    contrast = Contrast(tuple(chat("x")), 0.5)
+    draw = TorchSampler([[1]], Sampling(40, bar_loops=True, contrast=contrast), (5,))
+    logits = torch.tensor([[-9.0, -9.0, -9.0, 9.0, 2.0, -9.0]] * 2)  # of both prompts
+    written = [draw(logits, [0])[0] for _ in range(12)]
+    assert written == [3] * 8 + [4] + [3] * 3
+
+
 def test_samples_differ_and_are_repeatable(local: TransformersModel) -> None:
     sampling = Sampling(12, temperature=1.5, top_p=0.95, seed=3)
     first = local.generate([chat("x")] * 4, sampling)

@@ -144,12 +144,12 @@ class TorchSampler(RowSampler):
 
     def __call__(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
         """The next token of each of `rows`, from logits in the same order; under a contrast, its logits follow."""
-        if contrast := self.sampling.contrast:
-            logits = contrasted(logits, contrast.strength, self.ends)
         if self.sampling.bar_loops:
             logits = logits.clone()
             for place, row in enumerate(rows):
                 logits[place, self.barred(row)] = float("-inf")
+        if contrast := self.sampling.contrast:  # after the bar: something else must be plausible then
+            logits = contrasted(logits, contrast.strength, self.ends)
         return [self.keep(row, token) for row, token in zip(rows, self._pick(logits, rows), strict=True)]
 
     def _pick(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:

@@ -47,11 +47,11 @@ class LlamaSampler(RowSampler):
 
     def __call__(self, found: Logits, row: int) -> int:
         """The next token of a row, from its logits (1, V), or those and its contrast's (2, V)."""
-        contrast = self.sampling.contrast
-        logits = _contrasted(found, contrast.strength, self.ends) if contrast else found[0]
         if barred := self.barred(row):
-            logits = logits.copy()
-            logits[barred] = -np.inf
+            found = found.copy()
+            found[0, barred] = -np.inf
+        contrast = self.sampling.contrast  # after the bar: something else must be plausible then
+        logits = _contrasted(found, contrast.strength, self.ends) if contrast else found[0]
         return self.keep(row, self._pick(logits, row))
 
     def _pick(self, logits: Logits, row: int) -> int:
