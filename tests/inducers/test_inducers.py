@@ -91,6 +91,8 @@ def test_the_contrast_has_the_examples_under_each_others_labels() -> None:
 def test_a_contrast_is_left_out_where_it_could_say_nothing_or_has_no_room() -> None:
     same = Support(SUPPORT.labels, tuple(replace(example, label="money") for example in SUPPORT.examples))
     assert Writer(Contrasting()).contrast(same, same.examples) is None
+    assert Writer(Contrasting()).contrast(SUPPORT, SUPPORT.examples[:3]) is None
+    assert Writer(Contrasting()).contrast(SUPPORT, SUPPORT.examples[:4]) is not None
     assert Writer(Contrasting(context_length=600)).contrast(SUPPORT, SUPPORT.examples) is None
     assert Writer(Contrasting(), read_style("plain")).contrast(SUPPORT, SUPPORT.examples) is None
     assert writer(GOOD).contrast(SUPPORT, SUPPORT.examples) is None

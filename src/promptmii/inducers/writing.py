@@ -18,7 +18,9 @@ from promptmii.task import Example, Support
 
 TEMPLATE_MARGIN = 64
 CONTRASTED = 4
-"""Examples of a label that a contrast shows."""
+"""Most examples of a label that a contrast shows."""
+SHARED = 2
+"""Least examples of a label, on average, for a contrast: what sets a single one apart is not what a label shares."""
 LINE = 32
 """Tokens of a line about a label: where there are many labels, a draft may be longer than its style's."""
 
@@ -57,7 +59,8 @@ class Writer:
     def contrast(self, support: Support, examples: Sequence[Example]) -> Contrast | None:
         """The same request with the labels of the examples exchanged, so that each line tells its label from others.
 
-        `None` where the model or the style knows no contrast, one label has all examples, or the context has no room.
+        `None` where the model or the style knows no contrast, the labels have too few examples, or the context has no
+        room.
         """
         card = self.model.card
         wrong = mislabelled(support.labels, examples)
@@ -170,8 +173,10 @@ class Writer:
 
 
 def mislabelled(labels: Sequence[str], examples: Sequence[Example], most: int = CONTRASTED) -> list[Example]:
-    """Up to `most` examples of each label under the next label that has some; none where only one has."""
-    by_label = {label: [example for example in examples if example.label == label][:most] for label in labels}
+    """Up to `most` examples of each label under the next label that has some; none where there are too few."""
+    by_label = {label: [example for example in examples if example.label == label] for label in labels}
     shown = [label for label in labels if by_label[label]]
+    if len(shown) < 2 or len(examples) < SHARED * len(shown):
+        return []
     following = dict(zip(shown, [*shown[1:], *shown[:1]], strict=True))
-    return [replace(e, label=following[label]) for label in shown for e in by_label[label]] if len(shown) > 1 else []
+    return [replace(e, label=following[label]) for label in shown for e in by_label[label][:most]]
