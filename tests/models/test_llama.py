@@ -80,6 +80,16 @@ def test_an_answer_does_not_depend_on_what_is_asked_beside_it(smol: LanguageMode
     assert [smol.generate([chat], greedy)[0].text for chat in CHATS] == [one.text for one in texts]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("begun", [1, 3, -2, -1])
+def test_an_answer_does_not_depend_on_what_was_asked_before_it(smol: LanguageModel, begun: int) -> None:
+    words = ["Is it an animal or a fruit? " * 9, "This", "is", "a", "rather", "old", "dog."]
+    asked: Chat = [{"role": "user", "content": " ".join(words)}]
+    smol.choose(CHATS, OPTIONS)
+    fresh = scores(smol.choose([asked], OPTIONS))
+    smol.generate([[{"role": "user", "content": " ".join([*words[:begun], "pear"])}]], Sampling(2))
+    assert scores(smol.choose([asked], OPTIONS)) == fresh
+
+
 def test_more_options_than_a_batch_reads(smol: LanguageModel) -> None:
     options = [f"label {number}" for number in range(150)]
     whole, part = (smol.choose(CHATS[:1], some)[0] for some in (options, options[40:60]))

@@ -19,6 +19,8 @@ from promptmii.progress import token_written
 
 PREFIX = 0
 """The sequence of what prompts share. It stays for the next call; the others are dropped after each prompt."""
+LEAST = 8
+"""Tokens of a batch, or more: with fewer, other kernels round otherwise, and a score would depend on what is held."""
 TEXT, CONTRAST, AGAINST = 1, 2, 3
 """Sequences while a text is written: its own, that of its contrast, and what all texts' contrasts begin with."""
 
@@ -105,6 +107,8 @@ class NativeEngine(Engine):
         nodes = len(tries[0].tokens)
         if len(tries) > 1 or nodes >= OUTPUTS or len(prompt) - shared + nodes > BATCH:
             shared = len(prompt) - 1  # neither its length nor the number of options costs the prompt twice
+        shared = min(shared, len(prompt) - LEAST)
+        shared = shared if shared >= LEAST else 0
         self._hold(prompt[:shared])
         scores: list[float] = []
         for trie in tries:
@@ -135,11 +139,14 @@ class NativeEngine(Engine):
     def _hold(self, tokens: Tokens) -> None:
         """Make `PREFIX` hold these tokens, computing what it does not hold already."""
         known = common([self._held, tokens])
+        if known < len(tokens):
+            known = max(0, min(known, len(tokens) - LEAST))
         if known < len(self._held):
             self._native.drop([PREFIX], known)
         self._held = list(tokens[:known])
-        for start in range(known, len(tokens), BATCH):
-            piece = tokens[start : start + BATCH]
+        while (start := len(self._held)) < len(tokens):
+            left = len(tokens) - start
+            piece = tokens[start : start + (left if left <= BATCH else min(BATCH, left - LEAST))]
             self._decode([Token(token, start + i, (PREFIX,)) for i, token in enumerate(piece)])
             self._held += piece
 
