@@ -132,6 +132,7 @@ def test_all_processes_ask_one_set_of_servers_within_one_limit(tmp_path: Path, m
     assert eventually(lambda: gone(pids(state)))
     (state / "broken").touch()
     shutil.rmtree(tmp_path / "run")
-    assert launched(tmp_path, COMMAND).returncode == 0
+    done = launched(tmp_path, COMMAND)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert len(list(tmp_path.glob("*.error"))) == 2  # both say it, and neither waits for the other
     assert "the weights are broken" in (tmp_path / "1.error").read_text()

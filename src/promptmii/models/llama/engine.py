@@ -91,13 +91,15 @@ class NativeEngine(Engine):
         sampler = LlamaSampler([prompts[i] for i in rows], sampling, ends)
         written: list[list[int]] = [[] for _ in rows]
         if against:
+            self._forget()
             self._hold(against[:-1])
             self._native.share(PREFIX, [AGAINST])
         for i in sorted(set(rows), key=lambda i: list(prompts[i])):
             self._hold(prompts[i][:-1])
             for row in (row for row, owner in enumerate(rows) if owner == i):
                 written[row] = self._continue(prompts[i], row, sampler, against)
-        self._native.drop([AGAINST])
+        if against:
+            self._forget()  # a sum over scattered cells would round otherwise than one over cells in a row
         return written
 
     def close(self) -> None:
@@ -161,9 +163,13 @@ class NativeEngine(Engine):
         try:
             return self._native.decode(batch)
         except BaseException:
-            self._native.drop(range(SEQUENCES))
-            self._held = []
+            self._forget()
             raise
+
+    def _forget(self) -> None:
+        """Hold nothing."""
+        self._native.drop(range(SEQUENCES))
+        self._held = []
 
 
 def _contrasted(logits: Logits, strength: float, ends: Collection[int]) -> Logits:
