@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    models = {"generators": ("smol",), "untrained": ("smol",), "followers": ("smol",)}
+    models = {"generators": ("smol#plain",), "untrained": ("smol#plain",), "followers": ("smol",)}
     grid = EvaluateSettings.of(
         tasks=(str(folder),), methods=ALL, n=(N,), seeds=1, evaluate=ROWS, budget=24, workers=1, **models
     )
