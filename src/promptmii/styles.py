@@ -21,7 +21,7 @@ from promptmii.task import content_key
 
 OURS = "ours"
 PLAIN = "plain"
-"""Ours without the contrast, which doubles what the generator reads."""
+"""Ours without the contrast, for which the generator reads up to twice as much."""
 RELEASED = re.compile(r"promptmii-(llama|qwen)-[\d.]+-\d+b", re.IGNORECASE)
 """The paper's checkpoints, by name."""
 FILES = {

@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    models = {"generators": ("smol#plain",), "untrained": ("smol#plain",), "followers": ("smol",)}
+    models = {"generators": ("smol",), "untrained": ("smol",), "followers": ("smol",)}
     grid = EvaluateSettings.of(
         tasks=(str(folder),), methods=ALL, n=(N,), seeds=1, evaluate=ROWS, budget=24, workers=1, **models
     )
@@ -169,12 +169,16 @@ def test_calibrations_are_fitted_on_texts_that_the_prompt_does_not_show(
         naive = next(r for r in done(run, "naive") if r.cell.task == record.cell.task).instruction
         empty = naive.prompt("{text}").replace('"{text}"', "{text}")
         calibrating, asked = _prompts(record, support, empty)
+        if record.cell.method == "zero":  # a text that the instruction quotes calibrates nothing
+            written = instruction.text.casefold()
+            left = [e.text.casefold() not in written for e in support]
+            calibrating = [prompt for prompt, fresh in zip(calibrating, left, strict=True) if fresh]
         query = [e.text for e in draw_query(task_of(folder, record), ROWS)]
         fitted = logp(smol, calibrating, instruction.labels).mean(axis=0)
         offset = np.array(instruction.calibration.offset)
         assert offset - offset.mean() == pytest.approx(fitted.mean() - fitted, abs=1e-3), record.cell.name
         assert set(instruction.calibration.scale) == {1.0}
-        assert instruction.calibration_cost.calls == N
+        assert instruction.calibration_cost.calls == len(calibrating)
         z = log_softmax(logp(smol, [asked(text) for text in query], instruction.labels) + offset, axis=1)
         found = np.array([p.probabilities for p in record.predictions])
         assert found == pytest.approx(np.exp(z), abs=2e-3), record.cell.name

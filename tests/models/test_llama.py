@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from promptmii import load_model
-from promptmii.models.base import Chat, Choice, Completion, LanguageModel, Sampling
+from promptmii.models.base import Chat, Choice, Completion, Contrast, LanguageModel, Sampling
 from promptmii.models.embedded import SMOL
 
 pytestmark = [pytest.mark.smol, pytest.mark.skipif(not SMOL.installed, reason="needs: promptmii models install smol")]
@@ -80,13 +80,16 @@ def test_an_answer_does_not_depend_on_what_is_asked_beside_it(smol: LanguageMode
     assert [smol.generate([chat], greedy)[0].text for chat in CHATS] == [one.text for one in texts]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("contrast", [None, Contrast(tuple(CHATS[3]), 0.5)])
 @pytest.mark.parametrize("begun", [1, 3, -2, -1])
-def test_an_answer_does_not_depend_on_what_was_asked_before_it(smol: LanguageModel, begun: int) -> None:
+def test_an_answer_does_not_depend_on_what_was_asked_before_it(
+    smol: LanguageModel, begun: int, contrast: Contrast | None
+) -> None:
     words = ["Is it an animal or a fruit? " * 9, "This", "is", "a", "rather", "old", "dog."]
     asked: Chat = [{"role": "user", "content": " ".join(words)}]
     smol.choose(CHATS, OPTIONS)
     fresh = scores(smol.choose([asked], OPTIONS))
-    smol.generate([[{"role": "user", "content": " ".join([*words[:begun], "pear"])}]], Sampling(2))
+    smol.generate([[{"role": "user", "content": " ".join([*words[:begun], "pear"])}]], Sampling(12, contrast=contrast))
     assert scores(smol.choose([asked], OPTIONS)) == fresh
 
 
