@@ -164,7 +164,7 @@ def chosen(results: Sequence[Choice | Failure]) -> list[Choice]:
 def check(local: TransformersModel, plain: Any, tokenizer: Any, chats: Sequence[Chat], options: Sequence[str]) -> None:
     for given_chat, choice in zip(chats, chosen(local.choose(chats, options)), strict=True):
         expected = reference(plain, tokenizer, given_chat, options)
-        assert choice.scores == pytest.approx(expected, abs=1e-4)
+        assert choice.scores == pytest.approx(expected, rel=1e-5, abs=1e-4)
         assert choice.scores is not None
         assert choice.index == max(range(len(options)), key=choice.scores.__getitem__)
         assert choice.usage.prompt_tokens == len(rendered(tokenizer, given_chat))

@@ -1,5 +1,6 @@
 """A run of reinforcement learning, from settings to a folder with the best weights in it."""
 
+import atexit
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ def train(
     state = PartialState(timeout=patience) if torch.cuda.is_available() else PartialState(cpu=True, timeout=patience)
     progress = progress if state.is_main_process else QUIET
     processes = state.num_processes
+    if processes > 1:  # threads of an open group can abort a process that ends
+        atexit.register(state.destroy_process_group)
     check_processes(settings.plan.processes, processes)
     split = read_split(plan.selection, progress)
     grpo.batches(len(split.train), processes)
