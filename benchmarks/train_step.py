@@ -1,9 +1,11 @@
-"""One step of reinforcement learning on `smol`, by phase, beside the straightforward way.
+"""One step of reinforcement learning, by phase, beside the straightforward way.
 
-That is TRL as it comes, with a reward function that generates the answer to each query in full. Tasks, prompts, and the
-numbers of drafts and queries are the same; neither side has an adapter.
+That is TRL as it comes, with a reward function that generates the answer to each query in full. Tasks, prompts, weights
+and their precision, adapters, and the numbers of drafts and queries are the same. `--rank 0` trains all weights.
 
-    python benchmarks/train_step.py [--steps 2] [--prompts 2] [--generations 5] [--query 20] [--length 64]
+    python benchmarks/train_step.py [--steps 1] [--prompts 1] [--generations 6] [--query 12] [--length 120]
+    python benchmarks/train_step.py --model qwen --rank 8
+    python benchmarks/train_step.py --model qwen --rank 8 --prompts 4 --alone
 """
 
 import argparse
@@ -17,16 +19,18 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 from trl import GRPOTrainer
 
 from promptmii import metrics
+from promptmii.config import LoraSettings
 from promptmii.instruction import Instruction
 from promptmii.models import load_model
 from promptmii.models.hf.convert import converted
-from promptmii.models.hf.model import quiet
+from promptmii.models.hf.model import TransformersModel, quiet
 from promptmii.parse import LabelParser
 from promptmii.train.plan import plan_of
 from promptmii.train.rl.plan import grpo_plan
@@ -36,6 +40,7 @@ from promptmii.train.tasks import read_split
 from promptmii.train.visits import Visit, Visits
 
 PHASES = ("generate", "reward", "update", "step")
+PLAIN = "TRL, each query in full"
 
 
 def given(args: argparse.Namespace, mode: str) -> TrainSettings:
@@ -49,12 +54,14 @@ def given(args: argparse.Namespace, mode: str) -> TrainSettings:
         "activation_checkpointing": False,
     }
     return TrainSettings.of(
+        model=f"hf:{args.model}",
+        lora={"rank": args.rank} if args.rank else None,
         tasks=("suite",),
         schedule={10: 1.0},
         query=args.query,
         prompts=args.prompts,
         longest_prompt=1536,
-        reward={"mode": mode},
+        reward={"mode": mode, "followers": (f"hf:{args.model}",)},
         validation={"share": 0.0},
         trl=trl,
     )
@@ -73,13 +80,8 @@ def ours(settings: TrainSettings, folder: Path) -> dict[str, float]:
 class Plain:
     """A reward as one writes it first."""
 
-    def __init__(self, visits: Visits) -> None:
-        with quiet():
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(converted("smol")), padding_side="left")
-            self.follower: Any = AutoModelForCausalLM.from_pretrained(
-                str(converted("smol")), dtype=torch.float32
-            ).eval()
-        self.visits = visits
+    def __init__(self, visits: Visits, follower: Any, tokenizer: Any) -> None:
+        self.visits, self.follower, self.tokenizer = visits, follower, tokenizer
         self.seconds: list[float] = []
         self.__name__ = "plain"
 
@@ -125,15 +127,17 @@ class Timed(GRPOTrainer):
         return found
 
 
-def straightforward(settings: TrainSettings, folder: Path) -> dict[str, float]:
+def straightforward(settings: TrainSettings, name: str, folder: Path) -> dict[str, float]:
     """The same run with TRL alone."""
-    source = read_split(plan_of(settings).selection)
-    visits = Visits(source.train, plan_of(settings).draws, plan_of(settings).prompting.writer(load_model("smol")))
+    frozen = opened(settings.model)
+    visits = visits_of(settings, frozen)
     batches = grpo_plan(settings).batches(10, 1)
-    reward = Plain(visits)
+    source = str(converted(name))
     with quiet():
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(converted("smol")), padding_side="left")
-        model: Any = AutoModelForCausalLM.from_pretrained(str(converted("smol")), dtype=torch.float32)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, padding_side="left")
+        dtype = frozen.model.dtype if settings.lora else torch.float32
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    reward = Plain(visits, frozen.model, tokenizer)
     rows = [{"visit": n, "prompt": [dict(m) for m in visits.visit(n).chat]} for n in range(batches.visits)]
     trainer = Timed(
         model=model,
@@ -141,6 +145,7 @@ def straightforward(settings: TrainSettings, folder: Path) -> dict[str, float]:
         args=grpo_plan(settings).config(folder, batches, cpu=True),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
+        peft_config=adapter(settings.lora) if settings.lora else None,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -156,25 +161,39 @@ def straightforward(settings: TrainSettings, folder: Path) -> dict[str, float]:
     }
 
 
+def adapter(settings: LoraSettings) -> LoraConfig:
+    """As ours, in peft's own layers."""
+    return LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def opened(reference: str) -> TransformersModel:
+    model = load_model(reference)
+    assert isinstance(model, TransformersModel)
+    return model
+
+
+def visits_of(settings: TrainSettings, model: TransformersModel) -> Visits:
+    plan = plan_of(settings)
+    return Visits(read_split(plan.selection).train, plan.draws, plan.prompting.writer(model))
+
+
 def useful(settings: TrainSettings, length: float) -> float:
     """Seconds that a step's arithmetic takes in plain matrix products: each distinct token once, thrice to learn."""
-    model = load_model("smol")
-    source = read_split(plan_of(settings).selection)
-    visits = Visits(source.train, plan_of(settings).draws, plan_of(settings).prompting.writer(model))
-    visits = [visits.visit(number) for number in range(12)]
+    model = opened(settings.model)
+    drawn = visits_of(settings, model)
+    visits = [drawn.visit(number) for number in range(12)]
     prompts = fmean(model.count_tokens([visit.chat[0]["content"] for visit in visits]))
     rows = fmean(model.count_tokens([row.text for visit in visits for row in visit.episode.query])) + 12
     drafts = settings.prompts * settings.trl["num_generations"]
     written = settings.prompts * prompts + drafts * length
     read = drafts * (length + 40 + settings.query * rows)
-    inner: Any = model.model  # type: ignore[attr-defined]
-    parameters = sum(p.numel() for p in inner.parameters())
-    return 2 * parameters * (written + read + 3 * written) / _peak()
+    parameters = sum(p.numel() for p in model.model.parameters())
+    return 2 * parameters * (written + read + 3 * written) / _peak(model.model.dtype)
 
 
-def _peak() -> float:
+def _peak(dtype: torch.dtype) -> float:
     """Floating-point operations a second of a large product."""
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    a, b = torch.randn(1024, 1024, dtype=dtype), torch.randn(1024, 1024, dtype=dtype)
     best = 1e9
     for _ in range(8):
         started = perf_counter()
@@ -185,25 +204,26 @@ def _peak() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, value in {"steps": 2, "prompts": 2, "generations": 5, "query": 20, "length": 64}.items():
+    parser.add_argument("--model", default="smol", help="an embedded model")
+    for name, value in {"rank": 0, "steps": 1, "prompts": 1, "generations": 6, "query": 12, "length": 120}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--alone", action="store_true", help="promptmii with likelihoods, and nothing beside it")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:
-        found = {
-            "promptmii, generate": ours(given(args, "generate"), Path(scratch) / "generate"),
-            "promptmii, choose": ours(given(args, "choose"), Path(scratch) / "choose"),
-            "TRL, each query in full": straightforward(given(args, "generate"), Path(scratch) / "plain"),
-        }
-    plain = found["TRL, each query in full"]["step"]
+        found = {"promptmii, choose": ours(given(args, "choose"), Path(scratch) / "choose")}
+        if not args.alone:
+            found["promptmii, generate"] = ours(given(args, "generate"), Path(scratch) / "generate")
+            found[PLAIN] = straightforward(given(args, "generate"), args.model, Path(scratch) / "plain")
+    slowest = found[PLAIN if PLAIN in found else "promptmii, choose"]["step"]
     drafts = args.prompts * args.generations
-    title = f"A step on smol, in seconds: {args.prompts} prompts x {args.generations} drafts = {drafts}"
+    title = f"A step on {args.model}, in seconds: {args.prompts} prompts x {args.generations} drafts = {drafts}"
     title += f", {args.query} queries each"
     table = Table("way", *PHASES, "tokens/draft", "useful", "times faster", title=title, title_justify="left")
     for name, seconds in found.items():
         share = useful(given(args, "generate"), seconds["length"]) / seconds["step"]
         numbers = [f"{seconds[phase]:.2f}" for phase in PHASES]
-        table.add_row(name, *numbers, f"{seconds['length']:.0f}", f"{share:.0%}", f"{plain / seconds['step']:.1f}")
+        table.add_row(name, *numbers, f"{seconds['length']:.0f}", f"{share:.0%}", f"{slowest / seconds['step']:.1f}")
     Console(width=140).print(table)
 
 

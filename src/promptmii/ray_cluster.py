@@ -1,10 +1,19 @@
 """Actors on a Ray cluster, for whatever is spread over one."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from promptmii.config import RayOptions
-from promptmii.errors import ConfigError, MissingDependencyError
+from promptmii.errors import ConfigError, MissingDependencyError, PromptMIIError
+
+T = TypeVar("T")
+
+
+def unwrapped(answer: T | PromptMIIError) -> T:
+    """What an actor answered. Actors return errors, because Ray makes a page of one that is raised."""
+    if isinstance(answer, PromptMIIError):
+        raise answer
+    return answer
 
 
 class RayActors:

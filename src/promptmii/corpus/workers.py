@@ -40,7 +40,7 @@ from promptmii.errors import (
     first_line,
 )
 from promptmii.files import atomic_file
-from promptmii.ray_cluster import RayActors
+from promptmii.ray_cluster import RayActors, unwrapped
 
 Jobs = Sequence[tuple[Candidate, Path]]
 POLL = 0.05
@@ -295,9 +295,7 @@ def fetch_on_ray(jobs: Jobs, settings: FetchSettings, options: RayOptions) -> Ge
                 answer: tuple[Candidate, Fetched, bytes] | PromptMIIError = pool.get_next_unordered()
             except cluster.ray.exceptions.RayActorError:
                 continue  # its dataset stays in `waiting`
-            if isinstance(answer, PromptMIIError):
-                raise answer
-            candidate, fetched, sample = answer
+            candidate, fetched, sample = unwrapped(answer)
             path = waiting.pop(candidate.name)
             if fetched.kept:
                 with atomic_file(path) as temporary:

@@ -14,7 +14,7 @@ from promptmii.evaluation.bench import Bench, FinishedCell
 from promptmii.evaluation.plan import EvaluateSettings, PlannedCell
 from promptmii.models.base import ModelCard
 from promptmii.models.http.config import addresses
-from promptmii.ray_cluster import RayActors
+from promptmii.ray_cluster import RayActors, unwrapped
 from promptmii.task import Task
 
 RESTARTS = 8
@@ -80,7 +80,7 @@ class RayExecutor:
 
     def card(self, reference: str) -> ModelCard:
         """See `Bench`."""
-        return _result(self._benches.ray.get(self._benches.actors[0].card.remote(reference)))
+        return unwrapped(self._benches.ray.get(self._benches.actors[0].card.remote(reference)))
 
     def run(self, jobs: Sequence[PlannedCell], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
         """See `Bench`. Raises `ModelError` if a worker keeps dying."""
@@ -93,12 +93,6 @@ class RayExecutor:
 
         try:
             for done in pool.map_unordered(submit, jobs):
-                yield _result(done)
+                yield unwrapped(done)
         except ray.exceptions.RayActorError as error:
             raise ModelError(f"A worker died more than {RESTARTS} times; the last time: {error}") from error
-
-
-def _result(value: Any) -> Any:
-    if isinstance(value, PromptMIIError):
-        raise value
-    return value

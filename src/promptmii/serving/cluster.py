@@ -7,7 +7,7 @@ from typing import Any
 from promptmii.config import RayOptions, ServeSettings
 from promptmii.errors import ModelError, PromptMIIError
 from promptmii.progress import QUIET, Progress
-from promptmii.ray_cluster import RayActors
+from promptmii.ray_cluster import RayActors, unwrapped
 from promptmii.serving.local import LocalServers
 
 
@@ -65,7 +65,7 @@ class ClusterServers:
             try:
                 for reference, answers in starting.items():
                     known = ray.get(answers, timeout=settings.startup)
-                    self.addresses[reference] = ",".join(map(_address, known))
+                    self.addresses[reference] = ",".join(map(unwrapped, known))
             except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
                 raise ModelError(
                     f"A server of {', '.join(models.values())} did not start on the cluster within "
@@ -81,9 +81,3 @@ class ClusterServers:
 def _end(hosts: RayActors, patience: float) -> None:
     hosts.ray.wait([actor.close.remote() for actor in hosts.actors], num_returns=len(hosts.actors), timeout=patience)
     hosts.close()
-
-
-def _address(answer: str | PromptMIIError) -> str:
-    if isinstance(answer, PromptMIIError):
-        raise answer
-    return answer
