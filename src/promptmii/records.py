@@ -15,8 +15,7 @@ short, edited or damaged, and the cell of that line counts as not done.
 import base64
 import json
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from promptmii.errors import ArtefactError
-from promptmii.files import append_line, locked
+from promptmii.files import append_line
 from promptmii.follower import Prediction
 from promptmii.instruction import Cost, Instruction, Mode
 from promptmii.models.base import Failure, FailureKind
@@ -293,7 +292,7 @@ class Recorder:
     """Appends to a run folder. Each line is on the disk before the call returns."""
 
     def __init__(self, folder: Path) -> None:
-        """Use it in a folder that is `locked`, or use `recording`."""
+        """The folder is `locked` by whoever records."""
         self._folder = folder
         append_line(folder / RECORDS, b"")
         self.run = Run.read(folder)
@@ -310,10 +309,3 @@ class Recorder:
 
 def _line(value: Frozen) -> bytes:
     return (value.model_dump_json(exclude_defaults=True) + "\n").encode()
-
-
-@contextmanager
-def recording(folder: Path) -> Generator[Recorder]:
-    """A recorder on a run folder that is locked meanwhile. Raises `OutputError`."""
-    with locked(folder):
-        yield Recorder(folder)

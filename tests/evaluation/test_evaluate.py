@@ -28,8 +28,9 @@ from promptmii.cli import app
 from promptmii.errors import ArtefactError, ConfigError, DataError, ModelError, OutputError
 from promptmii.evaluation import estimate, evaluate
 from promptmii.evaluation.plan import EvaluateSettings, grid_tasks, plan
+from promptmii.files import locked
 from promptmii.models.base import ModelCard
-from promptmii.records import Run, recording
+from promptmii.records import Run
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def test_damaged_lines_are_named_and_their_cells_run_again(server, tmp_path) -> 
 
 
 def test_two_processes_cannot_write_to_one_folder(server, tmp_path) -> None:
-    with recording(tmp_path / "run"), pytest.raises(OutputError, match="Another process"):
+    with locked(tmp_path / "run"), pytest.raises(OutputError, match="Another process"):
         evaluate(settings(server, [write_task(tmp_path, "shop")]), tmp_path / "run")
 
 
