@@ -3,15 +3,17 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptmii.models.sampling import LONGEST, SHORT, loop_tokens
+from promptmii.models.sampling import ALONE, LONGEST, loop_tokens
 
 TOKENS = st.lists(st.integers(0, 3), max_size=40)
 
 
-def test_a_phrase_may_stand_twice_and_a_short_one_until_it_fills_eight_tokens() -> None:
+def test_a_phrase_may_stand_twice_and_a_single_token_eight_times() -> None:
     phrase = [5, 6, 7, 8, 9]
     assert loop_tokens([1, *phrase, *phrase]) == {5}
     assert loop_tokens([1, *phrase, *phrase[:4]]) == set()
+    assert loop_tokens([1, 2, 3, 2, 3]) == {2}
+    assert loop_tokens([1, 2, 3, 2]) == set()
     assert loop_tokens([1] * 7) == set()
     assert loop_tokens([1] * 8) == {1}
 
@@ -24,7 +26,7 @@ def test_text_that_avoids_them_holds_no_loop(wished: list[int]) -> None:
         if token not in barred:
             written.append(token)
     for period in range(1, LONGEST):
-        length = period * max(2, -(-SHORT // period)) + 1
+        length = (ALONE if period == 1 else 2 * period) + 1
         for start in range(len(written) - length + 1):
             piece = written[start : start + length]
-            assert piece[period:] != piece[:-period]
+            assert piece[period:] != piece[:-period] or (period > 1 and len(set(piece)) == 1)

@@ -11,8 +11,8 @@ from promptmii.models.batching import Tokens
 
 LONGEST = 48
 """Tokens of the longest phrase that counts."""
-SHORT = 8
-"""Tokens that a short phrase fills before it is a loop; a longer one may stand twice in a row."""
+ALONE = 8
+"""Times that a single token may stand in a row, as the zeros of a number do; a phrase may stand twice."""
 PLAUSIBLE = 0.1
 """Least chance of a token, as a part of the likeliest one's, under a contrast: what is absurd in both could win."""
 
@@ -56,8 +56,9 @@ def loop_tokens(written: Sequence[int]) -> set[int]:
     """
     barred: set[int] = set()
     for period in range(1, min(LONGEST, len(written) // 2) + 1):
-        length = period * max(2, -(-SHORT // period))
+        length = ALONE if period == 1 else 2 * period
         tail = written[-length:]
-        if len(tail) == length and tail[period:] == tail[:-period]:
+        phrase = period == 1 or len(set(tail)) > 1
+        if phrase and len(tail) == length and tail[period:] == tail[:-period]:
             barred.add(tail[0])
     return barred
