@@ -6,19 +6,21 @@ little better, so that statistics, figures and page have something to show.
 # pyright: reportOptionalOperand=false
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
+from promptmii.files import locked
 from promptmii.follower import Prediction
 from promptmii.instruction import Cost, Instruction, Measurement, Mode, Provenance
 from promptmii.metrics import accuracy, macro_f1
 from promptmii.parse import Match
 from promptmii.prompts import example_lines
-from promptmii.records import Cell, Query, Record, pack_predictions, recording
+from promptmii.records import Cell, Query, Record, Recorder, pack_predictions
 from promptmii.scoring import Scored
 from promptmii.task import Example, content_key
 
@@ -58,6 +60,13 @@ class _Draw:
     ease: float
     task: str
     words: tuple[str, ...]
+
+
+@contextmanager
+def recording(folder: Path) -> Generator[Recorder]:
+    """A recorder on a run folder that is locked meanwhile."""
+    with locked(folder):
+        yield Recorder(folder)
 
 
 def write_run(

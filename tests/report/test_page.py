@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 from tests.chromium import chromium
-from tests.report.synthetic import write_run
+from tests.report.synthetic import recording, write_run
 
 from promptmii import metrics
 from promptmii.errors import ArtefactError, OutputError, ScoreRefusedError
 from promptmii.follower import Prediction
 from promptmii.instruction import Instruction, Measurement
 from promptmii.metrics import holm
-from promptmii.records import Cell, Query, Record, Run, pack_predictions, recording
+from promptmii.records import Cell, Query, Record, Run, pack_predictions
 from promptmii.report import headline, task_details
 from promptmii.report.cells import all_cells
 from promptmii.report.page import legend, write_report

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.stats import wilcoxon
 from sklearn.metrics import f1_score
-from tests.report.synthetic import write_run
+from tests.report.synthetic import recording, write_run
 
-from promptmii.records import Run, pack_predictions, recording
+from promptmii.records import Run, pack_predictions
 from promptmii.report import costs, statistics, tables, transfer
 from promptmii.report import scores as scores_module
 from promptmii.report.cells import all_cells, short_name
