@@ -4,8 +4,7 @@ That is TRL as it comes, with a reward function that generates the answer to eac
 and their precision, adapters, and the numbers of drafts and queries are the same. `--rank 0` trains all weights.
 
     python benchmarks/train_step.py [--steps 1] [--prompts 1] [--generations 6] [--query 12] [--length 120]
-    python benchmarks/train_step.py --model qwen --rank 8
-    python benchmarks/train_step.py --model qwen --rank 8 --prompts 4 --alone
+    python benchmarks/train_step.py --prompts 4 --alone
 """
 
 import argparse
@@ -204,8 +203,8 @@ def _peak(dtype: torch.dtype) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="smol", help="an embedded model")
-    for name, value in {"rank": 0, "steps": 1, "prompts": 1, "generations": 6, "query": 12, "length": 120}.items():
+    parser.add_argument("--model", default="qwen", help="an embedded model that answers with labels")
+    for name, value in {"rank": 8, "steps": 1, "prompts": 1, "generations": 6, "query": 12, "length": 120}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--alone", action="store_true", help="promptmii with likelihoods, and nothing beside it")
     args = parser.parse_args()
