@@ -41,6 +41,8 @@ class Style(Frozen):
     """The follower's prompt; `{{text|raw}}` is not quoted."""
     contrast: float = Field(default=0.5, ge=0)
     """How far the text turns away from what the generator would write if the examples had each other's labels."""
+    listed_once: bool = True
+    """What a sentence of the text lists twice is left out the second time."""
     longest: int = Field(default=1024, ge=1)
     """Most tokens of an instruction."""
     longest_prompt: int | None = Field(default=None, ge=1)
@@ -157,6 +159,7 @@ def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, S
             meta=_slotted(_text(parsed[prompt.file], prompt.name, prompt.function), prompt.examples),
             frame=frame,
             contrast=0.0,
+            listed_once=False,
             longest_prompt=prompt.longest_prompt,
             answer=prompt.answer,
         )
@@ -164,7 +167,7 @@ def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, S
     }
     for name, (function, variable) in _BASELINES.items():
         frame = _frame(_text(parsed[_EVALUATED], variable, function))
-        styles[name] = Style(frame=frame, contrast=0.0, answer=10)
+        styles[name] = Style(frame=frame, contrast=0.0, listed_once=False, answer=10)
     _folder().mkdir(parents=True, exist_ok=True)
     for name, style in styles.items():
         write_text(_folder() / f"{name}.json", style.model_dump_json(indent=2) + "\n", force=True)

@@ -8,6 +8,7 @@ from functools import cached_property
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.inducers.copying import copy_warning
 from promptmii.inducers.fitting import fitted
+from promptmii.inducers.repeats import listed_once, same_lines
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Completion, Contrast, Failure, LanguageModel, Message, Sampling
 from promptmii.parse import without_thought
@@ -108,11 +109,15 @@ class Writer:
         return kept, notes
 
     def text(self, answer: Completion | Failure) -> str:
-        """The text without the model's thoughts; it may be empty. Raises `EndpointError` if the call failed."""
+        """The text without the model's thoughts and, if the style says so, without what a sentence lists twice.
+
+        It may be empty. Raises `EndpointError` if the call failed.
+        """
         if isinstance(answer, Failure):
             message = f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
             raise EndpointError(message, answer.kind)
-        return storable(without_thought(answer.text) or "")
+        text = storable(without_thought(answer.text) or "")
+        return listed_once(text) if self.style.listed_once else text
 
     def some(self, text: str) -> str:
         """The text, or `EndpointError`: an empty instruction would be measured as if it were the method's."""
@@ -159,7 +164,7 @@ class Writer:
                 support_key=support.key,
                 meta_template=self.template.key,
                 style=None if self.style == Style() else self.style.key,
-                notes=(*notes, *copy_warning(text, support.examples)),
+                notes=(*notes, *copy_warning(text, support.examples), *same_lines(text, support.labels)),
             ),
         )
 

@@ -1,0 +1,58 @@
+"""What a text says twice."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptmii import Example, MetaInducer, ScriptedModel, Support, Writer
+from promptmii.inducers.repeats import listed_once, same_lines
+from promptmii.styles import Style
+
+ITEMS = st.lists(st.sampled_from(["routes", "codes", "a sign", "the flight plan"]), min_size=1, max_size=8)
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        (
+            "6: Meals, drinks, snacks, drinks, drinks and drinks, in first class.",
+            "6: Meals, drinks and snacks, in first class.",
+        ),
+        ("Broken, faulty, broken or not working.", "Broken, faulty or not working."),
+        ("Stories, panels, panels, panels and panels", "Stories and panels"),
+        ("Distance, flight times, travel times and stops.", "Distance, flight times, travel times and stops."),
+        ("a: Codes and signs.\nb: Codes and signs.\n", "a: Codes and signs.\nb: Codes and signs.\n"),
+        ("Refunds. Cards and refunds.", "Refunds. Cards and refunds."),
+        ("", ""),
+    ],
+)
+def test_a_sentence_lists_a_thing_once(written: str, kept: str) -> None:
+    assert listed_once(written) == kept
+
+
+@given(ITEMS, st.sampled_from([", ", " and ", " or "]))
+def test_all_that_is_listed_stays_in_its_order(items: list[str], last: str) -> None:
+    head = ", ".join(items[:-1])
+    text = (head + last if head else "") + items[-1] + "."
+    kept = listed_once(text)
+    assert listed_once(kept) == kept
+    assert re.split(", | and | or ", kept.rstrip(".")) == list(dict.fromkeys(items))
+
+
+def test_labels_with_one_description_are_named() -> None:
+    text = "Questions.\n- 9: Flights.\n- 10: Codes.\n- 11: flights.\nnote: Flights."
+    assert same_lines(text, ("9", "10", "11")) == ("says the same of 9, 11",)
+    assert same_lines("9: Flights.\n10: Codes.", ("9", "10")) == ()
+
+
+def test_a_style_decides_whether_a_text_is_kept_as_written() -> None:
+    written = "Things. a: Cats, dogs and cats. b: Cars."
+    support = Support(("a", "b"), (Example("my cat", "a"), Example("my car", "b")))
+    ours, faithful = (
+        MetaInducer(Writer(ScriptedModel(reply=[written]), style)).induce(support).text
+        for style in (Style(), Style(listed_once=False))
+    )
+    assert ours == "Things. a: Cats and dogs. b: Cars."
+    assert faithful == written
