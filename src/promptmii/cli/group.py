@@ -23,6 +23,11 @@ CALLS_FAILED = 4
 NOT_YET = 5
 """Exit code if answers are still to come."""
 
+ORDER = (
+    *("induce", "predict", "score", "compare", "calibrate", "edit", "extend", "review", "show", "export", "ui"),
+    *("evaluate", "report", "train", "launch", "doctor", "mcp", "corpus", "models", "styles"),
+)
+"""Of the commands in `promptmii --help`."""
 
 _AGAIN = "Run the same command again to continue: "
 KEPT = {
@@ -39,8 +44,10 @@ KEPT = {
 class Commands(TyperGroup):
     """Errors become one line and an exit code. Set PROMPTMII_TRACEBACK to see where they come from."""
 
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return sorted(self.commands, key=ORDER.index)
+
     def invoke(self, ctx: Any) -> object:
-        """Run the command."""
         tolerate_encodings()
         words = [str(word) for word in (*ctx._protected_args, *ctx.args)]
         try:

@@ -1,4 +1,4 @@
-"""From a table to a run: the first page, and the form for columns, labels and models."""
+"""From a table to a run: the first page, the form for columns, labels and models, and models to fetch."""
 
 import os
 from collections import Counter
@@ -8,15 +8,16 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from promptmii.config import InduceSettings
 from promptmii.data import LoadedTask
 from promptmii.errors import ConfigError, DataError, PromptMIIError
-from promptmii.models.embedded import Embedded
+from promptmii.models.embedded import Embedded, install
 from promptmii.models.references import WRITERS
-from promptmii.ui.desk import Desk, go, text_of
+from promptmii.ui.desk import Desk, go, stream, text_of
 from promptmii.ui.store import SAMPLE, Store, Trial
 from promptmii.ui.trials import begin
 
@@ -193,3 +194,32 @@ def _model(form: FormData | QueryParams, role: str) -> str:
     if not typed:
         raise ConfigError("Type the reference of the model, such as openai:gpt-4.1-mini, or choose one of the list.")
     return typed
+
+
+def begin_install(request: Request) -> Response:
+    """Start to fetch a model, unless that is under way."""
+    desk, model = Desk.of(request), _asked(request)
+    job = desk.installs.of(model.name)
+    if job is None or not job.live:
+        job = desk.installs.start(model.name, "", lambda job: install(model, job))
+    return desk.page("_install.html", model=model, job=job)
+
+
+def cancel_install(request: Request) -> Response:
+    """Stop; what has arrived is kept."""
+    if job := Desk.of(request).installs.of(_asked(request).name):
+        job.cancel()
+    return Response(status_code=204)
+
+
+def install_events(request: Request) -> Response:
+    """Progress until it is over, as pieces of the page."""
+    desk, model = Desk.of(request), _asked(request)
+    return stream(desk.installs.of(model.name), lambda job: desk.html("_install_state.html", model=model, job=job))
+
+
+def _asked(request: Request) -> Embedded:
+    model = Desk.of(request).installable.get(request.path_params["name"])
+    if model is None:
+        raise HTTPException(404, "There is no such model.")
+    return model

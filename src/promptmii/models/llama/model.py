@@ -5,16 +5,12 @@ from pathlib import Path
 
 from promptmii.models.base import LanguageModel, ModelCard
 from promptmii.models.chat import ChatFormat
-from promptmii.models.llama.adapters import adapter_file
-from promptmii.models.llama.engine import NativeEngine, threads
-from promptmii.models.llama.files import model_file, revision
+from promptmii.models.llama.engine import CONTEXT, NativeEngine, threads
+from promptmii.models.llama.files import adapter_file, model_file, revision
 from promptmii.models.llama.native import BATCH, Native, unavailable
 from promptmii.models.local import LocalModel
 from promptmii.models.references import GgufFile
 from promptmii.models.threads import in_caller
-
-CONTEXT = 8192
-"""Most tokens of a prompt and its answer unless the user asks for more. Memory is taken for all of them."""
 
 
 def load_gguf(reference: str, gguf: GgufFile, context: int | None = None) -> LanguageModel:
