@@ -120,7 +120,7 @@ def induce(
 
 def _show_data(loaded: "LoadedTask") -> None:
     """The columns, the labels with their counts, and three rows: on standard error, before anything is paid."""
-    columns, rows = loaded.columns, (*loaded.task.train, *loaded.task.test)
+    columns, rows = loaded.columns, loaded.task.rows
     counts = Counter(row.label for row in rows)
     more = len(loaded.task.labels) - MOST_LABELS
     listed = [f"{label} ({counts[label]})" for label in loaded.task.labels[:MOST_LABELS]]

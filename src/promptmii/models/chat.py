@@ -28,25 +28,14 @@ _FIXED: Mapping[str, Any] = {
 class Tokenizer(Protocol):
     """What a chat format needs of an engine's tokenizer."""
 
-    @property
-    def control(self) -> Mapping[str, int]:
-        """Tokens by name that steer the model rather than stand for text."""
-        ...
-
-    @property
-    def ends(self) -> Sequence[int]:
-        """Tokens that end an answer, as the model's files say."""
-        ...
-
-    @property
-    def template(self) -> str | None:
-        """The chat template that the model comes with."""
-        ...
-
-    @property
-    def names(self) -> Mapping[str, str]:
-        """What a template calls some tokens, such as `bos_token`."""
-        ...
+    control: Mapping[str, int]
+    """Tokens by name that steer the model rather than stand for text."""
+    ends: Sequence[int]
+    """Tokens that end an answer, as the model's files say."""
+    template: str | None
+    """The chat template that the model comes with."""
+    names: Mapping[str, str]
+    """What a template calls some tokens, such as `bos_token`."""
 
     def encode(self, texts: Sequence[str], *, begin: bool = False) -> list[list[int]]:
         """Token ids; `begin` puts a beginning-of-text token before each where the model wants one."""

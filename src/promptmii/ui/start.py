@@ -85,16 +85,13 @@ class Found:
         """Each with its rows."""
         if self.task is None:
             return []
-        task = self.task.task
-        counts = Counter(row.label for row in (*task.train, *task.test))
-        return [(label, counts[label]) for label in task.labels]
+        counts = Counter(row.label for row in self.task.task.rows)
+        return [(label, counts[label]) for label in self.task.task.labels]
 
     @property
     def rows(self) -> list[Any]:
         """A few, from all over the table."""
-        if self.task is None:
-            return []
-        rows = (*self.task.task.train, *self.task.task.test)
+        rows = self.task.task.rows if self.task else ()
         return list(rows[:: max(len(rows) // SHOWN, 1)][:SHOWN])
 
 

@@ -141,7 +141,7 @@ def compare(
         loaded,
         {key for one in made for key in one.provenance.support_rows},
         n or max([EXAMPLES, *(one.provenance.n for one in made)]),
-        given=(*shown.task.train, *shown.task.test) if shown else (),
+        given=shown.task.rows if shown else (),
         draw=any(map(_needs_examples, entries.values())),
     )
     found: list[Measured] = []

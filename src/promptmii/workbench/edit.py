@@ -118,7 +118,7 @@ def extend(
     known = columns.model_copy(update={"labels": (*instruction.labels, *new)})
     tables = [table_of(instruction, table, known.model_copy(update={"label": column}))]
     tables += [table_of(instruction, old, known)] if old is not None else []
-    read = [row for one in tables for row in (*one.task.train, *one.task.test)]
+    read = [row for one in tables for row in one.task.rows]
     rows = list({row_key(row.text): row for row in read}.values())
     shown = _examples(instruction, rows)
     with answering(follower, progress) as followers:

@@ -153,10 +153,9 @@ def recalibrate(
     The notes say what was found in the table.
     """
     loaded = table_of(instruction, source, columns)
-    rows = (*loaded.task.train, *loaded.task.test)
-    progress.step("Calibrating", len(rows))
+    progress.step("Calibrating", len(loaded.task.rows))
     fitting = replace(follower, calibration=resolve_calibration(kind, follower.mode, follower.model.card))
-    return fitted(instruction, fitting, rows), loaded.notes
+    return fitted(instruction, fitting, loaded.task.rows), loaded.notes
 
 
 def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:

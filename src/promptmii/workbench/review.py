@@ -60,12 +60,8 @@ class Review:
 
     def csv(self) -> str:
         """With a header; correct the label column, and the file is data."""
-        rounded = [row._replace(probability=_rounded(row.probability)) for row in self.rows]
+        rounded = [row._replace(probability=row.probability and round(row.probability, DIGITS)) for row in self.rows]
         return csv_text(Suspect._fields, [row._asdict() for row in rounded])
-
-
-def _rounded(probability: float | None) -> float | None:
-    return None if probability is None else round(probability, DIGITS)
 
 
 def review(

@@ -37,13 +37,12 @@ def tested_on(loaded: LoadedTask, source: Source) -> LoadedTask:
     table, chosen = read_table(source), loaded.columns
     own = _columns_like(table, chosen.text, chosen.template, chosen.label)
     test = load_task(table, text=own.text, label=own.label, labels=loaded.task.labels)
-    rows = (*test.task.train, *test.task.test)
+    rows = test.task.rows
     known = {row_key(row.text) for row in rows}
-    mine = (*loaded.task.train, *loaded.task.test)
-    train = tuple(row for row in mine if row_key(row.text) not in known)
+    train = tuple(row for row in loaded.task.rows if row_key(row.text) not in known)
     if not train:
         raise DataError(f"Every row of {loaded.task.name} is in {test.task.name} too, so none can be an example.")
-    both = len(mine) - len(train)
+    both = len(loaded.task.rows) - len(train)
     notes = (f"{counted(both, 'row')} left out of the examples: the test rows hold them too",) if both else ()
     notes += (f"measured on {counted(len(rows), 'row')} of {test.task.name}",)
     return replace(loaded, task=replace(loaded.task, train=train, test=rows), notes=(*loaded.notes, *notes))
@@ -55,7 +54,7 @@ def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Examp
     Raises `DataError` if none remain.
     """
     known = set(instruction.provenance.support_rows)
-    rows = (*loaded.task.train, *loaded.task.test)
+    rows = loaded.task.rows
     fresh = [row for row in rows if row_key(row.text) not in known]
     if not fresh:
         raise DataError(
@@ -83,7 +82,7 @@ def divided(
 
     `made_from` holds keys of rows. Raises `DataError` if no row is left to measure.
     """
-    rows = (*loaded.task.train, *loaded.task.test)
+    rows = loaded.task.rows
     seen = [row for row in rows if row_key(row.text) in made_from]
     if given or seen:
         examples = proportioned(given or seen, n)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from promptmii.models.base import LanguageModel, ModelCard
-from promptmii.models.chat import ChatFormat
+from promptmii.models.chat import ChatFormat, Tokenizer
 from promptmii.models.llama.engine import CONTEXT, NativeEngine, threads
 from promptmii.models.llama.files import adapter_file, model_file, revision
 from promptmii.models.llama.native import BATCH, Native, unavailable
@@ -36,8 +36,8 @@ def _load(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
         raise
 
 
-class GgufTokenizer:
-    """The tokenizer and chat template that a GGUF file carries; see `models.chat.Tokenizer`."""
+class GgufTokenizer(Tokenizer):
+    """The tokenizer and chat template that a GGUF file carries."""
 
     def __init__(self, native: Native) -> None:
         self._native = native
@@ -49,12 +49,10 @@ class GgufTokenizer:
         self.names = {"bos_token": self._name(begin), "eos_token": self._name(next(iter(self.ends), None))}
 
     def encode(self, texts: Sequence[str], *, begin: bool = False) -> list[list[int]]:
-        """See `models.chat.Tokenizer`."""
         before = self._begin if begin else []
         return [before + self._native.tokenize(text, special=True) for text in texts]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """See `models.chat.Tokenizer`."""
         return self._native.text(tokens)
 
     def _name(self, token: int | None) -> str:
