@@ -64,8 +64,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the memory back. Twice does no harm."""
-        ...
+        """Give back memory that does not go with the object. Twice does no harm."""
 
 
 class LocalModel(LanguageModel):

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from promptmii.models.base import (
     Answer,
@@ -84,8 +83,6 @@ ROWS = 16
 LONG = 32
 """Tokens from which an answer is a text rather than a label."""
 
-Result = TypeVar("Result", Completion, Choice)
-
 
 def watched(model: LanguageModel, progress: Progress) -> LanguageModel:
     """The model itself where nobody listens, because one large batch is a little faster than several."""
@@ -131,9 +128,9 @@ class Watched(Wrapper):
         return max(ROWS, 8 * self._model.card.concurrency)
 
     def _batches(
-        self, call: Callable[[Sequence[Chat]], list[Result | Failure]], chats: Sequence[Chat], size: int
-    ) -> list[Result | Failure]:
-        answers: list[Result | Failure] = []
+        self, call: Callable[[Sequence[Chat]], list[Answer | Failure]], chats: Sequence[Chat], size: int
+    ) -> list[Answer | Failure]:
+        answers: list[Answer | Failure] = []
         for start in range(0, len(chats), max(size, 1)):
             batch = call(chats[start : start + size])
             answers += batch

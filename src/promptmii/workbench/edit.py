@@ -21,7 +21,7 @@ from promptmii.prompts import extension_prompt
 from promptmii.task import Example, Support, row_key
 from promptmii.workbench.compare import Comparison, compare
 from promptmii.workbench.followers import Answering, answering
-from promptmii.workbench.rows import table_of
+from promptmii.workbench.given import table_of
 
 BY_HAND = "edited by hand"
 LINE = 120

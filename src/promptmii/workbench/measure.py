@@ -17,8 +17,7 @@ from promptmii.scoring import Scored
 from promptmii.scoring import score as score_rows
 from promptmii.task import Example, Support
 from promptmii.workbench.followers import Answering, answering, calibration_notes
-from promptmii.workbench.given import Prompt, name_of, read, written
-from promptmii.workbench.rows import fresh_rows, table_of
+from promptmii.workbench.given import Prompt, fresh_rows, name_of, read, table_of, written
 
 
 @dataclass(frozen=True)

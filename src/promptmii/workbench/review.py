@@ -21,9 +21,8 @@ from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.followers import Answering, answering, calibration_notes
 from promptmii.workbench.formats import csv_text
-from promptmii.workbench.given import Prompt, read
+from promptmii.workbench.given import Prompt, fresh_rows, read
 from promptmii.workbench.measure import opened
-from promptmii.workbench.rows import fresh_rows
 
 FOLDS = 5
 DIGITS = 6
