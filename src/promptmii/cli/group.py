@@ -3,7 +3,6 @@
 import errno
 import os
 import warnings
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -73,16 +72,9 @@ def _unreadable(error: Exception, words: list[str]) -> str:
     if isinstance(error, RecursionError | MemoryError):
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it does not fit into memory"
     named = getattr(error, "filename", None)
-    files = [str(named)] if named else [word for word in words if _exists(word)]
+    files = [str(named)] if named else [word for word in words if os.path.exists(word)]
     subject = " or ".join(files) or "The input"
     return f"{subject} cannot be used: {reason}. If it looks right, set PROMPTMII_TRACEBACK=1 and report what you see."
-
-
-def _exists(word: str) -> bool:
-    try:
-        return Path(word).exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

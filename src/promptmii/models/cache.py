@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -57,12 +57,9 @@ class Cached(Wrapper):
         return self._through(chats, what, lambda part: self._model.generate(part, sampling), _COMPLETION, whole)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        with self._alone():
+        # Where threads must wait for the model anyway, they wait here, and find the answers to equal questions.
+        with nullcontext() if self.card.concurrency > 1 else self._turn:
             return self._through(chats, ["choose", *options], lambda part: self._model.choose(part, options), _CHOICE)
-
-    def _alone(self) -> AbstractContextManager[object]:
-        """Where threads must wait for the model anyway, they wait here, and find the answers to equal questions."""
-        return nullcontext() if self.card.concurrency > 1 else self._turn
 
     def _through(
         self,

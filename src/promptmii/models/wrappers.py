@@ -131,17 +131,14 @@ class Watched(Wrapper):
         self, call: Callable[[Sequence[Chat]], list[Answer | Failure]], chats: Sequence[Chat], size: int
     ) -> list[Answer | Failure]:
         answers: list[Answer | Failure] = []
+        price = self._model.card.price
         for start in range(0, len(chats), max(size, 1)):
             batch = call(chats[start : start + size])
             answers += batch
-            self._tell(batch)
+            money = price.of(sum((answer.usage for answer in batch), Usage())) if price else None
+            with self._lock:  # several threads may ask
+                self._progress.advance(len(batch), money=money)
         return answers
-
-    def _tell(self, batch: Sequence[Completion | Choice | Failure]) -> None:
-        price = self._model.card.price
-        money = price.of(sum((answer.usage for answer in batch), Usage())) if price else None
-        with self._lock:  # several threads may ask
-            self._progress.advance(len(batch)) if money is None else self._progress.advance(len(batch), money=money)
 
 
 LINGER = 0.05

@@ -133,7 +133,6 @@ async def begin_run(request: Request) -> Response:
 
 
 def _choices(desk: Desk, settings: InduceSettings) -> dict[str, Any]:
-    """What the form offers."""
     known = desk.installable
     writers = {name: base for name, base in WRITERS.items() if base in known}
     models = [(name, known[base]) for name, base in {**writers, **{name: name for name in known}}.items()]

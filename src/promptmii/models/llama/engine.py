@@ -168,7 +168,6 @@ class NativeEngine(Engine):
             raise
 
     def _forget(self) -> None:
-        """Hold nothing."""
         self._native.drop(range(SEQUENCES))
         self._held = []
 
