@@ -26,9 +26,8 @@ from promptmii.progress import QUIET, Progress
 from promptmii.styles import split_style, style_for
 from promptmii.task import Episode
 from promptmii.version import VERSION
-from promptmii.workbench.given import text_of
+from promptmii.workbench.given import tested_on, text_of
 from promptmii.workbench.measure import Measured, measured, measured_html
-from promptmii.workbench.rows import tested_on
 
 Load = Callable[[str], LanguageModel]
 """From a reference to its model, which the caller closes."""

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from promptmii.data.nameless import is_nameless
-from promptmii.errors import ArtefactError, MissingDependencyError, counted, listed
+from promptmii.errors import ArtefactError, EndpointError, MissingDependencyError, counted, first_line, listed
 from promptmii.files import private_folder, write_text
 from promptmii.models.embedded import EMBEDDED
-from promptmii.models.push import upload
 from promptmii.models.references import WRITERS
 from promptmii.records import Record, Run
 from promptmii.styles import split_style
@@ -199,3 +198,37 @@ def _write_results(folder: Path, setting: Setup, results: Sequence[Result]) -> N
         private_folder(folder / RESULTS)
         text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
         write_text(folder / RESULTS / f"{name}.yaml", text, force=True)
+
+
+def upload(
+    folder: Path,
+    repository: str,
+    *,
+    kind: Literal["model", "dataset"],
+    patterns: Sequence[str],
+    private: bool,
+    message: str,
+) -> str:
+    """Upload the files that match `patterns`, no others, to `owner/name`, created if missing; return its address.
+
+    Raises `EndpointError`.
+    """
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError as error:
+        raise MissingDependencyError("Uploading", "hf") from error
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
+        api.upload_folder(
+            folder_path=folder,
+            repo_id=repository,
+            repo_type=kind,
+            allow_patterns=list(patterns),
+            commit_message=message,
+        )
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:  # ValueError: no answer of the hub's
+        message = f"{folder} cannot be uploaded to {repository}: {first_line(error)}"
+        raise EndpointError(f"{message} Expected owner/name, and a token in HF_TOKEN.") from error
+    return str(address)

@@ -122,7 +122,12 @@ class Task:
 
     def __post_init__(self) -> None:
         check_labels(self.labels, f"Task {self.name!r}")
-        _check_examples((*self.train, *self.test), self.labels, f"Task {self.name!r}")
+        _check_examples(self.rows, self.labels, f"Task {self.name!r}")
+
+    @property
+    def rows(self) -> tuple[Example, ...]:
+        """Those of the training part, then those of the test part."""
+        return (*self.train, *self.test)
 
     @cached_property
     def key(self) -> str:

@@ -25,12 +25,11 @@ from promptmii.models.base import (
     Sampling,
 )
 from promptmii.models.cache import Cached
-from promptmii.models.dynamic_batching import Batched
 from promptmii.models.hf.model import TransformersModel
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.spending import Limited, SpendingLimit
-from promptmii.models.wrappers import Metered, Priced
+from promptmii.models.wrappers import Batched, Metered, Priced
 
 MODELS = ["scripted", "metered", "priced", "limited", "gathered", "cached", "local"]
 MODELS += ["llama", "llama_server", "http", "cached_http"]

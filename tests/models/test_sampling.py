@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptmii.models.sampling import ALONE, LONGEST, loop_tokens
+from promptmii.models.local import ALONE, LONGEST, loop_tokens
 
 TOKENS = st.lists(st.integers(0, 3), max_size=40)
 

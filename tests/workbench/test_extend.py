@@ -10,7 +10,7 @@ import promptmii
 from promptmii import Example, Follower, Instruction, ScriptedModel, Support
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.models.base import Failure, FailureKind
-from promptmii.workbench.extend import NO_OLD_ROWS, extend
+from promptmii.workbench.edit import NO_OLD_ROWS, extend
 
 LABELS = ("delivery", "refund")
 OLD = [Example(f"a {label} {i}", label) for i in range(10) for label in LABELS]

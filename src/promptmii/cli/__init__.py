@@ -1,4 +1,4 @@
-"""The command line: a module per command, which gathers options, makes one call, and shows the result.
+"""The command line: a module for a command or two, which gather options, make one call, and show the result.
 
 Heavy imports are inside the functions.
 """
@@ -9,9 +9,7 @@ from promptmii.cli.group import app
 
 __all__ = ["app"]
 
-# `promptmii --help` lists them in this order.
-for _name in (
-    *("induce", "predict", "score", "compare", "calibrate", "edit", "extend", "review", "show", "export", "ui"),
-    *("evaluate", "report", "corpus", "train", "launch", "models", "styles", "mcp"),
-):
+MODULES = "compare corpus edit evaluate induce measure models predict review serve show train"
+
+for _name in MODULES.split():
     import_module(f"promptmii.cli.{_name}")

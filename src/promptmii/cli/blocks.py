@@ -39,8 +39,7 @@ class RowOptions:
         """As settings."""
         from promptmii.config import Columns
 
-        labels = label_list(self.labels) if self.labels else None
-        return Columns.of(text=text_of(self.text), label=self.label, labels=labels)
+        return Columns.of(text=text_of(self.text), label=self.label, labels=label_list(self.labels))
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class ServerOptions:
         """As settings. Raises `ConfigError`."""
         from promptmii.config import Endpoint
 
-        changes = {"cache": str(self.cache) if self.cache else None, "prices": prices_of(self.price or [])}
+        changes = {"cache": str(self.cache) if self.cache else None, "prices": prices_of(self.price)}
         same = {name: getattr(self, name) for name in ("base_url", "context_length", "concurrency")}
         return Endpoint.of(**same, **changes, max_cost=max_cost)
 

@@ -12,8 +12,9 @@ from promptmii.cli.terminal import count, dump, error, notes, out, say, share, t
 from promptmii.errors import ConfigError, counted
 
 if TYPE_CHECKING:
+    from promptmii.instruction import Measurement
     from promptmii.metrics import Difference
-    from promptmii.workbench import Comparison, Measured
+    from promptmii.workbench import Comparison
 
 
 @app.command()
@@ -80,13 +81,15 @@ def show_comparison(found: "Comparison", output: Path | None = None) -> None:
     """The table, and on how many rows they disagree."""
     notes(found.notes)
     first, priced = found.rows[0], any(row.spent.money for row in found.rows)
-    money = ("per 1,000",) if priced else ()
     title = (
         f"{counted(first.scored.n, 'row')}; tokens per query; difference: {first.name} minus the other, p after Holm"
     )
+    money = ["per 1,000"] if priced else []
     grid = table(title, "prompt", "F1 [95 %]", "plain F1", "tokens", *money, "difference [95 %]", "p")
     for row in found.rows:
-        grid.add_row(row.name, *_scores(row, priced), *_difference(found.differences.get(row.name)))
+        spent = [_money(row.spent.money, row.scored.n)] if priced else []
+        cells = score_cells(row.scored.measurement())
+        grid.add_row(row.name, *cells, *spent, *_difference(found.differences.get(row.name)))
     out.write_table(grid)
     differing = f"They disagree on {counted(len(found.disagreements), 'row')}"
     if output:
@@ -95,12 +98,11 @@ def show_comparison(found: "Comparison", output: Path | None = None) -> None:
         out.write_line(f"{differing}.")
 
 
-def _scores(row: "Measured", priced: bool) -> list[str]:
-    score = row.scored.measurement()
+def score_cells(score: "Measurement") -> list[str]:
+    """Of a table: macro-F1 with its interval, without the calibration, and the tokens of a prompt."""
     plain = "" if score.uncalibrated_macro_f1 is None else share(score.uncalibrated_macro_f1)
-    cells = [f"{share(score.macro_f1)} [{share(score.low, 2)}, {share(score.high, 2)}]", plain]
-    cells.append(count(score.prompt_tokens_per_query))
-    return cells + ([_money(row.spent.money, row.scored.n)] if priced else [])
+    interval = f"{share(score.macro_f1)} [{share(score.low, 2)}, {share(score.high, 2)}]"
+    return [interval, plain, count(score.prompt_tokens_per_query)]
 
 
 def _money(spent: float | None, n: int) -> str:

@@ -156,7 +156,6 @@ def _show_built(built: "Built", *, as_json: bool) -> None:
 
 
 def _show_leakage(report: "LeakageReport", *, as_json: bool) -> None:
-    """What the splits have in common."""
     if as_json:
         dump(_as_json(report))
         return

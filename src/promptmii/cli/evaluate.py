@@ -1,4 +1,4 @@
-"""`promptmii evaluate`: compare methods on many tasks."""
+"""`promptmii evaluate` and `promptmii report`: compare methods on many tasks, and draw what runs found."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from promptmii.cli.options import (
     settings_of,
     whole_numbers,
 )
-from promptmii.cli.terminal import count, dump, listening, out, table, warn
+from promptmii.cli.terminal import count, dump, listening, out, say, table, warn
 from promptmii.errors import counted
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ class _GridOptions:
             "n": whole_numbers(self.n),
             "generators": self.generator,
             "followers": self.follower,
-            "endpoint": endpoint | {"prices": prices_of(self.price or []) or None},
+            "endpoint": endpoint | {"prices": prices_of(self.price) or None},
             "ray": {} if self.ray else None,
         }
-        return merged(settings_of(self.set_ or []), changes)
+        return merged(settings_of(self.set_), changes)
 
 
 @app.command("evaluate", cls=Evaluate)
@@ -192,3 +192,33 @@ def _show_estimate(lines: Sequence["MethodEstimate"], *, as_json: bool) -> None:
     out.write_line(
         "Model time counts one call after the other. Servers answer several at once; equal prompts are asked once."
     )
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `promptmii evaluate` and of training.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the page, the figures and the tables.", show_default="report"),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(help="Write one page of Markdown, its figures in a folder beside it; with -o, the folder too."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Draw what runs found: one self-contained page, figures (SVG, PNG, PDF, LaTeX), tables (CSV, Markdown, LaTeX)."""
+    from promptmii.report.markdown import write_markdown
+    from promptmii.report.page import write_report
+
+    with listening(quiet=json) as progress:
+        progress.step("Writing the report")
+        text = write_markdown(runs, markdown) if markdown else None
+        page = write_report(runs, output or Path("report")) if output or not markdown else None
+    if json:
+        dump({"markdown": text, "page": page})
+        return
+    if text:
+        say(f"Wrote {text}.")
+    if page:
+        say(f"Open {page} in a browser.")

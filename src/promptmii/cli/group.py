@@ -3,7 +3,6 @@
 import errno
 import os
 import warnings
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +22,11 @@ CALLS_FAILED = 4
 NOT_YET = 5
 """Exit code if answers are still to come."""
 
+ORDER = (
+    *("induce", "predict", "score", "compare", "calibrate", "edit", "extend", "review", "show", "export", "ui"),
+    *("evaluate", "report", "train", "launch", "doctor", "mcp", "corpus", "models", "styles"),
+)
+"""Of the commands in `promptmii --help`."""
 
 _AGAIN = "Run the same command again to continue: "
 KEPT = {
@@ -39,8 +43,10 @@ KEPT = {
 class Commands(TyperGroup):
     """Errors become one line and an exit code. Set PROMPTMII_TRACEBACK to see where they come from."""
 
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return sorted(self.commands, key=ORDER.index)
+
     def invoke(self, ctx: Any) -> object:
-        """Run the command."""
         tolerate_encodings()
         words = [str(word) for word in (*ctx._protected_args, *ctx.args)]
         try:
@@ -66,16 +72,9 @@ def _unreadable(error: Exception, words: list[str]) -> str:
     if isinstance(error, RecursionError | MemoryError):
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it does not fit into memory"
     named = getattr(error, "filename", None)
-    files = [str(named)] if named else [word for word in words if _exists(word)]
+    files = [str(named)] if named else [word for word in words if os.path.exists(word)]
     subject = " or ".join(files) or "The input"
     return f"{subject} cannot be used: {reason}. If it looks right, set PROMPTMII_TRACEBACK=1 and report what you see."
-
-
-def _exists(word: str) -> bool:
-    try:
-        return Path(word).exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

@@ -9,22 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptmii.cli.blocks import RowOptions, ServerOptions, blocks
+from promptmii.cli.compare import score_cells
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, Follow, Force, Generator, Json, N, Output, prompt_of
-from promptmii.cli.terminal import (
-    confirmed,
-    count,
-    dump,
-    interactive,
-    listening,
-    notes,
-    out,
-    say,
-    share,
-    styled,
-    table,
-    warn,
-)
+from promptmii.cli.terminal import confirmed, dump, interactive, listening, notes, out, say, styled, table, warn
 from promptmii.errors import ConfigError, counted
 from promptmii.models.references import WRITER
 
@@ -132,7 +120,7 @@ def induce(
 
 def _show_data(loaded: "LoadedTask") -> None:
     """The columns, the labels with their counts, and three rows: on standard error, before anything is paid."""
-    columns, rows = loaded.columns, (*loaded.task.train, *loaded.task.test)
+    columns, rows = loaded.columns, loaded.task.rows
     counts = Counter(row.label for row in rows)
     more = len(loaded.task.labels) - MOST_LABELS
     listed = [f"{label} ({counts[label]})" for label in loaded.task.labels[:MOST_LABELS]]
@@ -177,9 +165,7 @@ def _comparison(rows: Sequence["Measured"]) -> "Table":
             grid.add_row(
                 row.instruction.method,
                 str(row.instruction.provenance.n),
-                f"{share(measured.macro_f1)} [{share(measured.low, 2)}, {share(measured.high, 2)}]",
-                "" if measured.uncalibrated_macro_f1 is None else share(measured.uncalibrated_macro_f1),
-                count(measured.prompt_tokens_per_query),
+                *score_cells(measured),
                 str(row.instruction.cost.calls),
                 str(row.instruction.calibration_cost.calls),
                 f"{row.scored.usage.seconds:.1f}",

@@ -1,4 +1,4 @@
-"""Embedded models, trained weights, and whether any model works."""
+"""Embedded models, trained weights, prompts of released checkpoints, and whether any model works."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +7,7 @@ import typer
 
 from promptmii.cli.group import app
 from promptmii.cli.options import BaseUrl, Context, Json
-from promptmii.cli.terminal import dump, listening, out, say, styled
+from promptmii.cli.terminal import data, dump, listening, out, say, styled
 from promptmii.models.embedded import INSTALLABLE
 from promptmii.models.references import DEFAULT, WRITERS
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 models_app = typer.Typer(no_args_is_help=True, help="Embedded models, and trained weights.")
 app.add_typer(models_app, name="models")
+styles_app = typer.Typer(no_args_is_help=True, help="Prompts of released checkpoints, such as the paper's.")
+app.add_typer(styles_app, name="styles")
 
 
 @app.command("doctor")
@@ -60,7 +62,7 @@ def install(name: Annotated[str, typer.Argument(help=f"One of {', '.join(INSTALL
 
 
 @models_app.command("list")
-def show_list(json: Json = False) -> None:
+def list_models(json: Json = False) -> None:
     """The embedded models, and which of them are installed."""
     rows = [
         {"name": m.name, "model": m.title, "licence": m.licence, "bytes": m.size, "installed": m.installed}
@@ -101,3 +103,36 @@ def push(
 
     reference = push_weights(folder, repository, private=not public, licence=licence, evaluation=evaluation)
     say(f"Uploaded. Load it with: {reference}")
+
+
+@styles_app.command("import")
+def import_styles(
+    checkout: Annotated[Path, typer.Argument(help="A checkout of github.com/millix19/promptmii.")],
+) -> None:
+    """Read the paper's prompts from its authors' code, which is checked by hash and never run."""
+    from promptmii import styles
+
+    for name in styles.import_styles(checkout):
+        say(f"Imported {name}.")
+    say("Use one behind a generator: openai:MODEL#promptmii-llama; for icl: --set options.icl.style=promptmii-icl")
+
+
+@styles_app.command("list")
+def list_styles(json: Json = False) -> None:
+    """The styles on this machine, with their hashes."""
+    from promptmii.styles import names, read_style
+
+    keys = {name: read_style(name).key for name in names()}
+    if json:
+        dump(keys)
+        return
+    for name, key in keys.items():
+        out.write_line(f"{name:<22} {key}")
+
+
+@styles_app.command("show")
+def show_style(name: Annotated[str, typer.Argument(help="A style, as `promptmii styles list` names it.")]) -> None:
+    """A style as JSON: both prompts and the limits."""
+    from promptmii.styles import read_style
+
+    data(read_style(name).model_dump_json(indent=2) + "\n")

@@ -78,11 +78,6 @@ def N(help: str) -> Any:  # noqa: N802
     return typer.Option("-n", "--n", help=help)
 
 
-Run = Annotated[Path, typer.Option("--output", "-o", help="Run folder.")]
-Tasks = Annotated[list[str] | None, typer.Option(help="Corpus or task folder, task file, or suite; repeatable.")]
-Trained = Annotated[str | None, typer.Option("--model", help="Model to train: smol or hf:<id or folder>.")]
-Seed = Annotated[int | None, typer.Option(help="Of everything that is drawn.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
@@ -94,12 +89,12 @@ Set = Annotated[
 ]
 
 
-def settings_of(given: list[str]) -> dict[str, Any]:
+def settings_of(given: list[str] | None) -> dict[str, Any]:
     """Every --set, as nested tables. A value is read as in TOML, or else as text. Raises `ConfigError`."""
     from promptmii.schema import merged
 
     found: dict[str, Any] = {}
-    for one in given:
+    for one in given or []:
         name, equals, value = one.partition("=")
         if not (name.strip() and equals):
             raise ConfigError(f"--set is {one!r}; expected NAME=VALUE, such as endpoint.patience=60.")
@@ -142,21 +137,21 @@ def _value(given: str) -> Any:
         return given
 
 
-def label_list(given: str) -> tuple[str, ...]:
+def label_list(given: str | None) -> tuple[str, ...] | None:
     """--labels. Raises `ConfigError`."""
-    if given.lstrip().startswith("["):
+    if given and given.lstrip().startswith("["):
         try:
             return tuple(str(label) for label in json_module.loads(given))
         except ValueError as error:
             raise ConfigError(
                 f'--labels looks like JSON but is not: {error}. Expected a list such as \'["a, b", "c"]\'.'
             ) from error
-    return tuple(label.strip() for label in given.split(",") if label.strip())
+    return comma_separated(given) or None
 
 
-def prices_of(given: list[str]) -> dict[str, "Price"]:
+def prices_of(given: list[str] | None) -> dict[str, "Price"]:
     """Every --price, by model. Raises `ConfigError`."""
-    return dict(map(_price, given))
+    return dict(map(_price, given or []))
 
 
 _PRICE = re.compile(r"(?:(?P<model>.*)=)?(?P<money>[^=,]+,[^=,]+)(?P<more>(?:,(?:cached|min|batch)=[^=,]+)*)")

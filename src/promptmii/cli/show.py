@@ -1,11 +1,14 @@
-"""`promptmii show`: read an instruction file."""
+"""`promptmii show` and `promptmii export`: an instruction file for reading, and as code for another tool."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from promptmii.cli.group import app
-from promptmii.cli.options import File, Json
-from promptmii.cli.terminal import count, dump, facts, notes, out, styled
+from promptmii.cli.options import File, Force, Json, Output
+from promptmii.cli.terminal import count, data, dump, facts, notes, out, say, styled
 from promptmii.errors import counted
+from promptmii.exports import TARGETS
 
 if TYPE_CHECKING:
     from promptmii.instruction import Cost, Instruction
@@ -49,3 +52,25 @@ def _facts(loaded: "Instruction") -> dict[str, str]:
 
 def _cost(cost: "Cost") -> str:
     return f"{counted(cost.calls, 'call')}, {count(cost.tokens)} tokens"
+
+
+@app.command()
+def export(
+    instruction: File,
+    to: Annotated[
+        str, typer.Option(metavar="TARGET", help="; ".join(f"{name}: {what}" for name, what in TARGETS.items()) + ".")
+    ],
+    output: Output = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Print the prompt as code for another tool: it sends what was measured, byte for byte."""
+    from promptmii.instruction import Instruction
+
+    code = Instruction.load(instruction).export(to, output, force=force)
+    if json:
+        dump({"target": to, "file": output, "code": code})
+    elif output:
+        say(f"Saved to {output}.")
+    else:
+        data(code)

@@ -1,16 +1,18 @@
-"""Train an instruction generator, and what comes before it."""
+"""`promptmii train` and `promptmii launch`: train an instruction generator, in one process or in many."""
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from promptmii.cli.blocks import blocks
 from promptmii.cli.group import app
-from promptmii.cli.options import Json, ListRecipes, Recipe, Resume, Run, Seed, Set, Tasks, Trained, settings_of
-from promptmii.cli.terminal import dump, facts, listening, out, styled, warn
+from promptmii.cli.options import Json, ListRecipes, Recipe, Set, settings_of
+from promptmii.cli.terminal import dump, facts, listening, out, say, styled, warn
 from promptmii.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,16 +20,49 @@ if TYPE_CHECKING:
     from promptmii.train.settings import TrainSettings
 
 
+Run = Annotated[Path, typer.Option("--output", "-o", help="Run folder.")]
+
+
+@dataclass(frozen=True)
+class _RunOptions:
+    """What a run takes, over its recipe."""
+
+    tasks: Annotated[list[str] | None, typer.Option(help="Corpus or task folder, task file, or suite; repeatable.")] = (
+        None
+    )
+    model: Annotated[str | None, typer.Option(help="Model to train: smol or hf:<id or folder>.")] = None
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None
+    set_: Set = None
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")] = (
+        False
+    )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """As in the TOML file; `None` where nothing was given."""
+        from promptmii.schema import merged
+
+        return merged(settings_of(self.set_), {"tasks": self.tasks, "model": self.model, "seed": self.seed})
+
+    @property
+    def words(self) -> list[str]:
+        """As on a command line."""
+        repeated = {"--tasks": self.tasks or [], "--set": self.set_ or []}
+        once = {"--model": [self.model], "--seed": [self.seed]}
+        given = ["--resume"] if self.resume else []
+        for option, values in (repeated | once).items():
+            given += [word for value in values if value is not None for word in (option, str(value))]
+        return given
+
+
 @app.command("train")
+@blocks
 def run_training(
     recipe: Annotated[str, Recipe],
+    *,
     output: Run = Path("runs/train"),
     stage: Annotated[str | None, typer.Option(help="rl, sft or best-of; the file's own when absent, else rl.")] = None,
-    tasks: Tasks = None,
-    model: Trained = None,
-    seed: Seed = None,
-    set_: Set = None,
-    resume: Resume = False,
+    run: _RunOptions,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -42,25 +77,65 @@ def run_training(
 ) -> None:
     """Train the generator that writes instructions, by reinforcement learning; or one of the stages before that."""
     from promptmii.configs import config_path
-    from promptmii.schema import merged
     from promptmii.train import run_stage
     from promptmii.train.settings import TrainSettings, stage_of
 
     config = config_path("train", recipe)
     chosen = stage_of(config, stage)
-    changes = merged(settings_of(set_ or []), {"tasks": tasks, "model": model, "seed": seed})
     if chosen != "rl" and (dry_run or doctor):
         raise ConfigError(f"--dry-run plans the stage rl only, and --doctor examines it only; the stage is {chosen}.")
     if dry_run or doctor:
-        settings = TrainSettings.read(config, stage=chosen, **changes)
+        settings = TrainSettings.read(config, stage=chosen, **run.changes)
         (_plan if dry_run else _examine)(settings, output, as_json=json)
         return
     with listening(quiet=json) as progress:
-        made = run_stage(chosen, config, output, resume=resume, progress=progress, **changes)
+        made = run_stage(chosen, config, output, resume=run.resume, progress=progress, **run.changes)
     if json:
         dump({"made": str(made)})
     else:
         out.write_line(f"Made {made}. See the curves: promptmii report {made.parent}")
+
+
+@app.command("launch")
+@blocks
+def launch_training(
+    recipe: Annotated[str, Recipe],
+    *,
+    output: Run = Path("runs/train"),
+    run: _RunOptions,
+    machines: Annotated[int, typer.Option(min=1, help="Machines that train; run the command on each.")] = 1,
+    machine: Annotated[int, typer.Option(min=0, help="Which of them this is, from 0.")] = 0,
+    first: Annotated[str, typer.Option(help="Address of machine 0.")] = "localhost",
+    port: Annotated[int, typer.Option(help="Port of machine 0 where the processes find each other.")] = 29500,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Queue the run, and the follower's servers, by sbatch.")
+    ] = False,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs of a node, with --slurm.")] = 8,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command instead of running it.")] = False,
+    _list: ListRecipes = False,
+) -> None:
+    """Start `promptmii train` on as many processes as the configuration plans, by torchrun or Slurm."""
+    from promptmii.configs import config_path
+    from promptmii.train import launch
+    from promptmii.train.settings import TrainSettings, stage_of
+
+    config = config_path("train", recipe)
+    if (stage := stage_of(config)) != "rl":
+        raise ConfigError(f"The stage {stage} runs in one process: promptmii train {recipe}.")
+    settings = TrainSettings.read(config, stage=stage, **run.changes)
+    given = [recipe, "-o", str(output), *run.words]
+    if slurm:
+        command = launch.slurm(settings, gpus, output, given)
+    else:
+        where = launch.Machines(machines, machine, first, port)
+        command = launch.command(settings.plan.processes, where, given)
+    if dry_run:
+        out.write_line(shlex.join(command))
+        return
+    say(shlex.join(command))
+    output.parent.mkdir(parents=True, exist_ok=True)  # Slurm drops the log of a job whose folder is not there
+    if code := launch.run(command):
+        raise typer.Exit(code)
 
 
 def _examine(settings: "TrainSettings", folder: Path, *, as_json: bool) -> None:
@@ -74,7 +149,6 @@ def _examine(settings: "TrainSettings", folder: Path, *, as_json: bool) -> None:
 
 
 def _plan(settings: "TrainSettings", folder: Path, *, as_json: bool) -> None:
-    """Print what the run will take."""
     from promptmii.train.rl.estimate import estimate
 
     with listening(quiet=as_json) as progress:
@@ -135,7 +209,6 @@ def _print_settings(title: str, listed: Mapping[str, "SettingValue"]) -> None:
 
 
 def _brief(value: Any) -> str:
-    """A value for a cell of a table."""
     if isinstance(value, list | tuple):
         named = [str(one) for one in value]
         return ", ".join(named) if len(named) <= NAMED else f"{', '.join(named[:NAMED])} and {len(named) - NAMED} more"

@@ -15,7 +15,7 @@ from jinja2 import Template
 from promptmii.corpus.overlap import LeakageReport, check_corpus
 from promptmii.data.corpus_files import SPLITS, Split, corpus_splits, read_corpus, split_file
 from promptmii.files import write_text
-from promptmii.models.push import upload
+from promptmii.publish import upload
 from promptmii.task import Task
 
 FOLDER = "figures"

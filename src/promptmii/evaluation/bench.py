@@ -16,8 +16,8 @@ from promptmii.instruction import Cost, Instruction
 from promptmii.machine import machine
 from promptmii.models.base import LanguageModel, ModelCard
 from promptmii.models.cache import Cached
-from promptmii.models.dynamic_batching import for_threads
 from promptmii.models.threads import parallel
+from promptmii.models.wrappers import for_threads
 from promptmii.records import Query, Record, pack_predictions
 from promptmii.schema import storable
 from promptmii.scoring import Scored, score

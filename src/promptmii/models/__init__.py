@@ -43,7 +43,7 @@ def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
         return HttpModel(served.model, replace(config, base_url=served.address or config.base_url), reference)
     gguf = gguf_of(reference)
     if gguf:
-        from promptmii.models.llama.model import load_gguf
+        from promptmii.models.llama import load_gguf
 
         return load_gguf(reference, gguf, http.context_length if http else None)
     weights = weights_of(reference)

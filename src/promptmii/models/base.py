@@ -45,7 +45,7 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
     seed: int = 0
     bar_loops: bool = False
-    """Leave a loop instead of writing on to the limit (`models.sampling`); a server has its own means."""
+    """Leave a loop instead of writing on to the limit (`models.local`); a server has its own means."""
     contrast: Contrast | None = None
     """Heeded where the model's card says so."""
 

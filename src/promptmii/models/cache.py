@@ -5,14 +5,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from promptmii.errors import OutputError
 from promptmii.files import private_file, private_folder
-from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, LanguageModel, Sampling, Usage
+from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, LanguageModel, Sampling
 from promptmii.models.threads import parallel
 from promptmii.models.wrappers import Wrapper
 from promptmii.task import content_key
@@ -20,6 +21,7 @@ from promptmii.task import content_key
 ANSWERS = "answers.sqlite"
 PATIENCE = 30.0
 """Seconds to wait for another process that writes the file."""
+_COMPLETION, _CHOICE = TypeAdapter(Completion), TypeAdapter(Choice)
 
 
 class Cached(Wrapper):
@@ -52,27 +54,24 @@ class Cached(Wrapper):
         # Samples of equal chats are only comparable when drawn in one batch: all of them are known, or all are drawn.
         whole = sampling.temperature > 0 and len({content_key(list(chat)) for chat in chats}) < len(chats)
         what: list[object] = ["generate", *(value for value in sampling if value is not None)]
-        return self._through(chats, what, lambda part: self._model.generate(part, sampling), _completion, whole)
+        return self._through(chats, what, lambda part: self._model.generate(part, sampling), _COMPLETION, whole)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        with self._alone():
-            return self._through(chats, ["choose", *options], lambda part: self._model.choose(part, options), _choice)
-
-    def _alone(self) -> AbstractContextManager[object]:
-        """Where threads must wait for the model anyway, they wait here, and find the answers to equal questions."""
-        return nullcontext() if self.card.concurrency > 1 else self._turn
+        # Where threads must wait for the model anyway, they wait here, and find the answers to equal questions.
+        with nullcontext() if self.card.concurrency > 1 else self._turn:
+            return self._through(chats, ["choose", *options], lambda part: self._model.choose(part, options), _CHOICE)
 
     def _through(
         self,
         chats: Sequence[Chat],
         what: Sequence[object],
         ask: Callable[[Sequence[Chat]], list[Answer | Failure]],
-        read: Callable[[dict[str, Any]], Answer],
+        kind: TypeAdapter[Answer],
         whole: bool = False,
     ) -> list[Answer | Failure]:
         """Each known answer, and those that `ask` gives to the others; if `whole`, one missing asks for all again."""
         keys = self._keys(chats, what)
-        known = self._known(keys, read)
+        known = self._known(keys, kind)
         missing = [i for i, key in enumerate(keys) if key not in known]
         if whole and missing:
             missing = list(range(len(chats)))
@@ -106,7 +105,7 @@ class Cached(Wrapper):
             cure = "Make room and run the same command again: what is in it is kept."
         return OutputError(f"The answer cache {self._path} cannot be used: {error}. {cure}")
 
-    def _known(self, keys: Sequence[str], read: Callable[[dict[str, Any]], Answer]) -> dict[str, Answer]:
+    def _known(self, keys: Sequence[str], kind: TypeAdapter[Answer]) -> dict[str, Answer]:
         try:
             with self._lock:
                 found = {
@@ -114,7 +113,7 @@ class Cached(Wrapper):
                 }
         except sqlite3.Error as error:
             raise self._unusable(error) from error
-        return {key: answer for key, row in found.items() if row and (answer := _read(row[0], read))}
+        return {key: answer for key, row in found.items() if row and (answer := _read(row[0], kind))}
 
     def _store(self, answers: Sequence[tuple[str, Answer | Failure]]) -> None:
         rows = [(key, json.dumps(asdict(answer))) for key, answer in answers if _is_whole(answer)]
@@ -155,23 +154,14 @@ def _is_whole(answer: Completion | Choice | Failure) -> bool:
     return not isinstance(answer, Failure) and not (isinstance(answer, Completion) and answer.truncated)
 
 
-def _read(row: str, read: Callable[[dict[str, Any]], Answer]) -> Answer | None:
+def _read(row: str, kind: TypeAdapter[Answer]) -> Answer | None:
     """A kept answer; `None` for a damaged one, which is asked for again."""
     try:
-        return read(json.loads(row))
-    except (ValueError, KeyError, TypeError):
+        return kind.validate_json(row)
+    except ValidationError:
         return None
 
 
 def _shared(answer: Answer | Failure, threads: int) -> Answer | Failure:
     """An answer with its part of the time in which `threads` of them were made."""
     return replace(answer, usage=replace(answer.usage, seconds=answer.usage.seconds / threads))
-
-
-def _completion(answer: dict[str, Any]) -> Completion:
-    return Completion(answer["text"], answer["truncated"], Usage(**answer["usage"]))
-
-
-def _choice(answer: dict[str, Any]) -> Choice:
-    scores = answer["scores"]
-    return Choice(answer["index"], None if scores is None else tuple(scores), Usage(**answer["usage"]))

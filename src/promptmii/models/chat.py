@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 from jinja2 import TemplateError
@@ -28,25 +29,14 @@ _FIXED: Mapping[str, Any] = {
 class Tokenizer(Protocol):
     """What a chat format needs of an engine's tokenizer."""
 
-    @property
-    def control(self) -> Mapping[str, int]:
-        """Tokens by name that steer the model rather than stand for text."""
-        ...
-
-    @property
-    def ends(self) -> Sequence[int]:
-        """Tokens that end an answer, as the model's files say."""
-        ...
-
-    @property
-    def template(self) -> str | None:
-        """The chat template that the model comes with."""
-        ...
-
-    @property
-    def names(self) -> Mapping[str, str]:
-        """What a template calls some tokens, such as `bos_token`."""
-        ...
+    control: Mapping[str, int]
+    """Tokens by name that steer the model rather than stand for text."""
+    ends: Sequence[int]
+    """Tokens that end an answer, as the model's files say."""
+    template: str | None
+    """The chat template that the model comes with."""
+    names: Mapping[str, str]
+    """What a template calls some tokens, such as `bos_token`."""
 
     def encode(self, texts: Sequence[str], *, begin: bool = False) -> list[list[int]]:
         """Token ids; `begin` puts a beginning-of-text token before each where the model wants one."""
@@ -136,7 +126,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     """As transformers reads templates, which is what their authors test with."""
     extensions = [loopcontrols, _Generation]
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    environment.filters["tojson"] = _as_json
+    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
     environment.globals["raise_exception"] = _raise  # pyright: ignore[reportArgumentType]
     return environment
 
@@ -150,10 +140,6 @@ class _Generation(Extension):
         """The statements inside."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _as_json(value: object, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _raise(message: str) -> NoReturn:

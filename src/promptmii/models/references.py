@@ -112,21 +112,17 @@ def _on_device(reference: str) -> tuple[str, str | None]:
 
 def _first(name: str) -> Weights | None:
     kind, _, place = name.rpartition(":")
-    if place in WRITERS and kind in ("", "hf"):
-        return replace(_embedded(WRITERS[place]), adapters=(str(shipped(place)),))
-    if place in EMBEDDED and kind in ("", "hf"):
-        return _embedded(place)
+    if kind in ("", "hf") and (place in WRITERS or place in EMBEDDED):
+        from promptmii.models.hf.convert import converted
+
+        base = WRITERS.get(place, place)
+        adapters = (str(shipped(place)),) if place in WRITERS else ()
+        return Weights(f"hf:{base}", str(converted(base)), adapters)
     kind, _, place = name.partition(":")
     if kind != "hf" or not place:
         return None
     inside = _model_of_adapter(place)
     return weights_of(f"{inside}+{place}") or weights_of(f"hf:{inside}+{place}") if inside else Weights(name, place)
-
-
-def _embedded(name: str) -> Weights:
-    from promptmii.models.hf.convert import converted
-
-    return Weights(f"hf:{name}", str(converted(name)))
 
 
 def _model_of_adapter(folder: str) -> str | None:

@@ -36,7 +36,7 @@ def command_line(settings: ServeSettings, model: str, port: int, host: str = LOO
             words = ["vllm", "serve", model, *where, "--generation-config", "vllm"]
             words += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
         case "llama.cpp":
-            words = [sys.executable, "-P", "-m", "promptmii.models.llama.serve", model, *where]
+            words = [sys.executable, "-P", "-m", "promptmii.models.llama.server", model, *where]
         case own:
             words = shlex.split(own)
             for name, value in {"model": model, "host": host, "port": port, "gpus": gpus}.items():

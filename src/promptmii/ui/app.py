@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from promptmii.config import Endpoint
 from promptmii.errors import ConfigError, PromptMIIError
 from promptmii.models.embedded import EMBEDDED, Embedded
-from promptmii.ui import installs, reports, start, trials
+from promptmii.ui import reports, start, trials
 from promptmii.ui.desk import Desk
 from promptmii.ui.guard import Guard
 from promptmii.ui.store import Store
@@ -47,9 +47,9 @@ def make_app(
         Route("/data", start.add, methods=["POST"]),
         Route("/new", start.new),
         Route("/new/columns", start.columns),
-        Route("/models/{name}", installs.begin, methods=["POST"]),
-        Route("/models/{name}/events", installs.events),
-        Route("/models/{name}/cancel", installs.cancel, methods=["POST"]),
+        Route("/models/{name}", start.begin_install, methods=["POST"]),
+        Route("/models/{name}/events", start.install_events),
+        Route("/models/{name}/cancel", start.cancel_install, methods=["POST"]),
         Route("/trials", start.begin_run, methods=["POST"]),
         Route("/trials/{key}", trials.show),
         Route("/trials/{key}/events/{job}", trials.events),

@@ -1,7 +1,8 @@
-"""What every page needs, and how a template becomes a response."""
+"""What every page needs: how a template becomes a response, with numbers and sentences in the words of the page."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import floor
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,12 +10,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
+from promptmii.errors import counted
+from promptmii.instruction import Cost
 from promptmii.models.embedded import Embedded
-from promptmii.ui import words
 from promptmii.ui.jobs import Job, Jobs, watch
-from promptmii.ui.store import Store
+from promptmii.ui.store import Store, Trial
 from promptmii.ui.work import Work
 from promptmii.version import VERSION
+
+STEPS = {" mii": " the instruction", " naive": " the label list", " icl": " the examples"}
+SHADES = 8
+"""Steps of colour in a confusion matrix."""
 
 
 def _environment() -> Environment:
@@ -25,8 +31,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update({act.__name__: act for act in words.FILTERS})
-    functions = {act.__name__: act for act in words.FUNCTIONS}
+    for words in (share, signed, step_name, money, seconds, left, tokens, whole):
+        made.filters[words.__name__] = words
+    functions = {"per_thousand": per_thousand, "shade": shade, "verdict": verdict}
     cast("dict[str, Any]", made.globals).update(functions, version=VERSION)
     return made
 
@@ -79,3 +86,78 @@ def text_of(form: Mapping[str, Any], name: str) -> str:
     """A field of a form, stripped."""
     value = form.get(name, "")
     return value.strip() if isinstance(value, str) else ""
+
+
+def share(value: float, digits: int = 3) -> str:
+    """A number from 0 to 1 without its zero."""
+    return f"{value:.{digits}f}".removeprefix("0")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference of two such numbers, with its sign."""
+    return ("+" if value >= 0 else "−") + share(abs(value), digits)
+
+
+def step_name(name: str) -> str:
+    """A pipeline step in the page's words."""
+    return next((name.removesuffix(end) + words for end, words in STEPS.items() if name.endswith(end)), name)
+
+
+def money(value: float | None) -> str:
+    """A price; a dash if unknown."""
+    return "–" if value is None else f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def per_thousand(trial: Trial, tokens: float | None) -> str:
+    """What the prompts of a thousand queries cost; a dash if unknown."""
+    price = next(iter(trial.settings.endpoint.prices.values()), None)
+    return money(None if price is None or tokens is None else price.of_prompt(tokens) / 1000)
+
+
+def seconds(value: float) -> str:
+    """How long something took."""
+    return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {int(value % 60)} s"
+
+
+def left(value: float | None) -> str:
+    """Time left; nothing if unknown."""
+    return "" if value is None else f"{seconds(value) if value >= 60 else f'{value:.0f} s'} left"
+
+
+def tokens(cost: Cost) -> str:
+    """What a text took to make."""
+    known = "unknown" if cost.tokens is None else whole(cost.tokens)
+    return f"{known} tokens" + ("" if cost.money is None else f", {money(cost.money)}")
+
+
+def whole(number: float | None) -> str:
+    """A count; a dash if unknown."""
+    return "–" if number is None else f"{number:,.0f}"
+
+
+def shade(count: int, total: int) -> int:
+    """How dark a cell is, from 0 to `SHADES`."""
+    return 0 if not count else max(1, min(SHADES, floor(count / max(total, 1) * SHADES + 0.5)))
+
+
+def verdict(trial: Trial) -> tuple[str, str]:
+    """The result of a trial: its score, and what that is worth."""
+    if not trial.own or not (measured := trial.own.instruction.measured):
+        return "", ""
+    score = f"Macro-F1 {share(measured.macro_f1)} on {counted(measured.n, 'held-back row')}"
+    if not trial.differences:
+        return f"{score}.", ""
+    # An edit is compared with what it was before, an instruction with the bare label list.
+    index = len(trial.differences) - 1 if trial.parent else 0
+    other, difference = trial.answers[index], trial.differences[index]
+    name = "before the edit" if trial.parent else "of the label list alone"
+    was = other.instruction.measured
+    level = f", against {share(was.macro_f1)} {name}" if was else ""
+    if not difference.beyond_noise:
+        worth = "The difference is within noise: more rows would tell."
+    elif difference.mean > 0:
+        worth = "It is better, beyond noise."
+    else:
+        worth = "It is worse, beyond noise."
+    worth += f" {signed(difference.mean)} [{signed(difference.low, 2)}, {signed(difference.high, 2)}], "
+    return f"{score}{level}.", worth + (f"p = {share(difference.p)}." if difference.p >= 0.001 else "p < .001.")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from starlette.concurrency import run_in_threadpool
 
 from promptmii.errors import PromptMIIError
-from promptmii.progress import Unit
+from promptmii.progress import Progress, Unit
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
@@ -61,8 +61,11 @@ class Step:
         return (self.total - self.done) * self.seconds / new if self.total and new > 0 else None
 
 
-class Job:
-    """A piece of work, how far it is, and what it found. Its thread writes, others read."""
+class Job(Progress):
+    """A piece of work, how far it is, and what it found. Its thread writes, others read.
+
+    What its work tells it raises `Cancelled` once it is to stop.
+    """
 
     def __init__(self, key: str, about: str, work: "Callable[[Job], Any]") -> None:
         """`about` is the trial on whose page it is shown."""
@@ -99,13 +102,11 @@ class Job:
         return self.live and self._stop.is_set()
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
-        """See `Progress`. Raises `Cancelled`."""
         self._end_step()
         self.steps.append(Step(name, total, unit))
         self._changed()
 
     def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:  # noqa: ARG002
-        """See `Progress`. Raises `Cancelled`."""
         if self.steps:
             step = self.steps[-1]
             if not step.done and step.seconds < BRIEF:
@@ -116,7 +117,6 @@ class Job:
         self._changed()
 
     def note(self, message: str) -> None:
-        """See `Progress`."""
         self.notes.append(message)
         self._changed()
 

@@ -1,4 +1,4 @@
-"""From a table to a run: the first page, and the form for columns, labels and models."""
+"""From a table to a run: the first page, the form for columns, labels and models, and models to fetch."""
 
 import os
 from collections import Counter
@@ -8,15 +8,16 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from promptmii.config import InduceSettings
 from promptmii.data import LoadedTask
 from promptmii.errors import ConfigError, DataError, PromptMIIError
-from promptmii.models.embedded import Embedded
+from promptmii.models.embedded import Embedded, install
 from promptmii.models.references import WRITERS
-from promptmii.ui.desk import Desk, go, text_of
+from promptmii.ui.desk import Desk, go, stream, text_of
 from promptmii.ui.store import SAMPLE, Store, Trial
 from promptmii.ui.trials import begin
 
@@ -84,16 +85,13 @@ class Found:
         """Each with its rows."""
         if self.task is None:
             return []
-        task = self.task.task
-        counts = Counter(row.label for row in (*task.train, *task.test))
-        return [(label, counts[label]) for label in task.labels]
+        counts = Counter(row.label for row in self.task.task.rows)
+        return [(label, counts[label]) for label in self.task.task.labels]
 
     @property
     def rows(self) -> list[Any]:
         """A few, from all over the table."""
-        if self.task is None:
-            return []
-        rows = (*self.task.task.train, *self.task.task.test)
+        rows = self.task.task.rows if self.task else ()
         return list(rows[:: max(len(rows) // SHOWN, 1)][:SHOWN])
 
 
@@ -135,7 +133,6 @@ async def begin_run(request: Request) -> Response:
 
 
 def _choices(desk: Desk, settings: InduceSettings) -> dict[str, Any]:
-    """What the form offers."""
     known = desk.installable
     writers = {name: base for name, base in WRITERS.items() if base in known}
     models = [(name, known[base]) for name, base in {**writers, **{name: name for name in known}}.items()]
@@ -193,3 +190,32 @@ def _model(form: FormData | QueryParams, role: str) -> str:
     if not typed:
         raise ConfigError("Type the reference of the model, such as openai:gpt-4.1-mini, or choose one of the list.")
     return typed
+
+
+def begin_install(request: Request) -> Response:
+    """Start to fetch a model, unless that is under way."""
+    desk, model = Desk.of(request), _asked(request)
+    job = desk.installs.of(model.name)
+    if job is None or not job.live:
+        job = desk.installs.start(model.name, "", lambda job: install(model, job))
+    return desk.page("_install.html", model=model, job=job)
+
+
+def cancel_install(request: Request) -> Response:
+    """Stop; what has arrived is kept."""
+    if job := Desk.of(request).installs.of(_asked(request).name):
+        job.cancel()
+    return Response(status_code=204)
+
+
+def install_events(request: Request) -> Response:
+    """Progress until it is over, as pieces of the page."""
+    desk, model = Desk.of(request), _asked(request)
+    return stream(desk.installs.of(model.name), lambda job: desk.html("_install_state.html", model=model, job=job))
+
+
+def _asked(request: Request) -> Embedded:
+    model = Desk.of(request).installable.get(request.path_params["name"])
+    if model is None:
+        raise HTTPException(404, "There is no such model.")
+    return model

@@ -190,7 +190,6 @@ def _trial(request: Request) -> Trial:
 
 
 def _own(trial: Trial) -> Answers:
-    """The instruction's answers."""
     if trial.own is None:
         raise HTTPException(404, "This run was not measured.")
     return trial.own

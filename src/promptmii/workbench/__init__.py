@@ -7,8 +7,7 @@ goes to `progress`, and results are values.
 from promptmii.workbench.abstain import Abstain, Threshold
 from promptmii.workbench.batch import Pending, batch_followers, predict_by_batch
 from promptmii.workbench.compare import Comparison, compare
-from promptmii.workbench.edit import edit
-from promptmii.workbench.extend import Extended, extend
+from promptmii.workbench.edit import Extended, edit, extend
 from promptmii.workbench.followers import Answering, Followers, calibration_notes
 from promptmii.workbench.growing import check_output
 from promptmii.workbench.label import Labelled, predict

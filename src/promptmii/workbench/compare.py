@@ -17,9 +17,8 @@ from promptmii.progress import QUIET, Progress
 from promptmii.task import Support
 from promptmii.workbench.followers import Answering, answering
 from promptmii.workbench.formats import csv_text
-from promptmii.workbench.given import Prompt, name_of, read, written
+from promptmii.workbench.given import Prompt, Rows, divided, name_of, read, table_of, written
 from promptmii.workbench.measure import Measured, answered_by, fitted, measured, measured_html, refuse_failures
-from promptmii.workbench.rows import Rows, divided, table_of
 
 FIXED = [
     name
@@ -141,7 +140,7 @@ def compare(
         loaded,
         {key for one in made for key in one.provenance.support_rows},
         n or max([EXAMPLES, *(one.provenance.n for one in made)]),
-        given=(*shown.task.train, *shown.task.test) if shown else (),
+        given=shown.task.rows if shown else (),
         draw=any(map(_needs_examples, entries.values())),
     )
     found: list[Measured] = []

@@ -9,9 +9,9 @@ from promptmii.errors import ConfigError
 from promptmii.follower import Follower
 from promptmii.instruction import EDITED, Instruction, Mode
 from promptmii.models import DEFAULT, WRITER, LanguageModel
-from promptmii.models.base import Chat, Choice, Completion, Failure, ModelCard, Sampling
+from promptmii.models.base import Chat, Choice, Completion, Failure, Sampling
 from promptmii.models.http.config import Served, addresses
-from promptmii.models.wrappers import watched
+from promptmii.models.wrappers import Wrapper, watched
 from promptmii.progress import QUIET, Progress
 
 if TYPE_CHECKING:
@@ -146,28 +146,20 @@ def calibration_notes(instruction: Instruction, follower: Follower) -> tuple[str
     return (*edited, foreign)
 
 
-class _Open:
+class _Open(Wrapper):
     """A model that survives `close`. A call cut short discards it, because it may be in an undefined state."""
 
     def __init__(self, model: LanguageModel, discard: Callable[[], None]) -> None:
-        self._model = model
+        super().__init__(model)
         self._discard = discard
-        self.count_tokens = model.count_tokens
-
-    @property
-    def card(self) -> ModelCard:
-        """See `LanguageModel`."""
-        return self._model.card
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`."""
         with self._whole():
-            return self._model.generate(chats, sampling)
+            return super().generate(chats, sampling)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """See `LanguageModel`."""
         with self._whole():
-            return self._model.choose(chats, options)
+            return super().choose(chats, options)
 
     def close(self) -> None:
         """It stays open."""

@@ -40,7 +40,7 @@ class Format(Protocol):
 
 
 @dataclass(frozen=True)
-class Csv:
+class Csv(Format):
     """Delimited text with a header. Cells are read back as text."""
 
     columns: Sequence[str]
@@ -48,11 +48,9 @@ class Csv:
 
     @property
     def head(self) -> str:
-        """See `Format`."""
         return self._lines([self.columns])
 
     def records(self, rows: Sequence[Row]) -> str:
-        """See `Format`."""
         return self._lines([[row[name] for name in self.columns] for row in rows])
 
     def _lines(self, rows: Sequence[Sequence[Any]]) -> str:
@@ -70,7 +68,6 @@ class Csv:
         return text.getvalue()
 
     def read(self, file: BinaryIO) -> Iterator[tuple[Row, int]]:
-        """See `Format`."""
         end, whole = 0, True
         record: list[str] = []
 
@@ -109,17 +106,17 @@ def csv_text(columns: Sequence[str], rows: Sequence[Row]) -> str:
     return form.head + form.records(rows)
 
 
-class JsonLines:
+class JsonLines(Format):
     """An object per line."""
 
-    head = ""
+    @property
+    def head(self) -> str:
+        return ""
 
     def records(self, rows: Sequence[Row]) -> str:
-        """See `Format`."""
         return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
 
     def read(self, file: BinaryIO) -> Iterator[tuple[Row, int]]:
-        """See `Format`."""
         end = 0
         for raw in file:
             if not raw.endswith(b"\n"):

@@ -17,8 +17,7 @@ from promptmii.scoring import Scored
 from promptmii.scoring import score as score_rows
 from promptmii.task import Example, Support
 from promptmii.workbench.followers import Answering, answering, calibration_notes
-from promptmii.workbench.given import Prompt, name_of, read, written
-from promptmii.workbench.rows import fresh_rows, table_of
+from promptmii.workbench.given import Prompt, fresh_rows, name_of, read, table_of, written
 
 
 @dataclass(frozen=True)
@@ -153,10 +152,9 @@ def recalibrate(
     The notes say what was found in the table.
     """
     loaded = table_of(instruction, source, columns)
-    rows = (*loaded.task.train, *loaded.task.test)
-    progress.step("Calibrating", len(rows))
+    progress.step("Calibrating", len(loaded.task.rows))
     fitting = replace(follower, calibration=resolve_calibration(kind, follower.mode, follower.model.card))
-    return fitted(instruction, fitting, rows), loaded.notes
+    return fitted(instruction, fitting, loaded.task.rows), loaded.notes
 
 
 def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:

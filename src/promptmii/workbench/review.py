@@ -21,9 +21,8 @@ from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.followers import Answering, answering, calibration_notes
 from promptmii.workbench.formats import csv_text
-from promptmii.workbench.given import Prompt, read
+from promptmii.workbench.given import Prompt, fresh_rows, read
 from promptmii.workbench.measure import opened
-from promptmii.workbench.rows import fresh_rows
 
 FOLDS = 5
 DIGITS = 6
@@ -60,12 +59,8 @@ class Review:
 
     def csv(self) -> str:
         """With a header; correct the label column, and the file is data."""
-        rounded = [row._replace(probability=_rounded(row.probability)) for row in self.rows]
+        rounded = [row._replace(probability=row.probability and round(row.probability, DIGITS)) for row in self.rows]
         return csv_text(Suspect._fields, [row._asdict() for row in rounded])
-
-
-def _rounded(probability: float | None) -> float | None:
-    return None if probability is None else round(probability, DIGITS)
 
 
 def review(

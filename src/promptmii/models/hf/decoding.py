@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from promptmii.models.hf.packing import Attention
 from promptmii.models.hf.prefixes import Prefix
-from promptmii.models.sampling import PLAUSIBLE, RowSampler
+from promptmii.models.local import PLAUSIBLE, RowSampler
 
 Suffix: TypeAlias = Sequence[tuple[torch.Tensor, ...]]
 """Keys and values (K, T, D) of each layer."""

@@ -103,9 +103,6 @@ class PackedEngine(Engine):
                 written[slot] = tokens
         return written
 
-    def close(self) -> None:
-        """The memory goes with the object."""
-
     def _decode(
         self,
         prompts: Sequence[Tokens],
@@ -265,9 +262,6 @@ class PlainEngine(Engine):
     ) -> list[list[int]]:
         sampler = TorchSampler([prompts[i] for i in rows], sampling, ends)
         return [self._answer(prompts[owner], sampler, stream, against) for stream, owner in enumerate(rows)]
-
-    def close(self) -> None:
-        """The memory goes with the object."""
 
     def _answer(self, prompt: Tokens, sampler: TorchSampler, stream: int, against: Tokens) -> list[int]:
         written: list[int] = []

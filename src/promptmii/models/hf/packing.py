@@ -46,14 +46,12 @@ CPU = Sizes(row=2048, scores=2**22, logits=2**25, decode_rows=64, decode_memory=
 """Little enough for a processor's cache (measured)."""
 
 
+@lru_cache
 def sizes(device: torch.device) -> Sizes:
     """Of rows and batches on this device."""
-    return _gpu(device) if device.type == "cuda" else CPU
-
-
-@lru_cache
-def _gpu(device: torch.device) -> Sizes:
-    """Its memory is the limit, and starting a kernel costs more than a short one takes, so rows are long."""
+    if device.type != "cuda":
+        return CPU
+    # Its memory is the limit, and starting a kernel costs more than a short one takes, so rows are long.
     memory = torch.cuda.get_device_properties(device).total_memory
     share = memory // 2**6
     return Sizes(
@@ -231,16 +229,11 @@ def pack(queries: Sequence[Tokens], trie: Trie, prefix: Prefix, device: torch.de
     return Packed(row[0], row[1], prefix, tuple(groups), tuple(starts), tuple(lengths), n)
 
 
-def _visible(trie: Trie) -> torch.Tensor:
-    """(N, N) bool: row i may attend to column j, that is, j is i or one of its ancestors."""
-    visible = torch.zeros(len(trie.tokens), len(trie.tokens), dtype=torch.bool)
-    for node in range(len(trie.tokens)):
-        visible[node, trie.ancestors(node)] = True
-    return visible
-
-
 def _group(starts: Sequence[int], lengths: Sequence[int], trie: Trie, device: torch.device) -> Group:
-    n, visible = len(trie.tokens), _visible(trie)
+    n = len(trie.tokens)
+    visible = torch.zeros(n, n, dtype=torch.bool)  # row i may attend to column j: to itself and its ancestors
+    for node in range(n):
+        visible[node, trie.ancestors(node)] = True
     width = max(lengths) + n
     index = torch.full((len(starts), width), starts[0])
     real = torch.zeros(len(starts), width, dtype=torch.bool)

@@ -1,1 +1,59 @@
 """GGUF models in this process, by llama.cpp."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from promptmii.models.base import LanguageModel, ModelCard
+from promptmii.models.chat import ChatFormat, Tokenizer
+from promptmii.models.llama.engine import CONTEXT, NativeEngine, threads
+from promptmii.models.llama.files import adapter_file, model_file, revision
+from promptmii.models.llama.native import BATCH, Native, unavailable
+from promptmii.models.local import LocalModel
+from promptmii.models.references import GgufFile
+from promptmii.models.threads import in_caller
+
+
+def load_gguf(reference: str, gguf: GgufFile, context: int | None = None) -> LanguageModel:
+    """A model and its adapters, with a context of so many tokens. Raises `UnknownModelError`, `ModelError`."""
+    return in_caller(lambda: _load(reference, gguf, context))
+
+
+def _load(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
+    path = model_file(gguf.place)
+    if unavailable():
+        from promptmii.models.llama.server import load_served
+
+        return load_served(reference, path, gguf.adapters, context or CONTEXT)
+    native = Native(path)
+    try:
+        length = min(context or CONTEXT, native.trained_context)
+        adapters = [adapter_file(Path(adapter), native.metadata) for adapter in gguf.adapters]
+        native.open(length + BATCH, threads(), adapters)
+        card = ModelCard(reference, revision([path, *adapters]), length, gives_scores=True, contrasts=True)
+        return LocalModel(card, ChatFormat(GgufTokenizer(native)), NativeEngine(native))
+    except BaseException:
+        native.close()
+        raise
+
+
+class GgufTokenizer(Tokenizer):
+    """The tokenizer and chat template that a GGUF file carries."""
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+        self.control = native.control_tokens()
+        self.ends = native.ends()
+        self.template = native.metadata("tokenizer.chat_template")
+        begin = native.begin()
+        self._begin = [] if begin is None else [begin]
+        self.names = {"bos_token": self._name(begin), "eos_token": self._name(next(iter(self.ends), None))}
+
+    def encode(self, texts: Sequence[str], *, begin: bool = False) -> list[list[int]]:
+        before = self._begin if begin else []
+        return [before + self._native.tokenize(text, special=True) for text in texts]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self._native.text(tokens)
+
+    def _name(self, token: int | None) -> str:
+        return next((name for name, known in self.control.items() if known == token), "")

@@ -13,10 +13,11 @@ import numpy as np
 from promptmii.models.base import Sampling
 from promptmii.models.batching import Tokens, Trie, common, prefix_groups
 from promptmii.models.llama.native import BATCH, OUTPUTS, SEQUENCES, Logits, Native, Token
-from promptmii.models.local import Engine, Likelihoods
-from promptmii.models.sampling import PLAUSIBLE, RowSampler
+from promptmii.models.local import PLAUSIBLE, Engine, Likelihoods, RowSampler
 from promptmii.progress import token_written
 
+CONTEXT = 8192
+"""Most tokens of a prompt and its answer unless the user asks for more. Memory is taken for all of them."""
 PREFIX = 0
 """The sequence of what prompts share. It stays for the next call; the others are dropped after each prompt."""
 LEAST = 8
@@ -167,7 +168,6 @@ class NativeEngine(Engine):
             raise
 
     def _forget(self) -> None:
-        """Hold nothing."""
         self._native.drop(range(SEQUENCES))
         self._held = []
 

@@ -1,14 +1,29 @@
-"""GGUF files: where they are, and what pins them."""
+"""GGUF files: where models are, what pins them, and LoRA adapters, of which a folder of peft is converted once."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize
 
 from promptmii.errors import MissingDependencyError, UnknownModelError, first_line
+from promptmii.files import atomic_file, cache_folder
 from promptmii.models.embedded import EMBEDDED, embedded_file
 
 SAMPLES = 256
 """Places of a file whose bytes enter the revision."""
+_EXTRAS = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")
+_KINDS = ("BF16", "F16", "F32")
+_PREFIX, _SUFFIXES = "base_model.model.", {".lora_A.weight": ".weight.lora_a", ".lora_B.weight": ".weight.lora_b"}
+
+
+Header = Callable[[str], str | None]
+"""From a key of a GGUF file's header to its value as text; `None` where it is not there."""
 
 
 def model_file(place: str) -> Path:
@@ -45,3 +60,92 @@ def revision(paths: Sequence[Path]) -> str:
         except OSError as error:
             raise UnknownModelError(f"{path} cannot be read: {error.strerror or error}.") from error
     return digest.hexdigest()[:16]
+
+
+def adapter_file(adapter: Path, base: Header) -> Path:
+    """The adapter as llama.cpp reads it. Raises `UnknownModelError` where it is none, or is for another model."""
+    if adapter.is_file():
+        return adapter
+    try:
+        config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+        weights = (adapter / "adapter_model.safetensors").read_bytes()
+    except (OSError, ValueError) as error:
+        raise UnknownModelError(
+            f"{adapter} is no adapter: {error}. Expected a LoRA in GGUF, or a folder with adapter_config.json and "
+            "adapter_model.safetensors."
+        ) from error
+    shape = _Shape.of(base)
+    digest = hashlib.sha256(weights + json.dumps([config, shape], sort_keys=True).encode()).hexdigest()[:24]
+    target = cache_folder() / "adapters" / f"{digest}.gguf"
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with atomic_file(target) as file:
+                _write_lora(file, config, weights, shape)
+        except (KeyError, ValueError, SafetensorError) as error:
+            raise UnknownModelError(f"{adapter} cannot be converted for llama.cpp: {error}.") from error
+    return target
+
+
+class _Shape(NamedTuple):
+    """What decides under which names, and in which order of rows, a model keeps its weights."""
+
+    architecture: str
+    layers: int
+    heads: int
+    kv_heads: int
+
+    @classmethod
+    def of(cls, header: Header) -> "_Shape":
+        name = header("general.architecture") or ""
+        keys = ("block_count", "attention.head_count", "attention.head_count_kv")
+        return cls(name, *(int(header(f"{name}.{key}") or 1) for key in keys))
+
+
+def _write_lora(target: Path, config: dict[str, Any], weights: bytes, base: _Shape) -> None:
+    """Raises `ValueError`, `KeyError` or `SafetensorError` for all but a plain LoRA of this model's linear layers."""
+    extras = [name for name in _EXTRAS if config.get(name)]
+    if config.get("peft_type", "LORA") != "LORA" or extras:
+        what = ", ".join(extras) or config["peft_type"]
+        raise ValueError(f"expected a plain LoRA of linear layers, got one with {what}")
+    number = next((key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == base.architecture), None)
+    if number is None:
+        raise ValueError(f"the architecture {base.architecture!r} is not known")
+    names = gguf.get_tensor_name_map(number, base.layers)
+    writer = gguf.GGUFWriter(target, base.architecture)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    rank = float(config["r"])
+    alpha = float(config["lora_alpha"]) * (rank**0.5 if config.get("use_rslora") else 1.0)
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+    heads = {"q_proj": base.heads, "k_proj": base.kv_heads}
+    for key, tensor in _tensors(weights):
+        suffix = next((one for one in _SUFFIXES if key.endswith(one)), "")
+        module = key.removeprefix(_PREFIX).removesuffix(suffix)
+        known = names.get_name(module) if suffix else None
+        if known is None:
+            raise ValueError(f"the model has no place for {key}")
+        head = heads.get(module.rpartition(".")[2])
+        # llama.cpp keeps the two halves of a rotation side by side in models of this architecture.
+        if base.architecture == "llama" and head and suffix == ".lora_B.weight":
+            tensor = _interleaved(tensor, head)
+        writer.add_tensor(known + _SUFFIXES[suffix], np.ascontiguousarray(tensor))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _tensors(weights: bytes) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """A safetensors file's content as float32. Raises `ValueError`."""
+    for name, tensor in deserialize(weights):
+        kind = tensor["dtype"]
+        if kind not in _KINDS:
+            raise ValueError(f"{name} holds numbers of the kind {kind}; expected {', '.join(_KINDS)}")
+        flat = gguf.dequantize(np.frombuffer(tensor["data"], np.uint8), gguf.GGMLQuantizationType[kind])
+        yield name, flat.reshape(tensor["shape"])
+
+
+def _interleaved(tensor: NDArray[Any], heads: int) -> NDArray[Any]:
+    rows, *rest = tensor.shape
+    return tensor.reshape(heads, 2, rows // heads // 2, *rest).swapaxes(1, 2).reshape(tensor.shape)

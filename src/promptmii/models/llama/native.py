@@ -298,15 +298,8 @@ class Native:
         starts = np.cumsum(counts) - counts
         places = (sequences.ctypes.data + 4 * starts).astype(np.uint64)
         read = np.array([token.read for token in batch], np.int8)
-        arrays = (
-            ids.ctypes.data,
-            None,
-            positions.ctypes.data,
-            counts.ctypes.data,
-            places.ctypes.data,
-            read.ctypes.data,
-        )
-        status = self._library.llama_decode(self._context, _Batch(len(batch), *arrays))
+        token, *others = (array.ctypes.data for array in (ids, positions, counts, places, read))
+        status = self._library.llama_decode(self._context, _Batch(len(batch), token, None, *others))
         self._interrupt.raise_pending()
         if status:
             raise ModelError(f"llama.cpp gave up on a batch of {len(batch)} tokens (status {status}).")

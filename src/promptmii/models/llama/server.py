@@ -2,9 +2,13 @@
 
 The server listens on a free port of the loopback address and asks for a key that only this process knows. Answers and
 likelihoods come through the client for any llama.cpp server, so this is slower than `NativeEngine`.
+
+As a program, `python -m promptmii.models.llama.server MODEL --port PORT`, it serves a model to others.
 """
 
+import argparse
 import secrets
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -18,9 +22,9 @@ from promptmii.errors import UnknownModelError, first_line
 from promptmii.models.base import ModelCard
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
-from promptmii.models.llama.adapters import Header, adapter_file
-from promptmii.models.llama.engine import threads
-from promptmii.models.llama.files import revision
+from promptmii.models.llama.engine import CONTEXT, threads
+from promptmii.models.llama.files import Header, adapter_file, model_file, revision
+from promptmii.models.references import gguf_of
 
 
 def load_served(reference: str, path: Path, adapters: Sequence[str], context: int) -> "ServedModel":
@@ -96,3 +100,22 @@ def start(
         return xllamacpp.Server(params)
     except (RuntimeError, ValueError, OSError) as error:
         raise UnknownModelError(f"llama.cpp cannot load {path}: {first_line(error)}.") from error
+
+
+def main() -> None:
+    """Serve a GGUF file (a path, `owner/name/file` of the hub, or an embedded model) until this process ends."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--context", type=int, default=CONTEXT, help="Tokens of one request.")
+    parser.add_argument("--parallel", type=int, default=4, help="Requests under way at once.")
+    given = parser.parse_args()
+    gguf = gguf_of(given.model)
+    path = model_file(gguf.place if gguf else given.model)
+    _server = start(path, (), given.context, host=given.host, port=given.port, parallel=given.parallel)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 from promptmii.config import Endpoint, ServeSettings
 from promptmii.errors import EndpointError, PromptMIIError
 from promptmii.follower import Follower
-from promptmii.models.dynamic_batching import for_threads
+from promptmii.models.wrappers import for_threads
 from promptmii.progress import Progress
 from promptmii.serving import served
 from promptmii.serving.server import LOOPBACK

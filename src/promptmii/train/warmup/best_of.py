@@ -15,8 +15,8 @@ from promptmii.files import append_line
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Completion
-from promptmii.models.dynamic_batching import for_threads
 from promptmii.models.threads import parallel
+from promptmii.models.wrappers import for_threads
 from promptmii.progress import QUIET, Progress
 from promptmii.serving import served
 from promptmii.train.plan import plan_of

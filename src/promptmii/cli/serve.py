@@ -1,13 +1,16 @@
-"""`promptmii ui`: the page."""
+"""`promptmii ui` and `promptmii mcp`: the page for people, and the tools for coding agents."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from promptmii.cli.blocks import FollowerOptions, blocks
 from promptmii.cli.group import app
+from promptmii.cli.options import Generator
 from promptmii.cli.terminal import say
 from promptmii.errors import MissingDependencyError
+from promptmii.models.references import WRITER
 
 
 @app.command()
@@ -42,3 +45,16 @@ def ui(
         serve(served, bound)
     except KeyboardInterrupt:  # the way to end it
         say("Ended.")
+
+
+@app.command()
+@blocks
+def mcp(answers: FollowerOptions, generator: Generator = WRITER) -> None:
+    """Serve induce, score, compare and classify to a coding agent, by MCP over standard input and output."""
+    from promptmii.config import InduceSettings
+    from promptmii.mcp_server import server
+
+    settings = InduceSettings.of(
+        generator=generator, follower=answers.follower, mode=answers.mode or "choose", endpoint=answers.endpoint
+    )
+    server(settings, settings.mode if answers.mode else None).run()

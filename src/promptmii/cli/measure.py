@@ -1,14 +1,14 @@
-"""`promptmii score`: measure an instruction again."""
+"""`promptmii score` and `promptmii calibrate`: measure an instruction again, and fit its calibration again."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import app
-from promptmii.cli.options import Data, Force, Json, Output, Prompt, prompt_of
+from promptmii.cli.options import Data, File, Force, Json, Output, Prompt, prompt_of
 from promptmii.cli.terminal import dump, notes, out, table
 from promptmii.errors import counted
 
@@ -107,3 +107,43 @@ def _show_confusion(labels: Sequence[str], counts: list[list[int]]) -> None:
         for number, label, row in zip(numbers, labels, counts, strict=True):
             grid.add_row(f"{number} {label}", *(str(count) if count else "·" for count in row))
     out.write_table(grid)
+
+
+@app.command()
+@blocks
+def calibrate(
+    instruction: File,
+    data: Data,
+    table: RowOptions,
+    answers: FollowerOptions,
+    output: Output = None,
+    kind: Annotated[
+        Literal["auto", "none", "contextual", "support", "supervised"],
+        typer.Option("--calibration", help="Correction of label bias."),
+    ] = "auto",
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Fit an instruction's calibration on labelled rows: after you edit its text, or for another model.
+
+    Without -o the instruction file itself is replaced. Its old score is dropped; measure it with `promptmii score`.
+    """
+    from promptmii import workbench
+    from promptmii.files import check_writable
+    from promptmii.instruction import Instruction
+
+    path, force = (output, force) if output else (instruction, True)
+    check_writable(path, force=force)
+    made = Instruction.load(instruction)
+    with answers.followers(quiet=json) as followers:
+        bound = followers.of(made)
+        fitted, found = workbench.recalibrate(made, data, bound, table.columns, kind, progress=followers.progress)
+    fitted.save(path, force=force)
+    if json:
+        dump(fitted.model_dump(mode="json"))
+        return
+    notes((*found, *fitted.provenance.notes))
+    calls = counted(fitted.calibration_cost.calls, "call")
+    fit = f"{fitted.calibration.kind}, fitted with {calls}" if fitted.calibration else "none, so nothing is fitted"
+    out.write_line(f"Calibration {fit}. Saved to {path}.")
+    out.write_line(f"Measure it with: promptmii score {path} OTHER_DATA")
