@@ -21,12 +21,11 @@ from promptmii.progress import QUIET, Progress
 from promptmii.prompts import FRAME_SLOTS, Template, frame_prompt
 from promptmii.schema import Settings
 from promptmii.train.paper import PAPER, RELEASE, SAVED, TRL, VALIDATED, authors_style
-from promptmii.train.plan import Plan, plan_of
 from promptmii.train.rl.memory import Term, memory
 from promptmii.train.rl.plan import OURS, Batches, GrpoPlan, grpo_plan
 from promptmii.train.settings import PlanSettings, TrainSettings
 from promptmii.train.tasks import TaskSplit, read_split
-from promptmii.train.visits import Visit, Visits, readable
+from promptmii.train.visits import Visit, Visits, readable, style_of
 
 try:
     from transformers import AutoConfig, AutoTokenizer
@@ -98,14 +97,14 @@ class Estimate:
 
 def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) -> Estimate:
     """What a run will take. Raises `DataError` and `ConfigError` as the run would."""
-    plan, grpo = plan_of(settings), grpo_plan(settings)
-    split = read_split(plan.selection, progress)
-    model, counted = _counter(plan.model)
+    style, grpo = style_of(settings), grpo_plan(settings)
+    split = read_split(settings, progress)
+    model, counted = _counter(settings.model)
     scale = 1.0 if counted else WORD
-    prompting = replace(plan.prompting, longest_prompt=int(plan.prompting.longest_prompt / scale))
-    writer = prompting.writer(model)
-    split = readable(split, plan.draws, writer)
-    visits = Visits(split.train, plan.draws, writer)
+    shorter = style.model_copy(update={"longest_prompt": int(settings.longest_prompt / scale)})
+    writer = Writer(model, shorter, settings.budget)
+    split = readable(split, settings, writer)
+    visits = Visits(split.train, settings, writer)
     batches = grpo.batches(visits.per_pass, settings.plan.processes)
     config = grpo.config(folder, batches, cpu=True, processes=1)
     sampled = [visits.visit(number) for number in range(min(SAMPLED, batches.visits))]
@@ -119,10 +118,10 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
         counted=counted,
         prompt_tokens=scale * fmean(model.count_tokens([visit.chat[0]["content"] for visit in sampled])),
         shortened=fmean(visit.shortened for visit in sampled),
-        calls=_reward_calls(plan, batches, sampled),
-        **_validations(plan, split, batches),
+        calls=_reward_calls(settings, batches, sampled),
+        **_validations(settings, split, batches),
         follower_tokens=_follower_tokens(sampled, writer, settings.plan.length, scale),
-        warnings=() if cases(split.validation, plan.validation) else (NO_VALIDATION,),
+        warnings=() if cases(split.validation, settings.validation) else (NO_VALIDATION,),
         memory=memory(settings, grpo),
         hours=(),
     )
@@ -140,26 +139,26 @@ def _follower_tokens(visits: Sequence[Visit], writer: Writer, length: float, sca
     return scale * fmean(writer.model.count_tokens(asked))
 
 
-def _reward_calls(plan: Plan, batches: Batches, sampled: Sequence[Visit]) -> int:
-    calibrating = fmean(_calibrating(plan, len(visit.episode.support.examples)) for visit in sampled)
+def _reward_calls(settings: TrainSettings, batches: Batches, sampled: Sequence[Visit]) -> int:
+    calibrating = fmean(_calibrating(settings, len(visit.episode.support.examples)) for visit in sampled)
     drafts = batches.visits * batches.generations
-    return int(drafts * (plan.draws.query + calibrating) * len(plan.reward.followers))
+    return int(drafts * (settings.query + calibrating) * len(settings.reward.followers))
 
 
-def _validations(plan: Plan, split: TaskSplit, batches: Batches) -> dict[str, int]:
-    chosen = cases(split.validation, plan.validation)
-    times = 1 + math.ceil(batches.steps / plan.validation.every) if chosen else 0
-    calls = sum(min(plan.validation.rows, len(one.task.test)) + _calibrating(plan, one.n) for one in chosen)
+def _validations(settings: TrainSettings, split: TaskSplit, batches: Batches) -> dict[str, int]:
+    chosen = cases(split.validation, settings.validation)
+    times = 1 + math.ceil(batches.steps / settings.validation.every) if chosen else 0
+    calls = sum(min(settings.validation.rows, len(one.task.test)) + _calibrating(settings, one.n) for one in chosen)
     return {
         "validations": times,
         "validation_cases": len(chosen),
-        "validation_calls": times * len(plan.reward.followers) * calls,
+        "validation_calls": times * len(settings.reward.followers) * calls,
     }
 
 
-def _calibrating(plan: Plan, examples: int) -> int:
+def _calibrating(settings: TrainSettings, examples: int) -> int:
     """Calls that a follower's calibration adds to an instruction made from so many examples."""
-    kind = plan.reward.calibration
+    kind = settings.reward.calibration
     return 0 if kind in ("none", "batch") else len(CONTENT_FREE) if kind == "contextual" else examples
 
 

@@ -104,21 +104,23 @@ class Batches:
 class GrpoPlan:
     """The run as TRL will be told of it."""
 
+    settings: TrainSettings
     options: Mapping[str, Any]
     """Of TRL: the paper's and ours, under those of the settings; names and values checked."""
-    prompts: int
-    per_update: int
-    passes: float
-    seed: int
+
+    @property
+    def per_update(self) -> int:
+        """See `Batches`."""
+        return self.settings.prompts_per_update or self.settings.prompts
 
     @property
     def boundary(self) -> int:
         """See `Batches`."""
-        return self.prompts // self.per_update * int(self.options["num_iterations"])
+        return self.settings.prompts // self.per_update * int(self.options["num_iterations"])
 
     def batches(self, visits_per_pass: float, processes: int) -> Batches:
         """How the work divides over `processes`. Raises `ConfigError` if it does not."""
-        per_device = int(self.options["per_device_train_batch_size"])
+        settings, per_device = self.settings, int(self.options["per_device_train_batch_size"])
         generations = int(self.options["num_generations"])
         instructions, share = self.per_update * generations, per_device * processes
         if instructions % share:
@@ -134,9 +136,9 @@ class GrpoPlan:
                     f"trl.{name} = {steps} is no multiple of {self.boundary}, the updates of one rollout. "
                     "Only between rollouts can a run resume exactly."
                 )
-        steps = most if most > 0 else math.ceil(self.passes * visits_per_pass / self.prompts) * self.boundary
+        steps = most if most > 0 else math.ceil(settings.passes * visits_per_pass / settings.prompts) * self.boundary
         return Batches(
-            prompts=self.prompts,
+            prompts=settings.prompts,
             generations=generations,
             per_update=self.per_update,
             processes=processes,
@@ -163,7 +165,7 @@ class GrpoPlan:
         try:
             made = _grpo_config()(
                 output_dir=str(folder),
-                seed=self.seed,
+                seed=self.settings.seed,
                 generation_batch_size=batches.prompts * batches.generations,
                 gradient_accumulation_steps=batches.accumulation
                 * (batches.processes // (processes or batches.processes)),
@@ -192,15 +194,13 @@ def grpo_plan(settings: TrainSettings) -> GrpoPlan:
         if name not in known:
             raise ConfigError(f"Unknown option trl.{name}. {_nearest(name, known)}")
     options = {**TRL, **OURS, **settings.trl}
-    per_update = settings.prompts_per_update or settings.prompts
-    if settings.prompts % per_update:
+    plan = GrpoPlan(settings, options)
+    if settings.prompts % plan.per_update:
         raise ConfigError(
-            f"prompts = {settings.prompts} does not divide into updates of prompts_per_update = {per_update}."
+            f"prompts = {settings.prompts} does not divide into updates of prompts_per_update = {plan.per_update}."
         )
     _check_values(options, settings.longest_prompt)
-    rollout = settings.prompts // per_update * int(options["num_iterations"])
-    options = {"save_steps": SAVED * rollout, **options}
-    return GrpoPlan(options, settings.prompts, per_update, settings.passes, settings.seed)
+    return GrpoPlan(settings, {"save_steps": SAVED * plan.boundary, **options})
 
 
 def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:

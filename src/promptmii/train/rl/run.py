@@ -12,23 +12,24 @@ from typing import Any
 from promptmii.curves import VALIDATION
 from promptmii.errors import ConfigError, MissingDependencyError, counted
 from promptmii.follower import Follower
+from promptmii.inducers.writing import Writer
 from promptmii.progress import QUIET, Progress
+from promptmii.styles import Style
 from promptmii.task import content_key
 from promptmii.train.card import generator_card
 from promptmii.train.launch import check_processes, end_with_launcher
-from promptmii.train.plan import Plan, plan_of
 from promptmii.train.reward import Reward
 from promptmii.train.rl.plan import GrpoPlan, check_packages, grpo_plan
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.settings import TrainSettings
 from promptmii.train.tasks import TaskSplit, read_split
-from promptmii.train.visits import Visits, readable
+from promptmii.train.visits import Visits, readable, style_of
 
 try:
     import torch
     from accelerate import PartialState
 
-    from promptmii.train.loop import BEST, Best, Card, Safeguards, checkpoints, run_loop
+    from promptmii.train.loop import BEST, Best, Safeguards, checkpoints, run_loop
     from promptmii.train.rl.followers import open_followers
     from promptmii.train.rl.reward_function import RewardFunction
     from promptmii.train.rl.trainer import LostError, PolicyTrainer, VisitDataset
@@ -69,18 +70,18 @@ def train(
     and `OutputError` on a full disk, each with a valid checkpoint in the folder.
     """
     end_with_launcher()
-    plan, grpo = plan_of(settings), grpo_plan(settings)
+    style, grpo = style_of(settings), grpo_plan(settings)
     check_packages(grpo.options)
     # While one process waits for a server, the others wait for that process.
-    startup = plan.reward.serve.startup if plan.reward.serve else 0.0
-    patience = timedelta(seconds=max(1800.0, 2 * startup, 2 * (plan.reward.wait + plan.endpoint.patience)))
+    startup = settings.reward.serve.startup if settings.reward.serve else 0.0
+    patience = timedelta(seconds=max(1800.0, 2 * startup, 2 * (settings.reward.wait + settings.endpoint.patience)))
     state = PartialState(timeout=patience) if torch.cuda.is_available() else PartialState(cpu=True, timeout=patience)
     progress = progress if state.is_main_process else QUIET
     processes = state.num_processes
     if processes > 1:  # threads of an open group can abort a process that ends
         atexit.register(state.destroy_process_group)
     check_processes(settings.plan.processes, processes)
-    split = read_split(plan.selection, progress)
+    split = read_split(settings, progress)
     grpo.batches(len(split.train), processes)
     if processes == 1 and (gpus := torch.cuda.device_count()) > 1:
         progress.note(f"Training uses one of {gpus} GPUs, as plan.processes is 1")
@@ -88,9 +89,8 @@ def train(
         opened = open_run(folder, settings, given, resume=resume, free=FREE)
         run = stack.enter_context(opened if state.is_main_process else nullcontext(None))
         if followers is None:
-            followers = stack.enter_context(open_followers(plan, folder, state, progress))
-        card = partial(generator_card, settings)
-        trainer = _Process(plan, grpo, folder, processes, run, progress).trainer(split, followers, card)
+            followers = stack.enter_context(open_followers(settings, folder, state, progress))
+        trainer = _Process(grpo, style, folder, processes, run, progress).trainer(split, followers)
         try:
             run_loop(trainer, folder, resume=resume)
         except LostError:  # followers are asked between two updates only, so from here a run can go on exactly
@@ -105,40 +105,40 @@ def train(
 class _Process:
     """One process of a run."""
 
-    plan: Plan
     grpo: GrpoPlan
+    style: Style
     folder: Path
     processes: int
     run: RunFolder | None
     """`None` in every process but the one that writes."""
     progress: Progress
 
-    def trainer(self, split: TaskSplit, followers: Sequence[Follower], card: Any) -> PolicyTrainer:
+    def trainer(self, split: TaskSplit, followers: Sequence[Follower]) -> PolicyTrainer:
         """Everything that a run needs, put together; the folder says what it was made with."""
-        plan = self.plan
+        settings = self.grpo.settings
         # TRL's configuration comes before the weights, because a sharded run loads them in parts, and after the
         # followers, which no run shards.
         batches = self.grpo.batches(len(split.train), self.processes)
         config = self.grpo.config(self.folder, batches, cpu=not torch.cuda.is_available())
-        policy = TrainableModel.load(plan.model, plan.lora, plan.seed)
+        policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
         self._check_reference(config.beta, policy)
-        writer = plan.prompting.writer(policy.local(0))
-        split = readable(split, plan.draws, writer)
-        watched = cases(split.validation, plan.validation)
+        writer = Writer(policy.local(0), self.style, settings.budget)
+        split = readable(split, settings, writer)
+        watched = cases(split.validation, settings.validation)
         self._tell_skipped(split, watched)
-        visits = Visits(split.train, plan.draws, writer)
+        visits = Visits(split.train, settings, writer)
         batches = self.grpo.batches(visits.per_pass, self.processes)
         config.max_steps = batches.steps  # all that depends on the number of tasks
-        reward = Reward(plan.reward, followers, writer.style, self.progress)
+        reward = Reward(settings.reward, followers, self.style, self.progress)
         reward.check(visits.visit(0).episode)
         if self.run:
-            templates = {"generator": writer.template.key, "follower": content_key(writer.style.frame)[:16]}
+            templates = {"generator": writer.template.key, "follower": content_key(self.style.frame)[:16]}
             trl = config.to_dict() | {"output_dir": "."}
             self._describe(self.run, split, followers, {"templates": templates, "batches": vars(batches), "trl": trl})
-        keep: Card = partial(card, policy.base, {task.name: task for task in split.train})
-        best = Best(self.folder, VALIDATION, policy, keep, gain=plan.validation.gain)
+        card = partial(generator_card, settings, policy.base, {task.name: task for task in split.train})
+        best = Best(self.folder, VALIDATION, policy, card, gain=settings.validation.gain)
         function = RewardFunction(reward, visits, policy, self.run)
-        watch = Watch(plan, policy, followers, watched, best, self.run, self.progress)
+        watch = Watch(settings, writer, policy, followers, watched, best, self.run, self.progress)
         trainer = PolicyTrainer(
             policy,
             function,
@@ -150,9 +150,9 @@ class _Process:
         return trainer
 
     def _check_reference(self, beta: float, policy: TrainableModel) -> None:
-        if beta and not self.plan.lora and policy.below.adapters:
+        if beta and not self.grpo.settings.lora and policy.below.adapters:
             raise ConfigError(
-                f"With trl.beta the weights of the start are loaded once more, and those of {self.plan.model} exist "
+                f"With trl.beta the weights of the start are loaded once more, and those of {policy.reference} exist "
                 "merged in memory alone. Add [lora] to train the adapter on, or set trl.beta to 0."
             )
 

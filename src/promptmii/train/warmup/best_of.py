@@ -19,11 +19,10 @@ from promptmii.models.dynamic_batching import for_threads
 from promptmii.models.threads import parallel
 from promptmii.progress import QUIET, Progress
 from promptmii.serving import served
-from promptmii.train.plan import plan_of
 from promptmii.train.reward import Draft, Judged, Reward
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.tasks import read_split
-from promptmii.train.visits import Visit, Visits, readable
+from promptmii.train.visits import Visit, Visits, readable, style_of
 from promptmii.train.warmup.pairs import Pair, pair_line
 from promptmii.train.warmup.settings import BestOfSettings
 
@@ -45,30 +44,30 @@ def best_of(
     With `resume` it goes on after the last visit that was finished. Raises `ConfigError`, `DataError`, `ModelError`,
     `OutputError`.
     """
-    plan = plan_of(settings)
-    split = read_split(plan.selection, progress)
+    style = style_of(settings)
+    split = read_split(settings, progress)
     with ExitStack() as stack:
         run = stack.enter_context(open_run(folder, settings, given, resume=resume, free=FREE))
         first = _finished(run)
         if first >= settings.visits:
             return folder / PAIRS
-        serving = served(plan.reward.followers, plan.reward.serve, plan.endpoint, folder / "servers", progress)
+        asked = settings.reward
+        serving = served(asked.followers, asked.serve, settings.endpoint, folder / "servers", progress)
         endpoint = stack.enter_context(serving)
         limit = endpoint.limit()
         models = {
             name: stack.enter_context(closing(endpoint.load(name, limit=limit)))
-            for name in dict.fromkeys((plan.model, *plan.reward.followers))
+            for name in dict.fromkeys((settings.model, *asked.followers))
         }
-        writer = plan.prompting.writer(models[plan.model])
-        split = readable(split, plan.draws, writer)
+        writer = Writer(models[settings.model], style, settings.budget)
+        split = readable(split, settings, writer)
         for line in split.skipped:
             progress.note(f"Skipped {line}")
         facts = {"stage": settings.stage, "data": split.key, "meta": writer.template.key, "skipped": split.skipped}
         run.describe(facts, same=("data", "meta"))
-        readers = [for_threads(models[name]) for name in plan.reward.followers]
-        followers = [Follower(model, plan.reward.mode, plan.reward.calibration) for model in readers]
-        reward = Reward(plan.reward, followers, writer.style, progress)
-        visits = Visits(split.train, plan.draws, writer)
+        followers = [Follower(for_threads(models[name]), asked.mode, asked.calibration) for name in asked.followers]
+        reward = Reward(asked, followers, style, progress)
+        visits = Visits(split.train, settings, writer)
         progress.step("Drafting", settings.visits - first, "drafts")
         reward.check(visits.visit(first).episode)
         for start in range(first, settings.visits, settings.together):
