@@ -12,6 +12,6 @@ __all__ = ["app"]
 # `promptmii --help` lists them in this order.
 for _name in (
     *("induce", "predict", "score", "compare", "calibrate", "edit", "extend", "review", "show", "export", "ui"),
-    *("evaluate", "report", "corpus", "train", "launch", "models", "styles", "mcp"),
+    *("evaluate", "report", "corpus", "train", "models", "styles", "mcp"),
 ):
     import_module(f"promptmii.cli.{_name}")

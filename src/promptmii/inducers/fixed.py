@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pydantic import Field
 
 from promptmii.follower import FRAME_MARGIN
-from promptmii.inducers.fitting import fitted
 from promptmii.inducers.method import Kit, Method
+from promptmii.inducers.writing import fitted
 from promptmii.instruction import Instruction, Provenance
 from promptmii.models.base import LanguageModel
 from promptmii.prompts import FRAME_SLOTS, Template, frame_prompt, shown_example, shown_examples

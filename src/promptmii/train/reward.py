@@ -13,7 +13,7 @@ from typing import NamedTuple
 from promptmii import metrics
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
-from promptmii.inducers.copying import copied_runs
+from promptmii.inducers.writing import copied_runs
 from promptmii.instruction import Instruction
 from promptmii.models.base import FailureKind
 from promptmii.models.threads import parallel

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from promptmii.cli import app
 from promptmii.configs import recipes
-from promptmii.train.rl.memory import memory
+from promptmii.train.rl.estimate import memory
 from promptmii.train.rl.plan import grpo_plan
 from promptmii.train.settings import TrainSettings
 

@@ -12,9 +12,9 @@ from promptmii.extras import unmet
 from promptmii.models.http.config import Served, addresses
 from promptmii.progress import Progress
 from promptmii.serving import unplaced
-from promptmii.serving.server import command_line
+from promptmii.serving.local import command_line
 from promptmii.train.launch import Machines
-from promptmii.train.rl.memory import ASSUMED, GIB, Shape, memory, stage
+from promptmii.train.rl.estimate import ASSUMED, GIB, Shape, memory, stage
 from promptmii.train.rl.plan import GrpoPlan, grpo_plan
 from promptmii.train.run_folder import versions
 from promptmii.train.settings import TrainSettings

@@ -18,7 +18,7 @@ from promptmii.follower import Follower
 from promptmii.models.dynamic_batching import for_threads
 from promptmii.progress import Progress
 from promptmii.serving import served
-from promptmii.serving.server import LOOPBACK
+from promptmii.serving.local import LOOPBACK
 from promptmii.train.settings import TrainSettings
 
 PAUSE = 0.005

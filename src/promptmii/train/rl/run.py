@@ -16,7 +16,6 @@ from promptmii.inducers.writing import Writer
 from promptmii.progress import QUIET, Progress
 from promptmii.styles import Style
 from promptmii.task import content_key
-from promptmii.train.card import generator_card
 from promptmii.train.launch import check_processes, end_with_launcher
 from promptmii.train.reward import Reward
 from promptmii.train.rl.plan import GrpoPlan, check_packages, grpo_plan
@@ -29,13 +28,12 @@ try:
     import torch
     from accelerate import PartialState
 
-    from promptmii.train.loop import BEST, Best, Safeguards, checkpoints, run_loop
+    from promptmii.train.loop import BEST, Best, Safeguards, checkpoints, generator_card, run_loop
     from promptmii.train.rl.followers import open_followers
-    from promptmii.train.rl.reward_function import RewardFunction
-    from promptmii.train.rl.trainer import LostError, PolicyTrainer, VisitDataset
+    from promptmii.train.rl.trainer import LostError, PolicyTrainer, RewardFunction, VisitDataset
     from promptmii.train.rl.watch import Watch
     from promptmii.train.validation import NO_VALIDATION, Case, cases
-    from promptmii.tuning.model import TrainableModel
+    from promptmii.tuning import TrainableModel
 except ImportError as error:
     raise MissingDependencyError("Training with reinforcement learning", "train") from error
 

@@ -25,7 +25,7 @@ from promptmii.train.rl.trainer import PolicyTrainer, whole_weights
 from promptmii.train.run_folder import RunFolder
 from promptmii.train.settings import TrainSettings
 from promptmii.train.validation import Case, Outcome, judge, summary, write
-from promptmii.tuning.model import TrainableModel
+from promptmii.tuning import TrainableModel
 
 NAMES = {
     "reward": "train/reward",

@@ -21,10 +21,10 @@ from promptmii.progress import QUIET, Progress
 from promptmii.serving import served
 from promptmii.train.reward import Draft, Judged, Reward
 from promptmii.train.run_folder import RunFolder, open_run
+from promptmii.train.settings import BestOfSettings
 from promptmii.train.tasks import read_split
 from promptmii.train.visits import Visit, Visits, readable, style_of
 from promptmii.train.warmup.pairs import Pair, pair_line
-from promptmii.train.warmup.settings import BestOfSettings
 
 PAIRS = "pairs.jsonl"
 FREE = ("visits", "together", "endpoint", "reward.serve")

@@ -17,20 +17,18 @@ from promptmii.inducers import Writer
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import meta_prompt
 from promptmii.task import Task
-from promptmii.train.card import model_card
 from promptmii.train.run_folder import RunFolder, open_run
+from promptmii.train.settings import SftSettings
 from promptmii.train.tasks import LEARNED
-from promptmii.train.warmup.bank import SHIPPED, read_bank
-from promptmii.train.warmup.pairs import Pair, PairStream, read_pairs
-from promptmii.train.warmup.settings import SftSettings
+from promptmii.train.warmup.pairs import SHIPPED, Pair, PairStream, read_bank, read_pairs
 
 try:
     import torch
     from torch.utils.data import Dataset, SequentialSampler
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from promptmii.train.loop import BEST, Best, Safeguards, run_loop
-    from promptmii.tuning.model import IGNORED, TrainableModel
+    from promptmii.train.loop import BEST, Best, Safeguards, model_card, run_loop
+    from promptmii.tuning import IGNORED, TrainableModel
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
