@@ -1,6 +1,7 @@
 """A model that writes instructions: what it is shown, how long it may write, and what a text is checked for."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -167,12 +168,10 @@ class Writer:
         )
 
     def _longest(self, pieces: Sequence[str]) -> str:
-        """The longest beginning that fits the budget (bisection; at least one piece)."""
-        low, high = 1, len(pieces)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.fits("".join(pieces[:middle])) else (low, middle - 1)
-        return "".join(pieces[:low])
+        """The longest beginning that fits the budget; at least one piece."""
+        counts = range(2, len(pieces) + 1)
+        more = bisect_left(counts, True, key=lambda count: not self.fits("".join(pieces[:count])))
+        return "".join(pieces[: more + 1])
 
 
 def mislabelled(labels: Sequence[str], examples: Sequence[Example], most: int = CONTRASTED) -> list[Example]:
