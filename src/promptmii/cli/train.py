@@ -124,7 +124,6 @@ def _examine(settings: "TrainSettings", folder: Path, *, as_json: bool) -> None:
 
 
 def _plan(settings: "TrainSettings", folder: Path, *, as_json: bool) -> None:
-    """Print what the run will take."""
     from promptmii.train.rl.estimate import estimate
 
     with listening(quiet=as_json) as progress:
@@ -185,7 +184,6 @@ def _print_settings(title: str, listed: Mapping[str, "SettingValue"]) -> None:
 
 
 def _brief(value: Any) -> str:
-    """A value for a cell of a table."""
     if isinstance(value, list | tuple):
         named = [str(one) for one in value]
         return ", ".join(named) if len(named) <= NAMED else f"{', '.join(named[:NAMED])} and {len(named) - NAMED} more"

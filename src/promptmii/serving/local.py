@@ -234,11 +234,15 @@ def _free_ports(host: str, count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+def visible_devices() -> list[str]:
+    """The GPUs that CUDA_VISIBLE_DEVICES names; none where it leaves that open."""
+    return [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+
+
 def _dealt(needs: Sequence[int], given: Sequence[int | str] | None) -> list[tuple[str, ...]]:
     """The GPUs of each server. Raises `ConfigError` if there are too few."""
     if given is None:
-        shown = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
-        given = shown or range(sum(needs))
+        given = visible_devices() or range(sum(needs))
     devices = [str(one) for one in given]
     if sum(needs) > len(devices):
         raise ConfigError(

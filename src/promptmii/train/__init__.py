@@ -20,6 +20,7 @@ def run_stage(
 ) -> Path:
     """Run a stage from a TOML file, with `changes` over it, into a run folder; returns the weights or pairs it made.
 
+    With `resume` it goes on after the newest whole checkpoint, or the last visit of best-of that was finished.
     Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`, and `MissingDependencyError` without torch.
     """
     if stage == "rl":

@@ -98,7 +98,6 @@ def _lot(name: str, seed: int) -> str:
 
 
 def _fault(task: Task, settings: TrainSettings) -> str | None:
-    """Why the task cannot be used."""
     shortest = min(settings.schedule)
     if settings.most_labels and len(task.labels) > settings.most_labels:
         return f"{len(task.labels)} labels; most_labels is {settings.most_labels}"

@@ -78,7 +78,6 @@ class _Answers:
         self.count_tokens, self.choose, self.close = model.count_tokens, model.choose, model.close
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`."""
         keys = [content_key(list(chat)) for chat in chats]
         new = {key: (chat, sampling) for key, chat in zip(keys, chats, strict=True) if key not in self._known}
         if new:

@@ -95,7 +95,6 @@ class Visits:
         return kept
 
     def _visit(self, number: int) -> Visit:
-        """Visit `number`, from 0."""
         while len(self._plan) <= number:
             self._plan += self._kept(next(self._passes))
         position, asked = self._plan[number]

@@ -84,13 +84,9 @@ class TrainableModel:
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token  # masked; some have none
         return DataCollatorForSeq2Seq(self.tokenizer, padding=True, label_pad_token_id=IGNORED)
 
-    def local(self, step: int, model: Any = None) -> TransformersModel:
-        """The weights of now, as the rest of promptmii uses a model.
-
-        Make a new one after each step, because it caches keys and values. `model` is given
-        if the weights had to be gathered from several processes.
-        """
-        return TransformersModel(self.reference, self.model if model is None else model, self.tokenizer, f"step-{step}")
+    def local(self) -> TransformersModel:
+        """The weights of now, as the rest of promptmii uses a model. It caches keys and values, so not after a step."""
+        return TransformersModel(self.reference, self.model, self.tokenizer, "step-0")
 
     def save(self, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
         """Write the adapter, or all weights and the tokenizer. `state` are weights that were spread over processes."""

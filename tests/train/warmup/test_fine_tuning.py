@@ -91,7 +91,7 @@ class Recording:
 
 def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:
     policy = TrainableModel.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
-    model = policy.local(0)
+    model = policy.local()
     lines(world / "pairs.jsonl", [PAIR])
     (pair,) = read_pairs(world / "pairs.jsonl")
     recording = Recording(model)

@@ -12,32 +12,28 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
 from promptmii.calibrate import CONTENT_FREE
-from promptmii.errors import MissingDependencyError, UnknownModelError
+from promptmii.errors import UnknownModelError
 from promptmii.inducers.writing import Writer
 from promptmii.models import ScriptedModel, weights_of
 from promptmii.models.base import LanguageModel, ModelCard
+from promptmii.models.chat import ChatFormat
+from promptmii.models.hf.engines import PlainEngine
+from promptmii.models.hf.model import HfTokenizer, quiet
 from promptmii.models.http.config import Served
+from promptmii.models.local import LocalModel
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import FRAME_SLOTS, Template, frame_prompt
 from promptmii.schema import Settings
 from promptmii.train.paper import PAPER, RELEASE, SAVED, TRL, VALIDATED, authors_style
 from promptmii.train.rl.plan import OURS, ZERO3, Batches, GrpoPlan, grpo_plan
 from promptmii.train.settings import PlanSettings, TrainSettings
-from promptmii.train.tasks import TaskSplit, read_split
+from promptmii.train.tasks import read_split
+from promptmii.train.validation import NO_VALIDATION, cases
 from promptmii.train.visits import Visit, Visits, readable, style_of
-
-try:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    from promptmii.models.chat import ChatFormat
-    from promptmii.models.hf.engines import PlainEngine
-    from promptmii.models.hf.model import HfTokenizer, quiet
-    from promptmii.models.local import LocalModel
-    from promptmii.train.validation import NO_VALIDATION, cases
-except ImportError as error:
-    raise MissingDependencyError("Training", "train") from error
 
 SAMPLED = 24
 """Visits on which tokens are counted."""
@@ -125,9 +121,12 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
     batches = grpo.batches(visits.per_pass, settings.plan.processes)
     config = grpo.config(folder, batches, cpu=True, processes=1)
     sampled = [visits.visit(number) for number in range(min(SAMPLED, batches.visits))]
+    watched, chosen = cases(split.validation, settings.validation), settings.validation
+    validations = 1 + math.ceil(batches.steps / chosen.every) if watched else 0
+    validated = sum(min(chosen.rows, len(one.task.test)) + _calibrating(settings, one.n) for one in watched)
     estimated = Estimate(
-        settings=_settings(settings, grpo),
-        options=_options(settings, grpo, config, batches),
+        settings=_settings(grpo),
+        options=_options(grpo, config, batches),
         batches=batches,
         tasks=len(split.train),
         validation=len(split.validation),
@@ -136,10 +135,12 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
         prompt_tokens=scale * fmean(model.count_tokens([visit.chat[0]["content"] for visit in sampled])),
         shortened=fmean(visit.shortened for visit in sampled),
         calls=_reward_calls(settings, batches, sampled),
-        **_validations(settings, split, batches),
+        validations=validations,
+        validation_cases=len(watched),
+        validation_calls=validations * len(settings.reward.followers) * validated,
         follower_tokens=_follower_tokens(sampled, writer, settings.plan.length, scale),
-        warnings=() if cases(split.validation, settings.validation) else (NO_VALIDATION,),
-        memory=memory(settings, grpo),
+        warnings=() if watched else (NO_VALIDATION,),
+        memory=memory(grpo),
         hours=(),
     )
     return replace(estimated, hours=_hours(settings.plan, estimated))
@@ -162,25 +163,15 @@ def _reward_calls(settings: TrainSettings, batches: Batches, sampled: Sequence[V
     return int(drafts * (settings.query + calibrating) * len(settings.reward.followers))
 
 
-def _validations(settings: TrainSettings, split: TaskSplit, batches: Batches) -> dict[str, int]:
-    chosen = cases(split.validation, settings.validation)
-    times = 1 + math.ceil(batches.steps / settings.validation.every) if chosen else 0
-    calls = sum(min(settings.validation.rows, len(one.task.test)) + _calibrating(settings, one.n) for one in chosen)
-    return {
-        "validations": times,
-        "validation_cases": len(chosen),
-        "validation_calls": times * len(settings.reward.followers) * calls,
-    }
-
-
 def _calibrating(settings: TrainSettings, examples: int) -> int:
     """Calls that a follower's calibration adds to an instruction made from so many examples."""
     kind = settings.reward.calibration
     return 0 if kind in ("none", "batch") else len(CONTENT_FREE) if kind == "contextual" else examples
 
 
-def _settings(settings: TrainSettings, grpo: GrpoPlan) -> dict[str, SettingValue]:
+def _settings(grpo: GrpoPlan) -> dict[str, SettingValue]:
     """Every setting of ours that has a say in what is learned, by its dotted name."""
+    settings = grpo.settings
     papers = {**PAPER, "validation.every": VALIDATED * grpo.boundary}
     releases = {**RELEASE, "style": authors_style(settings.model)}
     listed: dict[str, SettingValue] = {}
@@ -203,12 +194,12 @@ def _settings(settings: TrainSettings, grpo: GrpoPlan) -> dict[str, SettingValue
     return listed
 
 
-def _options(settings: TrainSettings, grpo: GrpoPlan, config: Any, batches: Batches) -> dict[str, SettingValue]:
+def _options(grpo: GrpoPlan, config: Any, batches: Batches) -> dict[str, SettingValue]:
     """TRL's options: those that somebody chose, those that follow from ours, and a default that the paper names."""
     papers = {**PAPER, **TRL, "save_steps": SAVED * grpo.boundary}
     listed: dict[str, SettingValue] = {}
     for name, value in grpo.options.items():
-        origin = "given" if name in settings.trl else "promptmii" if name in OURS else "paper"
+        origin = "given" if name in grpo.settings.trl else "promptmii" if name in OURS else "paper"
         listed[name] = SettingValue(value, origin, papers.get(name))
     for name, value in {
         "generation_batch_size": config.generation_batch_size,
@@ -284,9 +275,9 @@ def stage(options: Mapping[str, Any]) -> int:
     return int(config.get("zero_optimization", {}).get("stage", 0))
 
 
-def memory(settings: TrainSettings, grpo: GrpoPlan, gpu: float = ASSUMED) -> tuple[Term, ...]:
+def memory(grpo: GrpoPlan, gpu: float = ASSUMED) -> tuple[Term, ...]:
     """The terms for one GPU of `gpu` GiB; empty where the model's configuration is not on this machine."""
-    shape, options = Shape.of(settings.model), grpo.options
+    settings, options, shape = grpo.settings, grpo.options, Shape.of(grpo.settings.model)
     if shape is None:
         return ()
     spread = settings.plan.processes if stage(options) == 3 else 1

@@ -18,7 +18,7 @@ from promptmii.follower import Follower
 from promptmii.models.dynamic_batching import for_threads
 from promptmii.progress import Progress
 from promptmii.serving import served
-from promptmii.serving.local import LOOPBACK
+from promptmii.serving.local import LOOPBACK, visible_devices
 from promptmii.train.settings import TrainSettings
 
 PAUSE = 0.005
@@ -90,8 +90,7 @@ def _beside_training(settings: ServeSettings) -> ServeSettings:
     """With the GPUs of this machine that no training process has, unless the settings name them."""
     if settings.devices is not None or not torch.cuda.is_available():
         return settings
-    shown = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
-    devices = shown or [str(number) for number in range(torch.cuda.device_count())]
+    devices = visible_devices() or [str(number) for number in range(torch.cuda.device_count())]
     return settings.model_copy(update={"devices": tuple(devices[_on_this_machine() :])})
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from transformers.integrations.integration_utils import get_available_reporting_integrations
+from trl.trainer.grpo_config import GRPOConfig
+
 from promptmii.errors import ConfigError, MissingDependencyError, nearest
 from promptmii.extras import unmet
 from promptmii.train.paper import SAVED, TRL
@@ -154,7 +157,7 @@ class GrpoPlan:
 
         Raises `ConfigError` with TRL's own reason if it refuses an option.
         """
-        chosen = {**self.options, "max_steps": batches.steps}
+        chosen: dict[str, Any] = {**self.options, "max_steps": batches.steps}
         if processes:
             chosen |= {"deepspeed": None, "use_vllm": False}  # which need not be here yet
         check_packages(chosen)
@@ -163,7 +166,7 @@ class GrpoPlan:
         if chosen.get("deepspeed") == "zero3":
             chosen["deepspeed"] = ZERO3
         try:
-            made = _grpo_config()(
+            made: Any = GRPOConfig(
                 output_dir=str(folder),
                 seed=self.settings.seed,
                 generation_batch_size=batches.prompts * batches.generations,
@@ -187,7 +190,7 @@ class GrpoPlan:
 
 def grpo_plan(settings: TrainSettings) -> GrpoPlan:
     """What the settings ask of TRL. Raises `ConfigError` for an option or a value that TRL does not know."""
-    known = {field.name for field in fields(_grpo_config()) if field.init}
+    known = {field.name for field in fields(GRPOConfig) if field.init}
     for name in settings.trl:
         if name in OWNED:
             raise ConfigError(f"trl.{name} cannot be set here. Set {OWNED[name]} instead.")
@@ -221,18 +224,8 @@ def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:
         )
 
 
-def _grpo_config() -> Any:
-    try:
-        from trl.trainer.grpo_config import GRPOConfig
-    except ImportError as error:
-        raise MissingDependencyError("Training with reinforcement learning", "train") from error
-    return GRPOConfig
-
-
 def check_packages(chosen: Mapping[str, Any]) -> None:
     """Raise an error if what writes the drafts, spreads the weights or draws the curves is not here as TRL needs it."""
-    from transformers.integrations.integration_utils import get_available_reporting_integrations
-
     for option, package in (("use_vllm", "vllm"), ("deepspeed", "deepspeed")):
         if chosen.get(option) and (lacking := unmet("gpu").get(package)):
             raise MissingDependencyError(f"trl.{option}", "gpu", lacking)

@@ -32,8 +32,6 @@ from promptmii.tuning.lora import merged
 
 LOCAL = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 """Where each process holds all weights."""
-
-
 SAMPLED = 10
 """Drafts that are written down at each step."""
 
@@ -201,11 +199,13 @@ class PolicyTrainer(GRPOTrainer):
         return whole.get_base_model() if hasattr(whole, "peft_config") else whole
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """Prompts are laid out as when instructions are made."""
         return self._policy.form.prompts(prompts), None, {}
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *given: Any, **options: Any
     ) -> tuple[list[list[int]], Any]:
+        """A group's prompt is computed once, and a resumed run draws the same."""
         with self.clock("generate"):
             if self._writes_itself():
                 written, logps = self._write(prompt_ids), None
@@ -248,6 +248,7 @@ class PolicyTrainer(GRPOTrainer):
             model.train(training)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """Groups stay together, so that an update learns from whole groups."""
         model: Any = self.model
         if not model.training:
             return super()._prepare_inputs(generation_batch)
@@ -260,9 +261,9 @@ class PolicyTrainer(GRPOTrainer):
         return buffered[self._step % args.steps_per_generation]
 
     def _calculate_rewards(self, *given: Any, **options: Any) -> torch.Tensor:
+        """Every process stops with a lost follower, or the others would wait for this one for ever."""
         with self.clock("reward"):
             rewards = super()._calculate_rewards(*given, **options)
-        # Every process stops, or the others would wait for this one for ever.
         reasons = [reason for reason in gather_object([self._reward.lost]) if reason]
         if reasons:
             raise LostError(reasons[0])
@@ -278,6 +279,7 @@ class PolicyTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """A group is one row that holds its prompt once."""
         bare = self._bare(model)  # the policy, or what its divergence is measured from
         alone = self.accelerator.distributed_type is DistributedType.NO
         whole = attention_mask[:, -logits_to_keep:].any(dim=1).all().item()
@@ -303,6 +305,7 @@ class PolicyTrainer(GRPOTrainer):
         """None: the run writes its own."""
 
     def _save_rng_state(self, output_dir: str) -> None:
+        """What comes after it marks a checkpoint as whole, so all processes must have written theirs."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 

@@ -74,7 +74,6 @@ class Watch(TrainerCallback):
         self.progress.step("Training", state.max_steps - state.global_step, "steps")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Start the clock."""
         self._began = perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
@@ -91,7 +90,6 @@ class Watch(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
-        """Write a line of the curves."""
         given: dict[str, Any] = logs or {}
         if "loss" not in given:
             return
@@ -214,8 +212,7 @@ class SharedEngine:
         ends: Sequence[int],
         against: Sequence[int] = (),
     ) -> list[list[int]]:
-        """See `Engine`. Without a contrast: the card of its model knows none."""
-        del against
+        del against  # the card of its model knows no contrast
         size = -(-len(rows) // self.processes)
         mine = list(rows[self.process * size : (self.process + 1) * size])
         mine += list(rows[:1]) * (size - len(mine))  # to be in step; dropped below
@@ -225,12 +222,11 @@ class SharedEngine:
         return gathered[: len(rows)]
 
     def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[Likelihoods]:
-        """Refused."""
         del prompts, options, end
         raise UnsupportedError("A writer that several processes share compares no likelihoods.")
 
     def close(self) -> None:
-        """See `Engine`. Nothing is held."""
+        """Nothing is held."""
 
 
 def _gib(device: torch.device) -> float:

@@ -39,11 +39,7 @@ def best_of(
     resume: bool = False,
     progress: Progress = QUIET,
 ) -> Path:
-    """Write the pairs file of a run folder and return its path. `given` is the configuration file.
-
-    With `resume` it goes on after the last visit that was finished. Raises `ConfigError`, `DataError`, `ModelError`,
-    `OutputError`.
-    """
+    """Write the pairs file of a run folder and return its path, as `run_stage` says. `given` is its file."""
     style = style_of(settings)
     split = read_split(settings, progress)
     with ExitStack() as stack:
@@ -51,13 +47,13 @@ def best_of(
         first = _finished(run)
         if first >= settings.visits:
             return folder / PAIRS
-        asked = settings.reward
-        serving = served(asked.followers, asked.serve, settings.endpoint, folder / "servers", progress)
+        chosen = settings.reward
+        serving = served(chosen.followers, chosen.serve, settings.endpoint, folder / "servers", progress)
         endpoint = stack.enter_context(serving)
         limit = endpoint.limit()
         models = {
             name: stack.enter_context(closing(endpoint.load(name, limit=limit)))
-            for name in dict.fromkeys((settings.model, *asked.followers))
+            for name in dict.fromkeys((settings.model, *chosen.followers))
         }
         writer = Writer(models[settings.model], style, settings.budget)
         split = readable(split, settings, writer)
@@ -65,8 +61,8 @@ def best_of(
             progress.note(f"Skipped {line}")
         facts = {"stage": settings.stage, "data": split.key, "meta": writer.template.key, "skipped": split.skipped}
         run.describe(facts, same=("data", "meta"))
-        followers = [Follower(for_threads(models[name]), asked.mode, asked.calibration) for name in asked.followers]
-        reward = Reward(asked, followers, style, progress)
+        followers = [Follower(for_threads(models[name]), chosen.mode, chosen.calibration) for name in chosen.followers]
+        reward = Reward(chosen, followers, style, progress)
         visits = Visits(split.train, settings, writer)
         progress.step("Drafting", settings.visits - first, "drafts")
         reward.check(visits.visit(first).episode)
