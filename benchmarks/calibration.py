@@ -31,7 +31,7 @@ from promptmii.models.base import LanguageModel
 from promptmii.models.cache import Cached
 from promptmii.scoring import score
 from promptmii.task import Support, Task
-from promptmii.train.warmup.bank import SHIPPED, read_bank
+from promptmii.train.warmup.pairs import SHIPPED, read_bank
 
 KINDS: tuple[CalibrationKind, ...] = get_args(CalibrationKind)
 

@@ -26,17 +26,17 @@ from trl import GRPOTrainer
 
 from promptmii import metrics
 from promptmii.config import LoraSettings
+from promptmii.inducers import Writer
 from promptmii.instruction import Instruction
 from promptmii.models import load_model
 from promptmii.models.hf.convert import converted
 from promptmii.models.hf.model import TransformersModel, quiet
 from promptmii.parse import LabelParser
-from promptmii.train.plan import plan_of
 from promptmii.train.rl.plan import grpo_plan
 from promptmii.train.rl.run import train
 from promptmii.train.settings import TrainSettings
 from promptmii.train.tasks import read_split
-from promptmii.train.visits import Visit, Visits
+from promptmii.train.visits import Visit, Visits, style_of
 
 PHASES = ("generate", "reward", "update", "step")
 PLAIN = "TRL, each query in full"
@@ -172,8 +172,8 @@ def opened(reference: str) -> TransformersModel:
 
 
 def visits_of(settings: TrainSettings, model: TransformersModel) -> Visits:
-    plan = plan_of(settings)
-    return Visits(read_split(plan.selection).train, plan.draws, plan.prompting.writer(model))
+    writer = Writer(model, style_of(settings), settings.budget)
+    return Visits(read_split(settings).train, settings, writer)
 
 
 def useful(settings: TrainSettings, length: float) -> float:

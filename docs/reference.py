@@ -15,8 +15,7 @@ from promptmii.cli import app
 from promptmii.corpus.settings import CorpusSettings
 from promptmii.evaluation.plan import EvaluateSettings
 from promptmii.schema import Settings
-from promptmii.train.settings import TrainSettings
-from promptmii.train.warmup.settings import BestOfSettings, SftSettings
+from promptmii.train.settings import BestOfSettings, SftSettings, TrainSettings
 
 TABLES: dict[str, type[Settings]] = {
     "promptmii evaluate": EvaluateSettings,

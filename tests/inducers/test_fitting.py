@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii import Example, InContext, MetaInducer, ScriptedModel, Support, Writer
-from promptmii.inducers.fitting import fitting
+from promptmii.inducers.writing import fitting
 
 SHORT = tuple(Example(f"short text {i}", "ab"[i % 2]) for i in range(12))
 HUGE = Example("word " * 100_000, "a")

@@ -87,14 +87,13 @@ from accelerate import PartialState
 from tests.train.toys import settings
 from promptmii.models.base import Sampling
 from promptmii.progress import QUIET
-from promptmii.train.plan import plan_of
 from promptmii.train.rl.followers import open_followers
 world, engine = Path(sys.argv[1]), sys.argv[2]
 reward = {"mode": "generate", "followers": ("openai:tiny",), "serve": {"engine": engine}}
-plan = plan_of(settings(world, reward=reward, endpoint={"concurrency": 6}))
+given = settings(world, reward=reward, endpoint={"concurrency": 6})
 state = PartialState(cpu=True)
 os.environ["LOCAL_WORLD_SIZE"] = "1"  # as on two machines
-with open_followers(plan, world / "run", state, QUIET) as (follower,):
+with open_followers(given, world / "run", state, QUIET) as (follower,):
     if state.process_index == 1:
         chats = [[{"role": "user", "content": str(number)}] for number in range(60)]
         follower.model.generate(chats, Sampling(max_tokens=5))

@@ -19,8 +19,8 @@ from promptmii.config import LoraSettings
 from promptmii.errors import ArtefactError
 from promptmii.publish import push_weights
 from promptmii.records import Run
+from promptmii.tuning import TrainableModel
 from promptmii.tuning.lora import save_adapter
-from promptmii.tuning.model import TrainableModel
 
 CODE = """
 import sys

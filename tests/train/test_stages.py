@@ -14,9 +14,8 @@ from tests.train.warmup.test_fine_tuning import world  # noqa: E402, F401  the f
 from promptmii.configs import config_path  # noqa: E402
 from promptmii.errors import ConfigError  # noqa: E402
 from promptmii.train import run_stage  # noqa: E402
-from promptmii.train.settings import TrainingStage  # noqa: E402
-from promptmii.train.warmup.bank import SHIPPED, read_bank  # noqa: E402
-from promptmii.train.warmup.settings import SftSettings  # noqa: E402
+from promptmii.train.settings import SftSettings, TrainingStage  # noqa: E402
+from promptmii.train.warmup.pairs import SHIPPED, read_bank  # noqa: E402
 
 SMALL = """
 lora = {rank = 2}

@@ -12,8 +12,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from promptmii import ScriptedModel
 from promptmii.follower import Follower
-from promptmii.models.base import Chat, Failure, FailureKind
+from promptmii.inducers import Writer
+from promptmii.models.base import Chat, Failure, FailureKind, LanguageModel
 from promptmii.train.settings import TrainSettings
+from promptmii.train.visits import style_of
 
 WORLD = {
     "films": {"good": "lovely", "bad": "waste"},
@@ -127,3 +129,8 @@ def settings(world: Path, **changes: Any) -> TrainSettings:
         "activation_checkpointing": False,
     }
     return TrainSettings.of(**{**usual, **changes, "trl": trl | changes.get("trl", {})})
+
+
+def writer_of(given: TrainSettings, model: LanguageModel | None = None) -> Writer:
+    """A model, asked as a run with these settings asks its generator."""
+    return Writer(model or ScriptedModel(), style_of(given), given.budget)

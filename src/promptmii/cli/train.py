@@ -1,4 +1,4 @@
-"""`promptmii train` and `promptmii launch`: train an instruction generator, in one process or in many."""
+"""Train an instruction generator, and what comes before it, in one process or in several."""
 
 import shlex
 from collections.abc import Mapping, Sequence

@@ -1,16 +1,22 @@
-"""Every way of turning examples into an instruction, behind one protocol (`instruction.Inducer`)."""
+"""Every way of turning examples into an instruction, behind one protocol (`instruction.Inducer`), and their table.
 
-from promptmii.inducers.ape import APE
-from promptmii.inducers.best_of import BestOf
-from promptmii.inducers.copying import copied_runs
-from promptmii.inducers.fixed import Given, InContext, Naive
-from promptmii.inducers.gepa import GEPA
-from promptmii.inducers.keeping import Keeping, marked_lines
-from promptmii.inducers.meta import MetaInducer
+A new method is a module with a subclass of `Method`, and a line in `METHODS`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from promptmii.errors import ConfigError, nearest
+from promptmii.inducers.ape import APE, APEMethod
+from promptmii.inducers.classifiers import EmbedMethod, SetFitMethod, TfidfAllMethod, TfidfMethod
+from promptmii.inducers.controls import KeywordsMethod, OtherTaskMethod, ShuffledMethod
+from promptmii.inducers.fixed import Given, HumanMethod, ICLMethod, InContext, Keeping, Naive, NaiveMethod, marked_lines
+from promptmii.inducers.gepa import GEPA, GEPAMethod
+from promptmii.inducers.meta import BestOf, BestOfMethod, MetaInducer, MIIMethod, ZeroMethod
 from promptmii.inducers.method import Expected, Kit, Method, Role, WrittenBy
-from promptmii.inducers.registry import METHODS, method
+from promptmii.inducers.nearest import NearestMethod
 from promptmii.inducers.sft import FineTuning, SFTMethod
-from promptmii.inducers.writing import Writer
+from promptmii.inducers.writing import Writer, copied_runs
 
 __all__ = [
     "APE",
@@ -34,3 +40,36 @@ __all__ = [
     "marked_lines",
     "method",
 ]
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        NaiveMethod,
+        HumanMethod,
+        ICLMethod,
+        ZeroMethod,
+        MIIMethod,
+        BestOfMethod,
+        APEMethod,
+        GEPAMethod,
+        SFTMethod,
+        TfidfMethod,
+        TfidfAllMethod,
+        EmbedMethod,
+        SetFitMethod,
+        NearestMethod,
+        KeywordsMethod,
+        ShuffledMethod,
+        OtherTaskMethod,
+    )
+}
+
+
+def method(name: str, options: Mapping[str, Any] | None = None) -> Method:
+    """The method of that name with these options. Raises `ConfigError` that names the nearest known one."""
+    if name not in METHODS:
+        raise ConfigError(f"Unknown method {name!r}. {nearest(name, METHODS)}")
+    try:
+        return METHODS[name].of(**(options or {}))
+    except ConfigError as error:
+        raise ConfigError(f"Method {name}: {error}") from error

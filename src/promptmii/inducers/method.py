@@ -1,6 +1,6 @@
 """What a method of the evaluation is: its options, its expected calls, its explanation, and how its inducer is made.
 
-Each method's module holds a subclass of `Method`; `registry.METHODS` lists them. Command line, configuration, dry run,
+Each method's module holds a subclass of `Method`; `inducers.METHODS` lists them. Command line, configuration, dry run,
 grid and report read that table and know no method by name.
 """
 

@@ -66,20 +66,21 @@ class Neighbours:
         """The k nearest, the nearest last, as many as fit. An example never stands in the prompt for its own text."""
         (scores,) = self._likeness([text])
         own = normalise_text(text)
-        chosen: list[int] = []
-        for position in np.argsort(-scores, kind="stable").tolist():
-            if len(chosen) < self.k and self._keys[position] != own and self.lengths[position] <= room:
-                chosen.append(position)
-                room -= self.lengths[position]
-        return tuple(self.examples[position] for position in reversed(chosen))
+        order = [position for position in np.argsort(-scores, kind="stable").tolist() if self._keys[position] != own]
+        return self._first(order, room)[::-1]
 
     def longest(self, room: int) -> tuple[Example, ...]:
         """The longest examples that `nearest` could choose together."""
+        order = sorted(range(len(self.examples)), key=self.lengths.__getitem__, reverse=True)
+        return self._first(order, room)
+
+    def _first(self, order: Sequence[int], room: int) -> tuple[Example, ...]:
+        """The first k in this order that fit."""
         chosen: list[Example] = []
-        for length, example in sorted(zip(self.lengths, self.examples, strict=True), key=lambda pair: -pair[0]):
-            if len(chosen) < self.k and length <= room:
-                chosen.append(example)
-                room -= length
+        for position in order:
+            if len(chosen) < self.k and self.lengths[position] <= room:
+                chosen.append(self.examples[position])
+                room -= self.lengths[position]
         return tuple(chosen)
 
     @cached_property

@@ -78,7 +78,7 @@ class FineTuning:
             import torch
             from transformers import Trainer, TrainingArguments
 
-            from promptmii.tuning.model import TrainableModel
+            from promptmii.tuning import TrainableModel
         except ImportError as error:
             raise MissingDependencyError("Fine-tuning", "hf") from error
         if weights_of(self.follower) is None:

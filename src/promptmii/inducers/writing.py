@@ -1,13 +1,13 @@
-"""A model that writes instructions: what it is shown, how long it may write, and how a longer text is cut."""
+"""A model that writes instructions: what it is shown, how long it may write, and what a text is checked for."""
 
 import re
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import median_low
 
 from promptmii.errors import ConfigError, EndpointError
-from promptmii.inducers.copying import copy_warning
-from promptmii.inducers.fitting import fitted
 from promptmii.inducers.repeats import listed_once, same_lines
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Completion, Contrast, Failure, LanguageModel, Message, Sampling
@@ -15,7 +15,7 @@ from promptmii.parse import without_thought
 from promptmii.prompts import Template, example_lines, improvement_prompt, induction_prompt
 from promptmii.schema import storable
 from promptmii.styles import Style
-from promptmii.task import Example, Support
+from promptmii.task import Example, Support, normalise_text
 
 TEMPLATE_MARGIN = 64
 CONTRASTED = 4
@@ -24,6 +24,10 @@ SHARED = 2
 """Least examples of a label, on average, for a contrast: what sets a single one apart is not what a label shares."""
 LINE = 32
 """Tokens of a line about a label: where there are many labels, a draft may be longer than its style's."""
+LONG = 4
+"""Times the median length from which an example counts as much longer than the others."""
+COPIED = 6
+"""Words in a row that also stand in a support text are a copy: memorised, not described, and perhaps private."""
 
 
 @dataclass(frozen=True)
@@ -169,12 +173,10 @@ class Writer:
         )
 
     def _longest(self, pieces: Sequence[str]) -> str:
-        """The longest beginning that fits the budget (bisection; at least one piece)."""
-        low, high = 1, len(pieces)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.fits("".join(pieces[:middle])) else (low, middle - 1)
-        return "".join(pieces[:low])
+        """The longest beginning that fits the budget; at least one piece."""
+        counts = range(2, len(pieces) + 1)
+        more = bisect_left(counts, True, key=lambda count: not self.fits("".join(pieces[:count])))
+        return "".join(pieces[: more + 1])
 
 
 def mislabelled(labels: Sequence[str], examples: Sequence[Example], most: int = CONTRASTED) -> list[Example]:
@@ -185,3 +187,66 @@ def mislabelled(labels: Sequence[str], examples: Sequence[Example], most: int = 
         return []
     following = dict(zip(shown, [*shown[1:], *shown[:1]], strict=True))
     return [replace(e, label=following[label]) for label in shown for e in by_label[label][:most]]
+
+
+def fitting(lengths: Sequence[int], room: int) -> list[int]:
+    """Positions of the examples that fit, in order.
+
+    Those that are much longer than the others, or than the room, go first, so that one of them costs no other; then the
+    last ones.
+    """
+    kept = list(range(len(lengths)))
+    total = sum(lengths)
+    long = min(LONG * median_low(lengths), room) if lengths else 0
+    for position in sorted(kept, key=lambda position: lengths[position], reverse=True):
+        if total <= room or lengths[position] <= long:
+            break
+        kept.remove(position)
+        total -= lengths[position]
+    while kept and total > room:
+        total -= lengths[kept.pop()]
+    return kept
+
+
+def fitted(
+    examples: Sequence[Example], lengths: Sequence[int], room: int, where: str
+) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+    """The examples that fit, and a note if some are left out; `where` names the room."""
+    kept = fitting(lengths, room)
+    cut = max(kept, default=-1) + 1 - len(kept)
+    longer = f"; {cut} much longer than the others left out" if cut else ""
+    notes = (f"{len(kept)} of {len(lengths)} examples fit {where}{longer}",) if len(kept) < len(lengths) else ()
+    return tuple(examples[position] for position in kept), notes
+
+
+def copied_runs(instruction: str, texts: Iterable[str]) -> list[str]:
+    """Word runs of the instruction that stand verbatim in one of the texts: the longest ones, in order.
+
+    Runs are compared on normalised words, so case, punctuation and spacing do not hide one.
+    """
+    known = {gram for text in texts for gram in _grams(_words(text))}
+    words = _words(instruction)
+    hits = [gram in known for gram in _grams(words)]
+    runs: list[str] = []
+    start: int | None = None
+    for position, hit in enumerate([*hits, False]):
+        if hit and start is None:
+            start = position
+        if not hit and start is not None:
+            runs.append(" ".join(words[start : position + COPIED - 1]))
+            start = None
+    return runs
+
+
+def copy_warning(instruction: str, examples: Iterable[Example]) -> tuple[str, ...]:
+    """A note for the artefact where the instruction repeats training text, else nothing."""
+    copied = copied_runs(instruction, (example.text for example in examples))
+    return (f"repeats training text: {'; '.join(repr(run) for run in copied[:3])}",) if copied else ()
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", normalise_text(text))
+
+
+def _grams(words: list[str]) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + COPIED]) for i in range(len(words) - COPIED + 1)]

@@ -10,8 +10,7 @@ from promptmii.models.http.config import Served
 from promptmii.models.http.ways import FIRST_TOKENS
 from promptmii.progress import QUIET, Progress
 from promptmii.serving.cluster import ClusterServers
-from promptmii.serving.local import LocalServers
-from promptmii.serving.server import LOOPBACK
+from promptmii.serving.local import LOOPBACK, LocalServers
 
 
 @contextmanager

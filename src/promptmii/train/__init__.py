@@ -20,16 +20,17 @@ def run_stage(
 ) -> Path:
     """Run a stage from a TOML file, with `changes` over it, into a run folder; returns the weights or pairs it made.
 
+    With `resume` it goes on after the newest whole checkpoint, or the last visit of best-of that was finished.
     Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`, and `MissingDependencyError` without torch.
     """
     if stage == "rl":
         from promptmii.train.rl.run import train as run
         from promptmii.train.settings import TrainSettings as Settings
     elif stage == "sft":
-        from promptmii.train.warmup.settings import SftSettings as Settings
+        from promptmii.train.settings import SftSettings as Settings
         from promptmii.train.warmup.sft import fine_tune as run
     else:
+        from promptmii.train.settings import BestOfSettings as Settings
         from promptmii.train.warmup.best_of import best_of as run
-        from promptmii.train.warmup.settings import BestOfSettings as Settings
     settings: Any = Settings.read(config, **{**changes, "stage": stage})
     return run(settings, folder, given=config, resume=resume, progress=progress)

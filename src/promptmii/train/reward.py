@@ -13,7 +13,7 @@ from typing import NamedTuple
 from promptmii import metrics
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
-from promptmii.inducers.copying import copied_runs
+from promptmii.inducers.writing import copied_runs
 from promptmii.instruction import Instruction
 from promptmii.models.base import FailureKind
 from promptmii.models.threads import parallel
@@ -95,9 +95,7 @@ class Reward:
 
     def judge(self, drafts: Sequence[Draft]) -> list[Judged]:
         """One judgement per draft, in order. Waits for failing followers, then raises `EndpointError`."""
-        answers = self._ask_all(
-            list(dict.fromkeys(question for draft in drafts for question in self._questions(draft)))
-        )
+        answers = self._ask_all(list(dict.fromkeys(one for draft in drafts for one in self._questions(draft))))
         deadline = time.monotonic() + self.settings.wait
         while self._too_many_fail(answers) and time.monotonic() < deadline:
             if not any(answer.passing for answer in answers.values()):
@@ -157,12 +155,8 @@ class Reward:
         return Judged(value - self._price(draft) - self.settings.copy_penalty * copied, value, unparsed, copied)
 
     def _price(self, draft: Draft) -> float:
-        """What length and a missing end take off."""
-        settings = self.settings
-        return (
-            settings.token_price * max(draft.tokens - settings.free_tokens, 0)
-            + settings.unfinished_penalty * draft.unfinished
-        )
+        priced = max(draft.tokens - self.settings.free_tokens, 0)
+        return self.settings.token_price * priced + self.settings.unfinished_penalty * draft.unfinished
 
 
 def _batches(questions: Sequence[_Question]) -> list[list[_Question]]:
@@ -202,7 +196,6 @@ def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float
 
 def _share_failed(answers: Mapping[_Question, _Scoring]) -> float:
     """Of the distinct instructions: one follower that fails is enough to leave an instruction without a reward."""
-    failed: dict[tuple[Episode, str], bool] = {}
-    for (_, episode, text), answer in answers.items():
-        failed[episode, text] = failed.get((episode, text), False) or answer.scored is None
-    return fmean(failed.values()) if failed else 0.0
+    asked = {(episode, text) for _, episode, text in answers}
+    failed = {(episode, text) for (_, episode, text), answer in answers.items() if answer.scored is None}
+    return len(failed) / max(len(asked), 1)

@@ -9,25 +9,10 @@ from promptmii.data.sources import SPLIT, find_tasks
 from promptmii.errors import ConfigError, DataError, nearest
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Task, content_key
-from promptmii.train.settings import ValidationSettings
+from promptmii.train.settings import TrainSettings, ValidationSettings
 
 LEARNED: tuple[Split, ...] = ("train", "validation")
 """What training may read of a corpus. The held-out split is for evaluation alone."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which tasks a run uses, and for what."""
-
-    sources: tuple[str, ...]
-    only: tuple[str, ...]
-    """Names of the tasks to use, beside those of `validation`; without any, all."""
-    most_labels: int | None
-    train_rows: int
-    """A task with fewer training rows is left out."""
-    test_rows: int
-    validation: ValidationSettings
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -50,20 +35,20 @@ def group(task: Task) -> str:
     return task.source.get("group") or task.name
 
 
-def read_split(selection: Selection, progress: Progress = QUIET) -> TaskSplit:
+def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit:
     """Every usable task, split by source. Raises `DataError` if none is left, `ConfigError` for an unknown name."""
-    if not selection.sources:
+    if not settings.tasks:
         raise ConfigError(
             "tasks names no source; expected a corpus folder, folders of task files, task files, or suite."
         )
     skipped: list[str] = []
     tasks: dict[str, Task] = {}
     names: list[str] = []
-    named = {*selection.only, *selection.validation.tasks}
-    for source in find_tasks(selection.sources, splits=LEARNED):
+    named = {*settings.only, *settings.validation.tasks}
+    for source in find_tasks(settings.tasks, splits=LEARNED):
         name = source.name
         names.append(name)
-        if selection.only and name not in named:
+        if settings.only and name not in named:
             continue
         progress.step(f"Reading {name}")
         if name in tasks:
@@ -73,17 +58,17 @@ def read_split(selection: Selection, progress: Progress = QUIET) -> TaskSplit:
         except DataError as error:
             skipped.append(f"{name}: {error}")
             continue
-        if reason := _fault(task, selection):
+        if reason := _fault(task, settings):
             skipped.append(f"{name}: {reason}")
         else:
             tasks[name] = task
     for name in sorted(named.difference(names)):
         raise ConfigError(f"There is no task {name!r}. {nearest(name, names)}")
-    train, validation = split(list(tasks.values()), selection.validation, selection.seed)
+    train, validation = split(list(tasks.values()), settings.validation, settings.seed)
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""
         raise DataError(
-            f"No task is left to learn from, of {len(tasks) + len(skipped)} in {', '.join(selection.sources)}.{reasons}"
+            f"No task is left to learn from, of {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}"
         )
     return TaskSplit(tuple(train), tuple(validation), tuple(skipped))
 
@@ -112,12 +97,12 @@ def _lot(name: str, seed: int) -> str:
     return hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest()
 
 
-def _fault(task: Task, selection: Selection) -> str | None:
-    """Why the task cannot be used."""
-    if selection.most_labels and len(task.labels) > selection.most_labels:
-        return f"{len(task.labels)} labels; most_labels is {selection.most_labels}"
-    if len(task.train) < selection.train_rows:
-        return f"{len(task.train)} training rows; the shortest prompt needs {selection.train_rows}"
-    if len(task.test) < selection.test_rows:
-        return f"{len(task.test)} held-back rows; query is {selection.test_rows}"
+def _fault(task: Task, settings: TrainSettings) -> str | None:
+    shortest = min(settings.schedule)
+    if settings.most_labels and len(task.labels) > settings.most_labels:
+        return f"{len(task.labels)} labels; most_labels is {settings.most_labels}"
+    if len(task.train) < shortest:
+        return f"{len(task.train)} training rows; the shortest prompt needs {shortest}"
+    if len(task.test) < settings.query:
+        return f"{len(task.test)} held-back rows; query is {settings.query}"
     return None

@@ -10,14 +10,13 @@ from promptmii.data import draw_query, draw_support
 from promptmii.data.nameless import nameless
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
-from promptmii.inducers import MetaInducer
+from promptmii.inducers import MetaInducer, Writer
 from promptmii.instruction import Instruction
 from promptmii.models.base import Chat, Completion, Failure, LanguageModel, Sampling
 from promptmii.models.threads import parallel
 from promptmii.scoring import score
 from promptmii.task import Task, content_key
 from promptmii.train.settings import ValidationSettings
-from promptmii.train.visits import Prompting
 
 THREADS = 32
 """Cases that are judged at once."""
@@ -79,7 +78,6 @@ class _Answers:
         self.count_tokens, self.choose, self.close = model.count_tokens, model.choose, model.close
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """See `LanguageModel`."""
         keys = [content_key(list(chat)) for chat in chats]
         new = {key: (chat, sampling) for key, chat in zip(keys, chats, strict=True) if key not in self._known}
         if new:
@@ -96,10 +94,10 @@ class _Answers:
         return bool(asked)
 
 
-def write(model: LanguageModel, prompting: Prompting, given: Sequence[Case]) -> list[Written]:
+def write(writer: Writer, given: Sequence[Case]) -> list[Written]:
     """A greedy instruction for each case, in the same few batches in every process that is given the same cases."""
-    answers = _Answers(model)
-    inducer = MetaInducer(prompting.writer(answers))
+    answers = _Answers(writer.model)
+    inducer = MetaInducer(writer.using(answers))
     while True:
         written = [_attempt(inducer, case) for case in given]
         if not answers.ask():

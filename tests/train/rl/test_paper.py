@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("trl")
 
 from tests.test_styles import SOURCES
-from tests.train.toys import settings, write_model, write_tasks
+from tests.train.toys import settings, write_model, write_tasks, writer_of
 
 from promptmii import Example, Follower, ScriptedModel, Task
 from promptmii.configs import recipes
@@ -20,11 +20,10 @@ from promptmii.metrics import released_f1
 from promptmii.styles import import_styles, read_style
 from promptmii.task import Episode, Support
 from promptmii.train.paper import PAPER, RELEASE, TRL
-from promptmii.train.plan import plan_of
 from promptmii.train.reward import Draft, Reward
 from promptmii.train.rl.estimate import Estimate, SettingValue, estimate
 from promptmii.train.settings import RewardSettings, TrainSettings
-from promptmii.train.visits import Visits
+from promptmii.train.visits import Visits, style_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 RECIPES = {name: path for name, path in recipes("train").items() if name != "warm-start"}
@@ -81,7 +80,7 @@ def test_one_word_makes_a_recipe_the_authors(name: str, tmp_path: Path) -> None:
     assert shown["style"].origin == "preset"
     assert (given.validation.every, shown["save_steps"].value) == (30, 100)
     style = read_style(f"promptmii-{family}-train")
-    assert plan_of(given).prompting.style == style
+    assert style_of(given) == style.model_copy(update={"longest": 1024})
     assert (style.answer, style.longest_prompt) == (90, 4096)
 
 
@@ -102,7 +101,7 @@ def test_what_is_given_goes_before_the_preset_and_contradictions_are_refused() -
     with pytest.raises(ConfigError, match="the calibration support needs likelihoods, so mode = 'choose'"):
         TrainSettings.of(reward={"calibration": "support"})
     with pytest.raises(ConfigError, match="promptmii styles import"):
-        plan_of(TrainSettings.of(style="promptmii-llama-train", tasks=("suite",)))
+        style_of(TrainSettings.of(style="promptmii-llama-train", tasks=("suite",)))
 
 
 def test_the_released_score_is_what_their_defects_make_it() -> None:
@@ -146,7 +145,7 @@ def long_and_short(name: str) -> Task:
 
 def visits_of(world: Path, tasks: list[Task], **changes: Any) -> Visits:
     given = settings(world, **{"longest_prompt": 400, "query": 8, **changes})
-    return Visits(tasks, plan_of(given).draws, plan_of(given).prompting.writer(ScriptedModel()))
+    return Visits(tasks, given, writer_of(given))
 
 
 def test_fixed_passes_show_the_same_in_another_order_and_leave_long_prompts_out(world: Path) -> None:

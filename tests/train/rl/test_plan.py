@@ -15,7 +15,7 @@ pytest.importorskip("trl")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tests.train.toys import settings, write_model, write_tasks
+from tests.train.toys import settings, write_model, write_tasks, writer_of
 from typer.testing import CliRunner
 
 from promptmii import Example, ScriptedModel, Task
@@ -25,7 +25,6 @@ from promptmii.data.corpus_files import SCHEMA, task_row, write_split
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import MetaInducer
 from promptmii.train.paper import SAVED, VALIDATED
-from promptmii.train.plan import plan_of
 from promptmii.train.rl.estimate import estimate
 from promptmii.train.rl.plan import CHOICES, grpo_plan
 from promptmii.train.settings import RewardSettings, TrainSettings, ValidationSettings
@@ -198,20 +197,20 @@ def test_the_command_plans(world: Path) -> None:
 def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None:
     (world / "tasks" / "few.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
     (world / "tasks" / "broken.jsonl").write_text("{")
-    found = read_split(plan_of(settings(world)).selection)
+    found = read_split(settings(world))
     assert [task.name for task in found.train] == ["films", "plays"]
     assert [task.name for task in found.validation] == ["songs"]
     assert sorted(line.partition(":")[0] for line in found.skipped) == ["broken", "few"]
     with pytest.raises(ConfigError, match=r"no task 'song'. Did you mean 'songs'"):
-        read_split(plan_of(settings(world, only=("song",))).selection)
+        read_split(settings(world, only=("song",)))
     index = "task_id,source_repo,licence\nfilms,a/b,MIT\nplays,a/b,MIT\nsongs,c/d,MIT\n"
     (world / "tasks" / "index.csv").write_text(index)
     with pytest.raises(DataError, match="No task is left to learn from"):
-        read_split(plan_of(settings(world, validation={"tasks": ("songs", "films")})).selection)
+        read_split(settings(world, validation={"tasks": ("songs", "films")}))
 
 
 def test_tasks_to_validate_on_need_not_be_named_twice(world: Path) -> None:
-    found = read_split(plan_of(settings(world, only=("films",))).selection)
+    found = read_split(settings(world, only=("films",)))
     assert [task.name for task in found.train] == ["films"]
     assert [task.name for task in found.validation] == ["songs"]
 
@@ -221,7 +220,7 @@ def test_the_validation_split_of_a_corpus_is_never_learned_from(world: Path) -> 
     write_split(world / "corpus", "validation", [numbered("third"), numbered("fourth")])
     for named, watched in (((), ["third", "fourth"]), (("third",), ["third"]), (("second",), ["second"])):
         given = settings(world, tasks=(str(world / "corpus"),), validation={"tasks": named})
-        found = read_split(plan_of(given).selection)
+        found = read_split(given)
         assert [task.name for task in found.validation] == watched
         assert [task.name for task in found.train] == [name for name in ("first", "second") if name not in watched]
 
@@ -256,14 +255,14 @@ def test_validation_tasks_are_drawn_by_lot(world: Path) -> None:
     write_split(world / "corpus", "train", [numbered("first")])
     write_split(world / "corpus", "validation", tasks)
     given = settings(world, tasks=(str(world / "corpus"),), validation={"most": 5})
-    found = [task.name for task in read_split(plan_of(given).selection).validation]
+    found = [task.name for task in read_split(given).validation]
     assert len(found) == 5
     assert found != [task.name for task in tasks[:5]]
 
 
 def test_rows_of_a_corpus_that_are_no_task_are_named_and_the_others_used(world: Path) -> None:
     path = write_rows(world / "corpus", [numbered("good"), numbered("null"), numbered("one"), numbered("fine")])
-    found = read_split(plan_of(settings(world, tasks=(str(path),), validation={})).selection)
+    found = read_split(settings(world, tasks=(str(path),), validation={}))
     assert [task.name for task in found.train] == ["good", "fine"]
     assert [line.partition(": ")[0] for line in found.skipped] == [f"{path}:train row 2", f"{path}:train row 3"]
     assert "'one'" in found.skipped[1]
@@ -295,13 +294,14 @@ def test_rows_of_the_released_corpus_that_are_no_task_are_skipped_and_counted(wo
 
     (world / "released").mkdir()
     pq.write_table(pa.Table.from_pylist([row("good", 20), row("empty", 0)]), world / "released" / "train.parquet")
-    found = read_split(plan_of(settings(world, tasks=(str(world / "released"),), validation={})).selection)
+    found = read_split(settings(world, tasks=(str(world / "released"),), validation={}))
     assert [task.name for task in found.train] == ["good"]
     assert found.skipped == (f"{world / 'released'}:train: empty has 30 training and 0 test rows; a task needs both.",)
 
 
 def test_passes_follow_the_schedule_with_few_tasks_too() -> None:
-    visits = [visit for one in islice(passes(3, {5: 1.0, 10: 0.3, 50: 0.1}, seed=1), 400) for visit in one]
+    given = TrainSettings.of(schedule={5: 1.0, 10: 0.3, 50: 0.1}, seed=1)
+    visits = [visit for one in islice(passes(3, given), 400) for visit in one]
     counts = Counter(n for _, n in visits)
     assert counts[5] == 1200
     assert counts[10] == pytest.approx(360, rel=0.15)
@@ -311,28 +311,20 @@ def test_passes_follow_the_schedule_with_few_tasks_too() -> None:
 def test_a_visit_is_asked_as_instructions_are_made_and_drawn_anew_each_time(world: Path) -> None:
     given = settings(world)
     model = ScriptedModel(reply=["an instruction"])
-    drawn = Visits(
-        read_split(plan_of(given).selection).train, plan_of(given).draws, plan_of(given).prompting.writer(model)
-    )
+    drawn = Visits(read_split(given).train, given, writer_of(given, model))
     visits = [drawn.visit(number) for number in range(8)]
-    assert drawn.visit(3) == Visits(
-        read_split(plan_of(given).selection).train, plan_of(given).draws, plan_of(given).prompting.writer(model)
-    ).visit(3)
+    assert drawn.visit(3) == Visits(read_split(given).train, given, writer_of(given, model)).visit(3)
     assert len({visit.episode.query for visit in visits}) == 8
     for visit in visits:
         counts = Counter(row.label for row in visit.episode.query)
         assert set(counts.values()) == {6}
-        MetaInducer(plan_of(given).prompting.writer(model)).induce(visit.episode.support)
+        MetaInducer(writer_of(given, model)).induce(visit.episode.support)
         assert tuple(model.calls[-1]) == visit.chat
 
 
 def test_long_prompts_read_fewer_examples_and_are_counted(world: Path) -> None:
     given = settings(world, longest_prompt=310, schedule={20: 1.0})
-    drawn = Visits(
-        read_split(plan_of(given).selection).train,
-        plan_of(given).draws,
-        plan_of(given).prompting.writer(ScriptedModel()),
-    )
+    drawn = Visits(read_split(given).train, given, writer_of(given))
     visit = drawn.visit(0)
     assert visit.shortened
     assert 0 < len(visit.episode.support.examples) < 20
@@ -350,16 +342,13 @@ def test_a_plan_leaves_unreadable_tasks_out(world: Path) -> None:
     found = estimate(given, world / "run")
     assert (found.tasks, found.validation) == (2, 1)
     assert [line.partition(":")[0] for line in found.skipped] == ["long"]
-    source = readable(
-        read_split(plan_of(given).selection), plan_of(given).draws, plan_of(given).prompting.writer(ScriptedModel())
-    )
+    source = readable(read_split(given), given, writer_of(given))
     assert [task.name for task in source.train] == ["films", "plays"]
 
 
 def kept(task: Task, given: TrainSettings) -> tuple[Task, ...]:
     """The task, if the generator can read it."""
-    writer = plan_of(given).prompting.writer(ScriptedModel())
-    return readable(TaskSplit((task,), (), ()), plan_of(given).draws, writer).train
+    return readable(TaskSplit((task,), (), ()), given, writer_of(given)).train
 
 
 def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: Path) -> None:
@@ -371,9 +360,9 @@ def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: 
         (Example("x", "a"),),
     )
     given = settings(world, longest_prompt=310)
-    writer = plan_of(given).prompting.writer(ScriptedModel())
+    writer = writer_of(given)
     assert kept(task, given) == (task,)
-    visits = [draw_visit(task, 2, number, plan_of(given).draws, writer) for number in range(20)]
+    visits = [draw_visit(task, 2, number, given, writer) for number in range(20)]
     assert {visit.episode.support.examples for visit in visits} == {(Example("short", "a"),)}
 
 
@@ -381,9 +370,9 @@ def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
     rows = tuple(Example(f"{label} {i}", label) for i in range(6) for label in ("red", "blue", "green", "grey"))
     task = Task("colours", ("red", "blue", "green", "grey"), rows, rows[:8])
     given = settings(world, few_labels=(2, 3), nameless=0.5, query=6)
-    writer = plan_of(given).prompting.writer(ScriptedModel())
-    visits = [draw_visit(task, 8, number, plan_of(given).draws, writer) for number in range(60)]
-    assert visits == [draw_visit(task, 8, number, plan_of(given).draws, writer) for number in range(60)]
+    writer = writer_of(given)
+    visits = [draw_visit(task, 8, number, given, writer) for number in range(60)]
+    assert visits == [draw_visit(task, 8, number, given, writer) for number in range(60)]
     supports = [visit.episode.support for visit in visits]
     assert {len(support.labels) for support in supports} == {2, 3}
     named = [support for support in supports if set(support.labels) <= set(task.labels)]
@@ -394,9 +383,7 @@ def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
             <= {e.label for e in visit.episode.support.examples}
             == set(visit.episode.support.labels)
         )
-    assert {
-        len(draw_visit(task, 2, number, plan_of(given).draws, writer).episode.support.labels) for number in range(20)
-    } == {2}
+    assert {len(draw_visit(task, 2, number, given, writer).episode.support.labels) for number in range(20)} == {2}
     with pytest.raises(ConfigError, match="two rising numbers"):
         settings(world, few_labels=(3, 2))
 
@@ -416,10 +403,8 @@ def test_a_task_of_many_labels_is_readable_where_a_visit_shows_few_of_them(world
     with pytest.raises(DataError, match="many: Not one of 1 examples fits"):
         kept(task, settings(world, longest_prompt=400))
     few = settings(world, longest_prompt=400, few_labels=(2, 3))
-    writer = plan_of(few).prompting.writer(ScriptedModel())
+    writer = writer_of(few)
     assert kept(task, few) == (task,)
-    both = readable(TaskSplit((task,), (replace(task, name="watched"),), ()), plan_of(few).draws, writer)
+    both = readable(TaskSplit((task,), (replace(task, name="watched"),), ()), few, writer)
     assert (len(both.train), len(both.validation)) == (1, 0)  # validation shows every label
-    assert {
-        len(draw_visit(task, 4, number, plan_of(few).draws, writer).episode.support.labels) for number in range(20)
-    } == {2, 3}
+    assert {len(draw_visit(task, 4, number, few, writer).episode.support.labels) for number in range(20)} == {2, 3}

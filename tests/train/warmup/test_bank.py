@@ -1,7 +1,7 @@
 """The bank that ships: the written tasks are described, label by label."""
 
 from promptmii.data import read_tasks
-from promptmii.train.warmup.bank import SHIPPED, read_bank
+from promptmii.train.warmup.pairs import SHIPPED, read_bank
 
 
 def test_every_label_of_a_written_task_is_described() -> None:

@@ -17,9 +17,9 @@ from tests.serving.test_local import COMMAND
 pytest.importorskip("torch")
 
 from promptmii.errors import ConfigError
+from promptmii.train.settings import BestOfSettings
 from promptmii.train.warmup.best_of import best_of
 from promptmii.train.warmup.pairs import read_pairs
-from promptmii.train.warmup.settings import BestOfSettings
 
 
 class Choosy(LabellingServer):

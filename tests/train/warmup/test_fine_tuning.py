@@ -18,10 +18,10 @@ from promptmii.config import LoraSettings  # noqa: E402
 from promptmii.errors import ConfigError, DataError, ModelError, OutputError  # noqa: E402
 from promptmii.inducers import MetaInducer, Writer  # noqa: E402
 from promptmii.models.base import Completion, Sampling, Usage  # noqa: E402
+from promptmii.train.settings import SftSettings  # noqa: E402
 from promptmii.train.warmup.pairs import pair_line, read_pairs  # noqa: E402
-from promptmii.train.warmup.settings import SftSettings  # noqa: E402
 from promptmii.train.warmup.sft import IGNORED, Features, fine_tune  # noqa: E402
-from promptmii.tuning.model import TrainableModel  # noqa: E402
+from promptmii.tuning import TrainableModel  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
 PAIR = {"labels": ["good", "bad"], "examples": [{"text": "lovely", "label": "good"}], "instruction": "good: lovely"}
@@ -91,7 +91,7 @@ class Recording:
 
 def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:
     policy = TrainableModel.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
-    model = policy.local(0)
+    model = policy.local()
     lines(world / "pairs.jsonl", [PAIR])
     (pair,) = read_pairs(world / "pairs.jsonl")
     recording = Recording(model)

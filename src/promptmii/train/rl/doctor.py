@@ -6,31 +6,28 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from promptmii.doctor import Check, Report, examine
-from promptmii.errors import ConfigError, MissingDependencyError
+from promptmii.errors import ConfigError
 from promptmii.extras import unmet
 from promptmii.models.http.config import Served, addresses
 from promptmii.progress import Progress
 from promptmii.serving import unplaced
-from promptmii.serving.server import command_line
+from promptmii.serving.local import command_line
 from promptmii.train.launch import Machines
-from promptmii.train.rl.memory import ASSUMED, GIB, Shape, memory, stage
+from promptmii.train.rl.estimate import ASSUMED, GIB, Shape, memory, stage
 from promptmii.train.rl.plan import GrpoPlan, grpo_plan
 from promptmii.train.run_folder import versions
 from promptmii.train.settings import TrainSettings
-
-try:
-    import torch
-except ImportError as error:
-    raise MissingDependencyError("Training", "train") from error
 
 
 def examine_run(settings: TrainSettings, folder: Path, progress: Progress) -> Report:
     """Every check of a run; nothing is trained and nothing written. Raises `ConfigError` for an option TRL refuses."""
     grpo = grpo_plan(settings)
-    checks = [_packages(grpo), _gpus(settings), *_memory(settings, grpo), _disk(settings, grpo, folder)]
+    checks = [_packages(grpo), _gpus(settings), *_memory(grpo), _disk(grpo, folder)]
     checks += [check for reference in settings.reward.followers for check in _follower(reference, settings, progress)]
-    return Report(settings.model, (*checks, *_ports(settings, grpo)))
+    return Report(settings.model, (*checks, *_ports(grpo)))
 
 
 def _packages(grpo: GrpoPlan) -> Check:
@@ -56,12 +53,12 @@ def _gpus(settings: TrainSettings) -> Check:
     return Check("GPUs", fits, said, "" if fits else cure)
 
 
-def _memory(settings: TrainSettings, grpo: GrpoPlan) -> Iterator[Check]:
+def _memory(grpo: GrpoPlan) -> Iterator[Check]:
     count = torch.cuda.device_count()
     gpu = min((torch.cuda.get_device_properties(n).total_memory / GIB for n in range(count)), default=ASSUMED)
-    terms = memory(settings, grpo, gpu)
+    terms = memory(grpo, gpu)
     if not terms:
-        yield Check("memory", True, f"not known: the configuration of {settings.model} is not on this machine")
+        yield Check("memory", True, f"not known: the configuration of {grpo.settings.model} is not on this machine")
         return
     total = sum(term.gib for term in terms)
     for term in terms:
@@ -72,10 +69,10 @@ def _memory(settings: TrainSettings, grpo: GrpoPlan) -> Iterator[Check]:
     yield Check("memory, sum", fits, f"{total:.0f} GiB of a GPU's {gpu:.0f}{assumed}", "" if fits else cure)
 
 
-def _disk(settings: TrainSettings, grpo: GrpoPlan, folder: Path) -> Check:
+def _disk(grpo: GrpoPlan, folder: Path) -> Check:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free / GIB
-    shape = Shape.of(settings.model)
+    settings, shape = grpo.settings, Shape.of(grpo.settings.model)
     if shape is None:
         return Check("disk", True, f"{free:.0f} GiB free in {there}")
     trained = shape.adapter(settings.lora.rank) if settings.lora else shape.weights
@@ -113,9 +110,9 @@ def _follower(reference: str, settings: TrainSettings, progress: Progress) -> It
             yield Check("follower", True, f"{address}: {report.checks[-1].finding}")
 
 
-def _ports(settings: TrainSettings, grpo: GrpoPlan) -> Iterator[Check]:
+def _ports(grpo: GrpoPlan) -> Iterator[Check]:
     wanted: dict[str, int] = {}
-    if settings.plan.processes > 1:
+    if grpo.settings.plan.processes > 1:
         wanted["processes of several machines"] = int(os.environ.get("MASTER_PORT", Machines.port))
     if grpo.options.get("use_vllm") and grpo.options.get("vllm_mode") == "server":
         wanted["weights to vLLM (trl.vllm_group_port)"] = int(grpo.options.get("vllm_group_port", 51216))

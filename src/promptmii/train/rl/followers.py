@@ -18,8 +18,8 @@ from promptmii.follower import Follower
 from promptmii.models.wrappers import for_threads
 from promptmii.progress import Progress
 from promptmii.serving import served
-from promptmii.serving.server import LOOPBACK
-from promptmii.train.plan import Plan
+from promptmii.serving.local import LOOPBACK, visible_devices
+from promptmii.train.settings import TrainSettings
 
 PAUSE = 0.005
 """Seconds between two looks for a free slot."""
@@ -53,17 +53,19 @@ class SharedSlots:
 
 
 @contextmanager
-def open_followers(plan: Plan, folder: Path, state: PartialState, progress: Progress) -> Generator[list[Follower]]:
+def open_followers(
+    settings: TrainSettings, folder: Path, state: PartialState, progress: Progress
+) -> Generator[list[Follower]]:
     """The followers as each of the processes asks them, loaded. Raises `ModelError`, `ConfigError` in all of them."""
-    several, main = state.num_processes > 1, state.is_main_process
+    reward, several, main = settings.reward, state.num_processes > 1, state.is_main_process
     host = os.environ.get("MASTER_ADDR", LOOPBACK)  # of the main process
     with ExitStack() as stack:
         store = TCPStore(host, 0, is_master=True, wait_for_workers=False) if several and main else None
-        told: list[Any] = [plan.endpoint, store.port if store else 0]
-        if plan.reward.serve and main:
-            serve, models = _beside_training(plan.reward.serve), plan.reward.followers
+        told: list[Any] = [settings.endpoint, store.port if store else 0]
+        if reward.serve and main:
+            serve = _beside_training(reward.serve)
             reached = LOOPBACK if _on_this_machine() == state.num_processes else host
-            serving = served(models, serve, plan.endpoint, folder / "servers", progress, host=reached)
+            serving = served(reward.followers, serve, settings.endpoint, folder / "servers", progress, host=reached)
             try:
                 told[0] = stack.enter_context(serving)
             except PromptMIIError as error:  # the others wait for the addresses
@@ -78,18 +80,17 @@ def open_followers(plan: Plan, folder: Path, state: PartialState, progress: Prog
             if endpoint.max_cost:
                 endpoint = endpoint.model_copy(update={"max_cost": endpoint.max_cost / state.num_processes})
         limit = endpoint.limit()
-        loaded = [for_threads(endpoint.load(name, limit=limit, slots=slots)) for name in plan.reward.followers]
+        loaded = [for_threads(endpoint.load(name, limit=limit, slots=slots)) for name in reward.followers]
         for model in loaded:
             stack.enter_context(closing(model))
-        yield [Follower(model, plan.reward.mode, plan.reward.calibration) for model in loaded]
+        yield [Follower(model, reward.mode, reward.calibration) for model in loaded]
 
 
 def _beside_training(settings: ServeSettings) -> ServeSettings:
     """With the GPUs of this machine that no training process has, unless the settings name them."""
     if settings.devices is not None or not torch.cuda.is_available():
         return settings
-    shown = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
-    devices = shown or [str(number) for number in range(torch.cuda.device_count())]
+    devices = visible_devices() or [str(number) for number in range(torch.cuda.device_count())]
     return settings.model_copy(update={"devices": tuple(devices[_on_this_machine() :])})
 
 

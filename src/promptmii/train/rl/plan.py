@@ -6,6 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from transformers.integrations.integration_utils import get_available_reporting_integrations
+from trl.trainer.grpo_config import GRPOConfig
+
 from promptmii.errors import ConfigError, MissingDependencyError, nearest
 from promptmii.extras import unmet
 from promptmii.train.paper import SAVED, TRL
@@ -104,21 +107,23 @@ class Batches:
 class GrpoPlan:
     """The run as TRL will be told of it."""
 
+    settings: TrainSettings
     options: Mapping[str, Any]
     """Of TRL: the paper's and ours, under those of the settings; names and values checked."""
-    prompts: int
-    per_update: int
-    passes: float
-    seed: int
+
+    @property
+    def per_update(self) -> int:
+        """See `Batches`."""
+        return self.settings.prompts_per_update or self.settings.prompts
 
     @property
     def boundary(self) -> int:
         """See `Batches`."""
-        return self.prompts // self.per_update * int(self.options["num_iterations"])
+        return self.settings.prompts // self.per_update * int(self.options["num_iterations"])
 
     def batches(self, visits_per_pass: float, processes: int) -> Batches:
         """How the work divides over `processes`. Raises `ConfigError` if it does not."""
-        per_device = int(self.options["per_device_train_batch_size"])
+        settings, per_device = self.settings, int(self.options["per_device_train_batch_size"])
         generations = int(self.options["num_generations"])
         instructions, share = self.per_update * generations, per_device * processes
         if instructions % share:
@@ -134,9 +139,9 @@ class GrpoPlan:
                     f"trl.{name} = {steps} is no multiple of {self.boundary}, the updates of one rollout. "
                     "Only between rollouts can a run resume exactly."
                 )
-        steps = most if most > 0 else math.ceil(self.passes * visits_per_pass / self.prompts) * self.boundary
+        steps = most if most > 0 else math.ceil(settings.passes * visits_per_pass / settings.prompts) * self.boundary
         return Batches(
-            prompts=self.prompts,
+            prompts=settings.prompts,
             generations=generations,
             per_update=self.per_update,
             processes=processes,
@@ -152,7 +157,7 @@ class GrpoPlan:
 
         Raises `ConfigError` with TRL's own reason if it refuses an option.
         """
-        chosen = {**self.options, "max_steps": batches.steps}
+        chosen: dict[str, Any] = {**self.options, "max_steps": batches.steps}
         if processes:
             chosen |= {"deepspeed": None, "use_vllm": False}  # which need not be here yet
         check_packages(chosen)
@@ -161,9 +166,9 @@ class GrpoPlan:
         if chosen.get("deepspeed") == "zero3":
             chosen["deepspeed"] = ZERO3
         try:
-            made = _grpo_config()(
+            made: Any = GRPOConfig(
                 output_dir=str(folder),
-                seed=self.seed,
+                seed=self.settings.seed,
                 generation_batch_size=batches.prompts * batches.generations,
                 gradient_accumulation_steps=batches.accumulation
                 * (batches.processes // (processes or batches.processes)),
@@ -185,22 +190,20 @@ class GrpoPlan:
 
 def grpo_plan(settings: TrainSettings) -> GrpoPlan:
     """What the settings ask of TRL. Raises `ConfigError` for an option or a value that TRL does not know."""
-    known = {field.name for field in fields(_grpo_config()) if field.init}
+    known = {field.name for field in fields(GRPOConfig) if field.init}
     for name in settings.trl:
         if name in OWNED:
             raise ConfigError(f"trl.{name} cannot be set here. Set {OWNED[name]} instead.")
         if name not in known:
             raise ConfigError(f"Unknown option trl.{name}. {_nearest(name, known)}")
     options = {**TRL, **OURS, **settings.trl}
-    per_update = settings.prompts_per_update or settings.prompts
-    if settings.prompts % per_update:
+    plan = GrpoPlan(settings, options)
+    if settings.prompts % plan.per_update:
         raise ConfigError(
-            f"prompts = {settings.prompts} does not divide into updates of prompts_per_update = {per_update}."
+            f"prompts = {settings.prompts} does not divide into updates of prompts_per_update = {plan.per_update}."
         )
     _check_values(options, settings.longest_prompt)
-    rollout = settings.prompts // per_update * int(options["num_iterations"])
-    options = {"save_steps": SAVED * rollout, **options}
-    return GrpoPlan(options, settings.prompts, per_update, settings.passes, settings.seed)
+    return GrpoPlan(settings, {"save_steps": SAVED * plan.boundary, **options})
 
 
 def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:
@@ -221,18 +224,8 @@ def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:
         )
 
 
-def _grpo_config() -> Any:
-    try:
-        from trl.trainer.grpo_config import GRPOConfig
-    except ImportError as error:
-        raise MissingDependencyError("Training with reinforcement learning", "train") from error
-    return GRPOConfig
-
-
 def check_packages(chosen: Mapping[str, Any]) -> None:
     """Raise an error if what writes the drafts, spreads the weights or draws the curves is not here as TRL needs it."""
-    from transformers.integrations.integration_utils import get_available_reporting_integrations
-
     for option, package in (("use_vllm", "vllm"), ("deepspeed", "deepspeed")):
         if chosen.get(option) and (lacking := unmet("gpu").get(package)):
             raise MissingDependencyError(f"trl.{option}", "gpu", lacking)

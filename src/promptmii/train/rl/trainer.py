@@ -1,12 +1,14 @@
 """The one contact with TRL: its GRPO trainer, with what promptmii does its own way.
 
 If each process holds all weights, the local engine writes the drafts and computes a group's prompt once, both to write
-and to learn. Loss, advantages, vLLM and distribution are TRL's. `OVERRIDDEN` lists the methods that are written anew
-here, `USED` what else is relied on. A test compares both with the installed version, so it fails as soon as TRL moves.
+and to learn. Loss, advantages, vLLM and distribution are TRL's. `tests/train/rl/test_trl.py` names the methods that are
+written anew here and what else is relied on, and fails as soon as TRL moves.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -21,49 +23,17 @@ from promptmii.errors import ConfigError, EndpointError
 from promptmii.models.base import Sampling
 from promptmii.models.hf.engines import engine_for
 from promptmii.task import content_key
+from promptmii.train.reward import Draft, Judged, Reward
 from promptmii.train.rl.likelihoods import can_share, draft_logps
-from promptmii.train.rl.reward_function import RewardFunction
+from promptmii.train.run_folder import RunFolder
 from promptmii.train.visits import Visits
+from promptmii.tuning import TrainableModel
 from promptmii.tuning.lora import merged
-from promptmii.tuning.model import TrainableModel
 
-OVERRIDDEN: Mapping[str, tuple[str, str]] = {
-    "_tokenize_prompts": ("prompts", "prompts are laid out as when instructions are made"),
-    "_generate_single_turn": (
-        "prompt_ids images multimodal_fields num_generations has_tool_images",
-        "a group's prompt is computed once; samples follow from seed, step and prompt, so a resumed run draws the same",
-    ),
-    "_prepare_inputs": ("generation_batch", "groups stay together, so that an update learns from whole groups"),
-    "_calculate_rewards": (
-        "inputs prompts completions completion_ids_list",
-        "every process stops with a lost follower",
-    ),
-    "_get_per_token_logps_and_entropies": (
-        "model input_ids attention_mask logits_to_keep batch_size compute_entropy compute_aux_loss pixel_values "
-        "image_grid_thw num_images pixel_attention_mask spatial_shapes num_tiles image_sizes token_type_ids "
-        "mm_token_type_ids image_position_ids",
-        "a group is one row that holds its prompt once",
-    ),
-    "create_model_card": ("model_name dataset_name tags", "the run writes its own"),
-    "_save_rng_state": ("output_dir", "what marks a checkpoint as whole is written when all processes have written"),
-}
-"""By method: its parameters in TRL 1.16 with transformers 5.23, and why it is overridden."""
-USED = (
-    "_generate_and_score_completions",
-    "_buffered_inputs",
-    "_step",
-    "num_iterations",
-    "max_completion_length",
-    "eos_token_ids",
-    "use_vllm",
-    "vllm_generation",
-    "temperature",
-    "use_transformers_continuous_batching",
-    "_entropy_bonus_enabled",
-)
-"""Names of TRL's trainer that are read or called here."""
 LOCAL = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 """Where each process holds all weights."""
+SAMPLED = 10
+"""Drafts that are written down at each step."""
 
 
 class Clock:
@@ -115,6 +85,75 @@ class LostError(EndpointError):
     """Too many drafts could not be scored; the weights are those after the last finished step."""
 
 
+@dataclass
+class RewardFunction:
+    """Turns tokens into drafts, has them judged, and logs what came out."""
+
+    reward: Reward
+    visits: Visits
+    policy: TrainableModel
+    folder: RunFolder | None
+    lost: str | None = None
+    """Why the last rollout could not be judged."""
+    __name__ = "follower"
+
+    def __call__(
+        self,
+        completion_ids: Sequence[Sequence[int]],
+        visit: Sequence[int],
+        trainer_state: Any,
+        log_metric: Any,
+        **_: Any,
+    ) -> list[float | None]:
+        """One reward per draft; `None` if a follower failed."""
+        drafts = [self._draft(ids, number) for ids, number in zip(completion_ids, visit, strict=True)]
+        try:
+            judged = self.reward.judge(drafts)
+        except EndpointError as error:
+            self.lost = str(error)
+            return [None] * len(drafts)
+        self.lost = None
+        self._log(drafts, judged, visit, log_metric)
+        if self.folder:
+            rows = zip(drafts[:SAMPLED], judged, visit, strict=False)
+            self.folder.samples([_row(trainer_state.global_step + 1, *row) for row in rows])
+        return [one.reward for one in judged]
+
+    def _draft(self, ids: Sequence[int], number: int) -> Draft:
+        form = self.policy.form
+        unfinished = not ids or ids[-1] not in form.ends
+        return Draft(self.visits.visit(number).episode, form.decode(ids).strip(), len(ids), unfinished)
+
+    def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], visit: Sequence[int], log_metric: Any) -> None:
+        known = [(one, draft) for one, draft in zip(judged, drafts, strict=True) if one.reward is not None]
+        if known:
+            log_metric("train/score", fmean(one.score or 0.0 for one, _ in known))
+            log_metric("unparsed", fmean([one.unparsed for one, draft in known if draft.text] or [0.0]))
+        log_metric("copied", fmean(one.copied for one in judged))
+        log_metric("failed", fmean(one.reward is None for one in judged))
+        log_metric("fewer_examples", fmean(self.visits.visit(number).shortened for number in visit))
+        distinct = len({(number, draft.text) for number, draft in zip(visit, drafts, strict=True)})
+        log_metric("repeated", 1 - (distinct - len(set(visit))) / max(len(drafts) - len(set(visit)), 1))
+
+
+def _row(step: int, draft: Draft, judged: Judged, visit: int) -> dict[str, Any]:
+    episode = draft.episode
+    return {
+        "step": step,
+        "task": episode.task,
+        "visit": visit,
+        "n": len(episode.support.examples),
+        "reward": judged.reward,
+        "score": judged.score,
+        "tokens": draft.tokens,
+        "unfinished": draft.unfinished,
+        "unparsed": round(judged.unparsed, 3),
+        "copied": judged.copied,
+        "failure": judged.failure,
+        "text": draft.text,
+    }
+
+
 class PolicyTrainer(GRPOTrainer):
     """One process of a training run."""
 
@@ -160,11 +199,13 @@ class PolicyTrainer(GRPOTrainer):
         return whole.get_base_model() if hasattr(whole, "peft_config") else whole
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """Prompts are laid out as when instructions are made."""
         return self._policy.form.prompts(prompts), None, {}
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *given: Any, **options: Any
     ) -> tuple[list[list[int]], Any]:
+        """A group's prompt is computed once, and a resumed run draws the same."""
         with self.clock("generate"):
             if self._writes_itself():
                 written, logps = self._write(prompt_ids), None
@@ -207,6 +248,7 @@ class PolicyTrainer(GRPOTrainer):
             model.train(training)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """Groups stay together, so that an update learns from whole groups."""
         model: Any = self.model
         if not model.training:
             return super()._prepare_inputs(generation_batch)
@@ -219,9 +261,9 @@ class PolicyTrainer(GRPOTrainer):
         return buffered[self._step % args.steps_per_generation]
 
     def _calculate_rewards(self, *given: Any, **options: Any) -> torch.Tensor:
+        """Every process stops with a lost follower, or the others would wait for this one for ever."""
         with self.clock("reward"):
             rewards = super()._calculate_rewards(*given, **options)
-        # Every process stops, or the others would wait for this one for ever.
         reasons = [reason for reason in gather_object([self._reward.lost]) if reason]
         if reasons:
             raise LostError(reasons[0])
@@ -237,6 +279,7 @@ class PolicyTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """A group is one row that holds its prompt once."""
         bare = self._bare(model)  # the policy, or what its divergence is measured from
         alone = self.accelerator.distributed_type is DistributedType.NO
         whole = attention_mask[:, -logits_to_keep:].any(dim=1).all().item()
@@ -262,6 +305,7 @@ class PolicyTrainer(GRPOTrainer):
         """None: the run writes its own."""
 
     def _save_rng_state(self, output_dir: str) -> None:
+        """What comes after it marks a checkpoint as whole, so all processes must have written theirs."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 

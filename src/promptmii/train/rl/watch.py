@@ -14,17 +14,18 @@ from transformers import TrainerCallback
 from promptmii.curves import VALIDATION
 from promptmii.errors import UnsupportedError
 from promptmii.follower import Follower
+from promptmii.inducers.writing import Writer
 from promptmii.models.base import ModelCard, Sampling
 from promptmii.models.hf.engines import engine_for
 from promptmii.models.local import Likelihoods, LocalModel
 from promptmii.progress import Progress
 from promptmii.train.loop import Best
-from promptmii.train.plan import Plan
 from promptmii.train.rl.likelihoods import Drift
 from promptmii.train.rl.trainer import PolicyTrainer, whole_weights
 from promptmii.train.run_folder import RunFolder
+from promptmii.train.settings import TrainSettings
 from promptmii.train.validation import Case, Outcome, judge, summary, write
-from promptmii.tuning.model import TrainableModel
+from promptmii.tuning import TrainableModel
 
 NAMES = {
     "reward": "train/reward",
@@ -43,7 +44,9 @@ DROPPED = ("epoch", "step_time", "num_tokens")
 class Watch(TrainerCallback):
     """Called by the trainer after each step."""
 
-    plan: Plan
+    settings: TrainSettings
+    asked: Writer
+    """How the generator is asked."""
     policy: TrainableModel
     followers: Sequence[Follower]
     cases: Sequence[Case]
@@ -71,14 +74,13 @@ class Watch(TrainerCallback):
         self.progress.step("Training", state.max_steps - state.global_step, "steps")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Start the clock."""
         self._began = perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Validate when it is time, and stop if nothing has been gained for long."""
         self._trainer.clock.add("step", perf_counter() - self._began)
         self.progress.advance()
-        chosen = self.plan.validation
+        chosen = self.settings.validation
         if state.global_step % chosen.every == 0 or state.global_step == state.max_steps:
             self._validate(state.global_step)
         # Between rollouts only: elsewhere a run cannot go on exactly.
@@ -88,7 +90,6 @@ class Watch(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
-        """Write a line of the curves."""
         given: dict[str, Any] = logs or {}
         if "loss" not in given:
             return
@@ -114,7 +115,7 @@ class Watch(TrainerCallback):
         if "zero_variance" not in numbers:
             return
         self._equal = self._equal + 1 if numbers["zero_variance"] == 1.0 else 0
-        if self._equal and self._equal % self.plan.stuck == 0:
+        if self._equal and self._equal % self.settings.stuck == 0:
             self.progress.note(
                 f"In {self._equal} steps all drafts of each group got the same reward, so nothing is learned. "
                 f"{_cause(numbers)}"
@@ -128,15 +129,15 @@ class Watch(TrainerCallback):
         trained: Any = trainer.model
         training = trained.training
         trained.eval()
-        with self._writer(step) as writer:
-            written = write(writer, self.plan.prompting, self.cases)
+        with self._writer(step) as model:
+            written = write(self.asked.using(model), self.cases)
         drift = (
             {} if trainer.is_deepspeed_enabled else self._drift.of(trainer.bare, trainer.rollout, trainer.temperature)
         )
         trained.train(training)
         state = trainer.accelerator
         mine = written[state.process_index :: state.num_processes]
-        outcomes = judge(mine, self.followers, self.plan.validation.rows)
+        outcomes = judge(mine, self.followers, self.settings.validation.rows)
         gathered: list[Outcome] = gather_object(outcomes)
         line = summary(gathered) | drift
         said = "not judged, because followers failed"
@@ -211,8 +212,7 @@ class SharedEngine:
         ends: Sequence[int],
         against: Sequence[int] = (),
     ) -> list[list[int]]:
-        """See `Engine`. Without a contrast: the card of its model knows none."""
-        del against
+        del against  # the card of its model knows no contrast
         size = -(-len(rows) // self.processes)
         mine = list(rows[self.process * size : (self.process + 1) * size])
         mine += list(rows[:1]) * (size - len(mine))  # to be in step; dropped below
@@ -222,12 +222,11 @@ class SharedEngine:
         return gathered[: len(rows)]
 
     def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[Likelihoods]:
-        """Refused."""
         del prompts, options, end
         raise UnsupportedError("A writer that several processes share compares no likelihoods.")
 
     def close(self) -> None:
-        """See `Engine`. Nothing is held."""
+        """Nothing is held."""
 
 
 def _gib(device: torch.device) -> float:

@@ -19,13 +19,12 @@ from promptmii.models.threads import parallel
 from promptmii.models.wrappers import for_threads
 from promptmii.progress import QUIET, Progress
 from promptmii.serving import served
-from promptmii.train.plan import plan_of
 from promptmii.train.reward import Draft, Judged, Reward
 from promptmii.train.run_folder import RunFolder, open_run
+from promptmii.train.settings import BestOfSettings
 from promptmii.train.tasks import read_split
-from promptmii.train.visits import Visit, Visits, readable
+from promptmii.train.visits import Visit, Visits, readable, style_of
 from promptmii.train.warmup.pairs import Pair, pair_line
-from promptmii.train.warmup.settings import BestOfSettings
 
 PAIRS = "pairs.jsonl"
 FREE = ("visits", "together", "endpoint", "reward.serve")
@@ -40,35 +39,31 @@ def best_of(
     resume: bool = False,
     progress: Progress = QUIET,
 ) -> Path:
-    """Write the pairs file of a run folder and return its path. `given` is the configuration file.
-
-    With `resume` it goes on after the last visit that was finished. Raises `ConfigError`, `DataError`, `ModelError`,
-    `OutputError`.
-    """
-    plan = plan_of(settings)
-    split = read_split(plan.selection, progress)
+    """Write the pairs file of a run folder and return its path, as `run_stage` says. `given` is its file."""
+    style = style_of(settings)
+    split = read_split(settings, progress)
     with ExitStack() as stack:
         run = stack.enter_context(open_run(folder, settings, given, resume=resume, free=FREE))
         first = _finished(run)
         if first >= settings.visits:
             return folder / PAIRS
-        serving = served(plan.reward.followers, plan.reward.serve, plan.endpoint, folder / "servers", progress)
+        chosen = settings.reward
+        serving = served(chosen.followers, chosen.serve, settings.endpoint, folder / "servers", progress)
         endpoint = stack.enter_context(serving)
         limit = endpoint.limit()
         models = {
             name: stack.enter_context(closing(endpoint.load(name, limit=limit)))
-            for name in dict.fromkeys((plan.model, *plan.reward.followers))
+            for name in dict.fromkeys((settings.model, *chosen.followers))
         }
-        writer = plan.prompting.writer(models[plan.model])
-        split = readable(split, plan.draws, writer)
+        writer = Writer(models[settings.model], style, settings.budget)
+        split = readable(split, settings, writer)
         for line in split.skipped:
             progress.note(f"Skipped {line}")
         facts = {"stage": settings.stage, "data": split.key, "meta": writer.template.key, "skipped": split.skipped}
         run.describe(facts, same=("data", "meta"))
-        readers = [for_threads(models[name]) for name in plan.reward.followers]
-        followers = [Follower(model, plan.reward.mode, plan.reward.calibration) for model in readers]
-        reward = Reward(plan.reward, followers, writer.style, progress)
-        visits = Visits(split.train, plan.draws, writer)
+        followers = [Follower(for_threads(models[name]), chosen.mode, chosen.calibration) for name in chosen.followers]
+        reward = Reward(chosen, followers, style, progress)
+        visits = Visits(split.train, settings, writer)
         progress.step("Drafting", settings.visits - first, "drafts")
         reward.check(visits.visit(first).episode)
         for start in range(first, settings.visits, settings.together):

@@ -17,20 +17,18 @@ from promptmii.inducers import Writer
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import meta_prompt
 from promptmii.task import Task
-from promptmii.train.card import model_card
 from promptmii.train.run_folder import RunFolder, open_run
+from promptmii.train.settings import SftSettings
 from promptmii.train.tasks import LEARNED
-from promptmii.train.warmup.bank import SHIPPED, read_bank
-from promptmii.train.warmup.pairs import Pair, PairStream, read_pairs
-from promptmii.train.warmup.settings import SftSettings
+from promptmii.train.warmup.pairs import SHIPPED, Pair, PairStream, read_bank, read_pairs
 
 try:
     import torch
-    from torch.utils.data import Dataset, SequentialSampler
+    from torch.utils.data import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from promptmii.train.loop import BEST, Best, Safeguards, run_loop
-    from promptmii.tuning.model import IGNORED, TrainableModel
+    from promptmii.train.loop import BEST, Best, Safeguards, model_card, run_loop
+    from promptmii.tuning import IGNORED, TrainableModel
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
@@ -64,11 +62,7 @@ def fine_tune(
     resume: bool = False,
     progress: Progress = QUIET,
 ) -> Path:
-    """Tune an adapter into a run folder and return `best/` in it. `given` is the configuration file.
-
-    With `resume` it goes on from the newest whole checkpoint. Raises `ConfigError`, `DataError`, `ModelError`,
-    `OutputError`.
-    """
+    """Tune an adapter into a run folder and return `best/` in it, as `run_stage` says. `given` is its file."""
     with open_run(folder, settings, given, resume=resume, free=FREE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
         policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
@@ -95,7 +89,7 @@ class Features:
 
     def __init__(self, model: "TrainableModel") -> None:
         self._model = model
-        self._writer = Writer(model.local(0))
+        self._writer = Writer(model.local())
 
     def __call__(self, pair: Pair) -> dict[str, list[int]]:
         """See `TrainableModel.row`. Raises `ConfigError` if not one example fits the context."""
@@ -126,13 +120,9 @@ def _listed(pairs: Sequence[Pair], seed: int, index: int) -> Pair:
 
 
 class CompletionTrainer(Trainer):
-    """transformers' trainer, with logits only where a token is learned, and rows in their own, random order."""
+    """transformers' trainer, with logits only where a token is learned."""
 
     loss_is_scaled_for_ga = True
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        rows: Any = train_dataset if train_dataset is not None else self.train_dataset
-        return SequentialSampler(rows)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -147,12 +137,6 @@ class CompletionTrainer(Trainer):
         logits = out.logits.float().transpose(1, 2)
         total = torch.nn.functional.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")
         return (total / count, out) if return_outputs else total / count
-
-    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
-        """The loss of a validation row."""
-        del prediction_loss_only, ignore_keys
-        with torch.no_grad():
-            return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
 
 @dataclass(eq=False)
@@ -170,7 +154,6 @@ class CurveWriter(TrainerCallback):
         self.progress.step("Training", state.max_steps - state.global_step, "steps")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
-        """Write a line of the curves."""
         step = int(state.global_step)
         line: dict[str, float] = {NAMES[name]: value for name, value in (logs or {}).items() if name in NAMES}
         if not line:
@@ -218,6 +201,7 @@ def _arguments(settings: SftSettings, folder: Path) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
+        train_sampling_strategy="sequential",  # rows come in their own, random order
         per_device_train_batch_size=together,
         per_device_eval_batch_size=together,
         gradient_accumulation_steps=settings.batch // together,
