@@ -14,8 +14,7 @@ from promptmii.errors import ArtefactError
 from promptmii.records import Run
 from promptmii.report import costs, drawing, figures, statistics, transfer
 from promptmii.report import scores as scores_module
-from promptmii.report.cells import all_cells
-from promptmii.report.scores import Scores
+from promptmii.report.scores import Scores, all_cells
 
 METHODS = ("naive", "icl", "zero", "mii", "my-own")
 
@@ -112,7 +111,7 @@ def test_a_method_looks_the_same_whoever_stands_beside_it(by_scope: list[Scores]
 
 
 def test_the_png_is_wide_enough_for_print(by_scope: list[Scores]) -> None:
-    image = drawing.png(figures.length_figure(by_scope[0]).figure)
+    image = drawing.image(figures.length_figure(by_scope[0]).figure, "png")
     assert image.startswith(b"\x89PNG")
     assert int.from_bytes(image[16:20]) == 1440
 

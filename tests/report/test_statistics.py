@@ -17,9 +17,8 @@ from tests.report.synthetic import recording, write_run
 from promptmii.records import Run, pack_predictions
 from promptmii.report import costs, statistics, tables, transfer
 from promptmii.report import scores as scores_module
-from promptmii.report.cells import all_cells, short_name
 from promptmii.report.paper import paper_scale_tables, published_tables
-from promptmii.report.scores import Scope, Scores, Series
+from promptmii.report.scores import Scope, Scores, Series, all_cells, short_name
 from promptmii.report.statistics import Mean
 from promptmii.report.tables import ReportTable
 

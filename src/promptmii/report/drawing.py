@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec
 
 from promptmii.report.methods import position
 from promptmii.report.scores import Series
@@ -90,17 +90,11 @@ def svg(figure: "Figure") -> str:
     return text[text.index("<svg") :].replace("<svg ", f'<svg style="{SVG_STYLE}" ', 1)
 
 
-def png(figure: "Figure") -> bytes:
-    """The figure as a PNG of about 1,440 pixels' width, on white, because its ink is dark."""
+def image(figure: "Figure", kind: Literal["png", "pdf"]) -> bytes:
+    """The figure as a PNG of about 1,440 pixels' width or as a PDF for a paper, on white, because its ink is dark."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=200, facecolor="white")
-    return out.getvalue()
-
-
-def pdf(figure: "Figure") -> bytes:
-    """The figure as a PDF for a paper, on white."""
-    out = io.BytesIO()
-    figure.savefig(out, format="pdf", facecolor="white", metadata={"CreationDate": None})
+    undated: dict[str, Any] = {"CreationDate": None} if kind == "pdf" else {}
+    figure.savefig(out, format=kind, dpi=200, facecolor="white", metadata=undated)
     return out.getvalue()
 
 

@@ -15,9 +15,8 @@ from promptmii.data.nameless import shown_name
 from promptmii.errors import counted, listed
 from promptmii.metrics import holm
 from promptmii.records import Record, Run
-from promptmii.report.cells import short_names
 from promptmii.report.methods import Role, is_known, is_unwritten, planned_rivals, role, shows_examples, under_test
-from promptmii.report.scores import Scope, Scores, Series, in_order, nearest_n
+from promptmii.report.scores import Scope, Scores, Series, in_order, nearest_n, short_names
 from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, with_interval
 

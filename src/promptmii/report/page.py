@@ -20,15 +20,14 @@ from promptmii.curves import VALIDATION, Curves, read_curves
 from promptmii.errors import ScoreRefusedError, counted
 from promptmii.report import costs, figures, headline, tables, transfer
 from promptmii.report.drawing import INK, WIDTH, Drawn, Look, looks
-from promptmii.report.markup import Tip
 from promptmii.report.methods import summary
-from promptmii.report.output import FIGURES, TABLES, Files, ShownFigure, ShownTable
+from promptmii.report.output import FIGURES, TABLES, Files, ShownFigure, ShownTable, Tip
+from promptmii.report.page_data import numbers, task_details
 from promptmii.report.paper import paper_scale_tables, published_tables
-from promptmii.report.results import Results, numbers, outcome, split_folders
+from promptmii.report.results import Results, outcome, split_folders
 from promptmii.report.scores import Scores, nearest_n
 from promptmii.report.statistics import points
 from promptmii.report.tables import prompt_length, with_interval
-from promptmii.report.task_details import task_details
 from promptmii.version import VERSION
 
 FAILED_ROWS = 200
@@ -56,13 +55,12 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         return files.page(_page(title=f"Training of {named}", winners=winners, training=training(runs, files)))
     results = Results.read(folders)
     files, run, n, claims = Files.at(out), results.run, results.n, results.claims
-    scopes = [own.scope for own in results.by_scope]
     page = files.page(
         _page(
             title=headline.title(results.cells),
             winners=_told(results, lambda own: [headline.winner(own, n)]),
             findings=_told(results, lambda own: [headline.finding(own, n, claims), headline.unbeaten(own, n)]),
-            details=task_details(run, results.cells, scopes, results.tasks, results.series),
+            details=task_details(results),
             data=_embedded(numbers(results)),
             **sections(results, files),
         )

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from promptmii.report.cells import short_names, slug
 from promptmii.report.drawing import Drawn, blank_figure, styled
 from promptmii.report.methods import position, single_call
-from promptmii.report.scores import Scores
+from promptmii.report.scores import Scores, short_names, slug
 from promptmii.report.tables import ReportTable, number
 
 
