@@ -12,13 +12,11 @@ from tests.corpus.repositories import as_csv, as_lines, as_parquet, rows, texts
 
 from promptmii import Example, ScriptedModel, Task
 from promptmii.corpus.card import write_card
-from promptmii.corpus.clean import clean_task, may_be_in
-from promptmii.corpus.columns import find_columns
-from promptmii.corpus.fetch import fetch
+from promptmii.corpus.clean import clean_task, find_columns, may_be_in
+from promptmii.corpus.fetch import Sample, fetch
 from promptmii.corpus.listing import Candidate, list_local
 from promptmii.corpus.overlap import check_corpus
 from promptmii.corpus.rows import MIB, Reading, read_rows
-from promptmii.corpus.sample import Sample
 from promptmii.corpus.settings import CleanSettings, FetchSettings, ListSettings
 from promptmii.data import read_table
 from promptmii.data.load import Table

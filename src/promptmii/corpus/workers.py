@@ -157,11 +157,9 @@ def _dropped(
     candidate: Candidate, settings: FetchSettings, reason: str, *, temporary: bool, on_wait: Wait = lambda _: None
 ) -> Fetched:
     """After a failed read, ask whether the hub is at fault. Raises `EndpointError` if it is down."""
-    gone = (
-        unavailability(candidate.repository, candidate.revision, settings.patience, on_wait)
-        if candidate.path is None
-        else None
-    )
+    gone = None
+    if candidate.path is None:
+        gone = unavailability(candidate.repository, candidate.revision, settings.patience, on_wait)
     return Fetched(False, gone or reason, temporary or gone is not None)
 
 
@@ -289,7 +287,7 @@ def fetch_on_ray(jobs: Jobs, settings: FetchSettings, options: RayOptions) -> Ge
         waiting = {candidate.name: path for candidate, path in jobs}
         pool: Any = cluster.ray.util.ActorPool(cluster.actors)
         for candidate, path in jobs:
-            pool.submit(_fetch, (candidate, path.name))
+            pool.submit(lambda reader, job: reader.fetch.remote(*job), (candidate, path.name))
         while pool.has_next():
             try:
                 answer: tuple[Candidate, Fetched, bytes] | PromptMIIError = pool.get_next_unordered()
@@ -306,7 +304,3 @@ def fetch_on_ray(jobs: Jobs, settings: FetchSettings, options: RayOptions) -> Ge
                 yield candidate, Fetched(False, "the worker that read it was lost", temporary=True)
     finally:
         cluster.close()
-
-
-def _fetch(actor: Any, job: tuple[Candidate, str]) -> Any:
-    return actor.fetch.remote(*job)
