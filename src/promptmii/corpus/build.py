@@ -179,10 +179,11 @@ class _Build:
     def _make_task(self, entry: Entry, key: str) -> dict[str, Any]:
         table = read_sample(self._path("fetch", entry.detail["raw"]), entry.name)
         columns = Chosen(tuple(entry.detail["text"]), entry.detail["template"], entry.detail["label"], ())
-        cleaned = clean_task(table, columns, Candidate.model_validate(entry.detail["candidate"]), self._settings.clean)
-        write_tasks(self._path("clean", key), [cleaned.task])
-        dropped = [f"{counted(count, 'row')}: {reason}" for reason, count in cleaned.dropped.items()]
-        return {"repository": cleaned.task.source["repository"], **_sizes(cleaned.task), "dropped": dropped}
+        candidate = Candidate.model_validate(entry.detail["candidate"])
+        task, dropped = clean_task(table, columns, candidate, self._settings.clean)
+        write_tasks(self._path("clean", key), [task])
+        told = [f"{counted(count, 'row')}: {reason}" for reason, count in dropped.items()]
+        return {"repository": task.source["repository"], **_sizes(task), "dropped": told}
 
     def _split(self, cleaned: Sequence[Entry]) -> list[Entry]:
         """Write the corpus, each time from scratch: a task's split depends on every other task."""

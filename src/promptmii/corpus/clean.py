@@ -6,7 +6,7 @@ Columns are chosen by names, schema and values. Where these leave it open, a mod
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -85,16 +85,10 @@ _PERSONAL = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class CleanTask:
-    """A task, and the rows dropped by reason."""
-
-    task: Task
-    dropped: dict[str, int]
-
-
-def clean_task(table: Table, columns: Chosen, candidate: Candidate, settings: CleanSettings) -> CleanTask:
-    """A task of the clean rows. Raises `DataError` if too little is left."""
+def clean_task(
+    table: Table, columns: Chosen, candidate: Candidate, settings: CleanSettings
+) -> tuple[Task, dict[str, int]]:
+    """A task of the clean rows, and how many were dropped for each reason. Raises `DataError` if too little is left."""
     table, dropped = _clean_rows(table, columns, settings)
     if not table.rows:
         raise DataError(f"no row is left: {_listed(dropped)}")
@@ -125,7 +119,7 @@ def clean_task(table: Table, columns: Chosen, candidate: Candidate, settings: Cl
         "languages": ", ".join(candidate.languages),
         "domain": candidate.domain or "",
     }
-    return CleanTask(replace(task, name=candidate.name, source=source), {k: n for k, n in dropped.items() if n})
+    return replace(task, name=candidate.name, source=source), {k: n for k, n in dropped.items() if n}
 
 
 def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task:

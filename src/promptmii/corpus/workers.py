@@ -287,7 +287,7 @@ def fetch_on_ray(jobs: Jobs, settings: FetchSettings, options: RayOptions) -> Ge
         waiting = {candidate.name: path for candidate, path in jobs}
         pool: Any = cluster.ray.util.ActorPool(cluster.actors)
         for candidate, path in jobs:
-            pool.submit(lambda reader, job: reader.fetch.remote(*job), (candidate, path.name))
+            pool.submit(_fetch, (candidate, path.name))
         while pool.has_next():
             try:
                 answer: tuple[Candidate, Fetched, bytes] | PromptMIIError = pool.get_next_unordered()
@@ -304,3 +304,7 @@ def fetch_on_ray(jobs: Jobs, settings: FetchSettings, options: RayOptions) -> Ge
                 yield candidate, Fetched(False, "the worker that read it was lost", temporary=True)
     finally:
         cluster.close()
+
+
+def _fetch(actor: Any, job: tuple[Candidate, str]) -> Any:
+    return actor.fetch.remote(*job)
