@@ -31,8 +31,8 @@ FONTS = "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 SVG_STYLE = f"stroke-linejoin: round; stroke-linecap: butt; font-family: {FONTS}"
 STYLE = {
     "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
+    **dict.fromkeys(("axes.titlesize", "figure.titlesize"), 10.5),
+    **dict.fromkeys(("axes.titleweight", "figure.titleweight"), "bold"),
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -137,14 +137,17 @@ def line_style(look: Look, *, lines: bool = True) -> dict[str, Any]:
 
 
 def blank_figure(
-    name: str, height: float, columns: int = 1, rows: int = 1, **options: Any
+    name: str, height: float, count: int = 1, columns: int = 1, *, margin: float = 0.0, **options: Any
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure of the width of a page, and its panels."""
+    """A figure of the width of a page with so many panels; `height` is that of a row, `margin` that of the legend."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), label=name)
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
-    return figure, list(axes.flat)
+    rows = max(1, -(-count // columns))
+    figure = Figure(figsize=(WIDTH, height * rows + margin), label=name)
+    panels = [*figure.subplots(rows, columns, squeeze=False, **options).flat]
+    for spare in panels[count:]:
+        spare.set_visible(False)
+    return figure, panels[:count]
 
 
 def draw_legend(figure: "Figure", styles: dict[str, dict[str, Any]]) -> None:
@@ -152,13 +155,8 @@ def draw_legend(figure: "Figure", styles: dict[str, dict[str, Any]]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
-    legend = figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(5, len(handles) or 1),
-        handlelength=2.2,
-        columnspacing=1.4,
-    )
+    spaces = {"ncols": min(5, len(handles) or 1), "handlelength": 2.2, "columnspacing": 1.4}
+    legend = figure.legend(handles=handles, loc="outside lower center", **spaces)
     for handle, text, name in zip(legend.legend_handles, legend.get_texts(), styles, strict=True):
         text.set_gid(f"series:{name}")
         if handle is not None:

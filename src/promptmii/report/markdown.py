@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from promptmii.report.drawing import Drawn, svg
 from promptmii.report.methods import baselines, summary
 from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores, nearest_n, within
-from promptmii.report.statistics import Mean, Paired, means, paired
+from promptmii.report.statistics import Paired, means, paired
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, with_interval
 from promptmii.report.transfer import transfer_figure, transfer_table, transfers
 
@@ -108,7 +109,7 @@ class _Page:
     def _run(self) -> str:
         facts = headline.facts(self._results.run, self._results.cells, self._results.folders)
         methods = dict.fromkeys(series.method for series in self._results.series)
-        listed = "\n".join(f"- **{name}**: {value}" for name, value in facts)
+        listed = "\n".join(f"- **{name}**: {value}" for name, value in facts.items())
         words = "\n".join(f"- `{method}`: {summary(method)}" for method in methods)
         return f"## What was run\n\n{listed}\n\n{words}"
 
@@ -121,7 +122,7 @@ class _Page:
         results = self._results
         shown = [_plain(headline.claim_table(results.claims))] if results.claims else []
         for own in results.by_scope:
-            shown.append(_plain(against_table(own, results.cells, self._own_n(own))))
+            shown.append(_plain(_against_table(own, results.cells, self._own_n(own))))
             shown += [_plain(tables.method_table(own))] if len(own.ns) > 1 else []
         return "\n\n".join(("## Methods", *shown))
 
@@ -206,8 +207,8 @@ def _losses(own: Scores, n: int) -> Iterator[str]:
             )
 
 
-def against_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
-    """A row per method with a score at n. `cells` are those of `all_cells`."""
+def _against_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
+    """A row per method with a score at n."""
     rivals = [series.name for method in baselines() for series in scores.series if series.method == method]
     at_n = [mean for mean, size in zip(means(scores), scores.ns * len(scores.series), strict=True) if size == n]
     ranked = sorted((mean for mean in at_n if mean.tasks), key=lambda mean: -mean.mean)
@@ -219,25 +220,16 @@ def against_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
     adjusted = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True))
     spent: Any = costs(cells, scores.scope).set_index(["series", "n"])
     rows: list[dict[str, Any]] = []
-    texts: list[dict[str, Any]] = []
     for mean in ranked:
         name, calls = mean.series.name, float(spent["calls"][mean.series.name, mean.n])
-        row = {"method": name, "n": mean.n, "tasks": mean.tasks, "macro_f1": mean.mean, "low": mean.low}
-        text = {"method": name, "macro-F1": with_interval(mean.mean, mean.low, mean.high)}
-        text["uncalibrated"] = number(mean.uncalibrated)
+        row = {"method": name, "macro-F1": with_interval(mean)}
+        row["uncalibrated"] = number(mean.uncalibrated)
         for rival in rivals:
-            pair, p = pairs.get((name, rival)), adjusted.get((name, rival), np.nan)
-            text[f"− {rival}"] = _difference(pair, p) if pair else NOTHING
-            row |= {f"{fact}_{rival}": value for fact, value in _facts(pair, p).items()} if pair else {}
-        rows.append(row | {"high": mean.high, "prompt_tokens_per_query": mean.tokens, "calls": calls})
+            pair = pairs.get((name, rival))
+            row[f"− {rival}"] = _difference(pair, adjusted[name, rival]) if pair else NOTHING
         told = {"prompt tokens": number(mean.tokens, 0), "calls": number(calls, 0), "tasks": mean.tasks}
-        texts.append(text | told)
-    title = f"All methods at n={n}: {scores.scope.title}"
-    return ReportTable(f"against-{scores.scope.slug}-n{n}", title, AGAINST, pd.DataFrame(rows), pd.DataFrame(texts))
-
-
-def _facts(pair: Paired, p: float) -> dict[str, float]:
-    return {"minus": pair.mean, "minus_low": pair.low, "minus_high": pair.high, "p_holm": p}
+        rows.append(row | told)
+    return ReportTable.of(scores.scope, "against", "All methods", AGAINST, rows, rows, n)
 
 
 def _difference(pair: Paired, p: float) -> str:
@@ -246,20 +238,17 @@ def _difference(pair: Paired, p: float) -> str:
 
 
 def _names_table(kept: Scores, hidden: Scores, n: int) -> ReportTable:
-    sides = [
-        {mean.series.name: mean for mean in means(own) if mean.n in (0, n) and mean.tasks} for own in (kept, hidden)
+    sides = {
+        way: {mean.series.name: mean for mean in means(own) if mean.n in (0, n) and mean.tasks}
+        for way, own in (("kept", kept), ("hidden", hidden))
+    }
+    rows = [
+        {"method": name} | {way: with_interval(side[name]) if name in side else NOTHING for way, side in sides.items()}
+        for name in dict.fromkeys(chain(*sides.values()))
     ]
-    rows = [(name, *(side.get(name) for side in sides)) for name in dict.fromkeys((*sides[0], *sides[1]))]
-    heads = ("method", "kept", "hidden")
-    shown = pd.DataFrame([(name, *map(_mean, pair)) for name, *pair in rows], columns=heads)
-    data = pd.DataFrame([(name, *(m.mean if m else np.nan for m in pair)) for name, *pair in rows], columns=heads)
+    shown = pd.DataFrame(rows, columns=["method", *sides])
     note = "Macro-F1, mean over tasks [95 % t interval]. Hidden: the labels are called A, 7 or class 3."
-    title = f"Names kept and hidden at n={n}: {kept.scope.title}"
-    return ReportTable(f"names-{kept.scope.slug}-n{n}", title, note, data, shown)
-
-
-def _mean(mean: Mean | None) -> str:
-    return with_interval(mean.mean, mean.low, mean.high) if mean else NOTHING
+    return ReportTable.of(kept.scope, "names", "Names kept and hidden", note, shown, shown, n)
 
 
 def _plain(table: ReportTable) -> str:

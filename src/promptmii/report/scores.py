@@ -77,12 +77,11 @@ def _row(record: Record) -> dict[str, Any]:
 
 def _series_names(cells: pd.DataFrame) -> list[str]:
     """The method, and its generator where one scope has it with several of them."""
-    writers: dict[tuple[str, str, str], set[str]] = {}
-    rows = list(zip(cells["follower"], cells["mode"], cells["method"], cells["generator"].fillna(""), strict=True))
-    for follower, mode, method, generator in rows:
-        writers.setdefault((follower, mode, method), set()).add(generator)
-    names = short_names(row[3] for row in rows)
-    return [f"{m} · {names[g]}" if g and len(writers[f, mode, m]) > 1 else m for f, mode, m, g in rows]
+    generators: Any = cells["generator"].fillna("")
+    counts = generators.groupby([cells["follower"], cells["mode"], cells["method"]]).transform("nunique")
+    names = short_names(generators)
+    rows = zip(cells["method"], generators, counts, strict=True)
+    return [f"{method} · {names[own]}" if own and count > 1 else method for method, own, count in rows]
 
 
 def short_name(reference: str) -> str:

@@ -156,24 +156,12 @@ def paired(scores: Scores, a: str, b: str, n: int) -> Paired:
     differences = left[has] - right[has]
     differences[np.abs(differences) < TIE] = 0.0
     tasks = [task for task, matched in zip(scores.tasks, has, strict=True) if matched]
+    by_task = dict(zip(tasks, differences.tolist(), strict=True))
     low, high = np.clip(interval_of_mean(differences), -1, 1).tolist()
-    p, reason = signed_rank(differences)
-    return Paired(
-        a,
-        b,
-        n,
-        dict(zip(tasks, differences.tolist(), strict=True)),
-        _mean(differences),
-        low,
-        high,
-        int((differences > 0).sum()),
-        int((differences == 0).sum()),
-        int((differences < 0).sum()),
-        scores.missing(a, n),
-        scores.missing(b, n),
-        p,
-        reason,
-    )
+    mean, (p, reason) = _mean(differences), signed_rank(differences)
+    wins, ties, losses = (int(found.sum()) for found in (differences > 0, differences == 0, differences < 0))
+    missing = scores.missing(a, n), scores.missing(b, n)
+    return Paired(a, b, n, by_task, mean, low, high, wins, ties, losses, *missing, p, reason)
 
 
 def signed_rank(differences: Floats) -> tuple[float, str]:

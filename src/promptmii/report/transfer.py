@@ -9,7 +9,7 @@ import pandas as pd
 from promptmii.report.drawing import Drawn, blank_figure, styled
 from promptmii.report.methods import position, single_call
 from promptmii.report.scores import Scores, short_names, slug
-from promptmii.report.tables import ReportTable, number
+from promptmii.report.tables import ReportTable, number, span
 
 
 class Transfer(NamedTuple):
@@ -99,11 +99,10 @@ def transfer_figure(transfer: Transfer) -> Drawn:
     axes.set_xlabel("Follower (reads the instruction)")
     axes.set_ylabel("Writer")
     axes.set_title(f"Cross-model transfer at n={transfer.n}: macro-F1, mean over tasks")
-    counts = sorted({int(count) for count in transfer.tasks.to_numpy().flat if count > 0})
-    tasks = " to ".join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]])))
+    counts = [str(count) for count in sorted({int(count) for count in transfer.tasks.to_numpy().flat if count > 0})]
     caption = (
         f"Mean macro-F1 of instructions that the row's model wrote from n={transfer.n} examples (mii: the generator "
-        f"under test, zero: an untrained one), read by the column's follower, {transfer.way} ({tasks} tasks, "
+        f"under test, zero: an untrained one), read by the column's follower, {transfer.way} ({span(counts)} tasks, "
         "mean over seeds; intervals in the method tables)."
     )
     return Drawn(figure, caption)
