@@ -163,8 +163,7 @@ def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, S
         for name, prompt in _PROMPTS.items()
     }
     for name, (function, variable) in _BASELINES.items():
-        frame = _frame(_text(parsed[_EVALUATED], variable, function))
-        styles[name] = Style(frame=frame, contrast=0.0, answer=10)
+        styles[name] = Style(frame=_frame(_text(parsed[_EVALUATED], variable, function)), contrast=0.0, answer=10)
     _folder().mkdir(parents=True, exist_ok=True)
     for name, style in styles.items():
         write_text(_folder() / f"{name}.json", style.model_dump_json(indent=2) + "\n", force=True)
