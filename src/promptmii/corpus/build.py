@@ -88,8 +88,6 @@ def build_corpus(
 
 
 class _Build:
-    """A corpus folder, its settings, and its journals."""
-
     def __init__(self, folder: Path, settings: CorpusSettings, retry: bool, progress: Progress) -> None:
         self._folder, self._settings, self._progress = folder, settings, progress
         self._evaluation = read_tasks(settings.split.exclude_content, splits=SPLITS)  # now, lest it fail after hours

@@ -125,7 +125,6 @@ class Reader:
         self._line = None
 
     def _answer(self, line: Connection) -> Fetched | Exception | str:
-        """What the process sends, or why it was stopped."""
         deadline = time.monotonic() + self._settings.seconds
         while True:
             try:
