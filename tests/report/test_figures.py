@@ -14,6 +14,7 @@ from promptmii.errors import ArtefactError
 from promptmii.records import Run
 from promptmii.report import costs, drawing, figures, statistics, transfer
 from promptmii.report import scores as scores_module
+from promptmii.report.results import Results
 from promptmii.report.scores import Scores, all_cells
 
 METHODS = ("naive", "icl", "zero", "mii", "my-own")
@@ -31,8 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_scope(folder: Path) -> list[Scores]:
-    cells = all_cells(Run.read(folder))
-    return [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
+    return Results(Run.read(folder)).by_scope
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +142,8 @@ def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:
 
 
 def test_runs_with_little_in_them_are_drawn_all_the_same(tmp_path: Path) -> None:
-    cells = all_cells(Run.read(write_run(tmp_path / "run", 1, ["naive"], [5], 1, rows=10)))
-    (scores,) = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
+    results = Results(Run.read(write_run(tmp_path / "run", 1, ["naive"], [5], 1, rows=10)))
+    cells, (scores,) = results.cells, results.by_scope
     (mean,) = statistics.means(scores)
     assert np.isfinite([mean.low, mean.high]).all()
     for drawn in (

@@ -25,7 +25,7 @@ from promptmii.records import Cell, Query, Record, Run, pack_predictions
 from promptmii.report import headline, page_data
 from promptmii.report.page import legend, write_report
 from promptmii.report.results import Results
-from promptmii.report.scores import all_cells, chosen_n, scopes, scores
+from promptmii.report.scores import chosen_n
 from promptmii.report.statistics import paired
 from promptmii.task import Example
 
@@ -240,8 +240,7 @@ def test_only_methods_that_take_all_that_fits_may_be_short_of_examples(tmp_path:
 
 
 def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> None:
-    cells = all_cells(Run.read(run))
-    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    (own,) = Results(Run.read(run)).by_scope
     found = headline.claims([own], 20)
     sentence = headline.finding(own, 20, found)
     assert sentence.startswith("With 20 examples, mii scores 0.")
@@ -263,16 +262,16 @@ def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> No
 def test_the_first_sentence_names_the_leader_and_says_if_nothing_was_written_for_it(tmp_path: Path) -> None:
     for methods, leader, control in ((("naive", "zero", "mii"), "mii", False), (("naive", "icl", "zero"), "icl", True)):
         folder = write_run(tmp_path / leader, 12, methods, (20,), 1, rows=200)
-        cells = all_cells(Run.read(folder))
-        (own,) = [scores(cells, scope) for scope in scopes(cells)]
+        (own,) = Results(Run.read(folder)).by_scope
         sentence = headline.winner(own, 20)
         assert sentence.startswith(f"{leader} leads at n=20 with a mean macro-F1 of 0.")
         assert ("No model writes an instruction for it." in sentence) == control
 
 
 def test_rivals_alone_are_ranked_and_none_of_them_is_under_test(tmp_path: Path) -> None:
-    cells = all_cells(Run.read(write_run(tmp_path / "run", 7, ("naive", "icl", "tfidf", "keywords"), (5,), 1, rows=20)))
-    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    (own,) = Results(
+        Run.read(write_run(tmp_path / "run", 7, ("naive", "icl", "tfidf", "keywords"), (5,), 1, rows=20))
+    ).by_scope
     assert not headline.claims([own], 5)
     told = [headline.finding(own, 5, []), headline.unbeaten(own, 5), headline.long_prompts(own, 5)]
     assert told == ["", "", ""]
@@ -280,8 +279,7 @@ def test_rivals_alone_are_ranked_and_none_of_them_is_under_test(tmp_path: Path) 
 
 
 def test_a_method_of_the_users_own_is_the_one_under_test_beside_baselines(tmp_path: Path) -> None:
-    cells = all_cells(Run.read(write_run(tmp_path / "run", 7, ("naive", "my-own"), (5,), 1, rows=20)))
-    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    (own,) = Results(Run.read(write_run(tmp_path / "run", 7, ("naive", "my-own"), (5,), 1, rows=20))).by_scope
     assert headline.finding(own, 5, headline.claims([own], 5)).startswith("With 5 examples, my-own scores")
     assert "No model writes" not in headline.winner(own, 5), "nobody knows that of it"
 

@@ -207,7 +207,7 @@ def long_prompts(scores: Scores, n: int) -> str:
 
 def _at(scores: Scores, n: int) -> list[Mean]:
     """Every series once, at this n."""
-    return list({m.series: m for m in means(scores) if m.n in (0, nearest_n(scores.ns, n))}.values())
+    return means(scores, nearest_n(scores.ns, n))
 
 
 def tested(series: Sequence[Series]) -> Series | None:

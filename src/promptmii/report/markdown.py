@@ -141,7 +141,6 @@ class _Page:
         return "\n\n".join(("## Every task", *shown))
 
     def _outcome(self) -> str:
-        """Two texts for one task, side by side."""
         results, chosen = self._results, outcome(self._results)
         if chosen is None:
             return ""
@@ -182,7 +181,6 @@ class _Page:
         return "\n\n".join(("## Training", *parts)) if parts else ""
 
     def _against(self) -> str:
-        """What speaks against the method under test."""
         results = self._results
         lines = [line for own in results.by_scope for line in _losses(own, self._own_n(own))]
         failed = results.run.failed
@@ -210,8 +208,7 @@ def _losses(own: Scores, n: int) -> Iterator[str]:
 def _against_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
     """A row per method with a score at n."""
     rivals = [series.name for method in baselines() for series in scores.series if series.method == method]
-    at_n = [mean for mean, size in zip(means(scores), scores.ns * len(scores.series), strict=True) if size == n]
-    ranked = sorted((mean for mean in at_n if mean.tasks), key=lambda mean: -mean.mean)
+    ranked = sorted((mean for mean in means(scores, n) if mean.tasks), key=lambda mean: -mean.mean)
     pairs: dict[tuple[str, str], Paired] = {}
     for name in (mean.series.name for mean in ranked):
         for rival in rivals:

@@ -131,7 +131,6 @@ def _cell(value: str, kind: str) -> tuple[str, list[str]]:
 
 
 def _linked(page: str) -> set[str]:
-    """The files that a page links to."""
     kinds = "|".join((*FIGURES, *TABLES))
     return set(re.findall(rf'<a href="((?:figures|tables)/[\w-]+\.(?:{kinds}))">', page))
 

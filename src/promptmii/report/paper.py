@@ -68,7 +68,7 @@ def published_tables(by_scope: Sequence[Scores]) -> list[ReportTable]:
 def _published(own: Scores) -> ReportTable | None:
     letters = re.sub(r"[^a-z0-9]", "", own.scope.follower.lower())
     known = next((numbers for model, numbers in PUBLISHED.items() if model in letters), {})
-    found = {(mean.series.method, n): mean for mean, n in zip(means(own), own.ns * len(own.series), strict=True)}
+    found = {(mean.series.method, n): mean for n in own.ns for mean in means(own, n)}
     rows = [
         {"method": method, "n": n, "macro_f1": found[method, n].mean, "published": value}
         for method, by_n in known.items()

@@ -48,11 +48,13 @@ class Mean(NamedTuple):
     """Cells, all seeds."""
 
 
-def means(scores: Scores) -> list[Mean]:
-    """Every series at every n; a series that reads no examples is repeated for each n of the others, with n = 0."""
+def means(scores: Scores, only: int | None = None) -> list[Mean]:
+    """Every series at every n, or at this one. A series that reads no examples is repeated for each n, with n = 0."""
     found: list[Mean] = []
     for i, series in enumerate(scores.series):
         for j, n in enumerate(scores.ns):
+            if only not in (None, n):
+                continue
             values = scores.macro_f1[i, j]
             has = ~np.isnan(values)
             common = ~np.isnan(scores.macro_f1[:, j]).any(axis=0)

@@ -140,26 +140,23 @@ MEAN = {
 
 def method_table(scores: Scores) -> ReportTable:
     """The table of the paper: methods by number of examples."""
-    found, given = means(scores), len(scores.tasks)
-    per_series = [found[i : i + len(scores.ns)] for i in range(0, len(found), len(scores.ns))]
-    plain = scores.ns if any(not np.isnan(mean.uncalibrated) for mean in found) else ()
+    given, by_n = len(scores.tasks), {n: means(scores, n) for n in scores.ns}
+    plain = any(not np.isnan(mean.uncalibrated) for found in by_n.values() for mean in found)
+    data: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
-    for row in per_series:
-        own = row if row[0].n else row[:1]
-        text: dict[str, Any] = {"method": row[0].series.name}
-        for n, mean in zip(scores.ns, row, strict=True):
+    for i, series in enumerate(scores.series):
+        row = {n: found[i] for n, found in by_n.items()}
+        text: dict[str, Any] = {"method": series.name}
+        for n, mean in row.items():
             short = f" ({mean.tasks} of {given} tasks)" if 0 < mean.tasks < given else ""
             text[f"n={n}"] = with_interval(mean) + short
-        text |= {f"n={n}, uncalibrated": number(mean.uncalibrated) for n, mean in zip(plain, row, strict=False)}
+            fields = {name: getattr(mean, field) for field, name in MEAN.items()}
+            about = {"method": series.name, "generator": series.generator, "n": n}
+            data.append(about | fields | {"missing_tasks": "; ".join(mean.missing)})
+        text |= {f"n={n}, uncalibrated": number(mean.uncalibrated) for n, mean in row.items() if plain}
+        own = [row[scores.ns[0]]] if scores.constant[i] else row.values()
         missing, failed = sum(len(mean.missing) for mean in own), sum(mean.failed for mean in own)
         shown.append(text | {"missing scores": missing, "failed cells": failed})
-    data = [
-        {"method": mean.series.name, "generator": mean.series.generator, "n": n}
-        | {name: getattr(mean, field) for field, name in MEAN.items()}
-        | {"missing_tasks": "; ".join(mean.missing)}
-        for row in per_series
-        for n, mean in zip(scores.ns, row, strict=True)
-    ]
     note = (
         f"Macro-F1, mean over {given} tasks [95 % t interval over tasks]. n is the number of examples given. A method "
         "that reads no example has one score, repeated for every n. Uncalibrated: from the same answers without the "
