@@ -9,6 +9,7 @@ import pandas as pd
 from promptmii.report.drawing import Drawn, blank_figure, styled
 from promptmii.report.methods import position, single_call
 from promptmii.report.scores import Scores, short_names, slug
+from promptmii.report.statistics import means
 from promptmii.report.tables import ReportTable, number, span
 
 
@@ -39,13 +40,11 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
     Each `mii` writer has a row, and each `zero` writer beside it.
     """
     rows = [
-        (own.scope.way, n, position(s.method), s.method, s.generator, own.scope.follower, values.mean(), len(values))
+        (own.scope.way, n, position(mean.series.method), *mean.series[1:], own.scope.follower, mean.mean, mean.tasks)
         for own in by_scope
-        for i, s in enumerate(own.series)
-        for j, n in enumerate(own.ns)
-        if s.method in single_call() and s.generator
-        for values in [own.macro_f1[i, j][~np.isnan(own.macro_f1[i, j])]]
-        if len(values)
+        for n in own.ns
+        for mean in means(own, n)
+        if mean.series.method in single_call() and mean.series.generator and mean.tasks
     ]
     columns = ["way", "n", "order", "method", "generator", "follower", "macro_f1", "tasks"]
     cells: Any = pd.DataFrame(rows, columns=columns)
