@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -57,23 +58,15 @@ def _read(folder: Path) -> Curves:
     metrics: dict[str, dict[int, float]] = {}
     damaged = 0
     for line in lines:
-        row = _object(line)
-        step = row.get("step")
-        if not isinstance(step, int):
+        try:
+            row: dict[str, Any] = json.loads(line)
+            step = index(row.pop("step"))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             damaged += 1
             continue
         for name, value in row.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if name != "step" and is_number and abs(value) <= sys.float_info.max:  # False for NaN, and takes any int
+            if is_number and abs(value) <= sys.float_info.max:  # False for NaN, and takes any int
                 metrics.setdefault(name, {})[step] = float(value)
-    return Curves(
-        folder.resolve().name, {name: dict(sorted(curve.items())) for name, curve in metrics.items()}, damaged
-    )
-
-
-def _object(line: str) -> dict[str, Any]:
-    try:
-        value: Any = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    by_step = {name: dict(sorted(curve.items())) for name, curve in metrics.items()}
+    return Curves(folder.resolve().name, by_step, damaged)

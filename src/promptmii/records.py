@@ -129,8 +129,7 @@ class Predictions(Frozen):
 
     def check(self, labels: int, rows: int) -> None:
         """Raise `ValueError` unless there is one prediction per row, each of the given number of labels."""
-        columns = (self.labels, self.probabilities, self.answers, self.matches, self.failures, self.truncated)
-        if any(len(column) != rows for column in columns):
+        if any(len(column) != rows for _, column in self):
             raise ValueError(f"it does not hold one prediction for each of the {rows} rows of its query")
         if any(number is not None and number >= labels for number in self.labels):
             raise ValueError("a prediction names a label that the instruction does not have")

@@ -12,13 +12,11 @@ from tests.corpus.repositories import as_csv, as_lines, as_parquet, rows, texts
 
 from promptmii import Example, ScriptedModel, Task
 from promptmii.corpus.card import write_card
-from promptmii.corpus.clean import clean_task, may_be_in
-from promptmii.corpus.columns import find_columns
-from promptmii.corpus.fetch import fetch
+from promptmii.corpus.clean import clean_task, find_columns, may_be_in
+from promptmii.corpus.fetch import Sample, fetch
 from promptmii.corpus.listing import Candidate, list_local
 from promptmii.corpus.overlap import check_corpus
 from promptmii.corpus.rows import MIB, Reading, read_rows
-from promptmii.corpus.sample import Sample
 from promptmii.corpus.settings import CleanSettings, FetchSettings, ListSettings
 from promptmii.data import read_table
 from promptmii.data.load import Table
@@ -167,10 +165,10 @@ class TestCleaning:
     def test_every_row_that_goes_is_counted(self) -> None:
         good = rows("clean", ["a", "b"], 40)
         bad = ["", "<br/><p> http://x.org/y </p>", "z" * 9000, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaa", good[0]["text"].upper()]
-        tidied = self.cleaned(
+        task, dropped = self.cleaned(
             good + [{"text": text, "label": "a"} for text in bad] + [{"text": "the only one of its kind", "label": "c"}]
         )
-        assert tidied.dropped == {
+        assert dropped == {
             "no text": 1,
             "only markup, links or punctuation": 1,
             "longer than 8000 characters": 1,
@@ -178,15 +176,15 @@ class TestCleaning:
             "the same text as an earlier row": 1,
             "labels with fewer than 2 rows": 1,
         }
-        assert len(tidied.task.train) + len(tidied.task.test) == 40
-        assert tidied.task.labels == ("a", "b")
+        assert len(task.train) + len(task.test) == 40
+        assert task.labels == ("a", "b")
 
     def test_personal_data(self) -> None:
         given = [
             row | {"text": f"{row['text']} call +49 170 1234567 or a.b@example.org"}
             for row in rows("person", ["a", "b"], 40)
         ]
-        kept = self.cleaned(given, personal="mask").task
+        kept, _ = self.cleaned(given, personal="mask")
         assert all(example.text.endswith("call [personal] or [personal]") for example in kept.train)
         with pytest.raises(DataError, match="40 rows: personal data"):
             self.cleaned(given, personal="drop")

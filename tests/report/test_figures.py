@@ -14,8 +14,8 @@ from promptmii.errors import ArtefactError
 from promptmii.records import Run
 from promptmii.report import costs, drawing, figures, statistics, transfer
 from promptmii.report import scores as scores_module
-from promptmii.report.cells import all_cells
-from promptmii.report.scores import Scores
+from promptmii.report.results import Results
+from promptmii.report.scores import Scores, all_cells
 
 METHODS = ("naive", "icl", "zero", "mii", "my-own")
 
@@ -32,8 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_scope(folder: Path) -> list[Scores]:
-    cells = all_cells(Run.read(folder))
-    return [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
+    return Results(Run.read(folder)).by_scope
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +111,7 @@ def test_a_method_looks_the_same_whoever_stands_beside_it(by_scope: list[Scores]
 
 
 def test_the_png_is_wide_enough_for_print(by_scope: list[Scores]) -> None:
-    image = drawing.png(figures.length_figure(by_scope[0]).figure)
+    image = drawing.image(figures.length_figure(by_scope[0]).figure, "png")
     assert image.startswith(b"\x89PNG")
     assert int.from_bytes(image[16:20]) == 1440
 
@@ -143,8 +142,8 @@ def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:
 
 
 def test_runs_with_little_in_them_are_drawn_all_the_same(tmp_path: Path) -> None:
-    cells = all_cells(Run.read(write_run(tmp_path / "run", 1, ["naive"], [5], 1, rows=10)))
-    (scores,) = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
+    results = Results(Run.read(write_run(tmp_path / "run", 1, ["naive"], [5], 1, rows=10)))
+    cells, (scores,) = results.cells, results.by_scope
     (mean,) = statistics.means(scores)
     assert np.isfinite([mean.low, mean.high]).all()
     for drawn in (

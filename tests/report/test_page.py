@@ -22,11 +22,10 @@ from promptmii.follower import Prediction
 from promptmii.instruction import Instruction, Measurement
 from promptmii.metrics import holm
 from promptmii.records import Cell, Query, Record, Run, pack_predictions
-from promptmii.report import headline, task_details
-from promptmii.report.cells import all_cells
+from promptmii.report import headline, page_data
 from promptmii.report.page import legend, write_report
-from promptmii.report.results import Results, numbers
-from promptmii.report.scores import chosen_n, scopes, scores
+from promptmii.report.results import Results
+from promptmii.report.scores import chosen_n
 from promptmii.report.statistics import paired
 from promptmii.task import Example
 
@@ -192,24 +191,21 @@ def test_details_are_those_of_the_records(page: Path, run: Path) -> None:
         assert task["instructions"][cell["instruction"]] == [record.instruction.text, len(record.instruction.text)]
         wrong = [i for i, (g, p) in enumerate(zip(gold, predicted, strict=True)) if g != p]
         assert cell["n_wrong"] == len(wrong)
-        texts = [grid.queries[record.query].examples[i].text for i in wrong[: task_details.WRONG]]
+        texts = [grid.queries[record.query].examples[i].text for i in wrong[: page_data.WRONG]]
         assert [task["texts"][row[0]][0] for row in cell["wrong"]] == texts
         assert [row[2] for row in cell["wrong"] if row[1] == len(labels)] == [
-            record.predictions[i].answer for i in wrong[: task_details.WRONG] if predicted[i] is None
+            record.predictions[i].answer for i in wrong[: page_data.WRONG] if predicted[i] is None
         ]
 
 
 def test_long_instructions_are_cut_and_shorter_still_where_there_are_many(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = Run.read(run)
-    cells = all_cells(grid)
-    (own,) = [scores(cells, scope) for scope in scopes(cells)]
-    given = (grid, cells, [own.scope], own.tasks, own.series)
-    monkeypatch.setattr(task_details, "INSTRUCTION", (100, 30))
+    results = Results(Run.read(run))
+    monkeypatch.setattr(page_data, "INSTRUCTION", (100, 30))
     for size, length in ((10**9, 100), (0, 30)):
-        monkeypatch.setattr(task_details, "SIZE", size)
-        shown = [json.loads(zlib.decompress(base64.b64decode(part))) for part in task_details.task_details(*given)]
+        monkeypatch.setattr(page_data, "SIZE", size)
+        shown = [json.loads(zlib.decompress(base64.b64decode(part))) for part in page_data.task_details(results)]
         kept = [instruction for task in shown for instruction in task["instructions"]]
         assert max(len(text) for text, _ in kept) == length < max(whole for _, whole in kept)
 
@@ -219,14 +215,10 @@ def test_cells_of_several_followers_are_found_where_each_has_its_own_generator(t
     runs = [
         write_run(tmp_path / name, 1, methods, [5], 1, rows=10, generators=[name], followers=[name]) for name in "ab"
     ]
-    grid = Run.read(*runs)
-    cells = all_cells(grid)
-    results = Results(grid, cells, [scores(cells, scope) for scope in scopes(cells)], (), ())
-    found = numbers(results)
-    shown = task_details.task_details(
-        grid, cells, [own.scope for own in results.by_scope], results.tasks, results.series
-    )
-    (task,) = [json.loads(zlib.decompress(base64.b64decode(part))) for part in shown]
+    results = Results(Run.read(*runs))
+    found = page_data.numbers(results)
+    (packed,) = page_data.task_details(results)
+    task = json.loads(zlib.decompress(base64.b64decode(packed)))
     assert len(task["cells"]) == 6
     for cell in task["cells"]:
         assert found["series"][cell["series"]]["generator"] == "ab"[cell["scope"]]
@@ -238,17 +230,17 @@ def test_only_methods_that_take_all_that_fits_may_be_short_of_examples(tmp_path:
     folder = write_run(tmp_path / "run", 1, ("mii", "best-of-k"), [5], 1, rows=10)
     text = (folder / "records.jsonl").read_text("utf-8")
     (folder / "records.jsonl").write_text(text.replace('"provenance":{"n":5', '"provenance":{"n":3'), "utf-8")
-    grid = Run.read(folder)
-    cells = all_cells(grid)
-    (own,) = [scores(cells, scope) for scope in scopes(cells)]
-    (part,) = task_details.task_details(grid, cells, [own.scope], own.tasks, own.series)
-    task = json.loads(zlib.decompress(base64.b64decode(part)))
-    assert {own.names[cell["series"]]: cell["fitted"] for cell in task["cells"]} == {"mii": 3, "best-of-k": 5}
+    results = Results(Run.read(folder))
+    (packed,) = page_data.task_details(results)
+    task = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert {results.by_scope[0].names[cell["series"]]: cell["fitted"] for cell in task["cells"]} == {
+        "mii": 3,
+        "best-of-k": 5,
+    }
 
 
 def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> None:
-    cells = all_cells(Run.read(run))
-    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    (own,) = Results(Run.read(run)).by_scope
     found = headline.claims([own], 20)
     sentence = headline.finding(own, 20, found)
     assert sentence.startswith("With 20 examples, mii scores 0.")
@@ -270,16 +262,16 @@ def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> No
 def test_the_first_sentence_names_the_leader_and_says_if_nothing_was_written_for_it(tmp_path: Path) -> None:
     for methods, leader, control in ((("naive", "zero", "mii"), "mii", False), (("naive", "icl", "zero"), "icl", True)):
         folder = write_run(tmp_path / leader, 12, methods, (20,), 1, rows=200)
-        cells = all_cells(Run.read(folder))
-        (own,) = [scores(cells, scope) for scope in scopes(cells)]
+        (own,) = Results(Run.read(folder)).by_scope
         sentence = headline.winner(own, 20)
         assert sentence.startswith(f"{leader} leads at n=20 with a mean macro-F1 of 0.")
         assert ("No model writes an instruction for it." in sentence) == control
 
 
 def test_rivals_alone_are_ranked_and_none_of_them_is_under_test(tmp_path: Path) -> None:
-    cells = all_cells(Run.read(write_run(tmp_path / "run", 7, ("naive", "icl", "tfidf", "keywords"), (5,), 1, rows=20)))
-    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    (own,) = Results(
+        Run.read(write_run(tmp_path / "run", 7, ("naive", "icl", "tfidf", "keywords"), (5,), 1, rows=20))
+    ).by_scope
     assert not headline.claims([own], 5)
     told = [headline.finding(own, 5, []), headline.unbeaten(own, 5), headline.long_prompts(own, 5)]
     assert told == ["", "", ""]
@@ -287,8 +279,7 @@ def test_rivals_alone_are_ranked_and_none_of_them_is_under_test(tmp_path: Path) 
 
 
 def test_a_method_of_the_users_own_is_the_one_under_test_beside_baselines(tmp_path: Path) -> None:
-    cells = all_cells(Run.read(write_run(tmp_path / "run", 7, ("naive", "my-own"), (5,), 1, rows=20)))
-    (own,) = [scores(cells, scope) for scope in scopes(cells)]
+    (own,) = Results(Run.read(write_run(tmp_path / "run", 7, ("naive", "my-own"), (5,), 1, rows=20))).by_scope
     assert headline.finding(own, 5, headline.claims([own], 5)).startswith("With 5 examples, my-own scores")
     assert "No model writes" not in headline.winner(own, 5), "nobody knows that of it"
 

@@ -17,9 +17,9 @@ from tests.report.synthetic import recording, write_run
 from promptmii.records import Run, pack_predictions
 from promptmii.report import costs, statistics, tables, transfer
 from promptmii.report import scores as scores_module
-from promptmii.report.cells import all_cells, short_name
 from promptmii.report.paper import paper_scale_tables, published_tables
-from promptmii.report.scores import Scope, Scores, Series
+from promptmii.report.results import Results
+from promptmii.report.scores import Scope, Scores, Series, all_cells, short_name
 from promptmii.report.statistics import Mean
 from promptmii.report.tables import ReportTable
 
@@ -72,9 +72,9 @@ def made(values: np.ndarray) -> Scores:
 
 def every_table(grid: Run) -> list[ReportTable]:
     """Those that a page shows."""
-    cells = all_cells(grid)
+    results = Results(grid)
+    cells, by_scope = results.cells, results.by_scope
     found: list[ReportTable] = []
-    by_scope = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
     for own in by_scope:
         found += [
             tables.method_table(own),
@@ -307,8 +307,7 @@ def test_transfer_has_trained_and_untrained_writers_beside_each_other(tmp_path: 
         generators=("small", "x:large"),
         followers=("a", "b"),
     )
-    cells = all_cells(Run.read(folder))
-    by_scope = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
+    by_scope = Results(Run.read(folder)).by_scope
     (matrix,) = transfer.transfers(by_scope)
     assert [*matrix.macro_f1.index] == [("zero", "small"), ("zero", "x:large"), ("mii", "small"), ("mii", "x:large")]
     assert [*matrix.macro_f1.columns] == ["a", "b"]
@@ -353,8 +352,7 @@ def test_the_papers_numbers_stand_beside_a_run_of_its_followers(tmp_path: Path) 
     folder = write_run(
         tmp_path / "run", 3, methods, (20, 50), 1, rows=20, followers=(follower, "smol"), modes=("generate",)
     )
-    cells = all_cells(Run.read(folder))
-    by_scope = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
+    by_scope = Results(Run.read(folder)).by_scope
     (table,) = published_tables(by_scope)
     known = {(row.method, row.n): row for row in table.data.itertuples()}
     assert set(known) == {("naive", 50), ("mii", 50)}

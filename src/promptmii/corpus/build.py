@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from promptmii.corpus.card import write_card
-from promptmii.corpus.clean import clean_task
-from promptmii.corpus.columns import find_columns
+from promptmii.corpus.clean import clean_task, find_columns
+from promptmii.corpus.fetch import read_sample
 from promptmii.corpus.hub import list_hub
 from promptmii.corpus.journal import Entry, Journal, write_table
 from promptmii.corpus.listing import Candidate, list_local
 from promptmii.corpus.overlap import LeakageReport, check_corpus, sign_texts
-from promptmii.corpus.sample import read_sample
 from promptmii.corpus.settings import CorpusSettings
 from promptmii.corpus.split import Assignment, TaskName, TextRemover, assign
 from promptmii.corpus.workers import fetch_here, fetch_on_ray
@@ -89,8 +88,6 @@ def build_corpus(
 
 
 class _Build:
-    """A corpus folder, its settings, and its journals."""
-
     def __init__(self, folder: Path, settings: CorpusSettings, retry: bool, progress: Progress) -> None:
         self._folder, self._settings, self._progress = folder, settings, progress
         self._evaluation = read_tasks(settings.split.exclude_content, splits=SPLITS)  # now, lest it fail after hours
@@ -135,14 +132,13 @@ class _Build:
         return entries
 
     def _fetch(self, listed: Sequence[Entry]) -> list[Entry]:
-        """Fetch a sample of each."""
         journal = self._journals["fetch"]
         candidates = [Candidate.model_validate(entry.detail) for entry in listed]
         keys = {candidate.name: self._key(candidate.key, "fetch") for candidate in candidates}
         jobs = [
             (candidate, self._path("fetch", keys[candidate.name]))
             for candidate in candidates
-            if not self._is_done("fetch", journal.get(keys[candidate.name]))
+            if not self._done("fetch", keys[candidate.name])
         ]
         if jobs:
             private_folder(self._folder / "raw")
@@ -157,12 +153,17 @@ class _Build:
         return [entry for key in keys.values() if (entry := journal.get(key))]
 
     def _choose_columns(self, entry: Entry, _key: str) -> dict[str, Any]:
-        table, header = read_sample(self._path("fetch", entry.key), entry.name)
+        table = read_sample(self._path("fetch", entry.key), entry.name)
         given = self._settings.columns
         columns = find_columns(table, self._model, text=given.text, label=given.label)
-        chosen = {"text": list(columns.text), "label": columns.label, "template": columns.template}
-        notes = [*columns.notes, *header.notes]
-        return chosen | {"notes": notes, "candidate": entry.detail["candidate"], "raw": entry.key}
+        return {
+            "text": list(columns.text),
+            "label": columns.label,
+            "template": columns.template,
+            "notes": [*columns.notes, *table.notes],
+            "candidate": entry.detail["candidate"],
+            "raw": entry.key,
+        }
 
     @cached_property
     def _model(self) -> LanguageModel | None:
@@ -174,12 +175,13 @@ class _Build:
         return model
 
     def _make_task(self, entry: Entry, key: str) -> dict[str, Any]:
-        table, _ = read_sample(self._path("fetch", entry.detail["raw"]), entry.name)
+        table = read_sample(self._path("fetch", entry.detail["raw"]), entry.name)
         columns = Chosen(tuple(entry.detail["text"]), entry.detail["template"], entry.detail["label"], ())
-        cleaned = clean_task(table, columns, Candidate.model_validate(entry.detail["candidate"]), self._settings.clean)
-        write_tasks(self._path("clean", key), [cleaned.task])
-        dropped = [f"{counted(count, 'row')}: {reason}" for reason, count in cleaned.dropped.items()]
-        return {"repository": cleaned.task.source["repository"], **_sizes(cleaned.task), "dropped": dropped}
+        candidate = Candidate.model_validate(entry.detail["candidate"])
+        task, dropped = clean_task(table, columns, candidate, self._settings.clean)
+        write_tasks(self._path("clean", key), [task])
+        told = [f"{counted(count, 'row')}: {reason}" for reason, count in dropped.items()]
+        return {"repository": task.source["repository"], **_sizes(task), "dropped": told}
 
     def _split(self, cleaned: Sequence[Entry]) -> list[Entry]:
         """Write the corpus, each time from scratch: a task's split depends on every other task."""
@@ -212,21 +214,19 @@ class _Build:
         return task
 
     def _each(self, stage: Stage, before: Sequence[Entry], act: Callable[[Entry, str], dict[str, Any]]) -> list[Entry]:
-        journal = self._journals[stage]
         entries: list[Entry] = []
         self._progress.step(STEPS[stage], len(before), "datasets")
         for entry in before:
             key = self._key(entry.key, stage)
-            known = journal.get(key)
-            if known is None or not self._is_done(stage, known):
+            known = self._done(stage, key)
+            if known:
+                self._progress.advance()
+            else:
                 try:
                     known = Entry(key=key, name=entry.name, kept=True, detail=act(entry, key))
                 except DataError as error:
                     known = Entry(key=key, name=entry.name, kept=False, reason=str(error))
-                journal.add(known)
-                self._finish(known)
-            else:
-                self._progress.advance()
+                self._finish(self._journals[stage].add(known))
             entries.append(known)
         return entries
 
@@ -243,10 +243,11 @@ class _Build:
         folder, suffix = FILES[stage]
         return self._folder / folder / f"{key[:24]}{suffix}"
 
-    def _is_done(self, stage: Stage, entry: Entry | None) -> bool:
-        if entry is None:
-            return False
-        return not entry.kept or stage not in FILES or self._path(stage, entry.key).exists()
+    def _done(self, stage: Stage, key: str) -> Entry | None:
+        """The verdict on a dataset; none if the file that the stage made of it is gone."""
+        entry = self._journals[stage].get(key)
+        gone = entry and entry.kept and stage in FILES and not self._path(stage, key).exists()
+        return None if gone else entry
 
 
 def _sizes(task: Task) -> dict[str, int]:

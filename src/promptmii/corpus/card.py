@@ -84,7 +84,6 @@ def _facts(task: Task, split: Split) -> tuple[Any, ...]:
 
 
 def _binned(values: Any, edges: Sequence[int]) -> Any:
-    """How many values are in each bin, by the bin's name."""
     names = [f"{low} to {high - 1}" if high - low > 1 else str(low) for low, high in pairwise(edges)]
     bins: Any = pd.cut(
         values.astype(float), [*edges, float("inf")], right=False, labels=[*names, f"{edges[-1]} and more"]

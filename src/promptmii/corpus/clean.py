@@ -1,19 +1,74 @@
-"""From a sample to a task: drop rows and label sets, and count the rows that each reason costs."""
+"""From a sample to a task: choose the columns, drop rows and label sets, and count the rows that each reason costs.
+
+Columns are chosen by names, schema and values. Where these leave it open, a model may be asked.
+"""
 
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.settings import CleanSettings
 from promptmii.data.clean import clean
-from promptmii.data.columns import Chosen
+from promptmii.data.columns import PAIRS, Chosen, choose_columns, could_be_label, why_no_label
 from promptmii.data.sample import assemble, proportioned
 from promptmii.data.table import Table
-from promptmii.errors import DataError, MissingDependencyError, counted
+from promptmii.errors import DataError, EndpointError, MissingDependencyError, counted
+from promptmii.models.base import Failure, LanguageModel, Sampling
+from promptmii.prompts import bundled, quote
 from promptmii.task import Task
+
+TITLED = tuple(("title", name) for name in ("content", "body", "description", "abstract", "text"))
+"""Here the columns are chosen once for all uses of a dataset, so a title is worth its tokens."""
+
+
+def find_columns(
+    table: Table, model: LanguageModel | None = None, *, text: str | None = None, label: str | None = None
+) -> Chosen:
+    """The columns, of which some may be given.
+
+    Raises `DataError` if there are none, `EndpointError` if the model gives no answer.
+    """
+    chosen = choose_columns(table, text, label, pairs=(*PAIRS, *TITLED))
+    if not chosen.decided:
+        if model is None:
+            likeliest = ", ".join([*chosen.text, str(chosen.label)])
+            raise DataError(
+                f"the columns may be {likeliest}, and {', '.join(chosen.doubts)} might be meant; a model could decide "
+                "(--model)"
+            )
+        named = _ask(table, model)
+        chosen = choose_columns(table, text or named.text, label or named.label)
+    if label is None and not could_be_label(table, str(chosen.label)):
+        raise DataError(f"the label column {why_no_label(table, str(chosen.label)).removesuffix('.')}")
+    return chosen
+
+
+class _Answer(BaseModel):
+    text: Annotated[list[str], Field(min_length=1)] | str
+    label: str
+
+
+def _ask(table: Table, model: LanguageModel) -> _Answer:
+    described = [
+        f"{quote(name)}: " + ", ".join(quote(str(row[name])[:120]) for row in table.rows[:3]) for name in table.columns
+    ]
+    prompt = bundled("columns", ("name", "columns")).fill(name=quote(table.origin), columns="\n".join(described))
+    (answer,) = model.generate([({"role": "user", "content": prompt},)], Sampling(max_tokens=200, temperature=0.0))
+    if isinstance(answer, Failure):
+        raise EndpointError(
+            f"{model.card.reference} was asked for the columns of {table.origin} and gave no answer: {answer.message}"
+        )
+    match = re.search(r"\{[^{}]*\}", answer.text)
+    try:
+        return _Answer.model_validate_json(match[0] if match else "")
+    except ValidationError as error:
+        raise DataError(f"the model names no text and label columns: {answer.text[:80]!r}") from error
+
 
 MASK = "[personal]"
 LANGUAGE_MARGIN = 10.0
@@ -30,16 +85,10 @@ _PERSONAL = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class CleanTask:
-    """A task, and the rows dropped by reason."""
-
-    task: Task
-    dropped: dict[str, int]
-
-
-def clean_task(table: Table, columns: Chosen, candidate: Candidate, settings: CleanSettings) -> CleanTask:
-    """A task of the clean rows. Raises `DataError` if too little is left."""
+def clean_task(
+    table: Table, columns: Chosen, candidate: Candidate, settings: CleanSettings
+) -> tuple[Task, dict[str, int]]:
+    """A task of the clean rows, and how many were dropped for each reason. Raises `DataError` if too little is left."""
     table, dropped = _clean_rows(table, columns, settings)
     if not table.rows:
         raise DataError(f"no row is left: {_listed(dropped)}")
@@ -70,7 +119,7 @@ def clean_task(table: Table, columns: Chosen, candidate: Candidate, settings: Cl
         "languages": ", ".join(candidate.languages),
         "domain": candidate.domain or "",
     }
-    return CleanTask(replace(task, name=candidate.name, source=source), {k: n for k, n in dropped.items() if n})
+    return replace(task, name=candidate.name, source=source), {k: n for k, n in dropped.items() if n}
 
 
 def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task:

@@ -1,23 +1,36 @@
-"""A sample of one configuration of one dataset, written to disk. Runs in a process that may be killed at any time
-(`workers.py`).
+"""A uniform sample of one configuration of one dataset, drawn in one pass and written to disk.
+
+A sample keeps the rows whose texts have the smallest hashes. It is uniform over the different texts, so a file
+sorted by label gives every label its share. It does not depend on order, so two copies of a dataset give the same
+texts and are recognised as copies, however small the samples.
+
+It is drawn in a process that may be killed at any time (`workers.py`).
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import gzip
+import hashlib
+import heapq
+import json
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.rows import MIB, READABLE, Reading, read_rows
-from promptmii.corpus.sample import Sample, SampleHeader, write_sample
 from promptmii.corpus.settings import FetchSettings
 from promptmii.data.load import read_table
-from promptmii.data.table import Row, class_name
-from promptmii.errors import DataError, counted
+from promptmii.data.table import Row, Table, class_name
+from promptmii.errors import ArtefactError, DataError, counted
+from promptmii.files import atomic_file
+from promptmii.task import normalise_text
 
 TEST_SPLITS = ("validation", "dev", "valid", "test")
 """Splits to test on; the first there is. A benchmark's test split is the last to be touched."""
 LONGEST_CELL = 1_000_000
+SAME_TEXT = 3
+"""Rows kept of one text: enough to see that it is repeated, or has two labels."""
 
 
 class UnreadableError(Exception):
@@ -30,9 +43,8 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
     builder = None if candidate.is_file else _builder(candidate)
     files = _train_and_test({"train": [str(candidate.path)]} if builder is None else _data_files(builder))
     classes = {} if builder is None else _class_names(builder)
-    seen: dict[str, int] = {}
     rows: list[tuple[str, Row]] = []
-    repeated = 0
+    seen = repeated = 0
     columns: set[str] = set()
     """Of any row: a line of JSON may lack some."""
     for split, urls in files.items():
@@ -45,7 +57,7 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
             columns |= named.keys()
             if all(str(named.get(name, "")) == value for name, value in settings.where.items()):
                 sample.add(row)
-        seen[split], repeated = sample.seen, repeated + sample.repeated
+        seen, repeated = seen + sample.seen, repeated + sample.repeated
         rows += [(split, _named(row, classes)) for row in sample]
     if columns and (absent := set(settings.where) - columns):
         raise DataError(f"it has no column {min(absent)!r} (fetch.where); columns: {', '.join(sorted(columns))}")
@@ -55,11 +67,77 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
         notes.append(f"{counted(repeated, 'row')} with a text that was there before")
     if not rows:
         raise DataError(f"no rows in the splits {', '.join(files)}" + (f" ({'; '.join(notes)})" if notes else ""))
-    write_sample(
-        path, SampleHeader(reading.types, {name: list(values) for name, values in classes.items()}, seen, notes), rows
-    )
-    told = {"seen": sum(seen.values()), "splits": list(files), "notes": notes, "columns": sorted(columns)}
-    return {"rows": len(rows), **told}
+    _write_sample(path, {"classes": classes, "notes": notes}, rows)
+    return {"rows": len(rows), "seen": seen, "splits": list(files), "notes": notes, "columns": sorted(columns)}
+
+
+class Sample:
+    """Up to `size` different texts, each with its first few rows."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._largest: list[int] = []
+        """Heap of negated hashes; the first is the next to go."""
+        self._rows: dict[int, list[Row]] = {}
+        self.seen = 0
+        """Rows offered."""
+        self.repeated = 0
+        """Rows left out because `SAME_TEXT` rows with their text had been offered before."""
+
+    def add(self, row: Row) -> None:
+        """Offer a row."""
+        self.seen += 1
+        key = _text_hash(row)
+        rows = self._rows.get(key)
+        if rows is not None:
+            if len(rows) < SAME_TEXT:
+                rows.append(row)
+            else:
+                self.repeated += 1
+        elif len(self._largest) < self._size:
+            heapq.heappush(self._largest, -key)
+            self._rows[key] = [row]
+        elif key < -self._largest[0]:
+            del self._rows[-heapq.heapreplace(self._largest, -key)]
+            self._rows[key] = [row]
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows kept, ordered by the hash of their texts."""
+        for key in sorted(self._rows):
+            yield from self._rows[key]
+
+
+def _text_hash(row: Row) -> int:
+    """Hash the longest string, which copies of a dataset share whatever their columns are called."""
+    longest = max((value for value in row.values() if isinstance(value, str)), key=len, default=None)
+    key = normalise_text(longest) if longest is not None else repr(sorted(row.items(), key=str))
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _write_sample(path: Path, header: dict[str, Any], rows: Iterable[tuple[str, Row]]) -> None:
+    # No name and no time inside, so that equal samples are equal files.
+    with (
+        atomic_file(path) as temporary,
+        temporary.open("wb") as file,
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed,
+    ):
+        for value in (header, *rows):
+            packed.write((json.dumps(value, default=str, separators=(",", ":")) + "\n").encode())
+
+
+def read_sample(path: Path, name: str) -> Table:
+    """The sample as a table. Raises `DataError` if it has no rows, `ArtefactError` if the file is damaged."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            header = json.loads(file.readline())
+            pairs = [json.loads(line) for line in file]
+        classes = {column: tuple(names) for column, names in header["classes"].items()}
+        notes = tuple(header["notes"])
+    except (OSError, EOFError, ValueError, TypeError, LookupError) as error:
+        raise ArtefactError(f"{path} cannot be read: {error}. Remove it, and build again.") from error
+    table = read_table([row for _, row in pairs])
+    splits = tuple(split for split, _ in pairs)
+    return replace(table, origin=name, classes=classes, split=splits if len(set(splits)) > 1 else None, notes=notes)
 
 
 @contextmanager

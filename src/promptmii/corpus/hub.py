@@ -47,7 +47,6 @@ def _named(given: str, settings: ListSettings) -> Iterator[Entry]:
 
 
 def _entries(info: Any, settings: ListSettings, only: str | None = None) -> Iterator[Entry]:
-    """Of a repository, a line for each configuration, or for one of them."""
     card = info.card_data.to_dict() if info.card_data else {}
     for config in [only] if only else configurations(card):
         name = info.id if config in (None, "default") else f"{info.id}:{config}"

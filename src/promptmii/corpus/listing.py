@@ -73,20 +73,19 @@ def _plain(licence: str) -> str:
     return licence.casefold().replace(" ", "-").replace("_", "-")
 
 
-def _in_folder(folder: Path) -> Iterator[Candidate]:
+def _in_folder(folder: Path) -> list[Candidate]:
     if not folder.is_dir():
         raise DataError(f"--local {folder} is not a folder; expected a folder of data files and dataset folders.")
     index = read_index(folder)
-    empty = True
+    found: list[Candidate] = []
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith("."):
-            made = list(_dataset_folder(path))
-        else:
-            made = [_data_file(path, index.get(task_name(path), {}))] if is_data_file(path) else []
-        empty = empty and not made
-        yield from made
-    if empty:
+            found += _dataset_folder(path)
+        elif is_data_file(path):
+            found.append(_data_file(path, index.get(task_name(path), {})))
+    if not found:
         raise DataError(f"{folder} holds no data; expected {', '.join(SUFFIXES)} files (also .gz), or folders of them.")
+    return found
 
 
 def _data_file(path: Path, row: dict[str, str]) -> Candidate:

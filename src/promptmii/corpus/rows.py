@@ -28,8 +28,6 @@ class Reading:
     """Rows, if a file says how many it has."""
     size: int
     """Bytes, if it does not."""
-    types: dict[str, str] = field(default_factory=dict[str, str])
-    """The type of each column, if a file says it."""
     skipped: Counter[str] = field(default_factory=Counter[str])
     """Rows left out, by reason."""
     faults: list[str] = field(default_factory=list[str])
@@ -73,10 +71,7 @@ def _parquet_rows(file: Any, name: str, reading: Reading) -> Iterator[Row]:
 
     try:
         table = pq.ParquetFile(file)
-        plain: list[str] = []
-        for column in table.schema_arrow:
-            reading.types[column.name] = str(column.type)
-            plain += [column.name] if _is_plain(column.type) else []
+        plain = [column.name for column in table.schema_arrow if _is_plain(column.type)]
         groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
         total = sum(group.num_rows for group in groups)
         # Every row group gives its share, unless reading them all would cost too much.

@@ -125,7 +125,6 @@ class Reader:
         self._line = None
 
     def _answer(self, line: Connection) -> Fetched | Exception | str:
-        """What the process sends, or why it was stopped."""
         deadline = time.monotonic() + self._settings.seconds
         while True:
             try:
@@ -157,11 +156,9 @@ def _dropped(
     candidate: Candidate, settings: FetchSettings, reason: str, *, temporary: bool, on_wait: Wait = lambda _: None
 ) -> Fetched:
     """After a failed read, ask whether the hub is at fault. Raises `EndpointError` if it is down."""
-    gone = (
-        unavailability(candidate.repository, candidate.revision, settings.patience, on_wait)
-        if candidate.path is None
-        else None
-    )
+    gone = None
+    if candidate.path is None:
+        gone = unavailability(candidate.repository, candidate.revision, settings.patience, on_wait)
     return Fetched(False, gone or reason, temporary or gone is not None)
 
 

@@ -6,11 +6,11 @@
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, NamedTuple, get_args, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,20 +45,18 @@ def split_file(folder: Path, split: Split) -> Path:
     return folder / "data" / f"{split}-00000-of-00001.parquet"
 
 
-def write_split(folder: Path, split: Split, tasks: Iterable[Task]) -> int:
-    """Write the tasks of a split, complete or not at all; returns how many there were. Raises `OutputError`."""
-    return write_tasks(split_file(folder, split), tasks)
+def write_split(folder: Path, split: Split, tasks: Iterable[Task]) -> None:
+    """Write the tasks of a split, complete or not at all. Raises `OutputError`."""
+    write_tasks(split_file(folder, split), tasks)
 
 
-def write_tasks(path: Path, tasks: Iterable[Task]) -> int:
-    """Write tasks to a file, complete or not at all; returns how many there were. Raises `OutputError`."""
-    count = 0
+def write_tasks(path: Path, tasks: Iterable[Task]) -> None:
+    """Write tasks to a file, complete or not at all. Raises `OutputError`."""
+    rows = map(task_row, tasks)
     private_folder(path.parent)
     with atomic_file(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as file:
-        for group in _grouped(tasks):
-            file.write_table(pa.Table.from_pylist([task_row(task) for task in group], SCHEMA))
-            count += len(group)
-    return count
+        while group := list(islice(rows, TASKS_PER_GROUP)):
+            file.write_table(pa.Table.from_pylist(group, SCHEMA))
 
 
 def task_row(task: Task) -> dict[str, Any]:
@@ -84,10 +82,7 @@ def row_task(row: Mapping[str, Any]) -> Task:
         ) from error
 
 
-@dataclass(frozen=True)
-class _RowPlace:
-    """Where a row is."""
-
+class _RowPlace(NamedTuple):
     file: Path
     group: int
     row: int
@@ -104,16 +99,19 @@ class Tasks(Sequence[Task]):
             file = _open(path)
             foreign = set(file.schema_arrow.names) >= RELEASED_COLUMNS
             for group in range(file.num_row_groups):
-                places = [_RowPlace(path, group, row) for row in range(file.metadata.row_group(group).num_rows)]
-                self._places += _usable(places, dropped) if foreign else places
+                for row in range(file.metadata.row_group(group).num_rows):
+                    place = _RowPlace(path, group, row)
+                    try:
+                        if foreign:
+                            _task(place)
+                        self._places.append(place)
+                    except DataError as error:
+                        dropped.append(str(error))
         self.dropped = tuple(dropped)
         """Rows that are no task, each with the reason."""
 
     def __len__(self) -> int:
         return len(self._places)
-
-    def __iter__(self) -> Iterator[Task]:
-        return map(_task, self._places)
 
     @overload
     def __getitem__(self, index: int) -> Task: ...
@@ -202,32 +200,11 @@ def _task(place: _RowPlace) -> Task:
     return released_task(row) if row.keys() >= RELEASED_COLUMNS else row_task(row)
 
 
-def _usable(places: Iterable[_RowPlace], dropped: list[str]) -> Iterator[_RowPlace]:
-    for place in places:
-        try:
-            _task(place)
-        except DataError as error:
-            dropped.append(str(error))
-        else:
-            yield place
-
-
-def _grouped(tasks: Iterable[Task]) -> Iterator[list[Task]]:
-    group: list[Task] = []
-    for task in tasks:
-        group.append(task)
-        if len(group) == TASKS_PER_GROUP:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
 RELEASED_COLUMNS = frozenset({"dataset_name", "config_name", "train_examples", "test_examples", "label_names"})
 
 
 def released_task(row: Mapping[str, Any]) -> Task:
-    """The task of one row. Raises `DataError` if it is none."""
+    """The task of a row in the layout of the released corpus. Raises `DataError` if it is none."""
     config = row["config_name"]
     name = row["dataset_name"] if config in (None, "", "default") else f"{row['dataset_name']}:{config}"
     train = tuple(_examples(row["train_examples"]))
@@ -239,12 +216,11 @@ def released_task(row: Mapping[str, Any]) -> Task:
     test = tuple(example for example in _examples(row["test_examples"]) if example.label in known)
     if not train or not test:
         raise DataError(f"{name} has {len(train)} training and {len(test)} test rows; a task needs both.")
-    columns = f"{row.get('input_column') or '?'} -> {row.get('label_column') or '?'}"
     source = {
         "repository": row["dataset_name"],
         "config": config or "default",
         "group": row["dataset_name"],
-        "columns": columns,
+        "columns": f"{row.get('input_column') or '?'} -> {row.get('label_column') or '?'}",
     }
     return Task(name, tuple(label for label in labels if label in known), train, test, source=source)
 

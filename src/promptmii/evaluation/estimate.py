@@ -20,7 +20,7 @@ from promptmii.instruction import Cost
 from promptmii.models.base import Chat, LanguageModel, Sampling, Usage
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import example_lines, follower_frame, frame_prompt, induction_prompt, quote
-from promptmii.records import Run
+from promptmii.records import RECORDS, Run
 from promptmii.styles import style_for
 from promptmii.task import Task
 
@@ -62,35 +62,27 @@ def estimate(
 
     Loads the models and calls each a few times; writes nothing.
     """
-    with closing(Bench(settings, None)) as bench:
-        return _estimates(settings, folder, bench, retry_failed, progress)
-
-
-def _estimates(
-    settings: EvaluateSettings, folder: Path, bench: Bench, retry_failed: bool, progress: Progress
-) -> list[MethodEstimate]:
     tasks = grid_tasks(settings)
-    models: dict[str, LanguageModel] = {}
-    for reference in references(settings):
-        progress.step(f"Loading {reference}")
-        models[reference] = bench.model(reference)
-    jobs = plan(settings, tasks, {reference: model.card for reference, model in models.items()})
-    known = Run.read(folder).records if (folder / "records.jsonl").exists() else {}
-    rates = {reference: _rates(model, settings.mode) for reference, model in models.items()}
-    pairs = dict.fromkeys((job.cell.task, job.cell.follower) for job in jobs)
-    sizes = {(task, follower): _sizes(tasks[task], models[follower]) for task, follower in pairs}
-    lines: list[MethodEstimate] = []
-    for method in dict.fromkeys(job.cell.method for job in jobs):
-        own = [job for job in jobs if job.cell.method == method]
-        todo = [job for job in own if is_open(known.get(job.key), retry_failed)]
-        costs = [
-            _cost(job, tasks[job.cell.task], sizes[job.cell.task, job.cell.follower], models, rates) for job in todo
-        ]
-        lines.append(MethodEstimate(method, len(own), len(own) - len(todo), sum(costs, Cost())))
-    whole = MethodEstimate(
-        "all", sum(e.cells for e in lines), sum(e.done for e in lines), sum((e.cost for e in lines), Cost())
-    )
-    return [*lines, whole]
+    with closing(Bench(settings, None)) as bench:
+        models: dict[str, LanguageModel] = {}
+        for reference in references(settings):
+            progress.step(f"Loading {reference}")
+            models[reference] = bench.model(reference)
+        jobs = plan(settings, tasks, {reference: model.card for reference, model in models.items()})
+        known = Run.read(folder).records if (folder / RECORDS).exists() else {}
+        rates = {reference: _rates(model, settings.mode) for reference, model in models.items()}
+        pairs = dict.fromkeys((job.cell.task, job.cell.follower) for job in jobs)
+        sizes = {(task, follower): _sizes(tasks[task], models[follower]) for task, follower in pairs}
+        lines: list[MethodEstimate] = []
+        for method in dict.fromkeys(job.cell.method for job in jobs):
+            own = [job for job in jobs if job.cell.method == method]
+            todo = [job for job in own if is_open(known.get(job.key), retry_failed)]
+            costs = [
+                _cost(job, tasks[job.cell.task], sizes[job.cell.task, job.cell.follower], models, rates) for job in todo
+            ]
+            lines.append(MethodEstimate(method, len(own), len(own) - len(todo), sum(costs, Cost())))
+    cells, done, cost = sum(e.cells for e in lines), sum(e.done for e in lines), sum((e.cost for e in lines), Cost())
+    return [*lines, MethodEstimate("all", cells, done, cost)]
 
 
 def _sizes(task: Task, model: LanguageModel) -> _Sizes:

@@ -72,19 +72,11 @@ class EvaluateSettings(Settings):
     """More grids in the same run, each given by the settings in which it differs from this one."""
 
     @model_validator(mode="after")
-    def _check_methods(self) -> Self:
+    def _check(self) -> Self:
         for name in (*self.methods, *self.options):
             self.method(name)
-        return self
-
-    @model_validator(mode="after")
-    def _check_limit(self) -> Self:
         if self.ray and self.endpoint.max_cost is not None:
             raise ValueError("max_cost is kept by one process, and --ray starts several; leave one of them out")
-        return self
-
-    @model_validator(mode="after")
-    def _check_parts(self) -> Self:
         for number, part in enumerate(self.also, 1):
             if shared := sorted(SHARED & set(part)):
                 raise ConfigError(f"also, number {number}: {shared[0]} is the same for all grids; leave it out.")

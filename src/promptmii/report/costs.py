@@ -59,7 +59,7 @@ def cost_table(cells: pd.DataFrame, scope: Scope) -> ReportTable:
         "average. Follower calls of a search count as calls to make it. Tokens to make it are prompt and completion "
         f"tokens. Money is in the currency of the prices given; {NOTHING}: unknown."
     )
-    return ReportTable(f"costs-{scope.slug}", f"Cost per task: {scope.title}", note, data, shown)
+    return ReportTable.of(scope, "costs", "Cost per task", note, data, shown)
 
 
 @styled
@@ -71,7 +71,7 @@ def cost_figure(cells: pd.DataFrame, scores: Scores, n: int) -> Drawn:
     own = data.loc[data["n"].isin([0, n]), :].iloc[::-1]
     series = [Series(name, method, None) for name, method in zip(own["series"], own["method"], strict=True)]
     known = looks(series)
-    figure, panels = blank_figure(f"costs-{scores.scope.slug}", 0.3 * len(own) + 1.3, 3, sharey=True)
+    figure, panels = blank_figure(f"costs-{scores.scope.slug}", 0.3 * len(own) + 1.3, 3, 3, sharey=True)
     totals = {
         "LLM calls per task,\nto make the instruction": own["calls"],
         "Tokens per task,\nto make it and to label": own["tokens"] + own["tokens_per_query"] * own["rows"],
@@ -91,8 +91,7 @@ def cost_figure(cells: pd.DataFrame, scores: Scores, n: int) -> Drawn:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(label, fontsize=8.5)
     panels[0].set_yticks(range(len(series)), [one.name for one in series])
-    title = f"Cost per task at n={n}: {scores.scope.title}"
-    figure.suptitle(title, fontsize=10.5, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(f"Cost per task at n={n}: {scores.scope.title}", x=0.01, ha="left")
     caption = (
         f"What one task costs at n={n} with each method: calls to make the instruction; tokens and seconds to make it "
         f"and to label the task's query rows ({sample_size(scores)}; means, logarithmic axes, no interval; no bar: "

@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec
 
 from promptmii.report.methods import position
 from promptmii.report.scores import Series
@@ -31,8 +31,8 @@ FONTS = "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 SVG_STYLE = f"stroke-linejoin: round; stroke-linecap: butt; font-family: {FONTS}"
 STYLE = {
     "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
+    **dict.fromkeys(("axes.titlesize", "figure.titlesize"), 10.5),
+    **dict.fromkeys(("axes.titleweight", "figure.titleweight"), "bold"),
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -90,17 +90,11 @@ def svg(figure: "Figure") -> str:
     return text[text.index("<svg") :].replace("<svg ", f'<svg style="{SVG_STYLE}" ', 1)
 
 
-def png(figure: "Figure") -> bytes:
-    """The figure as a PNG of about 1,440 pixels' width, on white, because its ink is dark."""
+def image(figure: "Figure", kind: Literal["png", "pdf"]) -> bytes:
+    """The figure as a PNG of about 1,440 pixels' width or as a PDF for a paper, on white, because its ink is dark."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=200, facecolor="white")
-    return out.getvalue()
-
-
-def pdf(figure: "Figure") -> bytes:
-    """The figure as a PDF for a paper, on white."""
-    out = io.BytesIO()
-    figure.savefig(out, format="pdf", facecolor="white", metadata={"CreationDate": None})
+    undated: dict[str, Any] = {"CreationDate": None} if kind == "pdf" else {}
+    figure.savefig(out, format=kind, dpi=200, facecolor="white", metadata=undated)
     return out.getvalue()
 
 
@@ -143,14 +137,17 @@ def line_style(look: Look, *, lines: bool = True) -> dict[str, Any]:
 
 
 def blank_figure(
-    name: str, height: float, columns: int = 1, rows: int = 1, **options: Any
+    name: str, height: float, count: int = 1, columns: int = 1, *, margin: float = 0.0, **options: Any
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure of the width of a page, and its panels."""
+    """A figure of the width of a page with so many panels; `height` is that of a row, `margin` that of the legend."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), label=name)
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
-    return figure, list(axes.flat)
+    rows = max(1, -(-count // columns))
+    figure = Figure(figsize=(WIDTH, height * rows + margin), label=name)
+    panels = [*figure.subplots(rows, columns, squeeze=False, **options).flat]
+    for spare in panels[count:]:
+        spare.set_visible(False)
+    return figure, panels[:count]
 
 
 def draw_legend(figure: "Figure", styles: dict[str, dict[str, Any]]) -> None:
@@ -158,13 +155,8 @@ def draw_legend(figure: "Figure", styles: dict[str, dict[str, Any]]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
-    legend = figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(5, len(handles) or 1),
-        handlelength=2.2,
-        columnspacing=1.4,
-    )
+    spaces = {"ncols": min(5, len(handles) or 1), "handlelength": 2.2, "columnspacing": 1.4}
+    legend = figure.legend(handles=handles, loc="outside lower center", **spaces)
     for handle, text, name in zip(legend.legend_handles, legend.get_texts(), styles, strict=True):
         text.set_gid(f"series:{name}")
         if handle is not None:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+LEADER = {"arrowstyle": "-", "linewidth": 0.6, "linestyle": ":", "shrinkB": 4, "relpos": (0, 0.5)}
+"""From the end of a line to its name."""
+
+
 @styled
 def length_figure(scores: Scores) -> Drawn:
     """Macro-F1 against prompt length: a labelled line per series through its numbers of examples, with intervals."""
@@ -34,8 +38,10 @@ def length_figure(scores: Scores) -> Drawn:
     (found, flat), known = _by_prompt(points(scores)), looks(scores.series)
     _token_axis(axes, found)
     _draw_flat(axes, flat, known)
+    ends: set[int] = set()
     for one in scores.series:
         own = [point for point in found if point.series == one]
+        ends |= {point.n for point in own[:1] + own[-1:]}
         x, y = [p.tokens for p in own], [p.mean for p in own]
         bars = [[p.mean - p.low for p in own], [p.high - p.mean for p in own]]
         drawn = axes.errorbar(x, y, yerr=np.maximum(bars, 0), elinewidth=0.9, capsize=2, **line_style(known[one.name]))
@@ -45,9 +51,6 @@ def length_figure(scores: Scores) -> Drawn:
     axes.set_title(f"Macro-F1 against prompt length: {scores.scope.title}")
     _label_lines(axes, [*found, *flat], known)
     figure.draw_without_rendering()
-    ends = {
-        n for one in scores.series for own in [[p.n for p in found if p.series == one]] for n in (own[:1] + own[-1:])
-    }
     _number_points(axes, found, sorted(found, key=lambda p: p.n not in ends), known)
     caption = (
         f"Mean macro-F1 over tasks against the mean number of prompt tokens that one query takes, {scores.scope.title} "
@@ -70,9 +73,8 @@ def _by_prompt(found: Sequence[Mean]) -> tuple[list[Mean], list[Mean]]:
 def _draw_flat(axes: "Axes", flat: Sequence[Mean], known: dict[str, Look]) -> None:
     """A level line for each method without a prompt."""
     for point in flat:
-        drawn = axes.hlines(
-            point.mean, 0, 1, transform=axes.get_yaxis_transform(), colors=known[point.series.name].colour
-        )
+        colour, across = known[point.series.name].colour, axes.get_yaxis_transform()
+        drawn = axes.hlines(point.mean, 0, 1, transform=across, colors=colour)
         drawn.set(linestyle=":", linewidth=1.1, gid=f"series:{point.series.name}")
 
 
@@ -91,14 +93,7 @@ def _label_lines(axes: "Axes", found: Sequence[Mean], known: dict[str, Look]) ->
             (1.03, height),
             xycoords=axes.get_yaxis_transform() if flat else "data",
             textcoords=axes.get_yaxis_transform(),
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": 0.6,
-                "linestyle": ":",
-                "shrinkB": 4,
-                "relpos": (0, 0.5),
-            },
+            arrowprops=LEADER | {"color": colour},
             va="center",
         )
         text.set(color=colour, fontweight="bold", gid=f"series:{name}")
@@ -156,15 +151,9 @@ def _number_points(axes: "Axes", found: Sequence[Mean], wanted: Sequence[Mean], 
             if point.n and not any(box.meets(other) for other in taken):
                 taken.append(box)
                 offset = ((box.x - x) * 0.72, (box.y - y) * 0.72)
-                text = axes.annotate(
-                    str(point.n),
-                    (point.tokens, point.mean),
-                    offset,
-                    textcoords="offset points",
-                    ha="center",
-                    va="center",
-                )
+                text = axes.annotate(str(point.n), (point.tokens, point.mean), offset, textcoords="offset points")
                 text.set(fontsize=7.5, color=known[point.series.name].colour, gid=f"series:{point.series.name}")
+                text.set(horizontalalignment="center", verticalalignment="center")
                 break
 
 
@@ -172,29 +161,20 @@ def _number_points(axes: "Axes", found: Sequence[Mean], wanted: Sequence[Mean], 
 def pareto_figure(by_scope: Sequence[Scores]) -> Drawn:
     """Every series at every n, and the points that no other beats in both score and length: a panel per scope."""
     columns = min(2, len(by_scope))
-    rows = -(-len(by_scope) // columns)
-    figure, panels = blank_figure("pareto", 3.7 * rows + 0.7, columns, rows, sharey=True)
+    figure, panels = blank_figure("pareto", 3.7, len(by_scope), columns, margin=0.7, sharey=True)
     series = list(dict.fromkeys(one for scores in by_scope for one in scores.series))
     known = looks(series)
-    for axes in panels[len(by_scope) :]:
-        axes.set_visible(False)
-    for axes, scores in zip(panels, by_scope, strict=False):
+    for axes, scores in zip(panels, by_scope, strict=True):
         _draw_frontier(axes, points(scores), known)
         axes.set_title(scores.scope.title, fontweight="normal")
     for axes in panels[::columns]:
         axes.set_ylabel("Macro-F1, mean over tasks")
-    figure.suptitle(
-        "Pareto frontier: no other point is both better and shorter",
-        fontsize=10.5,
-        fontweight="bold",
-        x=0.01,
-        ha="left",
-    )
+    figure.suptitle("Pareto frontier: no other point is both better and shorter", x=0.01, ha="left")
     flat = {point.series.name for scores in by_scope for point in _by_prompt(points(scores))[1]}
     styles = {name: line_style(look, lines=False) for name, look in known.items()}
     draw_legend(figure, styles | {name: {"color": known[name].colour, "linestyle": ":"} for name in flat})
     figure.draw_without_rendering()
-    for axes, scores in zip(panels, by_scope, strict=False):
+    for axes, scores in zip(panels, by_scope, strict=True):
         found, _ = _by_prompt(points(scores))
         _number_points(axes, found, frontier(found), known)
     parts = "; ".join(f"{scores.scope.title}: {sample_size(scores)}" for scores in by_scope)
@@ -257,15 +237,12 @@ def training_figure(runs: Sequence[Curves], shown: Sequence[str], name: str, cap
     """These quantities of training runs: a small panel each."""
     from matplotlib.ticker import StrMethodFormatter
 
-    rows = max(1, -(-len(shown) // 3))
-    figure, panels = blank_figure(name, 1.9 * rows + 0.5, 3, rows)
-    for axes, quantity in zip(panels, shown, strict=False):
+    figure, panels = blank_figure(name, 1.9, len(shown), 3, margin=0.5)
+    for axes, quantity in zip(panels, shown, strict=True):
         _draw_curves(axes, runs, quantity)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_title(quantity, fontsize=9.5, fontweight="normal")
-    for axes in panels[len(shown) :]:
-        axes.set_visible(False)
-    for axes in panels[max(0, len(shown) - 3) : len(shown)]:
+    for axes in panels[-3:]:
         axes.set_xlabel("Training steps")
     draw_legend(figure, _run_lines(runs))
     return Drawn(figure, caption)

@@ -14,12 +14,11 @@ from promptmii.curves import VALIDATION, Curves
 from promptmii.data.nameless import shown_name
 from promptmii.errors import counted, listed
 from promptmii.metrics import holm
-from promptmii.records import Record, Run
-from promptmii.report.cells import short_names
+from promptmii.records import Run
 from promptmii.report.methods import Role, is_known, is_unwritten, planned_rivals, role, shows_examples, under_test
-from promptmii.report.scores import Scope, Scores, Series, in_order, nearest_n
+from promptmii.report.scores import Scope, Scores, Series, in_order, nearest_n, short_names
 from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired
-from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, with_interval
+from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, span, with_interval
 
 REVISION = 16
 """Characters of a model's revision."""
@@ -27,56 +26,36 @@ MANY = 8
 """Names that a fact lists in full."""
 
 
-def facts(run: Run, cells: pd.DataFrame, folders: Iterable[object]) -> list[tuple[str, str]]:
+def facts(run: Run, cells: pd.DataFrame, folders: Iterable[object]) -> dict[str, str]:
     """What was run, by name."""
     live: Any = cells.loc[~cells["stale"], :]
-    done, given = int(live["macro_f1"].notna().sum()), len(live)
-    rows = sorted({int(count) for count in live["rows"].dropna()})
-    ns = sorted({int(n) for n in live["n"] if n})
-    seeds = len(set(live.loc[live["n"] > 0, "seed"]))
+    records = [run.records[key] for key in live["key"]]
     tasks = sorted({shown_name(task) for task in live["task"]})
-    times = sorted(str(time)[:10] for time in live["finished"])
-    return [
-        ("Tasks", f"{len(tasks)}: {_names(tasks)}"),
-        ("Methods", _names(series.name for series in sorted(_series(live), key=in_order))),
-        ("Examples given", f"n = {', '.join(map(str, ns))}, drawn {_times(seeds)}" if ns else "none"),
-        ("Rows labelled", f"{_range(rows)} per task" if rows else NOTHING),
-        ("Generators", _names(dict.fromkeys(live["generator"].dropna())) or "none"),
-        ("Followers", _names(dict.fromkeys(live["follower"]))),
-        ("Mode", _names(dict.fromkeys(live["mode"]))),
-        *_made_with([run.records[key] for key in live["key"]]),
-        (
-            "Cells",
-            f"{done:,} done, {given - done:,} failed"
-            + (f", {counted(len(run.damaged), 'damaged line')}" if run.damaged else ""),
-        ),
-        ("Records", f"{', '.join(map(str, folders))}, finished {' to '.join(dict.fromkeys([times[0], times[-1]]))}"),
-    ]
-
-
-def _made_with(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Machines and revisions, which records of earlier versions do not have."""
-    machines = dict.fromkeys(record.machine for record in records if record.machine)
-    known = {name: revision for record in records for name, revision in record.revisions.items()}
-    revisions = [f"{name} {revision[:REVISION]}" for name, revision in known.items()]
-    told = [("Machine", "; ".join(machines)), ("Revisions", ", ".join(revisions))]
-    return [(name, text) for name, text in told if text]
-
-
-def _series(live: pd.DataFrame) -> set[Series]:
-    return {Series(name, method, None) for name, method in zip(live["series"], live["method"], strict=True)}
-
-
-def _names(names: Iterable[str]) -> str:
-    return listed([*names], MANY)
-
-
-def _times(seeds: int) -> str:
-    return "once" if seeds == 1 else f"{seeds} times (seeds)"
-
-
-def _range(numbers: Sequence[int]) -> str:
-    return " to ".join(f"{x:,}" for x in dict.fromkeys([numbers[0], numbers[-1]]))
+    series = {Series(name, method, None) for name, method in zip(live["series"], live["method"], strict=True)}
+    ns = sorted({int(n) for n in live["n"] if n})
+    seeds = live.loc[live["n"] > 0, "seed"].nunique()
+    drawn = "once" if seeds == 1 else f"{seeds} times (seeds)"
+    rows = sorted({int(count) for count in live["rows"].dropna()})
+    generators, followers, modes = ([*live[name].dropna().unique()] for name in ("generator", "follower", "mode"))
+    revisions = {name: revision for record in records for name, revision in record.revisions.items()}
+    done = int(live["macro_f1"].notna().sum())
+    damaged = f", {counted(len(run.damaged), 'damaged line')}" if run.damaged else ""
+    times = sorted(record.finished[:10] for record in records)
+    told = {
+        "Tasks": f"{len(tasks)}: {listed(tasks, MANY)}",
+        "Methods": listed([one.name for one in sorted(series, key=in_order)], MANY),
+        "Examples given": f"n = {', '.join(map(str, ns))}, drawn {drawn}" if ns else "none",
+        "Rows labelled": f"{span([f'{count:,}' for count in rows])} per task" if rows else NOTHING,
+        "Generators": listed(generators, MANY) or "none",
+        "Followers": listed(followers, MANY),
+        "Mode": listed(modes, MANY),
+        # Records of earlier versions know neither of these two.
+        "Machine": "; ".join(dict.fromkeys(record.machine for record in records if record.machine)),
+        "Revisions": ", ".join(f"{name} {revision[:REVISION]}" for name, revision in revisions.items()),
+        "Cells": f"{done:,} done, {len(live) - done:,} failed{damaged}",
+        "Records": f"{', '.join(map(str, folders))}, finished {span(times)}",
+    }
+    return {name: text for name, text in told.items() if text}
 
 
 class Claim(NamedTuple):
@@ -175,7 +154,15 @@ def finding(scores: Scores, n: int, found: Sequence[Claim]) -> str:
         f", {own.series.name} scores {number(own.mean)} macro-F1 [{number(own.low)}, {number(own.high)}] at "
         f"{prompt_length(own.tokens)}, over {own.tasks}{missing} {'task' if own.tasks == 1 else 'tasks'}"
     )
-    return f"{sentence}{_claims([claim for claim in found if claim.scope == scores.scope])}."
+    here = [claim for claim in found if claim.scope == scores.scope]
+    told = [
+        f"{abs(claim.pair.mean):.3f} {'more' if claim.pair.mean > 0 else 'less'} than {claim.name}"
+        for claim in here
+        if claim.clear
+    ]
+    if rest := " or ".join(claim.name for claim in here if not claim.clear):
+        told.append(f"no clear difference from {rest}")
+    return f"{sentence}: {', '.join(told)}." if told else f"{sentence}."
 
 
 def unbeaten(scores: Scores, n: int) -> str:
@@ -212,7 +199,7 @@ def long_prompts(scores: Scores, n: int) -> str:
         return ""
     icl = longest[0]
     return (
-        f"With {icl.n} examples, {icl.series.name} scores {with_interval(icl.mean, icl.low, icl.high)} "
+        f"With {icl.n} examples, {icl.series.name} scores {with_interval(icl)} "
         f"at {icl.tokens:,.0f} prompt tokens per query, {icl.tokens / own.tokens:.1f} times as many as "
         f"{own.series.name}."
     )
@@ -220,7 +207,7 @@ def long_prompts(scores: Scores, n: int) -> str:
 
 def _at(scores: Scores, n: int) -> list[Mean]:
     """Every series once, at this n."""
-    return list({m.series: m for m in means(scores) if m.n in (0, nearest_n(scores.ns, n))}.values())
+    return means(scores, nearest_n(scores.ns, n))
 
 
 def tested(series: Sequence[Series]) -> Series | None:
@@ -232,17 +219,6 @@ def tested(series: Sequence[Series]) -> Series | None:
 def _under_test(at_n: Sequence[Mean]) -> Mean | None:
     one = tested([mean.series for mean in at_n])
     return next((mean for mean in at_n if mean.series == one), None)
-
-
-def _claims(pairs: Sequence[Claim]) -> str:
-    clear = [
-        f"{abs(pair.pair.mean):.3f} {'more' if pair.pair.mean > 0 else 'less'} than {pair.name}"
-        for pair in pairs
-        if pair.clear
-    ]
-    rest = " or ".join(pair.name for pair in pairs if not pair.clear)
-    told = [*clear, *([f"no clear difference from {rest}"] if rest else [])]
-    return f": {', '.join(told)}" if told else ""
 
 
 def _signed(value: float) -> str:

@@ -1,7 +1,8 @@
 """The results of runs as one page of Markdown for a repository or a site, with its figures in a folder beside it."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from promptmii.report.drawing import Drawn, svg
 from promptmii.report.methods import baselines, summary
 from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores, nearest_n, within
-from promptmii.report.statistics import Mean, Paired, means, paired
+from promptmii.report.statistics import Paired, means, paired
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, with_interval
 from promptmii.report.transfer import transfer_figure, transfer_table, transfers
 
@@ -76,11 +77,27 @@ class _Page:
         self.drawings: dict[str, str] = {}
         self._results = results
         self._command = f"promptmii report {' '.join(map(str, results.folders))} --markdown {path}"
+        self._scopes = [(own, nearest_n(own.ns, results.n)) for own in results.by_scope]
+        """With the n of tables that are about one."""
 
     def text(self) -> str:
-        sections = [self._head(), self._run(), self._length(), self._methods(), self._names(), self._tasks()]
-        sections += [self._outcome(), self._transfer(), self._training(), self._against()]
-        return "\n\n".join(filter(None, sections)) + "\n"
+        by_scope = self._results.by_scope
+        pictures = [*map(figures.length_figure, by_scope), figures.pareto_figure(by_scope)]
+        sections = {
+            "What was run": self._run(),
+            "Score against prompt length": [*map(self._figure, pictures)],
+            "Methods": self._methods(),
+            "Label names kept and hidden": self._names(),
+            "Every task": [_plain(tables.task_table(own, n)) for own, n in self._scopes],
+            "Two instructions side by side": self._outcome(),
+            "Other followers": self._transfer(),
+            "Training": self._training(),
+            "What did not work": self._against(),
+        }
+        parts = self._head()
+        for title, shown in sections.items():
+            parts += [f"## {title}", *shown] if shown else []
+        return "\n\n".join(parts) + "\n"
 
     def _figure(self, drawn: Drawn) -> str:
         # Ink on a page that may be dark needs paper of its own.
@@ -88,107 +105,83 @@ class _Page:
         self.drawings[drawn.name] = drawing
         return f"![{drawn.name}]({self.folder.name}/{drawn.name}.svg)\n\n*{drawn.caption}*"
 
-    def _own_n(self, own: Scores) -> int:
-        return nearest_n(own.ns, self._results.n)
-
-    def _head(self) -> str:
-        results = self._results
+    def _head(self) -> list[str]:
+        n, claims = self._results.n, self._results.claims
         findings: list[str] = []
-        for own in results.by_scope:
-            sentences = (
-                headline.winner(own, results.n),
-                headline.finding(own, results.n, results.claims),
-                headline.unbeaten(own, results.n),
-                headline.long_prompts(own, results.n),
-            )
-            findings.append(f"- **{own.scope.title}.** {' '.join(filter(None, sentences))}")
+        for own in self._results.by_scope:
+            told = (headline.winner(own, n), headline.finding(own, n, claims), headline.unbeaten(own, n))
+            sentences = filter(None, (*told, headline.long_prompts(own, n)))
+            findings.append(f"**{own.scope.title}.** {' '.join(sentences)}")
         made = f"{MADE_BY}{self._command} -->"
-        return "\n\n".join(("# Results", made, headline.title(results.cells) + ".", "\n".join(findings)))
+        return ["# Results", made, headline.title(self._results.cells) + ".", _listed(findings)]
 
-    def _run(self) -> str:
+    def _run(self) -> list[str]:
         facts = headline.facts(self._results.run, self._results.cells, self._results.folders)
         methods = dict.fromkeys(series.method for series in self._results.series)
-        listed = "\n".join(f"- **{name}**: {value}" for name, value in facts)
-        words = "\n".join(f"- `{method}`: {summary(method)}" for method in methods)
-        return f"## What was run\n\n{listed}\n\n{words}"
+        return [
+            _listed(f"**{name}**: {value}" for name, value in facts.items()),
+            _listed(f"`{method}`: {summary(method)}" for method in methods),
+        ]
 
-    def _length(self) -> str:
-        by_scope = self._results.by_scope
-        drawn = [*map(figures.length_figure, by_scope), figures.pareto_figure(by_scope)]
-        return "\n\n".join(("## Score against prompt length", *map(self._figure, drawn)))
-
-    def _methods(self) -> str:
+    def _methods(self) -> list[str]:
         results = self._results
         shown = [_plain(headline.claim_table(results.claims))] if results.claims else []
-        for own in results.by_scope:
-            shown.append(_plain(against_table(own, results.cells, self._own_n(own))))
+        for own, n in self._scopes:
+            shown.append(_plain(_against_table(own, results.cells, n)))
             shown += [_plain(tables.method_table(own))] if len(own.ns) > 1 else []
-        return "\n\n".join(("## Methods", *shown))
+        return shown
 
-    def _names(self) -> str:
+    def _names(self) -> list[str]:
         """Kept and hidden, where a follower has both."""
-        parts: list[str] = []
-        by_way = {own.scope[:2]: own for own in self._results.by_scope if own.scope.hidden}
-        for kept in self._results.by_scope:
-            hidden = by_way.get(kept.scope[:2])
-            if not kept.scope.hidden and hidden:
-                parts.append(_plain(_names_table(kept, hidden, self._own_n(kept))))
-        return "\n\n".join(("## Label names kept and hidden", *parts)) if parts else ""
+        hidden = {own.scope[:2]: own for own, _ in self._scopes if own.scope.hidden}
+        both = [(own, hidden.get(own.scope[:2]), n) for own, n in self._scopes if not own.scope.hidden]
+        return [_plain(_names_table(kept, other, n)) for kept, other, n in both if other]
 
-    def _tasks(self) -> str:
-        shown = [_plain(tables.task_table(own, self._own_n(own))) for own in self._results.by_scope]
-        return "\n\n".join(("## Every task", *shown))
-
-    def _outcome(self) -> str:
-        """Two texts for one task, side by side."""
+    def _outcome(self) -> list[str]:
         results, chosen = self._results, outcome(self._results)
         if chosen is None:
-            return ""
-        own, task = results.by_scope[chosen["scope"]], results.tasks[chosen["task"]]
+            return []
+        (own, n), task = self._scopes[chosen["scope"]], results.tasks[chosen["task"]]
         live = within(results.cells, own.scope).dropna(subset="macro_f1").sort_values("seed")
-        cells = live[(live["task"] == task) & live["n"].isin((0, self._own_n(own)))]
+        cells = live[(live["task"] == task) & live["n"].isin((0, n))]
         both = [results.series[chosen[side]].name for side in ("left", "right")]
         first = dict(reversed([*zip(cells["series"], cells["key"], strict=True)]))
         records = [results.run.records[first[name]] for name in both if name in first]
         if len(records) < 2:
-            return ""
+            return []
         lead = (
-            f"What {both[0]} and {both[1]} wrote for `{shown_name(task)}` from the same {self._own_n(own)} examples, "
+            f"What {both[0]} and {both[1]} wrote for `{shown_name(task)}` from the same {n} examples, "
             f"{own.scope.title}. The task is that of the median difference in score, no best case and no worst."
         )
-        texts = [_written(name, record) for name, record in zip(both, records, strict=True)]
-        return "\n\n".join(("## Two instructions side by side", lead, _labels(results, records[0]), *texts))
+        return [lead, _labels(results, records[0]), *map(_written, both, records)]
 
-    def _transfer(self) -> str:
+    def _transfer(self) -> list[str]:
         found = [one for one in transfers(self._results.by_scope) if len(one.macro_f1.columns) > 1]
         parts: list[str] = []
         for way in dict.fromkeys(one.way for one in found):
             by_n = {one.n: one for one in found if one.way == way}
             one = by_n[nearest_n(by_n, self._results.n)]
             parts += [_plain(transfer_table(one)), self._figure(transfer_figure(one))]
-        return "\n\n".join(("## Other followers", *parts)) if parts else ""
+        return parts
 
-    def _training(self) -> str:
+    def _training(self) -> list[str]:
         runs = self._results.curves
-        rewarded = [run for run in runs if VALIDATION in run.metrics]
-        parts = ["\n".join(f"- {headline.progress(run)}" for run in rewarded)] if rewarded else []
-        if rewarded:
-            parts.append(self._figure(figures.validation_figure(rewarded)))
+        parts: list[str] = []
+        if rewarded := [run for run in runs if VALIDATION in run.metrics]:
+            parts += [_listed(map(headline.progress, rewarded)), self._figure(figures.validation_figure(rewarded))]
         others = dict.fromkeys(name for run in runs for name in run.metrics if name.startswith("validation/"))
         if losses := [name for name in others if name.endswith("loss")]:
             caption = figures.training_caption(runs)
             parts.append(self._figure(figures.training_figure(runs, losses, "training-loss", caption)))
-        return "\n\n".join(("## Training", *parts)) if parts else ""
+        return parts
 
-    def _against(self) -> str:
-        """What speaks against the method under test."""
-        results = self._results
-        lines = [line for own in results.by_scope for line in _losses(own, self._own_n(own))]
-        failed = results.run.failed
+    def _against(self) -> list[str]:
+        lines = [line for own, n in self._scopes for line in _losses(own, n)]
+        failed = self._results.run.failed
         if failed:
             reasons = dict.fromkeys(f"{record.cell.method}: {record.error}" for record in failed)
             lines.append(f"{counted(len(failed), 'cell')} failed and have no score: {'; '.join([*reasons][:FAILED])}")
-        return "## What did not work\n\n" + "\n".join(f"- {_line(line)}" for line in lines) if lines else ""
+        return [_listed(map(_line, lines))] if lines else []
 
 
 def _losses(own: Scores, n: int) -> Iterator[str]:
@@ -206,11 +199,10 @@ def _losses(own: Scores, n: int) -> Iterator[str]:
             )
 
 
-def against_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
-    """A row per method with a score at n. `cells` are those of `all_cells`."""
+def _against_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
+    """A row per method with a score at n."""
     rivals = [series.name for method in baselines() for series in scores.series if series.method == method]
-    at_n = [mean for mean, size in zip(means(scores), scores.ns * len(scores.series), strict=True) if size == n]
-    ranked = sorted((mean for mean in at_n if mean.tasks), key=lambda mean: -mean.mean)
+    ranked = sorted((mean for mean in means(scores, n) if mean.tasks), key=lambda mean: -mean.mean)
     pairs: dict[tuple[str, str], Paired] = {}
     for name in (mean.series.name for mean in ranked):
         for rival in rivals:
@@ -219,25 +211,16 @@ def against_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
     adjusted = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True))
     spent: Any = costs(cells, scores.scope).set_index(["series", "n"])
     rows: list[dict[str, Any]] = []
-    texts: list[dict[str, Any]] = []
     for mean in ranked:
         name, calls = mean.series.name, float(spent["calls"][mean.series.name, mean.n])
-        row = {"method": name, "n": mean.n, "tasks": mean.tasks, "macro_f1": mean.mean, "low": mean.low}
-        text = {"method": name, "macro-F1": with_interval(mean.mean, mean.low, mean.high)}
-        text["uncalibrated"] = number(mean.uncalibrated)
+        row = {"method": name, "macro-F1": with_interval(mean)}
+        row["uncalibrated"] = number(mean.uncalibrated)
         for rival in rivals:
-            pair, p = pairs.get((name, rival)), adjusted.get((name, rival), np.nan)
-            text[f"− {rival}"] = _difference(pair, p) if pair else NOTHING
-            row |= {f"{fact}_{rival}": value for fact, value in _facts(pair, p).items()} if pair else {}
-        rows.append(row | {"high": mean.high, "prompt_tokens_per_query": mean.tokens, "calls": calls})
+            pair = pairs.get((name, rival))
+            row[f"− {rival}"] = _difference(pair, adjusted[name, rival]) if pair else NOTHING
         told = {"prompt tokens": number(mean.tokens, 0), "calls": number(calls, 0), "tasks": mean.tasks}
-        texts.append(text | told)
-    title = f"All methods at n={n}: {scores.scope.title}"
-    return ReportTable(f"against-{scores.scope.slug}-n{n}", title, AGAINST, pd.DataFrame(rows), pd.DataFrame(texts))
-
-
-def _facts(pair: Paired, p: float) -> dict[str, float]:
-    return {"minus": pair.mean, "minus_low": pair.low, "minus_high": pair.high, "p_holm": p}
+        rows.append(row | told)
+    return ReportTable.of(scores.scope, "against", "All methods", AGAINST, rows, rows, n)
 
 
 def _difference(pair: Paired, p: float) -> str:
@@ -246,20 +229,21 @@ def _difference(pair: Paired, p: float) -> str:
 
 
 def _names_table(kept: Scores, hidden: Scores, n: int) -> ReportTable:
-    sides = [
-        {mean.series.name: mean for mean in means(own) if mean.n in (0, n) and mean.tasks} for own in (kept, hidden)
+    sides = {
+        way: {mean.series.name: mean for mean in means(own) if mean.n in (0, n) and mean.tasks}
+        for way, own in (("kept", kept), ("hidden", hidden))
+    }
+    rows = [
+        {"method": name} | {way: with_interval(side[name]) if name in side else NOTHING for way, side in sides.items()}
+        for name in dict.fromkeys(chain(*sides.values()))
     ]
-    rows = [(name, *(side.get(name) for side in sides)) for name in dict.fromkeys((*sides[0], *sides[1]))]
-    heads = ("method", "kept", "hidden")
-    shown = pd.DataFrame([(name, *map(_mean, pair)) for name, *pair in rows], columns=heads)
-    data = pd.DataFrame([(name, *(m.mean if m else np.nan for m in pair)) for name, *pair in rows], columns=heads)
+    shown = pd.DataFrame(rows, columns=["method", *sides])
     note = "Macro-F1, mean over tasks [95 % t interval]. Hidden: the labels are called A, 7 or class 3."
-    title = f"Names kept and hidden at n={n}: {kept.scope.title}"
-    return ReportTable(f"names-{kept.scope.slug}-n{n}", title, note, data, shown)
+    return ReportTable.of(kept.scope, "names", "Names kept and hidden", note, shown, shown, n)
 
 
-def _mean(mean: Mean | None) -> str:
-    return with_interval(mean.mean, mean.low, mean.high) if mean else NOTHING
+def _listed(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _plain(table: ReportTable) -> str:

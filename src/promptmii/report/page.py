@@ -19,16 +19,15 @@ from markupsafe import Markup
 from promptmii.curves import VALIDATION, Curves, read_curves
 from promptmii.errors import ScoreRefusedError, counted
 from promptmii.report import costs, figures, headline, tables, transfer
-from promptmii.report.drawing import INK, WIDTH, Drawn, Look, looks
-from promptmii.report.markup import Tip
+from promptmii.report.drawing import INK, WIDTH, Drawn, looks
 from promptmii.report.methods import summary
-from promptmii.report.output import FIGURES, TABLES, Files, ShownFigure, ShownTable
+from promptmii.report.output import FIGURES, TABLES, Files, ShownFigure, ShownTable, Tip
+from promptmii.report.page_data import numbers, task_details
 from promptmii.report.paper import paper_scale_tables, published_tables
-from promptmii.report.results import Results, numbers, outcome, split_folders
+from promptmii.report.results import Results, outcome, split_folders
 from promptmii.report.scores import Scores, nearest_n
 from promptmii.report.statistics import points
 from promptmii.report.tables import prompt_length, with_interval
-from promptmii.report.task_details import task_details
 from promptmii.version import VERSION
 
 FAILED_ROWS = 200
@@ -56,13 +55,12 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         return files.page(_page(title=f"Training of {named}", winners=winners, training=training(runs, files)))
     results = Results.read(folders)
     files, run, n, claims = Files.at(out), results.run, results.n, results.claims
-    scopes = [own.scope for own in results.by_scope]
     page = files.page(
         _page(
             title=headline.title(results.cells),
             winners=_told(results, lambda own: [headline.winner(own, n)]),
             findings=_told(results, lambda own: [headline.finding(own, n, claims), headline.unbeaten(own, n)]),
-            details=task_details(run, results.cells, scopes, results.tasks, results.series),
+            details=task_details(results),
             data=_embedded(numbers(results)),
             **sections(results, files),
         )
@@ -121,16 +119,15 @@ class ByN(NamedTuple):
 
 def sections(results: Results, files: Files) -> dict[str, Any]:
     """The values of the template. What is empty has no section."""
-    by_scope = results.by_scope
-    modes = dict.fromkeys(own.scope.mode for own in by_scope)
+    by_scope, run = results.by_scope, results.run
     return {
         "legend": legend(results),
         "length": [files.figure(figures.length_figure(own), _point_tip([own])) for own in by_scope],
         "headline": files.table(headline.claim_table(results.claims)) if results.claims else None,
         "long_prompts": [*filter(None, (headline.long_prompts(own, results.n) for own in by_scope))],
-        "facts": headline.facts(results.run, results.cells, results.folders),
+        "facts": headline.facts(run, results.cells, results.folders),
         "methods": {one.method: summary(one.method) for one in results.series},
-        "modes": {mode: MODES[mode] for mode in modes},
+        "modes": {own.scope.mode: MODES[own.scope.mode] for own in by_scope},
         "method_tables": [*map(files.table, [*map(tables.method_table, by_scope), *published_tables(by_scope)])],
         "pareto": files.figure(figures.pareto_figure(by_scope), _point_tip(by_scope)),
         "budgets": [files.table(tables.budget_table(own)) for own in by_scope],
@@ -141,27 +138,20 @@ def sections(results: Results, files: Files) -> dict[str, Any]:
         "outcome": outcome(results),
         "untrained": results.untrained,
         "task_tables": [files.table(tables.task_table(own)) for own in by_scope],
-        "paper_scale": [*map(files.table, paper_scale_tables(results.run, results.cells, by_scope))],
+        "paper_scale": [*map(files.table, paper_scale_tables(run, results.cells, by_scope))],
         "failures": files.table(tables.failure_table(results.cells)),
-        "failed": _failed(results, files),
+        "failed": files.table(tables.failed_cell_table(run), most=FAILED_ROWS) if run.failed or run.damaged else None,
         "torn": [f"{run.name}: {run.damaged}" for run in results.curves if run.damaged],
     }
 
 
-def _failed(results: Results, files: Files) -> ShownTable | None:
-    table = tables.failed_cell_table(results.run)
-    return files.table(table, most=FAILED_ROWS) if len(table.data) else None
-
-
 def legend(results: Results) -> list[tuple[str, str, str]]:
     """Name, colour and line of each method. With several followers a name stands for a series of each."""
-    known = looks(results.series)
-    return [(name, *_swatch(known[name])) for name in dict.fromkeys(one.name for one in results.series)]
-
-
-def _swatch(look: Look) -> tuple[str, str]:
-    colour = "var(--ink)" if look.colour == INK else f"var(--c-{look.colour[1:]}, {look.colour})"
-    return colour, "solid" if look.line == "-" else "dashed"
+    found: list[tuple[str, str, str]] = []
+    for name, look in looks(results.series).items():
+        colour = "var(--ink)" if look.colour == INK else f"var(--c-{look.colour[1:]}, {look.colour})"
+        found.append((name, colour, "solid" if look.line == "-" else "dashed"))
+    return found
 
 
 def _point_tip(by_scope: Sequence[Scores]) -> Tip:
@@ -170,7 +160,7 @@ def _point_tip(by_scope: Sequence[Scores]) -> Tip:
     def tip(panel: int, name: str, x: float, y: float) -> str:
         mean = known[panel][name, x, y]
         given = f", n={mean.n}" if mean.n else ""
-        score = f"macro-F1 {with_interval(mean.mean, mean.low, mean.high)}"
+        score = f"macro-F1 {with_interval(mean)}"
         return f"{name}{given}\n{score}\n{prompt_length(mean.tokens)}\n{counted(mean.tasks, 'task')}"
 
     return tip

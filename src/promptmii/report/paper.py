@@ -68,7 +68,7 @@ def published_tables(by_scope: Sequence[Scores]) -> list[ReportTable]:
 def _published(own: Scores) -> ReportTable | None:
     letters = re.sub(r"[^a-z0-9]", "", own.scope.follower.lower())
     known = next((numbers for model, numbers in PUBLISHED.items() if model in letters), {})
-    found = {(mean.series.method, n): mean for mean, n in zip(means(own), own.ns * len(own.series), strict=True)}
+    found = {(mean.series.method, n): mean for n in own.ns for mean in means(own, n)}
     rows = [
         {"method": method, "n": n, "macro_f1": found[method, n].mean, "published": value}
         for method, by_n in known.items()
@@ -80,9 +80,8 @@ def _published(own: Scores) -> ReportTable | None:
     data = pd.DataFrame(rows)
     shown = data.assign(**{name: [number(float(x)) for x in data[name]] for name in ("macro_f1", "published")})
     note = "Macro-F1 of this run beside the paper's table. The paper has 90 held-out tasks of its own and one seed."
-    title = f"Beside the paper: {own.scope.title}"
     shown = shown.rename(columns={"macro_f1": "this run"})
-    return ReportTable(f"published-{own.scope.slug}", title, note, data, shown)
+    return ReportTable.of(own.scope, "published", "Beside the paper", note, data, shown)
 
 
 def paper_scale_tables(run: Run, cells: pd.DataFrame, by_scope: Sequence[Scores]) -> list[ReportTable]:
@@ -109,7 +108,7 @@ def _table(run: Run, cells: pd.DataFrame, scope: Scope) -> ReportTable:
         "label for the first label; their tables leave out empty answers and count each other text as a class of its "
         "own. Use theirs to read a published number, ours to compare methods."
     )
-    return ReportTable(f"paper_scale-{scope.slug}", f"On the authors' scale: {scope.title}", note, data, shown)
+    return ReportTable.of(scope, "paper_scale", "On the authors' scale", note, data, shown)
 
 
 def _rescored(run: Run, key: str) -> tuple[float, float | None]:

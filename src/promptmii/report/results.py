@@ -1,10 +1,10 @@
-"""All that a report shows, and the numbers from which the script of the page draws tables."""
+"""All that a report shows: the records of its runs, what follows from them, and the curves of training runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,9 @@ import pandas as pd
 from promptmii.curves import Curves, is_training_run, read_curves
 from promptmii.errors import ArtefactError
 from promptmii.records import RECORDS, Run
-from promptmii.report.cells import all_cells
 from promptmii.report.headline import Claim, claims
 from promptmii.report.methods import compared, single_call
-from promptmii.report.scores import Scores, Series, chosen_n, in_order, scopes, scores
+from promptmii.report.scores import Scores, Series, all_cells, chosen_n, in_order, scopes, scores
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,8 @@ class Results:
     """All that a report shows."""
 
     run: Run
-    cells: pd.DataFrame
-    """From `all_cells`."""
-    by_scope: Sequence[Scores]
-    curves: Sequence[Curves]
-    folders: Sequence[Path]
+    curves: Sequence[Curves] = ()
+    folders: Sequence[Path] = ()
 
     @classmethod
     def read(cls, folders: Sequence[Path]) -> Self:
@@ -42,9 +38,17 @@ class Results:
             raise ArtefactError(
                 f"No finished cell in {', '.join(map(str, folders))}. Run: promptmii evaluate -o {folder}"
             )
-        cells = all_cells(run)
-        by_scope = [scores(cells, scope) for scope in scopes(cells)]
-        return cls(run, cells, by_scope, read_curves(training), folders)
+        return cls(run, read_curves(training), folders)
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """From `all_cells`."""
+        return all_cells(self.run)
+
+    @cached_property
+    def by_scope(self) -> list[Scores]:
+        """The scores of each scope."""
+        return [scores(self.cells, scope) for scope in scopes(self.cells)]
 
     @cached_property
     def series(self) -> list[Series]:
@@ -84,41 +88,6 @@ def split_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Evaluations, and training runs."""
     training = [folder for folder in folders if is_training_run(folder) and not (folder / RECORDS).exists()]
     return [folder for folder in folders if folder not in training], training
-
-
-def numbers(results: Results) -> dict[str, Any]:
-    """What the script needs to draw tables."""
-    live: Any = results.cells.loc[~results.cells["stale"], :]
-    sizes = live.groupby("task")[["labels", "rows"]].max().fillna(0).astype(int)
-    return {
-        "scopes": [own.scope.title for own in results.by_scope],
-        "series": [
-            {"name": series.name, "method": series.method, "generator": series.generator} for series in results.series
-        ],
-        "ns": results.ns,
-        "n": results.n,
-        "seeds": sorted({int(seed) for seed in live["seed"]}),
-        "tasks": [{"name": t, "labels": int(sizes["labels"][t]), "rows": int(sizes["rows"][t])} for t in results.tasks],
-        "scores": [_scores(results, own) for own in results.by_scope],
-        "outcome": outcome(results),
-    }
-
-
-def _scores(results: Results, own: Scores) -> list[Any]:
-    """By series, n and task: macro-F1 or `None`, and failed cells. `None` for a series that the scope lacks."""
-    places = [own.tasks.index(task) if task in own.tasks else None for task in results.tasks]
-
-    def value(i: int, n: int, place: int | None) -> tuple[float | None, int]:
-        if place is None or n not in own.ns:
-            return None, 0
-        score, failed = own.macro_f1[i, own.ns.index(n), place], own.failed[i, own.ns.index(n), place]
-        return None if np.isnan(score) else round(float(score), 4), int(failed)
-
-    numbers = {series: i for i, series in enumerate(own.series)}
-    return [
-        [[value(numbers[series], n, place) for place in places] for n in results.ns] if series in numbers else None
-        for series in results.series
-    ]
 
 
 def outcome(results: Results) -> dict[str, int] | None:

@@ -48,11 +48,13 @@ class Mean(NamedTuple):
     """Cells, all seeds."""
 
 
-def means(scores: Scores) -> list[Mean]:
-    """Every series at every n; a series that reads no examples is repeated for each n of the others, with n = 0."""
+def means(scores: Scores, only: int | None = None) -> list[Mean]:
+    """Every series at every n, or at this one. A series that reads no examples is repeated for each n, with n = 0."""
     found: list[Mean] = []
     for i, series in enumerate(scores.series):
         for j, n in enumerate(scores.ns):
+            if only not in (None, n):
+                continue
             values = scores.macro_f1[i, j]
             has = ~np.isnan(values)
             common = ~np.isnan(scores.macro_f1[:, j]).any(axis=0)
@@ -156,24 +158,12 @@ def paired(scores: Scores, a: str, b: str, n: int) -> Paired:
     differences = left[has] - right[has]
     differences[np.abs(differences) < TIE] = 0.0
     tasks = [task for task, matched in zip(scores.tasks, has, strict=True) if matched]
+    by_task = dict(zip(tasks, differences.tolist(), strict=True))
     low, high = np.clip(interval_of_mean(differences), -1, 1).tolist()
-    p, reason = signed_rank(differences)
-    return Paired(
-        a,
-        b,
-        n,
-        dict(zip(tasks, differences.tolist(), strict=True)),
-        _mean(differences),
-        low,
-        high,
-        int((differences > 0).sum()),
-        int((differences == 0).sum()),
-        int((differences < 0).sum()),
-        scores.missing(a, n),
-        scores.missing(b, n),
-        p,
-        reason,
-    )
+    mean, (p, reason) = _mean(differences), signed_rank(differences)
+    wins, ties, losses = (int(found.sum()) for found in (differences > 0, differences == 0, differences < 0))
+    missing = scores.missing(a, n), scores.missing(b, n)
+    return Paired(a, b, n, by_task, mean, low, high, wins, ties, losses, *missing, p, reason)
 
 
 def signed_rank(differences: Floats) -> tuple[float, str]:

@@ -5,8 +5,9 @@ A table is about one follower in one mode.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import pandas as pd
 from promptmii.data.nameless import shown_name
 from promptmii.files import write_text
 from promptmii.records import Run
-from promptmii.report.scores import Scores
+from promptmii.report.scores import Scope, Scores
 from promptmii.report.statistics import Mean, Paired, best_within, comparisons, means, points
 
 BUDGETS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000)
@@ -35,6 +36,13 @@ class ReportTable:
     data: pd.DataFrame
     shown: pd.DataFrame
 
+    @classmethod
+    def of(cls, scope: Scope, name: str, title: str, note: str, data: Any, shown: Any, n: int | None = None) -> Self:
+        """A table about one scope, and about one n if that is given."""
+        at = "" if n is None else f" at n={n}"
+        name = f"{name}-{scope.slug}" + ("" if n is None else f"-n{n}")
+        return cls(name, f"{title}{at}: {scope.title}", note, pd.DataFrame(data), pd.DataFrame(shown))
+
     @property
     def _texts(self) -> list[list[str]]:
         """Heads, then rows."""
@@ -44,8 +52,7 @@ class ReportTable:
     def markdown(self) -> str:
         """`shown` under its title."""
         head, *rows = [[value.replace("|", "\\|").replace("\n", " ") for value in row] for row in self._texts]
-        marks = ["---"] + ["---:"] * (len(head) - 1)
-        lines = [f"| {' | '.join(row)} |" for row in (head, marks, *rows)]
+        lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] + ["---:"] * (len(head) - 1), *rows)]
         return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
 
     @property
@@ -107,9 +114,14 @@ def p_value(p: float, reason: str = "") -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def with_interval(mean: float, low: float, high: float) -> str:
+def span(texts: Sequence[str]) -> str:
+    """The first and the last of them, or the only one."""
+    return " to ".join(dict.fromkeys((texts[0], texts[-1])))
+
+
+def with_interval(mean: Mean) -> str:
     """For reading; a dash where there is no mean."""
-    return NOTHING if np.isnan(mean) else f"{number(mean)} [{number(low)}, {number(high)}]"
+    return f"{number(mean.mean)} [{number(mean.low)}, {number(mean.high)}]" if mean.tasks else NOTHING
 
 
 MEAN = {
@@ -128,41 +140,29 @@ MEAN = {
 
 def method_table(scores: Scores) -> ReportTable:
     """The table of the paper: methods by number of examples."""
-    found, given = means(scores), len(scores.tasks)
-    per_series = [found[i : i + len(scores.ns)] for i in range(0, len(found), len(scores.ns))]
-    plain = scores.ns if any(not np.isnan(mean.uncalibrated) for mean in found) else ()
+    given, by_n = len(scores.tasks), {n: means(scores, n) for n in scores.ns}
+    plain = any(not np.isnan(mean.uncalibrated) for found in by_n.values() for mean in found)
+    data: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
-    for row in per_series:
-        own = row if row[0].n else row[:1]
-        text: dict[str, Any] = {"method": row[0].series.name}
-        text |= {f"n={n}": _of_tasks(mean, given) for n, mean in zip(scores.ns, row, strict=True)}
-        text |= {f"n={n}, uncalibrated": number(mean.uncalibrated) for n, mean in zip(plain, row, strict=False)}
+    for i, series in enumerate(scores.series):
+        row = {n: found[i] for n, found in by_n.items()}
+        text: dict[str, Any] = {"method": series.name}
+        for n, mean in row.items():
+            short = f" ({mean.tasks} of {given} tasks)" if 0 < mean.tasks < given else ""
+            text[f"n={n}"] = with_interval(mean) + short
+            fields = {name: getattr(mean, field) for field, name in MEAN.items()}
+            about = {"method": series.name, "generator": series.generator, "n": n}
+            data.append(about | fields | {"missing_tasks": "; ".join(mean.missing)})
+        text |= {f"n={n}, uncalibrated": number(mean.uncalibrated) for n, mean in row.items() if plain}
+        own = [row[scores.ns[0]]] if scores.constant[i] else row.values()
         missing, failed = sum(len(mean.missing) for mean in own), sum(mean.failed for mean in own)
         shown.append(text | {"missing scores": missing, "failed cells": failed})
-    data = [
-        {"method": mean.series.name, "generator": mean.series.generator, "n": n}
-        | {name: getattr(mean, field) for field, name in MEAN.items()}
-        | {"missing_tasks": "; ".join(mean.missing)}
-        for row in per_series
-        for n, mean in zip(scores.ns, row, strict=True)
-    ]
     note = (
         f"Macro-F1, mean over {given} tasks [95 % t interval over tasks]. n is the number of examples given. A method "
         "that reads no example has one score, repeated for every n. Uncalibrated: from the same answers without the "
         "calibration."
     )
-    return _table("methods", f"Macro-F1 by method: {scores.scope.title}", note, scores, data, shown)
-
-
-def _of_tasks(mean: Mean, given: int) -> str:
-    short = f" ({mean.tasks} of {given} tasks)" if 0 < mean.tasks < given else ""
-    return with_interval(mean.mean, mean.low, mean.high) + short
-
-
-def _table(
-    name: str, title: str, note: str, scores: Scores, data: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]
-) -> ReportTable:
-    return ReportTable(f"{name}-{scores.scope.slug}", title, note, pd.DataFrame(data), pd.DataFrame(shown))
+    return ReportTable.of(scores.scope, "methods", "Macro-F1 by method", note, data, shown)
 
 
 def task_table(scores: Scores, only: int | None = None) -> ReportTable:
@@ -188,8 +188,7 @@ def task_table(scores: Scores, only: int | None = None) -> ReportTable:
         for t, task in enumerate(scores.tasks)
     ]
     note = "Macro-F1, mean over seeds. A dash is a task without a score."
-    title = f"Every task: {scores.scope.title}"
-    return ReportTable(f"tasks-{scores.scope.slug}", title, note, pd.DataFrame(data), pd.DataFrame(shown))
+    return ReportTable.of(scores.scope, "tasks", "Every task", note, data, shown)
 
 
 def pair_tables(scores: Scores, n: int) -> tuple[ReportTable, ReportTable]:
@@ -200,14 +199,11 @@ def pair_tables(scores: Scores, n: int) -> tuple[ReportTable, ReportTable]:
     texts = {pair: " / ".join(map(str, numbers)) for pair, numbers in counts.items()}
     matrix = [{"method": a} | {b: texts.get((a, b), NOTHING) for b in names} for a in names]
     listed = [
-        {"a": a, "b": b, "n": n, "wins": counts[a, b][0], "ties": counts[a, b][1], "losses": counts[a, b][2]}
-        for a in names
-        for b in names
-        if a != b
+        {"a": a, "b": b, "n": n} | dict(zip(("wins", "ties", "losses"), counts[a, b], strict=True))
+        for a, b in permutations(names, 2)
     ]
     note = "Tasks on which the row's method is better / equal / worse than the column's. Seeds are averaged."
-    title, name = f"Win / tie / loss at n={n}: {scores.scope.title}", f"wins-{scores.scope.slug}-n{n}"
-    wins = ReportTable(name, title, note, pd.DataFrame(listed), pd.DataFrame(matrix))
+    wins = ReportTable.of(scores.scope, "wins", "Win / tie / loss", note, listed, matrix, n)
     rows = [
         pair_row(p, adjusted) | {"missing_a": "; ".join(p.missing_a), "missing_b": "; ".join(p.missing_b)}
         for p, adjusted in found
@@ -222,8 +218,7 @@ def pair_tables(scores: Scores, n: int) -> tuple[ReportTable, ReportTable]:
         "Mean paired difference in macro-F1 over matched tasks [95 % t interval]; two-sided Wilcoxon signed-rank test "
         "over tasks, and its p-value adjusted (Holm) for all pairs of this table."
     )
-    title, name = f"Paired comparisons at n={n}: {scores.scope.title}", f"tests-{scores.scope.slug}-n{n}"
-    return wins, ReportTable(name, title, note, pd.DataFrame(rows), pd.DataFrame(shown))
+    return wins, ReportTable.of(scores.scope, "tests", "Paired comparisons", note, rows, shown, n)
 
 
 def pair_row(pair: Paired, adjusted: float) -> dict[str, Any]:
@@ -254,7 +249,7 @@ def budget_table(scores: Scores) -> ReportTable:
         "The highest mean macro-F1 of a method whose prompts have, on average over tasks, at most that many tokens "
         "per query. Descriptive: the point is chosen on the scores shown, which favours methods with many points."
     )
-    return _table("budgets", f"Best macro-F1 within a prompt length: {scores.scope.title}", note, scores, rows, texts)
+    return ReportTable.of(scores.scope, "budgets", "Best macro-F1 within a prompt length", note, rows, texts)
 
 
 def failure_table(cells: pd.DataFrame) -> ReportTable:
@@ -268,7 +263,10 @@ def failure_table(cells: pd.DataFrame) -> ReportTable:
     data = live.groupby(by, sort=False)[list(counts)].sum().astype(int).reset_index()
     shown = data.rename(columns=counts | {"series": "method"})
     for share in ("unparsed", "truncated"):
-        shown[share] = [_share(count, rows) for count, rows in zip(shown[share], shown["rows"], strict=True)]
+        shown[share] = [
+            f"{count:,} ({count / rows:.1%})" if rows else NOTHING
+            for count, rows in zip(shown[share], shown["rows"], strict=True)
+        ]
     note = (
         "A failed cell has no score and enters no mean; rerun it with --retry-failed. An unparsed answer is no label: "
         "a miss. A truncated text was cut to fit the context. Set aside: measured again later under changed settings, "
@@ -277,19 +275,10 @@ def failure_table(cells: pd.DataFrame) -> ReportTable:
     return ReportTable("failures", "Failures, unparsed answers, truncated texts", note, data, shown)
 
 
-def _share(count: int, rows: int) -> str:
-    return f"{count:,} ({count / rows:.1%})" if rows else NOTHING
-
-
 def failed_cell_table(run: Run) -> ReportTable:
     """Every failed cell with its error, and every record line that could not be read."""
     rows = [{"cell": record.cell.name, "error": record.error or "no score was recorded"} for record in run.failed]
     rows += [{"cell": NOTHING, "error": line} for line in run.damaged]
     data = pd.DataFrame(rows, columns=["cell", "error"])
-    return ReportTable(
-        "failed-cells",
-        "Failed cells",
-        "Every cell without a score, and every record line that cannot be read.",
-        data,
-        data,
-    )
+    note = "Every cell without a score, and every record line that cannot be read."
+    return ReportTable("failed-cells", "Failed cells", note, data, data)

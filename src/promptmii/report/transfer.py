@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from promptmii.report.cells import short_names, slug
 from promptmii.report.drawing import Drawn, blank_figure, styled
 from promptmii.report.methods import position, single_call
-from promptmii.report.scores import Scores
-from promptmii.report.tables import ReportTable, number
+from promptmii.report.scores import Scores, short_names, slug
+from promptmii.report.statistics import means
+from promptmii.report.tables import ReportTable, number, span
 
 
 class Transfer(NamedTuple):
@@ -40,13 +40,11 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
     Each `mii` writer has a row, and each `zero` writer beside it.
     """
     rows = [
-        (own.scope.way, n, position(s.method), s.method, s.generator, own.scope.follower, values.mean(), len(values))
+        (own.scope.way, n, position(mean.series.method), *mean.series[1:], own.scope.follower, mean.mean, mean.tasks)
         for own in by_scope
-        for i, s in enumerate(own.series)
-        for j, n in enumerate(own.ns)
-        if s.method in single_call() and s.generator
-        for values in [own.macro_f1[i, j][~np.isnan(own.macro_f1[i, j])]]
-        if len(values)
+        for n in own.ns
+        for mean in means(own, n)
+        if mean.series.method in single_call() and mean.series.generator and mean.tasks
     ]
     columns = ["way", "n", "order", "method", "generator", "follower", "macro_f1", "tasks"]
     cells: Any = pd.DataFrame(rows, columns=columns)
@@ -100,11 +98,10 @@ def transfer_figure(transfer: Transfer) -> Drawn:
     axes.set_xlabel("Follower (reads the instruction)")
     axes.set_ylabel("Writer")
     axes.set_title(f"Cross-model transfer at n={transfer.n}: macro-F1, mean over tasks")
-    counts = sorted({int(count) for count in transfer.tasks.to_numpy().flat if count > 0})
-    tasks = " to ".join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]])))
+    counts = [str(count) for count in sorted({int(count) for count in transfer.tasks.to_numpy().flat if count > 0})]
     caption = (
         f"Mean macro-F1 of instructions that the row's model wrote from n={transfer.n} examples (mii: the generator "
-        f"under test, zero: an untrained one), read by the column's follower, {transfer.way} ({tasks} tasks, "
+        f"under test, zero: an untrained one), read by the column's follower, {transfer.way} ({span(counts)} tasks, "
         "mean over seeds; intervals in the method tables)."
     )
     return Drawn(figure, caption)
