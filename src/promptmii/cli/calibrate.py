@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from promptmii.calibration_kinds import FixedCalibration
 from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output
@@ -20,7 +21,7 @@ def calibrate(
     answers: FollowerOptions,
     output: Output = None,
     kind: Annotated[
-        Literal["auto", "none", "contextual", "support", "supervised"],
+        Literal["auto", FixedCalibration],
         typer.Option("--calibration", help="Correction of label bias."),
     ] = "auto",
     json: Json = False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptmii.calibration_kinds import READS
 from promptmii.cli.blocks import RowOptions, ServerOptions, blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, Follow, Force, Generator, Json, N, Output, prompt_of
@@ -58,7 +59,7 @@ class _WritingOptions:
     ] = "choose"
     calibration: Annotated[
         str,
-        typer.Option(metavar="auto|none|contextual|support|supervised|batch", help="Correction of label bias."),
+        typer.Option(metavar="|".join(("auto", *READS)), help="Correction of label bias."),
     ] = "auto"
     shortlist: Annotated[
         str,

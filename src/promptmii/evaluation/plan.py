@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from promptmii.calibration_kinds import READS, Reads
 from promptmii.config import Columns, Endpoint, RayOptions, ServeSettings
 from promptmii.data import load_task
 from promptmii.data.nameless import is_nameless, nameless, shown_name
@@ -106,10 +107,6 @@ SHARED = {"also", "columns", "endpoint", "ray", "serve", "tasks", "workers"}
 """Settings that a grid of `also` cannot change: sources are read, and models are loaded, once for all of them."""
 
 
-INDEPENDENT: tuple[CalibrationKind, ...] = ("none", "contextual", "batch")
-"""Calibrations that do not read the support."""
-
-
 @dataclass(frozen=True)
 class PlannedCell:
     """A cell to run."""
@@ -185,7 +182,7 @@ def _jobs(
     calibration: CalibrationKind = "none"
     if method.asks_follower:
         calibration = resolve_calibration(settings.calibration, settings.mode, cards[follower])
-    depends = not method.reads_all and (method.reads_examples or calibration not in INDEPENDENT)
+    depends = not method.reads_all and (method.reads_examples or READS[calibration] is Reads.SUPPORT)
     draws = [(n, seed) for n in settings.n for seed in range(settings.seeds)] if depends else [(0, 0)]
     for task, (n, seed), writer in product(tasks, draws, _writers(settings, method, follower)):
         cell = Cell(

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from promptmii.calibrate import CONTENT_FREE
+from promptmii.calibration_kinds import READS, Reads
 from promptmii.errors import MissingDependencyError, UnknownModelError
 from promptmii.inducers.writing import Writer
 from promptmii.models import ScriptedModel, weights_of
@@ -159,8 +160,7 @@ def _validations(plan: Plan, split: TaskSplit, batches: Batches) -> dict[str, in
 
 def _calibrating(plan: Plan, examples: int) -> int:
     """Calls that a follower's calibration adds to an instruction made from so many examples."""
-    kind = plan.reward.calibration
-    return 0 if kind in ("none", "batch") else len(CONTENT_FREE) if kind == "contextual" else examples
+    return {Reads.CONTENT_FREE: len(CONTENT_FREE), Reads.SUPPORT: examples}.get(READS[plan.reward.calibration], 0)
 
 
 def _settings(settings: TrainSettings, grpo: GrpoPlan) -> dict[str, SettingValue]:
