@@ -9,11 +9,11 @@ from promptmii.config import Endpoint, LoraSettings, ServeSettings
 from promptmii.instruction import CalibrationKind, Mode
 from promptmii.models.http.config import Served
 from promptmii.schema import Settings, merged
+from promptmii.train.measures import Measure, check_mode
 from promptmii.train.paper import PAPER_SCHEDULE, paper_preset
 
 TrainingStage = Literal["rl", "sft", "best-of"]
 Share = Annotated[float, Field(gt=0, le=1)]
-Measure = Literal["macro_f1", "released_f1", "expected_macro_f1", "gold_probability"]
 
 
 class RewardSettings(Settings):
@@ -44,10 +44,7 @@ class RewardSettings(Settings):
 
     @model_validator(mode="after")
     def _likelihoods_are_there(self) -> Self:
-        if self.measure in ("expected_macro_f1", "gold_probability") and self.mode != "choose":
-            raise ValueError(f"the measure {self.measure} needs likelihoods, so mode = 'choose'")
-        if self.measure == "released_f1" and self.mode != "generate":
-            raise ValueError("the measure released_f1 reads what the follower writes, so mode = 'generate'")
+        check_mode(self.measure, self.mode)
         if self.calibration != "none" and self.mode != "choose":
             raise ValueError(f"the calibration {self.calibration} needs likelihoods, so mode = 'choose'")
         if not self.followers:
