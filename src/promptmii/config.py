@@ -124,7 +124,7 @@ class InduceSettings(Settings):
     keep: tuple[str, ...] = ()
     """Lines of `start` that hold any of these stay, byte for byte."""
     evaluate: int = Field(default=200, ge=0)
-    """Held-back rows to measure on; 0 measures nothing."""
+    """Held-back rows to measure on; 0 skips the measurement."""
     test: str | None = None
     """A table of one's own to measure on, all of it; the examples may then be any of the other rows."""
     seed: int = 0

@@ -42,7 +42,7 @@ class Style(Frozen):
     contrast: float = Field(default=0.5, ge=0)
     """How far the text turns away from what the generator would write if the examples had each other's labels."""
     longest: int = Field(default=1024, ge=1)
-    """Most tokens of an instruction."""
+    """Maximum length of an instruction, in tokens."""
     longest_prompt: int | None = Field(default=None, ge=1)
     """Most tokens of the generator's prompt; `None`: what the context leaves."""
     answer: int | None = Field(default=None, ge=1)

@@ -22,14 +22,14 @@ def calibrate(
     output: Output = None,
     kind: Annotated[
         Literal["auto", FixedCalibration],
-        typer.Option("--calibration", help="Correction of label bias."),
+        typer.Option("--calibration", help="How to correct label bias."),
     ] = "auto",
     json: Json = False,
     force: Force = False,
 ) -> None:
     """Fit an instruction's calibration on labelled rows: after you edit its text, or for another model.
 
-    Without -o the instruction file itself is replaced. Its old score is dropped; measure it with `promptmii score`.
+    Without -o, the instruction file is replaced. Its old score is dropped; measure it again with `promptmii score`.
     """
     from promptmii import workbench
     from promptmii.files import check_writable

@@ -29,15 +29,15 @@ def edit(
     answers: FollowerOptions,
     data: Annotated[
         str | None,
-        typer.Argument(help="Labelled rows to calibrate and measure on; absent: those that it was made from."),
+        typer.Argument(help="Labelled rows to calibrate and measure on; default: the table it was made from."),
     ] = None,
     output: Output = None,
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Open the text of an instruction in your editor ($VISUAL, $EDITOR), then calibrate it again and measure it.
+    """Edit the text of an instruction in your editor ($VISUAL, $EDITOR), then calibrate and measure it again.
 
-    You see the text before and after on the same rows. Without -o the file is replaced; the old one is kept as FILE~.
+    Measures the old and the new text on the same rows. Without -o, the file is replaced and the old one kept as FILE~.
     """
     from promptmii.files import check_writable, write_text
     from promptmii.instruction import Instruction

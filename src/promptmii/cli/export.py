@@ -20,7 +20,7 @@ def export(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Print the prompt as code for another tool: it sends what was measured, byte for byte."""
+    """Print the prompt as code for another tool, byte for byte as it was measured."""
     from promptmii.instruction import Instruction
 
     code = Instruction.load(instruction).export(to, output, force=force)

@@ -25,16 +25,16 @@ def extend(
     answers: FollowerOptions,
     old: Annotated[
         str | None,
-        typer.Option(metavar="ROWS", help="Rows of the old labels; absent: the table that it was made from."),
+        typer.Option(metavar="ROWS", help="Rows with the old labels; default: the table it was made from."),
     ] = None,
-    generator: Annotated[str | None, typer.Option(help="Model that writes; absent: the one that wrote it.")] = None,
+    generator: Annotated[str | None, typer.Option(help="Model that writes; default: the one that wrote it.")] = None,
     output: Output = None,
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Add labels to an instruction: writes a line for each new label of the data, and keeps the old lines.
+    """Add labels to an instruction: write a line for each new label in the data, and keep the old lines.
 
-    It is measured before and after, on all rows and on those of the old labels. Without -o the file is replaced.
+    Measures it before and after, on all rows and on those with the old labels. Without -o, the file is replaced.
     """
     from promptmii.files import check_writable
     from promptmii.instruction import Instruction

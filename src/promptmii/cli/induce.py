@@ -59,27 +59,33 @@ class _WritingOptions:
     ] = "choose"
     calibration: Annotated[
         str,
-        typer.Option(metavar="|".join(("auto", *READS)), help="Correction of label bias."),
+        typer.Option(metavar="|".join(("auto", *READS)), help="How to correct label bias."),
     ] = "auto"
     shortlist: Annotated[
         str,
         typer.Option(
             metavar="auto|embedding|tfidf|none",
-            help="Of more than 30 labels, compare those most like each text; none compares all.",
+            help="With more than 30 labels, compare only those most similar to each text; none compares all.",
         ),
     ] = "auto"
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="PROMPT", help="Improve this: an instruction file, a text file, a text, or -."),
+        typer.Option(
+            "--from",
+            metavar="PROMPT",
+            help="Prompt to improve: instruction file, text file, the text itself, or -.",
+        ),
     ] = None
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="WORDS", help="Lines of --from that hold these words stay as they are; repeatable."),
+        typer.Option(metavar="WORDS", help="Keep the lines of --from that contain these words unchanged; repeatable."),
     ] = None
     template: Annotated[Path | None, typer.Option(help="File with the generator's own template.")] = None
-    best_of: Annotated[int, typer.Option("--best-of", help="Drafts to choose from, on a part of the examples.")] = 1
-    budget: Annotated[int | None, typer.Option(help="Most tokens of the instruction.")] = None
-    evaluate: Annotated[int, typer.Option("--eval", help="Held-back rows to measure on; 0 measures nothing.")] = 200
+    best_of: Annotated[int, typer.Option("--best-of", help="Drafts to write; the best one is kept.")] = 1
+    budget: Annotated[int | None, typer.Option(help="Maximum length of the instruction, in tokens.")] = None
+    evaluate: Annotated[int, typer.Option("--eval", help="Held-back rows to measure on; 0 skips the measurement.")] = (
+        200
+    )
     test: Annotated[
         str | None, typer.Option(metavar="ROWS", help="Measure on all rows of this table instead of held-back ones.")
     ] = None
@@ -109,7 +115,7 @@ def induce(
     rows: RowOptions,
     output: Output = None,
     json: Json = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take the columns that were detected.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; use the detected columns.")] = False,
     force: Force = False,
 ) -> None:
     """Write an instruction from n labelled examples, and measure it beside naive and ICL prompts on held-back rows."""

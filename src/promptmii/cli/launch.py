@@ -21,14 +21,14 @@ def launch_training(
     seed: Seed = None,
     set_: Set = None,
     resume: Resume = False,
-    machines: Annotated[int, typer.Option(min=1, help="Machines that train; run the command on each.")] = 1,
-    machine: Annotated[int, typer.Option(min=0, help="Which of them this is, from 0.")] = 0,
+    machines: Annotated[int, typer.Option(min=1, help="Number of machines that train; run the command on each.")] = 1,
+    machine: Annotated[int, typer.Option(min=0, help="Index of this machine, from 0.")] = 0,
     first: Annotated[str, typer.Option(help="Address of machine 0.")] = "localhost",
-    port: Annotated[int, typer.Option(help="Port of machine 0 where the processes find each other.")] = 29500,
+    port: Annotated[int, typer.Option(help="Port on machine 0 where the processes meet.")] = 29500,
     slurm: Annotated[
-        bool, typer.Option("--slurm", help="Queue the run, and the follower's servers, by sbatch.")
+        bool, typer.Option("--slurm", help="Submit the run, and the follower's servers, with sbatch.")
     ] = False,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs of a node, with --slurm.")] = 8,
+    gpus: Annotated[int, typer.Option(min=1, help="With --slurm: GPUs per node.")] = 8,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command instead of running it.")] = False,
     _list: ListRecipes = False,
 ) -> None:

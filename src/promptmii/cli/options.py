@@ -39,13 +39,13 @@ Data = Annotated[
 ]
 Prompt = Annotated[
     str,
-    typer.Argument(help="Instruction file, a text file, the text itself, or - for a text on standard input."),
+    typer.Argument(help="Instruction file, text file, the text itself, or - for standard input."),
 ]
 File = Annotated[Path, typer.Argument(help="Instruction file made by `promptmii induce`.")]
 Text = Annotated[
     list[str] | None,
     typer.Option(
-        help='Text column, detected when absent. Repeat it for several, or use a template: "{premise} || {hypothesis}".'
+        help='Text column; detected by default. Repeat it for several, or give a template: "{premise} || {hypothesis}".'
     ),
 ]
 Generator = Annotated[str, typer.Option(help="Model that writes: qwen-writer, gguf:..., hf:..., openai:...")]
@@ -53,23 +53,23 @@ Follow = Annotated[
     str | None, typer.Option(help="Model that labels: smol, hf:<id or folder>[+adapter], openai:<model>.")
 ]
 BaseUrl = Annotated[
-    str | None, typer.Option(help="Server(s) for openai: models, comma-separated; OPENAI_BASE_URL when absent.")
+    str | None, typer.Option(help="Server address(es) for openai: models, comma-separated; default OPENAI_BASE_URL.")
 ]
 Context = Annotated[
     int | None,
-    typer.Option("--context-length", help="Tokens that an openai: model takes at once, where its server does not say."),
+    typer.Option("--context-length", help="Context length in tokens, if the server does not report it."),
 ]
 Prices = Annotated[
     list[str] | None,
     typer.Option(
         "--price",
-        help="Money per million tokens, [MODEL=]PROMPT,COMPLETION, then any of cached=PRICE, min=TOKENS (the shortest "
-        "cached prefix) and batch=FACTOR, with commas between; repeat it for several models.",
+        help="Price per million tokens: [MODEL=]PROMPT,COMPLETION, optionally followed by ,cached=PRICE ,min=TOKENS "
+        "(the shortest cached prefix) and ,batch=FACTOR. Repeat it for several models.",
     ),
 ]
 MaxCost = Annotated[
     float | None,
-    typer.Option("--max-cost", help="Most money to spend in this run; needs --price. A rerun continues."),
+    typer.Option("--max-cost", help="Spending limit of this run; needs --price. Run it again to continue."),
 ]
 
 
@@ -81,8 +81,8 @@ def N(help: str) -> Any:  # noqa: N802
 Run = Annotated[Path, typer.Option("--output", "-o", help="Run folder.")]
 Tasks = Annotated[list[str] | None, typer.Option(help="Corpus or task folder, task file, or suite; repeatable.")]
 Trained = Annotated[str | None, typer.Option("--model", help="Model to train: smol or hf:<id or folder>.")]
-Seed = Annotated[int | None, typer.Option(help="Of everything that is drawn.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")]
+Seed = Annotated[int | None, typer.Option(help="Random seed.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in the run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]

@@ -34,21 +34,21 @@ def predict(
     output: Output = None,
     text: Text = None,
     format: Annotated[
-        str, typer.Option(metavar="|".join(FORMATS), help="What standard input holds; txt is a text per line.")
+        str, typer.Option(metavar="|".join(FORMATS), help="Format of standard input; txt has one text per line.")
     ] = "txt",
     batch_api: Annotated[
         bool,
         typer.Option(
             "--batch-api",
-            help="Submit to the server's Batch API, at half the price. The same command collects, within a day.",
+            help="Use the server's Batch API, at half the price. Run the same command again to collect, within a day.",
         ),
     ] = False,
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Label new texts. Writes the input's columns with label, probabilities and failures beside them.
+    """Label new texts. Writes the input's columns with labels, probabilities and failures.
 
-    A file given with -o (.csv, .tsv, .jsonl, .parquet) grows row by row; after a kill the same command goes on.
+    With -o (.csv, .tsv, .jsonl, .parquet), rows are saved as they are labelled; if it stops, run it again to continue.
     """
     from promptmii import workbench
     from promptmii.instruction import Instruction

@@ -19,11 +19,11 @@ def report(
     ] = None,
     markdown: Annotated[
         Path | None,
-        typer.Option(help="Write one page of Markdown, its figures in a folder beside it; with -o, the folder too."),
+        typer.Option(help="Write one Markdown page, with its figures in a folder beside it; -o adds the full report."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Draw what runs found: one self-contained page, figures (SVG, PNG, PDF, LaTeX), tables (CSV, Markdown, LaTeX)."""
+    """Report on runs: one self-contained page, figures (SVG, PNG, PDF, LaTeX), tables (CSV, Markdown, LaTeX)."""
     from promptmii.report.markdown import write_markdown
     from promptmii.report.page import write_report
 

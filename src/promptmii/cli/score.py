@@ -31,7 +31,7 @@ def score(
         str | None,
         typer.Option(
             metavar="ROWS",
-            help="Labelled rows to fit the calibration on first; an instruction file then keeps it and the score.",
+            help="Labelled rows to fit the calibration on first; an instruction file keeps it and the score.",
         ),
     ] = None,
     output: Output = None,
@@ -40,8 +40,8 @@ def score(
 ) -> None:
     """Measure an instruction, or any text, on labelled data: per-label scores, confusion matrix.
 
-    With --refit this is `promptmii calibrate INSTRUCTION ROWS` and a measurement in one, for an edited instruction.
-    -o saves an instruction file with the score, also of a text.
+    --refit fits the calibration first, as `promptmii calibrate` does: use it after you edit an instruction.
+    -o saves an instruction file with the score, even if you gave a text.
     """
     from promptmii import workbench
     from promptmii.files import check_writable

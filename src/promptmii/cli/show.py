@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def show(instruction: File, json: Json = False) -> None:
-    """Print an instruction file for reading, or only its JSON."""
+    """Print an instruction file, readable or as JSON."""
     from rich.panel import Panel
 
     from promptmii.instruction import Instruction

@@ -17,7 +17,7 @@ app.add_typer(styles_app, name="styles")
 def import_(
     checkout: Annotated[Path, typer.Argument(help="A checkout of github.com/millix19/promptmii.")],
 ) -> None:
-    """Read the paper's prompts from its authors' code, which is checked by hash and never run."""
+    """Import the paper's prompts from the authors' code, which is checked by hash and never run."""
     from promptmii.styles import import_styles
 
     for name in import_styles(checkout):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def run_training(
     recipe: Annotated[str, Recipe],
     output: Run = Path("runs/train"),
-    stage: Annotated[str | None, typer.Option(help="rl, sft or best-of; the file's own when absent, else rl.")] = None,
+    stage: Annotated[str | None, typer.Option(help="rl, sft or best-of. Default: as the file says, else rl.")] = None,
     tasks: Tasks = None,
     model: Trained = None,
     seed: Seed = None,
@@ -40,7 +40,7 @@ def run_training(
     json: Json = False,
     _list: ListRecipes = False,
 ) -> None:
-    """Train the generator that writes instructions, by reinforcement learning; or one of the stages before that."""
+    """Train the generator by reinforcement learning, or run one of the stages before it."""
     from promptmii.configs import config_path
     from promptmii.schema import merged
     from promptmii.train import run_stage

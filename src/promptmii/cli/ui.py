@@ -13,9 +13,7 @@ from promptmii.errors import MissingDependencyError
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 8766,
-    home: Annotated[
-        Path | None, typer.Option(help="Folder of the history and the tables; your data folder when absent.")
-    ] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder for history and tables; default: your data folder.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder with runs of `promptmii evaluate`.")] = Path("runs"),
     browser: Annotated[bool, typer.Option(help="Open the page in your browser.")] = True,
 ) -> None:

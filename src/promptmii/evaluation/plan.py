@@ -56,7 +56,7 @@ class EvaluateSettings(Settings):
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     budget: int | None = Field(default=None, ge=8)
-    """Most tokens of an instruction."""
+    """Maximum length of an instruction, in tokens."""
     template: str | None = None
     """File with a template for the generators."""
     workers: int = Field(default=16, ge=1)
