@@ -142,7 +142,7 @@ def atomic_folder(folder: Path) -> Generator[Path]:
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}. What was there before is still valid."
+            f"{folder} cannot be written: {error.strerror or error}. The previous version is still valid."
         ) from error
 
 

@@ -36,9 +36,7 @@ from promptmii.task import Support
 
 FRAME_MARGIN = 64
 """Tokens kept free for the chat template around the prompt."""
-BATCH_NOTE = (
-    "the calibration batch needs many texts at once, so it is not kept: used alone, the instruction is uncalibrated"
-)
+BATCH_NOTE = "the batch calibration depends on the texts labelled together, so the instruction file does not hold it"
 QUOTED_NOTE = "not calibrated: the instruction quotes every text that could calibrate it"
 CUT = " […] "
 

@@ -59,7 +59,7 @@ def compare(
     for path in filter(None, (output, junit)):
         check_writable(path, force=force)
     if fail_if_worse and len(prompts) < 2:
-        raise ConfigError("--fail-if-worse needs something to compare the first with; naive is the label list alone.")
+        raise ConfigError("--fail-if-worse needs a second prompt, such as naive (the label list alone).")
     given = [prompt_of(prompt) for prompt in prompts]
     with answers.followers(quiet=json) as followers:
         found = workbench.compare(given, data, followers, rows.columns, examples=examples, n=n)

@@ -146,7 +146,7 @@ def _show_built(built: "Built", *, as_json: bool) -> None:
     out.write_table(grid)
     out.write_line(f"Every dataset and its verdict: {built.folder}/{{{','.join(built.stages)}}}.csv")
     if any(entry.temporary for entries in built.stages.values() for entry in entries):
-        out.write_line("Some were gated, gone, too slow or too large; --retry tries them again.")
+        out.write_line("Some were gated, gone, too slow or too large; retry them with --retry.")
     if built.leakage:
         _show_leakage(built.leakage, as_json=False)
         use = "evaluate --tasks" if built.leakage.tasks["heldout"] else "train smol-cpu --tasks"

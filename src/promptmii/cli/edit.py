@@ -50,7 +50,7 @@ def edit(
     table = own_rows(before, data)
     text = _edited(before.text)
     if text == before.text:
-        say("The text is as it was; nothing was measured.")
+        say("The text is unchanged; nothing was measured.")
         return
     after = edited(before, text)
     if output is None:
@@ -76,7 +76,7 @@ def _edited(text: str) -> str:
     """The text after editing. Raises `ConfigError` if the editor cannot start or fails."""
     named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, EDITORS), None)
     if not named:
-        raise ConfigError("There is no editor: set EDITOR, for instance EDITOR=nano.")
+        raise ConfigError("No editor was found: set EDITOR, for instance EDITOR=nano.")
     with TemporaryDirectory(prefix="promptmii-") as folder:
         file = Path(folder) / "instruction.txt"
         file.write_text(text, encoding="utf-8", newline="")

@@ -48,7 +48,7 @@ def extend(
         table = own_rows(made, old)
     except ConfigError as error:
         table = None
-        say(f"{error} Use --old ROWS; without, nothing is calibrated.")
+        say(f"{error} Without --old ROWS, nothing is calibrated.")
     with answers.followers(quiet=json) as followers:
         found = add_labels(
             made,

@@ -128,7 +128,7 @@ def induce(
     if not json:
         _show_data(loaded)
     if loaded.columns.doubts and not (yes or json) and interactive() and not confirmed("Go on?", default=True):
-        raise ConfigError("Stopped before any call. Name the columns with --text and --label.")
+        raise ConfigError("Stopped before the first call. Name the columns with --text and --label.")
     with listening(quiet=json) as progress:
         induced = pipeline.induce(loaded, settings, output=output, force=force, progress=progress)
     if json:

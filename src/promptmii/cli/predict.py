@@ -84,11 +84,11 @@ def _check(
     if output:
         check_output(output, force=force)
     elif answers.max_cost is not None and answers.server.cache is None:
-        raise ConfigError("--max-cost needs -o FILE or --cache FOLDER, which keep the answers that were paid for.")
+        raise ConfigError("--max-cost needs -o FILE or --cache FOLDER, to keep the paid answers.")
     if batch_api and output is None:
-        raise ConfigError("--batch-api needs -o FILE: what is under way is kept beside it.")
+        raise ConfigError("--batch-api needs -o FILE: the state of the batch is kept beside it.")
     if batch_api and servers.serve:
-        raise ConfigError("--serve starts servers, and they have no Batch API; leave one of the two out.")
+        raise ConfigError("--serve and --batch-api exclude each other: the servers started have no Batch API.")
 
 
 def _wait(pending: "Pending", *, as_json: bool) -> NoReturn:

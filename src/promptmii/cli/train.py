@@ -50,7 +50,7 @@ def run_training(
     chosen = stage_of(config, stage)
     changes = merged(settings_of(set_ or []), {"tasks": tasks, "model": model, "seed": seed})
     if chosen != "rl" and (dry_run or doctor):
-        raise ConfigError(f"--dry-run plans the stage rl only, and --doctor examines it only; the stage is {chosen}.")
+        raise ConfigError(f"--dry-run and --doctor work for the stage rl only; the stage is {chosen}.")
     if dry_run or doctor:
         settings = TrainSettings.read(config, stage=chosen, **changes)
         (_plan if dry_run else _examine)(settings, output, as_json=json)

@@ -33,7 +33,7 @@ def ui(
     served = make_app(home or home_folder(), token, runs=runs)
     address = f"http://{LOOPBACK}:{bound.getsockname()[1]}/?token={token}"
     say(f"Open {address}")
-    say("Only this machine can. Ctrl-C ends it; what you tried is kept.")
+    say("Only this machine can reach it. Ctrl-C ends it; your history is kept.")
     if browser:
         webbrowser.open(address)
     try:

@@ -94,7 +94,7 @@ def choose_columns(
         doubts += others
         decided &= text_named or not others
     if label in names:
-        raise DataError(f"The column {label!r} is given as text and as label; they must differ.")
+        raise DataError(f"The column {label!r} is both text and label; they must differ.")
     doubts = list(dict.fromkeys(doubts))
     if doubts:
         notes.append(f"other columns might be meant: {', '.join(map(repr, doubts))}; --text and --label say which")

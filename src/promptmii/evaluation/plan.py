@@ -81,7 +81,7 @@ class EvaluateSettings(Settings):
     @model_validator(mode="after")
     def _check_limit(self) -> Self:
         if self.ray and self.endpoint.max_cost is not None:
-            raise ValueError("max_cost is kept by one process, and --ray starts several; leave one of them out")
+            raise ValueError("max_cost works in one process, but --ray starts several; leave one of them out")
         return self
 
     @model_validator(mode="after")
@@ -167,7 +167,7 @@ def _planned(settings: EvaluateSettings, tasks: Sequence[Task], cards: Mapping[s
         suited = [task for task in tasks if task.instruction or not each.needs_human]
         if not suited:
             raise ConfigError(
-                f"The method {each.name} needs a human's instruction, and no task has one. "
+                f"The method {each.name} needs a human-written instruction, but no task has one. "
                 'Give it in a task file: {"instruction": "...", "data": [...]}.'
             )
         for follower in settings.followers:

@@ -45,7 +45,7 @@ class Prompt:
 def rendered(target: str, prompt: Prompt) -> str:
     """The prompt as a file for a target. Raises `ConfigError` for an unknown one."""
     if target not in TARGETS:
-        raise ConfigError(f"There is no export to {target!r}. {nearest(target, TARGETS)}")
+        raise ConfigError(f"Unknown export target {target!r}. {nearest(target, TARGETS)}")
     written = [defuse(label) for label in prompt.labels]
     values = {
         "before": _literal(prompt.before),

@@ -32,7 +32,7 @@ def marked_lines(text: str, marks: Sequence[str]) -> tuple[str, ...]:
     lines = [line for line in text.splitlines() if line.strip()]
     for mark in marks:
         if not any(mark in line for line in lines):
-            raise ConfigError(f"No line of the given text holds {mark!r}, so none can be kept for it (--keep).")
+            raise ConfigError(f"No line of the given text contains {mark!r} (--keep).")
     return tuple(line for line in lines if any(mark in line for mark in marks))
 
 

@@ -83,8 +83,8 @@ class LocalServers:
             for server in waiting:
                 if fault := server.fault():
                     raise ModelError(
-                        f"The server of {server.name} {fault} before it was ready. It said: {server.last_words()} "
-                        f"(all of it: {server.log})"
+                        f"The server of {server.name} {fault} before it was ready. Last output: {server.last_words()} "
+                        f"(full log: {server.log})"
                     )
             time.sleep(POLL)
 
@@ -110,7 +110,7 @@ class LocalServers:
         self._ended[server.address] = [*ended, now]
         said = f"The server of {server.name} at {server.address} {fault}"
         if len(ended) == RESTARTS:
-            self._progress.note(f"{said}, for the {RESTARTS + 1}th time, and is left alone: see {server.log}")
+            self._progress.note(f"{said}, for the {RESTARTS + 1}th time; it is not started again: see {server.log}")
             server.stop()
             return
         self._progress.note(f"{said}; starting it again")

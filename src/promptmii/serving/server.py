@@ -43,7 +43,7 @@ def command_line(settings: ServeSettings, model: str, port: int, host: str = LOO
                 words = [word.replace(f"{{{name}}}", str(value)) for word in words]
     if shutil.which(words[0]) is None:
         raise ConfigError(
-            f"serve: there is no program {words[0]!r} on this machine. Install it; or start the server yourself, and "
+            f"serve: the program {words[0]!r} was not found. Install it; or start the server yourself, and "
             "give endpoint.base_url; or set serve to vllm, llama.cpp or a command line with {model} and {port}."
         )
     return [*words, *settings.options]

@@ -155,15 +155,13 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _numbers_of_examples(self) -> Self:
         if self.overlong == "drop" and not self.fixed:
-            raise ValueError(
-                "overlong = 'drop' needs fixed = true: which prompts are too long must be known beforehand"
-            )
+            raise ValueError("overlong = 'drop' needs fixed = true, to know in advance which prompts are too long")
         if self.template and self.style:
-            raise ValueError("template and style both say how the generator is asked; leave one of them out")
+            raise ValueError("template and style both set the generator's prompt; give only one")
         if not self.schedule or min(self.schedule) < 1:
-            raise ValueError("schedule needs one or more numbers of examples, each at least 1")
+            raise ValueError("schedule needs at least one number of examples, each at least 1")
         if self.few_labels and not 2 <= self.few_labels[0] <= self.few_labels[1]:
-            raise ValueError("few_labels must be two rising numbers from 2")
+            raise ValueError("few_labels must be two ascending numbers, the first at least 2")
         return self
 
 

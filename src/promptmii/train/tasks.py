@@ -78,12 +78,12 @@ def read_split(selection: Selection, progress: Progress = QUIET) -> TaskSplit:
         else:
             tasks[name] = task
     for name in sorted(named.difference(names)):
-        raise ConfigError(f"There is no task {name!r}. {nearest(name, names)}")
+        raise ConfigError(f"Unknown task {name!r}. {nearest(name, names)}")
     train, validation = split(list(tasks.values()), selection.validation, selection.seed)
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""
         raise DataError(
-            f"No task is left to learn from, of {len(tasks) + len(skipped)} in {', '.join(selection.sources)}.{reasons}"
+            f"No training task is left of {len(tasks) + len(skipped)} in {', '.join(selection.sources)}.{reasons}"
         )
     return TaskSplit(tuple(train), tuple(validation), tuple(skipped))
 

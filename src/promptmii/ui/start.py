@@ -200,5 +200,5 @@ def _model(form: FormData | QueryParams, role: str) -> str:
         return chosen
     typed = text_of(form, f"{role}_other")
     if not typed:
-        raise ConfigError("Type the reference of the model, such as openai:gpt-4.1-mini, or choose one of the list.")
+        raise ConfigError("Type a model reference, such as openai:gpt-4.1-mini, or choose one from the list.")
     return typed

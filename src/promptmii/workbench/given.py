@@ -60,7 +60,7 @@ def is_path(given: str) -> bool:
 
 def _checked(text: str, owner: str) -> str:
     if not text.strip():
-        raise DataError(f"{owner} is empty. The label list alone is measured by: promptmii compare naive --data DATA")
+        raise DataError(f"{owner} is empty. To measure the label list alone: promptmii compare naive --data DATA")
     if text.isascii() and not re.search(r"\s", text.strip()):
         raise DataError(f"{text.strip()!r} is no file and too short for an instruction. Check the name of the file.")
     return text
@@ -70,7 +70,7 @@ def written(text: str, labels: Sequence[str]) -> Instruction:
     """A human's text as an instruction. Another tool's slot stays in it, with a note."""
     made = Given(text).induce(Support(tuple(labels), ()))
     if found := SLOT.search(text):
-        return made.noted(f"{found[0]} is no slot here: the labels and the input follow the text by themselves")
+        return made.noted(f"{found[0]} is not a slot here: promptmii adds the labels and the input after the text")
     return made
 
 

@@ -58,9 +58,7 @@ def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Examp
     rows = (*loaded.task.train, *loaded.task.test)
     fresh = [row for row in rows if row_key(row.text) not in known]
     if not fresh:
-        raise DataError(
-            "The instruction was made from all of these rows, so they cannot measure it. Give it other rows."
-        )
+        raise DataError("The instruction was made from all of these rows, so they cannot measure it. Give other rows.")
     seen = len(rows) - len(fresh)
     return fresh, (f"{counted(seen, 'row')} left out: the instruction was made from them",) if seen else ()
 

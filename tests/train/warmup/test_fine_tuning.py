@@ -199,7 +199,7 @@ def test_a_task_of_which_no_pair_can_be_made_is_skipped_and_said(world: Path) ->
     lines(world / "tasks" / "other.jsonl", [{"text": f"{i}", "label": "ab"[i % 2]} for i in range(24)])
     best = fine_tune(given(world, train=(), steps=1), world / "run", progress=(told := Recorder()))
     assert told.notes == [
-        "Skipped long: not two labels have three texts of at most 300 characters",
+        "Skipped long: under two labels have three texts of up to 300 characters",
         "Skipped other: the bank does not describe it",
     ]
     card = (best / "README.md").read_text()

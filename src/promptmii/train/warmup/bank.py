@@ -54,9 +54,7 @@ def read_bank(folder: Path) -> dict[str, Guide]:
     """
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
-        raise DataError(
-            f"The bank {folder} holds no .jsonl files; expected one for each task, such as those in {SHIPPED}."
-        )
+        raise DataError(f"The bank {folder} holds no .jsonl files; expected one per task, as in {SHIPPED}.")
     return {path.stem: _read(path) for path in paths}
 
 

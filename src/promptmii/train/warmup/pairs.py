@@ -83,7 +83,7 @@ class PairStream:
         for name, task in tasks.items():
             rows = short_rows(task, sizes.max_chars)
             if len(rows) < 2:
-                self.skipped.append(f"{name}: not two labels have three texts of at most {sizes.max_chars} characters")
+                self.skipped.append(f"{name}: under two labels have three texts of up to {sizes.max_chars} characters")
             elif name not in bank or not bank[name].covers(list(rows)):
                 self.skipped.append(f"{name}: the bank does not describe it")
             else:

@@ -57,7 +57,7 @@ class SftSettings(Settings):
         if both := sorted(set(self.train) & set(self.validate_on)):
             raise ValueError(f"in train and in validate_on: {', '.join(both)}")
         if not 2 <= self.labels[0] <= self.labels[1] <= 26:
-            raise ValueError("labels must be two rising numbers between 2 and 26")
+            raise ValueError("labels must be two ascending numbers between 2 and 26")
         return self
 
 
