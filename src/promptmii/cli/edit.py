@@ -1,4 +1,4 @@
-"""`promptmii edit`: change the text of an instruction, and see at once what it is worth."""
+"""`promptmii edit`: change the text of an instruction and measure the change."""
 
 import os
 import shlex
@@ -56,13 +56,13 @@ def edit(
     if output is None:
         backup = instruction.with_name(f"{instruction.name}~")
         write_text(backup, instruction.read_text("utf-8"), force=True)
-        say(f"The old instruction is in {backup}.")
+        say(f"The old instruction is kept in {backup}.")
     after.save(path, force=True if output is None else force)
     try:
         with answers.followers(quiet=json) as followers:
             found = compare({"after": after, "before": before}, table, followers, rows.columns)
     except (PromptMIIError, KeyboardInterrupt):
-        say(f"The edited text is saved in {path}, not measured yet: promptmii score {path} DATA --refit ROWS")
+        say(f"The edited text is saved in {path} but not measured. Run: promptmii score {path} DATA --refit ROWS")
         raise
     found.rows[0].instruction.save(path, force=True)
     if json:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their texts become settings."""
+"""Options that several commands share, and how they are parsed."""
 
 import json as json_module
 import math
@@ -74,7 +74,7 @@ MaxCost = Annotated[
 
 
 def N(help: str) -> Any:  # noqa: N802
-    """The option for numbers of examples, spelled the same everywhere."""
+    """The option -n, the same in every command."""
     return typer.Option("-n", "--n", help=help)
 
 
@@ -95,14 +95,14 @@ Set = Annotated[
 
 
 def settings_of(given: list[str]) -> dict[str, Any]:
-    """Every --set, as nested tables. A value is read as in TOML, or else as text. Raises `ConfigError`."""
+    """All --set options as nested tables. Values are parsed as TOML, else taken as text. Raises `ConfigError`."""
     from promptmii.schema import merged
 
     found: dict[str, Any] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
+    for setting in given:
+        name, equals, value = setting.partition("=")
         if not (name.strip() and equals):
-            raise ConfigError(f"--set is {one!r}; expected NAME=VALUE, such as endpoint.patience=60.")
+            raise ConfigError(f"--set is {setting!r}; expected NAME=VALUE, such as endpoint.patience=60.")
         table = _value(value.strip())
         for part in reversed(name.strip().split(".")):
             table = {part: table}
@@ -111,7 +111,7 @@ def settings_of(given: list[str]) -> dict[str, Any]:
 
 
 def prompt_of(given: str) -> str:
-    """What was given as an instruction; `-` is the text on standard input."""
+    """The given prompt; `-` reads standard input."""
     from promptmii.data.decoding import decode
 
     return decode(sys.stdin.buffer.read(), "Standard input") if given == "-" else given
@@ -123,12 +123,12 @@ def text_of(given: list[str] | None) -> str | tuple[str, ...] | None:
 
 
 def comma_separated(given: str | None) -> tuple[str, ...] | None:
-    """The parts of a list, without those that are empty."""
+    """The non-empty parts of a comma-separated list."""
     return None if given is None else tuple(part.strip() for part in given.split(",") if part.strip())
 
 
 def whole_numbers(given: str | None) -> tuple[int, ...] | None:
-    """The numbers of a list. Raises `ConfigError`."""
+    """The numbers of a comma-separated list. Raises `ConfigError`."""
     try:
         return None if given is None else tuple(int(part) for part in comma_separated(given) or ())
     except ValueError as error:

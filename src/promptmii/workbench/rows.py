@@ -1,4 +1,4 @@
-"""Which rows of a table may fit something, and which may measure."""
+"""Splits a table into rows for fitting and rows for measuring."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from promptmii.task import Example, row_key
 
 
 def table_of(instruction: Instruction | None, source: Source, columns: Columns) -> LoadedTask:
-    """A table, read as the one that the instruction was made from unless `columns` say otherwise.
+    """A table, read with the columns that the instruction was made from, unless `columns` names others.
 
     Rows with labels that neither the instruction nor `columns` name are dropped, with a note.
     """
@@ -25,26 +25,26 @@ def table_of(instruction: Instruction | None, source: Source, columns: Columns) 
 
 
 def _columns_like(table: Table, text: tuple[str, ...], template: str | None, label: str | None) -> Columns:
-    """The columns of another table if this one has them, or none, so that its own are detected."""
+    """The given columns if this table has them; otherwise none, so that its own are detected."""
     return Columns(text=template or text or None, label=label) if {label, *text} <= set(table.columns) else Columns()
 
 
 def tested_on(loaded: LoadedTask, source: Source) -> LoadedTask:
-    """The task measured on all rows of another table, so that all its own may be examples.
+    """The task with all rows of another table as test rows, so that all its own rows can be examples.
 
-    Rows in both only measure.
+    Rows in both tables become test rows.
     """
     table, chosen = read_table(source), loaded.columns
     own = _columns_like(table, chosen.text, chosen.template, chosen.label)
     test = load_task(table, text=own.text, label=own.label, labels=loaded.task.labels)
     rows = (*test.task.train, *test.task.test)
     known = {row_key(row.text) for row in rows}
-    mine = (*loaded.task.train, *loaded.task.test)
-    train = tuple(row for row in mine if row_key(row.text) not in known)
+    own_rows = (*loaded.task.train, *loaded.task.test)
+    train = tuple(row for row in own_rows if row_key(row.text) not in known)
     if not train:
         raise DataError(f"Every row of {loaded.task.name} is in {test.task.name} too, so none can be an example.")
-    both = len(mine) - len(train)
-    notes = (f"{counted(both, 'row')} left out of the examples: the test rows hold them too",) if both else ()
+    shared = len(own_rows) - len(train)
+    notes = (f"{counted(shared, 'row')} left out of the examples: the test rows hold them too",) if shared else ()
     notes += (f"measured on {counted(len(rows), 'row')} of {test.task.name}",)
     return replace(loaded, task=replace(loaded.task, train=train, test=rows), notes=(*loaded.notes, *notes))
 
@@ -65,19 +65,19 @@ def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Examp
 
 @dataclass(frozen=True)
 class Rows:
-    """A table, divided."""
+    """A table, split into examples and test rows."""
 
     examples: tuple[Example, ...]
-    """What ICL shows and calibrations are fitted on; may be empty."""
+    """For ICL to show and to fit calibrations on; may be empty."""
     query: tuple[Example, ...]
-    """What measures: no examples, and no rows that a prompt was made from."""
+    """Test rows: no examples, and no rows that a prompt was made from."""
     notes: tuple[str, ...]
 
 
 def divided(
     loaded: LoadedTask, made_from: set[str], n: int, *, given: Sequence[Example] = (), draw: bool = False
 ) -> Rows:
-    """The examples are those given, else rows that an instruction was made from, else `n` drawn if `draw`, else none.
+    """Examples are those given, else rows that an instruction was made from, else `n` drawn rows if `draw`, else none.
 
     `made_from` holds keys of rows. Raises `DataError` if no row is left to measure.
     """
@@ -87,8 +87,8 @@ def divided(
         examples = proportioned(given or seen, n)
     else:
         examples = draw_support(loaded.task, min(n, len(loaded.task.train))).examples if draw else ()
-    unfit = made_from | {row_key(example.text) for example in examples}
-    query = tuple(row for row in rows if row_key(row.text) not in unfit)
+    used = made_from | {row_key(example.text) for example in examples}
+    query = tuple(row for row in rows if row_key(row.text) not in used)
     if not query:
         raise DataError("No row is left to measure on: all of them are examples. Give more rows.")
     left_out = len(rows) - len(query)
