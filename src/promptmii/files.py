@@ -164,7 +164,7 @@ def append_line(path: Path, line: bytes) -> None:
                 raise
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}. Make room, and run the same command again to go on."
+            f"{path} cannot be written: {error.strerror or error}. Make room, then run it again to continue."
         ) from error
 
 

@@ -99,7 +99,7 @@ class TrainSettings(Settings):
     preset: Literal["paper"] | None = None
     """`paper`: the authors' settings, frame and parser included, wherever nothing else is given (docs/train.md)."""
     model: str = "smol"
-    """The generator to train: `smol`, `hf:...`. With `lora` the last adapter of a reference (`smol+folder`) goes on."""
+    """The generator to train: `smol`, `hf:...`. With `lora`, training continues the last adapter of `smol+folder`."""
     tasks: tuple[str, ...] = ()
     """A corpus, folders of task files, task files, or `suite`. An index.csv may name source_repo and licence."""
     only: tuple[str, ...] = ()

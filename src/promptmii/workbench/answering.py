@@ -126,7 +126,7 @@ class Labelling:
     def _gone(self, failure: Failure) -> EndpointError:
         return EndpointError(
             f"{self.follower.model.card.reference} no longer answers ({failure.kind}: {failure.message}). What it "
-            "answered is kept; run the same command again to go on.",
+            "answered is kept; run the same command again to continue.",
             failure.kind,
         )
 
