@@ -189,7 +189,7 @@ def test_what_is_wrong_is_said_before_the_first_step(world: Path) -> None:
         given(world, validate_on=("films",))
     with pytest.raises(ConfigError, match="on this machine"):
         fine_tune(given(world, model="openai:m"), world / "other")
-    with pytest.raises(ConfigError, match="rising"):
+    with pytest.raises(ConfigError, match="ascending"):
         given(world, labels=(1, 3))
 
 
