@@ -1,5 +1,7 @@
 """The laws of calibration, on scores of any kind."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from promptmii.calibrate import Floats, apply, centre, fit_supervised, normalise
+from promptmii.calibration_kinds import READS, CalibrationKind
 from promptmii.instruction import Calibration
 
 shapes = st.tuples(st.integers(1, 6), st.integers(2, 5))
@@ -28,6 +31,10 @@ def likelihood(calibration: Calibration | None, logp: Floats, gold: list[int]) -
 
 def same(one: Floats, other: Floats, tolerance: float = 1e-9) -> bool:
     return one.shape == other.shape and bool(np.allclose(one, other, rtol=tolerance, atol=tolerance))
+
+
+def test_every_kind_has_its_line() -> None:
+    assert tuple(READS) == get_args(CalibrationKind)
 
 
 class TestNormalise:

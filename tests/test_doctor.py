@@ -10,6 +10,7 @@ from tests.recorder import Recorder
 from promptmii import load_model
 from promptmii.config import Endpoint
 from promptmii.doctor import Check, Report, examine
+from promptmii.models.http.constraints import Dialect
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def test_a_server_that_ignores_the_constraint_is_seen_through_and_fit_to_generat
     assert report.healthy
 
 
-@pytest.mark.parametrize("dialect", ["guided", "regex", "grammar", "schema"])
+@pytest.mark.parametrize("dialect", Dialect)
 def test_every_dialect_of_a_constraint_is_found(steps: Recorder, dialect: str) -> None:
     with serving(FaultyServer(honours=dialect)) as server:
         assert examined(server, steps)["choose"].ok

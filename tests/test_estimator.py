@@ -416,7 +416,7 @@ class TestPickle:
         monkeypatch.setattr(estimator, "_load", lambda reference: loads.append(reference) or scripted())
         PromptClassifier("test:writer#ours", n=6).fit(X, y)
         assert set(loads) == {"test:writer"}
-        with pytest.raises(ConfigError, match="was trained with prompts of its own"):
+        with pytest.raises(ConfigError, match="was trained with its own prompts"):
             PromptClassifier("hf:milli19/promptmii-llama-3.1-8b-instruct", n=6).fit(X, y)
         assert set(loads) == {"test:writer"}
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support
+from promptmii.calibration_kinds import READS, Reads
 from promptmii.errors import ScoreRefusedError, UnsupportedError
 from promptmii.inducers import InContext
 from promptmii.models.base import Failure, FailureKind
@@ -17,6 +18,7 @@ from promptmii.task import row_key
 
 SUPPORT = Support(("a", "b", "c"), tuple(Example(f"text {label} {i}", label) for i in range(3) for label in "abc"))
 QUERY = [Example(f"query {label} {i}", label) for i in range(4) for label in "abc"]
+CALIBRATIONS = [kind for kind, reads in READS.items() if reads is not Reads.NOTHING]
 BIAS = {"a": 5.0, "b": 0.0, "c": -3.0}
 
 
@@ -34,10 +36,10 @@ def macro_f1(calibration: str) -> float | None:
 
 def test_calibration_takes_a_bias_away() -> None:
     assert macro_f1("none") == pytest.approx(1 / 6)
-    assert [macro_f1(kind) for kind in ("contextual", "support", "supervised", "batch")] == [1, 1, 1, 1]
+    assert {kind: macro_f1(kind) for kind in CALIBRATIONS} == dict.fromkeys(CALIBRATIONS, 1)
 
 
-@pytest.mark.parametrize("calibration", ["contextual", "support", "supervised", "batch"])
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
 def test_a_label_of_many_words_is_not_too_unlikely_to_be_calibrated(calibration: str) -> None:
     model = ScriptedModel(score=lambda chat, option: biased(chat, option) - 200.0 * (option == "b"))
     follower = Follower(model, "choose", calibration)
@@ -210,7 +212,7 @@ def test_an_answer_that_is_nothing_but_a_thought_is_a_failure() -> None:
     assert [p.failure and p.failure.kind for p in predictions] == [FailureKind.BAD_ANSWER] * 2 + [None]
 
 
-@pytest.mark.parametrize("kind", ["support", "supervised"])
+@pytest.mark.parametrize("kind", [kind for kind, reads in READS.items() if reads is Reads.SUPPORT])
 @pytest.mark.parametrize("n", [1, 3, 9])
 def test_a_text_that_stands_in_the_prompt_calibrates_nothing(kind: str, n: int) -> None:
     """Every support text is scored once, under a prompt that does not show it but most others."""

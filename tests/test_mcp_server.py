@@ -129,7 +129,7 @@ def test_no_text_and_no_key_goes_to_a_server_that_only_a_file_names(
     asked = [sys.executable, "-m", "promptmii", "mcp"]
     (refused,) = calls(asked, ("score", {"instruction": str(path), "data": str(table)}))
     assert refused.is_error
-    assert "no text is sent there" in text(refused)
+    assert "sends no text there" in text(refused)
     assert server.requests == 0
 
 

@@ -27,6 +27,7 @@ ORDER = [
         "models",
         "styles",
         "exports",
+        "calibration_kinds",
         "instruction",
         "config",
         "ray_cluster",

@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from promptmii.instruction import Calibration, CalibrationKind, Instruction
+from promptmii.calibration_kinds import CalibrationKind
+from promptmii.instruction import Calibration, Instruction
 from promptmii.prompts import shows, without_examples
 from promptmii.task import Example, normalise_text
 
@@ -64,6 +65,11 @@ def held_out(
 def _quoted(text: str, prose: str) -> bool:
     own = normalise_text(text)
     return own.count(" ") >= QUOTED_WORDS - 1 and own in prose
+
+
+def fit(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Calibration:
+    """A calibration of this kind. `logp` has shape (n, K), `gold` n label indices or none."""
+    return fit_supervised(logp, gold) if kind == "supervised" else centre(kind, logp, gold)
 
 
 def centre(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Calibration:

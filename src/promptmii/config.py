@@ -1,4 +1,4 @@
-"""Settings that several commands share. Unknown names are refused."""
+"""Settings that several commands share."""
 
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Columns(Settings):
-    """Text and label columns of a table. A column that is not named is detected."""
+    """Text and label columns of a table, detected by default."""
 
     text: tuple[str, ...] | str | None = None
     """One column, several, or a template such as `"{premise} || {hypothesis}"`."""
@@ -32,12 +32,12 @@ class Endpoint(Settings):
     """How to reach an OpenAI-compatible server, for `openai:` references. The key (OPENAI_API_KEY) is never stored."""
 
     base_url: str | None = None
-    """Several, comma-separated, share the work; prompts that begin alike go to the same one.
+    """Several comma-separated addresses share the work; prompts with the same prefix go to the same one.
     `None` means OPENAI_BASE_URL, or else the hosted API."""
     concurrency: int = Field(default=16, ge=1)
-    """Requests under way at once, over all servers."""
+    """Concurrent requests, over all servers."""
     patience: float = Field(default=300.0, ge=0)
-    """Seconds that a call waits for a server that is down, busy or failing, before it counts as failed."""
+    """Seconds that a call waits for a server that is down, busy or failing, before the call fails."""
     context_length: int | None = None
     """Tokens; `None` asks the server."""
     cache: str | None = None
@@ -45,11 +45,11 @@ class Endpoint(Settings):
     prices: dict[str, Price] = Field(default_factory=dict[str, Price])
     """Money per million prompt and completion tokens, by model reference; `*` stands for every other model."""
     max_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Most money for the calls of one run, in the currency of `prices`; every model then needs its price."""
+    """Spending limit of one run, in the currency of `prices`; every model then needs a price."""
     servers: dict[str, str] = Field(default_factory=dict[str, str])
-    """Addresses of single models by reference, before `base_url`. `serve` fills them in; no key is sent there."""
+    """Addresses of single models by reference, in preference to `base_url`. Set by `serve`; they get no key."""
     served_by: str = ""
-    """What runs at `servers`: part of what a result depends on, where ports are not."""
+    """The engine at `servers`: results depend on it, but not on ports."""
 
     @field_validator("base_url")
     @classmethod
@@ -71,10 +71,10 @@ class Endpoint(Settings):
         deferred: "Deferred | None" = None,
         slots: AbstractAsyncContextManager[None] | None = None,
     ) -> LanguageModel:
-        """The model behind a reference, reached this way; `keyless` keeps the API key from its server.
+        """Load the model of a reference. `keyless` sends its server no API key.
 
-        `deferred` takes its requests for the Batch API; `limit` is the one that it shares with other models, `slots`
-        the one on requests under way that other processes share. Raises `ConfigError` if it has no price.
+        `deferred` collects requests for the Batch API, `limit` is a spending limit shared with other models, `slots`
+        limits requests across processes. Raises `ConfigError` if there is a limit but no price.
         """
         from promptmii.models.cache import Cached
         from promptmii.models.spending import Limited
@@ -112,21 +112,21 @@ class InduceSettings(Settings):
     calibration: CalibrationKind | Literal["auto"] = "auto"
     """`auto`: `support` in `choose` mode if the follower gives likelihoods, else `none` (docs/models.md)."""
     shortlist: ShortlistKind = "auto"
-    """How a few of more than 30 labels are chosen to be compared; `choose` mode with likelihoods only."""
+    """How to choose the labels to compare if there are more than 30; `choose` mode with likelihoods only."""
     best_of: int = Field(default=1, ge=1)
     """Drafts to choose from, on an inner split of the support."""
     budget: int | None = Field(default=None, ge=8)
-    """Most tokens of the instruction."""
+    """Maximum length of the instruction, in tokens."""
     template: str | None = None
     """File with the generator's own template."""
     start: str | None = None
-    """An instruction that the generator is to improve: its text, an instruction file, or a text file."""
+    """A prompt for the generator to improve: its text, an instruction file, or a text file."""
     keep: tuple[str, ...] = ()
-    """Lines of `start` that hold any of these stay, byte for byte."""
+    """Lines of `start` that contain any of these stay unchanged."""
     evaluate: int = Field(default=200, ge=0)
-    """Held-back rows to measure on; 0 measures nothing."""
+    """Held-back rows to measure on; 0 skips the measurement."""
     test: str | None = None
-    """A table of one's own to measure on, all of it; the examples may then be any of the other rows."""
+    """A table to measure on; the examples may then be any other rows."""
     seed: int = 0
     columns: Columns = Columns()
     endpoint: Endpoint = Endpoint()
@@ -141,16 +141,16 @@ class ServeSettings(Settings):
     copies: int = Field(default=1, ge=1)
     """Servers of each model, which share the work."""
     gpus: int | dict[str, int] | None = None
-    """GPUs of one server, which must be on one machine; a table gives them by model reference, `*` for every other.
+    """GPUs per server, all on one machine; a table gives them by model reference, with `*` for all others.
     `None`: one for vLLM, else none."""
     devices: tuple[int | str, ...] | None = None
-    """CUDA devices that the servers take in turn, such as [4, 5, 6, 7]; `None`: those that this process sees."""
+    """CUDA devices for the servers, such as [4, 5, 6, 7]; `None`: those visible to this process."""
     options: tuple[str, ...] = ()
-    """Words added to the command line, such as ["--max-model-len", "8192"]."""
+    """Extra command-line arguments, such as ["--max-model-len", "8192"]."""
     startup: float = Field(default=1800.0, gt=0)
     """Seconds until a server must answer; loading its weights takes most of them."""
     silence: float = Field(default=60.0, gt=0)
-    """Seconds without an answer after which a server counts as stuck, and is started again."""
+    """Seconds without an answer before a server is restarted."""
 
     @model_validator(mode="before")
     @classmethod
@@ -166,7 +166,7 @@ class ServeSettings(Settings):
 
 
 class RayOptions(Settings):
-    """How work is spread over a Ray cluster."""
+    """How to spread work over a Ray cluster."""
 
     address: str | None = None
     """Of a running cluster (`auto` finds it); `None` starts one on this machine."""
@@ -186,4 +186,4 @@ class LoraSettings(Settings):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     modules: str | tuple[str, ...] = "all-linear"
     first_layer: int = Field(default=0, ge=0)
-    """Layers below stay as they are. No gradient flows back through them, so each one saves work."""
+    """Layers below are not trained. No gradient flows through them, which saves work."""

@@ -2,7 +2,7 @@
 
 {"step": 15, "validation/reward": 0.41, "train/reward": 0.38, "length": 143.2, "entropy": 1.7}
 
-Training writes them and goes on from them; the report draws them.
+Training appends to them; the report draws them.
 """
 
 import json
@@ -27,15 +27,15 @@ class Curves:
     """The curves of one training run."""
 
     name: str
-    """Of its folder."""
+    """The name of its folder."""
     metrics: dict[str, dict[int, float]]
-    """Value by step of each quantity, steps rising. If a resumed run wrote a step twice, the later value counts."""
+    """Quantity to step to value, in order of steps. If a resumed run wrote a step twice, the later value counts."""
     damaged: int = 0
-    """Lines that could not be read, such as the half line that a kill leaves."""
+    """Unreadable lines, such as one cut short by a kill."""
 
 
 def append_curves(folder: Path, step: int, values: Mapping[str, float]) -> None:
-    """Append a line. What is no finite number is left out. Raises `OutputError` on a full disk."""
+    """Append a line, without non-finite values. Raises `OutputError` on a full disk."""
     kept = {name: float(value) for name, value in values.items() if math.isfinite(value)}
     append_line(folder / FILE, (json.dumps({"step": step, **kept}) + "\n").encode())
 

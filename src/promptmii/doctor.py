@@ -78,7 +78,7 @@ def examine(reference: str, endpoint: Endpoint, progress: Progress) -> Report:
 def _checks(model: LanguageModel, start: float, progress: Progress) -> Iterator[Check]:
     revision = model.card.revision  # asks a server whether it is there
     yield Check("load", True, f"in {time.perf_counter() - start:.1f} s; revision {revision[:60]}")
-    progress.step("Reading what is known of the model")
+    progress.step("Reading the model's metadata")
     yield _context(model)
     yield _tokens(model)
     progress.step("Writing")

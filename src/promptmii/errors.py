@@ -1,4 +1,4 @@
-"""Every error that promptmii raises on purpose.
+"""Every error that promptmii raises deliberately.
 
     PromptMIIError
     ├── DataError (ValueError)            the data cannot be used: file, column, label set, number of rows
@@ -7,16 +7,15 @@
     ├── OutputError (OSError)             the output cannot be written, or exists already
     ├── ModelError (RuntimeError)         a model reference cannot be used
     │   ├── UnknownModelError (LookupError)    no such model, folder or weights
-    │   ├── EndpointError (ConnectionError)    the server is not there, refuses the key, or keeps failing
-    │   └── UnsupportedError                   the model cannot do what was asked, e.g. give likelihoods
+    │   ├── EndpointError (ConnectionError)    the server does not answer, refuses the key, or keeps failing
+    │   └── UnsupportedError                   the model lacks a feature, such as likelihoods
     ├── SpendingLimitError (RuntimeError) the next call might exceed --max-cost
-    ├── ScoreRefusedError (RuntimeError)  too many answers failed to put a number on the rest
-    └── MissingDependencyError (ImportError)   an optional package is needed; the message holds the pip line
+    ├── ScoreRefusedError (RuntimeError)  calls failed, so there is no score
+    └── MissingDependencyError (ImportError)   an optional package is missing; the message gives the pip command
 
-A message says what was given, what was expected and what to do. The command line prints the message
-alone and exits with `exit_code`; the library lets it propagate. A *failed call* is not an error but a
-value (`models.base.Failure`), because one bad answer among two hundred must neither end the run nor
-become a score.
+A message says what was given, what was expected and what to do. The command line prints only the message and
+exits with `exit_code`; the library lets it propagate. A *failed call* is a value (`models.base.Failure`), not an
+error, because one bad answer among two hundred must neither end the run nor become a score.
 """
 
 import sys
@@ -28,7 +27,7 @@ from promptmii.extras import unmet
 
 
 class PromptMIIError(Exception):
-    """Base class: catch this to catch everything promptmii raises on purpose."""
+    """Base class: catch it to catch every error of promptmii."""
 
     exit_code: ClassVar[int] = 1
 
@@ -68,24 +67,24 @@ class UnknownModelError(ModelError, LookupError):
 
 
 class EndpointError(ModelError, ConnectionError):
-    """The server is not there, refuses the key, or keeps failing.
+    """The server does not answer, refuses the key, or keeps failing.
 
-    `kind` is the `FailureKind` of the call that it comes from, where there is one: whoever can wait decides by it.
+    `kind` is the `FailureKind` of the failed call, if any; it shows whether waiting may help.
     """
 
     def __init__(self, message: str, kind: str | None = None, *, lasting: bool = False) -> None:
-        """`lasting`: no later call to this server can work, as with a refused key."""
+        """`lasting`: every later call to this server fails too, as with a refused key."""
         super().__init__(message)
         self.kind = kind
         self.lasting = lasting
 
 
 class UnsupportedError(ModelError):
-    """The model cannot do what was asked of it."""
+    """The model lacks the feature that was asked for."""
 
 
 class ScoreRefusedError(PromptMIIError, RuntimeError):
-    """Calls failed after all retries, so no number is given for the rest."""
+    """Calls failed after all retries, so there is no score."""
 
     exit_code = 4
 
@@ -102,7 +101,7 @@ class MissingDependencyError(PromptMIIError, ImportError):
     exit_code = 3
 
     def __init__(self, feature: str, extra: str, reason: str | None = None) -> None:
-        """`reason`: what is missing; without one, what the extra asks for, or why an import failed."""
+        """`reason`: what is missing; by default, the missing packages of the extra, or why an import failed."""
         reason = (
             reason or ", ".join(unmet(extra).values()) or f"an import fails: {sys.exception() or 'no reason given'}"
         )
@@ -113,12 +112,12 @@ class MissingDependencyError(PromptMIIError, ImportError):
         )
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        """Exceptions are pickled with their message, which is not what this one is made of."""
+        """By default, unpickling would call `__init__` with the message alone."""
         return type(self), self._arguments
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """The sentence that helps after an unknown name: the nearest known name, then all of them."""
+    """A hint for an unknown name: the closest known name, then all of them."""
     names = list(known)
     close = get_close_matches(given.casefold(), [name.casefold() for name in names], n=1, cutoff=0.5)
     hint = next((f"Did you mean {name!r}? " for name in names if close and name.casefold() == close[0]), "")
@@ -131,10 +130,10 @@ def counted(number: int, noun: str) -> str:
 
 
 def listed(names: Sequence[str], most: int = 30) -> str:
-    """The names in a row; of very many, the first."""
+    """The names, comma-separated; only the first `most` of a long list."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def first_line(error: BaseException | None) -> str:
-    """The first line of an error, of which libraries write pages; its kind if it says nothing."""
+    """The first line of an error message, which may be pages long; the type if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(". ")

@@ -158,7 +158,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         )
         if settings.n > len(examples):
             raise DataError(
-                f"n={settings.n} examples are wanted, and X has n_samples={len(examples)} with a text. "
+                f"n={settings.n} examples were asked for, but X has n_samples={len(examples)} with a text. "
                 "Set n to that or less."
             )
         return classes, sample(Task("X", tuple(names), examples, ()), settings.n, settings.seed, query=0).support

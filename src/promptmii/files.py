@@ -142,7 +142,7 @@ def atomic_folder(folder: Path) -> Generator[Path]:
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}. What was there before is still valid."
+            f"{folder} cannot be written: {error.strerror or error}. The previous version is still valid."
         ) from error
 
 
@@ -164,7 +164,7 @@ def append_line(path: Path, line: bytes) -> None:
                 raise
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}. Make room, and run the same command again to go on."
+            f"{path} cannot be written: {error.strerror or error}. Make room, then run it again to continue."
         ) from error
 
 

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from promptmii import calibrate
+from promptmii.calibration_kinds import READS, Reads
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.instruction import Calibration, CalibrationKind, Cost, Instruction, Mode, ShortlistKind
 from promptmii.models.base import (
@@ -35,9 +36,7 @@ from promptmii.task import Support
 
 FRAME_MARGIN = 64
 """Tokens kept free for the chat template around the prompt."""
-BATCH_NOTE = (
-    "the calibration batch needs many texts at once, so it is not kept: used alone, the instruction is uncalibrated"
-)
+BATCH_NOTE = "the batch calibration depends on the texts labelled together, so the instruction file does not hold it"
 QUOTED_NOTE = "not calibrated: the instruction quotes every text that could calibrate it"
 CUT = " […] "
 
@@ -118,9 +117,10 @@ class Follower(Predictor):
         )
         if self.mode == "choose" and self.model.card.gives_scores:  # without likelihoods all labels cost as much as few
             stamped = shortlisted(stamped, support, self.shortlist)
-        if self.calibration in ("none", "batch"):
-            return stamped.noted(BATCH_NOTE) if self.calibration == "batch" else stamped
-        if self.calibration == "contextual":
+        reads = READS[self.calibration]
+        if reads in (Reads.NOTHING, Reads.QUERY):
+            return stamped.noted(BATCH_NOTE) if reads is Reads.QUERY else stamped
+        if reads is Reads.CONTENT_FREE:
             whole = stamped.model_copy(update={"shortlist": None})
             parts: list[Part] = [(whole, calibrate.CONTENT_FREE)]
             gold: list[int] = []
@@ -141,11 +141,7 @@ class Follower(Predictor):
                 message = f"{self.model.card.reference} failed on a text during calibration: {answer.message}"
                 raise EndpointError(message, answer.kind)
         logp = np.concatenate([one.logp for one in chosen])
-        fitted = (
-            calibrate.fit_supervised(logp, gold)
-            if self.calibration == "supervised"
-            else calibrate.centre(self.calibration, logp, gold)
-        )
+        fitted = calibrate.fit(self.calibration, logp, gold)
         usage = sum((answer.usage for answer in answers), Usage())
         return stamped.model_copy(
             update={
@@ -165,8 +161,8 @@ class Follower(Predictor):
         return [one.predictions(self._calibration(one)) for one in self._choose(parts)]
 
     def _calibration(self, chosen: "_Chosen") -> Calibration | None:
-        if self.calibration == "batch" and len(chosen.logp):
-            return calibrate.centre("batch", chosen.logp)
+        if READS[self.calibration] is Reads.QUERY and len(chosen.logp):
+            return calibrate.fit(self.calibration, chosen.logp)
         return self.own(chosen.instruction).calibration
 
     def _choose(self, parts: Sequence[Part]) -> list["_Chosen"]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, Self
 
 from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 
+from promptmii.calibration_kinds import CalibrationKind
 from promptmii.errors import ArtefactError, ConfigError, counted
 from promptmii.exports import Prompt, rendered
 from promptmii.files import write_text
@@ -24,7 +25,6 @@ from promptmii.schema import Frozen
 from promptmii.task import Support, check_labels, content_key, row_key
 
 Mode = Literal["choose", "generate"]
-CalibrationKind = Literal["none", "contextual", "support", "supervised", "batch"]
 EDITED = (
     "edited after it was measured: the score and the calibration of the old text are left out; "
     "fit it again with: promptmii calibrate"
@@ -282,7 +282,7 @@ class Instruction(Frozen):
         file exists (unless `force`).
         """
         if self.template.layout("text"):
-            raise ConfigError("The frame of this instruction shows texts unquoted, and exported code quotes them.")
+            raise ConfigError("The frame of this instruction shows texts unquoted, but exported code quotes them.")
         before, after = _parts(self.frame, self.text, self.labels)
         calibration = self.calibration if self.calibrates and self.calibration else None
         code = rendered(

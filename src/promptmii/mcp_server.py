@@ -74,7 +74,7 @@ class Tools:
         data: Data,
         output: Annotated[str, Field(description="Instruction file to write, such as tickets.json.")],
         n: Annotated[int, Field(description="Labelled examples that the writer reads.")] = 20,
-        evaluate: Annotated[int, Field(description="Held-back rows to measure on; 0 measures nothing.")] = 200,
+        evaluate: Annotated[int, Field(description="Held-back rows to measure on; 0 skips the measurement.")] = 200,
         text: Text = None,
         label: Label = None,
         *,

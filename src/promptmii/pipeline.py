@@ -155,7 +155,7 @@ class _OutputFile:
             return
         try:
             if not self._force and (free := free_name(self.path)) != self.path:
-                self._progress.note(f"{self.path} appeared meanwhile and is kept; the instruction goes to {free}.")
+                self._progress.note(f"{self.path} was created meanwhile and is kept; the instruction goes to {free}.")
                 self.path = free
             instruction.save(self.path, force=self._force)
         except OutputError as error:

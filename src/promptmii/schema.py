@@ -61,9 +61,7 @@ def merged(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         if isinstance(value, Mapping):
             inner = result.get(name) or {}
             if not isinstance(inner, Mapping):
-                raise ConfigError(
-                    f"{name} = {inner!r} stands where a table is expected: write [{name}], then its settings below."
-                )
+                raise ConfigError(f"{name} = {inner!r}; expected a table: write [{name}], then its settings below.")
             result[name] = merged(inner, value)
         elif value is not None:
             result[name] = value

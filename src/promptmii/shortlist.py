@@ -47,7 +47,7 @@ def shortlisted(instruction: Instruction, support: Support, wanted: ShortlistKin
     whole = f"all {len(plain.labels)} labels are compared for each text"
     if len(ranks) < FEWEST_ROWS:
         few = f"{len(ranks)} of {len(support.examples)} examples can choose a shortlist"
-        return plain.noted(f"{whole}: {few}, and {FEWEST_ROWS} are needed")
+        return plain.noted(f"{whole}: {few}; {FEWEST_ROWS} are needed")
     size = max(FEWEST, sorted(ranks)[ceil(TARGET * len(ranks)) - 1])
     if size > LONGEST * len(plain.labels):
         return plain.noted(f"{whole}: a shortlist by {by} would need {size} to hold {TARGET:.0%} of the examples")

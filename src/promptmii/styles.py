@@ -44,7 +44,7 @@ class Style(Frozen):
     listed_once: bool = True
     """What a sentence of the text lists twice is left out the second time."""
     longest: int = Field(default=1024, ge=1)
-    """Most tokens of an instruction."""
+    """Maximum length of an instruction, in tokens."""
     longest_prompt: int | None = Field(default=None, ge=1)
     """Most tokens of the generator's prompt; `None`: what the context leaves."""
     answer: int | None = Field(default=None, ge=1)
@@ -118,7 +118,7 @@ def style_for(reference: str, template: str | None = None) -> Style:
     if released := RELEASED.search(model):
         proposed = f"promptmii-{released[1].lower()}"
         raise ConfigError(
-            f"{model} was trained with prompts of its own. Write {model}#{proposed} for the paper's evaluation "
+            f"{model} was trained with its own prompts. Write {model}#{proposed} for the paper's evaluation "
             f"(-train for its training), or {model}#{OURS} for promptmii's."
         )
     return Style()
@@ -140,7 +140,7 @@ def read_style(name: str) -> Style:
             if name in IMPORTED
             else nearest(name, [*names(), *IMPORTED])
         )
-        raise ConfigError(f"There is no style {name!r} on this machine. {cure}")
+        raise ConfigError(f"Style {name!r} is not on this machine. {cure}")
     try:
         return Style.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
@@ -192,7 +192,7 @@ def _checked(path: Path, sha256: str) -> bytes:
         ) from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ConfigError(
-            f"{path} is not the file with SHA-256 {sha256[:12]}... that is known. In the checkout: git checkout 2722f12"
+            f"{path} does not have the expected SHA-256 {sha256[:12]}... In the checkout, run: git checkout 2722f12"
         )
     return content
 

@@ -112,7 +112,7 @@ class TestWorkbooks:
         rows = [["Tickets of May"], [], ["text", "label", None], *body]
         table = read_table(self.save(tmp_path / "a.xlsx", [], rows, [["other"], ["rows"]]))
         assert list(table.rows) == ROWS
-        assert table.notes == ("sheet 'Sheet1' of 3", "1 line above the header left out")
+        assert table.notes == ("sheet 'Sheet1' of 3", "1 line above the header skipped")
 
     @pytest.mark.parametrize("content", [b"PK\x03\x04", b"no workbook"])
     def test_a_broken_one_is_named(self, tmp_path: Path, content: bytes) -> None:

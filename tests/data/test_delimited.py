@@ -47,7 +47,7 @@ def test_what_stands_above_the_header_is_no_row(above: str) -> None:
 
 def test_lines_left_out_above_the_header_are_said(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"Tickets of May\n\ntext,label\n{BODY}")
-    assert "1 line above the header left out" in load_task(tmp_path / "a.csv").notes
+    assert "1 line above the header skipped" in load_task(tmp_path / "a.csv").notes
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])

@@ -38,6 +38,11 @@ def whole() -> dict[str, bytes]:
     return made | {f"{name}.gz": gzip.compress(content) for name, content in made.items()}
 
 
+def test_every_format_has_a_good_file_here() -> None:
+    optional = {".ndjson", ".xlsx"}  # read as .jsonl; needs openpyxl
+    assert set(SUFFIXES) - optional <= {Path(name).suffix for name in whole()}
+
+
 def spoilt(content: bytes, draw: random.Random) -> bytes:
     """The content cut, turned over in places, filled up, or with another piece of itself in the middle."""
     changed = bytearray(content)

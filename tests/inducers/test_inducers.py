@@ -194,7 +194,7 @@ def test_a_search_says_that_the_chosen_draft_was_trimmed() -> None:
 
 
 def test_best_of_k_needs_an_example_to_spare() -> None:
-    with pytest.raises(ConfigError, match="two or more examples"):
+    with pytest.raises(ConfigError, match="at least two examples of one label"):
         BestOf(writer(GOOD), follower(), k=2).induce(Support(("money", "parcel"), SUPPORT.examples[:2]))
 
 

@@ -39,7 +39,7 @@ def test_a_process_a_gpu_on_one_machine_or_several() -> None:
         command(16, Machines(3), ["x"])
     with pytest.raises(ConfigError, match=r"1 process.* do not divide among 2 machines"):
         command(1, Machines(2), ["x"])
-    with pytest.raises(ConfigError, match=r"--machine is 2, and --machines 2: they are counted from 0"):
+    with pytest.raises(ConfigError, match=r"--machine is 2; expected 0 to 1"):
         command(16, Machines(2, 2), ["x"])
 
 
@@ -75,7 +75,7 @@ def test_slurm_gets_the_nodes_that_train_and_one_that_serves() -> None:
         *("sbatch", "--nodes=3", "--gpus-per-node=8", "--output=runs/x-%j.log", f"--export=ALL,{follower}"),
         *(str(SCRIPT), "a", "b"),
     ]
-    with pytest.raises(ConfigError, match=r"16 processes .* do not fill nodes of 3 GPUs"):
+    with pytest.raises(ConfigError, match=r"16 processes .* is not a multiple of 3 GPUs"):
         slurm(given, 3, Path("x"), [])
     elsewhere = given.model_copy(update={"endpoint": given.endpoint.model_copy(update={"base_url": "http://a:1/v1"})})
     assert {"--nodes=2", "--export=ALL,FOLLOWER="} <= set(slurm(elsewhere, 8, Path("x"), []))

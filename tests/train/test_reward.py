@@ -3,7 +3,7 @@
 
 import random
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,7 @@ from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.task import Episode
+from promptmii.train.measures import OF_ANSWERS, OF_PROBABILITIES, Measure
 from promptmii.train.reward import Draft, Reward
 from promptmii.train.settings import RewardSettings
 
@@ -25,7 +26,7 @@ LABELS = ("alpha", "beta", "gamma")
 rows = st.lists(
     st.tuples(st.integers(0, 40), st.sampled_from(LABELS)), min_size=1, max_size=12, unique_by=lambda pair: pair[0]
 )
-MEASURES = ("macro_f1", "expected_macro_f1", "gold_probability")
+MEASURES = ("macro_f1", *OF_PROBABILITIES)
 
 
 def knowing() -> ScriptedModel:
@@ -52,6 +53,10 @@ def reward_of(given_episode: Episode, text: str, **settings: Any) -> float | Non
 
 def text_for(numbers: list[int]) -> str:
     return " ".join(["Look.", *(f"row{number}." for number in numbers)])
+
+
+def test_every_measure_has_one_line() -> None:
+    assert sorted([*OF_ANSWERS, *OF_PROBABILITIES]) == sorted(get_args(Measure))
 
 
 @given(rows, st.integers(0, 2**32), st.sampled_from(MEASURES))

@@ -172,7 +172,7 @@ class TestData:
 
     def test_no_file_is_said(self, client: TestClient) -> None:
         assert "No file arrived" in client.post("/data", data={"x": "y"}).text
-        assert "no longer here" in client.get("/new?data=nothing").text
+        assert "no longer exists" in client.get("/new?data=nothing").text
 
     def test_hostile_columns_labels_and_texts_stay_text(self, client: TestClient) -> None:
         rows = [{EVIL: f"{EVIL} {i}", "label": (EVIL, "good")[i % 2]} for i in range(20)]
@@ -184,7 +184,7 @@ class TestData:
         ("changes", "said"),
         [
             ({"labels": ["refund"]}, "at least two labels"),
-            ({"generator_other": ""}, "Type the reference"),
+            ({"generator_other": ""}, "Type a model reference"),
             ({"n": "many"}, "n = 'many' is refused"),
             ({"price_prompt": "1"}, "both prices"),
             ({"base_url": "not an address", "generator_other": "openai:m"}, "not an address"),
@@ -311,7 +311,7 @@ class TestRun:
 
     def test_what_fails_is_said_and_kept(self, client: TestClient) -> None:
         page = text_of(ended(client, begun(client, n="100")))
-        assert "100 examples are wanted" in page
+        assert "100 examples were asked for" in page
         assert "Try again" in page
         assert "failed" in client.get("/history").text
 

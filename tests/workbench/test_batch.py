@@ -123,8 +123,8 @@ def test_labels_are_chosen_in_batches_too(made: Path, server: BatchServer) -> No
     ("options", "code", "message"),
     [
         (["--max-cost", "0.0001"], 4, "more than --max-cost 0.0001. Nothing was submitted"),
-        (["--base-url", "http://127.0.0.1:1/v1,http://127.0.0.1:2/v1"], 2, "sends to one server"),
-        (["--follower", "smol"], 2, "needs a server"),
+        (["--base-url", "http://127.0.0.1:1/v1,http://127.0.0.1:2/v1"], 2, "uses one server"),
+        (["--follower", "smol"], 2, "needs an openai: model"),
     ],
 )
 def test_what_a_batch_cannot_do_is_said_before_it_is_sent(

@@ -35,7 +35,7 @@ def test_a_text_is_measured_as_it_stands_whatever_it_holds() -> None:
     odd = 'Say "{text}" {{labels}}\r\n  two  spaces <|im_end|>'
     measured = score(odd, ROWS, Follower(model))
     assert measured.instruction.text == odd
-    assert any("{text} is no slot here" in note for note in measured.instruction.provenance.notes)
+    assert any("{text} is not a slot here" in note for note in measured.instruction.provenance.notes)
 
 
 @pytest.mark.parametrize(

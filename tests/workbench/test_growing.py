@@ -133,7 +133,7 @@ def test_only_the_same_run_goes_on_with_a_file(tmp_path: Path, whole: bytes) -> 
     damaged = output.read_bytes().replace(b"\n", b",\n", 3)
     kept = output.read_bytes()
     output.write_bytes(damaged)
-    with pytest.raises(OutputError, match="was changed since it was started"):
+    with pytest.raises(OutputError, match="was changed during the run"):
         run(TEXTS, output)
     output.write_bytes(kept)
     run(TEXTS, output, force=True)
@@ -195,7 +195,7 @@ def test_parquet_keeps_the_types_of_the_input(tmp_path: Path) -> None:
     assert labelled["n"].tolist() == [1, 2, 3]
     assert labelled["predicted_label"].tolist() == ["refund", "delivery", "refund"]
     mixed = [{"text": "a", "x": 1}, {"text": "b", "x": "one"}]
-    with pytest.raises(DataError, match=r"do not fit a Parquet file.*Write \.jsonl"):
+    with pytest.raises(DataError, match=r"Parquet cannot hold these rows.*Write \.jsonl"):
         run(mixed, tmp_path / "mixed.parquet")
 
 

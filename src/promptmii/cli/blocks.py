@@ -28,10 +28,10 @@ class RowOptions:
     """How a labelled table is read."""
 
     text: Text = None
-    label: Annotated[str | None, typer.Option(help="Label column. Detected when absent.")] = None
+    label: Annotated[str | None, typer.Option(help="Label column; detected by default.")] = None
     labels: Annotated[
         str | None,
-        typer.Option(help="The label set in its order, comma-separated, or a JSON list where labels hold commas."),
+        typer.Option(help="Labels in order, comma-separated; a JSON list if labels contain commas."),
     ] = None
 
     @property
@@ -47,14 +47,14 @@ class AbstainOptions:
     """When a row gets no label."""
 
     threshold: Annotated[
-        float | None, typer.Option(help="Give no label to rows whose label has a lower probability than this.")
+        float | None, typer.Option(help="Give no label to rows with a lower probability than this.")
     ] = None
     precision: Annotated[
-        float | None, typer.Option(help="As --threshold, chosen so that this share of the labels given is right.")
+        float | None, typer.Option(help="Choose the threshold so that this share of the labels is right.")
     ] = None
     held_back: Annotated[
         str | None,
-        typer.Option(metavar="ROWS", help="Labelled rows on which --precision chooses the threshold, not seen before."),
+        typer.Option(metavar="ROWS", help="Labelled, unseen rows on which --precision chooses the threshold."),
     ] = None
 
     @property
@@ -77,9 +77,9 @@ class ServeOptions:
             "{port}.",
         ),
     ] = None
-    copies: Annotated[int, typer.Option(help="With --serve: servers, which share the work.")] = 1
-    gpus: Annotated[int | None, typer.Option(help="With --serve: GPUs of each; one for vLLM when absent.")] = None
-    ray: Annotated[bool, typer.Option("--ray", help="With --serve: on the nodes of a Ray cluster (RAY_ADDRESS).")] = (
+    copies: Annotated[int, typer.Option(help="With --serve: number of servers that share the work.")] = 1
+    gpus: Annotated[int | None, typer.Option(help="With --serve: GPUs per server; default 1 for vLLM, else 0.")] = None
+    ray: Annotated[bool, typer.Option("--ray", help="With --serve: use the nodes of a Ray cluster (RAY_ADDRESS).")] = (
         False
     )
 
@@ -101,9 +101,9 @@ class ServerOptions:
 
     base_url: BaseUrl = None
     context_length: Context = None
-    concurrency: Annotated[int, typer.Option(help="Requests under way at once.")] = 16
+    concurrency: Annotated[int, typer.Option(help="Concurrent requests.")] = 16
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of the answer cache for openai: models; failures are never cached.")
+        Path | None, typer.Option(help="Folder that caches answers of openai: models; failures are never cached.")
     ] = None
     price: Prices = None
 
@@ -125,7 +125,7 @@ class FollowerOptions:
         str | None,
         typer.Option(
             metavar="choose|generate",
-            help="choose compares label likelihoods; generate reads the label from text. Absent: as it was made.",
+            help="choose compares label likelihoods; generate reads the label from text. Default: as it was made.",
         ),
     ] = None
     server: ServerOptions = ServerOptions()

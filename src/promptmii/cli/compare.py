@@ -23,28 +23,32 @@ def compare(
     prompts: Annotated[
         list[str],
         typer.Argument(
-            help="Instruction files, text files, texts, - for standard input, naive, icl. The first is the new one."
+            help="Instruction files, text files, texts, - for standard input, naive or icl. "
+            "The first is compared with the rest."
         ),
     ],
     data: Annotated[str, typer.Option(help="Labelled rows to measure on: a table, as `promptmii score` takes it.")],
     rows: RowOptions,
     answers: FollowerOptions,
     examples: Annotated[
-        str | None, typer.Option(metavar="ROWS", help="Labelled rows that ICL shows and that calibrate the others.")
+        str | None, typer.Option(metavar="ROWS", help="Labelled rows for ICL to show and to calibrate on.")
     ] = None,
     n: Annotated[
-        int | None, N("Examples to use of them, or to draw from the data. As many as a file was made of.")
+        int | None,
+        N("Examples to use, or to draw from the data. Default: as many as an instruction was made from."),
     ] = None,
     fail_under: Annotated[
-        float | None, typer.Option("--fail-under", metavar="F1", help="Exit code 1 if the first has less macro-F1.")
+        float | None,
+        typer.Option("--fail-under", metavar="F1", help="Exit with code 1 if the first prompt has a lower macro-F1."),
     ] = None,
     fail_if_worse: Annotated[
-        bool, typer.Option("--fail-if-worse", help="Exit code 1 if the first is worse than another beyond noise.")
+        bool,
+        typer.Option("--fail-if-worse", help="Exit with code 1 if the first is worse than another beyond noise."),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="CSV to write: the rows on which they disagree.")
+        Path | None, typer.Option("--output", "-o", help="CSV file for the rows on which the prompts disagree.")
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="JUnit report of the checks to write.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="JUnit file for the results of the checks.")] = None,
     json: Json = False,
     force: Force = False,
 ) -> None:
@@ -56,7 +60,7 @@ def compare(
     for path in filter(None, (output, junit)):
         check_writable(path, force=force)
     if fail_if_worse and len(prompts) < 2:
-        raise ConfigError("--fail-if-worse needs something to compare the first with; naive is the label list alone.")
+        raise ConfigError("--fail-if-worse needs a second prompt, such as naive (the label list alone).")
     given = [prompt_of(prompt) for prompt in prompts]
     with answers.followers(quiet=json) as followers:
         found = workbench.compare(given, data, followers, rows.columns, examples=examples, n=n)

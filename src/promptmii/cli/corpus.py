@@ -32,15 +32,15 @@ class _BuildOptions:
     hub: Annotated[bool | None, typer.Option("--hub/--no-hub", help="List the hub (HF_ENDPOINT, HF_TOKEN).")] = None
     language: Annotated[str | None, typer.Option(help="Keep datasets in these languages, comma-separated.")] = None
     licence: Annotated[str | None, typer.Option(help="Keep datasets under these licences, comma-separated.")] = None
-    most: Annotated[int | None, typer.Option(help="Most hub repositories to list.")] = None
+    most: Annotated[int | None, typer.Option(help="Maximum number of hub repositories to list.")] = None
     exclude: Annotated[list[str] | None, typer.Option(help="Evaluation set to leave out, by name; repeatable.")] = None
     exclude_content: Annotated[
         list[str] | None,
-        typer.Option(help="Evaluation set (file, folder, corpus, suite) whose texts to leave out; repeatable."),
+        typer.Option(help="Evaluation set (file, folder, corpus, suite) whose texts are left out; repeatable."),
     ] = None
     model: Annotated[str | None, typer.Option(help="Model to ask if schema and values do not decide.")] = None
     base_url: BaseUrl = None
-    workers: Annotated[int | None, typer.Option(help="Processes that fetch.")] = None
+    workers: Annotated[int | None, typer.Option(help="Number of processes that fetch.")] = None
     ray: Annotated[bool, typer.Option("--ray", help="Fetch on a Ray cluster (table [ray]).")] = False
 
     @property
@@ -63,20 +63,20 @@ def build(
     options: _BuildOptions,
     recipe: Annotated[str | None, Recipe] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Corpus folder. A build that it holds is resumed.")
+        Path, typer.Option("--output", "-o", help="Corpus folder; an unfinished build in it is resumed.")
     ] = Path("corpus"),
     stage: Annotated[
         Literal["list", "fetch", "columns", "clean", "split"], typer.Option(help="Last stage to run.")
     ] = "split",
     retry: Annotated[
-        bool, typer.Option("--retry", help="Try datasets again that were gated, gone, too slow or too large.")
+        bool, typer.Option("--retry", help="Retry datasets that were gated, gone, too slow or too large.")
     ] = False,
     push: Annotated[str | None, typer.Option(help="Upload the corpus to owner/name on the hub.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="With --push: visible to everybody.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="With --push: make it public.")] = False,
     json: Json = False,
     _list: ListRecipes = False,
 ) -> None:
-    """List, fetch, clean and split datasets. After an interruption the same command resumes."""
+    """List, fetch, clean and split datasets. After an interruption, run it again to resume."""
     from promptmii.configs import config_path
     from promptmii.corpus.build import build_corpus
     from promptmii.corpus.card import push_corpus
@@ -97,11 +97,11 @@ def build(
 def check(
     corpus: Folder,
     similarity: Annotated[
-        float, typer.Option(min=0.1, max=1.0, help="Similarity from which two texts count as one.")
+        float, typer.Option(min=0.1, max=1.0, help="Similarity from which two texts count as the same.")
     ] = 0.7,
     json: Json = False,
 ) -> None:
-    """Count what the splits of a corpus have in common. Exit code 1 if there is anything."""
+    """Count what the splits of a corpus share. Exits with code 1 if they share anything."""
     from promptmii.corpus.overlap import check_corpus
 
     with listening(quiet=json) as progress:
@@ -146,7 +146,7 @@ def _show_built(built: "Built", *, as_json: bool) -> None:
     out.write_table(grid)
     out.write_line(f"Every dataset and its verdict: {built.folder}/{{{','.join(built.stages)}}}.csv")
     if any(entry.temporary for entries in built.stages.values() for entry in entries):
-        out.write_line("Some were gated, gone, too slow or too large; --retry tries them again.")
+        out.write_line("Some were gated, gone, too slow or too large; retry them with --retry.")
     if built.leakage:
         _show_leakage(built.leakage, as_json=False)
         use = "evaluate --tasks" if built.leakage.tasks["heldout"] else "train smol-cpu --tasks"

@@ -33,15 +33,15 @@ def edit(
     answers: FollowerOptions,
     data: Annotated[
         str | None,
-        typer.Argument(help="Labelled rows to calibrate and measure on; absent: those that it was made from."),
+        typer.Argument(help="Labelled rows to calibrate and measure on; default: the table it was made from."),
     ] = None,
     output: Output = None,
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Open the text of an instruction in your editor ($VISUAL, $EDITOR), then calibrate it again and measure it.
+    """Edit the text of an instruction in your editor ($VISUAL, $EDITOR), then calibrate and measure it again.
 
-    You see the text before and after on the same rows. Without -o the file is replaced; the old one is kept as FILE~.
+    Measures the old and the new text on the same rows. Without -o, the file is replaced and the old one kept as FILE~.
     """
     from promptmii.files import check_writable, write_text
     from promptmii.instruction import Instruction
@@ -54,19 +54,19 @@ def edit(
     table = own_rows(before, data)
     text = _edited(before.text)
     if text == before.text:
-        say("The text is as it was; nothing was measured.")
+        say("The text is unchanged; nothing was measured.")
         return
     after = edited(before, text)
     if output is None:
         backup = instruction.with_name(f"{instruction.name}~")
         write_text(backup, instruction.read_text("utf-8"), force=True)
-        say(f"The old instruction is in {backup}.")
+        say(f"The old instruction is kept in {backup}.")
     after.save(path, force=True if output is None else force)
     try:
         with answers.followers(quiet=json) as followers:
             found = compare({"after": after, "before": before}, table, followers, rows.columns)
     except (PromptMIIError, KeyboardInterrupt):
-        say(f"The edited text is saved in {path}, not measured yet: promptmii score {path} DATA --refit ROWS")
+        say(f"The edited text is saved in {path} but not measured. Run: promptmii score {path} DATA --refit ROWS")
         raise
     found.rows[0].instruction.save(path, force=True)
     if json:
@@ -80,7 +80,7 @@ def _edited(text: str) -> str:
     """The text after editing. Raises `ConfigError` if the editor cannot start or fails."""
     named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, EDITORS), None)
     if not named:
-        raise ConfigError("There is no editor: set EDITOR, for instance EDITOR=nano.")
+        raise ConfigError("No editor was found: set EDITOR, for instance EDITOR=nano.")
     with TemporaryDirectory(prefix="promptmii-") as folder:
         file = Path(folder) / "instruction.txt"
         file.write_text(text, encoding="utf-8", newline="")
@@ -103,16 +103,16 @@ def extend(
     answers: FollowerOptions,
     old: Annotated[
         str | None,
-        typer.Option(metavar="ROWS", help="Rows of the old labels; absent: the table that it was made from."),
+        typer.Option(metavar="ROWS", help="Rows with the old labels; default: the table it was made from."),
     ] = None,
-    generator: Annotated[str | None, typer.Option(help="Model that writes; absent: the one that wrote it.")] = None,
+    generator: Annotated[str | None, typer.Option(help="Model that writes; default: the one that wrote it.")] = None,
     output: Output = None,
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Add labels to an instruction: writes a line for each new label of the data, and keeps the old lines.
+    """Add labels to an instruction: write a line for each new label in the data, and keep the old lines.
 
-    It is measured before and after, on all rows and on those of the old labels. Without -o the file is replaced.
+    Measures it before and after, on all rows and on those with the old labels. Without -o, the file is replaced.
     """
     from promptmii.files import check_writable
     from promptmii.instruction import Instruction
@@ -126,7 +126,7 @@ def extend(
         table = own_rows(made, old)
     except ConfigError as error:
         table = None
-        say(f"{error} Use --old ROWS; without, nothing is calibrated.")
+        say(f"{error} Without --old ROWS, nothing is calibrated.")
     with answers.followers(quiet=json) as followers:
         found = add_labels(
             made,

@@ -82,24 +82,24 @@ class _GridOptions:
     ] = None
     methods: Annotated[str | None, typer.Option(help="Comma-separated.")] = None
     n: Annotated[str | None, N("Numbers of examples, comma-separated.")] = None
-    seeds: Annotated[int | None, typer.Option(help="Draws of the examples.")] = None
-    evaluate: Annotated[int | None, typer.Option("--eval", help="Test rows of each task.")] = None
+    seeds: Annotated[int | None, typer.Option(help="Draws of the examples per n.")] = None
+    evaluate: Annotated[int | None, typer.Option("--eval", help="Test rows per task.")] = None
     generator: Annotated[list[str] | None, typer.Option(help="Model under test; repeatable.")] = None
     follower: Annotated[list[str] | None, typer.Option(help="Model that labels; repeat it for several.")] = None
     untrained: Annotated[list[str] | None, typer.Option(help="Untrained model; repeatable.")] = None
     searcher: Annotated[str | None, typer.Option(help="Model that proposes in searches.")] = None
     mode: Annotated[str | None, typer.Option(metavar="choose|generate", help="How the follower answers.")] = None
-    nameless: Annotated[bool | None, typer.Option(help="Labels under names that say nothing: A, 7, class 3.")] = None
-    budget: Annotated[int | None, typer.Option(help="Most tokens of an instruction.")] = None
-    workers: Annotated[int | None, typer.Option(help="Cells under way at once.")] = None
+    nameless: Annotated[bool | None, typer.Option(help="Hide the label names behind A, 7, class 3.")] = None
+    budget: Annotated[int | None, typer.Option(help="Maximum length of an instruction, in tokens.")] = None
+    workers: Annotated[int | None, typer.Option(help="Cells to run at once.")] = None
     base_url: BaseUrl = None
     context_length: Context = None
-    concurrency: Annotated[int | None, typer.Option(help="Requests under way at once, over all workers.")] = None
+    concurrency: Annotated[int | None, typer.Option(help="Concurrent requests, over all workers.")] = None
     price: Prices = None
     max_cost: MaxCost = None
     ray: Annotated[
         bool,
-        typer.Option("--ray", help="Spread the grid over a Ray cluster (settings: table ray of the configuration)."),
+        typer.Option("--ray", help="Spread the grid over a Ray cluster (settings in the table [ray])."),
     ] = False
     set_: Set = None
 
@@ -127,12 +127,12 @@ def run_grid(
     grid: _GridOptions,
     recipe: Annotated[str | None, Recipe] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Run folder; what it holds already is not run again.")
+        Path, typer.Option("--output", "-o", help="Run folder; its finished cells are not run again.")
     ] = Path("runs/eval"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the failed cells again.")] = False,
     forget_answers: Annotated[
         bool,
-        typer.Option("--forget-answers", help="Delete the kept answers of models first; finished cells stay."),
+        typer.Option("--forget-answers", help="First delete the cached answers of models; finished cells stay."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the grid, its calls, tokens, time and money; run nothing.")
@@ -140,7 +140,7 @@ def run_grid(
     json: Json = False,
     _list: ListRecipes = False,
 ) -> None:
-    """Run every method on a grid of tasks. Finished cells are kept: after an interruption, run it again."""
+    """Run methods on a grid of tasks. Finished cells are kept; after an interruption, run it again to continue."""
     from promptmii.configs import config_path
     from promptmii.evaluation import estimate
     from promptmii.evaluation import evaluate as evaluate_grid
@@ -203,11 +203,11 @@ def report(
     ] = None,
     markdown: Annotated[
         Path | None,
-        typer.Option(help="Write one page of Markdown, its figures in a folder beside it; with -o, the folder too."),
+        typer.Option(help="Write one Markdown page, with its figures in a folder beside it; -o adds the full report."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Draw what runs found: one self-contained page, figures (SVG, PNG, PDF, LaTeX), tables (CSV, Markdown, LaTeX)."""
+    """Report on runs: one self-contained page, figures (SVG, PNG, PDF, LaTeX), tables (CSV, Markdown, LaTeX)."""
     from promptmii.report.markdown import write_markdown
     from promptmii.report.page import write_report
 

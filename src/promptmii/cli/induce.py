@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptmii.calibration_kinds import READS
 from promptmii.cli.blocks import RowOptions, ServerOptions, blocks
 from promptmii.cli.compare import score_cells
 from promptmii.cli.group import app
@@ -46,27 +47,33 @@ class _WritingOptions:
     ] = "choose"
     calibration: Annotated[
         str,
-        typer.Option(metavar="auto|none|contextual|support|supervised|batch", help="Correction of label bias."),
+        typer.Option(metavar="|".join(("auto", *READS)), help="How to correct label bias."),
     ] = "auto"
     shortlist: Annotated[
         str,
         typer.Option(
             metavar="auto|embedding|tfidf|none",
-            help="Of more than 30 labels, compare those most like each text; none compares all.",
+            help="With more than 30 labels, compare only those most similar to each text; none compares all.",
         ),
     ] = "auto"
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="PROMPT", help="Improve this: an instruction file, a text file, a text, or -."),
+        typer.Option(
+            "--from",
+            metavar="PROMPT",
+            help="Prompt to improve: instruction file, text file, the text itself, or -.",
+        ),
     ] = None
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="WORDS", help="Lines of --from that hold these words stay as they are; repeatable."),
+        typer.Option(metavar="WORDS", help="Keep the lines of --from that contain these words unchanged; repeatable."),
     ] = None
     template: Annotated[Path | None, typer.Option(help="File with the generator's own template.")] = None
-    best_of: Annotated[int, typer.Option("--best-of", help="Drafts to choose from, on a part of the examples.")] = 1
-    budget: Annotated[int | None, typer.Option(help="Most tokens of the instruction.")] = None
-    evaluate: Annotated[int, typer.Option("--eval", help="Held-back rows to measure on; 0 measures nothing.")] = 200
+    best_of: Annotated[int, typer.Option("--best-of", help="Drafts to write; the best one is kept.")] = 1
+    budget: Annotated[int | None, typer.Option(help="Maximum length of the instruction, in tokens.")] = None
+    evaluate: Annotated[int, typer.Option("--eval", help="Held-back rows to measure on; 0 skips the measurement.")] = (
+        200
+    )
     test: Annotated[
         str | None, typer.Option(metavar="ROWS", help="Measure on all rows of this table instead of held-back ones.")
     ] = None
@@ -96,7 +103,7 @@ def induce(
     rows: RowOptions,
     output: Output = None,
     json: Json = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take the columns that were detected.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; use the detected columns.")] = False,
     force: Force = False,
 ) -> None:
     """Write an instruction from n labelled examples, and measure it beside naive and ICL prompts on held-back rows."""
@@ -109,7 +116,7 @@ def induce(
     if not json:
         _show_data(loaded)
     if loaded.columns.doubts and not (yes or json) and interactive() and not confirmed("Go on?", default=True):
-        raise ConfigError("Stopped before any call. Name the columns with --text and --label.")
+        raise ConfigError("Stopped before the first call. Name the columns with --text and --label.")
     with listening(quiet=json) as progress:
         induced = pipeline.induce(loaded, settings, output=output, force=force, progress=progress)
     if json:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from promptmii.calibration_kinds import FixedCalibration
 from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output, Prompt, prompt_of
@@ -31,7 +32,7 @@ def score(
         str | None,
         typer.Option(
             metavar="ROWS",
-            help="Labelled rows to fit the calibration on first; an instruction file then keeps it and the score.",
+            help="Labelled rows to fit the calibration on first; an instruction file keeps it and the score.",
         ),
     ] = None,
     output: Output = None,
@@ -40,8 +41,8 @@ def score(
 ) -> None:
     """Measure an instruction, or any text, on labelled data: per-label scores, confusion matrix.
 
-    With --refit this is `promptmii calibrate INSTRUCTION ROWS` and a measurement in one, for an edited instruction.
-    -o saves an instruction file with the score, also of a text.
+    --refit fits the calibration first, as `promptmii calibrate` does: use it after you edit an instruction.
+    -o saves an instruction file with the score, even if you gave a text.
     """
     from promptmii import workbench
     from promptmii.files import check_writable
@@ -118,15 +119,15 @@ def calibrate(
     answers: FollowerOptions,
     output: Output = None,
     kind: Annotated[
-        Literal["auto", "none", "contextual", "support", "supervised"],
-        typer.Option("--calibration", help="Correction of label bias."),
+        Literal["auto", FixedCalibration],
+        typer.Option("--calibration", help="How to correct label bias."),
     ] = "auto",
     json: Json = False,
     force: Force = False,
 ) -> None:
     """Fit an instruction's calibration on labelled rows: after you edit its text, or for another model.
 
-    Without -o the instruction file itself is replaced. Its old score is dropped; measure it with `promptmii score`.
+    Without -o, the instruction file is replaced. Its old score is dropped; measure it again with `promptmii score`.
     """
     from promptmii import workbench
     from promptmii.files import check_writable

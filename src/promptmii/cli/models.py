@@ -27,7 +27,7 @@ def examine(
     context_length: Context = None,
     json: Json = False,
 ) -> None:
-    """Check a model from end to end, and say what to fix."""
+    """Check a model end to end, and report what to fix."""
     from promptmii import doctor
     from promptmii.config import Endpoint
 
@@ -91,14 +91,14 @@ def push(
     folder: Annotated[Path, typer.Argument(help="Trained weights, such as runs/mine/best.")],
     repository: Annotated[str, typer.Argument(help="owner/name on the hub.")],
     evaluation: Annotated[
-        Path | None, typer.Option(help="Run folder of `promptmii evaluate` whose scores go along.")
+        Path | None, typer.Option(help="Run folder of `promptmii evaluate` whose scores are included.")
     ] = None,
     licence: Annotated[
-        str | None, typer.Option(help="Of the weights, such as apache-2.0. Absent: that of the base model.")
+        str | None, typer.Option(help="Licence of the weights, such as apache-2.0. Default: the base model's.")
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="For everybody to see.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make the repository public.")] = False,
 ) -> None:
-    """Upload trained weights to the hub, with card, licence and scores; nothing else of the run."""
+    """Upload trained weights to the hub, with card, licence and scores, and nothing else from the run."""
     from promptmii.publish import push_weights
 
     reference = push_weights(folder, repository, private=not public, licence=licence, evaluation=evaluation)
@@ -109,7 +109,7 @@ def push(
 def import_styles(
     checkout: Annotated[Path, typer.Argument(help="A checkout of github.com/millix19/promptmii.")],
 ) -> None:
-    """Read the paper's prompts from its authors' code, which is checked by hash and never run."""
+    """Import the paper's prompts from the authors' code, which is checked by hash and never run."""
     from promptmii import styles
 
     for name in styles.import_styles(checkout):

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their texts become settings."""
+"""Options that several commands share, and how they are parsed."""
 
 import json as json_module
 import math
@@ -39,13 +39,13 @@ Data = Annotated[
 ]
 Prompt = Annotated[
     str,
-    typer.Argument(help="Instruction file, a text file, the text itself, or - for a text on standard input."),
+    typer.Argument(help="Instruction file, text file, the text itself, or - for standard input."),
 ]
 File = Annotated[Path, typer.Argument(help="Instruction file made by `promptmii induce`.")]
 Text = Annotated[
     list[str] | None,
     typer.Option(
-        help='Text column, detected when absent. Repeat it for several, or use a template: "{premise} || {hypothesis}".'
+        help='Text column; detected by default. Repeat it for several, or give a template: "{premise} || {hypothesis}".'
     ),
 ]
 Generator = Annotated[str, typer.Option(help="Model that writes: qwen-writer, gguf:..., hf:..., openai:...")]
@@ -53,28 +53,28 @@ Follow = Annotated[
     str | None, typer.Option(help="Model that labels: smol, hf:<id or folder>[+adapter], openai:<model>.")
 ]
 BaseUrl = Annotated[
-    str | None, typer.Option(help="Server(s) for openai: models, comma-separated; OPENAI_BASE_URL when absent.")
+    str | None, typer.Option(help="Server address(es) for openai: models, comma-separated; default OPENAI_BASE_URL.")
 ]
 Context = Annotated[
     int | None,
-    typer.Option("--context-length", help="Tokens that an openai: model takes at once, where its server does not say."),
+    typer.Option("--context-length", help="Context length in tokens, if the server does not report it."),
 ]
 Prices = Annotated[
     list[str] | None,
     typer.Option(
         "--price",
-        help="Money per million tokens, [MODEL=]PROMPT,COMPLETION, then any of cached=PRICE, min=TOKENS (the shortest "
-        "cached prefix) and batch=FACTOR, with commas between; repeat it for several models.",
+        help="Price per million tokens: [MODEL=]PROMPT,COMPLETION, optionally followed by ,cached=PRICE ,min=TOKENS "
+        "(the shortest cached prefix) and ,batch=FACTOR. Repeat it for several models.",
     ),
 ]
 MaxCost = Annotated[
     float | None,
-    typer.Option("--max-cost", help="Most money to spend in this run; needs --price. A rerun continues."),
+    typer.Option("--max-cost", help="Spending limit of this run; needs --price. Run it again to continue."),
 ]
 
 
 def N(help: str) -> Any:  # noqa: N802
-    """The option for numbers of examples, spelled the same everywhere."""
+    """The option -n, the same in every command."""
     return typer.Option("-n", "--n", help=help)
 
 
@@ -90,14 +90,14 @@ Set = Annotated[
 
 
 def settings_of(given: list[str] | None) -> dict[str, Any]:
-    """Every --set, as nested tables. A value is read as in TOML, or else as text. Raises `ConfigError`."""
+    """All --set options as nested tables. Values are parsed as TOML, else taken as text. Raises `ConfigError`."""
     from promptmii.schema import merged
 
     found: dict[str, Any] = {}
-    for one in given or []:
-        name, equals, value = one.partition("=")
+    for setting in given or []:
+        name, equals, value = setting.partition("=")
         if not (name.strip() and equals):
-            raise ConfigError(f"--set is {one!r}; expected NAME=VALUE, such as endpoint.patience=60.")
+            raise ConfigError(f"--set is {setting!r}; expected NAME=VALUE, such as endpoint.patience=60.")
         table = _value(value.strip())
         for part in reversed(name.strip().split(".")):
             table = {part: table}
@@ -106,7 +106,7 @@ def settings_of(given: list[str] | None) -> dict[str, Any]:
 
 
 def prompt_of(given: str) -> str:
-    """What was given as an instruction; `-` is the text on standard input."""
+    """The given prompt; `-` reads standard input."""
     from promptmii.data.decoding import decode
 
     return decode(sys.stdin.buffer.read(), "Standard input") if given == "-" else given
@@ -118,12 +118,12 @@ def text_of(given: list[str] | None) -> str | tuple[str, ...] | None:
 
 
 def comma_separated(given: str | None) -> tuple[str, ...] | None:
-    """The parts of a list, without those that are empty."""
+    """The non-empty parts of a comma-separated list."""
     return None if given is None else tuple(part.strip() for part in given.split(",") if part.strip())
 
 
 def whole_numbers(given: str | None) -> tuple[int, ...] | None:
-    """The numbers of a list. Raises `ConfigError`."""
+    """The numbers of a comma-separated list. Raises `ConfigError`."""
     try:
         return None if given is None else tuple(int(part) for part in comma_separated(given) or ())
     except ValueError as error:

@@ -34,21 +34,21 @@ def predict(
     output: Output = None,
     text: Text = None,
     format: Annotated[
-        str, typer.Option(metavar="|".join(FORMATS), help="What standard input holds; txt is a text per line.")
+        str, typer.Option(metavar="|".join(FORMATS), help="Format of standard input; txt has one text per line.")
     ] = "txt",
     batch_api: Annotated[
         bool,
         typer.Option(
             "--batch-api",
-            help="Submit to the server's Batch API, at half the price. The same command collects, within a day.",
+            help="Use the server's Batch API, at half the price. Run the same command again to collect, within a day.",
         ),
     ] = False,
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Label new texts. Writes the input's columns with label, probabilities and failures beside them.
+    """Label new texts. Writes the input's columns with labels, probabilities and failures.
 
-    A file given with -o (.csv, .tsv, .jsonl, .parquet) grows row by row; after a kill the same command goes on.
+    With -o (.csv, .tsv, .jsonl, .parquet), rows are saved as they are labelled; if it stops, run it again to continue.
     """
     from promptmii import workbench
     from promptmii.instruction import Instruction
@@ -84,11 +84,11 @@ def _check(
     if output:
         check_output(output, force=force)
     elif answers.max_cost is not None and answers.server.cache is None:
-        raise ConfigError("--max-cost needs -o FILE or --cache FOLDER, which keep the answers that were paid for.")
+        raise ConfigError("--max-cost needs -o FILE or --cache FOLDER, to keep the paid answers.")
     if batch_api and output is None:
-        raise ConfigError("--batch-api needs -o FILE: what is under way is kept beside it.")
+        raise ConfigError("--batch-api needs -o FILE: the state of the batch is kept beside it.")
     if batch_api and servers.serve:
-        raise ConfigError("--serve starts servers, and they have no Batch API; leave one of the two out.")
+        raise ConfigError("--serve and --batch-api exclude each other: the servers started have no Batch API.")
 
 
 def _wait(pending: "Pending", *, as_json: bool) -> NoReturn:

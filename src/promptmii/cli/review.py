@@ -19,14 +19,14 @@ def review(
     data: Data,
     rows: RowOptions,
     answers: FollowerOptions,
-    most: Annotated[int, typer.Option(min=1, help="Most rows to write.")] = 100,
+    most: Annotated[int, typer.Option(min=1, help="Maximum number of rows to write.")] = 100,
     output: Output = None,
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Find rows worth a look: suspected label errors, wrong rows, and those it is least sure of, labelled or not.
+    """Find rows worth checking: suspected label errors, wrong predictions, and the least certain, labelled or not.
 
-    The result is CSV on standard output, or the file of -o. Correct its label column, and it is data.
+    Writes CSV to standard output, or to -o. Correct the label column, and the file is data again.
     """
     from promptmii.files import check_writable, write_text
     from promptmii.workbench.review import review as find_suspects

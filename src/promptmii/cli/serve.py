@@ -16,9 +16,7 @@ from promptmii.models.references import WRITER
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 8766,
-    home: Annotated[
-        Path | None, typer.Option(help="Folder of the history and the tables; your data folder when absent.")
-    ] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder for history and tables; default: your data folder.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder with runs of `promptmii evaluate`.")] = Path("runs"),
     browser: Annotated[bool, typer.Option(help="Open the page in your browser.")] = True,
 ) -> None:
@@ -38,7 +36,7 @@ def ui(
     served = make_app(home or home_folder(), token, runs=runs)
     address = f"http://{LOOPBACK}:{bound.getsockname()[1]}/?token={token}"
     say(f"Open {address}")
-    say("Only this machine can. Ctrl-C ends it; what you tried is kept.")
+    say("Only this machine can reach it. Ctrl-C ends it; your history is kept.")
     if browser:
         webbrowser.open(address)
     try:

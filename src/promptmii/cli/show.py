@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def show(instruction: File, json: Json = False) -> None:
-    """Print an instruction file for reading, or only its JSON."""
+    """Print an instruction file, readable or as JSON."""
     from rich.panel import Panel
 
     from promptmii.instruction import Instruction
@@ -64,7 +64,7 @@ def export(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Print the prompt as code for another tool: it sends what was measured, byte for byte."""
+    """Print the prompt as code for another tool, byte for byte as it was measured."""
     from promptmii.instruction import Instruction
 
     code = Instruction.load(instruction).export(to, output, force=force)

@@ -31,9 +31,9 @@ class _RunOptions:
         None
     )
     model: Annotated[str | None, typer.Option(help="Model to train: smol or hf:<id or folder>.")] = None
-    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None
     set_: Set = None
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")] = (
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in the run folder.")] = (
         False
     )
 
@@ -61,7 +61,7 @@ def run_training(
     recipe: Annotated[str, Recipe],
     *,
     output: Run = Path("runs/train"),
-    stage: Annotated[str | None, typer.Option(help="rl, sft or best-of; the file's own when absent, else rl.")] = None,
+    stage: Annotated[str | None, typer.Option(help="rl, sft or best-of. Default: as the file says, else rl.")] = None,
     run: _RunOptions,
     dry_run: Annotated[
         bool,
@@ -75,7 +75,7 @@ def run_training(
     json: Json = False,
     _list: ListRecipes = False,
 ) -> None:
-    """Train the generator that writes instructions, by reinforcement learning; or one of the stages before that."""
+    """Train the generator by reinforcement learning, or run one of the stages before it."""
     from promptmii.configs import config_path
     from promptmii.train import run_stage
     from promptmii.train.settings import TrainSettings, stage_of
@@ -83,7 +83,7 @@ def run_training(
     config = config_path("train", recipe)
     chosen = stage_of(config, stage)
     if chosen != "rl" and (dry_run or doctor):
-        raise ConfigError(f"--dry-run plans the stage rl only, and --doctor examines it only; the stage is {chosen}.")
+        raise ConfigError(f"--dry-run and --doctor work for the stage rl only; the stage is {chosen}.")
     if dry_run or doctor:
         settings = TrainSettings.read(config, stage=chosen, **run.changes)
         (_plan if dry_run else _examine)(settings, output, as_json=json)
@@ -103,14 +103,14 @@ def launch_training(
     *,
     output: Run = Path("runs/train"),
     run: _RunOptions,
-    machines: Annotated[int, typer.Option(min=1, help="Machines that train; run the command on each.")] = 1,
-    machine: Annotated[int, typer.Option(min=0, help="Which of them this is, from 0.")] = 0,
+    machines: Annotated[int, typer.Option(min=1, help="Number of machines that train; run the command on each.")] = 1,
+    machine: Annotated[int, typer.Option(min=0, help="Index of this machine, from 0.")] = 0,
     first: Annotated[str, typer.Option(help="Address of machine 0.")] = "localhost",
-    port: Annotated[int, typer.Option(help="Port of machine 0 where the processes find each other.")] = 29500,
+    port: Annotated[int, typer.Option(help="Port on machine 0 where the processes meet.")] = 29500,
     slurm: Annotated[
-        bool, typer.Option("--slurm", help="Queue the run, and the follower's servers, by sbatch.")
+        bool, typer.Option("--slurm", help="Submit the run, and the follower's servers, with sbatch.")
     ] = False,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs of a node, with --slurm.")] = 8,
+    gpus: Annotated[int, typer.Option(min=1, help="With --slurm: GPUs per node.")] = 8,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command instead of running it.")] = False,
     _list: ListRecipes = False,
 ) -> None:

@@ -38,7 +38,7 @@ def find_columns(
         if model is None:
             likeliest = ", ".join([*chosen.text, str(chosen.label)])
             raise DataError(
-                f"the columns may be {likeliest}, and {', '.join(chosen.doubts)} might be meant; a model could decide "
+                f"the columns may be {likeliest}, but perhaps {', '.join(chosen.doubts)}; a model could decide "
                 "(--model)"
             )
         named = _ask(table, model)

@@ -64,7 +64,7 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
     notes = [f"{counted(count, 'row')} {reason}" for reason, count in sorted(reading.skipped.items())]
     notes += [*reading.faults, *dict.fromkeys(reading.notes)]
     if repeated:
-        notes.append(f"{counted(repeated, 'row')} with a text that was there before")
+        notes.append(f"{counted(repeated, 'row')} with a repeated text")
     if not rows:
         raise DataError(f"no rows in the splits {', '.join(files)}" + (f" ({'; '.join(notes)})" if notes else ""))
     _write_sample(path, {"classes": classes, "notes": notes}, rows)

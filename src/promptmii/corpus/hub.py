@@ -87,7 +87,7 @@ def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait =
         error = state.outcome.exception() if state.outcome else None
         raise EndpointError(
             f"The hub has been down or refusing requests for {patience:.0f} s: {first_line(error)}. "
-            "Run the same command later; it goes on where it stopped."
+            "Run the same command again later to continue."
         ) from error
 
     retrying = tenacity.Retrying(

@@ -1,5 +1,5 @@
-"""What each stage decided about each dataset. A line is on disk before the next dataset begins, so a killed build
-resumes there.
+"""A log of what each stage decided about each dataset. Each line is on disk before the next dataset begins, so a killed
+build resumes there.
 
 The key of a line hashes the dataset and every setting that its result depends on. Changed settings give new keys;
 lines under other keys are kept and ignored.
@@ -27,7 +27,7 @@ class Entry(Frozen):
     name: str
     kept: bool
     reason: str = ""
-    """Why it was dropped; for a kept one, what to know about it."""
+    """Why it was dropped, or a remark on a kept one."""
     temporary: bool = False
     """Dropped for a reason that may have passed (gated, gone, timed out): `--retry` tries again."""
     detail: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -73,7 +73,7 @@ def _read(path: Path) -> Iterable[Entry]:
 
 
 def write_table(corpus: Path, stage: str, entries: Sequence[Entry], columns: Sequence[str]) -> Path:
-    """The lines as a CSV for people: name, kept, reason, and these details. Raises `OutputError`."""
+    """The entries as CSV: name, kept, reason, and these details. Raises `OutputError`."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["name", "kept", "reason", *columns])

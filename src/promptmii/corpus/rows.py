@@ -49,7 +49,7 @@ def read_rows(urls: Sequence[str], reading: Reading) -> Iterator[Row]:
     sizes = [int(fs.size(path) or 0) for fs, path in places]
     if sum(sizes) > reading.size and not urls[0].endswith(".parquet"):
         reading.notes.append(
-            f"{sum(sizes) / MIB:.0f} MiB, of which {reading.size / MIB:.0f} MiB in evenly spread parts were read"
+            f"{sum(sizes) / MIB:.0f} MiB; {reading.size / MIB:.0f} MiB in evenly spread parts were read"
         )
     # Of many large files, read every k-th, so that the part read of each is worth its request.
     step = max(1, len(urls) * MIB // max(reading.size, MIB))
@@ -81,7 +81,7 @@ def _parquet_rows(file: Any, name: str, reading: Reading) -> Iterator[Row]:
         wanted = max(min(total, reading.rows), 1)
         stride = max(1, sum(groups[number].num_rows for number in chosen) // wanted)
         if stride * step > 1:
-            reading.notes.append(f"{total} rows, of which every {stride * step}th was read")
+            reading.notes.append(f"{total} rows; every {stride * step}th was read")
         for batch in table.iter_batches(batch_size=4096, row_groups=chosen, columns=plain):
             yield from (batch.take(pa.array(range(0, len(batch), stride))) if stride > 1 else batch).to_pylist()
     except (pa.ArrowException, UnicodeDecodeError) as error:

@@ -116,7 +116,7 @@ class CorpusSettings(Settings):
     clean: CleanSettings = CleanSettings()
     split: SplitSettings = SplitSettings()
     workers: int = Field(default=1, ge=1)
-    """Processes that fetch."""
+    """Number of processes that fetch."""
     ray: RayOptions | None = None
 
     def key(self, stage: str) -> str:

@@ -168,7 +168,7 @@ class TextRemover:
         own = zip(task.test, keep[len(task.train) :], strict=True)
         test = tuple(example for example, kept in own if kept and example.label in counts)
         removed = len(keep) - len(train) - len(test)
-        self._assignment.notes[number].append(f"{counted(removed, 'text')} removed, on which another split measures")
+        self._assignment.notes[number].append(f"{counted(removed, 'text')} removed: another split measures on them")
         limits = self._limits
         if len(train) < limits.least_train or len(test) < limits.least_test or len(counts) < limits.least_labels:
             del self._assignment.split[number]

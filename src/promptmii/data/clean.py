@@ -112,7 +112,7 @@ def _check_labels(table: Table, columns: Chosen, found: Sequence[str]) -> None:
     column, origin = columns.label, table.origin
     if len(distinct) < 2:
         raise DataError(
-            f"The label column {column!r} of {origin} has one value ({distinct[0]!r}); expected two at least."
+            f"The label column {column!r} of {origin} has one value ({distinct[0]!r}); expected at least two."
         )
     if columns.label_named:
         alone = len(distinct) == len(found) and len(found) > 4
@@ -123,6 +123,6 @@ def _check_labels(table: Table, columns: Chosen, found: Sequence[str]) -> None:
     if too_many or len(distinct) > MOST_DISTINCT_LABELS:
         raise DataError(
             f"The label column {column!r} of {origin} has {len(distinct)} different values in {len(found)} rows; "
-            "that is an identifier or a text rather than a label. Name another with --label, or list the labels with "
+            "that looks like identifiers or texts, not labels. Name another with --label, or list the labels with "
             "--labels."
         )

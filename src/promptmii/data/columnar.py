@@ -97,7 +97,7 @@ def read_hub(reference: str) -> Table:
     name, _, revision = reference.removeprefix("hub:").partition("@")
     repository, _, config = name.partition(":")
     if not repository:
-        raise DataError(f"{reference!r} names no dataset. {expected}")
+        raise DataError(f"{reference!r} is not a dataset reference. {expected}")
     try:
         loaded = datasets.load_dataset(repository, config or None, revision=revision or None)
     except (OSError, ValueError, HfHubHTTPError) as error:

@@ -1,4 +1,4 @@
-"""Which columns are the text and which the label: as the user says, or by schema, names and values."""
+"""Chooses text and label columns: as given, or by schema, names and values."""
 
 import re
 from collections import Counter
@@ -16,9 +16,9 @@ PAIRS: Pairs = (
     *(("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("sentence_a", "sentence_b")),
     *(("question1", "question2"), ("text1", "text2"), ("text_a", "text_b")),
 )
-"""Columns whose texts a label is about together."""
+"""Text columns that a label describes jointly."""
 MOST_LABELS = 0.5
-"""A column with more distinct values than this share of its rows is no label column, unless it is called one."""
+"""A column with more distinct values than this share of its rows is not a label column, unless its name says so."""
 LONGEST_LABEL = 120
 LONGEST_CATEGORY = 40
 """Mean characters up to which a column of few values is a category rather than a text."""
@@ -35,19 +35,19 @@ class Chosen:
 
     text: tuple[str, ...]
     template: str | None
-    """How several columns make one text; `None` for one as it is, or for several, each with its name, a line each."""
+    """Joins several columns into one text; `None`: one column as it is, or one line per column, with its name."""
     label: str | None
     notes: tuple[str, ...] = ()
     """What was detected rather than given."""
     label_named: bool = True
-    """The label column was given, or is called a label by its header or its schema."""
+    """The label column was given, or its header or schema marks it as a label."""
     doubts: tuple[str, ...] = ()
-    """Other columns that might be meant; with none the choice is plain."""
+    """Other plausible columns; empty if the choice is clear."""
     decided: bool = True
-    """Every column was given, or chosen by its name or its schema, or for want of another."""
+    """Every column was given, chosen by name or schema, or the only candidate."""
 
     def render(self, row: dict[str, Any]) -> str:
-        """The text of a row; empty where every column is missing. Raises `DataError` for values that are no text."""
+        """The text of a row; empty if every column is missing. Raises `DataError` for values that are not text."""
         if len(self.text) == 1 and self.template is None:
             text = _text(self.text[0], row[self.text[0]])
             return text if text.strip() else ""
@@ -94,7 +94,7 @@ def choose_columns(
         doubts += others
         decided &= text_named or not others
     if label in names:
-        raise DataError(f"The column {label!r} is given as text and as label; they must differ.")
+        raise DataError(f"The column {label!r} is both text and label; they must differ.")
     doubts = list(dict.fromkeys(doubts))
     if doubts:
         notes.append(f"other columns might be meant: {', '.join(map(repr, doubts))}; --text and --label say which")
@@ -126,7 +126,7 @@ def _require(table: Table, names: Sequence[str]) -> None:
 
 
 def column_values(table: Table, name: str) -> list[Any]:
-    """The values that are there, a list of one as that one. Cells with several are left out."""
+    """Non-missing values; a list of one counts as its element, longer lists are skipped."""
     values = (row[name] for row in table.rows if row[name] is not None)
     return [
         value[0] if isinstance(value, list | tuple) else value
@@ -136,13 +136,13 @@ def column_values(table: Table, name: str) -> list[Any]:
 
 
 def _find_label(table: Table, taken: Sequence[str]) -> tuple[str, bool, list[str]]:
-    """The likeliest label column, whether it is called so, and others that might be meant as well."""
+    """The most likely label column, whether its name says so, and other plausible ones."""
     candidates = [name for name in table.columns if name not in taken and could_be_label(table, name)]
-    called = [name for name in table.columns if name.casefold() in LABEL_NAMES or name in table.classes]
+    called_label = [name for name in table.columns if name.casefold() in LABEL_NAMES or name in table.classes]
     if not candidates:  # few examples of many labels: then the name of the column decides
-        candidates = [name for name in called if name not in taken and could_be_label(table, name, repeats=False)]
+        candidates = [name for name in called_label if name not in taken and could_be_label(table, name, repeats=False)]
     if not candidates:
-        reasons = "".join(f" {why_no_label(table, name)}" for name in called[:3] if name not in taken)
+        reasons = "".join(f" {why_no_label(table, name)}" for name in called_label[:3] if name not in taken)
         raise DataError(
             f"No column of {table.origin} looks like a label (a few values that repeat).{reasons} "
             f"Columns: {listed(table.columns)}. Name it with --label."
@@ -154,16 +154,16 @@ def _find_label(table: Table, taken: Sequence[str]) -> tuple[str, bool, list[str
     if names := [name for name in candidates if _names_of_numbers(table, best, name)]:
         return names[0], True, [best]
     rivals = declared or named or candidates
-    return best, best in called, [name for name in rivals if name != best]
+    return best, best in called_label, [name for name in rivals if name != best]
 
 
 def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
-    """Whether a column holds names or whole numbers: a few that repeat, or else short ones."""
+    """Whether a column holds names or whole numbers that repeat; without `repeats`, distinct names will do."""
     values = column_values(table, name)
     distinct = Counter(str(value) for value in values)
     scalar = all(isinstance(value, str | int) or (isinstance(value, float) and value.is_integer()) for value in values)
-    there = sum(row[name] is not None for row in table.rows)
-    if not scalar or len(distinct) < 2 or len(values) * 2 < there or max(map(len, distinct)) > LONGEST_LABEL:
+    present = sum(row[name] is not None for row in table.rows)
+    if not scalar or len(distinct) < 2 or len(values) * 2 < present or max(map(len, distinct)) > LONGEST_LABEL:
         return False
     if _hold_fractions(distinct):
         return False
@@ -171,11 +171,11 @@ def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
 
 
 def why_no_label(table: Table, name: str) -> str:
-    """Why a column that is called a label is none."""
+    """Why a column named like a label is not one."""
     values = column_values(table, name)
-    there = sum(row[name] is not None for row in table.rows)
+    present = sum(row[name] is not None for row in table.rows)
     distinct = Counter(map(str, values))
-    if len(values) * 2 < there:
+    if len(values) * 2 < present:
         return f"{name!r} holds several labels per row."
     if _hold_fractions(distinct):
         return f"{name!r} holds fractions such as {values[0]!r:.60}: scores, not labels."
@@ -185,7 +185,7 @@ def why_no_label(table: Table, name: str) -> str:
 
 
 def _hold_fractions(counts: Counter[str]) -> bool:
-    """Whether most of the values are written as decimals, and some of those are no whole number."""
+    """Whether most values are decimals, not all of them whole numbers."""
     decimals = {value: count for value, count in counts.items() if _FRACTION.fullmatch(value.strip())}
     return sum(decimals.values()) * 2 > counts.total() and not all(float(value).is_integer() for value in decimals)
 
@@ -195,7 +195,7 @@ def _is_number(text: str) -> bool:
 
 
 def _names_of_numbers(table: Table, numbers: str, names: str) -> str | None:
-    """A note where one column names the numbers of another, as `label_text` does those of `label`."""
+    """A note if one column holds the names for the numbers in another, as `label_text` does for `label`."""
     pairs = [(row[numbers], row[names]) for row in table.rows if row[numbers] is not None and row[names] is not None]
     if numbers == names or not pairs or not all(isinstance(cell, str | int | float) for pair in pairs for cell in pair):
         return None
@@ -211,7 +211,7 @@ def _names_of_numbers(table: Table, numbers: str, names: str) -> str | None:
 
 
 def _find_text(table: Table, label: str | None, pairs: Pairs) -> tuple[tuple[str, ...], bool, list[str]]:
-    """The likeliest text columns, whether their names decide, and others that might be meant as well."""
+    """The most likely text columns, whether their names decide, and other plausible ones."""
     texts = {name: _texts(table, name) for name in table.columns if name != label}
     worded = {name for name, own in texts.items() if own and (name.casefold() in TEXT_NAMES or _have_words(own))}
     lengths = {name: sum(map(len, own)) / len(table.rows) for name, own in texts.items() if name in worded}

@@ -56,7 +56,7 @@ def read_delimited(text: str, origin: str, delimiter: str | None = None) -> Tabl
     rows = list(_rows(lines, layout, origin, None))
     if not rows:
         raise DataError(f"{origin} has a header and no rows.")
-    notes = (f"{counted(layout.preamble, 'line')} above the header left out",) if layout.preamble else ()
+    notes = (f"{counted(layout.preamble, 'line')} above the header skipped",) if layout.preamble else ()
     return make_table(rows, origin, notes)
 
 

@@ -90,7 +90,7 @@ def _list_rows(items: Sequence[Any], origin: str) -> list[Mapping[Any, Any]]:
         return [{"text": item.text, "label": item.label} for item in items]
     if all(_is_list(item) and len(item) == 2 for item in items):
         return [{"text": text, "label": label} for text, label in items]
-    raise DataError(f"{origin}: the list holds other than objects, (text, label) pairs or texts.")
+    raise DataError(f"{origin}: the list holds something other than objects, (text, label) pairs or texts.")
 
 
 def _mapping_table(value: Mapping[str, Any], origin: str) -> Table:

@@ -151,7 +151,7 @@ def draw_support(task: Task, n: int, seed: int = 0) -> Support:
     """n training examples, as `sample` draws them. Raises `DataError` when there are fewer."""
     if n > len(task.train):
         raise DataError(
-            f"{n} examples are wanted, and the training part of {task.name} has {len(task.train)}. "
+            f"{n} examples were asked for, but the training part of {task.name} has {len(task.train)}. "
             f"Use -n {len(task.train)} or less."
         )
     return Support(task.labels, tuple(_stratified(task.train, seed, "support")[:n]))

@@ -45,5 +45,5 @@ def read_workbook(content: bytes, origin: str) -> Table:
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise DataError(f"{origin}: the column name {twice[0]!r} occurs twice in the header.")
     notes = [f"sheet {name!r} of {len(sheets)}"] if len(sheets) > 1 else []
-    notes += [f"{counted(number, 'line')} above the header left out"] if number else []
+    notes += [f"{counted(number, 'line')} above the header skipped"] if number else []
     return make_table([named_cells(header, row) for row in rows[number + 1 :]], origin, tuple(notes))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from promptmii.calibration_kinds import READS, Reads
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import ConfigError, DataError, EndpointError, ModelError, ScoreRefusedError
 from promptmii.evaluation.plan import EvaluateSettings, PlannedCell
@@ -136,7 +137,7 @@ class Bench:
         model = for_threads(self._load(instruction.follower))
         with closing(Cached(model, self._folder) if self._folder else model) as model:
             # Its weights have seen the support, so the support cannot calibrate it.
-            kind = "none" if usual.calibration in ("support", "supervised") else usual.calibration
+            kind = "none" if READS[usual.calibration] is Reads.SUPPORT else usual.calibration
             yield Follower(model, usual.mode, kind)
 
     def _remembered(self, reference: str) -> LanguageModel:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
+from promptmii.calibration_kinds import READS, Reads
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import DataError
 from promptmii.evaluation.bench import Bench
-from promptmii.evaluation.plan import INDEPENDENT, EvaluateSettings, PlannedCell, grid_tasks, plan, references
+from promptmii.evaluation.plan import EvaluateSettings, PlannedCell, grid_tasks, plan, references
 from promptmii.evaluation.run import is_open
 from promptmii.inducers.method import WrittenBy
 from promptmii.instruction import Cost
@@ -127,7 +128,7 @@ def _cost(
     if not method.asks_follower:
         return Cost()
     expected = method.expected(n)
-    calibration = 0 if job.calibration in INDEPENDENT else n + expected.calibration_calls
+    calibration = n + expected.calibration_calls if READS[job.calibration] is Reads.SUPPORT else 0
     labelled = query + expected.metric_calls + calibration
     length = settings.budget or ASSUMED_TOKENS
     bodies = {"labels": 0.0, "examples": method.in_prompt(n) * sizes.example, "instruction": length}

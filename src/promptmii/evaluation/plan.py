@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from promptmii.calibration_kinds import READS, Reads
 from promptmii.config import Columns, Endpoint, RayOptions, ServeSettings
 from promptmii.data import load_task
 from promptmii.data.nameless import is_nameless, nameless, shown_name
@@ -55,7 +56,7 @@ class EvaluateSettings(Settings):
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     budget: int | None = Field(default=None, ge=8)
-    """Most tokens of an instruction."""
+    """Maximum length of an instruction, in tokens."""
     template: str | None = None
     """File with a template for the generators."""
     workers: int = Field(default=16, ge=1)
@@ -76,7 +77,7 @@ class EvaluateSettings(Settings):
         for name in (*self.methods, *self.options):
             self.method(name)
         if self.ray and self.endpoint.max_cost is not None:
-            raise ValueError("max_cost is kept by one process, and --ray starts several; leave one of them out")
+            raise ValueError("max_cost works in one process, but --ray starts several; leave one of them out")
         for number, part in enumerate(self.also, 1):
             if shared := sorted(SHARED & set(part)):
                 raise ConfigError(f"also, number {number}: {shared[0]} is the same for all grids; leave it out.")
@@ -96,10 +97,6 @@ class EvaluateSettings(Settings):
 
 SHARED = {"also", "columns", "endpoint", "ray", "serve", "tasks", "workers"}
 """Settings that a grid of `also` cannot change: sources are read, and models are loaded, once for all of them."""
-
-
-INDEPENDENT: tuple[CalibrationKind, ...] = ("none", "contextual", "batch")
-"""Calibrations that do not read the support."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,7 @@ def _planned(settings: EvaluateSettings, tasks: Sequence[Task], cards: Mapping[s
         suited = [task for task in tasks if task.instruction or not each.needs_human]
         if not suited:
             raise ConfigError(
-                f"The method {each.name} needs a human's instruction, and no task has one. "
+                f"The method {each.name} needs a human-written instruction, but no task has one. "
                 'Give it in a task file: {"instruction": "...", "data": [...]}.'
             )
         for follower in settings.followers:
@@ -177,7 +174,7 @@ def _jobs(
     calibration: CalibrationKind = "none"
     if method.asks_follower:
         calibration = resolve_calibration(settings.calibration, settings.mode, cards[follower])
-    depends = not method.reads_all and (method.reads_examples or calibration not in INDEPENDENT)
+    depends = not method.reads_all and (method.reads_examples or READS[calibration] is Reads.SUPPORT)
     draws = [(n, seed) for n in settings.n for seed in range(settings.seeds)] if depends else [(0, 0)]
     for task, (n, seed), writer in product(tasks, draws, _writers(settings, method, follower)):
         cell = Cell(

@@ -14,13 +14,13 @@ from promptmii.prompts import CONTROL, defuse
 
 TARGETS = {
     "openai": "Python with the package openai",
-    "python": "Python with nothing but its library, for any OpenAI-compatible server",
+    "python": "Python with the standard library only, for any OpenAI-compatible server",
     "langchain": "a LangChain runnable",
     "dspy": "a DSPy module with its adapter",
     "promptfoo": "a promptfoo prompt function",
     "mlflow": "an MLflow model from code",
     "llama.cpp": "Python for llama-server: exact likelihoods, calibrated as measured",
-    "txt": "the prompt itself, marked where the text goes as a JSON string",
+    "txt": "the prompt alone, with a placeholder for the text as a JSON string",
 }
 """What each target gives. Its template is `<target>.txt`."""
 
@@ -45,7 +45,7 @@ class Prompt:
 def rendered(target: str, prompt: Prompt) -> str:
     """The prompt as a file for a target. Raises `ConfigError` for an unknown one."""
     if target not in TARGETS:
-        raise ConfigError(f"There is no export to {target!r}. {nearest(target, TARGETS)}")
+        raise ConfigError(f"Unknown export target {target!r}. {nearest(target, TARGETS)}")
     written = [defuse(label) for label in prompt.labels]
     values = {
         "before": _literal(prompt.before),

@@ -98,7 +98,7 @@ def permuted(text: str, labels: Sequence[str], seed: int) -> str:
     found = list(dict.fromkeys(match[2] for match in head.finditer(text)))
     if len(found) < 2:
         raise UnsupportedError(
-            f"Of the {len(labels)} labels, {len(found)} begin a line of the instruction, so there is nothing to "
+            f"Only {len(found)} of the {len(labels)} labels begin a line of the instruction, so there is nothing to "
             "permute. Leave the control out for this generator."
         )
     order = found.copy()

@@ -1,6 +1,6 @@
-"""Methods that write nothing: the label list, a human's instruction or lines of it, and in-context learning.
+"""Methods that write nothing: the label list, a human's instruction or lines of it, and in-context learning (ICL).
 
-They isolate what the follower can do by itself (naive) and what the examples do when repeated with every query (ICL).
+They show what the follower can do alone (naive) and with the examples in every prompt (ICL).
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from promptmii.styles import OURS, Style, read_style
 from promptmii.task import Support
 
 QUERY_SHARE = 4
-"""ICL leaves one part in this many of the context for the query."""
+"""ICL leaves 1 / QUERY_SHARE of the context for the query."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Naive:
 
 @dataclass(frozen=True)
 class Unprompted:
-    """The list of labels again, for a method whose predictor does the rest."""
+    """The label list alone, for a method with its own predictor."""
 
     name: str
     note: str
-    """What it does."""
+    """What the method does."""
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """An empty instruction. Never fails."""
@@ -56,7 +56,7 @@ class Unprompted:
 
 
 class _StyledMethod(Method):
-    """A method whose prompt may be that of a style."""
+    """A method whose prompt can take its layout from a style."""
 
     style: str = Field(default=OURS, description="of the prompt, as `promptmii styles list` names them")
 
@@ -124,7 +124,7 @@ def marked_lines(text: str, marks: Sequence[str]) -> tuple[str, ...]:
     lines = [line for line in text.splitlines() if line.strip()]
     for mark in marks:
         if not any(mark in line for line in lines):
-            raise ConfigError(f"No line of the given text holds {mark!r}, so none can be kept for it (--keep).")
+            raise ConfigError(f"No line of the given text contains {mark!r} (--keep).")
     return tuple(line for line in lines if any(mark in line for mark in marks))
 
 
@@ -177,7 +177,7 @@ class InContext:
 
 
 def examples_room(follower: LanguageModel, frame: Template, labels: Sequence[str]) -> int:
-    """Tokens for examples in a prompt of the follower."""
+    """Tokens available for examples in the follower's prompt."""
     context = follower.card.context_length
     (empty,) = follower.count_tokens([frame_prompt(frame, "Examples:", labels, "")])
     return context - context // QUERY_SHARE - FRAME_MARGIN - empty
@@ -185,7 +185,7 @@ def examples_room(follower: LanguageModel, frame: Template, labels: Sequence[str
 
 class ICLMethod(_StyledMethod):
     name = "icl"
-    summary = "in-context learning: the n examples stand in every prompt, as many as fit"
+    summary = "in-context learning: the n examples in every prompt, as many as fit"
     by_default = True
     prompt = "examples"
 

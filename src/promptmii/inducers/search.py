@@ -38,8 +38,8 @@ def inner_split(support: Support) -> tuple[Support, Support]:
         (held if seen[example.label] % ONE_IN == 2 else shown).append(example)
     if not held:
         raise ConfigError(
-            "Choosing between instructions needs two or more examples of some label; "
-            f"the {len(support.examples)} examples have none twice."
+            "Choosing between instructions needs at least two examples of one label; "
+            f"the {len(support.examples)} examples have at most one of each."
         )
     return Support(support.labels, tuple(shown)), Support(support.labels, tuple(held))
 

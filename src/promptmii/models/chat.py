@@ -110,7 +110,7 @@ class ChatFormat:
         try:
             return self._template.render(messages=messages, add_generation_prompt=opening, **self._given)
         except TemplateError as error:
-            raise UnknownModelError(f"The model's chat template cannot write this chat: {error.message}.") from error
+            raise UnknownModelError(f"The model's chat template cannot render this chat: {error.message}.") from error
 
     def _turn_end(self) -> int | None:
         """The first control token after an answer in the template."""

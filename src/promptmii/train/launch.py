@@ -55,7 +55,7 @@ def command(processes: int, machines: Machines, arguments: Sequence[str]) -> lis
     Raises `ConfigError` if there is no such machine, or if the processes do not divide.
     """
     if machines.this >= machines.count:
-        raise ConfigError(f"--machine is {machines.this}, and --machines {machines.count}: they are counted from 0.")
+        raise ConfigError(f"--machine is {machines.this}; expected 0 to {machines.count - 1} (see --machines).")
     here, left = divmod(processes, machines.count)
     if left or not here:
         raise ConfigError(f"{processes} process(es) (plan.processes) do not divide among {machines.count} machines.")
@@ -75,7 +75,7 @@ def run(given: Sequence[str]) -> int:
     """
     if given[0] == "sbatch":
         if shutil.which("sbatch") is None:
-            raise ConfigError("There is no sbatch here: run this where Slurm takes jobs, or leave --slurm out.")
+            raise ConfigError("sbatch was not found: run this on a Slurm login node, or leave --slurm out.")
         return subprocess.run(given, check=False).returncode
     if given[0] == "torchrun":
         return _spread(given[1:])
@@ -95,8 +95,8 @@ def _spread(arguments: Sequence[str]) -> int:
     here, gpus = int(options.nproc_per_node), torch.cuda.device_count()
     if gpus and gpus < here:
         raise ConfigError(
-            f"The configuration wants {here} GPUs on this machine (plan.processes), which has {gpus}. Set "
-            "plan.processes to the GPUs that train, and see with --dry-run how the batches divide."
+            f"The configuration needs {here} GPUs on this machine (plan.processes); it has {gpus}. Set "
+            "plan.processes to the number of GPUs that train; --dry-run shows how the batches divide."
         )
     try:
         torchrun(options)
@@ -110,8 +110,8 @@ def _spread(arguments: Sequence[str]) -> int:
         if failure.exitcode > 0:
             return failure.exitcode
         raise ModelError(
-            f"Process {rank} was ended by {failure.signal_name()}, so the run stopped. (SIGKILL is often the system's, "
-            "for want of memory.) The last checkpoint is valid: continue with --resume."
+            f"{failure.signal_name()} ended process {rank}, so the run stopped. (The system often sends SIGKILL "
+            "when memory runs out.) The last checkpoint is valid: continue with --resume."
         ) from error
     return 0
 
@@ -124,14 +124,14 @@ def slurm(settings: TrainSettings, gpus: int, output: Path, arguments: Sequence[
     trainers, left = divmod(settings.plan.processes, gpus)
     if left or not trainers:
         raise ConfigError(
-            f"{settings.plan.processes} processes (plan.processes) do not fill nodes of {gpus} GPUs (--gpus)."
+            f"{settings.plan.processes} processes (plan.processes) is not a multiple of {gpus} GPUs per node (--gpus)."
         )
     elsewhere = settings.reward.serve or settings.endpoint.base_url
     names = () if elsewhere else map(unplaced, settings.reward.followers)
     served = sorted({name for name in names if name})
     if len(served) > 1:
         raise ConfigError(
-            f"The followers {', '.join(served)} have no address, and the job serves one. Give the others theirs: "
+            f"The followers {', '.join(served)} have no address; the job serves only one. Give the others one: "
             "openai:MODEL@http://host:port/v1."
         )
     return [

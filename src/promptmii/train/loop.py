@@ -80,7 +80,7 @@ def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         if torch.distributed.is_initialized() and "by peer" in str(error):  # reset by it, or closed
             raise ModelError(
-                "Another process of this run has ended; it says why, or was killed. The last checkpoint is valid: "
+                "Another process of this run ended; see its output. The last checkpoint is valid: "
                 "continue with --resume."
             ) from error
         # torch makes a RuntimeError of a full disk.

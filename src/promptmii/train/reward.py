@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple
 
-from promptmii import metrics
-from promptmii.errors import ConfigError, EndpointError
+from promptmii.errors import EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers.writing import copied_runs
 from promptmii.instruction import Instruction
@@ -21,7 +20,8 @@ from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored, score_each
 from promptmii.styles import Style
 from promptmii.task import Episode
-from promptmii.train.settings import Measure, RewardSettings
+from promptmii.train.measures import measured
+from promptmii.train.settings import RewardSettings
 
 PASSING = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER)
 """Failures that may be over after a while."""
@@ -175,23 +175,6 @@ def _answer(scored: Scored) -> _Scoring:
         return _Scoring(scored)
     first = f"{failures[0].kind}: {failures[0].message}"
     return _Scoring(None, first, any(failure.kind in PASSING for failure in failures))
-
-
-def measured(scored: Scored, labels: tuple[str, ...], measure: Measure) -> float:
-    """A score between 0 and 1. Raises `ConfigError` if the measure needs likelihoods and there are none."""
-    if measure == "macro_f1":
-        return metrics.macro_f1(scored.gold, scored.labels)
-    if measure == "released_f1":
-        return metrics.released_f1(scored.gold, [p.answer or "" for p in scored.predictions], labels)
-    probabilities = [prediction.probabilities for prediction in scored.predictions]
-    known = [row for row in probabilities if row is not None]
-    if len(known) < len(probabilities):
-        raise ConfigError(
-            f"The measure {measure} needs likelihoods, and a follower gives none. Set reward.measure = 'macro_f1', "
-            "or name followers with likelihoods (see `promptmii doctor`)."
-        )
-    of = metrics.expected_macro_f1 if measure == "expected_macro_f1" else metrics.gold_probability
-    return of(scored.gold, known, labels)
 
 
 def _share_failed(answers: Mapping[_Question, _Scoring]) -> float:

@@ -9,11 +9,11 @@ from promptmii.config import Endpoint, LoraSettings, ServeSettings
 from promptmii.instruction import CalibrationKind, Mode
 from promptmii.models.http.config import Served
 from promptmii.schema import Settings, merged
+from promptmii.train.measures import Measure, check_mode
 from promptmii.train.paper import PAPER_SCHEDULE, paper_preset
 
 TrainingStage = Literal["rl", "sft", "best-of"]
 Share = Annotated[float, Field(gt=0, le=1)]
-Measure = Literal["macro_f1", "released_f1", "expected_macro_f1", "gold_probability"]
 
 
 class RewardSettings(Settings):
@@ -44,10 +44,7 @@ class RewardSettings(Settings):
 
     @model_validator(mode="after")
     def _likelihoods_are_there(self) -> Self:
-        if self.measure in ("expected_macro_f1", "gold_probability") and self.mode != "choose":
-            raise ValueError(f"the measure {self.measure} needs likelihoods, so mode = 'choose'")
-        if self.measure == "released_f1" and self.mode != "generate":
-            raise ValueError("the measure released_f1 reads what the follower writes, so mode = 'generate'")
+        check_mode(self.measure, self.mode)
         if self.calibration != "none" and self.mode != "choose":
             raise ValueError(f"the calibration {self.calibration} needs likelihoods, so mode = 'choose'")
         if not self.followers:
@@ -102,7 +99,7 @@ class TrainSettings(Settings):
     preset: Literal["paper"] | None = None
     """`paper`: the authors' settings, frame and parser included, wherever nothing else is given (docs/train.md)."""
     model: str = "smol"
-    """The generator to train: `smol`, `hf:...`. With `lora` the last adapter of a reference (`smol+folder`) goes on."""
+    """The generator to train: `smol`, `hf:...`. With `lora`, training continues the last adapter of `smol+folder`."""
     tasks: tuple[str, ...] = ()
     """A corpus, folders of task files, task files, or `suite`. An index.csv may name source_repo and licence."""
     only: tuple[str, ...] = ()
@@ -158,15 +155,13 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _numbers_of_examples(self) -> Self:
         if self.overlong == "drop" and not self.fixed:
-            raise ValueError(
-                "overlong = 'drop' needs fixed = true: which prompts are too long must be known beforehand"
-            )
+            raise ValueError("overlong = 'drop' needs fixed = true, to know in advance which prompts are too long")
         if self.template and self.style:
-            raise ValueError("template and style both say how the generator is asked; leave one of them out")
+            raise ValueError("template and style both set the generator's prompt; give only one")
         if not self.schedule or min(self.schedule) < 1:
-            raise ValueError("schedule needs one or more numbers of examples, each at least 1")
+            raise ValueError("schedule needs at least one number of examples, each at least 1")
         if self.few_labels and not 2 <= self.few_labels[0] <= self.few_labels[1]:
-            raise ValueError("few_labels must be two rising numbers from 2")
+            raise ValueError("few_labels must be two ascending numbers, the first at least 2")
         return self
 
 
@@ -218,7 +213,7 @@ class SftSettings(Settings):
         if both := sorted(set(self.train) & set(self.validate_on)):
             raise ValueError(f"in train and in validate_on: {', '.join(both)}")
         if not 2 <= self.labels[0] <= self.labels[1] <= 26:
-            raise ValueError("labels must be two rising numbers between 2 and 26")
+            raise ValueError("labels must be two ascending numbers between 2 and 26")
         return self
 
 

@@ -63,12 +63,12 @@ def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit
         else:
             tasks[name] = task
     for name in sorted(named.difference(names)):
-        raise ConfigError(f"There is no task {name!r}. {nearest(name, names)}")
+        raise ConfigError(f"Unknown task {name!r}. {nearest(name, names)}")
     train, validation = split(list(tasks.values()), settings.validation, settings.seed)
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""
         raise DataError(
-            f"No task is left to learn from, of {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}"
+            f"No training task is left of {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}"
         )
     return TaskSplit(tuple(train), tuple(validation), tuple(skipped))
 

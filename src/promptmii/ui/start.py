@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, QueryParams, UploadFile
@@ -12,8 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from promptmii.calibration_kinds import FixedCalibration
 from promptmii.config import InduceSettings
 from promptmii.data import LoadedTask
+from promptmii.data.load import SUFFIXES
 from promptmii.errors import ConfigError, DataError, PromptMIIError
 from promptmii.models.embedded import Embedded, install
 from promptmii.models.references import WRITERS
@@ -26,14 +28,14 @@ SHOWN = 5
 """Example rows of a table."""
 LARGEST = 512 << 20
 """Bytes of an uploaded table."""
+CALIBRATIONS = ("auto", *get_args(FixedCalibration))
 OTHER = "other"
 """The entry for a model that the list lacks."""
 
 
 def start(request: Request) -> Response:
     """The first page."""
-    desk = Desk.of(request)
-    return desk.page("start.html", recent=_recent(desk), store=desk.store, failure="")
+    return _first_page(Desk.of(request))
 
 
 async def add(request: Request) -> Response:
@@ -53,11 +55,18 @@ async def add(request: Request) -> Response:
                 return go(request, f"/new?data={key}")
             except PromptMIIError as error:
                 failure = str(error).replace(f"{desk.store.home}{os.sep}", "")
-    return desk.page("start.html", recent=_recent(desk), store=desk.store, failure=failure)
+    return _first_page(desk, failure)
 
 
-def _recent(desk: Desk, most: int = RECENT) -> list[Trial]:
+def _recent(desk: Desk, most: int) -> list[Trial]:
     return list(islice(desk.store.trials(), most))
+
+
+def _first_page(desk: Desk, failure: str = "") -> Response:
+    recent = _recent(desk, RECENT)
+    return desk.page(
+        "start.html", recent=recent, store=desk.store, failure=failure, endings=",".join((*SUFFIXES, ".gz"))
+    )
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ def new(request: Request) -> Response:
     except DataError as error:
         return desk.page("message.html", title="This table cannot be used", message=str(error))
     shown: dict[str, Any] = {"title": desk.store.title(data), "data": data, "found": found, "chosen": columns.labels}
-    return desk.page("new.html", **_choices(desk, settings), **shown)
+    return desk.page("new.html", calibrations=CALIBRATIONS, **_choices(desk, settings), **shown)
 
 
 def columns(request: Request) -> Response:
@@ -188,7 +197,7 @@ def _model(form: FormData | QueryParams, role: str) -> str:
         return chosen
     typed = text_of(form, f"{role}_other")
     if not typed:
-        raise ConfigError("Type the reference of the model, such as openai:gpt-4.1-mini, or choose one of the list.")
+        raise ConfigError("Type a model reference, such as openai:gpt-4.1-mini, or choose one from the list.")
     return typed
 
 

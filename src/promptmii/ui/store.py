@@ -122,7 +122,7 @@ class Store:
         folder = self.home / "data" / key
         found = _table_in(folder) if _KEY.fullmatch(key) and folder.is_dir() else None
         if found is None:
-            raise DataError("This table is no longer here. Drop it again.")
+            raise DataError("This table no longer exists. Upload it again.")
         return found
 
     def title(self, key: str) -> str:

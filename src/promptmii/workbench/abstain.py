@@ -64,7 +64,7 @@ class Abstain:
     def __post_init__(self) -> None:
         """Raises `ConfigError`."""
         if self.threshold is not None and self.precision is not None:
-            raise ConfigError("--threshold and --precision both say when to abstain; give one of them.")
+            raise ConfigError("--threshold and --precision exclude each other; give one of them.")
         if (self.precision is None) != (self.held_back is None):
             raise ConfigError("--precision needs labelled rows to choose a threshold on: give both it and --held-back.")
         given = self.precision if self.threshold is None else self.threshold
@@ -90,7 +90,7 @@ class Abstain:
         if not gives_probabilities(follower):
             raise UnsupportedError(
                 f"A threshold needs probabilities, and {follower.model.card.reference} gives none in the mode "
-                f"{follower.mode}. Use a follower with likelihoods (promptmii doctor tells), and --mode choose."
+                f"{follower.mode}. Use --mode choose and a follower with likelihoods (see promptmii doctor)."
             )
         if self.precision is None:
             return Threshold(self.threshold or 0.0)
@@ -113,7 +113,7 @@ def choose_threshold(probabilities: Sequence[float], right: Sequence[bool], targ
     value, best = _smallest(p, hit, target)
     if value is None:
         raise DataError(
-            f"No threshold is right in {target:.1%} of {counted(len(p), 'held-back row')}; at most {best:.1%} is. "
+            f"No threshold gives {target:.1%} precision on {counted(len(p), 'held-back row')}; the best is {best:.1%}. "
             "Give more rows, a lower --precision, or a better instruction."
         )
     fold = np.empty(len(p), dtype=int)

@@ -61,7 +61,7 @@ class Labelling:
         clashes = [name for name in self.added if name in self.texts.columns]
         if clashes:
             raise DataError(
-                f"The input has a column {clashes[0]!r} already, as if it were labelled before. Rename or drop it."
+                f"The input already has a column {clashes[0]!r}, perhaps from an earlier run. Rename or drop it."
             )
 
     @cached_property
@@ -126,7 +126,7 @@ class Labelling:
     def _gone(self, failure: Failure) -> EndpointError:
         return EndpointError(
             f"{self.follower.model.card.reference} no longer answers ({failure.kind}: {failure.message}). What it "
-            "answered is kept; run the same command again to go on.",
+            "answered is kept; run the same command again to continue.",
             failure.kind,
         )
 

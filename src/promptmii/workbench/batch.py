@@ -46,7 +46,7 @@ def batch_followers(
     The spending limit is checked before a batch is sent, not here, so that no answer already paid for is refused.
     """
     if len(addresses(endpoint.base_url)) > 1:
-        raise ConfigError("--batch-api sends to one server; give one address with --base-url.")
+        raise ConfigError("--batch-api uses one server; give one address with --base-url.")
     halved = {name: p._replace(batch=HALF) if p.batch == 1 else p for name, p in endpoint.prices.items()}
     free = endpoint.model_copy(update={"prices": halved, "max_cost": None})
     return Followers(reference, free, progress, confirm, mode=mode, deferred=Deferred())
@@ -71,7 +71,7 @@ def predict_by_batch(
     """
     follower, deferred = followers.of(instruction), followers.deferred
     if deferred is None or not follower.model.card.reference.startswith("openai:"):
-        raise ConfigError(f"--batch-api needs a server, an openai: model; {follower.model.card.reference} is none.")
+        raise ConfigError(f"--batch-api needs an openai: model; the follower is {follower.model.card.reference}.")
     deferred.check()
     progress = followers.progress
     job = Labelling(instruction, follower, read_texts(source, text or instruction.text_source, progress))

@@ -82,7 +82,7 @@ class Followers:
         if not isinstance(self._given, Follower | LanguageModel):
             return self._model(reference, instruction.generator or WRITER)
         if reference:
-            raise ConfigError(f"{reference} cannot write beside a model that is loaded already; name both, or neither.")
+            raise ConfigError(f"{reference} cannot write next to a model that is already loaded; name both or neither.")
         return self.of(instruction).model
 
     def _model(self, chosen: str | None, named: str) -> LanguageModel:
@@ -114,7 +114,7 @@ class Followers:
         if self._confirm(asked):
             return named, True
         raise ConfigError(
-            f"The instruction names the server {served.address}, and no text is sent there unless you say so. "
+            f"The instruction names the server {served.address}; promptmii sends no text there without your consent. "
             f"If you trust it: --follower {named}. To use another server: --base-url."
         )
 

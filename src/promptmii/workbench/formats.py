@@ -155,9 +155,7 @@ class ParquetTable:
             parts = [schema(rows) for rows in batches(given, BATCH)]
             known = pa.unify_schemas(parts, promote_options="permissive")
         except (pa.ArrowException, TypeError) as error:
-            raise DataError(
-                f"The rows do not fit a Parquet file: {first_line(error)}. Write .jsonl instead."
-            ) from error
+            raise DataError(f"Parquet cannot hold these rows: {first_line(error)}. Write .jsonl instead.") from error
         fields = [
             pa.field(name, pa.string() if isinstance(value, str) else pa.float64()) for name, value in added.items()
         ]

@@ -67,7 +67,7 @@ def is_path(given: str) -> bool:
 
 def _checked(text: str, owner: str) -> str:
     if not text.strip():
-        raise DataError(f"{owner} is empty. The label list alone is measured by: promptmii compare naive --data DATA")
+        raise DataError(f"{owner} is empty. To measure the label list alone: promptmii compare naive --data DATA")
     if text.isascii() and not re.search(r"\s", text.strip()):
         raise DataError(f"{text.strip()!r} is no file and too short for an instruction. Check the name of the file.")
     return text
@@ -77,7 +77,7 @@ def written(text: str, labels: Sequence[str]) -> Instruction:
     """A human's text as an instruction. Another tool's slot stays in it, with a note."""
     made = Given(text).induce(Support(tuple(labels), ()))
     if found := SLOT.search(text):
-        return made.noted(f"{found[0]} is no slot here: the labels and the input follow the text by themselves")
+        return made.noted(f"{found[0]} is not a slot here: promptmii adds the labels and the input after the text")
     return made
 
 
@@ -91,7 +91,7 @@ def name_of(given: Prompt) -> str:
 
 
 def table_of(instruction: Instruction | None, source: Source, columns: Columns) -> LoadedTask:
-    """A table, read as the one that the instruction was made from unless `columns` say otherwise.
+    """A table, read with the columns that the instruction was made from, unless `columns` names others.
 
     Rows with labels that neither the instruction nor `columns` name are dropped, with a note.
     """
@@ -104,14 +104,14 @@ def table_of(instruction: Instruction | None, source: Source, columns: Columns) 
 
 
 def _columns_like(table: Table, text: tuple[str, ...], template: str | None, label: str | None) -> Columns:
-    """The columns of another table if this one has them, or none, so that its own are detected."""
+    """The given columns if this table has them; otherwise none, so that its own are detected."""
     return Columns(text=template or text or None, label=label) if {label, *text} <= set(table.columns) else Columns()
 
 
 def tested_on(loaded: LoadedTask, source: Source) -> LoadedTask:
-    """The task measured on all rows of another table, so that all its own may be examples.
+    """The task with all rows of another table as test rows, so that all its own rows can be examples.
 
-    Rows in both only measure.
+    Rows in both tables become test rows.
     """
     table, chosen = read_table(source), loaded.columns
     own = _columns_like(table, chosen.text, chosen.template, chosen.label)
@@ -136,28 +136,26 @@ def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Examp
     rows = loaded.task.rows
     fresh = [row for row in rows if row_key(row.text) not in known]
     if not fresh:
-        raise DataError(
-            "The instruction was made from all of these rows, so they cannot measure it. Give it other rows."
-        )
+        raise DataError("The instruction was made from all of these rows, so they cannot measure it. Give other rows.")
     seen = len(rows) - len(fresh)
     return fresh, (f"{counted(seen, 'row')} left out: the instruction was made from them",) if seen else ()
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A table, divided."""
+    """A table, split into examples and test rows."""
 
     examples: tuple[Example, ...]
-    """What ICL shows and calibrations are fitted on; may be empty."""
+    """For ICL to show and to fit calibrations on; may be empty."""
     query: tuple[Example, ...]
-    """What measures: no examples, and no rows that a prompt was made from."""
+    """Test rows: no examples, and no rows that a prompt was made from."""
     notes: tuple[str, ...]
 
 
 def divided(
     loaded: LoadedTask, made_from: set[str], n: int, *, given: Sequence[Example] = (), draw: bool = False
 ) -> Rows:
-    """The examples are those given, else rows that an instruction was made from, else `n` drawn if `draw`, else none.
+    """Examples are those given, else rows that an instruction was made from, else `n` drawn rows if `draw`, else none.
 
     `made_from` holds keys of rows. Raises `DataError` if no row is left to measure.
     """
@@ -167,8 +165,8 @@ def divided(
         examples = proportioned(given or seen, n)
     else:
         examples = draw_support(loaded.task, min(n, len(loaded.task.train))).examples if draw else ()
-    unfit = made_from | {row_key(example.text) for example in examples}
-    query = tuple(row for row in rows if row_key(row.text) not in unfit)
+    used = made_from | {row_key(example.text) for example in examples}
+    query = tuple(row for row in rows if row_key(row.text) not in used)
     if not query:
         raise DataError("No row is left to measure on: all of them are examples. Give more rows.")
     left_out = len(rows) - len(query)

@@ -175,7 +175,7 @@ class GrowingTable:
                     yield row, end
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(
-                f"{self.path} was changed since it was started, and is no longer readable: {error}. "
+                f"{self.path} was changed during the run and is no longer readable: {error}. "
                 "Restore it, or start over with --force."
             ) from error
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from promptmii import metrics
+from promptmii.calibration_kinds import READS, Reads
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source
 from promptmii.errors import ScoreRefusedError
@@ -164,7 +165,7 @@ def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example
     """
     plain = unmarked(instruction).model_copy(update={"measured": None, "calibration_cost": Cost()})
     made = follower.prepare(plain, Support(instruction.labels, tuple(rows)))
-    if made.shortlist or (made.calibration and made.calibration.kind != "contextual"):
+    if made.shortlist or (made.calibration and READS[made.calibration.kind] is Reads.SUPPORT):
         return made
     kept = {"support_rows": plain.provenance.support_rows}
     return made.model_copy(update={"provenance": made.provenance.model_copy(update=kept)})

@@ -17,6 +17,7 @@ from promptmii.models.cache import Cached
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.completions import NEUTRAL
 from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.constraints import Dialect
 from promptmii.models.http.tokens import REMEMBERED, Memory, context_length
 from promptmii.models.http.transport import OWN
 
@@ -168,7 +169,7 @@ def test_concurrency_is_bounded_over_threads() -> None:
         assert server.peak <= 3
 
 
-@pytest.mark.parametrize("dialect", ["vllm", "guided", "regex", "grammar", "schema"])
+@pytest.mark.parametrize("dialect", Dialect)
 def test_the_probe_finds_the_dialect_that_the_server_honours(dialect: str) -> None:
     with serving(FaultyServer(honours=dialect)) as server, connect(server) as model:
         answers = model.choose([CHAT], ["spam", "spam, high", "ham"])

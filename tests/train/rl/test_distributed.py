@@ -217,7 +217,7 @@ def test_a_killed_process_ends_the_run_and_is_named(tmp_path: Path) -> None:
         ranks["1"].send_signal(signal.SIGKILL)
         _, told = started.communicate(timeout=120)
     assert started.returncode == 3, told
-    assert "Error: Process 1 was ended by SIGKILL" in told
+    assert "Error: SIGKILL ended process 1" in told
     assert "Traceback" not in told
     last = int(checkpoints(tmp_path / "run")[-1].name.split("-")[1])
     more = [*launch, "--resume", "--set", f"trl.max_steps={last + 2}"]

@@ -115,11 +115,11 @@ def test_every_recipe_of_this_stage_divides(path: Path) -> None:
         ({"trl": {"per_device_train_batch_size": 3}}, "does not divide into 1 process"),
         (
             {"prompts": 2, "prompts_per_update": 1, "trl": {"save_steps": 3, "per_device_train_batch_size": 4}},
-            "save_steps = 3 is no multiple",
+            "save_steps = 3 is not a multiple",
         ),
         (
             {"prompts": 2, "prompts_per_update": 1, "trl": {"max_steps": 3, "per_device_train_batch_size": 4}},
-            "max_steps = 3 is no multiple",
+            "max_steps = 3 is not a multiple",
         ),
         ({"trl": {"num_generations": 1, "per_device_train_batch_size": 1}}, "2 or more"),
         ({"trl": {"loss_type": "gropo"}}, "trl.loss_type = 'gropo' is unknown to TRL. Did you mean 'grpo'"),
@@ -189,7 +189,7 @@ def test_the_command_plans(world: Path) -> None:
     assert "validation.every" in shown.stdout
     assert "gradient_accumulation_steps" in shown.stdout
     other = CliRunner().invoke(app, ["train", str(config), "--stage", "best-of", "--dry-run"])
-    assert "--dry-run plans the stage rl only" in other.stderr
+    assert "work for the stage rl only" in other.stderr
     wrong = CliRunner().invoke(app, ["train", str(config), "--stage", "lr"])
     assert "stage = 'lr' is refused: Input should be 'rl', 'sft' or 'best-of'" in wrong.stderr
 
@@ -201,11 +201,11 @@ def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None
     assert [task.name for task in found.train] == ["films", "plays"]
     assert [task.name for task in found.validation] == ["songs"]
     assert sorted(line.partition(":")[0] for line in found.skipped) == ["broken", "few"]
-    with pytest.raises(ConfigError, match=r"no task 'song'. Did you mean 'songs'"):
+    with pytest.raises(ConfigError, match=r"Unknown task 'song'. Did you mean 'songs'"):
         read_split(settings(world, only=("song",)))
     index = "task_id,source_repo,licence\nfilms,a/b,MIT\nplays,a/b,MIT\nsongs,c/d,MIT\n"
     (world / "tasks" / "index.csv").write_text(index)
-    with pytest.raises(DataError, match="No task is left to learn from"):
+    with pytest.raises(DataError, match="No training task is left"):
         read_split(settings(world, validation={"tasks": ("songs", "films")}))
 
 
@@ -384,7 +384,7 @@ def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
             == set(visit.episode.support.labels)
         )
     assert {len(draw_visit(task, 2, number, given, writer).episode.support.labels) for number in range(20)} == {2}
-    with pytest.raises(ConfigError, match="two rising numbers"):
+    with pytest.raises(ConfigError, match="two ascending numbers"):
         settings(world, few_labels=(3, 2))
 
 

@@ -189,7 +189,7 @@ def test_what_is_wrong_is_said_before_the_first_step(world: Path) -> None:
         given(world, validate_on=("films",))
     with pytest.raises(ConfigError, match="on this machine"):
         fine_tune(given(world, model="openai:m"), world / "other")
-    with pytest.raises(ConfigError, match="rising"):
+    with pytest.raises(ConfigError, match="ascending"):
         given(world, labels=(1, 3))
 
 
@@ -199,7 +199,7 @@ def test_a_task_of_which_no_pair_can_be_made_is_skipped_and_said(world: Path) ->
     lines(world / "tasks" / "other.jsonl", [{"text": f"{i}", "label": "ab"[i % 2]} for i in range(24)])
     best = fine_tune(given(world, train=(), steps=1), world / "run", progress=(told := Recorder()))
     assert told.notes == [
-        "Skipped long: not two labels have three texts of at most 300 characters",
+        "Skipped long: under two labels have three texts of up to 300 characters",
         "Skipped other: the bank does not describe it",
     ]
     card = (best / "README.md").read_text()

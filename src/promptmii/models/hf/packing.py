@@ -263,7 +263,7 @@ def packed_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise UnsupportedError(
-            f"{type(module).__name__} changes its attention scores in a way that packed rows do not know."
+            f"{type(module).__name__} changes its attention scores in a way that packed rows do not support."
         )
     layer: Any = module.layer_idx
     return memory.attend(layer, query[0] * kwargs["scaling"], key[0], value[0])[None], None

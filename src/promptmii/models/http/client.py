@@ -163,7 +163,7 @@ class HttpModel(LanguageModel):
         if "temperature" in self._completions.dropped and not self._warned:
             self._warned = True
             warnings.warn(
-                f"{self._reference} refuses `temperature`. It samples as it likes, so answers differ from run to run.",
+                f"{self._reference} refuses `temperature`. It uses its own, so answers differ from run to run.",
                 stacklevel=2,
             )
         return clocked(answers, time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""Which server a reference leads to, and how it is reached.
+"""Which server a reference points to, and how to reach it.
 
 `openai:<model>` is served where the user says (`--base-url`, OPENAI_BASE_URL, a configuration),
 `openai:<model>@<address>` at its own address. An address never holds a password: addresses are printed and stored,
@@ -27,7 +27,7 @@ class Served(NamedTuple):
     model: str
     """The model's name on the server."""
     address: str | None
-    """Where the reference says it is served; `None` where it does not say."""
+    """The address in the reference, if any."""
 
     @classmethod
     def parse(cls, reference: str) -> "Served | None":
@@ -40,7 +40,7 @@ class Served(NamedTuple):
 
 
 def checked_address(given: str) -> str:
-    """The address without trailing slashes. Raises `ConfigError` if it is none, or holds a password."""
+    """The address without trailing slashes. Raises `ConfigError` if it is invalid or holds a password."""
     address = given.strip().rstrip("/")
     try:
         parts = urlsplit(address)
@@ -88,16 +88,16 @@ class HttpConfig:
     timeout: float = 120.0
     """Seconds for one request."""
     patience: float = 300.0
-    """Seconds that a call waits for a server that is down, busy or failing, before it counts as failed."""
+    """Seconds that a call waits for a server that is down, busy or failing, before the call fails."""
     backoff: float = 0.5
-    """Seconds before the second try; doubled each time, unless the server says when to come back."""
+    """Seconds before the first retry; doubled each time, unless the server sends Retry-After."""
     context_length: int | None = None
     served_by: str = ""
-    """What serves the model, if this run started it: names it in a revision, where the addresses would be chance."""
+    """The engine, if this run started the server: revisions name it instead of the random address."""
     deferred: "Deferred | None" = None
-    """Where completions are asked for through the Batch API."""
+    """Sends completions to the Batch API instead."""
     slots: AbstractAsyncContextManager[None] | None = None
-    """Entered around each request, in place of a limit of this process; `concurrency` then sizes the threads alone."""
+    """Limits requests across processes instead of `concurrency`, which then only sizes the thread pool."""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ class HttpConfig:
 
     @property
     def key(self) -> str:
-        """The key to send; empty for none. Raises `ConfigError` for a character that no key has."""
+        """The key to send; empty for none. Raises `ConfigError` for a character that no key contains."""
         given = os.environ.get("OPENAI_API_KEY", "") if self.api_key is None else self.api_key
         key = given.strip().strip("'\"")
         odd = next((i for i, char in enumerate(key) if not "!" <= char <= "~"), None)

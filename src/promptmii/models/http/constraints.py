@@ -1,4 +1,4 @@
-"""How each kind of server is told to answer with one of K labels, and how we find out whether it does.
+"""How to make each kind of server answer with one of K labels, and how to find out whether it does.
 
 Servers ignore a field they do not know and write free text, so a dialect counts only after a probe: asked which animal
 barks, with two musical instruments as the only options, a server that really constrains must name an instrument.

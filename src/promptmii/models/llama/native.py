@@ -1,10 +1,10 @@
 """llama.cpp's C interface, as the extension module of `xllamacpp` exports it on Linux and macOS.
 
-`xllamacpp` itself offers llama.cpp's server, which opens a port and decodes one option per request. The library below
-it is called directly here: nothing listens, and one batch branches into all options.
+`xllamacpp` offers llama.cpp's server, which opens a port and decodes one option per request. This module calls the
+underlying library directly: no port is opened, and one batch decodes all options.
 
-Two parameter structures are passed by value, and each release may lay them out anew. The layout is checked by the
-default values in it; where they differ, or the functions are not exported, `unavailable` says so.
+Two parameter structures are passed by value, and their layout may change with each release. Their default values reveal
+the layout; if it differs, or the functions are not exported, `unavailable` returns the reason.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ BATCH = 512
 """Tokens of a batch."""
 
 _STRUCTURE = 512
-"""Bytes kept for a parameter structure. More than any release uses does no harm."""
+"""Bytes reserved for a parameter structure; more than needed is harmless."""
 _MODEL_DEFAULTS = ((16, "<iii", (-1, 1, -1)),)
 """n_gpu_layers, split_mode, main_gpu."""
 _CONTEXT_DEFAULTS = (
@@ -158,7 +158,7 @@ def _library() -> Any:
 
 
 def unavailable() -> str | None:
-    """Why llama.cpp cannot be called directly here; `None` where it can. Raises `UnknownModelError`."""
+    """Why llama.cpp cannot be called directly here; `None` if it can. Raises `UnknownModelError`."""
     try:
         library = _library()
     except (AttributeError, OSError):
@@ -174,13 +174,13 @@ class Token(NamedTuple):
     id: int
     position: int
     sequences: Sequence[int]
-    """Every sequence that it belongs to; it attends to what stands before it in any of them."""
+    """Every sequence that it belongs to; it attends to the earlier tokens of all of them."""
     read: bool = False
     """Its logits are wanted."""
 
 
 class Native:
-    """A GGUF model and one context of it, for one thread at a time."""
+    """A GGUF model with one context, for one thread at a time."""
 
     def __init__(self, path: Path) -> None:
         """Load the weights; `open` makes the context. Ask `unavailable` first. Raises `UnknownModelError`."""
@@ -248,7 +248,7 @@ class Native:
         return None
 
     def control_tokens(self) -> dict[str, int]:
-        """Tokens that steer the model rather than stand for text."""
+        """Control tokens, by their text."""
         attribute, text = self._library.llama_vocab_get_attr, self._library.llama_vocab_get_text
         marked = (token for token in range(self.size) if attribute(self._vocabulary, token) & _CONTROL)
         return {text(self._vocabulary, token).decode("utf-8", "replace"): token for token in marked}
@@ -261,12 +261,12 @@ class Native:
         return [*([last] if last >= 0 else []), *(token for token in found if token != last)]
 
     def begin(self) -> int | None:
-        """The beginning-of-text token, where the tokenizer adds one."""
+        """The beginning-of-text token, if the tokenizer adds one."""
         wanted = self._library.llama_vocab_get_add_bos(self._vocabulary)
         return int(self._library.llama_vocab_bos(self._vocabulary)) if wanted else None
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Token ids; `special` reads the names of control tokens as such."""
+        """Token ids; `special` parses control tokens in the text."""
         raw = text.encode("utf-8", "replace")
         room = len(raw) + 8
         while True:
@@ -277,7 +277,7 @@ class Native:
             room = -count
 
     def text(self, tokens: Sequence[int]) -> str:
-        """What they say, without control tokens."""
+        """The text of these tokens, without control tokens."""
         ids = (c_int32 * len(tokens))(*tokens)
         room = 32 * len(tokens) + 8
         while True:
@@ -307,17 +307,17 @@ class Native:
         return np.ctypeslib.as_array(found, (int(read.sum()), self.size))
 
     def share(self, source: int, targets: Iterable[int]) -> None:
-        """Let other sequences begin with everything that `source` holds."""
+        """Copy the cache of `source` to other sequences."""
         for target in targets:
             self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def drop(self, sequences: Iterable[int], start: int = 0) -> None:
-        """Forget what sequences hold from the position `start` on."""
+        """Clear the cache of sequences from position `start` on."""
         for sequence in sequences:
             self._library.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
     def close(self) -> None:
-        """Give the memory back. Twice does no harm; anything else then raises `ModelError`."""
+        """Free the memory. May be called twice; every other method then raises `ModelError`."""
         library, self._library = self._library, _Closed()
         if not isinstance(library, _Closed):
             with _signals_held():
@@ -327,7 +327,7 @@ class Native:
 
 
 class _Closed:
-    """In the library's place, whose functions would follow pointers into memory that was given back."""
+    """Replaces the library after `close`, so that no call uses freed memory."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ModelError("This model was closed. Load it again.")
@@ -347,7 +347,7 @@ class _Interrupt:
         self.callback = _AbortCallback(watch.send)
 
     def raise_pending(self) -> None:
-        """Raise what a handler raised meanwhile, usually `KeyboardInterrupt`."""
+        """Raise what a signal handler raised meanwhile, usually `KeyboardInterrupt`."""
         raised, self._raised = self._raised, None
         if raised is not None:
             raise raised

@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--context", type=int, default=CONTEXT, help="Tokens of one request.")
-    parser.add_argument("--parallel", type=int, default=4, help="Requests under way at once.")
+    parser.add_argument("--parallel", type=int, default=4, help="Concurrent requests.")
     given = parser.parse_args()
     gguf = gguf_of(given.model)
     path = model_file(gguf.place if gguf else given.model)

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from promptmii.calibrate import CONTENT_FREE
+from promptmii.calibration_kinds import READS, Reads
 from promptmii.errors import UnknownModelError
 from promptmii.inducers.writing import Writer
 from promptmii.models import ScriptedModel, weights_of
@@ -165,8 +166,7 @@ def _reward_calls(settings: TrainSettings, batches: Batches, sampled: Sequence[V
 
 def _calibrating(settings: TrainSettings, examples: int) -> int:
     """Calls that a follower's calibration adds to an instruction made from so many examples."""
-    kind = settings.reward.calibration
-    return 0 if kind in ("none", "batch") else len(CONTENT_FREE) if kind == "contextual" else examples
+    return {Reads.CONTENT_FREE: len(CONTENT_FREE), Reads.SUPPORT: examples}.get(READS[settings.reward.calibration], 0)
 
 
 def _settings(grpo: GrpoPlan) -> dict[str, SettingValue]:

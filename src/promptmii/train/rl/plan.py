@@ -136,8 +136,8 @@ class GrpoPlan:
         for name, steps in (("save_steps", save_every), ("max_steps", max(most, 0))):
             if steps % self.boundary:
                 raise ConfigError(
-                    f"trl.{name} = {steps} is no multiple of {self.boundary}, the updates of one rollout. "
-                    "Only between rollouts can a run resume exactly."
+                    f"trl.{name} = {steps} is not a multiple of {self.boundary}, the updates per rollout. "
+                    "A run can resume exactly only between rollouts."
                 )
         steps = most if most > 0 else math.ceil(settings.passes * visits_per_pass / settings.prompts) * self.boundary
         return Batches(

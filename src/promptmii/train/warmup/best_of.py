@@ -86,7 +86,7 @@ def _write(writer: Writer, visit: Visit, settings: BestOfSettings) -> list[Draft
     written = [answer for answer in answers if isinstance(answer, Completion)]
     if not written:
         raise EndpointError(
-            f"The generator {settings.model} failed on every draft of a visit. Check it, then use --resume."
+            f"The generator {settings.model} failed on every draft of a visit. Check it, then continue with --resume."
         )
     texts = [answer.text.strip() for answer in written]
     counts = writer.model.count_tokens(texts)

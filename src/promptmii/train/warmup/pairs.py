@@ -112,9 +112,7 @@ def read_bank(folder: Path) -> dict[str, Guide]:
     """
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
-        raise DataError(
-            f"The bank {folder} holds no .jsonl files; expected one for each task, such as those in {SHIPPED}."
-        )
+        raise DataError(f"The bank {folder} holds no .jsonl files; expected one per task, as in {SHIPPED}.")
     return {path.stem: _read(path) for path in paths}
 
 
@@ -150,7 +148,7 @@ class PairStream:
         for name, task in tasks.items():
             rows = short_rows(task, sizes.max_chars)
             if len(rows) < 2:
-                self.skipped.append(f"{name}: not two labels have three texts of at most {sizes.max_chars} characters")
+                self.skipped.append(f"{name}: under two labels have three texts of up to {sizes.max_chars} characters")
             elif name not in bank or not bank[name].covers(list(rows)):
                 self.skipped.append(f"{name}: the bank does not describe it")
             else:
