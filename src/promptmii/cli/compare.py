@@ -13,7 +13,7 @@ from promptmii.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from promptmii.metrics import Difference
-    from promptmii.workbench import Comparison, Measured
+    from promptmii.workbench import Comparison
 
 
 @app.command()
@@ -80,27 +80,26 @@ def show_comparison(found: "Comparison", output: Path | None = None) -> None:
     """The table, and on how many rows they disagree."""
     notes(found.notes)
     first, priced = found.rows[0], any(row.spent.money for row in found.rows)
-    money = ("per 1,000",) if priced else ()
-    title = (
-        f"{counted(first.scored.n, 'row')}; tokens per query; difference: {first.name} minus the other, p after Holm"
-    )
-    grid = table(title, "prompt", "F1 [95 %]", "plain F1", "tokens", *money, "difference [95 %]", "p")
-    for row in found.rows:
-        grid.add_row(row.name, *_scores(row, priced), *_difference(found.differences.get(row.name)))
+    scores = [row.scored.measurement() for row in found.rows]
+    calibrated = any(score.uncalibrated_macro_f1 is not None for score in scores)
+    title = f"{counted(first.scored.n, 'row')}; tokens per query"
+    plain, money = ("plain F1",) if calibrated else (), ("per 1,000",) if priced else ()
+    title += "; plain F1: before calibration" if calibrated else ""
+    against = ("difference [95 %]", "p") if found.differences else ()
+    title += f"\ndifference: {first.name} minus the other; p after Holm" if against else ""
+    grid = table(title, "prompt", "F1 [95 %]", *plain, "tokens", *money, *against)
+    for row, score in zip(found.rows, scores, strict=True):
+        cells = [f"{share(score.macro_f1)} [{share(score.low, 2)}, {share(score.high, 2)}]"]
+        cells += [share(score.uncalibrated_macro_f1)] if calibrated else []
+        cells.append(count(score.prompt_tokens_per_query))
+        cells += [_money(row.spent.money, row.scored.n)] if priced else []
+        grid.add_row(row.name, *cells, *(_difference(found.differences.get(row.name)) if against else ()))
     out.write_table(grid)
     differing = f"They disagree on {counted(len(found.disagreements), 'row')}"
     if output:
         say(f"{differing}, saved to {output}.")
     elif len(found.rows) > 1:
         out.write_line(f"{differing}.")
-
-
-def _scores(row: "Measured", priced: bool) -> list[str]:
-    score = row.scored.measurement()
-    plain = "" if score.uncalibrated_macro_f1 is None else share(score.uncalibrated_macro_f1)
-    cells = [f"{share(score.macro_f1)} [{share(score.low, 2)}, {share(score.high, 2)}]", plain]
-    cells.append(count(score.prompt_tokens_per_query))
-    return cells + ([_money(row.spent.money, row.scored.n)] if priced else [])
 
 
 def _money(spent: float | None, n: int) -> str:
