@@ -150,13 +150,18 @@ def recalibrate(
 ) -> tuple[Instruction, tuple[str, ...]]:
     """The instruction with `follower`'s calibration fitted on the rows of a table, without its old score.
 
-    The notes say what was found in the table.
+    Where nothing is fitted and nothing was before, it stays as it is. The notes say what was found in the table.
     """
     loaded = table_of(instruction, source, columns)
     rows = (*loaded.task.train, *loaded.task.test)
     progress.step("Calibrating", len(rows))
     fitting = replace(follower, calibration=resolve_calibration(kind, follower.mode, follower.model.card))
-    return fitted(instruction, fitting, rows), loaded.notes
+    made = fitted(instruction, fitting, rows)
+    scored = made.model_copy(
+        update={"measured": instruction.measured, "calibration_cost": instruction.calibration_cost}
+    )
+    unchanged = scored == instruction and not made.calibration
+    return (instruction if unchanged else made), loaded.notes
 
 
 def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:
