@@ -50,6 +50,7 @@ def test_columns_labels_with_counts_and_three_rows_are_shown(tmp_path: Path, ser
     assert "Labels: bad (10), good (10)" in done.stderr
     assert done.stderr.count(" -> good") + done.stderr.count(" -> bad") == 3
     assert "might be meant" not in done.stderr
+    assert "shown, not saved: -o FILE" in done.stderr
 
 
 def test_without_a_terminal_a_doubtful_choice_is_said_and_goes_on(tmp_path: Path, server: FaultyServer) -> None:

@@ -122,6 +122,8 @@ def induce(
         _show_data(loaded)
     if loaded.columns.doubts and not (yes or json) and interactive() and not confirmed("Go on?", default=True):
         raise ConfigError("Stopped before any call. Name the columns with --text and --label.")
+    if not (output or json):
+        say("The instruction is shown, not saved: -o FILE saves it.")
     with listening(quiet=json) as progress:
         induced = pipeline.induce(loaded, settings, output=output, force=force, progress=progress)
     if json:
@@ -165,23 +167,23 @@ def _show(result: "Induced") -> None:
         out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA")
 
 
-COLUMNS = ("n", "F1 [95 %]", "plain F1", "tokens", "calls", "fit", "s")
-"""Short, so that the table fits 80 columns; its title explains them."""
-
-
 def _comparison(rows: Sequence["Measured"]) -> "Table":
-    title = f"{counted(rows[0].scored.n, 'held-back row')}; tokens per query; fit: calls to calibrate"
-    grid = table(title, "method", *COLUMNS)
+    """With short heads, so that it fits 80 columns; its title explains them."""
+    calibrated = any(row.instruction.calibration_cost.calls for row in rows)
+    title = f"{counted(rows[0].scored.n, 'held-back row')}; tokens per query"
+    plain, fit = (("plain F1",), ("fit calls",)) if calibrated else ((), ())
+    title += "; plain F1: before calibration" if calibrated else ""
+    grid = table(title, "method", "n", "F1 [95 %]", *plain, "tokens", "calls", *fit, "s")
     for row in rows:
         if measured := row.instruction.measured:
             grid.add_row(
                 row.instruction.method,
                 str(row.instruction.provenance.n),
                 f"{share(measured.macro_f1)} [{share(measured.low, 2)}, {share(measured.high, 2)}]",
-                "" if measured.uncalibrated_macro_f1 is None else share(measured.uncalibrated_macro_f1),
+                *([share(measured.uncalibrated_macro_f1)] if calibrated else []),
                 count(measured.prompt_tokens_per_query),
                 str(row.instruction.cost.calls),
-                str(row.instruction.calibration_cost.calls),
+                *([str(row.instruction.calibration_cost.calls)] if calibrated else []),
                 f"{row.scored.usage.seconds:.1f}",
             )
     return grid

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from promptmii.cli.group import app
+from promptmii.cli.group import Group, app
 from promptmii.cli.options import Json
 from promptmii.cli.terminal import data, dump, out, say
 
-styles_app = typer.Typer(no_args_is_help=True, help="Prompts of released checkpoints, such as the paper's.")
+styles_app = typer.Typer(cls=Group, no_args_is_help=True, help="Prompts of released checkpoints, such as the paper's.")
 app.add_typer(styles_app, name="styles")
 
 
