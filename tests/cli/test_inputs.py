@@ -189,6 +189,15 @@ def test_mistakes_among_many_labels_are_listed_without_a_matrix(tmp_path: Path, 
     assert len(done.stdout.splitlines()) < 100
 
 
+def test_compare_shows_what_there_is_to_compare(tmp_path: Path, server: FaultyServer) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN)
+    asked = ["--data", tmp_path / "rows.csv", "--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
+    alone, two = (run("compare", *prompts, *asked) for prompts in (["naive"], ["naive", "Read it."]))
+    assert "difference" not in alone.stdout
+    assert "difference: naive minus the other" in two.stdout
+    assert "plain F1" not in alone.stdout + two.stdout  # nothing is calibrated in this mode
+
+
 def test_compare_ends_with_1_where_a_check_fails(tmp_path: Path, server: FaultyServer) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
     (tmp_path / "prompt.txt").write_text("Decide well.")

@@ -81,10 +81,10 @@ def show_comparison(found: "Comparison", output: Path | None = None) -> None:
     notes(found.notes)
     first, priced = found.rows[0], any(row.spent.money for row in found.rows)
     scores = [row.scored.measurement() for row in found.rows]
-    calibrated = any(score.uncalibrated_macro_f1 is not None for score in scores)
+    calibrated = any(row.instruction.calibrates for row in found.rows)
     title = f"{counted(first.scored.n, 'row')}; tokens per query"
     plain, money = ("plain F1",) if calibrated else (), ("per 1,000",) if priced else ()
-    title += "; plain F1: before calibration" if calibrated else ""
+    title += "; plain F1: without calibration" if calibrated else ""
     against = ("difference [95 %]", "p") if found.differences else ()
     title += f"\ndifference: {first.name} minus the other; p after Holm" if against else ""
     grid = table(title, "prompt", "F1 [95 %]", *plain, "tokens", *money, *against)

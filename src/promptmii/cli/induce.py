@@ -169,10 +169,10 @@ def _show(result: "Induced") -> None:
 
 def _comparison(rows: Sequence["Measured"]) -> "Table":
     """With short heads, so that it fits 80 columns; its title explains them."""
-    calibrated = any(row.instruction.calibration_cost.calls for row in rows)
+    calibrated = any(row.instruction.calibrates for row in rows)
     title = f"{counted(rows[0].scored.n, 'held-back row')}; tokens per query"
     plain, fit = (("plain F1",), ("fit calls",)) if calibrated else ((), ())
-    title += "; plain F1: before calibration" if calibrated else ""
+    title += "; plain F1: without calibration" if calibrated else ""
     grid = table(title, "method", "n", "F1 [95 %]", *plain, "tokens", "calls", *fit, "s")
     for row in rows:
         if measured := row.instruction.measured:
