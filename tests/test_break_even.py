@@ -58,6 +58,14 @@ def test_it_is_said_in_words() -> None:
     assert str(break_even(icl, ours, PRICE)).endswith("it saves nothing: 1,750 more tokens per query.")
 
 
+def test_a_cache_that_changes_nothing_is_said_once() -> None:
+    made = Cost(calls=1, prompt_tokens=500, completion_tokens=100)
+    assert str(break_even(PromptCost(made, 200, 150), PromptCost(FREE, 500, 450), None)) == (
+        "Against the examples in the prompt (ICL) it saves 300 tokens per query: they cost 2.5 times as much, also "
+        "with a prompt cache, and what it took to make is repaid after 2 queries."
+    )
+
+
 def test_without_a_price_tokens_are_counted_and_money_is_unknown() -> None:
     made = Cost(calls=1, prompt_tokens=500, completion_tokens=100)
     result = break_even(PromptCost(made, 200, 150), PromptCost(FREE, 500, 450), None)

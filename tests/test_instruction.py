@@ -181,8 +181,8 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("content", "where"),
         [
-            (b"", "the file: Expecting value"),
-            (b'{"format": 1, "te', "the file: Unterminated string"),
+            (b"", "it is not JSON (Expecting value"),
+            (b'{"format": 1, "te', "it is not JSON (Unterminated string"),
             (b"\xff\xfe\x00binary", "the file: 'utf-8' codec"),
             (b"[]", "the file: Input should be a valid dictionary"),
             (b'{"labels": ["a", "b"], "method": "mii"}', "text: Field required"),

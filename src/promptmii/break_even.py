@@ -59,11 +59,15 @@ class BreakEven:
         saved = self.saved_tokens_per_query
         if self.uncached.queries is None:
             return f"Against the examples in the prompt (ICL) it saves nothing: {-saved:,.0f} more tokens per query."
+        same = self.cached == self.uncached
         text = (
             f"Against the examples in the prompt (ICL) it saves {saved:,.0f} tokens per query: they cost "
-            f"{self.uncached.times:.1f} times as much{_repaid(self.uncached, ', and what it took to make is repaid')}."
+            f"{self.uncached.times:.1f} times as much{', also with a prompt cache' if same else ''}"
+            f"{_repaid(self.uncached, ', and what it took to make is repaid')}."
         )
-        if self.cached.queries is None:
+        if same:
+            pass
+        elif self.cached.queries is None:
             text += f" With a prompt cache they are cheaper: {self.cached.times:.1f} times its cost."
         else:
             text += f" With a prompt cache: {self.cached.times:.1f} times as much{_repaid(self.cached, ', repaid')}."

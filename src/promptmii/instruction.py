@@ -333,6 +333,8 @@ class Instruction(Frozen):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             wrong = f"{where}: {first['msg'].rstrip('.')}"
+        except json.JSONDecodeError as error:
+            wrong = f"it is not JSON ({error})"
         except (ValueError, RecursionError) as error:
             wrong = f"the file: {error}"
         raise ArtefactError(f"{path} is not an instruction file of format 2: {wrong}. Make one with: promptmii induce")

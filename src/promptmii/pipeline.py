@@ -173,7 +173,7 @@ def _induced(
     """The instruction of the last inducer, measured beside the others where there is a query."""
     *others, inducer = inducers
     episode, loaded = drawn
-    notes = (*loaded.notes, *draw_notes(loaded.task, episode))
+    notes = (*loaded.notes, *loaded.split_notes, *draw_notes(loaded.task, episode))
     instruction = _prepared(inducer, follower, drawn, progress, kept)
     kept(instruction)
     if instruction.shortlist:

@@ -60,6 +60,7 @@ def test_score_refit_calibrates_an_edited_instruction_and_keeps_its_score(tmp_pa
     told = json.loads(done.stdout)
     assert told["measured"]["macro_f1"] == kept.measured.macro_f1
     assert any("6 rows left out" in note for note in told["notes"])
+    assert not any("training" in note for note in told["notes"])  # all other rows measure
     shown = run("show", path).stdout
     assert f"{kept.measured.macro_f1:.3f}" in shown
     assert f"{kept.measured.uncalibrated_macro_f1:.3f} uncalibrated" in " ".join(shown.split())
@@ -81,6 +82,8 @@ def test_induce_says_unknown_where_the_server_reports_no_tokens(tmp_path: Path) 
         done = run("induce", path, *asked, "--price", "1,1", "--yes", "-o", tmp_path / "made.json")
     assert done.exit_code == 0, done.stderr
     assert "What it saves against ICL is unknown" in done.stdout
+    assert "held-back rows, 2 labels" in done.stdout
+    assert "plain F1" not in done.stdout  # nothing is calibrated in this mode
     made = Instruction.load(tmp_path / "made.json")
     assert (made.cost.calls, made.cost.tokens, made.cost.money) == (1, None, None)
     assert made.measured is not None
@@ -102,6 +105,12 @@ def test_version_and_short_help() -> None:
     assert run("--version").stdout == f"promptmii {version('promptmii')}\n"
     for command in ([], ["induce"], ["corpus", "build"]):
         assert run(*command, "-h").stdout == run(*command, "--help").stdout != ""
+
+
+@pytest.mark.parametrize("group", [[], ["models"], ["corpus"], ["styles"]])
+def test_the_summary_of_a_command_is_a_whole_sentence(group: list[str]) -> None:
+    _, listed = run(*group, "--help").stdout.split("Commands:")
+    assert "..." not in listed
 
 
 def test_help_loses_nothing_to_markup() -> None:

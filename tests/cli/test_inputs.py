@@ -50,6 +50,7 @@ def test_columns_labels_with_counts_and_three_rows_are_shown(tmp_path: Path, ser
     assert "Labels: bad (10), good (10)" in done.stderr
     assert done.stderr.count(" -> good") + done.stderr.count(" -> bad") == 3
     assert "might be meant" not in done.stderr
+    assert "shown, not saved: -o FILE" in done.stderr
 
 
 def test_without_a_terminal_a_doubtful_choice_is_said_and_goes_on(tmp_path: Path, server: FaultyServer) -> None:
@@ -186,6 +187,15 @@ def test_mistakes_among_many_labels_are_listed_without_a_matrix(tmp_path: Path, 
     assert done.stdout.count("→ kind 7 ") == 20
     assert "kind 7 → kind 7" not in done.stdout
     assert len(done.stdout.splitlines()) < 100
+
+
+def test_compare_shows_what_there_is_to_compare(tmp_path: Path, server: FaultyServer) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN)
+    asked = ["--data", tmp_path / "rows.csv", "--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
+    alone, two = (run("compare", *prompts, *asked) for prompts in (["naive"], ["naive", "Read it."]))
+    assert "difference" not in alone.stdout
+    assert "difference: naive minus the other" in two.stdout
+    assert "plain F1" not in alone.stdout + two.stdout  # nothing is calibrated in this mode
 
 
 def test_compare_ends_with_1_where_a_check_fails(tmp_path: Path, server: FaultyServer) -> None:

@@ -76,9 +76,9 @@ def test_cells_with_several_labels_are_named(joined: str) -> None:
 
 
 def test_every_label_without_a_held_back_row_is_named() -> None:
-    notes = load_task([*rows("a", "b"), ("alone", "other")]).notes
+    notes = load_task([*rows("a", "b"), ("alone", "other")]).split_notes
     assert "no held-back row of 1 of 3 labels: 'other'" in notes
-    assert not any("held-back row of" in note for note in load_task(rows("a", "b")).notes)
+    assert not any("held-back row of" in note for note in load_task(rows("a", "b")).split_notes)
 
 
 FLAG = "🏴\U000e0067\U000e0062\U000e007f"

@@ -61,6 +61,16 @@ def test_an_edited_instruction_is_calibrated_again(tmp_path) -> None:
     assert Instruction.load(fitted.save(path, force=True)) == fitted
 
 
+def test_the_score_stays_where_nothing_is_fitted() -> None:
+    rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
+    made = Naive().induce(Support(("delivery", "refund"), ()))
+    writes, compares = Follower(ScriptedModel(["refund"]), "generate"), Follower(ScriptedModel(score=keyword))
+    scored = workbench.score(made, rows, writes).instruction
+    assert scored.measured is not None
+    assert workbench.recalibrate(scored, rows, writes, Columns())[0] == scored
+    assert workbench.recalibrate(scored, rows, compares, Columns(), "support")[0].measured is None
+
+
 def test_rows_that_calibrate_nothing_may_still_measure() -> None:
     rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
     made = Naive().induce(Support(("delivery", "refund"), ()))

@@ -76,7 +76,8 @@ def test_the_csv_is_data_again() -> None:
 def test_generate_mode_gives_wrong_rows_alone() -> None:
     rows = [Example("a refund", "refund"), Example("a delivery", "delivery")]
     found = review(MADE, rows, Follower(ScriptedModel(["refund"]), "generate"))
-    assert [(row.reason, row.probability) for row in found.rows] == [(WRONG, None), (UNSURE, None)]
+    assert [(row.reason, row.probability) for row in found.rows] == [(WRONG, None)]
+    assert "without probabilities: label errors and unsure rows cannot be told" in found.notes
 
 
 def test_every_failed_call_counts_though_other_rows_are_more_telling() -> None:

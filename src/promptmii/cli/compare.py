@@ -85,15 +85,18 @@ def show_comparison(found: "Comparison", output: Path | None = None) -> None:
     """The table, and on how many rows they disagree."""
     notes(found.notes)
     first, priced = found.rows[0], any(row.spent.money for row in found.rows)
-    title = (
-        f"{counted(first.scored.n, 'row')}; tokens per query; difference: {first.name} minus the other, p after Holm"
-    )
-    money = ["per 1,000"] if priced else []
-    grid = table(title, "prompt", "F1 [95 %]", "plain F1", "tokens", *money, "difference [95 %]", "p")
-    for row in found.rows:
-        spent = [_money(row.spent.money, row.scored.n)] if priced else []
-        cells = score_cells(row.scored.measurement())
-        grid.add_row(row.name, *cells, *spent, *_difference(found.differences.get(row.name)))
+    scores = [row.scored.measurement() for row in found.rows]
+    calibrated = any(row.instruction.calibrates for row in found.rows)
+    title = f"{counted(first.scored.n, 'row')}; tokens per query"
+    plain, money = ("plain F1",) if calibrated else (), ("per 1,000",) if priced else ()
+    title += "; plain F1: without calibration" if calibrated else ""
+    against = ("difference [95 %]", "p") if found.differences else ()
+    title += f"\ndifference: {first.name} minus the other; p after Holm" if against else ""
+    grid = table(title, "prompt", "F1 [95 %]", *plain, "tokens", *money, *against)
+    for row, score in zip(found.rows, scores, strict=True):
+        cells = score_cells(score, calibrated=calibrated)
+        cells += [_money(row.spent.money, row.scored.n)] if priced else []
+        grid.add_row(row.name, *cells, *(_difference(found.differences.get(row.name)) if against else ()))
     out.write_table(grid)
     differing = f"They disagree on {counted(len(found.disagreements), 'row')}"
     if output:
@@ -102,11 +105,11 @@ def show_comparison(found: "Comparison", output: Path | None = None) -> None:
         out.write_line(f"{differing}.")
 
 
-def score_cells(score: "Measurement") -> list[str]:
-    """Of a table: macro-F1 with its interval, without the calibration, and the tokens of a prompt."""
-    plain = "" if score.uncalibrated_macro_f1 is None else share(score.uncalibrated_macro_f1)
+def score_cells(score: "Measurement", *, calibrated: bool) -> list[str]:
+    """Of a table: macro-F1 with its interval, that without the calibration if there is one, and a prompt's tokens."""
     interval = f"{share(score.macro_f1)} [{share(score.low, 2)}, {share(score.high, 2)}]"
-    return [interval, plain, count(score.prompt_tokens_per_query)]
+    plain = [share(score.uncalibrated_macro_f1)] if calibrated else []
+    return [interval, *plain, count(score.prompt_tokens_per_query)]
 
 
 def _money(spent: float | None, n: int) -> str:

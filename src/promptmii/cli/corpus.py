@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from promptmii.cli.blocks import blocks
-from promptmii.cli.group import CHECK_FAILED, app
+from promptmii.cli.group import CHECK_FAILED, Group, app
 from promptmii.cli.options import BaseUrl, Json, ListRecipes, Recipe, comma_separated
 from promptmii.cli.terminal import dump, listening, out, say, table, warn
 from promptmii.errors import counted
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from promptmii.corpus.build import Built
     from promptmii.corpus.overlap import LeakageReport
 
-corpus_app = typer.Typer(no_args_is_help=True, help="Turn many datasets into one corpus of clean tasks.")
+corpus_app = typer.Typer(cls=Group, no_args_is_help=True, help="Turn many datasets into one corpus of clean tasks.")
 app.add_typer(corpus_app, name="corpus")
 
 Folder = Annotated[Path, typer.Argument(help="Corpus folder.")]

@@ -21,6 +21,8 @@ CALLS_FAILED = 4
 """Exit code if some calls failed."""
 NOT_YET = 5
 """Exit code if answers are still to come."""
+LONGEST_SUMMARY = 200
+"""Characters of a command's first sentence."""
 
 ORDER = (
     *("induce", "predict", "score", "compare", "calibrate", "edit", "extend", "review", "show", "export", "ui"),
@@ -40,7 +42,17 @@ KEPT = {
 """What an interrupted command leaves behind, by its first word; the others write at their end."""
 
 
-class Commands(TyperGroup):
+class Group(TyperGroup):
+    """Commands with whole sentences in the help, which would else be cut at the end of their line."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """A name and the first sentence of its help for each."""
+        commands = [(name, command) for name in self.list_commands(ctx) if (command := self.get_command(ctx, name))]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(LONGEST_SUMMARY)) for name, command in commands])
+
+
+class Commands(Group):
     """Errors become one line and an exit code. Set PROMPTMII_TRACEBACK to see where they come from."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002

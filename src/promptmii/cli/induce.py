@@ -117,6 +117,8 @@ def induce(
         _show_data(loaded)
     if loaded.columns.doubts and not (yes or json) and interactive() and not confirmed("Go on?", default=True):
         raise ConfigError("Stopped before the first call. Name the columns with --text and --label.")
+    if not (output or json):
+        say("The instruction is shown, not saved: -o FILE saves it.")
     with listening(quiet=json) as progress:
         induced = pipeline.induce(loaded, settings, output=output, force=force, progress=progress)
     if json:
@@ -160,21 +162,21 @@ def _show(result: "Induced") -> None:
         out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA")
 
 
-COLUMNS = ("n", "F1 [95 %]", "plain F1", "tokens", "calls", "fit", "s")
-"""Short, so that the table fits 80 columns; its title explains them."""
-
-
 def _comparison(rows: Sequence["Measured"]) -> "Table":
-    title = f"{counted(rows[0].scored.n, 'held-back row')}; tokens per query; fit: calls to calibrate"
-    grid = table(title, "method", *COLUMNS)
+    """With short heads, so that it fits 80 columns; its title explains them."""
+    calibrated = any(row.instruction.calibrates for row in rows)
+    title = f"{counted(rows[0].scored.n, 'held-back row')}; tokens per query"
+    plain, fit = (("plain F1",), ("fit calls",)) if calibrated else ((), ())
+    title += "; plain F1: without calibration" if calibrated else ""
+    grid = table(title, "method", "n", "F1 [95 %]", *plain, "tokens", "calls", *fit, "s")
     for row in rows:
         if measured := row.instruction.measured:
             grid.add_row(
                 row.instruction.method,
                 str(row.instruction.provenance.n),
-                *score_cells(measured),
+                *score_cells(measured, calibrated=calibrated),
                 str(row.instruction.cost.calls),
-                str(row.instruction.calibration_cost.calls),
+                *([str(row.instruction.calibration_cost.calls)] if calibrated else []),
                 f"{row.scored.usage.seconds:.1f}",
             )
     return grid

@@ -139,12 +139,16 @@ def calibrate(
     with answers.followers(quiet=json) as followers:
         bound = followers.of(made)
         fitted, found = workbench.recalibrate(made, data, bound, table.columns, kind, progress=followers.progress)
-    fitted.save(path, force=force)
+    if output or fitted != made:
+        fitted.save(path, force=force)
     if json:
         dump(fitted.model_dump(mode="json"))
         return
     notes((*found, *fitted.provenance.notes))
     calls = counted(fitted.calibration_cost.calls, "call")
     fit = f"{fitted.calibration.kind}, fitted with {calls}" if fitted.calibration else "none, so nothing is fitted"
+    if fitted == made and not output:
+        out.write_line(f"Calibration {fit}. {path} stays as it was.")
+        return
     out.write_line(f"Calibration {fit}. Saved to {path}.")
     out.write_line(f"Measure it with: promptmii score {path} OTHER_DATA")

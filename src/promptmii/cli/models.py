@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptmii.cli.group import app
+from promptmii.cli.group import Group, app
 from promptmii.cli.options import BaseUrl, Context, Json
 from promptmii.cli.terminal import data, dump, listening, out, say, styled
 from promptmii.models.embedded import INSTALLABLE
@@ -14,9 +14,9 @@ from promptmii.models.references import DEFAULT, WRITERS
 if TYPE_CHECKING:
     from promptmii.doctor import Report
 
-models_app = typer.Typer(no_args_is_help=True, help="Embedded models, and trained weights.")
+models_app = typer.Typer(cls=Group, no_args_is_help=True, help="Embedded models, and trained weights.")
 app.add_typer(models_app, name="models")
-styles_app = typer.Typer(no_args_is_help=True, help="Prompts of released checkpoints, such as the paper's.")
+styles_app = typer.Typer(cls=Group, no_args_is_help=True, help="Prompts of released checkpoints, such as the paper's.")
 app.add_typer(styles_app, name="styles")
 
 

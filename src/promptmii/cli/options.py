@@ -50,7 +50,11 @@ Text = Annotated[
 ]
 Generator = Annotated[str, typer.Option(help="Model that writes: qwen-writer, gguf:..., hf:..., openai:...")]
 Follow = Annotated[
-    str | None, typer.Option(help="Model that labels: smol, hf:<id or folder>[+adapter], openai:<model>.")
+    str | None,
+    typer.Option(
+        help="Model that labels: qwen, gguf:..., hf:..., openai:... "
+        "Default: the one in the instruction file, or the one under the writer."
+    ),
 ]
 BaseUrl = Annotated[
     str | None, typer.Option(help="Server address(es) for openai: models, comma-separated; default OPENAI_BASE_URL.")

@@ -46,7 +46,7 @@ def review(
             write_data(found.csv())
         for note in found.notes:
             say(f"· {note}")
-        counts = ", ".join(f"{count} {reason}" for reason, count in found.counts.items())
+        counts = ", ".join(f"{count} {reason}" for reason, count in found.counts.items()) or "nothing to look at"
         failed = f" {counted(found.n_failed, 'call')} failed." if found.n_failed else ""
         say(f"{counted(found.n, 'row')}: {counts}.{failed}" + (f" Saved to {output}." if output else ""))
     if found.n_failed:

@@ -162,9 +162,9 @@ def count(number: float | None) -> str:
     return "unknown" if number is None else f"{number:,.0f}"
 
 
-def share(value: float, digits: int = 3) -> str:
-    """A number from 0 to 1 without its zero: .712."""
-    return f"{value:.{digits}f}".removeprefix("0")
+def share(value: float | None, digits: int = 3) -> str:
+    """A number from 0 to 1 without its zero, .712; nothing where there is none."""
+    return "" if value is None else f"{value:.{digits}f}".removeprefix("0")
 
 
 def facts(rows: Mapping[str, str]) -> None:

@@ -30,6 +30,15 @@ class LoadedTask:
     columns: Chosen
     notes: tuple[str, ...]
 
+    @property
+    def split_notes(self) -> tuple[str, ...]:
+        """How the rows are divided: for those who hold some back, not for those who use all."""
+        train, test, labels = self.task.train, self.task.test, self.task.labels
+        return (
+            f"{len(train)} training and {counted(len(test), 'held-back row')}, {counted(len(labels), 'label')}",
+            *(_missing("held-back row", labels, test) if test else ()),
+        )
+
 
 def load_task(
     source: Source,
@@ -65,10 +74,6 @@ def assemble(
     notes = [*table.notes, *columns.notes, *cleaned.lines()]
     if unseen:
         notes.append(f"{counted(len(unseen), 'test row')} dropped: their labels do not occur in the training part")
-    notes.append(
-        f"{len(task.train)} training and {counted(len(task.test), 'held-back row')}, {counted(len(order), 'label')}"
-    )
-    notes += _missing("held-back row", order, task.test) if task.test else ()
     return LoadedTask(task, columns, tuple(notes))
 
 

@@ -67,7 +67,8 @@ def measured(
 
 
 def measured_html(rows: Sequence[Measured], differences: Mapping[str, metrics.Difference] | None = None) -> str:
-    """A row for each prompt, with its difference to the candidate."""
+    """A row for each prompt, with what the candidate has beyond it: the one prompt without a difference."""
+    candidate = next((row.name for row in rows if differences and row.name not in differences), "candidate")
     cells: list[tuple[object, ...]] = []
     for row in rows:
         score, tokens = row.instruction.measured, row.scored.prompt_tokens_per_query
@@ -81,7 +82,7 @@ def measured_html(rows: Sequence[Measured], differences: Mapping[str, metrics.Di
                 difference and f"{difference.p:.3f}",
             )
         )
-    return table_html(("prompt", "macro-F1 [95 %]", "tokens per query", "difference to it", "p"), cells)
+    return table_html(("prompt", "macro-F1 [95 %]", "tokens per query", f"{candidate} minus it", "p"), cells)
 
 
 def refuse_failures(result: Measured) -> Measured:
@@ -150,12 +151,17 @@ def recalibrate(
 ) -> tuple[Instruction, tuple[str, ...]]:
     """The instruction with `follower`'s calibration fitted on the rows of a table, without its old score.
 
-    The notes say what was found in the table.
+    Where nothing is fitted and nothing was before, it stays as it is. The notes say what was found in the table.
     """
     loaded = table_of(instruction, source, columns)
     progress.step("Calibrating", len(loaded.task.rows))
     fitting = replace(follower, calibration=resolve_calibration(kind, follower.mode, follower.model.card))
-    return fitted(instruction, fitting, loaded.task.rows), loaded.notes
+    made = fitted(instruction, fitting, loaded.task.rows)
+    scored = made.model_copy(
+        update={"measured": instruction.measured, "calibration_cost": instruction.calibration_cost}
+    )
+    unchanged = scored == instruction and not made.calibration
+    return (instruction if unchanged else made), loaded.notes
 
 
 def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:

@@ -87,7 +87,10 @@ def review(
         _judged(text, label, prediction, suspected.get(i))
         for i, (text, label, prediction) in enumerate(zip(texts, labels, predictions, strict=True))
     ]
-    rows = tuple(suspect for _, suspect in sorted(judged, key=lambda one: one[0])[:most])
+    told = sorted((one for one in judged if one), key=lambda one: one[0])
+    rows = tuple(suspect for _, suspect in told[:most])
+    if not any(prediction.probabilities for prediction in predictions):
+        notes = (*notes, "without probabilities: label errors and unsure rows cannot be told")
     return Review(rows, len(texts), sum(prediction.failure is not None for prediction in predictions), notes)
 
 
@@ -132,8 +135,8 @@ def _label_errors(
 
 def _judged(
     text: str, label: str, prediction: Prediction, error: tuple[str, float] | None
-) -> tuple[tuple[int, float], Suspect]:
-    """The rank of a row, smallest first, and the row as a suspect."""
+) -> tuple[tuple[int, float], Suspect] | None:
+    """The rank of a row, smallest first, and the row as a suspect; `None` if nothing speaks against it."""
     sure = max(prediction.probabilities) if prediction.probabilities else None
     rank = 1.0 if sure is None else sure
     if prediction.failure:
@@ -143,4 +146,6 @@ def _judged(
     said = prediction.label or ""
     if label and said != label:
         return (1, -rank), Suspect(text, label, said, sure, WRONG)
+    if said and sure is None:  # nobody knows how sure
+        return None
     return (2, rank), Suspect(text, label, said, sure, UNSURE)
