@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from promptmii.errors import DataError
 
@@ -17,6 +17,10 @@ TEXT_NAMES = (
 LABEL_NAMES = (
     *("label", "labels", "class", "category", "target", "intent", "sentiment", "emotion", "topic", "tag", "type", "y"),
 )
+
+
+_NOTHING = ("", "\\N")
+"""Cells without a value. Databases write \\N; "NA" and "null" may be texts and labels."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,12 @@ def decode_classes(table: Table, classes: Mapping[str, Sequence[str]]) -> Table:
 
 
 def class_name(value: Any, names: Sequence[str]) -> Any:
-    """The name of a class number, `None` for one outside the classes; what is a name or no number stays."""
+    """The name of a class number, `None` for one outside the classes; what is a name or no number stays.
+
+    Of a list of numbers, their names.
+    """
+    if isinstance(value, list):
+        return [class_name(number, names) for number in cast("list[Any]", value)]
     if isinstance(value, str) and value in names:
         return value
     try:
@@ -86,9 +95,9 @@ def class_name(value: Any, names: Sequence[str]) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    """`None` for what stands for nothing: None, NaN, NaT, the empty string. Bytes that are UTF-8 become text."""
+    """`None` for what stands for nothing: None, NaN, NaT, "", a database's \\N. Bytes that are UTF-8 become text."""
     if type(value) is str and value.isascii():  # most cells
-        return value or None
+        return None if value in _NOTHING else value
     if isinstance(value, bytes | bytearray):
         try:
             value = bytes(value).decode()
@@ -100,7 +109,7 @@ def _cell(value: Any) -> Any:
         return None
     if isinstance(value, Sequence | Mapping):
         return value
-    if getattr(value, "ndim", 0):
+    if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
         return value.tolist()
     return value.item() if hasattr(value, "item") else value  # a numpy scalar
 
