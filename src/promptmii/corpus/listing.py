@@ -9,7 +9,7 @@ from typing import Any
 from promptmii.corpus.journal import Entry
 from promptmii.corpus.settings import ListSettings
 from promptmii.data.load import SUFFIXES
-from promptmii.data.sources import is_data_file, read_index, task_name
+from promptmii.data.sources import is_data_file, is_hidden, read_index, task_name
 from promptmii.errors import DataError, MissingDependencyError
 from promptmii.schema import Frozen
 from promptmii.task import content_key
@@ -79,7 +79,7 @@ def _in_folder(folder: Path) -> Iterator[Candidate]:
     index = read_index(folder)
     empty = True
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith("."):
+        if path.is_dir() and not is_hidden(path.name):
             made = list(_dataset_folder(path))
         else:
             made = [_data_file(path, index.get(task_name(path), {}))] if is_data_file(path) else []
@@ -114,7 +114,7 @@ def _dataset_folder(path: Path) -> Iterator[Candidate]:
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    return any(map(is_hidden, path.parts))
 
 
 def _read_card(path: Path) -> Any:
