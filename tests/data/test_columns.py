@@ -45,6 +45,7 @@ def test_addresses_and_identifiers_are_no_texts_unless_they_are_called_so() -> N
         "page": [f"https://example.org/articles/2024/a-rather-long-address/{i}" for i in range(12)],
         "hash": [f"{i:064x}" for i in range(12)],
         "sender": [f"someone.with.a.rather.long.name.{i}@mail.example.org" for i in range(12)],
+        "sent": [f"Mon, {i + 1:02} September 2024 {i:02}:00:00 AM GMT+1 (CEST)" for i in range(12)],
         "phone": [f"{i:040}" for i in range(12)],
     }
     rows = table(**longer, said=TEXTS, label=list("abc") * 4)

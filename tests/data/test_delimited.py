@@ -49,7 +49,8 @@ def test_what_stands_above_the_header_is_no_row(above: str) -> None:
 def test_lines_of_fewer_cells_stand_above_the_header_whatever_that_says(above: str) -> None:
     body = "".join(f"{i},{row['text']},{row['label']}\n" for i, row in enumerate(ROWS))
     assert columns_and_rows(f"{above}number,what,kind\n{body}")[0] == ("number", "what", "kind")
-    assert columns_and_rows(f"what,kind,\n{body}")[0] == ("what", "kind", "column 3")  # a row of data is no header
+    for rows in (body, "one,a,x\ntwo,b,y\n"):  # whose first is no header
+        assert columns_and_rows(f"what,kind,\n{rows}")[0] == ("what", "kind", "column 3")
 
 
 def test_lines_left_out_above_the_header_are_said(tmp_path: Path) -> None:

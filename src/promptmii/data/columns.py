@@ -24,8 +24,12 @@ LONGEST_CATEGORY = 40
 """Mean characters up to which a column of few values is a category rather than a text."""
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _WORD = re.compile(r"[^\W\d_]")
-_NO_WORDS = re.compile(r"\S+://\S+|\S+@\S+\.\w+|[0-9a-fA-F-]{16,}")
-"""Addresses and identifiers."""
+_DATE_WORDS = "mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|am|pm"
+_NO_WORDS = re.compile(
+    r"\S+://\S+|\S+@\S+\.\w+|[0-9a-fA-F-]{16,}"
+    rf"|(?=.*\d)(?:[\W\d_]|(?<![^\W\d_])(?:(?i:{_DATE_WORDS})[a-z]*|[A-Z]{{1,4}})(?![^\W\d_]))+"
+)
+"""Addresses, identifiers, dates with their names of months and time zones."""
 _FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
 
 

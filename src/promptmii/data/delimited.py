@@ -164,9 +164,9 @@ def find_header(rows: Sequence[Sequence[str]], width: int) -> int:
 
 
 def _may_be_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether no cell of the first row is a number, or occurs again in its column."""
+    """Whether no cell of the first row is a number, or occurs again in its column, where cells of a column do so."""
     below = [set(column) for column in zip_longest(*rows[1:], fillvalue="")]
-    return bool(rows) and not any(
+    return any(len(others) < len(rows) - 1 for others in below) and not any(
         cell in others or cell.strip().isdecimal() for cell, others in zip(rows[0], below, strict=False) if cell.strip()
     )
 
