@@ -55,6 +55,14 @@ def test_addresses_and_identifiers_are_no_texts_unless_they_are_called_so() -> N
         load_task(table(**longer, label=list("abc") * 4))
 
 
+def test_names_of_files_are_texts_where_nothing_else_is() -> None:
+    rows = table(file=[f"pictures/of/the/first/camera/number_{i:09}.png" for i in range(12)], label=list("abc") * 4)
+    assert load_task(rows).columns.text == ("file",)
+    said = [text for i in range(6) for text in (f"well {i}", f"很好{i}")]
+    loaded = load_task([row | {"said": text} for row, text in zip(rows, said, strict=True)])
+    assert (loaded.columns.text, loaded.columns.doubts) == (("said",), ())
+
+
 def test_a_short_category_is_no_text_whatever_it_is_called() -> None:
     rows = table(subject=["maths", "physics"] * 6, essay=TEXTS, label=list("abc") * 4)
     assert load_task(rows).columns.text == ("essay",)

@@ -96,11 +96,11 @@ def test_a_label_in_a_list_of_its_own_is_that_label(tmp_path: Path) -> None:
 
 def test_rows_with_several_labels_are_dropped_and_counted_where_they_are_few(tmp_path: Path) -> None:
     rows = [{"text": row["text"], "label": [row["label"]]} for row in ROWS]
-    rows[0]["label"], rows[1]["label"] = ["a", "b"], []
+    rows[0]["label"], rows[1]["label"], rows[2]["label"], rows[3]["label"] = ["a", "b"], [], [None], [""]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     notes = load_task(tmp_path / "a.jsonl").notes
     assert "1 row dropped: several labels for one text" in notes
-    assert "1 row dropped: no label" in notes
+    assert "3 rows dropped: no label" in notes
     with pytest.raises(DataError, match="expected one name or whole number per row"):
         load_task([{"text": row["text"], "label": ["a", "b"]} for row in ROWS], label="label")
 

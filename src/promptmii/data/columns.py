@@ -19,10 +19,14 @@ PAIRS: Pairs = (
 """Columns whose texts a label is about together."""
 MOST_LABELS = 0.5
 """A column with more distinct values than this share of its rows is no label column, unless it is called one."""
+FIRST = 50
+"""Texts of a column that show what it holds."""
 LONGEST_LABEL = 120
 LONGEST_CATEGORY = 40
 """Mean characters up to which a column of few values is a category rather than a text."""
 _SLOT = re.compile(r"\{([^{}]+)\}")
+_SEVERAL = re.compile(r"\s|[^\x00-\x7f]")
+"""Between words. Names of files and people have none, and Chinese needs none."""
 _WORD = re.compile(r"[^\W\d_]")
 _DATE_WORDS = "mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|am|pm"
 _NO_WORDS = re.compile(
@@ -238,6 +242,7 @@ def _find_text(table: Table, label: str | None, pairs: Pairs) -> tuple[tuple[str
         return tuple(called[name] for name in pair), True, []
     categories = {n for n, size in lengths.items() if size <= LONGEST_CATEGORY and could_be_label(table, n)}
     free = {name: size for name, size in lengths.items() if name not in categories} or lengths
+    free = {name: size for name, size in free.items() if any(map(_SEVERAL.search, texts[name][:FIRST]))} or free
     named = [called[hint] for hint in TEXT_NAMES if called.get(hint) in free]
     best = named[0] if named else max(free, key=free.__getitem__)
     least = free[best] if named else free[best] / 2
@@ -249,5 +254,5 @@ def _texts(table: Table, name: str) -> list[str]:
 
 
 def _have_words(texts: Sequence[str]) -> bool:
-    first = texts[:50]
+    first = texts[:FIRST]
     return any(map(_WORD.search, first)) and not all(map(_NO_WORDS.fullmatch, first))

@@ -16,7 +16,7 @@ U+200C and U+200D are not among them: Persian, Indic scripts and emoji are writt
 _VARIANT = re.compile("[\u200c\ufe0e\ufe0f]")
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 _MISSING = frozenset(
-    {"na", "n/a", "nan", "null", "<na>", "nat", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#null!", "#num!"}
+    {"na", "n/a", "nan", "null", "<na>", "nat", "[]", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!"}
 )
 """What programs write into cells without a value; "none" is too often a label."""
 _OUTER = ".,:;!?\"'`“”‘’«»()[]"

@@ -95,7 +95,10 @@ def class_name(value: Any, names: Sequence[str]) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    """`None` for what stands for nothing: None, NaN, NaT, "", a database's \\N. Bytes that are UTF-8 become text."""
+    """A plain value; bytes that are UTF-8 become text.
+
+    `None` for what stands for nothing: None, NaN, NaT, the empty string, the \\N of a database, a list of one of them.
+    """
     if type(value) is str and value.isascii():  # most cells
         return None if value in _NOTHING else value
     if isinstance(value, bytes | bytearray):
@@ -108,7 +111,7 @@ def _cell(value: Any) -> Any:
     if value is None or _is_scalar_nan(value):
         return None
     if isinstance(value, Sequence | Mapping):
-        return value
+        return None if isinstance(value, list | tuple) and len(value) == 1 and _cell(value[0]) is None else value
     if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
         return value.tolist()
     return value.item() if hasattr(value, "item") else value  # a numpy scalar
