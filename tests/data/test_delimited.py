@@ -45,8 +45,10 @@ def test_what_stands_above_the_header_is_no_row(above: str) -> None:
     assert columns_and_rows(f"{above}text,label\n{BODY}") == (("text", "label"), ROWS)
 
 
-@pytest.mark.parametrize("above", ["Report\nby,Ann\n\n", "Report,,\nby,Ann,\n,,\n"])
-def test_lines_of_fewer_cells_stand_above_the_header_whatever_that_says(above: str) -> None:
+@pytest.mark.parametrize(
+    "above", ["Report\nby,Ann\n\n", "Report,,\nby,Ann,\n,,\n", "# by Ann, on Monday, at home, by hand\n"]
+)
+def test_titles_and_remarks_stand_above_the_header_whatever_that_says(above: str) -> None:
     body = "".join(f"{i},{row['text']},{row['label']}\n" for i, row in enumerate(ROWS))
     assert columns_and_rows(f"{above}number,what,kind\n{body}")[0] == ("number", "what", "kind")
     for rows in (body, "one,a,x\ntwo,b,y\n"):  # whose first is no header

@@ -153,7 +153,7 @@ def find_header(rows: Sequence[Sequence[str]], width: int) -> int:
         return named
     usual = Counter(map(_filled, rows)).most_common(1)[0][0] if rows else 0
     full = next((number for number, row in enumerate(rows) if _filled(row) >= usual), 0)
-    if _may_be_header(rows[full:]) and not any(_names(row, TEXT_NAMES) for row in rows[:full]):
+    if full and _may_be_header(rows[full:]) and not any(_names(row, TEXT_NAMES) for row in rows[:full]):
         return full
     for number, row in enumerate(rows):
         title = _filled(row) == 1 and width > 1 and not _names(row, TEXT_NAMES)
