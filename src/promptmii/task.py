@@ -49,7 +49,7 @@ def check_labels(labels: tuple[str, ...], owner: str) -> None:
         twice = sorted({label for label in labels if labels.count(label) > 1})
         raise DataError(f"{owner} names these labels more than once: {', '.join(twice)}.")
     for label in labels:
-        if label != " ".join(label.split()) or any(map(_is_unseen, label)):
+        if not label or label != " ".join(label.split()) or any(map(_is_unseen, label)):
             raise DataError(
                 f"{owner}: the label {label!r} must be one line of visible text without outer or double spaces."
             )

@@ -30,6 +30,8 @@ MEMORY: dict[str, Callable[[], Any]] = {
     "pandas, nullable": lambda: pd.DataFrame(ROWS).convert_dtypes(),
     "pandas, categories": lambda: pd.DataFrame(ROWS).astype("category"),
     "pandas, to_dict": lambda: pd.DataFrame(ROWS).to_dict(),
+    "pandas, named index": lambda: pd.DataFrame(ROWS).set_index("text"),
+    "pandas, two indexes": lambda: pd.DataFrame(ROWS).set_index(["text", "label"]),
     "polars": polars_frame,
     "polars, lazy": lambda: polars_frame(lazy=True),
     "arrow": lambda: pa.Table.from_pylist(ROWS),
@@ -58,6 +60,30 @@ def test_splits_in_memory_are_kept(split: str) -> None:
         task = load_task(source).task
         assert [e.text for e in task.train] == TEXTS[:8]
         assert [e.text for e in task.test] == TEXTS[8:]
+
+
+def test_a_split_that_is_not_used_is_named() -> None:
+    parts = {"train": ROWS[:6], "validation": ROWS[6:8], "test": ROWS[8:]}
+    assert "the split 'validation' is not used (2 rows)" in load_task(parts).notes
+
+
+def test_class_numbers_in_lists_become_names_too(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    kind = datasets.Sequence(datasets.ClassLabel(names=["b", "a"]))
+    features = datasets.Features({"text": datasets.Value("string"), "label": kind})
+    rows = datasets.Dataset.from_dict({"text": TEXTS, "label": [[1], [0]] * 5 + [[0, 1], [0]]}, features=features)
+    datasets.disable_progress_bars()
+    rows.to_parquet(str(tmp_path / "a.parquet"))
+    for source in (tmp_path / "a.parquet", rows, rows.to_iterable_dataset(), pq.read_table(tmp_path / "a.parquet")):
+        loaded = load_task(source)
+        assert loaded.task.labels == ("b", "a")
+        assert "1 row dropped: several labels for one text" in loaded.notes
+
+
+def test_an_open_file_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame(ROWS).to_csv(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open() as file, pytest.raises(DataError, match="give its path"):
+        read_table(file)
 
 
 def test_class_numbers_of_parquet_become_the_names_of_its_schema(tmp_path: Path) -> None:
@@ -113,6 +139,15 @@ class TestWorkbooks:
         table = read_table(self.save(tmp_path / "a.xlsx", [], rows, [["other"], ["rows"]]))
         assert list(table.rows) == ROWS
         assert table.notes == ("sheet 'Sheet1' of 3", "1 line above the header skipped")
+
+    def test_a_sheet_of_remarks_is_not_the_table(self, tmp_path: Path) -> None:
+        rows = [["text", "label"], *([row["text"], row["label"]] for row in ROWS)]
+        table = read_table(self.save(tmp_path / "a.xlsx", [["About this book"], ["See the next sheet"]], rows))
+        assert (list(table.rows), table.notes) == (ROWS, ("sheet 'Sheet1' of 2",))
+
+    def test_a_carriage_return_within_a_cell_is_one(self, tmp_path: Path) -> None:
+        rows = [["text", "label"], *([f"{row['text']}_x000D_\nmore", row["label"]] for row in ROWS)]
+        assert read_table(self.save(tmp_path / "a.xlsx", rows)).rows[0]["text"] == "text number 0\r\nmore"
 
     @pytest.mark.parametrize("content", [b"PK\x03\x04", b"no workbook"])
     def test_a_broken_one_is_named(self, tmp_path: Path, content: bytes) -> None:

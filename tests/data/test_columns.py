@@ -44,6 +44,8 @@ def test_addresses_and_identifiers_are_no_texts_unless_they_are_called_so() -> N
     longer = {
         "page": [f"https://example.org/articles/2024/a-rather-long-address/{i}" for i in range(12)],
         "hash": [f"{i:064x}" for i in range(12)],
+        "sender": [f"someone.with.a.rather.long.name.{i}@mail.example.org" for i in range(12)],
+        "sent": [f"Mon, {i + 1:02} September 2024 {i:02}:00:00 AM GMT+1 (CEST)" for i in range(12)],
         "phone": [f"{i:040}" for i in range(12)],
     }
     rows = table(**longer, said=TEXTS, label=list("abc") * 4)
@@ -53,9 +55,23 @@ def test_addresses_and_identifiers_are_no_texts_unless_they_are_called_so() -> N
         load_task(table(**longer, label=list("abc") * 4))
 
 
+def test_names_of_files_are_texts_where_nothing_else_is() -> None:
+    rows = table(file=[f"pictures/of/the/first/camera/number_{i:09}.png" for i in range(12)], label=list("abc") * 4)
+    assert load_task(rows).columns.text == ("file",)
+    said = [text for i in range(6) for text in (f"well {i}", f"很好{i}")]
+    loaded = load_task([row | {"said": text} for row, text in zip(rows, said, strict=True)])
+    assert (loaded.columns.text, loaded.columns.doubts) == (("said",), ())
+
+
 def test_a_short_category_is_no_text_whatever_it_is_called() -> None:
     rows = table(subject=["maths", "physics"] * 6, essay=TEXTS, label=list("abc") * 4)
     assert load_task(rows).columns.text == ("essay",)
+
+
+def test_a_column_whose_name_holds_that_of_a_label_comes_before_others_of_few_values() -> None:
+    rows = table(text=TEXTS, airline=["a", "b"] * 6, airline_sentiment=list("pqr") * 4)
+    chosen = choose_columns(read_table(rows), None, None)
+    assert (chosen.label, chosen.doubts) == ("airline_sentiment", ("airline",))
 
 
 def test_the_names_of_numbers_are_the_label() -> None:

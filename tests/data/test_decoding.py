@@ -27,6 +27,22 @@ def test_what_cannot_is_named_with_its_line_and_what_it_may_say(encoding: str) -
         decode(TEXT.encode(encoding), "rows.csv")
 
 
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"PK\x03\x04\x14", "zip"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"PAR1", "Parquet"),
+        (b"\xd0\xcf\x11\xe0", "old workbook"),
+    ],
+)
+def test_what_is_no_text_is_named_as_what_it_is(tmp_path: Path, start: bytes, words: str) -> None:
+    (tmp_path / "a.csv").write_bytes(start + b"\xff\x00" * 50)
+    for read in (read_table, read_texts):
+        with pytest.raises(DataError, match=rf"a\.csv is no text, .*{words}"):
+            read(tmp_path / "a.csv")
+
+
 def test_half_of_utf_16_is_broken() -> None:
     with pytest.raises(DataError, match="broken UTF-16"):
         decode(TEXT.encode("utf-16")[:-1], "rows.csv")

@@ -45,6 +45,16 @@ def test_what_stands_above_the_header_is_no_row(above: str) -> None:
     assert columns_and_rows(f"{above}text,label\n{BODY}") == (("text", "label"), ROWS)
 
 
+@pytest.mark.parametrize(
+    "above", ["Report\nby,Ann\n\n", "Report,,\nby,Ann,\n,,\n", "# by Ann, on Monday, at home, by hand\n"]
+)
+def test_titles_and_remarks_stand_above_the_header_whatever_that_says(above: str) -> None:
+    body = "".join(f"{i},{row['text']},{row['label']}\n" for i, row in enumerate(ROWS))
+    assert columns_and_rows(f"{above}number,what,kind\n{body}")[0] == ("number", "what", "kind")
+    for rows in (body, "one,a,x\ntwo,b,y\n"):  # whose first is no header
+        assert columns_and_rows(f"what,kind,\n{rows}")[0] == ("what", "kind", "column 3")
+
+
 def test_lines_left_out_above_the_header_are_said(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"Tickets of May\n\ntext,label\n{BODY}")
     assert "1 line above the header skipped" in load_task(tmp_path / "a.csv").notes
@@ -93,6 +103,45 @@ def test_a_quote_within_a_cell_is_text(mark: str, cell: str) -> None:
     assert [row["text"] for row in rows] == [cell, *(row["text"] for row in ROWS), cell]
 
 
+@pytest.mark.parametrize("text", ["well, yes", 'she said "no", twice', '"quoted"', "C:\\new", "plain"])
+def test_quotes_may_be_escaped_by_a_backslash_and_follow_spaces(text: str) -> None:
+    body = "".join(f'"{row["text"]}",{row["label"]}\n' for row in ROWS)
+    escaped = text.replace('"', '\\"')
+    assert columns_and_rows(f'text,label\n{body}"{escaped}",a\n')[1][-1] == {"text": text, "label": "a"}
+    doubled = text.replace('"', '""')
+    spaced = "".join(f'"{row["text"]}", "{row["label"]}"\n' for row in ROWS)
+    assert columns_and_rows(f'text, label\n{spaced}"{doubled}", "a"\n')[1] == [*ROWS, {"text": text, "label": "a"}]
+
+
+def test_names_of_columns_are_one_line_without_invisible_marks() -> None:
+    assert columns_and_rows(f'\ufefftext,"label\u200b\n(one)"\n{BODY}')[0] == ("text", "label (one)")
+
+
+def test_the_null_of_a_database_is_no_label(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("text\tlabel\n" + BODY.replace(",", "\t") + "unknown\t\\N\n")
+    loaded = load_task(tmp_path / "a.tsv")
+    assert loaded.task.labels == ("a", "b")
+    assert "1 row dropped: no label" in loaded.notes
+
+
+@pytest.mark.parametrize("frame", ["text,label", "\ufefftext,label", "----,-----"])
+def test_a_header_that_comes_again_and_a_line_under_it_are_no_rows(tmp_path: Path, frame: str) -> None:
+    (tmp_path / "a.csv").write_text(f"text,label\n{frame}\n{BODY}")
+    loaded = load_task(tmp_path / "a.csv")
+    assert loaded.task.labels == ("a", "b")
+    assert "1 row dropped: the header again, or a line under it" in loaded.notes
+
+
+def test_a_table_without_a_header_is_refused_rather_than_short_of_a_row(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(BODY)
+    with pytest.raises(DataError, match="seems to have no header: 'a'"):
+        load_task(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text(f"message,a\n{BODY}")
+    assert load_task(tmp_path / "a.csv").columns.label == "a"
+    (tmp_path / "a.csv").write_text(f"what,a\n{BODY}")
+    assert load_task(tmp_path / "a.csv", label="a").columns.text == ("what",)
+
+
 def test_quotes_of_a_tab_separated_file_never_swallow_lines() -> None:
     text = 'text\tlabel\n"opened\ta\nno quote\tb\nclosed"\ta\n'
     assert [row["text"] for row in columns_and_rows(text, "\t")[1]] == ['"opened', "no quote", 'closed"']
@@ -112,6 +161,8 @@ def test_every_line_end_ends_a_line_and_nothing_else_does(tmp_path: Path, end: s
         ('text,label\n"one,a\ntwo"b,c,d\n', "line 2: not readable as CSV"),
         ("text,text,label\na,b,c\n", "'text' occurs twice"),
         ("text,label\n", "header and no rows"),
+        ('{"text": "one", "label": "a"}\n{"text": "two", "label": "b"}\n', "holds JSON"),
+        ('{\n"text": ["a"]\n}\n', "holds JSON"),
         (f"Title\n\ntext,label\n{BODY}three\n", "line 16: 1 fields"),
     ],
 )

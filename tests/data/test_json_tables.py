@@ -24,6 +24,10 @@ SHAPES: dict[str, Callable[[], Any]] = {
     "pandas, records": lambda: json.loads(FRAME.to_json(orient="records")),
     "pandas, split": lambda: json.loads(FRAME.to_json(orient="split")),
     "pandas, index": lambda: json.loads(FRAME.to_json(orient="index")),
+    "a task file that numbers its labels": lambda: {
+        "data": [row | {"label": "ab".index(row["label"])} for row in ROWS],
+        "labels": ["a", "b"],
+    },
     "rows": lambda: {"count": 12, "rows": ROWS},
     "examples": lambda: {"version": "1", "examples": ROWS},
 }
@@ -43,6 +47,7 @@ def test_every_shape_gives_the_same_rows(tmp_path: Path, shape: str, indent: int
         {"train": ROWS[:8], "validation": ROWS[8:]},
         {"Train": ROWS[:8], "dev": ROWS[8:]},
         {"train": [[row["text"], row["label"]] for row in ROWS[:8]], "val": ROWS[8:]},
+        {"train": ROWS[:8], "test": ROWS[8:], "oos_train": [["no text of the task", "oos"]]},
         {"train": {name: [row[name] for row in ROWS[:8]] for name in ROWS[0]}, "test": ROWS[8:]},
     ],
 )
@@ -59,6 +64,30 @@ def test_lines_and_lists_are_read_whatever_the_ending_says(tmp_path: Path) -> No
     assert list(read_table(tmp_path / "a.json").rows) == list(read_table(tmp_path / "a.jsonl").rows) == ROWS
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n"])
+def test_lines_may_end_in_every_way(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes("".join(json.dumps(row) + end for row in ROWS).encode("utf-8-sig"))
+    assert list(read_table(tmp_path / "a.jsonl").rows) == ROWS
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(list(row.values())) + end for row in ROWS))
+    with pytest.raises(DataError, match="line 1: expected an object, found list"):
+        read_table(tmp_path / "a.jsonl")
+
+
+def test_labels_that_prodigy_rejected_are_no_labels(tmp_path: Path) -> None:
+    answers = ["reject", "ignore", *["accept"] * 10]
+    rows = [row | {"_task_hash": i, "answer": answers[i]} for i, row in enumerate(ROWS)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = load_task(tmp_path / "a.jsonl")
+    assert {e.text for e in (*loaded.task.train, *loaded.task.test)} == {row["text"] for row in ROWS[2:]}
+    assert "2 rows left out: the answer is not 'accept'" in loaded.notes
+
+
+def test_columns_of_objects_are_named_where_nothing_else_fits() -> None:
+    rows = [{"row": row, "id": i} for i, row in enumerate(ROWS)]
+    with pytest.raises(DataError, match=r"within objects cannot be read \('row'\): save each field as a column"):
+        load_task(rows)
+
+
 def test_a_label_in_a_list_of_its_own_is_that_label(tmp_path: Path) -> None:
     rows = [{"id": i, "data": row["text"], "label": [row["label"]]} for i, row in enumerate(ROWS)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -67,11 +96,11 @@ def test_a_label_in_a_list_of_its_own_is_that_label(tmp_path: Path) -> None:
 
 def test_rows_with_several_labels_are_dropped_and_counted_where_they_are_few(tmp_path: Path) -> None:
     rows = [{"text": row["text"], "label": [row["label"]]} for row in ROWS]
-    rows[0]["label"], rows[1]["label"] = ["a", "b"], []
+    rows[0]["label"], rows[1]["label"], rows[2]["label"], rows[3]["label"] = ["a", "b"], [], [None], [""]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     notes = load_task(tmp_path / "a.jsonl").notes
     assert "1 row dropped: several labels for one text" in notes
-    assert "1 row dropped: no label" in notes
+    assert "3 rows dropped: no label" in notes
     with pytest.raises(DataError, match="expected one name or whole number per row"):
         load_task([{"text": row["text"], "label": ["a", "b"]} for row in ROWS], label="label")
 

@@ -75,6 +75,29 @@ def test_cells_with_several_labels_are_named(joined: str) -> None:
     assert not any("several labels" in note for note in plain.notes)
 
 
+def test_several_labels_are_named_where_single_ones_are_lists_too() -> None:
+    loaded = load_task(rows("['refund']", "['delivery']", "['refund', 'delivery']"))
+    assert any("4 rows with what looks like several labels" in note for note in loaded.notes)
+
+
+@pytest.mark.parametrize("alike", [("bug", "bug."), ("bug", '"bug"'), ("e-mail", "e\u2011mail"), ("a_b", "a b", "a-b")])
+def test_labels_that_differ_in_punctuation_alone_are_named(alike: tuple[str, ...]) -> None:
+    loaded = load_task(rows(*alike, "other"))
+    assert set(loaded.task.labels) == {*alike, "other"}
+    (note,) = [note for note in loaded.notes if "punctuation alone" in note]
+    assert all(repr(label) in note for label in alike)
+    for labels in (("C", "C++", "C#"), ("-1", "1", "+1"), ("a b", "ab")):
+        assert not any("punctuation" in note for note in load_task(rows(*labels)).notes)
+
+
+@pytest.mark.parametrize("missing", ["NA", "NaN", "null", "#N/A"])
+def test_labels_that_may_stand_for_none_are_named(missing: str) -> None:
+    loaded = load_task(rows("a", "none", missing))
+    assert missing in loaded.task.labels
+    (note,) = [note for note in loaded.notes if "a missing one" in note]
+    assert note.startswith(f"4 rows with {missing!r} as the label")
+
+
 def test_every_label_without_a_held_back_row_is_named() -> None:
     notes = load_task([*rows("a", "b"), ("alone", "other")]).split_notes
     assert "no held-back row of 1 of 3 labels: 'other'" in notes
@@ -90,7 +113,7 @@ def test_joiners_and_emoji_are_orthography(label: str) -> None:
     assert Support((label, "b"), ()).labels[0] == label
 
 
-@pytest.mark.parametrize("label", ["a\u200bb", "a\u202eb", "a\x1b[31m", "a\nb", " a", "a\x00b", "\ud800"])
+@pytest.mark.parametrize("label", ["", "a\u200bb", "a\u202eb", "a\x1b[31m", "a\nb", " a", "a\x00b", "\ud800"])
 def test_what_nobody_sees_is_no_part_of_a_label(label: str) -> None:
     with pytest.raises(DataError, match="visible text"):
         Support((label, "b"), ())

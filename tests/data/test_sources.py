@@ -39,7 +39,9 @@ def test_bundled_tasks_are_a_source_like_any_other(name: str) -> None:
     assert read_tasks([name]).keys() == {path.stem for path in files}
 
 
-@pytest.mark.parametrize("name", ["._one.csv", ".hidden.csv", ".one.csv.swp", "README.txt", "notes.md", "index.csv"])
+@pytest.mark.parametrize(
+    "name", ["._one.csv", ".hidden.csv", ".one.csv.swp", "~$one.xlsx", "README.txt", "notes.md", "index.csv"]
+)
 def test_hidden_files_notes_and_the_index_are_no_tasks(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"task_id,source_repo\none,a/b\n" if name == "index.csv" else b"\0\5\x16\7\0\2\0\0")
     assert list(read_tasks([str(folder)])) == ["one", "two.v2"]

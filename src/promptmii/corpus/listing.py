@@ -9,7 +9,7 @@ from typing import Any
 from promptmii.corpus.journal import Entry
 from promptmii.corpus.settings import ListSettings
 from promptmii.data.load import SUFFIXES
-from promptmii.data.sources import is_data_file, read_index, task_name
+from promptmii.data.sources import is_data_file, is_hidden, read_index, task_name
 from promptmii.errors import DataError, MissingDependencyError
 from promptmii.schema import Frozen
 from promptmii.task import content_key
@@ -79,7 +79,7 @@ def _in_folder(folder: Path) -> list[Candidate]:
     index = read_index(folder)
     found: list[Candidate] = []
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith("."):
+        if path.is_dir() and not is_hidden(path.name):
             found += _dataset_folder(path)
         elif is_data_file(path):
             found.append(_data_file(path, index.get(task_name(path), {})))
@@ -113,7 +113,7 @@ def _dataset_folder(path: Path) -> Iterator[Candidate]:
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    return any(map(is_hidden, path.parts))
 
 
 def _read_card(path: Path) -> Any:

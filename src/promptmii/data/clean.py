@@ -1,12 +1,13 @@
 """From table rows to examples, counting every row that is dropped."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from promptmii.data.columns import MOST_LABELS, Chosen
-from promptmii.data.labels import Spelling, combined_notes, label_text, one_line, variant_notes
-from promptmii.data.table import Table
+from promptmii.data.labels import Spelling, doubtful_notes, label_text, one_line, variant_notes
+from promptmii.data.table import TEXT_NAMES, Table
 from promptmii.errors import DataError, counted
 from promptmii.task import Example, normalise_text
 
@@ -51,7 +52,8 @@ def clean(table: Table, columns: Chosen, labels: Sequence[str] | None = None) ->
     for number, (row, found) in enumerate(zip(table.rows, written, strict=True)):
         text, label = columns.render(row), spelling(found) if found else None
         key = normalise_text(text)
-        reason = _unusable(text, found)
+        reason = "the header again, or a line under it" if _is_frame(row, columns, found) else None
+        reason = reason or _unusable(text, found)
         if reason is None and label is None:
             reason = "a label outside the given list"
             strangers[found or ""] += 1
@@ -73,7 +75,7 @@ def clean(table: Table, columns: Chosen, labels: Sequence[str] | None = None) ->
         _check_labels(table, columns, [example.label for example in examples])
     split = tuple(part for _, part in kept.values()) if table.split else None
     seen = (str(row[column]) for row, found in zip(table.rows, written, strict=True) if found)
-    notes = variant_notes(seen, spelling) + (() if labels else combined_notes([e.label for e in examples]))
+    notes = variant_notes(seen, spelling) + (() if labels else doubtful_notes([e.label for e in examples]))
     return Cleaned(examples, split, dropped, notes)
 
 
@@ -88,6 +90,15 @@ def _labels(table: Table, column: str) -> list[str | None]:
         None if many else "" if none else label_text(value, column)
         for value, many, none in zip(values, several, empty, strict=True)
     ]
+
+
+def _is_frame(row: Mapping[str, Any], columns: Chosen, label: str | None) -> bool:
+    """Whether a row holds the names of its columns, as files that were joined do, or nothing but dashes."""
+    if not label or (label != columns.label and label.strip("-")):
+        return False
+    texts = {name: one_line(str(row[name])) for name in columns.text}
+    named = label == columns.label and all(name == text for name, text in texts.items())
+    return named or not any(text.strip("-") for text in (label, *texts.values()))
 
 
 def _unusable(text: str, label: str | None) -> str | None:
@@ -107,9 +118,21 @@ def _nothing_left(table: Table, columns: Chosen, dropped: Counter[str], stranger
     )
 
 
+def _is_headless(table: Table) -> bool:
+    """Whether no column has a usual name or, as in a DataFrame without names, its number."""
+    numbered = table.columns == tuple(map(str, range(len(table.columns))))
+    return not numbered and not any(name.casefold() in TEXT_NAMES for name in table.columns)
+
+
 def _check_labels(table: Table, columns: Chosen, found: Sequence[str]) -> None:
     distinct = sorted(set(found))
     column, origin = columns.label, table.origin
+    if not columns.label_named and column in distinct and _is_headless(table):
+        raise DataError(
+            f"{origin} seems to have no header: {column!r}, the name of a column, is also a value in it. Write the "
+            "names of the columns above the first row, such as text and label, or name the columns with --text and "
+            "--label."
+        )
     if len(distinct) < 2:
         raise DataError(
             f"The label column {column!r} of {origin} has one value ({distinct[0]!r}); expected at least two."

@@ -43,9 +43,22 @@ def arrow_table(table: Any, origin: str) -> Table:
 def _declared(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        return {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
-    except (ValueError, KeyError, TypeError, AttributeError):  # no such metadata, or of a kind that declares no classes
+        kinds = {name: _of_one(kind) for name, kind in features.items()}
+        return {name: kind["names"] for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ):  # no such metadata, or no classes in it
         return {}
+
+
+def _of_one(kind: Any) -> Any:
+    """The feature of a list's members, as metadata or an object; any other as it is."""
+    if isinstance(kind, list):
+        return kind[0]
+    return kind.get("feature", kind) if isinstance(kind, Mapping) else getattr(kind, "feature", kind)
 
 
 def datasets_table(parts: Mapping[Any, Any], origin: str) -> Table:
@@ -57,7 +70,8 @@ def datasets_table(parts: Mapping[Any, Any], origin: str) -> Table:
 
 def _dataset_table(dataset: Any, origin: str) -> Table:
     features = getattr(dataset, "features", None) or {}
-    classes = {name: kind.names for name, kind in features.items() if hasattr(kind, "int2str")}
+    kinds = {name: _of_one(kind) for name, kind in features.items()}
+    classes = {name: kind.names for name, kind in kinds.items() if hasattr(kind, "int2str")}
     rows = dataset.to_list() if hasattr(dataset, "to_list") else list(dataset)  # the latter is an IterableDataset
     return decode_classes(make_table(rows, origin), classes)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,21 @@ PAIRS: Pairs = (
 """Text columns that a label describes jointly."""
 MOST_LABELS = 0.5
 """A column with more distinct values than this share of its rows is not a label column, unless its name says so."""
+FIRST = 50
+"""Texts of a column that show what it holds."""
 LONGEST_LABEL = 120
 LONGEST_CATEGORY = 40
 """Mean characters up to which a column of few values is a category rather than a text."""
 _SLOT = re.compile(r"\{([^{}]+)\}")
+_SEVERAL = re.compile(r"\s|[^\x00-\x7f]")
+"""Between words. Names of files and people have none, and Chinese needs none."""
 _WORD = re.compile(r"[^\W\d_]")
-_NO_WORDS = re.compile(r"\S+://\S+|[0-9a-fA-F-]{16,}")
-"""Addresses and identifiers."""
+_DATE_WORDS = "mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|am|pm"
+_NO_WORDS = re.compile(
+    r"\S+://\S+|\S+@\S+\.\w+|[0-9a-fA-F-]{16,}"
+    rf"|(?=.*\d)(?:[\W\d_]|(?<![^\W\d_])(?:(?i:{_DATE_WORDS})[a-z]*|[A-Z]{{1,4}})(?![^\W\d_]))+"
+)
+"""Addresses, identifiers, dates with their names of months and time zones."""
 _FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -125,6 +133,14 @@ def _require(table: Table, names: Sequence[str]) -> None:
             raise DataError(f"{table.origin} has no column {name!r}. {nearest(name, table.columns)}")
 
 
+def _nested(table: Table) -> str:
+    """A sentence that names the columns of objects, whose fields are no columns."""
+    names = [name for name in table.columns if any(isinstance(row[name], Mapping) for row in table.rows)]
+    if not names:
+        return ""
+    return f" What is within objects cannot be read ({listed([*map(repr, names)])}): save each field as a column."
+
+
 def column_values(table: Table, name: str) -> list[Any]:
     """Non-missing values; a list of one counts as its element, longer lists are skipped."""
     values = (row[name] for row in table.rows if row[name] is not None)
@@ -145,12 +161,13 @@ def _find_label(table: Table, taken: Sequence[str]) -> tuple[str, bool, list[str
         reasons = "".join(f" {why_no_label(table, name)}" for name in called_label[:3] if name not in taken)
         raise DataError(
             f"No column of {table.origin} looks like a label (a few values that repeat).{reasons} "
-            f"Columns: {listed(table.columns)}. Name it with --label."
+            f"Columns: {listed(table.columns)}.{_nested(table)} Name it with --label."
         )
     declared = [name for name in candidates if name in table.classes]
     named = [name for hint in LABEL_NAMES for name in candidates if name.casefold() == hint]
+    worded = [name for name in candidates if set(re.split(r"[\W_]+", name.casefold())) & set(LABEL_NAMES)]
     few = sorted(candidates, key=lambda name: len(set(map(str, column_values(table, name)))))
-    best = (declared + named + few)[0]
+    best = (declared + named + worded + few)[0]
     if names := [name for name in candidates if _names_of_numbers(table, best, name)]:
         return names[0], True, [best]
     rivals = declared or named or candidates
@@ -217,13 +234,15 @@ def _find_text(table: Table, label: str | None, pairs: Pairs) -> tuple[tuple[str
     lengths = {name: sum(map(len, own)) / len(table.rows) for name, own in texts.items() if name in worded}
     if not lengths:
         raise DataError(
-            f"No column of {table.origin} holds text. Columns: {listed(table.columns)}. Name it with --text."
+            f"No column of {table.origin} holds text. Columns: {listed(table.columns)}.{_nested(table)} Name it with "
+            "--text."
         )
     called = {name.casefold(): name for name in lengths}
     if pair := next((pair for pair in pairs if set(pair) <= called.keys()), None):
         return tuple(called[name] for name in pair), True, []
     categories = {n for n, size in lengths.items() if size <= LONGEST_CATEGORY and could_be_label(table, n)}
     free = {name: size for name, size in lengths.items() if name not in categories} or lengths
+    free = {name: size for name, size in free.items() if any(map(_SEVERAL.search, texts[name][:FIRST]))} or free
     named = [called[hint] for hint in TEXT_NAMES if called.get(hint) in free]
     best = named[0] if named else max(free, key=free.__getitem__)
     least = free[best] if named else free[best] / 2
@@ -235,5 +254,5 @@ def _texts(table: Table, name: str) -> list[str]:
 
 
 def _have_words(texts: Sequence[str]) -> bool:
-    first = texts[:50]
+    first = texts[:FIRST]
     return any(map(_WORD.search, first)) and not all(map(_NO_WORDS.fullmatch, first))

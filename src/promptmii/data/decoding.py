@@ -14,10 +14,19 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """Byte order marks; that of UTF-32 begins with that of UTF-16."""
+_FORMATS = {
+    b"PK\x03\x04": "a zip archive or a workbook (.xlsx)",
+    b"\x1f\x8b": "packed by gzip (.gz)",
+    b"PAR1": "Parquet (.parquet)",
+    b"\xd0\xcf\x11\xe0": "an old workbook (.xls); save it as .xlsx",
+    b"%PDF": "a PDF, which holds no table",
+}
+"""What files that are no text begin with."""
 
 
 def decode(content: bytes, origin: str) -> str:
     """UTF-8, or what a byte order mark or the zeros of UTF-16 say. Raises `DataError` that names the line."""
+    check_is_text(content, origin)
     encoding = encoding_of(content)
     try:
         return content.decode(encoding)
@@ -25,12 +34,18 @@ def decode(content: bytes, origin: str) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         if encoding not in ("utf-8", "utf-8-sig"):
             raise DataError(f"{origin} is broken {encoding.upper()}: {error}. Save it again.") from error
-        shown = content.splitlines()[line - 1 : line] or [b""]
+        shown = content.split(b"\n")[line - 1]
         raise DataError(
-            f"{origin} is not UTF-8: byte {error.start} (line {line}) cannot be decoded. It may be Windows-1252 or "
-            f"Latin-1; then the line reads {shown[0].decode('cp1252', 'replace').strip()[:60]!r}. Save it as UTF-8, "
-            "for instance with: iconv -f WINDOWS-1252 -t UTF-8."
+            f"{origin} is not UTF-8: byte {error.start} (line {line}) cannot be decoded. If it is "
+            f"Windows-1252 or Latin-1, the line reads {shown.decode('cp1252', 'replace').strip()[:60]!r}. Save it as "
+            "UTF-8, for instance with: iconv -f WINDOWS-1252 -t UTF-8 (or SHIFT_JIS, GB18030, ... if it is that)."
         ) from error
+
+
+def check_is_text(start: bytes, origin: str) -> None:
+    """Raise `DataError` for a file that begins as one of another format does."""
+    if known := next((name for mark, name in _FORMATS.items() if start.startswith(mark)), None):
+        raise DataError(f"{origin} is no text, whatever its ending says: it is {known}.")
 
 
 def encoding_of(start: bytes) -> str:

@@ -9,11 +9,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any
+from itertools import chain, islice, zip_longest
+from typing import Any, Literal
 
+from promptmii.data.labels import one_line
 from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table, make_table
-from promptmii.errors import DataError, counted
+from promptmii.errors import DataError, counted, listed
 
 DELIMITERS = ",;\t|"
 NO_DELIMITER = "\x1f"
@@ -28,6 +29,10 @@ STREAMED_LINES = 1000
 """Lines that are looked at where a file is not read as a whole."""
 _SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*$', re.IGNORECASE | re.DOTALL)
 
+_JSON = re.compile(r"[\[{](\s*[\[{\"]|$)")
+"""What a file of JSON begins with."""
+Quotes = Literal["enclose", "after spaces", "escaped", "text"]
+"""What double quotes do: enclose cells; do so after spaces too; do so, and are written \\" within cells; nothing."""
 Skip = Callable[[str], None]
 
 
@@ -36,8 +41,7 @@ class Layout:
     """How a text is laid out, and how well that fits."""
 
     delimiter: str
-    quoted: bool
-    """Whether double quotes enclose cells."""
+    quotes: Quotes
     start: int = 0
     """Lines before the header."""
     preamble: int = 0
@@ -96,13 +100,20 @@ def find_layout(lines: Sequence[str], delimiter: str | None = None) -> Layout:
 def _layout(lines: Sequence[str], delimiter: str, start: int) -> Layout:
     """The better reading of quotes: they enclose cells, unless only as plain characters do they leave rows regular.
 
+    Spaces before a quote belong to the cell only where rows are irregular without them.
+
     Where rows are regular either way, quotes are plain if they would swallow lines: any in a tab-separated file, most
     of them in others, whose cells may well hold line breaks.
     """
-    quoted = _measure(lines, delimiter, start, quoted=True)
+    quoted = _measure(lines, delimiter, start, "enclose")
     if not any('"' in line for line in lines):
         return quoted
-    plain = _measure(lines, delimiter, start, quoted=False)
+    spaced = re.compile(re.escape(delimiter) + ' +"(?!")')
+    if any(map(spaced.search, lines)):
+        quoted = max(_measure(lines, delimiter, start, "after spaces"), quoted, key=lambda one: one.regular)
+    if any('\\"' in line for line in lines):
+        quoted = max(quoted, _measure(lines, delimiter, start, "escaped"), key=lambda one: one.regular)
+    plain = _measure(lines, delimiter, start, "text")
     if plain.regular < 1 or (plain.width == 1 and delimiter != NO_DELIMITER):
         return quoted
     share = 1 if delimiter == "\t" else 0.5
@@ -110,8 +121,8 @@ def _layout(lines: Sequence[str], delimiter: str, start: int) -> Layout:
     return plain if quoted.regular < 1 or swallows else quoted
 
 
-def _measure(lines: Sequence[str], delimiter: str, start: int, *, quoted: bool) -> Layout:
-    layout = Layout(delimiter, quoted, start)
+def _measure(lines: Sequence[str], delimiter: str, start: int, quotes: Quotes) -> Layout:
+    layout = Layout(delimiter, quotes, start)
     begin: list[tuple[int, list[str]]] = []
     sizes: list[tuple[int, int] | None] = []
     """Cells of each row, and cells up to the last that holds something; `None` for a row that is no CSV."""
@@ -128,24 +139,36 @@ def _measure(lines: Sequence[str], delimiter: str, start: int, *, quoted: bool) 
     width = max(len(begin[header][1]), 1)
     below = sizes[header + 1 :]
     fitting = sum(size is not None and size[1] <= width <= size[0] for size in below)
-    return Layout(delimiter, quoted, begin[header][0], header, width, fitting / max(len(below), 1), len(below))
+    return Layout(delimiter, quotes, begin[header][0], header, width, fitting / max(len(below), 1), len(below))
 
 
 def find_header(rows: Sequence[Sequence[str]], width: int) -> int:
     """Which of the first rows holds the names of the columns: the first, unless it is a title or a remark.
 
-    It is a title where only its first cell is filled and the table is wider, or where a later row names a text and
-    a label.
+    It is a title where only its first cell is filled and the table is wider, where a later row names a text and a
+    label, or where it fills fewer cells than most and the first that does not is no row of data.
     """
     named = next((n for n, row in enumerate(rows) if _names(row, TEXT_NAMES) and _names(row, LABEL_NAMES)), None)
     if named is not None and not any(len(row) > 1 and _names(row, TEXT_NAMES) for row in rows[:named]):
         return named
+    usual = Counter(map(_filled, rows)).most_common(1)[0][0] if rows else 0
+    full = next((number for number, row in enumerate(rows) if _filled(row) >= usual), 0)
+    if full and _may_be_header(rows[full:]) and not any(_names(row, TEXT_NAMES) for row in rows[:full]):
+        return full
     for number, row in enumerate(rows):
         title = _filled(row) == 1 and width > 1 and not _names(row, TEXT_NAMES)
         remark = bool(row) and row[0].lstrip().startswith("#") and len(row) != width
         if not title and not remark:
             return number
     return 0
+
+
+def _may_be_header(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether no cell of the first row is a number, or occurs again in its column, where cells of a column do so."""
+    below = [set(column) for column in zip_longest(*rows[1:], fillvalue="")]
+    return any(len(others) < len(rows) - 1 for others in below) and not any(
+        cell in others or cell.strip().isdecimal() for cell, others in zip(rows[0], below, strict=False) if cell.strip()
+    )
 
 
 def _names(row: Sequence[str], names: Sequence[str]) -> bool:
@@ -159,8 +182,14 @@ def _filled(cells: Sequence[str]) -> int:
 
 def _records(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[str] | None]]:
     """The cells of each row that is not blank, with the number of lines before it; `None` for one that is no CSV."""
-    quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
-    reader = csv.reader(islice(lines, layout.start, None), delimiter=layout.delimiter, strict=True, quoting=quoting)
+    plain, lines = layout.quotes == "text", islice(lines, layout.start, None)
+    reader = csv.reader(
+        (line.replace('\\"', '""') for line in lines) if layout.quotes == "escaped" else lines,
+        delimiter=layout.delimiter,
+        strict=True,
+        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+        skipinitialspace=layout.quotes == "after spaces",
+    )
     while True:
         before = layout.start + reader.line_num
         try:
@@ -171,7 +200,7 @@ def _records(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[s
         if cells is None:
             return
         if cells:
-            yield before, cells if layout.quoted else [_unquoted(cell) for cell in cells]
+            yield before, [_unquoted(cell) for cell in cells] if plain else cells
 
 
 def _unquoted(cell: str) -> str:
@@ -183,10 +212,8 @@ def _unquoted(cell: str) -> str:
 
 def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) -> Iterator[dict[str, Any]]:
     records = _records(lines, layout)
-    header = [name.strip() for name in next((cells for _, cells in records if cells), [])]
+    header = header_names(next((cells for _, cells in records if cells), []), origin)
     names = [name for name in header if name]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise DataError(f"{origin}: the column name {twice[0]!r} occurs twice in the header: {', '.join(names)}.")
     unnamed = len(names) < len(header)
     for before, cells in records:
         if cells is not None and len(cells) == len(header):
@@ -198,12 +225,25 @@ def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) 
         fault = f"{origin}, line {before + 1}: " + (
             "not readable as CSV; a quote at the beginning of a cell must be closed at its end."
             if cells is None
-            else f"{len(cells)} fields, expected {len(header)} ({', '.join(names)}). "
+            else f"{len(cells)} fields, expected {len(header)} ({listed(names)}). "
             f"Put texts that hold {layout.delimiter!r} or line breaks in double quotes."
         )
         if skip is None:
             raise DataError(fault)
         skip(fault)
+
+
+def header_names(cells: Sequence[str], origin: str) -> list[str]:
+    """The names of columns, empty for one without. Raises `DataError` for two of one name, and for what is JSON."""
+    header = [one_line(cell) for cell in cells]
+    names = [name for name in header if name]
+    if names and _JSON.match(names[0]):
+        raise DataError(f"{origin} holds JSON, whatever its ending says. Give it the ending .json or .jsonl.")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(
+            f"{origin}: the column name {twice[0]!r} occurs twice in the header: {listed(names)}. Rename one."
+        )
+    return header
 
 
 def named_cells(header: Sequence[str], cells: Sequence[Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from promptmii.data.table import Table, join_splits, make_table
-from promptmii.errors import DataError
+from promptmii.data.decoding import split_lines
+from promptmii.data.table import Row, Table, decode_classes, join_splits, make_table
+from promptmii.errors import DataError, counted
 from promptmii.task import Example
 
 SHAPES = (
@@ -36,9 +37,10 @@ def read_json(text: str, origin: str) -> Table:
 
 def read_json_lines(text: str, origin: str) -> Table:
     """The table of a file with an object per line, or of one list. Raises `DataError` naming the line that is none."""
-    if text.lstrip().startswith("["):
+    if text.lstrip().startswith("[") and not _is_lines(text):
         return read_json(text, origin)
-    return make_table(json_line_rows(text.split("\n"), origin), origin)
+    rows, notes = _accepted(list(json_line_rows(split_lines(text), origin)))
+    return make_table(rows, origin, notes)
 
 
 def json_line_rows(
@@ -74,11 +76,21 @@ def nested_table(value: Any, origin: str) -> Table:
 
 
 def _is_lines(text: str) -> bool:
-    first = text.lstrip().partition("\n")[0].strip()
+    """Whether the first of several lines is a value of JSON."""
+    first, *others = split_lines(text.strip())
     try:
-        return isinstance(json.loads(first), dict)
+        return bool(others) and isinstance(json.loads(first), dict | list)
     except ValueError:
         return False
+
+
+def _accepted(rows: list[Row]) -> tuple[list[Row], tuple[str, ...]]:
+    """The rows without those in which an annotator of Prodigy accepted nothing; a note says how many there were."""
+    if not all("_task_hash" in row and "answer" in row for row in rows):
+        return rows, ()
+    kept = [row for row in rows if row["answer"] == "accept"]
+    left_out = len(rows) - len(kept)
+    return kept, (f"{counted(left_out, 'row')} left out: the answer is not 'accept'",) if left_out else ()
 
 
 def _list_rows(items: Sequence[Any], origin: str) -> list[Mapping[Any, Any]]:
@@ -94,7 +106,8 @@ def _list_rows(items: Sequence[Any], origin: str) -> list[Mapping[Any, Any]]:
 
 
 def _mapping_table(value: Mapping[str, Any], origin: str) -> Table:
-    if len(value) and all(_is_part(name, part) for name, part in value.items()):
+    splits = any(str(name).casefold() in SPLIT_NAMES for name in value)
+    if len(value) and all(_is_part(name, part, splits) for name, part in value.items()):
         return join_splits({str(name): nested_table(part, f"{origin}, {name}") for name, part in value.items()}, origin)
     if _is_list(value.get("columns")) and _is_list(value.get("data")):  # pandas, orient="split"
         return make_table([_row_of(value["columns"], row, origin) for row in value["data"]], origin)
@@ -106,11 +119,13 @@ def _mapping_table(value: Mapping[str, Any], origin: str) -> Table:
     return make_table(_column_rows(value, origin), origin)
 
 
-def _is_part(name: Any, part: Any) -> bool:
-    """One split of several: a list of objects, or under the name of a split anything that may hold rows."""
+def _is_part(name: Any, part: Any, splits: bool) -> bool:
+    """One split of several: anything under the name of a split, else a list of objects or, beside splits, of pairs."""
     if str(name).casefold() in SPLIT_NAMES:
         return _is_list(part) or isinstance(part, Mapping)
-    return name not in ROW_KEYS and _is_list(part) and bool(len(part)) and all(isinstance(row, Mapping) for row in part)
+    if name in ROW_KEYS or not _is_list(part) or not len(part):
+        return False
+    return all(isinstance(row, Mapping) or (splits and _is_list(row)) for row in part)
 
 
 def _is_columns(value: Mapping[str, Any]) -> bool:
@@ -133,7 +148,11 @@ def _task_file(content: Mapping[str, Any], key: str, origin: str) -> Table:
         raise DataError(f"{origin}: instruction is {type(instruction).__name__}; expected a text.")
     if labels is not None and (not isinstance(labels, list) or not all(isinstance(label, str) for label in labels)):
         raise DataError(f"{origin}: labels is {labels!r}; expected a list of texts.")
-    return replace(table, classes={"label": tuple(labels)} if labels else {}, instruction=instruction)
+    if labels and "label" in table.columns:
+        named = any(str(row["label"]) in labels for row in table.rows)
+        classes = {"label": tuple(labels)}
+        table = replace(table, classes=classes) if named else decode_classes(table, classes)
+    return replace(table, instruction=instruction)
 
 
 def _row_of(columns: Sequence[Any], row: Any, origin: str) -> dict[str, Any]:

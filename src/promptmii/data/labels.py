@@ -15,6 +15,12 @@ MARKS = "\u200b\u200e\u200f\u2060\u00ad\ufeff\u202a\u202b\u202c\u202d\u202e\u206
 U+200C and U+200D are not among them: Persian, Indic scripts and emoji are written with them."""
 _VARIANT = re.compile("[\u200c\ufe0e\ufe0f]")
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
+_MISSING = frozenset(
+    {"na", "n/a", "nan", "null", "<na>", "nat", "[]", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!"}
+)
+"""What programs write into cells without a value; "none" is too often a label."""
+_OUTER = ".,:;!?\"'`“”‘’«»()[]"
+_JOINED = re.compile(r"(?<=\w)[\s_\u2010-\u2015-]+(?=\w)")
 _PARTS = re.compile(r"\s*(?:[,;|/&+]|\band\b)\s*")
 _NAMED = 4
 """Examples that a note names."""
@@ -103,10 +109,37 @@ def _told_apart(cell: str, chosen: str) -> str:
     return repr(cell) if one_line(cell) != chosen or cell.isascii() else ascii(cell)
 
 
-def combined_notes(labels: Sequence[str]) -> tuple[str, ...]:
+def doubtful_notes(labels: Sequence[str]) -> tuple[str, ...]:
+    """Notes that name labels which may be no labels of their own."""
+    return (*_combined_notes(labels), *_missing_notes(labels), *_alike_notes(labels))
+
+
+def _missing_notes(labels: Sequence[str]) -> tuple[str, ...]:
+    """A note that names labels which may stand for none."""
+    counts = Counter(label for label in labels if label.casefold() in _MISSING)
+    if not counts:
+        return ()
+    return (
+        f"{counted(counts.total(), 'row')} with {listed([*map(repr, counts)], _NAMED)} as the label. If that means "
+        "a missing one, give the others with --labels",
+    )
+
+
+def _alike_notes(labels: Sequence[str]) -> tuple[str, ...]:
+    """A note that names labels which differ in punctuation alone."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(set(labels)):
+        groups[_JOINED.sub(" ", label_key(label)).strip(_OUTER)].append(label)
+    alike = [" and ".join(map(repr, group)) for key, group in groups.items() if key and len(group) > 1]
+    if not alike:
+        return ()
+    return (f"labels that differ in punctuation alone are taken as different: {listed(alike, _NAMED)}",)
+
+
+def _combined_notes(labels: Sequence[str]) -> tuple[str, ...]:
     """A note that names labels which look like several of the others at once."""
     counts = Counter(labels)
-    keys = {label_key(label) for label in counts}
+    keys = {label_key(_bare(label)) for label in counts}
     several = [label for label in counts if _is_several(label, keys)]
     if not several:
         return ()
@@ -118,5 +151,10 @@ def combined_notes(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_several(label: str, keys: set[str]) -> bool:
-    parts = [label_key(part.strip(" []'\"")) for part in _PARTS.split(label)]
+    parts = [label_key(_bare(part)) for part in _PARTS.split(label)]
     return len(parts) > 1 and all(part in keys for part in parts)
+
+
+def _bare(label: str) -> str:
+    """The label without the marks of a list, as ['a', 'b'] has them."""
+    return label.strip(" []'\"")

@@ -57,6 +57,8 @@ def _read_memory(source: Any) -> Table:
     if hasattr(source, "to_pylist") and hasattr(source, "schema"):
         return arrow_table(source, "an Arrow table")
     if hasattr(source, "to_dict") and hasattr(source, "columns"):
+        kept = [name for name in getattr(source.index, "names", ()) if name is not None and name not in source.columns]
+        source = source.reset_index(kept) if kept else source
         names = [str(name) for name in source.columns]
         if len(set(names)) < len(names):
             raise DataError(f"The DataFrame has two columns {max(names, key=names.count)!r}. Rename one.")
@@ -71,6 +73,8 @@ def _read_memory(source: Any) -> Table:
         return nested_table(source, "columns in memory")
     if hasattr(source, "tolist"):
         source = source.tolist()
+    if hasattr(source, "read"):
+        raise DataError("An open file cannot be read as data, for its format is unknown; give its path.")
     if isinstance(source, Iterable) and not isinstance(source, bytes):
         return nested_table(list(source), "a list")
     raise DataError(

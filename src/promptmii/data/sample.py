@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,14 +67,23 @@ def assemble(
     train, test = _parts(cleaned, seed, test_share)
     order = tuple(labels) if labels else _label_order(table, columns, train)
     known = set(order)
+    unused = _unused(cleaned, train, test)
     unseen = [example for example in test if example.label not in known]
     origin = {"origin": table.origin, "text": ", ".join(columns.text), "label": columns.label or ""}
     test = [example for example in test if example.label in known]
     task = Task(table.origin, order, tuple(train), tuple(test), table.instruction, origin)
-    notes = [*table.notes, *columns.notes, *cleaned.lines()]
+    notes = [*table.notes, *columns.notes, *cleaned.lines(), *unused]
     if unseen:
         notes.append(f"{counted(len(unseen), 'test row')} dropped: their labels do not occur in the training part")
     return LoadedTask(task, columns, tuple(notes))
+
+
+def _unused(cleaned: Cleaned, train: Sequence[Example], test: Sequence[Example]) -> tuple[str, ...]:
+    """A note for each split that is in neither part."""
+    used = {id(example) for example in (*train, *test)}
+    rows = zip(cleaned.split or (), cleaned.examples, strict=False)
+    left_out = Counter(part for part, example in rows if id(example) not in used)
+    return tuple(f"the split {part!r} is not used ({counted(n, 'row')})" for part, n in left_out.items())
 
 
 def draw_notes(task: Task, episode: Episode) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def read_tasks(
 
 
 def task_files(folder: Path) -> list[Path]:
-    """The data files of a folder by name. Hidden files, among them the `._` files of macOS, and the index are left out.
+    """The data files of a folder by name. Hidden files and the index are left out.
 
     Raises `DataError` where there is none.
     """
@@ -111,9 +111,14 @@ def task_files(folder: Path) -> list[Path]:
 _ENDINGS = tuple(suffix for suffix in SUFFIXES if suffix != ".txt")
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a name is that of no data: a hidden one, such as `._a.csv` of macOS, or `~$a.xlsx` of an open Excel."""
+    return name.startswith((".", "~$"))
+
+
 def is_data_file(path: Path) -> bool:
     """Whether a file is visible and holds rows. A `.txt` file has no labels, and is often a note."""
-    return not path.name.startswith(".") and path.name != INDEX and format_of(path) in _ENDINGS and path.is_file()
+    return not is_hidden(path.name) and path.name != INDEX and format_of(path) in _ENDINGS and path.is_file()
 
 
 def task_name(path: Path) -> str:

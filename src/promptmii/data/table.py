@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from promptmii.errors import DataError
 
@@ -17,6 +17,10 @@ TEXT_NAMES = (
 LABEL_NAMES = (
     *("label", "labels", "class", "category", "target", "intent", "sentiment", "emotion", "topic", "tag", "type", "y"),
 )
+
+
+_NOTHING = ("", "\\N")
+"""Cells without a value. Databases write \\N; "NA" and "null" may be texts and labels."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,12 @@ def decode_classes(table: Table, classes: Mapping[str, Sequence[str]]) -> Table:
 
 
 def class_name(value: Any, names: Sequence[str]) -> Any:
-    """The name of a class number, `None` for one outside the classes; what is a name or no number stays."""
+    """The name of a class number, `None` for one outside the classes; what is a name or no number stays.
+
+    Of a list of numbers, their names.
+    """
+    if isinstance(value, list):
+        return [class_name(number, names) for number in cast("list[Any]", value)]
     if isinstance(value, str) and value in names:
         return value
     try:
@@ -86,9 +95,12 @@ def class_name(value: Any, names: Sequence[str]) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    """`None` for what stands for nothing: None, NaN, NaT, the empty string. Bytes that are UTF-8 become text."""
+    """A plain value; bytes that are UTF-8 become text.
+
+    `None` for what stands for nothing: None, NaN, NaT, the empty string, the \\N of a database, a list of one of them.
+    """
     if type(value) is str and value.isascii():  # most cells
-        return value or None
+        return None if value in _NOTHING else value
     if isinstance(value, bytes | bytearray):
         try:
             value = bytes(value).decode()
@@ -99,8 +111,8 @@ def _cell(value: Any) -> Any:
     if value is None or _is_scalar_nan(value):
         return None
     if isinstance(value, Sequence | Mapping):
-        return value
-    if getattr(value, "ndim", 0):
+        return None if isinstance(value, list | tuple) and len(value) == 1 and _cell(value[0]) is None else value
+    if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
         return value.tolist()
     return value.item() if hasattr(value, "item") else value  # a numpy scalar
 

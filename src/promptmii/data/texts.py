@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeAlias, cast
 
 from promptmii.data.columnar import parquet_rows
 from promptmii.data.columns import Chosen, choose_columns
-from promptmii.data.decoding import decode, encoding_of, path_name
+from promptmii.data.decoding import check_is_text, decode, encoding_of, path_name
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
 from promptmii.data.load import Source, faults_named, file_kind, format_of, read_table, whole_file
@@ -96,6 +96,7 @@ def _reader(path: Path) -> _Reader | None:
     start = _start(path)
     if not start.strip() and kind != ".txt":
         raise DataError(f"{path} is empty.")
+    check_is_text(start, path_name(path))
     one_list = start.decode(encoding_of(start), "ignore").lstrip().startswith("[")
     return None if one_list and kind in (".jsonl", ".ndjson") else _line_rows
 
