@@ -71,6 +71,8 @@ MOST_BYTES = 8 << 20
 SHORTEST_SECRET = 12
 """Characters from which a key is masked in answers; shorter ones, such as "none", keep nothing secret."""
 NO_V1 = "Does the address lack /v1?"
+LISTED = 20
+"""Likely tokens that a server is asked to list: the most that OpenAI lists."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -86,6 +88,8 @@ class Server:
         self._timeout = config.timeout
         self.answered = False
         """Whether it has completed a chat, so that the key is known to be good."""
+        self.listed = LISTED
+        """Likely tokens to ask it for."""
         self.waits = Waits(url)
         self._client = _client(url, config)
         self._deferred = config.deferred
