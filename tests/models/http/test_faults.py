@@ -238,6 +238,22 @@ class TestErrorsUnderHttp200:
         assert calls[0] <= len(server.bodies) <= calls[1]
 
 
+@pytest.mark.parametrize("depth", [20, 500, 900])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"choices": [{"message": {"content": @[% "a" %]@}, "finish_reason": "stop"}]}',
+        '{"error": @[% "a" %]@}',
+        '{"choices": [], "detail": @{"message": % "a" %}@}',
+    ],
+)
+def test_an_answer_that_is_nested_deeply_is_a_failure(body: str, depth: int) -> None:
+    opening, closing = body.partition("@")[2].split("%")[0], body.rpartition("@")[0].rpartition("%")[2]
+    text = body.replace(f"@{opening}%", opening * depth).replace(f"%{closing}@", closing * depth)
+    (answer,), _ = ask(Reply(text))
+    assert isinstance(answer, Failure)
+
+
 class TestPromptsThatAreTooLong:
     """Whatever a server calls it, it is the failure of one text, asked once."""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from promptmii.models.base import Chat, Completion, Failure, FailureKind, Usage
-from promptmii.models.http.refusals import SHOWN, RefusedError, refusal, words_of
+from promptmii.models.http.refusals import DEPTH, SHOWN, RefusedError, refusal, words_of
 from promptmii.models.http.tokens import fewest
 
 MOST_TOKENS = 10**9
@@ -99,18 +99,18 @@ def _choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     return choice, message
 
 
-def _text(content: Any, kinds: Sequence[str] = ("text", "output_text")) -> str:
+def _text(content: Any, kinds: Sequence[str] = ("text", "output_text"), depth: int = DEPTH) -> str:
     """The text of a content, which some servers give in parts; of these only some kinds, so that thoughts are left out.
 
     A part that does not say its kind is text.
     """
     if isinstance(content, str):
         return content if "text" in kinds else ""
-    if isinstance(content, list):
-        return "".join(_text(part, kinds) for part in content)
-    if isinstance(content, dict) and content.get("type", "text") in kinds:
+    if isinstance(content, list) and depth:
+        return "".join(_text(part, kinds, depth - 1) for part in content)
+    if isinstance(content, dict) and depth and content.get("type", "text") in kinds:
         inner = next((content[name] for name in ("text", "value", "refusal") if content.get(name)), "")
-        return inner if isinstance(inner, str) else _text(inner, kinds)
+        return inner if isinstance(inner, str) else _text(inner, kinds, depth - 1)
     return ""
 
 

@@ -13,6 +13,8 @@ from promptmii.models.base import Failure, FailureKind
 
 SHOWN = 300
 """Characters of a server's words that are shown."""
+DEPTH = 9
+"""Levels of an error or a content that are read; a deeper one is no server's way to say anything."""
 LONGEST_WAIT = 120.0
 """Seconds: a server that asks for more is asked again all the same."""
 TOO_LONG = re.compile(
@@ -126,18 +128,18 @@ def words_of(body: Any) -> str:
     return readable("; ".join(dict.fromkeys(_messages(body))))
 
 
-def _messages(value: Any) -> Iterable[str]:
+def _messages(value: Any, depth: int = DEPTH) -> Iterable[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, list):
+    elif isinstance(value, list) and depth:
         for one in value:
-            yield from _messages(one)
-    elif isinstance(value, dict):
+            yield from _messages(one, depth - 1)
+    elif isinstance(value, dict) and depth:
         inner = next((value[name] for name in WORDS if value.get(name)), None)
         place = value.get("loc")
         where = f"{'.'.join(map(str, place))}: " if isinstance(place, list) else ""
-        yield from (where + message for message in _messages(inner))
-        yield from _messages(value.get("metadata"))  # what a provider said to OpenRouter
+        yield from (where + message for message in _messages(inner, depth - 1))
+        yield from _messages(value.get("metadata"), depth - 1)  # what a provider said to OpenRouter
 
 
 def readable(text: str) -> str:
