@@ -17,6 +17,8 @@ ORDER = [
         "errors",
         "configs",
         "task",
+        "denial",
+        "parse",
         "files",
         "schema",
         "progress",
@@ -32,8 +34,6 @@ ORDER = [
         "ray_cluster",
         "serving",
         "metrics",
-        "denial",
-        "parse",
     ],
     *[
         "calibrate",

@@ -373,6 +373,15 @@ class TestWhatIsNoWholeAnswer:
             assert isinstance(choice, Choice)
             assert choice.index == 1
 
+    @pytest.mark.parametrize("thought", ["<think>\n\n</think>\n\n", "</think>\n", "<think>spam link</think>"])
+    def test_a_thought_before_a_choice_is_no_other_answer(self, thought: str) -> None:
+        with serving(FaultyServer(default=completion(f"{thought}violin"))) as server, connect(server) as model:
+            assert model.dialect() == "vllm"
+            server.default = completion(f"{thought}spam")
+            (choice,) = model.choose(CHATS[:1], ["spam", "spam link"])
+            assert isinstance(choice, Choice)
+            assert choice.index == 0
+
     def test_a_response_has_a_largest_size(self) -> None:
         (answer,), server = ask(completion("x" * (9 << 20)), timeout=20.0)
         assert isinstance(answer, Failure)
