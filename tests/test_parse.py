@@ -177,6 +177,9 @@ def test_answers_in_free_text(labels: tuple[str, ...], answer: str, label: str |
         *("<|START_THINKING|>beta<|END_THINKING|>", "<|begin_of_thought|>beta<|end_of_thought|>"),
         "<|channel|>analysis<|message|>beta<|end|><|start|>assistant<|channel|>final<|message|>",
         "analysisIt could be beta.assistantfinal",
+        *("&lt;think&gt;beta&lt;/think&gt;", "<|inner_prefix|>beta<|inner_suffix|>"),
+        "Here is my thought process:\nIt could be beta.\nHere is my response:",
+        '<details type="reasoning" done="true"><summary>Thought for 3 s</summary>\nbeta\n</details>',
     ],
 )
 def test_thoughts_are_not_part_of_what_is_said(thought: str) -> None:

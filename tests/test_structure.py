@@ -17,6 +17,8 @@ ORDER = [
         "errors",
         "configs",
         "task",
+        "denial",
+        "parse",
         "files",
         "schema",
         "progress",
@@ -33,8 +35,6 @@ ORDER = [
         "ray_cluster",
         "serving",
         "metrics",
-        "denial",
-        "parse",
     ],
     *[
         "calibrate",

@@ -17,10 +17,15 @@ from promptmii.denial import NEGATION, PARTICLE, Mention, claims
 
 # What a reasoning model thinks before it answers is neither a label nor an instruction.
 _THOUGHT = r"(?:\w+[:_-])*(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratchpad|rationale|inner_monologue)"
-_OPEN = re.compile(rf"<\|?{_THOUGHT}(?:\s[^<>]*)?\|?>|\[THINK\]|◁think▷|<\|channel>thought", re.IGNORECASE)
+_OPEN = re.compile(
+    rf"(?:<|&lt;)\|?{_THOUGHT}(?:\s[^<>]*)?\|?(?:>|&gt;)|\[THINK\]|◁think▷|<\|channel>thought|<\|inner_prefix\|>|"
+    r"<details type=\"reasoning\"[^<>]*>|\AHere(?: is|'s) my thought process:",
+    re.IGNORECASE,
+)
 _CLOSE = re.compile(
-    rf"</{_THOUGHT}\s*>|<\|/{_THOUGHT}\|>|<\|end_(?:of_)?(?:thinking|thought|think|reasoning)\|>|"
-    r"\[/THINK\]|◁/think▷|<channel\|>",
+    rf"(?:<|&lt;)/{_THOUGHT}\s*(?:>|&gt;)|<\|/{_THOUGHT}\|>|"
+    r"<\|end_(?:of_)?(?:thinking|thought|think|reasoning)\|>|\[/THINK\]|◁/think▷|<channel\|>|<\|inner_suffix\|>|"
+    r"</details>|Here(?: is|'s) my response:",
     re.IGNORECASE,
 )
 _PAIR = re.compile(rf"(?:{_OPEN.pattern}).*?(?:{_CLOSE.pattern})", re.IGNORECASE | re.DOTALL)

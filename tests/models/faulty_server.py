@@ -13,7 +13,7 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"
 
 
 class Reply(NamedTuple):
-    """A response as it is given; a body that is no text is sent as JSON."""
+    """A response as it is given; a body that is neither text nor bytes is sent as JSON."""
 
     body: Any
     status: int = 200
@@ -101,8 +101,9 @@ class FaultyServer:
             if callable(step):
                 step = step(body) or "ok"
             if isinstance(step, Reply):
-                text = step.body if isinstance(step.body, str) else json.dumps(step.body)
-                return web.Response(text=text, status=step.status, headers=step.headers)
+                raw = step.body if isinstance(step.body, bytes) else None
+                text = None if raw else step.body if isinstance(step.body, str) else json.dumps(step.body)
+                return web.Response(body=raw, text=text, status=step.status, headers=step.headers)
             return await self._answer(step, body, request)
 
     def _note(self, request: web.Request) -> None:

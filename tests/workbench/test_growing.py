@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.evaluation.labelling_server import LabellingServer
-from tests.models.faulty_server import FaultyServer, serving
+from tests.models.faulty_server import FaultyServer, Reply, completion, serving
+from tests.recorder import Recorder
 from tests.workbench.keyword import keyword
 
 from promptmii import Follower, Instruction, Naive, ScriptedModel, Support, workbench
@@ -218,6 +219,36 @@ def test_a_server_that_goes_away_ends_the_run_and_what_it_answered_is_kept(tmp_p
         assert (done.n_labelled, done.n_failed) == (2000, 0)
         assert 2000 - answered <= len(server.bodies) <= 2000 - answered + 8  # what was under way may come late
     assert [line.partition(",")[0] for line in output.read_text().splitlines()[1:]] == texts
+
+
+def test_a_server_that_answers_no_row_ends_the_run(tmp_path: Path) -> None:
+    refused = Reply({"error": {"message": "API version not supported."}}, 400)
+    instruction = Instruction(text="", labels=("free", "spam"), method="naive", mode="generate")
+    heard = Recorder()
+    with serving(FaultyServer(default=refused)) as server:
+        followers = workbench.Followers("openai:m", Endpoint.of(base_url=server.url, concurrency=8), heard)
+        with pytest.raises(EndpointError, match=r"answered none of the first 256 rows .*API version not supported\)"):
+            workbench.predict(instruction, ["a text"] * 2000, followers, output=tmp_path / "out.csv")
+        followers.close()
+        assert len(server.bodies) < 400
+    assert heard.notes == ["Row 1 failed (request): HTTP 400: API version not supported."]
+
+
+def test_each_kind_of_failure_is_told_once_with_the_words_of_the_server(tmp_path: Path) -> None:
+    instruction = Instruction(text="", labels=("free", "spam"), method="naive", mode="generate")
+    heard = Recorder()
+
+    def picky(body: dict[str, Any]) -> Reply | None:
+        flagged = "number 7" in body["messages"][-1]["content"]
+        return Reply({"error": {"message": "Your input was flagged."}}, 400) if flagged else completion("free")
+
+    with serving(FaultyServer(default=picky)) as server:
+        followers = workbench.Followers("openai:m", Endpoint.of(base_url=server.url, concurrency=8), heard)
+        texts = [f"text number {i}" for i in range(80)]
+        done = workbench.predict(instruction, texts, followers, output=tmp_path / "out.csv")
+        followers.close()
+    assert (done.n_labelled, done.n_failed) == (69, 11)
+    assert heard.notes == ["Row 8 failed (request): HTTP 400: Your input was flagged."]
 
 
 @pytest.fixture

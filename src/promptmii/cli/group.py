@@ -32,6 +32,7 @@ ORDER = (
 
 _AGAIN = "Run the same command again to continue: "
 KEPT = {
+    "induce": "With -o, an instruction that was written is kept.",
     "evaluate": f"{_AGAIN}finished cells and answers are kept.",
     "predict": f"{_AGAIN}with -o, labelled rows are kept.",
     "corpus": f"{_AGAIN}finished datasets are kept.",
@@ -95,6 +96,7 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 warnings.showwarning = _show_warning
+warnings.filterwarnings("always", module=r"promptmii\.models\.http\.waits")  # each time, not once
 # Libraries warn about libraries; a user of this command can do nothing about it.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|ray)\b")
 

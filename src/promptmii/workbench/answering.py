@@ -26,7 +26,7 @@ UNDER_WAY = 3
 WINDOW = 64
 """Batches after which the loop waits for the slowest."""
 GIVE_UP = 256
-"""Consecutive rows that fail for want of a server before the run ends."""
+"""Consecutive rows that fail for want of a server, or first rows that fail for any reason, before the run ends."""
 OUTAGES = (FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER, FailureKind.TIMEOUT)
 DIGITS = 6
 
@@ -107,25 +107,32 @@ class Labelling:
     ) -> Cost:
         """Label every row for which `lacks` is true; `answered` counts the others.
 
-        Raises `EndpointError` when the server no longer answers.
+        Raises `EndpointError` when the server no longer answers, or answers none of the first rows.
         """
         progress.step("Labelling", self.texts.n - answered)
-        usage, outage = Usage(), 0
+        usage, outage, replied = Usage(), 0, bool(answered)
+        told: set[FailureKind] = set()
         for asked, predictions in self._answers(lacks):
             rows = [(one.position, one.row | self._answer(p)) for one, p in zip(asked, predictions, strict=True)]
             write(rows, predictions)
             progress.advance(sum(not one.text.strip() for one in asked))
             usage = sum((p.usage for p in predictions), usage)
             failures = [p.failure for p in predictions]
-            out = all(failure and failure.kind in OUTAGES for failure in failures)
+            for one, failure in zip(asked, failures, strict=True):
+                if failure and failure.kind not in told:
+                    told.add(failure.kind)
+                    progress.note(f"Row {one.position + 1} failed ({failure.kind}): {failure.message}")
+            replied = replied or not all(failures)
+            out = all(failure and (failure.kind in OUTAGES or not replied) for failure in failures)
             outage = outage + len(failures) if out else 0
             if failures[-1] and outage >= GIVE_UP:
-                raise self._gone(failures[-1])
+                raise self._gone(failures[-1], replied=replied)
         return Cost.of(usage, self.follower.model.card.price)
 
-    def _gone(self, failure: Failure) -> EndpointError:
+    def _gone(self, failure: Failure, *, replied: bool) -> EndpointError:
+        how = "no longer answers" if replied else f"answered none of the first {GIVE_UP} rows"
         return EndpointError(
-            f"{self.follower.model.card.reference} no longer answers ({failure.kind}: {failure.message}). What it "
+            f"{self.follower.model.card.reference} {how} ({failure.kind}: {failure.message.rstrip('.')}). What it "
             "answered is kept; run the same command again to continue.",
             failure.kind,
         )

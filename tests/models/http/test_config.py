@@ -14,6 +14,9 @@ from promptmii.models.http.config import HttpConfig, Served, addresses
         ("openai:a/b@1", ("a/b@1", None)),
         ("openai:m@http://h:1/v1/", ("m", "http://h:1/v1")),
         ("openai:m@https://h", ("m", "https://h")),
+        ("openai:m@http://h/v1/chat/completions/", ("m", "http://h/v1")),
+        ("openai:m@http://h/d/m/chat/completions?api-version=1", ("m", "http://h/d/m?api-version=1")),
+        ("openai:m@http://h/v1/?api-version=1", ("m", "http://h/v1?api-version=1")),
         ("openai:", None),
         ("smol", None),
         ("hf:openai:m@http://h", None),
@@ -25,7 +28,13 @@ def test_a_reference_names_a_model_and_perhaps_its_server(
     assert Served.parse(reference) == served
 
 
-@pytest.mark.parametrize("address", ["http://me:s3cret@h/v1", "http://s3cret@h/v1", "http://me:s3cret@h:x/v1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://me:s3cret@h/v1", "http://s3cret@h/v1", "http://me:s3cret@h:x/v1", "http://h/v1#s3cret"),
+        *(f"http://h/v1?{name}=s3cret" for name in ("api_key", "code", "pwd", "auth", "x-goog-credential", "sig")),
+    ],
+)
 def test_a_password_in_an_address_is_refused_and_not_repeated(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", address)
     for use in (
@@ -39,11 +48,16 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(address: str, monk
 
 
 @pytest.mark.parametrize(
-    "address", ["http://h:abc/v1", "http://[::1/v1", "ftp://h", "h:8000", "http://", "http://h:99999"]
+    "address", ["http://h:abc/v1", "http://[::1/v1", "ftp://h", "h:8000", "http://", "http://h:99999", "http://h/v 1"]
 )
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="is not the address of a server"):
         addresses(address)
+
+
+def test_a_password_before_a_host_without_a_scheme_is_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="'h:80/v1' is not the address"):
+        addresses("me:s3cret@h:80/v1")
 
 
 def test_the_key_is_stripped_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

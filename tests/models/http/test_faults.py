@@ -59,6 +59,9 @@ class TestRefusedParameters:
             ("seed", Reply("invalid parameter seed", 400)),
             ("top_p", error("`temperature` and `top_p` cannot both be specified for this model.")),
             ("temperature", error("'temperature' does not support 0, only the default", param="temperature")),
+            ("temperature", Reply({"error": "Input validation error: `temperature` must be strictly positive"}, 422)),
+            ("seed", error("'seed' : number must be greater than 0")),
+            ("top_p", error("top_p 参数非法。请检查文档。")),
         ],
     )
     def test_it_is_left_out_and_remembered(self, name: str, reply: Reply) -> None:
@@ -108,6 +111,12 @@ class TestRowsThatAreRefused:
             completion("half an ans", "content_filter"),
             completion(None, choices=[{"message": {"content": None, "refusal": "I cannot."}, "finish_reason": "stop"}]),
             Reply({"error": {"message": "blocked by moderation", "code": 403}}),
+            Reply({"choices": [], "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}),
+            error("litellm.ContentPolicyViolationError: AzureException"),
+            completion(None, "SAFETY"),
+            completion("half an ans", "refusal"),
+            completion(None, "content_filter: PROHIBITED_CONTENT"),
+            completion([{"type": "refusal", "refusal": "I cannot."}]),
         ],
     )
     def test_a_filter(self, reply: Reply) -> None:
@@ -122,6 +131,9 @@ class TestRowsThatAreRefused:
             Reply("<html><title>Attention Required!</title>blocked</html>", 403, {"content-type": "text/html"}),
             Reply("Attention Required!", 404),
             Reply("", 307, {"location": "http://elsewhere.test/Attention Required!"}),
+            Reply("<html><title>Attention Required!</title></html>"),
+            Reply({"error": {"message": "Attention Required!", "code": 403}}),
+            Reply({"error": {"message": "Attention Required! AuthenticationError"}}, 400),
         ],
     )
     def test_what_comes_after_answers_is_about_the_row(self, reply: Reply) -> None:
@@ -129,6 +141,20 @@ class TestRowsThatAreRefused:
         assert isinstance(answers[1], Failure)
         assert "Attention Required!" in answers[1].message
         assert isinstance(answers[2], Completion)
+
+
+NO_MONEY = [
+    error("Billing hard limit has been reached", 429, code="billing_hard_limit_reached"),
+    error("Your account is not active, please check your billing details.", 429, code="billing_not_active"),
+    error("Your credit balance is too low to access the Anthropic API."),
+    error("Budget has been exceeded! Current cost: 10.2, Max budget: 10.0"),
+    error("Access denied, please make sure your account is in good standing.", code="Arrearage"),
+    error("余额不足或无可用资源包,请充值。", 429),
+    error("Account x is suspended, possibly due to reaching the monthly spending limit.", 412),
+    error("Key limit exceeded (total limit).", 403),
+    Reply({"code": "x", "error": "Your team has reached its monthly spending limit."}, 429),
+    Reply({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
+]
 
 
 class TestTheEndOfEveryCall:
@@ -146,6 +172,13 @@ class TestTheEndOfEveryCall:
             (error("Forbidden", 403), "refuses the key"),
             (Reply({"error": {"message": "No auth credentials found", "code": 401}}), "refuses the key"),
             (Reply("404 page not found", 404), "404 page not found. Does the server know the model"),
+            (Reply("<title>405 Not Allowed</title>", 405), "405 Not Allowed"),
+            (Reply("<html><title>Sign in</title></html>"), "a web page, not JSON: Sign in. Is that the address"),
+            (Reply({"error": {"message": "No endpoints found for m.", "code": "404"}}), "No endpoints found for m"),
+            (Reply({"error": "Unexpected endpoint or method. (POST /chat/completions)"}), "Unexpected endpoint"),
+            (error("API key not valid. Please pass a valid API key."), "refuses the key"),
+            (error(f"litellm.AuthenticationError: Incorrect API key: {KEY}", 500), "refuses the key"),
+            *[(reply, "no money or quota left") for reply in NO_MONEY],
         ],
     )
     def test_it_is_one_error(self, reply: Reply, words: str) -> None:
@@ -157,6 +190,16 @@ class TestTheEndOfEveryCall:
             assert KEY not in str(caught.value)
             assert len(server.bodies) <= 3
         assert time.monotonic() - started < 5
+
+    def test_an_empty_account_is_no_matter_of_one_text(self) -> None:
+        spent = for_forbidden(error("Sorry, your account balance is insufficient", 403))
+        with pytest.raises(EndpointError, match="no money or quota left"):
+            ask(spent, CHATS, concurrency=1)
+
+    def test_a_text_in_a_refusal_says_nothing_of_the_account(self) -> None:
+        echo = Reply({"detail": [{"msg": "Input should be short", "input": "insufficient funds"}]}, 422)
+        (answer,), _ = ask(echo)
+        assert isinstance(answer, Failure)
 
     def test_an_address_without_v1(self) -> None:
         with serving(FaultyServer()) as server:
@@ -175,6 +218,11 @@ class TestErrorsUnderHttp200:
             ({"error": {"message": "overloaded", "code": 503}}, FailureKind.SERVER, (2, 99)),
             ({"error": {"message": "slow down", "code": 429}}, FailureKind.RATE_LIMIT, (2, 99)),
             ({"error": "overloaded"}, FailureKind.SERVER, (2, 99)),
+            ({"error": {"message": "slow down", "code": "429"}}, FailureKind.RATE_LIMIT, (2, 99)),
+            ({"object": "error", "message": "slow down", "code": 429}, FailureKind.RATE_LIMIT, (2, 99)),
+            ({"success": False, "errors": [{"code": 5007, "message": "no"}]}, FailureKind.SERVER, (2, 99)),
+            (completion("half", "network_error").body, FailureKind.BAD_ANSWER, (3, 3)),
+            (completion("half", "abort").body, FailureKind.BAD_ANSWER, (3, 3)),
             (completion("", "error", error=None).body, FailureKind.BAD_ANSWER, (3, 3)),
             (
                 {"choices": [{"message": {"content": "half"}, "finish_reason": "stop", "error": {"code": 502}}]},
@@ -188,6 +236,51 @@ class TestErrorsUnderHttp200:
         assert isinstance(answer, Failure)
         assert answer.kind is kind
         assert calls[0] <= len(server.bodies) <= calls[1]
+
+
+@pytest.mark.parametrize("depth", [20, 500, 900])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"choices": [{"message": {"content": @[% "a" %]@}, "finish_reason": "stop"}]}',
+        '{"error": @[% "a" %]@}',
+        '{"choices": [], "detail": @{"message": % "a" %}@}',
+    ],
+)
+def test_an_answer_that_is_nested_deeply_is_a_failure(body: str, depth: int) -> None:
+    opening, closing = body.partition("@")[2].split("%")[0], body.rpartition("@")[0].rpartition("%")[2]
+    text = body.replace(f"@{opening}%", opening * depth).replace(f"%{closing}@", closing * depth)
+    (answer,), _ = ask(Reply(text))
+    assert isinstance(answer, Failure)
+
+
+class TestPromptsThatAreTooLong:
+    """Whatever a server calls it, it is the failure of one text, asked once."""
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            error("the request exceeds the available context size (4096 tokens), try increasing it"),
+            error("Context size has been exceeded.", 500),
+            error("The decoder prompt (length 5000) is longer than the maximum model length of 4096."),
+            Reply([{"error": {"message": "The input token count exceeds the maximum number of tokens allowed"}}], 400),
+            Reply({"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000"}, 422),
+            error("`inputs` tokens + `max_new_tokens` must be <= 4097. Given: 5000", 422),
+            error("litellm.ContextWindowExceededError: ..."),
+        ],
+    )
+    def test_it_is_a_failure_of_the_context(self, reply: Reply) -> None:
+        (answer,), server = ask(reply)
+        assert isinstance(answer, Failure)
+        assert answer.kind is FailureKind.CONTEXT
+        assert len(server.bodies) == 1
+
+
+def test_what_stands_behind_a_gateway_is_shown() -> None:
+    raw = {"raw": '{"error": "no developer role"}', "provider_name": "P"}
+    (answer,), _ = ask(error("Provider returned error", metadata=raw))
+    assert isinstance(answer, Failure)
+    assert answer.message == 'HTTP 400: Provider returned error; {"error": "no developer role"}'
 
 
 class TestWhatIsNoWholeAnswer:
@@ -222,6 +315,46 @@ class TestWhatIsNoWholeAnswer:
         assert isinstance(answer, Completion)
         assert answer.text == "alpha"
 
+    @pytest.mark.parametrize(
+        "content",
+        [
+            [{"type": "output_text", "text": "alpha"}],
+            [{"text": "alpha"}],
+            ["al", "pha"],
+            {"type": "text", "text": "alpha"},
+            [{"type": "text", "text": {"value": "alpha", "annotations": []}}],
+            [{"type": "reasoning", "text": "beta"}, {"type": "text", "text": "alpha"}],
+        ],
+    )
+    def test_a_content_in_another_shape_is_read(self, content: Any) -> None:
+        (answer,), _ = ask(completion(content))
+        assert isinstance(answer, Completion)
+        assert answer.text == "alpha"
+
+    @pytest.mark.parametrize("end", ["length", "MAX_TOKENS", "max_tokens", "model_length", "max_output_tokens"])
+    def test_every_name_of_a_cut(self, end: str) -> None:
+        (answer,), _ = ask(completion("not sp", end))
+        assert isinstance(answer, Completion)
+        assert answer.truncated
+        (silent,), server = ask(completion("", end))
+        assert isinstance(silent, Failure)
+        assert "wrote no text" in silent.message
+        assert len(server.bodies) == 1  # asking again would cost the same and end alike
+
+    @pytest.mark.parametrize("end", [None, "stop", "STOP", "eos_token", "end_turn", "stop_sequence"])
+    def test_every_name_of_a_good_end(self, end: Any) -> None:
+        (answer,), _ = ask(completion("spam", end))
+        assert isinstance(answer, Completion)
+        assert not answer.truncated
+
+    @pytest.mark.parametrize("name", ["reasoning", "reasoning_content", "reasoning_details", "thinking_blocks"])
+    def test_a_thought_without_an_answer(self, name: str) -> None:
+        message = {"role": "assistant", "content": "", name: [{"text": "so"}]}
+        (answer,), server = ask(completion(None, choices=[{"message": message, "finish_reason": "stop"}]))
+        assert isinstance(answer, Failure)
+        assert "spent its answer on thinking" in answer.message
+        assert len(server.bodies) == 1
+
     def test_a_cut_answer_says_so_and_a_cut_choice_is_a_failure(self) -> None:
         (answer,), _ = ask(completion("spam", "length"))
         assert isinstance(answer, Completion)
@@ -239,6 +372,15 @@ class TestWhatIsNoWholeAnswer:
             (choice,) = model.choose(CHATS[:1], ["spam", "spam link"])
             assert isinstance(choice, Choice)
             assert choice.index == 1
+
+    @pytest.mark.parametrize("thought", ["<think>\n\n</think>\n\n", "</think>\n", "<think>spam link</think>"])
+    def test_a_thought_before_a_choice_is_no_other_answer(self, thought: str) -> None:
+        with serving(FaultyServer(default=completion(f"{thought}violin"))) as server, connect(server) as model:
+            assert model.dialect() == "vllm"
+            server.default = completion(f"{thought}spam")
+            (choice,) = model.choose(CHATS[:1], ["spam", "spam link"])
+            assert isinstance(choice, Choice)
+            assert choice.index == 0
 
     def test_a_response_has_a_largest_size(self) -> None:
         (answer,), server = ask(completion("x" * (9 << 20)), timeout=20.0)
@@ -305,6 +447,25 @@ def test_the_key_is_masked_in_what_a_server_quotes() -> None:
     (written,), _ = ask(completion(f"the key is {KEY}"))
     assert isinstance(written, Completion)
     assert written.text == "the key is ***"
+
+
+@pytest.mark.parametrize("shown", ["sk/very+secret/123", "sk\\/very+secret\\/123", "sk%2Fvery%2Bsecret%2F123"])
+def test_the_key_is_masked_however_it_is_escaped(shown: str) -> None:
+    key = "sk/very+secret/123"
+    body = json.dumps({"error": {"message": "no: @"}}).replace("@", shown)
+    (answer,), _ = ask(Reply(body, 400), api_key=key)
+    assert isinstance(answer, Failure)
+    assert answer.message == "HTTP 400: no: ***"
+    with pytest.raises(EndpointError, match=r"token=\*\*\*"):
+        ask(Reply("", 302, {"location": f"https://elsewhere.test/?token={shown}"}), api_key=key)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_in_any_unicode_encoding(encoding: str) -> None:
+    body = json.dumps(completion("naïve@").body, ensure_ascii=False).replace("@", "\n")  # a bare line break in a text
+    (answer,), _ = ask(Reply(body.encode(encoding)))
+    assert isinstance(answer, Completion)
+    assert answer.text == "naïve\n"
 
 
 def test_control_characters_of_a_server_are_not_repeated() -> None:

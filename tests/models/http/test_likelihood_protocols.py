@@ -14,6 +14,8 @@ from promptmii.errors import UnsupportedError
 from promptmii.models.base import Chat, Choice
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.refusals import RefusedError
+from promptmii.models.http.ways import probable
 from promptmii.progress import QUIET
 
 END = 1
@@ -90,12 +92,20 @@ def test_a_server_whose_values_do_not_fit_together_is_constrained_instead(fault:
 
 
 class OpenAiLike(FaultyServer):
-    """Lists the likeliest first tokens."""
+    """Lists the likeliest first tokens, up to `most`."""
+
+    most = 20
+
+    async def _answer(self, step: str, body: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        if body.get("top_logprobs", 0) > self.most:
+            words = f"Invalid 'top_logprobs': expected a value <= {self.most}."
+            return web.json_response({"error": {"message": words}}, status=400)
+        return await super()._answer(step, body, request)
 
     def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = super()._completion(step, body)
         if body.get("top_logprobs"):
-            assert (body["logprobs"], body["top_logprobs"]) == (True, 20)
+            assert (body["logprobs"], body["top_logprobs"]) == (True, min(self.most, 20))
             text = body["messages"][-1]["content"]
             repeated = text.rpartition("\n")[2] if text.startswith("Repeat") else ""
             token = repeated[:4] if repeated else "spam"
@@ -120,6 +130,32 @@ def test_first_tokens_give_scores_where_labels_differ_in_them() -> None:
                 model.choose([CHAT], ["spam", "spammer"])
     assert {body["model"] for body in server.bodies} == {"m"}
     assert json.dumps(server.bodies).count("Repeat exactly") == 4  # once per label, not per set or text
+
+
+def test_a_server_that_lists_fewer_tokens_is_asked_for_fewer() -> None:
+    fewer = OpenAiLike()
+    fewer.most = 5
+    with serving(fewer) as server, HttpModel("m+top_logprobs", HttpConfig(server.url, "", patience=0.1)) as model:
+        (choice,) = model.choose([CHAT], ["ham", "spam"])
+        assert isinstance(choice, Choice)
+        assert choice.scores == (-1.9, -0.2)
+    assert [body["top_logprobs"] for body in server.bodies].count(20) == 1
+
+
+def test_the_words_of_a_server_that_refuses_to_list_tokens_are_shown() -> None:
+    none = OpenAiLike()
+    none.most = 0
+    words = r"lists no top_logprobs \(HTTP 400: Invalid 'top_logprobs'"
+    with serving(none) as server:
+        model = HttpModel("m+top_logprobs", HttpConfig(server.url, "", patience=0.1))
+        with model, pytest.raises(UnsupportedError, match=words):
+            _ = model.card
+
+
+def test_a_log_probability_that_is_rounded_above_zero_is_zero() -> None:
+    assert probable(1e-6, 1) == 0.0
+    with pytest.raises(RefusedError):
+        probable(0.5, 1)
 
 
 def test_first_tokens_of_a_server_that_lists_none_are_refused() -> None:

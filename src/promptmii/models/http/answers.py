@@ -1,16 +1,25 @@
 """What a server answered, checked before anything is kept: text, reason of the end, and usage."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from promptmii.models.base import Chat, Completion, Failure, FailureKind, Usage
-from promptmii.models.http.refusals import RefusedError, words_of
+from promptmii.models.http.refusals import DEPTH, SHOWN, RefusedError, refusal, words_of
 from promptmii.models.http.tokens import fewest
 
 MOST_TOKENS = 10**9
 """No answer takes more: a larger count is a mistake of the server."""
+# Each server has its own names for the reason of an end, OpenAI's "length", "content_filter" and "stop" among them.
+CUT = re.compile(r"length|max\w*tokens|token_limit|context_window|incomplete", re.IGNORECASE)
+WITHHELD = re.compile(
+    r"filter|safety|recitation|sensitive|blocklist|prohibited|spii|refus|moderation|flagged", re.IGNORECASE
+)
+BROKEN = re.compile(r"error|abort|network|insufficient|malformed|cancel|fail|timeout", re.IGNORECASE)
+THOUGHT = re.compile(r"reason|think|thought")
+"""In the name of a field that holds what a model thought."""
 NOTICED_CUT = 1000
 """Tokens from which a prompt is long enough to tell a cut one by its count."""
 
@@ -18,27 +27,31 @@ NOTICED_CUT = 1000
 def read_completion(body: Any) -> Completion:
     """The completion in a decoded response. Raises `RefusedError` for everything that is no whole answer."""
     choice, message = _choice(body)
-    text, thought = _text(message.get("content")), message.get("reasoning_content") or message.get("reasoning")
+    text = _text(message.get("content"))
     usage = read_usage(body.get("usage"), text)
-    end = choice.get("finish_reason")
-    if choice.get("error") or end == "error":
+    end = str(choice.get("finish_reason"))
+    refused = message.get("refusal") or _text(message.get("content"), ("refusal",))
+    if choice.get("error") or BROKEN.search(end):
         # Others may well be answered, so this is no outage to be waited for.
-        words = words_of(choice) or "no reason given"
+        words = words_of(choice) or ("no reason given" if end == "error" else end)
         raise _refused(FailureKind.BAD_ANSWER, f"the server broke off with an error: {words}", usage)
-    if end == "content_filter":
-        raise _refused(FailureKind.REQUEST, "a content filter of the server withheld the answer", usage, lasting=True)
-    if text.strip():
-        return Completion(_encodable(text, usage), end == "length", usage)
-    if message.get("refusal"):
-        words = f"the model refused to answer: {str(message['refusal'])[:200]}"
+    if WITHHELD.search(end):
+        words = f"a content filter of the server withheld the answer{f' ({end})' if end != 'content_filter' else ''}"
         raise _refused(FailureKind.REQUEST, words, usage, lasting=True)
-    if thought:
+    cut = bool(CUT.search(end))
+    if text.strip():
+        return Completion(_encodable(text, usage), cut, usage)
+    if refused:
+        raise _refused(FailureKind.REQUEST, f"the model refused to answer: {str(refused)[:200]}", usage, lasting=True)
+    thought = any(value and THOUGHT.search(name) for name, value in message.items())
+    if cut or thought:
         written = "" if usage.completion_tokens is None else f"{usage.completion_tokens} "
-        spent = f"all {written}tokens of the answer" if end == "length" else "its answer"
+        spent = f"all {written}tokens of the answer" if cut else "its answer"
+        why = "on thinking" if thought else "(perhaps on thinking)"
         cure = "switch thinking off on the server, or allow more tokens"
-        words = f"the model spent {spent} on thinking and wrote no text; {cure}"
+        words = f"the model spent {spent} {why} and wrote no text; {cure}"
         raise _refused(FailureKind.BAD_ANSWER, words, usage, lasting=True)
-    raise _refused(FailureKind.BAD_ANSWER, f"an answer without text: {str(message)[:80]!r}", usage)
+    raise _refused(FailureKind.BAD_ANSWER, f"an answer without text: {str(message)[:SHOWN]!r}", usage)
 
 
 def read_completions(body: Any, count: int) -> list[Completion | None]:
@@ -80,19 +93,25 @@ def _choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         message = choice.get("message") or {}
         message.get("content")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _refused(FailureKind.BAD_ANSWER, f"no answer in {str(body)[:80]!r}") from error
+        if isinstance(body, dict) and words_of(body):
+            raise refusal(200, body, "", answered=True) from error
+        raise _refused(FailureKind.BAD_ANSWER, f"no answer in {str(body)[:SHOWN]!r}") from error
     return choice, message
 
 
-def _text(content: Any) -> str:
-    """The text of a content, which some servers give in parts; thoughts are left out."""
+def _text(content: Any, kinds: Sequence[str] = ("text", "output_text"), depth: int = DEPTH) -> str:
+    """The text of a content, which some servers give in parts; of these only some kinds, so that thoughts are left out.
+
+    A part that does not say its kind is text.
+    """
     if isinstance(content, str):
-        return content
-    parts = cast("Sequence[Any]", content) if isinstance(content, list) else ()
-    texts = [
-        part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in ("text", "output_text")
-    ]
-    return "".join(text for text in texts if isinstance(text, str))
+        return content if "text" in kinds else ""
+    if isinstance(content, list) and depth:
+        return "".join(_text(part, kinds, depth - 1) for part in content)
+    if isinstance(content, dict) and depth and content.get("type", "text") in kinds:
+        inner = next((content[name] for name in ("text", "value", "refusal") if content.get(name)), "")
+        return inner if isinstance(inner, str) else _text(inner, kinds, depth - 1)
+    return ""
 
 
 def _encodable(text: str, usage: Usage) -> str:

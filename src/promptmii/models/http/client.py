@@ -295,20 +295,22 @@ class HttpModel(LanguageModel):
 
     def _found_way(self, *, exact: bool) -> tuple[Way, int] | None:
         """The way to likelihoods that every server has. Raises `UnsupportedError` for first tokens wanted in vain."""
+        why = ""
         for way in self._ways if exact or self._ways == (FIRST,) else ():
             ends = set(self._run(self._gather(lambda server, way=way: self._end_of(server, way), self._servers)))
-            if len(ends) == 1 and (end := ends.pop()) is not None:
+            if len(ends) == 1 and isinstance(end := next(iter(ends)), int):
                 return way, end
+            why = next((f" ({end.message})" for end in ends if isinstance(end, Failure)), "")
         if self._ways == (FIRST,):
-            raise UnsupportedError(f"{self._reference}: the server lists no top_logprobs. Leave {FIRST_TOKENS} out.")
+            message = f"{self._reference}: the server lists no top_logprobs{why}. Leave {FIRST_TOKENS} out."
+            raise UnsupportedError(message)
         return None
 
-    async def _end_of(self, server: Server, way: Way) -> int | None:
+    async def _end_of(self, server: Server, way: Way) -> int | Failure | None:
+        """The token that ends an answer; `None`, or a failure, where the server has no such way."""
         end = await self._patiently(server, lambda: way.probe(server, self._name))
-        if not isinstance(end, Failure):
+        if not isinstance(end, Failure) or end.kind in (FailureKind.BAD_ANSWER, FailureKind.REQUEST):
             return end
-        if end.kind in (FailureKind.BAD_ANSWER, FailureKind.REQUEST):
-            return None
         message = f"The server behind {self._reference} did not answer the probe: {end.kind}: {end.message}"
         raise EndpointError(message, end.kind)
 

@@ -10,14 +10,15 @@ import re
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from promptmii.errors import ConfigError
 
 if TYPE_CHECKING:
     from promptmii.models.http.deferred import Deferred
 
-_SECRET = re.compile(r"(key|token|secret|password|sig)[^=&]*=", re.IGNORECASE)
+_SECRET = re.compile(r"(key|token|secret|password|pwd|credential|auth|code|sig)[^=&]*=", re.IGNORECASE)
+CHAT = "/chat/completions"
 HOSTED = "https://api.openai.com/v1"
 
 
@@ -40,7 +41,10 @@ class Served(NamedTuple):
 
 
 def checked_address(given: str) -> str:
-    """The address without trailing slashes. Raises `ConfigError` if it is invalid or holds a password."""
+    """The address without trailing slashes and without the `/chat/completions` that documentation often shows.
+
+    Raises `ConfigError` if it is invalid or holds a password.
+    """
     address = given.strip().rstrip("/")
     try:
         parts = urlsplit(address)
@@ -57,9 +61,10 @@ def checked_address(given: str) -> str:
             f"The address of {parts.hostname} holds a key in its query. "
             "Keys belong in OPENAI_API_KEY, which is never stored."
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{address!r} is not the address of a server; expected http://host:port/v1.")
-    return address
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment or re.search(r"\s", address):
+        shown = _masked(re.sub("#.+", "#...", address))
+        raise ConfigError(f"{shown!r} is not the address of a server; expected http://host:port/v1.")
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/").removesuffix(CHAT).rstrip("/")))
 
 
 def _masked(address: str) -> str:

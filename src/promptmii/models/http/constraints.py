@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from promptmii.models.base import Chat
+from promptmii.parse import without_thought
 
 _FENCE = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
 
@@ -60,7 +61,9 @@ def room(options: Sequence[str]) -> int:
 
 
 def read(dialect: Dialect, answer: str, options: Sequence[str]) -> int | None:
-    """The option that was answered; `None` where it is none of them. White space around it is no other answer."""
+    """The option that was answered; `None` where it is none of them. A thought or white space beside it is left out."""
+    if answer not in options:
+        answer = without_thought(answer) or ""
     if dialect is Dialect.SCHEMA:
         try:
             value = json.loads(_FENCE.sub(r"\1", answer))

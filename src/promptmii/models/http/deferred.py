@@ -16,14 +16,13 @@ from urllib.parse import urlsplit
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.files import private_file, write_text
 from promptmii.models.base import Failure, FailureKind, Price, Usage, most_tokens
-from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.config import CHAT, HttpConfig
 from promptmii.models.http.refusals import RefusedError, refusal, words_of
 from promptmii.models.http.transport import Outages, Retries, Server, submit
 from promptmii.models.threads import wait_for
 from promptmii.task import content_key
 
 T = TypeVar("T")
-CHAT = "/chat/completions"
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 << 20
 """Of one file; the API takes 200 MB."""
 WINDOW = "24h"

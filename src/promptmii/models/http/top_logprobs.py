@@ -11,11 +11,11 @@ from promptmii.models.base import Chat, Choice, Failure, FailureKind
 from promptmii.models.http.answers import read_usage
 from promptmii.models.http.constraints import PROBE
 from promptmii.models.http.refusals import RefusedError
-from promptmii.models.http.transport import Server
+from promptmii.models.http.transport import LISTED, Server
 from promptmii.models.http.ways import Way, as_object, objects_in, probable, refused
 
-LISTED = 20
-"""The most that OpenAI lists."""
+FEWER = 5
+"""What is asked of a server that refuses to list `LISTED`, as many do."""
 
 
 async def _probe(server: Server, name: str) -> int | None:
@@ -62,8 +62,14 @@ async def _score(server: Server, name: str, chat: Chat, options: list[str]) -> C
 
 async def _asked(server: Server, name: str, chat: Chat, tokens: int) -> tuple[list[dict[str, Any]], Any]:
     """What is said of each token that the model wrote."""
-    wanted = {"temperature": 0, "max_tokens": tokens, "logprobs": True, "top_logprobs": LISTED}
-    said = as_object(await server.post("/chat/completions", {"model": name, "messages": list(chat)} | wanted))
+    wanted = {"temperature": 0, "max_tokens": tokens, "logprobs": True, "top_logprobs": server.listed}
+    try:
+        said = as_object(await server.post("/chat/completions", {"model": name, "messages": list(chat)} | wanted))
+    except RefusedError as refusal:
+        if server.listed == FEWER or "top_logprobs" not in refusal.failure.message:
+            raise
+        server.listed = FEWER
+        return await _asked(server, name, chat, tokens)
     told = [choice.get("logprobs") for choice in objects_in(said.get("choices"))]
     content = told[0].get("content") if told and isinstance(told[0], dict) else None
     return objects_in(content), read_usage(said.get("usage"), "")

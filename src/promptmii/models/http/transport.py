@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import re
 import secrets
 import ssl
 import threading
@@ -12,12 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Generator, Hashable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from weakref import WeakValueDictionary
 
 import httpx
@@ -25,7 +26,8 @@ import httpx
 from promptmii.errors import EndpointError
 from promptmii.models.base import Failure, FailureKind
 from promptmii.models.http.config import HttpConfig
-from promptmii.models.http.refusals import RefusedError, readable, refusal, retry_after, words_of
+from promptmii.models.http.refusals import RefusedError, readable, refusal, retry_after, status_of, words_of
+from promptmii.models.http.waits import Waits
 
 T = TypeVar("T")
 
@@ -49,8 +51,15 @@ def request_limit(urls: tuple[str, ...], concurrency: int) -> asyncio.Semaphore:
 def _loop(_process: int) -> asyncio.AbstractEventLoop:
     """Of this process: a fork inherits no thread."""
     loop = asyncio.new_event_loop()
+    loop.set_exception_handler(_unheard)
     threading.Thread(target=loop.run_forever, name="promptmii-http", daemon=True).start()
     return loop
+
+
+def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Of two calls that fail at once, the first ends the run; what the second says is nothing to print."""
+    if not isinstance(context.get("exception"), EndpointError):
+        loop.default_exception_handler(context)
 
 
 CONNECT = 10.0
@@ -61,6 +70,9 @@ MOST_BYTES = 8 << 20
 """Largest response that is read."""
 SHORTEST_SECRET = 12
 """Characters from which a key is masked in answers; shorter ones, such as "none", keep nothing secret."""
+NO_V1 = "Does the address lack /v1?"
+LISTED = 20
+"""Likely tokens that a server is asked to list: the most that OpenAI lists."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -76,6 +88,9 @@ class Server:
         self._timeout = config.timeout
         self.answered = False
         """Whether it has completed a chat, so that the key is known to be good."""
+        self.listed = LISTED
+        """Likely tokens to ask it for."""
+        self.waits = Waits(url)
         self._client = _client(url, config)
         self._deferred = config.deferred
 
@@ -127,7 +142,7 @@ class Server:
     async def _send(self, method: str, address: str, body: object = None) -> Any:
         # ASCII with escapes, so that half a character in a text cannot break the request.
         content = None if body is None else json.dumps(body).encode()
-        with self._faults():
+        with self._faults(), self.waits.for_answer(self._timeout):
             async with (
                 asyncio.timeout(self._timeout),
                 self._client.stream(method, address, content=content) as response,
@@ -154,39 +169,47 @@ class Server:
 
     def _decoded(self, response: httpx.Response, raw: bytes) -> Any:
         """The JSON of a good answer. Servers quote what they got, so the key is masked before anything reads it."""
-        secret = self._key if len(self._key) >= SHORTEST_SECRET else ""
-        raw = raw.replace(secret.encode(), b"***") if secret else raw
-        text = raw.decode("utf-8", "replace")
-        try:
-            body = json.loads(raw.decode() if response.is_success else text)
-        except (ValueError, RecursionError):
-            body = None
+        text, body = self._masked(raw.decode("utf-8", "replace")), None
+        with suppress(ValueError, RecursionError):
+            whole = self._masked(raw.decode(json.detect_encoding(raw))) if response.is_success else text
+            body = json.loads(whole, strict=False)  # some servers do not escape the line breaks in a text
         if not response.is_success or (isinstance(body, dict) and body.get("error")):
             raise self._refusal(response, body, text)
+        if body is None and text.lstrip().startswith("<"):
+            cure = "Is that the address of its API?" if "/v1" in self._base else NO_V1
+            raise self._misdirected(f"{self.url} answers with a web page, not JSON: {readable(text)}. {cure}")
         if body is None:
             raise RefusedError(Failure(FailureKind.BAD_ANSWER, f"not JSON in UTF-8: {text[:80]!r}"))
         return body
 
-    def _refusal(self, response: httpx.Response, body: Any, text: str) -> RefusedError | EndpointError:
-        refused = self._meaning(response, body, text)
-        about_one_call = response.status_code in (403, 404) or response.is_redirect
-        if self.answered and about_one_call and isinstance(refused, EndpointError):
-            return RefusedError(Failure(FailureKind.REQUEST, str(refused)), lasting=True)
-        return refused
+    def _masked(self, text: str) -> str:
+        """The text without the key, however it is escaped."""
+        if len(self._key) >= SHORTEST_SECRET:
+            for form in (self._key, self._key.replace("/", "\\/"), quote(self._key, safe="")):
+                text = text.replace(form, "***")
+        return text
 
-    def _meaning(self, response: httpx.Response, body: Any, text: str) -> RefusedError | EndpointError:
+    def _refusal(self, response: httpx.Response, body: Any, text: str) -> RefusedError | EndpointError:
         if response.is_redirect:
-            return EndpointError(
-                f"{self.url} redirects to {readable(response.headers.get('location', 'nowhere'))}. "
-                "Redirects are not followed; if you trust that address, give it with --base-url.",
-                lasting=True,
-            )
-        if response.status_code == 404:
-            cure = "Does the server know the model?" if "/v1" in self._base else "Does the address lack /v1?"
-            said = words_of(body) or readable(text)
-            return EndpointError(f"{self.url} answers HTTP 404: {said}. {cure}", FailureKind.REQUEST, lasting=True)
+            place = self._masked(readable(response.headers.get("location", "nowhere")))
+            cure = "Redirects are not followed; if you trust that address, give it with --base-url."
+            return self._misdirected(f"{self.url} redirects to {place}. {cure}", None)
+        said = words_of(body) or readable(text)
+        status = status_of(response.status_code, body, said)
+        if status in (404, 405):
+            known = "/v1" in self._base or re.search("model|deployment", said, re.IGNORECASE)
+            cure = "Does the server know the model?" if known else NO_V1
+            return self._misdirected(f"{self.url} answers HTTP {status}: {said.rstrip('.')}. {cure}")
         wait = retry_after(response.headers.get("retry-after", ""))
-        return refusal(response.status_code, body, text, wait)
+        return refusal(response.status_code, body, text, wait, answered=self.answered)
+
+    def _misdirected(
+        self, message: str, kind: FailureKind | None = FailureKind.REQUEST
+    ) -> RefusedError | EndpointError:
+        """The error for a wrong address; for one text alone if others were answered there."""
+        if self.answered:
+            return RefusedError(Failure(FailureKind.REQUEST, message), lasting=True)
+        return EndpointError(message, kind, lasting=True)
 
 
 def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
@@ -278,7 +301,7 @@ class Outages:
 class Retries:
     """Of one call. Patience runs from its first fault, however long it queued before, or from its server's outage."""
 
-    def __init__(self, config: HttpConfig, server: Hashable, outages: Outages) -> None:
+    def __init__(self, config: HttpConfig, server: Server, outages: Outages) -> None:
         self._config = config
         self._server = server
         self._outages = outages
@@ -303,6 +326,7 @@ class Retries:
             None if refused.lasting or own else self._pause(failure.kind, refused.wait, self._config.patience - waited)
         )
         if pause is not None:
+            self._server.waits.pause(failure.message, waited, pause, self._config.patience)
             return pause
         return replace(failure, message=f"{failure.message} (for {waited:.0f} s)") if waited >= 1 else failure
 

@@ -21,6 +21,9 @@ TOLERANCE = 0.1
 LEAST = -1e30
 """A log-probability below this is the server's way to write minus infinity."""
 
+ROUNDING = 1e-3
+"""How far above zero rounding may lift a log-probability."""
+
 
 class Way(NamedTuple):
     """A way to likelihoods. Its functions take a server and the model's name there, and raise `RefusedError`."""
@@ -55,6 +58,6 @@ def refused(message: str) -> RefusedError:
 
 def probable(value: object, token: int) -> float:
     """A log-probability that a server gave. Raises `RefusedError` if it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST < value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST < value <= ROUNDING:
         raise refused(f"{str(value)[:40]!r} is no log-probability of token {token}")
-    return float(value)
+    return min(float(value), 0.0)

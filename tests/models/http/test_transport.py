@@ -1,0 +1,26 @@
+"""The event loop that all requests run on."""
+
+import asyncio
+import gc
+
+import pytest
+
+from promptmii.errors import EndpointError
+from promptmii.models.http.transport import submit
+
+
+def test_an_error_of_a_call_that_nobody_waits_for_is_not_printed(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            raise EndpointError("no money left") from None
+
+    future = submit(fail())
+    submit(asyncio.sleep(0.05)).result()
+    future.cancel()
+    del future
+    for _ in range(5):  # the loop lets go of the call some rounds later
+        submit(asyncio.sleep(0.02)).result()
+        gc.collect()
+    assert not caplog.records

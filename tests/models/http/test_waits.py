@@ -1,0 +1,57 @@
+"""Nobody waits for a server in silence."""
+
+import asyncio
+import warnings
+
+import pytest
+
+from promptmii.models.http.waits import Waits
+
+URL = "http://elsewhere.test/v1"
+
+
+async def answer(waits: Waits, seconds: float) -> None:
+    with waits.for_answer(120.0):
+        await asyncio.sleep(seconds)
+
+
+def test_a_slow_answer_is_told_while_it_lasts() -> None:
+    with pytest.warns(UserWarning, match=f"{URL} has not answered for 0 s; a request may take 120 s") as told:
+        asyncio.run(answer(Waits(URL, after=0.05, every=0.1), 0.4))
+    assert 2 <= len(told) <= 4
+
+
+def test_many_slow_answers_are_told_once() -> None:
+    async def many() -> None:
+        waits = Waits(URL, after=0.05)
+        await asyncio.gather(*(answer(waits, 0.3) for _ in range(20)))
+
+    with pytest.warns(UserWarning, match="has not answered") as told:
+        asyncio.run(many())
+    assert len(told) == 1
+
+
+def test_a_server_that_answers_others_is_no_wait() -> None:
+    async def busy() -> None:
+        waits = Waits(URL, after=0.2)
+        slow = asyncio.create_task(answer(waits, 0.4))
+        await asyncio.sleep(0.05)
+        await answer(waits, 0.05)
+        await slow
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asyncio.run(busy())
+
+
+def test_a_pause_is_told_with_its_cause_and_its_end() -> None:
+    def pauses() -> None:
+        waits = Waits(URL)
+        waits.pause("HTTP 429: slow down.", waited=1.0, pause=1.0, patience=300.0)  # short
+        waits.pause("HTTP 429: slow down.", waited=1.0, pause=60.0, patience=300.0)
+        waits.pause("HTTP 429: slow down.", waited=61.0, pause=60.0, patience=300.0)  # told just now
+
+    with pytest.warns(UserWarning, match="HTTP 429") as told:
+        pauses()
+    words = f"{URL}: HTTP 429: slow down. Trying again in 60 s, after 1 s of 300 s at most."
+    assert [str(one.message) for one in told] == [words]
