@@ -198,7 +198,7 @@ def _denied_by_labels(text: str, mentions: Sequence[Mention]) -> set[str]:
         *(
             one.labels | other.labels
             for one, other in pairwise(mentions)
-            if any(map(NEGATION.search, one.labels)) and re.fullmatch(r"[^\w\n?\ue000]*", text[one.end : other.start])
+            if any(map(NEGATION.search, one.labels)) and re.fullmatch(r"[^\w\n\ue000]*", text[one.end : other.start])
         )
     )
 

@@ -287,6 +287,9 @@ def _leaves(value: Any, key: str, rank: int, is_label: Callable[[str], bool]) ->
     """The values under keys that deny nothing, each with a rank: 2 right under a field such as "label", 1 deeper or
     under one such as "other_labels", else 0. `{"spam": true}` says "spam".
     """
+    if isinstance(value, bool) and is_label(key):
+        yield from [(key, 1)] * value
+        return
     words = re.findall(r"[^\W_]+", key.casefold())
     if NEGATION.search(" ".join(words) + "\ue000"):
         return
@@ -299,8 +302,6 @@ def _leaves(value: Any, key: str, rank: int, is_label: Callable[[str], bool]) ->
     elif isinstance(value, list):
         for inner in value:  # pyright: ignore[reportUnknownVariableType]
             yield from _leaves(inner, key, rank, is_label)
-    elif isinstance(value, bool) and is_label(key):
-        yield from [(key, 1)] * value
     else:
         yield value if isinstance(value, str) else "" if value is None else json.dumps(value), rank
 
