@@ -82,6 +82,11 @@ class TestCentre:
         biased = normalise(logp + bias)
         assert same(apply(centre("support", biased), biased), apply(centre("support", logp), logp), 1e-6)
 
+    @pytest.mark.parametrize("compared", [0.0, -np.inf])
+    def test_rows_that_compare_nothing_with_their_own_label_say_nothing(self, compared: float) -> None:
+        logp = np.array([[compared, -np.inf], [0.0, -np.inf]])
+        assert centre("support", logp, [0, 0]).offset == fit_supervised(logp[1:], [0]).offset == (0.0, 0.0)
+
     @settings(max_examples=20, deadline=None)
     @given(logps)
     def test_it_knows_its_kind_and_scales_nothing(self, logp: Floats) -> None:

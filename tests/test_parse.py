@@ -18,6 +18,29 @@ word_sets = st.lists(words, min_size=2, max_size=6, unique=True).map(tuple)
 
 WRAPPED = ["{}", " {}\n", '"{}"', "**{}**", "`{}`", "“{}”", "```\n{}\n```", "Label: {}", "The label is **{}**.", "{}."]
 EXPLAINED = ["{}\n\nThe text says so.", "Label: {}\nReason: the words in it.", "<think>hm</think>\n\n{}"]
+CHOSEN = [  # the first of two labels, whatever is said of the second
+    *(
+        "{0}\n\n{1} would be second.",
+        "Label: {0}\n{1} is close",
+        "**Answer**\n{0}\n\n{1} is close",
+        "Verdict: {0}\n{1} is close",
+    ),
+    *("{1} is close.\n\nTherefore, the label is **{0}**.", "Options: {0}, {1}\nAnswer: {0}", "{1} or {0}? {0}."),
+    *(r"Some would say {1}. \boxed{{{0}}}", r"{1} is close.\n\n\[\n\boxed{{\text{{{0}}}}}\n\]"),
+    *(
+        "<final_answer>{0}</final_answer>\n{1} is close",
+        "- [x] {0}\n- [ ] {1}",
+        "{0} and not {1}",
+        "It is {0} not {1}.",
+    ),
+    *('{{"reason": "{1} is close", "label": "{0}"', "{{'reason': '{1} is close', 'label': '{0}'}}"),
+    *('{{"label": "{0}", "possible_labels": ["{0}", "{1}"]}}', '{{"{0}": true, "{1}": false}}'),
+]
+UNDECIDED = [  # a reader would not say that the answer is the first label, nor the second
+    *("{0}\n\nWait, actually {1}.", "Label: {0}\n\nCorrection: {1}", "{0}\n\nHmm, on second thought it is {1}."),
+    *("Is it {0}?", "Would you call this {0}?", "{0} or {1}?", "Is it {0}? Hard to say.", "هل هو {0}؟"),
+    *('{{"label": "{0}"}}\n{{"label": "{1}"}}', "There is no doubt that this is {0}; {1} reads differently."),
+]
 NEGATED = [
     *("not {}", "Not {}.", "no {}", "non {}", "never {}", "neither {}", "without {}", "≠ {}", "anything but {}"),
     *("It is not {}", "It isn't {}", "It isn’t **{}**", "isnt {}", "This cannot be {}!", "It's not, in fact, {}"),
@@ -26,6 +49,9 @@ NEGATED = [
     *("{}? Absolutely not.", "I rule out {}", "{} can be ruled out", "There is a lack of {}", "free from {}", "0% {}"),
     *("I doubt that it is {}", "{} is excluded", "Rejected: {}", "nothing {} about it"),
     *('{{"rejected": "{}"}}', '{{"ruled_out": ["{}"]}}', "{} would be a mistake", "it fails to be {}"),
+    *("{} free", "devoid of {}", "nowhere near {}", "I'm unable to label this as {}.", "I refuse to say {}.", "{}: 0"),
+    *("It isn´t {}", "ليس {}", "وليس {}", "ולא {}", "{} 아님", "<wrong_answer>{}</wrong_answer>", "- [ ] {}"),
+    *('{{"label": "eggs", "rejected_labels": ["{}"]}}', "{{'not_label': '{}'}}"),
     *('{{"label": "not {}"}}', '{{"not": "{}"}}', '{{"{}": false}}', "<think>{}</think>not {}", "~~{}~~"),
 ]
 HYPHENS = "-\u2010\u2011\u2012\u2013\u2212\uff0d\u00ad _"
@@ -52,6 +78,16 @@ def test_a_label_is_read_under_any_key_of_json(labels: tuple[str, ...], key: str
     for value in ({key: label}, [label], {"outer": {key: label}}):
         assert LabelParser(labels)(json.dumps(value))[0] == label
         assert LabelParser(labels)(f"Here it is:\n```json\n{json.dumps(value, indent=1)}\n```")[0] == label
+
+
+@given(st.permutations(["spam", "toxic", "kind", "sport", "news", "体育", "财经"]), st.sampled_from(CHOSEN))
+def test_the_label_that_an_answer_chooses_is_read(labels: list[str], form: str) -> None:
+    assert LabelParser(tuple(labels))(form.format(*labels))[0] == labels[0]
+
+
+@given(st.permutations(["spam", "toxic", "kind", "sport", "news", "体育", "财经"]), st.sampled_from(UNDECIDED))
+def test_a_question_and_a_change_of_mind_choose_nothing(labels: list[str], form: str) -> None:
+    assert LabelParser(tuple(labels))(form.format(*labels))[0] is None
 
 
 @given(word_sets, st.sampled_from(NEGATED), st.data())
@@ -157,6 +193,39 @@ def test_two_labels_side_by_side_are_none(labels: tuple[str, ...], joint: str, d
         (("alpha", "beta"), '{"label": "alpha", "label": "beta"}', None),
         (("alpha", "beta"), "<answer>alpha</answer>", "alpha"),
         (("alpha", "beta"), "[" * 100_000, None),
+        (("alpha", "beta"), "alpha [1]", "alpha"),
+        (("toxic", "non-toxic"), '{"toxic": true, "non-toxic": true}', None),
+        (("toxic", "non-toxic"), '{"toxic": false, "non-toxic": true}', "non-toxic"),
+        (("1", "2"), "The answer is 2 [1].", None),
+        (("1", "2"), "Answer - 2", "2"),
+        (("1", "2"), "2%", None),
+        (("1", "2"), "2 000", None),
+        (("1", "2"), "٢", "2"),
+        (("-1", "1"), "Answer - 1", None),
+        ((".5", "1"), "0.5", None),
+        (("yes", "no"), "There is no way to know.", None),
+        (("yes", "no"), "Yes, there is no doubt.", "yes"),
+        (("A", "B"), "A text about sports", None),
+        (("A", "B"), "Not A, but B", "B"),
+        (("spam", "ham"), "It is nothing but spam", "spam"),
+        (("spam", "ham"), "Spam? Yes.", "spam"),
+        (("good", "bad", "neutral"), "Neutral: it is neither good nor bad", "neutral"),
+        (("toxic", "nontoxic"), "non\u2011toxic", "nontoxic"),
+        (("formal", "informal"), "in-formal", "informal"),
+        (("formal", "informal"), "It is written in formal language", "formal"),
+        (("ham", "sham"), "It's ham", "ham"),
+        (("safe", "unsafe"), "un safe", "unsafe"),
+        (("PlayMusic", "BookFlight"), "Play Music", "PlayMusic"),
+        (("Java", "JavaScript"), "Java Script", "JavaScript"),
+        (("R&D", "Sales"), "R&amp;D", "R&D"),
+        (("R&D", "Sales"), "R & D", "R&D"),
+        (("C", "C#"), "C♯", "C#"),
+        (("Maße", "Masse"), "MASSE", None),
+        (("Straße", "Haus"), "STRASSE", "Straße"),
+        (("👨", "👩"), "👨\u200d⚕️", None),
+        (("긍정", "부정"), "긍정이 아니라 부정입니다.", "부정"),
+        (("ポジ", "ネガ"), "ポジではなくネガです", "ネガ"),
+        (("إيجابي", "سلبي"), "النص سلبي وليس إيجابي", "سلبي"),
     ],
 )
 def test_answers_in_free_text(labels: tuple[str, ...], answer: str, label: str | None) -> None:
@@ -175,6 +244,12 @@ def test_answers_in_free_text(labels: tuple[str, ...], answer: str, label: str |
         *("<analysis>beta</analysis>", "<seed:think>beta</seed:think>", "[THINK]beta[/THINK]", "◁think▷beta◁/think▷"),
         *("beta? No.\n</think>", "<think>\n\n</think>", "<think><think>a</think>beta</think>"),
         *("<|START_THINKING|>beta<|END_THINKING|>", "<|begin_of_thought|>beta<|end_of_thought|>"),
+        *("<internal_monologue>beta</internal_monologue>", "<cot>beta</cot>", "< think >beta</ think >"),
+        *(
+            "<|begin▁of▁thinking|>beta<|end▁of▁thinking|>",
+            "[thinking]beta[/thinking]",
+            "<unused94>thought\nbeta<unused95>",
+        ),
         "<|channel|>analysis<|message|>beta<|end|><|start|>assistant<|channel|>final<|message|>",
         "analysisIt could be beta.assistantfinal",
         *("&lt;think&gt;beta&lt;/think&gt;", "<|inner_prefix|>beta<|inner_suffix|>"),

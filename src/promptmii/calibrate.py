@@ -82,11 +82,11 @@ def centre(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Cal
     known = np.isfinite(logp)
     if len(gold) and not known.all():
         known[np.arange(len(logp)), np.asarray(gold)] = False
-    value, share = np.where(known, logp, 0.0), known / known.sum(axis=1, keepdims=True)
+    value, share = np.where(known, logp, 0.0), known / np.maximum(known.sum(axis=1, keepdims=True), 1)
     normal = np.diag(known.sum(axis=0).astype(float)) - known.T.astype(float) @ share
     bias = np.linalg.lstsq(normal, value.sum(axis=0) - share.T @ value.sum(axis=1))[0]
     seen = known.any(axis=0)
-    offset = np.where(seen, bias[seen].mean() - bias, 0.0)
+    offset = np.where(seen, bias.sum(where=seen) / max(seen.sum(), 1) - bias, 0.0)
     return Calibration(kind=kind, scale=(1.0,) * logp.shape[1], offset=tuple(offset.tolist()))
 
 

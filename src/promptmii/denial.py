@@ -9,8 +9,8 @@ from typing import NamedTuple
 # only leaves an answer unparsed, so the list is generous.
 _DENYING = r"""
     not no non none nothing nobody never neither nor cannot without hardly barely unlikely impossible except excluding
-    wrong incorrect false untrue opposite lacks nope minus unlike anti instead\s+of rather\s+than other\s+than
-    far\s+from free\s+of
+    wrong incorrect false untrue opposite lacks nope minus unlike anti nowhere
+    instead\s+of rather\s+than other\s+than far\s+from free\s+of
     nicht kein keine keinen keiner keinem nie weder ohne nein niet geen noch zonder inte ikke ikkje ej icke ingen inget
     ne pas ni sans jamais aucun aucune sin nunca jamás não nem sem né senza nu fără
     не ни нет без ні немає nie bez ani není nikoli δεν όχι μη χωρίς nem nincs ei eivät değil yok
@@ -19,35 +19,63 @@ _DENYING = r"""
 _AUXILIARIES = "is|are|was|were|do|does|did|ca|can|wo|would|could|should|has|have|had|ai|must|need"
 _DENYING_WORDS = "|".join(_DENYING.split())
 _FILLERS = (
-    "is|it|its|this|that|the|a|an|of|so|be|was|really|at|all|quite|exactly|correct|right|answer|label|case|here|i"
-    "|think|would|say|does|do|did|apply|fit|s|course|definitely|absolutely|certainly|clearly|obviously|probably"
+    "is|it|its|this|that|the|a|an|of|so|be|was|really|at|all|quite|exactly|correct|right|answer|labels?|case|here|i"
+    "|think|would|say|being|does|do|did|apply|fit|s|course|definitely|absolutely|certainly|clearly|obviously|probably"
 )
 # Words of many explanations ("the payment was rejected"), so they deny only the label that they stand next to.
 _REJECTING = (
     r"(?:reject|dismiss|discard|doubt|lack)(?:e?s|ed|ing|ful)?|exclud(?:e|es|ed|ing)|den(?:y|ies|ied|ying)"
-    r"|rul(?:e|es|ed|ing)\s+out|(?:fail|refus)(?:e?s|ed)?\s+to\s+be|absence|free\s+from|zero|0\s*%"
+    r"|rul(?:e|es|ed|ing)\s+out|fail(?:s|ed)?\s+to\s+be|refus(?:e|es|ed)\s+to|absen(?:ce|t)|free\s+from|zero|0\s*%"
+    r"|less(?:\s+than)?|least|devoid|avoid(?:s|ed|ing)?|short\s+of|too\s+\w+\s+to"
 )
 _REJECTED = r"rejected|dismissed|discarded|excluded|denied|ruled\s+out|doubtful|(?:a\s+)?mistaken?"
 NEGATION = re.compile(
-    rf"(?<!\w)(?:{_DENYING_WORDS}|n'(?=\w)|(?:{_AUXILIARIES})n['`´]?t)(?![^\W_])"
+    rf"(?<!\w)[וفو]?(?:{_DENYING_WORDS}|n'(?=\w)|n't|(?:{_AUXILIARIES})n['`]?t)(?![^\W_])"
+    r"|\b(?:unable|insufficient)\b(?=[^\ue000]*\ue000)"
     rf"|(?<!\w)(?:{_REJECTING})(?=(?:\W*\b(?:{_FILLERS})\b)*[^\w\ue000]*\ue000)"
     rf"|\ue000\W*(?:\b(?:is|was|are|were|be|can|could|should|must|may|would)\b\W*)*\b(?:{_REJECTED})\b"
+    r"|\ue000\s*[:=]\s*(?:0|absent)(?![.,]?\w)|\ue000\s+free(?!\s*\w)"
     r"|[不没沒]|非(?!常)|[无無](?!疑|论)|未(?!来)|反(?=\ue000)|ない|なく|なし|ません"
-    r"|아니|아닌|아닙|않|없|[비불무미반부](?=\ue000)|ไม่|มิใช่|ບໍ່|មិន|မဟုတ်|[≠¬✗✘✖❌🚫☒]|!=|\banything\s*$",
+    r"|아니|아닌|아님|아닙|않|없|[비불무미반부](?=\ue000)|ไม่|มิใช่|ບໍ່|មិន|မဟုတ်|[≠¬✗✘✖❌🚫☒]|!=|\banything\s*$",
     re.IGNORECASE,
 )
-_ANSWERS_NO = re.compile(r"\W*(?:no|nope|nein|nee|nej|нет)\W*", re.IGNORECASE)
+_AFFIRMING = re.compile(
+    r"\b(?:(?:no|not|without|beyond)\s+(?:a\s+|any\s+)?(?:doubt|question)"
+    r"|(?:no|none|nothing|no\s+one)\s+(?:but|other\s+than|less\s+than))\b",
+    re.IGNORECASE,
+)
+_ANSWERS_NO = re.compile(r"\W*(?:no|nope|nein|nee|nej|нет|לא|لا)\W*", re.IGNORECASE)
+_ANSWERS_YES = re.compile(
+    r"\W*(?:yes|yep|yeah|indeed|correct|right|sure|absolutely|certainly|definitely|i\s+(?:think|believe)\s+so"
+    r"|ja|oui|sí|si|да|نعم|כן|是|对|はい|네|예)(?![a-z])",
+    re.IGNORECASE,
+)
+_RETRACTS = re.compile(
+    r"\W*(?:(?:no|hm+|oh|but)\W+)*(?:wait(?!\s+(?!no\b|actually\b)\w)|(?:actually|correction|sorry)\b|(?:up)?on\s+(?:second|reflection|closer)"
+    r"|let\s+me\s+(?:re|correct)|i\s+meant)",
+    re.IGNORECASE,
+)
 PARTICLE = re.compile(
     r"\W*(?:not|nor|neither|cannot|without|nicht|kein|geen|niet|ne|pas|ni|sin|sans|не|ни|без|[不非没無无未])\W*",
     re.IGNORECASE,
 )
 """A label that is such a word cannot be told from the word, so it must stand apart."""
+DETERMINER = re.compile(
+    r"[ \t]+(?!(?:it|this|that|these|there|the|he|she|they|i|you|we|because|since|as|for|and|or|but|so|not)\b)\w",
+    re.IGNORECASE,
+)
+"""What follows the word "no" where it answers nothing: "no evidence"."""
+_ARTICLE = re.compile(
+    r"[ \t]+(?!(?:is|was|would|fits|seems|applies|matches|describes|because|since|as|for|with|and|or|but|not)\b)[a-z]"
+)
 _ENDS = " .,;:!?'\""
 _ONLY_FILLERS = re.compile(rf"(?:\W|\b(?:{_FILLERS})\b)*", re.IGNORECASE)
 _BORDER = re.compile(
-    r"(\n+|[.!?;](?=\s|$)|[。！？；]|[,(){}\[\]，、（）]|\s-+\s"
-    r"|\b(?:but|because|since|although|sondern|weil|mais|sino|ma|а)\b|而是|但|因为"
-    r"|(?=\b(?:instead of|rather than|unlike)\b))",
+    r"(\n+|\.(?=\s|$)|[!?;。؛؟۔।]|[,(){}\[\]、،]|\s-+\s|(?<=\ue000):(?=[^.\n:;!?,|/]*\ue000(?!\W*:))"
+    r"|\b(?:but|because|since|although|sondern|weil|mais|sino|ma|а)\b|而是|但|因为|(?<=ではなく)|(?<=아니라)|(?<=아니고)"
+    r"|\b(?:and|und|et|y|e|en|och|и)\s+(?=(?:\w+\s+)?(?:not|nicht|pas|no|não|non|не|niet|inte|ikke)\b)"
+    r"|(?=\b(?:instead of|rather than|unlike|وليس|ولیس|ולא)\b)|(?<=\ue000)(?=\W*\bnot\W+\ue000)"
+    r"|(?<=\ue000)\s+as\s+(?=(?:it|there|the|this)\b))",
     re.IGNORECASE,
 )
 _COORDINATOR = r"(?:or|and|nor|und|oder|et|ou|y|o|e|или|и|或|和|または|と|또는|와|과)"
@@ -68,40 +96,100 @@ class Claims(NamedTuple):
 
     named: set[str]
     denied: set[str]
-    side_by_side: bool
-    """Two labels stand next to each other, as in "a or b"."""
+    unsure: set[str]
+    """Named only by a question, before the text corrects itself, or by what may be an article ("A text")."""
+    side_by_side: list[int]
+    """Where labels start that stand next to another, as in "a or b"."""
+
+
+class _Clause(NamedTuple):
+    text: str
+    border: str
+    """What ends it."""
+    own: list[Mention]
+    only_fillers: bool
+
+    @property
+    def labels(self) -> set[str]:
+        return set[str]().union(*(mention.labels for mention in self.own))
+
+    @property
+    def asks(self) -> bool:
+        return self.border.startswith(("?", "؟"))
 
 
 def claims(text: str, mentions: Sequence[Mention]) -> Claims:
     """Read a text clause by clause: a clause that negates denies the labels in it."""
-    marked, position = "", 0
-    for mention in mentions:
-        marked += text[position : mention.start] + "\ue000"
-        position = mention.end
-    pieces = _BORDER.split(marked + text[position:])
-    rest, named, denied = list(mentions), set[str](), set[str]()
+    clauses = _clauses(text, mentions)
+    named, denied = set[str](), set[str]()
     last, asked, negated, reaches = set[str](), False, False, False
-    for clause, border in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
-        own = [rest.pop(0).labels for _ in range(clause.count("\ue000"))]
-        labels = set[str]().union(*own)
-        negated = bool(NEGATION.search(clause)) or (negated and bool(_CONTINUES.match(clause)))
-        negated |= len(own) > 1 and any(NEGATION.fullmatch(label.casefold()) for label in labels)
-        filler = bool(_ONLY_FILLERS.fullmatch(NEGATION.sub(" ", clause)))
+    for clause in clauses:
+        labels, filler = clause.labels, clause.only_fillers
+        negated = bool(NEGATION.search(clause.text)) or (negated and bool(_CONTINUES.match(clause.text)))
+        if len(clause.own) > 1 and not clause.asks:
+            negated |= any(NEGATION.fullmatch(label.casefold()) for label in labels)
         (denied if negated or reaches else named).update(labels)
         # A label may be a word such as "it" or a comma, which leaves the clause around it as it was.
-        words = {label for label in labels if _ONLY_FILLERS.fullmatch(label)}
+        words = {label for label in labels if _ONLY_FILLERS.fullmatch(label) and not label.isupper()}
         if labels - words and not (words and negated):
             reaches = False
         else:
             if negated and filler:  # "Spam? No." denies what was said before, but "No, it is not." agrees with "no"
                 denied |= {label for label in last if asked or not NEGATION.search(label)}
-            ends_negated = re.search(rf"(?:{NEGATION.pattern})\W*$", clause, re.IGNORECASE)
-            reaches |= bool(ends_negated) and not (_ANSWERS_NO.fullmatch(clause) and border in tuple(",.!\n"))
+            ends_negated = re.search(rf"(?:{NEGATION.pattern})\W*$", clause.text, re.IGNORECASE)
+            reaches |= bool(ends_negated) and not (_ANSWERS_NO.fullmatch(clause.text) and clause.border in (*",.!\n،",))
         says_no = bool(labels) and all(NEGATION.fullmatch(label.strip(_ENDS)) for label in labels)
         last = labels | last if (asked and says_no) or filler else labels
-        asked = border.startswith(("?", "？")) or (asked and (not labels or says_no))
+        asked = clause.asks or (asked and (not labels or says_no))
     denied |= _denied_by_labels(text, mentions)
-    return Claims(named, denied, _side_by_side(text, [m for m in mentions if not m.labels <= denied]))
+    moot, unsure = _questioned(text, clauses)
+    return Claims(named - moot, denied, unsure, _side_by_side(text, [m for m in mentions if not m.labels <= denied]))
+
+
+def _clauses(text: str, mentions: Sequence[Mention]) -> list[_Clause]:
+    marked, position = "", 0
+    for mention in mentions:
+        marked += text[position : mention.start] + "\ue000"
+        position = mention.end
+    pieces = _BORDER.split(_AFFIRMING.sub(" ", marked + text[position:]))
+    rest = iter(mentions)
+    return [
+        _Clause(
+            clause,
+            border,
+            [next(rest) for _ in range(clause.count("\ue000"))],
+            bool(_ONLY_FILLERS.fullmatch(NEGATION.sub(" ", clause))),
+        )
+        for clause, border in zip(pieces[::2], [*pieces[1::2], ""], strict=True)
+    ]
+
+
+def _questioned(text: str, clauses: Sequence[_Clause]) -> tuple[set[str], set[str]]:
+    """Labels that a question names and the text answers ("a or b? a", "a? b"), and those of `Claims.unsure`."""
+    stated, asked, answered, retracted, question = set[str](), set[str](), set[str](), set[str](), set[str]()
+    for clause in clauses:
+        labels = clause.labels
+        if _RETRACTS.match(clause.text):
+            retracted |= stated
+        if clause.asks and labels:
+            (answered if len(labels) > 1 else asked).update(labels)
+            question = labels
+        elif labels:
+            if clause.only_fillers and not NEGATION.search(clause.text):
+                answered |= question
+                asked -= question
+            sure = set[str]().union(*(m.labels for m in clause.own if not _is_article(text, m)))
+            asked |= labels - sure
+            stated |= sure
+            retracted -= sure
+            question = set()
+        elif _ANSWERS_YES.match(clause.text) and len(question) == 1:
+            stated |= question
+    return answered - asked - stated, (asked - stated) | retracted
+
+
+def _is_article(text: str, mention: Mention) -> bool:
+    return text[mention.start : mention.end] in ("A", "I") and bool(_ARTICLE.match(text, mention.end))
 
 
 def _denied_by_labels(text: str, mentions: Sequence[Mention]) -> set[str]:
@@ -115,8 +203,17 @@ def _denied_by_labels(text: str, mentions: Sequence[Mention]) -> set[str]:
     )
 
 
-def _side_by_side(text: str, mentions: Sequence[Mention]) -> bool:
-    return any(
-        one.labels != other.labels and _SIDE_BY_SIDE.fullmatch(text[one.end : other.start])
+def _side_by_side(text: str, mentions: Sequence[Mention]) -> list[int]:
+    return [
+        start
         for one, other in pairwise(mentions)
-    )
+        if one.labels != other.labels and _SIDE_BY_SIDE.fullmatch(gap := text[one.end : other.start])
+        if not _is_explanation(gap, text[other.end :])
+        for start in (one.start, other.start)
+    ]
+
+
+def _is_explanation(gap: str, rest: str) -> bool:
+    """A label in a new paragraph, or the first word of a line, explains the label above: it is no second answer."""
+    new_line = "\n" in gap and not re.search(r"\w", gap)
+    return new_line and bool(re.search(r"\n[ \t]*\n", gap) or re.match(rf"[.)]?[ \t]+(?!{_COORDINATOR}\b)\w", rest))

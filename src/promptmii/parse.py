@@ -4,28 +4,30 @@ The parser never guesses. Three readings are tried, the strictest first, and one
 An answer that names two labels is unparsed, and a label that the answer denies is never returned.
 """
 
+import html
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from promptmii.denial import NEGATION, PARTICLE, Mention, claims
+from promptmii.denial import DETERMINER, NEGATION, PARTICLE, Mention, claims
 
 # What a reasoning model thinks before it answers is neither a label nor an instruction.
-_THOUGHT = r"(?:\w+[:_-])*(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratchpad|rationale|inner_monologue)"
+_THOUGHT = r"(?:\w+[:_-])*(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratchpad|rationale|\w*monologue|cot)"
 _OPEN = re.compile(
-    rf"(?:<|&lt;)\|?{_THOUGHT}(?:\s[^<>]*)?\|?(?:>|&gt;)|\[THINK\]|◁think▷|<\|channel>thought|<\|inner_prefix\|>|"
-    r"<details type=\"reasoning\"[^<>]*>|\AHere(?: is|'s) my thought process:",
+    rf"(?:<|&lt;)\|?\s*{_THOUGHT}(?:\s[^<>]*)?\|?(?:>|&gt;)|<\|begin[_▁]of[_▁]thinking\|>|\[think(?:ing)?\]|◁think▷|"
+    r"<\|channel>thought|<unused94>|<\|inner_prefix\|>|<details type=\"reasoning\"[^<>]*>|"
+    r"\AHere(?: is|'s) my thought process:",
     re.IGNORECASE,
 )
 _CLOSE = re.compile(
-    rf"(?:<|&lt;)/{_THOUGHT}\s*(?:>|&gt;)|<\|/{_THOUGHT}\|>|"
-    r"<\|end_(?:of_)?(?:thinking|thought|think|reasoning)\|>|\[/THINK\]|◁/think▷|<channel\|>|<\|inner_suffix\|>|"
-    r"</details>|Here(?: is|'s) my response:",
+    rf"(?:<|&lt;)/\s*{_THOUGHT}\s*(?:>|&gt;)|<\|/{_THOUGHT}\|>|"
+    r"<\|end[_▁](?:of[_▁])?(?:thinking|thought|think|reasoning)\|>|\[/think(?:ing)?\]|◁/think▷|<channel\|>|"
+    r"<unused95>|<\|inner_suffix\|>|</details>|Here(?: is|'s) my response:",
     re.IGNORECASE,
 )
 _PAIR = re.compile(rf"(?:{_OPEN.pattern}).*?(?:{_CLOSE.pattern})", re.IGNORECASE | re.DOTALL)
@@ -61,25 +63,39 @@ class Match(StrEnum):
     """The answer mentions this label and no other."""
 
 
-_FIELD_NAMES = "labels?|answer|category|class|classification|output|prediction|result|topic"
+_FIELD_NAMES = (
+    "labels?|answer|category|class|classification|output|prediction|result|topic"
+    "|sentiment|intent|emotion|stance|rating|verdict|decision|choice|option"
+)
+_CHOSEN = "the|final|correct|right|best|predicted|my"
 _FIELD = re.compile(
-    rf"\W*(?:(?:the|final|correct|right|best|predicted|my)\s+)*(?:{_FIELD_NAMES})"
-    r"[*_\"'`]*(?:\s+is\b|\s*[:=：]|[_\s])\s*",
+    rf"\W*(?:(?:so|thus|therefore|hence|{_CHOSEN}),?\s+)*(?:{_FIELD_NAMES})"
+    r"[*_\"'`]*(?:\s+is\b\s*:?|\s*[:=：]|[_\s])\s*",
     re.IGNORECASE,
 )
 _HEAD = re.compile(rf"^{_FIELD.pattern}", re.IGNORECASE | re.MULTILINE)
+_FIELD_DASH = re.compile(rf"\b({_FIELD_NAMES})[*_\"'`]*\s+-+>?\s+", re.IGNORECASE)
+_BLOCK = re.compile(r"(?:[^\n]|\n(?![ \t]*\n))+")
 
-_INVISIBLE = re.compile(r"[\u00ad\u180e\u200b-\u200f\u2060-\u2064\ufe0e\ufe0f\ufeff\ue000]")
-_DASHES = str.maketrans(dict.fromkeys("‐‑‒–−﹣－˗➖", "-") | dict.fromkeys("—―", " - ") | dict.fromkeys("’‘ʼ′＇", "'"))
-_ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+\-.!|<>~])")
+_INVISIBLE = re.compile(  # the joiner U+200D is part of an emoji, and orthography or nothing elsewhere
+    r"[\u00ad\u180e\u200b\u200c\u200e\u200f\u2060-\u2064\ufe0e\ufe0f\ufeff\ue000]"
+    r"|(?<![\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d"
+)
+_DASHES = str.maketrans(
+    dict.fromkeys("‐‑‒–−﹣－˗➖", "-") | dict.fromkeys("—―", " - ") | dict.fromkeys("’‘ʼ′＇", "'") | {"♯": "#"}
+)
+_ESCAPE = re.compile(r"\\([^\w\s]|_)")
 _SIGN = re.compile(r"(?<![\w)\]])-\s+(?=\d)")
 _POINTLESS = re.compile(r"(?<![\d.,])\+?(\d+)(?:\.0+)?(?![.,]?\d)")
 _SPOKEN_SIGN = re.compile(r"\b(?:minus|negative)\s+(?=\d)", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[\w-]*[ \t]*$", re.MULTILINE)
-_TAG = re.compile(rf"</?(?:{_FIELD_NAMES})>", re.IGNORECASE)
-_STRUCK = re.compile(r"~~.*?~~", re.DOTALL)
+_TAG = re.compile(rf"</?(?:(?:{_CHOSEN})[_-])*(?:{_FIELD_NAMES})>", re.IGNORECASE)
+_STRUCK = re.compile(r"~~.*?~~|^[^\w\n]*?(?:\[ ?\](?=\s)|[☐□])[^\n]*", re.DOTALL | re.MULTILINE)
+_TEX_TEXT = re.compile(r"\\(?:text|math)\w*\s*\{([^{}]*)\}")
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_QUOTED = re.compile(r"""(["'])([\w -]+)\1\s*:\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')""")
 _QUOTES = " \t\r\n\"'`*_“”„‘’«»「」『』《》【】()[]{}|"
-_STOPS = ".,;:!?。，！？：；…"
+_STOPS = ".,;:!?。，！？：；…؟،؛۔।"
 
 _UNSPACED = (  # scripts that put no space between words, and Korean, which joins particles to words
     "\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
@@ -102,21 +118,30 @@ class LabelParser:
         answer = (without_thought(answer) or "").strip()
         if answer in self.labels:
             return answer, Match.EXACT
-        text = self._clean(_unwrap(answer))
+        text = self._clean(_unwrap(answer, lambda key: bool(self._equal(_clean(key)))))
+        if found := self._equal(text):
+            return (found.pop(), Match.NORMALISED) if len(found) == 1 else (None, None)
         mentions = self._mentions(text)
         said = claims(text, mentions)
-        for match, found in (
-            (Match.NORMALISED, self._equal(text)),
-            (Match.LEADING, self._set_apart(text) - said.denied if not said.side_by_side else set[str]()),
-            (Match.MENTIONED, said.named - said.denied),
-        ):
-            if found:
-                return (found.pop(), match) if len(found) == 1 else (None, None)
-        return None, None
+        if found := self._set_apart(text, said.side_by_side) - said.denied - said.unsure:
+            return (found.pop(), Match.LEADING) if len(found) == 1 else (None, None)
+        found = said.named - said.denied
+        return (found.pop(), Match.MENTIONED) if len(found) == 1 and not found <= said.unsure else (None, None)
 
     def _clean(self, text: str) -> str:
-        text = _clean(text)
-        return _SPOKEN_SIGN.sub("-", text) if any(re.match(r"-?\d", label) for label in self.labels) else text
+        text = _clean(_FIELD_DASH.sub(self._dash, text.translate(_DASHES)))
+        return _SPOKEN_SIGN.sub("-", text) if self._has_number else text
+
+    @cached_property
+    def _has_number(self) -> bool:
+        return any(re.match(r"-?\d", text) for text in self._spellings.values())
+
+    @cached_property
+    def _dash(self) -> str:
+        """What stands for the dash of "Answer - x". Before a number it may be a minus."""
+        if any(map(_FIELD_DASH.search, self._spellings.values())):
+            return r"\g<0>"
+        return r"\1 ±" if any(re.match(r"-\d", text) for text in self._spellings.values()) else r"\1: "
 
     @cached_property
     def _spellings(self) -> dict[str, str]:
@@ -125,7 +150,15 @@ class LabelParser:
 
     @cached_property
     def _patterns(self) -> dict[str, re.Pattern[str]]:
-        return {label: re.compile(_pattern(text), re.IGNORECASE) for label, text in self._spellings.items() if text}
+        spelled = sorted(self._spellings.values(), key=len, reverse=True)
+        return {
+            label: re.compile(_pattern(text, spelled), re.IGNORECASE) for label, text in self._spellings.items() if text
+        }
+
+    @cached_property
+    def _any(self) -> re.Pattern[str]:
+        """Whatever spells a label: one look tells most texts from the labels."""
+        return re.compile("|".join(pattern.pattern for pattern in self._patterns.values()) or r"(?!)", re.IGNORECASE)
 
     def _closest(self, labels: Sequence[str], text: str) -> set[str]:
         """The labels spelled like `text`; else those that differ by case alone; else all."""
@@ -136,16 +169,21 @@ class LabelParser:
     def _equal(self, text: str) -> set[str]:
         """Labels that the whole text spells."""
         for form in dict.fromkeys((text.strip(), text.lstrip(_QUOTES).rstrip(_QUOTES + _STOPS))):
-            found = [label for label, pattern in self._patterns.items() if pattern.fullmatch(form)]
-            if found:
+            if self._any.fullmatch(form):
+                found = [label for label, pattern in self._patterns.items() if pattern.fullmatch(form)]
                 return self._closest(found, form)
         return set()
 
-    def _set_apart(self, text: str) -> set[str]:
-        """Labels that are the whole of the first line, of a paragraph or of a field."""
-        blocks = [text.strip().split("\n", 1)[0], *re.split(r"\n[ \t]*\n", text)]
-        fields = [line[field.end() :] for line in text.splitlines() if (field := _FIELD.match(line))]
-        return set[str]().union(*map(self._equal, fields)) or set[str]().union(*map(self._equal, blocks))
+    def _set_apart(self, text: str, beside: Sequence[int]) -> set[str]:
+        """Labels that are the whole of the first line, of a paragraph or of a field, and not `beside` another."""
+        lines, blocks = list(re.finditer(r"[^\n]+", text)), list(_BLOCK.finditer(text))
+        alone = [
+            [part for part in parts if not any(part.start() <= start < part.end() for start in beside)]
+            for parts in (lines + blocks, lines[:1] + blocks)
+        ]
+        fields = [part[0][field.end() :] for part in alone[0] if (field := _FIELD.match(part[0]))]
+        wholes = [part[0] for part in alone[1]]
+        return set[str]().union(*map(self._equal, fields)) or set[str]().union(*map(self._equal, wholes))
 
     def _mentions(self, text: str) -> list[Mention]:
         """Where the text spells a label that is no part of a longer one, in order."""
@@ -154,7 +192,8 @@ class LabelParser:
             for found in pattern.finditer(text):
                 # "A" is a label and "a" an article: a single letter counts only as it is written.
                 as_written = len(found[0]) > 1 or found[0] == self._spellings[label]
-                if as_written and not PARTICLE.fullmatch(label) and _stands_alone(text, *found.span()):
+                word = PARTICLE.fullmatch(label) or (found[0].lower() == "no" and DETERMINER.match(text, found.end()))
+                if as_written and not word and _stands_alone(text, *found.span()):
                     spans.setdefault(found.span(), []).append(label)
         # "The label is" names no label, whatever the labels are, if what follows does.
         heads = [head.span() for head in _HEAD.finditer(text)]
@@ -170,19 +209,32 @@ class LabelParser:
 
 
 def _clean(text: str) -> str:
-    """One spelling for what looks alike: compatibility forms, dashes, apostrophes, signs, invisible characters."""
-    text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).translate(_DASHES)
-    text = _SIGN.sub("-", _ESCAPE.sub(r"\1", text))
-    return _POINTLESS.sub(r"\1", text).strip()
+    """One spelling for what looks alike: compatibility forms, dashes, apostrophes, signs, digits, entities, and what
+    is not seen.
+    """
+    text = unicodedata.normalize("NFKC", html.unescape(text).replace("´", "'"))
+    text = _ESCAPE.sub(r"\1", _INVISIBLE.sub("", text).translate(_DASHES))
+    if not text.isascii():
+        text = re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), text)
+    return _POINTLESS.sub(r"\1", _SIGN.sub("-", text)).strip()
 
 
-def _pattern(label: str) -> str:
-    """A pattern for a cleaned label. Spaces, underscores and hyphens between its words are alike."""
+def _pattern(label: str, others: Sequence[str] = ()) -> str:
+    """A pattern for a cleaned label. Spaces, underscores, hyphens and capitals between its words are alike, and another
+    label that ends it may stand behind a hyphen ("in-formal").
+    """
+    for other in others:
+        prefix = label[: -len(other) or None]
+        if prefix[-1:].isalpha() and other[:1].isalpha() and label.casefold() == (prefix + other).casefold():
+            joint = r"[\s_-]*" if prefix.casefold() in ("non", "un", "dis") else "-?"
+            return _pattern(prefix) + joint + _pattern(label[len(prefix) :])
+    label = re.sub(r"(?<=[a-z]{2})(?=[A-Z])|(?<=[^\W\d_]{2})(?=\d)", " ", label)
     pieces = re.split(r"(?<=[^\s_-])([\s_-]+)(?=[^\s_-])", label)
     pattern = ""
     for i, piece in enumerate(pieces):
         if i % 2 == 0:
-            escaped = re.escape(piece)
+            escaped = re.sub(r"(?<=\w)\\?[&/](?=\w)", r"\\s*\g<0>\\s*", re.escape(piece))
+            escaped = re.sub("ß|ss", "(?:ß|ẞ|ss)", escaped, flags=re.IGNORECASE)
             pattern += re.sub(r"[.?!]$", r"\g<0>?", escaped) if i == len(pieces) - 1 and len(piece) > 1 else escaped
         else:
             pattern += r"[\s_-]+" if pieces[i - 1][-1].isdigit() and pieces[i + 1][0].isdigit() else r"[\s_-]*"
@@ -193,49 +245,68 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
     """What is spelled there is no part of a word, a number, a signed number or a compound such as "spam-free"."""
     before, spelled, after = text[max(start - 2, 0) : start], text[start:end], text[end : end + 3]
     return not (
-        re.search(r"[-+±#!~¬≠]\Z", before)
-        or re.match(r"[-+#~]", after)
-        or (re.match(rf"{_SPACED}|[-+]", spelled) and re.search(rf"(?:{_SPACED}|[{_MARKS}]|[^\W_]_)\Z", before))
-        or (re.match(r"[-+]?\d", spelled) and re.search(r"\d[.,:/⁄]\Z|[<>≤≥]\Z", before))
+        re.search(r"[-+±#!~¬≠\u200d]\Z", before)
+        or re.match(r"[-+#~\u200d]", after)
+        or (re.match(rf"{_SPACED}|[-+.]", spelled) and re.search(rf"(?:{_SPACED}|[{_MARKS}]|[^\W_]_)\Z", before))
+        or (re.match(r"[-+]?\d", spelled) and re.search(r"\d[.,:/⁄]\Z|(?:\A|\s)[.,]\Z|[<>≤≥€£¥]\Z|\d \Z", before))
+        or (spelled[0].isdigit() and before.endswith("$") and not after.startswith("$"))
         or (re.search(rf"{_SPACED}\Z", spelled) and re.match(rf"{_SPACED}|[{_MARKS}]|_[^\W_]", after))
         or (re.fullmatch(r"['`_.-]+", spelled) and re.search(r"\w\Z", before) and re.match(r"\w", after))
-        or (spelled[-1].isdigit() and re.match(r"[.,:/⁄][-+]?\d", after))
+        or (spelled[-1].isdigit() and re.match(r"[.,:/⁄][-+]?\d| ?[%‰°]| \d", after))
     )
 
 
-def _unwrap(answer: str) -> str:
+def _unwrap(answer: str, is_label: Callable[[str], bool]) -> str:
     """Without fences, tags and struck text. JSON becomes its values: those of a field such as "label", else all."""
+    answer = _BOXED.sub(r"\n\n\1\n\n", _TEX_TEXT.sub(r"\1", answer))
     answer = _STRUCK.sub(" ", _TAG.sub("\n\n", _FENCE.sub("", answer))).strip()
-    decoder = json.JSONDecoder(object_pairs_hook=_Pairs)
-    for start in [0, *(found.start() for found in re.finditer(r"[{\[]", answer))][:20]:
-        try:
-            value, _ = decoder.raw_decode(answer[start:])
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, list):
-            leaves = list(_leaves(value, "", field=False))
-            return "\n\n".join([text for text, field in leaves if field] or [text for text, _ in leaves])
-    return answer
+    values = [value for value in _json(answer) if value]
+    leaves = [leaf for value in values for leaf in _leaves(value, "", 0, is_label)]
+    if not values:  # it may be JSON that was cut, or Python
+        quoted = [(key, double or single) for _, key, double, single in _QUOTED.findall(answer)]
+        leaves = [leaf for leaf in _leaves(_Pairs(quoted), "", 0, is_label) if leaf[1]]
+    best = max((rank for _, rank in leaves), default=0)
+    return "\n\n".join(text for text, rank in leaves if rank == best) if values or leaves else answer
 
 
 class _Pairs(list[tuple[str, Any]]):
     """A JSON object that keeps repeated keys."""
 
 
-def _leaves(value: Any, key: str, *, field: bool) -> Iterator[tuple[str, bool]]:
-    """The values under keys that deny nothing, each with whether it stands under a field such as "label"."""
+def _json(answer: str) -> Iterator[Any]:
+    """The objects in the answer, and a list if it is the answer: "[1]" behind a sentence is a footnote."""
+    decoder, end = json.JSONDecoder(object_pairs_hook=_Pairs), 0
+    for start in [found.start() for found in re.finditer(r"[{\[]", answer)][:20]:
+        if start >= end:
+            try:
+                value, end = decoder.raw_decode(answer, start)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(value, _Pairs) or end - start == len(answer) or '"' in answer[start:end]:
+                yield value
+
+
+def _leaves(value: Any, key: str, rank: int, is_label: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
+    """The values under keys that deny nothing, each with a rank: 2 right under a field such as "label", 1 deeper or
+    under one such as "other_labels", else 0. `{"spam": true}` says "spam".
+    """
+    if isinstance(value, bool) and is_label(key):
+        yield from [(key, 1)] * value
+        return
     words = re.findall(r"[^\W_]+", key.casefold())
     if NEGATION.search(" ".join(words) + "\ue000"):
         return
-    field |= bool(words and re.fullmatch(_FIELD_NAMES, words[-1]))
+    if words and re.fullmatch(_FIELD_NAMES, words[-1]):
+        chosen = re.fullmatch(rf"(?:(?:{_CHOSEN}) )*(?:{_FIELD_NAMES})", " ".join(words))
+        rank = 2 if chosen and words[-1] != "labels" else 1
     if isinstance(value, _Pairs):
         for name, inner in value:
-            yield from _leaves(inner, name, field=field)
+            yield from _leaves(inner, name, min(rank, 1), is_label)
     elif isinstance(value, list):
         for inner in value:  # pyright: ignore[reportUnknownVariableType]
-            yield from _leaves(inner, "", field=field)
-    elif value is not None:
-        yield value if isinstance(value, str) else json.dumps(value), field
+            yield from _leaves(inner, key, rank, is_label)
+    else:
+        yield value if isinstance(value, str) else "" if value is None else json.dumps(value), rank
 
 
 def answer_tokens(label_tokens: Sequence[int]) -> int:
