@@ -10,8 +10,9 @@ from tests.models.faulty_server import FaultyServer, serving
 from promptmii import Instruction, pipeline
 from promptmii.config import InduceSettings
 from promptmii.data import demo_path
-from promptmii.errors import ConfigError, DataError, OutputError, ScoreRefusedError
+from promptmii.errors import ConfigError, DataError, OutputError, ScoreRefusedError, UnknownModelError
 from promptmii.progress import Progress, Quiet, Unit
+from promptmii.train.settings import TrainSettings
 
 
 def test_unknown_setting_names_the_nearest() -> None:
@@ -22,6 +23,36 @@ def test_unknown_setting_names_the_nearest() -> None:
 def test_refused_value_is_named() -> None:
     with pytest.raises(ConfigError, match="n = 0"):
         InduceSettings.of(n=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"overlong": "drop"}, "^The settings are refused: overlong = 'drop' needs fixed = true"),
+        ({"reward": {"followers": []}}, "^The settings of reward are refused: followers names no model"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_not_printed_in_full(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        TrainSettings.of(model="smol", tasks=["suite"], **given)
+
+
+def test_an_unknown_follower_is_refused_before_the_generator_is_loaded() -> None:
+    loaded = list[str]()
+    with pytest.raises(UnknownModelError, match="Unknown model reference 'smoll'"):
+        pipeline.induce(demo_path(), generator="smol", follower="smoll", progress=Steps(loaded))
+    assert "Loading smol" not in loaded
+
+
+class Steps(Quiet):
+    """Lists the steps."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+
+    def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:  # noqa: ARG002
+        """See `Progress`."""
+        self._names.append(name)
 
 
 def test_data_errors_come_before_any_model(tmp_path) -> None:
@@ -110,9 +141,9 @@ def test_an_instruction_starts_from_a_text_and_is_measured_beside_it(tmp_path: P
 
 def test_a_mark_that_no_line_holds_is_refused_before_any_call(tmp_path: Path) -> None:
     with serving(FaultyServer()) as server:
-        with pytest.raises(ConfigError, match="holds 'login'"):
+        with pytest.raises(ConfigError, match="contains 'login'"):
             induced(server, tmp_path / "i.json", Quiet(), start="Tickets of a shop.", keep=("login",))
-        with pytest.raises(ConfigError, match="holds 'login'"):
+        with pytest.raises(ConfigError, match="contains 'login'"):
             induced(server, tmp_path / "i.json", Quiet(), keep=("login",))
         assert not server.bodies
 
@@ -128,7 +159,7 @@ def test_own_test_rows_measure_and_are_no_examples(tmp_path: Path) -> None:
         assert {e.text for e in result.rows[0].scored.query} == {"a text 0", "other 1", "other 2"}
         assert "a text 0" not in result.rows[1].instruction.text
         assert any("1 row left out of the examples" in note for note in result.notes)
-        with pytest.raises(DataError, match="10 examples are wanted"):
+        with pytest.raises(DataError, match="10 examples were asked for"):
             pipeline.induce(rows, n=10, **given)
         with pytest.raises(DataError, match="Every row of"):
             pipeline.induce(test, n=1, columns={"label": "kind"}, **given)

@@ -19,6 +19,7 @@ from promptmii.files import check_writable, free_name
 from promptmii.follower import Follower, resolve_calibration
 from promptmii.inducers import BestOf, Given, InContext, Keeping, MetaInducer, Naive, Writer, marked_lines
 from promptmii.instruction import Inducer, Instruction
+from promptmii.models import check_reference
 from promptmii.models.base import LanguageModel
 from promptmii.models.references import reader_of
 from promptmii.models.wrappers import watched
@@ -125,6 +126,8 @@ def induce(
         settings = settings.model_copy(update={"start": text_of(settings.start)})
     marked_lines(settings.start or "", settings.keep)  # a mark that no line holds is refused before anything is loaded
     style_for(settings.generator, settings.template)  # a wrong one is refused before a model is loaded
+    if settings.follower and not models:
+        check_reference(settings.follower)
     reference, _ = split_style(settings.generator)
     progress.step(f"Loading {reference}")
     models = models or settings.endpoint.load

@@ -37,6 +37,9 @@ class Settings(Frozen):
             name = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise ConfigError(f"Unknown setting {name!r}. {nearest(name, cls.model_fields)}") from error
+            if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # some contradict each other
+                place = f" of {name}" if name else ""
+                raise ConfigError(f"The settings{place} are refused: {reason}.") from error
             raise ConfigError(f"The setting {name} = {first['input']!r} is refused: {first['msg']}.") from error
 
     @classmethod

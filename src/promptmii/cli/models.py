@@ -68,6 +68,10 @@ def list_models(json: Json = False) -> None:
         {"name": m.name, "model": m.title, "licence": m.licence, "bytes": m.size, "installed": m.installed}
         for m in INSTALLABLE.values()
     ]
+    rows += [
+        {"name": name, "model": f"adapter of {base}", "licence": "Apache-2.0", "installed": INSTALLABLE[base].installed}
+        for name, base in WRITERS.items()
+    ]
     if json:
         dump(rows)
         return
@@ -75,6 +79,8 @@ def list_models(json: Json = False) -> None:
         where = m.path if m.installed else f"promptmii models install {m.name}"
         out.write_line(f"{m.name:<11} {m.size / 1e6:6,.0f} MB  {m.title} ({m.licence})")
         out.write_line(f"{'':<11} {'installed:' if m.installed else 'not here: '} {where}")
+    for name, base in WRITERS.items():
+        out.write_line(f"{name:<11} ships with promptmii: an adapter of {base}, which it needs")
 
 
 @models_app.command("remove")

@@ -11,7 +11,17 @@ from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.http.config import HttpConfig, Served
-from promptmii.models.references import DEFAULT, FORMS, WRITER, WRITERS, Weights, gguf_of, reader_of, weights_of
+from promptmii.models.references import (
+    DEFAULT,
+    FORMS,
+    WRITER,
+    WRITERS,
+    Weights,
+    gguf_of,
+    is_local,
+    reader_of,
+    weights_of,
+)
 from promptmii.models.scripted import ScriptedModel
 
 # Threads that spin while they wait take the cores from other programs, and gain nothing on a quiet machine.
@@ -24,10 +34,23 @@ __all__ = [
     "LanguageModel",
     "ScriptedModel",
     "Weights",
+    "check_reference",
     "load_model",
     "reader_of",
     "weights_of",
 ]
+
+
+def check_reference(reference: str) -> None:
+    """Raise `UnknownModelError` where a reference has none of the known forms. Nothing is loaded."""
+    if not (Served.parse(reference) or is_local(reference)):
+        raise _unknown(reference)
+
+
+def _unknown(reference: str) -> UnknownModelError:
+    name = nearest(re.split("[:+@]", reference)[0], (*EMBEDDED, *WRITERS, "gguf", "hf", "openai"))
+    hint = name.partition("Known:")[0]  # all that is known comes next
+    return UnknownModelError(f"Unknown model reference {reference!r}. {hint}Expected one of: {'; '.join(FORMS)}.")
 
 
 def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
@@ -46,11 +69,10 @@ def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
         from promptmii.models.llama import load_gguf
 
         return load_gguf(reference, gguf, http.context_length if http else None)
+    check_reference(reference)
     weights = weights_of(reference)
     if weights is None:
-        name = nearest(re.split("[:+@]", reference)[0], (*EMBEDDED, *WRITERS, "gguf", "hf", "openai"))
-        hint = name.partition("Known:")[0]  # all that is known comes next
-        raise UnknownModelError(f"Unknown model reference {reference!r}. {hint}Expected one of: {'; '.join(FORMS)}.")
+        raise _unknown(reference)
     from promptmii.models.hf.model import TransformersModel
 
     return TransformersModel.load(reference, weights)

@@ -82,6 +82,13 @@ def reader_of(reference: str) -> str:
     return f"{reader}@{device}" if device else reader
 
 
+def is_local(reference: str) -> bool:
+    """Whether a reference has the form of a model on this machine, whether or not there is one."""
+    name, _ = _on_device(reference.partition("+")[0])
+    kind, _, place = name.partition(":")
+    return name in EMBEDDED or name in WRITERS or (kind in ("gguf", "hf") and bool(place))
+
+
 def gguf_of(reference: str) -> GgufFile | None:
     """The file that llama.cpp runs for a reference; `None` where it names none."""
     first, *adapters = reference.split("+")
