@@ -98,6 +98,16 @@ def test_public_names_are_exact_sorted_and_there() -> None:
     assert all(getattr(promptmii, name) is not None for name in promptmii.__all__)
 
 
+def test_no_submodule_has_the_name_of_what_its_package_imports() -> None:
+    """Importing the submodule would put it in the place of the other."""
+    for package in SOURCE.rglob("__init__.py"):
+        inside = {path.stem for path in package.parent.glob("*.py")} | {path.name for path in package.parent.iterdir()}
+        for node in ast.parse(package.read_text(encoding="utf-8")).body:
+            taken = [alias.asname or alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            taken += [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+            assert inside.isdisjoint(taken), f"{package} has a module and another thing called {inside & {*taken}}"
+
+
 def test_importing_is_light() -> None:
     code = (
         "import sys, time; start = time.process_time(); import promptmii; seconds = time.process_time() - start;"

@@ -10,7 +10,7 @@ from promptmii import Example, Follower, Instruction, MetaInducer, ScriptedModel
 from promptmii.calibrate import held_out
 from promptmii.errors import ConfigError
 from promptmii.evaluation.plan import EvaluateSettings, grid_tasks, plan, references
-from promptmii.inducers import Kit, method
+from promptmii.inducers import Kit, method_named
 from promptmii.inducers.fixed import InContext
 from promptmii.prompts import FRAME_SLOTS, META_SLOTS, Template, induction_prompt
 from promptmii.styles import FILES, OURS, PLAIN, Style, import_styles, names, read_style, split_style, style_for
@@ -102,18 +102,18 @@ def test_an_answer_that_is_cut_at_the_limit_of_a_style_is_a_miss() -> None:
 
 def test_naive_and_icl_ask_as_the_authors_do(checkout: tuple[Path, dict[str, str]]) -> None:
     with pytest.raises(ConfigError, match="promptmii styles import"):
-        method("icl", {"style": "promptmii-icl"}).check()
+        method_named("icl", {"style": "promptmii-icl"}).check()
     import_styles(*checkout)
     kit = Kit(Writer(ScriptedModel([])), Follower(ScriptedModel([], score=lambda _, label: float(len(label)))))
-    naive = method("naive", {"style": "promptmii-naive"})
+    naive = method_named("naive", {"style": "promptmii-naive"})
     assert naive.inducer(kit).induce(SUPPORT).prompt("x\ny") == "Just say one of a, b.\n\nInput: x\ny"
-    icl = method("icl", {"style": "promptmii-icl"})
+    icl = method_named("icl", {"style": "promptmii-icl"})
     shown = icl.inducer(kit).induce(SUPPORT)
     examples = 'Input: It says "no {x}"\nLabel: b\nLabel: a\nInput: later\nLabel: b\n'
     assert shown.prompt("x") == examples + "Now the next. One of a, b.\n\nInput: x"
     assert shown.answer == 10
     assert naive.templates()[0].text != icl.templates()[0].text
-    assert method("icl").templates() == ()
+    assert method_named("icl").templates() == ()
 
 
 def test_examples_in_the_layout_of_the_authors_are_held_out_when_they_calibrate(

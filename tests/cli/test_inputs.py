@@ -85,7 +85,7 @@ def test_on_a_terminal_a_doubtful_choice_is_confirmed_before_any_call(
     assert process.wait() == code, seen.decode()
     assert (b"Go on?" in seen) == (not extra)
     if code:
-        assert b"Stopped before any call" in seen
+        assert b"Stopped before the first call" in seen
         assert server.bodies == []
 
 

@@ -21,7 +21,7 @@ from promptmii import (
     Writer,
 )
 from promptmii.errors import EndpointError, ScoreRefusedError
-from promptmii.inducers import APE, GEPA, Given, Kit, method
+from promptmii.inducers import APE, GEPA, Given, Kit, method_named
 from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.task import content_key
 
@@ -72,8 +72,11 @@ INDUCERS: dict[str, Callable[[Bench], Inducer]] = {
     ),
     "ape": lambda bench: APE(Writer(bench.generator), Follower(bench.follower), calls=30, rounds=1),
     "gepa": lambda bench: GEPA(Writer(bench.generator), Follower(bench.follower), calls=12),
-    **{name: lambda bench, name=name: method(name).inducer(bench.kit) for name in ("tfidf", "knn-icl", "keywords")},
-    "other-task": lambda bench: method("other-task").inducer(bench.kit),
+    **{
+        name: lambda bench, name=name: method_named(name).inducer(bench.kit)
+        for name in ("tfidf", "knn-icl", "keywords")
+    },
+    "other-task": lambda bench: method_named("other-task").inducer(bench.kit),
 }
 WITHOUT_A_MODEL = ("naive", "human", "icl", "tfidf", "knn-icl", "keywords")
 

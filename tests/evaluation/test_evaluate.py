@@ -214,7 +214,7 @@ def test_a_cell_is_another_under_another_context(server, tmp_path) -> None:
 def test_more_examples_than_there_are_fail_that_cell_alone(server, tmp_path) -> None:
     run = evaluate(settings(server, [write_task(tmp_path, "shop")], methods=("icl",), n=(6, 500)), tmp_path / "run")
     assert [record.cell.n for record in run.failed] == [500]
-    assert "500 examples are wanted" in str(run.failed[0].error)
+    assert "500 examples were asked for" in str(run.failed[0].error)
 
 
 def test_damaged_lines_are_named_and_their_cells_run_again(server, tmp_path) -> None:

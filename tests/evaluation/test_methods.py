@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from promptmii.cli import app
 from promptmii.errors import ConfigError
 from promptmii.evaluation.plan import EvaluateSettings
-from promptmii.inducers import METHODS, method
+from promptmii.inducers import METHODS, method_named
 
 
 def with_toy(*arguments: str, **environment: str) -> str:
@@ -57,9 +57,9 @@ def test_a_method_is_one_file(server: LabellingServer, tmp_path: Path) -> None: 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_explains_itself(name: str) -> None:
-    assert method(name).name == name
-    assert method(name).summary.rstrip(".") == method(name).summary
-    assert all(count >= 0 for n in (1, 2, 5, 100) for count in method(name).expected(n))
+    assert method_named(name).name == name
+    assert method_named(name).summary.rstrip(".") == method_named(name).summary
+    assert all(count >= 0 for n in (1, 2, 5, 100) for count in method_named(name).expected(n))
 
 
 def test_options_of_a_method_are_a_table_of_the_file_and_dotted_on_the_command_line(tmp_path: Path) -> None:

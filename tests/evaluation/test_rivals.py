@@ -18,7 +18,7 @@ from promptmii import Example, Follower, ScriptedModel, Support, Writer
 from promptmii.data import draw_query, draw_support, load_task
 from promptmii.errors import ConfigError, DataError, UnsupportedError
 from promptmii.evaluation import estimate, evaluate
-from promptmii.inducers import Kit, method
+from promptmii.inducers import Kit, method_named
 from promptmii.inducers.controls import permuted
 from promptmii.models import sentences
 from promptmii.records import Record
@@ -43,7 +43,7 @@ def kit(follower: Follower | None = None, reply: str = "") -> Kit:
 
 
 def scored(name: str, support: Support, query: tuple[Example, ...], **options) -> Scored:
-    chosen, used = method(name, options), kit()
+    chosen, used = method_named(name, options), kit()
     predictor = chosen.predictor(used, support, 0)
     instruction = predictor.prepare(chosen.inducer(used).induce(support, seed=0), support)
     return score(predictor, instruction, query)
@@ -102,7 +102,7 @@ def shown(chat) -> list[str]:
 def test_knn_icl_shows_each_text_its_nearest_examples_and_never_itself() -> None:
     model = ScriptedModel(score=lambda chat, label: float(f"Label: {label}" in chat[-1]["content"]))
     used = kit(Follower(model, "choose", "support"))
-    nearest = method("knn-icl", {"k": 2, "similarity": "tfidf"})
+    nearest = method_named("knn-icl", {"k": 2, "similarity": "tfidf"})
     predictor = nearest.predictor(used, SUPPORT, 0)
     instruction = predictor.prepare(nearest.inducer(used).induce(SUPPORT), SUPPORT)
     for chat, example in zip(model.calls, SUPPORT.examples, strict=True):  # the texts that calibrate
@@ -121,7 +121,7 @@ def test_knn_icl_shows_what_fits() -> None:
     long = Support(("a", "b"), tuple(Example(f"word {i} " * 40, "ab"[i % 2]) for i in range(8)))
     model = ScriptedModel(score=lambda _, label: -len(label), context_length=400)
     used = kit(Follower(model))
-    nearest = method("knn-icl", {"k": 6, "similarity": "tfidf"})
+    nearest = method_named("knn-icl", {"k": 6, "similarity": "tfidf"})
     predictor = nearest.predictor(used, long, 0)
     (prediction,) = predictor.predict(nearest.inducer(used).induce(long), ["word 3"])
     assert prediction.failure is None
@@ -129,13 +129,13 @@ def test_knn_icl_shows_what_fits() -> None:
 
 
 def test_knn_icl_says_by_which_similarity() -> None:
-    assert method("knn-icl").model_dump()["similarity"] in ("embedding", "tfidf")
+    assert method_named("knn-icl").model_dump()["similarity"] in ("embedding", "tfidf")
     with pytest.raises(ConfigError, match="similarity"):
-        method("knn-icl", {"similarity": "colour"})
+        method_named("knn-icl", {"similarity": "colour"})
 
 
 def test_keywords_are_the_words_of_a_label() -> None:
-    text = method("keywords", {"words": 2}).inducer(kit()).induce(SUPPORT).text
+    text = method_named("keywords", {"words": 2}).inducer(kit()).induce(SUPPORT).text
     money, parcel = text.splitlines()
     assert money.startswith("money: ")
     assert "my" in money
@@ -148,15 +148,15 @@ def test_keywords_are_the_words_of_a_label() -> None:
     ["money: pay\nparcel: box", "- **money**: pay\n- **parcel**: box", '1. "money" - pay\n2. "parcel" - box'],
 )
 def test_shuffled_gives_each_line_to_another_label(text: str) -> None:
-    made = method("shuffled").inducer(kit(reply=text)).induce(SUPPORT)
+    made = method_named("shuffled").inducer(kit(reply=text)).induce(SUPPORT)
     swapped = text.replace("money", "X").replace("parcel", "money").replace("X", "parcel")
     assert made.text == swapped
     assert made.cost.calls == 1
 
 
 def test_shuffled_is_refused_where_no_lines_are_about_labels() -> None:
-    with pytest.raises(UnsupportedError, match="Of the 2 labels, 0 begin a line"):
-        method("shuffled").inducer(kit(reply="Decide well.")).induce(SUPPORT)
+    with pytest.raises(UnsupportedError, match="Only 0 of the 2 labels begin a line"):
+        method_named("shuffled").inducer(kit(reply="Decide well.")).induce(SUPPORT)
 
 
 names = st.text("abc é-.", min_size=1, max_size=5).map(lambda name: " ".join(name.split())).filter(bool)
@@ -177,7 +177,7 @@ def test_no_label_line_stays_in_its_place(labels: list[str], seed: int) -> None:
 
 def test_other_task_is_an_instruction_for_other_labels() -> None:
     used = kit(reply="Sort bugs.")
-    made = method("other-task").inducer(used).induce(SUPPORT, seed=1)
+    made = method_named("other-task").inducer(used).induce(SUPPORT, seed=1)
     assert (made.text, made.labels) == ("Sort bugs.", SUPPORT.labels)
     assert made.provenance.support_key == SUPPORT.key
     assert isinstance(used.writer.model, ScriptedModel)

@@ -71,7 +71,7 @@ def test_a_threshold_needs_probabilities_before_any_call() -> None:
 
 
 def test_a_precision_that_nothing_reaches_is_said() -> None:
-    with pytest.raises(DataError, match=r"No threshold is right in 90.0% of 4 held-back rows; at most 50.0% is"):
+    with pytest.raises(DataError, match=r"No threshold gives 90.0% precision on 4 held-back rows; the best is 50.0%"):
         choose_threshold([0.9, 0.8, 0.7, 0.6], [False, True, False, True], 0.9)
 
 

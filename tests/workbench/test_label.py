@@ -33,5 +33,5 @@ def test_the_columns_do_not_depend_on_the_first_row(tmp_path) -> None:
 def test_columns_of_the_input_are_not_overwritten() -> None:
     instruction = Naive().induce(Support(("delivery", "refund"), ()))
     rows = [{"text": "a refund", "predicted_label": "delivery"}]
-    with pytest.raises(DataError, match="a column 'predicted_label' already"):
+    with pytest.raises(DataError, match="already has a column 'predicted_label'"):
         workbench.predict(instruction, rows, Follower(ScriptedModel(score=keyword)))

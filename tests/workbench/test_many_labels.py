@@ -16,7 +16,8 @@ ROWS = [
     for start, end in (("where is", "now"), ("please block", "today"), ("what does", "cost"), ("I lost", "again"))
 ]
 LINES = "\n".join(
-    f"Kind {number:02}: texts about {kind}, {'a wish or a question or a complaint about it, ' * 2}said in few words"
+    f"Kind {number:02}: texts about {kind}, a wish or a question or a complaint about it; "
+    "a wish or a question or a complaint about it, said in few words"
     for number, kind in enumerate(KINDS)
 )
 
@@ -60,4 +61,4 @@ def test_every_command_compares_the_shortlist(tmp_path: Path) -> None:
     bank.compared.clear()
     compared = promptmii.compare([tmp_path / "bank.json", LINES], ROWS, bank)
     assert max(bank.compared) < 20, "a text that is calibrated here gets a shortlist of its own"
-    assert [row.macro_f1 for row in compared.rows] == [1.0, 1.0]
+    assert all((row.macro_f1 or 0) > 0.99 for row in compared.rows)

@@ -15,7 +15,7 @@ from promptmii.data.nameless import is_nameless, nameless, shown_name
 from promptmii.data.sources import read_tasks
 from promptmii.errors import ConfigError
 from promptmii.follower import resolve_calibration
-from promptmii.inducers import METHODS, Method, WrittenBy, method
+from promptmii.inducers import METHODS, Method, WrittenBy, method_named
 from promptmii.instruction import CalibrationKind, Mode
 from promptmii.models import DEFAULT, WRITER
 from promptmii.models.base import ModelCard
@@ -92,7 +92,7 @@ class EvaluateSettings(Settings):
 
     def method(self, name: str) -> Method:
         """A method with its options. Raises `ConfigError`."""
-        return method(name, self.options.get(name))
+        return method_named(name, self.options.get(name))
 
 
 SHARED = {"also", "columns", "endpoint", "ray", "serve", "tasks", "workers"}

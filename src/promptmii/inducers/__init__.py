@@ -14,7 +14,7 @@ from promptmii.inducers.fixed import Given, HumanMethod, ICLMethod, InContext, K
 from promptmii.inducers.gepa import GEPA, GEPAMethod
 from promptmii.inducers.meta import BestOf, BestOfMethod, MetaInducer, MIIMethod, ZeroMethod
 from promptmii.inducers.method import Expected, Kit, Method, Role, WrittenBy
-from promptmii.inducers.nearest import NearestMethod
+from promptmii.inducers.neighbours import NearestMethod
 from promptmii.inducers.sft import FineTuning, SFTMethod
 from promptmii.inducers.writing import Writer, copied_runs
 
@@ -38,7 +38,7 @@ __all__ = [
     "WrittenBy",
     "copied_runs",
     "marked_lines",
-    "method",
+    "method_named",
 ]
 
 METHODS: dict[str, type[Method]] = {
@@ -65,7 +65,7 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def method(name: str, options: Mapping[str, Any] | None = None) -> Method:
+def method_named(name: str, options: Mapping[str, Any] | None = None) -> Method:
     """The method of that name with these options. Raises `ConfigError` that names the nearest known one."""
     if name not in METHODS:
         raise ConfigError(f"Unknown method {name!r}. {nearest(name, METHODS)}")

@@ -11,7 +11,7 @@ from promptmii.config import Columns
 from promptmii.data import Source
 from promptmii.errors import ConfigError, counted, listed, nearest
 from promptmii.follower import Follower, Predictor, resolve_calibration
-from promptmii.inducers import METHODS, Kit, Method, SFTMethod, Writer, WrittenBy, method
+from promptmii.inducers import METHODS, Kit, Method, SFTMethod, Writer, WrittenBy, method_named
 from promptmii.instruction import EDITED, Instruction
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Support
@@ -196,7 +196,7 @@ def _method(name: str) -> Method:
             f"The method {name!r} is written or trained first: make a file with promptmii induce, or run promptmii "
             f"evaluate. {nearest(name, FIXED)}"
         )
-    return method(name)
+    return method_named(name)
 
 
 def _needs_examples(entry: _Entry) -> bool:

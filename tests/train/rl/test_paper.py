@@ -94,7 +94,7 @@ def test_what_is_given_goes_before_the_preset_and_contradictions_are_refused() -
     assert TrainSettings.of(preset="paper", schedule={"5": 1.0}).schedule == {5: 1.0}  # not the paper's too
     with pytest.raises(ConfigError, match="needs fixed = true"):
         TrainSettings.of(overlong="drop")
-    with pytest.raises(ConfigError, match="leave one of them out"):
+    with pytest.raises(ConfigError, match="give only one"):
         TrainSettings.of(style="ours", template="mine.txt")
     with pytest.raises(ConfigError, match="mode = 'generate'"):
         TrainSettings.of(reward={"measure": "released_f1", "mode": "choose"})
