@@ -61,4 +61,4 @@ def test_every_command_compares_the_shortlist(tmp_path: Path) -> None:
     bank.compared.clear()
     compared = promptmii.compare([tmp_path / "bank.json", LINES], ROWS, bank)
     assert max(bank.compared) < 20, "a text that is calibrated here gets a shortlist of its own"
-    assert all((row.macro_f1 or 0) > 0.99 for row in compared.rows)
+    assert all((row.macro_f1 or 0.0) > 0.95 for row in compared.rows)
