@@ -102,11 +102,19 @@ def test_no_submodule_has_the_name_of_what_its_package_imports() -> None:
     """Importing the submodule would put it in the place of the other."""
     for package in SOURCE.rglob("__init__.py"):
         inside = {path.stem for path in package.parent.glob("*.py")} | {path.name for path in package.parent.iterdir()}
+        taken: set[str] = set()
         for node in ast.parse(package.read_text(encoding="utf-8")).body:
-            names = [alias.asname or alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
-            taken = [name for name in names if not f".{node.module}".endswith(f".{name}")]  # its own may have its name
-            taken += [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
-            assert inside.isdisjoint(taken), f"{package} has a module and another thing called {inside & {*taken}}"
+            match node:
+                case ast.ImportFrom(module=str(module)):
+                    names = {alias.asname or alias.name for alias in node.names}
+                    taken |= {
+                        name for name in names if not f".{module}".endswith(f".{name}")
+                    }  # its own may have its name
+                case ast.FunctionDef() | ast.ClassDef():
+                    taken.add(node.name)
+                case _:
+                    pass
+        assert inside.isdisjoint(taken), f"{package} has a module and another thing called {inside & taken}"
 
 
 def test_importing_is_light() -> None:
