@@ -95,6 +95,7 @@ def test_a_label_that_the_answer_denies_is_never_returned(
     labels: tuple[str, ...], form: str, data: st.DataObject
 ) -> None:
     label = data.draw(st.sampled_from(labels))
+    assume((form, label) != ("{}: 0", "0"))  # "0: 0" says 0
     assert LabelParser(labels)(form.format(label, label))[0] != label
 
 
