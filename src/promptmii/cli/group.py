@@ -37,8 +37,8 @@ KEPT = {
     "predict": f"{_AGAIN}with -o, labelled rows are kept.",
     "corpus": f"{_AGAIN}finished datasets are kept.",
     "models": f"{_AGAIN}what has arrived is kept.",
-    "train": "Go on from the last checkpoint with --resume.",
-    "launch": "Go on from the last checkpoint with --resume.",
+    "train": "Continue from the last checkpoint with --resume.",
+    "launch": "Continue from the last checkpoint with --resume.",
 }
 """What an interrupted command leaves behind, by its first word; the others write at their end."""
 
