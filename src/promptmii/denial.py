@@ -51,7 +51,8 @@ _ANSWERS_YES = re.compile(
     re.IGNORECASE,
 )
 _RETRACTS = re.compile(
-    r"\W*(?:(?:no|hm+|oh|but)\W+)*(?:wait(?!\s+(?!no\b|actually\b)\w)|(?:actually|correction|sorry)\b|(?:up)?on\s+(?:second|reflection|closer)"
+    r"\W*(?:(?:no|hm+|oh|but)\W+)*(?:wait(?!\s+(?!no\b|actually\b)\w)"
+    r"|(?:actually|correction|sorry)\b|(?:up)?on\s+(?:second|reflection|closer)"
     r"|let\s+me\s+(?:re|correct)|i\s+meant)",
     re.IGNORECASE,
 )
