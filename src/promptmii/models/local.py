@@ -205,6 +205,8 @@ def loop_tokens(written: Sequence[int]) -> set[int]:
     """
     barred: set[int] = set()
     for period in range(1, min(LONGEST, len(written) // 2) + 1):
+        if written[-1] != written[-1 - period]:
+            continue
         length = ALONE if period == 1 else 2 * period
         tail = written[-length:]
         phrase = period == 1 or len(set(tail)) > 1

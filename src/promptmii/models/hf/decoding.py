@@ -144,10 +144,9 @@ class TorchSampler(RowSampler):
 
     def __call__(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
         """The next token of each of `rows`, from logits in the same order; under a contrast, its logits follow."""
-        if self.sampling.bar_loops:
-            logits = logits.clone()
-            for place, row in enumerate(rows):
-                logits[place, self.barred(row)] = float("-inf")
+        barred = [(place, token) for place, row in enumerate(rows) for token in self.barred(row)]
+        if barred:  # in one go: on a GPU each assignment costs as much as a layer
+            logits = logits.index_put(tuple(torch.tensor(barred, device=logits.device).T), logits.new_tensor(-math.inf))
         if contrast := self.sampling.contrast:  # after the bar: something else must be plausible then
             logits = contrasted(logits, contrast.strength, self.ends)
         return [self.keep(row, token) for row, token in zip(rows, self._pick(logits, rows), strict=True)]
