@@ -8,6 +8,9 @@ SETUP := $(VENV)/.ready-$(VERSIONS)
 SMOL := $(VENV)/.smol
 ZERO3 := $(VENV)/deepspeed
 DEMO := src/promptmii/data/demo.csv
+BASE := hf:qwen
+LEARNS = --tasks written $(if $(TASKS),--tasks "$(TASKS)") --set 'reward.followers=["$(BASE)"]'
+GOES_ON = $(if $(wildcard $(1)/run.json),--resume)
 
 .PHONY: help setup demo train-writer results test test-core lint types docs screenshot check bench clean
 
@@ -44,15 +47,17 @@ demo: $(LIGHT)  ## the main job on a bundled CSV with the embedded 1.5B model (1
 	@model=qwen-writer; $(BIN)/promptmii models install $$model || { model=smol; \
 		echo "== qwen cannot be fetched here: going on with smol, which is far too small to write or follow well"; \
 		$(BIN)/promptmii models install smol; } && \
-	echo "== promptmii induce $(DEMO) -n 15 --eval 24 --generator $$model -o runs/demo.json" && \
-	$(BIN)/promptmii induce $(DEMO) -n 15 --eval 24 --generator $$model -o runs/demo.json --force --yes && \
+	echo "== promptmii induce $(DEMO) -n 20 --eval 48 --generator $$model -o runs/demo.json" && \
+	$(BIN)/promptmii induce $(DEMO) -n 20 --eval 48 --generator $$model -o runs/demo.json --force --yes && \
 	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
 
-train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/writer (a GPU: minutes; two cores: see docs/train.md); stopped, it goes on
-	$(BIN)/promptmii models install qwen
-	$(BIN)/promptmii train warm-start -o runs/warm-start $(WARM) $(if $(wildcard runs/warm-start/run.json),--resume)
-	$(BIN)/promptmii train writer --model hf:qwen+runs/warm-start/best --tasks written $(if $(TASKS),--tasks "$(TASKS)") \
-		-o runs/writer $(RL) $(if $(wildcard runs/writer/run.json),--resume)
+train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/distilled (a GPU: minutes; two cores: see docs/train.md); stopped, it goes on
+	$(BIN)/promptmii models install $(BASE:hf:%=%)
+	$(BIN)/promptmii train warm-start --model $(BASE) -o runs/warm-start $(WARM) $(call GOES_ON,runs/warm-start)
+	$(BIN)/promptmii train writer --model $(BASE)+runs/warm-start/best $(LEARNS) -o runs/writer $(RL) $(call GOES_ON,runs/writer)
+	$(BIN)/promptmii train best-drafts --model $(BASE)+runs/writer/best $(LEARNS) -o runs/drafts $(DRAFTS) $(call GOES_ON,runs/drafts)
+	$(BIN)/promptmii train distil --model $(BASE)+runs/writer/best --set pairs=runs/drafts/pairs.jsonl -o runs/distilled \
+		$(DISTIL) $(call GOES_ON,runs/distilled)
 
 results: $(SETUP)  ## measure all that docs/results.md shows, on the tasks in the folder TASKS (hours); stopped, it goes on
 	@test -d "$(TASKS)" || { echo "Give the folder of the task files: make results TASKS=../my-tasks"; exit 2; }

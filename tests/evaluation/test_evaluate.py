@@ -324,7 +324,7 @@ def test_settings_refused_late_leave_nothing_behind(server, tmp_path) -> None:
     task = write_task(tmp_path, "shop")
     for changes, error in (
         ({"methods": ("human",)}, ConfigError),
-        ({"followers": ("openai:m", "hf:no/such+thing")}, ModelError),
+        ({"followers": ("openai:m", f"hf:{tmp_path / 'none'}")}, ModelError),
     ):
         with pytest.raises(error):
             evaluate(settings(server, [task], **changes), tmp_path / "run")

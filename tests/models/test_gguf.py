@@ -164,6 +164,7 @@ def test_what_is_no_adapter_of_this_model_is_refused(llama: Twins, tmp_path: Pat
     assert "no place for base_model.model.model.layers.2" in said(other)
     assert "does not fit this model" in refusal(f"hf:{llama.hf}+{other}")
     assert "does not fit this model" in refusal(f"hf:{deeper}+{tiny.lora_folder(llama.hf, tmp_path / 'shallow')}")
+    assert "is no folder" in refusal(f"hf:{llama.hf}+warm-start")
     broken = tiny.lora_folder(llama.hf, tmp_path / "broken")
     whole = (broken / "adapter_model.safetensors").read_bytes()
     (broken / "adapter_model.safetensors").write_bytes(whole[:1000])

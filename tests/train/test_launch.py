@@ -11,9 +11,9 @@ from promptmii.cli import app
 from promptmii.configs import recipes
 from promptmii.errors import ConfigError
 from promptmii.train.launch import SCRIPT, Machines, check_processes, command, slurm
-from promptmii.train.settings import TrainSettings
+from promptmii.train.settings import TrainSettings, stage_of
 
-RECIPES = recipes("train")
+RECIPES = {name: path for name, path in recipes("train").items() if stage_of(path) == "rl"}
 PROGRAMS = {
     "scontrol": 'printf "n1\\nn2\\nn3\\n"',
     "curl": 'port=${*: -1} port=${port##*:} && sleep 0.1 && grep -q "port ${port%/health}" "$LOG"',
@@ -49,7 +49,7 @@ def test_other_processes_than_planned_are_refused_with_the_command_that_starts_t
         check_processes(4, 1)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "warm-start"])
+@pytest.mark.parametrize("name", RECIPES)
 def test_the_command_of_every_recipe_is_said(name: str) -> None:
     done = CliRunner().invoke(app, ["launch", name, "--tasks", "suite", "-o", "r", "--set", "query=8", "--dry-run"])
     assert done.exit_code == 0, done.output

@@ -14,7 +14,7 @@ from tests.train.warmup.test_fine_tuning import world  # noqa: E402, F401  the f
 from promptmii.configs import config_path  # noqa: E402
 from promptmii.errors import ConfigError  # noqa: E402
 from promptmii.train import run_stage  # noqa: E402
-from promptmii.train.settings import SftSettings, TrainingStage  # noqa: E402
+from promptmii.train.settings import BestOfSettings, SftSettings, TrainingStage, TrainSettings  # noqa: E402
 from promptmii.train.warmup.pairs import SHIPPED, read_bank  # noqa: E402
 
 SMALL = """
@@ -64,3 +64,12 @@ def test_a_setting_nobody_knows_is_named(tmp_path: Path) -> None:
 def test_the_recipe_names_tasks_that_the_bank_describes() -> None:
     settings = SftSettings.read(config_path("train", "warm-start"), tasks=("anywhere",))
     assert set(settings.train) | set(settings.validate_on) <= set(read_bank(SHIPPED))
+
+
+def test_the_stages_of_the_writer_fit_each_other() -> None:
+    warm, distil = (SftSettings.read(config_path("train", name)) for name in ("warm-start", "distil"))
+    writer = TrainSettings.read(config_path("train", "writer"))
+    drafts = BestOfSettings.read(config_path("train", "best-drafts"))
+    assert warm.lora == writer.lora == distil.lora
+    assert drafts.validation.tasks == writer.validation.tasks == warm.validate_on
+    assert drafts.reward == writer.reward

@@ -37,7 +37,10 @@ def facts(run: Run, cells: pd.DataFrame, folders: Iterable[object]) -> dict[str,
     drawn = "once" if seeds == 1 else f"{seeds} times (seeds)"
     rows = sorted({int(count) for count in live["rows"].dropna()})
     generators, followers, modes = ([*live[name].dropna().unique()] for name in ("generator", "follower", "mode"))
-    revisions = {name: revision for record in records for name, revision in record.revisions.items()}
+    # A model has several where weights changed under one name, or machines computed in different number formats.
+    revisions = dict.fromkeys(
+        f"{name} {revision[:REVISION]}" for record in records for name, revision in record.revisions.items()
+    )
     done = int(live["macro_f1"].notna().sum())
     damaged = f", {counted(len(run.damaged), 'damaged line')}" if run.damaged else ""
     times = sorted(record.finished[:10] for record in records)
@@ -51,7 +54,7 @@ def facts(run: Run, cells: pd.DataFrame, folders: Iterable[object]) -> dict[str,
         "Mode": listed(modes, MANY),
         # Records of earlier versions know neither of these two.
         "Machine": "; ".join(dict.fromkeys(record.machine for record in records if record.machine)),
-        "Revisions": ", ".join(f"{name} {revision[:REVISION]}" for name, revision in revisions.items()),
+        "Revisions": ", ".join(revisions),
         "Cells": f"{done:,} done, {len(live) - done:,} failed{damaged}",
         "Records": f"{', '.join(map(str, folders))}, finished {span(times)}",
     }

@@ -22,11 +22,11 @@ from promptmii.task import Episode, Support
 from promptmii.train.paper import PAPER, RELEASE, TRL
 from promptmii.train.reward import Draft, Reward
 from promptmii.train.rl.estimate import Estimate, SettingValue, estimate
-from promptmii.train.settings import RewardSettings, TrainSettings
+from promptmii.train.settings import RewardSettings, TrainSettings, stage_of
 from promptmii.train.visits import Visits, style_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
-RECIPES = {name: path for name, path in recipes("train").items() if name != "warm-start"}
+RECIPES = {name: path for name, path in recipes("train").items() if stage_of(path) == "rl"}
 BIG = ("llama-3.1-8b", "llama-3.1-8b-16gpu", "qwen-2.5-7b")
 
 

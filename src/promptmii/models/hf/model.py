@@ -9,6 +9,7 @@ import json
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from promptmii.errors import MissingDependencyError, UnknownModelError, first_line
@@ -107,6 +108,8 @@ def _merged(model: Any, adapter: str) -> Any:
     """The model with a LoRA merged into it. Raises `UnknownModelError` if that was trained on another model."""
     from peft import PeftModel
 
+    if not Path(adapter).is_dir() and adapter.count("/") != 1:  # the hub would be asked in vain, for most of a minute
+        raise UnknownModelError(f"The adapter {adapter} is no folder. Expected that of a LoRA, or owner/name.")
     try:
         tuned: Any = PeftModel.from_pretrained(model, adapter)
         found = tuned.load_adapter(adapter, tuned.active_adapter)  # again, because only this tells what had no place
