@@ -80,11 +80,12 @@ def test_a_method_without_a_prompt_is_a_level_line(folder: Path) -> None:
     cells.loc[cells["series"] == "my-own", "tokens"] = 0.0
     own = scores_module.scores(cells, scope := scores_module.scopes(cells)[0])
     assert scope.name == "a"
+    height = statistics.comparable(own).at("my-own", 20).mean()
     for drawn in (figures.length_figure(own), figures.pareto_figure([own])):
         (axes,) = drawn.figure.axes
         collections: Any = axes.collections
         (level,) = [line for line in collections if line.get_linestyle()[0][1] and line.get_gid() == "series:my-own"]
-        assert level.get_segments()[0][:, 1] == pytest.approx(np.full(2, np.nanmean(own.at("my-own", 20))))
+        assert level.get_segments()[0][:, 1] == pytest.approx(np.full(2, height))
         assert axes.get_xlim()[0] > 0
     assert any(text.get_text() == "my-own, n=20" for text in figures.length_figure(own).figure.axes[0].texts)
 

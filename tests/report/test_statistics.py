@@ -2,6 +2,7 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from sklearn.metrics import f1_score
 from tests.report.synthetic import recording, write_run
 
 from promptmii.records import Run, pack_predictions
-from promptmii.report import costs, statistics, tables, transfer
+from promptmii.report import costs, headline, statistics, tables, transfer
 from promptmii.report import scores as scores_module
 from promptmii.report.paper import paper_scale_tables, published_tables
 from promptmii.report.results import Results
@@ -119,6 +120,23 @@ def test_a_method_that_reads_nothing_stands_at_every_n(scores: Scores) -> None:
     naive = [mean for mean in statistics.means(scores) if mean.series.name == "naive"]
     assert [mean.n for mean in naive] == [0, 0]
     assert sum(point.series.name == "naive" for point in statistics.points(scores)) == 1
+
+
+def test_points_are_means_over_the_same_tasks(scores: Scores) -> None:
+    macro_f1 = np.full_like(scores.macro_f1, 0.5)
+    icl, last, at = scores.names.index("icl"), len(scores.names) - 1, scores.ns.index(20)
+    macro_f1[:, :, 0] = 0.0
+    macro_f1[last, :, 0] = np.nan  # it lacks the hard task, which would flatter it
+    macro_f1[icl, at] = 0.9
+    macro_f1[icl, at, 1:4] = np.nan  # one point lacks three others
+    given = replace(scores, macro_f1=macro_f1)
+    compared, found = statistics.comparable(given), statistics.points(given)
+    assert compared.tasks == scores.tasks[1:]
+    assert {(point.tasks, point.mean) for point in found} == {(len(compared.tasks), 0.5)}
+    drawn = {(point.series.name, point.n) for point in found}
+    assert ("icl", 20) not in drawn
+    assert {("icl", 5), (scores.names[last], 20)} <= drawn
+    assert "icl leads" not in headline.winner(given, 20)
 
 
 def test_what_failed_is_counted_and_named(cells: pd.DataFrame, grid: Run) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from promptmii.curves import VALIDATION, Curves
-from promptmii.errors import counted
 from promptmii.report.drawing import (
     COLOURS,
     INK,
@@ -21,7 +20,7 @@ from promptmii.report.drawing import (
     styled,
 )
 from promptmii.report.scores import Scores
-from promptmii.report.statistics import Mean, frontier, points
+from promptmii.report.statistics import Mean, comparable, frontier, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -202,12 +201,17 @@ def _draw_frontier(axes: "Axes", given: Sequence[Mean], known: dict[str, Look]) 
 
 
 def sample_size(scores: Scores) -> str:
-    """How many tasks and seeds, for captions."""
+    """How many tasks and seeds the points are of, for captions, and which methods lack some of these tasks."""
+    drawn = comparable(scores)
     seeds = sorted(
-        {int(count) for count in scores.seeds[~np.array(scores.constant)].max(axis=2, initial=0).flat if count}
+        {int(count) for count in drawn.seeds[~np.array(drawn.constant)].max(axis=2, initial=0).flat if count}
     )
-    drawn = f"{' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''}" if seeds else "no seed"
-    return f"{counted(len(scores.tasks), 'task')}, {drawn}"
+    times = f"{' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''}" if seeds else "no seed"
+    some = f" of {len(scores.tasks)}" if len(drawn.tasks) < len(scores.tasks) else ""
+    shown = {point.series.name for point in points(scores)}
+    lacking = [name for name in scores.names if name not in shown]
+    without = f"; without {', '.join(lacking)}, for want of scores" if lacking else ""
+    return f"{len(drawn.tasks)}{some} {'task' if len(scores.tasks) == 1 else 'tasks'}, {times}{without}"
 
 
 IMPORTANT = ("train/reward", "length", "zero_variance", "entropy", "kl", "train/loss")

@@ -17,7 +17,7 @@ from promptmii.metrics import holm
 from promptmii.records import Run
 from promptmii.report.methods import Role, is_known, is_unwritten, planned_rivals, role, shows_examples, under_test
 from promptmii.report.scores import Scope, Scores, Series, in_order, nearest_n, short_names
-from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired
+from promptmii.report.statistics import LEVEL, Mean, Paired, comparable, detectable, means, paired
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, span, with_interval
 
 REVISION = 16
@@ -130,16 +130,17 @@ def claim_table(found: Sequence[Claim]) -> ReportTable:
 
 
 def winner(scores: Scores, n: int) -> str:
-    """Which method has the highest mean at n, whether or not it is the one under test."""
-    ranked = sorted((m for m in _at(scores, n) if m.tasks), key=lambda m: -m.mean)
+    """Which method has the highest mean at n, over the same tasks, whether or not it is the one under test."""
+    ranked = sorted((m for m in _at(comparable(scores), n) if m.tasks), key=lambda m: -m.mean)
     if not ranked:
         return f"No method has a score at n={nearest_n(scores.ns, n)}."
     best = ranked[0]
     control = " No model writes an instruction for it." if is_unwritten(best.series.method) else ""
     if role(best.series.method) is Role.CONTROL:
         control = " It is a control, without the content that is to count."
+    some = f" over {best.tasks} of {len(scores.tasks)} tasks" if best.tasks < len(scores.tasks) else ""
     return (
-        f"{best.series.name} leads at n={nearest_n(scores.ns, n)} with a mean macro-F1 of {number(best.mean)}, "
+        f"{best.series.name} leads at n={nearest_n(scores.ns, n)} with a mean macro-F1 of {number(best.mean)}{some}, "
         f"at {prompt_length(best.tokens)}.{control}"
     )
 

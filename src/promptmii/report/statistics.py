@@ -7,6 +7,8 @@ which says so.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -186,9 +188,34 @@ def comparisons(scores: Scores, n: int) -> list[tuple[Paired, float]]:
     return list(zip(pairs, holm([pair.p for pair in pairs]), strict=True))
 
 
+def comparable(scores: Scores) -> Scores:
+    """The scores on the tasks that most points have in common; a point that lacks one of them has none.
+
+    Means over different tasks cannot be compared: whoever lacks the hard ones looks better. Of the sets of tasks that
+    points have, the one counts that leaves the most scores.
+    """
+    has = ~np.isnan(scores.macro_f1)
+    given = has[has.any(axis=2)]  # (P, T)
+    if not len(given):
+        return scores
+    left = [(int(given[:, tasks].all(axis=1).sum() * tasks.sum()), int(tasks.sum()), tasks) for tasks in given]
+    *_, chosen = max(left, key=lambda one: one[:2])
+    whole = has[:, :, chosen].all(axis=2, keepdims=True)
+    names = ("error", "uncalibrated", "tokens", "seeds", "failed")
+    return replace(
+        scores,
+        tasks=tuple(compress(scores.tasks, chosen)),
+        macro_f1=np.where(whole, scores.macro_f1[:, :, chosen], np.nan),
+        **{name: getattr(scores, name)[:, :, chosen] for name in names},
+    )
+
+
 def points(scores: Scores) -> list[Mean]:
-    """Every series at every n of its own, once, where the tokens are known: the points of the figures."""
-    known = [mean for mean in means(scores) if mean.tasks and not np.isnan(mean.tokens)]
+    """Every series at every n of its own, once, where the tokens are known: the points of the figures.
+
+    All are means over the same tasks, those of `comparable`.
+    """
+    known = [mean for mean in means(comparable(scores)) if mean.tasks and not np.isnan(mean.tokens)]
     return list({(mean.series, mean.n): mean for mean in known}.values())
 
 
