@@ -9,7 +9,7 @@ import pandas as pd
 from promptmii.report.drawing import Drawn, blank_figure, styled
 from promptmii.report.methods import position, single_call
 from promptmii.report.scores import Scores, short_names, slug
-from promptmii.report.statistics import means
+from promptmii.report.statistics import comparable, means
 from promptmii.report.tables import ReportTable, number, span
 
 
@@ -20,7 +20,8 @@ class Transfer(NamedTuple):
     """From `Scope.way`."""
     n: int
     macro_f1: pd.DataFrame
-    """Mean over tasks, NaN where the pair was not run: a row per method and generator, a column per follower."""
+    """Mean over the tasks that a follower's methods share, NaN where there is none: a row per method and generator, a
+    column per follower."""
     tasks: pd.DataFrame
 
     @property
@@ -43,7 +44,7 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
         (own.scope.way, n, position(mean.series.method), *mean.series[1:], own.scope.follower, mean.mean, mean.tasks)
         for own in by_scope
         for n in own.ns
-        for mean in means(own, n)
+        for mean in means(comparable(own), n)
         if mean.series.method in single_call() and mean.series.generator and mean.tasks
     ]
     columns = ["way", "n", "order", "method", "generator", "follower", "macro_f1", "tasks"]
