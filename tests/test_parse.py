@@ -127,6 +127,11 @@ def test_what_introduces_a_label_is_no_label(labels: list[str]) -> None:
 ODD = ["it", "is", ",", "'", "no", "none", "not", "and", "-1", "1", "c++", "spam", "体育", "👍", "not.", "x_y"]
 
 
+def test_a_python_dictionary_that_denies_names_nothing_whatever_the_labels_are() -> None:
+    assert LabelParser(("'", "it"))("{'not_label': 'it'}") == (None, None)
+    assert LabelParser(("spam", "ham"))("{'not_label': 'spam', 'label': 'ham'}")[0] == "ham"
+
+
 @given(st.lists(st.sampled_from(ODD), min_size=2, max_size=5, unique=True), st.sampled_from(NEGATED), st.data())
 def test_no_denied_label_is_returned_where_other_labels_are_words_of_the_denial(
     labels: list[str], form: str, data: st.DataObject

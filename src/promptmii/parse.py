@@ -264,7 +264,10 @@ def _unwrap(answer: str, is_label: Callable[[str], bool]) -> str:
     leaves = [leaf for value in values for leaf in _leaves(value, "", 0, is_label)]
     if not values:  # it may be JSON that was cut, or Python
         quoted = [(key, double or single) for _, key, double, single in _QUOTED.findall(answer)]
-        leaves = [leaf for leaf in _leaves(_Pairs(quoted), "", 0, is_label) if leaf[1]]
+        told = list(_leaves(_Pairs(quoted), "", 0, is_label))
+        if quoted and not told and answer.startswith("{"):
+            return ""  # all of it is under keys that deny
+        leaves = [leaf for leaf in told if leaf[1]]
     best = max((rank for _, rank in leaves), default=0)
     return "\n\n".join(text for text, rank in leaves if rank == best) if values or leaves else answer
 
