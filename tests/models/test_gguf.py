@@ -16,9 +16,10 @@ from tests.models import tiny
 
 from promptmii import load_model
 from promptmii.errors import ModelError, UnknownModelError
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling
+from promptmii.models.base import Chat, Choice, Completion, Contrast, Failure, FailureKind, Sampling
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.llama.server import load_served
+from promptmii.progress import each_token
 
 OPTIONS = ["warm", "cold", "warm and cold", "abc", "or", "很 warm", "🙂"]
 CLOSE = 0.05
@@ -111,6 +112,23 @@ def test_ctrl_c_while_a_model_loads_is_neither_lost_nor_told_by_a_traceback(llam
         [sys.executable, "-c", LOADS, f"gguf:{llama.gguf}"], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.stdout, done.stderr, done.returncode) == ("40\n", "", 0)
+
+
+@pytest.mark.parametrize("contrast", [None, Contrast(tuple(chat("another")), 0.5)], ids=["alone", "contrast"])
+def test_what_ends_a_text_halfway_leaves_the_model_as_it_was(llama: Twins, contrast: Contrast | None) -> None:
+    model = load_model(f"gguf:{llama.gguf}")
+    tokens = iter(range(3))
+
+    def ctrl_c() -> None:
+        if next(tokens) == 2:
+            raise KeyboardInterrupt
+
+    with each_token(ctrl_c), pytest.raises(KeyboardInterrupt):
+        model.generate([chat("a long story")], Sampling(64, contrast=contrast))
+    answers = model.choose(CHATS, OPTIONS)
+    found = [score for answer in answers if isinstance(answer, Choice) for score in answer.scores or ()]
+    model.close()
+    assert found == scores(f"gguf:{llama.gguf}")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -5,7 +5,8 @@ per batch a score depends on its prompt alone, never on the other prompts of a c
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -81,15 +82,22 @@ class NativeEngine(Engine):
     def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         tries = [Trie.build(part, end) for part in _parts(options)]
         results = [Likelihoods()] * len(prompts)
-        for shared, members in prefix_groups(prompts):
-            for i in members:
-                results[i] = Likelihoods(self._score(prompts[i], shared, tries), shared if i != min(members) else 0)
+        with self._whole():
+            for shared, members in prefix_groups(prompts):
+                for i in members:
+                    results[i] = Likelihoods(self._score(prompts[i], shared, tries), shared if i != min(members) else 0)
         return results
 
     def write(
         self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
     ) -> list[list[int]]:
         sampler = LlamaSampler([prompts[i] for i in rows], sampling, ends)
+        with self._whole():
+            return self._write(prompts, rows, sampler, against)
+
+    def _write(
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampler: LlamaSampler, against: Tokens
+    ) -> list[list[int]]:
         written: list[list[int]] = [[] for _ in rows]
         if against:
             self._forget()
@@ -132,7 +140,7 @@ class NativeEngine(Engine):
                 Token(written[-1] if written else read[-1], len(read) - 1 + len(written), (sequence,), True)
                 for read, sequence in ends
             ]
-            written.append(sampler(self._decode(step), row))
+            written.append(sampler(self._native.decode(step), row))
             token_written()
             if written[-1] in sampler.ends:
                 break
@@ -150,19 +158,21 @@ class NativeEngine(Engine):
         while (start := len(self._held)) < len(tokens):
             left = len(tokens) - start
             piece = tokens[start : start + (left if left <= BATCH else min(BATCH, left - LEAST))]
-            self._decode([Token(token, start + i, (PREFIX,)) for i, token in enumerate(piece)])
+            self._native.decode([Token(token, start + i, (PREFIX,)) for i, token in enumerate(piece)])
             self._held += piece
 
     def _read(self, batch: Sequence[Token]) -> Logits:
-        """`_decode`, in parts where one option alone is longer than a batch reads."""
+        """`decode`, in parts where one option alone is longer than a batch reads."""
         if sum(token.read for token in batch) <= OUTPUTS:
-            return self._decode(batch)
-        parts = (batch[start : start + OUTPUTS] for start in range(0, len(batch), OUTPUTS))
-        return np.concatenate([self._decode(part).copy() for part in parts])
-
-    def _decode(self, batch: Sequence[Token]) -> Logits:
-        try:
             return self._native.decode(batch)
+        parts = (batch[start : start + OUTPUTS] for start in range(0, len(batch), OUTPUTS))
+        return np.concatenate([self._native.decode(part).copy() for part in parts])
+
+    @contextmanager
+    def _whole(self) -> Generator[None]:
+        """Whatever ends a call halfway, Ctrl-C above all, leaves no sequence that the next call would trip over."""
+        try:
+            yield
         except BaseException:
             self._forget()
             raise
