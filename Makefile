@@ -52,7 +52,7 @@ demo: $(LIGHT)  ## the main job on a bundled CSV with the embedded 1.5B model (1
 	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
 
 train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/distilled (a GPU: minutes; two cores: see docs/train.md); stopped, it goes on
-	$(BIN)/promptmii models install $(BASE:hf:%=%)
+	$(if $(findstring /,$(BASE)),,$(BIN)/promptmii models install $(BASE:hf:%=%))
 	$(BIN)/promptmii train warm-start --model $(BASE) -o runs/warm-start $(WARM) $(call GOES_ON,runs/warm-start)
 	$(BIN)/promptmii train writer --model $(BASE)+runs/warm-start/best $(LEARNS) -o runs/writer $(RL) $(call GOES_ON,runs/writer)
 	$(BIN)/promptmii train best-drafts --model $(BASE)+runs/writer/best $(LEARNS) -o runs/drafts $(DRAFTS) $(call GOES_ON,runs/drafts)

@@ -71,7 +71,7 @@ def test_every_series_can_be_found_in_the_figures_of_prompt_length(by_scope: lis
         names,
     )
     check(drawing.svg(pareto.figure), "Pareto frontier", names)
-    assert "6 tasks, 2 seeds" in length.caption
+    assert "(5 tasks, 2 seeds: those of 6 that most points share;" in length.caption
     assert "b follower" in pareto.caption
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from promptmii.curves import VALIDATION, Curves
+from promptmii.errors import counted
 from promptmii.report.drawing import (
     COLOURS,
     INK,
@@ -20,7 +21,7 @@ from promptmii.report.drawing import (
     styled,
 )
 from promptmii.report.scores import Scores
-from promptmii.report.statistics import Mean, comparable, frontier, points
+from promptmii.report.statistics import Mean, comparable, frontier, means, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def length_figure(scores: Scores) -> Drawn:
     _number_points(axes, found, sorted(found, key=lambda p: p.n not in ends), known)
     caption = (
         f"Mean macro-F1 over tasks against the mean number of prompt tokens that one query takes, {scores.scope.title} "
-        f"({sample_size(scores)}; numbers at points: examples given; bars: 95 % interval over tasks; dotted: "
+        f"({_points_sample(scores)}; numbers at points: examples given; bars: 95 % interval over tasks; dotted: "
         "methods that have no prompt)."
     )
     return Drawn(figure, caption)
@@ -176,7 +177,7 @@ def pareto_figure(by_scope: Sequence[Scores]) -> Drawn:
     for axes, scores in zip(panels, by_scope, strict=True):
         found, _ = _by_prompt(points(scores))
         _number_points(axes, found, frontier(found), known)
-    parts = "; ".join(f"{scores.scope.title}: {sample_size(scores)}" for scores in by_scope)
+    parts = "; ".join(f"{scores.scope.title}: {_points_sample(scores)}" for scores in by_scope)
     caption = (
         "Every method at every number of examples. The dashed line joins the points that no other beats in both "
         f"macro-F1 and prompt length, with their number of examples ({parts}; means over tasks, intervals in the "
@@ -201,17 +202,22 @@ def _draw_frontier(axes: "Axes", given: Sequence[Mean], known: dict[str, Look]) 
 
 
 def sample_size(scores: Scores) -> str:
-    """How many tasks and seeds the points are of, for captions, and which methods lack some of these tasks."""
-    drawn = comparable(scores)
+    """How many tasks and seeds, for captions."""
     seeds = sorted(
-        {int(count) for count in drawn.seeds[~np.array(drawn.constant)].max(axis=2, initial=0).flat if count}
+        {int(count) for count in scores.seeds[~np.array(scores.constant)].max(axis=2, initial=0).flat if count}
     )
-    times = f"{' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''}" if seeds else "no seed"
-    some = f" of {len(scores.tasks)}" if len(drawn.tasks) < len(scores.tasks) else ""
-    shown = {point.series.name for point in points(scores)}
-    lacking = [name for name in scores.names if name not in shown]
-    without = f"; without {', '.join(lacking)}, for want of scores" if lacking else ""
-    return f"{len(drawn.tasks)}{some} {'task' if len(scores.tasks) == 1 else 'tasks'}, {times}{without}"
+    drawn = f"{' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''}" if seeds else "no seed"
+    return f"{counted(len(scores.tasks), 'task')}, {drawn}"
+
+
+def _points_sample(scores: Scores) -> str:
+    """The same of the points, which are over the tasks that they share, and what lacks some of these."""
+    own = comparable(scores)
+    whole = {(mean.series, mean.n) for mean in means(own) if mean.tasks}
+    lost = [mean for mean in means(scores) if mean.tasks and (mean.series, mean.n) not in whole]
+    lacking = dict.fromkeys(f"{mean.series.name}{f' at n={mean.n}' if mean.n else ''}" for mean in lost)
+    some = f": those of {len(scores.tasks)} that most points share" if len(own.tasks) < len(scores.tasks) else ""
+    return f"{sample_size(own)}{some}" + (f"; left out for want of scores: {', '.join(lacking)}" if lacking else "")
 
 
 IMPORTANT = ("train/reward", "length", "zero_variance", "entropy", "kl", "train/loss")
