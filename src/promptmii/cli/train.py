@@ -1,13 +1,13 @@
-"""Train an instruction generator, and what comes before it, in one process or in several."""
+"""The commands that train an instruction generator, in one process or several."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from promptmii.cli.blocks import blocks
 from promptmii.cli.group import app
@@ -16,7 +16,7 @@ from promptmii.cli.terminal import dump, facts, listening, out, say, styled, war
 from promptmii.errors import ConfigError
 
 if TYPE_CHECKING:
-    from promptmii.train.rl.estimate import Estimate, SettingValue
+    from promptmii.train.rl.estimate import Estimate
     from promptmii.train.settings import TrainSettings
 
 
@@ -25,7 +25,7 @@ Run = Annotated[Path, typer.Option("--output", "-o", help="Run folder.")]
 
 @dataclass(frozen=True)
 class _RunOptions:
-    """What a run takes, over its recipe."""
+    """Options that override a recipe."""
 
     tasks: Annotated[list[str] | None, typer.Option(help="Corpus or task folder, task file, or suite; repeatable.")] = (
         None
@@ -39,20 +39,17 @@ class _RunOptions:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """As in the TOML file; `None` where nothing was given."""
+        """The options as settings; None if not given."""
         from promptmii.schema import merged
 
         return merged(settings_of(self.set_), {"tasks": self.tasks, "model": self.model, "seed": self.seed})
 
     @property
     def words(self) -> list[str]:
-        """As on a command line."""
-        repeated = {"--tasks": self.tasks or [], "--set": self.set_ or []}
-        once = {"--model": [self.model], "--seed": [self.seed]}
-        given = ["--resume"] if self.resume else []
-        for option, values in (repeated | once).items():
-            given += [word for value in values if value is not None for word in (option, str(value))]
-        return given
+        """The options as words of a command line."""
+        values = {"--tasks": self.tasks, "--set": self.set_, "--model": [self.model], "--seed": [self.seed]}
+        pairs = [(option, str(v)) for option, listed in values.items() for v in listed or () if v is not None]
+        return [*(["--resume"] if self.resume else []), *(word for pair in pairs for word in pair)]
 
 
 @app.command("train")
@@ -61,7 +58,7 @@ def run_training(
     recipe: Annotated[str, Recipe],
     *,
     output: Run = Path("runs/train"),
-    stage: Annotated[str | None, typer.Option(help="rl, sft or best-of. Default: as the file says, else rl.")] = None,
+    stage: Annotated[str | None, typer.Option(help="rl, sft or best-of. Default: the file's stage, or rl.")] = None,
     run: _RunOptions,
     dry_run: Annotated[
         bool,
@@ -75,25 +72,25 @@ def run_training(
     json: Json = False,
     _list: ListRecipes = False,
 ) -> None:
-    """Train the generator by reinforcement learning, or run one of the stages before it."""
+    """Train the generator by reinforcement learning, or run a warm-up stage."""
     from promptmii.configs import config_path
     from promptmii.train import run_stage
     from promptmii.train.settings import TrainSettings, stage_of
 
     config = config_path("train", recipe)
     chosen = stage_of(config, stage)
-    if chosen != "rl" and (dry_run or doctor):
-        raise ConfigError(f"--dry-run and --doctor work for the stage rl only; the stage is {chosen}.")
     if dry_run or doctor:
+        if chosen != "rl":
+            raise ConfigError(f"--dry-run and --doctor work for the stage rl only; the stage is {chosen}.")
         settings = TrainSettings.read(config, stage=chosen, **run.changes)
-        (_plan if dry_run else _examine)(settings, output, as_json=json)
+        (_show_estimate if dry_run else _examine)(settings, output, as_json=json)
         return
     with listening(quiet=json) as progress:
-        made = run_stage(chosen, config, output, resume=run.resume, progress=progress, **run.changes)
+        path = run_stage(chosen, config, output, resume=run.resume, progress=progress, **run.changes)
     if json:
-        dump({"made": str(made)})
+        dump({"made": str(path)})
     else:
-        out.write_line(f"Made {made}. See the curves: promptmii report {made.parent}")
+        out.write_line(f"Made {path}. See the curves: promptmii report {path.parent}")
 
 
 @app.command("launch")
@@ -114,7 +111,7 @@ def launch_training(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command instead of running it.")] = False,
     _list: ListRecipes = False,
 ) -> None:
-    """Start `promptmii train` on as many processes as the configuration plans, by torchrun or Slurm."""
+    """Start `promptmii train` in plan.processes processes, with torchrun or Slurm."""
     from promptmii.configs import config_path
     from promptmii.train import launch
     from promptmii.train.settings import TrainSettings, stage_of
@@ -123,23 +120,22 @@ def launch_training(
     if (stage := stage_of(config)) != "rl":
         raise ConfigError(f"The stage {stage} runs in one process: promptmii train {recipe}.")
     settings = TrainSettings.read(config, stage=stage, **run.changes)
-    given = [recipe, "-o", str(output), *run.words]
+    arguments = [recipe, "-o", str(output), *run.words]
     if slurm:
-        command = launch.slurm(settings, gpus, output, given)
+        command = launch.slurm(settings, gpus, output, arguments)
     else:
-        where = launch.Machines(machines, machine, first, port)
-        command = launch.command(settings.plan.processes, where, given)
+        command = launch.command(settings.plan.processes, launch.Machines(machines, machine, first, port), arguments)
     if dry_run:
         out.write_line(shlex.join(command))
         return
     say(shlex.join(command))
-    output.parent.mkdir(parents=True, exist_ok=True)  # Slurm drops the log of a job whose folder is not there
+    output.parent.mkdir(parents=True, exist_ok=True)  # or Slurm drops the job's log
     if code := launch.run(command):
         raise typer.Exit(code)
 
 
 def _examine(settings: "TrainSettings", folder: Path, *, as_json: bool) -> None:
-    """Print whether the run can train here; exit with 3 if not."""
+    """Check whether the run can train here; exit with 3 if not."""
     from promptmii.cli.models import show_report
     from promptmii.train.rl.doctor import examine_run
 
@@ -148,33 +144,39 @@ def _examine(settings: "TrainSettings", folder: Path, *, as_json: bool) -> None:
     show_report(report, as_json=as_json)
 
 
-def _plan(settings: "TrainSettings", folder: Path, *, as_json: bool) -> None:
+def _show_estimate(settings: "TrainSettings", folder: Path, *, as_json: bool) -> None:
     from promptmii.train.rl.estimate import estimate
 
     with listening(quiet=as_json) as progress:
-        planned = estimate(settings, folder, progress)
+        plan = estimate(settings, folder, progress)
     if as_json:
-        dump(asdict(planned))
-    else:
-        _show_plan(planned)
+        dump(asdict(plan))
+        return
+    for title, listed in (("Settings", plan.settings), ("TRL's configuration", plan.options)):
+        name_column = Column("option", no_wrap=True)
+        grid = Table(name_column, "value", "from", "the paper has", title=title, title_justify="left")
+        for name, setting in listed.items():
+            paper = [] if setting.paper is None else [_cell(setting.paper)]
+            release = [] if setting.release is None else [f"its code: {_cell(setting.release)}"]
+            reference = styled("; ".join(paper + release), "yellow" if setting.differs else "")
+            grid.add_row(name, _cell(setting.value), setting.origin, reference)
+        out.write_table(grid)
+    facts(_totals(plan))
+    for reason in plan.skipped:
+        warn(reason, word="Skipped:")
+    for warning in plan.warnings:
+        warn(warning)
 
 
-NAMED = 4
-"""Values of a list that are named in a table."""
-
-
-def _show_plan(plan: "Estimate") -> None:
+def _totals(plan: "Estimate") -> dict[str, str]:
     batches = plan.batches
-    _print_settings("Settings", plan.settings)
-    _print_settings("TRL's configuration", plan.options)
-    per_update = batches.per_update * batches.generations
-    memory = [(term.name, term.gib) for term in plan.memory]
+    rollout, update = batches.prompts * batches.generations, batches.per_update * batches.generations
     counted = "" if plan.counted else " (estimated from words: no tokenizer)"
-    lines = {
+    memory = {term.name: term.gib for term in plan.memory}
+    return {
         "tasks": f"{plan.tasks:,} to learn from, {plan.validation:,} to validate on, {len(plan.skipped):,} skipped",
-        "rollout": f"{batches.prompts} prompts x {batches.generations} instructions"
-        f" = {batches.prompts * batches.generations}",
-        "update": f"{batches.per_update} prompts x {batches.generations} = {per_update} instructions"
+        "rollout": f"{batches.prompts} prompts x {batches.generations} instructions = {rollout}",
+        "update": f"{batches.per_update} prompts x {batches.generations} = {update} instructions"
         f" = {batches.processes} processes x {batches.per_device} x {batches.accumulation} accumulated",
         "steps": f"{batches.steps:,} updates, {batches.boundary} per rollout ({batches.rollouts:,});"
         f" saved every {batches.save_every}",
@@ -183,40 +185,21 @@ def _show_plan(plan: "Estimate") -> None:
         "validation": f"{plan.validations:,} times {plan.validation_cases:,} instructions",
         "follower": f"{plan.calls:,} calls for rewards and {plan.validation_calls:,} for validation,"
         f" of {plan.follower_tokens:,.0f} tokens",
-        "memory": _sum(memory, "GiB a GPU, by arithmetic (--doctor shows it)")
-        or f"not known: the configuration of {plan.settings['model'].value} is not on this machine",
-        "time": _sum(plan.hours, "hours") or "not estimated: plan.writes, plan.reads and plan.learns are not set",
+        "memory": _sum(memory, "GiB a GPU (--doctor shows how)")
+        or f"unknown: the configuration of {plan.settings['model'].value} is not on this machine",
+        "time": _sum(dict(plan.hours), "hours") or "unknown: set plan.writes, plan.reads and plan.learns",
     }
-    facts(lines)
-    for line in plan.skipped:
-        warn(line, word="Skipped:")
-    for line in plan.warnings:
-        warn(line)
 
 
-def _print_settings(title: str, listed: Mapping[str, "SettingValue"]) -> None:
-    grid = Table(title=title, title_justify="left")
-    grid.add_column("option", no_wrap=True)
-    for name in ("value", "from", "the paper has"):
-        grid.add_column(name)
-    for name, setting in listed.items():
-        theirs = setting.paper if setting.release is None else setting.release
-        differs = theirs is not None and setting.value != theirs
-        paper = "" if setting.paper is None else _brief(setting.paper)
-        paper += f"{'; ' * bool(paper)}its code: {_brief(setting.release)}" if setting.release is not None else ""
-        grid.add_row(name, _brief(setting.value), setting.origin, styled(paper, "yellow" if differs else ""))
-    out.write_table(grid)
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        named = [str(one) for one in value]
-        return ", ".join(named) if len(named) <= NAMED else f"{', '.join(named[:NAMED])} and {len(named) - NAMED} more"
+def _cell(value: Any) -> str:
+    """A setting's value; of a long list, the first four."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {one}" for name, one in value.items())
-    return str(value)
+        value = [f"{name}: {inner}" for name, inner in value.items()]
+    if not isinstance(value, list | tuple):
+        return str(value)
+    more = f" and {len(value) - 4} more" if len(value) > 4 else ""
+    return ", ".join(map(str, value[:4])) + more
 
 
-def _sum(parts: Sequence[tuple[str, float]], unit: str) -> str:
-    listed = ", ".join(f"{name} {value:.1f}" for name, value in parts)
-    return f"{sum(value for _, value in parts):.1f} {unit}: {listed}" if parts else ""
+def _sum(parts: Mapping[str, float], unit: str) -> str:
+    return f"{sum(parts.values()):.1f} {unit}: {', '.join(f'{n} {v:.1f}' for n, v in parts.items())}" if parts else ""

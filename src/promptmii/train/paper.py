@@ -1,7 +1,7 @@
-"""The authors' settings, and the names that stand for all of them.
+"""The authors' settings.
 
-`PAPER` is what the paper says, in our terms; `RELEASE` is what their code does where the paper is silent or differs
-(millix19/promptmii at 2722f12). `preset = "paper"` takes both; a setting that is given goes before it.
+`PAPER` and `TRL` hold the paper's values; `RELEASE` holds those of the authors' code (millix19/promptmii at 2722f12)
+that differ from the paper or are not in it. `preset = "paper"` uses both, below the settings that the user gives.
 """
 
 from collections.abc import Mapping
@@ -23,15 +23,16 @@ TRL: Mapping[str, Any] = {
     "epsilon": 0.2,
     "epsilon_high": 0.4,
     "delta": 3.0,
+    "entropy_coef": 0.0,
     "loss_type": "grpo",
     "scale_rewards": "group",
     "vllm_importance_sampling_correction": False,
 }
-"""The authors' settings in TRL's terms. Every run has them, unless its own say otherwise."""
+"""The paper's TRL options, which are the defaults of every run."""
 VALIDATED, SAVED = 15, 50
-"""Rollouts between validations and between checkpoints. The authors' software counts rollouts, TRL optimiser steps."""
+"""Rollouts between validations and between checkpoints. The authors' code counts rollouts, TRL optimiser steps."""
 UPDATES = 2
-"""Optimiser steps of their rollout: 64 prompts, of which each step learns from 32."""
+"""Optimiser steps per rollout of the authors: 64 prompts, 32 per step."""
 PAPER: Mapping[str, Any] = {
     "schedule": PAPER_SCHEDULE,
     "query": 20,
@@ -49,10 +50,8 @@ PAPER: Mapping[str, Any] = {
     "reward.copy_penalty": 0.0,
     "reward.unfinished_penalty": 0.0,
     "validation.share": 0.1,
-    "generation_batch_size": 320,
-    "entropy_coef": 0.0,
 }
-"""What the paper says beside that, by the dotted names of our settings and the names of TRL's."""
+"""The paper's other settings, by the dotted names of ours."""
 RELEASE: Mapping[str, Any] = {
     "reward.measure": "released_f1",
     "draw": "random",
@@ -62,22 +61,21 @@ RELEASE: Mapping[str, Any] = {
     "validation.most": 381,
     "validation.rows": 20,
 }
-"""What their code does."""
 
 
 def authors_style(model: str) -> str:
-    """The style in which the authors trained a backbone, Llama if unknown (`promptmii styles import` brings it)."""
+    """The authors' style for a backbone, Llama's if unknown. `promptmii styles import` installs it."""
     return f"promptmii-{'qwen' if 'qwen' in model.casefold() else 'llama'}-train"
 
 
 def paper_preset(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run that is to be the authors', under those that are given."""
+    """The authors' settings, to be overridden by the given ones."""
     style = {} if given.get("template") else {"style": authors_style(str(given.get("model", "")))}
     settings: dict[str, Any] = {"validation": {"every": VALIDATED * UPDATES}, **style}
     for name, value in (*PAPER.items(), *RELEASE.items()):
         table, dot, inner = name.rpartition(".")
         if dot:
             settings.setdefault(table, {})[inner] = value
-        elif name not in ("generation_batch_size", "entropy_coef", *given):  # the former are TRL's
+        elif name not in given:
             settings[name] = value
     return settings

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from promptmii.cli import app
 from promptmii.configs import recipes
-from promptmii.train.rl.estimate import memory
+from promptmii.train.rl.memory import memory_terms
 from promptmii.train.rl.plan import grpo_plan
 from promptmii.train.settings import TrainSettings
 
@@ -36,7 +36,7 @@ def terms(folder: Path, recipe: str, **trl: Any) -> dict[str, float]:
     local = [name for name in read.reward.followers if name.startswith("hf:")]
     reward = read.reward.model_copy(update={"followers": (f"hf:{folder}",)} if local else {})
     given = read.model_copy(update={"reward": reward})
-    return {term.name: round(term.gib, 1) for term in memory(grpo_plan(given))}
+    return {term.name: round(term.gib, 1) for term in memory_terms(grpo_plan(given))}
 
 
 def test_the_papers_run_fits_80_gib_if_vllm_writes_for_validation(tmp_path: Path) -> None:

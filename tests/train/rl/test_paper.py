@@ -21,7 +21,7 @@ from promptmii.styles import import_styles, read_style
 from promptmii.task import Episode, Support
 from promptmii.train.paper import PAPER, RELEASE, TRL
 from promptmii.train.reward import Draft, Reward
-from promptmii.train.rl.estimate import Estimate, SettingValue, estimate
+from promptmii.train.rl.estimate import Estimate, estimate
 from promptmii.train.settings import RewardSettings, TrainSettings, stage_of
 from promptmii.train.visits import Visits, style_of
 
@@ -43,12 +43,7 @@ def _styles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def differing(planned: Estimate) -> set[str]:
     """The settings that are not the authors'."""
-
-    def differs(setting: SettingValue) -> bool:
-        theirs = setting.paper if setting.release is None else setting.release
-        return theirs is not None and setting.value != theirs
-
-    return {name for name, setting in {**planned.settings, **planned.options}.items() if differs(setting)}
+    return {name for name, setting in {**planned.settings, **planned.options}.items() if setting.differs}
 
 
 @pytest.mark.slow

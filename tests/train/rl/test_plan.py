@@ -179,6 +179,7 @@ def test_the_command_plans(world: Path) -> None:
         "paper": "generate",
         "release": None,
     }
+    assert plan["settings"]["prompts_per_update"]["origin"] == "promptmii"  # the paper has 32
     assert plan["options"]["learning_rate"] == {"value": 2e-6, "origin": "paper", "paper": 2e-6, "release": None}
     assert plan["options"]["logging_steps"] == {"value": 1, "origin": "promptmii", "paper": None, "release": None}
     assert plan["options"]["generation_batch_size"] == {"value": 20, "origin": "follows", "paper": 320, "release": None}

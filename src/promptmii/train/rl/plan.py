@@ -152,26 +152,25 @@ class GrpoPlan:
             save_every=save_every,
         )
 
-    def config(self, folder: Path, batches: Batches, *, cpu: bool, processes: int | None = None) -> Any:
-        """TRL's configuration. `processes` are those of this program, if a larger run is only planned.
+    def config(self, folder: Path, batches: Batches, *, cpu: bool, dry_run: bool = False) -> Any:
+        """TRL's configuration. A dry run needs neither DeepSpeed nor vLLM, and plans any number of processes in one.
 
-        Raises `ConfigError` with TRL's own reason if it refuses an option.
+        Raises `ConfigError` with TRL's reason if it refuses an option.
         """
-        chosen: dict[str, Any] = {**self.options, "max_steps": batches.steps}
-        if processes:
-            chosen |= {"deepspeed": None, "use_vllm": False}  # which need not be here yet
-        check_packages(chosen)
+        options: dict[str, Any] = {**self.options, "max_steps": batches.steps}
+        if dry_run:
+            options |= {"deepspeed": None, "use_vllm": False}
+        check_packages(options)
         if cpu:
-            chosen |= {"use_cpu": True, "bf16": False, "fp16": False, "dataloader_pin_memory": False}
-        if chosen.get("deepspeed") == "zero3":
-            chosen["deepspeed"] = ZERO3
+            options |= {"use_cpu": True, "bf16": False, "fp16": False, "dataloader_pin_memory": False}
+        if options.get("deepspeed") == "zero3":
+            options["deepspeed"] = ZERO3
         try:
-            made: Any = GRPOConfig(
+            config: Any = GRPOConfig(
                 output_dir=str(folder),
                 seed=self.settings.seed,
                 generation_batch_size=batches.prompts * batches.generations,
-                gradient_accumulation_steps=batches.accumulation
-                * (batches.processes // (processes or batches.processes)),
+                gradient_accumulation_steps=batches.accumulation * (batches.processes if dry_run else 1),
                 num_train_epochs=1,
                 save_strategy="steps",
                 logging_strategy="steps",
@@ -179,13 +178,13 @@ class GrpoPlan:
                 shuffle_dataset=False,  # visits come in their own order
                 remove_unused_columns=False,
                 disable_tqdm=True,
-                **chosen,
+                **options,
             )
         except (ValueError, TypeError) as error:
             raise ConfigError(f"TRL refuses this configuration: {error}") from error
-        if made.n_gpu > 1:
-            made._n_gpu = 1  # a process trains on one; TRL refuses to spread its batches over more
-        return made
+        if config.n_gpu > 1:
+            config._n_gpu = 1  # each process trains on one GPU; TRL would spread the batch over all
+        return config
 
 
 def grpo_plan(settings: TrainSettings) -> GrpoPlan:

@@ -1,0 +1,120 @@
+"""Memory that a training run needs on one GPU, estimated from the settings and the model's configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from promptmii.errors import UnknownModelError
+from promptmii.models import weights_of
+from promptmii.models.hf.model import quiet
+from promptmii.models.http.config import Served
+from promptmii.train.rl.plan import ZERO3, GrpoPlan
+
+GIB = 2.0**30
+ASSUMED_GPU = 80.0
+"""GiB of a GPU, if this machine has none."""
+LIVE = 1e9
+"""Weights that ZeRO-3 keeps gathered during a pass (its stage3_max_live_parameters)."""
+RUNTIME = 3.0
+"""GiB for CUDA, NCCL and fragmentation. Assumed."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of the memory."""
+
+    name: str
+    gib: float
+    how: str
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The dimensions of a model that determine its memory use."""
+
+    weights: float
+    layers: int
+    hidden: int
+    inner: int
+
+    @classmethod
+    def of(cls, reference: str) -> "ModelSize | None":
+        """The size according to the model's configuration, or None if that is not on this machine."""
+        try:
+            location = weights_of(reference)
+            if location is None:
+                return None
+            with quiet(), torch.device("meta"):
+                config: Any = AutoConfig.from_pretrained(location.source, local_files_only=True)
+                model: Any = AutoModelForCausalLM.from_config(config)
+        except (OSError, ValueError, UnknownModelError):
+            return None
+        return cls(model.num_parameters(), config.num_hidden_layers, config.hidden_size, config.intermediate_size)
+
+    def adapter(self, rank: int) -> float:
+        """Weights of an adapter on all seven projections of each layer."""
+        return self.layers * rank * (8 * self.hidden + 3 * (self.hidden + self.inner))
+
+
+def zero_stage(options: Mapping[str, Any]) -> int:
+    """DeepSpeed's ZeRO stage; 0 without DeepSpeed, or if its configuration is in a file."""
+    deepspeed = options.get("deepspeed")
+    config: Any = ZERO3 if deepspeed == "zero3" else deepspeed if isinstance(deepspeed, Mapping) else {}
+    return int(config.get("zero_optimization", {}).get("stage", 0))
+
+
+def memory_terms(grpo: GrpoPlan, gpu: float = ASSUMED_GPU) -> tuple[Term, ...]:
+    """The terms for one GPU of `gpu` GiB; empty if the model's configuration is not on this machine."""
+    settings, options, size = grpo.settings, grpo.options, ModelSize.of(grpo.settings.model)
+    if size is None:
+        return ()
+    zero, vllm = zero_stage(options), options.get("use_vllm")
+    shards = settings.plan.processes if zero == 3 else 1
+    if settings.lora:
+        terms = [
+            _weights("frozen weights", size.weights, 2, shards),
+            _weights("adapter in training", size.adapter(settings.lora.rank), 16, shards),
+        ]
+        if not vllm and not zero:
+            note = ", while drafts are written; none with vLLM"
+            terms.append(_weights("weights with the adapter merged", size.weights, 2, note=note))
+    else:
+        # 16-bit weights and gradients, 32-bit copies and Adam's two moments; or 32-bit weights and autocast's copies.
+        terms = [_weights("weights in training", size.weights, 16 if zero else 18, shards)]
+        if options.get("beta"):
+            terms.append(_weights("weights of the start", size.weights, 2, shards, " (trl.beta)"))
+    terms.append(_activations(size, grpo))
+    if shards > 1:
+        terms.append(_weights("layers of a pass", min(LIVE, size.weights), 2, note=", gathered"))
+        if not vllm:
+            note = ", to write drafts and to validate; none with vLLM"
+            terms.append(_weights("all weights gathered", size.weights, 2, note=note))
+    if vllm and options.get("vllm_mode") != "server":
+        share = float(options.get("vllm_gpu_memory_utilization", 0.3))
+        terms.append(Term("vLLM", share * gpu, f"{share:g} (trl.vllm_gpu_memory_utilization) x {gpu:.0f} GiB"))
+    for reference in settings.reward.followers:
+        if not Served.parse(reference) and (follower := ModelSize.of(reference)):
+            terms.append(_weights(f"follower {reference}", follower.weights, 2))
+    return (*terms, Term("runtime", RUNTIME, "assumed"))
+
+
+def _weights(name: str, count: float, width: int, shards: int = 1, note: str = "") -> Term:
+    """Weights of `width` bytes each, of which every process holds its shard."""
+    among = f" / {shards} processes" if shards > 1 else ""
+    return Term(name, count * width / shards / GIB, f"{count:.3g} weights x {width} bytes{among}{note}")
+
+
+def _activations(size: ModelSize, grpo: GrpoPlan) -> Term:
+    rows = int(grpo.options["per_device_train_batch_size"])
+    tokens = rows * (grpo.settings.longest_prompt + int(grpo.options["max_completion_length"]))
+    layer = 8 * size.hidden + 4 * size.inner
+    if grpo.options.get("activation_checkpointing"):
+        values = size.layers * size.hidden + layer
+        how = f"{tokens:,} tokens x ({size.layers} layers x {size.hidden} kept + {layer:,} of one layer) x 2 bytes"
+    else:
+        values = size.layers * layer
+        how = f"{tokens:,} tokens x {size.layers} layers x {layer:,} x 2 bytes"
+    return Term("activations", tokens * values * 2 / GIB, how)
