@@ -1,8 +1,8 @@
-"""The curves of a training run: `metrics.jsonl`, one JSON object a line, with `step` and any numbers.
+"""The curves of a training run, in `metrics.jsonl`: one JSON object per line, with `step` and any numbers.
 
 {"step": 15, "validation/reward": 0.41, "train/reward": 0.38, "length": 143.2, "entropy": 1.7}
 
-Training appends to them; the report draws them.
+Training appends lines; the report draws them.
 """
 
 import json
@@ -19,7 +19,7 @@ from promptmii.files import append_line
 
 FILE = "metrics.jsonl"
 VALIDATION = "validation/reward"
-"""Mean reward (macro-F1 of the follower) on the validation tasks."""
+"""The follower's mean macro-F1 on the validation tasks."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class Curves:
     """The curves of one training run."""
 
     name: str
-    """The name of its folder."""
+    """Name of the run folder."""
     metrics: dict[str, dict[int, float]]
-    """Quantity to step to value, in order of steps. If a resumed run wrote a step twice, the later value counts."""
+    """Quantity to step to value, ordered by step. If a resumed run wrote a step twice, the later value counts."""
     damaged: int = 0
-    """Unreadable lines, such as one cut short by a kill."""
+    """Unreadable lines, such as one that a kill cut short."""
 
 
 def append_curves(folder: Path, step: int, values: Mapping[str, float]) -> None:
     """Append a line, without non-finite values. Raises `OutputError` on a full disk."""
-    kept = {name: float(value) for name, value in values.items() if math.isfinite(value)}
-    append_line(folder / FILE, (json.dumps({"step": step, **kept}) + "\n").encode())
+    finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+    append_line(folder / FILE, (json.dumps({"step": step, **finite}) + "\n").encode())
 
 
 def is_training_run(folder: Path) -> bool:
@@ -46,7 +46,7 @@ def is_training_run(folder: Path) -> bool:
 
 
 def read_curves(folders: Sequence[Path]) -> list[Curves]:
-    """The curves of training run folders. Raises `ArtefactError` for a folder that holds none."""
+    """The curves of training run folders. Raises `ArtefactError` for a folder without curves."""
     return [_read(folder) for folder in folders]
 
 
@@ -54,7 +54,7 @@ def _read(folder: Path) -> Curves:
     try:
         lines = (folder / FILE).read_text("utf-8", "replace").splitlines()
     except OSError as error:
-        raise ArtefactError(f"{folder} is no training run: its {FILE} cannot be read ({error.strerror}).") from error
+        raise ArtefactError(f"{folder} is not a training run: its {FILE} cannot be read ({error.strerror}).") from error
     metrics: dict[str, dict[int, float]] = {}
     damaged = 0
     for line in lines:

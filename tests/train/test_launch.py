@@ -45,7 +45,7 @@ def test_a_process_a_gpu_on_one_machine_or_several() -> None:
 
 def test_other_processes_than_planned_are_refused_with_the_command_that_starts_them() -> None:
     check_processes(4, 4)
-    with pytest.raises(ConfigError, match=r"is for 4 process.*, and 1 are running. Start it with: promptmii launch"):
+    with pytest.raises(ConfigError, match=r"is for 4 process.*, but 1 are running. Start it with promptmii launch"):
         check_processes(4, 1)
 
 

@@ -1,4 +1,4 @@
-"""Training of the generator: reinforcement learning (`rl`), and what comes before it (`warmup`)."""
+"""Training of the generator: warm-up (`warmup`) and reinforcement learning (`rl`)."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,9 @@ def run_stage(
     progress: Progress = QUIET,
     **changes: Any,
 ) -> Path:
-    """Run a stage from a TOML file, with `changes` over it, into a run folder; returns the weights or pairs it made.
+    """Run a stage from a TOML file, overridden by `changes`; returns the path of the weights or pairs.
 
-    With `resume` it goes on after the newest whole checkpoint, or the last visit of best-of that was finished.
+    With `resume` it continues after the newest complete checkpoint, or in best-of after the last finished visit.
     Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`, and `MissingDependencyError` without torch.
     """
     if stage == "rl":
@@ -33,4 +33,4 @@ def run_stage(
         from promptmii.train.settings import BestOfSettings as Settings
         from promptmii.train.warmup.best_of import best_of as run
     settings: Any = Settings.read(config, **{**changes, "stage": stage})
-    return run(settings, folder, given=config, resume=resume, progress=progress)
+    return run(settings, folder, config=config, resume=resume, progress=progress)

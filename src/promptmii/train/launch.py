@@ -1,4 +1,4 @@
-"""Starting a run of several processes: by torchrun on each machine, and on several machines under Slurm."""
+"""Start a run of several processes: with torchrun on each machine, or through Slurm."""
 
 import ctypes
 import os
@@ -22,67 +22,68 @@ SCRIPT = FOLDER / "train" / "slurm.sh"
 
 @dataclass(frozen=True)
 class Machines:
-    """The machines that train, and which of them this is."""
+    """The machines that train."""
 
     count: int = 1
     this: int = 0
+    """Index of this machine."""
     first: str = "localhost"
-    """Address of machine 0, where the processes find each other."""
+    """Address of machine 0, where the processes meet."""
     port: int = 29500
 
 
 def check_processes(planned: int, running: int) -> None:
-    """Raise `ConfigError` unless as many processes run as the batches are planned for."""
+    """Raise `ConfigError` unless the planned number of processes runs: the batches depend on it."""
     if running != planned:
         raise ConfigError(
-            f"The configuration is for {planned} process(es) (plan.processes), and {running} are running. Start it "
-            "with: promptmii launch, and what you gave to promptmii train."
+            f"The configuration is for {planned} process(es) (plan.processes), but {running} are running. Start it "
+            "with promptmii launch and the same arguments."
         )
 
 
 def end_with_launcher() -> None:
-    """Let the system end this process with a launcher that is killed and cannot do it. Only Linux knows how.
+    """Have Linux kill this process when its launcher dies, even if the launcher was killed itself.
 
-    SIGKILL, because a process that waits for the others in native code hears nothing else; its checkpoints are whole.
+    SIGKILL, because a process that waits for others in native code ignores other signals. Checkpoints stay complete.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def command(processes: int, machines: Machines, arguments: Sequence[str]) -> list[str]:
-    """What machine `machines.this` runs to train with `arguments`.
+    """The command that machine `machines.this` runs.
 
-    Raises `ConfigError` if there is no such machine, or if the processes do not divide.
+    Raises `ConfigError` for an index out of range, or if the processes do not divide among the machines.
     """
     if machines.this >= machines.count:
         raise ConfigError(f"--machine is {machines.this}; expected 0 to {machines.count - 1} (see --machines).")
-    here, left = divmod(processes, machines.count)
-    if left or not here:
+    local, remainder = divmod(processes, machines.count)
+    if remainder or not local:
         raise ConfigError(f"{processes} process(es) (plan.processes) do not divide among {machines.count} machines.")
     if processes == 1:
         return ["promptmii", "train", *arguments]
-    where = ["--standalone"]
+    rendezvous = ["--standalone"]
     if machines.count > 1:
-        where = ["--nnodes", str(machines.count), "--node-rank", str(machines.this)]
-        where += ["--master-addr", machines.first, "--master-port", str(machines.port)]
-    return ["torchrun", *where, "--nproc-per-node", str(here), "-m", "promptmii", "train", *arguments]
+        rendezvous = ["--nnodes", str(machines.count), "--node-rank", str(machines.this)]
+        rendezvous += ["--master-addr", machines.first, "--master-port", str(machines.port)]
+    return ["torchrun", *rendezvous, "--nproc-per-node", str(local), "-m", "promptmii", "train", *arguments]
 
 
-def run(given: Sequence[str]) -> int:
-    """Run what `command` or `slurm` made; returns the exit code of the process that said what was wrong, else 0.
+def run(words: Sequence[str]) -> int:
+    """Run a command from `command` or `slurm`; returns its exit code, or that of the process that failed first.
 
     Raises `ConfigError` if this machine has too few GPUs or no Slurm, `ModelError` if a process was killed.
     """
-    if given[0] == "sbatch":
+    if words[0] == "sbatch":
         if shutil.which("sbatch") is None:
-            raise ConfigError("sbatch was not found: run this on a Slurm login node, or leave --slurm out.")
-        return subprocess.run(given, check=False).returncode
-    if given[0] == "torchrun":
-        return _spread(given[1:])
-    return subprocess.run([sys.executable, "-m", *given], check=False).returncode
+            raise ConfigError("sbatch was not found. Run this on a Slurm login node, or without --slurm.")
+        return subprocess.run(words, check=False).returncode
+    if words[0] == "torchrun":
+        return _torchrun(words[1:])
+    return subprocess.run([sys.executable, "-m", *words], check=False).returncode
 
 
-def _spread(arguments: Sequence[str]) -> int:
+def _torchrun(arguments: Sequence[str]) -> int:
     try:
         import torch
         from torch.distributed.elastic.multiprocessing import SignalException
@@ -92,20 +93,20 @@ def _spread(arguments: Sequence[str]) -> int:
     except ImportError as error:
         raise MissingDependencyError("promptmii launch", "train") from error
     options = parse_args(list(arguments))
-    here, gpus = int(options.nproc_per_node), torch.cuda.device_count()
-    if gpus and gpus < here:
+    local, gpus = int(options.nproc_per_node), torch.cuda.device_count()
+    if gpus and gpus < local:
         raise ConfigError(
-            f"The configuration needs {here} GPUs on this machine (plan.processes); it has {gpus}. Set "
+            f"The configuration needs {local} GPUs on this machine (plan.processes); it has {gpus}. Set "
             "plan.processes to the number of GPUs that train; --dry-run shows how the batches divide."
         )
     try:
         torchrun(options)
-    except SignalException as stopped:  # passed on to the processes
+    except SignalException as stopped:  # torchrun has passed it on to the processes
         return 128 + stopped.sigval
     except ChildFailedError as error:
-        # The launcher ends the others with SIGTERM, so that is nobody's reason unless it came first.
-        struck = {rank for rank, one in error.failures.items() if one.exitcode < 0 and one.exitcode != -signal.SIGTERM}
-        rank = min(struck, default=error.get_first_failure()[0])
+        # torchrun ends the other processes with SIGTERM, so another signal is the more likely cause.
+        killed = [rank for rank, f in error.failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM]
+        rank = min(killed, default=error.get_first_failure()[0])
         failure = error.failures[rank]
         if failure.exitcode > 0:
             return failure.exitcode
@@ -117,21 +118,21 @@ def _spread(arguments: Sequence[str]) -> int:
 
 
 def slurm(settings: TrainSettings, gpus: int, output: Path, arguments: Sequence[str]) -> list[str]:
-    """The command that queues a run on nodes of so many GPUs, and one more to serve a follower without an address.
+    """The command that queues a run on nodes of `gpus` GPUs, plus one to serve a follower without an address.
 
-    Its log is beside the folder `output`. Raises `ConfigError` if the processes do not fill the nodes.
+    The log goes beside the folder `output`. Raises `ConfigError` if the processes do not fill the nodes.
     """
-    trainers, left = divmod(settings.plan.processes, gpus)
-    if left or not trainers:
+    trainers, remainder = divmod(settings.plan.processes, gpus)
+    if remainder or not trainers:
         raise ConfigError(
             f"{settings.plan.processes} processes (plan.processes) is not a multiple of {gpus} GPUs per node (--gpus)."
         )
-    elsewhere = settings.reward.serve or settings.endpoint.base_url
-    names = () if elsewhere else map(unplaced, settings.reward.followers)
+    has_server = settings.reward.serve or settings.endpoint.base_url
+    names = () if has_server else map(unplaced, settings.reward.followers)
     served = sorted({name for name in names if name})
     if len(served) > 1:
         raise ConfigError(
-            f"The followers {', '.join(served)} have no address; the job serves only one. Give the others one: "
+            f"The followers {', '.join(served)} have no address, and the job serves only one. Name the others "
             "openai:MODEL@http://host:port/v1."
         )
     return [

@@ -1,4 +1,4 @@
-"""The loop of both halves: transformers' Trainer, its safeguards, and the best weights so far with their model card."""
+"""The training loop of warm-up and reinforcement: safeguards, checkpoints, the best weights and their model card."""
 
 import json
 import math
@@ -26,20 +26,20 @@ from promptmii.version import VERSION
 
 @dataclass(eq=False)
 class Safeguards(TrainerCallback):
-    """Stops before weights become NaN or infinite, and makes checkpoints that other machines can load."""
+    """Stops before weights become NaN or infinite, and makes checkpoints loadable on other machines."""
 
     policy: TrainableModel
     cure: str
-    """The settings to lower if training diverges."""
+    """Settings to lower if training diverges."""
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Raise `ModelError` before a NaN or infinite gradient reaches the weights."""
+        """Raise `ModelError` before a NaN or infinite gradient is applied."""
         gradients = [weights.grad for weights in self.policy.trained.parameters() if weights.grad is not None]
         if not all(torch.isfinite(gradient).all() for gradient in gradients):
             raise self._diverged(state.global_step + 1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
-        """The same where gradients are spread over processes: before such weights are saved."""
+        """The same check if processes share the gradients: at least before such weights are saved."""
         if not torch.isfinite(torch.tensor(float((logs or {}).get("grad_norm", 0.0)))):
             raise self._diverged(state.global_step)
 
@@ -56,21 +56,21 @@ class Safeguards(TrainerCallback):
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first. A checkpoint is whole with its state, which is written last."""
-    whole: dict[int, Path] = {}
+    """The complete checkpoints of a run, oldest first: those with a trainer state, which is written last."""
+    complete: dict[int, Path] = {}
     for state in folder.glob("checkpoint-*/trainer_state.json"):
-        with suppress(ValueError):  # half a file; or the folder is a copy under a name of the user's own
+        with suppress(ValueError):  # a truncated file, or a copy that the user named checkpoint-2-old
             json.loads(state.read_text("utf-8"))
-            whole[int(state.parent.name.removeprefix("checkpoint-"))] = state.parent
-    return [whole[step] for step in sorted(whole)]
+            complete[int(state.parent.name.removeprefix("checkpoint-"))] = state.parent
+    return [complete[step] for step in sorted(complete)]
 
 
 def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
-    """Train to the end, with `resume` from the newest whole checkpoint.
+    """Train to the end, with `resume` from the newest complete checkpoint.
 
     Raises `OutputError` if a checkpoint cannot be written, `ModelError` if another process of the run has ended.
     """
-    trainer.remove_callback(PrinterCallback)  # progress goes elsewhere
+    trainer.remove_callback(PrinterCallback)  # progress is shown by other callbacks
     newest = checkpoints(folder)[-1:] if resume else []
     try:
         with quiet():
@@ -78,12 +78,12 @@ def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
     except PromptMIIError:
         raise
     except (OSError, SafetensorError, RuntimeError) as error:
-        if torch.distributed.is_initialized() and "by peer" in str(error):  # reset by it, or closed
+        if torch.distributed.is_initialized() and "by peer" in str(error):  # connection reset or closed by peer
             raise ModelError(
                 "Another process of this run ended; see its output. The last checkpoint is valid: "
                 "continue with --resume."
             ) from error
-        # torch makes a RuntimeError of a full disk.
+        # torch reports a full disk as a RuntimeError.
         if type(error) is RuntimeError and "PytorchStreamWriter" not in str(error):
             raise
         raise OutputError(
@@ -94,39 +94,39 @@ def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
 
 BEST = "best"
 Card = Callable[[int, Mapping[str, float]], str]
-"""The model card, after so many steps and with what was measured."""
+"""The model card, given the step and the measured values."""
 
 
 class Best:
-    """Keeps the weights with the highest value of a curve, or the lowest."""
+    """Keeps the weights with the best value of a curve."""
 
     def __init__(
         self, folder: Path, curve: str, policy: TrainableModel, card: Card, *, sign: int = 1, gain: float = 0.0
     ) -> None:
-        """`sign` is -1 if less is better; `gain` is how much better counts."""
+        """`sign` is -1 if lower is better; `gain` is the least improvement that counts."""
         self._folder, self._curve, self._policy, self._card = folder, curve, policy, card
         self._sign, self._gain = sign, gain
         self._value = -math.inf
         self.since = 0
-        """Validations since the best."""
+        """Validations since the best one."""
 
     def recall(self, step: int) -> None:
-        """Take up what the curves say up to `step`."""
+        """Restore the state after `step` from the curves."""
         if is_training_run(self._folder):
             curves = read_curves([self._folder])[0].metrics
             failed = curves.get("validation/failed", {})
-            for at, value in curves.get(self._curve, {}).items():
-                if at <= step and not failed.get(at):
+            for earlier, value in curves.get(self._curve, {}).items():
+                if earlier <= step and not failed.get(earlier):
                     self.improves(value)
 
     def improves(self, value: float) -> bool:
-        """Whether this is the best so far."""
+        """Record a value; whether it is the best so far."""
         better = self._sign * value > self._value + (self._gain if math.isfinite(self._value) else 0)
         self._value, self.since = (self._sign * value, 0) if better else (self._value, self.since + 1)
         return better
 
     def save(self, step: int, measured: Mapping[str, float], state: dict[str, Any] | None = None) -> None:
-        """The weights of now take the place of those in `best/`. `state` as in `TrainableModel.save`."""
+        """Replace the weights in `best/` by the current ones. `state` as in `TrainableModel.save`."""
         with atomic_folder(self._folder / BEST) as new:
             self._policy.save(new, state)
             (new / "README.md").write_text(self._card(step, measured), encoding="utf-8")
@@ -134,7 +134,7 @@ class Best:
 
 KNOWN = {"smol": " (SmolLM2-135M-Instruct, Apache-2.0)"}
 PRIVATE = {"stage", "model", "tasks", "only", "train", "bank", "pairs", "endpoint", "plan"}
-"""Settings that a card leaves out: places on a machine, and what the card says elsewhere."""
+"""Settings that a card omits: paths and addresses, and what it says elsewhere."""
 
 
 def model_card(
@@ -148,7 +148,7 @@ def model_card(
     *,
     adapter: bool = True,
 ) -> str:
-    """`purpose` are paragraphs; the weights are an `adapter` of `base`, or all weights trained from it."""
+    """A model card in Markdown. `purpose` holds its paragraphs; `adapter` is false if all weights were trained."""
     recipe = {"step": step, **settings.model_dump(mode="json", exclude=PRIVATE)}
     rows = [
         f"| {name} | {task.source.get('group', 'unstated')} | {task.source.get('licence', 'unstated')} |"
@@ -182,15 +182,15 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
 def generator_card(
     settings: TrainSettings, base: str, tasks: Mapping[str, Task], step: int, measured: Mapping[str, float]
 ) -> str:
-    """The card of a generator that reinforcement made."""
+    """The model card of a reinforced generator."""
     reward = settings.reward
     followers = ", ".join(f"`{name}`" for name in reward.followers)
     purpose = (
         "Reads labelled examples of a text-classification task and writes an instruction for it. Trained from "
         f"`{settings.model}` with reinforcement learning (GRPO): the reward is how well a frozen model ({followers}, "
-        f"mode `{reward.mode}`) labels other examples by the instruction.",
-        "Limits: it writes what it takes for the rule behind the examples. It may be wrong, and it may repeat texts it "
-        "was shown. Check an instruction before you rely on it. Validation is macro-F1 on tasks of other sources.",
+        f"mode `{reward.mode}`) labels other examples under the instruction.",
+        "Limits: it guesses the rule behind the examples. It may be wrong, and it may repeat texts it was shown. Check "
+        "an instruction before you rely on it. Validation is macro-F1 on tasks from other sources.",
     )
     adapter = settings.lora is not None
     return model_card(settings, "An instruction generator", purpose, base, tasks, step, measured, adapter=adapter)

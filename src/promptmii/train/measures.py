@@ -1,4 +1,4 @@
-"""What a reward can measure: each name in `Measure` has its line in one of the two tables."""
+"""The measures that a reward can use. Each name in `Measure` has an entry in one of the two tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
@@ -11,9 +11,9 @@ from promptmii.scoring import Scored
 Measure = Literal["macro_f1", "released_f1", "expected_macro_f1", "gold_probability"]
 
 OfAnswers: TypeAlias = Callable[[Scored, Sequence[str]], float]
-"""From scored rows and the labels of the task."""
+"""Takes scored rows and the task's labels."""
 OfProbabilities: TypeAlias = Callable[[Sequence[str], Sequence[Sequence[float]], Sequence[str]], float]
-"""From gold labels, a row of probabilities for each, and the labels in the order of a row."""
+"""Takes gold labels, a row of probabilities for each, and the labels in the order of a row."""
 
 
 def _released_f1(scored: Scored, labels: Sequence[str]) -> float:
@@ -31,7 +31,7 @@ OF_PROBABILITIES: Mapping[Measure, OfProbabilities] = {
 
 
 def check_mode(measure: Measure, mode: Mode) -> None:
-    """Raise `ValueError` if followers in this mode do not give what the measure reads."""
+    """Raise `ValueError` if the measure does not work in this mode."""
     if measure in OF_PROBABILITIES and mode != "choose":
         raise ValueError(f"the measure {measure} needs likelihoods, so mode = 'choose'")
     if measure == "released_f1" and mode != "generate":
@@ -39,14 +39,13 @@ def check_mode(measure: Measure, mode: Mode) -> None:
 
 
 def measured(scored: Scored, labels: Sequence[str], measure: Measure) -> float:
-    """A score between 0 and 1. Raises `ConfigError` if the measure needs likelihoods and there are none."""
+    """A score between 0 and 1. Raises `ConfigError` if the measure needs likelihoods and a follower gives none."""
     if measure in OF_ANSWERS:
         return OF_ANSWERS[measure](scored, labels)
-    probabilities = [prediction.probabilities for prediction in scored.predictions]
-    known = [row for row in probabilities if row is not None]
-    if len(known) < len(probabilities):
+    probabilities = [p.probabilities for p in scored.predictions if p.probabilities is not None]
+    if len(probabilities) < len(scored.predictions):
         raise ConfigError(
             f"The measure {measure} needs likelihoods, and a follower gives none. Set reward.measure = 'macro_f1', "
             "or name followers with likelihoods (see `promptmii doctor`)."
         )
-    return OF_PROBABILITIES[measure](scored.gold, known, labels)
+    return OF_PROBABILITIES[measure](scored.gold, probabilities, labels)

@@ -1,7 +1,7 @@
-"""The reward: how well frozen followers label rows that the writer never saw. It uses the one scorer, a batch a step.
+"""The reward: how well frozen followers label rows that the writer never saw, computed by the one scorer.
 
-Equal instructions of one visit are scored once. A follower that fails gives no reward (`None`, which leaves the draft
-out of its group), never a zero: a dead server must not teach anything.
+Equal instructions of one visit are scored once. If a follower fails, the draft gets no reward (None, which leaves it
+out of its group) instead of zero, so that a dead server teaches nothing.
 """
 
 import time
@@ -23,162 +23,153 @@ from promptmii.task import Episode
 from promptmii.train.measures import measured
 from promptmii.train.settings import RewardSettings
 
-PASSING = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER)
-"""Failures that may be over after a while."""
-TOGETHER = 16
-"""Instructions under way for a model that takes one call at a time: it answers for all of them in one batch."""
+TRANSIENT = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER)
+"""Failures that may pass after a while."""
+THREADS = 16
+"""Least number of batches in progress, for models that handle one call at a time."""
 PAUSE = 5.0
-"""Seconds between two attempts at a follower that fails."""
+"""Seconds between attempts at a failing follower."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """An instruction as it was written."""
+    """A generated instruction."""
 
     episode: Episode
     text: str
     tokens: int
     unfinished: bool = False
-    """It ran into its limit."""
+    """It hit the token limit."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a draft is worth."""
+    """The reward of a draft."""
 
     reward: float | None
-    """`None` where a follower failed."""
+    """None if a follower failed."""
     score: float | None
-    """The measure alone, mean of the followers."""
+    """The measure without penalties, averaged over the followers."""
     unparsed: float = 0.0
-    """Share of answers that were no label."""
+    """Share of answers that are not a label."""
     copied: bool = False
     """It repeats training text."""
     failure: str | None = None
 
 
-class _Question(NamedTuple):
-    """A distinct instruction under one follower."""
+class _Request(NamedTuple):
+    """A distinct instruction for one follower."""
 
     follower: Follower
     episode: Episode
     text: str
 
 
-class _Scoring(NamedTuple):
-    """What a follower made of an instruction, or why there is no score."""
+class _Result(NamedTuple):
+    """A follower's predictions under an instruction, or the failure."""
 
     scored: Scored | None
     failure: str | None = None
-    passing: bool = False
-    """Waiting may help."""
+    transient: bool = False
 
 
 @dataclass(frozen=True)
 class Reward:
-    """Judges drafts. Several threads may use it; the limit of requests under way is the follower's own."""
+    """Judges drafts. Several threads may use it; each follower limits its own concurrent requests."""
 
     settings: RewardSettings
     followers: Sequence[Follower]
     style: Style = field(default_factory=Style)
-    """The frame in which an instruction is read, and the length of an answer."""
+    """Sets the follower's prompt frame and the length of an answer."""
     progress: Progress = QUIET
 
     def check(self, episode: Episode) -> None:
-        """Ask every follower once. Raises `EndpointError` if one is silent, `ConfigError` if the measure needs more."""
+        """Try every follower. Raises `EndpointError` if one fails, `ConfigError` if the measure needs likelihoods."""
         for follower in self.followers:
-            ((scored, failure, _),) = self._ask([_Question(follower, episode, "Label the input.")])
-            if scored is None:
+            (result,) = self._score([_Request(follower, episode, "Label the input.")])
+            if result.scored is None:
                 name = follower.model.card.reference
-                raise EndpointError(f"The follower {name} does not answer, so nothing can be learned: {failure}")
-            measured(scored, episode.support.labels, self.settings.measure)
+                raise EndpointError(f"The follower {name} does not answer, so nothing can be learned: {result.failure}")
+            measured(result.scored, episode.support.labels, self.settings.measure)
 
     def judge(self, drafts: Sequence[Draft]) -> list[Judged]:
         """One judgement per draft, in order. Waits for failing followers, then raises `EndpointError`."""
-        answers = self._ask_all(list(dict.fromkeys(one for draft in drafts for one in self._questions(draft))))
+        results = self._score_all(list(dict.fromkeys(r for draft in drafts for r in self._requests(draft))))
         deadline = time.monotonic() + self.settings.wait
-        while self._too_many_fail(answers) and time.monotonic() < deadline:
-            if not any(answer.passing for answer in answers.values()):
-                break
+        while (share := _share_failed(results)) > self.settings.failures:
+            failed = [request for request, result in results.items() if result.scored is None]
+            if time.monotonic() >= deadline or not any(results[request].transient for request in failed):
+                raise EndpointError(
+                    f"{share:.0%} of the instructions of a step could not be scored (first: "
+                    f"{results[failed[0]].failure}). Check the follower, then continue with --resume."
+                )
             self.progress.note("Followers fail; waiting for them")
             time.sleep(min(PAUSE, self.settings.wait))
-            answers |= self._ask_all([question for question, answer in answers.items() if answer.scored is None])
-        if self._too_many_fail(answers):
-            reason = next(answer.failure for answer in answers.values() if answer.scored is None)
-            raise EndpointError(
-                f"{_share_failed(answers):.0%} of the instructions of a step could not be scored (first: {reason}). "
-                "Check the follower, then continue with --resume."
-            )
-        return [self._judged(draft, [answers[question] for question in self._questions(draft)]) for draft in drafts]
+            results |= self._score_all(failed)
+        return [self._judged(draft, [results[request] for request in self._requests(draft)]) for draft in drafts]
 
-    def _questions(self, draft: Draft) -> list[_Question]:
-        """Nobody is asked about an empty text, which is worth nothing."""
-        return [_Question(follower, draft.episode, draft.text) for follower in self.followers if draft.text]
+    def _requests(self, draft: Draft) -> list[_Request]:
+        """No requests for an empty text: its score is 0."""
+        return [_Request(follower, draft.episode, draft.text) for follower in self.followers if draft.text]
 
-    def _ask_all(self, questions: Sequence[_Question]) -> dict[_Question, _Scoring]:
-        threads = max([TOGETHER, *(question.follower.model.card.concurrency for question in questions)])
-        batches = _batches(questions)
-        answered = parallel(self._ask, batches, threads)
+    def _score_all(self, requests: Sequence[_Request]) -> dict[_Request, _Result]:
+        threads = max([THREADS, *(request.follower.model.card.concurrency for request in requests)])
+        batches = _batches(requests)
         return {
-            question: answer
-            for position, answers in answered
-            for question, answer in zip(batches[position], answers, strict=True)
+            request: result
+            for position, results in parallel(self._score, batches, threads)
+            for request, result in zip(batches[position], results, strict=True)
         }
 
-    def _ask(self, questions: Sequence[_Question]) -> list[_Scoring]:
-        """About one episode under one follower."""
-        (follower, episode, _), *_ = questions
+    def _score(self, requests: Sequence[_Request]) -> list[_Result]:
+        """Results of requests that share their follower and episode."""
+        follower, episode, _ = requests[0]
         labels, style = episode.support.labels, self.style
-        written = [
-            Instruction(text=text, labels=labels, method="mii", frame=style.frame, answer=style.answer)
-            for _, _, text in questions
+        instructions = [
+            Instruction(text=request.text, labels=labels, method="mii", frame=style.frame, answer=style.answer)
+            for request in requests
         ]
         try:
-            ready = [follower.prepare(instruction, episode.support) for instruction in written]
-            return [_answer(scored) for scored in score_each(follower, ready, episode.query)]
-        except EndpointError as error:  # it failed on more than a row, say while it was calibrated
-            return [_Scoring(None, str(error), error.kind in PASSING)] * len(questions)
+            ready = [follower.prepare(instruction, episode.support) for instruction in instructions]
+            return [_result(scored) for scored in score_each(follower, ready, episode.query)]
+        except EndpointError as error:  # not a single row failed, but for instance the calibration
+            return [_Result(None, str(error), error.kind in TRANSIENT)] * len(requests)
 
-    def _too_many_fail(self, answers: Mapping[_Question, _Scoring]) -> bool:
-        return _share_failed(answers) > self.settings.failures
-
-    def _judged(self, draft: Draft, answers: Sequence[_Scoring]) -> Judged:
-        if not answers:
-            return Judged(-self._price(draft), 0.0)
+    def _judged(self, draft: Draft, results: Sequence[_Result]) -> Judged:
+        penalty = self.settings.token_price * max(draft.tokens - self.settings.free_tokens, 0)
+        penalty += self.settings.unfinished_penalty * draft.unfinished
+        if not results:
+            return Judged(-penalty, 0.0)
         copied = bool(copied_runs(draft.text, (example.text for example in draft.episode.support.examples)))
-        scored = [answer.scored for answer in answers if answer.scored]
-        if len(scored) < len(answers):
-            failure = next(answer.failure for answer in answers if answer.scored is None)
+        scored = [result.scored for result in results if result.scored]
+        if len(scored) < len(results):
+            failure = next(result.failure for result in results if result.scored is None)
             return Judged(None, None, copied=copied, failure=failure)
-        value = fmean(measured(one, draft.episode.support.labels, self.settings.measure) for one in scored)
-        unparsed = fmean(one.n_unparsed / one.n for one in scored)
-        return Judged(value - self._price(draft) - self.settings.copy_penalty * copied, value, unparsed, copied)
-
-    def _price(self, draft: Draft) -> float:
-        priced = max(draft.tokens - self.settings.free_tokens, 0)
-        return self.settings.token_price * priced + self.settings.unfinished_penalty * draft.unfinished
+        score = fmean(measured(rows, draft.episode.support.labels, self.settings.measure) for rows in scored)
+        unparsed = fmean(rows.n_unparsed / rows.n for rows in scored)
+        return Judged(score - penalty - self.settings.copy_penalty * copied, score, unparsed, copied)
 
 
-def _batches(questions: Sequence[_Question]) -> list[list[_Question]]:
-    """What is asked in one go: of a model that takes one call at a time, all drafts of an episode."""
-    batches: dict[object, list[_Question]] = {}
-    for question in questions:
-        follower, episode, _ = question
+def _batches(requests: Sequence[_Request]) -> list[list[_Request]]:
+    """One request each, but all drafts of an episode together for a model that handles one call at a time."""
+    batches: dict[object, list[_Request]] = {}
+    for request in requests:
+        follower, episode, _ = request
         local = follower.mode == "choose" and follower.model.card.concurrency == 1
-        batches.setdefault((id(follower), episode) if local else question, []).append(question)
+        batches.setdefault((id(follower), episode) if local else request, []).append(request)
     return list(batches.values())
 
 
-def _answer(scored: Scored) -> _Scoring:
+def _result(scored: Scored) -> _Result:
     failures = [prediction.failure for prediction in scored.predictions if prediction.failure]
     if not failures:
-        return _Scoring(scored)
+        return _Result(scored)
     first = f"{failures[0].kind}: {failures[0].message}"
-    return _Scoring(None, first, any(failure.kind in PASSING for failure in failures))
+    return _Result(None, first, any(failure.kind in TRANSIENT for failure in failures))
 
 
-def _share_failed(answers: Mapping[_Question, _Scoring]) -> float:
-    """Of the distinct instructions: one follower that fails is enough to leave an instruction without a reward."""
-    asked = {(episode, text) for _, episode, text in answers}
-    failed = {(episode, text) for (_, episode, text), answer in answers.items() if answer.scored is None}
-    return len(failed) / max(len(asked), 1)
+def _share_failed(results: Mapping[_Request, _Result]) -> float:
+    """Share of the distinct instructions that at least one follower failed on."""
+    tried = {(episode, text) for _, episode, text in results}
+    failed = {(episode, text) for (_, episode, text), result in results.items() if result.scored is None}
+    return len(failed) / max(len(tried), 1)

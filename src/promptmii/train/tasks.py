@@ -1,4 +1,4 @@
-"""The tasks to learn from and the tasks to watch: never of one source, because copies of a data set have many names."""
+"""Split tasks into training and validation by source, because copies of a data set have many names."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,31 +12,31 @@ from promptmii.task import Task, content_key
 from promptmii.train.settings import TrainSettings, ValidationSettings
 
 LEARNED: tuple[Split, ...] = ("train", "validation")
-"""What training may read of a corpus. The held-out split is for evaluation alone."""
+"""The splits of a corpus that training may read. The held-out split is for evaluation only."""
 
 
 @dataclass(frozen=True)
 class TaskSplit:
-    """What a run learns from and what it is validated on."""
+    """Training and validation tasks."""
 
     train: tuple[Task, ...]
     validation: tuple[Task, ...]
     skipped: tuple[str, ...]
-    """Each task that cannot be used, with the reason."""
+    """Unusable tasks, each with the reason."""
 
     @property
     def key(self) -> str:
-        """Content hash of all rows and of the split."""
+        """Content hash of the rows and the split."""
         return content_key([[task.key for task in part] for part in (self.train, self.validation)])
 
 
 def group(task: Task) -> str:
-    """The source of a task, by which it is split."""
+    """The source of a task."""
     return task.source.get("group") or task.name
 
 
 def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit:
-    """Every usable task, split by source. Raises `DataError` if none is left, `ConfigError` for an unknown name."""
+    """All usable tasks, split by source. Raises `DataError` if none is left, `ConfigError` for an unknown name."""
     if not settings.tasks:
         raise ConfigError(
             "tasks names no source; expected a corpus folder, folders of task files, task files, or suite."
@@ -44,11 +44,11 @@ def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit
     skipped: list[str] = []
     tasks: dict[str, Task] = {}
     names: list[str] = []
-    named = {*settings.only, *settings.validation.tasks}
+    wanted = {*settings.only, *settings.validation.tasks}
     for source in find_tasks(settings.tasks, splits=LEARNED):
         name = source.name
         names.append(name)
-        if settings.only and name not in named:
+        if settings.only and name not in wanted:
             continue
         progress.step(f"Reading {name}")
         if name in tasks:
@@ -58,11 +58,11 @@ def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit
         except DataError as error:
             skipped.append(f"{name}: {error}")
             continue
-        if reason := _fault(task, settings):
+        if reason := _unusable(task, settings):
             skipped.append(f"{name}: {reason}")
         else:
             tasks[name] = task
-    for name in sorted(named.difference(names)):
+    for name in sorted(wanted.difference(names)):
         raise ConfigError(f"Unknown task {name!r}. {nearest(name, names)}")
     train, validation = split(list(tasks.values()), settings.validation, settings.seed)
     if not train:
@@ -74,9 +74,9 @@ def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit
 
 
 def split(tasks: Sequence[Task], held_out: ValidationSettings, seed: int = 0) -> tuple[list[Task], list[Task]]:
-    """Training and validation tasks. A source is on one side as a whole.
+    """Training and validation tasks. A source is never on both sides.
 
-    Validation tasks are those named; or the corpus says; or the names of the sources and the seed decide.
+    The settings name the validation tasks, or the corpus does, or a hash of source name and seed draws them.
     """
     of_corpus = [task for task in tasks if task.source.get(SPLIT) == "validation"]
     if held_out.tasks:
@@ -84,20 +84,21 @@ def split(tasks: Sequence[Task], held_out: ValidationSettings, seed: int = 0) ->
     elif any(SPLIT in task.source for task in tasks):
         watched = of_corpus
     else:
-        ordered = sorted({group(task) for task in tasks}, key=lambda name: _lot(name, seed))
-        chosen = ordered[: round(len(ordered) * held_out.share)]
-        watched = [task for task in tasks if group(task) in chosen]
+        sources = _shuffled({group(task) for task in tasks}, seed)
+        drawn = sources[: round(len(sources) * held_out.share)]
+        watched = [task for task in tasks if group(task) in drawn]
     groups = {group(task) for task in (*watched, *of_corpus)}
-    # By lot, because the first of a sorted corpus would be few kinds of task.
-    drawn = sorted((task.name for task in watched), key=lambda name: _lot(name, seed))[: held_out.most]
-    return [task for task in tasks if group(task) not in groups], [task for task in watched if task.name in drawn]
+    # A sample, because the first tasks of a sorted corpus are alike.
+    names = _shuffled({task.name for task in watched}, seed)[: held_out.most]
+    return [task for task in tasks if group(task) not in groups], [task for task in watched if task.name in names]
 
 
-def _lot(name: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest()
+def _shuffled(names: set[str], seed: int) -> list[str]:
+    """An order that does not depend on the other names, so that more tasks change the split little."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest())
 
 
-def _fault(task: Task, settings: TrainSettings) -> str | None:
+def _unusable(task: Task, settings: TrainSettings) -> str | None:
     shortest = min(settings.schedule)
     if settings.most_labels and len(task.labels) > settings.most_labels:
         return f"{len(task.labels)} labels; most_labels is {settings.most_labels}"

@@ -1,4 +1,4 @@
-"""Validation: the instruction that users would get, on tasks of other sources, through the code that evaluates it."""
+"""Validation on tasks of other sources, with the code that writes and evaluates instructions for users."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,130 +19,130 @@ from promptmii.task import Task, content_key
 from promptmii.train.settings import ValidationSettings
 
 THREADS = 32
-"""Cases that are judged at once."""
+"""Cases judged at once."""
 NO_VALIDATION = (
-    "No task is left for validation, so nothing decides which weights are best. Raise validation.share, or name tasks."
+    "No task is left for validation, so the best weights are unknown. Raise validation.share, or name validation.tasks."
 )
 
 
 @dataclass(frozen=True)
 class Case:
-    """A validation task, read from n examples."""
+    """A validation task with n examples."""
 
     task: Task
     n: int
     nameless: bool = False
-    """The names of its labels are hidden."""
+    """Label names are hidden."""
 
 
 class Written(NamedTuple):
-    """A case and the instruction for it."""
+    """A case and its instruction."""
 
     case: Case
     instruction: Instruction | None
-    """`None` where there is none."""
+    """None if the generator wrote none."""
     tokens: int = 0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case."""
+    """The score of a case."""
 
     case: Case
     text: str
     macro_f1: float | None
-    """`None` where a follower failed. An empty instruction is worth 0."""
+    """None if a follower failed; 0 without an instruction."""
     unparsed: float = 0.0
     tokens: int = 0
 
 
 def cases(tasks: Sequence[Task], chosen: ValidationSettings) -> list[Case]:
-    """Every task with every number of examples it has, and once more without names where the settings say so."""
+    """Every task with each number of examples that it has enough rows for, and again without names if chosen."""
     named = [Case(task, n) for task in tasks for n in chosen.n if n <= len(task.train)]
-    hidden = [Case(nameless(one.task), one.n, nameless=True) for one in named] if chosen.nameless else []
+    hidden = [Case(nameless(case.task), case.n, nameless=True) for case in named] if chosen.nameless else []
     return [*named, *hidden]
 
 
-class _UnansweredError(Exception):
-    """The model has yet to be asked."""
+class _PendingError(Exception):
+    """The answer is not there yet."""
 
 
-class _Answers:
-    """A model as an inducer sees it that repeats what was answered, and collects what was not."""
+class _BatchedModel:
+    """A model that collects unanswered chats, for one batch over all cases, and repeats the answers it has."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
-        self._known: dict[str, Completion | Failure] = {}
-        self._asked: dict[str, tuple[Chat, Sampling]] = {}
+        self._answers: dict[str, Completion | Failure] = {}
+        self._pending: dict[str, tuple[Chat, Sampling]] = {}
         self.card = replace(model.card, contrasts=False)  # the cases of a batch share one sampling
         self.count_tokens, self.choose, self.close = model.count_tokens, model.choose, model.close
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         keys = [content_key(list(chat)) for chat in chats]
-        new = {key: (chat, sampling) for key, chat in zip(keys, chats, strict=True) if key not in self._known}
+        new = {key: (chat, sampling) for key, chat in zip(keys, chats, strict=True) if key not in self._answers}
         if new:
-            self._asked |= new
-            raise _UnansweredError
-        return [self._known[key] for key in keys]
+            self._pending |= new
+            raise _PendingError
+        return [self._answers[key] for key in keys]
 
-    def ask(self) -> bool:
-        """Have the collected chats answered in one batch; whether there were any."""
-        asked, self._asked = self._asked, {}
-        if asked:
-            chats, (sampling, *_) = [chat for chat, _ in asked.values()], [one for _, one in asked.values()]
-            self._known |= zip(asked, self._model.generate(chats, sampling), strict=True)
-        return bool(asked)
+    def answer_pending(self) -> bool:
+        """Have the collected chats answered; False if there are none."""
+        pending, self._pending = self._pending, {}
+        if pending:
+            chats, samplings = zip(*pending.values(), strict=True)
+            self._answers |= zip(pending, self._model.generate(chats, samplings[0]), strict=True)
+        return bool(pending)
 
 
-def write(writer: Writer, given: Sequence[Case]) -> list[Written]:
-    """A greedy instruction for each case, in the same few batches in every process that is given the same cases."""
-    answers = _Answers(writer.model)
-    inducer = MetaInducer(writer.using(answers))
+def write(writer: Writer, cases: Sequence[Case]) -> list[Written]:
+    """A greedy instruction for each case, in the same few batches in every process with the same cases."""
+    model = _BatchedModel(writer.model)
+    inducer = MetaInducer(writer.using(model))
     while True:
-        written = [_attempt(inducer, case) for case in given]
-        if not answers.ask():
+        written = [_attempt(inducer, case) for case in cases]
+        if not model.answer_pending():
             return written
 
 
 def _attempt(inducer: MetaInducer, case: Case) -> Written:
     try:
         instruction = inducer.induce(draw_support(case.task, case.n))
-    except (_UnansweredError, ConfigError, EndpointError):  # not yet; not one example fits its prompt; it wrote nothing
+    except (_PendingError, ConfigError, EndpointError):  # the latter two: no example fits, or it wrote nothing
         return Written(case, None)
     return Written(case, instruction, inducer.writer.model.count_tokens([instruction.text])[0])
 
 
-def judge(given: Sequence[Written], followers: Sequence[Follower], rows: int) -> list[Outcome]:
-    """What the instructions are worth to every follower, in their order."""
+def judge(written: Sequence[Written], followers: Sequence[Follower], rows: int) -> list[Outcome]:
+    """Score each instruction with every follower, in order."""
 
-    def run(one: Written) -> Outcome:
-        case, instruction, tokens = one
+    def run(item: Written) -> Outcome:
+        case, instruction, tokens = item
         if instruction is None:
             return Outcome(case, "", 0.0)
         support, query = draw_support(case.task, case.n), draw_query(case.task, rows)
         try:
-            found = [score(follower, follower.prepare(instruction, support), query) for follower in followers]
+            results = [score(follower, follower.prepare(instruction, support), query) for follower in followers]
         except EndpointError:
             return Outcome(case, instruction.text, None, tokens=tokens)
-        scores = [scored.macro_f1 for scored in found if scored.macro_f1 is not None]
-        reached = fmean(scores) if len(scores) == len(found) else None
-        return Outcome(case, instruction.text, reached, fmean(s.n_unparsed / s.n for s in found), tokens)
+        scores = [result.macro_f1 for result in results if result.macro_f1 is not None]
+        mean = fmean(scores) if len(scores) == len(results) else None
+        return Outcome(case, instruction.text, mean, fmean(r.n_unparsed / r.n for r in results), tokens)
 
-    found = dict(parallel(run, given, THREADS))
-    return [found[position] for position in range(len(given))]
+    outcomes = dict(parallel(run, written, THREADS))
+    return [outcomes[position] for position in range(len(written))]
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """The curves' values; without any scored case only the count of failed ones."""
+    """Values for the curves; only the number of failed cases if none has a score."""
     scored = [outcome for outcome in outcomes if outcome.macro_f1 is not None]
-    line: dict[str, float] = {"validation/failed": len(outcomes) - len(scored)}
+    values: dict[str, float] = {"validation/failed": len(outcomes) - len(scored)}
     if not scored:
-        return line
-    parts = {f"/n={n}": [one for one in scored if one.case.n == n] for n in sorted({one.case.n for one in scored})}
-    parts |= {"": scored, "/nameless": [one for one in scored if one.case.nameless]}
+        return values
+    parts = {f"/n={n}": [o for o in scored if o.case.n == n] for n in sorted({o.case.n for o in scored})}
+    parts |= {"": scored, "/nameless": [outcome for outcome in scored if outcome.case.nameless]}
     for name, part in parts.items():
         if part:
-            line[f"{VALIDATION}{name}"] = fmean(one.macro_f1 or 0.0 for one in part)
-    line["validation/unparsed"] = fmean(one.unparsed for one in scored)
-    line["validation/length"] = fmean(one.tokens for one in scored)
-    return line
+            values[f"{VALIDATION}{name}"] = fmean(outcome.macro_f1 or 0.0 for outcome in part)
+    values["validation/unparsed"] = fmean(outcome.unparsed for outcome in scored)
+    values["validation/length"] = fmean(outcome.tokens for outcome in scored)
+    return values

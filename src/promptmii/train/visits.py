@@ -1,7 +1,7 @@
-"""What the generator reads at each visit: a task, a fresh draw of examples, and query rows that only the reward sees.
+"""Visits: a task with a fresh draw of examples for the generator, and query rows that only the reward sees.
 
-A draw follows from the run's seed, the visit's number and the task alone. So a resumed run draws what it would have
-drawn, every process draws the same, and rows need not be sent to the reward: it draws them again.
+A draw depends only on the run's seed, the visit's number and the task. So a resumed run draws the same, all processes
+draw the same, and the reward draws the rows again instead of being sent them.
 """
 
 import random
@@ -23,29 +23,30 @@ from promptmii.train.settings import TrainSettings
 from promptmii.train.tasks import TaskSplit
 
 REDRAWS = 8
+"""Attempts to draw examples that fit the prompt."""
 REMEMBERED = 2048
-"""Draws that are kept: those of a rollout, which are asked for once per generation and once more by the reward."""
+"""Visits to cache: those of a rollout, which are needed once per draft and again for the reward."""
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One task as it is visited once: what the generator is asked, and what its answer is scored on."""
+    """One visit to a task: the generator's prompt, and the rows to score its drafts on."""
 
     number: int
-    asked: int
-    """Examples that the schedule asked for."""
+    scheduled: int
+    """Number of examples according to the schedule."""
     episode: Episode
-    """Its support holds the examples that fitted."""
+    """Its support holds the examples that fit the prompt."""
     chat: tuple[Message, ...]
 
     @property
     def shortened(self) -> bool:
-        """Fewer examples than asked for, because of the prompt's limit or the task's size."""
-        return len(self.episode.support.examples) < self.asked
+        """Fewer examples than scheduled, because of the prompt's limit or the task's size."""
+        return len(self.episode.support.examples) < self.scheduled
 
 
 def style_of(settings: TrainSettings) -> Style:
-    """How the generator is asked, in training and validation as later when it makes instructions.
+    """The style of the generator's prompts, in training, in validation and later in use.
 
     Raises `ConfigError` for an unknown style or a template that cannot be read.
     """
@@ -55,10 +56,10 @@ def style_of(settings: TrainSettings) -> Style:
 
 
 class Visits:
-    """All visits of a run, without end: pass after pass over the tasks, each in its own order."""
+    """The endless sequence of visits: pass after pass over the tasks, each in a new order."""
 
     def __init__(self, tasks: Sequence[Task], settings: TrainSettings, writer: Writer) -> None:
-        """`writer` renders the prompts, exactly as it does when instructions are made (`inducers.MetaInducer`)."""
+        """`writer` renders the prompts as it does for users (`inducers.MetaInducer`)."""
         self._tasks = tasks
         self._settings = settings
         self._writer = writer
@@ -69,101 +70,93 @@ class Visits:
 
     @property
     def per_pass(self) -> float:
-        """Visits of one pass, on average. Raises `DataError` if there is none."""
+        """Average visits per pass. Raises `DataError` if a pass has none."""
         if self._settings.fixed:
-            return len(self._kept(next(passes(len(self._tasks), self._settings))))
+            return len(self._usable(next(passes(len(self._tasks), self._settings))))
         return len(self._tasks) * sum(self._settings.schedule.values())
 
     def _has_room(self, planned: tuple[int, int]) -> bool:
-        """Whether all examples of a visit fit the prompt; asked of fixed visits, which are the same in every pass."""
-        position, asked = planned
-        _, _, drawn = _drawn(self._tasks[position], asked, 0, self._settings, 0)
+        """Whether all examples of a fixed visit fit the prompt."""
+        position, n = planned
+        _, _, support = _draw(self._tasks[position], n, 0, self._settings, 0)
         try:
-            return len(self._writer.fit(drawn)[0]) == len(drawn.examples)
+            return len(self._writer.fit(support)[0]) == len(support.examples)
         except ConfigError:
             return False
 
-    def _kept(self, planned: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Of the visits of a pass those that are not left out. Raises `DataError` if no pass will ever have one."""
-        kept = list(filter(self._fits, planned)) if self._settings.overlong == "drop" else planned
-        if self._settings.fixed and not kept:
+    def _usable(self, planned: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The visits of a pass that are not dropped as overlong. Raises `DataError` if every pass is empty."""
+        usable = list(filter(self._fits, planned)) if self._settings.overlong == "drop" else planned
+        if self._settings.fixed and not usable:
             raise DataError(
-                f"No visit is left of a pass over {counted(len(self._tasks), 'task')}: the examples of none fit the "
-                "prompt (raise longest_prompt, or set overlong = 'shorten'), or every share of schedule is less than "
-                "one task."
+                f"No visit is left of a pass over {counted(len(self._tasks), 'task')}. Either no visit's examples fit "
+                "the prompt (raise longest_prompt, or set overlong = 'shorten'), or every share of schedule is less "
+                "than one task."
             )
-        return kept
+        return usable
 
     def _visit(self, number: int) -> Visit:
         while len(self._plan) <= number:
-            self._plan += self._kept(next(self._passes))
-        position, asked = self._plan[number]
-        return draw_visit(self._tasks[position], asked, number, self._settings, self._writer)
+            self._plan += self._usable(next(self._passes))
+        position, n = self._plan[number]
+        return draw_visit(self._tasks[position], n, number, self._settings, self._writer)
 
 
-def draw_visit(task: Task, asked: int, number: int, settings: TrainSettings, writer: Writer) -> Visit:
-    """The draw of a visit. Raises `ConfigError` where not one example of the task fits the prompt: see `readable`."""
+def draw_visit(task: Task, n: int, number: int, settings: TrainSettings, writer: Writer) -> Visit:
+    """Draw a visit with n examples. Raises `ConfigError` if no example of the task fits the prompt: see `readable`."""
     seed = 0
     for attempt in range(REDRAWS):
-        seed, seen, drawn = _drawn(task, asked, number, settings, attempt)
+        seed, shown, support = _draw(task, n, number, settings, attempt)
         try:
-            fitted, _ = writer.fit(drawn)
+            examples, _ = writer.fit(support)
             break
         except ConfigError:
-            continue  # none of these examples fits; others may
+            continue  # other examples may fit
     else:
-        seen, alone = least(task, settings)
-        fitted, _ = writer.fit(alone)
-    support = Support(seen.labels, fitted)
-    return Visit(
-        number,
-        asked,
-        Episode(task.name, support, _query(seen, settings, seed), seed),
-        (writer.ask(support, fitted),),
-    )
+        shown, shortest = shortest_support(task, settings)
+        examples, _ = writer.fit(shortest)
+    support = Support(shown.labels, examples)
+    episode = Episode(task.name, support, _query(shown, settings, seed), seed)
+    return Visit(number, n, episode, (writer.ask(support, examples),))
 
 
-def _drawn(task: Task, asked: int, number: int, settings: TrainSettings, attempt: int) -> tuple[int, Task, Support]:
-    """The seed of a draw, the task as it is shown, and the examples."""
-    place = [settings.seed, "fixed", asked] if settings.fixed else [settings.seed, number]
+def _draw(task: Task, n: int, number: int, settings: TrainSettings, attempt: int) -> tuple[int, Task, Support]:
+    """The seed of a draw, the task as shown, and the examples."""
+    place = [settings.seed, "fixed", n] if settings.fixed else [settings.seed, number]
     seed = int(content_key([*place, task.name, attempt])[:12], 16)
-    seen = view(task, asked, settings, seed)
-    size = min(asked, len(seen.train))
+    shown = _view(task, n, settings, seed)
+    size = min(n, len(shown.train))
     if settings.draw == "spread":
-        return seed, seen, draw_support(seen, size, seed)
-    return seed, seen, Support(seen.labels, tuple(random.Random(f"support:{seed}").sample(seen.train, size)))
+        return seed, shown, draw_support(shown, size, seed)
+    return seed, shown, Support(shown.labels, tuple(random.Random(f"support:{seed}").sample(shown.train, size)))
 
 
-def _query(seen: Task, settings: TrainSettings, seed: int) -> tuple[Example, ...]:
-    """The rows to score on. Fixed ones are the same however many examples were asked for."""
-    own = int(content_key([settings.seed, "fixed", seen.name])[:12], 16) if settings.fixed else seed
+def _query(shown: Task, settings: TrainSettings, seed: int) -> tuple[Example, ...]:
+    """The rows to score on. Fixed ones do not depend on the number of examples."""
+    seed = int(content_key([settings.seed, "fixed", shown.name])[:12], 16) if settings.fixed else seed
     if settings.draw == "spread":
-        return draw_query(seen, settings.query, own)
-    return tuple(random.Random(f"query:{own}").sample(seen.test, min(settings.query, len(seen.test))))
+        return draw_query(shown, settings.query, seed)
+    return tuple(random.Random(f"query:{seed}").sample(shown.test, min(settings.query, len(shown.test))))
 
 
-def view(task: Task, asked: int, settings: TrainSettings, seed: int) -> Task:
-    """The task as a visit shows it: some of its labels, perhaps without their names.
+def _view(task: Task, n: int, settings: TrainSettings, seed: int) -> Task:
+    """The task as a visit shows it: perhaps with few labels, perhaps without their names.
 
-    Of few labels there are no more than the examples asked for: what no example shows could only be invented.
+    Few labels are at most n: a label without an example could only be guessed.
     """
     stream = random.Random(f"view:{seed}")
     labels = list(task.labels)
     if settings.few_labels:
-        known = _tested(task)
-        low, high = (min(bound, len(known), max(asked, 2)) for bound in settings.few_labels)
-        labels = sorted(stream.sample(known, stream.randint(low, high)), key=labels.index)
+        tested = _tested(task)
+        low, high = (min(bound, len(tested), max(n, 2)) for bound in settings.few_labels)
+        labels = sorted(stream.sample(tested, stream.randint(low, high)), key=labels.index)
     if stream.random() < settings.nameless:
-        shown = counting_up(hide(labels, stream))
-    elif len(labels) == len(task.labels):
-        return task
-    else:
-        shown = {label: label for label in labels}
-    return renamed(task, shown)
+        return renamed(task, counting_up(hide(labels, stream)))
+    return task if len(labels) == len(task.labels) else renamed(task, {label: label for label in labels})
 
 
-def least(task: Task, settings: TrainSettings) -> tuple[Task, Support]:
-    """The task as the shortest of its visits could show it, and the one example with the fewest characters."""
+def shortest_support(task: Task, settings: TrainSettings) -> tuple[Task, Support]:
+    """The task with as few labels as a visit may show, and a support of its shortest example."""
     labels = task.labels if settings.few_labels is None else _tested(task)
     example = min((e for e in task.train if e.label in labels), key=lambda e: len(e.text))
     if settings.few_labels is None:
@@ -174,26 +167,26 @@ def least(task: Task, settings: TrainSettings) -> tuple[Task, Support]:
 
 
 def _tested(task: Task) -> list[str]:
-    """The labels that occur in the test part."""
+    """The labels of the test rows."""
     tested = {example.label for example in task.test}
     return [label for label in task.labels if label in tested]
 
 
 def readable(split: TaskSplit, settings: TrainSettings, writer: Writer) -> TaskSplit:
-    """The split, with tasks of which no example fits the prompt among the skipped ones.
+    """Skip tasks of which no example fits the prompt. Call it before `Visits`, which relies on it.
 
-    Raises `DataError` if none is left to learn from. Every command that draws visits calls it first: `Visits` takes for
-    granted that one example of each task fits.
+    Raises `DataError` if no training task is left.
     """
     reasons: dict[str, str] = {}
-    whole = settings.model_copy(update={"few_labels": None})  # as validation shows a task
-    for task, shown in (*((task, settings) for task in split.train), *((task, whole) for task in split.validation)):
-        try:
-            writer.fit(least(task, shown)[1])
-        except (ConfigError, DataError) as error:  # none fits; or few labels are shown, and all test rows have one
-            reasons[task.name] = f"{task.name}: {error}"
+    all_labels = settings.model_copy(update={"few_labels": None})  # validation shows all
+    for tasks, shown in ((split.train, settings), (split.validation, all_labels)):
+        for task in tasks:
+            try:
+                writer.fit(shortest_support(task, shown)[1])
+            except (ConfigError, DataError) as error:  # none fits; or few labels are shown and all test rows have one
+                reasons[task.name] = f"{task.name}: {error}"
     train, validation = (
-        tuple(task for task in part if task.name not in reasons) for part in (split.train, split.validation)
+        tuple(task for task in tasks if task.name not in reasons) for tasks in (split.train, split.validation)
     )
     if not train:
         reason = next(iter(reasons.values()))
@@ -202,18 +195,18 @@ def readable(split: TaskSplit, settings: TrainSettings, writer: Writer) -> TaskS
 
 
 def passes(tasks: int, settings: TrainSettings) -> Iterator[list[tuple[int, int]]]:
-    """Pass after pass, the number of the task and of the examples of each visit.
+    """Endless passes, each a list of (task index, number of examples).
 
-    A share that is no whole number of tasks is rounded up as often as its fraction says, so few tasks follow it too.
-    `fixed` passes are the same but for their order, and round down.
+    A fractional number of tasks is rounded up with the probability of its fraction, so that a few tasks follow the
+    schedule too. `fixed` passes round down and differ only in their order.
     """
     seed, fixed = settings.seed, settings.fixed
     for number in count():
         stream = random.Random(f"pass:{seed}:{0 if fixed else number}")
         visits: list[tuple[int, int]] = []
         for n, share in sorted(settings.schedule.items()):
-            more = 0.0 if fixed else stream.random()
-            visited = min(floor(tasks * share + more), tasks) if share < 1 else tasks
+            fraction = 0.0 if fixed else stream.random()
+            visited = min(floor(tasks * share + fraction), tasks) if share < 1 else tasks
             visits += [(task, n) for task in stream.sample(range(tasks), visited)]
         (random.Random(f"order:{seed}:{number}") if fixed else stream).shuffle(visits)
         yield visits
