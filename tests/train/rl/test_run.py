@@ -305,7 +305,7 @@ def test_equal_rewards_are_said_with_their_cause(world: Path) -> None:
     said = Recorder()
     silent = Follower(ScriptedModel(reply=["no label at all"], score=lambda _c, _o: 0.0), mode="generate")
     train(settings(world, stuck=2, reward={"mode": "generate"}), world / "run", followers=[silent], progress=said)
-    assert any("got the same reward" in line and "answers are no labels" in line for line in said.notes)
+    assert any("got the same reward" in line and "answers are not labels" in line for line in said.notes)
 
 
 @pytest.mark.slow

@@ -199,13 +199,13 @@ def test_a_task_of_which_no_pair_can_be_made_is_skipped_and_said(world: Path) ->
     lines(world / "tasks" / "other.jsonl", [{"text": f"{i}", "label": "ab"[i % 2]} for i in range(24)])
     best = fine_tune(given(world, train=(), steps=1), world / "run", progress=(told := Recorder()))
     assert told.notes == [
-        "Skipped long: under two labels have three texts of up to 300 characters",
+        "Skipped long: fewer than two labels have three texts of up to 300 characters",
         "Skipped other: the bank does not describe it",
     ]
     card = (best / "README.md").read_text()
     assert "| films |" in card
     assert "| long |" not in card
-    with pytest.raises(DataError, match=r"No pair can be made of any task \(other: the bank does not"):
+    with pytest.raises(DataError, match=r"No task is usable for pairs \(other: the bank does not"):
         fine_tune(given(world, train=("other",)), world / "none")
 
 

@@ -4,7 +4,7 @@ from importlib import import_module
 
 from promptmii.errors import MissingDependencyError
 
-try:  # once for all modules of this folder
+try:  # once for all modules in this folder
     for _name in ("accelerate", "peft", "torch", "trl"):  # they bring datasets and psutil
         import_module(_name)
 except ImportError as error:

@@ -1,4 +1,4 @@
-"""The frozen followers of a run: every process asks them; the main one starts their servers, if that is asked for."""
+"""The frozen followers of a run. Every process calls them; the main process starts servers if `reward.serve` is set."""
 
 import asyncio
 import os
@@ -22,14 +22,13 @@ from promptmii.serving.local import LOOPBACK, visible_devices
 from promptmii.train.settings import TrainSettings
 
 PAUSE = 0.005
-"""Seconds between two looks for a free slot."""
+"""Seconds between attempts to get a slot."""
 
 
 class SharedSlots:
-    """One limit on the requests that all processes of a run have under way: `async with` it around each.
+    """A limit on the concurrent requests of all processes together: `async with` it around each request.
 
-    They are counted in a store that the main process serves. A process that is killed takes its requests with it into
-    the count, but it also ends the run, and the store with it.
+    The main process counts them in a store. A killed process never gives its slots back, but its end also ends the run.
     """
 
     def __init__(self, store: TCPStore, most: int) -> None:
@@ -37,7 +36,7 @@ class SharedSlots:
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> None:
-        async with self._turn:  # of the requests of one process the oldest alone looks
+        async with self._turn:  # only the oldest request of each process polls
             while self._count(1) > self._most:
                 self._count(-1)
                 await asyncio.sleep(PAUSE)
@@ -45,9 +44,9 @@ class SharedSlots:
     async def __aexit__(self, *_: object) -> None:
         self._count(-1)
 
-    def _count(self, more: int) -> int:
+    def _count(self, change: int) -> int:
         try:
-            return self._store.add("requests", more)
+            return self._store.add("requests", change)
         except RuntimeError as error:
             raise EndpointError(f"The main process of this run has ended: {error}") from error
 
@@ -56,44 +55,45 @@ class SharedSlots:
 def open_followers(
     settings: TrainSettings, folder: Path, state: PartialState, progress: Progress
 ) -> Generator[list[Follower]]:
-    """The followers as each of the processes asks them, loaded. Raises `ModelError`, `ConfigError` in all of them."""
+    """The loaded followers of each process. Raises `ModelError` and `ConfigError` in all of them."""
     reward, several, main = settings.reward, state.num_processes > 1, state.is_main_process
-    host = os.environ.get("MASTER_ADDR", LOOPBACK)  # of the main process
+    main_host = os.environ.get("MASTER_ADDR", LOOPBACK)
     with ExitStack() as stack:
-        store = TCPStore(host, 0, is_master=True, wait_for_workers=False) if several and main else None
-        told: list[Any] = [settings.endpoint, store.port if store else 0]
+        store = TCPStore(main_host, 0, is_master=True, wait_for_workers=False) if several and main else None
+        endpoint: Endpoint | PromptMIIError = settings.endpoint
         if reward.serve and main:
-            serve = _beside_training(reward.serve)
-            reached = LOOPBACK if _on_this_machine() == state.num_processes else host
-            serving = served(reward.followers, serve, settings.endpoint, folder / "servers", progress, host=reached)
+            serve = _on_free_gpus(reward.serve)
+            host = LOOPBACK if _local_processes() == state.num_processes else main_host
+            serving = served(reward.followers, serve, settings.endpoint, folder / "servers", progress, host=host)
             try:
-                told[0] = stack.enter_context(serving)
-            except PromptMIIError as error:  # the others wait for the addresses
-                told[0] = error
-        broadcast_object_list(told)
-        if isinstance(told[0], PromptMIIError):
-            raise told[0]
-        endpoint: Endpoint = told[0]
+                endpoint = stack.enter_context(serving)
+            except PromptMIIError as error:  # raised in all processes, which wait for the addresses
+                endpoint = error
+        shared: list[Any] = [endpoint, store.port if store else 0]
+        broadcast_object_list(shared)
+        endpoint, port = shared
+        if isinstance(endpoint, PromptMIIError):
+            raise endpoint
         slots = None
         if several:
-            slots = SharedSlots(store or TCPStore(host, told[1], wait_for_workers=False), endpoint.concurrency)
+            slots = SharedSlots(store or TCPStore(main_host, port, wait_for_workers=False), endpoint.concurrency)
             if endpoint.max_cost:
                 endpoint = endpoint.model_copy(update={"max_cost": endpoint.max_cost / state.num_processes})
         limit = endpoint.limit()
-        loaded = [for_threads(endpoint.load(name, limit=limit, slots=slots)) for name in reward.followers]
-        for model in loaded:
+        models = [for_threads(endpoint.load(name, limit=limit, slots=slots)) for name in reward.followers]
+        for model in models:
             stack.enter_context(closing(model))
-        yield [Follower(model, reward.mode, reward.calibration) for model in loaded]
+        yield [Follower(model, reward.mode, reward.calibration) for model in models]
 
 
-def _beside_training(settings: ServeSettings) -> ServeSettings:
-    """With the GPUs of this machine that no training process has, unless the settings name them."""
+def _on_free_gpus(settings: ServeSettings) -> ServeSettings:
+    """Place the servers on this machine's GPUs without a training process, unless the settings name devices."""
     if settings.devices is not None or not torch.cuda.is_available():
         return settings
     devices = visible_devices() or [str(number) for number in range(torch.cuda.device_count())]
-    return settings.model_copy(update={"devices": tuple(devices[_on_this_machine() :])})
+    return settings.model_copy(update={"devices": tuple(devices[_local_processes() :])})
 
 
-def _on_this_machine() -> int:
-    """Processes of the run, as torchrun says."""
+def _local_processes() -> int:
+    """Processes of the run on this machine, according to torchrun."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -1,8 +1,8 @@
-"""Log-probabilities of a group's drafts, with a gradient, computing the prompt that they share once.
+"""Log-probabilities of a group's drafts, with a gradient, computing their shared prompt once.
 
-TRL lays a group out as G rows, each with the whole prompt. Here it is one row: the prompt, then each draft as a block
-that sees the prompt and itself. Prompts of thousands of tokens cost a fifth, and it is exact
-(`tests/train/rl/test_likelihoods.py`).
+TRL computes a group of G drafts as G rows, each with the whole prompt. Here it is one row: the prompt, then each draft
+as a block that attends to the prompt and itself. With prompts of thousands of tokens and five drafts this costs a
+fifth, and it is exact (`tests/train/rl/test_likelihoods.py`).
 """
 
 from collections import defaultdict
@@ -19,10 +19,8 @@ from promptmii.models.hf.packing import IMPLEMENTATION, NO_OPTIONS, Packed, pack
 from promptmii.models.hf.prefixes import Prefix
 
 POSITIONS = 1024
-"""Positions whose logits are held at a time."""
-
-
-BENT = (
+"""Positions whose logits are in memory at a time."""
+UNSUPPORTED = (
     "final_logit_softcapping",
     "logit_scale",
     "logits_scaling",
@@ -30,17 +28,17 @@ BENT = (
     "lm_head_multiplier",
     "num_experts",
 )
-"""Configured where logits are not plain products of the head, or where layers report a loss of their own."""
+"""Options of models whose logits are not plain products of the head, or whose layers add a loss."""
 
 
 @dataclass(frozen=True)
 class PackedRow:
-    """A prompt, then the blocks of `packed`. The prompt stands in the row, because the gradient must reach it."""
+    """A prompt, then the blocks of `packed`. The prompt is part of the row because it needs a gradient."""
 
     packed: Packed
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """See `hf.packing.Attention`: the prompt is causal, the blocks see the prompt and themselves."""
+        """See `hf.packing.Attention`. The prompt is causal; blocks attend to the prompt and themselves."""
         del layer
         p = len(self.packed.prefix.tokens)
         if not p:
@@ -53,28 +51,27 @@ class PackedRow:
 
 
 def can_share(model: Any) -> bool:
-    """Whether the model attends and reads out as packed rows do, so that drafts may share a prompt."""
+    """Whether the model supports packed rows, so that drafts may share a prompt."""
     return model.config._attn_implementation == IMPLEMENTATION and all(
-        getattr(model.config, name, None) is None for name in BENT
+        getattr(model.config, name, None) is None for name in UNSUPPORTED
     )
 
 
 def draft_logps(
     model: Any, prompts: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]], temperature: float
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Per draft `log P(token | tokens before)` and the entropy before each token, both of shape (length,), in order.
+    """Log-probability of each token and entropy before it, per draft, both of shape (length,).
 
     `model` is the bare causal language model (adapters in place). Equal prompts are computed once.
     """
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, prompt in enumerate(prompts):
         groups[tuple(prompt)].append(i)
-    found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    results: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for prompt, members in groups.items():
-        # Blocks of similar length stand together, so that little of their attention is padding.
-        order = sorted(members, key=lambda i: len(drafts[i]))
-        found |= dict(zip(order, _group(model, prompt, [drafts[i] for i in order], temperature), strict=True))
-    return [found[i] for i in range(len(drafts))]
+        order = sorted(members, key=lambda i: len(drafts[i]))  # blocks of similar length need little padding
+        results |= zip(order, _group(model, prompt, [drafts[i] for i in order], temperature), strict=True)
+    return [results[i] for i in range(len(drafts))]
 
 
 def _group(
@@ -82,20 +79,20 @@ def _group(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     device = model.device
     before, last = prompt[:-1], prompt[-1]
-    # A block begins with the prompt's last token, which predicts its first.
+    # Each block begins with the prompt's last token, which predicts the draft's first token.
     row = PackedRow(pack([[last, *draft[:-1]] for draft in drafts], NO_OPTIONS, Prefix(before, (), ()), device))
     count = len(before)
     hidden = model.get_decoder()(
         input_ids=torch.cat([torch.tensor([before], dtype=torch.long, device=device), row.packed.tokens], dim=1),
         position_ids=torch.cat([torch.arange(count, device=device)[None], row.packed.positions], dim=1),
-        attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # taken as ready; the row alone decides who sees what
+        attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # a ready-made mask, which is ignored: the row attends
         use_cache=False,
         memory=row,
     ).last_hidden_state[0, count:]
     targets = torch.tensor([token for draft in drafts for token in draft], device=device)
     pieces = [
-        checkpoint(_score, model.get_output_embeddings(), states, wanted, temperature, use_reentrant=False)
-        for states, wanted in zip(hidden.split(POSITIONS), targets.split(POSITIONS), strict=True)
+        checkpoint(_score, model.get_output_embeddings(), states, tokens, temperature, use_reentrant=False)
+        for states, tokens in zip(hidden.split(POSITIONS), targets.split(POSITIONS), strict=True)
     ]
     logps, entropies = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     lengths = [len(draft) for draft in drafts]
@@ -103,49 +100,49 @@ def _group(
 
 
 def _score(
-    head: Any, states: torch.Tensor, wanted: torch.Tensor, temperature: float
+    head: Any, states: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     logs = (head(states).float() / temperature).log_softmax(-1)
     with torch.no_grad():
         entropy = -(logs.exp() * logs).sum(-1)
-    return logs.gather(1, wanted[:, None])[:, 0], entropy
+    return logs.gather(1, targets[:, None])[:, 0], entropy
 
 
 COPIED = 5e8
-"""Trained parameters up to which the values of the start are kept."""
-DRIFTED = 16
-"""Drafts of a rollout that are measured."""
+"""Most trained parameters of which a copy of the initial values is kept."""
+DRIFT_DRAFTS = 16
+"""Drafts of a rollout to measure the drift on."""
 
 
 class Drift:
-    """log P now - log P at the start, per token."""
+    """Log-probability of drafts now minus at the start, per token."""
 
     def __init__(self, trained: Any) -> None:
-        """`trained` has the weights of the start."""
-        self._moving = [weights for weights in trained.parameters() if weights.requires_grad]
-        small = sum(weights.numel() for weights in self._moving) <= COPIED
-        self._start = [weights.detach().clone() for weights in self._moving] if small else []
+        """`trained` still has its initial weights."""
+        self._trained = [weights for weights in trained.parameters() if weights.requires_grad]
+        small = sum(weights.numel() for weights in self._trained) <= COPIED
+        self._initial = [weights.detach().clone() for weights in self._trained] if small else []
 
     def of(self, model: Any, rollout: Sequence[tuple[list[int], list[int]]], temperature: float) -> dict[str, float]:
-        """The curve's value for prompts and drafts as tokens; empty where it cannot be measured."""
-        drafts = [pair for pair in rollout[:DRIFTED] if pair[1]]
-        if not drafts or not self._start or not can_share(model):
+        """The curve's value for (prompt, draft) pairs of tokens; empty if it cannot be measured."""
+        drafts = [pair for pair in rollout[:DRIFT_DRAFTS] if pair[1]]
+        if not drafts or not self._initial or not can_share(model):
             return {}
         with torch.no_grad():
             now = _sum(model, drafts, temperature)
-            with self._as_at_the_start():
-                then = _sum(model, drafts, temperature)
-        return {"kl_to_start": (now - then) / sum(len(draft) for _, draft in drafts)}
+            with self._initial_weights():
+                start = _sum(model, drafts, temperature)
+        return {"kl_to_start": (now - start) / sum(len(draft) for _, draft in drafts)}
 
     @contextmanager
-    def _as_at_the_start(self) -> Generator[None]:
-        own = [weights.data for weights in self._moving]
+    def _initial_weights(self) -> Generator[None]:
+        current = [weights.data for weights in self._trained]
         try:
-            for weights, value in zip(self._moving, self._start, strict=True):
+            for weights, value in zip(self._trained, self._initial, strict=True):
                 weights.data = value
             yield
         finally:
-            for weights, value in zip(self._moving, own, strict=True):
+            for weights, value in zip(self._trained, current, strict=True):
                 weights.data = value
 
 

@@ -1,4 +1,4 @@
-"""From settings to TRL's configuration: the paper's recipe, what the settings change, and how the batches divide."""
+"""From settings to TRL's configuration and batches."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ OURS: Mapping[str, Any] = {
     "report_to": "none",
     "activation_checkpointing": True,
 }
-"""What the authors' settings leave open."""
+"""TRL options that promptmii sets and the paper does not mention."""
 OWNED: Mapping[str, str] = {
     "output_dir": "-o",
     "seed": "seed",
@@ -41,8 +41,7 @@ OWNED: Mapping[str, str] = {
     "gradient_checkpointing": "trl.activation_checkpointing",
     "gradient_checkpointing_kwargs": "trl.activation_checkpointing_kwargs",
 }
-"""TRL options that are not to be set, by what to set instead."""
-
+"""TRL options that cannot be set, and what to set instead."""
 ZERO3: Mapping[str, Any] = {
     "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True},
     "bf16": {"enabled": "auto"},
@@ -50,26 +49,24 @@ ZERO3: Mapping[str, Any] = {
     "gradient_accumulation_steps": "auto",
     "gradient_clipping": "auto",
 }
-"""What `trl.deepspeed = "zero3"` stands for: weights, gradients and optimiser spread over all processes."""
-
+"""The meaning of `trl.deepspeed = "zero3"`: weights, gradients and optimiser are sharded over all processes."""
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "loss_type": ("grpo", "dapo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"),
     "importance_sampling_level": ("token", "sequence"),
     "vllm_mode": ("server", "colocate"),
 }
-"""Values that TRL would refuse only at the first update, or only on a GPU. A test compares them with its code."""
-
-LEAST: Mapping[str, float] = {
+"""Valid values that TRL checks only at the first update, or only on a GPU. A test compares them with its code."""
+MINIMA: Mapping[str, float] = {
     "max_steps": 1,
     "save_steps": 1,
     "logging_steps": 1,
-    "num_generations": 2,  # an instruction is compared with others for its task
+    "num_generations": 2,  # each instruction is compared with the others of its group
     "num_iterations": 1,
     "max_completion_length": 1,
     "per_device_train_batch_size": 1,
     "temperature": 0.01,
 }
-"""Smallest values with a meaning. TRL takes less, and then trains on nothing or for ever."""
+"""Smallest meaningful values. With less, TRL trains on nothing or forever."""
 
 
 @dataclass(frozen=True)
@@ -79,22 +76,22 @@ class Batches:
     prompts: int
     generations: int
     per_update: int
-    """Prompts that one optimiser step learns from."""
+    """Prompts per optimiser step."""
     processes: int
     per_device: int
-    """Instructions of one forward pass on one device."""
+    """Instructions per forward pass on one device."""
     accumulation: int
-    """Forward passes of one optimiser step."""
+    """Forward passes per optimiser step."""
     steps: int
     """Optimiser steps of the run."""
     boundary: int
-    """Optimiser steps from one rollout to the next; only from there a run resumes exactly."""
+    """Optimiser steps per rollout; a run resumes exactly only between rollouts."""
     save_every: int
-    """Optimiser steps between two checkpoints."""
+    """Optimiser steps between checkpoints."""
 
     @property
     def rollouts(self) -> int:
-        """Of the run."""
+        """Rollouts of the run."""
         return math.ceil(self.steps / self.boundary)
 
     @property
@@ -105,11 +102,11 @@ class Batches:
 
 @dataclass(frozen=True)
 class GrpoPlan:
-    """The run as TRL will be told of it."""
+    """The settings of a run and its TRL options."""
 
     settings: TrainSettings
     options: Mapping[str, Any]
-    """Of TRL: the paper's and ours, under those of the settings; names and values checked."""
+    """TRL options, checked: those of the settings, over promptmii's and the paper's."""
 
     @property
     def per_update(self) -> int:
@@ -125,29 +122,29 @@ class GrpoPlan:
         """How the work divides over `processes`. Raises `ConfigError` if it does not."""
         settings, per_device = self.settings, int(self.options["per_device_train_batch_size"])
         generations = int(self.options["num_generations"])
-        instructions, share = self.per_update * generations, per_device * processes
-        if instructions % share:
+        instructions, per_pass = self.per_update * generations, per_device * processes
+        if instructions % per_pass:
             raise ConfigError(
                 f"An update of {self.per_update} prompts x {generations} generations = {instructions} instructions "
                 f"does not divide into {processes} process(es) x {per_device} (trl.per_device_train_batch_size) = "
-                f"{share}. Choose a divisor."
+                f"{per_pass}. Choose a divisor."
             )
-        save_every, most = int(self.options["save_steps"]), int(self.options.get("max_steps", -1))
-        for name, steps in (("save_steps", save_every), ("max_steps", max(most, 0))):
+        save_every, max_steps = int(self.options["save_steps"]), int(self.options.get("max_steps", 0))
+        for name, steps in (("save_steps", save_every), ("max_steps", max_steps)):
             if steps % self.boundary:
                 raise ConfigError(
                     f"trl.{name} = {steps} is not a multiple of {self.boundary}, the updates per rollout. "
                     "A run can resume exactly only between rollouts."
                 )
-        steps = most if most > 0 else math.ceil(settings.passes * visits_per_pass / settings.prompts) * self.boundary
+        rollouts = math.ceil(settings.passes * visits_per_pass / settings.prompts)
         return Batches(
             prompts=settings.prompts,
             generations=generations,
             per_update=self.per_update,
             processes=processes,
             per_device=per_device,
-            accumulation=instructions // share,
-            steps=steps,
+            accumulation=instructions // per_pass,
+            steps=max_steps or rollouts * self.boundary,
             boundary=self.boundary,
             save_every=save_every,
         )
@@ -188,13 +185,15 @@ class GrpoPlan:
 
 
 def grpo_plan(settings: TrainSettings) -> GrpoPlan:
-    """What the settings ask of TRL. Raises `ConfigError` for an option or a value that TRL does not know."""
+    """Complete and check the TRL options. Raises `ConfigError` for an unknown option or value."""
     known = {field.name for field in fields(GRPOConfig) if field.init}
     for name in settings.trl:
         if name in OWNED:
             raise ConfigError(f"trl.{name} cannot be set here. Set {OWNED[name]} instead.")
         if name not in known:
-            raise ConfigError(f"Unknown option trl.{name}. {_nearest(name, known)}")
+            hint = nearest(name, sorted(known)).partition(" Known: ")[0]  # without the list, which fills a screen
+            hint = hint if hint.startswith("Did you mean") else "The options are those of trl.GRPOConfig."
+            raise ConfigError(f"Unknown option trl.{name}. {hint}")
     options = {**TRL, **OURS, **settings.trl}
     plan = GrpoPlan(settings, options)
     if settings.prompts % plan.per_update:
@@ -206,37 +205,31 @@ def grpo_plan(settings: TrainSettings) -> GrpoPlan:
 
 
 def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:
-    for name, least in LEAST.items():
-        value = options.get(name, least)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-            raise ConfigError(f"trl.{name} is {value!r}; expected a number of {least} or more.")
+    for name, minimum in MINIMA.items():
+        value = options.get(name, minimum)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value < math.inf:
+            raise ConfigError(f"trl.{name} is {value!r}; expected a number of {minimum} or more.")
     for name, values in CHOICES.items():
         if name in options and options[name] not in values:
             raise ConfigError(
                 f"trl.{name} = {options[name]!r} is unknown to TRL. {nearest(str(options[name]), values)}"
             )
-    window, longest = options.get("vllm_max_model_length"), longest_prompt + int(options["max_completion_length"])
-    if options.get("use_vllm") and window and window < longest:
+    context, longest = options.get("vllm_max_model_length"), longest_prompt + int(options["max_completion_length"])
+    if options.get("use_vllm") and context and context < longest:
         raise ConfigError(
-            f"trl.vllm_max_model_length = {window} is less than longest_prompt + trl.max_completion_length = "
+            f"trl.vllm_max_model_length = {context} is less than longest_prompt + trl.max_completion_length = "
             f"{longest}, so vLLM would refuse long prompts in the middle of the run. Set it to {longest} or more."
         )
 
 
-def check_packages(chosen: Mapping[str, Any]) -> None:
-    """Raise an error if what writes the drafts, spreads the weights or draws the curves is not here as TRL needs it."""
+def check_packages(options: Mapping[str, Any]) -> None:
+    """Raise an error if vLLM, DeepSpeed or a reporting integration is needed but not installed."""
     for option, package in (("use_vllm", "vllm"), ("deepspeed", "deepspeed")):
-        if chosen.get(option) and (lacking := unmet("gpu").get(package)):
-            raise MissingDependencyError(f"trl.{option}", "gpu", lacking)
-    named = chosen["report_to"] if isinstance(chosen["report_to"], list) else [chosen["report_to"]]
-    here = get_available_reporting_integrations()
-    if missing := [name for name in named if name not in (*here, "none", "all")]:
+        if options.get(option) and (requirement := unmet("gpu").get(package)):
+            raise MissingDependencyError(f"trl.{option}", "gpu", requirement)
+    names = options["report_to"] if isinstance(options["report_to"], list) else [options["report_to"]]
+    installed = get_available_reporting_integrations()
+    if missing := [name for name in names if name not in (*installed, "none", "all")]:
         raise ConfigError(
-            f"trl.report_to names {missing[0]!r}, which is unknown or not installed. Here are: {', '.join(here)}."
+            f"trl.report_to names {missing[0]!r}, which is unknown or not installed. Installed: {', '.join(installed)}."
         )
-
-
-def _nearest(name: str, known: set[str]) -> str:
-    """The nearest name alone: all of them would fill the screen."""
-    hint = nearest(name, sorted(known)).partition(" Known: ")[0]
-    return hint if hint.startswith("Did you mean") else "The options are those of trl.GRPOConfig."

@@ -1,4 +1,4 @@
-"""A run of reinforcement learning, from settings to a folder with the best weights in it."""
+"""A run of reinforcement learning, from settings to a folder with the best weights."""
 
 import atexit
 from collections.abc import Mapping, Sequence
@@ -43,15 +43,15 @@ def train(
     settings: TrainSettings,
     folder: Path,
     *,
-    given: Path | None = None,
+    config: Path | None = None,
     resume: bool = False,
     progress: Progress = QUIET,
     followers: Sequence[Follower] | None = None,
 ) -> Path:
-    """Train the generator into a run folder and return `best/`, which holds the weights that did best in validation.
+    """Train the generator into a run folder and return `best/`, the weights with the best validation.
 
-    `given` is the configuration file, kept verbatim; `followers` replace those that the settings name. With `resume`
-    the run goes on from the newest whole checkpoint, as if it had never stopped. Raises `DataError`, `ConfigError` and
+    `config` is the configuration file, to be copied; `followers` replace those in the settings. With `resume` the run
+    continues from the newest complete checkpoint, as if it had never stopped. Raises `DataError`, `ConfigError` and
     `ModelError` before the first step; later `EndpointError` if followers are lost, `ModelError` if training diverges
     and `OutputError` on a full disk, each with a valid checkpoint in the folder.
     """
@@ -60,11 +60,11 @@ def train(
     check_packages(grpo.options)
     # While one process waits for a server, the others wait for that process.
     startup = settings.reward.serve.startup if settings.reward.serve else 0.0
-    patience = timedelta(seconds=max(1800.0, 2 * startup, 2 * (settings.reward.wait + settings.endpoint.patience)))
-    state = PartialState(timeout=patience) if torch.cuda.is_available() else PartialState(cpu=True, timeout=patience)
+    timeout = timedelta(seconds=max(1800.0, 2 * startup, 2 * (settings.reward.wait + settings.endpoint.patience)))
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timeout)
     progress = progress if state.is_main_process else QUIET
     processes = state.num_processes
-    if processes > 1:  # threads of an open group can abort a process that ends
+    if processes > 1:  # or the group's threads may abort a process that exits
         atexit.register(state.destroy_process_group)
     check_processes(settings.plan.processes, processes)
     split = read_split(settings, progress)
@@ -72,14 +72,14 @@ def train(
     if processes == 1 and (gpus := torch.cuda.device_count()) > 1:
         progress.note(f"Training uses one of {gpus} GPUs, as plan.processes is 1")
     with ExitStack() as stack:
-        opened = open_run(folder, settings, given, resume=resume, free=FREE)
+        opened = open_run(folder, settings, config, resume=resume, free=FREE)
         run = stack.enter_context(opened if state.is_main_process else nullcontext(None))
         if followers is None:
             followers = stack.enter_context(open_followers(settings, folder, state, progress))
         trainer = _trainer(grpo, style, split, followers, folder, run, progress)
         try:
             run_loop(trainer, folder, resume=resume)
-        except LostError:  # followers are asked between two updates only, so from here a run can go on exactly
+        except LostError:  # it comes between two updates, so the run can resume exactly
             if trainer.state.global_step:
                 trainer.save_now()
             raise
@@ -96,24 +96,23 @@ def _trainer(
     run: RunFolder | None,
     progress: Progress,
 ) -> PolicyTrainer:
-    """Everything that a run needs, put together; `run`, in the process that writes, says what it was made with."""
+    """Assemble a run; `run` is None except in the main process."""
     settings, processes = grpo.settings, PartialState().num_processes
-    # TRL's configuration comes before the weights, because a sharded run loads them in parts, and after the
-    # followers, which no run shards.
+    # With DeepSpeed, transformers loads sharded weights once this exists: the generator's, but not the followers'.
     config = grpo.config(folder, grpo.batches(len(split.train), processes), cpu=not torch.cuda.is_available())
     policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
     if config.beta and not settings.lora and policy.below.adapters:
         raise ConfigError(
-            f"With trl.beta the weights of the start are loaded once more, and those of {settings.model} exist "
-            "merged in memory alone. Add [lora] to train the adapter on, or set trl.beta to 0."
+            f"trl.beta needs the initial weights a second time, but those of {settings.model} are merged and exist "
+            "only in memory. Add [lora] to continue the adapter, or set trl.beta to 0."
         )
     writer = Writer(policy.local(), style, settings.budget)
     split = readable(split, settings, writer)
     watched = cases(split.validation, settings.validation)
-    _tell_skipped(split, watched, progress)
+    _note_tasks(split, watched, progress)
     visits = Visits(split.train, settings, writer)
     batches = grpo.batches(visits.per_pass, processes)
-    config.max_steps = batches.steps  # all that depends on the number of tasks
+    config.max_steps = batches.steps  # nothing else in it depends on the number of tasks
     reward = Reward(settings.reward, followers, style, progress)
     reward.check(visits.visit(0).episode)
     if run:
@@ -134,12 +133,12 @@ def _trainer(
     return trainer
 
 
-def _tell_skipped(split: TaskSplit, watched: Sequence[Case], progress: Progress) -> None:
+def _note_tasks(split: TaskSplit, watched: Sequence[Case], progress: Progress) -> None:
     for line in split.skipped:
         progress.note(f"Skipped {line}")
     if split.skipped:
-        left = f"{len(split.train)} to learn from, {len(split.validation)} to validate on"
-        progress.note(f"{counted(len(split.skipped), 'task')} skipped; {left}")
+        usable = f"{len(split.train)} to learn from, {len(split.validation)} to validate on"
+        progress.note(f"{counted(len(split.skipped), 'task')} skipped; {usable}")
     if not watched:
         progress.note(NO_VALIDATION)
 

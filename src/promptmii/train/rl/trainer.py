@@ -1,8 +1,8 @@
-"""The one contact with TRL: its GRPO trainer, with what promptmii does its own way.
+"""TRL's GRPO trainer, adapted. No other module depends on its internals.
 
-If each process holds all weights, the local engine writes the drafts and computes a group's prompt once, both to write
-and to learn. Loss, advantages, vLLM and distribution are TRL's. `tests/train/rl/test_trl.py` names the methods that are
-written anew here and what else is relied on, and fails as soon as TRL moves.
+If each process holds all weights, the local engine writes the drafts, and a group's prompt is computed once, both for
+writing and for learning. Loss, advantages, vLLM and distribution are TRL's. `tests/train/rl/test_trl.py` lists the
+overridden methods and the names used, and fails if TRL changes them.
 """
 
 from collections.abc import Generator, Sequence
@@ -31,13 +31,13 @@ from promptmii.tuning import TrainableModel
 from promptmii.tuning.lora import merged
 
 LOCAL = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
-"""Where each process holds all weights."""
+"""Distributions in which each process holds all weights."""
 SAMPLED = 10
-"""Drafts that are written down at each step."""
+"""Drafts per step in samples.jsonl."""
 
 
 class Clock:
-    """Seconds by phase since they were last taken."""
+    """Measures seconds by phase."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -45,7 +45,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, phase: str) -> Generator[None]:
-        """Around a piece of work."""
+        """Time a block."""
         started = perf_counter()
         try:
             yield
@@ -53,22 +53,22 @@ class Clock:
             self.add(phase, perf_counter() - started)
 
     def add(self, phase: str, seconds: float) -> None:
-        """What was timed elsewhere."""
+        """Add a measured time."""
         self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
         self._steps += phase == "step"
 
     def take(self) -> dict[str, float]:
-        """Seconds per step: generate, reward, layout (the rest of a rollout), update (the rest of a step), step."""
-        spent, steps = self._seconds, max(self._steps, 1)
+        """Seconds per step since the last call: generate, reward, layout (rest of a rollout), update (rest), step."""
+        phases, steps = self._seconds, max(self._steps, 1)
         self._seconds, self._steps = {}, 0
-        rollout, step = spent.pop("rollout", 0.0), spent.pop("step", 0.0)
-        inner = spent.get("generate", 0.0) + spent.get("reward", 0.0)
-        spent |= {"update": max(step - rollout, 0.0), "step": step, "layout": max(rollout - inner, 0.0)}
-        return {f"seconds/{phase}": seconds / steps for phase, seconds in spent.items()}
+        rollout, step = phases.pop("rollout", 0.0), phases.pop("step", 0.0)
+        inner = phases.get("generate", 0.0) + phases.get("reward", 0.0)
+        phases |= {"update": max(step - rollout, 0.0), "step": step, "layout": max(rollout - inner, 0.0)}
+        return {f"seconds/{phase}": seconds / steps for phase, seconds in phases.items()}
 
 
 class VisitDataset:
-    """The visits as TRL reads them: drawn when asked for, so that thirty passes need no memory."""
+    """The visits as TRL's data set, drawn on access, so that thirty passes need no memory."""
 
     def __init__(self, visits: Visits, count: int) -> None:
         self._visits = visits
@@ -82,19 +82,19 @@ class VisitDataset:
 
 
 class LostError(EndpointError):
-    """Too many drafts could not be scored; the weights are those after the last finished step."""
+    """Too many drafts could not be scored. The weights are those of the last finished step."""
 
 
 @dataclass
 class RewardFunction:
-    """Turns tokens into drafts, has them judged, and logs what came out."""
+    """Judges the drafts of a rollout, and logs the results."""
 
     reward: Reward
     visits: Visits
     policy: TrainableModel
     folder: RunFolder | None
     lost: str | None = None
-    """Why the last rollout could not be judged."""
+    """The reason if the last rollout could not be judged."""
     __name__ = "follower"
 
     def __call__(
@@ -117,7 +117,7 @@ class RewardFunction:
         if self.folder:
             rows = zip(drafts[:SAMPLED], judged, visit, strict=False)
             self.folder.samples([_row(trainer_state.global_step + 1, *row) for row in rows])
-        return [one.reward for one in judged]
+        return [judgement.reward for judgement in judged]
 
     def _draft(self, ids: Sequence[int], number: int) -> Draft:
         form = self.policy.form
@@ -125,12 +125,12 @@ class RewardFunction:
         return Draft(self.visits.visit(number).episode, form.decode(ids).strip(), len(ids), unfinished)
 
     def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], visit: Sequence[int], log_metric: Any) -> None:
-        known = [(one, draft) for one, draft in zip(judged, drafts, strict=True) if one.reward is not None]
-        if known:
-            log_metric("train/score", fmean(one.score or 0.0 for one, _ in known))
-            log_metric("unparsed", fmean([one.unparsed for one, draft in known if draft.text] or [0.0]))
-        log_metric("copied", fmean(one.copied for one in judged))
-        log_metric("failed", fmean(one.reward is None for one in judged))
+        scored = [(result, draft) for result, draft in zip(judged, drafts, strict=True) if result.reward is not None]
+        if scored:
+            log_metric("train/score", fmean(result.score or 0.0 for result, _ in scored))
+            log_metric("unparsed", fmean([result.unparsed for result, draft in scored if draft.text] or [0.0]))
+        log_metric("copied", fmean(result.copied for result in judged))
+        log_metric("failed", fmean(result.reward is None for result in judged))
         log_metric("fewer_examples", fmean(self.visits.visit(number).shortened for number in visit))
         distinct = len({(number, draft.text) for number, draft in zip(visit, drafts, strict=True)})
         log_metric("repeated", 1 - (distinct - len(set(visit))) / max(len(drafts) - len(set(visit)), 1))
@@ -162,19 +162,22 @@ class PolicyTrainer(GRPOTrainer):
         policy: TrainableModel,
         reward: RewardFunction,
         visits: VisitDataset,
-        **given: Any,
+        **options: Any,
     ) -> None:
         self._policy = policy
         self._reward = reward
         self.clock = Clock()
         self.rollout: list[tuple[list[int], list[int]]] = []
-        """Prompt and draft of the last rollout, as tokens, of this process."""
-        engine_for(policy.model)  # sets the attention that both ways of computing need
+        """Prompts and drafts of this process's last rollout, as tokens."""
+        engine_for(policy.model)  # sets the attention implementation that packed rows need
         policy.tokenizer.padding_side = "left"
-        policy.model.generation_config.eos_token_id = policy.form.ends  # where the chat template ends a turn
-        table = Dataset.from_dict({"prompt": [""]})  # TRL insists on one, and would read all of it
+        policy.model.generation_config.eos_token_id = policy.form.ends  # ends of the chat template's turn
         super().__init__(
-            model=policy.trained, reward_funcs=[reward], processing_class=policy.tokenizer, train_dataset=table, **given
+            model=policy.trained,
+            reward_funcs=[reward],
+            processing_class=policy.tokenizer,
+            train_dataset=Dataset.from_dict({"prompt": [""]}),  # a placeholder, because TRL reads the whole data set
+            **options,
         )
         self.train_dataset: Any = visits
         self.eos_token_ids = policy.form.ends
@@ -185,39 +188,39 @@ class PolicyTrainer(GRPOTrainer):
 
     @property
     def bare(self) -> Any:
-        """The causal language model itself, adapters in place."""
+        """The causal language model, adapters in place."""
         return self._bare(self.model)
 
     def save_now(self) -> None:
-        """A checkpoint of the last finished step."""
+        """Save a checkpoint of the last finished step."""
         model: Any = self.model
         self._save_checkpoint(model, None)
         self.callback_handler.on_save(self.args, self.state, self.control)
 
     def _bare(self, model: Any) -> Any:
-        whole: Any = self.accelerator.unwrap_model(model)
-        return whole.get_base_model() if hasattr(whole, "peft_config") else whole
+        unwrapped: Any = self.accelerator.unwrap_model(model)
+        return unwrapped.get_base_model() if hasattr(unwrapped, "peft_config") else unwrapped
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        """Prompts are laid out as when instructions are made."""
+        """Render prompts as for users."""
         return self._policy.form.prompts(prompts), None, {}
 
     def _generate_single_turn(
-        self, prompt_ids: list[list[int]], *given: Any, **options: Any
+        self, prompt_ids: list[list[int]], *args: Any, **options: Any
     ) -> tuple[list[list[int]], Any]:
-        """A group's prompt is computed once, and a resumed run draws the same."""
+        """Compute a group's prompt once, and draw the same in a resumed run."""
         with self.clock("generate"):
-            if self._writes_itself():
+            if self._uses_local_engine():
                 written, logps = self._write(prompt_ids), None
             else:
-                written, logps = super()._generate_single_turn(prompt_ids, *given, **options)
+                written, logps = super()._generate_single_turn(prompt_ids, *args, **options)
         self.rollout = list(zip(prompt_ids, written, strict=True))
         return written, logps
 
     def write_greedily(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, _ends: Sequence[int]
     ) -> list[list[int]]:
-        """`Engine.write` by vLLM with the weights of now. All processes call it, with equally many rows."""
+        """`Engine.write` by vLLM with the current weights. All processes call it with the same number of rows."""
         engine: Any = self.vllm_generation
         engine.temperature, engine.max_completion_length = 0.0, sampling.max_tokens
         try:
@@ -225,30 +228,30 @@ class PolicyTrainer(GRPOTrainer):
         finally:
             engine.temperature, engine.max_completion_length = self.temperature, self.max_completion_length
 
-    def _writes_itself(self) -> bool:
+    def _uses_local_engine(self) -> bool:
         args: Any = self.args
-        filtered = (args.top_k or 0) > 0 or args.min_p is not None or args.repetition_penalty != 1.0
-        elsewhere = self.use_vllm or self.use_transformers_continuous_batching
-        whole = self.accelerator.distributed_type in LOCAL
-        return whole and not (filtered or elsewhere or args.generation_kwargs)
+        unsupported = (args.top_k or 0) > 0 or args.min_p is not None or args.repetition_penalty != 1.0
+        other_engine = self.use_vllm or self.use_transformers_continuous_batching
+        local = self.accelerator.distributed_type in LOCAL
+        return local and not (unsupported or other_engine or args.generation_kwargs)
 
     def _write(self, prompts: list[list[int]]) -> list[list[int]]:
-        """A draft per prompt. What is drawn follows from seed, step, process and prompt."""
+        """A draft per prompt, determined by seed, step, process and prompt."""
         model = self.bare
         seed = int(content_key([self.args.seed, self.state.global_step, self.accelerator.process_index])[:8], 16)
         sampling = Sampling(int(self.max_completion_length or 1), self.temperature, self.top_p, seed)
-        places: dict[tuple[int, ...], int] = {}
-        rows = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
+        distinct: dict[tuple[int, ...], int] = {}
+        rows = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]
         training = model.training
         model.eval()
         try:
             with torch.no_grad(), self.accelerator.autocast(), merged(model):
-                return engine_for(model).write(list(places), rows, sampling, self._policy.form.ends)
+                return engine_for(model).write(list(distinct), rows, sampling, self._policy.form.ends)
         finally:
             model.train(training)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """Groups stay together, so that an update learns from whole groups."""
+        """Keep groups together, so that an update learns from whole groups."""
         model: Any = self.model
         if not model.training:
             return super()._prepare_inputs(generation_batch)
@@ -260,10 +263,10 @@ class PolicyTrainer(GRPOTrainer):
             self._buffered_inputs = buffered = split_tensor_dict(batch, args.steps_per_generation)
         return buffered[self._step % args.steps_per_generation]
 
-    def _calculate_rewards(self, *given: Any, **options: Any) -> torch.Tensor:
-        """Every process stops with a lost follower, or the others would wait for this one for ever."""
+    def _calculate_rewards(self, *args: Any, **options: Any) -> torch.Tensor:
+        """Stop all processes if one loses its followers, or the others would wait for it forever."""
         with self.clock("reward"):
-            rewards = super()._calculate_rewards(*given, **options)
+            rewards = super()._calculate_rewards(*args, **options)
         reasons = [reason for reason in gather_object([self._reward.lost]) if reason]
         if reasons:
             raise LostError(reasons[0])
@@ -275,19 +278,18 @@ class PolicyTrainer(GRPOTrainer):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         logits_to_keep: int,
-        *given: Any,
+        *args: Any,
         compute_aux_loss: bool = False,
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """A group is one row that holds its prompt once."""
-        bare = self._bare(model)  # the policy, or what its divergence is measured from
-        alone = self.accelerator.distributed_type is DistributedType.NO
-        whole = attention_mask[:, -logits_to_keep:].any(dim=1).all().item()
-        plain = not compute_aux_loss and not self._entropy_bonus_enabled
-        if not (alone and whole and plain and can_share(bare)):
-            options |= {"compute_aux_loss": compute_aux_loss}
+        """Compute a group as one row that holds its prompt once."""
+        bare = self._bare(model)  # the policy or the reference model
+        single = self.accelerator.distributed_type is DistributedType.NO
+        no_empty_draft = attention_mask[:, -logits_to_keep:].any(dim=1).all().item()
+        plain_loss = not compute_aux_loss and not self._entropy_bonus_enabled
+        if not (single and no_empty_draft and plain_loss and can_share(bare)):
             return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, *given, **options
+                model, input_ids, attention_mask, logits_to_keep, *args, compute_aux_loss=compute_aux_loss, **options
             )
         split = input_ids.shape[1] - logits_to_keep
         rows = list(zip(input_ids, attention_mask.bool(), strict=True))
@@ -298,26 +300,26 @@ class PolicyTrainer(GRPOTrainer):
         logps, entropies = (
             torch.nn.utils.rnn.pad_sequence([pair[side] for pair in pairs], batch_first=True) for side in (0, 1)
         )
-        spare = (0, logits_to_keep - logps.shape[1])
-        return torch.nn.functional.pad(logps, spare), torch.nn.functional.pad(entropies, spare), None
+        padding = (0, logits_to_keep - logps.shape[1])
+        return torch.nn.functional.pad(logps, padding), torch.nn.functional.pad(entropies, padding), None
 
-    def create_model_card(self, *_given: Any, **_options: Any) -> None:
-        """None: the run writes its own."""
+    def create_model_card(self, *_args: Any, **_options: Any) -> None:
+        """Do nothing: the run writes its own card."""
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """What comes after it marks a checkpoint as whole, so all processes must have written theirs."""
+        """Wait for all processes before the trainer state, which marks a checkpoint as complete."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
 
 @contextmanager
 def whole_weights(trainer: PolicyTrainer) -> Generator[Any]:
-    """The bare model while DeepSpeed's shards are gathered: its passes are no collectives, so processes may differ."""
+    """The bare model with DeepSpeed's shards gathered, so that processes may make different forward passes."""
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
         hooks: dict[int, Any] = model._forward_pre_hooks  # TRL leaves the one that compares the processes' steps
-        kept = dict(hooks)
+        saved = dict(hooks)
         hooks.clear()
         try:
             yield model.get_base_model() if hasattr(model, "peft_config") else model
         finally:
-            hooks.update(kept)
+            hooks.update(saved)

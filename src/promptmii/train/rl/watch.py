@@ -1,4 +1,4 @@
-"""What happens beside the steps: the curves, validation, the best weights, and when to stop."""
+"""A callback of the trainer: curves, validation, the best weights, and early stopping."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ NAMES = {
     "grad_norm": "train/gradient",
     "loss": "train/loss",
 }
-"""TRL's names of what the curves show under ours; other names stay."""
+"""TRL's names to those in the curves; other names stay."""
 DROPPED = ("epoch", "step_time", "num_tokens")
 
 
@@ -45,28 +45,27 @@ class Watch(TrainerCallback):
     """Called by the trainer after each step."""
 
     settings: TrainSettings
-    asked: Writer
-    """How the generator is asked."""
+    writer: Writer
+    """Renders the generator's prompts; its model is replaced by the current policy."""
     policy: TrainableModel
     followers: Sequence[Follower]
     cases: Sequence[Case]
-    """What is validated."""
     best: Best
     folder: RunFolder | None
-    """`None` in the processes that only take part."""
+    """None except in the main process."""
     progress: Progress
-    _equal: int = 0
-    """Steps in a row without any difference between drafts."""
-    _began: float = 0.0
+    _equal_steps: int = 0
+    """Steps in a row with equal rewards in every group."""
+    _step_start: float = 0.0
 
     def attach(self, trainer: PolicyTrainer, boundary: int) -> None:
-        """Watch this trainer, whose weights are still those of the start. `boundary` are the steps of one rollout."""
+        """Watch a trainer that still has its initial weights. `boundary` is the number of steps per rollout."""
         self._trainer = trainer
         self._boundary = boundary
         self._drift = Drift(trainer.accelerator.unwrap_model(trainer.model))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Validate the start, or find out where a resumed run stood."""
+        """Validate the initial weights, or restore the best value of a resumed run."""
         if state.global_step:
             self.best.recall(state.global_step)
         else:
@@ -74,102 +73,97 @@ class Watch(TrainerCallback):
         self.progress.step("Training", state.max_steps - state.global_step, "steps")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self._began = perf_counter()
+        self._step_start = perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Validate when it is time, and stop if nothing has been gained for long."""
-        self._trainer.clock.add("step", perf_counter() - self._began)
+        """Validate every `validation.every` steps, and stop after `validation.patience` without a gain."""
+        self._trainer.clock.add("step", perf_counter() - self._step_start)
         self.progress.advance()
         chosen = self.settings.validation
         if state.global_step % chosen.every == 0 or state.global_step == state.max_steps:
             self._validate(state.global_step)
-        # Between rollouts only: elsewhere a run cannot go on exactly.
-        between = state.global_step % self._boundary == 0
-        if chosen.patience is not None and self.best.since >= chosen.patience and between:
+        between_rollouts = state.global_step % self._boundary == 0  # only there can a run resume exactly
+        if chosen.patience is not None and self.best.since >= chosen.patience and between_rollouts:
             self.progress.note(f"Stopped at step {state.global_step}: {self.best.since} validations without a gain")
             control.should_training_stop = control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
-        given: dict[str, Any] = logs or {}
-        if "loss" not in given:
+        raw: dict[str, Any] = logs or {}
+        if "loss" not in raw:
             return
-        numbers = {
+        values = {
             NAMES.get(name, name): float(value)
-            for name, value in given.items()
+            for name, value in raw.items()
             if isinstance(value, int | float) and name not in DROPPED
         } | self._trainer.clock.take()
-        numbers["memory/gib"] = _gib(self._trainer.accelerator.device)
-        self._write(state.global_step, numbers)
-        if "train/reward" in numbers:
+        values["memory/gib"] = _memory_gib(self._trainer.accelerator.device)
+        self._write(state.global_step, values)
+        if "train/reward" in values:
             self.progress.note(
-                f"Step {state.global_step} of {state.max_steps}: reward {numbers['train/reward']:.3f}, "
-                f"length {numbers.get('length', 0):.0f}, {numbers.get('seconds/step', 0):.1f} s"
+                f"Step {state.global_step} of {state.max_steps}: reward {values['train/reward']:.3f}, "
+                f"length {values.get('length', 0):.0f}, {values.get('seconds/step', 0):.1f} s"
             )
-        self._look_for_signal(numbers)
+        if "zero_variance" in values:
+            self._warn_if_stuck(values)
 
-    def _write(self, step: int, numbers: Mapping[str, float]) -> None:
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self.folder:
-            self.folder.metrics(step, numbers)
+            self.folder.metrics(step, values)
 
-    def _look_for_signal(self, numbers: Mapping[str, float]) -> None:
-        if "zero_variance" not in numbers:
-            return
-        self._equal = self._equal + 1 if numbers["zero_variance"] == 1.0 else 0
-        if self._equal and self._equal % self.settings.stuck == 0:
+    def _warn_if_stuck(self, values: Mapping[str, float]) -> None:
+        self._equal_steps = self._equal_steps + 1 if values["zero_variance"] == 1.0 else 0
+        if self._equal_steps and self._equal_steps % self.settings.stuck == 0:
             self.progress.note(
-                f"In {self._equal} steps all drafts of each group got the same reward, so nothing is learned. "
-                f"{_cause(numbers)}"
+                f"In {self._equal_steps} steps all drafts of each group got the same reward, so nothing is learned. "
+                f"{_cause(values)}"
             )
 
     def _validate(self, step: int) -> None:
         if not self.cases:
             return
-        started = perf_counter()
-        trainer = self._trainer
-        trained: Any = trainer.model
-        training = trained.training
-        trained.eval()
-        with self._writer(step) as model:
-            written = write(self.asked.using(model), self.cases)
-        drift = (
-            {} if trainer.is_deepspeed_enabled else self._drift.of(trainer.bare, trainer.rollout, trainer.temperature)
-        )
-        trained.train(training)
-        state = trainer.accelerator
-        mine = written[state.process_index :: state.num_processes]
-        outcomes = judge(mine, self.followers, self.settings.validation.rows)
-        gathered: list[Outcome] = gather_object(outcomes)
-        line = summary(gathered) | drift
-        said = "not judged, because followers failed"
-        if not line["validation/failed"]:
-            better = self.best.improves(line[VALIDATION])
-            said = f"{line[VALIDATION]:.3f}{' (best)' if better else ''}"
+        start = perf_counter()
+        trainer, state = self._trainer, self._trainer.accelerator
+        model: Any = trainer.model
+        training = model.training
+        model.eval()
+        with self._current_policy(step) as policy:
+            written = write(self.writer.using(policy), self.cases)
+        sharded = trainer.is_deepspeed_enabled
+        drift = {} if sharded else self._drift.of(trainer.bare, trainer.rollout, trainer.temperature)
+        model.train(training)
+        own = written[state.process_index :: state.num_processes]
+        outcomes: list[Outcome] = gather_object(judge(own, self.followers, self.settings.validation.rows))
+        values = summary(outcomes) | drift
+        result = "not judged, because followers failed"
+        if not values["validation/failed"]:
+            better = self.best.improves(values[VALIDATION])
+            result = f"{values[VALIDATION]:.3f}{' (best)' if better else ''}"
             if better:
-                self._keep_best(step, {name: value for name, value in line.items() if name.startswith(VALIDATION)})
-        line |= {"seconds/validation": perf_counter() - started}
-        self._write(step, line)
-        self._report(line)
+                self._save_best(step, {name: value for name, value in values.items() if name.startswith(VALIDATION)})
+        values |= {"seconds/validation": perf_counter() - start}
+        self._write(step, values)
+        self._report(values)
         if self.folder:
-            self.folder.samples([_row(step, outcome) for outcome in gathered])
-        self.progress.note(f"Step {step}: validation {said}")
+            self.folder.samples([_row(step, outcome) for outcome in outcomes])
+        self.progress.note(f"Step {step}: validation {result}")
 
-    def _report(self, line: Mapping[str, float]) -> None:
-        """Send the line wherever `report_to` sends the steps. The trainer's own log would end the step's line."""
+    def _report(self, values: Mapping[str, float]) -> None:
+        """Send the values wherever `report_to` sends the steps. `Trainer.log` would mix them with the step's values."""
         trainer = self._trainer
         for callback in trainer.callback_handler.callbacks:
             if callback is not self:
-                callback.on_log(trainer.args, trainer.state, trainer.control, logs=dict(line), model=trainer.model)
+                callback.on_log(trainer.args, trainer.state, trainer.control, logs=dict(values), model=trainer.model)
 
     @contextmanager
-    def _writer(self, step: int) -> Generator[LocalModel]:
-        """The policy of now, which all processes ask for the same: vLLM, or the bare model with all its weights."""
+    def _current_policy(self, step: int) -> Generator[LocalModel]:
+        """The current policy, shared by all processes: in vLLM, or as the bare model with all its weights."""
         trainer, policy = self._trainer, self.policy
         state = trainer.accelerator
 
-        def shared(part: Write) -> LocalModel:
+        def shared(local_write: Write) -> LocalModel:
             length = int(policy.model.config.max_position_embeddings)
             card = ModelCard(policy.reference, f"step-{step}", length, gives_scores=False)
-            return LocalModel(card, policy.form, SharedEngine(part, state.process_index, state.num_processes))
+            return LocalModel(card, policy.form, SharedEngine(local_write, state.process_index, state.num_processes))
 
         if trainer.use_vllm:
             yield shared(trainer.write_greedily)
@@ -179,28 +173,28 @@ class Watch(TrainerCallback):
             with whole_weights(trainer) as model:
                 yield shared(engine_for(model).write)
 
-    def _keep_best(self, step: int, measured: Mapping[str, float]) -> None:
+    def _save_best(self, step: int, measured: Mapping[str, float]) -> None:
         trainer = self._trainer
-        # The engine around the model knows how to gather its weights; every process takes part.
-        spread = trainer.is_deepspeed_enabled
-        state: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if spread else None
+        # DeepSpeed's engine gathers the shards; every process takes part.
+        sharded = trainer.is_deepspeed_enabled
+        state: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         if self.folder:
             self.best.save(step, measured, state)
 
 
 Write = Callable[[Sequence[Sequence[int]], Sequence[int], Sampling, Sequence[int]], list[list[int]]]
-"""`Engine.write`: all that is shared."""
+"""The signature of `Engine.write`, without the contrast."""
 
 
 @dataclass(frozen=True)
 class SharedEngine:
-    """An `Engine` that writes its part of what every process is asked for, and gathers the others'.
+    """An `Engine` that writes its share of the rows, and gathers the others from the other processes.
 
-    So any number of drafts works on any number of processes. Each writes as many rows as the others, because an engine
-    that spans processes needs them in step.
+    It takes any number of rows on any number of processes. Each process writes the same number of rows, because an
+    engine that spans processes needs them in step.
     """
 
-    part: Write
+    local_write: Write
     process: int
     processes: int
 
@@ -212,27 +206,27 @@ class SharedEngine:
         ends: Sequence[int],
         against: Sequence[int] = (),
     ) -> list[list[int]]:
-        del against  # the card of its model knows no contrast
+        del against  # the card of its model has no contrasts
         size = -(-len(rows) // self.processes)
-        mine = list(rows[self.process * size : (self.process + 1) * size])
-        mine += list(rows[:1]) * (size - len(mine))  # to be in step; dropped below
-        used = sorted(set(mine))
-        written = self.part([prompts[row] for row in used], [used.index(row) for row in mine], sampling, ends)
+        own = list(rows[self.process * size : (self.process + 1) * size])
+        own += list(rows[:1]) * (size - len(own))  # padding, dropped below
+        used = sorted(set(own))
+        written = self.local_write([prompts[row] for row in used], [used.index(row) for row in own], sampling, ends)
         gathered: list[list[int]] = gather_object(written)
         return gathered[: len(rows)]
 
     def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[Likelihoods]:
         del prompts, options, end
-        raise UnsupportedError("A writer that several processes share compares no likelihoods.")
+        raise UnsupportedError("A writer that several processes share gives no likelihoods.")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
 
-def _gib(device: torch.device) -> float:
-    """The most that tensors on a GPU have taken so far; elsewhere what this process takes now."""
-    taken = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
-    return taken / 2**30
+def _memory_gib(device: torch.device) -> float:
+    """Peak memory of tensors on a GPU; without one, the current memory of this process."""
+    used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+    return used / 2**30
 
 
 def _row(step: int, outcome: Outcome) -> dict[str, Any]:
@@ -246,12 +240,12 @@ def _row(step: int, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _cause(numbers: Mapping[str, float]) -> str:
-    if numbers.get("unparsed", 0.0) > 0.9:
-        return "The follower's answers are no labels: use a stronger follower, or reward.mode = 'choose'."
-    if numbers.get("repeated", 0.0) > 0.9:
-        return "The generator writes the same for each draft: raise trl.temperature."
-    if numbers.get("length", 2.0) < 2.0:
+def _cause(values: Mapping[str, float]) -> str:
+    if values.get("unparsed", 0.0) > 0.9:
+        return "The follower's answers are not labels: use a stronger follower, or reward.mode = 'choose'."
+    if values.get("repeated", 0.0) > 0.9:
+        return "The generator writes the same text for each draft: raise trl.temperature."
+    if values.get("length", 2.0) < 2.0:
         return "The generator writes nothing: warm it up with --stage sft."
     return (
         "The follower ignores the instruction, or too few query rows tell drafts apart: raise query, or use "

@@ -1,1 +1,1 @@
-"""What comes before reinforcement learning: fine-tuning on pairs of examples and instruction, and best-of."""
+"""The stages before reinforcement learning: fine-tuning on pairs, and best-of."""

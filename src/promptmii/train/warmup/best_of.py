@@ -1,11 +1,11 @@
-"""Rejection sampling: several drafts for each visit, judged by the reward, the best kept as pairs for `--stage sft`.
+"""Rejection sampling: of several drafts per visit, the one with the best reward becomes a pair for `--stage sft`.
 
-It needs no gradient, so it is the cheapest way up from a generator that sometimes writes well.
+It needs no gradients, so it is the cheapest way to improve a generator that sometimes writes well.
 """
 
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from statistics import fmean
 
@@ -35,17 +35,17 @@ def best_of(
     settings: BestOfSettings,
     folder: Path,
     *,
-    given: Path | None = None,
+    config: Path | None = None,
     resume: bool = False,
     progress: Progress = QUIET,
 ) -> Path:
-    """Write the pairs file of a run folder and return its path, as `run_stage` says. `given` is its file."""
+    """Write the pairs file of a run folder and return its path; see `run_stage`."""
     style = style_of(settings)
     split = read_split(settings, progress)
     with ExitStack() as stack:
-        run = stack.enter_context(open_run(folder, settings, given, resume=resume, free=FREE))
-        first = _finished(run)
-        if first >= settings.visits:
+        run = stack.enter_context(open_run(folder, settings, config, resume=resume, free=FREE))
+        finished = _finished_visits(folder)
+        if finished >= settings.visits:
             return folder / PAIRS
         chosen = settings.reward
         serving = served(chosen.followers, chosen.serve, settings.endpoint, folder / "servers", progress)
@@ -64,65 +64,61 @@ def best_of(
         followers = [Follower(for_threads(models[name]), chosen.mode, chosen.calibration) for name in chosen.followers]
         reward = Reward(chosen, followers, style, progress)
         visits = Visits(split.train, settings, writer)
-        progress.step("Drafting", settings.visits - first, "drafts")
-        reward.check(visits.visit(first).episode)
-        for start in range(first, settings.visits, settings.together):
-            drawn = [visits.visit(number) for number in range(start, min(start + settings.together, settings.visits))]
-            drafts = dict(parallel(lambda visit: _write(writer, visit, settings), drawn, writer.model.card.concurrency))
-            judged = iter(reward.judge([draft for place in range(len(drawn)) for draft in drafts[place]]))
-            for place, visit in enumerate(drawn):
-                own = drafts[place]
-                said = _keep(run, settings, visit, [(draft, next(judged)) for draft in own])
-                progress.advance(1, said)
+        progress.step("Drafting", settings.visits - finished, "drafts")
+        reward.check(visits.visit(finished).episode)
+        for start in range(finished, settings.visits, settings.together):
+            batch = [visits.visit(number) for number in range(start, min(start + settings.together, settings.visits))]
+            drafts = dict(parallel(lambda visit: _write(writer, visit, settings), batch, writer.model.card.concurrency))
+            judged = iter(reward.judge([draft for position in range(len(batch)) for draft in drafts[position]]))
+            for position, visit in enumerate(batch):
+                pairs = [(draft, next(judged)) for draft in drafts[position]]
+                progress.advance(1, _record(run, settings, visit, pairs))
     return folder / PAIRS
 
 
 def _write(writer: Writer, visit: Visit, settings: BestOfSettings) -> list[Draft]:
-    """The drafts of a visit. Raises `EndpointError` if the generator gives none."""
+    """The drafts of a visit. Raises `EndpointError` if all fail."""
     support = visit.episode.support
     contrast = writer.contrast(support, support.examples)
     sampling = writer.sampling(support.labels, visit.episode.seed, settings.temperature, contrast)
     answers = writer.model.generate([visit.chat] * settings.drafts, sampling)
-    written = [answer for answer in answers if isinstance(answer, Completion)]
-    if not written:
+    completions = [answer for answer in answers if isinstance(answer, Completion)]
+    if not completions:
         raise EndpointError(
             f"The generator {settings.model} failed on every draft of a visit. Check it, then continue with --resume."
         )
-    texts = [answer.text.strip() for answer in written]
+    texts = [completion.text.strip() for completion in completions]
     counts = writer.model.count_tokens(texts)
-    return [Draft(visit.episode, t, n, a.truncated) for t, n, a in zip(texts, counts, written, strict=True)]
+    return [Draft(visit.episode, t, n, c.truncated) for t, n, c in zip(texts, counts, completions, strict=True)]
 
 
-def _keep(run: RunFolder, settings: BestOfSettings, visit: Visit, judged: Sequence[tuple[Draft, Judged]]) -> str:
-    """Append the pair if it is good enough, and the curves after it: a visit is finished when its curves are there."""
+def _record(run: RunFolder, settings: BestOfSettings, visit: Visit, judged: Sequence[tuple[Draft, Judged]]) -> str:
+    """Append the pair if it is good enough, then the curves, which mark the visit as finished."""
     step = visit.number + 1
-    scored = [(one.reward, draft) for draft, one in judged if one.reward is not None]
+    scored = [(result.reward, draft) for draft, result in judged if result.reward is not None]
     if not scored:
         run.metrics(step, {"kept": 0.0})
         return f"visit {step}: not judged"
     mean = fmean(reward for reward, _ in scored)
-    top, draft = max(scored, key=lambda pair: pair[0])
-    kept = top - mean >= settings.margin and top >= settings.least and not draft.unfinished and bool(draft.text)
-    if kept and visit.number not in _visits(run.path / PAIRS):
+    best, draft = max(scored, key=lambda pair: pair[0])
+    good = best - mean >= settings.margin and best >= settings.least and not draft.unfinished and bool(draft.text)
+    if good and visit.number not in _recorded_visits(run.path / PAIRS):
         pair = Pair(visit.episode.support, draft.text)
-        line = pair_line(pair, task=visit.episode.task, visit=visit.number, reward=round(top, 6))
+        line = pair_line(pair, task=visit.episode.task, visit=visit.number, reward=round(best, 6))
         append_line(run.path / PAIRS, line)
     length = fmean(draft.tokens for draft, _ in judged)
-    run.metrics(step, {"train/reward": mean, "best": top, "kept": float(kept), "length": length})
-    return f"visit {step}: reward {mean:.3f}, best {top:.3f}"
+    run.metrics(step, {"train/reward": mean, "best": best, "kept": float(good), "length": length})
+    return f"visit {step}: reward {mean:.3f}, best {best:.3f}"
 
 
-def _finished(run: RunFolder) -> int:
-    """Visits that need not be made again."""
-    return max(read_curves([run.path])[0].metrics.get("kept", {0: 0.0})) if is_training_run(run.path) else 0
+def _finished_visits(folder: Path) -> int:
+    return max(read_curves([folder])[0].metrics.get("kept", {0: 0.0})) if is_training_run(folder) else 0
 
 
-def _visits(path: Path) -> set[int]:
-    """The visits whose pair is in the file already, as after a kill between the two lines."""
+def _recorded_visits(path: Path) -> set[int]:
+    """Visits with a pair in the file. After a kill, one of them may not be finished."""
     visits: set[int] = set()
     for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
-        try:
+        with suppress(ValueError, KeyError, TypeError):  # a truncated line
             visits.add(int(json.loads(line)["visit"]))
-        except (ValueError, KeyError, TypeError):
-            continue  # half a line
     return visits

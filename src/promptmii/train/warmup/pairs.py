@@ -1,4 +1,4 @@
-"""Pairs for warming up a generator: what it reads (labels and examples) and the instruction it should write."""
+"""Pairs for warming up a generator: labels and examples, and the instruction to write for them."""
 
 import json
 import math
@@ -17,12 +17,12 @@ from promptmii.task import Example, Support, Task
 from promptmii.train.settings import SftSettings
 
 SHIPPED = Path(promptmii.data.__file__).with_name("descriptions")
-"""Descriptions of the labels of 77 public tasks and of the written ones, made for this package."""
+"""Label descriptions of 77 public tasks and of the written ones, made for this package."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A support, and a good instruction for it."""
+    """A support and a good instruction for it."""
 
     support: Support
     instruction: str
@@ -54,9 +54,9 @@ def read_pairs(path: Path) -> list[Pair]:
             row = _Line.model_validate_json(line)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the line"
+            name = ".".join(map(str, first["loc"])) or "the line"
             raise DataError(
-                f"{path}, line {number}: {where}: {first['msg']}. Expected labels, examples and instruction."
+                f"{path}, line {number}: {name}: {first['msg']}. Expected labels, examples and instruction."
             ) from error
         if not row.instruction.strip():
             raise DataError(f"{path}, line {number}: the instruction is empty.")
@@ -66,10 +66,10 @@ def read_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
-def pair_line(pair: Pair, **known: str | int | float) -> bytes:
-    """One line of a pairs file; `known` are `task`, `visit` and `reward`."""
+def pair_line(pair: Pair, **source: str | int | float) -> bytes:
+    """One line of a pairs file; `source` may hold `task`, `visit` and `reward`."""
     examples = [{"text": example.text, "label": example.label} for example in pair.support.examples]
-    row = {**known, "labels": pair.support.labels, "examples": examples, "instruction": pair.instruction}
+    row = {**source, "labels": pair.support.labels, "examples": examples, "instruction": pair.instruction}
     return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
@@ -88,19 +88,16 @@ class Guide:
     """Descriptions of one task and of its labels."""
 
     sentence: str
-    """What the inputs are and what is to be decided."""
+    """Describes the inputs and the decision."""
     descriptions: Mapping[str, tuple[str, ...]]
-    """By label, one or more."""
+    """One or more per label, the best first."""
 
     def covers(self, labels: Sequence[str]) -> bool:
         """Every label is described."""
         return all(label in self.descriptions for label in labels)
 
     def text(self, shown: Mapping[str, str]) -> str:
-        """An instruction as the generator's prompt asks for it: one sentence, then one line per label.
-
-        `shown` maps each label to the name it is given, in order. The first description is the best.
-        """
+        """An instruction: one sentence, then one line per label. `shown` maps labels to their names, in order."""
         lines = [f"{name}: {self.descriptions[label][0]}" for label, name in shown.items()]
         return "\n".join([self.sentence, *lines])
 
@@ -136,7 +133,7 @@ def _read(path: Path) -> Guide:
 
 
 class PairStream:
-    """Pairs made of tasks and the bank: a few labels of a task, a few of their rows, and the bank's guide to them."""
+    """Pairs drawn from tasks and the bank: some labels of a task, some of their rows, and the bank's descriptions."""
 
     def __init__(self, tasks: Mapping[str, Task], bank: Mapping[str, Guide], sizes: SftSettings) -> None:
         """Raises `DataError` if no task can be used."""
@@ -144,35 +141,37 @@ class PairStream:
         self._rows: dict[str, dict[str, list[Example]]] = {}
         self._guides: dict[str, Guide] = {}
         self.skipped: list[str] = []
-        """The tasks that cannot be used, with the reason."""
+        """Unusable tasks, each with the reason."""
         for name, task in tasks.items():
             rows = short_rows(task, sizes.max_chars)
             if len(rows) < 2:
-                self.skipped.append(f"{name}: under two labels have three texts of up to {sizes.max_chars} characters")
+                self.skipped.append(
+                    f"{name}: fewer than two labels have three texts of up to {sizes.max_chars} characters"
+                )
             elif name not in bank or not bank[name].covers(list(rows)):
                 self.skipped.append(f"{name}: the bank does not describe it")
             else:
                 self._rows[name], self._guides[name] = rows, bank[name]
         self.tasks = {name: tasks[name] for name in self._rows}
-        """Those that pairs are made of."""
+        """The usable tasks."""
         if not self._rows:
             raise DataError(
-                f"No pair can be made of any task ({'; '.join(self.skipped[:3]) or 'there is none'}). Name other tasks "
+                f"No task is usable for pairs ({'; '.join(self.skipped[:3]) or 'none was given'}). Name other tasks "
                 "or another bank, or give a pairs file."
             )
 
     def draw(self, index: int, hidden: bool | None = None) -> Pair:
-        """Pair `index`, from it and the seed alone; `hidden` decides about the names instead of chance."""
+        """Pair number `index`, determined by it and the seed. `hidden` overrides the random choice to hide names."""
         stream = random.Random(f"{self._sizes.seed}/pair/{index}")
         names = list(self._rows)
         task = stream.choices(names, [math.sqrt(len(self._rows[name])) for name in names])[0]
         rows, n = self._rows[task], stream.choice(self._sizes.examples)
         low, high = self._sizes.labels
-        # A label without an example could only be invented.
-        k = stream.randint(min(low, len(rows)), max(min(high, len(rows), n), min(low, len(rows))))
+        fewest = min(low, len(rows))
+        k = stream.randint(fewest, max(min(high, len(rows), n), fewest))  # a label needs an example to be described
         labels = sorted(stream.sample(list(rows), k), key=list(rows).index)
-        chance = stream.random() < self._sizes.hidden
-        shown = hide(labels, stream) if (chance if hidden is None else hidden) else {label: label for label in labels}
+        drawn = stream.random() < self._sizes.hidden
+        shown = hide(labels, stream) if (drawn if hidden is None else hidden) else {label: label for label in labels}
         if stream.random() < 0.5:
             shown = dict(sorted(shown.items(), key=lambda pair: pair[1]))
         support = Support(tuple(shown.values()), self._examples(rows, shown, n, stream))
@@ -181,7 +180,7 @@ class PairStream:
     def _examples(
         self, rows: Mapping[str, Sequence[Example]], shown: Mapping[str, str], n: int, stream: random.Random
     ) -> tuple[Example, ...]:
-        """As `draw_support`: each label once before any comes twice. Over the limit, later rows are dropped."""
+        """One example per label, then random ones, of which the last are dropped to fit `support_chars`."""
         pools = {label: stream.sample(rows[label], len(rows[label])) for label in shown}
         order = [*stream.sample(list(shown), len(shown)), *stream.choices(list(shown), k=n)][: max(n, len(shown))]
         drawn = [pools[label].pop() for label in order if pools[label]]
@@ -191,6 +190,6 @@ class PairStream:
 
 
 def short_rows(task: Task, limit: int) -> dict[str, list[Example]]:
-    """Training rows by label, in the task's order; labels with fewer than three short texts are left out."""
+    """Training rows of at most `limit` characters by label; only labels with at least three."""
     rows = {label: [e for e in task.train if e.label == label and len(e.text) <= limit] for label in task.labels}
-    return {label: found for label, found in rows.items() if len(found) >= 3}
+    return {label: examples for label, examples in rows.items() if len(examples) >= 3}

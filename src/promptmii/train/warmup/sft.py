@@ -1,6 +1,6 @@
-"""Supervised fine-tuning on (support, instruction) pairs, so that reinforcement has something to choose from.
+"""Supervised fine-tuning on (support, instruction) pairs, so that reinforcement has good drafts to select from.
 
-The prompt is the one that `MetaInducer` sends, token for token. Only the instruction and the end of turn are learned.
+The prompt equals that of `MetaInducer`, token for token. Only the instruction and the end of turn are learned.
 """
 
 import math
@@ -41,9 +41,9 @@ PURPOSE = (
     "it.",
 )
 AT_ONCE = 8
-"""Pairs of one pass on a GPU."""
+"""Most pairs per forward pass on a GPU."""
 WATCHED = "validation/hidden_loss"
-"""What decides: only without the labels' names does the loss measure what the examples taught."""
+"""The curve that selects the best weights: with hidden label names, the loss depends on the examples."""
 NAMES = {
     "loss": "train/loss",
     "learning_rate": "train/lr",
@@ -51,55 +51,55 @@ NAMES = {
     "eval_named_loss": "validation/named_loss",
     "eval_hidden_loss": WATCHED,
 }
-"""The trainer's names of what it measures, and ours."""
+"""The trainer's names to those in the curves."""
 
 
 def fine_tune(
     settings: SftSettings,
     folder: Path,
     *,
-    given: Path | None = None,
+    config: Path | None = None,
     resume: bool = False,
     progress: Progress = QUIET,
 ) -> Path:
-    """Tune an adapter into a run folder and return `best/` in it, as `run_stage` says. `given` is its file."""
-    with open_run(folder, settings, given, resume=resume, free=FREE) as run:
+    """Tune an adapter into a run folder and return `best/`; see `run_stage`."""
+    with open_run(folder, settings, config, resume=resume, free=FREE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
         policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
-        rows, watched, learned = _datasets(settings, Features(policy), progress)
+        rows, validation, tasks = _datasets(settings, Features(policy), progress)
         title = "An instruction generator, warmed up"
-        card = partial(model_card, settings, title, PURPOSE, policy.base, learned)
+        card = partial(model_card, settings, title, PURPOSE, policy.base, tasks)
         best = Best(folder, WATCHED, policy, card, sign=-1)
         trainer = CompletionTrainer(
             model=policy.trained,
             args=_arguments(settings, folder),
             train_dataset=rows,
-            eval_dataset=watched or None,
+            eval_dataset=validation or None,
             data_collator=policy.collator(),
             callbacks=[CurveWriter(run, best, progress), Safeguards(policy, "learning_rate")],
         )
         run_loop(trainer, folder, resume=resume)
-        if not watched:
+        if not validation:
             best.save(settings.steps, {})
     return folder / BEST
 
 
 class Features:
-    """From a pair to the tokens of `MetaInducer`'s prompt and of the instruction."""
+    """Turns a pair into the tokens of `MetaInducer`'s prompt and the instruction."""
 
     def __init__(self, model: "TrainableModel") -> None:
         self._model = model
         self._writer = Writer(model.local())
 
     def __call__(self, pair: Pair) -> dict[str, list[int]]:
-        """See `TrainableModel.row`. Raises `ConfigError` if not one example fits the context."""
-        fitted, _ = self._writer.fit(pair.support)
-        return self._model.row([self._writer.ask(pair.support, fitted)], pair.instruction)
+        """See `TrainableModel.row`. Raises `ConfigError` if no example fits the context."""
+        examples, _ = self._writer.fit(pair.support)
+        return self._model.row([self._writer.ask(pair.support, examples)], pair.instruction)
 
 
 @dataclass
 class Rows(Dataset[dict[str, list[int]]]):
-    """Pairs as tokens, each made from its index alone."""
+    """Pairs as tokens, each determined by its index."""
 
     pair: Callable[[int], Pair]
     features: Features
@@ -112,15 +112,15 @@ class Rows(Dataset[dict[str, list[int]]]):
         return self.features(self.pair(index))
 
 
-def _listed(pairs: Sequence[Pair], seed: int, index: int) -> Pair:
-    """Of the pairs of a file, which come in a new random order each time through."""
-    epoch, place = divmod(index, len(pairs))
+def _pair_from_file(pairs: Sequence[Pair], seed: int, index: int) -> Pair:
+    """A pair of a file that is shuffled anew for each epoch."""
+    epoch, position = divmod(index, len(pairs))
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed + epoch))
-    return pairs[int(order[place])]
+    return pairs[int(order[position])]
 
 
 class CompletionTrainer(Trainer):
-    """transformers' trainer, with logits only where a token is learned."""
+    """transformers' trainer, with logits only for learned tokens."""
 
     loss_is_scaled_for_ga = True
 
@@ -128,20 +128,20 @@ class CompletionTrainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean negative log-likelihood of the instructions' tokens, over all rows of the step."""
-        wanted = inputs["labels"][:, 1:]
-        columns = (wanted != IGNORED).any(0).nonzero().squeeze(1)
-        # Without a mask, which has the fastest kernel: padding stands after a row, where none of its tokens looks.
+        targets = inputs["labels"][:, 1:]
+        columns = (targets != IGNORED).any(0).nonzero().squeeze(1)
+        # No mask, for the fastest kernel: padding comes last, where no token of the row attends to it.
         out = model(input_ids=inputs["input_ids"], logits_to_keep=columns, use_cache=False)
-        wanted = wanted[:, columns]
-        count = num_items_in_batch if num_items_in_batch is not None else (wanted != IGNORED).sum()
+        targets = targets[:, columns]
+        count = num_items_in_batch if num_items_in_batch is not None else (targets != IGNORED).sum()
         logits = out.logits.float().transpose(1, 2)
-        total = torch.nn.functional.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")
+        total = torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
         return (total / count, out) if return_outputs else total / count
 
 
 @dataclass(eq=False)
 class CurveWriter(TrainerCallback):
-    """Writes the curves, and keeps the best adapter."""
+    """Writes the curves and saves the best adapter."""
 
     run: RunFolder
     best: Best
@@ -149,54 +149,54 @@ class CurveWriter(TrainerCallback):
     _started: float = field(default_factory=time.perf_counter)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Find out where a resumed run stood."""
+        """Restore the best value of a resumed run."""
         self.best.recall(state.global_step)
         self.progress.step("Training", state.max_steps - state.global_step, "steps")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
         step = int(state.global_step)
-        line: dict[str, float] = {NAMES[name]: value for name, value in (logs or {}).items() if name in NAMES}
-        if not line:
+        values: dict[str, float] = {NAMES[name]: value for name, value in (logs or {}).items() if name in NAMES}
+        if not values:
             return
         now = time.perf_counter()
-        line[f"seconds/{'step' if 'train/loss' in line else 'validation'}"] = now - self._started
+        values[f"seconds/{'step' if 'train/loss' in values else 'validation'}"] = now - self._started
         self._started = now
-        if WATCHED in line and self.best.improves(line[WATCHED]):
-            self.best.save(step, {WATCHED: line[WATCHED]})
-        self.run.metrics(step, line)
-        told = {name: value for name, value in line.items() if name.endswith("loss")}
-        losses = ", ".join(f"{name.replace('/', ' ').replace('_', ' ')} {value:.4g}" for name, value in told.items())
-        self.progress.advance(int("train/loss" in line), f"step {step}: {losses}")
+        if WATCHED in values and self.best.improves(values[WATCHED]):
+            self.best.save(step, {WATCHED: values[WATCHED]})
+        self.run.metrics(step, values)
+        losses = {name.replace("/", " ").replace("_", " "): v for name, v in values.items() if name.endswith("loss")}
+        text = ", ".join(f"{name} {loss:.4g}" for name, loss in losses.items())
+        self.progress.advance(int("train/loss" in values), f"step {step}: {text}")
 
 
 def _datasets(
     settings: SftSettings, features: Features, progress: Progress
 ) -> tuple[Rows, dict[str, Dataset[Any]], Mapping[str, Task]]:
-    """What is learned, what is validated (with names and without), and the tasks behind the former."""
+    """Training rows, validation rows (with names and without), and the training tasks."""
     bank = read_bank(Path(settings.bank) if settings.bank else SHIPPED)
 
     def stream(names: Sequence[str], without: Sequence[str] = ()) -> PairStream:
         tasks = read_tasks(settings.tasks, splits=LEARNED, only=names)
-        made = PairStream({name: task for name, task in tasks.items() if name not in without}, bank, settings)
-        for line in made.skipped:
-            progress.note(f"Skipped {line}")
-        return made
+        pairs = PairStream({name: task for name, task in tasks.items() if name not in without}, bank, settings)
+        for reason in pairs.skipped:
+            progress.note(f"Skipped {reason}")
+        return pairs
 
-    watched: dict[str, Dataset[Any]] = {}
+    validation: dict[str, Dataset[Any]] = {}
     if settings.validate_on:
         pairs = stream(settings.validate_on)
         for name, hidden in (("named", False), ("hidden", True)):
-            watched[name] = Rows(partial(pairs.draw, hidden=hidden), features, settings.check_pairs)
+            validation[name] = Rows(partial(pairs.draw, hidden=hidden), features, settings.check_pairs)
     total = settings.steps * settings.batch
     if settings.pairs is not None:
-        listed = read_pairs(Path(settings.pairs))
-        return Rows(partial(_listed, listed, settings.seed), features, total), watched, {}
+        from_file = read_pairs(Path(settings.pairs))
+        return Rows(partial(_pair_from_file, from_file, settings.seed), features, total), validation, {}
     pairs = stream(settings.train, without=settings.validate_on)
-    return Rows(pairs.draw, features, total), watched, pairs.tasks
+    return Rows(pairs.draw, features, total), validation, pairs.tasks
 
 
 def _arguments(settings: SftSettings, folder: Path) -> TrainingArguments:
-    # Rows differ in length, so one at a time wastes no padding; on a GPU starting the kernels would take longer.
+    # Rows differ in length: one at a time needs no padding, but on a GPU kernel launches would cost more than padding.
     together = math.gcd(settings.batch, AT_ONCE) if torch.cuda.is_available() else 1
     return TrainingArguments(
         output_dir=str(folder),
