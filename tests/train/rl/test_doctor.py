@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("trl")
 
 from tests.models.faulty_server import FaultyServer, serving
-from tests.train.toys import settings, write_model, write_tasks
+from tests.train.toys import settings
 from transformers import LlamaConfig
 from typer.testing import CliRunner
 
@@ -62,13 +62,6 @@ def test_adapters_leave_the_weights_as_they_are(tmp_path: Path) -> None:
     assert found[f"follower hf:{tmp_path}"] == 15.0
     assert "weights with the adapter merged" not in found
     assert terms(tmp_path, "llama-3.1-8b-lora", use_vllm=False)["weights with the adapter merged"] == 15.0
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Path:
-    write_tasks(tmp_path / "tasks")
-    write_model(tmp_path / "tiny")
-    return tmp_path
 
 
 def ask(world: Path, *options: str) -> Any:

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("trl")
 
 from tests.test_styles import SOURCES
-from tests.train.toys import settings, write_model, write_tasks, writer_of
+from tests.train.toys import settings, writer_of
 
 from promptmii import Example, Follower, ScriptedModel, Task
 from promptmii.configs import recipes
@@ -123,13 +123,6 @@ def test_the_reward_reads_in_the_authors_frame_and_counts_as_they_do() -> None:
     assert said[0] == 'Decide.\nSay one of a, b and no "more".\n\nInput: it says "a"'
     (ours,) = Reward(RewardSettings.of(), [Follower(ScriptedModel(["a"] * 2), "generate")]).judge(drafts)
     assert ours.reward == pytest.approx(2 / 3 / 2)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Path:
-    write_tasks(tmp_path / "tasks")
-    write_model(tmp_path / "tiny")
-    return tmp_path
 
 
 def long_and_short(name: str) -> Task:

@@ -15,7 +15,7 @@ pytest.importorskip("trl")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tests.train.toys import settings, write_model, write_tasks, writer_of
+from tests.train.toys import settings, writer_of
 from typer.testing import CliRunner
 
 from promptmii import Example, ScriptedModel, Task
@@ -33,13 +33,6 @@ from promptmii.train.visits import Visits, draw_visit, passes, readable
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 RECIPES = {name: path for name, path in recipes("train").items() if stage_of(path) == "rl"}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Path:
-    write_tasks(tmp_path / "tasks")
-    write_model(tmp_path / "tiny")
-    return tmp_path
 
 
 @pytest.mark.parametrize("recipe", ["llama-3.1-8b", "llama-3.1-8b-16gpu", "qwen-2.5-7b"])

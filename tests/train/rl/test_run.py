@@ -29,13 +29,6 @@ from promptmii.train.rl.run import train
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of TRL and peft about transformers
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Path:
-    write_tasks(tmp_path / "tasks")
-    write_model(tmp_path / "tiny")
-    return tmp_path
-
-
 def curves(folder: Path) -> dict[str, dict[int, float]]:
     return {name: curve for name, curve in read_curves([folder])[0].metrics.items() if not name.startswith("seconds/")}
 
@@ -333,17 +326,3 @@ def test_another_run_is_not_overwritten(world: Path) -> None:
             resume=True,
             followers=[obedient()],
         )
-
-
-def test_one_follower_of_two_that_dies_leaves_a_checkpoint(world: Path) -> None:
-    given = settings(
-        world,
-        reward={"mode": "choose", "wait": 0.1},
-        validation={"tasks": ("songs",), "every": 100},
-        trl={"max_steps": 100, "save_steps": 100},
-    )
-    followers = [obedient(), failing(FailureKind.CONNECTION, after=300)]
-    with pytest.raises(EndpointError, match=r"\d+% of the instructions of a step could not be scored .*--resume"):
-        train(given, world / "run", followers=followers)
-    last = checkpoints(world / "run")[-1]
-    assert int(last.name.split("-")[1]) == max(curves(world / "run")["train/reward"])

@@ -3,10 +3,10 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=64
 #SBATCH --time=48:00:00
-#SBATCH --requeue                 # the run goes on from its newest checkpoint
+#SBATCH --requeue                 # the run resumes from its newest checkpoint
 #
-# What `promptmii launch RECIPE --slurm ...` queues, with the number of nodes and GPUs, and the arguments of `promptmii train`.
-# FOLLOWER names the model that the last node serves; without one all nodes train.
+# The job of `promptmii launch RECIPE --slurm ...`, which sets the nodes and GPUs. Arguments: those of `promptmii train`.
+# FOLLOWER is the model that the last node serves; if it is empty, all nodes train.
 set -euo pipefail
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")

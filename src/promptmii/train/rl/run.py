@@ -1,12 +1,11 @@
 """A run of reinforcement learning, from settings to a folder with the best weights."""
 
 import atexit
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -28,7 +27,7 @@ from promptmii.train.rl.watch import Watch
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.settings import TrainSettings
 from promptmii.train.tasks import TaskSplit, read_split
-from promptmii.train.validation import NO_VALIDATION, Case, cases
+from promptmii.train.validation import NO_VALIDATION, cases
 from promptmii.train.visits import Visits, readable, style_of
 from promptmii.tuning import TrainableModel
 
@@ -108,17 +107,31 @@ def _trainer(
         )
     writer = Writer(policy.local(), style, settings.budget)
     split = readable(split, settings, writer)
+    for task in split.skipped:
+        progress.note(f"Skipped {task}")
+    if split.skipped:
+        usable = f"{len(split.train)} to learn from, {len(split.validation)} to validate on"
+        progress.note(f"{counted(len(split.skipped), 'task')} skipped; {usable}")
     watched = cases(split.validation, settings.validation)
-    _note_tasks(split, watched, progress)
+    if not watched:
+        progress.note(NO_VALIDATION)
     visits = Visits(split.train, settings, writer)
     batches = grpo.batches(visits.per_pass, processes)
     config.max_steps = batches.steps  # nothing else in it depends on the number of tasks
     reward = Reward(settings.reward, followers, style, progress)
     reward.check(visits.visit(0).episode)
     if run:
-        templates = {"generator": writer.template.key, "follower": content_key(style.frame)[:16]}
-        trl = config.to_dict() | {"output_dir": "."}
-        _describe(run, split, followers, {"templates": templates, "batches": vars(batches), "trl": trl})
+        facts = {
+            "data": split.key,
+            "train": [task.name for task in split.train],
+            "validation": [task.name for task in split.validation],
+            "skipped": list(split.skipped),
+            "followers": {f.model.card.reference: f.model.card.revision for f in followers},
+            "templates": {"generator": writer.template.key, "follower": content_key(style.frame)[:16]},
+            "batches": vars(batches),
+            "trl": config.to_dict() | {"output_dir": "."},
+        }
+        run.describe(facts, same=("data", "templates", "followers"))
     card = partial(generator_card, settings, policy.base, {task.name: task for task in split.train})
     best = Best(folder, VALIDATION, policy, card, gain=settings.validation.gain)
     watch = Watch(settings, writer, policy, followers, watched, best, run, progress)
@@ -131,27 +144,3 @@ def _trainer(
     )
     watch.attach(trainer, batches.boundary)
     return trainer
-
-
-def _note_tasks(split: TaskSplit, watched: Sequence[Case], progress: Progress) -> None:
-    for line in split.skipped:
-        progress.note(f"Skipped {line}")
-    if split.skipped:
-        usable = f"{len(split.train)} to learn from, {len(split.validation)} to validate on"
-        progress.note(f"{counted(len(split.skipped), 'task')} skipped; {usable}")
-    if not watched:
-        progress.note(NO_VALIDATION)
-
-
-def _describe(run: RunFolder, split: TaskSplit, followers: Sequence[Follower], facts: Mapping[str, Any]) -> None:
-    run.describe(
-        same=("data", "templates", "followers"),
-        facts={
-            "data": split.key,
-            "train": [task.name for task in split.train],
-            "validation": [task.name for task in split.validation],
-            "skipped": list(split.skipped),
-            "followers": {f.model.card.reference: f.model.card.revision for f in followers},
-            **facts,
-        },
-    )

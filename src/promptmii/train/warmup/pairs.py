@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 import promptmii.data
 from promptmii.data.nameless import hide
@@ -83,6 +83,9 @@ class _Entry(Frozen):
     descriptions: tuple[str, ...] = Field(min_length=1)
 
 
+_BANK_LINE = TypeAdapter[_Sentence | _Entry](_Sentence | _Entry)
+
+
 @dataclass(frozen=True)
 class Guide:
     """Descriptions of one task and of its labels."""
@@ -118,15 +121,14 @@ def _read(path: Path) -> Guide:
     descriptions: dict[str, tuple[str, ...]] = {}
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         try:
-            row = json.loads(line)
-            if "task" in row:
-                sentence = _Sentence.model_validate(row).description
-            else:
-                entry = _Entry.model_validate(row)
-                descriptions[entry.label] = entry.descriptions
-        except (ValueError, TypeError, ValidationError) as error:
+            row = _BANK_LINE.validate_json(line)
+        except ValidationError as error:
             expected = '{"task": ..., "description": ...} or {"label": ..., "descriptions": [...]}'
             raise DataError(f"{path}, line {number}, cannot be read: expected {expected}.") from error
+        if isinstance(row, _Sentence):
+            sentence = row.description
+        else:
+            descriptions[row.label] = row.descriptions
     if not sentence or not descriptions:
         raise DataError(f"{path} needs one line that describes the task, and one for each label.")
     return Guide(sentence, descriptions)
@@ -143,7 +145,9 @@ class PairStream:
         self.skipped: list[str] = []
         """Unusable tasks, each with the reason."""
         for name, task in tasks.items():
-            rows = short_rows(task, sizes.max_chars)
+            short = [example for example in task.train if len(example.text) <= sizes.max_chars]
+            by_label = {label: [example for example in short if example.label == label] for label in task.labels}
+            rows = {label: examples for label, examples in by_label.items() if len(examples) >= 3}
             if len(rows) < 2:
                 self.skipped.append(
                     f"{name}: fewer than two labels have three texts of up to {sizes.max_chars} characters"
@@ -187,9 +191,3 @@ class PairStream:
         while len(drawn) > len(shown) and sum(len(example.text) for example in drawn) > self._sizes.support_chars:
             drawn.pop()
         return tuple(Example(example.text, shown[example.label]) for example in drawn)
-
-
-def short_rows(task: Task, limit: int) -> dict[str, list[Example]]:
-    """Training rows of at most `limit` characters by label; only labels with at least three."""
-    rows = {label: [e for e in task.train if e.label == label and len(e.text) <= limit] for label in task.labels}
-    return {label: examples for label, examples in rows.items() if len(examples) >= 3}
