@@ -31,8 +31,6 @@ TRL: Mapping[str, Any] = {
 """The paper's TRL options, which are the defaults of every run."""
 VALIDATED, SAVED = 15, 50
 """Rollouts between validations and between checkpoints. The authors' code counts rollouts, TRL optimiser steps."""
-UPDATES = 2
-"""Optimiser steps per rollout of the authors: 64 prompts, 32 per step."""
 PAPER: Mapping[str, Any] = {
     "schedule": PAPER_SCHEDULE,
     "query": 20,
@@ -71,7 +69,8 @@ def authors_style(model: str) -> str:
 def paper_preset(given: Mapping[str, Any]) -> dict[str, Any]:
     """The authors' settings, to be overridden by the given ones."""
     style = {} if given.get("template") else {"style": authors_style(str(given.get("model", "")))}
-    settings: dict[str, Any] = {"validation": {"every": VALIDATED * UPDATES}, **style}
+    updates = PAPER["prompts"] // PAPER["prompts_per_update"]
+    settings: dict[str, Any] = {"validation": {"every": VALIDATED * updates}, **style}
     for name, value in (*PAPER.items(), *RELEASE.items()):
         table, dot, inner = name.rpartition(".")
         if dot:

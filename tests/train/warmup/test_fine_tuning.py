@@ -13,11 +13,10 @@ from tests.recorder import Recorder  # noqa: E402
 from tests.train.toys import lines  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
-from promptmii import load_model  # noqa: E402
+from promptmii import ScriptedModel, load_model  # noqa: E402
 from promptmii.config import LoraSettings  # noqa: E402
 from promptmii.errors import ConfigError, DataError, ModelError, OutputError  # noqa: E402
 from promptmii.inducers import MetaInducer, Writer  # noqa: E402
-from promptmii.models.base import Completion, Sampling, Usage  # noqa: E402
 from promptmii.train.settings import SftSettings  # noqa: E402
 from promptmii.train.warmup.pairs import pair_line, read_pairs  # noqa: E402
 from promptmii.train.warmup.sft import IGNORED, Features, fine_tune  # noqa: E402
@@ -71,34 +70,16 @@ def given(world: Path, **changes: Any) -> SftSettings:
     return SftSettings.of(**usual | changes)
 
 
-class Recording:
-    """A model that remembers the chats it is given."""
-
-    def __init__(self, model: Any) -> None:
-        self.card, self.count_tokens, self.choose, self.close = (
-            model.card,
-            model.count_tokens,
-            model.choose,
-            model.close,
-        )
-        self.chats: list[Any] = []
-
-    def generate(self, chats: Any, sampling: Sampling) -> list[Any]:
-        assert sampling.max_tokens > 0
-        self.chats += chats
-        return [Completion("An instruction.", False, Usage()) for _ in chats]
-
-
 def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:
     policy = TrainableModel.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
     model = policy.local()
     lines(world / "pairs.jsonl", [PAIR])
     (pair,) = read_pairs(world / "pairs.jsonl")
-    recording = Recording(model)
-    MetaInducer(Writer(recording)).induce(pair.support)
+    scripted = ScriptedModel(reply=["An instruction."])
+    MetaInducer(Writer(scripted)).induce(pair.support)
     row = Features(policy)(pair)
     prompt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == IGNORED]
-    assert prompt == model.prompts(recording.chats)[0]
+    assert prompt == model.prompts(scripted.calls)[0]
     answer = row["labels"][len(prompt) :]
     assert model.tokenizer.decode(answer) == PAIR["instruction"] + "<|im_end|>"
 

@@ -45,7 +45,7 @@ class SettingValue:
 
     value: Any
     origin: str
-    """`given` (file or command line), `preset`, the default of `paper` or `promptmii`, or `follows` from others."""
+    """`given` (in the file or on the command line), `preset`, or the default of the `paper` or of `promptmii`."""
     paper: Any = None
     """The paper's value in our units, or None if it gives none."""
     release: Any = None
@@ -65,7 +65,7 @@ class Estimate:
     settings: Mapping[str, SettingValue]
     """promptmii settings, by dotted name."""
     options: Mapping[str, SettingValue]
-    """TRL options."""
+    """TRL options that are set."""
     batches: Batches
     tasks: int
     validation: int
@@ -125,7 +125,7 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
         }
     return Estimate(
         settings=_settings(grpo),
-        options=_options(grpo, batches),
+        options=_options(grpo),
         batches=batches,
         tasks=len(split.train),
         validation=len(split.validation),
@@ -202,26 +202,11 @@ def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any, bool
             yield f"{prefix}{name}", value, name in settings.model_fields_set
 
 
-def _options(grpo: GrpoPlan, batches: Batches) -> dict[str, SettingValue]:
-    """TRL's options: those that are set and those that follow from promptmii settings."""
-    papers = {
-        **TRL,
-        "save_steps": SAVED * grpo.boundary,
-        "generation_batch_size": PAPER["prompts"] * TRL["num_generations"],
-    }
-    sources: dict[str, Mapping[str, Any]] = {
-        "given": grpo.settings.trl,
-        "promptmii": OURS,
-        "paper": grpo.options,
-        "follows": {
-            "generation_batch_size": batches.prompts * batches.generations,
-            "gradient_accumulation_steps": batches.accumulation,
-            "max_steps": batches.steps,
-            "seed": grpo.settings.seed,
-        },
-    }
+def _options(grpo: GrpoPlan) -> dict[str, SettingValue]:
+    """The TRL options that are set, rather than left at TRL's defaults or derived from promptmii settings."""
+    papers = {**TRL, "save_steps": SAVED * grpo.boundary}
     listed: dict[str, SettingValue] = {}
-    for origin, values in sources.items():
-        for name, value in values.items():
-            listed.setdefault(name, SettingValue(value, origin, papers.get(name)))
+    for name, value in grpo.options.items():
+        origin = "given" if name in grpo.settings.trl else "promptmii" if name in OURS else "paper"
+        listed[name] = SettingValue(value, origin, papers.get(name))
     return listed

@@ -110,11 +110,8 @@ def _weights(name: str, count: float, width: int, shards: int = 1, note: str = "
 def _activations(size: ModelSize, grpo: GrpoPlan) -> Term:
     rows = int(grpo.options["per_device_train_batch_size"])
     tokens = rows * (grpo.settings.longest_prompt + int(grpo.options["max_completion_length"]))
-    layer = 8 * size.hidden + 4 * size.inner
-    if grpo.options.get("activation_checkpointing"):
-        values = size.layers * size.hidden + layer
-        how = f"{tokens:,} tokens x ({size.layers} layers x {size.hidden} kept + {layer:,} of one layer) x 2 bytes"
-    else:
-        values = size.layers * layer
-        how = f"{tokens:,} tokens x {size.layers} layers x {layer:,} x 2 bytes"
-    return Term("activations", tokens * values * 2 / GIB, how)
+    layer, inputs = 8 * size.hidden + 4 * size.inner, size.layers * size.hidden
+    checkpointing = grpo.options.get("activation_checkpointing")
+    values = inputs + layer if checkpointing else size.layers * layer
+    held = f"inputs of {size.layers} layers, all of one" if checkpointing else f"all of {size.layers} layers"
+    return Term("activations", tokens * values * 2 / GIB, f"{tokens:,} tokens x {values:,} values ({held}) x 2 bytes")
