@@ -25,8 +25,14 @@ from promptmii.follower import Follower
 from promptmii.models.base import Chat, Choice, FailureKind
 from promptmii.train.loop import checkpoints
 from promptmii.train.rl.run import train
+from promptmii.train.settings import TrainSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of TRL and peft about transformers
+
+
+def learn(given: TrainSettings, folder: Path, **options: Any) -> Path:
+    """Train, with an obedient follower unless others are given."""
+    return train(given, folder, **{"followers": [obedient()], **options})
 
 
 def curves(folder: Path) -> dict[str, dict[int, float]]:
@@ -41,7 +47,7 @@ def samples(folder: Path) -> list[dict[str, Any]]:
 def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
     run, said = world / "run", Recorder()
     held_out = {"tasks": ("songs",), "every": 2, "n": (4,), "rows": 24, "nameless": True}
-    best = train(settings(world, validation=held_out, trl={"max_steps": 2}), run, followers=[obedient()], progress=said)
+    best = learn(settings(world, validation=held_out, trl={"max_steps": 2}), run, progress=said)
     found = curves(run)
     assert "validation/reward/nameless" in found
     assert "| films |" in (best / "README.md").read_text("utf-8")
@@ -75,7 +81,7 @@ def test_adapters_are_a_model_by_themselves(world: Path) -> None:
     given = settings(
         world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2, "activation_checkpointing": True}
     )
-    best = train(given, world / "run", followers=[obedient()])
+    best = learn(given, world / "run")
     assert (best / "adapter_model.safetensors").exists()
     chat: Chat = [{"role": "user", "content": "red lovely"}]
     alone, merged = load_model(f"hf:{best}"), load_model(f"hf:{world / 'tiny'}+{best}")
@@ -85,14 +91,10 @@ def test_adapters_are_a_model_by_themselves(world: Path) -> None:
 
 @pytest.mark.slow
 def test_an_adapter_is_trained_on(world: Path) -> None:
-    train(
-        settings(world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2}),
-        world / "warm",
-        followers=[obedient()],
-    )
+    learn(settings(world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2}), world / "warm")
     warm, on = (world / name / "checkpoint-2" for name in ("warm", "run"))
     again: dict[str, Any] = {"model": f"hf:{world / 'tiny'}+{warm}", "trl": {"max_steps": 2, "learning_rate": 1e-12}}
-    train(settings(world, **again, lora={"rank": 4}), world / "run", followers=[obedient()])
+    learn(settings(world, **again, lora={"rank": 4}), world / "run")
     chat: Chat = [{"role": "user", "content": "red lovely"}]
     found = {
         name: load_model(name).choose([chat], ["good", "bad"])[0]
@@ -103,17 +105,17 @@ def test_an_adapter_is_trained_on(world: Path) -> None:
     assert scores[0] != pytest.approx(scores[2], abs=1e-6)
     assert curves(world / "run")["kl_to_start"][2] == pytest.approx(0, abs=1e-6)
     with pytest.raises(ConfigError, match="lora_alpha"):
-        train(settings(world, **again, lora={"rank": 4, "alpha": 4}), world / "other", followers=[obedient()])
-    whole = train(settings(world, **again), world / "whole", followers=[obedient()])
+        learn(settings(world, **again, lora={"rank": 4, "alpha": 4}), world / "other")
+    whole = learn(settings(world, **again), world / "whole")
     assert (whole / "model.safetensors").exists()
 
 
 @pytest.mark.slow
 def test_the_divergence_is_from_the_adapter_that_training_began_with(world: Path) -> None:
     trl = {"max_steps": 3, "learning_rate": 1e-2, "beta": 0.1}
-    warm = train(settings(world, lora={"rank": 4}, trl=trl), world / "warm", followers=[obedient()])
+    warm = learn(settings(world, lora={"rank": 4}, trl=trl), world / "warm")
     on = settings(world, lora={"rank": 4}, model=f"hf:{world / 'tiny'}+{warm}", validation={"share": 0.0}, trl=trl)
-    train(on, world / "run", followers=[obedient()])
+    learn(on, world / "run")
     measured = curves(world / "run")["kl"]
     assert measured[1] == pytest.approx(0, abs=1e-6)
     assert measured[3] > 1e-4
@@ -122,7 +124,7 @@ def test_the_divergence_is_from_the_adapter_that_training_began_with(world: Path
 @pytest.mark.slow
 def test_with_all_weights_trained_the_divergence_is_from_the_model_of_the_start(world: Path) -> None:
     trl = {"max_steps": 3, "save_steps": 3, "learning_rate": 1e-2, "beta": 0.1}
-    train(settings(world, validation={"share": 0.0}, trl=trl), world / "run", followers=[obedient()])
+    learn(settings(world, validation={"share": 0.0}, trl=trl), world / "run")
     measured = curves(world / "run")["kl"]
     assert measured[1] == pytest.approx(0, abs=1e-6)
     assert measured[3] > 1e-4
@@ -130,10 +132,10 @@ def test_with_all_weights_trained_the_divergence_is_from_the_model_of_the_start(
 
 def test_changed_data_is_not_gone_on_with(world: Path) -> None:
     given = settings(world, trl={"max_steps": 1, "save_steps": 1})
-    train(given, world / "run", followers=[obedient()])
+    learn(given, world / "run")
     write_tasks(world / "tasks", rows=118)
     with pytest.raises(ConfigError, match=r"The data of .* changed since the run began"):
-        train(given, world / "run", followers=[obedient()], resume=True)
+        learn(given, world / "run", resume=True)
 
 
 def test_a_copy_of_a_checkpoint_is_no_checkpoint(world: Path) -> None:
@@ -151,13 +153,9 @@ def test_a_copy_of_a_checkpoint_is_no_checkpoint(world: Path) -> None:
 @pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_never_stopped(world: Path) -> None:
     given = settings(world)
-    train(given, world / "whole", followers=[obedient()])
-    train(
-        given.model_copy(update={"trl": given.trl | {"max_steps": 2}}),
-        world / "parts",
-        followers=[obedient()],
-    )
-    train(given, world / "parts", resume=True, followers=[obedient()])
+    learn(given, world / "whole")
+    learn(given.model_copy(update={"trl": given.trl | {"max_steps": 2}}), world / "parts")
+    learn(given, world / "parts", resume=True)
     whole, parts = curves(world / "whole"), curves(world / "parts")
     assert set(whole["train/reward"]) == {1, 2, 3, 4}
     for name in ("train/reward", "train/loss", "train/gradient", "entropy", "validation/reward", "length"):
@@ -195,8 +193,8 @@ def test_a_killed_run_goes_on(world: Path) -> None:
     step = int(found[-1].name.split("-")[1])
     given = settings(world, trl={"max_steps": 400, "save_steps": 2})
     config = given.model_copy(update={"trl": given.trl | {"max_steps": step + 4}})
-    train(config, world / "run", resume=True, followers=[obedient()])
-    train(config, world / "whole", followers=[obedient()])
+    learn(config, world / "run", resume=True)
+    learn(config, world / "whole")
     assert curves(world / "run")["train/reward"] == curves(world / "whole")["train/reward"]
 
 
@@ -212,11 +210,7 @@ def test_it_learns(world: Path, seed: int) -> None:
         "num_generations": 8,
         "per_device_train_batch_size": 16,
     }
-    train(
-        settings(world, seed=seed, trl=trl, validation={"tasks": ("songs",), "every": 100}),
-        world / "run",
-        followers=[obedient()],
-    )
+    learn(settings(world, seed=seed, trl=trl, validation={"tasks": ("songs",), "every": 100}), world / "run")
     rewards = list(curves(world / "run")["train/reward"].values())
     start, end = sum(rewards[:10]) / 10, sum(rewards[-20:]) / 20
     assert end > start + 0.1
@@ -245,7 +239,7 @@ def test_followers_may_be_servers(world: Path) -> None:
 
 def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
     given = settings(world, trl={"max_steps": 1, "save_steps": 1, "report_to": "tensorboard"})
-    train(given, world / "run", followers=[obedient()])
+    learn(given, world / "run")
     (events,) = (world / "run").rglob("events.out.tfevents.*")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -258,10 +252,10 @@ def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
 
 def test_a_dead_follower_is_refused_before_any_step_and_the_folder_stays_free(world: Path) -> None:
     with pytest.raises(EndpointError, match="failing does not answer, so nothing can be learned: connection: gone"):
-        train(settings(world), world / "run", followers=[failing(FailureKind.CONNECTION)])
+        learn(settings(world), world / "run", followers=[failing(FailureKind.CONNECTION)])
     assert not (world / "run" / "metrics.jsonl").exists()
     other = settings(world, query=6, trl={"max_steps": 1, "save_steps": 1})
-    train(other, world / "run", followers=[obedient()])
+    learn(other, world / "run")
     assert json.loads((world / "run" / "config.json").read_text())["query"] == 6
 
 
@@ -274,7 +268,7 @@ def test_a_follower_that_dies_leaves_a_checkpoint(world: Path) -> None:
     )
     said = Recorder()
     with pytest.raises(EndpointError, match=r"\d+% of the instructions of a step could not be scored .*--resume"):
-        train(given, world / "run", followers=[failing(FailureKind.CONNECTION, after=700)], progress=said)
+        learn(given, world / "run", followers=[failing(FailureKind.CONNECTION, after=700)], progress=said)
     assert "Followers fail; waiting for them" in said.notes
     last = checkpoints(world / "run")[-1]
     assert int(last.name.split("-")[1]) == max(curves(world / "run")["train/reward"])
@@ -282,11 +276,7 @@ def test_a_follower_that_dies_leaves_a_checkpoint(world: Path) -> None:
 
 def test_a_loss_that_is_no_number_stops_before_the_weights(world: Path) -> None:
     with pytest.raises(ModelError, match=r"lower trl.learning_rate"):
-        train(
-            settings(world, trl={"learning_rate": 1e30, "max_steps": 20, "max_grad_norm": 1e30}),
-            world / "run",
-            followers=[obedient()],
-        )
+        learn(settings(world, trl={"learning_rate": 1e30, "max_steps": 20, "max_grad_norm": 1e30}), world / "run")
     for path in checkpoints(world / "run"):
         from safetensors.torch import load_file
 
@@ -297,32 +287,27 @@ def test_a_loss_that_is_no_number_stops_before_the_weights(world: Path) -> None:
 def test_equal_rewards_are_said_with_their_cause(world: Path) -> None:
     said = Recorder()
     silent = Follower(ScriptedModel(reply=["no label at all"], score=lambda _c, _o: 0.0), mode="generate")
-    train(settings(world, stuck=2, reward={"mode": "generate"}), world / "run", followers=[silent], progress=said)
+    learn(settings(world, stuck=2, reward={"mode": "generate"}), world / "run", followers=[silent], progress=said)
     assert any("got the same reward" in line and "answers are not labels" in line for line in said.notes)
 
 
 @pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(world: Path) -> None:
     given = settings(world, trl={"max_steps": 2})
-    train(given, world / "run", followers=[obedient()])
+    learn(given, world / "run")
     before = {path: path.read_bytes() for path in (world / "run" / "checkpoint-2").iterdir()}
     more = given.model_copy(update={"trl": given.trl | {"max_steps": 4}})
     (world / "run" / "checkpoint-4").write_text("in the way of the folder")
     with pytest.raises(OutputError, match="checkpoint before it is valid"):
-        train(more, world / "run", resume=True, followers=[obedient()])
+        learn(more, world / "run", resume=True)
     assert [path.name for path in checkpoints(world / "run")] == ["checkpoint-2"]
     assert before == {path: path.read_bytes() for path in (world / "run" / "checkpoint-2").iterdir()}
 
 
 def test_another_run_is_not_overwritten(world: Path) -> None:
     given = settings(world, trl={"max_steps": 2})
-    train(given, world / "run", followers=[obedient()])
+    learn(given, world / "run")
     with pytest.raises(OutputError, match="holds a run already"):
-        train(given, world / "run", followers=[obedient()])
+        learn(given, world / "run")
     with pytest.raises(ConfigError, match="other values of: query"):
-        train(
-            given.model_copy(update={"query": 6}),
-            world / "run",
-            resume=True,
-            followers=[obedient()],
-        )
+        learn(given.model_copy(update={"query": 6}), world / "run", resume=True)
