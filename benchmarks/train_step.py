@@ -130,7 +130,7 @@ def straightforward(settings: TrainSettings, name: str, folder: Path) -> dict[st
     """The same run with TRL alone."""
     frozen = opened(settings.model)
     visits = visits_of(settings, frozen)
-    batches = grpo_plan(settings).batches(10, 1)
+    batches = grpo_plan(settings).batches(10)
     source = str(converted(name))
     with quiet():
         tokenizer: Any = AutoTokenizer.from_pretrained(source, padding_side="left")

@@ -97,42 +97,44 @@ Card = Callable[[int, Mapping[str, float]], str]
 """The model card, given the step and the measured values."""
 
 
+@dataclass
 class Best:
     """Keeps the weights with the best value of a curve."""
 
-    def __init__(
-        self, folder: Path, curve: str, policy: TrainableModel, card: Card, *, sign: int = 1, gain: float = 0.0
-    ) -> None:
-        """`sign` is -1 if lower is better; `gain` is the least improvement that counts."""
-        self._folder, self._curve, self._policy, self._card = folder, curve, policy, card
-        self._sign, self._gain = sign, gain
-        self._value = -math.inf
-        self.since = 0
-        """Validations since the best one."""
+    folder: Path
+    curve: str
+    policy: TrainableModel
+    card: Card
+    sign: int = 1
+    """-1 if lower is better."""
+    gain: float = 0.0
+    """The least improvement that counts."""
+    since: int = 0
+    """Validations since the best one."""
+    _value: float = -math.inf
 
     def recall(self, step: int) -> None:
         """Restore the state after `step` from the curves."""
-        if is_training_run(self._folder):
-            curves = read_curves([self._folder])[0].metrics
+        if is_training_run(self.folder):
+            curves = read_curves([self.folder])[0].metrics
             failed = curves.get("validation/failed", {})
-            for earlier, value in curves.get(self._curve, {}).items():
+            for earlier, value in curves.get(self.curve, {}).items():
                 if earlier <= step and not failed.get(earlier):
                     self.improves(value)
 
     def improves(self, value: float) -> bool:
         """Record a value; whether it is the best so far."""
-        better = self._sign * value > self._value + (self._gain if math.isfinite(self._value) else 0)
-        self._value, self.since = (self._sign * value, 0) if better else (self._value, self.since + 1)
+        better = self.sign * value > self._value + self.gain
+        self._value, self.since = (self.sign * value, 0) if better else (self._value, self.since + 1)
         return better
 
     def save(self, step: int, measured: Mapping[str, float], state: dict[str, Any] | None = None) -> None:
         """Replace the weights in `best/` by the current ones. `state` as in `TrainableModel.save`."""
-        with atomic_folder(self._folder / BEST) as new:
-            self._policy.save(new, state)
-            (new / "README.md").write_text(self._card(step, measured), encoding="utf-8")
+        with atomic_folder(self.folder / BEST) as new:
+            self.policy.save(new, state)
+            (new / "README.md").write_text(self.card(step, measured), encoding="utf-8")
 
 
-KNOWN = {"smol": " (SmolLM2-135M-Instruct, Apache-2.0)"}
 PRIVATE = {"stage", "model", "tasks", "only", "train", "bank", "pairs", "endpoint", "plan"}
 """Settings that a card omits: paths and addresses, and what it says elsewhere."""
 
@@ -149,6 +151,7 @@ def model_card(
     adapter: bool = True,
 ) -> str:
     """A model card in Markdown. `purpose` holds its paragraphs; `adapter` is false if all weights were trained."""
+    about = " (SmolLM2-135M-Instruct, Apache-2.0)" if base == "smol" else ""
     recipe = {"step": step, **settings.model_dump(mode="json", exclude=PRIVATE)}
     rows = [
         f"| {name} | {task.source.get('group', 'unstated')} | {task.source.get('licence', 'unstated')} |"
@@ -164,7 +167,7 @@ def model_card(
         f"# {title}",
         "",
         *(line for paragraph in purpose for line in (paragraph, "")),
-        f"{'A LoRA adapter of' if adapter else 'Trained from'} `{base}`{KNOWN.get(base, '')}, made by promptmii "
+        f"{'A LoRA adapter of' if adapter else 'Trained from'} `{base}`{about}, made by promptmii "
         f"{VERSION}. Load it as `{base + '+' if adapter else 'hf:'}<this folder>`.",
         "",
         *_section("Recipe", [f"- {name}: {value}" for name, value in recipe.items()]),

@@ -13,6 +13,7 @@ import json
 import platform
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,11 @@ SAMPLES = "samples.jsonl"
 PACKAGES = ("promptmii", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm", "deepspeed")
 
 
+@dataclass(frozen=True)
 class RunFolder:
     """A run folder that this process may write to, from `open_run`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
     def describe(self, facts: Mapping[str, Any], same: Sequence[str] = ()) -> None:
         """Write `facts` and the package versions to run.json.

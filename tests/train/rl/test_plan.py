@@ -42,7 +42,7 @@ def test_the_big_recipes_train_as_the_paper_does(recipe: str) -> None:
     assert {name: grpo.options[name] for name in TRL} == TRL
     assert (read.longest_prompt, read.query, read.passes) == (4096, 20, 30)
     assert read.schedule == {5: 1.0, 10: 0.3, 20: 0.2, 50: 0.1}
-    batches = grpo.batches(3430 * 1.6, read.plan.processes)
+    batches = grpo.batches(3430 * 1.6)
     assert (batches.prompts, batches.per_update, batches.boundary) == (64, 32, 2)
     assert batches.accumulation * batches.per_device * batches.processes == 160
     # The authors' code counts rollouts, and each is two optimiser steps here.
@@ -65,7 +65,7 @@ def test_the_losses_are_those_of_the_installed_trainer() -> None:
 @pytest.mark.parametrize("path", RECIPES.values(), ids=lambda path: path.stem)
 def test_every_recipe_of_this_stage_divides(path: Path) -> None:
     given = TrainSettings.read(path, tasks=("suite",))
-    assert grpo_plan(given).batches(100, given.plan.processes).steps > 0
+    assert grpo_plan(given).batches(100).steps > 0
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
     writer = Writer(model, style_of(settings), settings.budget)
     split = readable(read_split(settings, progress), settings, writer)
     visits = Visits(split.train, settings, writer)
-    batches = grpo.batches(visits.per_pass, plan.processes)
+    batches = grpo.batches(visits.per_pass)
     grpo.config(folder, batches, cpu=True, dry_run=True)  # TRL checks its options
 
     sample = [visits.visit(number) for number in range(min(SAMPLED, batches.visits))]

@@ -41,13 +41,11 @@ class PackedRow:
         """See `hf.packing.Attention`. The prompt is causal; blocks attend to the prompt and themselves."""
         del layer
         p = len(self.packed.prefix.tokens)
-        if not p:
-            return self.packed.attend_after(query, key, value, None)
-        own = scaled_dot_product_attention(
+        prompt = scaled_dot_product_attention(
             query[None, :, :p], key[None, :, :p], value[None, :, :p], is_causal=True, scale=1, enable_gqa=True
         )
         blocks = self.packed.attend_after(query[:, p:], key[:, p:], value[:, p:], (key[:, :p], value[:, :p]))
-        return torch.cat([own[0].transpose(0, 1), blocks])
+        return torch.cat([prompt[0].transpose(0, 1), blocks])
 
 
 def can_share(model: Any) -> bool:

@@ -118,9 +118,10 @@ class GrpoPlan:
         """See `Batches`."""
         return self.settings.prompts // self.per_update * int(self.options["num_iterations"])
 
-    def batches(self, visits_per_pass: float, processes: int) -> Batches:
-        """How the work divides over `processes`. Raises `ConfigError` if it does not."""
-        settings, per_device = self.settings, int(self.options["per_device_train_batch_size"])
+    def batches(self, visits_per_pass: float) -> Batches:
+        """How the work divides over the processes. Raises `ConfigError` if it does not."""
+        settings, processes = self.settings, self.settings.plan.processes
+        per_device = int(self.options["per_device_train_batch_size"])
         generations = int(self.options["num_generations"])
         instructions, per_pass = self.per_update * generations, per_device * processes
         if instructions % per_pass:

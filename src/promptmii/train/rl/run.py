@@ -62,13 +62,12 @@ def train(
     timeout = timedelta(seconds=max(1800.0, 2 * startup, 2 * (settings.reward.wait + settings.endpoint.patience)))
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timeout)
     progress = progress if state.is_main_process else QUIET
-    processes = state.num_processes
-    if processes > 1:  # or the group's threads may abort a process that exits
+    if state.num_processes > 1:  # or the group's threads may abort a process that exits
         atexit.register(state.destroy_process_group)
-    check_processes(settings.plan.processes, processes)
+    check_processes(settings.plan.processes, state.num_processes)
     split = read_split(settings, progress)
-    grpo.batches(len(split.train), processes)
-    if processes == 1 and (gpus := torch.cuda.device_count()) > 1:
+    grpo.batches(len(split.train))  # raises an error before any server is started
+    if state.num_processes == 1 and (gpus := torch.cuda.device_count()) > 1:
         progress.note(f"Training uses one of {gpus} GPUs, as plan.processes is 1")
     with ExitStack() as stack:
         opened = open_run(folder, settings, config, resume=resume, free=FREE)
@@ -96,9 +95,9 @@ def _trainer(
     progress: Progress,
 ) -> PolicyTrainer:
     """Assemble a run; `run` is None except in the main process."""
-    settings, processes = grpo.settings, PartialState().num_processes
+    settings = grpo.settings
     # With DeepSpeed, transformers loads sharded weights once this exists: the generator's, but not the followers'.
-    config = grpo.config(folder, grpo.batches(len(split.train), processes), cpu=not torch.cuda.is_available())
+    config = grpo.config(folder, grpo.batches(len(split.train)), cpu=not torch.cuda.is_available())
     policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
     if config.beta and not settings.lora and policy.below.adapters:
         raise ConfigError(
@@ -116,7 +115,7 @@ def _trainer(
     if not watched:
         progress.note(NO_VALIDATION)
     visits = Visits(split.train, settings, writer)
-    batches = grpo.batches(visits.per_pass, processes)
+    batches = grpo.batches(visits.per_pass)
     config.max_steps = batches.steps  # nothing else in it depends on the number of tasks
     reward = Reward(settings.reward, followers, style, progress)
     reward.check(visits.visit(0).episode)

@@ -157,13 +157,7 @@ def _row(step: int, draft: Draft, judged: Judged, visit: int) -> dict[str, Any]:
 class PolicyTrainer(GRPOTrainer):
     """One process of a training run."""
 
-    def __init__(
-        self,
-        policy: TrainableModel,
-        reward: RewardFunction,
-        visits: VisitDataset,
-        **options: Any,
-    ) -> None:
+    def __init__(self, policy: TrainableModel, reward: RewardFunction, visits: VisitDataset, **options: Any) -> None:
         self._policy = policy
         self._reward = reward
         self.clock = Clock()
