@@ -30,8 +30,8 @@ for i in $(seq 0 $((tasks - 1))); do SLURM_PROCID=$i "$@"; done""",
 
 def test_a_process_a_gpu_on_one_machine_or_several() -> None:
     assert command(1, Machines(), ["smoke"]) == ["promptmii", "train", "smoke"]
-    one = "torchrun --standalone --nproc-per-node 4 -m promptmii train x -o y"
-    assert command(4, Machines(), ["x", "-o", "y"]) == one.split()
+    single = "torchrun --standalone --nproc-per-node 4 -m promptmii train x -o y"
+    assert command(4, Machines(), ["x", "-o", "y"]) == single.split()
     where = "--nnodes 2 --node-rank 1 --master-addr n1 --master-port 29501"
     several = f"torchrun {where} --nproc-per-node 8 -m promptmii train x"
     assert command(16, Machines(2, 1, "n1", 29501), ["x"]) == several.split()

@@ -76,7 +76,7 @@ def test_a_better_instruction_never_scores_lower(pairs: list[tuple[int, str]], m
     numbers = [number for number, _ in pairs]
     texts = [text_for(numbers[:count]) for count in range(len(numbers) + 1)]
     reward = Reward(RewardSettings.of(mode="choose", measure=measure), [Follower(knowing())])
-    values = [one.reward for one in reward.judge([Draft(episode(pairs), text, 1) for text in texts])]
+    values = [result.reward for result in reward.judge([Draft(episode(pairs), text, 1) for text in texts])]
     assert None not in values
     assert values == sorted(values)
     assert measure == "macro_f1" or len(set(values)) == len(
@@ -102,7 +102,7 @@ def test_equal_instructions_are_scored_once_and_several_followers_are_averaged()
         [Draft(asked, "row1. row2.", 2)] * 4
     )
     assert len(model.calls) == len(other.calls) == 2
-    assert [one.reward for one in judged] == pytest.approx([(1 + 1 / 3) / 2] * 4)
+    assert [result.reward for result in judged] == pytest.approx([(1 + 1 / 3) / 2] * 4)
 
 
 def test_a_failure_is_no_reward_and_an_empty_text_is_worth_nothing() -> None:
@@ -128,7 +128,7 @@ def test_copying_and_running_on_are_taken_off() -> None:
         RewardSettings.of(mode="choose", copy_penalty=0.25, unfinished_penalty=0.125), [Follower(knowing())]
     )
     judged = reward.judge([Draft(asked, "row1. " + told.text, 8), Draft(asked, "row1.", 1, unfinished=True)])
-    assert [one.reward for one in judged] == [0.75, 0.875]
+    assert [result.reward for result in judged] == [0.75, 0.875]
     assert judged[0].copied
 
 
@@ -171,7 +171,7 @@ def test_the_share_that_failed_is_of_different_instructions_whichever_follower_i
     asked = episode([(1, "alpha")])
     reward = Reward(RewardSettings.of(mode="choose"), [trouble_with("left"), trouble_with("right")])
     drafts = [Draft(asked, text, 1) for text in ("left", "left", "right", "fine", "good")]
-    assert [one.reward for one in reward.judge(drafts)] == [None, None, None, 1.0, 1.0]
+    assert [result.reward for result in reward.judge(drafts)] == [None, None, None, 1.0, 1.0]
     with pytest.raises(EndpointError, match="67% of the instructions"):
         reward.judge(drafts[:4])
 
@@ -188,7 +188,7 @@ def test_a_server_that_stops_counting_is_waited_for_where_that_helps(fault: str)
         reward = Reward(RewardSettings.of(wait=0.05), [Follower(model, "generate")], progress=said)
         drafts = [Draft(episode([(1, "alpha")]), "Look.", 1)]
         if fault == "500":
-            assert [one.reward for one in reward.judge(drafts)] == [1.0]
+            assert [result.reward for result in reward.judge(drafts)] == [1.0]
             assert said.notes == ["Followers fail; waiting for them"]
         else:
             with pytest.raises(EndpointError, match="refuses the key"):

@@ -16,13 +16,11 @@ OfProbabilities: TypeAlias = Callable[[Sequence[str], Sequence[Sequence[float]],
 """Takes gold labels, a row of probabilities for each, and the labels in the order of a row."""
 
 
-def _released_f1(scored: Scored, labels: Sequence[str]) -> float:
-    return metrics.released_f1(scored.gold, [prediction.answer or "" for prediction in scored.predictions], labels)
-
-
 OF_ANSWERS: Mapping[Measure, OfAnswers] = {
     "macro_f1": lambda scored, _: metrics.macro_f1(scored.gold, scored.labels),
-    "released_f1": _released_f1,
+    "released_f1": lambda scored, labels: metrics.released_f1(
+        scored.gold, [prediction.answer or "" for prediction in scored.predictions], labels
+    ),
 }
 OF_PROBABILITIES: Mapping[Measure, OfProbabilities] = {
     "expected_macro_f1": metrics.expected_macro_f1,

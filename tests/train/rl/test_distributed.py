@@ -61,15 +61,15 @@ RUNS: list[dict[str, Any]] = [
 
 def environment(world: Path) -> dict[str, str]:
     """Of the processes: our code, the stand-in as version 0.30.0 of vLLM, and DeepSpeed on a processor."""
-    found = world / "packages"
-    (found / "vllm").mkdir(parents=True)
-    (found / "vllm" / "__init__.py").write_text(Path(vllm_stand_in.__file__).read_text())
-    about = found / "vllm-0.30.0.dist-info"
+    packages = world / "packages"
+    (packages / "vllm").mkdir(parents=True)
+    (packages / "vllm" / "__init__.py").write_text(Path(vllm_stand_in.__file__).read_text())
+    about = packages / "vllm-0.30.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.30.0\n")
     (about / "top_level.txt").write_text("vllm\n")
     (world / "calls").mkdir()
-    path = [str(ROOT / "src"), str(ROOT), str(found), str(DEEPSPEED), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [str(ROOT / "src"), str(ROOT), str(packages), str(DEEPSPEED), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     return (
         os.environ
@@ -85,7 +85,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     world = tmp_path_factory.mktemp("world")
     write_tasks(world / "tasks")
     write_model(world / "tiny")
-    runs = [one | {"changes": one["changes"] | {"trl": one["changes"]["trl"] | spread(request.param)}} for one in RUNS]
+    runs = [run | {"changes": run["changes"] | {"trl": run["changes"]["trl"] | spread(request.param)}} for run in RUNS]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*torchrun, str(ROOT / "tests" / "train" / "rl" / "process.py"), str(world), json.dumps(runs)],
@@ -104,24 +104,24 @@ def spread(given: str | None) -> dict[str, Any]:
     return {"deepspeed": given} if given else {}
 
 
-def close(one: Path, other: Path) -> bool:
+def close(first: Path, second: Path) -> bool:
     """The weights answer alike."""
-    return bool(choice(f"hf:{one}") == pytest.approx(choice(f"hf:{other}"), abs=1e-5))
+    return bool(choice(f"hf:{first}") == pytest.approx(choice(f"hf:{second}"), abs=1e-5))
 
 
 def choice(reference: str) -> Any:
     chat: Chat = [{"role": "user", "content": "red lovely"}]
-    (found,) = load_model(reference).choose([chat], ["good", "bad"])
-    assert isinstance(found, Choice)
-    return found.scores
+    (answer,) = load_model(reference).choose([chat], ["good", "bad"])
+    assert isinstance(answer, Choice)
+    return answer.scores
 
 
 def test_two_processes_train_and_keep_what_they_measured(world: Path) -> None:
-    found = curves(world / "whole")
-    assert set(found["train/reward"]) == {1, 2, 3, 4}
-    assert set(found["validation/reward"]) == {0, 2, 4}
+    metrics = curves(world / "whole")
+    assert set(metrics["train/reward"]) == {1, 2, 3, 4}
+    assert set(metrics["validation/reward"]) == {0, 2, 4}
     assert [path.name for path in checkpoints(world / "whole")] == ["checkpoint-2", "checkpoint-4"]
-    best = max(found["validation/reward"], key=lambda step: (found["validation/reward"][step], -step))
+    best = max(metrics["validation/reward"], key=lambda step: (metrics["validation/reward"][step], -step))
     same = world / "tiny" if best == 0 else world / "whole" / f"checkpoint-{best}"
     assert close(world / "whole" / "best", same)
     assert not close(world / "whole" / "checkpoint-4", world / "tiny")
@@ -156,8 +156,8 @@ def test_adapters_alone_are_kept(world: Path) -> None:
 
 @pytest.mark.parametrize("name", ["vllm", "vllm adapter"])
 def test_vllm_writes_with_the_weights_of_now(world: Path, name: str) -> None:
-    found = curves(world / name)
-    apart = found["sampling/sampling_logp_difference/max"]
+    metrics = curves(world / name)
+    apart = metrics["sampling/sampling_logp_difference/max"]
     assert set(apart) == {1, 2, 3}
     assert all(value < 1e-4 for value in apart.values())
 
@@ -213,7 +213,7 @@ def test_a_killed_process_ends_the_run_and_is_named(tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "promptmii", "launch", str(config), "-o", str(tmp_path / "run")]
     with subprocess.Popen(launch, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as started:
         wait_for(lambda: bool(checkpoints(tmp_path / "run")))
-        ranks = {one.environ().get("RANK"): one for one in psutil.Process(started.pid).children(recursive=True)}
+        ranks = {child.environ().get("RANK"): child for child in psutil.Process(started.pid).children(recursive=True)}
         ranks["1"].send_signal(signal.SIGKILL)
         _, told = started.communicate(timeout=120)
     assert started.returncode == 3, told
@@ -236,7 +236,7 @@ def test_a_killed_launcher_leaves_no_process_behind(tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "promptmii", "launch", str(config), "-o", str(tmp_path / "run")]
     with subprocess.Popen(launch, env=environment(tmp_path), stderr=subprocess.DEVNULL) as started:
         wait_for(lambda: bool(checkpoints(tmp_path / "run")))
-        ranks = [one for one in psutil.Process(started.pid).children(recursive=True) if "RANK" in one.environ()]
+        ranks = [child for child in psutil.Process(started.pid).children(recursive=True) if "RANK" in child.environ()]
         started.kill()
     assert len(ranks) == 2
     assert not psutil.wait_procs(ranks, timeout=20)[1]

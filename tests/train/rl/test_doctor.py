@@ -40,8 +40,8 @@ def terms(folder: Path, recipe: str, **trl: Any) -> dict[str, float]:
 
 
 def test_the_papers_run_fits_80_gib_if_vllm_writes_for_validation(tmp_path: Path) -> None:
-    found = terms(tmp_path, "llama-3.1-8b")
-    assert found == {
+    gib = terms(tmp_path, "llama-3.1-8b")
+    assert gib == {
         "weights in training": 29.9,  # 8.03e9 x 16 bytes on four processes
         "activations": 8.4,
         "layers of a pass": 1.9,
@@ -56,11 +56,11 @@ def test_the_papers_run_fits_80_gib_if_vllm_writes_for_validation(tmp_path: Path
 
 
 def test_adapters_leave_the_weights_as_they_are(tmp_path: Path) -> None:
-    found = terms(tmp_path, "llama-3.1-8b-lora")
-    assert found["frozen weights"] == 15.0
-    assert found["adapter in training"] == pytest.approx(84e6 * 16 / 2**30, abs=0.1)
-    assert found[f"follower hf:{tmp_path}"] == 15.0
-    assert "weights with the adapter merged" not in found
+    gib = terms(tmp_path, "llama-3.1-8b-lora")
+    assert gib["frozen weights"] == 15.0
+    assert gib["adapter in training"] == pytest.approx(84e6 * 16 / 2**30, abs=0.1)
+    assert gib[f"follower hf:{tmp_path}"] == 15.0
+    assert "weights with the adapter merged" not in gib
     assert terms(tmp_path, "llama-3.1-8b-lora", use_vllm=False)["weights with the adapter merged"] == 15.0
 
 
@@ -83,10 +83,10 @@ def test_a_fit_machine_is_said_to_be_fit_and_nothing_is_written(world: Path) -> 
 
 def test_what_is_wrong_is_named_with_its_cure(world: Path) -> None:
     with socket.socket() as taken, socket.socket() as closed:
-        for one in (taken, closed):
-            one.bind(("localhost", 0))
+        for bound in (taken, closed):
+            bound.bind(("localhost", 0))
         taken.listen()
-        port, dead = (one.getsockname()[1] for one in (taken, closed))
+        port, dead = (bound.getsockname()[1] for bound in (taken, closed))
         server = "trl.use_vllm=true", "--set", 'trl.vllm_mode="server"', "--set", f"trl.vllm_group_port={port}"
         followers = f'reward.followers=["openai:m@http://localhost:{dead}/v1"]'
         done = ask(world, "--set", *server, "--set", followers, "--set", "endpoint.patience=0")

@@ -59,7 +59,7 @@ def test_the_losses_are_those_of_the_installed_trainer() -> None:
 
     code = inspect.getsource(GRPOTrainer._compute_loss)
     named = re.findall(r"self\.loss_type (?:==|in) (\[.*?\]|\".*?\")", code)
-    assert {name for one in named for name in re.findall(r'"(\w+)"', one)} == set(CHOICES["loss_type"])
+    assert {name for group in named for name in re.findall(r'"(\w+)"', group)} == set(CHOICES["loss_type"])
 
 
 @pytest.mark.parametrize("path", RECIPES.values(), ids=lambda path: path.stem)
@@ -114,17 +114,17 @@ def test_a_password_in_a_followers_address_is_refused_before_anything_is_kept() 
 def test_the_plan_is_counted_without_weights_and_writes_nothing(world: Path) -> None:
     (world / "tiny" / "model.safetensors").unlink()
     rates = {"writes": 100, "reads": 1000, "learns": 500}
-    found = estimate(settings(world, plan=rates), world / "run")
-    assert found.counted
-    assert found.calls == 4 * 2 * 4 * 12  # steps, prompts, generations, query rows
-    assert (found.validations, found.validation_cases, found.validation_calls) == (
+    planned = estimate(settings(world, plan=rates), world / "run")
+    assert planned.counted
+    assert planned.calls == 4 * 2 * 4 * 12  # steps, prompts, generations, query rows
+    assert (planned.validations, planned.validation_cases, planned.validation_calls) == (
         3,
         1,
         3 * 24,
     )  # at steps 0, 2 and 4, of 24 rows
-    assert {name for name, _ in found.hours} == {"generate", "reward", "update", "validation"}
-    assert found.warnings == ()
-    assert all(value > 0 for _, value in found.hours)
+    assert {name for name, _ in planned.hours} == {"generate", "reward", "update", "validation"}
+    assert planned.warnings == ()
+    assert all(value > 0 for _, value in planned.hours)
     assert not (world / "run").exists()
 
 
@@ -159,10 +159,10 @@ def test_the_command_plans(world: Path) -> None:
 def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None:
     (world / "tasks" / "few.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
     (world / "tasks" / "broken.jsonl").write_text("{")
-    found = read_split(settings(world))
-    assert [task.name for task in found.train] == ["films", "plays"]
-    assert [task.name for task in found.validation] == ["songs"]
-    assert sorted(line.partition(":")[0] for line in found.skipped) == ["broken", "few"]
+    parts = read_split(settings(world))
+    assert [task.name for task in parts.train] == ["films", "plays"]
+    assert [task.name for task in parts.validation] == ["songs"]
+    assert sorted(line.partition(":")[0] for line in parts.skipped) == ["broken", "few"]
     with pytest.raises(ConfigError, match=r"Unknown task 'song'. Did you mean 'songs'"):
         read_split(settings(world, only=("song",)))
     index = "task_id,source_repo,licence\nfilms,a/b,MIT\nplays,a/b,MIT\nsongs,c/d,MIT\n"
@@ -172,9 +172,9 @@ def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None
 
 
 def test_tasks_to_validate_on_need_not_be_named_twice(world: Path) -> None:
-    found = read_split(settings(world, only=("films",)))
-    assert [task.name for task in found.train] == ["films"]
-    assert [task.name for task in found.validation] == ["songs"]
+    parts = read_split(settings(world, only=("films",)))
+    assert [task.name for task in parts.train] == ["films"]
+    assert [task.name for task in parts.validation] == ["songs"]
 
 
 def test_the_validation_split_of_a_corpus_is_never_learned_from(world: Path) -> None:
@@ -182,9 +182,9 @@ def test_the_validation_split_of_a_corpus_is_never_learned_from(world: Path) -> 
     write_split(world / "corpus", "validation", [numbered("third"), numbered("fourth")])
     for named, watched in (((), ["third", "fourth"]), (("third",), ["third"]), (("second",), ["second"])):
         given = settings(world, tasks=(str(world / "corpus"),), validation={"tasks": named})
-        found = read_split(given)
-        assert [task.name for task in found.validation] == watched
-        assert [task.name for task in found.train] == [name for name in ("first", "second") if name not in watched]
+        parts = read_split(given)
+        assert [task.name for task in parts.validation] == watched
+        assert [task.name for task in parts.train] == [name for name in ("first", "second") if name not in watched]
 
 
 def test_a_source_is_on_one_side_and_the_share_is_kept() -> None:
@@ -217,17 +217,17 @@ def test_validation_tasks_are_drawn_by_lot(world: Path) -> None:
     write_split(world / "corpus", "train", [numbered("first")])
     write_split(world / "corpus", "validation", tasks)
     given = settings(world, tasks=(str(world / "corpus"),), validation={"most": 5})
-    found = [task.name for task in read_split(given).validation]
-    assert len(found) == 5
-    assert found != [task.name for task in tasks[:5]]
+    names = [task.name for task in read_split(given).validation]
+    assert len(names) == 5
+    assert names != [task.name for task in tasks[:5]]
 
 
 def test_rows_of_a_corpus_that_are_no_task_are_named_and_the_others_used(world: Path) -> None:
     path = write_rows(world / "corpus", [numbered("good"), numbered("null"), numbered("one"), numbered("fine")])
-    found = read_split(settings(world, tasks=(str(path),), validation={}))
-    assert [task.name for task in found.train] == ["good", "fine"]
-    assert [line.partition(": ")[0] for line in found.skipped] == [f"{path}:train row 2", f"{path}:train row 3"]
-    assert "'one'" in found.skipped[1]
+    parts = read_split(settings(world, tasks=(str(path),), validation={}))
+    assert [task.name for task in parts.train] == ["good", "fine"]
+    assert [line.partition(": ")[0] for line in parts.skipped] == [f"{path}:train row 2", f"{path}:train row 3"]
+    assert "'one'" in parts.skipped[1]
 
 
 def write_rows(folder: Path, tasks: list[Task]) -> Path:
@@ -256,14 +256,14 @@ def test_rows_of_the_released_corpus_that_are_no_task_are_skipped_and_counted(wo
 
     (world / "released").mkdir()
     pq.write_table(pa.Table.from_pylist([row("good", 20), row("empty", 0)]), world / "released" / "train.parquet")
-    found = read_split(settings(world, tasks=(str(world / "released"),), validation={}))
-    assert [task.name for task in found.train] == ["good"]
-    assert found.skipped == (f"{world / 'released'}:train: empty has 30 training and 0 test rows; a task needs both.",)
+    parts = read_split(settings(world, tasks=(str(world / "released"),), validation={}))
+    assert [task.name for task in parts.train] == ["good"]
+    assert parts.skipped == (f"{world / 'released'}:train: empty has 30 training and 0 test rows; a task needs both.",)
 
 
 def test_passes_follow_the_schedule_with_few_tasks_too() -> None:
     given = TrainSettings.of(schedule={5: 1.0, 10: 0.3, 50: 0.1}, seed=1)
-    visits = [visit for one in islice(passes(3, given), 400) for visit in one]
+    visits = [visit for one_pass in islice(passes(3, given), 400) for visit in one_pass]
     counts = Counter(n for _, n in visits)
     assert counts[5] == 1200
     assert counts[10] == pytest.approx(360, rel=0.15)
@@ -301,9 +301,9 @@ def test_a_plan_leaves_unreadable_tasks_out(world: Path) -> None:
     long = "".join(json.dumps({"text": f"{'word ' * 500}{i}", "label": "ab"[i % 2]}) + "\n" for i in range(120))
     (world / "tasks" / "long.jsonl").write_text(long)
     given = settings(world)
-    found = estimate(given, world / "run")
-    assert (found.tasks, found.validation) == (2, 1)
-    assert [line.partition(":")[0] for line in found.skipped] == ["long"]
+    plan = estimate(given, world / "run")
+    assert (plan.tasks, plan.validation) == (2, 1)
+    assert [line.partition(":")[0] for line in plan.skipped] == ["long"]
     source = readable(read_split(given), given, writer_of(given))
     assert [task.name for task in source.train] == ["films", "plays"]
 

@@ -48,8 +48,8 @@ def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
     run, said = world / "run", Recorder()
     held_out = {"tasks": ("songs",), "every": 2, "n": (4,), "rows": 24, "nameless": True}
     best = learn(settings(world, validation=held_out, trl={"max_steps": 2}), run, progress=said)
-    found = curves(run)
-    assert "validation/reward/nameless" in found
+    metrics = curves(run)
+    assert "validation/reward/nameless" in metrics
     assert "| films |" in (best / "README.md").read_text("utf-8")
     assert {
         "train/reward",
@@ -61,10 +61,10 @@ def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
         "clipped",
         "kl_to_start",
         "memory/gib",
-    } <= set(found)
-    assert 0 < found["memory/gib"][2] < 24
-    assert set(found["validation/reward"]) == {0, 2}
-    assert set(found["train/reward"]) == {1, 2}
+    } <= set(metrics)
+    assert 0 < metrics["memory/gib"][2] < 24
+    assert set(metrics["validation/reward"]) == {0, 2}
+    assert set(metrics["train/reward"]) == {1, 2}
     assert {"text", "reward", "task", "step"} <= set(samples(run)[-1])
     facts = json.loads((run / "run.json").read_text())
     assert facts["validation"] == ["songs"]
@@ -96,11 +96,11 @@ def test_an_adapter_is_trained_on(world: Path) -> None:
     again: dict[str, Any] = {"model": f"hf:{world / 'tiny'}+{warm}", "trl": {"max_steps": 2, "learning_rate": 1e-12}}
     learn(settings(world, **again, lora={"rank": 4}), world / "run")
     chat: Chat = [{"role": "user", "content": "red lovely"}]
-    found = {
+    answers = {
         name: load_model(name).choose([chat], ["good", "bad"])[0]
         for name in (f"hf:{on}", f"hf:{warm}", f"hf:{world / 'tiny'}")
     }
-    scores = [one.scores for one in found.values() if isinstance(one, Choice)]
+    scores = [answer.scores for answer in answers.values() if isinstance(answer, Choice)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
     assert scores[0] != pytest.approx(scores[2], abs=1e-6)
     assert curves(world / "run")["kl_to_start"][2] == pytest.approx(0, abs=1e-6)
@@ -188,9 +188,9 @@ def test_a_killed_run_goes_on(world: Path) -> None:
         time.sleep(0.1)
     os.killpg(started.pid, signal.SIGKILL)
     started.wait()
-    found = checkpoints(world / "run")
-    assert found
-    step = int(found[-1].name.split("-")[1])
+    saved = checkpoints(world / "run")
+    assert saved
+    step = int(saved[-1].name.split("-")[1])
     given = settings(world, trl={"max_steps": 400, "save_steps": 2})
     config = given.model_copy(update={"trl": given.trl | {"max_steps": step + 4}})
     learn(config, world / "run", resume=True)
@@ -245,8 +245,8 @@ def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
 
     drawn = EventAccumulator(str(events.parent))
     drawn.Reload()
-    found = curves(world / "run")["validation/reward"]
-    assert {event.step: event.value for event in drawn.Scalars("train/validation/reward")} == pytest.approx(found)
+    values = curves(world / "run")["validation/reward"]
+    assert {event.step: event.value for event in drawn.Scalars("train/validation/reward")} == pytest.approx(values)
     assert [event.step for event in drawn.Scalars("train/reward")] == [1]
 
 

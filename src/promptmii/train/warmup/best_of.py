@@ -44,7 +44,7 @@ def best_of(
     split = read_split(settings, progress)
     with ExitStack() as stack:
         run = stack.enter_context(open_run(folder, settings, config, resume=resume, free=FREE))
-        finished = _finished_visits(folder)
+        finished = max(read_curves([folder])[0].metrics.get("kept", {0: 0.0})) if is_training_run(folder) else 0
         if finished >= settings.visits:
             return folder / PAIRS
         chosen = settings.reward
@@ -71,8 +71,8 @@ def best_of(
             drafts = dict(parallel(lambda visit: _write(writer, visit, settings), batch, writer.model.card.concurrency))
             judged = iter(reward.judge([draft for position in range(len(batch)) for draft in drafts[position]]))
             for position, visit in enumerate(batch):
-                pairs = [(draft, next(judged)) for draft in drafts[position]]
-                progress.advance(1, _record(run, settings, visit, pairs))
+                results = [(draft, next(judged)) for draft in drafts[position]]
+                progress.advance(1, _record(run, settings, visit, results))
     return folder / PAIRS
 
 
@@ -109,10 +109,6 @@ def _record(run: RunFolder, settings: BestOfSettings, visit: Visit, judged: Sequ
     length = fmean(draft.tokens for draft, _ in judged)
     run.metrics(step, {"train/reward": mean, "best": best, "kept": float(good), "length": length})
     return f"visit {step}: reward {mean:.3f}, best {best:.3f}"
-
-
-def _finished_visits(folder: Path) -> int:
-    return max(read_curves([folder])[0].metrics.get("kept", {0: 0.0})) if is_training_run(folder) else 0
 
 
 def _recorded_visits(path: Path) -> set[int]:
