@@ -138,7 +138,7 @@ def test_six_curves_matter_and_the_others_are_folded() -> None:
 
 
 def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="no training run"):
+    with pytest.raises(ArtefactError, match="is not a training run"):
         read_curves([tmp_path])
 
 

@@ -39,7 +39,7 @@ class Safeguards(TrainerCallback):
             raise self._diverged(state.global_step + 1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
-        """The same check if processes share the gradients: at least before such weights are saved."""
+        """The same check for sharded gradients: after the step, but before its weights are saved."""
         if not torch.isfinite(torch.tensor(float((logs or {}).get("grad_norm", 0.0)))):
             raise self._diverged(state.global_step)
 

@@ -12,8 +12,9 @@ from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers import MetaInducer, Writer
 from promptmii.instruction import Instruction
-from promptmii.models.base import Chat, Completion, Failure, LanguageModel, Sampling
+from promptmii.models.base import Chat, Completion, Failure, LanguageModel, ModelCard, Sampling
 from promptmii.models.threads import parallel
+from promptmii.models.wrappers import Wrapper
 from promptmii.scoring import score
 from promptmii.task import Task, content_key
 from promptmii.train.settings import ValidationSettings
@@ -67,15 +68,17 @@ class _PendingError(Exception):
     """The answer is not there yet."""
 
 
-class _BatchedModel:
+class _BatchedModel(Wrapper):
     """A model that collects unanswered chats, for one batch over all cases, and repeats the answers it has."""
 
     def __init__(self, model: LanguageModel) -> None:
-        self._model = model
+        super().__init__(model)
         self._answers: dict[str, Completion | Failure] = {}
         self._pending: dict[str, tuple[Chat, Sampling]] = {}
-        self.card = replace(model.card, contrasts=False)  # the cases of a batch share one sampling
-        self.count_tokens, self.choose, self.close = model.count_tokens, model.choose, model.close
+
+    @property
+    def card(self) -> ModelCard:
+        return replace(self._model.card, contrasts=False)  # the cases of a batch share one sampling
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         keys = [content_key(list(chat)) for chat in chats]

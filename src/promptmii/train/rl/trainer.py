@@ -67,18 +67,18 @@ class Clock:
         return {f"seconds/{phase}": seconds / steps for phase, seconds in phases.items()}
 
 
+@dataclass
 class VisitDataset:
     """The visits as TRL's data set, drawn on access, so that thirty passes need no memory."""
 
-    def __init__(self, visits: Visits, count: int) -> None:
-        self._visits = visits
-        self._count = count
+    visits: Visits
+    count: int
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        return {"visit": number, "prompt": [dict(message) for message in self._visits.visit(number).chat]}
+        return {"visit": number, "prompt": [dict(message) for message in self.visits.visit(number).chat]}
 
 
 class LostError(EndpointError):
