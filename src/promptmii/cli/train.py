@@ -1,7 +1,7 @@
 """The commands that train an instruction generator, in one process or several."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ from promptmii.cli.blocks import blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Json, ListRecipes, Recipe, Set, settings_of
 from promptmii.cli.terminal import dump, facts, listening, out, say, styled, warn
-from promptmii.errors import ConfigError
+from promptmii.errors import ConfigError, listed
 
 if TYPE_CHECKING:
     from promptmii.train.rl.estimate import Estimate
@@ -48,7 +48,7 @@ class _RunOptions:
     def words(self) -> list[str]:
         """The options as words of a command line."""
         values = {"--tasks": self.tasks, "--set": self.set_, "--model": [self.model], "--seed": [self.seed]}
-        pairs = [(option, str(v)) for option, listed in values.items() for v in listed or () if v is not None]
+        pairs = [(option, str(v)) for option, several in values.items() for v in several or () if v is not None]
         return [*(["--resume"] if self.resume else []), *(word for pair in pairs for word in pair)]
 
 
@@ -152,10 +152,10 @@ def _show_estimate(settings: "TrainSettings", folder: Path, *, as_json: bool) ->
     if as_json:
         dump(asdict(plan))
         return
-    for title, listed in (("Settings", plan.settings), ("TRL's configuration", plan.options)):
+    for title, table in (("Settings", plan.settings), ("TRL's configuration", plan.options)):
         name_column = Column("option", no_wrap=True)
         grid = Table(name_column, "value", "from", "the paper has", title=title, title_justify="left")
-        for name, setting in listed.items():
+        for name, setting in table.items():
             paper = [] if setting.paper is None else [_cell(setting.paper)]
             release = [] if setting.release is None else [f"its code: {_cell(setting.release)}"]
             reference = styled("; ".join(paper + release), "yellow" if setting.differs else "")
@@ -172,7 +172,7 @@ def _totals(plan: "Estimate") -> dict[str, str]:
     batches = plan.batches
     rollout, update = batches.prompts * batches.generations, batches.per_update * batches.generations
     counted = "" if plan.counted else " (estimated from words: no tokenizer)"
-    memory = {term.name: term.gib for term in plan.memory}
+    memory = [(term.name, term.gib) for term in plan.memory]
     return {
         "tasks": f"{plan.tasks:,} to learn from, {plan.validation:,} to validate on, {len(plan.skipped):,} skipped",
         "rollout": f"{batches.prompts} prompts x {batches.generations} instructions = {rollout}",
@@ -187,7 +187,7 @@ def _totals(plan: "Estimate") -> dict[str, str]:
         f" of {plan.follower_tokens:,.0f} tokens",
         "memory": _sum(memory, "GiB a GPU (--doctor shows how)")
         or f"unknown: the configuration of {plan.settings['model'].value} is not on this machine",
-        "time": _sum(dict(plan.hours), "hours") or "unknown: set plan.writes, plan.reads and plan.learns",
+        "time": _sum(plan.hours, "hours") or "unknown: set plan.writes, plan.reads and plan.learns",
     }
 
 
@@ -195,11 +195,9 @@ def _cell(value: Any) -> str:
     """A setting's value; of a long list, the first four."""
     if isinstance(value, Mapping):
         value = [f"{name}: {inner}" for name, inner in value.items()]
-    if not isinstance(value, list | tuple):
-        return str(value)
-    more = f" and {len(value) - 4} more" if len(value) > 4 else ""
-    return ", ".join(map(str, value[:4])) + more
+    return listed([str(item) for item in value], most=4) if isinstance(value, list | tuple) else str(value)
 
 
-def _sum(parts: Mapping[str, float], unit: str) -> str:
-    return f"{sum(parts.values()):.1f} {unit}: {', '.join(f'{n} {v:.1f}' for n, v in parts.items())}" if parts else ""
+def _sum(parts: Sequence[tuple[str, float]], unit: str) -> str:
+    terms = ", ".join(f"{name} {value:.1f}" for name, value in parts)
+    return f"{sum(value for _, value in parts):.1f} {unit}: {terms}" if parts else ""
