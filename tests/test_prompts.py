@@ -1,4 +1,4 @@
-"""The formatter cannot be broken by what it formats."""
+"""No text, label or example can break the structure of a prompt."""
 
 import json
 
@@ -70,7 +70,7 @@ def test_a_template_must_have_each_slot_once() -> None:
         Template("{{instruction}} {{labels}}", ("instruction", "labels", "text"))
 
 
-def test_a_template_may_lack_the_budget_and_nothing_else() -> None:
+def test_a_template_may_omit_only_the_budget() -> None:
     assert Template("{{examples}} {{labels}}", META_SLOTS).fill(examples="e", labels="l", budget="b") == "e l"
     with pytest.raises(ConfigError, match="expected each of"):
         Template("{{examples}} {{budget}}", META_SLOTS)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii import Naive, Support
-from promptmii.cli.terminal import Terminal, escaped, facts, styled, table
+from promptmii.cli.terminal import Terminal, escaped, styled, table
 
 HOSTILE = "[red]x[/] :smile: \x1b]0;title\x07\x1b[31m \x9b2J \u202e ok"
 
@@ -112,8 +112,3 @@ def test_the_c_locale_takes_a_file_with_an_umlaut(tmp_path: Path) -> None:
     assert "No server answers" in done.stderr
     read = "from promptmii.data import load_task; import sys; load_task(sys.argv[1]).task.name.encode()"
     subprocess.run([sys.executable, "-c", read, task], env=os.environ | c_locale, check=True)
-
-
-def test_facts_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    facts({"name": "[b]value[/b]"})
-    assert "[b]value[/b]" in capsys.readouterr().out

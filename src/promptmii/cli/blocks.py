@@ -130,7 +130,7 @@ class FollowerOptions:
         str | None,
         typer.Option(
             metavar="choose|generate",
-            help="choose compares label likelihoods; generate reads the label from text. Default: as it was made.",
+            help="choose compares label likelihoods; generate reads the label from text. Default: as in the file.",
         ),
     ] = None
     server: ServerOptions = ServerOptions()

@@ -127,7 +127,7 @@ def card(corpus: Folder, json: Json = False) -> None:
     if json:
         dump({"file": path})
     else:
-        say(f"Read {path}.")
+        say(f"Saved to {path}.")
 
 
 def _show_built(built: "Built", *, as_json: bool) -> None:
@@ -154,7 +154,7 @@ def _show_built(built: "Built", *, as_json: bool) -> None:
     if built.leakage:
         _show_leakage(built.leakage, as_json=False)
         use = "evaluate --tasks" if built.leakage.tasks["heldout"] else "train smol-cpu --tasks"
-        out.write_line(f"Read {built.folder / 'README.md'}. Use it with: promptmii {use} {built.folder}")
+        out.write_line(f"See {built.folder / 'README.md'}. Use it with: promptmii {use} {built.folder}")
     else:
         out.write_line(f"Stopped after the stage {list(built.stages)[-1]}; run it again without --stage to continue.")
 

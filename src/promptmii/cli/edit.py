@@ -33,7 +33,7 @@ def edit(
     answers: FollowerOptions,
     data: Annotated[
         str | None,
-        typer.Argument(help="Labelled rows to calibrate and measure on; default: the table it was made from."),
+        typer.Argument(help="Labelled rows to calibrate and measure on; default: the original table."),
     ] = None,
     output: Output = None,
     json: Json = False,
@@ -103,9 +103,9 @@ def extend(
     answers: FollowerOptions,
     old: Annotated[
         str | None,
-        typer.Option(metavar="ROWS", help="Rows with the old labels; default: the table it was made from."),
+        typer.Option(metavar="ROWS", help="Rows with the old labels; default: the original table."),
     ] = None,
-    generator: Annotated[str | None, typer.Option(help="Model that writes; default: the one that wrote it.")] = None,
+    generator: Annotated[str | None, typer.Option(help="Model that writes; default: the original writer.")] = None,
     output: Output = None,
     json: Json = False,
     force: Force = False,

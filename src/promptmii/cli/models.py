@@ -1,5 +1,6 @@
 """`promptmii doctor`, `promptmii models` and `promptmii styles`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,13 +41,14 @@ def examine(
 def show_report(report: "Report", *, as_json: bool) -> None:
     """Print the checks. Exits with code 3 if the model is unusable."""
     if as_json:
-        checks = [{"name": c.name, "ok": c.ok, "finding": c.finding, "cure": c.cure} for c in report.checks]
+        checks = [asdict(check) for check in report.checks]
         dump({"reference": report.reference, "healthy": report.healthy, "checks": checks})
-    for check in () if as_json else report.checks:
-        mark = styled("ok  ", "green") if check.ok else styled("no  ", "red")
-        out.print(mark, styled(check.name, "bold"), styled(f": {check.finding}"), sep="", soft_wrap=True)
-        if check.cure:
-            out.write_line(f"      {check.cure}")
+    else:
+        for check in report.checks:
+            mark = styled("ok  ", "green") if check.ok else styled("no  ", "red")
+            out.print(mark, styled(check.name, "bold"), styled(f": {check.finding}"), sep="", soft_wrap=True)
+            if check.cure:
+                out.write_line(f"      {check.cure}")
     if not report.healthy:
         raise typer.Exit(3)
 

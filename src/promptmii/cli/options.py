@@ -53,7 +53,7 @@ Follow = Annotated[
     str | None,
     typer.Option(
         help="Model that labels: qwen, gguf:..., hf:..., openai:... "
-        "Default: the one in the instruction file, or the one under the writer."
+        "Default: the follower in the instruction file, or the base model of the generator."
     ),
 ]
 BaseUrl = Annotated[
