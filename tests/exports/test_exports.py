@@ -40,12 +40,9 @@ def module(code: str) -> dict[str, Any]:
 def test_the_prompt_is_the_one_that_was_measured(body: str, labels: tuple[str, ...], frame: str, text: str) -> None:
     instruction = Instruction(text=body, labels=labels, method="human", frame=frame, follower=body)
     assert module(instruction.export("python"))["messages"](text) == instruction.messages(text)
-    (line,) = {
-        mark
-        for mark in ("{{text}}", "{{text2}}", "{{text3}}")
-        if instruction.export("txt").replace(mark, quote(text)) == instruction.prompt(text)
-    } or {None}
-    assert line
+    exported = instruction.export("txt")
+    placeholders = ("{{text}}", "{{text2}}", "{{text3}}")
+    assert any(exported.replace(placeholder, quote(text)) == instruction.prompt(text) for placeholder in placeholders)
 
 
 @pytest.mark.parametrize("target", sorted(set(TARGETS) - {"txt"}))
@@ -110,4 +107,3 @@ def test_the_command_prints_or_saves(tmp_path: Path) -> None:
     saved = CliRunner().invoke(app, ["export", made, "--to", "txt", "-o", str(tmp_path / "a.txt")])
     assert saved.exit_code == 0
     assert (tmp_path / "a.txt").read_bytes().decode() == INSTRUCTION.export("txt")
-    assert "Did you mean 'mlflow'" in CliRunner().invoke(app, ["export", made, "--to", "mlfow"]).stderr
