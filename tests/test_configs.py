@@ -1,4 +1,4 @@
-"""Recipes ship with the package and are found by name, or by path."""
+"""Recipes ship with the package and are found by name or path."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from promptmii.evaluation.plan import EvaluateSettings
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "corpus"])
-def test_every_recipe_is_found_by_name_and_says_what_it_is(command: str) -> None:
-    known = recipes(command)
-    assert known
-    for name, path in known.items():
+def test_every_recipe_is_found_by_name_and_has_a_summary(command: str) -> None:
+    found = recipes(command)
+    assert found
+    for name, path in found.items():
         assert config_path(command, name) == path
         assert len(summary(path)) > 30
 
 
-def test_a_file_of_the_users_comes_before_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_the_user_takes_precedence_over_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("poster").write_text("n = [5]")
     assert EvaluateSettings.read(config_path("evaluate", "poster"), tasks=("suite",)).n == (5,)

@@ -1,4 +1,4 @@
-"""The doctor, on servers in good and bad health."""
+"""The doctor, on healthy and faulty servers."""
 
 import socket
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def steps() -> Recorder:
     return Recorder()
 
 
-def examined(server: FaultyServer, steps: Recorder) -> dict[str, Check]:
+def checks_of(server: FaultyServer, steps: Recorder) -> dict[str, Check]:
     report = examine("openai:m", Endpoint(base_url=server.url), steps)
     assert report.reference == "openai:m"
     assert "sk-very-secret" not in repr(report)
@@ -32,7 +32,7 @@ def examined(server: FaultyServer, steps: Recorder) -> dict[str, Check]:
 
 @pytest.fixture
 def dead_url() -> Iterator[str]:
-    """A port that is taken and where nobody listens."""
+    """The address of a port that is bound but has no listener."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
@@ -40,29 +40,29 @@ def dead_url() -> Iterator[str]:
 
 def test_a_server_that_enforces_a_choice_passes_every_check(steps: Recorder) -> None:
     with serving(FaultyServer(honours="vllm")) as server:
-        checks = examined(server, steps)
+        checks = checks_of(server, steps)
     assert list(checks) == ["load", "context", "tokens", "generate", "choose", "likelihoods"]
     assert all(check.ok for check in checks.values())
     assert checks["context"].finding == "4096 tokens"
     assert "an estimate" in checks["tokens"].finding
     assert "'a free answer'" in checks["generate"].finding
-    assert "really enforced; no likelihoods" in checks["choose"].finding
+    assert "is enforced; no likelihoods" in checks["choose"].finding
     assert not any(check.cure for check in checks.values())
     assert steps.steps[0] == "Loading openai:m"
     assert steps.steps[-1] == "Choosing"
 
 
-def test_a_context_that_nobody_names_is_said_to_be_assumed(steps: Recorder) -> None:
+def test_a_context_length_that_the_server_does_not_report_is_assumed(steps: Recorder) -> None:
     with serving(FaultyServer(honours="vllm", context=None)) as server:
-        assumed = examined(server, steps)["context"]
-        known = examine("openai:m", Endpoint(base_url=server.url, context_length=4096), steps).checks[1]
-    assert assumed.ok
-    assert "assumed" in assumed.finding
-    assert "--context-length" in assumed.cure
-    assert known.finding == "4096 tokens"
+        context = checks_of(server, steps)["context"]
+        given = examine("openai:m", Endpoint(base_url=server.url, context_length=4096), steps).checks[1]
+    assert context.ok
+    assert "assumed" in context.finding
+    assert "--context-length" in context.cure
+    assert given.finding == "4096 tokens"
 
 
-def test_a_server_that_ignores_the_constraint_is_seen_through_and_fit_to_generate(steps: Recorder) -> None:
+def test_a_server_that_ignores_the_constraint_can_only_generate(steps: Recorder) -> None:
     with serving(FaultyServer()) as server:
         report = examine("openai:m", Endpoint(base_url=server.url), steps)
     (choose,) = [check for check in report.checks if not check.ok]
@@ -75,19 +75,19 @@ def test_a_server_that_ignores_the_constraint_is_seen_through_and_fit_to_generat
 @pytest.mark.parametrize("dialect", Dialect)
 def test_every_dialect_of_a_constraint_is_found(steps: Recorder, dialect: str) -> None:
     with serving(FaultyServer(honours=dialect)) as server:
-        assert examined(server, steps)["choose"].ok
+        assert checks_of(server, steps)["choose"].ok
 
 
-def test_a_dead_server_is_a_finding_and_no_crash(steps: Recorder, dead_url: str) -> None:
+def test_a_dead_server_is_a_failed_check(steps: Recorder, dead_url: str) -> None:
     report = examine("openai:m", Endpoint(base_url=dead_url), steps)
     (load,) = report.checks
     assert (load.name, load.ok, report.healthy) == ("load", False, False)
     assert f"No server answers at {dead_url}" in load.finding
 
 
-def test_a_refused_key_is_a_finding_after_what_did_work(steps: Recorder) -> None:
+def test_a_refused_key_is_a_failed_check_after_those_that_passed(steps: Recorder) -> None:
     with serving(FaultyServer(default="401")) as server:
-        checks = examined(server, steps)
+        checks = checks_of(server, steps)
     assert list(checks) == ["load", "context", "tokens", "answer"]
     assert not checks["answer"].ok
     assert "OPENAI_API_KEY" in checks["answer"].finding
@@ -107,19 +107,19 @@ def test_a_server_that_writes_nothing_is_not_healthy(steps: Recorder, default: s
 
 
 @pytest.mark.parametrize(("context", "ok", "cured"), [(256, False, True), (1024, True, True), (4096, True, False)])
-def test_a_short_context_is_told(steps: Recorder, context: int, ok: bool, cured: bool) -> None:
+def test_a_short_context_is_reported(steps: Recorder, context: int, ok: bool, cured: bool) -> None:
     with serving(FaultyServer(honours="vllm", context=context)) as server:
-        check = examined(server, steps)["context"]
+        check = checks_of(server, steps)["context"]
     assert (check.ok, bool(check.cure)) == (ok, cured)
 
 
-def test_a_reference_that_nobody_knows_is_a_finding(steps: Recorder) -> None:
+def test_an_unknown_reference_is_a_failed_check(steps: Recorder) -> None:
     report = examine("opnai:m", Endpoint(), steps)
     assert "Did you mean 'openai'" in report.checks[0].finding
     assert not report.healthy
 
 
-def test_choosing_alone_does_not_decide_about_health() -> None:
+def test_a_model_that_only_fails_to_choose_is_healthy() -> None:
     fine, broken = Check("generate", True, ""), Check("choose", False, "")
     assert Report("m", (fine, broken)).healthy
     assert not Report("m", (Check("generate", False, ""), Check("choose", True, ""))).healthy
@@ -127,7 +127,7 @@ def test_choosing_alone_does_not_decide_about_health() -> None:
 
 @pytest.mark.smol
 def test_an_embedded_model_is_timed_under_both_engines(steps: Recorder) -> None:
-    load_model("hf:smol").close()  # converted now
+    load_model("hf:smol").close()  # converts the weights
     for reference, other in (("smol", "hf:smol"), ("hf:smol", "smol")):
         speed = {check.name: check for check in examine(reference, Endpoint(), steps).checks}["speed"]
         assert f"{reference} " in speed.finding

@@ -1,4 +1,4 @@
-"""The MCP server before a real client, over standard input and output."""
+"""The MCP server with a real client, over standard input and output."""
 
 import asyncio
 import json
@@ -38,21 +38,21 @@ def command(server: LabellingServer, *options: str) -> list[str]:
     return [sys.executable, "-m", "promptmii", "mcp", *served, *options]
 
 
-Told = tuple[float, float | None, str | None]
+Notice = tuple[float, float | None, str | None]
 
 
-def calls(asked: list[str], *tools: tuple[str, dict[str, Any]], told: list[Told] | None = None) -> list[Any]:
-    """What a client gets from the tools of a server, one after the other, and is told meanwhile."""
+def calls(command: list[str], *tools: tuple[str, dict[str, Any]], notices: list[Notice] | None = None) -> list[Any]:
+    """Call the tools of a server in turn and return their results. Progress notices go to `notices`."""
     environment = {**os.environ, "OPENAI_API_KEY": "secret"}
-    parameters = mcp.StdioServerParameters(command=asked[0], args=asked[1:], env=environment)
+    parameters = mcp.StdioServerParameters(command=command[0], args=command[1:], env=environment)
 
-    async def tell(share: float, total: float | None, words: str | None) -> None:
-        if told is not None:
-            told.append((share, total, words))
+    async def receive(share: float, total: float | None, words: str | None) -> None:
+        if notices is not None:
+            notices.append((share, total, words))
 
     async def call() -> list[Any]:
         async with mcp.Client(parameters) as client:
-            return [await client.call_tool(name, arguments, progress_callback=tell) for name, arguments in tools]
+            return [await client.call_tool(name, arguments, progress_callback=receive) for name, arguments in tools]
 
     return asyncio.run(call())
 
@@ -71,8 +71,8 @@ def test_an_instruction_is_written_measured_and_used(server: LabellingServer, ta
         ("classify", {"instruction": str(path), "texts": ["where is the parcel?", "hello there"]}),
     )
     assert not induced.is_error, text(induced)
-    made = Instruction.load(path)
-    assert json.loads(text(induced))["instruction"]["text"] == made.text
+    instruction = Instruction.load(path)
+    assert json.loads(text(induced))["instruction"]["text"] == instruction.text
     assert [row["method"] for row in json.loads(text(induced))["comparison"]] == ["naive", "icl", "mii"]
     assert json.loads(text(scored))["measured"]["n"] == 30
     assert any("left out" in note for note in json.loads(text(scored))["notes"])
@@ -84,11 +84,11 @@ def test_an_instruction_is_written_measured_and_used(server: LabellingServer, ta
     assert second["label"] is None
 
 
-def test_a_client_is_told_how_far_a_call_is(server: LabellingServer, table: Path, tmp_path: Path) -> None:
-    told: list[Told] = []
+def test_a_client_gets_progress_notices(server: LabellingServer, table: Path, tmp_path: Path) -> None:
+    notices: list[Notice] = []
     arguments = {"data": str(table), "output": str(tmp_path / "a.json"), "n": 6, "evaluate": 12}
-    calls(command(server), ("induce", arguments), told=told)
-    shares, words = [share for share, _, _ in told], [str(words) for _, _, words in told]
+    calls(command(server), ("induce", arguments), notices=notices)
+    shares, words = [share for share, _, _ in notices], [str(words) for _, _, words in notices]
     assert shares == sorted(shares)
     assert words[0] == "Reading the data"
     assert "Loading openai:m" in words
@@ -97,10 +97,10 @@ def test_a_client_is_told_how_far_a_call_is(server: LabellingServer, table: Path
 
 def test_a_model_stays_loaded_for_the_next_call(server: LabellingServer, tmp_path: Path) -> None:
     path = Naive().induce(Support(tuple(WORDS), ())).save(tmp_path / "naive.json")
-    asked = ("classify", {"instruction": str(path), "texts": ["where is the parcel?"]})
-    answers = calls(command(server, "--follower", "openai:m"), asked, asked, asked)
+    classify = ("classify", {"instruction": str(path), "texts": ["where is the parcel?"]})
+    answers = calls(command(server, "--follower", "openai:m"), classify, classify, classify)
     assert not any(answer.is_error for answer in answers)
-    assert server.requests - len(server.bodies) == 1  # it was asked for its models once
+    assert server.requests - len(server.bodies) == 1  # its models were listed once
 
 
 def test_errors_are_messages(server: LabellingServer, table: Path, tmp_path: Path) -> None:
@@ -120,23 +120,23 @@ def test_errors_are_messages(server: LabellingServer, table: Path, tmp_path: Pat
     assert "Traceback" not in text(unknown)
 
 
-def test_no_text_and_no_key_goes_to_a_server_that_only_a_file_names(
+def test_a_server_named_only_in_a_file_gets_neither_text_nor_key(
     server: LabellingServer, table: Path, tmp_path: Path
 ) -> None:
     labels = tuple(WORDS)
-    made = Naive().induce(Support(labels, ())).model_copy(update={"follower": f"openai:m@{server.url}"})
-    path = made.save(tmp_path / "theirs.json")
-    asked = [sys.executable, "-m", "promptmii", "mcp"]
-    (refused,) = calls(asked, ("score", {"instruction": str(path), "data": str(table)}))
+    instruction = Naive().induce(Support(labels, ())).model_copy(update={"follower": f"openai:m@{server.url}"})
+    path = instruction.save(tmp_path / "theirs.json")
+    without_address = [sys.executable, "-m", "promptmii", "mcp"]
+    (refused,) = calls(without_address, ("score", {"instruction": str(path), "data": str(table)}))
     assert refused.is_error
     assert "sends no text there" in text(refused)
     assert server.requests == 0
 
 
-def test_standard_output_holds_the_protocol_alone(server: LabellingServer, table: Path, tmp_path: Path) -> None:
+def test_standard_output_carries_only_the_protocol(server: LabellingServer, table: Path, tmp_path: Path) -> None:
     client = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     arguments = {"data": str(table), "output": str(tmp_path / "a.json"), "n": 6, "evaluate": 6}
-    asked = [
+    requests = [
         {"id": 1, "method": "initialize", "params": client},
         {"method": "notifications/initialized"},
         {"id": 2, "method": "tools/list"},
@@ -145,7 +145,7 @@ def test_standard_output_holds_the_protocol_alone(server: LabellingServer, table
     with subprocess.Popen(command(server), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdin is not None
         assert running.stdout is not None
-        for message in asked:
+        for message in requests:
             print(json.dumps({"jsonrpc": "2.0"} | message), file=running.stdin, flush=True)
         answers: dict[int, Any] = {}
         while 3 not in answers:
@@ -155,6 +155,6 @@ def test_standard_output_holds_the_protocol_alone(server: LabellingServer, table
         assert running.stdout.read() == ""
     tools = {tool["name"]: tool for tool in answers[2]["result"]["tools"]}
     assert set(tools) >= {"induce", "score", "compare", "classify"}
-    described = [one for tool in tools.values() for one in tool["inputSchema"]["properties"].values()]
-    assert all(one["description"] for one in described)
+    properties = [field for tool in tools.values() for field in tool["inputSchema"]["properties"].values()]
+    assert all(field["description"] for field in properties)
     assert not answers[3]["result"].get("isError"), answers[3]

@@ -1,4 +1,4 @@
-"""The formatter cannot be broken by what it formats."""
+"""No text, label or example can break the structure of a prompt."""
 
 import json
 
@@ -9,36 +9,12 @@ from hypothesis import strategies as st
 from promptmii.errors import ConfigError
 from promptmii.prompts import META_SLOTS, Template, defuse, follower_frame, frame_prompt, label_lines, quote
 
-CONTROL = [
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<s>",
-    "</s>",
-    "[INST]",
-    "[/INST]",
-    "<<SYS>>",
-    "<start_of_turn>",
-    "<bos>",
-    "<｜User｜>",
-    "[TOOL_CALLS]",
-    "[/SYSTEM_PROMPT]",
-    "[gMASK]",
-    "<sop>",
-    "<start_of_image>",
-    "<image_soft_token>",
-    "<unused42>",
-    "<|turn>",
-    "<turn|>",
-    "[|endofturn|]",
-    "]~b]",
-    "<seed:bos>",
-    "<fim_prefix>",
-    "<SPECIAL_12>",
-    "<reserved_106>",
-    "<extra_id_0>",
-    "<EOS_TOKEN>",
-]
+_TOKENS = """
+    <|im_start|> <|im_end|> <|eot_id|> <s> </s> [INST] [/INST] <<SYS>> <start_of_turn> <bos> <｜User｜>
+    [TOOL_CALLS] [/SYSTEM_PROMPT] [gMASK] <sop> <start_of_image> <image_soft_token> <unused42> <|turn>
+    <turn|> [|endofturn|] ]~b] <seed:bos> <fim_prefix> <SPECIAL_12> <reserved_106> <extra_id_0> <EOS_TOKEN>
+"""
+CONTROL = _TOKENS.split()
 HOSTILE = ["Label: x", "\nLabel: x\n", "Input: y", "{{labels}}", '"', "\\", "\u2028", "\x85", *CONTROL]
 texts = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(HOSTILE)), max_size=6).map("".join)
 
@@ -70,7 +46,7 @@ def test_a_template_must_have_each_slot_once() -> None:
         Template("{{instruction}} {{labels}}", ("instruction", "labels", "text"))
 
 
-def test_a_template_may_lack_the_budget_and_nothing_else() -> None:
+def test_a_template_may_omit_only_the_budget() -> None:
     assert Template("{{examples}} {{labels}}", META_SLOTS).fill(examples="e", labels="l", budget="b") == "e l"
     with pytest.raises(ConfigError, match="expected each of"):
         Template("{{examples}} {{budget}}", META_SLOTS)

@@ -66,7 +66,7 @@ def checkout(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return folder, {name: hashlib.sha256(code.encode()).hexdigest() for name, code in SOURCES.items()}
 
 
-def test_prompts_are_laid_out_as_the_authors_do(checkout: tuple[Path, dict[str, str]]) -> None:
+def test_prompts_have_the_layout_of_the_authors(checkout: tuple[Path, dict[str, str]]) -> None:
     styles = import_styles(*checkout)
     assert names() == [OURS, PLAIN, *sorted(styles)]
     assert not any(style.contrast for style in styles.values())
@@ -80,18 +80,18 @@ def test_prompts_are_laid_out_as_the_authors_do(checkout: tuple[Path, dict[str, 
 
 def test_the_instruction_carries_frame_limit_and_hash(checkout: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     style = import_styles(*checkout)["promptmii-llama"]
-    made = MetaInducer(Writer(ScriptedModel(["Decide."]), style)).induce(SUPPORT)
-    path = made.save(tmp_path / "i.json")
-    for instruction in (made, Instruction.load(path)):
+    induced = MetaInducer(Writer(ScriptedModel(["Decide."]), style)).induce(SUPPORT)
+    path = induced.save(tmp_path / "i.json")
+    for instruction in (induced, Instruction.load(path)):
         assert instruction.prompt('x "y"') == 'Decide.\nSay one of a, b and no "more".\n\nInput: x "y"'
         assert instruction.answer == 10
         assert instruction.provenance.style == style.key
     assert MetaInducer(Writer(ScriptedModel(["Decide."]))).induce(SUPPORT).provenance.style is None
     with pytest.raises(ConfigError, match="unquoted"):
-        made.export("python")
+        induced.export("python")
 
 
-def test_an_answer_that_is_cut_at_the_limit_of_a_style_is_a_miss() -> None:
+def test_an_answer_truncated_at_the_limit_of_its_style_is_a_miss() -> None:
     chatty = ScriptedModel(["I think that it may well be the label a, because of what it says in the text. " * 3] * 2)
     instruction = Instruction(text="Decide.", labels=("a", "b"), method="mii", answer=10)
     (limited,) = Follower(chatty, "generate").predict(instruction, ["x"])
@@ -100,7 +100,7 @@ def test_an_answer_that_is_cut_at_the_limit_of_a_style_is_a_miss() -> None:
     assert unlimited.failure is not None
 
 
-def test_naive_and_icl_ask_as_the_authors_do(checkout: tuple[Path, dict[str, str]]) -> None:
+def test_naive_and_icl_use_the_prompts_of_the_authors(checkout: tuple[Path, dict[str, str]]) -> None:
     with pytest.raises(ConfigError, match="promptmii styles import"):
         method_named("icl", {"style": "promptmii-icl"}).check()
     import_styles(*checkout)
@@ -121,10 +121,10 @@ def test_examples_in_the_layout_of_the_authors_are_held_out_when_they_calibrate(
 ) -> None:
     style = import_styles(*checkout)["promptmii-icl"]
     support = Support(("a", "b"), (*EXAMPLES, Example("late\nr", "a"), Example("later", "b"), Example("later", "a")))
-    made = InContext(ScriptedModel([]), style).induce(support)
-    held = [(part, example) for part, examples in held_out(made, support.examples) for example in examples]
-    assert sorted(example.text for _, example in held) == sorted(example.text for example in support.examples)
-    for part, example in held:
+    instruction = InContext(ScriptedModel([]), style).induce(support)
+    pairs = [(part, example) for part, examples in held_out(instruction, support.examples) for example in examples]
+    assert sorted(example.text for _, example in pairs) == sorted(example.text for example in support.examples)
+    for part, example in pairs:
         assert f"Input: {example.text}\n" not in part.prompt("")
         others = [e for e in support.examples if e.text != example.text]
         assert part.text == InContext(ScriptedModel([]), style).induce(Support(("a", "b"), tuple(others))).text
@@ -141,7 +141,7 @@ def test_another_version_of_the_checkout_is_refused(checkout: tuple[Path, dict[s
 
 
 @pytest.mark.parametrize("family", ["llama-3.1-8b", "qwen-2.5-7b"])
-def test_a_released_checkpoint_wants_its_style(family: str) -> None:
+def test_a_released_checkpoint_requires_a_style(family: str) -> None:
     reference = f"openai:milli19/promptmii-{family}-instruct@http://localhost:8000/v1"
     proposed = f"promptmii-{family.partition('-')[0]}"
     with pytest.raises(ConfigError, match=f"#{proposed} for the paper's evaluation"):

@@ -25,39 +25,39 @@ class Columns(Settings):
     """One column, several, or a template such as `"{premise} || {hypothesis}"`."""
     label: str | None = None
     labels: tuple[str, ...] | None = None
-    """The label set and its order; rows with other labels are dropped and counted."""
+    """The labels in order; rows with other labels are dropped and counted."""
 
 
 class Endpoint(Settings):
     """How to reach an OpenAI-compatible server, for `openai:` references. The key (OPENAI_API_KEY) is never stored."""
 
     base_url: str | None = None
-    """Several comma-separated addresses share the work; prompts with the same prefix go to the same one.
-    `None` means OPENAI_BASE_URL, or else the hosted API."""
+    """Comma-separated server addresses that share the work; prompts with the same prefix go to the same server.
+    Default: OPENAI_BASE_URL, or the hosted API if it is not set."""
     concurrency: int = Field(default=16, ge=1)
-    """Concurrent requests, over all servers."""
+    """Concurrent requests to all servers together."""
     patience: float = Field(default=300.0, ge=0)
     """Seconds that a call waits for a server that is down, busy or failing, before the call fails."""
     context_length: int | None = None
-    """Tokens; `None` asks the server."""
+    """Context length in tokens; default: as the server reports."""
     cache: str | None = None
-    """Folder of the answer cache; `None` means none."""
+    """Folder of the answer cache; default: no cache."""
     prices: dict[str, Price] = Field(default_factory=dict[str, Price])
-    """Money per million prompt and completion tokens, by model reference; `*` stands for every other model."""
+    """Money per million prompt and completion tokens, by model reference; `*` covers all other models."""
     max_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Spending limit of one run, in the currency of `prices`; every model then needs a price."""
+    """Spending limit of a run, in the currency of `prices`; requires a price for every model."""
     servers: dict[str, str] = Field(default_factory=dict[str, str])
-    """Addresses of single models by reference, in preference to `base_url`. Set by `serve`; they get no key."""
+    """Addresses by model reference, which override `base_url`. Set by `serve`; they get no key."""
     served_by: str = ""
-    """The engine at `servers`: results depend on it, but not on ports."""
+    """The engine behind `servers`, which identifies cached answers instead of addresses."""
 
     @field_validator("base_url")
     @classmethod
-    def _usable(cls, given: str | None) -> str | None:
-        return ",".join(addresses(given)) if given else None
+    def _check_addresses(cls, base_url: str | None) -> str | None:
+        return ",".join(addresses(base_url)) if base_url else None
 
     def limit(self) -> "SpendingLimit | None":
-        """The limit that all models of a run share."""
+        """A spending limit for all models of a run to share."""
         from promptmii.models.spending import SpendingLimit
 
         return None if self.max_cost is None else SpendingLimit(self.max_cost)
@@ -71,20 +71,20 @@ class Endpoint(Settings):
         deferred: "Deferred | None" = None,
         slots: AbstractAsyncContextManager[None] | None = None,
     ) -> LanguageModel:
-        """Load the model of a reference. `keyless` sends its server no API key.
+        """Load a model. With `keyless`, its server gets no API key.
 
-        `deferred` collects requests for the Batch API, `limit` is a spending limit shared with other models, `slots`
-        limits requests across processes. Raises `ConfigError` if there is a limit but no price.
+        `limit` is a spending limit shared with other models, `deferred` collects requests for the Batch API, `slots`
+        limits requests across processes. Raises `ConfigError` for a limit without a price.
         """
         from promptmii.models.cache import Cached
         from promptmii.models.spending import Limited
         from promptmii.models.wrappers import Priced
 
-        own = self.servers.get(reference)
+        address = self.servers.get(reference)
         http = HttpConfig(
-            base_url=own or self.base_url,
-            api_key="" if keyless or own else None,
-            served_by=self.served_by if own else "",
+            base_url=address or self.base_url,
+            api_key="" if keyless or address else None,
+            served_by=self.served_by if address else "",
             concurrency=self.concurrency,
             patience=self.patience,
             context_length=self.context_length,
@@ -101,20 +101,20 @@ class Endpoint(Settings):
 
 
 class InduceSettings(Settings):
-    """How to make an instruction and how to measure it."""
+    """How to write and measure an instruction."""
 
     n: int = Field(default=20, ge=1)
     """Examples the generator reads."""
     generator: str = WRITER
     follower: str | None = None
-    """`None`: the generator without its adapters (`models.reader_of`)."""
+    """Default: the generator without its adapters (`models.reader_of`)."""
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     """`auto`: `support` in `choose` mode if the follower gives likelihoods, else `none` (docs/models.md)."""
     shortlist: ShortlistKind = "auto"
-    """How to choose the labels to compare if there are more than 30; `choose` mode with likelihoods only."""
+    """How to preselect labels if there are more than 30; only in `choose` mode with likelihoods."""
     best_of: int = Field(default=1, ge=1)
-    """Drafts to choose from, on an inner split of the support."""
+    """Drafts to write; the best on an inner split of the support is kept."""
     budget: int | None = Field(default=None, ge=8)
     """Maximum length of the instruction, in tokens."""
     template: str | None = None
@@ -122,68 +122,69 @@ class InduceSettings(Settings):
     start: str | None = None
     """A prompt for the generator to improve: its text, an instruction file, or a text file."""
     keep: tuple[str, ...] = ()
-    """Lines of `start` that contain any of these stay unchanged."""
+    """Keep lines of `start` that contain any of these words unchanged."""
     evaluate: int = Field(default=200, ge=0)
     """Held-back rows to measure on; 0 skips the measurement."""
     test: str | None = None
-    """A table to measure on; the examples may then be any other rows."""
+    """A table to measure on, instead of held-back rows."""
     seed: int = 0
     columns: Columns = Columns()
     endpoint: Endpoint = Endpoint()
 
 
 class ServeSettings(Settings):
-    """Servers that promptmii starts, watches and ends, for models named `openai:<model>` without an address."""
+    """Servers that promptmii starts, watches and stops, for models `openai:<model>` without an address."""
 
     engine: str = "vllm"
-    """`vllm`, `llama.cpp` (GGUF files, on processors too), or the command line of another OpenAI-compatible server,
-    in which `{model}`, `{host}`, `{port}` and `{gpus}` are filled in. `serve = "vllm"` is short for it."""
+    """`vllm`, `llama.cpp` (GGUF files, also on CPUs), or the command line of another OpenAI-compatible server, with
+    the placeholders `{model}`, `{host}`, `{port}` and `{gpus}`. Short form: `serve = "vllm"`."""
     copies: int = Field(default=1, ge=1)
     """Servers of each model, which share the work."""
     gpus: int | dict[str, int] | None = None
-    """GPUs per server, all on one machine; a table gives them by model reference, with `*` for all others.
-    `None`: one for vLLM, else none."""
+    """GPUs per server, all on one machine; or a table by model reference, with `*` for all others.
+    Default: one for vLLM, else none."""
     devices: tuple[int | str, ...] | None = None
-    """CUDA devices for the servers, such as [4, 5, 6, 7]; `None`: those visible to this process."""
+    """CUDA devices for the servers, such as [4, 5, 6, 7]; default: those visible to this process."""
     options: tuple[str, ...] = ()
     """Extra command-line arguments, such as ["--max-model-len", "8192"]."""
     startup: float = Field(default=1800.0, gt=0)
-    """Seconds until a server must answer; loading its weights takes most of them."""
+    """Seconds that a server may take to start, weight loading included."""
     silence: float = Field(default=60.0, gt=0)
     """Seconds without an answer before a server is restarted."""
 
     @model_validator(mode="before")
     @classmethod
-    def _engine_alone(cls, given: Any) -> Any:
-        return {"engine": given} if isinstance(given, str) else given
+    def _expand_engine(cls, value: Any) -> Any:
+        return {"engine": value} if isinstance(value, str) else value
 
     def needs(self, reference: str) -> int:
-        """GPUs of one server of a model."""
-        usual = 1 if self.engine == "vllm" else 0
+        """GPUs per server of a model."""
+        default = 1 if self.engine == "vllm" else 0
         if isinstance(self.gpus, dict):
-            return self.gpus.get(reference, self.gpus.get("*", usual))
-        return usual if self.gpus is None else self.gpus
+            return self.gpus.get(reference, self.gpus.get("*", default))
+        return default if self.gpus is None else self.gpus
 
 
 class RayOptions(Settings):
     """How to spread work over a Ray cluster."""
 
     address: str | None = None
-    """Of a running cluster (`auto` finds it); `None` starts one on this machine."""
+    """Address of a running cluster (`auto` finds it); default: start one on this machine."""
     workers: int = Field(default=2, ge=1)
-    """Processes, each with its own copy of the models."""
+    """Worker processes, each with its own copy of the models."""
     cpus: float = Field(default=1, gt=0)
-    """Processor cores of each."""
+    """CPU cores per worker."""
     gpus: float = Field(default=0, ge=0)
+    """GPUs per worker."""
 
 
 class LoraSettings(Settings):
-    """Train low-rank adapters rather than all weights."""
+    """Train low-rank adapters instead of all weights."""
 
     rank: int = Field(default=16, ge=1)
     alpha: int | None = Field(default=None, ge=1)
-    """`None`: twice the rank."""
+    """Default: twice the rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     modules: str | tuple[str, ...] = "all-linear"
     first_layer: int = Field(default=0, ge=0)
-    """Layers below are not trained. No gradient flows through them, which saves work."""
+    """Layers below this one are not trained. No gradient flows through them, which saves compute."""

@@ -1,4 +1,4 @@
-"""Is a model fit for use? Every check makes real calls through the usual protocol and times them."""
+"""Checks whether a model is usable, by timed calls through `LanguageModel`."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from promptmii.progress import Progress
 
 QUESTION: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
 UNWANTED = ("violin", "harpsichord")
-"""Options that no model would write by itself: an answer among them shows that the constraint holds."""
+"""Unlikely answers: a model that gives one of them is constrained."""
 STORY: Chat = [{"role": "user", "content": "Tell a story about a lighthouse."}]
 STORY_TOKENS = 64
 TEXTS = ("My parcel has not come and nobody answers.", "How do I change the address of my order?")
@@ -23,14 +23,14 @@ ROWS: tuple[Chat, ...] = tuple(
     [{"role": "user", "content": f"Say what the message is about. {'It came this morning. ' * 20}\n{i}: {text}"}]
     for i, text in enumerate(TEXTS * 4)
 )
-"""A follower's work in miniature: rows under one instruction."""
+"""A small follower workload: prompts that share their beginning."""
 PATIENCE = 10.0
 """Seconds to wait for a server that is down or failing; a run may wait longer."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was tried."""
+    """The outcome of one check."""
 
     name: str
     ok: bool
@@ -40,19 +40,19 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of a model."""
+    """The checks of a model."""
 
     reference: str
     checks: tuple[Check, ...]
 
     @property
     def healthy(self) -> bool:
-        """The model can be used in at least one mode: everything but the choice worked."""
+        """The model is usable in at least one mode: every check but `choose` passed."""
         return all(check.ok for check in self.checks if check.name != "choose")
 
 
 def examine(reference: str, endpoint: Endpoint, progress: Progress) -> Report:
-    """Try a model from loading to choosing. Never raises a `ModelError`: that is a finding."""
+    """Check a model, from loading to choosing. A `ModelError` becomes a failed check."""
     progress.step(f"Loading {reference}")
     start = time.perf_counter()
     try:
@@ -76,7 +76,7 @@ def examine(reference: str, endpoint: Endpoint, progress: Progress) -> Report:
 
 
 def _checks(model: LanguageModel, start: float, progress: Progress) -> Iterator[Check]:
-    revision = model.card.revision  # asks a server whether it is there
+    revision = model.card.revision  # the first request to a server
     yield Check("load", True, f"in {time.perf_counter() - start:.1f} s; revision {revision[:60]}")
     progress.step("Reading the model's metadata")
     yield _context(model)
@@ -88,23 +88,23 @@ def _checks(model: LanguageModel, start: float, progress: Progress) -> Iterator[
 
 
 def _first_tokens(served: Served, endpoint: Endpoint) -> Check:
-    """Whether a server without exact likelihoods has those of first tokens, which must be asked for by name."""
+    """Check for likelihoods of first tokens on a server without exact ones; only `+top_logprobs` requests them."""
     reference = f"openai:{served.model}+top_logprobs" + (f"@{served.address}" if served.address else "")
     model = endpoint.load(reference)
     try:
-        known = model.card.gives_scores
+        available = model.card.gives_scores
     except UnsupportedError:
-        known = False
+        available = False
     finally:
         model.close()
-    if not known:
+    if not available:
         return Check("likelihoods", True, "none")
     cure = f"{reference} gives probabilities and calibration where no two labels begin with the same token."
     return Check("likelihoods", True, "of first tokens", cure)
 
 
 def _other_engine(reference: str) -> str | None:
-    """The same weights under transformers for an embedded model of llama.cpp, and the reverse, if it is at hand."""
+    """The reference of the same embedded model in the other engine (llama.cpp or transformers), if available."""
     kind, _, name = reference.rpartition(":")
     if name not in EMBEDDED or kind not in ("", "hf") or find_spec("torch") is None:
         return None
@@ -114,7 +114,7 @@ def _other_engine(reference: str) -> str | None:
 
 
 def _faster(model: LanguageModel, reference: str, other: str, endpoint: Endpoint) -> Check:
-    """Which of the two engines labels faster on this machine."""
+    """Compare the labelling speed of the two engines on this machine."""
     sibling = endpoint.load(other)
     try:
         rates = {reference: _rate(model), other: _rate(sibling)}
@@ -127,7 +127,7 @@ def _faster(model: LanguageModel, reference: str, other: str, endpoint: Endpoint
 
 
 def _rate(model: LanguageModel) -> float:
-    """Rows labelled in a second, once the model is warm."""
+    """Rows labelled per second by a warm model."""
     model.choose(ROWS[:1], UNWANTED)
     start = time.perf_counter()
     model.choose(ROWS[1:], UNWANTED)
@@ -137,17 +137,16 @@ def _rate(model: LanguageModel) -> float:
 def _context(model: LanguageModel) -> Check:
     length = model.card.context_length
     if model.card.context_assumed:
-        finding = f"{length} tokens, assumed: the server does not say"
-        return Check("context", True, finding, "Say what it is with --context-length.")
+        finding = f"{length} tokens, assumed: the server does not report it"
+        return Check("context", True, finding, "Set it with --context-length.")
     short = "Long instructions and many examples will not fit; use a model with 4,096 tokens or more."
     return Check("context", length >= 512, f"{length} tokens", short if length < 2048 else "")
 
 
 def _tokens(model: LanguageModel) -> Check:
     count = model.count_tokens(["The quick brown fox jumps over the lazy dog."])[0]
-    estimate = "an estimate: the server has no tokenizer endpoint"
-    how = "the model's own tokenizer" if model.card.exact_tokens else estimate
-    return Check("tokens", count > 0, f"counted by {how}")
+    exact, estimate = "counted by the model's own tokenizer", "an estimate: the server has no tokenizer endpoint"
+    return Check("tokens", count > 0, exact if model.card.exact_tokens else estimate)
 
 
 def _writing(model: LanguageModel) -> Check:
@@ -174,6 +173,6 @@ def _choosing(model: LanguageModel) -> Check:
         return Check("choose", False, str(error), cure)
     if not isinstance(answer, Choice):
         return Check("choose", False, f"{answer.kind}: {answer.message}", cure)
-    gives = "likelihoods available, so probabilities and calibration"
-    likelihoods = gives if answer.scores else "no likelihoods, so no probabilities"
-    return Check("choose", True, f"a label is really enforced; {likelihoods}")
+    available = "likelihoods available, so probabilities and calibration"
+    likelihoods = available if answer.scores else "no likelihoods, so no probabilities"
+    return Check("choose", True, f"the constraint is enforced; {likelihoods}")

@@ -1,7 +1,7 @@
-"""An MCP server: what promptmii does, as tools for coding agents. Standard output holds the protocol alone.
+"""An MCP server with promptmii's commands as tools for coding agents. Standard output carries only the protocol.
 
-What an agent sends may come from a page that it read. So models and servers are named where the server is started,
-never in a call, no file is replaced, and what goes wrong is a message.
+The arguments of a call may come from a page that the agent read. So the command line names models and servers, calls
+cannot; no file is replaced; and errors are returned as messages.
 """
 
 import inspect
@@ -25,15 +25,15 @@ from promptmii.workbench.followers import KeptModels
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
-TOLD_EVERY = 0.5
+NOTICE_EVERY = 0.5
 """Seconds between two progress notices."""
 GUIDE = (
     "promptmii writes a short instruction for a text-classification task from labelled examples, and measures it. "
     "Start with induce; then classify texts, score the instruction on other rows, or compare several."
 )
 
-SHOWN = 20
-"""Disagreeing rows that an agent gets."""
+MOST_ROWS = 20
+"""Maximum number of disagreements returned to the agent."""
 
 Data = Annotated[str, Field(description="Path of a table: csv, tsv, json, jsonl, parquet or xlsx.")]
 File = Annotated[str, Field(description="Path of an instruction that induce saved.")]
@@ -43,9 +43,9 @@ Label = Annotated[str | None, Field(description="Label column; detected when abs
 
 
 def server(settings: InduceSettings, mode: Mode | None = None) -> "MCPServer[Any]":
-    """The server. It writes with the generator of `settings`, and labels with their follower if they name one.
+    """The server, with the generator of `settings` and their follower if set.
 
-    `mode` overrides the one with which an instruction was measured. Raises `MissingDependencyError` without the package
+    `mode` overrides the mode in which an instruction was measured. Raises `MissingDependencyError` without the package
     mcp.
     """
     try:
@@ -60,14 +60,14 @@ def server(settings: InduceSettings, mode: Mode | None = None) -> "MCPServer[Any
 
 
 class Tools:
-    """The tools, over the service layer. Calls take turns, and the models stay loaded for the next one."""
+    """The tools. Calls run one at a time, and models stay loaded between calls."""
 
     def __init__(self, settings: InduceSettings, mode: Mode | None) -> None:
         self._settings = settings
         self._mode: Mode | None = mode
         limit = settings.endpoint.limit()
-        kept = KeptModels(lambda endpoint, reference: endpoint.load(reference, limit=limit))
-        self._models = kept.at(settings.endpoint)
+        models = KeptModels(lambda endpoint, reference: endpoint.load(reference, limit=limit))
+        self._models = models.at(settings.endpoint)
 
     def induce(
         self,
@@ -83,13 +83,13 @@ class Tools:
         """Write an instruction from labelled rows, save it, and measure it beside the label list and the examples."""
         columns = Columns.of(text=text, label=label)
         settings = self._settings.model_copy(update={"n": n, "evaluate": evaluate, "columns": columns})
-        made = pipeline.induce(data, settings, output=output, progress=progress, models=self._models)
-        return {"saved": str(made.path)} | made.as_json()
+        induced = pipeline.induce(data, settings, output=output, progress=progress, models=self._models)
+        return {"saved": str(induced.path)} | induced.as_json()
 
     def score(
         self, instruction: Prompt, data: Data, text: Text = None, label: Label = None, *, progress: Progress
     ) -> dict[str, Any]:
-        """Measure an instruction, or any text, on labelled rows that it was not made from."""
+        """Measure an instruction, or any text, on labelled rows; those it was made from are left out."""
         with self._followers(progress) as followers:
             return workbench.score(instruction, data, followers, Columns.of(text=text, label=label)).as_json()
 
@@ -104,8 +104,9 @@ class Tools:
     ) -> dict[str, Any]:
         """Measure prompts on the same rows: scores, paired differences, and some of the rows where they disagree."""
         with self._followers(progress) as followers:
-            found = workbench.compare(prompts, data, followers, Columns.of(text=text, label=label)).as_json()
-        return found | {"disagreements": found["disagreements"][:SHOWN], "disagreeing": len(found["disagreements"])}
+            comparison = workbench.compare(prompts, data, followers, Columns.of(text=text, label=label)).as_json()
+        rows = comparison["disagreements"]
+        return comparison | {"disagreements": rows[:MOST_ROWS], "disagreeing": len(rows)}
 
     def classify(
         self,
@@ -115,16 +116,17 @@ class Tools:
         progress: Progress,
     ) -> list[dict[str, Any]]:
         """Label texts with an instruction. A failed call is a failure, never a label."""
-        made = Instruction.load(instruction)
+        loaded = Instruction.load(instruction)
         with self._followers(progress) as followers:
-            answers = workbench.predict(made, texts, followers).predictions
+            predictions = workbench.predict(loaded, texts, followers).predictions
         return [
             {
-                "label": answer.label,
-                "probabilities": answer.probabilities and dict(zip(made.labels, answer.probabilities, strict=True)),
-                "failure": answer.failure.message if answer.failure else None,
+                "label": prediction.label,
+                "probabilities": prediction.probabilities
+                and dict(zip(loaded.labels, prediction.probabilities, strict=True)),
+                "failure": prediction.failure.message if prediction.failure else None,
             }
-            for answer in answers
+            for prediction in predictions
         ]
 
     def _followers(self, progress: Progress) -> closing[workbench.Followers]:
@@ -134,67 +136,63 @@ class Tools:
         )
 
 
-_TURN = threading.Lock()
+_LOCK = threading.Lock()
 
 
-class _Told:
-    """Progress as notices to the client, from whichever thread works."""
+class _Notices:
+    """Progress as notices to the client, from any thread."""
 
-    def __init__(self, tell: Callable[[float, str], object]) -> None:
-        """`tell` takes a number that grows, and words."""
-        self._tell = tell
+    def __init__(self, send: Callable[[float, str], object]) -> None:
+        """`send` takes a growing number and a message."""
+        self._send = send
         self._steps, self._name, self._unit = 0, "", "rows"
         self._done, self._total = 0, 0
-        self._told = -TOLD_EVERY
+        self._sent = -NOTICE_EVERY
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
         """See `Progress`."""
         self._steps, self._name, self._unit = self._steps + 1, name, unit
         self._done, self._total = 0, total or 0
-        self._say(name)
+        self.note(name)
 
     def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:  # noqa: ARG002
         """See `Progress`."""
         self._done += amount
-        if time.monotonic() >= self._told + TOLD_EVERY:
-            of = f" of {self._total:,}" if self._total else ""
-            self._say(f"{self._name}: {self._done:,}{of} {self._unit}")
+        if time.monotonic() >= self._sent + NOTICE_EVERY:
+            of_total = f" of {self._total:,}" if self._total else ""
+            self.note(f"{self._name}: {self._done:,}{of_total} {self._unit}")
 
     def note(self, message: str) -> None:
-        """See `Progress`."""
-        self._say(message)
-
-    def _say(self, words: str) -> None:
-        """The number is the step, and how much of it is done, so it grows from step to step."""
-        self._told = time.monotonic()
+        """See `Progress`. The number sent is the step plus the finished part of it, so it always grows."""
+        self._sent = time.monotonic()
         share = self._done / self._total if self._total else 1 - 1 / (1 + self._done)
-        self._tell(self._steps + min(share, 0.999), words)
+        self._send(self._steps + min(share, 0.999), message)
 
 
 def _served(tool: Callable[..., Any]) -> Callable[..., Any]:
-    """A tool as the package `mcp` takes it: `progress` becomes notices, errors raised on purpose become messages."""
+    """Adapt a tool to the package `mcp`: `progress` becomes notices, and expected errors become messages."""
     from anyio import from_thread
     from anyio.lowlevel import current_token
     from mcp.server.mcpserver import Context
     from mcp.server.mcpserver.exceptions import ToolError
 
     @wraps(tool)
-    def told(*args: Any, ctx: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, ctx: Any, **kwargs: Any) -> Any:
         loop = from_thread.run_sync(current_token)
 
-        def tell(share: float, words: str) -> None:
-            with suppress(Exception):  # a client that is gone ends no work
-                from_thread.run(ctx.report_progress, share, None, words, token=loop)
+        def send(done: float, message: str) -> None:
+            with suppress(Exception):  # a lost client must not stop the work
+                from_thread.run(ctx.report_progress, done, None, message, token=loop)
 
         try:
-            with _TURN:
-                return tool(*args, progress=_Told(tell), **kwargs)
+            with _LOCK:
+                return tool(*args, progress=_Notices(send), **kwargs)
         except (PromptMIIError, OSError, ValueError) as error:
             raise ToolError(str(error)) from error
 
     signature = inspect.signature(tool)
-    shown = [one for one in signature.parameters.values() if one.name != "progress"]
-    own = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=Context)
-    told.__signature__ = signature.replace(parameters=[*shown, own])  # pyright: ignore[reportAttributeAccessIssue]
-    told.__annotations__ = {one.name: one.annotation for one in (*shown, own)} | {"return": signature.return_annotation}
-    return told
+    parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "progress"]
+    parameters.append(inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=Context))
+    call.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    call.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": signature.return_annotation}
+    return call

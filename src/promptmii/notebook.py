@@ -1,4 +1,4 @@
-"""How results look in a notebook: HTML that needs no style sheet. Whatever it shows is escaped."""
+"""Escaped HTML for results in a notebook, without a style sheet."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -7,18 +7,18 @@ _TEXT = "white-space:pre-wrap;text-align:left;border-left:3px solid;padding:.2em
 
 
 def text_html(text: str) -> str:
-    """A text as it is, line breaks included."""
+    """A text with its line breaks."""
     return f'<div style="{_TEXT}">{escape(text)}</div>'
 
 
 def facts_html(facts: Mapping[str, object]) -> str:
-    """A name and a value on each line."""
+    """Names and values, one pair per line."""
     return table_html((), list(facts.items()))
 
 
-def table_html(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table; `None` is an empty cell."""
-    lines = ["".join(f"<th>{escape(head)}</th>" for head in heads)] if heads else []
+def table_html(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table. None is an empty cell."""
+    lines = ["".join(f"<th>{escape(header)}</th>" for header in headers)] if headers else []
     lines += ["".join(f"<td>{'' if cell is None else escape(str(cell))}</td>" for cell in row) for row in rows]
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 

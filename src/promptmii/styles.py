@@ -1,7 +1,7 @@
-"""Styles: how a generator is asked and how a follower reads what it wrote, as one frozen, hashed value.
+"""Styles: the prompts of generator and follower with their limits, as one frozen, hashed value.
 
-A reference chooses one: `openai:MODEL#STYLE`. `ours` is built in. The styles of the paper's checkpoints are read from a
-checkout of their authors' repository (`promptmii styles import`), because promptmii ships none of their sentences.
+A model reference names a style: `openai:MODEL#STYLE`. `ours` is built in. The styles of the paper's checkpoints are
+imported from a checkout of the authors' repository (`promptmii styles import`); promptmii does not ship their prompts.
 """
 
 import ast
@@ -21,34 +21,34 @@ from promptmii.task import content_key
 
 OURS = "ours"
 PLAIN = "plain"
-"""Ours without the contrast, for which the generator reads up to twice as much."""
+"""`ours` without contrast, which can double the tokens that the generator reads."""
 RELEASED = re.compile(r"promptmii-(llama|qwen)-[\d.]+-\d+b", re.IGNORECASE)
-"""The paper's checkpoints, by name."""
+"""Names of the paper's checkpoints."""
 FILES = {
     "promptmii.py": "e5ca7ad46d41fc04be893fdacbd52b2a5b775b1aa734dfb69223a91505e598b4",
     "examples/data_preprocess/prompt_gen_v8.py": "b25c2c0ef322bd45cb3337c32006f7f6a1b67e4b863c4d85409e74a98afef053",
     "baseline_eval_v3_modular.py": "594cef3b9d554890db403c2dcba87a21ecc01742910008cda92ecd3a046d7235",
 }
-"""What an import reads, by SHA-256 (millix19/promptmii at 2722f12)."""
+"""The files that an import reads, with their SHA-256 (millix19/promptmii at 2722f12)."""
 
 
 class Style(Frozen):
-    """How a generator is asked, and how what it writes is followed."""
+    """Prompts and limits of a generator and its follower."""
 
     meta: str = Field(default_factory=lambda: meta_prompt().text)
-    """The generator's prompt. `{{labels|comma}}`, `{{examples|input}}`, `{{examples|text}}` are the authors'."""
+    """The generator's prompt. The authors use `{{labels|comma}}`, `{{examples|input}}` and `{{examples|text}}`."""
     frame: str = Field(default_factory=lambda: follower_frame().text)
     """The follower's prompt; `{{text|raw}}` is not quoted."""
     contrast: float = Field(default=0.5, ge=0)
-    """How far the text turns away from what the generator would write if the examples had each other's labels."""
+    """Weight of contrastive decoding against the same examples with exchanged labels."""
     listed_once: bool = True
-    """What a sentence of the text lists twice is left out the second time."""
+    """Drop repeated items from lists within a sentence of the instruction."""
     longest: int = Field(default=1024, ge=1)
     """Maximum length of an instruction, in tokens."""
     longest_prompt: int | None = Field(default=None, ge=1)
-    """Most tokens of the generator's prompt; `None`: what the context leaves."""
+    """Maximum length of the generator's prompt, in tokens; None for as many as fit the context."""
     answer: int | None = Field(default=None, ge=1)
-    """Most tokens of a generated answer; `None`: the longest label in a short sentence."""
+    """Maximum length of a generated answer, in tokens; None for the longest label in a short sentence."""
 
     @model_validator(mode="after")
     def _check_slots(self) -> Self:
@@ -71,44 +71,44 @@ BUILT_IN = {OURS: Style(), PLAIN: Style(contrast=0.0)}
 
 
 class _Prompt(NamedTuple):
-    """Where the sentences of a style stand, and what is known of how they are used."""
+    """Location of a prompt in the authors' code, and the limits that they use it with."""
 
     file: str
     name: str
-    """The variable that holds the prompt, within `function` if there is one."""
+    """The variable that holds the prompt, in `function` or else in the module."""
     function: str | None
     examples: str
     longest_prompt: int | None
     answer: int
 
 
-_EVALUATED, _TRAINED = "baseline_eval_v3_modular.py", "examples/data_preprocess/prompt_gen_v8.py"
+_EVALUATION_FILE, _TRAINING_FILE = "baseline_eval_v3_modular.py", "examples/data_preprocess/prompt_gen_v8.py"
 _PROMPTS = {
-    "promptmii-llama": _Prompt(_EVALUATED, "META_PROMPT_V3", None, "input", None, 10),
-    "promptmii-qwen": _Prompt(_EVALUATED, "META_PROMPT_V5", None, "input", None, 10),
-    "promptmii-llama-train": _Prompt(_TRAINED, "meta_prompt", "format_meta_prompt_v3", "text", 4096, 90),
-    "promptmii-qwen-train": _Prompt(_TRAINED, "meta_prompt", "format_meta_prompt_v7", "text", 4096, 90),
+    "promptmii-llama": _Prompt(_EVALUATION_FILE, "META_PROMPT_V3", None, "input", None, 10),
+    "promptmii-qwen": _Prompt(_EVALUATION_FILE, "META_PROMPT_V5", None, "input", None, 10),
+    "promptmii-llama-train": _Prompt(_TRAINING_FILE, "meta_prompt", "format_meta_prompt_v3", "text", 4096, 90),
+    "promptmii-qwen-train": _Prompt(_TRAINING_FILE, "meta_prompt", "format_meta_prompt_v7", "text", 4096, 90),
 }
-"""The authors evaluate with one layout of the examples, and train with another."""
+"""The authors evaluate and train with different layouts of the examples."""
 _BASELINES = {
     "promptmii-naive": ("naive_instruction_prompt", None),
     "promptmii-icl": ("in_context_learning_prompt", "s"),
 }
-"""What the authors compare with: the function that makes the prompt, and the variable that gets its last line."""
+"""The authors' baselines: the function that makes the prompt, and the variable that holds its last line."""
 IMPORTED = (*_PROMPTS, *_BASELINES)
-"""Styles that an import gives."""
+"""Names of the styles that an import adds."""
 
 
 def split_style(reference: str) -> tuple[str, str | None]:
-    """A model's reference, and the name of the style behind its last `#`."""
+    """A model reference without its style, and the name of the style after the last `#`."""
     model, mark, name = reference.rpartition("#")
     return (model, name) if mark and re.fullmatch(r"[\w.-]+", name) else (reference, None)
 
 
 def style_for(reference: str, template: str | None = None) -> Style:
-    """The style that a reference names, or ours, with the user's own generator prompt if there is one.
+    """The style that a reference names, or else `ours` with the generator prompt of a template file if given.
 
-    Raises `ConfigError` for an unknown style, and for a released checkpoint without one.
+    Raises `ConfigError` for an unknown style, and for a released checkpoint without a style.
     """
     model, name = split_style(reference)
     if name:
@@ -125,7 +125,7 @@ def style_for(reference: str, template: str | None = None) -> Style:
 
 
 def names() -> list[str]:
-    """The styles on this machine."""
+    """Names of the styles on this machine."""
     return [*BUILT_IN, *sorted(path.stem for path in _folder().glob("*.json"))]
 
 
@@ -148,15 +148,15 @@ def read_style(name: str) -> Style:
 
 
 def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, Style]:
-    """Read the authors' prompts from a checkout of their repository and keep them for this user.
+    """Read the authors' prompts from a checkout of their repository, and save them for this user.
 
-    The files are parsed, never run. Raises `ConfigError` if one is missing or is not the one that is known.
+    The files are parsed, never run. Raises `ConfigError` if one is missing or has another hash.
     """
-    parsed = {name: ast.parse(_checked(checkout / name, sha256)) for name, sha256 in hashes.items()}
-    frame = _frame(_text(parsed["promptmii.py"], "custom_line", "run"))
+    parsed = {name: ast.parse(_verified(checkout / name, sha256)) for name, sha256 in hashes.items()}
+    frame = _follower_prompt(_text(parsed["promptmii.py"], "custom_line", "run"))
     styles = {
         name: Style(
-            meta=_slotted(_text(parsed[prompt.file], prompt.name, prompt.function), prompt.examples),
+            meta=_with_slots(_text(parsed[prompt.file], prompt.name, prompt.function), prompt.examples),
             frame=frame,
             contrast=0.0,
             listed_once=False,
@@ -166,7 +166,7 @@ def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, S
         for name, prompt in _PROMPTS.items()
     }
     for name, (function, variable) in _BASELINES.items():
-        frame = _frame(_text(parsed[_EVALUATED], variable, function))
+        frame = _follower_prompt(_text(parsed[_EVALUATION_FILE], variable, function))
         styles[name] = Style(frame=frame, contrast=0.0, listed_once=False, answer=10)
     _folder().mkdir(parents=True, exist_ok=True)
     for name, style in styles.items():
@@ -174,8 +174,8 @@ def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, S
     return styles
 
 
-def _frame(line: str) -> str:
-    """The follower's prompt whose line about the labels is this one."""
+def _follower_prompt(line: str) -> str:
+    """The follower's prompt with this line about the labels."""
     return "{{instruction}}\n" + line.replace("{}", "{{labels|comma}}") + "Input: {{text|raw}}\n"
 
 
@@ -183,7 +183,7 @@ def _folder() -> Path:
     return user_data_path("promptmii", appauthor=False) / "styles"
 
 
-def _checked(path: Path, sha256: str) -> bytes:
+def _verified(path: Path, sha256: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -198,13 +198,13 @@ def _checked(path: Path, sha256: str) -> bytes:
 
 
 def _text(module: ast.Module, name: str | None, function: str | None) -> str:
-    """The last text that a variable gets, or without a name the one that a function returns.
+    """The last string assigned to a variable, or the string that a function returns if `name` is None.
 
-    It is that of `"..."`, of `"...".format(...)`, or of an f-string with `{}` for what it fills in.
+    Reads `"..."`, `"...".format(...)`, and f-strings, whose fields become `{}`.
     """
     functions = (node for node in ast.walk(module) if isinstance(node, ast.FunctionDef) and node.name == function)
     scope = next(functions, None) if function else module
-    found: dict[int, str] = {}
+    strings: dict[int, str] = {}
     for node in ast.walk(scope) if scope else ():
         match node:
             case ast.Assign(targets=[ast.Name(target)], value=value) | ast.AugAssign(ast.Name(target), value=value):
@@ -216,21 +216,21 @@ def _text(module: ast.Module, name: str | None, function: str | None) -> str:
                 continue
         match value:
             case ast.Constant(str(text)) | ast.Call(ast.Attribute(ast.Constant(str(text)), "format")):
-                found[node.lineno] = text
+                strings[node.lineno] = text
             case ast.JoinedStr(parts):
-                texts = [str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts]
-                found[node.lineno] = "".join(texts)
+                pieces = [str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts]
+                strings[node.lineno] = "".join(pieces)
             case _:
                 continue
-    if not found:
+    if not strings:
         raise ConfigError(
-            f"The checkout holds no text {name!r} in {function or 'the module'}; it may be another version."
+            f"The checkout has no string {name!r} in {function or 'the module'}; it may be another version."
         )
-    return found[max(found)]
+    return strings[max(strings)]
 
 
-def _slotted(text: str, examples: str) -> str:
-    """A `str.format` template as one of ours. It ends in a line break that is not part of the prompt."""
+def _with_slots(text: str, examples: str) -> str:
+    """A `str.format` template with promptmii's slots, and a final line break that is not part of the prompt."""
     slots = {"label_names": "{{labels|comma}}", "label_names_str": "{{labels|comma}}"}
     slots["examples"] = f"{{{{examples|{examples}}}}}"
     return re.sub(r"\{(\w+)\}", lambda match: slots.get(match[1], match[0]), text) + "\n"

@@ -1,4 +1,4 @@
-"""Progress as a user sees it: bars on terminals of any width, lines elsewhere, nothing when quiet."""
+"""Progress: bars on terminals of any width, lines elsewhere, nothing if quiet."""
 
 import io
 import re
@@ -42,7 +42,7 @@ def test_a_terminal_shows_a_bar_with_the_time_left(columns: str) -> None:
 
 
 @pytest.mark.parametrize("columns", [40, 80, 100, 200])
-def test_a_bar_stays_one_line_whatever_is_finished(columns: int) -> None:
+def test_a_bar_with_a_long_result_stays_one_line(columns: int) -> None:
     screen = Screen()
     with listener(Terminal(file=screen, _environ={"TERM": "xterm", "COLUMNS": str(columns)})) as progress:
         progress.step("Running the cells", 2500, "cells")
@@ -63,7 +63,7 @@ def test_a_dumb_terminal_gets_lines(term: str) -> None:
     ]
 
 
-def test_what_is_finished_is_a_line_where_no_bar_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_each_result_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with listening() as progress:
         progress.step("Running the cells", 2, "cells")
         progress.advance(1, "shop, mii: macro-F1 0.500")

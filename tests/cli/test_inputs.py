@@ -1,4 +1,4 @@
-"""What the command line shows and asks of data before anything is paid, and what it reads from standard input."""
+"""Data as the command line reads and shows it, before it makes any call."""
 
 import csv
 import json
@@ -50,10 +50,10 @@ def test_columns_labels_with_counts_and_three_rows_are_shown(tmp_path: Path, ser
     assert "Labels: bad (10), good (10)" in done.stderr
     assert done.stderr.count(" -> good") + done.stderr.count(" -> bad") == 3
     assert "might be meant" not in done.stderr
-    assert "shown, not saved: -o FILE" in done.stderr
+    assert "printed, not saved. Use -o FILE" in done.stderr
 
 
-def test_without_a_terminal_a_doubtful_choice_is_said_and_goes_on(tmp_path: Path, server: FaultyServer) -> None:
+def test_without_a_terminal_ambiguous_columns_are_reported_only(tmp_path: Path, server: FaultyServer) -> None:
     (tmp_path / "a.csv").write_text(DOUBTFUL)
     done = run("induce", tmp_path / "a.csv", *options(server))
     assert done.exit_code == 0, done.stderr
@@ -66,22 +66,23 @@ def test_without_a_terminal_a_doubtful_choice_is_said_and_goes_on(tmp_path: Path
 @pytest.mark.parametrize(
     ("answer", "extra", "code"), [(b"n\n", [], 2), (b"y\n", [], 0), (b"", ["--yes"], 0), (b"", ["--label", "shelf"], 0)]
 )
-def test_on_a_terminal_a_doubtful_choice_is_confirmed_before_any_call(
+def test_on_a_terminal_ambiguous_columns_are_confirmed_before_any_call(
     tmp_path: Path, server: FaultyServer, answer: bytes, extra: list[str], code: int
 ) -> None:
     (tmp_path / "a.csv").write_text(DOUBTFUL)
     command = [sys.executable, "-m", "promptmii", "induce", str(tmp_path / "a.csv"), *options(server), *extra]
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "dumb"})
-    os.close(theirs)
-    os.write(ours, answer)
+    controller, terminal = pty.openpty()
+    environment = os.environ | {"TERM": "dumb"}
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
+    os.close(terminal)
+    os.write(controller, answer)
     seen = bytearray()
     try:
-        while part := os.read(ours, 1024):
+        while part := os.read(controller, 1024):
             seen += part
-    except OSError:  # Linux says so at the end of a terminal
+    except OSError:  # how Linux reports the end of a terminal
         pass
-    os.close(ours)
+    os.close(controller)
     assert process.wait() == code, seen.decode()
     assert (b"Go on?" in seen) == (not extra)
     if code:
@@ -99,7 +100,7 @@ def test_on_a_terminal_a_doubtful_choice_is_confirmed_before_any_call(
         ("Bär\n".encode(), ["Bär"]),
     ],
 )
-def test_standard_input_is_read_as_a_file_is(server: FaultyServer, made: Path, given: bytes, texts: list[str]) -> None:
+def test_standard_input_is_read_like_a_file(server: FaultyServer, made: Path, given: bytes, texts: list[str]) -> None:
     done = run("predict", made, "-", "--base-url", server.url, "--json", stdin=given)
     assert done.exit_code == 0, done.stderr
     assert [row["text"] for row in json.loads(done.stdout)] == texts
@@ -117,17 +118,17 @@ def test_standard_input_is_read_as_a_file_is(server: FaultyServer, made: Path, g
 def test_standard_input_may_be_a_table(
     server: FaultyServer, made: Path, tmp_path: Path, form: str, given: bytes
 ) -> None:
-    asked = (made, "-", "--base-url", server.url, "--format", form)
-    done = run("predict", *asked, "-o", tmp_path / "out.csv", stdin=given)
+    args = (made, "-", "--base-url", server.url, "--format", form)
+    done = run("predict", *args, "-o", tmp_path / "out.csv", stdin=given)
     assert done.exit_code == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [(row["id"], row["text"]) for row in rows] == [("1", "one, two"), ("2", "three")]
-    again = run("predict", *asked, "-o", tmp_path / "out.csv", "--force", stdin=b"")
+    again = run("predict", *args, "-o", tmp_path / "out.csv", "--force", stdin=b"")
     assert f"Standard input is empty; expected {form}" in again.stderr
-    assert "expected one of txt, csv" in run("predict", *asked[:-1], "xml", stdin=given).stderr
+    assert "expected one of txt, csv" in run("predict", *args[:-1], "xml", stdin=given).stderr
 
 
-def test_bytes_that_are_no_text_are_one_line(server: FaultyServer, made: Path) -> None:
+def test_undecodable_bytes_are_a_one_line_error(server: FaultyServer, made: Path) -> None:
     done = run("predict", made, "-", "--base-url", server.url, stdin=b"hello\n\xff\xfe bye\n")
     assert done.exit_code == 2
     assert "Standard input is not UTF-8: byte 6 (line 2)" in done.stderr
@@ -140,10 +141,10 @@ def test_bytes_that_are_no_text_are_one_line(server: FaultyServer, made: Path) -
 def test_a_text_is_scored_from_a_file_and_from_standard_input(tmp_path: Path, server: FaultyServer) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
     (tmp_path / "prompt.txt").write_text("Decide well.")
-    asked = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url]
-    done = run("score", tmp_path / "prompt.txt", tmp_path / "rows.csv", *asked, "-o", tmp_path / "made.json", "--json")
+    args = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url]
+    done = run("score", tmp_path / "prompt.txt", tmp_path / "rows.csv", *args, "-o", tmp_path / "made.json", "--json")
     assert done.exit_code == 0, done.stderr
-    again = run("score", "-", tmp_path / "rows.csv", *asked, "--json", stdin=b"Decide well.")
+    again = run("score", "-", tmp_path / "rows.csv", *args, "--json", stdin=b"Decide well.")
     assert json.loads(again.stdout)["measured"] == json.loads(done.stdout)["measured"]
     assert "Decide well." in server.bodies[0]["messages"][0]["content"]
     made = json.loads((tmp_path / "made.json").read_text())
@@ -162,7 +163,7 @@ def test_a_text_is_scored_from_a_file_and_from_standard_input(tmp_path: Path, se
         (["prompt.txt", "rows.csv", "--mode", "guess"], "expected choose or generate"),
     ],
 )
-def test_what_cannot_be_scored_is_one_line(
+def test_unusable_input_to_score_is_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -181,42 +182,42 @@ def test_mistakes_among_many_labels_are_listed_without_a_matrix(tmp_path: Path, 
     (tmp_path / "rows.csv").write_text(f"text,label\n{rows}")
     made = Naive().induce(Support(tuple(labels), ())).save(tmp_path / "made.json")
     server.default = "say:kind 7"
-    asked = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url]
-    done = run("score", made, tmp_path / "rows.csv", *asked)
+    args = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url]
+    done = run("score", made, tmp_path / "rows.csv", *args)
     assert done.exit_code == 0, done.stderr
     assert done.stdout.count("→ kind 7 ") == 20
     assert "kind 7 → kind 7" not in done.stdout
     assert len(done.stdout.splitlines()) < 100
 
 
-def test_compare_shows_what_there_is_to_compare(tmp_path: Path, server: FaultyServer) -> None:
+def test_compare_shows_only_columns_that_apply(tmp_path: Path, server: FaultyServer) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
-    asked = ["--data", tmp_path / "rows.csv", "--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
-    alone, two = (run("compare", *prompts, *asked) for prompts in (["naive"], ["naive", "Read it."]))
+    args = ["--data", tmp_path / "rows.csv", "--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
+    alone, two = (run("compare", *prompts, *args) for prompts in (["naive"], ["naive", "Read it."]))
     assert "difference" not in alone.stdout
     assert "difference: naive minus the other" in two.stdout
     assert "plain F1" not in alone.stdout + two.stdout  # nothing is calibrated in this mode
 
 
-def test_compare_ends_with_1_where_a_check_fails(tmp_path: Path, server: FaultyServer) -> None:
+def test_compare_exits_with_1_if_a_check_fails(tmp_path: Path, server: FaultyServer) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
     (tmp_path / "prompt.txt").write_text("Decide well.")
-    asked = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url, "--price", "1,1"]
-    given = ["compare", tmp_path / "prompt.txt", "naive", "--data", tmp_path / "rows.csv", *asked]
+    args = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url, "--price", "1,1"]
+    command = ["compare", tmp_path / "prompt.txt", "naive", "--data", tmp_path / "rows.csv", *args]
     files = ["-o", tmp_path / "differ.csv", "--junit", tmp_path / "junit.xml"]
-    done = run(*given, "--fail-under", "0.8", "--fail-if-worse", *files)
+    done = run(*command, "--fail-under", "0.8", "--fail-if-worse", *files)
     assert done.exit_code == 1, done.stderr
     assert "macro-F1 is at least 0.8: macro-F1 is 0.333 on 20 rows" in done.stderr
     assert done.stderr.count("Error:") == 1
     assert "per 1,000" in done.stdout
     assert 'failures="1"' in (tmp_path / "junit.xml").read_text()
     assert (tmp_path / "differ.csv").read_text().count("\n") == 1
-    again = run(*given, "--fail-under", "0.3", "--json")
+    again = run(*command, "--fail-under", "0.3", "--json")
     assert again.exit_code == 0
-    told = json.loads(again.stdout)
-    assert [check["passed"] for check in told["checks"]] == [True]
-    assert told["differences"]["naive"]["mean"] == 0
-    assert run(*given, *files).exit_code == 2, "files that exist are kept"
+    result = json.loads(again.stdout)
+    assert [check["passed"] for check in result["checks"]] == [True]
+    assert result["differences"]["naive"]["mean"] == 0
+    assert run(*command, *files).exit_code == 2, "existing files are not replaced"
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -230,9 +231,9 @@ def test_edit_opens_the_editor_keeps_the_old_file_and_measures_both(
         server.default = "context"
     done = run("edit", made, tmp_path / "rows.csv", "--base-url", server.url)
     assert done.exit_code == (4 if fails else 0), done.stderr
-    kept = json.loads(made.read_text())
-    assert kept["text"] == "Decide well."
-    assert (kept["measured"] is None) == fails
+    saved = json.loads(made.read_text())
+    assert saved["text"] == "Decide well."
+    assert (saved["measured"] is None) == fails
     assert made.with_name("made.json~").read_text() == old
     assert ("after" in done.stdout and "before" in done.stdout) != fails
     assert ("is saved in" in done.stderr) == fails
@@ -246,7 +247,7 @@ def test_edit_opens_the_editor_keeps_the_old_file_and_measures_both(
         ("no-such-editor", "cannot be started", 2),
     ],
 )
-def test_an_editor_that_changes_nothing_changes_nothing(
+def test_an_editor_without_a_change_leaves_the_file_alone(
     tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch, editor: str, words: str, code: int
 ) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
@@ -259,25 +260,25 @@ def test_an_editor_that_changes_nothing_changes_nothing(
     assert "name a table" in run("edit", made).stderr
 
 
-def test_extend_adds_a_line_and_measures_and_refuses_what_is_not_new(
+def test_extend_adds_a_line_and_measures_and_requires_a_new_label(
     tmp_path: Path, server: FaultyServer, made: Path
 ) -> None:
     (tmp_path / "old.csv").write_text(PLAIN)
     (tmp_path / "more.csv").write_text("text,label\n" + "".join(f"so so {i},middling\n" for i in range(6)))
-    asked = ["--old", tmp_path / "old.csv", "--generator", "openai:m", "--base-url", server.url]
-    done = run("extend", made, tmp_path / "more.csv", *asked, "-o", tmp_path / "new.json")
+    args = ["--old", tmp_path / "old.csv", "--generator", "openai:m", "--base-url", server.url]
+    done = run("extend", made, tmp_path / "more.csv", *args, "-o", tmp_path / "new.json")
     assert done.exit_code == 0, done.stderr
     assert "+ middling: good" in done.stdout
     assert "On rows of the old labels" in done.stdout
-    kept = json.loads((tmp_path / "new.json").read_text())
-    assert kept["labels"] == ["good", "bad", "middling"]
-    assert kept["measured"]["n"] == json.loads(run("show", tmp_path / "new.json", "--json").stdout)["measured"]["n"]
-    again = run("extend", made, tmp_path / "old.csv", *asked)
+    saved = json.loads((tmp_path / "new.json").read_text())
+    assert saved["labels"] == ["good", "bad", "middling"]
+    assert saved["measured"]["n"] == json.loads(run("show", tmp_path / "new.json", "--json").stdout)["measured"]["n"]
+    again = run("extend", made, tmp_path / "old.csv", *args)
     assert again.exit_code == 2
     assert "no label that the instruction lacks" in again.stderr
 
 
-def test_review_ends_with_4_where_calls_failed_though_no_such_row_is_written(
+def test_review_exits_with_4_if_calls_failed_even_if_no_such_row_is_written(
     tmp_path: Path, server: FaultyServer, made: Path
 ) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)

@@ -1,4 +1,4 @@
-"""One spelling for each option, and nothing that only the command line or only a TOML file can say."""
+"""Each option has one spelling, and the command line and TOML files cover the same settings."""
 
 from collections.abc import Iterator
 
@@ -9,8 +9,8 @@ from promptmii.evaluation.plan import EvaluateSettings
 from promptmii.schema import Settings
 
 RUN_ONLY = {"recipe", "output", "set_", "retry_failed", "forget_answers", "dry_run", "json", "_list"}
-"""What a command is told of one run, not of what is measured."""
-CALLED = {"generator": "generators", "follower": "followers", "price": "endpoint.prices"}
+"""Options about one run, which are not settings."""
+SETTING_NAMES = {"generator": "generators", "follower": "followers", "price": "endpoint.prices"}
 
 
 def fields(kind: type[Settings], prefix: str = "") -> Iterator[str]:
@@ -21,11 +21,11 @@ def fields(kind: type[Settings], prefix: str = "") -> Iterator[str]:
             yield from fields(type(default), f"{prefix}{name}.")
 
 
-def test_every_option_of_evaluate_can_be_said_in_toml_and_back() -> None:
+def test_every_option_of_evaluate_is_a_setting_and_every_setting_an_option() -> None:
     known = set(fields(EvaluateSettings))
     options = {parameter.name or "" for parameter in COMMANDS[("evaluate",)].params} - RUN_ONLY
-    said = {CALLED.get(name, name if name in known else f"endpoint.{name}") for name in options}
-    assert said <= known
+    given = {SETTING_NAMES.get(name, name if name in known else f"endpoint.{name}") for name in options}
+    assert given <= known
     for name in known:
         (top,) = settings_of([f"{name}=1"])
         assert top == name.partition(".")[0]

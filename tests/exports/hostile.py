@@ -1,4 +1,4 @@
-"""An instruction and texts that break whatever quotes carelessly."""
+"""An instruction and texts that break careless quoting."""
 
 from promptmii import Instruction
 from promptmii.instruction import Calibration

@@ -1,4 +1,4 @@
-"""What is exported gives the prompt that was measured, whatever stands in it, and runs without promptmii."""
+"""Exported code sends the measured prompt for any text, and runs without promptmii."""
 
 import os
 import re
@@ -40,12 +40,9 @@ def module(code: str) -> dict[str, Any]:
 def test_the_prompt_is_the_one_that_was_measured(body: str, labels: tuple[str, ...], frame: str, text: str) -> None:
     instruction = Instruction(text=body, labels=labels, method="human", frame=frame, follower=body)
     assert module(instruction.export("python"))["messages"](text) == instruction.messages(text)
-    (line,) = {
-        mark
-        for mark in ("{{text}}", "{{text2}}", "{{text3}}")
-        if instruction.export("txt").replace(mark, quote(text)) == instruction.prompt(text)
-    } or {None}
-    assert line
+    exported = instruction.export("txt")
+    placeholders = ("{{text}}", "{{text2}}", "{{text3}}")
+    assert any(exported.replace(placeholder, quote(text)) == instruction.prompt(text) for placeholder in placeholders)
 
 
 @pytest.mark.parametrize("target", sorted(set(TARGETS) - {"txt"}))
@@ -77,22 +74,22 @@ def test_a_script_runs_on_python_alone(tmp_path: Path) -> None:
             assert done.returncode == 0, done.stderr
             return done.stdout
 
-        given = [text for text in TEXTS if "\0" not in text]
-        assert classify(*given) == f"{INSTRUCTION.labels[1]}\n" * len(given)
+        sent = [text for text in TEXTS if "\0" not in text]
+        assert classify(*sent) == f"{INSTRUCTION.labels[1]}\n" * len(sent)
         assert classify(stdin="one\ntwo\n") == f"{INSTRUCTION.labels[1]}\n" * 2
-    assert [body["messages"] for body in server.bodies] == [INSTRUCTION.messages(t) for t in (*given, "one", "two")]
+    assert [body["messages"] for body in server.bodies] == [INSTRUCTION.messages(t) for t in (*sent, "one", "two")]
     assert {body["model"] for body in server.bodies} == {"m"}
     assert server.keys == {"k"}
 
 
-def test_an_address_that_the_instruction_names_is_not_called() -> None:
+def test_the_server_address_of_the_instruction_is_not_exported() -> None:
     instruction = INSTRUCTION.model_copy(update={"follower": "openai:m@http://elsewhere.example/v1"})
     for target in TARGETS:
         assert "elsewhere" not in instruction.export(target)
     assert module(instruction.export("python"))["MODEL"] == os.environ.get("MODEL", "m")
 
 
-def test_what_is_unknown_or_there_already_is_refused(tmp_path: Path) -> None:
+def test_unknown_targets_and_existing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'opanai'.*Did you mean 'openai'"):
         INSTRUCTION.export("opanai")
     path = tmp_path / "a.py"
@@ -110,4 +107,3 @@ def test_the_command_prints_or_saves(tmp_path: Path) -> None:
     saved = CliRunner().invoke(app, ["export", made, "--to", "txt", "-o", str(tmp_path / "a.txt")])
     assert saved.exit_code == 0
     assert (tmp_path / "a.txt").read_bytes().decode() == INSTRUCTION.export("txt")
-    assert "Did you mean 'mlflow'" in CliRunner().invoke(app, ["export", made, "--to", "mlfow"]).stderr

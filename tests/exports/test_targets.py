@@ -1,4 +1,4 @@
-"""Exported files in the libraries that they are for, before a server that keeps the bytes it gets."""
+"""Exported code in its target library, against a server that records requests."""
 
 import os
 import shutil
@@ -21,11 +21,11 @@ from promptmii.models.http.config import HttpConfig
 __all__ = ["address"]
 pytestmark = pytest.mark.export
 LABEL = INSTRUCTION.labels[0]
-HOW = "is not installed: pip install 'promptmii[export-test]'"
+CURE = "is not installed: pip install 'promptmii[export-test]'"
 
 
 def library(name: str) -> Any:
-    return pytest.importorskip(name, reason=f"{name} {HOW}")
+    return pytest.importorskip(name, reason=f"{name} {CURE}")
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_dspy(server: FaultyServer) -> None:
     assert received(server) == SENT
 
 
-@pytest.mark.filterwarnings("ignore")  # its own, of its own code
+@pytest.mark.filterwarnings("ignore")  # mlflow warns about its own code
 def test_mlflow(server: FaultyServer, tmp_path: Path) -> None:
     mlflow = library("mlflow")
     INSTRUCTION.export("mlflow", tmp_path / "classifier.py")
@@ -107,18 +107,18 @@ def test_promptfoo(server: FaultyServer, tmp_path: Path) -> None:
 
 
 @smol
-def test_llama_cpp_gives_the_probabilities_that_promptmii_gives(address: str, tmp_path: Path) -> None:
+def test_llama_cpp_gives_the_probabilities_of_promptmii(address: str, tmp_path: Path) -> None:
     INSTRUCTION.export("llama.cpp", tmp_path / "classify.py")
-    given = [text for text in TEXTS if "\0" not in text][:8]
+    texts = [text for text in TEXTS if "\0" not in text][:8]
     environment = {"PATH": os.environ["PATH"], "LLAMA_SERVER": address.removesuffix("/v1")}
-    command = [sys.executable, "-I", "-S", str(tmp_path / "classify.py"), *given]
+    command = [sys.executable, "-I", "-S", str(tmp_path / "classify.py"), *texts]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with load_model("openai:smollm", HttpConfig(address, "", patience=5)) as model:  # pyright: ignore
-        expected = Follower(model).predict(INSTRUCTION.model_copy(update={"follower": None}), given)
+        expected = Follower(model).predict(INSTRUCTION.model_copy(update={"follower": None}), texts)
     for line, prediction in zip(done.stdout.splitlines(), expected, strict=True):
         label, _, probability = line.rpartition("\t")
         assert prediction.probabilities
-        of = dict(zip(INSTRUCTION.labels, prediction.probabilities, strict=True))
-        assert float(probability) == pytest.approx(of[label], abs=0.15)
-        assert of[label] > max(of.values()) - 0.3
+        by_label = dict(zip(INSTRUCTION.labels, prediction.probabilities, strict=True))
+        assert float(probability) == pytest.approx(by_label[label], abs=0.15)
+        assert by_label[label] > max(by_label.values()) - 0.3

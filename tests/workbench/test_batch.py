@@ -50,7 +50,7 @@ def test_the_same_command_submits_waits_and_collects_at_half_the_price(made: Pat
     assert direct == 1  # the hello that shows which parameters are taken
     waiting = predict(made, server, "--batch-api")
     assert waiting.exit_code == 5
-    assert "30 requests under way, 0 of them done" in waiting.stderr
+    assert "30 requests under way, 0 done" in waiting.stderr
     server.work("batch_1")
     done = predict(made, server, "--batch-api", "--json")
     assert done.exit_code == 0, done.output

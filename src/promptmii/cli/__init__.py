@@ -1,4 +1,4 @@
-"""The command line: a module for a command or two, which gather options, make one call, and show the result.
+"""The command line. Each module defines one or two commands, which parse options, make one call and print the result.
 
 Heavy imports are inside the functions.
 """

@@ -1,4 +1,4 @@
-"""`Progress` on standard error: a bar with rate and time left, or plain lines without a terminal."""
+"""`Progress` on standard error: a bar with rate and remaining time, or plain lines without a terminal."""
 
 import time
 from collections.abc import Generator
@@ -13,17 +13,18 @@ from promptmii.cli.terminal import Terminal, styled
 from promptmii.progress import Progress, Unit
 
 NARROW = 70
-"""Columns below which the bar itself is left out."""
+"""Terminal width in columns below which the bar is hidden."""
 SPEED_PERIOD = 600.0
-"""Seconds whose pace predicts the time left: cells of a grid take minutes."""
+"""Window in seconds for estimating the remaining time; grid cells take minutes."""
 REPORT_EVERY = 30.0
-"""Seconds between two lines of a step."""
-SHORT = {"bytes": ("MB", 1e6)}
+"""Seconds between two progress lines of a step."""
+SCALED = {"bytes": ("MB", 1e6)}
+"""Units shown in multiples: symbol and size."""
 
 
 @contextmanager
 def listener(terminal: Terminal) -> Generator[Progress]:
-    """Bars on a terminal, lines elsewhere."""
+    """Show bars on a terminal, lines elsewhere."""
     if not terminal.is_terminal or terminal.is_dumb_terminal:
         yield _Lines(terminal)
     else:
@@ -42,26 +43,26 @@ def listener(terminal: Terminal) -> Generator[Progress]:
 
 
 class _Lines:
-    """A line per step and per named result, and one now and then for the rest."""
+    """One line per step and per named result, and a count every `REPORT_EVERY` seconds."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._say = terminal.write_line
         self._name, self._done, self._total, self._unit = "", 0, None, "rows"
         self._spent = 0.0
-        self._told = time.monotonic()
+        self._reported = time.monotonic()
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
         self._name, self._done, self._total, self._unit = name, 0, total, unit
         self._spent = 0.0
-        self._told = time.monotonic()
+        self._reported = time.monotonic()
         self._say(f"{name} ...")
 
     def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
         self._done += amount
         self._spent += money or 0.0
         now = time.monotonic()
-        if done or now - self._told >= REPORT_EVERY:
-            self._told = now
+        if done or now - self._reported >= REPORT_EVERY:
+            self._reported = now
             count = _count(self._done, self._total, self._unit) + _spent(self._spent)
             self._say(f"[{count}] {done or self._name}")
 
@@ -79,7 +80,7 @@ class _Bar:
         self._spent = 0.0
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._bars.start()  # not before the first step: a question may be asked until then
+        self._bars.start()  # not earlier: the command may ask a question before the first step
         self._task = self._bars.add_task(name, total=total, unit=unit, done="", spent=0.0)
 
     def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
@@ -88,15 +89,15 @@ class _Bar:
             self._bars.update(self._task, advance=amount, done=done, spent=self._spent)
 
     def note(self, message: str) -> None:
-        self._say(message)  # rich moves the bar below what its console prints
+        self._say(message)  # rich keeps the bar below printed lines
 
 
 class _Name(ProgressColumn):
-    """The step, and what was finished last if there is room."""
+    """The step and its latest result, truncated to the terminal."""
 
     def __init__(self, width: int) -> None:
         super().__init__(Column(no_wrap=True))
-        self._room = max(width - 72, 20)  # the rest is for bar and counts
+        self._room = max(width - 72, 20)  # leaves room for bar and counts
 
     def render(self, task: Task) -> Text:
         done = task.fields["done"]
@@ -106,7 +107,7 @@ class _Name(ProgressColumn):
 
 
 class _CountColumn(ProgressColumn):
-    """Count, pace and time left; only the time so far if no total is known."""
+    """Count, rate and remaining time; elapsed time until there is a count."""
 
     def __init__(self, wide: bool) -> None:
         super().__init__(Column(no_wrap=True))
@@ -118,24 +119,24 @@ class _CountColumn(ProgressColumn):
         unit = str(task.fields["unit"])
         parts = [_count(int(task.completed), None if task.total is None else int(task.total), unit)]
         if task.speed and self._wide:
-            parts.append(_pace(task.speed, unit))
+            parts.append(_rate(task.speed, unit))
         if task.time_remaining is not None:
             parts.append(f"{_clock(task.time_remaining)} left")
         return styled(", ".join(parts) + _spent(task.fields["spent"]), "dim")
 
 
 def _count(done: int, total: int | None, unit: str) -> str:
-    name, size = SHORT.get(unit, (unit, 1))
-    whole = "" if total is None else f"/{total / size:,.0f}"
-    return f"{done / size:,.0f}{whole} {name}"
+    name, size = SCALED.get(unit, (unit, 1))
+    of_total = "" if total is None else f"/{total / size:,.0f}"
+    return f"{done / size:,.0f}{of_total} {name}"
 
 
 def _spent(money: float) -> str:
     return f", {money:.3g} spent" if money else ""
 
 
-def _pace(speed: float, unit: str) -> str:
-    name, size = SHORT.get(unit, (unit, 1))
+def _rate(speed: float, unit: str) -> str:
+    name, size = SCALED.get(unit, (unit, 1))
     return f"{speed / size:,.1f} {name}/s" if speed / size >= 1 else f"{size / speed:,.1f} s each"
 
 

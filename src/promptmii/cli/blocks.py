@@ -1,4 +1,4 @@
-"""Options that come together, each block in one place: a command takes a block as one parameter."""
+"""Blocks of related options. A command takes a block as one parameter."""
 
 import inspect
 from collections.abc import Callable, Generator
@@ -25,7 +25,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class RowOptions:
-    """How a labelled table is read."""
+    """How to read a labelled table."""
 
     text: Text = None
     label: Annotated[str | None, typer.Option(help="Label column; detected by default.")] = None
@@ -36,7 +36,7 @@ class RowOptions:
 
     @property
     def columns(self) -> "Columns":
-        """As settings."""
+        """The options as settings. Raises `ConfigError`."""
         from promptmii.config import Columns
 
         return Columns.of(text=text_of(self.text), label=self.label, labels=label_list(self.labels))
@@ -44,7 +44,7 @@ class RowOptions:
 
 @dataclass(frozen=True)
 class AbstainOptions:
-    """When a row gets no label."""
+    """When to leave a row unlabelled."""
 
     threshold: Annotated[
         float | None, typer.Option(help="Give no label to rows with a lower probability than this.")
@@ -59,7 +59,7 @@ class AbstainOptions:
 
     @property
     def abstain(self) -> "Abstain":
-        """As settings."""
+        """The options as settings."""
         from promptmii.workbench import Abstain
 
         return Abstain(self.threshold, self.precision, self.held_back)
@@ -67,7 +67,7 @@ class AbstainOptions:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Servers that are started for the command."""
+    """Model servers to start for the command."""
 
     serve: Annotated[
         str | None,
@@ -85,19 +85,19 @@ class ServeOptions:
 
     @contextmanager
     def endpoint(self, reference: str, endpoint: "Endpoint", progress: "Progress") -> "Generator[Endpoint]":
-        """The endpoint of the model while its servers run; unchanged without any."""
+        """The model's endpoint while its servers run; `endpoint` unchanged without --serve."""
         from promptmii.config import RayOptions, ServeSettings
         from promptmii.serving import served
 
         settings = ServeSettings.of(engine=self.serve, copies=self.copies, gpus=self.gpus) if self.serve else None
         ray = RayOptions() if self.ray else None
-        with served([reference], settings, endpoint, progress=progress, ray=ray) as reached:
-            yield reached
+        with served([reference], settings, endpoint, progress=progress, ray=ray) as running:
+            yield running
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How models on servers are reached."""
+    """How to reach models on servers."""
 
     base_url: BaseUrl = None
     context_length: Context = None
@@ -108,24 +108,29 @@ class ServerOptions:
     price: Prices = None
 
     def endpoint(self, max_cost: float | None = None) -> "Endpoint":
-        """As settings. Raises `ConfigError`."""
+        """The options as settings. Raises `ConfigError`."""
         from promptmii.config import Endpoint
 
-        changes = {"cache": str(self.cache) if self.cache else None, "prices": prices_of(self.price)}
-        same = {name: getattr(self, name) for name in ("base_url", "context_length", "concurrency")}
-        return Endpoint.of(**same, **changes, max_cost=max_cost)
+        return Endpoint.of(
+            base_url=self.base_url,
+            context_length=self.context_length,
+            concurrency=self.concurrency,
+            cache=str(self.cache) if self.cache else None,
+            prices=prices_of(self.price),
+            max_cost=max_cost,
+        )
 
 
 @dataclass(frozen=True)
 class FollowerOptions:
-    """Who answers, and how it is reached."""
+    """The follower, and how to reach it."""
 
     follower: Follow = None
     mode: Annotated[
         str | None,
         typer.Option(
             metavar="choose|generate",
-            help="choose compares label likelihoods; generate reads the label from text. Default: as it was made.",
+            help="choose compares label likelihoods; generate reads the label from text. Default: as in the file.",
         ),
     ] = None
     server: ServerOptions = ServerOptions()
@@ -133,12 +138,12 @@ class FollowerOptions:
 
     @property
     def endpoint(self) -> "Endpoint":
-        """As settings. Raises `ConfigError`."""
+        """The options as settings. Raises `ConfigError`."""
         return self.server.endpoint(self.max_cost)
 
     @property
-    def known_mode(self) -> "Mode | None":
-        """--mode. Raises `ConfigError`."""
+    def checked_mode(self) -> "Mode | None":
+        """The mode in --mode. Raises `ConfigError`."""
         if self.mode in (None, "choose", "generate"):
             return self.mode
         raise ConfigError(f"--mode is {self.mode!r}; expected choose or generate.")
@@ -152,15 +157,14 @@ class FollowerOptions:
         named: str | None = None,
         batch: bool = False,
     ) -> Generator["Followers"]:
-        """The followers of the command, with a bar unless `quiet`. Closes them at the end.
+        """The command's followers, closed at the end; with a progress bar unless `quiet`.
 
-        `servers` are started for the follower of the command, or else for the one that is `named`. With `batch` they
-        ask the Batch API.
+        `servers` run for --follower, or else for the model `named`. With `batch`, requests go to the Batch API.
         """
         from promptmii.models import DEFAULT
         from promptmii.workbench import Followers, batch_followers
 
-        mode, servers, make = self.known_mode, servers or ServeOptions(), batch_followers if batch else Followers
+        mode, servers, make = self.checked_mode, servers or ServeOptions(), batch_followers if batch else Followers
         with (
             listening(quiet=quiet) as progress,
             servers.endpoint(self.follower or named or DEFAULT, self.endpoint, progress) as endpoint,
@@ -170,31 +174,32 @@ class FollowerOptions:
 
 
 def blocks(command: Command) -> Command:
-    """The command with every parameter that is a block replaced by the options of the block."""
+    """Replace each parameter of the command that is a block by the options of the block."""
     signature = inspect.signature(command)
-    given = signature.parameters.values()
+    parameters = signature.parameters.values()
 
     @wraps(command)
     def run(**values: Any) -> Any:
-        return command(**{one.name: _made(one.name, one.annotation, values) for one in given})
+        return command(**{p.name: _bind(p.name, p.annotation, values) for p in parameters})
 
-    parameters = [option for one in given for option in _options(one)]
-    run.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    options = [option for parameter in parameters for option in _options(parameter)]
+    run.__signature__ = signature.replace(parameters=options)  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {option.name: option.annotation for option in options}
     return run  # pyright: ignore[reportReturnType]
 
 
-def _made(name: str, kind: Any, values: dict[str, Any]) -> Any:
-    """The value of an option, or a block of them."""
+def _bind(name: str, kind: Any, values: dict[str, Any]) -> Any:
+    """The value of an option, or a block filled with the values of its options."""
     if not is_dataclass(kind):
         return values[name]
     block: Any = kind
-    return block(**{f.name: _made(f.name, f.type, values) for f in fields(kind)})
+    return block(**{f.name: _bind(f.name, f.type, values) for f in fields(kind)})
 
 
-def _options(one: inspect.Parameter) -> list[inspect.Parameter]:
-    """A parameter as an option, or those of its block."""
-    if not is_dataclass(one.annotation):
-        return [one.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
-    inner = [one.replace(name=f.name, default=f.default, annotation=f.type) for f in fields(one.annotation)]
+def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """The parameter as an option, or all options of its block."""
+    block = parameter.annotation
+    if not is_dataclass(block):
+        return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+    inner = [parameter.replace(name=f.name, default=f.default, annotation=f.type) for f in fields(block)]
     return [option for field in inner for option in _options(field)]

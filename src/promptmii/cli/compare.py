@@ -61,19 +61,19 @@ def compare(
         check_writable(path, force=force)
     if fail_if_worse and len(prompts) < 2:
         raise ConfigError("--fail-if-worse needs a second prompt, such as naive (the label list alone).")
-    given = [prompt_of(prompt) for prompt in prompts]
+    texts = [prompt_of(prompt) for prompt in prompts]
     with answers.followers(quiet=json) as followers:
-        found = workbench.compare(given, data, followers, rows.columns, examples=examples, n=n)
-    checks = found.checks(at_least=fail_under, not_worse=fail_if_worse)
+        comparison = workbench.compare(texts, data, followers, rows.columns, examples=examples, n=n)
+    checks = comparison.checks(at_least=fail_under, not_worse=fail_if_worse)
     if output:
-        write_text(output, found.csv(), force=force)
+        write_text(output, comparison.csv(), force=force)
     if junit:
         write_text(junit, junit_report(checks), force=force)
     if json:
-        passed = [{"name": one.name, "passed": one.failure is None, "failure": one.failure} for one in checks]
-        dump(found.as_json() | {"checks": passed})
+        results = [{"name": check.name, "passed": not check.failure, "failure": check.failure} for check in checks]
+        dump(comparison.as_json() | {"checks": results})
     else:
-        show_comparison(found, output)
+        show_comparison(comparison, output)
     failures = [f"{check.name}: {check.failure}" for check in checks if check.failure]
     for failure in failures:
         error(failure)
@@ -81,32 +81,32 @@ def compare(
         raise typer.Exit(CHECK_FAILED)
 
 
-def show_comparison(found: "Comparison", output: Path | None = None) -> None:
-    """The table, and on how many rows they disagree."""
-    notes(found.notes)
-    first, priced = found.rows[0], any(row.spent.money for row in found.rows)
-    scores = [row.scored.measurement() for row in found.rows]
-    calibrated = any(row.instruction.calibrates for row in found.rows)
+def show_comparison(comparison: "Comparison", output: Path | None = None) -> None:
+    """Print the scores and the number of rows on which the prompts disagree."""
+    notes(comparison.notes)
+    first, priced = comparison.rows[0], any(row.spent.money for row in comparison.rows)
+    scores = [row.scored.measurement() for row in comparison.rows]
+    calibrated = any(row.instruction.calibrates for row in comparison.rows)
     title = f"{counted(first.scored.n, 'row')}; tokens per query"
     plain, money = ("plain F1",) if calibrated else (), ("per 1,000",) if priced else ()
     title += "; plain F1: without calibration" if calibrated else ""
-    against = ("difference [95 %]", "p") if found.differences else ()
-    title += f"\ndifference: {first.name} minus the other; p after Holm" if against else ""
-    grid = table(title, "prompt", "F1 [95 %]", *plain, "tokens", *money, *against)
-    for row, score in zip(found.rows, scores, strict=True):
+    difference = ("difference [95 %]", "p") if comparison.differences else ()
+    title += f"\ndifference: {first.name} minus the other; p after Holm" if difference else ""
+    grid = table(title, "prompt", "F1 [95 %]", *plain, "tokens", *money, *difference)
+    for row, score in zip(comparison.rows, scores, strict=True):
         cells = score_cells(score, calibrated=calibrated)
         cells += [_money(row.spent.money, row.scored.n)] if priced else []
-        grid.add_row(row.name, *cells, *(_difference(found.differences.get(row.name)) if against else ()))
+        grid.add_row(row.name, *cells, *(_difference(comparison.differences.get(row.name)) if difference else ()))
     out.write_table(grid)
-    differing = f"They disagree on {counted(len(found.disagreements), 'row')}"
+    disagreement = f"They disagree on {counted(len(comparison.disagreements), 'row')}"
     if output:
-        say(f"{differing}, saved to {output}.")
-    elif len(found.rows) > 1:
-        out.write_line(f"{differing}.")
+        say(f"{disagreement}, saved to {output}.")
+    elif len(comparison.rows) > 1:
+        out.write_line(f"{disagreement}.")
 
 
 def score_cells(score: "Measurement", *, calibrated: bool) -> list[str]:
-    """Of a table: macro-F1 with its interval, that without the calibration if there is one, and a prompt's tokens."""
+    """Table cells: macro-F1 with its interval, without calibration if `calibrated`, and prompt tokens per query."""
     interval = f"{share(score.macro_f1)} [{share(score.low, 2)}, {share(score.high, 2)}]"
     plain = [share(score.uncalibrated_macro_f1)] if calibrated else []
     return [interval, *plain, count(score.prompt_tokens_per_query)]

@@ -1,4 +1,4 @@
-"""Build a corpus of tasks, check that its splits share nothing, describe it."""
+"""`promptmii corpus`: build a corpus of tasks, check its splits for leakage, describe it."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ Folder = Annotated[Path, typer.Argument(help="Corpus folder.")]
 
 @dataclass(frozen=True)
 class _BuildOptions:
-    """What a build takes, over its recipe."""
+    """Options that override the recipe."""
 
     local: Annotated[list[Path] | None, typer.Option(help="Folder of data files and datasets; repeatable.")] = None
     hub: Annotated[bool | None, typer.Option("--hub/--no-hub", help="List the hub (HF_ENDPOINT, HF_TOKEN).")] = None
@@ -45,11 +45,15 @@ class _BuildOptions:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As in the TOML file; `None` where nothing was given."""
-        found = {"languages": comma_separated(self.language), "licences": comma_separated(self.licence)}
-        local = tuple(map(str, self.local)) if self.local else None
+        """The options as in the TOML file; None if not set."""
         return {
-            "list": {"local": local, "hub": self.hub, "most": self.most, **found},
+            "list": {
+                "local": tuple(map(str, self.local)) if self.local else None,
+                "hub": self.hub,
+                "most": self.most,
+                "languages": comma_separated(self.language),
+                "licences": comma_separated(self.licence),
+            },
             "columns": {"model": self.model, "endpoint": {"base_url": self.base_url}},
             "split": {"exclude": self.exclude or None, "exclude_content": self.exclude_content or None},
             "workers": self.workers,
@@ -123,11 +127,11 @@ def card(corpus: Folder, json: Json = False) -> None:
     if json:
         dump({"file": path})
     else:
-        say(f"Read {path}.")
+        say(f"Saved to {path}.")
 
 
 def _show_built(built: "Built", *, as_json: bool) -> None:
-    """What each stage kept and dropped, the most common reasons, and what the splits have in common."""
+    """Print the datasets that each stage kept and dropped, the most common reasons, and the leakage."""
     reasons = {
         stage: {entry.name: entry.reason for entry in entries if not entry.kept}
         for stage, entries in built.stages.items()
@@ -150,7 +154,7 @@ def _show_built(built: "Built", *, as_json: bool) -> None:
     if built.leakage:
         _show_leakage(built.leakage, as_json=False)
         use = "evaluate --tasks" if built.leakage.tasks["heldout"] else "train smol-cpu --tasks"
-        out.write_line(f"Read {built.folder / 'README.md'}. Use it with: promptmii {use} {built.folder}")
+        out.write_line(f"See {built.folder / 'README.md'}. Use it with: promptmii {use} {built.folder}")
     else:
         out.write_line(f"Stopped after the stage {list(built.stages)[-1]}; run it again without --stage to continue.")
 

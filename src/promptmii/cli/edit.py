@@ -1,4 +1,4 @@
-"""`promptmii edit` and `promptmii extend`: change an instruction, or add labels to it, and see what that is worth."""
+"""`promptmii edit` and `promptmii extend`: edit an instruction or add labels to it, and measure the change."""
 
 import os
 import shlex
@@ -33,7 +33,7 @@ def edit(
     answers: FollowerOptions,
     data: Annotated[
         str | None,
-        typer.Argument(help="Labelled rows to calibrate and measure on; default: the table it was made from."),
+        typer.Argument(help="Labelled rows to calibrate and measure on; default: the original table."),
     ] = None,
     output: Output = None,
     json: Json = False,
@@ -64,34 +64,34 @@ def edit(
     after.save(path, force=True if output is None else force)
     try:
         with answers.followers(quiet=json) as followers:
-            found = compare({"after": after, "before": before}, table, followers, rows.columns)
+            comparison = compare({"after": after, "before": before}, table, followers, rows.columns)
     except (PromptMIIError, KeyboardInterrupt):
         say(f"The edited text is saved in {path} but not measured. Run: promptmii score {path} DATA --refit ROWS")
         raise
-    found.rows[0].instruction.save(path, force=True)
+    comparison.rows[0].instruction.save(path, force=True)
     if json:
-        dump(found.as_json())
+        dump(comparison.as_json())
         return
-    show_comparison(found)
+    show_comparison(comparison)
     out.write_line(f"Saved to {path}.")
 
 
 def _edited(text: str) -> str:
     """The text after editing. Raises `ConfigError` if the editor cannot start or fails."""
-    named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, EDITORS), None)
-    if not named:
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, EDITORS), None)
+    if not editor:
         raise ConfigError("No editor was found: set EDITOR, for instance EDITOR=nano.")
     with TemporaryDirectory(prefix="promptmii-") as folder:
         file = Path(folder) / "instruction.txt"
         file.write_text(text, encoding="utf-8", newline="")
         try:
-            done = subprocess.run([*shlex.split(named), str(file)], check=False)
+            done = subprocess.run([*shlex.split(editor), str(file)], check=False)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"The editor {named!r} cannot be started: {error}. Set EDITOR to another.") from error
+            raise ConfigError(f"The editor {editor!r} cannot be started: {error}. Set EDITOR to another.") from error
         if done.returncode:
-            raise ConfigError(f"The editor {named!r} ended with exit code {done.returncode}; nothing was changed.")
+            raise ConfigError(f"The editor {editor!r} ended with exit code {done.returncode}; nothing was changed.")
         changed = file.read_bytes().decode("utf-8", "replace")
-    return changed if text.endswith("\n") else changed.removesuffix("\n")  # most editors end the last line
+    return changed if text.endswith("\n") else changed.removesuffix("\n")  # most editors add a final line break
 
 
 @app.command()
@@ -103,9 +103,9 @@ def extend(
     answers: FollowerOptions,
     old: Annotated[
         str | None,
-        typer.Option(metavar="ROWS", help="Rows with the old labels; default: the table it was made from."),
+        typer.Option(metavar="ROWS", help="Rows with the old labels; default: the original table."),
     ] = None,
-    generator: Annotated[str | None, typer.Option(help="Model that writes; default: the one that wrote it.")] = None,
+    generator: Annotated[str | None, typer.Option(help="Model that writes; default: the original writer.")] = None,
     output: Output = None,
     json: Json = False,
     force: Force = False,
@@ -121,15 +121,15 @@ def extend(
 
     path, force = output or instruction, force or output is None
     check_writable(path, force=force)
-    made = Instruction.load(instruction)
+    before = Instruction.load(instruction)
     try:
-        table = own_rows(made, old)
+        table = own_rows(before, old)
     except ConfigError as error:
         table = None
         say(f"{error} Without --old ROWS, nothing is calibrated.")
     with answers.followers(quiet=json) as followers:
-        found = add_labels(
-            made,
+        extended = add_labels(
+            before,
             data,
             followers,
             rows.columns,
@@ -137,22 +137,20 @@ def extend(
             generator=generator,
             keep=lambda new: new.save(path, force=force),
         )
-    found.instruction.save(path, force=True)
+    extended.instruction.save(path, force=True)
     if json:
-        dump(
-            {"new_labels": found.new_labels, "old_labels": asdict(found.old_labels) if found.old_labels else None}
-            | found.comparison.as_json()
-        )
+        old_labels = asdict(extended.old_labels) if extended.old_labels else None
+        dump({"new_labels": extended.new_labels, "old_labels": old_labels} | extended.comparison.as_json())
     else:
-        _show_extended(found)
+        _show_extended(extended)
         out.write_line(f"Saved to {path}.")
 
 
-def _show_extended(found: "Extended") -> None:
-    for line in found.instruction.text.splitlines()[-len(found.new_labels) :]:
+def _show_extended(extended: "Extended") -> None:
+    for line in extended.instruction.text.splitlines()[-len(extended.new_labels) :]:
         out.write_line(f"+ {line}", "green")
-    show_comparison(found.comparison)
-    if d := found.old_labels:
+    show_comparison(extended.comparison)
+    if d := extended.old_labels:
         out.write_line(
             f"On rows of the old labels: macro-F1 {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {d.p:.3f}."
         )

@@ -1,4 +1,4 @@
-"""The application that commands register with, and how errors become one line and an exit code (docs/errors.md)."""
+"""The typer application, which turns errors into one line and an exit code (docs/errors.md)."""
 
 import errno
 import os
@@ -16,45 +16,45 @@ INTERRUPTED = 130
 CHECK_FAILED = 1
 """Exit code if a check fails."""
 INPUT = 2
-"""Exit code for a file or an option that cannot be used."""
+"""Exit code for an unusable file or option."""
 CALLS_FAILED = 4
 """Exit code if some calls failed."""
 NOT_YET = 5
-"""Exit code if answers are still to come."""
+"""Exit code if answers are still pending."""
 LONGEST_SUMMARY = 200
-"""Characters of a command's first sentence."""
+"""Maximum length in characters of a command's first help sentence."""
 
 ORDER = (
     *("induce", "predict", "score", "compare", "calibrate", "edit", "extend", "review", "show", "export", "ui"),
     *("evaluate", "report", "train", "launch", "doctor", "mcp", "corpus", "models", "styles"),
 )
-"""Of the commands in `promptmii --help`."""
+"""Order of the commands in `promptmii --help`."""
 
 _AGAIN = "Run the same command again to continue: "
-KEPT = {
-    "induce": "With -o, an instruction that was written is kept.",
+AFTER_INTERRUPT = {
+    "induce": "With -o, a finished instruction is kept.",
     "evaluate": f"{_AGAIN}finished cells and answers are kept.",
     "predict": f"{_AGAIN}with -o, labelled rows are kept.",
     "corpus": f"{_AGAIN}finished datasets are kept.",
-    "models": f"{_AGAIN}what has arrived is kept.",
+    "models": f"{_AGAIN}the part already fetched is kept.",
     "train": "Continue from the last checkpoint with --resume.",
     "launch": "Continue from the last checkpoint with --resume.",
 }
-"""What an interrupted command leaves behind, by its first word; the others write at their end."""
+"""The message after Ctrl-C, by the first word of the command. Other commands write nothing until they finish."""
 
 
 class Group(TyperGroup):
-    """Commands with whole sentences in the help, which would else be cut at the end of their line."""
+    """Shows whole sentences in the command list, where typer truncates them to one line."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """A name and the first sentence of its help for each."""
+        """Each command with the first sentence of its help."""
         commands = [(name, command) for name in self.list_commands(ctx) if (command := self.get_command(ctx, name))]
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.get_short_help_str(LONGEST_SUMMARY)) for name, command in commands])
 
 
 class Commands(Group):
-    """Errors become one line and an exit code. Set PROMPTMII_TRACEBACK to see where they come from."""
+    """Turns errors into one line and an exit code. PROMPTMII_TRACEBACK shows the traceback instead."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return sorted(self.commands, key=ORDER.index)
@@ -66,7 +66,7 @@ class Commands(Group):
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             if not PROCESS:
-                show_error(f"Interrupted. {KEPT.get(words[0] if words else '', '')}".rstrip())
+                show_error(f"Interrupted. {AFTER_INTERRUPT.get(words[0] if words else '', '')}".rstrip())
             raise typer.Exit(INTERRUPTED) from interrupt
         except (PromptMIIError, OSError, ValueError, RecursionError, MemoryError) as error:
             broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
@@ -80,38 +80,38 @@ class Commands(Group):
 
 
 def _unreadable(error: Exception, words: list[str]) -> str:
-    """An unexpected error of a reader, with the files of the command."""
+    """The message for an unexpected error, with the files that the command read."""
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, RecursionError | MemoryError):
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it does not fit into memory"
-    named = getattr(error, "filename", None)
-    files = [str(named)] if named else [word for word in words if os.path.exists(word)]
+    filename = getattr(error, "filename", None)
+    files = [str(filename)] if filename else [word for word in words if os.path.exists(word)]
     subject = " or ".join(files) or "The input"
     return f"{subject} cannot be used: {reason}. If it looks right, set PROMPTMII_TRACEBACK=1 and report what you see."
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    """One line, without the place in the code that Python would name."""
+    """Print a warning on one line, without its source location."""
     say(f"Warning: {message}")
 
 
 warnings.showwarning = _show_warning
-warnings.filterwarnings("always", module=r"promptmii\.models\.http\.waits")  # each time, not once
-# Libraries warn about libraries; a user of this command can do nothing about it.
+warnings.filterwarnings("always", module=r"promptmii\.models\.http\.waits")  # every time, not once
+# Warnings between libraries, which a user of the command cannot act on.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|ray)\b")
 
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # help is shown as it is written: [MODEL=]PROMPT is no markup
+    rich_markup_mode=None,  # help is literal: [MODEL=]PROMPT is not markup
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Turn labelled examples into a short, measured LLM instruction.",
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from promptmii.version import VERSION
 
         data(f"promptmii {VERSION}\n")

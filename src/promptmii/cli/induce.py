@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from promptmii.workbench import Measured
 
 MOST_LABELS = 20
-"""Labels that are listed before an instruction is written."""
+"""Maximum number of labels listed before the first model call."""
 LONGEST_TEXT = 100
-"""Characters of an example row that are shown."""
+"""Maximum number of characters shown of an example row."""
 
 
 @dataclass(frozen=True)
 class _WritingOptions:
-    """How the instruction is made and measured."""
+    """How to write and measure the instruction."""
 
     n: Annotated[int, N("Examples the generator reads.")] = 20
     generator: Generator = WRITER
@@ -80,12 +80,12 @@ class _WritingOptions:
     seed: Annotated[int, typer.Option(help="Seed of the split, the examples and the drafts.")] = 0
 
     def settings(self, columns: "Columns", server: ServerOptions) -> "InduceSettings":
-        """Raises `ConfigError`."""
+        """The options as settings. Raises `ConfigError`."""
         from promptmii.config import InduceSettings
 
-        named = "n generator follower mode calibration shortlist best_of budget evaluate test seed"
+        names = "n generator follower mode calibration shortlist best_of budget evaluate test seed"
         return InduceSettings.of(
-            **{name: getattr(self, name) for name in named.split()},
+            **{name: getattr(self, name) for name in names.split()},
             template=str(self.template) if self.template else None,
             start=None if self.start is None else prompt_of(self.start),
             keep=tuple(self.keep or ()),
@@ -118,7 +118,7 @@ def induce(
     if loaded.columns.doubts and not (yes or json) and interactive() and not confirmed("Go on?", default=True):
         raise ConfigError("Stopped before the first call. Name the columns with --text and --label.")
     if not (output or json):
-        say("The instruction is shown, not saved: -o FILE saves it.")
+        say("The instruction is printed, not saved. Use -o FILE to save it.")
     with listening(quiet=json) as progress:
         induced = pipeline.induce(loaded, settings, output=output, force=force, progress=progress)
     if json:
@@ -128,7 +128,7 @@ def induce(
 
 
 def _show_data(loaded: "LoadedTask") -> None:
-    """The columns, the labels with their counts, and three rows: on standard error, before anything is paid."""
+    """Print the columns, label counts and three rows to standard error, before the first model call."""
     columns, rows = loaded.columns, loaded.task.rows
     counts = Counter(row.label for row in rows)
     more = len(loaded.task.labels) - MOST_LABELS
@@ -149,7 +149,7 @@ def _show(result: "Induced") -> None:
     out.print(Panel(styled(result.instruction.text), title=styled("Instruction"), title_align="left"))
     if result.rows:
         out.write_table(_comparison(result.rows))
-        unknown = "What it saves against ICL is unknown: the server does not report the tokens of its calls."
+        unknown = "The saving over ICL is unknown: the server does not report token counts."
         out.write_line(str(result.break_even or unknown))
         for warning in result.warnings:
             warn(warning)
@@ -163,11 +163,11 @@ def _show(result: "Induced") -> None:
 
 
 def _comparison(rows: Sequence["Measured"]) -> "Table":
-    """With short heads, so that it fits 80 columns; its title explains them."""
+    """A table with short headers that fit 80 columns; the title explains them."""
     calibrated = any(row.instruction.calibrates for row in rows)
     title = f"{counted(rows[0].scored.n, 'held-back row')}; tokens per query"
-    plain, fit = (("plain F1",), ("fit calls",)) if calibrated else ((), ())
     title += "; plain F1: without calibration" if calibrated else ""
+    plain, fit = (("plain F1",), ("fit calls",)) if calibrated else ((), ())
     grid = table(title, "method", "n", "F1 [95 %]", *plain, "tokens", "calls", *fit, "s")
     for row in rows:
         if measured := row.instruction.measured:

@@ -1,4 +1,4 @@
-"""`promptmii score` and `promptmii calibrate`: measure an instruction again, and fit its calibration again."""
+"""`promptmii score` and `promptmii calibrate`: measure an instruction, and refit its calibration."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from promptmii.workbench import Measured
 
 MOST_LABELS = 12
-"""Labels up to which the confusion matrix fits a terminal."""
+"""Maximum number of labels for a confusion matrix on a terminal."""
 MOST_MISTAKES = 20
+"""Maximum number of confused label pairs listed instead."""
 
 
 @app.command()
@@ -50,9 +51,9 @@ def score(
     path = output or (Path(instruction) if refit and instruction.endswith(".json") else None)
     if output:
         check_writable(output, force=force)
-    given = prompt_of(instruction)
+    prompt = prompt_of(instruction)
     with answers.followers(quiet=json) as followers:
-        result = workbench.score(given, data, followers, rows.columns, refit=refit)
+        result = workbench.score(prompt, data, followers, rows.columns, refit=refit)
     result.scored.refuse_failures()
     if path:
         result.instruction.save(path, force=force or not output)
@@ -64,47 +65,45 @@ def score(
         out.write_line(f"Saved to {path}.")
 
 
-def _show(given: "Measured") -> None:
+def _show(result: "Measured") -> None:
     from promptmii import metrics
 
-    instruction, result = given.instruction, given.scored
-    measured = result.measurement()
-    labels = metrics.per_label(result.gold, result.labels, instruction.labels)
-    confusion = metrics.confusion(result.gold, result.labels, instruction.labels)
-    notes(given.notes)
+    labels, scored = result.instruction.labels, result.scored
+    measured = scored.measurement()
+    notes(result.notes)
     out.write_line(
         f"macro-F1 {measured.macro_f1:.3f} (95 % interval {measured.low:.3f} to {measured.high:.3f})", "bold"
     )
     plain = measured.uncalibrated_macro_f1
     uncalibrated = "" if plain is None else f"macro-F1 without the calibration {plain:.3f}; "
     out.write_line(
-        f"{uncalibrated}accuracy {measured.accuracy:.3f}; {counted(result.n, 'row')}, {result.n_unparsed} "
-        f"unparsed, {result.n_truncated} cut; {result.usage.seconds:.1f} s"
+        f"{uncalibrated}accuracy {measured.accuracy:.3f}; {counted(scored.n, 'row')}, {scored.n_unparsed} "
+        f"unparsed, {scored.n_truncated} cut; {scored.usage.seconds:.1f} s"
     )
     if measured.shortlist_recall is not None:
         out.write_line(f"The label was on the shortlist in {measured.shortlist_recall:.1%} of the rows.")
     grid = table("Per label", "label", "precision", "recall", "F1", "rows")
-    for s in labels:
-        grid.add_row(s.label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", str(s.support))
+    for row in metrics.per_label(scored.gold, scored.labels, labels):
+        grid.add_row(row.label, f"{row.precision:.3f}", f"{row.recall:.3f}", f"{row.f1:.3f}", str(row.support))
     out.write_table(grid)
-    _show_confusion(instruction.labels, confusion)
+    _show_confusion(labels, metrics.confusion(scored.gold, scored.labels, labels))
 
 
 def _show_confusion(labels: Sequence[str], counts: list[list[int]]) -> None:
-    """The matrix, or of many labels the most frequent mistakes."""
+    """Print the confusion matrix, or the most frequent mistakes if there are many labels."""
     if len(labels) > MOST_LABELS:
         pairs = [
-            (count, f"{label} → {said}")
+            (count, f"{label} → {predicted}")
             for label, row in zip(labels, counts, strict=True)
-            for said, count in zip((*labels, "none"), row, strict=True)
-            if count and said != label
+            for predicted, count in zip((*labels, "none"), row, strict=True)
+            if count and predicted != label
         ]
-        grid = table("Most frequent mistakes (--json has all)", "true label → predicted one", "rows")
-        for count, pair in sorted(pairs, key=lambda one: -one[0])[:MOST_MISTAKES]:
+        grid = table("Most frequent mistakes (--json has all)", "true label → predicted label", "rows")
+        for count, pair in sorted(pairs, key=lambda pair: -pair[0])[:MOST_MISTAKES]:
             grid.add_row(pair, str(count))
     else:
         numbers = [str(number) for number, _ in enumerate(labels, 1)]
-        grid = table("Confusion: a row per true label, a column per predicted one", "", *numbers, "none")
+        grid = table("Confusion: a row per true label, a column per predicted label", "", *numbers, "none")
         for number, label, row in zip(numbers, labels, counts, strict=True):
             grid.add_row(f"{number} {label}", *(str(count) if count else "·" for count in row))
     out.write_table(grid)
@@ -135,20 +134,22 @@ def calibrate(
 
     path, force = (output, force) if output else (instruction, True)
     check_writable(path, force=force)
-    made = Instruction.load(instruction)
+    before = Instruction.load(instruction)
     with answers.followers(quiet=json) as followers:
-        bound = followers.of(made)
-        fitted, found = workbench.recalibrate(made, data, bound, table.columns, kind, progress=followers.progress)
-    if output or fitted != made:
+        follower = followers.of(before)
+        fitted, dropped = workbench.recalibrate(
+            before, data, follower, table.columns, kind, progress=followers.progress
+        )
+    if output or fitted != before:
         fitted.save(path, force=force)
     if json:
         dump(fitted.model_dump(mode="json"))
         return
-    notes((*found, *fitted.provenance.notes))
+    notes((*dropped, *fitted.provenance.notes))
     calls = counted(fitted.calibration_cost.calls, "call")
     fit = f"{fitted.calibration.kind}, fitted with {calls}" if fitted.calibration else "none, so nothing is fitted"
-    if fitted == made and not output:
-        out.write_line(f"Calibration {fit}. {path} stays as it was.")
+    if fitted == before and not output:
+        out.write_line(f"Calibration {fit}. {path} is unchanged.")
         return
     out.write_line(f"Calibration {fit}. Saved to {path}.")
     out.write_line(f"Measure it with: promptmii score {path} OTHER_DATA")

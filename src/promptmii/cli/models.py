@@ -1,5 +1,6 @@
-"""Embedded models, trained weights, prompts of released checkpoints, and whether any model works."""
+"""`promptmii doctor`, `promptmii models` and `promptmii styles`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,15 +39,16 @@ def examine(
 
 
 def show_report(report: "Report", *, as_json: bool) -> None:
-    """Print the checks; exit with 3 if something is wrong."""
+    """Print the checks. Exits with code 3 if the model is unusable."""
     if as_json:
-        checks = [{"name": c.name, "ok": c.ok, "finding": c.finding, "cure": c.cure} for c in report.checks]
+        checks = [asdict(check) for check in report.checks]
         dump({"reference": report.reference, "healthy": report.healthy, "checks": checks})
-    for check in () if as_json else report.checks:
-        mark = styled("ok  ", "green") if check.ok else styled("no  ", "red")
-        out.print(mark, styled(check.name, "bold"), styled(f": {check.finding}"), sep="", soft_wrap=True)
-        if check.cure:
-            out.write_line(f"      {check.cure}")
+    else:
+        for check in report.checks:
+            mark = styled("ok  ", "green") if check.ok else styled("no  ", "red")
+            out.print(mark, styled(check.name, "bold"), styled(f": {check.finding}"), sep="", soft_wrap=True)
+            if check.cure:
+                out.write_line(f"      {check.cure}")
     if not report.healthy:
         raise typer.Exit(3)
 
@@ -63,7 +65,7 @@ def install(name: Annotated[str, typer.Argument(help=f"One of {', '.join(INSTALL
 
 @models_app.command("list")
 def list_models(json: Json = False) -> None:
-    """The embedded models, and which of them are installed."""
+    """List the embedded models, and which are installed."""
     rows = [
         {"name": m.name, "model": m.title, "licence": m.licence, "bytes": m.size, "installed": m.installed}
         for m in INSTALLABLE.values()
@@ -78,7 +80,7 @@ def list_models(json: Json = False) -> None:
     for m in INSTALLABLE.values():
         where = m.path if m.installed else f"promptmii models install {m.name}"
         out.write_line(f"{m.name:<11} {m.size / 1e6:6,.0f} MB  {m.title} ({m.licence})")
-        out.write_line(f"{'':<11} {'installed:' if m.installed else 'not here: '} {where}")
+        out.write_line(f"{'':<11} {'installed:' if m.installed else 'to install:'} {where}")
     for name, base in WRITERS.items():
         out.write_line(f"{name:<11} ships with promptmii: an adapter of {base}, which it needs")
 
@@ -89,7 +91,7 @@ def remove(name: Annotated[str, typer.Argument(help="An embedded model.")]) -> N
     from promptmii.models import embedded
 
     model = embedded.embedded(WRITERS.get(name, name))
-    say(f"{model.name} is removed; {embedded.remove(model) / 1e6:,.0f} MB are free again.")
+    say(f"Removed {model.name}, {embedded.remove(model) / 1e6:,.0f} MB.")
 
 
 @models_app.command("push")
@@ -104,7 +106,7 @@ def push(
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Make the repository public.")] = False,
 ) -> None:
-    """Upload trained weights to the hub, with card, licence and scores, and nothing else from the run."""
+    """Upload trained weights to the hub with card, licence and scores, and nothing else from the run."""
     from promptmii.publish import push_weights
 
     reference = push_weights(folder, repository, private=not public, licence=licence, evaluation=evaluation)
@@ -115,7 +117,7 @@ def push(
 def import_styles(
     checkout: Annotated[Path, typer.Argument(help="A checkout of github.com/millix19/promptmii.")],
 ) -> None:
-    """Import the paper's prompts from the authors' code, which is checked by hash and never run."""
+    """Import the paper's prompts from the authors' code, which is verified by hash and never run."""
     from promptmii import styles
 
     for name in styles.import_styles(checkout):
@@ -125,7 +127,7 @@ def import_styles(
 
 @styles_app.command("list")
 def list_styles(json: Json = False) -> None:
-    """The styles on this machine, with their hashes."""
+    """List the styles on this machine, with their hashes."""
     from promptmii.styles import names, read_style
 
     keys = {name: read_style(name).key for name in names()}
@@ -137,8 +139,8 @@ def list_styles(json: Json = False) -> None:
 
 
 @styles_app.command("show")
-def show_style(name: Annotated[str, typer.Argument(help="A style, as `promptmii styles list` names it.")]) -> None:
-    """A style as JSON: both prompts and the limits."""
+def show_style(name: Annotated[str, typer.Argument(help="Name from `promptmii styles list`.")]) -> None:
+    """Print a style as JSON: both prompts and the limits."""
     from promptmii.styles import read_style
 
     data(read_style(name).model_dump_json(indent=2) + "\n")

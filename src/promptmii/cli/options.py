@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they are parsed."""
+"""Options shared by several commands, and their parsers."""
 
 import json as json_module
 import math
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from promptmii.models.base import Price
 
 
-def _list_recipes(ctx: typer.Context, asked: bool) -> None:
-    if not asked:
+def _list_recipes(ctx: typer.Context, requested: bool) -> None:
+    if not requested:
         return
     from promptmii.configs import FOLDER, recipes, summary
 
@@ -53,7 +53,7 @@ Follow = Annotated[
     str | None,
     typer.Option(
         help="Model that labels: qwen, gguf:..., hf:..., openai:... "
-        "Default: the one in the instruction file, or the one under the writer."
+        "Default: the follower in the instruction file, or the base model of the generator."
     ),
 ]
 BaseUrl = Annotated[
@@ -78,7 +78,7 @@ MaxCost = Annotated[
 
 
 def N(help: str) -> Any:  # noqa: N802
-    """The option -n, the same in every command."""
+    """The option -n of every command."""
     return typer.Option("-n", "--n", help=help)
 
 
@@ -93,81 +93,83 @@ Set = Annotated[
 ]
 
 
-def settings_of(given: list[str] | None) -> dict[str, Any]:
-    """All --set options as nested tables. Values are parsed as TOML, else taken as text. Raises `ConfigError`."""
+def settings_of(assignments: list[str] | None) -> dict[str, Any]:
+    """All --set options as nested tables. Values that are not TOML are strings. Raises `ConfigError`."""
     from promptmii.schema import merged
 
-    found: dict[str, Any] = {}
-    for setting in given or []:
-        name, equals, value = setting.partition("=")
+    settings: dict[str, Any] = {}
+    for assignment in assignments or []:
+        name, equals, value = assignment.partition("=")
         if not (name.strip() and equals):
-            raise ConfigError(f"--set is {setting!r}; expected NAME=VALUE, such as endpoint.patience=60.")
-        table = _value(value.strip())
+            raise ConfigError(f"--set is {assignment!r}; expected NAME=VALUE, such as endpoint.patience=60.")
+        nested = _value(value.strip())
         for part in reversed(name.strip().split(".")):
-            table = {part: table}
-        found = merged(found, table)
-    return found
+            nested = {part: nested}
+        settings = merged(settings, nested)
+    return settings
 
 
-def prompt_of(given: str) -> str:
-    """The given prompt; `-` reads standard input."""
+def prompt_of(argument: str) -> str:
+    """A prompt argument, with `-` replaced by standard input."""
     from promptmii.data.decoding import decode
 
-    return decode(sys.stdin.buffer.read(), "Standard input") if given == "-" else given
+    return decode(sys.stdin.buffer.read(), "Standard input") if argument == "-" else argument
 
 
-def text_of(given: list[str] | None) -> str | tuple[str, ...] | None:
-    """--text: a column or a template, several columns, or none."""
-    return None if not given else given[0] if len(given) == 1 else tuple(given)
+def text_of(columns: list[str] | None) -> str | tuple[str, ...] | None:
+    """--text as a setting: a column or template, several columns, or None."""
+    if not columns:
+        return None
+    return columns[0] if len(columns) == 1 else tuple(columns)
 
 
-def comma_separated(given: str | None) -> tuple[str, ...] | None:
+def comma_separated(text: str | None) -> tuple[str, ...] | None:
     """The non-empty parts of a comma-separated list."""
-    return None if given is None else tuple(part.strip() for part in given.split(",") if part.strip())
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def whole_numbers(given: str | None) -> tuple[int, ...] | None:
+def whole_numbers(text: str | None) -> tuple[int, ...] | None:
     """The numbers of a comma-separated list. Raises `ConfigError`."""
     try:
-        return None if given is None else tuple(int(part) for part in comma_separated(given) or ())
+        return None if text is None else tuple(int(part) for part in comma_separated(text) or ())
     except ValueError as error:
-        raise ConfigError(f"-n is {given!r}; expected whole numbers, comma-separated, such as 5,20,50.") from error
+        raise ConfigError(f"-n is {text!r}; expected whole numbers, comma-separated, such as 5,20,50.") from error
 
 
-def _value(given: str) -> Any:
+def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {given}")["value"]
+        return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
-        return given
+        return text
 
 
-def label_list(given: str | None) -> tuple[str, ...] | None:
-    """--labels. Raises `ConfigError`."""
-    if given and given.lstrip().startswith("["):
+def label_list(text: str | None) -> tuple[str, ...] | None:
+    """The labels in --labels. Raises `ConfigError`."""
+    if text and text.lstrip().startswith("["):
         try:
-            return tuple(str(label) for label in json_module.loads(given))
+            return tuple(str(label) for label in json_module.loads(text))
         except ValueError as error:
             raise ConfigError(
                 f'--labels looks like JSON but is not: {error}. Expected a list such as \'["a, b", "c"]\'.'
             ) from error
-    return comma_separated(given) or None
+    return comma_separated(text) or None
 
 
-def prices_of(given: list[str] | None) -> dict[str, "Price"]:
-    """Every --price, by model. Raises `ConfigError`."""
-    return dict(map(_price, given or []))
+def prices_of(options: list[str] | None) -> dict[str, "Price"]:
+    """All --price options, by model. Raises `ConfigError`."""
+    return dict(map(_price, options or []))
 
 
 _PRICE = re.compile(r"(?:(?P<model>.*)=)?(?P<money>[^=,]+,[^=,]+)(?P<more>(?:,(?:cached|min|batch)=[^=,]+)*)")
 
 
-def _price(given: str) -> tuple[str, "Price"]:
+def _price(text: str) -> tuple[str, "Price"]:
     from promptmii.models.base import Price
 
     try:
-        parts = _PRICE.fullmatch(given)
+        parts = _PRICE.fullmatch(text)
         if parts is None:
-            raise ValueError(given)
+            raise ValueError(text)
         prompt, completion = map(float, parts["money"].split(","))
         more = dict(part.split("=") for part in parts["more"].split(",") if part)
         price = Price(
@@ -178,10 +180,10 @@ def _price(given: str) -> tuple[str, "Price"]:
             batch=float(more.get("batch", 1.0)),
         )
         if not all(math.isfinite(x) and x >= 0 for x in price if x is not None):
-            raise ValueError(given)
+            raise ValueError(text)
     except ValueError as error:
         raise ConfigError(
-            f"--price is {given!r}; expected money per million tokens as [MODEL=]PROMPT,COMPLETION, like 0.1,0.4, "
+            f"--price is {text!r}; expected money per million tokens as [MODEL=]PROMPT,COMPLETION, like 0.1,0.4, "
             "then any of cached=0.01, min=1024, batch=0.5."
         ) from error
     return parts["model"] or "*", price

@@ -54,20 +54,20 @@ def predict(
     from promptmii.instruction import Instruction
 
     _check(answers, servers, output, batch_api=batch_api, force=force)
-    made = Instruction.load(instruction)
+    loaded = Instruction.load(instruction)
     settings: dict[str, Any] = {"text": text_of(text), "force": force, "abstain": unsure.abstain}
     with (
         _source(input, format) as source,
-        answers.followers(quiet=json, servers=servers, named=made.follower, batch=batch_api) as followers,
+        answers.followers(quiet=json, servers=servers, named=loaded.follower, batch=batch_api) as followers,
     ):
-        for note in workbench.calibration_notes(made, followers.of(made)):
+        for note in workbench.calibration_notes(loaded, followers.of(loaded)):
             say(f"{note[0].upper()}{note[1:]}.")
         if batch_api and output:
             limit = answers.max_cost
-            result = workbench.predict_by_batch(made, source, followers, output=output, max_cost=limit, **settings)
+            result = workbench.predict_by_batch(loaded, source, followers, output=output, max_cost=limit, **settings)
         else:
             rows = output or (None if json or out.is_terminal else data)
-            result = workbench.predict(made, source, followers, output=rows, **settings)
+            result = workbench.predict(loaded, source, followers, output=rows, **settings)
     if isinstance(result, workbench.Pending):
         _wait(result, as_json=json)
     _show(result, as_json=json)
@@ -78,7 +78,7 @@ def predict(
 def _check(
     answers: FollowerOptions, servers: ServeOptions, output: Path | None, *, batch_api: bool, force: bool
 ) -> None:
-    """Raise if options contradict each other, or the output cannot be written."""
+    """Raise `ConfigError` if options conflict or the output cannot be written."""
     from promptmii.workbench import check_output
 
     if output:
@@ -88,21 +88,21 @@ def _check(
     if batch_api and output is None:
         raise ConfigError("--batch-api needs -o FILE: the state of the batch is kept beside it.")
     if batch_api and servers.serve:
-        raise ConfigError("--serve and --batch-api exclude each other: the servers started have no Batch API.")
+        raise ConfigError("--serve and --batch-api exclude each other: servers started by --serve have no Batch API.")
 
 
 def _wait(pending: "Pending", *, as_json: bool) -> NoReturn:
-    """Report on the batches, and exit with `NOT_YET`."""
+    """Print the state of the batches, and exit with `NOT_YET`."""
     if as_json:
         dump({"file": str(pending.output), "requests": pending.requests, "done": pending.done})
     most = f", for {pending.most_money:.4g} at most" if pending.most_money else ""
-    state = f"submitted{most}" if pending.submitted else f"under way, {pending.done:,} of them done"
+    state = f"submitted{most}" if pending.submitted else f"under way, {pending.done:,} done"
     say(f"{counted(pending.requests, 'request')} {state}. Run the same command again to collect, within 24 hours.")
     raise typer.Exit(NOT_YET)
 
 
 def _show(labelled: "Labelled", *, as_json: bool) -> None:
-    """The rows, unless they are in a file or shown already, and a summary."""
+    """Print a summary, after the rows unless they are saved or already printed."""
     tally, threshold = labelled.tally, labelled.threshold
     if as_json:
         file = {"file": str(labelled.path), **asdict(tally), "cost": labelled.cost.model_dump()}
@@ -114,32 +114,29 @@ def _show(labelled: "Labelled", *, as_json: bool) -> None:
     if threshold:
         counts.insert(1, f"{tally.unsure} below the threshold of {threshold.value:g}")
     money = labelled.cost.money
-    spent = f" This run cost {money:.4g}." if money else ""
-    say(f"{counted(tally.rows, 'row')}: {', '.join(counts)}.{spent}{_saved(labelled)}")
+    summary = f"{counted(tally.rows, 'row')}: {', '.join(counts)}."
+    summary += f" This run cost {money:.4g}." if money else ""
+    if labelled.path:
+        summary += f" Saved to {labelled.path}."
+        summary += " Run the same command again to retry the failed ones." if tally.failed else ""
+    say(summary)
     if threshold and threshold.chosen:
         say(f"The threshold: {threshold.chosen}")
 
 
-def _saved(labelled: "Labelled") -> str:
-    if labelled.path is None:
-        return ""
-    again = " The same command asks again for those that failed." if labelled.n_failed else ""
-    return f" Saved to {labelled.path}.{again}"
-
-
 @contextmanager
-def _source(given: str, form: str) -> Generator[str | Path | list[str]]:
-    """What to read: a file, standard input, or the argument itself.
+def _source(argument: str, form: str) -> Generator[str | Path | list[str]]:
+    """The rows to read: a file, standard input, or the argument itself.
 
-    Rows are read twice, once to find what cannot be read before anything is sent. So standard input goes to a file
-    while this lasts, and is never held in memory.
+    Rows are read twice, the first time to find unreadable ones before anything is sent. So standard input is copied to
+    a temporary file, and never held in memory.
     """
     from promptmii.workbench.given import is_path
 
     if form not in FORMATS:
         raise ConfigError(f"--format is {form!r}; expected one of {', '.join(FORMATS)}.")
-    if given != "-":
-        yield given if given.startswith("hub:") or is_path(given) else [given]
+    if argument != "-":
+        yield argument if argument.startswith("hub:") or is_path(argument) else [argument]
         return
     with TemporaryDirectory(prefix="promptmii-") as folder:
         path = Path(folder) / f"Standard input.{form}"

@@ -1,4 +1,4 @@
-"""`promptmii review`: rows for a human to check, as a table to correct."""
+"""`promptmii review`: a table of rows for a human to check and correct."""
 
 from typing import Annotated
 
@@ -33,21 +33,21 @@ def review(
 
     if output:
         check_writable(output, force=force)
-    given = prompt_of(instruction)
+    prompt = prompt_of(instruction)
     with answers.followers(quiet=json) as followers:
-        found = find_suspects(given, data, followers, rows.columns, most=most)
+        result = find_suspects(prompt, data, followers, rows.columns, most=most)
     if output:
-        write_text(output, found.csv(), force=force)
+        write_text(output, result.csv(), force=force)
     if json:
-        rows_found = [row._asdict() for row in found.rows]
-        dump({"rows": rows_found, "looked_at": found.n, "failed": found.n_failed, "notes": found.notes})
+        suspects = [row._asdict() for row in result.rows]
+        dump({"rows": suspects, "looked_at": result.n, "failed": result.n_failed, "notes": result.notes})
     else:
         if not output:
-            write_data(found.csv())
-        for note in found.notes:
+            write_data(result.csv())
+        for note in result.notes:
             say(f"· {note}")
-        counts = ", ".join(f"{count} {reason}" for reason, count in found.counts.items()) or "nothing to look at"
-        failed = f" {counted(found.n_failed, 'call')} failed." if found.n_failed else ""
-        say(f"{counted(found.n, 'row')}: {counts}.{failed}" + (f" Saved to {output}." if output else ""))
-    if found.n_failed:
+        counts = ", ".join(f"{count} {reason}" for reason, count in result.counts.items()) or "nothing to look at"
+        failed = f" {counted(result.n_failed, 'call')} failed." if result.n_failed else ""
+        say(f"{counted(result.n, 'row')}: {counts}.{failed}" + (f" Saved to {output}." if output else ""))
+    if result.n_failed:
         raise typer.Exit(CALLS_FAILED)

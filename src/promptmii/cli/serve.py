@@ -1,4 +1,4 @@
-"""`promptmii ui` and `promptmii mcp`: the page for people, and the tools for coding agents."""
+"""`promptmii ui` and `promptmii mcp`: the page in the browser, and the tools for coding agents."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from promptmii.models.references import WRITER
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 8766,
+    port: Annotated[int, typer.Option(help="Local port; 0 picks a free one.")] = 8766,
     home: Annotated[Path | None, typer.Option(help="Folder for history and tables; default: your data folder.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder with runs of `promptmii evaluate`.")] = Path("runs"),
     browser: Annotated[bool, typer.Option(help="Open the page in your browser.")] = True,
@@ -36,19 +36,19 @@ def ui(
     served = make_app(home or home_folder(), token, runs=runs)
     address = f"http://{LOOPBACK}:{bound.getsockname()[1]}/?token={token}"
     say(f"Open {address}")
-    say("Only this machine can reach it. Ctrl-C ends it; your history is kept.")
+    say("Only this machine can reach it. Ctrl-C stops it; your history is kept.")
     if browser:
         webbrowser.open(address)
     try:
         serve(served, bound)
-    except KeyboardInterrupt:  # the way to end it
-        say("Ended.")
+    except KeyboardInterrupt:  # the usual way to stop it
+        say("Stopped.")
 
 
 @app.command()
 @blocks
 def mcp(answers: FollowerOptions, generator: Generator = WRITER) -> None:
-    """Serve induce, score, compare and classify to a coding agent, by MCP over standard input and output."""
+    """Serve induce, score, compare and classify to a coding agent: MCP over standard input and output."""
     from promptmii.config import InduceSettings
     from promptmii.mcp_server import server
 

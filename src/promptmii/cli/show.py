@@ -1,4 +1,4 @@
-"""`promptmii show` and `promptmii export`: an instruction file for reading, and as code for another tool."""
+"""`promptmii show` and `promptmii export`: print an instruction file, or export it as code for another tool."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,12 +25,12 @@ def show(instruction: File, json: Json = False) -> None:
     if json:
         dump(loaded.model_dump(mode="json"))
         return
-    made = loaded.provenance
-    title = f"{loaded.method}, from {counted(made.n, 'example')}" + (f" of {made.source}" if made.source else "")
+    origin = loaded.provenance
+    title = f"{loaded.method}, from {counted(origin.n, 'example')}" + (f" of {origin.source}" if origin.source else "")
     out.print(Panel(styled(loaded.text or "(empty)"), title=styled(title), title_align="left"))
     out.print(Panel(styled(loaded.frame.strip("\n")), title=styled("Frame"), title_align="left"))
     facts(_facts(loaded))
-    notes(made.notes)
+    notes(origin.notes)
 
 
 def _facts(loaded: "Instruction") -> dict[str, str]:
@@ -58,7 +58,8 @@ def _cost(cost: "Cost") -> str:
 def export(
     instruction: File,
     to: Annotated[
-        str, typer.Option(metavar="TARGET", help="; ".join(f"{name}: {what}" for name, what in TARGETS.items()) + ".")
+        str,
+        typer.Option(metavar="TARGET", help="; ".join(f"{name}: {use}" for name, use in TARGETS.items()) + "."),
     ],
     output: Output = None,
     json: Json = False,

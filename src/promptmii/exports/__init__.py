@@ -1,6 +1,6 @@
-"""An instruction as code for other tools. A target is a template beside this module and its line in `TARGETS`.
+"""Exports an instruction as code for other tools. A target is a template beside this module and a line in `TARGETS`.
 
-Whatever comes from the artefact enters the code as a Python literal: nothing in it, however hostile, becomes code.
+All values from the instruction file are inserted as Python literals, so none of them can become code.
 """
 
 import json
@@ -22,28 +22,29 @@ TARGETS = {
     "llama.cpp": "Python for llama-server: exact likelihoods, calibrated as measured",
     "txt": "the prompt alone, with a placeholder for the text as a JSON string",
 }
-"""What each target gives. Its template is `<target>.txt`."""
+"""Each target with its output. Its template is `<target>.txt`."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is exported."""
+    """The prompt to export, and the facts to export with it."""
 
     before: str
-    """What a model reads before the text."""
+    """The prompt before the text."""
     after: str
+    """The prompt after the text."""
     labels: tuple[str, ...]
     model: str
-    """Its name on a server."""
+    """The model's name on a server."""
     measured: str
-    """The score, and what it was measured with."""
+    """The score, and the model and mode that it was measured with."""
     scale: tuple[float, ...]
     offset: tuple[float, ...]
-    """Of the calibration; ones and zeros for none."""
+    """Scale and offset of the calibration; ones and zeros if there is none."""
 
 
 def rendered(target: str, prompt: Prompt) -> str:
-    """The prompt as a file for a target. Raises `ConfigError` for an unknown one."""
+    """The exported file. Raises `ConfigError` for an unknown target."""
     if target not in TARGETS:
         raise ConfigError(f"Unknown export target {target!r}. {nearest(target, TARGETS)}")
     written = [defuse(label) for label in prompt.labels]
@@ -57,25 +58,25 @@ def rendered(target: str, prompt: Prompt) -> str:
         "room": str(32 + max(len(json.dumps(label)) for label in written)),
         "scale": repr(prompt.scale),
         "offset": repr(prompt.offset),
-        "prompt": f"{prompt.before}{_mark(prompt.before + prompt.after)}{prompt.after}",
+        "prompt": f"{prompt.before}{_placeholder(prompt.before + prompt.after)}{prompt.after}",
     }
     pieces = {name: _filled(name, values).rstrip("\n") for name in ("core", "http")}
     return _filled(target, values | pieces)
 
 
 def _filled(name: str, values: Mapping[str, str]) -> str:
-    """A template in one pass, so that what is filled in is never read as a slot."""
+    """The template filled in one pass, so that values are never read as slots."""
     text = resources.files("promptmii.exports").joinpath(f"{name}.txt").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: values[slot[1]], text)
 
 
 def _literal(text: str) -> str:
-    """Text as Python reads it, a line for each of its lines."""
+    """A Python literal for a text, with one string per line."""
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     return repr(text) if len(lines) < 2 else "\n".join(("(", *(f"    {line!r}" for line in lines), ")"))
 
 
-def _mark(text: str) -> str:
-    """A mark for the place of the text, which the prompt does not hold elsewhere."""
-    marks = ["{{text}}", *(f"{{{{text{number}}}}}" for number in range(2, len(text)))]
-    return next(mark for mark in marks if mark not in text)
+def _placeholder(text: str) -> str:
+    """A placeholder for the text that occurs nowhere else in the prompt."""
+    placeholders = ["{{text}}", *(f"{{{{text{number}}}}}" for number in range(2, len(text)))]
+    return next(placeholder for placeholder in placeholders if placeholder not in text)

@@ -1,12 +1,12 @@
-"""The one formatter of examples, label lists and frames, for generator and follower, training and evaluation.
+"""Formats examples, label lists and frames, for generator and follower, training and evaluation.
 
-Two rules keep data from being read as structure. A text is written as a JSON string on one line, so that
-neither a newline nor "Label:" inside it can open a new field, and it can be read back exactly. Whatever
-looks like a chat-template token is written so that no tokenizer takes it for one: escaped inside a quoted
-text (`\\u003c|im_end|>`), broken by a space elsewhere (`< |im_end|>`).
+Two rules keep data from being read as structure. A text is a JSON string on one line, so that neither a line break nor
+"Label:" inside it can start a new field, and it can be read back exactly. Anything like a chat-template token is
+escaped inside a quoted text (`\\u003c|im_end|>`) and split by a space elsewhere (`< |im_end|>`), so that no tokenizer
+recognises it.
 
-The templates are the `.txt` files beside this module. A template's `key` is its content hash and is part of
-every artefact and record, so results from different wordings never mix.
+The templates are the `.txt` files beside this module. A template's `key` is its content hash and part of every
+instruction file and record, so results from different wordings never mix.
 """
 
 import json
@@ -21,8 +21,8 @@ from promptmii.errors import ConfigError
 from promptmii.task import Example, content_key
 
 # Control tokens, as tokenizers list them: Llama, Mistral, Gemma, Qwen, GLM, Phi, DeepSeek, Command, EXAONE, Kimi,
-# MiniMax, Seed, InternLM, Granite, StarCoder, SmolLM, T5, BERT. For servers: a model in this process has its own
-# list (`models.chat`).
+# MiniMax, Seed, InternLM, Granite, StarCoder, SmolLM, T5, BERT. The list is for models on servers; a model in this
+# process has its own (`models.chat`).
 _ANGLED = r"""
     s bos eos pad unk mask cls sep sop eop eoh eoa think tool_calls? tool_response tools? arg_key arg_value image
     video audio (?:start|end)_of_\w+ \w+_soft_token (?:\w+_)?(?:unused|reserved|special)_?\d+ extra_id_\d+ seed:\w+
@@ -43,30 +43,30 @@ _SLOT = re.compile(r"\{\{(\w+)(?:\|(\w+))?\}\}")
 
 
 def quote(text: str) -> str:
-    """`text` as a one-line JSON string that no tokenizer takes for control tokens. `json.loads` gives `text` back."""
+    """`text` as a one-line JSON string in which no tokenizer finds a control token. `json.loads` restores it."""
     quoted = json.dumps(text, ensure_ascii=False)
-    # JSON leaves these three alone, but many readers take them for line ends.
+    # JSON does not escape these three, but many readers treat them as line breaks.
     quoted = quoted.replace("\x85", "\\u0085").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
 def defuse(text: str) -> str:
-    """`text` with a space inside what looks like a control token: for labels and instructions, which are not quoted."""
+    """`text` with a space inside anything like a control token; for labels and instructions, which are not quoted."""
     return CONTROL.sub(lambda match: match[0] + " ", text)
 
 
 def label_lines(labels: Iterable[str]) -> str:
-    """One label per line, so that a label may hold commas."""
+    """One label per line, so that labels may contain commas."""
     return "\n".join(f"- {defuse(label)}" for label in labels)
 
 
 def example_lines(examples: Iterable[Example]) -> str:
-    """The examples, two lines each, a blank line between them."""
+    """The examples, two lines each, separated by blank lines."""
     return "\n\n".join(f"Input: {quote(example.text)}\nLabel: {defuse(example.label)}" for example in examples)
 
 
 def grouped_examples(labels: Sequence[str], examples: Iterable[Example]) -> str:
-    """Each label that has examples, then a line for each of them."""
+    """Each label that has examples, followed by one line per example."""
     by_label: dict[str, list[str]] = {label: [] for label in labels}
     for example in examples:
         by_label[example.label].append(f"- {quote(example.text)}")
@@ -74,38 +74,39 @@ def grouped_examples(labels: Sequence[str], examples: Iterable[Example]) -> str:
 
 
 def shown_example(example: Example, layout: str = "") -> str:
-    """One example as `shown_examples` writes it."""
-    raw = f"Input: {defuse(example.text)}\nLabel: {defuse(example.label)}"
-    return raw if layout == "raw" else example_lines([example])
+    """One example in the format of `shown_examples`."""
+    if layout == "raw":
+        return f"Input: {defuse(example.text)}\nLabel: {defuse(example.label)}"
+    return example_lines([example])
 
 
 def shown_examples(examples: Iterable[Example], layout: str = "") -> str:
-    """The body of a prompt that shows examples instead of an instruction; `layout` is that of the frame's text."""
+    """The body of a prompt with examples instead of an instruction; `layout` is the layout of the frame's text."""
     blocks = [shown_example(example, layout) for example in examples]
     return "\n".join(blocks) if layout == "raw" else "\n\n".join(["Examples:", *blocks])
 
 
 def shows(body: str, example: Example, layout: str = "") -> bool:
-    """The body of a prompt shows this example, as `shown_examples` writes it."""
+    """True if the body of a prompt shows the example in the format of `shown_examples`."""
     block = shown_example(example, layout)
     return f"\n{block}\n" in f"\n{body}\n" if layout == "raw" else block in body.split("\n\n")
 
 
 def without_examples(body: str, examples: Iterable[Example], layout: str = "") -> str:
-    """The body of a prompt as it would be if it did not show these examples."""
+    """The body of a prompt without these examples."""
     hidden = {shown_example(example, layout) for example in examples}
     if layout != "raw":
         return "\n\n".join(block for block in body.split("\n\n") if block not in hidden)
-    lined = f"\n{body}\n"
+    padded = f"\n{body}\n"
     for block in hidden:
-        while f"\n{block}\n" in lined:
-            lined = lined.replace(f"\n{block}\n", "\n")
-    return lined[1:-1]
+        while f"\n{block}\n" in padded:
+            padded = padded.replace(f"\n{block}\n", "\n")
+    return padded[1:-1]
 
 
-def _plain(layout: str) -> Callable[[Sequence[str], Iterable[Example]], str]:
+def _line_layout(line: str) -> Callable[[Sequence[str], Iterable[Example]], str]:
     def lay_out(_: Sequence[str], examples: Iterable[Example]) -> str:
-        return "".join(layout.format(defuse(example.text), defuse(example.label)) for example in examples)
+        return "".join(line.format(defuse(example.text), defuse(example.label)) for example in examples)
 
     return lay_out
 
@@ -116,36 +117,36 @@ _LABELS: dict[str, Callable[[Sequence[str]], str]] = {
 }
 _EXAMPLES: dict[str, Callable[[Sequence[str], Iterable[Example]], str]] = {
     "": grouped_examples,
-    "input": _plain("Input: {}\nLabel: {}\n"),
-    "text": _plain('Text: "{}"\nLabel: {}\n\n'),
+    "input": _line_layout("Input: {}\nLabel: {}\n"),
+    "text": _line_layout('Text: "{}"\nLabel: {}\n\n'),
 }
 _TEXT: dict[str, Callable[[str], str]] = {"": quote, "raw": defuse}
 _LAYOUTS = {"labels": _LABELS, "examples": _EXAMPLES, "text": _TEXT}
-"""What may stand behind the bar of a slot, `{{labels|comma}}`; without one, the layout that no data can break."""
+"""Layouts by slot, such as `{{labels|comma}}`. Only the default layout, "", is safe for any data."""
 OPTIONAL = "budget"
-"""A slot that a template may lack: a budget then is not asked for, only kept."""
+"""A slot that a template may omit. The budget is then enforced, but not in the prompt."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """Text with `{{slots}}`. Filled in one pass, so what is filled in is never read as a slot."""
+    """Text with `{{slots}}`, filled in one pass, so that values are never read as slots."""
 
     text: str
     slots: tuple[str, ...]
-    """Every slot must occur in the text exactly once, and no other. `budget` may be missing."""
+    """The slots of the text. Each must occur exactly once; `budget` may be missing."""
 
     def __post_init__(self) -> None:
-        written = _SLOT.findall(self.text)
-        found = [name for name, _ in written]
-        if sorted(found) not in (sorted(self.slots), sorted({*self.slots} - {OPTIONAL})):
-            given = ", ".join(f"{{{{{name}}}}}" for name in found) or "none"
-            wanted = ", ".join(f"{{{{{name}}}}}" for name in self.slots)
-            raise ConfigError(f"The template has the slots {given}; expected each of {wanted} exactly once.")
-        for name, layout in written:
-            known = _LAYOUTS.get(name, {"": None})
-            if layout not in known:
+        slots = _SLOT.findall(self.text)
+        names = [name for name, _ in slots]
+        if sorted(names) not in (sorted(self.slots), sorted({*self.slots} - {OPTIONAL})):
+            actual = ", ".join(f"{{{{{name}}}}}" for name in names) or "none"
+            expected = ", ".join(f"{{{{{name}}}}}" for name in self.slots)
+            raise ConfigError(f"The template has the slots {actual}; expected each of {expected} exactly once.")
+        for name, layout in slots:
+            layouts = _LAYOUTS.get(name, {"": None})
+            if layout not in layouts:
                 raise ConfigError(
-                    f"Unknown layout {{{{{name}|{layout}}}}}. Known: {', '.join(filter(None, known)) or 'none'}."
+                    f"Unknown layout {{{{{name}|{layout}}}}}. Known: {', '.join(filter(None, layouts)) or 'none'}."
                 )
 
     @cached_property
@@ -154,19 +155,19 @@ class Template:
         return content_key(self.text)[:16]
 
     def fill(self, **values: str) -> str:
-        """The text with every slot replaced. The line break at the end of a file is not part of it."""
+        """The text with every slot replaced, without the final line break of a file."""
         return _SLOT.sub(lambda match: values[match[1]], self.text.removesuffix("\n"))
 
     def layout(self, slot: str) -> str:
-        """What stands behind the bar of a slot."""
+        """The layout of a slot: the word after `|`, or ""."""
         return next((layout for name, layout in _SLOT.findall(self.text) if name == slot), "")
 
     def written(self, text: str) -> str:
-        """A text as this frame shows it."""
+        """A text in the layout of this frame."""
         return _TEXT[self.layout("text")](text)
 
     def written_labels(self, labels: Sequence[str]) -> str:
-        """A label list as this template shows it."""
+        """A label list in the layout of this template."""
         return _LABELS[self.layout("labels")](labels)
 
 
@@ -181,17 +182,17 @@ def bundled(name: str, slots: tuple[str, ...]) -> Template:
 
 
 def follower_frame() -> Template:
-    """What a follower reads: instruction, labels, then the text, so that everything but the text is a shared prefix."""
+    """The follower's prompt. The text comes last, so that everything before it is a prefix shared by all rows."""
     return bundled("follower", FRAME_SLOTS)
 
 
 def meta_prompt() -> Template:
-    """What an instruction generator reads."""
+    """The generator's prompt."""
     return bundled("meta", META_SLOTS)
 
 
 def read_template(path: Path, slots: tuple[str, ...]) -> Template:
-    """A user's own template file, e.g. the one that a released checkpoint was trained with."""
+    """Read a user's template file, such as the prompt that a released checkpoint was trained with."""
     try:
         return Template(path.read_text(encoding="utf-8"), slots)
     except (OSError, UnicodeDecodeError) as error:
@@ -201,7 +202,7 @@ def read_template(path: Path, slots: tuple[str, ...]) -> Template:
 
 
 def frame_parts(frame: Template, instruction: str, labels: Sequence[str]) -> tuple[str, str]:
-    """What a follower reads before and after the text. `instruction` may be empty (the naive method)."""
+    """The follower's prompt before and after the text. `instruction` may be empty (the naive method)."""
     values = {"instruction": defuse(instruction.strip()), "labels": frame.written_labels(labels)}
     before, after = re.split(r"\{\{text(?:\|\w+)?\}\}", frame.text)
     before, after = (_SLOT.sub(lambda match: values[match[1]], part) for part in (before, after))
@@ -217,19 +218,23 @@ def frame_prompt(frame: Template, instruction: str, labels: Sequence[str], text:
 def induction_prompt(
     template: Template, labels: Sequence[str], examples: Iterable[Example], budget: int | None = None
 ) -> str:
-    """The generator's whole prompt. Examples are grouped by label, so that what they share stands out."""
-    limit = f" Use at most {max(budget * 3 // 4, 1)} words." if budget else ""
+    """The generator's whole prompt. By default, examples are grouped by label, so that common features stand out."""
     shown = _EXAMPLES[template.layout("examples")](labels, examples)
-    return template.fill(examples=shown, labels=template.written_labels(labels), budget=limit)
+    return template.fill(examples=shown, labels=template.written_labels(labels), budget=_word_limit(budget))
+
+
+def _word_limit(budget: int | None) -> str:
+    """The sentence that asks for a length of at most `budget` tokens."""
+    return f" Use at most {max(budget * 3 // 4, 1)} words." if budget else ""
 
 
 def improvement_prompt(request: str, instruction: str) -> str:
-    """A request for an instruction, that starts from one which is there already."""
+    """A request to improve an existing instruction."""
     return bundled("improve", ("request", "instruction")).fill(request=request, instruction=defuse(instruction))
 
 
 def extension_prompt(instruction: str, label: str, examples: Iterable[Example]) -> str:
-    """A request for the line of a label that an instruction lacks."""
+    """A request for the line about a label that an instruction lacks."""
     return bundled("extend", ("label", "examples", "instruction", "name")).fill(
         label=defuse(label),
         examples=grouped_examples([label], examples),
@@ -240,9 +245,8 @@ def extension_prompt(instruction: str, label: str, examples: Iterable[Example]) 
 
 def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int | None = None) -> str:
     """APE's request for an instruction that would have led to the examples."""
-    limit = f" Use at most {max(budget * 3 // 4, 1)} words." if budget else ""
     return bundled("ape_propose", META_SLOTS).fill(
-        examples=example_lines(examples), labels=label_lines(labels), budget=limit
+        examples=example_lines(examples), labels=label_lines(labels), budget=_word_limit(budget)
     )
 
 
