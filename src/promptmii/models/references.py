@@ -1,4 +1,4 @@
-"""What a reference to a model on this machine stands for: a model, the engine that runs it, and the adapters on top."""
+"""Resolve references to local models into weights, engine, adapters and device."""
 
 import json
 import re
@@ -9,11 +9,11 @@ from promptmii.errors import UnknownModelError
 from promptmii.models.embedded import EMBEDDED
 
 DEFAULT = "qwen"
-"""The model that follows where none is named."""
+"""The default follower."""
 WRITER = "qwen-writer"
-"""The model that writes where none is named."""
+"""The default writer."""
 WRITERS = {WRITER: DEFAULT}
-"""Trained writers that ship: by name, the embedded model that each is an adapter of."""
+"""The embedded base model of each shipped writer, by name."""
 FORMS = (
     *EMBEDDED,
     *WRITERS,
@@ -37,7 +37,7 @@ class GgufFile:
 
 @dataclass(frozen=True)
 class Weights:
-    """A model for transformers: adapters are merged into the base in their order."""
+    """A model for transformers. Adapters are merged into the base in order."""
 
     base: str
     """Reference of the base alone, such as `hf:<id or folder>`."""
@@ -45,16 +45,16 @@ class Weights:
     """What transformers loads: an id or a folder."""
     adapters: tuple[str, ...] = ()
     device: str | None = None
-    """Where it computes (`cuda:1`); `None`: on the best device there is."""
+    """Device, such as `cuda:1`; `None` for the best available."""
 
     @property
     def below(self) -> "Weights":
-        """Without the last adapter, which is to be trained on."""
+        """The same weights without the last adapter."""
         return replace(self, adapters=self.adapters[:-1])
 
     @property
     def reference(self) -> str:
-        """Base and adapters in one."""
+        """Base and adapters as one reference."""
         return "+".join((self.base, *self.adapters))
 
     @property
@@ -64,7 +64,7 @@ class Weights:
 
 
 def shipped(writer: str) -> Path:
-    """The adapter of a writer that ships."""
+    """The adapter folder of a shipped writer."""
     return Path(__file__).with_name("shipped") / writer
 
 
@@ -77,20 +77,23 @@ def reader_of(reference: str) -> str:
         return reference
     name, device = _on_device(reference.partition("+")[0])
     kind, mark, place = name.rpartition(":")
-    inside = _model_of_adapter(place) if kind == "hf" else None
-    reader = reader_of(f"hf:{inside.removeprefix('hf:')}") if inside else f"{kind}{mark}{WRITERS.get(place, place)}"
+    base_model = _model_of_adapter(place) if kind == "hf" else None
+    if base_model:
+        reader = reader_of(f"hf:{base_model.removeprefix('hf:')}")
+    else:
+        reader = f"{kind}{mark}{WRITERS.get(place, place)}"
     return f"{reader}@{device}" if device else reader
 
 
 def is_local(reference: str) -> bool:
-    """Whether a reference has the form of a model on this machine, whether or not there is one."""
+    """Return whether a reference has the form of a local model. The model need not exist."""
     name, _ = _on_device(reference.partition("+")[0])
     kind, _, place = name.partition(":")
     return name in EMBEDDED or name in WRITERS or (kind in ("gguf", "hf") and bool(place))
 
 
 def gguf_of(reference: str) -> GgufFile | None:
-    """The file that llama.cpp runs for a reference; `None` where it names none."""
+    """The GGUF file of a reference, or `None` if llama.cpp does not run it."""
     first, *adapters = reference.split("+")
     kind, _, place = first.partition(":")
     if first in WRITERS:
@@ -101,23 +104,25 @@ def gguf_of(reference: str) -> GgufFile | None:
 
 
 def weights_of(reference: str) -> Weights | None:
-    """The weights that transformers loads for a reference; `None` where there are none. Raises `UnknownModelError`.
+    """The weights that transformers loads for a reference, or `None` if it cannot. Raises `UnknownModelError`.
 
-    An embedded model is dequantised. A folder that only holds an adapter brings the model that the adapter names.
+    Embedded models are dequantised. A folder with only an adapter loads the base model that the adapter names.
     """
     first, *adapters = reference.split("+")
     name, device = _on_device(first)
-    found = _first(name)
-    return replace(found, adapters=(*found.adapters, *adapters), device=device or found.device) if found else None
+    weights = _weights_of_name(name)
+    if weights is None:
+        return None
+    return replace(weights, adapters=(*weights.adapters, *adapters), device=device or weights.device)
 
 
 def _on_device(reference: str) -> tuple[str, str | None]:
-    """A reference without adapters in two: the model, and the device behind its `@`."""
+    """Split a reference without adapters into model and device."""
     model, device = _DEVICE.fullmatch(reference).groups()  # pyright: ignore[reportOptionalMemberAccess] always matches
     return model, device
 
 
-def _first(name: str) -> Weights | None:
+def _weights_of_name(name: str) -> Weights | None:
     kind, _, place = name.rpartition(":")
     if kind in ("", "hf") and (place in WRITERS or place in EMBEDDED):
         from promptmii.models.hf.convert import converted
@@ -128,12 +133,14 @@ def _first(name: str) -> Weights | None:
     kind, _, place = name.partition(":")
     if kind != "hf" or not place:
         return None
-    inside = _model_of_adapter(place)
-    return weights_of(f"{inside}+{place}") or weights_of(f"hf:{inside}+{place}") if inside else Weights(name, place)
+    base_model = _model_of_adapter(place)
+    if not base_model:
+        return Weights(name, place)
+    return weights_of(f"{base_model}+{place}") or weights_of(f"hf:{base_model}+{place}")
 
 
 def _model_of_adapter(folder: str) -> str | None:
-    """What an adapter folder says it belongs to; `None` for anything else."""
+    """The base model that an adapter folder names; `None` for any other folder."""
     path = Path(folder) / "adapter_config.json"
     if not path.is_file() or (Path(folder) / "config.json").exists():
         return None

@@ -1,4 +1,4 @@
-"""Work on several threads, ended together.
+"""Run work on several threads that end together.
 
 `parallel` yields results as they finish. When it ends (exhausted, closed, by an error or by Ctrl-C) it cancels what its
 threads wait for and joins them, so nothing they use is closed under them.
@@ -39,7 +39,7 @@ class _Group:
 
     @contextmanager
     def cancelled_by(self, cancel: Callable[[], object]) -> Generator[None]:
-        """`stop` calls `cancel` while this lasts. Raises `CancelledError` if the group has stopped."""
+        """Let `stop` call `cancel` inside this context. Raises `CancelledError` if the group has stopped."""
         with self._lock:
             if self.stopped:
                 raise CancelledError
@@ -60,17 +60,17 @@ class _Group:
 
 
 _current: ContextVar[_Group | None] = ContextVar("group", default=None)
-"""The group that a thread, or a task that it started on an event loop, works for."""
+"""The group of the current thread, or of the event-loop task that it started."""
 
 
 def ending() -> bool:
-    """Whether this thread or task should start nothing more."""
+    """Return whether this thread or task should stop starting work."""
     group = _current.get()
     return group is not None and group.stopped
 
 
 def wait_for(future: Future[T]) -> T:
-    """The future's result. Cancels it and raises `CancelledError` when the threads of this group are to end."""
+    """The future's result. Cancels it and raises `CancelledError` if this thread's group stops."""
     group = _current.get()
     try:
         with group.cancelled_by(future.cancel) if group else nullcontext():
@@ -81,7 +81,7 @@ def wait_for(future: Future[T]) -> T:
 
 
 def in_caller(work: Callable[[], T]) -> T:
-    """What `work` returns, computed by the thread that waits in `parallel` for this one, or here if none does."""
+    """Run `work` in the thread that called `parallel`, or in this one if there is no group; return its result."""
     group = _current.get()
     if group is None:
         return work()
@@ -93,7 +93,7 @@ def in_caller(work: Callable[[], T]) -> T:
 def parallel(work: Callable[[T], R], given: Sequence[T], threads: int) -> Generator[tuple[int, R]]:
     """`work` on each of `given`, up to `threads` at once: position and result, as they finish. An error ends all.
 
-    One at a time is done in this thread.
+    A single item or `threads=1` runs in this thread.
     """
     if min(threads, len(given)) <= 1:
         yield from enumerate(map(work, given))
@@ -113,11 +113,11 @@ def parallel(work: Callable[[T], R], given: Sequence[T], threads: int) -> Genera
         try:
             for worker in workers:
                 worker.start()
-            left = len(given)
-            while left:
+            remaining = len(given)
+            while remaining:
                 finished = group.inbox.get()()
                 if finished:
-                    left -= 1
+                    remaining -= 1
                     yield finished
         finally:
             group.stop()

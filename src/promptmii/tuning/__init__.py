@@ -1,4 +1,4 @@
-"""A local model whose weights are trained: all of them, or those of one adapter. Fine-tuning and training use it."""
+"""A local model in training, either all its weights or one adapter. Fine-tuning and RL both use it."""
 
 import json
 from dataclasses import dataclass
@@ -22,74 +22,74 @@ except ImportError as error:
     raise MissingDependencyError("Fine-tuning", "hf") from error
 
 IGNORED = -100
-"""The label of a token on which no loss is taken."""
+"""The label of tokens excluded from the loss."""
 
 
 @dataclass(frozen=True)
 class TrainableModel:
-    """Weights in training, their tokenizer, and how the model is asked: exactly as when it is used afterwards."""
+    """Weights in training and their tokenizer, prompted exactly as in later use."""
 
     reference: str
     model: Any
-    """The bare causal language model, an adapter in place."""
+    """The bare causal language model, with any adapter layers in place."""
     trained: Any
-    """The same, or the peft model around it."""
+    """The same model, or the peft model around it."""
     below: Weights
-    """What lies under the adapter, or all of it."""
+    """The frozen weights under the adapter, or the starting weights if all are trained."""
     tokenizer: Any
 
     @classmethod
     def load(cls, reference: str, lora: LoraSettings | None, seed: int, *, fresh: bool = False) -> "TrainableModel":
-        """With `lora` the last adapter of the reference is trained, or a new one; else all weights, adapters merged in.
+        """With `lora`, train the reference's last adapter or a new one; without, train all weights, adapters merged in.
 
-        `fresh` puts a new adapter over those of the reference. The model is not on its device yet. Raises
+        `fresh` stacks a new adapter on those of the reference. The model is not on its device yet. Raises
         `ConfigError`, `UnknownModelError`.
         """
         weights = weights_of(reference)
         if weights is None:
             raise ConfigError(f"The model to train is {reference!r}; expected a model on this machine: smol, or hf:...")
-        onward = bool(lora and weights.adapters and not fresh)
-        below = weights.below if onward else weights
-        # Weights that are trained are kept in full precision beside bf16 arithmetic; frozen ones need not be.
+        resume = bool(lora and weights.adapters and not fresh)
+        below = weights.below if resume else weights
+        # Trained weights stay in float32 under bf16 arithmetic; frozen weights need not.
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, tokenizer = read_weights(reference, below, device, None if lora else torch.float32)
         trained: Any = model.requires_grad_()  # peft freezes what it merges into
         if lora:
-            torch.manual_seed(seed)  # the adapter's first values
+            torch.manual_seed(seed)  # for the adapter's initial values
             trained = add_adapter(model, lora)
-            if onward:
+            if resume:
                 continue_adapter(trained, Path(weights.adapters[-1]))
         return cls(reference, model, trained, below, tokenizer)
 
     @property
     def base(self) -> str:
-        """Reference of what lies under the adapter, or of what all weights were trained from."""
+        """Reference of the model under the adapter, or of the starting weights."""
         return self.reference if self.trained is self.model else self.below.reference
 
     @cached_property
     def form(self) -> ChatFormat:
-        """How chats and answers become tokens."""
+        """Turns chats and answers into tokens."""
         return ChatFormat(HfTokenizer(self.tokenizer, self.model.generation_config.eos_token_id))
 
     def row(self, chat: Chat, answer: str) -> dict[str, list[int]]:
-        """A chat and its answer to learn from, as tokens; only the answer and the end of the turn are labelled."""
+        """A training example as tokens; only the answer and the end of its turn have labels."""
         prompt = self.form.prompts([chat])[0]
-        told = [*self.form.options([answer])[0], self.form.ends[0]]
-        ids = [*prompt, *told]
-        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*([IGNORED] * len(prompt)), *told]}
+        target = [*self.form.options([answer])[0], self.form.ends[0]]
+        ids = [*prompt, *target]
+        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*([IGNORED] * len(prompt)), *target]}
 
     def collator(self) -> DataCollatorForSeq2Seq:
-        """Pads rows to one length, at their end."""
+        """Pads rows on the right."""
         self.tokenizer.padding_side = "right"
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token  # masked; some have none
         return DataCollatorForSeq2Seq(self.tokenizer, padding=True, label_pad_token_id=IGNORED)
 
     def local(self) -> TransformersModel:
-        """The weights of now, as the rest of promptmii uses a model. It caches keys and values, so not after a step."""
+        """The current weights as a `LanguageModel`. It caches keys and values, so make a new one after each step."""
         return TransformersModel(self.reference, self.model, self.tokenizer, "step-0")
 
     def save(self, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
-        """Write the adapter, or all weights and the tokenizer. `state` are weights that were spread over processes."""
+        """Write the adapter, or all weights and the tokenizer. `state` holds weights gathered from processes."""
         if self.trained is not self.model:
             save_adapter(self.trained, folder, self.below.named, state)
         else:
@@ -97,7 +97,7 @@ class TrainableModel:
             self.tokenizer.save_pretrained(str(folder))
 
     def name_base(self, folder: Path) -> None:
-        """Let an adapter that peft saved name its model as the settings do, instead of by a path of this machine."""
+        """Replace the local path by which peft names an adapter's base model with its portable reference."""
         path = folder / "adapter_config.json"
         if path.exists():
             config: dict[str, Any] = json.loads(path.read_text("utf-8"))

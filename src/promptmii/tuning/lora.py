@@ -1,7 +1,7 @@
-"""Low-rank adapters, as `peft` makes them, with a leaner forward and backward pass.
+"""`peft` low-rank adapters with a leaner forward and backward pass.
 
 The usual pass writes and reads each output four times (base, adapter, scaled, sum), which costs a third of the speed.
-Here the low-rank product is added into the base product, and the backward pass keeps nothing but the input.
+This one adds the low-rank product into the base product, and keeps only the inputs for the backward pass.
 """
 
 import json
@@ -23,7 +23,7 @@ from promptmii.errors import ConfigError
 
 NAME = "default"
 SAME = ("r", "lora_alpha", "use_rslora", "use_dora")
-"""What two adapters must agree in for one to go on from the other."""
+"""Settings that must match before training can resume from an adapter."""
 
 
 class _LowRank(torch.autograd.Function):
@@ -55,7 +55,7 @@ class _LowRank(torch.autograd.Function):
 
 
 class LeanLinear(LoraLinear):
-    """peft's adapted linear layer with the pass above wherever it means the same."""
+    """peft's adapted linear layer, with the pass above if it is equivalent."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """See `torch.nn.Linear`."""
@@ -67,7 +67,7 @@ class LeanLinear(LoraLinear):
 
 
 def add_adapter(model: Any, settings: LoraSettings) -> Any:
-    """The peft model around `model`, whose linear layers are adapted in place and whose own weights are frozen."""
+    """Wrap `model` in peft: adapt its linear layers in place and freeze its own weights."""
     modules = settings.modules if isinstance(settings.modules, str) else list(settings.modules)
     config = LoraConfig(
         r=settings.rank,
@@ -77,35 +77,35 @@ def add_adapter(model: Any, settings: LoraSettings) -> Any:
         exclude_modules=_layers_below(model, settings.first_layer),
         task_type="CAUSAL_LM",
     )
-    sharded = is_deepspeed_zero3_enabled()  # whose hooks wait for the passes of peft's own modules
+    sharded = is_deepspeed_zero3_enabled()  # its hooks need the forward passes of peft's own modules
     if not sharded and not settings.dropout:
         # peft documents it under this name
         register: Any = config._register_custom_module  # pyright: ignore[reportPrivateUsage]
         register({torch.nn.Linear: LeanLinear})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute by its old name
-        # ZeRO-3 gathers weights of one number format only.
+        # ZeRO-3 only gathers weights of a single dtype.
         return get_peft_model(model, config, autocast_adapter_dtype=not sharded)
 
 
 @contextmanager
 def merged(model: Any) -> Generator[None]:
-    """The adapters of `model` are part of its weights, as when it is used; afterwards it is as before, to the bit."""
+    """Merge the adapters of `model` into its weights, as in later use; restore it bit for bit on exit."""
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLinear)]
-    own = [layer.get_base_layer().weight.data for layer in layers]
+    originals = [layer.get_base_layer().weight.data for layer in layers]
     try:
-        for layer, weight in zip(layers, own, strict=True):
+        for layer, weight in zip(layers, originals, strict=True):
             layer.get_base_layer().weight.data = weight + layer.get_delta_weight(NAME).to(weight.dtype)
             layer.merged_adapters.append(NAME)
         yield
     finally:
-        for layer, weight in zip(layers, own, strict=True):
+        for layer, weight in zip(layers, originals, strict=True):
             layer.get_base_layer().weight.data = weight
             layer.merged_adapters.clear()
 
 
 def _layers_below(model: Any, first: int) -> str | None:
-    """Pattern of the modules that are left as they are. Raises `ConfigError` if that is all of them."""
+    """Pattern of the layers to leave unadapted. Raises `ConfigError` if that is all layers."""
     count: int = model.config.num_hidden_layers
     if first >= count:
         raise ConfigError(f"lora.first_layer is {first}; the model has {count} layers, counted from 0.")
@@ -113,36 +113,36 @@ def _layers_below(model: Any, first: int) -> str | None:
 
 
 def continue_adapter(tuned: Any, folder: Path) -> None:
-    """Put the weights of an adapter folder into that of `tuned`. Raises `ConfigError` if they are of another recipe."""
+    """Load an adapter folder into the adapter of `tuned`. Raises `ConfigError` if its settings or layers differ."""
     try:
-        given: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+        saved: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
         config: Any = tuned.peft_config[NAME]
-        others = [
-            f"{name} = {given.get(name)}"
+        differences = [
+            f"{name} = {saved.get(name)}"
             for name in SAME
-            if given.get(name, getattr(config, name)) != getattr(config, name)
+            if saved.get(name, getattr(config, name)) != getattr(config, name)
         ]
-        if others:
+        if differences:
             raise ConfigError(
-                f"The adapter {folder} has {', '.join(others)}; the settings ask for another. Make them equal."
+                f"The adapter {folder} has {', '.join(differences)}; the settings ask for another. Make them equal."
             )
-        found = set_peft_model_state_dict(tuned, load_file(folder / "adapter_model.safetensors"))
+        loaded = set_peft_model_state_dict(tuned, load_file(folder / "adapter_model.safetensors"))
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ConfigError(
             f"The adapter {folder} cannot be trained on: {reason} Expected a LoRA folder of the same model and rank."
         ) from error
-    strange = [*found.unexpected_keys, *(name for name in found.missing_keys if "lora_" in name)]
-    if strange:
+    unmatched = [*loaded.unexpected_keys, *(name for name in loaded.missing_keys if "lora_" in name)]
+    if unmatched:
         raise ConfigError(
-            f"The adapter {folder} adapts other layers than the settings ask for: {strange[0]} is on one side only."
+            f"The adapter {folder} adapts other layers than the settings ask for: {unmatched[0]} is on one side only."
         )
 
 
 def save_adapter(tuned: Any, folder: Path, base: str, state: dict[str, torch.Tensor] | None = None) -> None:
-    """Write an adapter folder in bfloat16 that `<reference>+<folder>` loads; `base` names the model it belongs to.
+    """Write an adapter folder in bfloat16 that `<reference>+<folder>` loads; `base` names its base model.
 
-    `state` are the weights where those of `tuned` are spread over processes.
+    `state` holds the weights if several processes share those of `tuned`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights: dict[str, torch.Tensor] = get_peft_model_state_dict(tuned, state_dict=state)

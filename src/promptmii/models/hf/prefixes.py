@@ -1,4 +1,4 @@
-"""What chats have in common: found by comparing tokens, computed once, and remembered for the next call."""
+"""Common prefixes of chats, computed once and cached for the next call."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from transformers import DynamicCache
 from promptmii.models.batching import common
 
 REMEMBERED = 4
-"""Prefixes that are kept: an instruction under test, and a few before it."""
+"""Cached prefixes: the instruction under test and a few earlier ones."""
 REMEMBERED_TOKENS = 8192
 
 
@@ -23,11 +23,11 @@ class Prefix:
     values: tuple[torch.Tensor, ...]
 
     def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Keys and values of one layer; `None` where there are no tokens."""
+        """Keys and values of one layer, or `None` for an empty prefix."""
         return (self.keys[index], self.values[index]) if self.tokens else None
 
     def cut(self, length: int) -> "Prefix":
-        """Its beginning."""
+        """The first `length` tokens."""
         if length == len(self.tokens):
             return self
         if not length:
@@ -36,7 +36,7 @@ class Prefix:
         return Prefix(self.tokens[:length], *halves)
 
     def cache(self) -> DynamicCache:
-        """A copy for transformers to go on from."""
+        """A copy that transformers can extend."""
         cache = DynamicCache()
         for index, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
             cache.update(key[None], value[None], index)
@@ -47,25 +47,25 @@ NO_PREFIX = Prefix((), (), ())
 
 
 class Prefixes:
-    """Computes prefixes, starting from the one remembered that goes furthest."""
+    """Computes prefixes, each from the cached one with the longest match."""
 
     def __init__(self, model: Any) -> None:
         self._decoder: Any = model.get_decoder()
         self._device: torch.device = model.device
-        self._kept: list[Prefix] = []
+        self._cached: list[Prefix] = []
 
     def get(self, tokens: Sequence[int]) -> Prefix:
         """Keys and values of `tokens`."""
         wanted = tuple(tokens)
-        best = max(self._kept, key=lambda known: common([known.tokens, wanted]), default=NO_PREFIX)
+        best = max(self._cached, key=lambda prefix: common([prefix.tokens, wanted]), default=NO_PREFIX)
         start = best.cut(common([best.tokens, wanted]))
-        found = start if len(start.tokens) == len(wanted) else self._extend(start, wanted)
-        # Cut from a longer one it is remembered in that one already.
-        if found is best or len(found.tokens) != len(start.tokens):
-            self._kept = [found, *(known for known in self._kept if known is not found)][:REMEMBERED]
-            while len(self._kept) > 1 and sum(len(known.tokens) for known in self._kept) > REMEMBERED_TOKENS:
-                self._kept.pop()
-        return found
+        result = start if len(start.tokens) == len(wanted) else self._extend(start, wanted)
+        # A cut of a longer cached prefix is in the cache already.
+        if result is best or len(result.tokens) != len(start.tokens):
+            self._cached = [result, *(prefix for prefix in self._cached if prefix is not result)][:REMEMBERED]
+            while len(self._cached) > 1 and sum(len(prefix.tokens) for prefix in self._cached) > REMEMBERED_TOKENS:
+                self._cached.pop()
+        return result
 
     def _extend(self, start: Prefix, tokens: tuple[int, ...]) -> Prefix:
         cache = start.cache()
