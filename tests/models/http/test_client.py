@@ -18,8 +18,8 @@ from promptmii.models.http.client import HttpModel
 from promptmii.models.http.completions import NEUTRAL
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.constraints import Dialect
-from promptmii.models.http.tokens import REMEMBERED, Memory, context_length
-from promptmii.models.http.transport import OWN
+from promptmii.models.http.retries import OWN
+from promptmii.models.http.tokens import REMEMBERED, CountCache, context_length
 
 CHAT: Chat = [{"role": "user", "content": "hello"}]
 CHATS: list[Chat] = [[{"role": "user", "content": str(i)}] for i in range(4)]
@@ -330,10 +330,10 @@ def test_the_context_length_is_read_from_every_kind_of_model_list(entries: objec
 
 
 def test_remembered_counts_are_bounded() -> None:
-    memory = Memory()
-    memory.keep({str(i): i for i in range(REMEMBERED)})
-    memory.keep({"one": 1})
-    assert memory.known(["0", "1", "one"]) == {"1": 1, "one": 1}
+    counts = CountCache()
+    counts.store({str(i): i for i in range(REMEMBERED)})
+    counts.store({"one": 1})
+    assert counts.lookup(["0", "1", "one"]) == {"1": 1, "one": 1}
 
 
 def test_options_are_checked_before_anything_is_sent() -> None:

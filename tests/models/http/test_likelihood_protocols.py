@@ -14,8 +14,8 @@ from promptmii.errors import UnsupportedError
 from promptmii.models.base import Chat, Choice
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.likelihoods import log_probability
 from promptmii.models.http.refusals import RefusedError
-from promptmii.models.http.ways import probable
 from promptmii.progress import QUIET
 
 END = 1
@@ -153,9 +153,9 @@ def test_the_words_of_a_server_that_refuses_to_list_tokens_are_shown() -> None:
 
 
 def test_a_log_probability_that_is_rounded_above_zero_is_zero() -> None:
-    assert probable(1e-6, 1) == 0.0
+    assert log_probability(1e-6, 1) == 0.0
     with pytest.raises(RefusedError):
-        probable(0.5, 1)
+        log_probability(0.5, 1)
 
 
 def test_first_tokens_of_a_server_that_lists_none_are_refused() -> None:
