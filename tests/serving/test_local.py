@@ -88,9 +88,9 @@ def test_a_server_runs_for_as_long_as_it_is_needed_and_takes_its_children_along(
     assert eventually(lambda: gone(pids(state)))
 
 
-@pytest.mark.parametrize("warden", [False, True])
+@pytest.mark.parametrize("supervisor", [False, True])
 def test_a_server_that_is_killed_is_started_again_at_the_same_address(
-    state: Path, tmp_path: Path, warden: bool
+    state: Path, tmp_path: Path, supervisor: bool
 ) -> None:
     told = Recorder()
     with (
@@ -98,7 +98,7 @@ def test_a_server_that_is_killed_is_started_again_at_the_same_address(
         closing(endpoint.load("openai:tiny")) as model,
     ):
         assert asked(model) == "bad"
-        os.kill(psutil.Process(known(state)[0]["pid"]).ppid() if warden else known(state)[0]["pid"], signal.SIGKILL)
+        os.kill(psutil.Process(known(state)[0]["pid"]).ppid() if supervisor else known(state)[0]["pid"], signal.SIGKILL)
         assert asked(model) == "bad"  # the call waits for it
         assert eventually(lambda: len(known(state)) == 2)
         assert eventually(lambda: gone({known(state)[0][name] for name in ("pid", "child")}))
