@@ -145,11 +145,12 @@ def atomic_folder(folder: Path) -> Generator[Path]:
 def append_line(path: Path, line: bytes) -> None:
     """Append a line and flush it to disk. Raises `OutputError`; the lines before it stay intact."""
     try:
-        with open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(path, "a+b", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             end = file.tell()
+            file.seek(max(end - 1, 0))
+            separator = b"\n" if file.read(1) not in (b"", b"\n") else b""  # after a line that a kill cut short
             try:
-                # Do not append to a line that a kill cut short.
-                file.write((b"" if not end or _ends_line(path) else b"\n") + line)
+                file.write(separator + line)
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
@@ -197,9 +198,3 @@ def locked(folder: Path, wait: Callable[[], None] | None = None) -> Generator[No
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _ends_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

@@ -10,7 +10,7 @@ from promptmii.errors import EndpointError
 from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.models.http.config import CHAT, HttpConfig
 from promptmii.models.http.refusals import RefusedError
-from promptmii.models.http.retries import Outages, Retries
+from promptmii.models.http.retries import Retries
 from promptmii.models.http.transport import Server, request_limit, submit
 from promptmii.models.threads import ending, wait_for
 
@@ -28,9 +28,7 @@ class Calls:
         self.servers = [Server(url, config) for url in config.urls]
         self._model = model
         self._reference = reference
-        self._config = config
         self._slots = config.slots or request_limit(config.urls, config.concurrency)
-        self._outages = Outages()
         self._pending: set[Future[Any]] = set()
         self._closed = False
         self._lock = threading.Lock()
@@ -89,7 +87,7 @@ class Calls:
                     raise asyncio.CancelledError
                 return await request()
 
-        return await Retries(self._config, server, self._outages).run(limited, lambda: self._check_server(server))
+        return await Retries(server).run(limited, lambda: self._check_server(server))
 
     async def _check_server(self, server: Server) -> None:
         """Find out whether the server is out, or fails on a single text."""
@@ -100,7 +98,7 @@ class Calls:
         except RefusedError as error:
             if error.failure.kind is not FailureKind.REQUEST:
                 return
-        self._outages.over(server)
+        server.mark_up()
 
     def server_for(self, chat: Chat) -> Server:
         """The server for a chat. Chats with the same prefix go to the same one, which has that prefix in its cache."""

@@ -49,7 +49,7 @@ class HttpModel(LanguageModel):
         self._config = config or HttpConfig()
         self._calls = Calls(self._name, self._reference, self._config)
         if self._config.deferred:
-            self._config.deferred.attach(self._calls.servers[0], self._config)
+            self._config.deferred.attach(self._calls.servers[0])
         self._lock = threading.Lock()
         self._card: ModelCard | None = None
         self._scoring: tuple[LikelihoodProtocol, int] | None = None

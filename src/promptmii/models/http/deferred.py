@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.files import private_file, write_text
 from promptmii.models.base import Failure, FailureKind, Price, Usage, most_tokens
-from promptmii.models.http.config import CHAT, HttpConfig
+from promptmii.models.http.config import CHAT
 from promptmii.models.http.refusals import RefusedError, error_message, refusal
-from promptmii.models.http.retries import Outages, Retries
+from promptmii.models.http.retries import Retries
 from promptmii.models.http.transport import Server, submit
 from promptmii.models.threads import wait_for
 from promptmii.task import content_key
@@ -51,13 +51,12 @@ class Deferred:
         self._folder = Path()
         self._db: sqlite3.Connection | None = None
         self._server: Server | None = None
-        self._config = HttpConfig()
         self._files: list[tuple[int, int]] = []
         """Requests and bytes in each file."""
 
-    def attach(self, server: Server, config: HttpConfig) -> None:
+    def attach(self, server: Server) -> None:
         """Set the server of the batches."""
-        self._server, self._config = server, config
+        self._server = server
 
     def check(self) -> None:
         """Raise `UnsupportedError` if the server has no Batch API."""
@@ -217,7 +216,7 @@ class Deferred:
         """The result of a request, with retries. Raises `EndpointError`."""
         assert self._server
         server = self._server
-        result = wait_for(submit(Retries(self._config, server, Outages()).run(lambda: request(server))))
+        result = wait_for(submit(Retries(server).run(lambda: request(server))))
         if isinstance(result, Failure):
             raise EndpointError(
                 f"The Batch API at {server.url} does not answer: {result.kind}: {result.message}. "

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from promptmii.models.base import Failure, FailureKind
-from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.transport import Server
 
@@ -27,34 +26,12 @@ LONGEST_PAUSE = 30.0
 """Maximum back-off in seconds, before up to half of it is added at random; a server may ask for more."""
 
 
-class Outages:
-    """When each server stopped answering, as noticed by any call, so that later calls do not wait as long again."""
-
-    def __init__(self) -> None:
-        self._since: dict[Server, float] = {}
-        self._answered: dict[Server, float] = {}
-
-    def over(self, server: Server) -> None:
-        """The server has answered."""
-        self._since.pop(server, None)
-        self._answered[server] = time.monotonic()
-
-    def answered_after(self, server: Server, moment: float) -> bool:
-        """The server has answered a call since that moment."""
-        return self._answered.get(server, -math.inf) > moment
-
-    def since(self, server: Server, now: float) -> float:
-        """When the server stopped answering; `now` if this is the first sign of it."""
-        return self._since.setdefault(server, now)
-
-
 class Retries:
     """The retries of one call. Patience counts from its first fault, or from the start of its server's outage."""
 
-    def __init__(self, config: HttpConfig, server: Server, outages: Outages) -> None:
-        self._config = config
+    def __init__(self, server: Server) -> None:
         self._server = server
-        self._outages = outages
+        self._config = server.config
         self._faults: Counter[FailureKind] = Counter()
         self._first_fault = math.inf
 
@@ -70,7 +47,7 @@ class Retries:
         while True:
             try:
                 result = await request()
-                self._outages.over(self._server)
+                self._server.mark_up()
                 return result
             except RefusedError as error:
                 pause = self._pause_or_failure(error)
@@ -82,15 +59,18 @@ class Retries:
             await asyncio.sleep(pause)
 
     def _server_answers(self) -> bool:
-        return self._outages.answered_after(self._server, self._first_fault)
+        """The server has answered another call since this one first failed."""
+        return self._server.last_success > self._first_fault
 
     def _pause_or_failure(self, error: RefusedError) -> float | Failure:
         now = time.monotonic()
         failure = error.failure
         self._faults[failure.kind] += 1
         self._first_fault = min(self._first_fault, now)
-        outage = self._outages.since(self._server, now) if failure.kind in WAITED_FOR else now
-        waited = now - min(self._first_fault, outage)
+        waited = now - self._first_fault
+        if failure.kind in WAITED_FOR:
+            self._server.down_since = min(self._server.down_since, now)
+            waited = now - min(self._first_fault, self._server.down_since)
         patience = self._config.patience
         caused_by_text = self._faults[FailureKind.SERVER] > OWN and self._server_answers()
         if not error.lasting and not caused_by_text:

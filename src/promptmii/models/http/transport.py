@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import math
 import os
 import re
 import ssl
 import threading
+import time
 from collections.abc import Coroutine, Generator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -83,16 +85,22 @@ class Server:
     def __init__(self, url: str, config: HttpConfig) -> None:
         """Sends nothing. Raises `ConfigError` or `EndpointError` if key, proxy or certificates cannot be used."""
         self.url = url
+        self.config = config
         self._base, _, query = url.partition("?")
         self._query = f"?{query}" if query else ""
         self._key = config.key
-        self._timeout = config.timeout
         self.answered = False
         """It has completed a chat, so the key is good."""
+        self.down_since = math.inf
+        """Shared by all calls, so that later ones do not wait as long again for a server that is down."""
+        self.last_success = -math.inf
         self.top_logprobs = TOP_LOGPROBS
         self.waits = Waits(url)
         self._client = _client(url, config)
-        self._deferred = config.deferred
+
+    def mark_up(self) -> None:
+        """Note that a request succeeded."""
+        self.down_since, self.last_success = math.inf, time.monotonic()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -104,8 +112,9 @@ class Server:
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The decoded answer to a POST. Raises `RefusedError`, or `EndpointError` if every call would fail."""
-        if self._deferred and self._deferred.holds(path):
-            return self._deferred.answer(path, body)
+        deferred = self.config.deferred
+        if deferred and deferred.holds(path):
+            return deferred.answer(path, body)
         return await self._send("POST", f"{self._base}{path}{self._query}", body)
 
     async def post_outside_v1(self, path: str, body: object) -> Any:
@@ -138,9 +147,9 @@ class Server:
         # json.dumps escapes to ASCII, so a lone surrogate in a text cannot break the request.
         content = None if body is None else json.dumps(body).encode()
         headers = {"content-type": "application/json"}
-        with self._transport_errors(), self.waits.for_answer(self._timeout):
+        with self._transport_errors(), self.waits.for_answer(self.config.timeout):
             async with (
-                asyncio.timeout(self._timeout),
+                asyncio.timeout(self.config.timeout),
                 self._client.stream(method, address, content=content, headers=headers) as response,
             ):
                 raw = await _read(response)
@@ -154,7 +163,7 @@ class Server:
         except httpx.ConnectTimeout as error:
             raise self._unreachable("no connection in time") from error
         except (TimeoutError, httpx.TimeoutException) as error:
-            raise RefusedError(FailureKind.TIMEOUT, f"no answer within {self._timeout:g} s") from error
+            raise RefusedError(FailureKind.TIMEOUT, f"no answer within {self.config.timeout:g} s") from error
         except httpx.DecodingError as error:
             raise bad_answer("an answer in a damaged compression") from error
         except httpx.TransportError as error:
