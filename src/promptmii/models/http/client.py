@@ -3,6 +3,7 @@
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -112,22 +113,18 @@ class HttpModel(LanguageModel):
         """Raises `EndpointError` if the server does not answer or refuses the key."""
         _ = self.card  # asks the servers what they can do
         started = time.perf_counter()
-        groups: dict[str, list[int]] = {}
-        for position, chat in enumerate(chats):
-            groups.setdefault(repr(list(chat)), []).append(position)
-        positions = list(groups.values())
-        samples = self._calls.map(lambda group: self._samples(chats[group[0]], len(group), sampling), positions)
-        answers: list[Completion | Failure | None] = [None] * len(chats)
-        for group, answered in zip(positions, samples, strict=True):
-            for position, answer in zip(group, answered, strict=True):
-                answers[position] = answer
+        keys = [repr(list(chat)) for chat in chats]
+        counts, chat_of = Counter(keys), dict(zip(keys, chats, strict=True))
+        samples = self._calls.map(lambda key: self._samples(chat_of[key], counts[key], sampling), [*counts])
+        remaining = {key: iter(answers) for key, answers in zip(counts, samples, strict=True)}
+        answers = [next(remaining[key]) for key in keys]
         if "temperature" in self._completions.dropped and not self._warned:
             self._warned = True
             warnings.warn(
                 f"{self._reference} refuses `temperature`. It uses its own, so answers differ from run to run.",
                 stacklevel=2,
             )
-        return clocked([answer for answer in answers if answer], time.perf_counter() - started)
+        return clocked(answers, time.perf_counter() - started)
 
     async def _samples(self, chat: Chat, count: int, sampling: Sampling) -> list[Completion | Failure]:
         """Answers to equal chats: from one request if the server can, else with a seed for each."""
@@ -266,18 +263,14 @@ class HttpModel(LanguageModel):
     async def _count(self, text: str) -> int:
         servers = self._calls.servers
         server = servers[len(text) % len(servers)]
-        count = await self._calls.retried(server, lambda: self._request_count(server, text))
+        count = await self._calls.retried(server, lambda: tokens.count(server, self._name, text))
         if isinstance(count, Failure):
             raise self._failed("stopped counting tokens", count)
         return count
 
-    async def _request_count(self, server: Server, text: str) -> int:
-        body = tokens.count_request(self._name, text)
-        return len(tokens.token_ids(await server.post_outside_v1("/tokenize", body)))
-
     async def _counts_tokens(self, server: Server) -> bool:
         try:
-            return await self._request_count(server, "hello") > 0
+            return await tokens.count(server, self._name, "hello") > 0
         except (RefusedError, EndpointError):
             return False
 

@@ -41,18 +41,8 @@ WRONG_PATH = re.compile(
     r"unexpected endpoint|invalid url|no such endpoint|unknown (endpoint|path|route)", re.IGNORECASE
 )
 """For servers that report a wrong address under HTTP 200, such as LM Studio."""
-MESSAGE_FIELDS = (
-    "error",
-    "errors",
-    "detail",
-    "message",
-    "msg",
-    "raw",
-    "base_resp",
-    "status_msg",
-    "promptFeedback",
-    "blockReason",
-)
+OUTER_FIELDS = ("error", "errors", "detail", "base_resp", "promptFeedback")
+MESSAGE_FIELDS = (*OUTER_FIELDS, "message", "msg", "raw", "status_msg", "blockReason")
 """Fields that contain an error message, directly or nested."""
 PARAMETER_COMPLAINT = re.compile(
     r"support|unknown|unrecogni|unexpected|permitted|allowed|valid|cannot|extra|deprecated|only|must|should|range|"

@@ -9,6 +9,7 @@ from typing import Any
 
 from promptmii.models.http.answers import as_count, as_object
 from promptmii.models.http.refusals import bad_answer
+from promptmii.models.http.transport import Server
 from promptmii.task import content_key
 
 REMEMBERED = 20_000
@@ -20,9 +21,10 @@ def estimate(text: str) -> int:
     return -(-sum(1 if ord(char) < 0x250 else 4 for char in text) // 4)
 
 
-def count_request(model: str, text: str) -> dict[str, Any]:
-    """The request body for the tokens of a text, without a beginning-of-text token."""
-    return {"model": model, "prompt": text, "add_special_tokens": False, "content": text, "add_special": False}
+async def count(server: Server, model: str, text: str) -> int:
+    """The server's count, without a beginning-of-text token. Raises `RefusedError`."""
+    body = {"model": model, "prompt": text, "add_special_tokens": False, "content": text, "add_special": False}
+    return len(token_ids(await server.post_outside_v1("/tokenize", body)))
 
 
 def token_ids(answer: Any) -> list[int]:
