@@ -89,7 +89,7 @@ def atomic_file(path: Path, *, force: bool = True) -> Generator[Path]:
         raise
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}. Make room or choose another place, and run it again."
+            f"{path} cannot be written: {error.strerror or error}. Make room or choose another path, then run it again."
         ) from error
 
 

@@ -180,9 +180,9 @@ def test_servers_that_cannot_start_are_refused_with_a_cure(state: Path, tmp_path
         start(["smol", "openai:m@http://localhost:1/v1"])
     with pytest.raises(ConfigError, match="serve starts its own servers"):
         start(["openai:tiny"], Endpoint(base_url="http://localhost:1/v1"))
-    with pytest.raises(ConfigError, match=r"4 servers need 8 GPUs, and there are 2 for them \(4, 5\)"):
+    with pytest.raises(ConfigError, match=r"needs 8 GPUs for 4 servers, but only 2 are available \(4, 5\)"):
         start(["openai:a", "openai:b"], copies=2, gpus=2, devices=(4, 5))
-    with pytest.raises(ConfigError, match=r"1 servers need 1 GPUs, and there are 0 for them \(the others train\)"):
+    with pytest.raises(ConfigError, match=r"needs 1 GPU for 1 server, but only 0 are available \(the others train\)"):
         start(["openai:a"], gpus=1, devices=())  # every GPU trains
     assert servers(state) == []
 

@@ -100,7 +100,7 @@ class Cached(Wrapper):
         return keys
 
     def _unusable(self, error: Exception) -> OutputError:
-        cure = "Delete the file, or name another folder with --cache."
+        cure = "Delete the file, or choose another folder with --cache."
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             cure = "Make room and run the same command again; the cached answers are kept."
         return OutputError(f"The answer cache {self._path} cannot be used: {error}. {cure}")

@@ -65,7 +65,7 @@ class SpendingLimit:
             self._spent += paid or 0.0
             if paid is None:
                 self._stop_reason = (
-                    f"--max-cost cannot be kept: {reference} does not report the tokens of its calls. "
+                    f"--max-cost cannot be enforced: {reference} does not report the tokens of its calls. "
                     "Leave --max-cost out, or use another server."
                 )
             self._changed.notify_all()

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from promptmii.config import ServeSettings
-from promptmii.errors import ConfigError, ModelError
+from promptmii.errors import ConfigError, ModelError, counted
 from promptmii.files import private_folder
 from promptmii.progress import QUIET, Progress
 from promptmii.serving.process import LOOPBACK, ServerProcess, command_line
@@ -137,9 +137,9 @@ def _assign_devices(needs: Sequence[int], devices: Sequence[int | str] | None) -
     available = [str(device) for device in devices]
     if sum(needs) > len(available):
         raise ConfigError(
-            f"serve: {len(needs)} servers need {sum(needs)} GPUs, and there are {len(available)} for them "
-            f"({', '.join(available) or 'the others train'}). Lower serve.copies or serve.gpus, or name more in "
-            "serve.devices."
+            f"serve needs {counted(sum(needs), 'GPU')} for {counted(len(needs), 'server')}, but only {len(available)} "
+            f"are available ({', '.join(available) or 'the others train'}). Lower serve.copies or serve.gpus, or name "
+            "more in serve.devices."
         )
     remaining = iter(available)
     return [tuple(next(remaining) for _ in range(need)) for need in needs]

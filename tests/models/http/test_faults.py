@@ -494,8 +494,8 @@ class TestConnections:
         ("address", "words"),
         [
             ("https://127.0.0.1:{port}/v1", "does not speak https; write http://"),
-            ("http://127.0.0.1:1/v1", "the connection is refused"),
-            ("http://nowhere.invalid/v1", "no machine of that name"),
+            ("http://127.0.0.1:1/v1", "connection refused"),
+            ("http://nowhere.invalid/v1", "the host name is unknown"),
         ],
     )
     def test_no_connection(self, address: str, words: str) -> None:

@@ -32,7 +32,7 @@ def read_completion(body: Any) -> Completion:
     if choice.get("error") or BROKEN.search(finish):
         # The server may well answer other calls, so this is not an outage to wait for.
         reason = error_message(choice) or ("no reason given" if finish == "error" else finish)
-        raise bad_answer(f"the server broke off with an error: {reason}", usage)
+        raise bad_answer(f"the server stopped with an error: {reason}", usage)
     if WITHHELD.search(finish):
         detail = f" ({finish})" if finish != "content_filter" else ""
         words = f"a content filter of the server withheld the answer{detail}"
@@ -43,7 +43,7 @@ def read_completion(body: Any) -> Completion:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise bad_answer(f"half a character in {text[:80]!r}", usage) from error
+        raise bad_answer(f"an incomplete character in {text[:80]!r}", usage) from error
     return Completion(text, truncated, usage)
 
 
@@ -138,8 +138,8 @@ def check_whole_prompt(chat: Chat, usage: Usage) -> None:
     if least > CHECKED_PROMPT and usage.prompt_tokens and usage.prompt_tokens < least and not usage.cached_tokens:
         message = (
             f"the server read only {usage.prompt_tokens:,} tokens of a prompt of at least {least:,}: "
-            "it cuts what does not fit its context. "
-            "Enlarge it there (Ollama: OLLAMA_CONTEXT_LENGTH), or name it with --context-length"
+            "it truncates prompts that do not fit its context. "
+            "Increase its context (Ollama: OLLAMA_CONTEXT_LENGTH), or give its size with --context-length"
         )
         raise RefusedError(FailureKind.CONTEXT, message, usage, lasting=True)
 

@@ -2,7 +2,6 @@
 
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
@@ -59,7 +58,6 @@ class HttpModel(LanguageModel):
         """Options as read by the likelihood protocol."""
         self._dialect: constraints.Dialect | None = None
         self._probed = False
-        self._warned = False
         self._completions = Completions(self._name)
         self._counts = tokens.CountCache()
 
@@ -118,12 +116,6 @@ class HttpModel(LanguageModel):
         samples = self._calls.map(lambda key: self._samples(chat_of[key], counts[key], sampling), [*counts])
         remaining = {key: iter(answers) for key, answers in zip(counts, samples, strict=True)}
         answers = [next(remaining[key]) for key in keys]
-        if "temperature" in self._completions.dropped and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{self._reference} refuses `temperature`. It uses its own, so answers differ from run to run.",
-                stacklevel=2,
-            )
         return clocked(answers, time.perf_counter() - started)
 
     async def _samples(self, chat: Chat, count: int, sampling: Sampling) -> list[Completion | Failure]:
@@ -191,7 +183,7 @@ class HttpModel(LanguageModel):
         dialect = self.dialect()
         if dialect is None:
             raise UnsupportedError(
-                f"The server behind {self._reference} enforces no choice of labels "
+                f"The server behind {self._reference} does not restrict answers to the labels "
                 f"(tried: {', '.join(constraints.Dialect)}). Use --mode generate."
             )
         started = time.perf_counter()
@@ -204,10 +196,10 @@ class HttpModel(LanguageModel):
         if isinstance(answer, Failure):
             return answer
         if answer.truncated:
-            return Failure(FailureKind.BAD_ANSWER, f"the answer was cut: {answer.text[:80]!r}", answer.usage)
+            return Failure(FailureKind.BAD_ANSWER, f"the answer was truncated: {answer.text[:80]!r}", answer.usage)
         index = constraints.read(dialect, answer.text, options)
         if index is None:
-            message = f"{answer.text[:80]!r} is none of the {len(options)} options"
+            message = f"{answer.text[:80]!r} is not one of the {len(options)} options"
             return Failure(FailureKind.BAD_ANSWER, message, answer.usage)
         return Choice(index, None, answer.usage)
 

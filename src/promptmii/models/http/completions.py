@@ -3,6 +3,7 @@
 A server's abilities show in its answers: one that returns fewer samples than requested, or copies, is not asked again.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,7 @@ class Completions:
         self._model = model
         self.card: ModelCard | None = None
         """Set by the client once it has asked the servers."""
-        self.dropped: set[str] = set()
+        self._dropped: set[str] = set()
         """Parameters that were rejected, and without which the request then succeeded."""
         self.multiple = True
         """The servers may return several samples per request."""
@@ -66,7 +67,7 @@ class Completions:
 
     async def _post(self, server: Server, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Any:
         """The decoded response. Rejected parameters are dropped, permanently once a request succeeds without them."""
-        dropped = set(self.dropped)
+        dropped = set(self._dropped)
         neutral = self.card is not None and self.card.exact_tokens
         while True:
             parameters = _parameters(sampling, dropped, neutral=neutral) | dict(extra)
@@ -79,7 +80,10 @@ class Completions:
                 if name is None:
                     raise
                 dropped.add(name)
-        self.dropped |= dropped
+        if "temperature" in dropped - self._dropped:
+            message = f"{self._model} refuses `temperature`. It uses its own, so answers differ from run to run."
+            warnings.warn(message, stacklevel=1)
+        self._dropped |= dropped
         return body
 
 

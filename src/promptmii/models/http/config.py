@@ -111,7 +111,7 @@ class HttpConfig:
         for position, char in enumerate(key, 1):
             if not "!" <= char <= "~":
                 raise ConfigError(
-                    f"The API key holds U+{ord(char):04X} at position {position}, which no key does. "
+                    f"The API key holds U+{ord(char):04X} at position {position}, which no key contains. "
                     "Copy it again into OPENAI_API_KEY."
                 )
         return key

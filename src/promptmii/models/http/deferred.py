@@ -86,20 +86,20 @@ class Deferred:
         """Requests to this path are collected."""
         return self._db is not None and path == CHAT
 
-    def answer(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The answer to a request. If there is none yet, collects the request and raises `RefusedError`."""
+    def answer(self, body: Mapping[str, Any]) -> Any:
+        """The answer to a chat completion request. If it has none yet, collect it and raise `RefusedError`."""
         assert self._db
         key = content_key(body)[:40]
         row = self._db.execute("SELECT status, body FROM answers WHERE key = ?", (key,)).fetchone()
         if row is None:
             if self._db.execute("INSERT OR IGNORE INTO kept VALUES (?)", (key,)).rowcount:
-                self._collect(path, key, body)
-            raise RefusedError(FailureKind.UNANSWERED, "it waits for its batch", lasting=True)
+                self._collect(key, body)
+            raise RefusedError(FailureKind.UNANSWERED, "its batch is not finished", lasting=True)
         status, answer = row[0], json.loads(row[1])
         if status == 200:
             return answer
         if not status:
-            message = error_message(answer) or "the batch ended before"
+            message = error_message(answer) or "the batch ended first"
             raise RefusedError(FailureKind.UNANSWERED, message, lasting=True)
         error = refusal(status, answer, row[1])
         if isinstance(error, EndpointError):
@@ -107,8 +107,8 @@ class Deferred:
         error.lasting = True
         raise error
 
-    def _collect(self, path: str, key: str, body: Mapping[str, Any]) -> None:
-        line = json.dumps({"custom_id": key, "method": "POST", "url": self._path(path), "body": body}) + "\n"
+    def _collect(self, key: str, body: Mapping[str, Any]) -> None:
+        line = json.dumps({"custom_id": key, "method": "POST", "url": self._endpoint, "body": body}) + "\n"
         if not self._files or self._files[-1][0] >= MOST_REQUESTS or self._files[-1][1] + len(line) > MOST_BYTES:
             self._files.append((0, 0))
             self._file(len(self._files)).unlink(missing_ok=True)
@@ -161,11 +161,13 @@ class Deferred:
         """Create the batch of a file, unless an interrupted call already did. Safe to retry."""
         listing = (await server.get("/batches?limit=100")).get("data") or []
         existing = next((batch["id"] for batch in listing if batch.get("input_file_id") == file_id), None)
-        body = {"input_file_id": file_id, "endpoint": self._path(CHAT), "completion_window": WINDOW}
+        body = {"input_file_id": file_id, "endpoint": self._endpoint, "completion_window": WINDOW}
         return existing or (await server.post("/batches", body))["id"]
 
-    def _path(self, path: str) -> str:
-        return urlsplit(self._server.url).path.rstrip("/") + path if self._server else path
+    @property
+    def _endpoint(self) -> str:
+        assert self._server
+        return urlsplit(self._server.url).path.rstrip("/") + CHAT
 
     def collect(self) -> list[Batch]:
         """Update the state of each batch, and fetch the answers of those that ended.
@@ -193,7 +195,7 @@ class Deferred:
             self._save(batches)
         if rejections:
             raise EndpointError(
-                f"{' '.join(rejections)} Run the same command again to submit it anew.", FailureKind.REQUEST
+                f"{' '.join(rejections)} Run the same command again to submit it again.", FailureKind.REQUEST
             )
         return batches
 

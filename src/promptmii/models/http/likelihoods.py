@@ -41,5 +41,5 @@ class LikelihoodProtocol(NamedTuple):
 def log_probability(value: object, token: int) -> float:
     """A log-probability as reported for a token. Raises `RefusedError` if it is invalid."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not MINUS_INFINITY < value <= ROUNDING:
-        raise bad_answer(f"{str(value)[:40]!r} is no log-probability of token {token}")
+        raise bad_answer(f"{str(value)[:40]!r} is not a log-probability (token {token})")
     return min(float(value), 0.0)

@@ -93,7 +93,7 @@ async def _end_of_turn(server: Server, model: str) -> int:
     tokens = await _chat_tokens(server, model, TURNS, opening=False)
     places = [n for n in range(len(tokens) - len(word)) if tokens[n : n + len(word)] == word]
     if not places:
-        raise bad_answer("the chat template splits an answer in another way than its text")
+        raise bad_answer("the chat template changes the tokens of an answer")
     return tokens[places[-1] + len(word)]
 
 

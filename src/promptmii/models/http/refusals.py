@@ -96,7 +96,7 @@ def refusal(
     maybe_key = status == 403 or (status != 429 and BAD_KEY.search(full_text))
     if status == 401 or (maybe_key and not answered):
         # A 403 may also come from a firewall that objects to a text.
-        firewall = ", or ask who runs the server whether a firewall stands before it" if status == 403 else ""
+        firewall = ", or ask the operator of the server whether a firewall blocks the request" if status == 403 else ""
         cure = f"Set OPENAI_API_KEY to a valid one{firewall}."
         return EndpointError(f"The server refuses the key ({message}). {cure}", FailureKind.AUTH, lasting=True)
     if status in (400, 413, 422, 500) and TOO_LONG.search(detail):

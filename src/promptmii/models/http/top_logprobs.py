@@ -34,7 +34,7 @@ async def _read(server: Server, model: str, option: str) -> str:
     tokens, _ = await _answer_tokens(server, model, chat, 8)
     first = str(tokens[0].get("token")) if tokens else ""
     if not first or not option.startswith(first):
-        raise _indistinct(f"the model does not show how it begins {option!r}")
+        raise _indistinct(f"the model does not repeat {option!r}")
     return first
 
 
@@ -57,7 +57,7 @@ async def _score(server: Server, model: str, chat: Chat, options: list[str]) -> 
         raise bad_answer("no log-probabilities in the answer")
     listed = _listed(tokens[0])
     if not any(token in listed for token in options):
-        raise bad_answer(f"none of the labels begins like one of the {len(listed)} likeliest answers")
+        raise bad_answer(f"no label begins with one of the {len(listed)} likeliest tokens")
     lowest = min(listed.values())
     return Choice.likeliest(tuple(listed.get(token, lowest) for token in options), usage)
 

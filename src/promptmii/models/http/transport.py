@@ -114,7 +114,7 @@ class Server:
         """The decoded answer to a POST. Raises `RefusedError`, or `EndpointError` if every call would fail."""
         deferred = self.config.deferred
         if deferred and deferred.holds(path):
-            return deferred.answer(path, body)
+            return deferred.answer(body)
         return await self._send("POST", f"{self._base}{path}{self._query}", body)
 
     async def post_outside_v1(self, path: str, body: object) -> Any:
@@ -161,11 +161,11 @@ class Server:
         try:
             yield
         except httpx.ConnectTimeout as error:
-            raise self._unreachable("no connection in time") from error
+            raise self._unreachable("connection timed out") from error
         except (TimeoutError, httpx.TimeoutException) as error:
             raise RefusedError(FailureKind.TIMEOUT, f"no answer within {self.config.timeout:g} s") from error
         except httpx.DecodingError as error:
-            raise bad_answer("an answer in a damaged compression") from error
+            raise bad_answer("an answer with damaged compression") from error
         except httpx.TransportError as error:
             raise self._unreachable(_cause(error)) from error
 
@@ -261,7 +261,7 @@ def _cause(error: BaseException) -> str:
     if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text.casefold():
         return "it does not speak https; write http:// in its address"
     if "Name or service not known" in text or "getaddrinfo" in text or "name resolution" in text:
-        return "no machine of that name is known"
+        return "the host name is unknown"
     if "refused" in text.casefold() or "All connection attempts failed" in text:
-        return "the connection is refused"
+        return "connection refused"
     return f"{type(error).__name__} {error}".strip()
