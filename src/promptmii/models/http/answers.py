@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from promptmii.models.base import Chat, Completion, FailureKind, Usage
 from promptmii.models.http.refusals import DEPTH, SHOWN, RefusedError, bad_answer, error_message, refusal
@@ -95,16 +95,14 @@ def _divide(usage: Usage, parts: int) -> list[Usage]:
 
 def _first_choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The first choice and its message."""
-    try:
-        choices = cast("Sequence[Mapping[str, Any]]", body["choices"])
-        choice = next((choice for choice in choices if choice.get("index") == 0), choices[0])
-        message = choice.get("message") or {}
-        message.get("content")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        if isinstance(body, dict) and error_message(body):
-            raise refusal(200, body, "", answered=True) from error
-        raise bad_answer(f"no answer in {str(body)[:SHOWN]!r}") from error
-    return choice, message
+    choices = objects_in(body.get("choices") if isinstance(body, dict) else None)
+    choice = next((choice for choice in choices if choice.get("index") == 0), choices[0] if choices else {})
+    message = choice.get("message") or {}
+    if choice and isinstance(message, dict):
+        return choice, message
+    if isinstance(body, dict) and error_message(body):
+        raise refusal(200, body, "", answered=True)
+    raise bad_answer(f"no answer in {str(body)[:SHOWN]!r}")
 
 
 def _text(content: Any, kinds: Sequence[str] = ("text", "output_text"), depth: int = DEPTH) -> str:

@@ -131,8 +131,8 @@ class HttpModel(LanguageModel):
         single = await self._calls.gather(
             lambda n: self._complete(chat, sampling._replace(seed=sampling.seed + n), {}), missing
         )
-        by_number = dict(zip(missing, single, strict=True))
-        return [sample or by_number[n] for n, sample in enumerate(samples)]
+        remaining = iter(single)
+        return [sample or next(remaining) for sample in samples]
 
     async def _complete(self, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion | Failure:
         server = self._calls.server_for(chat)

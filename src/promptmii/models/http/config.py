@@ -52,7 +52,7 @@ def checked_address(address: str) -> str:
         raise ConfigError(f"{_masked(address)!r} is not the address of a server: {error}.") from None
     if parts.username is not None or parts.password is not None or _SECRET.search(parts.query):
         raise ConfigError(
-            f"The address of {parts.hostname} holds a user name or password, or a key in its query. "
+            f"The address of {parts.hostname or 'the server'} holds a user name or password, or a key in its query. "
             "Keys belong in OPENAI_API_KEY, which is never stored."
         )
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment or re.search(r"\s", address):
