@@ -19,7 +19,7 @@ from promptmii.models.http.completions import NEUTRAL
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.constraints import Dialect
 from promptmii.models.http.retries import OWN
-from promptmii.models.http.tokens import REMEMBERED, CountCache, context_length
+from promptmii.models.http.tokens import context_length
 
 CHAT: Chat = [{"role": "user", "content": "hello"}]
 CHATS: list[Chat] = [[{"role": "user", "content": str(i)}] for i in range(4)]
@@ -273,10 +273,3 @@ def test_the_servers_own_sampling_defaults_are_switched_off_where_they_exist() -
 )
 def test_the_context_length_is_read_from_every_kind_of_model_list(entries: object, length: int | None) -> None:
     assert context_length({"data": entries}, "m") == length
-
-
-def test_remembered_counts_are_bounded() -> None:
-    counts = CountCache()
-    counts.store({str(i): i for i in range(REMEMBERED)})
-    counts.store({"one": 1})
-    assert counts.lookup(["0", "1", "one"]) == {"1": 1, "one": 1}

@@ -20,7 +20,7 @@ BROKEN = re.compile(r"error|abort|network|insufficient|malformed|cancel|fail|tim
 THOUGHT = re.compile(r"reason|think|thought")
 """Matches the names of message fields that hold a model's reasoning."""
 CHECKED_PROMPT = 1000
-"""Minimum tokens of a prompt for which a truncated one can be told by its count."""
+"""Minimum tokens of a prompt for a comparison with the server's count."""
 
 
 def read_completion(body: Any) -> Completion:

@@ -90,7 +90,7 @@ class Calls:
         return await Retries(server).run(limited, lambda: self._check_server(server))
 
     async def _check_server(self, server: Server) -> None:
-        """Find out whether the server is out, or fails on a single text."""
+        """Find out if the server is down, or fails only on one text."""
         body = {"model": self._model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
         try:
             async with self._slots:

@@ -29,8 +29,11 @@ from promptmii.models.http.prompt_logprobs import VLLM
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.top_logprobs import FIRST
 from promptmii.models.http.transport import Server
+from promptmii.task import content_key
 
 ASSUMED_CONTEXT = 8192
+REMEMBERED = 20_000
+"""Maximum number of cached token counts."""
 UNSUPPORTED = (FailureKind.BAD_ANSWER, FailureKind.REQUEST)
 """Failures of a probe which show that the server lacks a feature."""
 
@@ -59,7 +62,8 @@ class HttpModel(LanguageModel):
         self._dialect: constraints.Dialect | None = None
         self._probed = False
         self._completions = Completions(self._name)
-        self._counts = tokens.CountCache()
+        self._counts: dict[str, int] = {}
+        """Token counts by `content_key`, so that long texts take no more memory than short ones."""
 
     def __enter__(self) -> "HttpModel":
         return self
@@ -100,12 +104,13 @@ class HttpModel(LanguageModel):
         """
         if not self.card.exact_tokens:
             return [tokens.estimate(text) for text in texts]
-        counts = self._counts.lookup(texts)
-        missing = list(dict.fromkeys(text for text in texts if text not in counts))
-        fresh = dict(zip(missing, self._calls.map(self._count, missing), strict=True))
-        self._counts.store(fresh)
-        counts |= fresh
-        return [counts[text] for text in texts]
+        counts, keys = self._counts, [content_key(text) for text in texts]
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in counts}
+        if missing:
+            fresh = self._calls.map(self._count, [*missing.values()])
+            counts = counts | dict(zip(missing, fresh, strict=True))  # a copy: several threads may count
+            self._counts = dict([*counts.items()][-REMEMBERED:])
+        return [counts[key] for key in keys]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """Raises `EndpointError` if the server does not answer or refuses the key."""
@@ -136,7 +141,7 @@ class HttpModel(LanguageModel):
 
     async def _complete(self, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion | Failure:
         server = self._calls.server_for(chat)
-        return await self._calls.retried(server, lambda: self._completions.one(server, chat, sampling, extra))
+        return await self._calls.retried(server, lambda: self._completions.single(server, chat, sampling, extra))
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """With scores if the server gives likelihoods. Raises `UnsupportedError` if it cannot be constrained either."""

@@ -33,7 +33,7 @@ class Completions:
         self.multiple = True
         """The servers may return several samples per request."""
 
-    async def one(self, server: Server, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion:
+    async def single(self, server: Server, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion:
         """One answer; `extra` holds additional request fields. Raises `RefusedError`."""
         completion = read_completion(await self._post(server, chat, sampling, extra))
         self._check(server, chat, completion)

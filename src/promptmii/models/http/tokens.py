@@ -4,16 +4,11 @@ vLLM, SGLang and llama.cpp's server count at `POST /tokenize`, outside `/v1`. Th
 reads `content`, and all ignore unknown fields, so one request body serves all.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptmii.models.http.answers import as_count, as_object
 from promptmii.models.http.refusals import bad_answer
 from promptmii.models.http.transport import Server
-from promptmii.task import content_key
-
-REMEMBERED = 20_000
-"""Maximum number of cached counts."""
 
 
 def estimate(text: str) -> int:
@@ -47,20 +42,3 @@ def context_length(listing: Any, model: str) -> int | None:
         return as_count(entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")) or None
     except (StopIteration, KeyError, TypeError, AttributeError):
         return None
-
-
-class CountCache:
-    """Token counts of recent texts. It stores digests, so long texts take no more memory than short ones."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-
-    def lookup(self, texts: Sequence[str]) -> dict[str, int]:
-        """The cached counts, by text."""
-        digests = {text: content_key(text) for text in texts}
-        return {text: self._counts[digest] for text, digest in digests.items() if digest in self._counts}
-
-    def store(self, counts: Mapping[str, int]) -> None:
-        """Add these counts, and drop the oldest beyond `REMEMBERED`."""
-        self._counts |= {content_key(text): count for text, count in counts.items()}
-        self._counts = dict([*self._counts.items()][-REMEMBERED:])
