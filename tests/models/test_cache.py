@@ -16,7 +16,7 @@ from tests.models.faulty_server import FaultyServer, serving
 
 from promptmii import ScriptedModel
 from promptmii.errors import OutputError
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
+from promptmii.models.base import Chat, Completion, Failure, FailureKind, Sampling, Usage
 from promptmii.models.cache import Cached
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
@@ -93,21 +93,15 @@ class TestCached:
             assert cached_answer.usage == fresh.usage
             assert fresh.usage.calls == 1
 
-    def test_a_failed_text_is_not_cached(self, remember) -> None:
-        model = ScriptedModel(failing_once("fine"))
+    def test_failures_are_not_cached(self, remember) -> None:
+        model = ScriptedModel(failing_once("fine"), failing_once(1.0))
         cached = remember(model)
         answers = [cached.generate([chat("a")], GREEDY)[0] for _ in range(3)]
-        assert answers[0] == DOWN
+        choices = [cached.choose([chat("a")], ["x", "y"])[0] for _ in range(3)]
+        assert answers[0] == choices[0] == DOWN
         assert texts(answers[1:]) == ["fine", "fine"]
-        assert len(model.calls) == 2
-
-    def test_a_failed_choice_is_not_cached(self, remember) -> None:
-        model = ScriptedModel(score=failing_once(1.0))
-        cached = remember(model)
-        answers = [cached.choose([chat("a")], ["x", "y"])[0] for _ in range(3)]
-        assert answers[0] == DOWN
-        assert [answer.scores for answer in answers[1:]] == [(1.0, 1.0)] * 2
-        assert len(model.calls) == 2
+        assert [choice.scores for choice in choices[1:]] == [(1.0, 1.0)] * 2
+        assert len(model.calls) == 4
 
     def test_a_truncated_answer_is_not_cached(self, remember) -> None:
         model = ScriptedModel(["one two three four five six", "whole"])
@@ -173,11 +167,6 @@ class TestCached:
                 HttpModel("m", HttpConfig(server.url, "key")) as model,
             ):
                 assert texts(remember(model).generate([chat("a")], GREEDY)) == [answer]
-
-    def test_texts_and_choices_have_different_keys(self, remember) -> None:
-        cached = remember(ScriptedModel(echo, likes))
-        assert isinstance(cached.choose([chat("a")], ["x", "y"])[0], Choice)
-        assert isinstance(cached.generate([chat("a")], GREEDY)[0], Completion)
 
     def test_k_samples_of_one_chat_remain_k_samples(self, remember) -> None:
         model = ScriptedModel(numbered)

@@ -80,10 +80,10 @@ class Completions:
                 if name is None:
                     raise
                 dropped.add(name)
-        if "temperature" in dropped - self._dropped:
-            message = f"{self._model} refuses `temperature`. It uses its own, so answers differ from run to run."
+        new, self._dropped = dropped - self._dropped, self._dropped | dropped
+        if "temperature" in new:
+            message = f"The model {self._model} refuses `temperature`. It uses its own, so answers vary between runs."
             warnings.warn(message, stacklevel=1)
-        self._dropped |= dropped
         return body
 
 
