@@ -1,4 +1,4 @@
-"""Files: whole or not at all, private, never in place of what must stay."""
+"""Files are written atomically and privately, and replace nothing unasked."""
 
 import os
 import stat
@@ -27,7 +27,7 @@ def mode(path: Path) -> int:
 
 
 def fill(path: Path, error: BaseException | None = None, meanwhile: Callable[[], object] = int) -> None:
-    """Write a file without `force`, where something else happens before it is complete."""
+    """Write a file; `meanwhile` runs, and `error` is raised, before it is complete."""
     with atomic_file(path, force=error is not None) as temporary:
         temporary.write_text("half")
         meanwhile()
@@ -47,11 +47,11 @@ class TestWriting:
         write_text(path, "two\n", force=True)
         assert (mode(path), path.read_text()) == (0o600, "two\n")
 
-    def test_line_ends_are_written_as_given(self, tmp_path: Path) -> None:
+    def test_line_endings_are_not_changed(self, tmp_path: Path) -> None:
         assert write_text(tmp_path / "a", "one\r\ntwo\n").read_bytes() == b"one\r\ntwo\n"
 
     @pytest.mark.parametrize("error", [DataError("no rows"), KeyboardInterrupt(), ValueError("a bug")])
-    def test_an_error_leaves_the_old_file_alone(self, tmp_path: Path, error: BaseException) -> None:
+    def test_an_error_leaves_the_old_file_in_place(self, tmp_path: Path, error: BaseException) -> None:
         path = write_text(tmp_path / "a", "old")
         with pytest.raises(type(error)):
             fill(path, error)
@@ -61,8 +61,8 @@ class TestWriting:
     def test_a_file_that_appears_in_the_meantime_is_not_replaced(self, tmp_path: Path) -> None:
         path = tmp_path / "a"
         with pytest.raises(OutputError, match="exists already"):
-            fill(path, meanwhile=lambda: path.write_text("theirs"))
-        assert path.read_text() == "theirs"
+            fill(path, meanwhile=lambda: path.write_text("other"))
+        assert path.read_text() == "other"
         assert os.listdir(tmp_path) == ["a"]
 
     def test_a_symlink_is_replaced_and_its_target_stays(self, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ class TestWriting:
     def test_a_name_may_be_as_long_as_the_file_system_allows(self, tmp_path: Path) -> None:
         assert write_text(tmp_path / ("n" * 255), "x").read_text() == "x"
 
-    def test_what_cannot_be_written_is_said_before_the_work(self, tmp_path: Path) -> None:
+    def test_a_path_that_cannot_be_written_is_refused_before_the_work(self, tmp_path: Path) -> None:
         write_text(tmp_path / "a", "")
         for path, words in ((tmp_path, "is a folder"), (tmp_path / "a", "exists"), (tmp_path / "b" / "c", "Create it")):
             with pytest.raises(OutputError, match=words):
@@ -99,7 +99,7 @@ class TestFolders:
             raise ValueError("a bug")
         assert os.listdir(tmp_path / "best") == ["two"]
 
-    def test_only_the_owner_reads_what_is_private(self, tmp_path: Path) -> None:
+    def test_only_the_owner_can_read_private_files(self, tmp_path: Path) -> None:
         assert mode(private_folder(tmp_path / "runs" / "first")) == 0o700
         append_line(tmp_path / "lines", b"text\n")
         assert mode(tmp_path / "lines") == 0o600
@@ -118,7 +118,7 @@ class TestFolders:
 
 
 class TestLines:
-    def test_a_line_that_was_cut_short_does_not_swallow_the_next(self, tmp_path: Path) -> None:
+    def test_a_truncated_line_does_not_swallow_the_next(self, tmp_path: Path) -> None:
         path = tmp_path / "lines"
         path.write_bytes(b"whole\ncut sho")
         append_line(path, b"next\n")
@@ -126,13 +126,13 @@ class TestLines:
 
 
 class TestLocks:
-    def test_one_at_a_time(self, tmp_path: Path) -> None:
+    def test_a_locked_folder_is_refused_until_its_release(self, tmp_path: Path) -> None:
         with locked(tmp_path), pytest.raises(OutputError, match="Another process"), locked(tmp_path):
             pass
         with locked(tmp_path):
             pass
 
-    def test_what_a_link_points_to_is_not_truncated(self, tmp_path: Path) -> None:
+    def test_a_lock_file_that_is_a_link_does_not_truncate_its_target(self, tmp_path: Path) -> None:
         target = write_text(tmp_path / "target", "precious")
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / ".lock").symlink_to(target)
@@ -140,6 +140,6 @@ class TestLocks:
             pass
         assert target.read_text() == "precious"
 
-    def test_other_programs_can_take_part(self, tmp_path: Path) -> None:
+    def test_other_programs_can_hold_the_lock(self, tmp_path: Path) -> None:
         with FileLock(tmp_path / ".lock"), pytest.raises(OutputError, match="Another process"), locked(tmp_path):
             pass

@@ -13,9 +13,9 @@
     ├── ScoreRefusedError (RuntimeError)  calls failed, so there is no score
     └── MissingDependencyError (ImportError)   an optional package is missing; the message gives the pip command
 
-A message says what was given, what was expected and what to do. The command line prints only the message and
-exits with `exit_code`; the library lets it propagate. A *failed call* is a value (`models.base.Failure`), not an
-error, because one bad answer among two hundred must neither end the run nor become a score.
+A message says what was given, what was expected and what to do. The command line prints only the message and exits
+with `exit_code`; the library lets the error propagate. A *failed call* is a value (`models.base.Failure`), not an
+error: one bad answer in two hundred must neither end the run nor count as a score.
 """
 
 import sys
@@ -27,13 +27,13 @@ from promptmii.extras import unmet
 
 
 class PromptMIIError(Exception):
-    """Base class: catch it to catch every error of promptmii."""
+    """Base class of all errors that promptmii raises."""
 
     exit_code: ClassVar[int] = 1
 
 
 class DataError(PromptMIIError, ValueError):
-    """The data given cannot be used."""
+    """The data cannot be used."""
 
     exit_code = 2
 
@@ -51,7 +51,7 @@ class ArtefactError(PromptMIIError, ValueError):
 
 
 class OutputError(PromptMIIError, OSError):
-    """The output cannot be written, or exists and may not be replaced."""
+    """The output cannot be written, or exists already."""
 
     exit_code = 2
 
@@ -63,24 +63,24 @@ class ModelError(PromptMIIError, RuntimeError):
 
 
 class UnknownModelError(ModelError, LookupError):
-    """No model, folder or weights behind the reference."""
+    """The reference leads to no model, folder or weights."""
 
 
 class EndpointError(ModelError, ConnectionError):
     """The server does not answer, refuses the key, or keeps failing.
 
-    `kind` is the `FailureKind` of the failed call, if any; it shows whether waiting may help.
+    `kind` is the `FailureKind` of the failed call, if any; some kinds may pass with time.
     """
 
     def __init__(self, message: str, kind: str | None = None, *, lasting: bool = False) -> None:
-        """`lasting`: every later call to this server fails too, as with a refused key."""
+        """`lasting`: all later calls to this server will fail too, as with a refused key."""
         super().__init__(message)
         self.kind = kind
         self.lasting = lasting
 
 
 class UnsupportedError(ModelError):
-    """The model lacks the feature that was asked for."""
+    """The model lacks a feature, such as likelihoods."""
 
 
 class ScoreRefusedError(PromptMIIError, RuntimeError):
@@ -90,7 +90,7 @@ class ScoreRefusedError(PromptMIIError, RuntimeError):
 
 
 class SpendingLimitError(PromptMIIError, RuntimeError):
-    """The next call might cost more than the user allowed, so not all was done."""
+    """The next call might exceed the spending limit, so the work is incomplete."""
 
     exit_code = 4
 
@@ -101,7 +101,7 @@ class MissingDependencyError(PromptMIIError, ImportError):
     exit_code = 3
 
     def __init__(self, feature: str, extra: str, reason: str | None = None) -> None:
-        """`reason`: what is missing; by default, the missing packages of the extra, or why an import failed."""
+        """`reason` defaults to the missing packages of the extra, or to the import error being handled."""
         reason = (
             reason or ", ".join(unmet(extra).values()) or f"an import fails: {sys.exception() or 'no reason given'}"
         )
@@ -116,24 +116,24 @@ class MissingDependencyError(PromptMIIError, ImportError):
         return type(self), self._arguments
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the closest known name, then all of them."""
+def nearest(unknown: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: the closest known name, then the list of known names."""
     names = list(known)
-    close = get_close_matches(given.casefold(), [name.casefold() for name in names], n=1, cutoff=0.5)
+    close = get_close_matches(unknown.casefold(), [name.casefold() for name in names], n=1, cutoff=0.5)
     hint = next((f"Did you mean {name!r}? " for name in names if close and name.casefold() == close[0]), "")
     return f"{hint}Known: {listed(names) or 'none'}."
 
 
 def counted(number: int, noun: str) -> str:
-    """The number with its noun: 1 row, 2 rows."""
+    """A number with its noun: 1 row, 2 rows."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def listed(names: Sequence[str], most: int = 30) -> str:
-    """The names, comma-separated; only the first `most` of a long list."""
+    """Names separated by commas, at most `most` of them."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def first_line(error: BaseException | None) -> str:
-    """The first line of an error message, which may be pages long; the type if it has no message."""
+    """The first line of an error's message, at most 300 characters; the error's type if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(". ")

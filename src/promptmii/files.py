@@ -1,7 +1,6 @@
-"""Files on disk: written whole or not at all, appended line by line, locked against other processes.
+"""Atomic writes, durable appends and folder locks.
 
-Every file that promptmii writes goes through here. Caches and run folders hold texts and answers, so only their owner
-can read them; a file that is replaced keeps its mode.
+Caches and run folders hold texts and answers, so only their owner can read them. A replaced file keeps its mode.
 """
 
 import os
@@ -18,11 +17,11 @@ LOCK = ".lock"
 
 
 def cache_folder() -> Path:
-    """Where models and other replaceable things are kept: PROMPTMII_CACHE, or the platform's cache folder."""
+    """The folder for downloaded and derived files: PROMPTMII_CACHE, or the platform's cache folder."""
     from platformdirs import user_cache_path
 
-    given = os.environ.get("PROMPTMII_CACHE")
-    return Path(given) if given else user_cache_path("promptmii", appauthor=False)
+    configured = os.environ.get("PROMPTMII_CACHE")
+    return Path(configured) if configured else user_cache_path("promptmii", appauthor=False)
 
 
 def private_folder(folder: Path) -> Path:
@@ -37,7 +36,7 @@ def private_folder(folder: Path) -> Path:
 def private_file(path: Path) -> Path:
     """Create an empty file that only its owner can read; an existing one keeps its mode. Raises `OSError`.
 
-    An existing one is not opened: closing it would release every lock that SQLite holds on it in this process (POSIX).
+    It does not open an existing file: on POSIX, closing it would release the locks of SQLite in this process.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -47,7 +46,7 @@ def private_file(path: Path) -> Path:
 def check_writable(path: Path, *, force: bool = False) -> None:
     """Raise `OutputError` if `write_text` would. Call it before paid work starts."""
     folder = path.absolute().parent
-    if os.path.isdir(path):  # unlike Path.is_dir, it does not raise inside a folder that may not be entered
+    if os.path.isdir(path):  # unlike Path.is_dir, it does not raise if permission is denied
         raise OutputError(f"{path} is a folder; expected the name of a file to write.")
     exists = os.path.lexists(path)
     if exists and not force:
@@ -59,7 +58,7 @@ def check_writable(path: Path, *, force: bool = False) -> None:
 
 
 def write_text(path: Path, content: str, *, force: bool = False) -> Path:
-    """Write a text file, whole or not at all. Raises `OutputError`, also if it exists and `force` is not set."""
+    """Write a text file atomically. Raises `OutputError`, also if it exists and `force` is not set."""
     check_writable(path, force=force)
     with atomic_file(path, force=force) as temporary:
         temporary.write_text(content, encoding="utf-8", newline="")
@@ -68,10 +67,10 @@ def write_text(path: Path, content: str, *, force: bool = False) -> Path:
 
 @contextmanager
 def atomic_file(path: Path, *, force: bool = True) -> Generator[Path]:
-    """Yield a temporary file to fill, which then takes the place of `path` in one step.
+    """Yield a temporary file to write, then rename it to `path`.
 
-    After an error, a kill or a full disk, the old file is still there. Without `force` an existing file is never
-    replaced, not even one that appeared in the meantime. Raises `OutputError`.
+    An error, a kill or a full disk leaves the old file in place. Without `force` an existing file is never replaced,
+    even if it appeared in the meantime. Raises `OutputError`.
     """
     temporary = path.absolute().parent / f".{secrets.token_hex(8)}.tmp"
     try:
@@ -90,12 +89,12 @@ def atomic_file(path: Path, *, force: bool = True) -> Generator[Path]:
         raise
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}. Make room or choose another place, and run it again."
+            f"{path} cannot be written: {error.strerror or error}. Make room or choose another path, then run it again."
         ) from error
 
 
 def _claim(temporary: Path, path: Path) -> None:
-    """Create `path` unless it exists. A hard link does both in one step, where the file system has them."""
+    """Create `path` unless it exists: by a hard link, which is atomic, if the file system supports links."""
     try:
         os.link(temporary, path)
     except FileExistsError as error:
@@ -107,21 +106,18 @@ def _claim(temporary: Path, path: Path) -> None:
 def free_name(path: Path) -> Path:
     """`path`, or the first of `name-2.json`, `name-3.json`, ... that does not exist."""
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
-    return next(name for name in chain([path], numbered) if not os.path.lexists(name))
+    return next(candidate for candidate in chain([path], numbered) if not os.path.lexists(candidate))
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what a kill left of `atomic_file` in a folder that is `locked`, and below it."""
+    """Remove the temporary files that killed processes left in a folder that is `locked`, at any depth."""
     for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(folder: Path) -> Generator[Path]:
-    """Yield a new folder to fill, which then takes the place of `folder`. After an error the old one is still there.
-
-    Raises `OutputError`.
-    """
+    """Yield a new folder to fill, then replace `folder` with it. An error leaves the old one. Raises `OutputError`."""
     new = folder.with_name(f".{folder.name}.new")
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(new, ignore_errors=True)
@@ -137,26 +133,24 @@ def atomic_folder(folder: Path) -> Generator[Path]:
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
     except PromptMIIError:
-        shutil.rmtree(new, ignore_errors=True)
         raise
     except OSError as error:
-        shutil.rmtree(new, ignore_errors=True)
         raise OutputError(
             f"{folder} cannot be written: {error.strerror or error}. The previous version is still valid."
         ) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append to a file of lines; the line is on the disk when this returns.
-
-    Raises `OutputError` on a full disk; the lines before stay whole.
-    """
+    """Append a line and flush it to disk. Raises `OutputError`; the lines before it stay intact."""
     try:
-        with open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(path, "a+b", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             end = file.tell()
+            file.seek(max(end - 1, 0))
+            separator = b"\n" if file.read(1) not in (b"", b"\n") else b""  # after a line that a kill cut short
             try:
-                # A line that a kill cut short must not swallow the next one.
-                file.write((b"" if not end or _ends_line(path) else b"\n") + line)
+                file.write(separator + line)
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
@@ -172,8 +166,8 @@ def append_line(path: Path, line: bytes) -> None:
 def locked(folder: Path, wait: Callable[[], None] | None = None) -> Generator[None]:
     """Lock a folder against other processes. Raises `OutputError`.
 
-    A missing folder is created, private, and removed again if nothing was written to it. Where another process holds
-    the lock, `wait` is called and the lock waited for; without it that is an error.
+    Creates a missing folder, private, and removes it again if nothing was written to it. If another process holds the
+    lock, calls `wait` and then waits for the lock; without `wait` this is an error.
     """
     from filelock import FileLock, Timeout
 
@@ -197,16 +191,10 @@ def locked(folder: Path, wait: Callable[[], None] | None = None) -> Generator[No
         yield
     finally:
         lock.release()
-        if new and set(os.listdir(folder)) <= {LOCK}:  # a lock made of a file alone takes that away itself
+        if new and set(os.listdir(folder)) <= {LOCK}:  # some kinds of lock delete the file themselves
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _ends_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

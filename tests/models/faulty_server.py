@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that misbehaves as told: the OpenAI chat endpoint with a script of faults."""
+"""A real HTTP server on loopback that speaks the OpenAI chat API, with scripted faults."""
 
 import asyncio
 import json
@@ -9,11 +9,15 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from aiohttp import web
 
+from promptmii.models.http.client import HttpModel
+from promptmii.models.http.config import HttpConfig
+
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
+KEY = "sk-very-secret-123"
 
 
 class Reply(NamedTuple):
-    """A response as it is given; a body that is neither text nor bytes is sent as JSON."""
+    """A response; a body that is neither text nor bytes is sent as JSON."""
 
     body: Any
     status: int = 200
@@ -21,7 +25,7 @@ class Reply(NamedTuple):
 
 
 Step: TypeAlias = str | Reply | Callable[[dict[str, Any]], Reply | None]
-"""A name, a reply, or what makes one of a request; `None` answers it as if all were well."""
+"""A name (see `FaultyServer`), a reply, or a function from a request to a reply; `None` means a normal answer."""
 
 
 def completion(text: Any, finish: str = "stop", **changes: Any) -> Reply:
@@ -30,15 +34,36 @@ def completion(text: Any, finish: str = "stop", **changes: Any) -> Reply:
     return Reply({"choices": [choice], "usage": USAGE} | changes)
 
 
-class FaultyServer:
-    """`plan` is consumed one entry per chat request; after its end every request is answered with `default`.
+def error(message: str, status: int = 400, **fields: Any) -> Reply:
+    """An error in OpenAI's format."""
+    return Reply({"error": {"message": message, **fields}}, status)
 
-    Entries: ok, slow, drip, 429, `429:<retry-after>`, 500, hang, half, empty, odd, error200, 401, 404, context,
-    refuse-seed, reset, mute,
-    `redirect:<address>`,
-    thinking (as vLLM shows it), thought (as llama.cpp shows it), or `say:<text>`.
-    With `counts` there is a tokenizer endpoint, whose
-    faults are in `count_plan`.
+
+def cut_message(**fields: Any) -> Reply:
+    """An answer that ran into the token limit, with a message of these fields."""
+    return completion(None, choices=[{"message": fields, "finish_reason": "length"}])
+
+
+REPLIES = {
+    "500": error("status 500", 500),
+    "401": error("status 401", 401),
+    "404": error("status 404", 404),
+    "context": error("This model's maximum context length is 10 tokens"),
+    "error200": error("overloaded", 200),
+    "half": Reply('{"choices": [{"mess'),
+    "empty": Reply({"choices": [], "usage": {}}),
+    "odd": Reply({"choices": ["an answer"]}),
+    "mute": completion(None),
+    "thinking": cut_message(content=None, reasoning="hm"),
+    "thought": cut_message(content="", reasoning_content="hm"),
+}
+
+
+class FaultyServer:
+    """Answers each chat request with the next step of `plan`, and after its end with `default`.
+
+    Steps by name: ok, slow, hang, drip, reset, 429, `429:<retry-after>`, `redirect:<address>`, `say:<text>`, or one of
+    `REPLIES`. With `counts` there is a tokenizer endpoint, which fails with the statuses in `count_plan`.
     """
 
     def __init__(
@@ -71,7 +96,7 @@ class FaultyServer:
         return web.json_response({"data": [entry]})
 
     async def tokenize(self, request: web.Request) -> web.Response:
-        """As vLLM, SGLang and llama.cpp's server have it; words count as tokens."""
+        """As in vLLM, SGLang and llama.cpp's server; words count as tokens."""
         if not self.counts:
             return web.json_response({"detail": "Not Found"}, status=404)
         body = await request.json()
@@ -86,11 +111,11 @@ class FaultyServer:
             return web.json_response({"tokens": list(range(len(body["content"].split())))})
 
     async def beside(self, _request: web.Request) -> web.Response:
-        """Whatever else a server may have beside `/v1`."""
+        """llama.cpp's endpoints outside `/v1`."""
         return web.json_response({"detail": "Not Found"}, status=404)
 
     def add_routes(self, app: web.Application) -> None:
-        """What else it has."""
+        """Add further endpoints."""
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -100,11 +125,9 @@ class FaultyServer:
         async with self._busy():
             if callable(step):
                 step = step(body) or "ok"
-            if isinstance(step, Reply):
-                raw = step.body if isinstance(step.body, bytes) else None
-                text = None if raw else step.body if isinstance(step.body, str) else json.dumps(step.body)
-                return web.Response(body=raw, text=text, status=step.status, headers=step.headers)
-            return await self._answer(step, body, request)
+            if isinstance(step, str):
+                return await self._answer(step, body, request)
+            return _response(step)
 
     def _note(self, request: web.Request) -> None:
         self.requests += 1
@@ -122,57 +145,29 @@ class FaultyServer:
             self.active -= 1
 
     async def _answer(self, step: str, body: dict[str, Any], request: web.Request) -> web.StreamResponse:
-        statuses = {"500": 500, "401": 401, "404": 404}
-        odd = {
-            "empty": {"choices": [], "usage": {}},
-            "odd": {"choices": ["an answer"]},
-            "mute": {"choices": [{"message": {"content": None}, "finish_reason": "stop"}]},
-            "thinking": {
-                "choices": [{"message": {"content": None, "reasoning": "hm"}, "finish_reason": "length"}],
-                "usage": USAGE,
-            },
-            "thought": {
-                "choices": [{"message": {"content": "", "reasoning_content": "hm"}, "finish_reason": "length"}],
-                "usage": USAGE,
-            },
-            "error200": {"error": {"message": "overloaded"}},
-        }
-        if step.startswith("429"):
-            headers = {"retry-after": step.partition(":")[2] or "0.05"}
-            return web.json_response({"error": {"message": "slow down"}}, status=429, headers=headers)
-        if step.startswith("redirect:"):
-            return web.Response(status=307, headers={"location": step.partition(":")[2]})
-        if step in statuses:
-            return web.json_response({"error": {"message": f"status {step}"}}, status=statuses[step])
-        if step == "context":
-            return web.json_response(
-                {"error": {"message": "This model's maximum context length is 10 tokens"}}, status=400
-            )
-        if step == "refuse-seed" and "seed" in body:
-            return web.json_response({"error": {"message": "Unsupported parameter: 'seed'"}}, status=400)
-        if step in ("hang", "slow"):
-            await asyncio.sleep(5 if step == "hang" else 0.2)
-        if step == "drip":
+        name, _, detail = step.partition(":")
+        if name == "429":
+            return _response(error("slow down", 429)._replace(headers={"retry-after": detail or "0.05"}))
+        if name == "redirect":
+            return web.Response(status=307, headers={"location": detail})
+        if name in ("hang", "slow"):
+            await asyncio.sleep(5 if name == "hang" else 0.2)
+        if name == "drip":
             response = web.StreamResponse(headers={"content-type": "application/json"})
             await response.prepare(request)
             for char in json.dumps(self._completion("ok", body)):
                 await response.write(char.encode())
                 await asyncio.sleep(0.1)
             return response
-        if step == "half":
-            return web.Response(text='{"choices": [{"mess', content_type="application/json")
-        if step == "reset":
+        if name == "reset":
             assert request.transport is not None
             request.transport.close()
             return web.Response()
-        return web.json_response(odd.get(step) or self._completion(step, body))
+        return _response(REPLIES.get(step) or Reply(self._completion(step, body)))
 
     def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
         text = step.removeprefix("say:") if step.startswith("say:") else self._constrained(body) or "a free answer"
-        return {
-            "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
-            "usage": USAGE,
-        }
+        return completion(text).body
 
     def _constrained(self, body: dict[str, Any]) -> str | None:
         """The last option, if the request speaks the dialect that this server honours."""
@@ -185,10 +180,15 @@ class FaultyServer:
         if self.honours == "grammar" and "grammar" in body:
             return json.loads(body["grammar"].removeprefix("root ::= ").split(" | ")[-1])
         if self.honours == "schema" and "response_format" in body:
-            return json.dumps(
-                {"label": body["response_format"]["json_schema"]["schema"]["properties"]["label"]["enum"][-1]}
-            )
+            schema = body["response_format"]["json_schema"]["schema"]
+            return json.dumps({"label": schema["properties"]["label"]["enum"][-1]})
         return None
+
+
+def _response(reply: Reply) -> web.Response:
+    body = reply.body if isinstance(reply.body, str | bytes) else json.dumps(reply.body)
+    headers = {"content-type": "application/json"} | reply.headers
+    return web.Response(body=body if isinstance(body, bytes) else body.encode(), status=reply.status, headers=headers)
 
 
 Served = TypeVar("Served", bound=FaultyServer)
@@ -226,3 +226,9 @@ def serving(server: Served, port: int = 0) -> Iterator[Served]:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)
         loop.close()
+
+
+def connect(server: FaultyServer, name: str = "m", **changes: Any) -> HttpModel:
+    """A model on the server, with little patience."""
+    defaults = {"base_url": server.url, "api_key": KEY, "patience": 0.2, "backoff": 0.01, "timeout": 1.0}
+    return HttpModel(name, HttpConfig(**defaults | changes))

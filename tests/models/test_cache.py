@@ -1,4 +1,4 @@
-"""Answers on disk: what is kept, what is not, and what is never mixed up."""
+"""The answer cache: what it stores, what it leaves out, and what its keys tell apart."""
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import sqlite3
@@ -16,7 +16,7 @@ from tests.models.faulty_server import FaultyServer, serving
 
 from promptmii import ScriptedModel
 from promptmii.errors import OutputError
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
+from promptmii.models.base import Chat, Completion, Failure, FailureKind, Sampling, Usage
 from promptmii.models.cache import Cached
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
@@ -31,24 +31,24 @@ def chat(content: str) -> Chat:
     return [{"role": "user", "content": content}]
 
 
-def echo(asked: Chat, _: int) -> str:
-    return content_key(list(asked))
+def echo(messages: Chat, _: int) -> str:
+    return content_key(list(messages))
 
 
 def numbered(_: Chat, i: int) -> str:
     return f"draft {i}"
 
 
-def likes(asked: Chat, option: str) -> float:
-    return int(content_key([*asked, option])[:6], 16) / 1e3
+def likes(messages: Chat, option: str) -> float:
+    return int(content_key([*messages, option])[:6], 16) / 1e3
 
 
 def failing_once(answer: str | float) -> Callable[[Chat, int | str], str | float | Failure]:
     """The first call fails."""
     calls: list[Chat] = []
 
-    def script(asked: Chat, _: int | str) -> str | float | Failure:
-        calls.append(asked)
+    def script(messages: Chat, _: int | str) -> str | float | Failure:
+        calls.append(messages)
         return DOWN if len(calls) == 1 else answer
 
     return script
@@ -73,7 +73,7 @@ def texts(answers: Sequence[Completion | Failure]) -> list[str | None]:
 
 
 class TestCached:
-    def test_an_answer_is_asked_for_once(self, remember) -> None:
+    def test_an_answer_is_requested_once(self, remember) -> None:
         model = ScriptedModel(echo, likes)
         cached = remember(model)
         first, chosen = cached.generate([chat("a"), chat("b")], GREEDY), cached.choose([chat("a")], ["x", "y"])
@@ -83,40 +83,34 @@ class TestCached:
             assert (choice.index, choice.scores) == (chosen[0].index, chosen[0].scores)
         assert len(model.calls) == 3
 
-    def test_a_remembered_answer_has_the_usage_of_the_call_that_made_it(self, remember) -> None:
+    def test_a_cached_answer_has_the_usage_of_the_original_call(self, remember) -> None:
         cached = remember(ScriptedModel(echo, likes))
         for ask in (
             lambda: cached.generate([chat("one two")], GREEDY),
             lambda: cached.choose([chat("one two")], ["x", "y"]),
         ):
-            ((fresh,), (known,)) = ask(), ask()
-            assert known.usage == fresh.usage
+            ((fresh,), (cached_answer,)) = ask(), ask()
+            assert cached_answer.usage == fresh.usage
             assert fresh.usage.calls == 1
 
-    def test_a_failed_text_is_never_remembered(self, remember) -> None:
-        model = ScriptedModel(failing_once("fine"))
+    def test_failures_are_not_cached(self, remember) -> None:
+        model = ScriptedModel(failing_once("fine"), failing_once(1.0))
         cached = remember(model)
         answers = [cached.generate([chat("a")], GREEDY)[0] for _ in range(3)]
-        assert answers[0] == DOWN
+        choices = [cached.choose([chat("a")], ["x", "y"])[0] for _ in range(3)]
+        assert answers[0] == choices[0] == DOWN
         assert texts(answers[1:]) == ["fine", "fine"]
-        assert len(model.calls) == 2
+        assert [choice.scores for choice in choices[1:]] == [(1.0, 1.0)] * 2
+        assert len(model.calls) == 4
 
-    def test_a_failed_choice_is_never_remembered(self, remember) -> None:
-        model = ScriptedModel(score=failing_once(1.0))
-        cached = remember(model)
-        answers = [cached.choose([chat("a")], ["x", "y"])[0] for _ in range(3)]
-        assert answers[0] == DOWN
-        assert [answer.scores for answer in answers[1:]] == [(1.0, 1.0)] * 2
-        assert len(model.calls) == 2
-
-    def test_a_cut_answer_is_never_remembered(self, remember) -> None:
+    def test_a_truncated_answer_is_not_cached(self, remember) -> None:
         model = ScriptedModel(["one two three four five six", "whole"])
         cached = remember(model)
         for _ in range(2):
             assert [answer.truncated for answer in cached.generate([chat("a"), chat("b")], GREEDY)] == [True, False]
         assert model.calls == [chat("a"), chat("b"), chat("a")]
 
-    def test_a_damaged_answer_is_asked_for_again(self, remember, tmp_path: Path) -> None:
+    def test_a_damaged_answer_is_requested_again(self, remember, tmp_path: Path) -> None:
         model = ScriptedModel(echo)
         first = texts(remember(model).generate([chat("a"), chat("b")], GREEDY))
         with closing(sqlite3.connect(tmp_path / "cache" / "answers.sqlite")) as db:
@@ -125,8 +119,8 @@ class TestCached:
         assert texts(remember(model).generate([chat("a"), chat("b")], GREEDY)) == first
         assert len(model.calls) == 3
 
-    def test_only_what_is_missing_is_asked_again(self, remember) -> None:
-        model = ScriptedModel(lambda asked, _: DOWN if asked == chat("b") else "fine")
+    def test_only_missing_answers_are_requested_again(self, remember) -> None:
+        model = ScriptedModel(lambda messages, _: DOWN if messages == chat("b") else "fine")
         cached = remember(model)
         for _ in range(2):
             assert texts(cached.generate([chat("a"), chat("b"), chat("c")], GREEDY)) == ["fine", None, "fine"]
@@ -137,7 +131,7 @@ class TestCached:
         [{"max_tokens": 6}, {"temperature": 0.5}, {"top_p": 0.5}, {"seed": 8}],
         ids=lambda change: next(iter(change)),
     )
-    def test_every_sampling_parameter_is_part_of_the_question(self, remember, change: dict[str, float]) -> None:
+    def test_every_sampling_parameter_is_part_of_the_key(self, remember, change: dict[str, float]) -> None:
         model = ScriptedModel(echo)
         cached = remember(model)
         for sampling in (SAMPLED, SAMPLED._replace(**change), SAMPLED):
@@ -158,28 +152,23 @@ class TestCached:
         [chat("b"), [{"role": "system", "content": "a"}], [*chat("a"), *chat("a")], []],
         ids=["content", "role", "longer", "empty"],
     )
-    def test_the_whole_chat_is_part_of_the_question(self, remember, other: Chat) -> None:
+    def test_the_whole_chat_is_part_of_the_key(self, remember, other: Chat) -> None:
         cached = remember(ScriptedModel(echo))
         assert texts(cached.generate([chat("a")], GREEDY)) != texts(cached.generate([other], GREEDY))
 
-    def test_the_model_is_part_of_the_question(self, remember) -> None:
+    def test_the_model_is_part_of_the_key(self, remember) -> None:
         for name in ("one", "two"):
             assert texts(remember(ScriptedModel([name], name=name)).generate([chat("a")], GREEDY)) == [name]
 
-    def test_the_endpoint_is_part_of_the_question(self, remember) -> None:
-        for said in ("from one", "from another"):
+    def test_the_endpoint_is_part_of_the_key(self, remember) -> None:
+        for answer in ("from one", "from another"):
             with (
-                serving(FaultyServer(default=f"say:{said}")) as server,
+                serving(FaultyServer(default=f"say:{answer}")) as server,
                 HttpModel("m", HttpConfig(server.url, "key")) as model,
             ):
-                assert texts(remember(model).generate([chat("a")], GREEDY)) == [said]
+                assert texts(remember(model).generate([chat("a")], GREEDY)) == [answer]
 
-    def test_texts_and_choices_do_not_meet(self, remember) -> None:
-        cached = remember(ScriptedModel(echo, likes))
-        assert isinstance(cached.choose([chat("a")], ["x", "y"])[0], Choice)
-        assert isinstance(cached.generate([chat("a")], GREEDY)[0], Completion)
-
-    def test_samples_of_one_chat_stay_as_many_samples(self, remember) -> None:
+    def test_k_samples_of_one_chat_remain_k_samples(self, remember) -> None:
         model = ScriptedModel(numbered)
         cached = remember(model)
         for k, calls in ((3, 3), (3, 3), (2, 3), (5, 8), (5, 8)):
@@ -207,7 +196,7 @@ class TestCached:
             answers = list(pool.map(lambda i: cached.generate([chat(str(i % 10))], GREEDY)[0], range(60)))
         assert texts(answers) == [echo(chat(str(i % 10)), 0) for i in range(60)]
 
-    def test_threads_ask_an_equal_question_once(self, remember) -> None:
+    def test_threads_request_an_equal_question_once(self, remember) -> None:
         model = ScriptedModel(score=likes)
         cached = remember(model)
         with ThreadPoolExecutor(6) as pool:
@@ -263,7 +252,7 @@ db.close()
 
 
 def test_a_process_that_has_the_file_open_twice_keeps_its_locks(tmp_path: Path) -> None:
-    """Else the first reader that leaves deletes the journal, and what is kept from then on is in no file."""
+    """Otherwise the first reader to close deletes the journal, and later answers are in no file."""
     seen: list[int] = []
     with closing(Cached(ScriptedModel(echo), tmp_path)) as cached, closing(Cached(ScriptedModel(echo), tmp_path)):
         for content in ("before", "after"):
@@ -274,7 +263,7 @@ def test_a_process_that_has_the_file_open_twice_keeps_its_locks(tmp_path: Path) 
 
 
 class TestBrokenCache:
-    def test_a_file_that_is_no_cache_is_named_with_the_cure(self, tmp_path: Path) -> None:
+    def test_the_error_for_an_invalid_file_names_it_and_the_cure(self, tmp_path: Path) -> None:
         (tmp_path / "answers.sqlite").write_bytes(b"this is no database " * 100)
         with pytest.raises(OutputError, match=r"answers\.sqlite cannot be used.*Delete the file"):
             Cached(ScriptedModel(), tmp_path)

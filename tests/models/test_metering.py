@@ -1,4 +1,4 @@
-"""What passes through a model is counted, failures too."""
+"""The meter counts all usage, including that of failures."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +27,9 @@ class TestMetered:
     @settings(max_examples=30, deadline=None)
     @given(batches=st.lists(st.lists(st.one_of(st.text("ab ", max_size=9), usages()), max_size=6), max_size=4))
     def test_the_meter_is_the_sum_of_all_answers_failures_too(self, batches: list[list[str | Usage]]) -> None:
+        items = [item for batch in batches for item in batch]
         script = iter(
-            [
-                Failure(FailureKind.SERVER, "down", one) if isinstance(one, Usage) else one
-                for batch in batches
-                for one in batch
-            ]
+            [Failure(FailureKind.SERVER, "down", item) if isinstance(item, Usage) else item for item in items]
         )
         meter = Metered(ScriptedModel(lambda *_: next(script)))
         answers = [answer for batch in batches for answer in meter.generate([chat("one two")] * len(batch), GREEDY)]
@@ -40,21 +37,21 @@ class TestMetered:
         assert meter.usage.seconds == sum(answer.usage.seconds for answer in answers)
 
     def test_choices_are_counted_and_token_counts_are_not(self) -> None:
-        meter = Metered(ScriptedModel(score=lambda asked, _: DOWN if asked == chat("b") else 0.0))
+        meter = Metered(ScriptedModel(score=lambda messages, _: DOWN if messages == chat("b") else 0.0))
         meter.choose([chat("one two"), chat("b"), chat("c")], ["x", "y"])
         meter.count_tokens(["one two three"])
         assert meter.usage == Usage(calls=3, prompt_tokens=5)
 
     def test_threads_lose_no_count(self) -> None:
-        def one(_: int) -> None:
+        def ask(_: int) -> None:
             meter.generate([chat("a"), chat("b")], GREEDY)
 
-        meter = Metered(ScriptedModel(lambda asked, _: DOWN if asked == chat("b") else "one two"))
+        meter = Metered(ScriptedModel(lambda messages, _: DOWN if messages == chat("b") else "one two"))
         interval = sys.getswitchinterval()
         sys.setswitchinterval(1e-6)
         try:
             with ThreadPoolExecutor(8) as pool:
-                list(pool.map(one, range(600)))
+                list(pool.map(ask, range(600)))
         finally:
             sys.setswitchinterval(interval)
         assert meter.usage == Usage(calls=1200, prompt_tokens=1800, completion_tokens=1200)

@@ -1,4 +1,4 @@
-"""A limit on money: what was paid is kept, no more is asked, and a rerun goes on."""
+"""The spending limit: paid answers are kept, no further calls are made, and a rerun continues."""
 # pyright: reportReturnType=false
 
 import json
@@ -22,7 +22,7 @@ from promptmii.models.spending import Limited, SpendingLimit
 
 PER_CALL = USAGE["prompt_tokens"] + USAGE["completion_tokens"]
 """What a call of the server costs at a price of a million per million tokens."""
-PRICE, GIVEN = Price(1e6, 1e6), "openai:m=1000000,1000000"
+PRICE, PRICE_OPTION = Price(1e6, 1e6), "openai:m=1000000,1000000"
 
 
 def chat(content: str) -> Chat:
@@ -34,7 +34,7 @@ def chat(content: str) -> Chat:
 def test_no_more_is_spent_than_allowed_and_every_answer_that_was_paid_is_kept(
     tmp_path_factory: pytest.TempPathFactory, most: int, sizes: list[int]
 ) -> None:
-    asked = [chat(f"{i} " + "w " * size) for i, size in enumerate(sizes)]
+    chats = [chat(f"{i} " + "w " * size) for i, size in enumerate(sizes)]
     paid: list[int] = []
 
     def reply(given_chat: Chat, _: int) -> str:
@@ -47,18 +47,19 @@ def test_no_more_is_spent_than_allowed_and_every_answer_that_was_paid_is_kept(
         before = sum(paid)
         with closing(Cached(Limited(model, PRICE, SpendingLimit(allowed)), folder)) as limited:
             try:
-                for one in asked:
-                    limited.generate([one], Sampling(max_tokens=2))
+                for messages in chats:
+                    limited.generate([messages], Sampling(max_tokens=2))
             except SpendingLimitError:
                 assert allowed == most
         assert sum(paid) - before <= allowed
-    assert len(paid) == len(asked)
+    assert len(paid) == len(chats)
 
 
 @pytest.fixture
 def instruction(tmp_path: Path) -> Path:
-    made = Instruction(text="Say it.", labels=("free", "spam"), method="mii", follower="openai:m", mode="generate")
-    return made.save(tmp_path / "made.json")
+    labels = ("free", "spam")
+    instruction = Instruction(text="Say it.", labels=labels, method="mii", follower="openai:m", mode="generate")
+    return instruction.save(tmp_path / "instruction.json")
 
 
 @pytest.fixture
@@ -82,15 +83,15 @@ def predict(instruction: Path, texts: Path, *options: str) -> Result:
 def test_predict_stops_at_the_limit_and_a_rerun_pays_only_for_the_rest(
     instruction: Path, texts: Path, server: FaultyServer, tmp_path: Path, cached: bool
 ) -> None:
-    asked = ["--follower", "openai:m", "--base-url", server.url, "--price", GIVEN]
-    asked += ["--cache", str(tmp_path / "kept")] * cached
+    model = ["--follower", "openai:m", "--base-url", server.url, "--price", PRICE_OPTION]
+    model += ["--cache", str(tmp_path / "kept")] * cached
     output = ("-o", str(tmp_path / "out.csv"))
-    stopped = predict(instruction, texts, *asked, *output, "--max-cost", "1200")
+    stopped = predict(instruction, texts, *model, *output, "--max-cost", "1200")
     assert stopped.exit_code == 4
     assert "Stopped at --max-cost 1200" in stopped.stderr
     assert cached or (tmp_path / "out.csv").read_text().count("free") == len(server.bodies)
     assert 30 < len(server.bodies) <= 1200 / PER_CALL
-    done = predict(instruction, texts, *asked, *output, "--max-cost", "9000")
+    done = predict(instruction, texts, *model, *output, "--max-cost", "9000")
     assert done.exit_code == 0, done.stderr
     assert len(server.bodies) == 200
     assert (tmp_path / "out.csv").read_text().count("free") == 200
@@ -99,19 +100,20 @@ def test_predict_stops_at_the_limit_and_a_rerun_pays_only_for_the_rest(
 def test_evaluate_stops_at_the_limit_and_a_rerun_goes_on(server: FaultyServer, tmp_path: Path) -> None:
     rows = [{"text": f"text number {i}", "label": ("free", "spam")[i % 2]} for i in range(160)]
     (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [
-        "evaluate",
-        "--tasks",
-        str(tmp_path / "task.jsonl"),
-        "--methods",
-        "naive,icl",
-        "--n",
-        "4",
+    command = ["evaluate", "--tasks", str(tmp_path / "task.jsonl"), "--methods", "naive,icl", "--n", "4"]
+    command += [
         "--seeds",
         "1",
+        "--mode",
+        "generate",
+        "--eval",
+        "60",
+        "--follower",
+        "openai:m",
+        "--base-url",
+        server.url,
     ]
-    command += ["--mode", "generate", "--eval", "60", "--follower", "openai:m", "--base-url", server.url]
-    command += ["--price", GIVEN, "-o", str(tmp_path / "run"), "--json"]
+    command += ["--price", PRICE_OPTION, "-o", str(tmp_path / "run"), "--json"]
     stopped = CliRunner().invoke(app, [*command, "--max-cost", "700"])
     assert stopped.exit_code == 4, stopped.output
     assert "Stopped at --max-cost" in stopped.stderr
@@ -127,7 +129,7 @@ def test_evaluate_stops_at_the_limit_and_a_rerun_goes_on(server: FaultyServer, t
     ("options", "reason"),
     [
         (["--cache", "kept"], "needs the price of openai:m"),
-        (["--price", GIVEN], "needs -o FILE or --cache FOLDER"),
+        (["--price", PRICE_OPTION], "needs -o FILE or --cache FOLDER"),
         (["--cache", "kept", "--price", "openai:other=1,1"], "needs the price of openai:m"),
     ],
 )
@@ -135,8 +137,8 @@ def test_a_limit_that_cannot_be_kept_is_refused_before_any_call(
     instruction: Path, texts: Path, server: FaultyServer, tmp_path: Path, options: list[str], reason: str
 ) -> None:
     options = [str(tmp_path / "kept") if option == "kept" else option for option in options]
-    asked = ("--follower", "openai:m", "--base-url", server.url, "--max-cost", "5")
-    refused = predict(instruction, texts, *asked, *options)
+    model = ("--follower", "openai:m", "--base-url", server.url, "--max-cost", "5")
+    refused = predict(instruction, texts, *model, *options)
     assert refused.exit_code == 2
     assert reason in refused.stderr
     assert len(server.bodies) == 0
@@ -151,12 +153,12 @@ def test_a_server_that_reports_no_usage_ends_a_run_with_a_limit(instruction: Pat
             return body
 
     with serving(Silent()) as server:
-        asked = ("--follower", "openai:m", "--base-url", server.url, "--price", GIVEN)
-        stopped = predict(instruction, texts, *asked, "--cache", str(tmp_path / "kept"), "--max-cost", "100000")
+        model = ("--follower", "openai:m", "--base-url", server.url, "--price", PRICE_OPTION)
+        stopped = predict(instruction, texts, *model, "--cache", str(tmp_path / "kept"), "--max-cost", "100000")
         assert stopped.exit_code == 4, stopped.stderr
         assert "does not report the tokens" in stopped.stderr
-        assert len(server.bodies) <= 12  # three batches of four are under way
-        assert predict(instruction, texts, *asked).exit_code == 0
+        assert len(server.bodies) <= 12  # three batches of four are active
+        assert predict(instruction, texts, *model).exit_code == 0
 
 
 def test_samples_of_one_chat_are_one_call_of_the_limit() -> None:

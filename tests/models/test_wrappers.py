@@ -1,4 +1,4 @@
-"""Answers arrive in batches while somebody listens, and are the same."""
+"""Progress reports split calls into batches and do not change the answers."""
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ CHATS: list[Chat] = [[{"role": "user", "content": f"a text that is {'good' if i 
 
 
 def test_every_batch_advances_and_nothing_changes() -> None:
-    heard = Recorder()
-    heard.step("Scoring", len(CHATS))
-    model = watched(scripted(), heard)
+    progress = Recorder()
+    progress.step("Scoring", len(CHATS))
+    model = watched(scripted(), progress)
     plain = scripted().choose(CHATS, ["good", "bad"])
     assert [a.index for a in model.choose(CHATS, ["good", "bad"])] == [a.index for a in plain]
-    assert heard.counts == [len(CHATS)]
-    assert len(heard.done) == -(-len(CHATS) // ROWS)
+    assert progress.counts == [len(CHATS)]
+    assert len(progress.done) == -(-len(CHATS) // ROWS)
 
 
 def test_samples_of_equal_chats_stay_different() -> None:
@@ -40,7 +40,7 @@ def test_nobody_listens_to_quiet() -> None:
 
 
 class Writing:
-    """A model whose engine tells of every token."""
+    """A model whose engine reports every token."""
 
     def __init__(self) -> None:
         self._model = scripted()
@@ -54,11 +54,15 @@ class Writing:
 
 
 def test_the_tokens_of_a_long_text_are_a_step_of_their_own() -> None:
-    heard = Recorder()
-    heard.step("Writing the instruction")
-    watched(Writing(), heard).generate(CHATS[:1], Sampling(max_tokens=100))
-    assert (heard.steps, heard.totals, heard.counts) == (["Writing the instruction", "Writing"], [None, 100], [0, 7])
-    watched(scripted(), heard).generate(CHATS[:1], Sampling(max_tokens=100))
-    assert heard.counts == [0, 8], "an engine that tells of no token tells of its answer"
-    watched(Writing(), heard).generate(CHATS[:2], Sampling(max_tokens=8))
-    assert heard.counts == [0, 10], "labels are counted by row"
+    progress = Recorder()
+    progress.step("Writing the instruction")
+    watched(Writing(), progress).generate(CHATS[:1], Sampling(max_tokens=100))
+    assert (progress.steps, progress.totals, progress.counts) == (
+        ["Writing the instruction", "Writing"],
+        [None, 100],
+        [0, 7],
+    )
+    watched(scripted(), progress).generate(CHATS[:1], Sampling(max_tokens=100))
+    assert progress.counts == [0, 8], "an engine that reports no tokens advances once per answer"
+    watched(Writing(), progress).generate(CHATS[:2], Sampling(max_tokens=8))
+    assert progress.counts == [0, 10], "labels are counted by row"

@@ -1,4 +1,4 @@
-"""Servers on a real two-node Ray cluster on this machine. The GPUs are counted, not there."""
+"""Servers on a real two-node Ray cluster on this machine, with pretended GPUs."""
 # pyright: reportArgumentType=false
 
 import csv
@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster as RayCluster
 from tests.recorder import Recorder
-from tests.serving.test_local import COMMAND, eventually, gone, known, pids
+from tests.serving.test_local import COMMAND, eventually, gone, pids, servers
 from tests.train.toys import write_tasks
 from typer.testing import CliRunner
 
@@ -23,7 +23,7 @@ from promptmii.evaluation.plan import EvaluateSettings
 
 pytestmark = [
     pytest.mark.cluster,
-    # Of Ray's own making.
+    # Ray itself causes these.
     pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -32,7 +32,7 @@ LARGE, SMALL = "openai:large", "openai:small"
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Two nodes of one core, with one and with two GPUs; and where the servers on them write what they are."""
+    """The folder in which the servers describe themselves, on a cluster of two one-core nodes with one and two GPUs."""
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STATE", str(folder))
@@ -47,7 +47,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def grid(tasks: Path, **changes) -> EvaluateSettings:
-    given = {
+    defaults = {
         "tasks": (str(tasks),),
         "methods": ("naive", "icl"),
         "n": (4,),
@@ -59,42 +59,42 @@ def grid(tasks: Path, **changes) -> EvaluateSettings:
         "ray": {"workers": 2},
         "workers": 2,
     }
-    return EvaluateSettings.of(**given | changes)
+    return EvaluateSettings.of(**defaults | changes)
 
 
 def test_each_model_is_served_where_its_gpus_are_and_a_killed_server_costs_nothing(state: Path, tmp_path: Path) -> None:
     killed: list[int] = []
 
-    def kill_one(told: Recorder) -> None:
-        if told.counts[-1] == 4:
-            killed.append(known(state)[0]["pid"])
+    def kill_one(progress: Recorder) -> None:
+        if progress.counts[-1] == 4:
+            killed.append(servers(state)[0]["pid"])
             os.kill(killed[0], signal.SIGKILL)
 
-    made = evaluate(grid(write_tasks(tmp_path / "tasks", 60)), tmp_path / "run", progress=Recorder(kill_one))
-    assert not made.failed
-    assert len(made.records) == 2 * 3 * (1 + 2)
+    run = evaluate(grid(write_tasks(tmp_path / "tasks", 60)), tmp_path / "run", progress=Recorder(kill_one))
+    assert not run.failed
+    assert len(run.records) == 2 * 3 * (1 + 2)
     assert killed
-    gpus = {one["model"]: one["gpus"].split(",") for one in known(state)}
+    gpus = {server["model"]: server["gpus"].split(",") for server in servers(state)}
     assert {model: len(numbers) for model, numbers in gpus.items()} == {"large": 2, "small": 1}
     assert eventually(lambda: gone(pids(state)))
-    # The next start has other ports and other nodes, and finds every cell done.
-    again = evaluate(grid(tmp_path / "tasks"), tmp_path / "run", progress=(told := Recorder()))
-    assert told.totals[-1] == 0
-    assert again.records.keys() == made.records.keys()
+    # A rerun, with other ports and nodes, finds every cell done.
+    again = evaluate(grid(tmp_path / "tasks"), tmp_path / "run", progress=(progress := Recorder()))
+    assert progress.totals[-1] == 0
+    assert again.records.keys() == run.records.keys()
 
 
 def test_a_model_that_no_node_can_hold_is_refused(state: Path, tmp_path: Path) -> None:
-    before = len(known(state))
+    before = len(servers(state))
     tasks = write_tasks(tmp_path / "tasks", 60)
     with pytest.raises(ConfigError, match="needs 4 GPUs on one machine; the largest of the Ray cluster has 2"):
         evaluate(grid(tasks, serve={"engine": COMMAND, "gpus": 4}), tmp_path / "run")
     with pytest.raises(ConfigError, match="4 workers of 1 GPUs need more than the 3"):
         evaluate(grid(tasks, serve={"engine": COMMAND, "gpus": 1, "copies": 4}), tmp_path / "run")
-    assert len(known(state)) == before
+    assert len(servers(state)) == before
 
 
 def test_rows_are_labelled_by_servers_on_both_nodes(state: Path, tmp_path: Path) -> None:
-    before = known(state)
+    before = servers(state)
     instruction = Instruction(text="Label.", labels=("good", "bad"), method="mii", mode="generate", follower=SMALL)
     instruction.save(tmp_path / "i.json")
     rows = [f"{word} {i}" for i in range(40) for word in ("lovely", "waste")]
@@ -104,7 +104,7 @@ def test_rows_are_labelled_by_servers_on_both_nodes(state: Path, tmp_path: Path)
     assert done.exit_code == 0, done.output
     with (tmp_path / "out.csv").open(newline="") as file:
         assert [row["predicted_label"] for row in csv.DictReader(file)] == ["good", "bad"] * 40
-    started = known(state)[len(before) :]
+    started = servers(state)[len(before) :]
     assert len(started) == 3
-    assert sorted(one["gpus"] for one in started) == ["0", "0", "1"]  # two of them on the node with two
+    assert sorted(server["gpus"] for server in started) == ["0", "0", "1"]  # two of them on the node with two
     assert eventually(lambda: gone(pids(state)))

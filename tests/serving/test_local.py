@@ -1,4 +1,4 @@
-"""Servers that are started: real processes of a small server on loopback, started by the code that starts vLLM."""
+"""Server processes on this machine: a small real server, started by the code that starts vLLM."""
 
 import json
 import os
@@ -29,40 +29,40 @@ CHAT: Chat = ({"role": "user", "content": "Input: a waste of time"},)
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the servers write what they are, and read how to misbehave."""
+    """The folder in which the servers describe themselves and look up their faults."""
     folder = tmp_path / "state"
     folder.mkdir()
     monkeypatch.setenv("STATE", str(folder))
     return folder
 
 
-def known(state: Path) -> list[dict[str, Any]]:
-    """What each server that started says of itself, oldest first."""
+def servers(state: Path) -> list[dict[str, Any]]:
+    """The description of each started server, oldest first."""
     return [json.loads(path.read_text()) for path in sorted(state.glob("*.json"), key=lambda p: p.stat().st_mtime_ns)]
 
 
 def pids(state: Path) -> set[int]:
-    return {one[name] for one in known(state) for name in ("pid", "child")}
+    return {server[name] for server in servers(state) for name in ("pid", "child")}
 
 
-def eventually(true: Callable[[], bool], seconds: float = 20.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
-    return true()
+    return condition()
 
 
-def gone(numbers: set[int]) -> bool:
+def gone(processes: set[int]) -> bool:
     def lives(pid: int) -> bool:
         try:
             return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
-    return not any(map(lives, numbers))
+    return not any(map(lives, processes))
 
 
-def asked(model: LanguageModel) -> str:
+def answer_of(model: LanguageModel) -> str:
     (answer,) = model.generate([CHAT], Sampling(max_tokens=5))
     assert isinstance(answer, Completion), answer
     return answer.text
@@ -70,47 +70,46 @@ def asked(model: LanguageModel) -> str:
 
 def ask(endpoint: Endpoint) -> str:
     with closing(endpoint.load("openai:tiny")) as model:
-        return asked(model)
+        return answer_of(model)
 
 
 def settings(**changes: Any) -> ServeSettings:
     return ServeSettings.of(**{"engine": COMMAND, "silence": 1.0, **changes})
 
 
-def test_a_server_runs_for_as_long_as_it_is_needed_and_takes_its_children_along(state: Path, tmp_path: Path) -> None:
+def test_a_server_ends_with_the_context_and_so_do_its_children(state: Path, tmp_path: Path) -> None:
     with served(["openai:tiny", "smol"], settings(copies=2), Endpoint(), tmp_path / "logs") as endpoint:
         assert ask(endpoint) == "bad"
-        assert len(known(state)) == 2
+        assert len(servers(state)) == 2
         assert len(endpoint.servers["openai:tiny"].split(",")) == 2
         with closing(endpoint.load("openai:tiny")) as model:
-            assert "127.0.0.1" not in model.card.revision  # ports are chance
+            assert "127.0.0.1" not in model.card.revision  # ports are random
         assert not gone(pids(state))
     assert eventually(lambda: gone(pids(state)))
 
 
-@pytest.mark.parametrize("warden", [False, True])
-def test_a_server_that_is_killed_is_started_again_at_the_same_address(
-    state: Path, tmp_path: Path, warden: bool
-) -> None:
-    told = Recorder()
+@pytest.mark.parametrize("supervisor", [False, True])
+def test_a_killed_server_restarts_at_the_same_address(state: Path, tmp_path: Path, supervisor: bool) -> None:
+    progress = Recorder()
     with (
-        served(["openai:tiny"], settings(), Endpoint(), tmp_path / "logs", told) as endpoint,
+        served(["openai:tiny"], settings(), Endpoint(), tmp_path / "logs", progress) as endpoint,
         closing(endpoint.load("openai:tiny")) as model,
     ):
-        assert asked(model) == "bad"
-        os.kill(psutil.Process(known(state)[0]["pid"]).ppid() if warden else known(state)[0]["pid"], signal.SIGKILL)
-        assert asked(model) == "bad"  # the call waits for it
-        assert eventually(lambda: len(known(state)) == 2)
-        assert eventually(lambda: gone({known(state)[0][name] for name in ("pid", "child")}))
-    assert [note for note in told.notes if "ended; starting it again" in note]
+        assert answer_of(model) == "bad"
+        pid = servers(state)[0]["pid"]
+        os.kill(psutil.Process(pid).ppid() if supervisor else pid, signal.SIGKILL)
+        assert answer_of(model) == "bad"  # the call waits for it
+        assert eventually(lambda: len(servers(state)) == 2)
+        assert eventually(lambda: gone({servers(state)[0][name] for name in ("pid", "child")}))
+    assert [note for note in progress.notes if "ended; starting it again" in note]
     assert eventually(lambda: gone(pids(state)))
 
 
-def test_a_server_that_hangs_is_started_again(state: Path, tmp_path: Path) -> None:
+def test_a_server_that_hangs_is_restarted(state: Path, tmp_path: Path) -> None:
     with served(["openai:tiny"], settings(), Endpoint(), tmp_path / "logs") as endpoint:
         (state / "stuck").touch()
         threading.Timer(4.0, (state / "stuck").unlink).start()
-        assert eventually(lambda: len(known(state)) == 2)
+        assert eventually(lambda: len(servers(state)) == 2)
         assert ask(endpoint) == "bad"
 
 
@@ -144,7 +143,7 @@ def test_servers_end_with_the_process_that_started_them(state: Path, tmp_path: P
     assert eventually(lambda: gone(pids(state)))
 
 
-def test_a_server_that_does_not_start_says_why(state: Path, tmp_path: Path) -> None:
+def test_the_error_of_a_server_that_does_not_start_quotes_its_log(state: Path, tmp_path: Path) -> None:
     (state / "broken").touch()
     with (
         pytest.raises(ModelError, match=r"tiny ended before it was ready\. Last output: the weights are broken"),
@@ -161,16 +160,16 @@ def test_a_server_that_does_not_start_says_why(state: Path, tmp_path: Path) -> N
     assert eventually(lambda: gone(pids(state)))
 
 
-def test_a_server_that_keeps_ending_is_left_alone(state: Path, tmp_path: Path) -> None:
-    told = Recorder()
-    with served(["openai:tiny"], settings(), Endpoint(), tmp_path / "logs", told):
+def test_a_server_that_keeps_ending_is_not_restarted_forever(state: Path, tmp_path: Path) -> None:
+    progress = Recorder()
+    with served(["openai:tiny"], settings(), Endpoint(), tmp_path / "logs", progress):
         (state / "broken").touch()
-        os.kill(known(state)[0]["pid"], signal.SIGKILL)
-        assert eventually(lambda: any("is not started again" in note for note in told.notes), 30)
-    assert sum("starting it again" in note for note in told.notes) == 8
+        os.kill(servers(state)[0]["pid"], signal.SIGKILL)
+        assert eventually(lambda: any("is not started again" in note for note in progress.notes), 30)
+    assert sum("starting it again" in note for note in progress.notes) == 8
 
 
-def test_what_cannot_be_started_is_refused_with_a_cure(state: Path, tmp_path: Path) -> None:
+def test_servers_that_cannot_start_are_refused_with_a_cure(state: Path, tmp_path: Path) -> None:
     def start(references: list[str], endpoint: Endpoint | None = None, **changes: Any) -> None:
         with served(references, settings(**changes), endpoint or Endpoint(), tmp_path / "logs"):
             pass
@@ -181,11 +180,11 @@ def test_what_cannot_be_started_is_refused_with_a_cure(state: Path, tmp_path: Pa
         start(["smol", "openai:m@http://localhost:1/v1"])
     with pytest.raises(ConfigError, match="serve starts its own servers"):
         start(["openai:tiny"], Endpoint(base_url="http://localhost:1/v1"))
-    with pytest.raises(ConfigError, match=r"4 servers need 8 GPUs, and there are 2 for them \(4, 5\)"):
+    with pytest.raises(ConfigError, match=r"needs 8 GPUs for 4 servers, but only 2 are available \(4, 5\)"):
         start(["openai:a", "openai:b"], copies=2, gpus=2, devices=(4, 5))
-    with pytest.raises(ConfigError, match=r"1 servers need 1 GPUs, and there are 0 for them \(the others train\)"):
-        start(["openai:a"], gpus=1, devices=())  # as where every GPU trains
-    assert known(state) == []
+    with pytest.raises(ConfigError, match=r"needs 1 GPU for 1 server, but only 0 are available \(the others train\)"):
+        start(["openai:a"], gpus=1, devices=())  # every GPU trains
+    assert servers(state) == []
 
 
 def test_vllm_is_started_with_its_own_command_and_each_server_sees_its_gpus(
@@ -200,7 +199,7 @@ def test_vllm_is_started_with_its_own_command_and_each_server_sees_its_gpus(
     serve = ServeSettings.of(engine="vllm", gpus={"openai:org/large": 2}, options=("--seed", "1"))
     with served(["openai:org/large", "openai:org/small"], serve, Endpoint(), tmp_path / "logs") as endpoint:
         assert set(endpoint.servers) == {"openai:org/large", "openai:org/small"}
-        large, small = sorted(known(state), key=lambda one: len(one["words"]), reverse=True)
+        large, small = sorted(servers(state), key=lambda server: len(server["words"]), reverse=True)
     assert (large["gpus"], small["gpus"]) == ("3,4", "5")
     assert large["words"][:2] == ["serve", "org/large"]
     assert large["words"][-4:] == ["--tensor-parallel-size", "2", "--seed", "1"]
@@ -208,9 +207,7 @@ def test_vllm_is_started_with_its_own_command_and_each_server_sees_its_gpus(
 
 
 @pytest.mark.usefixtures("state")
-def test_a_server_without_a_health_check_is_asked_for_its_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_health_check_the_model_list_is_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_HEALTH", "1")
     with served(["openai:tiny"], settings(), Endpoint(), tmp_path / "logs") as endpoint:
         assert ask(endpoint) == "bad"

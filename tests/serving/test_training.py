@@ -1,4 +1,4 @@
-"""A run of reinforcement learning that starts the server of its follower, and ends it."""
+"""Reinforcement learning runs that start and end the server of their follower."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("trl")
 
-from tests.serving.test_local import COMMAND, eventually, gone, known, pids
+from tests.serving.test_local import COMMAND, eventually, gone, pids, servers
 from tests.train.toys import settings, write_model, write_tasks
 
 from promptmii.train.rl.run import train
@@ -31,17 +31,17 @@ def test_a_run_starts_the_server_of_its_follower(tmp_path: Path, monkeypatch: py
     state.mkdir()
     monkeypatch.setenv("STATE", str(state))
     reward = {"mode": "generate", "followers": ("openai:tiny",), "serve": {"engine": COMMAND, "copies": 2}}
-    given = settings(tmp_path, reward=reward, trl={"max_steps": 2})
-    train(given, tmp_path / "run")
-    assert len(known(state)) == 2
+    config = settings(tmp_path, reward=reward, trl={"max_steps": 2})
+    train(config, tmp_path / "run")
+    assert len(servers(state)) == 2
     assert eventually(lambda: gone(pids(state)))
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines
     assert "validation/reward" in json.dumps(lines)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["followers"] == {"openai:tiny": f"{COMMAND} tiny"}
-    # A resumed run starts its servers anew, at other ports.
-    train(given.model_copy(update={"trl": given.trl | {"max_steps": 4}}), tmp_path / "run", resume=True)
-    assert len(known(state)) == 4
+    # A resumed run starts new servers, at other ports.
+    train(config.model_copy(update={"trl": config.trl | {"max_steps": 4}}), tmp_path / "run", resume=True)
+    assert len(servers(state)) == 4
 
 
 CODE = """
@@ -102,21 +102,21 @@ with open_followers(given, world / "run", state, QUIET) as (follower,):
 
 
 @pytest.mark.distributed
-def test_a_process_alone_with_its_work_has_the_whole_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_busy_process_may_use_the_whole_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tasks(tmp_path / "tasks")
     state = tmp_path / "state"
     state.mkdir()
     monkeypatch.setenv("STATE", str(state))
     done = launched(tmp_path, COMMAND, SLOTS)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert 3 < int((state / "peak").read_text()) <= 6  # more than half of it
-    (words,) = [one["words"] for one in known(state)]
-    assert "127.0.0.1" not in words  # where the process of another machine would find nothing
+    assert 3 < int((state / "peak").read_text()) <= 6  # more than half of the limit
+    (words,) = [server["words"] for server in servers(state)]
+    assert "127.0.0.1" not in words  # which other machines cannot reach
 
 
 @pytest.mark.distributed
 @pytest.mark.timeout(600)
-def test_all_processes_ask_one_set_of_servers_within_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_processes_share_one_set_of_servers_and_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tasks(tmp_path / "tasks")
     write_model(tmp_path / "tiny")
     state = tmp_path / "state"
@@ -126,12 +126,12 @@ def test_all_processes_ask_one_set_of_servers_within_one_limit(tmp_path: Path, m
     assert done.returncode == 0, done.stderr[-3000:]
     assert not list(tmp_path.glob("*.error"))
     assert (tmp_path / "run" / "checkpoint-1").is_dir()
-    assert len(known(state)) == 1
-    assert 3 < int((state / "peak").read_text()) <= 6  # more than the share of one
+    assert len(servers(state)) == 1
+    assert 3 < int((state / "peak").read_text()) <= 6  # more than the share of one process
     assert eventually(lambda: gone(pids(state)))
     (state / "broken").touch()
     shutil.rmtree(tmp_path / "run")
     done = launched(tmp_path, COMMAND)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(list(tmp_path.glob("*.error"))) == 2  # both say it, and neither waits for the other
+    assert len(list(tmp_path.glob("*.error"))) == 2  # both processes fail, and neither waits for the other
     assert "the weights are broken" in (tmp_path / "1.error").read_text()

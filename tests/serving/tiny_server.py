@@ -1,9 +1,9 @@
-"""A small model server as a program of its own: it speaks OpenAI's protocol, and misbehaves when files tell it to.
+"""A small model server program that speaks OpenAI's protocol, with faults on demand.
 
     tiny_server.py MODEL --host HOST --port PORT
 
-In the folder STATE (of the environment) it writes `<port>.<n>.json` with its ids and GPUs when it starts; `stuck` makes
-it silent, `broken` makes it end at once. `peak` says how many requests were under way at once, at most.
+In the folder STATE (an environment variable) it writes its process ids and GPUs to `<port>.<n>.json` at its start, and
+the maximum number of concurrent requests to `peak`. A file `stuck` silences it, and `broken` ends it at once.
 """
 
 import argparse
@@ -71,15 +71,15 @@ parser.add_argument("--host", default="127.0.0.1")
 parser.add_argument("--port", type=int, required=True)
 parser.add_argument("--tensor-parallel-size", type=int, default=1)
 parser.add_argument("--generation-config")
-given, _ = parser.parse_known_args()
-MODEL = given.words[-1]
+args, _ = parser.parse_known_args()
+MODEL = args.words[-1]
 if (STATE / "broken").exists():
     sys.exit("the weights are broken")
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # as servers start workers
-known = {"pid": os.getpid(), "child": child.pid, "model": MODEL, "words": sys.argv[1:]}
-known["gpus"] = os.environ.get("CUDA_VISIBLE_DEVICES")
-server = ThreadingHTTPServer((given.host, given.port), Handler)
-path = STATE / f"{given.port}.{len(list(STATE.glob(f'{given.port}.*')))}.json"
-path.with_suffix(".part").write_text(json.dumps(known))
+info = {"pid": os.getpid(), "child": child.pid, "model": MODEL, "words": sys.argv[1:]}
+info["gpus"] = os.environ.get("CUDA_VISIBLE_DEVICES")
+server = ThreadingHTTPServer((args.host, args.port), Handler)
+path = STATE / f"{args.port}.{len(list(STATE.glob(f'{args.port}.*')))}.json"
+path.with_suffix(".part").write_text(json.dumps(info))
 path.with_suffix(".part").rename(path)
 server.serve_forever()

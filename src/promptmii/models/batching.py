@@ -1,4 +1,4 @@
-"""What the prompts of a batch have in common, so that nothing is computed twice; for every engine on this machine."""
+"""Prefix sharing and chunking of token sequences, for the engines on this machine."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,30 +6,29 @@ from itertools import groupby
 from typing import TypeAlias
 
 WORTH = 256
-"""Tokens that a group of its own must save before it is worth a pass of its own."""
-
+"""Tokens that a separate group must save to be worth a pass of its own."""
 
 Tokens: TypeAlias = Sequence[int]
-"""Token ids in a row."""
+"""A sequence of token ids."""
 
 
 @dataclass(frozen=True)
 class Trie:
-    """Possible answers as a tree of tokens, depth first, so that a common beginning is computed once.
+    """The options as a prefix tree of tokens, in depth-first order, so that a shared prefix is computed once.
 
-    All tuples run over its N nodes.
+    `tokens`, `depth` and `parents` have one entry per node.
     """
 
     tokens: tuple[int, ...]
     depth: tuple[int, ...]
     parents: tuple[int, ...]
-    """The node before each; -1 is the prompt's last token."""
+    """The parent of each node; -1 stands for the last token of the prompt."""
     steps: tuple[tuple[tuple[int, int], ...], ...]
-    """Per option, (node, next token) pairs whose log-probabilities add up to its score."""
+    """Per option, the (node, next token) pairs whose log-probabilities add up to its score."""
 
     @classmethod
     def build(cls, options: Sequence[Tokens], end: int) -> "Trie":
-        """From the options' tokens, without `end`, the token that closes an answer."""
+        """A tree of the options' tokens; `end` is the token that ends an answer, which the options lack."""
         paths = sorted({tuple(option[:i]) for option in options for i in range(1, len(option) + 1)})
         nodes = {path: node for node, path in enumerate(paths)} | {(): -1}
         steps = (
@@ -43,32 +42,32 @@ class Trie:
         )
 
     def ancestors(self, node: int) -> list[int]:
-        """The node and those before it, the prompt left out."""
-        found: list[int] = []
+        """The node and its ancestors, from the bottom up."""
+        path: list[int] = []
         while node >= 0:
-            found.append(node)
+            path.append(node)
             node = self.parents[node]
-        return found
+        return path
 
     @property
     def leaves(self) -> list[int]:
-        """Nodes that no other follows."""
+        """Nodes without children."""
         inner = set(self.parents)
         return [node for node in range(len(self.tokens)) if node not in inner]
 
 
 def common(prompts: Sequence[Tokens]) -> int:
-    """How many tokens all of them begin with: the smallest and the largest differ first."""
-    low, high = min(prompts, key=list), max(prompts, key=list)
+    """Length of the common prefix."""
+    low, high = min(prompts, key=list), max(prompts, key=list)  # in sorted order, these two share the least
     limit = min(map(len, prompts))
     return next((i for i in range(limit) if low[i] != high[i]), limit)
 
 
 def prefix_groups(prompts: Sequence[Tokens]) -> list[tuple[int, list[int]]]:
-    """Prompts (by index) that are best computed together, each group with the length of what it shares.
+    """Groups of prompts to compute together: the length of the shared prefix, and the indices of the prompts.
 
-    Every prompt keeps at least one token of its own, because its last token's logits are needed. Prompts under one
-    instruction are one group; those under two instructions are two, as soon as that saves enough.
+    The prefix leaves each prompt at least one token, because the logits of the last one are needed. Prompts with
+    different instructions are separate groups if that saves enough.
     """
     return _split(prompts, sorted(range(len(prompts)), key=lambda i: list(prompts[i])))
 
@@ -94,9 +93,9 @@ def _shared(prompts: Sequence[Tokens], order: Sequence[int]) -> int:
 
 
 def chunks(lengths: Sequence[int], budget: int, most: int | None = None) -> Iterator[list[int]]:
-    """Indices in order of length, cut so that each chunk's lengths add up to at most `budget` (or one index).
+    """Split indices, sorted by length, into chunks of at most `most` indices.
 
-    `most` is the most indices of a chunk.
+    The lengths in a chunk add up to at most `budget`, unless it has only one index.
     """
     chunk: list[int] = []
     used = 0

@@ -1,9 +1,10 @@
-"""Answers kept on disk, each before the next is asked for."""
+"""A persistent cache of answers. Each is on disk before the next request is made."""
 
 import json
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -20,17 +21,16 @@ from promptmii.task import content_key
 
 ANSWERS = "answers.sqlite"
 PATIENCE = 30.0
-"""Seconds to wait for another process that writes the file."""
+"""Seconds to wait while another process writes to the file."""
 _COMPLETION, _CHOICE = TypeAdapter(Completion), TypeAdapter(Choice)
 
 
 class Cached(Wrapper):
-    """A model whose answers are kept in one SQLite file and never paid twice.
+    """A model whose answers are cached in an SQLite file, so that none is paid for twice. Thread- and process-safe.
 
-    Failures and cut answers are not kept. A kept answer has the usage of the call that made it, so costs do not depend
-    on what ran before. The key holds reference and revision, the whole chat, the options or every sampling
-    parameter, and the ordinal among equal chats of a batch, so k samples of one chat stay k samples. Safe for several
-    threads and processes.
+    Failures and truncated answers are not cached. A cached answer has the usage of the original call, so costs do not
+    depend on earlier runs. The key consists of reference and revision, the whole chat, the options or every sampling
+    parameter, and the position among equal chats of a batch, so k samples of one chat remain k samples.
     """
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:
@@ -47,76 +47,75 @@ class Cached(Wrapper):
 
     def close(self) -> None:
         super().close()
-        with self._lock:  # SQLite must not be closed under a thread that uses it
+        with self._lock:  # SQLite must not be closed while a thread uses it
             self._db.close()
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        # Samples of equal chats are only comparable when drawn in one batch: all of them are known, or all are drawn.
+        # Samples of equal chats are only comparable if drawn in one batch: use all from the cache, or draw all again.
         whole = sampling.temperature > 0 and len({content_key(list(chat)) for chat in chats}) < len(chats)
-        what: list[object] = ["generate", *(value for value in sampling if value is not None)]
-        return self._through(chats, what, lambda part: self._model.generate(part, sampling), _COMPLETION, whole)
+        request: list[object] = ["generate", *(value for value in sampling if value is not None)]
+        return self._answers(chats, request, lambda batch: self._model.generate(batch, sampling), _COMPLETION, whole)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        # Where threads must wait for the model anyway, they wait here, and find the answers to equal questions.
+        # A local model answers one thread at a time. Waiting here lets the other threads find equal questions answered.
         with nullcontext() if self.card.concurrency > 1 else self._turn:
-            return self._through(chats, ["choose", *options], lambda part: self._model.choose(part, options), _CHOICE)
+            return self._answers(chats, ["choose", *options], lambda batch: self._model.choose(batch, options), _CHOICE)
 
-    def _through(
+    def _answers(
         self,
         chats: Sequence[Chat],
-        what: Sequence[object],
+        request: list[object],
         ask: Callable[[Sequence[Chat]], list[Answer | Failure]],
         kind: TypeAdapter[Answer],
         whole: bool = False,
     ) -> list[Answer | Failure]:
-        """Each known answer, and those that `ask` gives to the others; if `whole`, one missing asks for all again."""
-        keys = self._keys(chats, what)
-        known = self._known(keys, kind)
-        missing = [i for i, key in enumerate(keys) if key not in known]
+        """Cached answers, and answers from `ask` to the other chats; to all chats if `whole` and any is missing."""
+        keys = self._keys(chats, request)
+        cached = self._lookup(keys, kind)
+        missing = [i for i, key in enumerate(keys) if key not in cached]
         if whole and missing:
             missing = list(range(len(chats)))
         one_by_one = self.card.concurrency > 1 and not whole
-        parts = [[i] for i in missing] if one_by_one else [missing] if missing else []
-        threads = min(self.card.concurrency, len(parts))
+        batches = [[i] for i in missing] if one_by_one else [missing] if missing else []
+        threads = min(self.card.concurrency, len(batches))
 
-        def answer(part: Sequence[int]) -> list[Answer | Failure]:
-            """Kept by the thread that asked, before it asks again: a kill loses only what is under way."""
-            answers = [_shared(answer, threads) for answer in ask([chats[i] for i in part])]
-            self._store([(keys[i], answer) for i, answer in zip(part, answers, strict=True)])
+        def answer(batch: Sequence[int]) -> list[Answer | Failure]:
+            """The thread stores its answers before its next request, so a kill loses only requests in flight."""
+            answers = [_divide_time(answer, threads) for answer in ask([chats[i] for i in batch])]
+            self._store([(keys[i], answer) for i, answer in zip(batch, answers, strict=True)])
             return answers
 
         fresh: dict[int, Answer | Failure] = {}
-        for position, answers in parallel(answer, parts, threads):
-            fresh.update(zip(parts[position], answers, strict=True))
-        return [fresh[i] if i in fresh else known[key] for i, key in enumerate(keys)]
+        for number, answers in parallel(answer, batches, threads):
+            fresh.update(zip(batches[number], answers, strict=True))
+        return [fresh[i] if i in fresh else cached[key] for i, key in enumerate(keys)]
 
-    def _keys(self, chats: Sequence[Chat], what: Sequence[object]) -> list[str]:
-        seen: dict[str, int] = {}
+    def _keys(self, chats: Sequence[Chat], request: list[object]) -> list[str]:
+        seen: Counter[str] = Counter()
         keys: list[str] = []
         for chat in chats:
-            base = content_key([self.card.reference, self.card.revision, list(what), list(chat)])
-            seen[base] = seen.get(base, 0) + 1
-            keys.append(f"{base}-{seen[base]}")
+            key = content_key([self.card.reference, self.card.revision, request, list(chat)])
+            seen[key] += 1
+            keys.append(f"{key}-{seen[key]}")
         return keys
 
     def _unusable(self, error: Exception) -> OutputError:
-        cure = "Delete the file, or name another folder with --cache."
+        cure = "Delete the file, or choose another folder with --cache."
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-            cure = "Make room and run the same command again: what is in it is kept."
+            cure = "Make room and run the same command again; the cached answers are kept."
         return OutputError(f"The answer cache {self._path} cannot be used: {error}. {cure}")
 
-    def _known(self, keys: Sequence[str], kind: TypeAdapter[Answer]) -> dict[str, Answer]:
+    def _lookup(self, keys: Sequence[str], kind: TypeAdapter[Answer]) -> dict[str, Answer]:
+        query = "SELECT answer FROM answers WHERE key = ?"
         try:
             with self._lock:
-                found = {
-                    key: self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone() for key in keys
-                }
+                rows = {key: self._db.execute(query, (key,)).fetchone() for key in keys}
         except sqlite3.Error as error:
             raise self._unusable(error) from error
-        return {key: answer for key, row in found.items() if row and (answer := _read(row[0], kind))}
+        return {key: answer for key, row in rows.items() if row and (answer := _parse(row[0], kind))}
 
     def _store(self, answers: Sequence[tuple[str, Answer | Failure]]) -> None:
-        rows = [(key, json.dumps(asdict(answer))) for key, answer in answers if _is_whole(answer)]
+        rows = [(key, json.dumps(asdict(answer))) for key, answer in answers if _is_complete(answer)]
         try:
             with self._lock:
                 self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
@@ -125,7 +124,7 @@ class Cached(Wrapper):
 
 
 def forget(folder: Path) -> None:
-    """Delete the kept answers in a folder. Raises `OutputError`."""
+    """Delete the cached answers in a folder. Raises `OutputError`."""
     for path in (folder / f"{ANSWERS}{suffix}" for suffix in ("", "-wal", "-shm")):
         try:
             path.unlink(missing_ok=True)
@@ -134,34 +133,34 @@ def forget(folder: Path) -> None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """The cache file. Two processes that make it at once: SQLite does not wait here by itself, so it is tried again."""
+    """Open the cache file. Retries while another process creates it, for which SQLite itself does not wait."""
     db = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False, isolation_level=None)
-    last = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")  # survives a kill of the process, without a disk flush per answer
+            db.execute("PRAGMA synchronous=NORMAL")  # safe against a killed process, without a disk flush per answer
             db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
             return db
         except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 db.close()
                 raise
             time.sleep(0.05)
 
 
-def _is_whole(answer: Completion | Choice | Failure) -> bool:
+def _is_complete(answer: Completion | Choice | Failure) -> bool:
     return not isinstance(answer, Failure) and not (isinstance(answer, Completion) and answer.truncated)
 
 
-def _read(row: str, kind: TypeAdapter[Answer]) -> Answer | None:
-    """A kept answer; `None` for a damaged one, which is asked for again."""
+def _parse(stored: str, kind: TypeAdapter[Answer]) -> Answer | None:
+    """A cached answer, or `None` if it is damaged."""
     try:
-        return kind.validate_json(row)
+        return kind.validate_json(stored)
     except ValidationError:
         return None
 
 
-def _shared(answer: Answer | Failure, threads: int) -> Answer | Failure:
-    """An answer with its part of the time in which `threads` of them were made."""
+def _divide_time(answer: Answer | Failure, threads: int) -> Answer | Failure:
+    """The answer with its share of the time, during which `threads` requests ran."""
     return replace(answer, usage=replace(answer.usage, seconds=answer.usage.seconds / threads))

@@ -1,4 +1,4 @@
-"""Models around a model: with a price, with a meter, with a progress bar, in batches over several threads."""
+"""Wrappers that add a price, a usage meter, progress reports or dynamic batching to a model."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ from promptmii.task import content_key
 
 
 class Wrapper(LanguageModel):
-    """A `LanguageModel` around another, which answers whatever a subclass does not."""
+    """A `LanguageModel` that passes every call on to another one. Subclasses override what they change."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
@@ -58,7 +58,7 @@ class Priced(Wrapper):
 
 
 class Metered(Wrapper):
-    """A model that adds up what its answers take. Safe to share between threads."""
+    """A model that adds up the usage of its answers. Thread-safe."""
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__(model)
@@ -78,19 +78,19 @@ class Metered(Wrapper):
 
 
 ROWS = 16
-"""Least rows of a batch. A model that answers several requests at once gets eight rounds of them."""
+"""Minimum rows per batch; a model with concurrent requests gets eight rounds of them."""
 
 LONG = 32
-"""Tokens from which an answer is a text rather than a label."""
+"""Limits of this many tokens or more are for texts, shorter ones for labels."""
 
 
 def watched(model: LanguageModel, progress: Progress) -> LanguageModel:
-    """The model itself where nobody listens, because one large batch is a little faster than several."""
+    """A model that reports progress; the model itself if nobody listens, since one large batch is a little faster."""
     return model if progress is QUIET else Watched(model, progress)
 
 
 class Watched(Wrapper):
-    """Passes calls on in batches, and advances the current step by one unit for each answer."""
+    """Splits calls into batches and advances the current progress step by one per answer."""
 
     def __init__(self, model: LanguageModel, progress: Progress) -> None:
         super().__init__(model)
@@ -98,31 +98,31 @@ class Watched(Wrapper):
         self._lock = threading.Lock()
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """Samples stay in one batch: equal chats differ by their place in it."""
+        """Samples stay in one batch, because equal chats get different samples only within a batch."""
         if len(chats) == 1 and sampling.max_tokens >= LONG:
             return self._write(chats, sampling)
         size = len(chats) if sampling.temperature else self._size()
-        return self._batches(lambda some: self._model.generate(some, sampling), chats, size)
+        return self._batches(lambda batch: self._model.generate(batch, sampling), chats, size)
 
     def _write(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """One long text. Its tokens are a step of their own if the engine tells when it has written one."""
-        told = False
+        """One long text; if the engine reports each token, they become a progress step of their own."""
+        started = False
 
         def on_token() -> None:
-            nonlocal told
-            if not told:
+            nonlocal started
+            if not started:
                 self._progress.step("Writing", sampling.max_tokens, "tokens")
-                told = True
+                started = True
             self._progress.advance()
 
         with each_token(on_token):
             answers = self._model.generate(chats, sampling)
-        if not told:
+        if not started:
             self._progress.advance()
         return answers
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        return self._batches(lambda some: self._model.choose(some, options), chats, self._size())
+        return self._batches(lambda batch: self._model.choose(batch, options), chats, self._size())
 
     def _size(self) -> int:
         return max(ROWS, 8 * self._model.card.concurrency)
@@ -136,13 +136,13 @@ class Watched(Wrapper):
             batch = call(chats[start : start + size])
             answers += batch
             money = price.of(sum((answer.usage for answer in batch), Usage())) if price else None
-            with self._lock:  # several threads may ask
+            with self._lock:  # progress is not thread-safe
                 self._progress.advance(len(batch), money=money)
         return answers
 
 
 LINGER = 0.05
-"""Seconds in which other threads can join a batch; each that does gives the next as many."""
+"""Seconds to wait for other threads to join a batch; each one that joins restarts the wait."""
 
 
 @dataclass
@@ -153,9 +153,9 @@ class _Call:
 
 
 class Batched(Wrapper):
-    """Dynamic batching: a model that writes in one batch what several threads ask at the same time.
+    """Dynamic batching: concurrent `generate` calls from several threads become one batch.
 
-    Writing is bound by memory on most machines, so a batch takes hardly longer than one answer.
+    Generation is bound by memory bandwidth on most machines, so a batch takes hardly longer than one answer.
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -195,14 +195,14 @@ class Batched(Wrapper):
 
 
 def for_threads(model: LanguageModel) -> LanguageModel:
-    """The model for use by several threads: `Batched`, unless it answers them at once by itself."""
+    """The model for use by several threads: `Batched`, unless it handles concurrent calls itself."""
     return model if model.card.concurrency > 1 else Batched(model)
 
 
 def _compatible(first: _Call, waiting: Sequence[_Call]) -> list[_Call]:
-    """`first` and the calls that fit its batch.
+    """`first` and the calls that can share its batch.
 
-    They have equal parameters, and no chat occurs twice, as samples of equal chats depend on each other.
+    They have equal parameters and no chat in common, because samples of equal chats depend on each other.
     """
     batch: list[_Call] = []
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""Servers on the nodes of a Ray cluster: an actor holds each, so that Ray finds a node with the GPUs it needs."""
+"""Servers on the nodes of a Ray cluster, each held by an actor, for which Ray finds a node with enough GPUs."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -12,17 +12,17 @@ from promptmii.serving.local import LocalServers
 
 
 class Host:
-    """One server on the node where this actor runs. It ends with the actor, however that ends."""
+    """An actor with one server on its node. The server ends with the actor, even if the actor is killed."""
 
     def __init__(self, settings: str, reference: str, model: str) -> None:
-        """Settings come as JSON, so that the worker validates them."""
-        # Ray shows the actor its own GPUs alone.
+        """`settings` are JSON, so that the worker validates them."""
+        # Ray lets the actor see only its own GPUs.
         self._settings = ServeSettings.model_validate_json(settings).model_copy(update={"copies": 1, "devices": None})
         self._models = {reference: model}
         self._servers: LocalServers | None = None
 
     def start(self) -> str | PromptMIIError:
-        """The server's address once it answers, or why there is none: not every error survives being raised here."""
+        """The server's address once it answers, or the error: Ray cannot pass on every error that is raised."""
         from ray.util import get_node_ip_address
 
         try:
@@ -33,39 +33,39 @@ class Host:
         return address
 
     def close(self) -> None:
-        """End the server. Without this call it ends a moment after the actor."""
+        """End the server. Otherwise it ends shortly after the actor."""
         if self._servers:
             self._servers.close()
 
 
 class ClusterServers:
-    """`copies` servers of each model, each on a node with its GPUs. One that ends is started again where it was."""
+    """`copies` servers of each model, each on a node with enough GPUs. A server that ends is restarted on its node."""
 
     def __init__(
         self, models: Mapping[str, str], settings: ServeSettings, options: RayOptions, progress: Progress = QUIET
     ) -> None:
-        """`models` are their names by reference. Returns once all answer.
+        """Start the servers and wait until all answer. `models` maps references to names.
 
         Raises `ConfigError` if no cluster answers or no node is large enough, `ModelError` if a server does not start.
         """
         progress.step("Starting servers: " + ", ".join(models.values()))
         self.addresses: dict[str, str] = {}
-        """By reference; several copies are separated by commas."""
+        """By reference; those of several copies are separated by commas."""
         with ExitStack() as undo:
             starting: dict[str, list[Any]] = {}
             ray: Any = None
             for reference, name in models.items():
                 gpus = settings.needs(reference)
-                # A server on a GPU is counted by it alone, lest the workers of a grid take its processor.
+                # A server on a GPU claims no core, or else the workers of a grid might leave none for it.
                 needs = {"workers": settings.copies, "gpus": gpus, "cpus": 0 if gpus else options.cpus}
-                wanted = (settings.model_dump_json(), reference, name)
-                each = RayActors(options.model_copy(update=needs), Host, *wanted, scheduling_strategy="SPREAD")
-                undo.callback(_end, each, settings.silence)
-                starting[reference], ray = [actor.start.remote() for actor in each.actors], each.ray
+                arguments = (settings.model_dump_json(), reference, name)
+                hosts = RayActors(options.model_copy(update=needs), Host, *arguments, scheduling_strategy="SPREAD")
+                undo.callback(_close, hosts, settings.silence)
+                starting[reference], ray = [actor.start.remote() for actor in hosts.actors], hosts.ray
             try:
                 for reference, answers in starting.items():
-                    known = ray.get(answers, timeout=settings.startup)
-                    self.addresses[reference] = ",".join(map(unwrapped, known))
+                    results = ray.get(answers, timeout=settings.startup)
+                    self.addresses[reference] = ",".join(map(unwrapped, results))
             except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
                 raise ModelError(
                     f"A server of {', '.join(models.values())} did not start on the cluster within "
@@ -78,6 +78,6 @@ class ClusterServers:
         self._open.close()
 
 
-def _end(hosts: RayActors, patience: float) -> None:
-    hosts.ray.wait([actor.close.remote() for actor in hosts.actors], num_returns=len(hosts.actors), timeout=patience)
+def _close(hosts: RayActors, timeout: float) -> None:
+    hosts.ray.wait([actor.close.remote() for actor in hosts.actors], num_returns=len(hosts.actors), timeout=timeout)
     hosts.close()

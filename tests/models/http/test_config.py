@@ -1,4 +1,4 @@
-"""Which server a reference leads to; what may stand in an address."""
+"""The server behind a reference, and which addresses are valid."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(address: str, monk
 @pytest.mark.parametrize(
     "address", ["http://h:abc/v1", "http://[::1/v1", "ftp://h", "h:8000", "http://", "http://h:99999", "http://h/v 1"]
 )
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="is not the address of a server"):
         addresses(address)
 

@@ -1,33 +1,27 @@
-"""Likelihoods from servers that speak vLLM's `prompt_logprobs` and OpenAI's `top_logprobs`, after their protocols."""
+"""Likelihoods from toy servers with vLLM's `prompt_logprobs` and OpenAI's `top_logprobs`."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.models.faulty_server import FaultyServer, serving
+from tests.models.faulty_server import FaultyServer, connect, error, serving
+from tests.models.http.test_server_likelihoods import log_p
 
 from promptmii.config import Endpoint
 from promptmii.doctor import examine
 from promptmii.errors import UnsupportedError
 from promptmii.models.base import Chat, Choice
-from promptmii.models.http.client import HttpModel
-from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.likelihoods import log_probability
 from promptmii.models.http.refusals import RefusedError
-from promptmii.models.http.ways import probable
 from promptmii.progress import QUIET
 
 END = 1
 CHAT: Chat = ({"role": "user", "content": "abc"},)
 
 
-def log_p(prompt: Sequence[int], token: int) -> float:
-    return -0.5 - (sum(prompt) * 31 + token * 7) % 97 / 10
-
-
 class VllmLike(FaultyServer):
-    """Letters are tokens. `prompt_logprobs` has bare token ids as keys, and none for the first token."""
+    """Letters are tokens. The keys of `prompt_logprobs` are token ids; the first token has no entry."""
 
     def __init__(self, fault: str = "") -> None:
         super().__init__(counts=True, honours="vllm")
@@ -55,21 +49,21 @@ class VllmLike(FaultyServer):
         return web.json_response({"choices": choices[::-1], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
 
     def _choice(self, number: int, prompt: list[int], body: dict[str, Any]) -> dict[str, Any]:
-        lie = 1.0 if self.fault == "other values" else 0.0
-        told: list[Any] = [None]
+        offset = 1.0 if self.fault == "other values" else 0.0
+        entries: list[Any] = [None]
         for place in range(1, len(prompt)):
-            value = log_p(prompt[:place], prompt[place]) - lie
-            told.append({str(prompt[place]): {"logprob": value, "rank": 3, "decoded_token": chr(prompt[place])}})
+            value = log_p(prompt[:place], prompt[place]) - offset
+            entries.append({str(prompt[place]): {"logprob": value, "rank": 3, "decoded_token": chr(prompt[place])}})
         choice: dict[str, Any] = {"index": number, "text": "a", "finish_reason": "length"}
         if self.fault != "silent":
-            choice["prompt_logprobs"] = told
+            choice["prompt_logprobs"] = entries
         if "logprobs" in body:
             choice["logprobs"] = {"tokens": ["token_id:97"], "token_logprobs": [log_p(prompt, 97)]}
         return choice
 
 
 def test_vllm_scores_are_sums_over_the_tokens_of_a_label_and_its_end() -> None:
-    with serving(VllmLike()) as server, HttpModel("m", HttpConfig(server.url, "", patience=0.1)) as model:
+    with serving(VllmLike()) as server, connect(server) as model:
         assert model.card.gives_scores
         before = len(server.completions)
         first, second = model.choose([CHAT, CHAT], ["ab", "axe"])
@@ -79,12 +73,12 @@ def test_vllm_scores_are_sums_over_the_tokens_of_a_label_and_its_end() -> None:
     expected = [sum(log_p([*prompt, *label[:i]], label[i]) for i in range(len(label))) for label in labels]
     assert first.scores == pytest.approx(expected)
     assert first == second
-    assert len(server.completions) == before + 2  # one request a text, whatever the number of labels
+    assert len(server.completions) == before + 2  # one request per text, for any number of labels
 
 
 @pytest.mark.parametrize("fault", ["other values", "silent"])
-def test_a_server_whose_values_do_not_fit_together_is_constrained_instead(fault: str) -> None:
-    with serving(VllmLike(fault)) as server, HttpModel("m", HttpConfig(server.url, "", patience=0.1)) as model:
+def test_a_server_with_inconsistent_values_is_constrained_instead(fault: str) -> None:
+    with serving(VllmLike(fault)) as server, connect(server) as model:
         assert not model.card.gives_scores
         (choice,) = model.choose([CHAT], ["ab", "axe"])
     assert isinstance(choice, Choice)
@@ -99,7 +93,7 @@ class OpenAiLike(FaultyServer):
     async def _answer(self, step: str, body: dict[str, Any], request: web.Request) -> web.StreamResponse:
         if body.get("top_logprobs", 0) > self.most:
             words = f"Invalid 'top_logprobs': expected a value <= {self.most}."
-            return web.json_response({"error": {"message": words}}, status=400)
+            return web.json_response(error(words).body, status=400)
         return await super()._answer(step, body, request)
 
     def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +104,7 @@ class OpenAiLike(FaultyServer):
             repeated = text.rpartition("\n")[2] if text.startswith("Repeat") else ""
             token = repeated[:4] if repeated else "spam"
             listed = {token: -0.1} if repeated else {"spam": -0.2, "ham": -1.9, "eggs": -4.0}
-            rows = [{"token": one, "logprob": value, "bytes": None} for one, value in listed.items()]
+            rows = [{"token": text, "logprob": value, "bytes": None} for text, value in listed.items()]
             rows += [{"token": "?", "logprob": -9.0, "bytes": None}]
             content = {"token": token, "logprob": max(listed.values()), "top_logprobs": rows}
             answer["choices"][0]["logprobs"] = {"content": [content]}
@@ -118,16 +112,14 @@ class OpenAiLike(FaultyServer):
 
 
 def test_first_tokens_give_scores_where_labels_differ_in_them() -> None:
-    with serving(OpenAiLike()) as server:
-        reference = "openai:m+top_logprobs"
-        with HttpModel("m+top_logprobs", HttpConfig(server.url, "", patience=0.1), reference) as model:
-            assert model.card.gives_scores
-            assert model.card.reference == reference
-            first, _ = model.choose([CHAT, CHAT], ["ham", "spam", "toast"])
-            assert isinstance(first, Choice)
-            assert (first.index, first.scores) == (1, (-1.9, -0.2, -9.0))  # an unlisted one is the least likely
-            with pytest.raises(UnsupportedError, match=r"'spam' and 'spammer' begin with the same token 'spam'"):
-                model.choose([CHAT], ["spam", "spammer"])
+    with serving(OpenAiLike()) as server, connect(server, "m+top_logprobs") as model:
+        assert model.card.gives_scores
+        assert model.card.reference == "openai:m+top_logprobs"
+        first, _ = model.choose([CHAT, CHAT], ["ham", "spam", "toast"])
+        assert isinstance(first, Choice)
+        assert (first.index, first.scores) == (1, (-1.9, -0.2, -9.0))  # an unlisted one is the least likely
+        with pytest.raises(UnsupportedError, match=r"'spam' and 'spammer' begin with the same token 'spam'"):
+            model.choose([CHAT], ["spam", "spammer"])
     assert {body["model"] for body in server.bodies} == {"m"}
     assert json.dumps(server.bodies).count("Repeat exactly") == 4  # once per label, not per set or text
 
@@ -135,39 +127,39 @@ def test_first_tokens_give_scores_where_labels_differ_in_them() -> None:
 def test_a_server_that_lists_fewer_tokens_is_asked_for_fewer() -> None:
     fewer = OpenAiLike()
     fewer.most = 5
-    with serving(fewer) as server, HttpModel("m+top_logprobs", HttpConfig(server.url, "", patience=0.1)) as model:
+    with serving(fewer) as server, connect(server, "m+top_logprobs") as model:
         (choice,) = model.choose([CHAT], ["ham", "spam"])
         assert isinstance(choice, Choice)
         assert choice.scores == (-1.9, -0.2)
     assert [body["top_logprobs"] for body in server.bodies].count(20) == 1
 
 
-def test_the_words_of_a_server_that_refuses_to_list_tokens_are_shown() -> None:
+def test_the_message_of_a_server_that_refuses_to_list_tokens_is_shown() -> None:
     none = OpenAiLike()
     none.most = 0
     words = r"lists no top_logprobs \(HTTP 400: Invalid 'top_logprobs'"
     with serving(none) as server:
-        model = HttpModel("m+top_logprobs", HttpConfig(server.url, "", patience=0.1))
+        model = connect(server, "m+top_logprobs")
         with model, pytest.raises(UnsupportedError, match=words):
             _ = model.card
 
 
 def test_a_log_probability_that_is_rounded_above_zero_is_zero() -> None:
-    assert probable(1e-6, 1) == 0.0
+    assert log_probability(1e-6, 1) == 0.0
     with pytest.raises(RefusedError):
-        probable(0.5, 1)
-
-
-def test_first_tokens_of_a_server_that_lists_none_are_refused() -> None:
-    with serving(FaultyServer()) as server:
-        model = HttpModel("m+top_logprobs", HttpConfig(server.url, "", patience=0.1))
-        with model, pytest.raises(UnsupportedError, match="lists no top_logprobs"):
-            _ = model.card
+        log_probability(0.5, 1)
 
 
 def test_the_doctor_finds_likelihoods_of_first_tokens() -> None:
     with serving(OpenAiLike(honours="schema")) as server:
         report = examine("openai:m", Endpoint.of(base_url=server.url, patience=0.1), QUIET)
-    found = report.checks[-1]
-    assert (found.name, found.ok, found.finding) == ("likelihoods", True, "of first tokens")
-    assert "openai:m+top_logprobs gives probabilities" in found.cure
+    check = report.checks[-1]
+    assert (check.name, check.ok, check.finding) == ("likelihoods", True, "of first tokens")
+    assert "openai:m+top_logprobs gives probabilities" in check.cure
+
+
+def test_a_server_that_ignores_top_logprobs_is_refused() -> None:
+    with serving(FaultyServer()) as server:
+        model = connect(server, "m+top_logprobs")
+        with model, pytest.raises(UnsupportedError, match="lists no top_logprobs"):
+            _ = model.card

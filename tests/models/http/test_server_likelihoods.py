@@ -1,4 +1,4 @@
-"""Likelihoods from servers: a toy that may lie, and a real llama.cpp server beside the same weights in this process."""
+"""Likelihoods from llama.cpp's server: a faulty toy, and the real server compared with the same weights in process."""
 
 import socket
 from collections.abc import Iterator, Sequence
@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.models.faulty_server import FaultyServer, serving
+from tests.models.faulty_server import FaultyServer, connect, serving
 
 from promptmii import load_model
 from promptmii.config import Endpoint
 from promptmii.doctor import examine
 from promptmii.models.base import Chat, Choice, Failure, FailureKind, LanguageModel
 from promptmii.models.embedded import SMOL
-from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.progress import QUIET
 
@@ -34,7 +33,7 @@ CHATS: list[Chat] = [
 
 
 class LlamaLike(FaultyServer):
-    """Speaks llama.cpp's protocol over letters as tokens, and may be wrong about likelihoods."""
+    """Speaks llama.cpp's protocol, with letters as tokens and faults in its likelihoods."""
 
     def __init__(self, fault: str = "") -> None:
         super().__init__(counts=True, honours="grammar")
@@ -53,10 +52,10 @@ class LlamaLike(FaultyServer):
         if self.fault == "broken" and len(body["prompt"]) > 100:
             return web.json_response({"error": {"message": "broken", "code": 500}}, status=500)
         ((token, _),) = body["logit_bias"]
-        likely = sorted(range(97, 123), key=lambda one: -log_p(body["prompt"], one))[: body["n_probs"]]
-        listed = [{"id": one, "logprob": log_p(body["prompt"], one), "bytes": [one]} for one in likely]
-        said = 0.0 if self.fault == "after sampling" else log_p(body["prompt"], token)
-        answer = {"completion_probabilities": [{"id": token, "logprob": said, "top_logprobs": listed}]}
+        likely = sorted(range(97, 123), key=lambda letter: -log_p(body["prompt"], letter))[: body["n_probs"]]
+        listed = [{"id": letter, "logprob": log_p(body["prompt"], letter), "bytes": [letter]} for letter in likely]
+        value = 0.0 if self.fault == "after sampling" else log_p(body["prompt"], token)
+        answer = {"completion_probabilities": [{"id": token, "logprob": value, "top_logprobs": listed}]}
         return web.json_response({} if self.fault == "silent" else answer)
 
 
@@ -65,35 +64,32 @@ def log_p(prompt: Sequence[int], token: int) -> float:
 
 
 def test_scores_are_sums_over_the_tokens_of_a_label_and_its_end() -> None:
-    with serving(LlamaLike()) as server, HttpModel("m", HttpConfig(server.url, "", patience=0.1)) as model:
+    with serving(LlamaLike()) as server, connect(server) as model:
         assert model.card.gives_scores
         (choice,) = model.choose([[{"role": "user", "content": "abc"}]], ["ab", "ax"])
     assert isinstance(choice, Choice)
     prompt = [*map(ord, "abc"), 1]
     expected = [sum(log_p([*prompt, *label[:i]], (*label, 1)[i]) for i in range(3)) for label in (b"ab", b"ax")]
     assert choice.scores == pytest.approx(expected)
-    assert server.requests == 1  # the model list: nothing was asked by chat
+    assert server.requests == 1  # the model list, and no chat
 
 
 @pytest.mark.parametrize("fault", ["after sampling", "silent"])
 def test_a_server_without_true_likelihoods_is_constrained_instead(fault: str) -> None:
-    with serving(LlamaLike(fault)) as server, HttpModel("m", HttpConfig(server.url, "", patience=0.1)) as model:
+    with serving(LlamaLike(fault)) as server, connect(server) as model:
         assert not model.card.gives_scores
         (choice,) = model.choose([[{"role": "user", "content": "abc"}]], ["ab", "ax"])
         assert isinstance(choice, Choice)
         assert choice.scores is None
 
 
-def test_a_failing_likelihood_is_a_failure_of_its_chat() -> None:
-    with (
-        serving(LlamaLike("broken")) as server,
-        HttpModel("m", HttpConfig(server.url, "", patience=0.1, backoff=0.01)) as model,
-    ):
+def test_a_failed_likelihood_fails_only_its_chat() -> None:
+    with serving(LlamaLike("broken")) as server, connect(server) as model:
         assert model.card.gives_scores
         long, short = model.choose([[{"role": "user", "content": text}] for text in ("x" * 200, "x")], ["ab", "ax"])
     assert isinstance(long, Failure)
     assert long.kind is FailureKind.SERVER
-    assert isinstance(short, Choice | Failure)
+    assert isinstance(short, Choice)
 
 
 @pytest.fixture(scope="module")
@@ -119,20 +115,20 @@ def model(address: str) -> Iterator[LanguageModel]:
 
 
 @smol
-def test_likelihoods_are_those_of_this_process(model: LanguageModel) -> None:
+def test_likelihoods_equal_those_of_the_same_weights_in_process(model: LanguageModel) -> None:
     assert model.card.gives_scores
     local = load_model("smol")
     for served, own in zip(model.choose(CHATS, OPTIONS), local.choose(CHATS, OPTIONS), strict=True):
         assert isinstance(served, Choice)
         assert isinstance(own, Choice)
-        # llama.cpp rounds activations to eight bits, and a server batches otherwise.
+        # llama.cpp rounds activations to eight bits, and a server batches differently.
         assert served.scores == pytest.approx(own.scores, abs=0.8)
         assert served.usage.prompt_tokens == own.usage.prompt_tokens
     local.close()
 
 
 @smol
-def test_equal_questions_have_close_scores_and_the_beginning_is_kept(model: LanguageModel) -> None:
+def test_equal_chats_have_close_scores_and_the_prefix_is_cached(model: LanguageModel) -> None:
     first, *_, last = model.choose(CHATS, OPTIONS)
     assert isinstance(first, Choice)
     assert isinstance(last, Choice)
@@ -143,7 +139,7 @@ def test_equal_questions_have_close_scores_and_the_beginning_is_kept(model: Lang
 
 
 @smol
-def test_a_chat_too_long_fails_alone(model: LanguageModel) -> None:
+def test_a_chat_that_is_too_long_fails_alone(model: LanguageModel) -> None:
     long, short = model.choose([[{"role": "user", "content": "word and " * 1000}], CHATS[0]], OPTIONS)
     assert isinstance(long, Failure)
     assert long.kind is FailureKind.CONTEXT
@@ -151,7 +147,7 @@ def test_a_chat_too_long_fails_alone(model: LanguageModel) -> None:
 
 
 @smol
-def test_doctor_says_so(address: str) -> None:
+def test_the_doctor_reports_likelihoods(address: str) -> None:
     report = examine("openai:smollm", Endpoint(base_url=address), QUIET)
     assert report.healthy
     assert "likelihoods available" in next(check.finding for check in report.checks if check.name == "choose")

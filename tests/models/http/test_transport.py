@@ -9,7 +9,7 @@ from promptmii.errors import EndpointError
 from promptmii.models.http.transport import submit
 
 
-def test_an_error_of_a_call_that_nobody_waits_for_is_not_printed(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_error_of_an_abandoned_call_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def fail() -> None:
         try:
             await asyncio.sleep(10)
@@ -20,7 +20,7 @@ def test_an_error_of_a_call_that_nobody_waits_for_is_not_printed(caplog: pytest.
     submit(asyncio.sleep(0.05)).result()
     future.cancel()
     del future
-    for _ in range(5):  # the loop lets go of the call some rounds later
+    for _ in range(5):  # the loop drops the call some rounds later
         submit(asyncio.sleep(0.02)).result()
         gc.collect()
     assert not caplog.records

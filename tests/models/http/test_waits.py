@@ -1,4 +1,4 @@
-"""Nobody waits for a server in silence."""
+"""Warnings while calls wait for a server."""
 
 import asyncio
 import warnings
@@ -15,13 +15,13 @@ async def answer(waits: Waits, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
-def test_a_slow_answer_is_told_while_it_lasts() -> None:
+def test_a_slow_answer_causes_warnings_while_it_lasts() -> None:
     with pytest.warns(UserWarning, match=f"{URL} has not answered for 0 s; a request may take 120 s") as told:
         asyncio.run(answer(Waits(URL, after=0.05, every=0.1), 0.4))
     assert 2 <= len(told) <= 4
 
 
-def test_many_slow_answers_are_told_once() -> None:
+def test_many_slow_answers_cause_one_warning() -> None:
     async def many() -> None:
         waits = Waits(URL, after=0.05)
         await asyncio.gather(*(answer(waits, 0.3) for _ in range(20)))
@@ -31,7 +31,7 @@ def test_many_slow_answers_are_told_once() -> None:
     assert len(told) == 1
 
 
-def test_a_server_that_answers_others_is_no_wait() -> None:
+def test_no_warning_while_the_server_answers_other_calls() -> None:
     async def busy() -> None:
         waits = Waits(URL, after=0.2)
         slow = asyncio.create_task(answer(waits, 0.4))
@@ -44,14 +44,14 @@ def test_a_server_that_answers_others_is_no_wait() -> None:
         asyncio.run(busy())
 
 
-def test_a_pause_is_told_with_its_cause_and_its_end() -> None:
+def test_a_long_pause_causes_one_warning_with_its_cause_and_length() -> None:
     def pauses() -> None:
         waits = Waits(URL)
-        waits.pause("HTTP 429: slow down.", waited=1.0, pause=1.0, patience=300.0)  # short
+        waits.pause("HTTP 429: slow down.", waited=1.0, pause=1.0, patience=300.0)  # too short
         waits.pause("HTTP 429: slow down.", waited=1.0, pause=60.0, patience=300.0)
-        waits.pause("HTTP 429: slow down.", waited=61.0, pause=60.0, patience=300.0)  # told just now
+        waits.pause("HTTP 429: slow down.", waited=61.0, pause=60.0, patience=300.0)  # too soon after the last warning
 
     with pytest.warns(UserWarning, match="HTTP 429") as told:
         pauses()
     words = f"{URL}: HTTP 429: slow down. Trying again in 60 s, after 1 s of 300 s at most."
-    assert [str(one.message) for one in told] == [words]
+    assert [str(warning.message) for warning in told] == [words]

@@ -1,108 +1,114 @@
-"""What a server answered, checked before anything is kept: text, reason of the end, and usage."""
+"""Reads chat completions, and checks them before anything is kept: text, finish reason and usage."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
-from promptmii.models.base import Chat, Completion, Failure, FailureKind, Usage
-from promptmii.models.http.refusals import DEPTH, SHOWN, RefusedError, refusal, words_of
-from promptmii.models.http.tokens import fewest
+from promptmii.models.base import Chat, Completion, FailureKind, Usage
+from promptmii.models.http.refusals import DEPTH, SHOWN, RefusedError, bad_answer, error_message, refusal
 
 MOST_TOKENS = 10**9
-"""No answer takes more: a larger count is a mistake of the server."""
-# Each server has its own names for the reason of an end, OpenAI's "length", "content_filter" and "stop" among them.
-CUT = re.compile(r"length|max\w*tokens|token_limit|context_window|incomplete", re.IGNORECASE)
+"""A larger count is an error of the server."""
+# Finish reasons differ between servers; OpenAI's are "length", "content_filter" and "stop".
+TRUNCATED = re.compile(r"length|max\w*tokens|token_limit|context_window|incomplete", re.IGNORECASE)
 WITHHELD = re.compile(
     r"filter|safety|recitation|sensitive|blocklist|prohibited|spii|refus|moderation|flagged", re.IGNORECASE
 )
 BROKEN = re.compile(r"error|abort|network|insufficient|malformed|cancel|fail|timeout", re.IGNORECASE)
 THOUGHT = re.compile(r"reason|think|thought")
-"""In the name of a field that holds what a model thought."""
-NOTICED_CUT = 1000
-"""Tokens from which a prompt is long enough to tell a cut one by its count."""
+"""Matches the names of message fields that hold a model's reasoning."""
+CHECKED_PROMPT = 1000
+"""Minimum tokens of a prompt for a comparison with the server's count."""
 
 
 def read_completion(body: Any) -> Completion:
-    """The completion in a decoded response. Raises `RefusedError` for everything that is no whole answer."""
-    choice, message = _choice(body)
+    """The completion in a decoded response. Raises `RefusedError` if there is no complete answer."""
+    choice, message = _first_choice(body)
     text = _text(message.get("content"))
     usage = read_usage(body.get("usage"), text)
-    end = str(choice.get("finish_reason"))
-    refused = message.get("refusal") or _text(message.get("content"), ("refusal",))
-    if choice.get("error") or BROKEN.search(end):
-        # Others may well be answered, so this is no outage to be waited for.
-        words = words_of(choice) or ("no reason given" if end == "error" else end)
-        raise _refused(FailureKind.BAD_ANSWER, f"the server broke off with an error: {words}", usage)
-    if WITHHELD.search(end):
-        words = f"a content filter of the server withheld the answer{f' ({end})' if end != 'content_filter' else ''}"
-        raise _refused(FailureKind.REQUEST, words, usage, lasting=True)
-    cut = bool(CUT.search(end))
-    if text.strip():
-        return Completion(_encodable(text, usage), cut, usage)
-    if refused:
-        raise _refused(FailureKind.REQUEST, f"the model refused to answer: {str(refused)[:200]}", usage, lasting=True)
+    finish = str(choice.get("finish_reason"))
+    if choice.get("error") or BROKEN.search(finish):
+        # The server may well answer other calls, so this is not an outage to wait for.
+        reason = error_message(choice) or ("no reason given" if finish == "error" else finish)
+        raise bad_answer(f"the server stopped with an error: {reason}", usage)
+    if WITHHELD.search(finish):
+        detail = f" ({finish})" if finish != "content_filter" else ""
+        words = f"a content filter of the server withheld the answer{detail}"
+        raise RefusedError(FailureKind.REQUEST, words, usage, lasting=True)
+    truncated = bool(TRUNCATED.search(finish))
+    if not text.strip():
+        raise _no_text(message, usage, truncated=truncated)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise bad_answer(f"an incomplete character in {text[:80]!r}", usage) from error
+    return Completion(text, truncated, usage)
+
+
+def _no_text(message: Mapping[str, Any], usage: Usage, *, truncated: bool) -> RefusedError:
+    """The error for an answer without text: a refusal, a budget spent on reasoning, or nothing at all."""
+    declined = message.get("refusal") or _text(message.get("content"), ("refusal",))
+    if declined:
+        words = f"the model refused to answer: {str(declined)[:200]}"
+        return RefusedError(FailureKind.REQUEST, words, usage, lasting=True)
     thought = any(value and THOUGHT.search(name) for name, value in message.items())
-    if cut or thought:
-        written = "" if usage.completion_tokens is None else f"{usage.completion_tokens} "
-        spent = f"all {written}tokens of the answer" if cut else "its answer"
-        why = "on thinking" if thought else "(perhaps on thinking)"
-        cure = "switch thinking off on the server, or allow more tokens"
-        words = f"the model spent {spent} {why} and wrote no text; {cure}"
-        raise _refused(FailureKind.BAD_ANSWER, words, usage, lasting=True)
-    raise _refused(FailureKind.BAD_ANSWER, f"an answer without text: {str(message)[:SHOWN]!r}", usage)
+    if not truncated and not thought:
+        return bad_answer(f"an answer without text: {str(message)[:SHOWN]!r}", usage)
+    count = "" if usage.completion_tokens is None else f"{usage.completion_tokens} "
+    spent = f"all {count}tokens of the answer" if truncated else "its answer"
+    purpose = "on thinking" if thought else "(perhaps on thinking)"
+    cure = "switch thinking off on the server, or allow more tokens"
+    return bad_answer(f"the model spent {spent} {purpose} and wrote no text; {cure}", usage, lasting=True)
 
 
 def read_completions(body: Any, count: int) -> list[Completion | None]:
-    """The completions in a response to a request for several, `None` for one that is missing or is no whole answer.
+    """The completions in a response to a request for several; `None` for each that is missing or incomplete.
 
-    They share its usage. Raises `RefusedError` where there is not one.
+    They share the usage of the response. Raises `RefusedError` if all are missing or incomplete.
     """
-    listed = body.get("choices") if isinstance(body, dict) else None
-    choices = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    by_index = {one.get("index", place): one for place, one in enumerate(choices)}
-    found = [_whole(by_index.get(n)) for n in range(count)]
-    if not any(found):
-        read_completion(body)  # says why
-        raise _refused(FailureKind.BAD_ANSWER, f"no answer in {str(body)[:80]!r}")
+    choices = objects_in(body.get("choices") if isinstance(body, dict) else None)
+    by_index = {choice.get("index", place): choice for place, choice in enumerate(choices)}
+    completions = [_complete(by_index.get(n)) for n in range(count)]
+    if not any(completions):
+        read_completion(body)  # raises the specific error
+        raise bad_answer(f"no answer in {str(body)[:80]!r}")
     usage = read_usage(body.get("usage"), "text")
-    shares = iter(_shares(usage, sum(one is not None for one in found)))
-    return [one and replace(one, usage=next(shares)) for one in found]
+    shares = iter(_divide(usage, sum(completion is not None for completion in completions)))
+    return [completion and replace(completion, usage=next(shares)) for completion in completions]
 
 
-def _whole(choice: Mapping[str, Any] | None) -> Completion | None:
+def _complete(choice: Mapping[str, Any] | None) -> Completion | None:
     try:
         return read_completion({"choices": [choice]}) if choice else None
     except RefusedError:
         return None
 
 
-def _shares(usage: Usage, parts: int) -> list[Usage]:
-    """A request's usage in parts: the first has the prompt, and each its part of the tokens written."""
+def _divide(usage: Usage, parts: int) -> list[Usage]:
+    """A request's usage, divided: the first part has the prompt, and each an equal share of the completion tokens."""
     written = usage.completion_tokens
-    rest = [None if written is None else written // parts + (n < written % parts) for n in range(parts)]
-    return [replace(usage, completion_tokens=rest[0]), *(Usage(0, 0, tokens) for tokens in rest[1:])]
+    shares = [None if written is None else written // parts + (n < written % parts) for n in range(parts)]
+    return [replace(usage, completion_tokens=shares[0]), *(Usage(0, 0, share) for share in shares[1:])]
 
 
-def _choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _first_choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The first choice and its message."""
-    try:
-        choices = cast("Sequence[Mapping[str, Any]]", body["choices"])
-        choice = next((choice for choice in choices if choice.get("index") == 0), choices[0])
-        message = choice.get("message") or {}
-        message.get("content")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        if isinstance(body, dict) and words_of(body):
-            raise refusal(200, body, "", answered=True) from error
-        raise _refused(FailureKind.BAD_ANSWER, f"no answer in {str(body)[:SHOWN]!r}") from error
-    return choice, message
+    choices = objects_in(body.get("choices") if isinstance(body, dict) else None)
+    choice = next((choice for choice in choices if choice.get("index") == 0), choices[0] if choices else {})
+    message = choice.get("message") or {}
+    if choice and isinstance(message, dict):
+        return choice, message
+    if isinstance(body, dict) and error_message(body):
+        raise refusal(200, body, "", answered=True)
+    raise bad_answer(f"no answer in {str(body)[:SHOWN]!r}")
 
 
 def _text(content: Any, kinds: Sequence[str] = ("text", "output_text"), depth: int = DEPTH) -> str:
-    """The text of a content, which some servers give in parts; of these only some kinds, so that thoughts are left out.
+    """The text of a content, which may come in parts. Only parts of these kinds count, so reasoning is left out.
 
-    A part that does not say its kind is text.
+    A part without a kind is text.
     """
     if isinstance(content, str):
         return content if "text" in kinds else ""
@@ -114,22 +120,31 @@ def _text(content: Any, kinds: Sequence[str] = ("text", "output_text"), depth: i
     return ""
 
 
-def _encodable(text: str, usage: Usage) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise _refused(FailureKind.BAD_ANSWER, f"half a character in {text[:80]!r}", usage) from error
-    return text
-
-
-def read_usage(given: Any, text: str) -> Usage:
-    """The usage that a server reports. What it does not report, or not as a count, is unknown."""
-    said: Mapping[str, Any] = given if isinstance(given, dict) else {}
-    details = said.get("prompt_tokens_details")
-    prompt, written = as_count(said.get("prompt_tokens")), as_count(said.get("completion_tokens"))
+def read_usage(reported: Any, text: str) -> Usage:
+    """The usage that a server reports. Counts that are missing or invalid are unknown."""
+    counts: Mapping[str, Any] = reported if isinstance(reported, dict) else {}
+    details = counts.get("prompt_tokens_details")
+    prompt, written = as_count(counts.get("prompt_tokens")), as_count(counts.get("completion_tokens"))
     cached = as_count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    # Servers that count nothing report zeros; no prompt has no tokens, nor has any text.
+    # Servers that do not count report zeros, but no prompt and no text has zero tokens.
     return Usage(1, prompt or None, None if text and not written else written, min(cached or 0, prompt or 0))
+
+
+def check_whole_prompt(chat: Chat, usage: Usage) -> None:
+    """Raise `RefusedError` if the server counted far fewer prompt tokens than the chat must have."""
+    least = sum(_fewest_tokens(message["content"]) for message in chat)
+    if least > CHECKED_PROMPT and usage.prompt_tokens and usage.prompt_tokens < least and not usage.cached_tokens:
+        message = (
+            f"the server read only {usage.prompt_tokens:,} tokens of a prompt of at least {least:,}: "
+            "it truncates prompts that do not fit its context. "
+            "Increase its context (Ollama: OLLAMA_CONTEXT_LENGTH), or give its size with --context-length"
+        )
+        raise RefusedError(FailureKind.CONTEXT, message, usage, lasting=True)
+
+
+def _fewest_tokens(text: str) -> int:
+    """A lower bound for any tokenizer: one token per six characters, with runs of white space counted once."""
+    return len(" ".join(text.split())) // 6
 
 
 def as_count(value: Any) -> int | None:
@@ -139,17 +154,13 @@ def as_count(value: Any) -> int | None:
     return int(value) if 0 <= value <= MOST_TOKENS and value == int(value) else None
 
 
-def refuse_cut_prompt(chat: Chat, usage: Usage) -> None:
-    """Raise `RefusedError` where the server counted far fewer prompt tokens than the chat must have."""
-    least = sum(fewest(message["content"]) for message in chat)
-    if least > NOTICED_CUT and usage.prompt_tokens and usage.prompt_tokens < least and not usage.cached_tokens:
-        message = (
-            f"the server read only {usage.prompt_tokens:,} tokens of a prompt of at least {least:,}: "
-            "it cuts what does not fit its context. "
-            "Enlarge it there (Ollama: OLLAMA_CONTEXT_LENGTH), or name it with --context-length"
-        )
-        raise _refused(FailureKind.CONTEXT, message, usage, lasting=True)
+def as_object(value: Any) -> dict[str, Any]:
+    """A decoded JSON object. Raises `RefusedError` for anything else."""
+    if not isinstance(value, dict):
+        raise bad_answer(f"expected an object, got {str(value)[:80]!r}")
+    return value
 
 
-def _refused(kind: FailureKind, message: str, usage: Usage = Usage(), *, lasting: bool = False) -> RefusedError:
-    return RefusedError(Failure(kind, message, usage), lasting=lasting)
+def objects_in(value: Any) -> list[dict[str, Any]]:
+    """The objects in a decoded JSON list; an empty list for anything else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -1,15 +1,10 @@
-"""Any OpenAI-compatible server: vLLM, SGLang, llama.cpp, Ollama, `transformers serve`, hosted APIs.
+"""Any OpenAI-compatible server: vLLM, SGLang, llama.cpp, Ollama, `transformers serve`, hosted APIs."""
 
-All requests of a process run on one background event loop, with one limit on those under way.
-"""
-
-import asyncio
 import threading
 import time
-import warnings
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, wait
-from typing import Any, TypeVar
+from collections import Counter
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.models.base import (
@@ -25,54 +20,50 @@ from promptmii.models.base import (
     clocked,
 )
 from promptmii.models.http import constraints, tokens
+from promptmii.models.http.calls import Calls
 from promptmii.models.http.completions import Completions
 from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.likelihoods import FIRST_TOKENS, LikelihoodProtocol
 from promptmii.models.http.llama_server import LLAMA
 from promptmii.models.http.prompt_logprobs import VLLM
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.top_logprobs import FIRST
-from promptmii.models.http.transport import Outages, Retries, Server, request_limit, submit
-from promptmii.models.http.ways import FIRST_TOKENS, Way
-from promptmii.models.threads import ending, wait_for
+from promptmii.models.http.transport import Server
+from promptmii.task import content_key
 
-S = TypeVar("S")
-T = TypeVar("T")
 ASSUMED_CONTEXT = 8192
-CLOSING = 1.0
-"""Seconds to close connections in."""
+REMEMBERED = 20_000
+"""Maximum number of cached token counts."""
+UNSUPPORTED = (FailureKind.BAD_ANSWER, FailureKind.REQUEST)
+"""Failures of a probe which show that the server lacks a feature."""
 
 
 class HttpModel(LanguageModel):
-    """A model behind HTTP. Use as a context manager, or `close()` it."""
+    """A model behind HTTP. Use it as a context manager, or `close()` it."""
 
     def __init__(self, name: str, config: HttpConfig | None = None, reference: str | None = None) -> None:
-        """`name` as the server knows it, `reference` as the user does. Nothing is sent yet.
+        """`name` is the model's name on the server, `reference` the user's name for it. Sends nothing yet.
 
         Raises `ConfigError` or `EndpointError` if address, key, proxy or certificates cannot be used.
         """
         self._name = name.removesuffix(FIRST_TOKENS)
-        self._ways = (FIRST,) if name != self._name else (LLAMA, VLLM)
+        self._first_tokens = name != self._name
         self._reference = reference or f"openai:{name}"
         self._config = config or HttpConfig()
-        self._servers = [Server(url, self._config) for url in self._config.urls]
+        self._calls = Calls(self._name, self._reference, self._config)
         if self._config.deferred:
-            self._config.deferred.attach(self._servers[0], self._config)
-        self._slots = self._config.slots or request_limit(self._config.urls, self._config.concurrency)
-        self._pending: set[Future[Any]] = set()
-        self._closed = False
-        self._closing = threading.Lock()
+            self._config.deferred.attach(self._calls.servers[0])
         self._lock = threading.Lock()
         self._card: ModelCard | None = None
-        self._way: tuple[Way, int] | None = None
-        """How likelihoods are had from every server, and the token that closes an answer."""
-        self._read: dict[str, Any] = {}
-        """Options as the model sees them."""
+        self._scoring: tuple[LikelihoodProtocol, int] | None = None
+        """The likelihood protocol of the servers, and the token that ends an answer."""
+        self._readings: dict[str, Any] = {}
+        """Options as read by the likelihood protocol."""
         self._dialect: constraints.Dialect | None = None
         self._probed = False
-        self._warned = False
         self._completions = Completions(self._name)
-        self._outages = Outages()
-        self._counts = tokens.Memory()
+        self._counts: dict[str, int] = {}
+        """Token counts by `content_key`, so that long texts take no more memory than short ones."""
 
     def __enter__(self) -> "HttpModel":
         return self
@@ -81,56 +72,28 @@ class HttpModel(LanguageModel):
         self.close()
 
     def close(self) -> None:
-        """Cancel what is under way and close the connections."""
-        with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-            pending = list(self._pending)
-        for future in pending:
-            future.cancel()
-        wait([submit(server.close()) for server in self._servers], timeout=CLOSING)
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of work on the event loop. Raises `EndpointError` when the model is, or gets, closed."""
-        with self._closing:
-            if self._closed:
-                work.close()
-                raise self._was_closed()
-            future = submit(work)
-            self._pending.add(future)
-        try:
-            return wait_for(future)
-        except CancelledError:
-            if self._closed:
-                raise self._was_closed() from None
-            raise
-        finally:
-            self._pending.discard(future)
-
-    def _was_closed(self) -> EndpointError:
-        return EndpointError(f"{self._reference} was closed. Load it again.")
+        """Cancel pending requests and close the connections."""
+        self._calls.close()
 
     @property
     def card(self) -> ModelCard:
-        """The first use asks the servers. Raises `EndpointError` if one is not there."""
-        if self._closed:
-            raise self._was_closed()
+        """The first use asks the servers. Raises `EndpointError` if one of them does not answer."""
+        self._calls.check_open()
         with self._lock:
             if self._card is None:
-                lengths = self._run(self._gather(self._context_length, self._servers))
-                exact = all(self._run(self._gather(self._counts_tokens, self._servers)))
-                self._way = self._found_way(exact=exact)
+                lengths = self._calls.map(self._context_length, self._calls.servers)
+                exact = all(self._calls.map(self._counts_tokens, self._calls.servers))
+                self._scoring = self._find_likelihoods(exact=exact)
                 where = self._config.served_by or ",".join(self._config.urls)
-                said = self._config.context_length or min((length for length in lengths if length), default=None)
-                self._card = ModelCard(
+                length = self._config.context_length or min((length for length in lengths if length), default=None)
+                self._card = self._completions.card = ModelCard(
                     self._reference,
-                    f"{where} {self._name}{f' {self._way[0].name}' if self._way else ''}",
-                    said or ASSUMED_CONTEXT,
-                    gives_scores=self._way is not None,
+                    f"{where} {self._name}{f' {self._scoring[0].name}' if self._scoring else ''}",
+                    length or ASSUMED_CONTEXT,
+                    gives_scores=self._scoring is not None,
                     exact_tokens=exact,
                     concurrency=self._config.concurrency,
-                    context_assumed=said is None,
+                    context_assumed=length is None,
                 )
             return self._card
 
@@ -141,112 +104,96 @@ class HttpModel(LanguageModel):
         """
         if not self.card.exact_tokens:
             return [tokens.estimate(text) for text in texts]
-        counts = self._counts.known(texts)
-        missing = list(dict.fromkeys(text for text in texts if text not in counts))
-        fresh = dict(zip(missing, self._run(self._gather(self._count, missing)), strict=True))
-        self._counts.keep(fresh)
-        counts |= fresh
-        return [counts[text] for text in texts]
+        counts, keys = self._counts, [content_key(text) for text in texts]
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in counts}
+        if missing:
+            fresh = self._calls.map(self._count, [*missing.values()])
+            counts = counts | dict(zip(missing, fresh, strict=True))  # a copy: several threads may count
+            self._counts = dict([*counts.items()][-REMEMBERED:])
+        return [counts[key] for key in keys]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """Raises `EndpointError` when the server is not there or refuses the key."""
-        _ = self.card  # asks each server whether it is there, and what it can
+        """Raises `EndpointError` if the server does not answer or refuses the key."""
+        _ = self.card  # asks the servers what they can do
         started = time.perf_counter()
-
-        equal: dict[str, list[int]] = {}
-        for position, chat in enumerate(chats):
-            equal.setdefault(repr(list(chat)), []).append(position)
-        places = list(equal.values())
-        found = self._run(self._gather(lambda some: self._samples(chats[some[0]], len(some), sampling), places))
-        by_place = {i: one for some, own in zip(places, found, strict=True) for i, one in zip(some, own, strict=True)}
-        answers = [by_place[i] for i in range(len(chats))]
-        if "temperature" in self._completions.dropped and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{self._reference} refuses `temperature`. It uses its own, so answers differ from run to run.",
-                stacklevel=2,
-            )
+        keys = [repr(list(chat)) for chat in chats]
+        counts, chat_of = Counter(keys), dict(zip(keys, chats, strict=True))
+        samples = self._calls.map(lambda key: self._samples(chat_of[key], counts[key], sampling), [*counts])
+        remaining = {key: iter(answers) for key, answers in zip(counts, samples, strict=True)}
+        answers = [next(remaining[key]) for key in keys]
         return clocked(answers, time.perf_counter() - started)
 
+    async def _samples(self, chat: Chat, count: int, sampling: Sampling) -> list[Completion | Failure]:
+        """Answers to equal chats: from one request if the server can, else with a seed for each."""
+        server = self._calls.server_for(chat)
+        samples: list[Completion | None] = [None] * count
+        if count > 1 and sampling.temperature > 0 and self._completions.multiple and not self._config.deferred:
+            together = await self._calls.retried(
+                server, lambda: self._completions.several(server, chat, sampling, count)
+            )
+            samples = samples if isinstance(together, Failure) else together
+        missing = [n for n, sample in enumerate(samples) if sample is None]
+        single = await self._calls.gather(
+            lambda n: self._complete(chat, sampling._replace(seed=sampling.seed + n), {}), missing
+        )
+        remaining = iter(single)
+        return [sample or next(remaining) for sample in samples]
+
+    async def _complete(self, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion | Failure:
+        server = self._calls.server_for(chat)
+        return await self._calls.retried(server, lambda: self._completions.single(server, chat, sampling, extra))
+
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """Scores where the server has likelihoods. Raises `UnsupportedError` if nothing holds."""
+        """With scores if the server gives likelihoods. Raises `UnsupportedError` if it cannot be constrained either."""
         check_options(options)
         _ = self.card
-        return self._scored(chats, options, *self._way) if self._way else self._constrained(chats, options)
+        return self._scored(chats, options, *self._scoring) if self._scoring else self._constrained(chats, options)
 
-    def _scored(self, chats: Sequence[Chat], options: Sequence[str], way: Way, end: int) -> list[Choice | Failure]:
+    def _scored(
+        self, chats: Sequence[Chat], options: Sequence[str], protocol: LikelihoodProtocol, end: int
+    ) -> list[Choice | Failure]:
         started = time.perf_counter()
-        answers = self._answers(options, way, end)
-        if isinstance(answers, Failure) and way is FIRST and answers.kind is FailureKind.REQUEST:
-            raise UnsupportedError(
-                f"{self._reference}: {answers.message}. Leave {FIRST_TOKENS} out, or rename the labels."
-            )
-        if isinstance(answers, Failure):
-            return [answers for _ in chats]
+        joined = self._read_options(options, protocol, end)
+        if isinstance(joined, Failure):
+            if self._first_tokens and joined.kind is FailureKind.REQUEST:
+                raise UnsupportedError(
+                    f"{self._reference}: {joined.message}. Leave {FIRST_TOKENS} out, or rename the labels."
+                )
+            return [joined for _ in chats]
 
         def score(chat: Chat) -> Coroutine[Any, Any, Choice | Failure]:
-            server = self._server(chat)
-            return self._patiently(server, lambda: way.score(server, self._name, chat, answers))
+            server = self._calls.server_for(chat)
+            return self._calls.retried(server, lambda: protocol.score(server, self._name, chat, joined))
 
-        return clocked(self._run(self._gather(score, chats)), time.perf_counter() - started)
+        return clocked(self._calls.map(score, chats), time.perf_counter() - started)
 
-    def _answers(self, options: Sequence[str], way: Way, end: int) -> Any:
-        """The options as this way compares them, or the failure to read one. Each is read once."""
-        first = self._servers[0]
+    def _read_options(self, options: Sequence[str], protocol: LikelihoodProtocol, end: int) -> Any:
+        """The options as `protocol.score` takes them, or the failure to read one. Each option is read only once."""
+        server = self._calls.servers[0]
 
         def read(option: str) -> Coroutine[Any, Any, Any]:
-            return self._patiently(first, lambda: way.read(first, self._name, option))
+            return self._calls.retried(server, lambda: protocol.read(server, self._name, option))
 
-        missing = [option for option in options if option not in self._read]
-        fresh = self._run(self._gather(read, missing)) if missing else []
-        if failure := next((one for one in fresh if isinstance(one, Failure)), None):
+        missing = [option for option in options if option not in self._readings]
+        readings = self._calls.map(read, missing) if missing else []
+        if failure := next((reading for reading in readings if isinstance(reading, Failure)), None):
             return failure
-        self._read |= zip(missing, fresh, strict=True)
+        self._readings |= zip(missing, readings, strict=True)
         try:
-            return way.join(options, [self._read[option] for option in options], end)
-        except RefusedError as refused:
-            return refused.failure
+            return protocol.join(options, [self._readings[option] for option in options], end)
+        except RefusedError as error:
+            return error.failure
 
     def _constrained(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         dialect = self.dialect()
         if dialect is None:
             raise UnsupportedError(
-                f"The server behind {self._reference} enforces no choice of labels "
+                f"The server behind {self._reference} does not restrict answers to the labels "
                 f"(tried: {', '.join(constraints.Dialect)}). Use --mode generate."
             )
         started = time.perf_counter()
-        answers = self._run(self._gather(lambda chat: self._choose(chat, options, dialect), chats))
+        answers = self._calls.map(lambda chat: self._choose(chat, options, dialect), chats)
         return clocked(answers, time.perf_counter() - started)
-
-    def dialect(self) -> constraints.Dialect | None:
-        """The constraint that this server really enforces, found by a probe at the first use; `None` for none."""
-        _ = self.card
-        with self._lock:
-            if not self._probed:
-                self._dialect = self._run(self._probe())
-                self._probed = True
-            return self._dialect
-
-    async def _gather(self, ask: Callable[[S], Coroutine[Any, Any, T]], given: Sequence[S]) -> list[T]:
-        """All answers in order. The first error that no call could survive ends the others."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(ask(one)) for one in given]
-        except* EndpointError as errors:
-            raise errors.exceptions[0] from None
-        return [task.result() for task in tasks]
-
-    async def _probe(self) -> constraints.Dialect | None:
-        for dialect in constraints.Dialect:
-            answer = await self._choose(constraints.PROBE, constraints.PROBE_OPTIONS, dialect)
-            if isinstance(answer, Choice):
-                return dialect
-            if answer.kind not in (FailureKind.BAD_ANSWER, FailureKind.REQUEST):
-                message = (
-                    f"The server behind {self._reference} did not answer the probe: {answer.kind}: {answer.message}"
-                )
-                raise EndpointError(message, answer.kind)
-        return None
 
     async def _choose(self, chat: Chat, options: Sequence[str], dialect: constraints.Dialect) -> Choice | Failure:
         sampling = Sampling(max_tokens=constraints.room(options))
@@ -254,133 +201,99 @@ class HttpModel(LanguageModel):
         if isinstance(answer, Failure):
             return answer
         if answer.truncated:
-            return Failure(FailureKind.BAD_ANSWER, f"the answer was cut: {answer.text[:80]!r}", answer.usage)
+            return Failure(FailureKind.BAD_ANSWER, f"the answer was truncated: {answer.text[:80]!r}", answer.usage)
         index = constraints.read(dialect, answer.text, options)
         if index is None:
-            message = f"{answer.text[:80]!r} is none of the {len(options)} options"
+            message = f"{answer.text[:80]!r} is not one of the {len(options)} options"
             return Failure(FailureKind.BAD_ANSWER, message, answer.usage)
         return Choice(index, None, answer.usage)
 
-    async def _complete(self, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion | Failure:
-        server = self._server(chat)
-        return await self._patiently(server, lambda: self._completions.one(server, chat, sampling, extra, self._card))
+    def dialect(self) -> constraints.Dialect | None:
+        """The constraint that the server enforces, if any. The first use probes for it."""
+        _ = self.card
+        with self._lock:
+            if not self._probed:
+                self._dialect = self._calls.run(self._find_dialect())
+                self._probed = True
+            return self._dialect
 
-    async def _samples(self, chat: Chat, count: int, sampling: Sampling) -> list[Completion | Failure]:
-        """Answers to equal chats: in one request where the server can, else the nth with the nth seed."""
-        server, ask = self._server(chat), self._completions.several
-        found: list[Completion | None] = [None] * count
-        if count > 1 and sampling.temperature > 0 and self._completions.gives_several and not self._config.deferred:
-            together = await self._patiently(server, lambda: ask(server, chat, sampling, count, self._card))
-            found = found if isinstance(together, Failure) else together
-        missing = [n for n, one in enumerate(found) if one is None]
-        alone = await self._gather(
-            lambda n: self._complete(chat, sampling._replace(seed=sampling.seed + n), {}), missing
-        )
-        asked = dict(zip(missing, alone, strict=True))
-        return [one or asked[n] for n, one in enumerate(found)]
+    async def _find_dialect(self) -> constraints.Dialect | None:
+        for dialect in constraints.Dialect:
+            answer = await self._choose(constraints.PROBE, constraints.PROBE_OPTIONS, dialect)
+            if isinstance(answer, Choice):
+                return dialect
+            if answer.kind not in UNSUPPORTED:
+                raise self._failed("did not answer the probe", answer)
+        return None
+
+    def _find_likelihoods(self, *, exact: bool) -> tuple[LikelihoodProtocol, int] | None:
+        """The likelihood protocol that all servers speak, and the token that ends an answer.
+
+        Raises `UnsupportedError` if first tokens were requested, and a server does not list them.
+        """
+        protocols = (FIRST,) if self._first_tokens else (LLAMA, VLLM) if exact else ()
+        reason = ""
+        for protocol in protocols:
+            probe = self._calls.map(
+                lambda server, protocol=protocol: self._probe(server, protocol), self._calls.servers
+            )
+            ends = set(probe)
+            if len(ends) == 1 and isinstance(end := ends.pop(), int):
+                return protocol, end
+            reason = next((f" ({end.message})" for end in probe if isinstance(end, Failure)), "")
+        if self._first_tokens:
+            message = f"{self._reference}: the server lists no top_logprobs{reason}. Leave {FIRST_TOKENS} out."
+            raise UnsupportedError(message)
+        return None
+
+    async def _probe(self, server: Server, protocol: LikelihoodProtocol) -> int | Failure | None:
+        """The token that ends an answer; a failure or `None` if the server does not speak the protocol."""
+        end = await self._calls.retried(server, lambda: protocol.probe(server, self._name))
+        if isinstance(end, Failure) and end.kind not in UNSUPPORTED:
+            raise self._failed("did not answer the probe", end)
+        return end
+
+    def _failed(self, problem: str, failure: Failure) -> EndpointError:
+        message = f"The server behind {self._reference} {problem}: {failure.kind}: {failure.message}"
+        return EndpointError(message, failure.kind)
 
     async def _count(self, text: str) -> int:
-        server = self._servers[len(text) % len(self._servers)]
-        count = await self._patiently(server, lambda: self._ask_count(server, text))
+        servers = self._calls.servers
+        server = servers[len(text) % len(servers)]
+        count = await self._calls.retried(server, lambda: tokens.count(server, self._name, text))
         if isinstance(count, Failure):
-            message = f"The server behind {self._reference} stopped counting tokens ({count.kind}: {count.message})."
-            raise EndpointError(message, count.kind)
+            raise self._failed("stopped counting tokens", count)
         return count
 
     async def _counts_tokens(self, server: Server) -> bool:
         try:
-            return await self._ask_count(server, "hello") > 0
+            return await tokens.count(server, self._name, "hello") > 0
         except (RefusedError, EndpointError):
             return False
 
-    def _found_way(self, *, exact: bool) -> tuple[Way, int] | None:
-        """The way to likelihoods that every server has. Raises `UnsupportedError` for first tokens wanted in vain."""
-        why = ""
-        for way in self._ways if exact or self._ways == (FIRST,) else ():
-            ends = set(self._run(self._gather(lambda server, way=way: self._end_of(server, way), self._servers)))
-            if len(ends) == 1 and isinstance(end := next(iter(ends)), int):
-                return way, end
-            why = next((f" ({end.message})" for end in ends if isinstance(end, Failure)), "")
-        if self._ways == (FIRST,):
-            message = f"{self._reference}: the server lists no top_logprobs{why}. Leave {FIRST_TOKENS} out."
-            raise UnsupportedError(message)
-        return None
-
-    async def _end_of(self, server: Server, way: Way) -> int | Failure | None:
-        """The token that ends an answer; `None`, or a failure, where the server has no such way."""
-        end = await self._patiently(server, lambda: way.probe(server, self._name))
-        if not isinstance(end, Failure) or end.kind in (FailureKind.BAD_ANSWER, FailureKind.REQUEST):
-            return end
-        message = f"The server behind {self._reference} did not answer the probe: {end.kind}: {end.message}"
-        raise EndpointError(message, end.kind)
-
-    async def _ask_count(self, server: Server, text: str) -> int:
-        answer = await server.post_beside("/tokenize", tokens.count_request(self._name, text))
-        count = tokens.read_count(answer)
-        if count is None:
-            message = f"/tokenize answered {str(answer)[:80]!r} instead of a list of tokens"
-            raise RefusedError(Failure(FailureKind.BAD_ANSWER, message))
-        return count
-
-    async def _patiently(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
-        """What a request gives, tried again by kind of fault."""
-        retries = Retries(self._config, server, self._outages)
-        while True:
-            try:
-                async with self._slots:
-                    if ending():  # the slot came free because another request was cancelled
-                        raise asyncio.CancelledError
-                    result = await request()
-                self._outages.over(server)
-                return result
-            except RefusedError as refused:
-                next_step = retries.after(refused)
-            if isinstance(next_step, Failure):
-                return next_step
-            if retries.puzzled:
-                await self._ask_anything(server)
-            await asyncio.sleep(next_step)
-
-    async def _ask_anything(self, server: Server) -> None:
-        """Find out whether the server answers at all, or fails on one text alone."""
-        body = {"model": self._name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-        try:
-            async with self._slots:
-                await server.post("/chat/completions", body)
-        except RefusedError as refused:
-            if refused.failure.kind is not FailureKind.REQUEST:
-                return
-        self._outages.over(server)
-
-    def _server(self, chat: Chat) -> Server:
-        """Chats that begin alike go to the same server, whose cache then holds the beginning."""
-        beginning = chat[0]["content"][:256]
-        return self._servers[sum(beginning.encode("utf-8", "surrogatepass")) % len(self._servers)]
-
-    async def _listing(self, server: Server) -> Any:
-        """The model list. A server that this run started is waited for: it may be about to be started again."""
-        if not self._config.served_by:
-            return await server.get("/models")
-        listing = await self._patiently(server, lambda: server.get("/models"))
-        if isinstance(listing, Failure):
-            raise RefusedError(listing)
-        return listing
-
     async def _context_length(self, server: Server) -> int | None:
-        """From the model list, if any. Raises `EndpointError` if the server is not there or refuses the key."""
+        """From the model list, if any. Raises `EndpointError` if the server does not answer or refuses the key."""
         try:
-            listing = await self._listing(server)
-        except RefusedError as refused:
-            failure = refused.failure
+            return tokens.context_length(await self._model_list(server), self._name)
+        except RefusedError as error:
+            failure = error.failure
             if failure.kind not in (FailureKind.CONNECTION, FailureKind.TIMEOUT):
                 return None  # a server without a model list
             cause = failure.message.rpartition(f"{server.url}: ")[2]
             message = (
                 f"No server answers at {server.url}: {cause}. Start it, or correct --base-url (or OPENAI_BASE_URL)."
             )
-            raise EndpointError(message, failure.kind) from refused
+            raise EndpointError(message, failure.kind) from error
         except EndpointError as error:
             if error.kind is FailureKind.REQUEST:
                 return None
             raise
-        return tokens.context_length(listing, self._name)
+
+    async def _model_list(self, server: Server) -> Any:
+        """The model list. Retried only for servers that this run started, because those may be restarting."""
+        if not self._config.served_by:
+            return await server.get("/models")
+        listing = await self._calls.retried(server, lambda: server.get("/models"))
+        if isinstance(listing, Failure):
+            raise RefusedError(listing.kind, listing.message)
+        return listing

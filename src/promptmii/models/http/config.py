@@ -1,8 +1,7 @@
-"""Which server a reference points to, and how to reach it.
+"""The server that a reference points to, and how to reach it.
 
-`openai:<model>` is served where the user says (`--base-url`, OPENAI_BASE_URL, a configuration),
-`openai:<model>@<address>` at its own address. An address never holds a password: addresses are printed and stored,
-the key is not.
+`openai:<model>` is at the configured address (`--base-url`, OPENAI_BASE_URL, a configuration file),
+`openai:<model>@<address>` at its own. Addresses are printed and stored, so one that holds a password is refused.
 """
 
 import os
@@ -28,7 +27,7 @@ class Served(NamedTuple):
     model: str
     """The model's name on the server."""
     address: str | None
-    """The address in the reference, if any."""
+    """The server's address, if the reference has one."""
 
     @classmethod
     def parse(cls, reference: str) -> "Served | None":
@@ -40,25 +39,20 @@ class Served(NamedTuple):
         return cls(model, checked_address(f"http{address}") if address else None)
 
 
-def checked_address(given: str) -> str:
-    """The address without trailing slashes and without the `/chat/completions` that documentation often shows.
+def checked_address(address: str) -> str:
+    """The address without trailing slashes and without `/chat/completions`, which documentation often includes.
 
     Raises `ConfigError` if it is invalid or holds a password.
     """
-    address = given.strip().rstrip("/")
+    address = address.strip().rstrip("/")
     try:
         parts = urlsplit(address)
         _ = parts.port
     except ValueError as error:
         raise ConfigError(f"{_masked(address)!r} is not the address of a server: {error}.") from None
-    if parts.username is not None or parts.password is not None:
+    if parts.username is not None or parts.password is not None or _SECRET.search(parts.query):
         raise ConfigError(
-            f"The address {_masked(address)} holds a user name or password. "
-            "Keys belong in OPENAI_API_KEY, which is never stored."
-        )
-    if _SECRET.search(parts.query):
-        raise ConfigError(
-            f"The address of {parts.hostname} holds a key in its query. "
+            f"The address of {parts.hostname or 'the server'} holds a user name or password, or a key in its query. "
             "Keys belong in OPENAI_API_KEY, which is never stored."
         )
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment or re.search(r"\s", address):
@@ -72,9 +66,9 @@ def _masked(address: str) -> str:
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
-def addresses(given: str | None) -> tuple[str, ...]:
-    """The servers of a comma-separated list, else of OPENAI_BASE_URL, else the hosted API. Raises `ConfigError`."""
-    listed = given or os.environ.get("OPENAI_BASE_URL") or HOSTED
+def addresses(base_url: str | None) -> tuple[str, ...]:
+    """The addresses in a comma-separated list, else in OPENAI_BASE_URL, else the hosted API. Raises `ConfigError`."""
+    listed = base_url or os.environ.get("OPENAI_BASE_URL") or HOSTED
     return tuple(checked_address(address) for address in listed.split(",") if address.strip())
 
 
@@ -83,9 +77,9 @@ class HttpConfig:
     """How to reach a server. The key is kept out of `repr`, errors, caches and artefacts."""
 
     base_url: str | None = None
-    """Several, comma-separated, share one limit; chats that begin alike go to the same one.
+    """Several comma-separated addresses share one limit; chats with the same prefix go to the same one.
 
-    `None`: OPENAI_BASE_URL, or the hosted API.
+    `None`: OPENAI_BASE_URL, or else the hosted API.
     """
     api_key: str | None = field(default=None, repr=False)
     """`None`: OPENAI_API_KEY. Empty: no key is sent."""
@@ -98,11 +92,11 @@ class HttpConfig:
     """Seconds before the first retry; doubled each time, unless the server sends Retry-After."""
     context_length: int | None = None
     served_by: str = ""
-    """The engine, if this run started the server: revisions name it instead of the random address."""
+    """The engine, if this run started the server; revisions name it instead of the random port."""
     deferred: "Deferred | None" = None
-    """Sends completions to the Batch API instead."""
+    """Collects chat completions for the Batch API."""
     slots: AbstractAsyncContextManager[None] | None = None
-    """Limits requests across processes instead of `concurrency`, which then only sizes the thread pool."""
+    """Limits requests across processes; `concurrency` then only sizes the thread and connection pools."""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -112,12 +106,12 @@ class HttpConfig:
     @property
     def key(self) -> str:
         """The key to send; empty for none. Raises `ConfigError` for a character that no key contains."""
-        given = os.environ.get("OPENAI_API_KEY", "") if self.api_key is None else self.api_key
-        key = given.strip().strip("'\"")
-        odd = next((i for i, char in enumerate(key) if not "!" <= char <= "~"), None)
-        if odd is not None:
-            raise ConfigError(
-                f"The API key holds U+{ord(key[odd]):04X} at position {odd + 1}, which no key does. "
-                "Copy it again into OPENAI_API_KEY."
-            )
+        key = os.environ.get("OPENAI_API_KEY", "") if self.api_key is None else self.api_key
+        key = key.strip().strip("'\"")
+        for position, char in enumerate(key, 1):
+            if not "!" <= char <= "~":
+                raise ConfigError(
+                    f"The API key holds U+{ord(char):04X} at position {position}, which no key contains. "
+                    "Copy it again into OPENAI_API_KEY."
+                )
         return key

@@ -1,7 +1,7 @@
-"""How to make each kind of server answer with one of K labels, and how to find out whether it does.
+"""The request fields that constrain an answer to one of K labels, for each kind of server, and a probe for them.
 
-Servers ignore a field they do not know and write free text, so a dialect counts only after a probe: asked which animal
-barks, with two musical instruments as the only options, a server that really constrains must name an instrument.
+Servers ignore unknown fields and write free text, so a dialect is used only after a probe: asked which animal barks,
+with two musical instruments as the only options, a server that enforces the constraint must name an instrument.
 """
 
 import json
@@ -20,7 +20,7 @@ PROBE_OPTIONS = ("violin", "harpsichord")
 
 
 class Dialect(StrEnum):
-    """The request fields of a kind of server, in the order in which they are tried."""
+    """A kind of server, by its request fields, in the order of the probes."""
 
     VLLM = "vllm"
     """vLLM 0.12 and later: `structured_outputs`."""
@@ -35,7 +35,7 @@ class Dialect(StrEnum):
 
 
 def fields(dialect: Dialect, options: Sequence[str]) -> dict[str, Any]:
-    """What to add to a chat completion request. The probe sees when a server ignores or refuses it."""
+    """Fields to add to a chat completion request."""
     if dialect is Dialect.VLLM:
         return {"structured_outputs": {"choice": list(options)}}
     if dialect is Dialect.GUIDED:
@@ -56,12 +56,12 @@ def fields(dialect: Dialect, options: Sequence[str]) -> dict[str, Any]:
 
 
 def room(options: Sequence[str]) -> int:
-    """Tokens that every answer fits: one per byte of the longest option as JSON, and what a model may put around it."""
+    """Tokens enough for any answer: one per byte of the longest option as JSON, and some for text around it."""
     return 32 + max(len(json.dumps(option)) for option in options)
 
 
 def read(dialect: Dialect, answer: str, options: Sequence[str]) -> int | None:
-    """The option that was answered; `None` where it is none of them. A thought or white space beside it is left out."""
+    """The index of the answered option, or `None`. Reasoning and white space around it are ignored."""
     if answer not in options:
         answer = without_thought(answer) or ""
     if dialect is Dialect.SCHEMA:
@@ -73,5 +73,5 @@ def read(dialect: Dialect, answer: str, options: Sequence[str]) -> int | None:
         answer = label if isinstance(label, str) else ""
     if answer in options:
         return options.index(answer)
-    near = [i for i, option in enumerate(options) if option.strip() == answer.strip()]
-    return near[0] if len(near) == 1 else None
+    matches = [i for i, option in enumerate(options) if option.strip() == answer.strip()]
+    return matches[0] if len(matches) == 1 else None

@@ -1,10 +1,9 @@
-"""Requests that are answered within a day, at half the price: OpenAI's Batch API.
+"""OpenAI's Batch API: requests that are answered within a day, at half the price.
 
-A model makes its requests as ever. Here they are kept instead of sent, go up as a file, and are looked up once the
-answers are there; so a request of a batch is byte for byte the one that would have been sent directly.
+A model makes its requests as usual. Here they are collected in files instead of sent, uploaded as batches, and looked
+up once the answers have arrived. A batched request therefore has exactly the body of the direct one.
 """
 
-import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -16,23 +15,24 @@ from urllib.parse import urlsplit
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.files import private_file, write_text
 from promptmii.models.base import Failure, FailureKind, Price, Usage, most_tokens
-from promptmii.models.http.config import CHAT, HttpConfig
-from promptmii.models.http.refusals import RefusedError, refusal, words_of
-from promptmii.models.http.transport import Outages, Retries, Server, submit
+from promptmii.models.http.config import CHAT
+from promptmii.models.http.refusals import RefusedError, error_message, refusal
+from promptmii.models.http.retries import Retries
+from promptmii.models.http.transport import Server, submit
 from promptmii.models.threads import wait_for
 from promptmii.task import content_key
 
 T = TypeVar("T")
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 << 20
-"""Of one file; the API takes 200 MB."""
+"""Maximum size of one file; the API takes 200 MB."""
 WINDOW = "24h"
-OVER = ("completed", "expired", "cancelled", "failed")
-"""States in which nothing more comes."""
+FINAL = ("completed", "expired", "cancelled", "failed")
+"""States of a batch in which no more answers come."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A file of requests on its way."""
+    """One file of requests and the state of its batch."""
 
     file: str
     requests: int
@@ -43,32 +43,32 @@ class Batch:
 
 
 class Deferred:
-    """The requests of one run, their batches and their answers, in a folder. Until `begin`, all go out directly."""
+    """The requests, batches and answers of one run, stored in a folder. Before `begin`, all requests are sent."""
 
     def __init__(self) -> None:
         self.usage = Usage()
-        """The most that the requests kept since `begin` can consume."""
+        """Upper bound on the usage of the requests collected since `begin`."""
         self._folder = Path()
         self._db: sqlite3.Connection | None = None
         self._server: Server | None = None
-        self._config = HttpConfig()
-        self._sizes: list[tuple[int, int]] = []
+        self._files: list[tuple[int, int]] = []
+        """Requests and bytes in each file."""
 
-    def attach(self, server: Server, config: HttpConfig) -> None:
-        """Where batches go."""
-        self._server, self._config = server, config
+    def attach(self, server: Server) -> None:
+        """Set the server of the batches."""
+        self._server = server
 
     def check(self) -> None:
         """Raise `UnsupportedError` if the server has no Batch API."""
         try:
-            self._ask(lambda server: server.get("/batches?limit=1"))
+            self._call(lambda server: server.get("/batches?limit=1"))
         except EndpointError as error:
             if error.kind != FailureKind.REQUEST:
                 raise
             raise UnsupportedError(f"There is no Batch API: {error} Leave --batch-api out.") from error
 
     def begin(self, folder: Path) -> None:
-        """From now on keep requests in `folder`, and answer those whose answers are there."""
+        """From now on, answer requests from `folder`, and collect there those without an answer."""
         self._folder = folder
         self._db = sqlite3.connect(
             private_file(folder / "answers.sqlite"), check_same_thread=False, isolation_level=None
@@ -83,162 +83,155 @@ class Deferred:
             self._db = None
 
     def holds(self, path: str) -> bool:
-        """Requests to this path are kept."""
+        """Requests to this path are collected."""
         return self._db is not None and path == CHAT
 
-    def answer(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The answer to a request. Raises `RefusedError` where there is none yet, and keeps the request."""
+    def answer(self, body: Mapping[str, Any]) -> Any:
+        """The answer to a chat completion request. If it has none yet, collect it and raise `RefusedError`."""
         assert self._db
         key = content_key(body)[:40]
-        found = self._db.execute("SELECT status, body FROM answers WHERE key = ?", (key,)).fetchone()
-        if found is None:
+        row = self._db.execute("SELECT status, body FROM answers WHERE key = ?", (key,)).fetchone()
+        if row is None:
             if self._db.execute("INSERT OR IGNORE INTO kept VALUES (?)", (key,)).rowcount:
-                self._keep(path, key, body)
-            raise RefusedError(Failure(FailureKind.UNANSWERED, "it waits for its batch"), lasting=True)
-        status, said = found[0], json.loads(found[1])
+                self._collect(key, body)
+            raise RefusedError(FailureKind.UNANSWERED, "its batch is not finished", lasting=True)
+        status, answer = row[0], json.loads(row[1])
         if status == 200:
-            return said
+            return answer
         if not status:
-            raise RefusedError(
-                Failure(FailureKind.UNANSWERED, words_of(said) or "the batch ended before"), lasting=True
-            )
-        refused = refusal(status, said, found[1])
-        if isinstance(refused, EndpointError):
-            raise RefusedError(Failure(FailureKind.REQUEST, str(refused)), lasting=True)
-        raise RefusedError(refused.failure, lasting=True, body=refused.body)
+            message = error_message(answer) or "the batch ended first"
+            raise RefusedError(FailureKind.UNANSWERED, message, lasting=True)
+        error = refusal(status, answer, row[1])
+        if isinstance(error, EndpointError):
+            error = RefusedError(FailureKind.REQUEST, str(error))
+        error.lasting = True
+        raise error
 
-    def _keep(self, path: str, key: str, body: Mapping[str, Any]) -> None:
-        line = json.dumps({"custom_id": key, "method": "POST", "url": self._path(path), "body": body}) + "\n"
-        if not self._sizes or self._sizes[-1][0] >= MOST_REQUESTS or self._sizes[-1][1] + len(line) > MOST_BYTES:
-            self._sizes.append((0, 0))
-            self._file(len(self._sizes)).unlink(missing_ok=True)
-        number, size = self._sizes[-1]
-        self._sizes[-1] = number + 1, size + len(line)
-        with self._file(len(self._sizes)).open("a", encoding="utf-8") as file:
+    def _collect(self, key: str, body: Mapping[str, Any]) -> None:
+        line = json.dumps({"custom_id": key, "method": "POST", "url": self._endpoint, "body": body}) + "\n"
+        if not self._files or self._files[-1][0] >= MOST_REQUESTS or self._files[-1][1] + len(line) > MOST_BYTES:
+            self._files.append((0, 0))
+            self._file(len(self._files)).unlink(missing_ok=True)
+        requests, size = self._files[-1]
+        self._files[-1] = requests + 1, size + len(line)
+        with self._file(len(self._files)).open("a", encoding="utf-8") as file:
             file.write(line)
-        prompt = sum(map(most_tokens, (message["content"] for message in body["messages"])))
-        written = body.get("max_tokens") or body.get("max_completion_tokens") or 0
-        self.usage += Usage(1, prompt, written)
+        prompt = sum(most_tokens(message["content"]) for message in body["messages"])
+        completion = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+        self.usage += Usage(1, prompt, completion)
 
     def _file(self, number: int) -> Path:
         return self._folder / f"requests-{number}.jsonl"
 
     def most_money(self, price: Price) -> float:
-        """What the kept requests cost at most."""
+        """The highest possible cost of the collected requests."""
         return price.of(self.usage) or 0.0
 
     @property
     def batches(self) -> list[Batch]:
-        """Those of this run, as far as they have come."""
+        """The batches of this run in their last known state."""
         path = self._folder / "batches.json"
-        return [Batch(**one) for one in json.loads(path.read_text("utf-8"))] if path.exists() else []
+        return [Batch(**batch) for batch in json.loads(path.read_text("utf-8"))] if path.exists() else []
 
     def _save(self, batches: list[Batch]) -> None:
-        write_text(self._folder / "batches.json", json.dumps([asdict(one) for one in batches], indent=2), force=True)
+        content = json.dumps([asdict(batch) for batch in batches], indent=2)
+        write_text(self._folder / "batches.json", content, force=True)
 
     def submit(self) -> list[Batch]:
-        """Send what was kept, or go on with sending, each step on the disk before the next. Raises `EndpointError`."""
+        """Submit the collected requests, or continue an interrupted submission. Raises `EndpointError`.
+
+        Each step is saved before the next.
+        """
         batches = self.batches
         if not batches:
-            batches = [Batch(self._file(n).name, size[0]) for n, size in enumerate(self._sizes, 1)]
+            batches = [Batch(self._file(n).name, requests) for n, (requests, _) in enumerate(self._files, 1)]
             self._save(batches)
         for n, batch in enumerate(batches):
             if batch.file_id is None:
-                batches[n] = batch = replace(batch, file_id=self._uploaded(self._folder / batch.file))
+                uploaded = self._call(lambda server, batch=batch: server.upload(self._folder / batch.file))
+                batches[n] = batch = replace(batch, file_id=uploaded["id"])
                 self._save(batches)
             if batch.batch_id is None:
-                made = self._ask(lambda server, one=batch: self._created(server, str(one.file_id)))
-                batches[n] = replace(batch, batch_id=made)
+                batch_id = self._call(lambda server, batch=batch: self._create(server, str(batch.file_id)))
+                batches[n] = replace(batch, batch_id=batch_id)
                 self._save(batches)
         return batches
 
-    def _uploaded(self, path: Path) -> str:
-        return self._ask(lambda server: server.upload(path))["id"]
+    async def _create(self, server: Server, file_id: str) -> str:
+        """Create the batch of a file, unless an interrupted call already did. Safe to retry."""
+        listing = (await server.get("/batches?limit=100")).get("data") or []
+        existing = next((batch["id"] for batch in listing if batch.get("input_file_id") == file_id), None)
+        body = {"input_file_id": file_id, "endpoint": self._endpoint, "completion_window": WINDOW}
+        return existing or (await server.post("/batches", body))["id"]
 
-    async def _created(self, server: Server, file_id: str) -> str:
-        """The batch of a file: one that was made and not noted, or a new one. As a whole it can be tried again."""
-        listed = (await server.get("/batches?limit=100")).get("data") or []
-        known = next((one["id"] for one in listed if one.get("input_file_id") == file_id), None)
-        body = {"input_file_id": file_id, "endpoint": self._path(CHAT), "completion_window": WINDOW}
-        return known or (await server.post("/batches", body))["id"]
-
-    def _path(self, path: str) -> str:
-        return urlsplit(self._server.url).path.rstrip("/") + path if self._server else path
+    @property
+    def _endpoint(self) -> str:
+        assert self._server
+        return urlsplit(self._server.url).path.rstrip("/") + CHAT
 
     def collect(self) -> list[Batch]:
-        """Ask how far each batch has come, and fetch the answers of those that are over.
+        """Update the state of each batch, and fetch the answers of those that ended.
 
-        Raises `EndpointError`, also where a batch was refused as a whole: it alone is then submitted again.
+        Raises `EndpointError`, also if the server rejected a whole batch; the next `submit` sends that one again.
         """
         batches = self.batches
-        refusals: list[str] = []
+        rejections: list[str] = []
         for n, batch in enumerate(batches):
             if batch.collected:
                 continue
-            said = self._ask(lambda server, one=batch: server.get(f"/batches/{one.batch_id}"))
-            counts = said.get("request_counts") or {}
-            batches[n] = batch = replace(batch, done=int(counts.get("completed") or 0) + int(counts.get("failed") or 0))
-            if said.get("status") in OVER:
+            state = self._call(lambda server, batch=batch: server.get(f"/batches/{batch.batch_id}"))
+            counts = state.get("request_counts") or {}
+            done = int(counts.get("completed") or 0) + int(counts.get("failed") or 0)
+            batches[n] = replace(batch, done=done)
+            if state.get("status") in FINAL:
                 for name in ("output_file_id", "error_file_id"):
-                    if said.get(name):
-                        self._fetch(said[name])
-                refused = said["status"] == "failed"
-                batches[n] = Batch(batch.file, batch.requests) if refused else replace(batch, collected=True)
-                refusals += [_refusal(batch, said)] * refused
+                    if state.get(name):
+                        self._fetch(state[name])
+                batches[n] = replace(batches[n], collected=True)
+            if state.get("status") == "failed":
+                batches[n] = Batch(batch.file, batch.requests)
+                reason = error_message((state.get("errors") or {}).get("data")) or "no reason given"
+                rejections.append(f"The server refused the batch {batch.batch_id}: {reason}.")
             self._save(batches)
-        if refusals:
+        if rejections:
             raise EndpointError(
-                f"{' '.join(refusals)} Run the same command again to submit it anew.", FailureKind.REQUEST
+                f"{' '.join(rejections)} Run the same command again to submit it again.", FailureKind.REQUEST
             )
         return batches
 
     def _fetch(self, file_id: str) -> None:
         assert self._db
         path = self._folder / "fetched.jsonl"
-        self._ask(lambda server: server.download(f"/files/{file_id}/content", path))
+        self._call(lambda server: server.download(f"/files/{file_id}/content", path))
         with self._db:
             self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", _answers(path))
         path.unlink()
 
     def forget(self) -> None:
-        """Batches and answers have done their work."""
+        """Delete batches and answers, once they have been used."""
         if self._db:
             self._db.execute("DELETE FROM answers")
         for path in (self._folder / "batches.json", *self._folder.glob("requests-*.jsonl")):
             path.unlink(missing_ok=True)
 
-    def _ask(self, request: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
-        return wait_for(submit(self._patiently(request)))
-
-    async def _patiently(self, request: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
+    def _call(self, request: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
+        """The result of a request, with retries. Raises `EndpointError`."""
         assert self._server
-        retries = Retries(self._config, self._server, Outages())
-        while True:
-            try:
-                return await request(self._server)
-            except RefusedError as refused:
-                step = retries.after(refused)
-                if isinstance(step, Failure):
-                    raise EndpointError(
-                        f"The Batch API at {self._server.url} does not answer: {step.kind}: {step.message}. "
-                        "Nothing is lost; run the same command again.",
-                        step.kind,
-                    ) from refused
-            await asyncio.sleep(step)
+        server = self._server
+        result = wait_for(submit(Retries(server).run(lambda: request(server))))
+        if isinstance(result, Failure):
+            raise EndpointError(
+                f"The Batch API at {server.url} does not answer: {result.kind}: {result.message}. "
+                "Nothing is lost; run the same command again.",
+                result.kind,
+            )
+        return result
 
 
 def _answers(path: Path) -> Iterator[tuple[str, int, str]]:
-    """Key, status and body of each line; status 0 for a request that was never made."""
+    """Key, status and body of each line; status 0 for a request that was never executed."""
     with path.open(encoding="utf-8") as file:
         for line in filter(str.strip, file):
             row = json.loads(line)
-            response = row.get("response")
-            if response:
-                yield row["custom_id"], int(response["status_code"]), json.dumps(response.get("body"))
-            else:
-                yield row["custom_id"], 0, json.dumps(row.get("error"))
-
-
-def _refusal(batch: Batch, said: Mapping[str, Any]) -> str:
-    reasons = (said.get("errors") or {}).get("data") or []
-    return f"The server refused the batch {batch.batch_id}: {words_of(reasons) or 'no reason given'}."
+            response = row.get("response") or {"status_code": 0, "body": row.get("error")}
+            yield row["custom_id"], int(response["status_code"]), json.dumps(response.get("body"))

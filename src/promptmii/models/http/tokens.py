@@ -1,66 +1,44 @@
-"""What a server says of tokens: how many it reads at most, and how many a text has, estimated where it does not say.
+"""Token counts and context lengths: how servers report them, and an estimate if they do not.
 
-vLLM, SGLang and llama.cpp's server count at `POST /tokenize`, beside `/v1`. The first two read `prompt`, the third
-reads `content`, and each ignores what it does not know, so one body serves all.
+vLLM, SGLang and llama.cpp's server count at `POST /tokenize`, outside `/v1`. The first two read `prompt`, the third
+reads `content`, and all ignore unknown fields, so one request body serves all.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-REMEMBERED = 20_000
-"""Texts whose count is kept."""
+from promptmii.models.http.answers import as_count, as_object
+from promptmii.models.http.refusals import bad_answer
+from promptmii.models.http.transport import Server
 
 
 def estimate(text: str) -> int:
-    """Four Latin letters make a token, or one character of another script."""
+    """A token per four Latin letters, or per character of another script."""
     return -(-sum(1 if ord(char) < 0x250 else 4 for char in text) // 4)
 
 
-def fewest(text: str) -> int:
-    """Fewer tokens than this no tokenizer makes of a text: one for six characters, runs of white space counted once."""
-    return len(" ".join(text.split())) // 6
+async def count(server: Server, model: str, text: str) -> int:
+    """The server's count, without a beginning-of-text token. Raises `RefusedError`."""
+    body = {"model": model, "prompt": text, "add_special_tokens": False, "content": text, "add_special": False}
+    return len(token_ids(await server.post_outside_v1("/tokenize", body)))
 
 
-def count_request(name: str, text: str) -> dict[str, Any]:
-    """The body that asks for the tokens of a text, without a beginning-of-text token."""
-    return {"model": name, "prompt": text, "add_special_tokens": False, "content": text, "add_special": False}
+def token_ids(answer: Any) -> list[int]:
+    """The token ids in the decoded answer of `/tokenize`. Raises `RefusedError` if it has none."""
+    tokens = as_object(answer).get("tokens")
+    if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+        raise bad_answer("no token ids in the answer of /tokenize")
+    return tokens
 
 
-def read_count(answer: Any) -> int | None:
-    """The count in a decoded answer; `None` where it has none."""
-    tokens = answer.get("tokens") if isinstance(answer, dict) else None
-    return len(tokens) if isinstance(tokens, list) else None
+def context_length(listing: Any, model: str) -> int | None:
+    """The context length in a model list: `max_model_len` (vLLM, SGLang) or `meta` (llama.cpp), if given.
 
-
-def context_length(listing: Any, name: str) -> int | None:
-    """From a model list: `max_model_len` (vLLM, SGLang) or `meta` (llama.cpp). A server of one model takes any name."""
+    A server of a single model accepts any name.
+    """
     try:
         entries = listing["data"] if isinstance(listing, dict) else listing
-        entry = next(entry for entry in entries if entry["id"] == name or len(entries) == 1)
+        entry = next(entry for entry in entries if entry["id"] == model or len(entries) == 1)
         meta = entry.get("meta") or {}
-        given = entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
+        return as_count(entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")) or None
     except (StopIteration, KeyError, TypeError, AttributeError):
         return None
-    return (given if isinstance(given, int) and given > 0 else None) if not isinstance(given, bool) else None
-
-
-class Memory:
-    """The counts of the latest texts. It keeps digests, so long texts cost no more than short ones."""
-
-    def __init__(self) -> None:
-        self._counts: dict[bytes, int] = {}
-
-    def known(self, texts: Sequence[str]) -> dict[str, int]:
-        """The counts of those texts that are remembered."""
-        digests = {text: _digest(text) for text in texts}
-        return {text: self._counts[digest] for text, digest in digests.items() if digest in self._counts}
-
-    def keep(self, counts: Mapping[str, int]) -> None:
-        """Remember these counts, and forget the oldest beyond `REMEMBERED`."""
-        self._counts |= {_digest(text): count for text, count in counts.items()}
-        self._counts = dict([*self._counts.items()][-REMEMBERED:])
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,90 +1,93 @@
-"""Likelihoods of the first token of an answer, from servers that list the likeliest ones (OpenAI's `top_logprobs`).
+"""Likelihoods of the first token of an answer, from servers that list the likeliest tokens (OpenAI's `top_logprobs`).
 
-A label's score is the log-probability of its first token, so labels must differ in it. Which token that is, the model
-shows by repeating each label once. A label that is not listed gets the value of the least likely one that is.
+A label's score is the log-probability of its first token, so the labels must differ in it. To find that token, the
+model is asked to repeat each label once. A label that is not listed gets the lowest listed value.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from promptmii.models.base import Chat, Choice, Failure, FailureKind
-from promptmii.models.http.answers import read_usage
+from promptmii.models.base import Chat, Choice, FailureKind, Usage
+from promptmii.models.http.answers import as_object, objects_in, read_usage
+from promptmii.models.http.config import CHAT
 from promptmii.models.http.constraints import PROBE
-from promptmii.models.http.refusals import RefusedError
-from promptmii.models.http.transport import LISTED, Server
-from promptmii.models.http.ways import Way, as_object, objects_in, probable, refused
+from promptmii.models.http.likelihoods import LikelihoodProtocol, log_probability
+from promptmii.models.http.refusals import RefusedError, bad_answer
+from promptmii.models.http.transport import TOP_LOGPROBS, Server
 
 FEWER = 5
-"""What is asked of a server that refuses to list `LISTED`, as many do."""
+"""Requested from a server that refuses to list `TOP_LOGPROBS`; many list this many."""
 
 
-async def _probe(server: Server, name: str) -> int | None:
-    """0 if the server lists likely tokens with log-probabilities that fit together; else `None`."""
-    written, _ = await _asked(server, name, PROBE, 1)
-    if not written:
+async def _probe(server: Server, model: str) -> int | None:
+    """0 if the server lists likely tokens with consistent log-probabilities, else `None`."""
+    tokens, _ = await _answer_tokens(server, model, PROBE, 1)
+    if not tokens:
         return None
-    listed = _listed(written[0])
-    return 0 if len(listed) > 1 and listed.get(str(written[0].get("token"))) == max(listed.values()) else None
+    listed = _listed(tokens[0])
+    return 0 if len(listed) > 1 and listed.get(str(tokens[0].get("token"))) == max(listed.values()) else None
 
 
-async def _read(server: Server, name: str, option: str) -> str:
-    """The first token of an option. Raises `RefusedError` where the model shows none."""
+async def _read(server: Server, model: str, option: str) -> str:
+    """The first token of an option. Raises `RefusedError` if the model does not repeat the option."""
     chat: Chat = [{"role": "user", "content": f"Repeat exactly, and write nothing else:\n{option}"}]
-    written, _ = await _asked(server, name, chat, 8)
-    token = str(written[0].get("token")) if written else ""
-    if not token or not option.startswith(token):
-        raise _unusable(f"the model does not show how it begins {option!r}")
-    return token
+    tokens, _ = await _answer_tokens(server, model, chat, 8)
+    first = str(tokens[0].get("token")) if tokens else ""
+    if not first or not option.startswith(first):
+        raise _indistinct(f"the model does not repeat {option!r}")
+    return first
 
 
-def _join(options: Sequence[str], first: Sequence[str], _end: int) -> list[str]:
-    """The first tokens. Raises `RefusedError` where two options share one, or there are too many."""
-    for n, token in enumerate(first):
-        other = next((o for o, t in zip(options[:n], first[:n], strict=True) if t == token), None)
-        if other is not None or len(options) > LISTED:
-            reason = f"{other!r} and {options[n]!r} begin with the same token {token!r}" if other else "too many labels"
-            raise _unusable(reason)
-    return list(first)
+def _join(options: Sequence[str], first_tokens: Sequence[str], _end: int) -> list[str]:
+    """The first tokens. Raises `RefusedError` if two options share one, or if there are too many options."""
+    if len(options) > TOP_LOGPROBS:
+        raise _indistinct("too many labels")
+    seen: dict[str, str] = {}
+    for option, token in zip(options, first_tokens, strict=True):
+        if token in seen:
+            raise _indistinct(f"{seen[token]!r} and {option!r} begin with the same token {token!r}")
+        seen[token] = option
+    return list(first_tokens)
 
 
-async def _score(server: Server, name: str, chat: Chat, options: list[str]) -> Choice:
+async def _score(server: Server, model: str, chat: Chat, options: list[str]) -> Choice:
     """`log P(first token | chat)` of each option. Raises `RefusedError`."""
-    written, usage = await _asked(server, name, chat, 1)
-    if not written:
-        raise refused("no log-probabilities in the answer")
-    listed = _listed(written[0])
-    least = min(listed.values())
-    scores = tuple(listed.get(token, least) for token in options)
+    tokens, usage = await _answer_tokens(server, model, chat, 1)
+    if not tokens:
+        raise bad_answer("no log-probabilities in the answer")
+    listed = _listed(tokens[0])
     if not any(token in listed for token in options):
-        raise refused(f"none of the labels begins like one of the {len(listed)} likeliest answers")
-    return Choice.likeliest(scores, usage)
+        raise bad_answer(f"no label begins with one of the {len(listed)} likeliest tokens")
+    lowest = min(listed.values())
+    return Choice.likeliest(tuple(listed.get(token, lowest) for token in options), usage)
 
 
-async def _asked(server: Server, name: str, chat: Chat, tokens: int) -> tuple[list[dict[str, Any]], Any]:
-    """What is said of each token that the model wrote."""
-    wanted = {"temperature": 0, "max_tokens": tokens, "logprobs": True, "top_logprobs": server.listed}
+async def _answer_tokens(server: Server, model: str, chat: Chat, max_tokens: int) -> tuple[list[dict[str, Any]], Usage]:
+    """The `logprobs` entries of the tokens of an answer."""
+    parameters = {"temperature": 0, "max_tokens": max_tokens, "logprobs": True, "top_logprobs": server.top_logprobs}
     try:
-        said = as_object(await server.post("/chat/completions", {"model": name, "messages": list(chat)} | wanted))
-    except RefusedError as refusal:
-        if server.listed == FEWER or "top_logprobs" not in refusal.failure.message:
+        body = as_object(await server.post(CHAT, {"model": model, "messages": list(chat)} | parameters))
+    except RefusedError as error:
+        if server.top_logprobs == FEWER or "top_logprobs" not in error.failure.message:
             raise
-        server.listed = FEWER
-        return await _asked(server, name, chat, tokens)
-    told = [choice.get("logprobs") for choice in objects_in(said.get("choices"))]
-    content = told[0].get("content") if told and isinstance(told[0], dict) else None
-    return objects_in(content), read_usage(said.get("usage"), "")
+        server.top_logprobs = FEWER
+        return await _answer_tokens(server, model, chat, max_tokens)
+    logprobs = [choice.get("logprobs") for choice in objects_in(body.get("choices"))]
+    content = logprobs[0].get("content") if logprobs and isinstance(logprobs[0], dict) else None
+    return objects_in(content), read_usage(body.get("usage"), "")
 
 
-def _listed(row: dict[str, Any]) -> dict[str, float]:
-    found = {str(one.get("token")): probable(one.get("logprob"), 0) for one in objects_in(row.get("top_logprobs"))}
-    if not found:
-        raise refused("no likely tokens in the answer")
-    return found
+def _listed(entry: dict[str, Any]) -> dict[str, float]:
+    """The log-probabilities of the likeliest tokens."""
+    rows = objects_in(entry.get("top_logprobs"))
+    if not rows:
+        raise bad_answer("no likely tokens in the answer")
+    return {str(row.get("token")): log_probability(row.get("logprob"), 0) for row in rows}
 
 
-def _unusable(reason: str) -> RefusedError:
+def _indistinct(reason: str) -> RefusedError:
     message = f"the likelihoods of first tokens cannot tell these labels apart: {reason}"
-    return RefusedError(Failure(FailureKind.REQUEST, message), lasting=True)
+    return RefusedError(FailureKind.REQUEST, message, lasting=True)
 
 
-FIRST = Way("first-token likelihoods", _probe, _read, _join, _score)
+FIRST = LikelihoodProtocol("first-token likelihoods", _probe, _read, _join, _score)

@@ -1,4 +1,4 @@
-"""Nobody waits for a server in silence: a warning says what it waits for, now and then rather than for each call."""
+"""Warnings about waiting for a server: rate-limited, so that many waiting calls cause few warnings."""
 
 import asyncio
 import math
@@ -9,44 +9,44 @@ from contextlib import contextmanager
 
 
 class Waits:
-    """For one server, whichever call waits."""
+    """The waits of all calls for one server."""
 
     def __init__(self, url: str, after: float = 5.0, every: float = 30.0) -> None:
-        """The first warning comes after `after` seconds of waiting, the next `every` seconds later."""
+        """Warn after `after` seconds of waiting, then at most once per `every` seconds."""
         self._url = url
         self._after = after
         self._every = every
-        self._told = self._answered = -math.inf
+        self._last_warning = self._last_answer = -math.inf
 
     @contextmanager
-    def for_answer(self, longest: float) -> Generator[None]:
-        """Around a request that may take `longest` seconds. Told if the server answers no other meanwhile either."""
+    def for_answer(self, timeout: float) -> Generator[None]:
+        """Surrounds a request. Warns while it lasts, unless the server answers other requests meanwhile."""
         started, loop = time.monotonic(), asyncio.get_running_loop()
 
-        def tell() -> None:
+        def check() -> None:
             nonlocal timer
-            timer = loop.call_later(self._every, tell)
-            if self._answered < started:
+            timer = loop.call_later(self._every, check)
+            if self._last_answer < started:
                 waited = time.monotonic() - started
-                self._tell(f"{self._url} has not answered for {waited:.0f} s; a request may take {longest:g} s.")
+                self._warn(f"{self._url} has not answered for {waited:.0f} s; a request may take {timeout:g} s.")
 
-        timer = loop.call_later(self._after, tell)
+        timer = loop.call_later(self._after, check)
         try:
             yield
-            self._answered = time.monotonic()
+            self._last_answer = time.monotonic()
         finally:
             timer.cancel()
 
     def pause(self, cause: str, waited: float, pause: float, patience: float) -> None:
-        """Before a request is tried again in `pause` seconds, after `waited`."""
+        """Warn about a long pause before a retry; `waited` is the time since the first failure."""
         if waited + pause >= self._after:
-            self._tell(
+            self._warn(
                 f"{self._url}: {cause.rstrip('.')}. Trying again in {pause:.0f} s, after {waited:.0f} s of "
                 f"{patience:.0f} s at most."
             )
 
-    def _tell(self, message: str) -> None:
+    def _warn(self, message: str) -> None:
         now = time.monotonic()
-        if now - self._told >= self._every:
-            self._told = now
+        if now - self._last_warning >= self._every:
+            self._last_warning = now
             warnings.warn(message, stacklevel=1)

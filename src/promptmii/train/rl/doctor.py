@@ -14,7 +14,7 @@ from promptmii.extras import unmet
 from promptmii.models.http.config import Served, addresses
 from promptmii.progress import Progress
 from promptmii.serving import unplaced
-from promptmii.serving.local import command_line
+from promptmii.serving.process import command_line
 from promptmii.train.launch import Machines
 from promptmii.train.rl.memory import ASSUMED_GPU, GIB, ModelSize, memory_terms, zero_stage
 from promptmii.train.rl.plan import GrpoPlan, grpo_plan

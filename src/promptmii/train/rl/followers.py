@@ -18,7 +18,8 @@ from promptmii.follower import Follower
 from promptmii.models.wrappers import for_threads
 from promptmii.progress import Progress
 from promptmii.serving import served
-from promptmii.serving.local import LOOPBACK, visible_devices
+from promptmii.serving.local import visible_devices
+from promptmii.serving.process import LOOPBACK
 from promptmii.train.settings import TrainSettings
 
 PAUSE = 0.005

@@ -1,0 +1,106 @@
+"""Runs the requests of one model on the event loop: within the request limit, with retries, until the model closes."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError, Future, wait
+from typing import Any, TypeVar
+
+from promptmii.errors import EndpointError
+from promptmii.models.base import Chat, Failure, FailureKind
+from promptmii.models.http.config import CHAT, HttpConfig
+from promptmii.models.http.refusals import RefusedError
+from promptmii.models.http.retries import Retries
+from promptmii.models.http.transport import Server, request_limit, submit
+from promptmii.models.threads import ending, wait_for
+
+S = TypeVar("S")
+T = TypeVar("T")
+CLOSING = 1.0
+"""Seconds to wait for connections to close."""
+
+
+class Calls:
+    """The requests of one model to its servers."""
+
+    def __init__(self, model: str, reference: str, config: HttpConfig) -> None:
+        """`model` is the name on the servers. Raises `ConfigError` or `EndpointError` as `Server` does."""
+        self.servers = [Server(url, config) for url in config.urls]
+        self._model = model
+        self._reference = reference
+        self._slots = config.slots or request_limit(config.urls, config.concurrency)
+        self._pending: set[Future[Any]] = set()
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Cancel pending requests and close the connections."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            pending = list(self._pending)
+        for future in pending:
+            future.cancel()
+        wait([submit(server.close()) for server in self.servers], timeout=CLOSING)
+
+    def check_open(self) -> None:
+        """Raise `EndpointError` if the model was closed."""
+        if self._closed:
+            raise EndpointError(f"{self._reference} was closed. Load it again.")
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine. Raises `EndpointError` if the model is closed before or meanwhile."""
+        with self._lock:
+            if self._closed:
+                work.close()
+            self.check_open()
+            future = submit(work)
+            self._pending.add(future)
+        try:
+            return wait_for(future)
+        except CancelledError:
+            self.check_open()
+            raise
+        finally:
+            self._pending.discard(future)
+
+    def map(self, call: Callable[[S], Coroutine[Any, Any, T]], items: Sequence[S]) -> list[T]:
+        """The results of concurrent calls, in order. Raises as `run` and `gather` do."""
+        return self.run(self.gather(call, items))
+
+    async def gather(self, call: Callable[[S], Coroutine[Any, Any, T]], items: Sequence[S]) -> list[T]:
+        """The results of concurrent calls, in order. The first `EndpointError` cancels the other calls."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(call(item)) for item in items]
+        except* EndpointError as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def retried(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
+        """The result of a request, or its failure after all retries."""
+
+        async def limited() -> T:
+            async with self._slots:
+                if ending():  # the slot may be free because another request was cancelled
+                    raise asyncio.CancelledError
+                return await request()
+
+        return await Retries(server).run(limited, lambda: self._check_server(server))
+
+    async def _check_server(self, server: Server) -> None:
+        """Find out if the server is down, or fails only on one text."""
+        body = {"model": self._model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        try:
+            async with self._slots:
+                await server.post(CHAT, body)
+        except RefusedError as error:
+            if error.failure.kind is not FailureKind.REQUEST:
+                return
+        server.mark_up()
+
+    def server_for(self, chat: Chat) -> Server:
+        """The server for a chat. Chats with the same prefix go to the same one, which has that prefix in its cache."""
+        prefix = chat[0]["content"][:256]
+        return self.servers[sum(prefix.encode("utf-8", "surrogatepass")) % len(self.servers)]

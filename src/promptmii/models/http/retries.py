@@ -1,0 +1,95 @@
+"""Decides how often and how long a failed request is retried."""
+
+import asyncio
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from promptmii.models.base import Failure, FailureKind
+from promptmii.models.http.refusals import RefusedError
+from promptmii.models.http.transport import Server
+
+T = TypeVar("T")
+
+WAITED_FOR = {FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER}
+"""Faults that pass with time: the server restarts or is overloaded. Retried for as long as `patience` lasts."""
+TRIED_AGAIN = {FailureKind.TIMEOUT, FailureKind.BAD_ANSWER}
+"""Faults that may be chance. Tried `TRIES` times."""
+TRIES = 3
+OWN = 6
+"""Server errors after which a call fails if the server answers other calls: the text causes them."""
+LONGEST_PAUSE = 30.0
+"""Maximum back-off in seconds, before up to half of it is added at random; a server may ask for more."""
+
+
+class Retries:
+    """The retries of one call. Patience counts from its first fault, or from the start of its server's outage."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._config = server.config
+        self._faults: Counter[FailureKind] = Counter()
+        self._first_fault = math.inf
+
+    async def run(
+        self,
+        request: Callable[[], Coroutine[Any, Any, T]],
+        check_server: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> T | Failure:
+        """The result of the request, or the failure after all retries.
+
+        `check_server` is called if only this call shows whether the server answers at all.
+        """
+        while True:
+            try:
+                result = await request()
+                self._server.mark_up()
+                return result
+            except RefusedError as error:
+                pause = self._pause_or_failure(error)
+            if isinstance(pause, Failure):
+                return pause
+            unsure = self._faults[FailureKind.SERVER] >= OWN and not self._server_answers()
+            if unsure and check_server:
+                await check_server()
+            await asyncio.sleep(pause)
+
+    def _server_answers(self) -> bool:
+        """The server has answered another call since this one first failed."""
+        return self._server.last_success > self._first_fault
+
+    def _pause_or_failure(self, error: RefusedError) -> float | Failure:
+        now = time.monotonic()
+        failure = error.failure
+        self._faults[failure.kind] += 1
+        self._first_fault = min(self._first_fault, now)
+        waited = now - self._first_fault
+        if failure.kind in WAITED_FOR:
+            self._server.down_since = min(self._server.down_since, now)
+            waited = now - min(self._first_fault, self._server.down_since)
+        patience = self._config.patience
+        caused_by_text = self._faults[FailureKind.SERVER] > OWN and self._server_answers()
+        if not error.lasting and not caused_by_text:
+            pause = self._pause(failure.kind, error.wait, patience - waited)
+            if pause is not None:
+                self._server.waits.pause(failure.message, waited, pause, patience)
+                return pause
+        return replace(failure, message=f"{failure.message} (for {waited:.0f} s)") if waited >= 1 else failure
+
+    def _pause(self, kind: FailureKind, requested: float | None, remaining: float) -> float | None:
+        """Seconds until the next try: the back-off, or a longer pause that the server asks for, each with some jitter.
+
+        `None` if there is no next try.
+        """
+        jitter = random.random()
+        backoff = self._config.backoff * 2.0 ** min(self._faults.total() - 1, 16)
+        backoff = min(backoff, LONGEST_PAUSE) * (0.5 + jitter)
+        if kind in TRIED_AGAIN:
+            return backoff if self._faults[kind] < TRIES else None
+        if kind not in WAITED_FOR or not 0 < remaining >= (requested or 0.0):
+            return None
+        return max(min(backoff, remaining), requested + jitter * self._config.backoff if requested else 0.0)
