@@ -93,6 +93,7 @@ def test_python_in_the_docs_compiles(page: Path) -> None:
         compile(block, page.name, "exec")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

@@ -93,6 +93,7 @@ def test_a_refused_key_is_a_failed_check_after_those_that_passed(steps: Recorder
     assert "OPENAI_API_KEY" in checks["answer"].finding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("default", "finding"), [("say: \n", "an answer without text"), ("context", "context: ")], ids=["empty", "failing"]
 )

@@ -129,6 +129,7 @@ class TestSave:
         with pytest.raises(OutputError, match=words):
             PLAIN.save(tmp_path / name)
 
+    @pytest.mark.slow
     def test_a_full_disk_leaves_the_old_file_and_no_other(self, tmp_path: Path) -> None:
         path = PLAIN.save(tmp_path / "i.json")
         for limit in (0, 100, 20_000):
@@ -235,6 +236,7 @@ class TestLoad:
         with pytest.raises(ArtefactError, match=words):
             Instruction.load(tmp_path / name)
 
+    @pytest.mark.slow
     @settings(max_examples=30, deadline=None)
     @given(cut=st.integers(0, 10**6))
     def test_no_part_of_a_file_passes_for_the_whole(self, tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:

@@ -61,6 +61,7 @@ def text(result: Any) -> str:
     return result.content[0].text
 
 
+@pytest.mark.slow
 def test_an_instruction_is_written_measured_and_used(server: LabellingServer, table: Path, tmp_path: Path) -> None:
     path = tmp_path / "tickets.json"
     induced, scored, compared, labelled = calls(
@@ -84,6 +85,7 @@ def test_an_instruction_is_written_measured_and_used(server: LabellingServer, ta
     assert second["label"] is None
 
 
+@pytest.mark.slow
 def test_a_client_gets_progress_notices(server: LabellingServer, table: Path, tmp_path: Path) -> None:
     notices: list[Notice] = []
     arguments = {"data": str(table), "output": str(tmp_path / "a.json"), "n": 6, "evaluate": 12}
@@ -95,6 +97,7 @@ def test_a_client_gets_progress_notices(server: LabellingServer, table: Path, tm
     assert "Scoring mii" in words
 
 
+@pytest.mark.slow
 def test_a_model_stays_loaded_for_the_next_call(server: LabellingServer, tmp_path: Path) -> None:
     path = Naive().induce(Support(tuple(WORDS), ())).save(tmp_path / "naive.json")
     classify = ("classify", {"instruction": str(path), "texts": ["where is the parcel?"]})
@@ -103,6 +106,7 @@ def test_a_model_stays_loaded_for_the_next_call(server: LabellingServer, tmp_pat
     assert server.requests - len(server.bodies) == 1  # its models were listed once
 
 
+@pytest.mark.slow
 def test_errors_are_messages(server: LabellingServer, table: Path, tmp_path: Path) -> None:
     (tmp_path / "there.json").write_text("{}")
     missing, replaced, broken, unknown = calls(
@@ -133,6 +137,7 @@ def test_a_server_named_only_in_a_file_gets_neither_text_nor_key(
     assert server.requests == 0
 
 
+@pytest.mark.slow
 def test_standard_output_carries_only_the_protocol(server: LabellingServer, table: Path, tmp_path: Path) -> None:
     client = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     arguments = {"data": str(table), "output": str(tmp_path / "a.json"), "n": 6, "evaluate": 6}

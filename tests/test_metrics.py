@@ -44,6 +44,7 @@ def test_per_label_and_confusion_count_unparsed_answers() -> None:
     assert metrics.confusion(gold, predicted, ("a", "b", "c")) == [[1, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]]
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
     covered = 0

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import promptmii
 
 # A module may import those above it. A new module gets its place here.
@@ -131,6 +133,7 @@ def test_importing_is_light() -> None:
     assert min(float(run[0]) for run in runs) < 0.3
 
 
+@pytest.mark.slow
 def test_it_imports_without_posix() -> None:
     """As on Windows. Modules on torch are left out, because its packages import POSIX modules on POSIX; so are those of
     the page, whose packages are an extra."""

@@ -64,6 +64,7 @@ def hostile(tmp_path: Path) -> Path:
     return instruction.model_copy(update={"text": f"Über {HOSTILE}"}).save(tmp_path / "made.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_a_console_of_any_encoding_shows_all(hostile: Path, encoding: str) -> None:
     done = show(hostile, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
@@ -96,6 +97,7 @@ def test_a_title_is_not_broken_at_the_width_of_its_table() -> None:
     assert target.getvalue().splitlines()[0].rstrip() == "A title that is longer than its table"
 
 
+@pytest.mark.slow
 def test_the_c_locale_takes_a_file_with_an_umlaut(tmp_path: Path) -> None:
     task = tmp_path / "größe.csv"
     task.write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20)), "utf-8")

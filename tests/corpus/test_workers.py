@@ -22,6 +22,7 @@ def candidate(path: Path, content: bytes) -> Candidate:
 GOOD = as_csv(rows("topic", ["a", "b"], 60))
 
 
+@pytest.mark.slow
 def test_one_process_reads_good_and_bad_datasets(tmp_path: Path) -> None:
     reader = Reader(FetchSettings())
     try:
@@ -60,6 +61,7 @@ def test_an_output_that_cannot_be_written_ends_the_build(tmp_path: Path) -> None
         reader.close()
 
 
+@pytest.mark.slow
 def test_closing_ends_a_fetch_in_another_thread(tmp_path: Path) -> None:
     reader = Reader(FetchSettings())
     slow = candidate(tmp_path / "slow.jsonl", b'{"text": "word", "label": "a"}\n' * 2_000_000)

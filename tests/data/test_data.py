@@ -122,6 +122,7 @@ tables = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(tables, st.randoms(), st.integers(0, 5))
 def test_the_split_follows_from_content_alone_and_loses_nothing_unsaid(rows, random, seed: int) -> None:
     try:

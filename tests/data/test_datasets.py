@@ -147,11 +147,13 @@ class TestHub:
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
+    @pytest.mark.slow
     def test_without_a_network_the_reference_and_what_was_expected_are_named(self, tmp_path: Path) -> None:
         (message,) = self.said(tmp_path, "hub:owner/name", HF_HUB_OFFLINE="1")
         assert message.startswith("hub:owner/name cannot be loaded: Couldn't reach 'owner/name'")
         assert message.endswith("Expected hub:owner/name[:config][@revision] and a network.")
 
+    @pytest.mark.slow
     def test_a_dataset_that_is_not_there_is_named(self, tmp_path: Path, empty_hub: str) -> None:
         references = ["hub:owner/name:config@main", "hub:two words", "hub:", "hub:@main"]
         said = self.said(tmp_path, *references, HF_ENDPOINT=empty_hub)

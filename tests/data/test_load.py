@@ -92,6 +92,7 @@ def fault_of(path: Path) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_no_file_is_a_traceback(tmp_path: Path) -> None:
     refused = 0
     for name, content in malformed():
@@ -124,6 +125,7 @@ def test_what_is_too_deep_too_wide_or_too_large_is_one_line(tmp_path: Path, name
     assert len(str(caught.value)) < 60_000
 
 
+@pytest.mark.slow
 def test_one_huge_cell_does_not_refuse_a_table(tmp_path: Path) -> None:
     rows = b"".join(b"text %d,%s\n" % (i, b"xy"[i % 2 : i % 2 + 1]) for i in range(10))
     (tmp_path / "a.csv").write_bytes(b"text,label\n" + b"a" * (17 << 20) + b",x\n" + rows)

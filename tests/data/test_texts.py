@@ -84,6 +84,7 @@ def test_lines_of_a_file_are_texts(tmp_path_factory: pytest.TempPathFactory, lin
         assert [text for _, text in read_texts(path)] == [line if line.strip() else "" for line in lines]
 
 
+@pytest.mark.slow
 def test_a_long_table_is_not_held(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,text\n" + "".join(f"{i},the parcel number {i} has not come\n" for i in range(100_000)))

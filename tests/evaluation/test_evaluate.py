@@ -66,6 +66,7 @@ def settings(server: LabellingServer, tasks: list[str], **changes) -> EvaluateSe
     return EvaluateSettings.of(tasks=tuple(tasks), **(given | changes))
 
 
+@pytest.mark.slow
 def test_every_method_that_needs_no_weights_goes_through_one_grid(server, tmp_path) -> None:
     tasks = [write_task(tmp_path, "shop", instruction="Say what the ticket is about."), write_task(tmp_path, "bank")]
     methods = ("naive", "human", "icl", "zero", "mii", "best-of-k", "ape", "gepa")
@@ -133,6 +134,7 @@ def test_without_names_the_same_rows_are_asked_for_under_names_that_say_nothing(
     assert all(f"Label: {label}" in prompts[0] for label in hidden.instruction.labels)
 
 
+@pytest.mark.slow
 def test_grids_of_one_run_differ_in_what_they_say_and_take_only_the_named_tasks(server, tmp_path) -> None:
     tasks = tmp_path / "tasks"
     tasks.mkdir()

@@ -87,6 +87,7 @@ def test_a_grid_over_a_local_model_ends_on_signals(tmp_path: Path) -> None:
         end(process, number)
 
 
+@pytest.mark.slow
 def test_a_refused_key_ends_the_grid_at_once(tmp_path: Path) -> None:
     with serving(LabellingServer(default="401")) as server:
         models = ["--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]

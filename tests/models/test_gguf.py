@@ -144,6 +144,7 @@ def test_an_adapter_in_sixteen_bits_is_read_exactly(llama: Twins, tmp_path: Path
     assert short == scores(f"gguf:{llama.gguf}+{adapter}")
 
 
+@pytest.mark.slow
 def test_the_server_scores_as_the_library_does(twins: Twins, tmp_path: Path) -> None:
     adapter = tiny.lora_folder(twins.hf, tmp_path / "adapter")
     for adapters in ((), (str(adapter),)):

@@ -29,6 +29,7 @@ def chat(content: str) -> Chat:
     return [{"role": "user", "content": content}]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 400), st.lists(st.integers(1, 40), min_size=1, max_size=12))
 def test_no_more_is_spent_than_allowed_and_every_answer_that_was_paid_is_kept(
@@ -79,6 +80,7 @@ def predict(instruction: Path, texts: Path, *options: str) -> Result:
     return CliRunner().invoke(app, ["predict", str(instruction), str(texts), "--concurrency", "4", *options])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [True, False])
 def test_predict_stops_at_the_limit_and_a_rerun_pays_only_for_the_rest(
     instruction: Path, texts: Path, server: FaultyServer, tmp_path: Path, cached: bool
@@ -97,6 +99,7 @@ def test_predict_stops_at_the_limit_and_a_rerun_pays_only_for_the_rest(
     assert (tmp_path / "out.csv").read_text().count("free") == 200
 
 
+@pytest.mark.slow
 def test_evaluate_stops_at_the_limit_and_a_rerun_goes_on(server: FaultyServer, tmp_path: Path) -> None:
     rows = [{"text": f"text number {i}", "label": ("free", "spam")[i % 2]} for i in range(160)]
     (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -144,6 +147,7 @@ def test_a_limit_that_cannot_be_kept_is_refused_before_any_call(
     assert len(server.bodies) == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_reports_no_usage_ends_a_run_with_a_limit(instruction: Path, texts: Path, tmp_path: Path) -> None:
     body = {"choices": [{"message": {"role": "assistant", "content": "free"}, "finish_reason": "stop"}]}
 

@@ -193,6 +193,7 @@ def test_choose_agrees_with_the_plain_way(local: TransformersModel, plain: Any, 
     check(local, plain, tokenizer, *CASES[case])
 
 
+@pytest.mark.slow
 def test_choose_between_150_labels(local: TransformersModel, plain: Any, tokenizer: Any) -> None:
     check(local, plain, tokenizer, [chat("12")], [f"label {i}" for i in range(150)])
 
@@ -270,6 +271,7 @@ def greedy(plain: Any, tokenizer: Any, chat: Chat, limit: int) -> list[int]:
         return plain.generate(prompt, attention_mask=torch.ones_like(prompt), **config)[0, prompt.shape[1] :].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 24])
 def test_greedy_text_is_transformers_text(local: TransformersModel, plain: Any, tokenizer: Any, limit: int) -> None:
     chats = [chat(TEXT[:n]) for n in (3, 40, 3, 21, 90)] + [chat("x", "Something else altogether.")]
@@ -336,6 +338,7 @@ def test_samples_follow_the_probabilities(top_p: float, expected: tuple[float, .
     assert all(share == 0 for share, chance in zip(shares.tolist(), expected, strict=True) if chance == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contrast", [None, Contrast(tuple(chat(TEXT[30:70])), 0.5)])
 def test_samples_do_not_depend_on_the_neighbours(local: TransformersModel, contrast: Contrast | None) -> None:
     chats = [

@@ -21,6 +21,7 @@ from promptmii.report.markdown import write_markdown
 from promptmii.report.page import write_report
 from promptmii.report.results import Results
 
+pytestmark = pytest.mark.slow
 METHODS = ("naive", "icl", "zero", "mii", "keywords", "tfidf")
 
 

@@ -29,6 +29,7 @@ from promptmii.report.scores import chosen_n
 from promptmii.report.statistics import paired
 from promptmii.task import Example
 
+pytestmark = pytest.mark.slow
 METHODS = ("naive", "icl", "zero", "mii")
 EVIL = "</script><img src=x onerror=\"document.title='owned'\"><b>\"'&$title ${evil}"
 
@@ -292,7 +293,6 @@ def test_no_selector_of_the_script_is_made_of_data() -> None:
             assert set(re.findall(r"\$\{(\w+)", made)) <= {"kind"}, made
 
 
-@pytest.mark.slow
 def test_hostile_text_is_text(hostile: Path) -> None:
     text = hostile.read_text("utf-8")
     assert "<img" not in text
@@ -306,7 +306,6 @@ def test_hostile_text_is_text(hostile: Path) -> None:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("methods", [["naive"], ["my-own", "mii"]])
 def test_a_run_with_little_in_it_has_a_page_all_the_same(tmp_path: Path, methods: list[str]) -> None:
     run = write_run(tmp_path / "run", 1, methods, [5], 1, rows=10)
@@ -315,7 +314,6 @@ def test_a_run_with_little_in_it_has_a_page_all_the_same(tmp_path: Path, methods
     assert ('id="outcome"' in text) == ("naive" not in methods)
 
 
-@pytest.mark.slow
 def test_a_run_whose_cells_all_failed_has_a_page_that_says_so(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 2, ["zero", "mii"], [5], 1, rows=10, failures=99)
     lines = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]

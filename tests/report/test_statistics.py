@@ -157,6 +157,7 @@ def test_what_failed_is_counted_and_named(cells: pd.DataFrame, grid: Run) -> Non
     assert all(record.cell.name in shown for record in grid.failed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks", [4, 6, 12, 40])
 @pytest.mark.parametrize("shape", [(20, 20), (4, 1.5), (2, 6)])
 def test_the_interval_of_a_mean_covers_it_as_often_as_it_says(tasks: int, shape: tuple[float, float]) -> None:
@@ -281,6 +282,7 @@ def test_a_cell_that_was_measured_again_counts_once_the_later_one(
     assert after[changed_tasks[0]] < before[changed_tasks[0]]
 
 
+@pytest.mark.slow
 def test_tables_are_read_back_as_they_were_written(grid: Run, tmp_path: Path) -> None:
     made_tables = every_table(grid)
     assert len({table.name for table in made_tables}) == len(made_tables)

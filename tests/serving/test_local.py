@@ -21,7 +21,10 @@ from promptmii.errors import ConfigError, ModelError
 from promptmii.models.base import Chat, Completion, LanguageModel, Sampling
 from promptmii.serving import served
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="servers are started on Linux and macOS")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="servers are started on Linux and macOS"),
+]
 TINY = Path(__file__).with_name("tiny_server.py")
 COMMAND = f"{sys.executable} {TINY} {{model}} --host {{host}} --port {{port}}"
 CHAT: Chat = ({"role": "user", "content": "Input: a waste of time"},)

@@ -90,6 +90,7 @@ def test_an_evaluation_of_other_weights_is_refused(tmp_path: Path) -> None:
         push_weights(tmp_path / "best", "me/nothing", evaluation=run)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_licence_is_that_of_the_base_model_on_the_hub(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')

@@ -41,6 +41,7 @@ validation = {share = 0.0}
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", CONFIGS)
 def test_two_steps_of_each_stage(stage: TrainingStage, world: Path) -> None:  # noqa: F811
     config = world / "given.toml"

@@ -371,6 +371,7 @@ class TestEdit:
         ended(client, address)
         assert "The edited text is empty" in edited(client, address, " ")
 
+    @pytest.mark.slow
     def test_the_next_edit_takes_the_place_of_one_under_way_and_no_model_is_loaded_twice(
         self, client: TestClient, models: Models, tmp_path: Path
     ) -> None:
@@ -402,6 +403,7 @@ class TestJobs:
         assert "stopped" in client.get("/history").text
         assert Instruction.load(tmp_path / "home" / address.removeprefix("/") / "instruction.json").text == RULES
 
+    @pytest.mark.slow
     def test_progress_is_sent_as_it_comes(self, client: TestClient, models: Models) -> None:
         models.delay = 0.01
         address = begun(client)
@@ -411,6 +413,7 @@ class TestJobs:
         assert any("of 40 rows" in each for each in seen)
         assert "Tickets of a shop" in seen[-1]
 
+    @pytest.mark.slow
     def test_jobs_wait_for_each_other_and_a_waiting_one_can_be_stopped(
         self, client: TestClient, models: Models
     ) -> None:
@@ -486,6 +489,7 @@ class TestInstalling:
         assert "/models/tiny" not in page
         assert TINY.path.read_bytes() == DATA
 
+    @pytest.mark.slow
     def test_it_is_stopped_and_goes_on(self, bare: TestClient, hub: Hub) -> None:
         hub.pause = 0.05
         bare.post("/models/tiny")
@@ -498,6 +502,7 @@ class TestInstalling:
         assert "Installed." in bare.get("/models/tiny/events").text
         assert hub.asked[-1].split("=")[-1] != "0-"
 
+    @pytest.mark.slow
     def test_a_hub_that_breaks_off_is_said(self, bare: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         hub.most = 1000
@@ -540,6 +545,7 @@ def test_many_labels_have_a_matrix(client: TestClient, tmp_path: Path) -> None:
     assert 'class="matrix many"' in page
 
 
+@pytest.mark.slow
 def test_a_report_opens_in_the_frame(client: TestClient, tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "first", 4, ("naive", "mii"), (5,), 1, rows=20)
     listed = client.get("/reports").text

@@ -42,6 +42,7 @@ def labels(made: Path) -> list[str]:
         return [row["predicted_label"] for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_the_same_command_submits_waits_and_collects_at_half_the_price(made: Path, server: BatchServer) -> None:
     submitted = predict(made, server, "--batch-api")
     assert submitted.exit_code == 5, submitted.output
@@ -69,6 +70,7 @@ def test_the_same_command_submits_waits_and_collects_at_half_the_price(made: Pat
     assert all(any(f'"body": {body}}}' in line for body in sent) for line in lines)  # byte for byte
 
 
+@pytest.mark.slow
 def test_errors_and_expired_requests_are_failures_and_submitted_again(made: Path, server: BatchServer) -> None:
     assert predict(made, server, "--batch-api").exit_code == 5
     server.work("batch_1", most=20, fail=("number 3,",))
@@ -90,6 +92,7 @@ def test_errors_and_expired_requests_are_failures_and_submitted_again(made: Path
     assert batched.count("") == 2  # the empty lines
 
 
+@pytest.mark.slow
 def test_a_batch_whose_creation_was_not_noted_is_not_paid_twice(made: Path, server: BatchServer) -> None:
     server.lose_next_answer = True
     first = predict(made, server, "--batch-api")
@@ -109,6 +112,7 @@ def test_a_refused_batch_is_told_and_can_be_submitted_anew(made: Path, server: B
     assert len(server.batches) == 2
 
 
+@pytest.mark.slow
 def test_labels_are_chosen_in_batches_too(made: Path, server: BatchServer) -> None:
     Instruction.load(made).model_copy(update={"mode": "choose"}).save(made, force=True)
     assert predict(made, server, "--batch-api").exit_code == 5
@@ -119,6 +123,7 @@ def test_labels_are_chosen_in_batches_too(made: Path, server: BatchServer) -> No
     assert labels(made) == batched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [

@@ -74,6 +74,7 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(tmp_path: Path, endin
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"out.{ending}", f"whole.{ending}"]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), texts=st.lists(st.text(st.sampled_from('a \n\r",;\u2028é')), min_size=16, max_size=20))
 def test_wherever_a_kill_cuts_the_file_a_rerun_ends_in_the_same_file(
@@ -200,6 +201,7 @@ def test_parquet_keeps_the_types_of_the_input(tmp_path: Path) -> None:
         run(mixed, tmp_path / "mixed.parquet")
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_ends_the_run_and_what_it_answered_is_kept(tmp_path: Path) -> None:
     texts = [f"text number {i}" for i in range(2000)]
     instruction = Instruction(text="", labels=("free", "spam"), method="naive", mode="generate")
@@ -221,6 +223,7 @@ def test_a_server_that_goes_away_ends_the_run_and_what_it_answered_is_kept(tmp_p
     assert [line.partition(",")[0] for line in output.read_text().splitlines()[1:]] == texts
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_no_row_ends_the_run(tmp_path: Path) -> None:
     refused = Reply({"error": {"message": "API version not supported."}}, 400)
     instruction = Instruction(text="", labels=("free", "spam"), method="naive", mode="generate")

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 import promptmii
 from promptmii import Follower, ScriptedModel
 from promptmii.models.base import Chat, Choice, Failure
@@ -37,6 +39,7 @@ class Bank(ScriptedModel):
         return super().choose(chats, options)
 
 
+@pytest.mark.slow
 def test_every_command_compares_the_shortlist(tmp_path: Path) -> None:
     bank = Bank()
     settings = {"generator": "scripted", "follower": "scripted", "n": 154, "evaluate": 77, "shortlist": "tfidf"}

@@ -372,6 +372,7 @@ class TestIncompleteAnswers:
         assert "8 MiB" in answer.message
         assert len(server.bodies) == 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("step", ["hang", "drip"])
     def test_the_timeout_covers_the_whole_request(self, step: str) -> None:
         started = time.monotonic()
@@ -410,6 +411,7 @@ class TestTruncatedPrompts:
 
 
 class TestPauses:
+    @pytest.mark.slow
     @pytest.mark.parametrize("header", ["0", "-5", "Mon, 23 Nov 2020 08:00:00 GMT", "Mon, 99 Nov 2026", "soon", "nan"])
     def test_a_header_without_a_valid_pause_causes_no_busy_loop(self, header: str) -> None:
         reply = error("slow down", 429)._replace(headers={"retry-after": header})

@@ -76,6 +76,7 @@ def test_vllm_scores_are_sums_over_the_tokens_of_a_label_and_its_end() -> None:
     assert len(server.completions) == before + 2  # one request per text, for any number of labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["other values", "silent"])
 def test_a_server_with_inconsistent_values_is_constrained_instead(fault: str) -> None:
     with serving(VllmLike(fault)) as server, connect(server) as model:

@@ -9,6 +9,7 @@ from promptmii.errors import EndpointError
 from promptmii.models.http.transport import submit
 
 
+@pytest.mark.slow
 def test_the_error_of_an_abandoned_call_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def fail() -> None:
         try:

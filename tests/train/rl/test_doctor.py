@@ -97,6 +97,7 @@ def test_what_is_wrong_is_named_with_its_cure(world: Path) -> None:
     assert f"no  port: {port} for weights to vLLM" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_port_where_processes_meet_matters_to_several_alone(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(FaultyServer(default="say:good")) as server, socket.socket() as taken:
         taken.bind(("localhost", 0))

@@ -44,6 +44,7 @@ def samples(folder: Path) -> list[dict[str, Any]]:
     return [row for row in rows if "validation" not in row]
 
 
+@pytest.mark.slow
 def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
     run, said = world / "run", Recorder()
     held_out = {"tasks": ("songs",), "every": 2, "n": (4,), "rows": 24, "nameless": True}
@@ -130,6 +131,7 @@ def test_with_all_weights_trained_the_divergence_is_from_the_model_of_the_start(
     assert measured[3] > 1e-4
 
 
+@pytest.mark.slow
 def test_changed_data_is_not_gone_on_with(world: Path) -> None:
     given = settings(world, trl={"max_steps": 1, "save_steps": 1})
     learn(given, world / "run")
@@ -217,6 +219,7 @@ def test_it_learns(world: Path, seed: int) -> None:
     assert end > 0.7
 
 
+@pytest.mark.slow
 def test_followers_may_be_servers(world: Path) -> None:
     with serving(FaultyServer(default="say:good")) as here, serving(FaultyServer(default="say:bad")) as there:
         given = settings(
@@ -237,6 +240,7 @@ def test_followers_may_be_servers(world: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
     given = settings(world, trl={"max_steps": 1, "save_steps": 1, "report_to": "tensorboard"})
     learn(given, world / "run")
@@ -250,6 +254,7 @@ def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
     assert [event.step for event in drawn.Scalars("train/reward")] == [1]
 
 
+@pytest.mark.slow
 def test_a_dead_follower_is_refused_before_any_step_and_the_folder_stays_free(world: Path) -> None:
     with pytest.raises(EndpointError, match="failing does not answer, so nothing can be learned: connection: gone"):
         learn(settings(world), world / "run", followers=[failing(FailureKind.CONNECTION)])
@@ -259,6 +264,7 @@ def test_a_dead_follower_is_refused_before_any_step_and_the_folder_stays_free(wo
     assert json.loads((world / "run" / "config.json").read_text())["query"] == 6
 
 
+@pytest.mark.slow
 def test_a_follower_that_dies_leaves_a_checkpoint(world: Path) -> None:
     given = settings(
         world,
@@ -274,6 +280,7 @@ def test_a_follower_that_dies_leaves_a_checkpoint(world: Path) -> None:
     assert int(last.name.split("-")[1]) == max(curves(world / "run")["train/reward"])
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_before_the_weights(world: Path) -> None:
     with pytest.raises(ModelError, match=r"lower trl.learning_rate"):
         learn(settings(world, trl={"learning_rate": 1e30, "max_steps": 20, "max_grad_norm": 1e30}), world / "run")
@@ -304,6 +311,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(world: Path) 
     assert before == {path: path.read_bytes() for path in (world / "run" / "checkpoint-2").iterdir()}
 
 
+@pytest.mark.slow
 def test_another_run_is_not_overwritten(world: Path) -> None:
     given = settings(world, trl={"max_steps": 2})
     learn(given, world / "run")

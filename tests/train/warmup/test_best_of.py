@@ -86,6 +86,7 @@ def test_where_all_drafts_are_alike_none_is_kept(tmp_path: Path, server: Labelli
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_after_the_last_visit(tmp_path: Path, server: LabellingServer) -> None:
     whole = best_of(given(tmp_path, server), tmp_path / "whole")
     best_of(given(tmp_path, server, visits=2), tmp_path / "torn")
@@ -93,6 +94,7 @@ def test_a_stopped_run_goes_on_after_the_last_visit(tmp_path: Path, server: Labe
     assert rows(torn) == rows(whole)
 
 
+@pytest.mark.slow
 def test_after_a_kill_in_the_middle_of_a_batch_the_drafts_are_the_same(tmp_path: Path, server: LabellingServer) -> None:
     whole = best_of(given(tmp_path, server), tmp_path / "whole")
     torn = best_of(given(tmp_path, server), tmp_path / "torn")
@@ -125,6 +127,7 @@ def test_a_stopped_run_may_reach_its_server_otherwise_but_not_read_other_data(
         best_of(settings, tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="servers are started on Linux and macOS")
 def test_a_writer_that_follows_too_is_asked_on_the_server_that_the_run_starts(
     tmp_path: Path, server: LabellingServer, monkeypatch: pytest.MonkeyPatch

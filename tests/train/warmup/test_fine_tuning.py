@@ -84,6 +84,7 @@ def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:
     assert model.tokenizer.decode(answer) == PAIR["instruction"] + "<|im_end|>"
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None:
     policy = TrainableModel.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
     lines(world / "pairs.jsonl", [PAIR])
@@ -174,6 +175,7 @@ def test_what_is_wrong_is_said_before_the_first_step(world: Path) -> None:
         given(world, labels=(1, 3))
 
 
+@pytest.mark.slow
 def test_a_task_of_which_no_pair_can_be_made_is_skipped_and_said(world: Path) -> None:
     long = [{"text": f"{'word ' * 99}{i}", "label": "ab"[i % 2]} for i in range(12)]
     lines(world / "tasks" / "long.jsonl", long)
@@ -190,6 +192,7 @@ def test_a_task_of_which_no_pair_can_be_made_is_skipped_and_said(world: Path) ->
         fine_tune(given(world, train=("other",)), world / "none")
 
 
+@pytest.mark.slow
 def test_a_run_folder_belongs_to_one_run(world: Path) -> None:
     fine_tune(given(world, steps=2), world / "run")
     with pytest.raises(OutputError, match="--resume"):
@@ -200,6 +203,7 @@ def test_a_run_folder_belongs_to_one_run(world: Path) -> None:
     assert json.loads((world / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run(world: Path) -> None:
     with pytest.raises(ModelError, match="lower learning_rate"):
         fine_tune(given(world, steps=50, learning_rate=1e30, warmup=0), world / "run")
