@@ -1,4 +1,4 @@
-"""What every page needs: how a template becomes a response, with numbers and sentences in the words of the page."""
+"""What every page needs: templates, and numbers and sentences as the page shows them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ SHADES = 8
 
 
 def _environment() -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("promptmii.ui"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -32,15 +32,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     for words in (share, signed, step_name, money, seconds, left, tokens, whole):
-        made.filters[words.__name__] = words
+        environment.filters[words.__name__] = words
     functions = {"per_thousand": per_thousand, "shade": shade, "verdict": verdict}
-    cast("dict[str, Any]", made.globals).update(functions, version=VERSION)
-    return made
+    cast("dict[str, Any]", environment.globals).update(functions, version=VERSION)
+    return environment
 
 
 @dataclass(frozen=True)
 class Desk:
-    """One per application."""
+    """The state of one application."""
 
     store: Store
     work: Work
@@ -49,11 +49,11 @@ class Desk:
     installable: Mapping[str, Embedded]
     """Models that the page offers, and fetches if they are missing."""
     jobs: Jobs = field(default_factory=Jobs)
-    """Of the models."""
+    """Jobs that use the models."""
     drawings: Jobs = field(default_factory=Jobs)
-    """Of reports, which need no model."""
+    """Jobs that draw reports, which need no model."""
     installs: Jobs = field(default_factory=Jobs)
-    """Of models that are fetched."""
+    """Downloads of models."""
     templates: Environment = field(default_factory=_environment)
 
     @classmethod
@@ -78,7 +78,7 @@ def go(request: Request, address: str) -> Response:
 
 
 def stream(job: Job | None, html: Callable[[Job], str]) -> Response:
-    """How far a job is, until it is over, as server-sent events."""
+    """The progress of a job as server-sent events, until it ends."""
     return StreamingResponse(watch(job, html), media_type="text/event-stream")
 
 
@@ -109,13 +109,13 @@ def money(value: float | None) -> str:
 
 
 def per_thousand(trial: Trial, tokens: float | None) -> str:
-    """What the prompts of a thousand queries cost; a dash if unknown."""
+    """The price of a thousand prompts; a dash if unknown."""
     price = next(iter(trial.settings.endpoint.prices.values()), None)
     return money(None if price is None or tokens is None else price.of_prompt(tokens) / 1000)
 
 
 def seconds(value: float) -> str:
-    """How long something took."""
+    """A duration."""
     return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {int(value % 60)} s"
 
 
@@ -125,9 +125,9 @@ def left(value: float | None) -> str:
 
 
 def tokens(cost: Cost) -> str:
-    """What a text took to make."""
-    known = "unknown" if cost.tokens is None else whole(cost.tokens)
-    return f"{known} tokens" + ("" if cost.money is None else f", {money(cost.money)}")
+    """The tokens and money that a text cost to write."""
+    count = "unknown" if cost.tokens is None else whole(cost.tokens)
+    return f"{count} tokens" + ("" if cost.money is None else f", {money(cost.money)}")
 
 
 def whole(number: float | None) -> str:
@@ -141,7 +141,7 @@ def shade(count: int, total: int) -> int:
 
 
 def verdict(trial: Trial) -> tuple[str, str]:
-    """The result of a trial: its score, and what that is worth."""
+    """The result of a trial: its score, and how it compares."""
     if not trial.own or not (measured := trial.own.instruction.measured):
         return "", ""
     score = f"Macro-F1 {share(measured.macro_f1)} on {counted(measured.n, 'held-back row')}"

@@ -47,7 +47,7 @@ def show(request: Request) -> Response:
         trial=trial,
         own=trial.own,
         store=desk.store,
-        edit=next((one for one in desk.jobs.live if one.about == trial.key and one.key != trial.key), None),
+        edit=next((job for job in desk.jobs.live if job.about == trial.key and job.key != trial.key), None),
         targets=TARGETS,
         changes=_changes(trial),
         lines=_changed_lines(trial),
@@ -65,7 +65,7 @@ def _changes(trial: Trial) -> list[Change]:
 
 
 def _changed_lines(trial: Trial) -> list[tuple[str, str]]:
-    """The lines that an edit took out (-) and put in (+)."""
+    """The lines that an edit removed (-) and added (+)."""
     if not trial.parent:
         return []
     before, after = (answers.instruction.text.splitlines() for answers in trial.answers[-2:])
@@ -133,13 +133,13 @@ async def label(request: Request) -> Response:
     if not done:
         job.cancel()
     prediction = job.result
-    given = prediction.probabilities if prediction else None
-    chances = sorted(zip(given or (), instruction.labels, strict=False), reverse=True)
+    probabilities = prediction.probabilities if prediction else None
+    chances = sorted(zip(probabilities or (), instruction.labels, strict=False), reverse=True)
     return desk.page("_answer.html", prediction=prediction, chances=chances, failure=failure)
 
 
 def errors(request: Request) -> Response:
-    """The confusion matrix of one of the prompts, and the rows that it gets wrong."""
+    """The confusion matrix of one prompt, and the rows it gets wrong."""
     trial = _trial(request)
     return Desk.of(request).page("_errors.html", trial=trial, **_errors(trial, _index(request, trial)))
 
@@ -168,11 +168,11 @@ def export(request: Request) -> Response:
 
 
 def history(request: Request) -> Response:
-    """All trials, edits below what was edited."""
+    """All trials, each edit below the trial it started from."""
     desk = Desk.of(request)
     trials = list(desk.store.trials())
-    known = {trial.key for trial in trials}
-    roots = [trial for trial in trials if trial.parent not in known]
+    keys = {trial.key for trial in trials}
+    roots = [trial for trial in trials if trial.parent not in keys]
     listed = [line for root in roots for line in _family(root, trials, 0)]
     return desk.page("history.html", listed=listed, store=desk.store)
 
@@ -202,8 +202,8 @@ def _index(request: Request, trial: Trial) -> int:
     return min(_number(request.query_params.get("answers", ""), last), last)
 
 
-def _number(given: str, default: int) -> int:
-    return int(given) if given.isdecimal() else default
+def _number(text: str, default: int) -> int:
+    return int(text) if text.isdecimal() else default
 
 
 def _errors(trial: Trial, index: int) -> dict[str, Any]:
@@ -228,5 +228,5 @@ def _rows(trial: Trial, index: int, which: str, cell: tuple[str, str | None] | N
     return about | {"rows": shown, "following": following}
 
 
-def _belongs(gold: str, given: str | None, which: str, cell: tuple[str, str | None] | None) -> bool:
-    return (gold, given) == cell if cell else which == "all" or gold != given
+def _belongs(gold: str, predicted: str | None, which: str, cell: tuple[str, str | None] | None) -> bool:
+    return (gold, predicted) == cell if cell else which == "all" or gold != predicted

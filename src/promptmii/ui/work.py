@@ -1,4 +1,4 @@
-"""What the jobs of the page do, over the service layer."""
+"""The work that the page's jobs do, through the service layer."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """What the edit did to the row."""
+        """Whether the edit made the row right, wrong, or neither."""
         return "right" if self.after == self.row.label else "wrong" if self.before == self.row.label else "other"
 
 
@@ -57,16 +57,16 @@ class Work:
             models = self.models.at(trial.settings.endpoint)
             path = self.store.folder(trial.key) / "instruction.json"
             loaded = self.store.loaded(trial)
-            found = pipeline.induce(loaded, trial.settings, output=path, progress=job, models=models)
+            induced = pipeline.induce(loaded, trial.settings, output=path, progress=job, models=models)
             answers = tuple(
-                Answers.of(NAMES.get(row.instruction.method, OURS), row.instruction, row.scored) for row in found.rows
+                Answers.of(NAMES.get(row.instruction.method, OURS), row.instruction, row.scored) for row in induced.rows
             )
             changes = {
                 "query": draw_query(loaded.task, trial.settings.evaluate, trial.settings.seed),
                 "answers": answers,
-                "differences": tuple(found.differences.values()),
-                "break_even": found.break_even,
-                "notes": (*found.notes, *found.instruction.provenance.notes),
+                "differences": tuple(induced.differences.values()),
+                "break_even": induced.break_even,
+                "notes": (*induced.notes, *induced.instruction.provenance.notes),
             }
             done = trial.model_copy(update=changes)
             self.store.save(done)
@@ -85,13 +85,13 @@ class Work:
         scored = _rescored(follower, instruction, parent, job)
         instruction = instruction.measured_as(scored.measurement())
         others = (
-            *(each for each in parent.answers if each.name in NAMES.values()),
+            *(answers for answers in parent.answers if answers.name in NAMES.values()),
             before.model_copy(update={"name": "Before the edit"}),
         )
         changes = {
             "query": parent.query,
             "answers": (*others, Answers.of("After the edit", instruction, scored)),
-            "differences": tuple(metrics.paired_difference(scored.gold, scored.labels, one.labels) for one in others),
+            "differences": tuple(metrics.paired_difference(scored.gold, scored.labels, old.labels) for old in others),
         }
         done = trial.model_copy(update=changes)
         self.store.save(done)
@@ -105,7 +105,7 @@ class Work:
 
     @contextmanager
     def _failing(self, trial: Trial) -> Generator[None]:
-        """Record with the trial what ended it early."""
+        """Save with the trial why it ended early."""
         try:
             yield
         except Cancelled:
@@ -125,13 +125,13 @@ def _follower(settings: InduceSettings, models: pipeline.Load, progress: Progres
 
 
 def _rescored(follower: Follower, instruction: Instruction, parent: Trial, job: Job) -> Scored:
-    """The score on the parent's rows. Rows of which it was least sure change first, so they are asked first."""
+    """The score on the parent's rows, the least certain first: those are the likeliest to change."""
     before = parent.answers[-1]
     order = sorted(range(len(parent.query)), key=lambda i: before.probabilities[i] or 0.0)
     predictions: dict[int, Prediction] = {}
-    for some in batches(order, BATCH):
-        part = score(follower, instruction, [parent.query[i] for i in some])
-        predictions |= zip(some, part.predictions, strict=True)
-        asked = [Change(parent.query[i], before.labels[i], predictions[i].label) for i in some]
-        job.show(*(change for change in asked if change.before != change.after))
+    for batch in batches(order, BATCH):
+        part = score(follower, instruction, [parent.query[i] for i in batch])
+        predictions |= zip(batch, part.predictions, strict=True)
+        changes = [Change(parent.query[i], before.labels[i], predictions[i].label) for i in batch]
+        job.show(*(change for change in changes if change.before != change.after))
     return Scored(parent.query, tuple(predictions[i] for i in range(len(parent.query))))

@@ -31,7 +31,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """What a threshold does on the rows it was chosen on.
+    """How well a threshold does on the rows it was chosen on.
 
     The precision and its exact 95 % interval are cross-fitted: every row is judged by a threshold chosen without it, so
     the estimate is not optimistic.
@@ -55,7 +55,7 @@ class ThresholdChoice:
 
 @dataclass(frozen=True)
 class Abstain:
-    """What the user asks for: a threshold, or a precision to reach on held-back rows."""
+    """The user's choice: a threshold, or a precision to reach on held-back rows."""
 
     threshold: float | None = None
     precision: float | None = None
@@ -67,9 +67,9 @@ class Abstain:
             raise ConfigError("--threshold and --precision exclude each other; give one of them.")
         if (self.precision is None) != (self.held_back is None):
             raise ConfigError("--precision needs labelled rows to choose a threshold on: give both it and --held-back.")
-        given = self.precision if self.threshold is None else self.threshold
-        if given is not None and not 0 < given <= 1:
-            raise ConfigError(f"The threshold or precision is {given}; expected more than 0 and at most 1, like 0.95.")
+        value = self.precision if self.threshold is None else self.threshold
+        if value is not None and not 0 < value <= 1:
+            raise ConfigError(f"The threshold or precision is {value}; expected more than 0 and at most 1, like 0.95.")
 
     @property
     def key(self) -> str | None:
@@ -101,7 +101,7 @@ class Abstain:
 
 
 def gives_probabilities(follower: Follower) -> bool:
-    """Whether its labels come with probabilities."""
+    """Whether the follower's labels come with probabilities."""
     return follower.mode == "choose" and follower.model.card.gives_scores
 
 
@@ -119,9 +119,9 @@ def choose_threshold(probabilities: Sequence[float], right: Sequence[bool], targ
     fold = np.empty(len(p), dtype=int)
     fold[np.argsort(p, kind="stable")] = np.arange(len(p)) % min(FOLDS, len(p))
     kept = np.zeros(len(p), dtype=bool)
-    for one in range(fold.max() + 1):
-        other, _ = _smallest(p[fold != one], hit[fold != one], target)
-        kept |= (fold == one) & (p >= (np.inf if other is None else other))
+    for part in range(fold.max() + 1):
+        threshold, _ = _smallest(p[fold != part], hit[fold != part], target)
+        kept |= (fold == part) & (p >= (np.inf if threshold is None else threshold))
     judged = kept if kept.any() else p >= value
     test = binomtest(int(hit[judged].sum()), int(judged.sum()))
     interval: Any = test.proportion_ci(0.95, method="exact")

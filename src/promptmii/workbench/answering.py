@@ -26,14 +26,14 @@ UNDER_WAY = 3
 WINDOW = 64
 """Batches after which the loop waits for the slowest."""
 GIVE_UP = 256
-"""Consecutive rows that fail for want of a server, or first rows that fail for any reason, before the run ends."""
+"""The run ends after this many consecutive rows without a server, or if this many first rows all fail."""
 OUTAGES = (FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER, FailureKind.TIMEOUT)
 DIGITS = 6
 
 UNANSWERED = Prediction(None, failure=Failure(FailureKind.UNANSWERED, "The run ended before the answer came."))
 
 
-class Asked(NamedTuple):
+class PendingRow(NamedTuple):
     """A row to label."""
 
     position: int
@@ -41,7 +41,7 @@ class Asked(NamedTuple):
     text: str
 
 
-Answered: TypeAlias = tuple[Sequence[Asked], Sequence[Prediction]]
+Answered: TypeAlias = tuple[Sequence[PendingRow], Sequence[Prediction]]
 """Rows, and a prediction for each."""
 Write: TypeAlias = Callable[[Sequence[tuple[int, Row]], Sequence[Prediction]], object]
 """Takes labelled rows with their positions, in order, and the predictions behind them."""
@@ -71,7 +71,7 @@ class Labelling:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of a labelled row."""
+        """The columns of a labelled row."""
         return (*self.texts.columns, *self.added)
 
     @cached_property
@@ -83,17 +83,16 @@ class Labelling:
         return [f"p({name})" for name in self.instruction.labels]
 
     def _answer(self, prediction: Prediction) -> Row:
-        known = prediction.probabilities
-        label, best = prediction.label or "", max(known) if known else None
+        probabilities = prediction.probabilities
+        label, best = prediction.label or "", max(probabilities) if probabilities else None
         columns: Row = {"predicted_label": label}
         if self.threshold:
             unsure = best is not None and best < self.threshold.value
             columns = {"predicted_label": "" if unsure else label, "unsure_label": label if unsure else ""}
         if self._scored:
             columns["probability"] = best and round(best, DIGITS)
-            columns |= zip(
-                self._names, [round(p, DIGITS) for p in known] if known else [None] * len(self._names), strict=True
-            )
+            values = [round(p, DIGITS) for p in probabilities] if probabilities else [None] * len(self._names)
+            columns |= zip(self._names, values, strict=True)
         columns["failure"] = str(prediction.failure.kind) if prediction.failure else ""
         return columns
 
@@ -111,17 +110,17 @@ class Labelling:
         """
         progress.step("Labelling", self.texts.n - answered)
         usage, outage, replied = Usage(), 0, bool(answered)
-        told: set[FailureKind] = set()
-        for asked, predictions in self._answers(lacks):
-            rows = [(one.position, one.row | self._answer(p)) for one, p in zip(asked, predictions, strict=True)]
+        noted: set[FailureKind] = set()
+        for batch, predictions in self._answers(lacks):
+            rows = [(row.position, row.row | self._answer(p)) for row, p in zip(batch, predictions, strict=True)]
             write(rows, predictions)
-            progress.advance(sum(not one.text.strip() for one in asked))
+            progress.advance(sum(not row.text.strip() for row in batch))
             usage = sum((p.usage for p in predictions), usage)
             failures = [p.failure for p in predictions]
-            for one, failure in zip(asked, failures, strict=True):
-                if failure and failure.kind not in told:
-                    told.add(failure.kind)
-                    progress.note(f"Row {one.position + 1} failed ({failure.kind}): {failure.message}")
+            for row, failure in zip(batch, failures, strict=True):
+                if failure and failure.kind not in noted:
+                    noted.add(failure.kind)
+                    progress.note(f"Row {row.position + 1} failed ({failure.kind}): {failure.message}")
             replied = replied or not all(failures)
             out = all(failure and (failure.kind in OUTAGES or not replied) for failure in failures)
             outage = outage + len(failures) if out else 0
@@ -138,7 +137,7 @@ class Labelling:
         )
 
     def _answers(self, lacks: Callable[[int], bool]) -> Iterator[Answered]:
-        rows = (Asked(n, row, text) for n, (row, text) in enumerate(self.texts) if lacks(n))
+        rows = (PendingRow(n, row, text) for n, (row, text) in enumerate(self.texts) if lacks(n))
         concurrency = self.follower.model.card.concurrency
         if concurrency == 1:
             yield from self._one_by_one(rows)
@@ -147,7 +146,7 @@ class Labelling:
             while window := list(islice(parts, WINDOW)):
                 yield from _in_order(self._ask, window)
 
-    def _one_by_one(self, rows: Iterator[Asked]) -> Iterator[Answered]:
+    def _one_by_one(self, rows: Iterator[PendingRow]) -> Iterator[Answered]:
         size = FEWEST
         while batch := list(islice(rows, size)):
             started = time.perf_counter()
@@ -155,18 +154,18 @@ class Labelling:
             if time.perf_counter() - started < QUICK:
                 size = min(2 * size, MOST)
 
-    def _ask(self, batch: Sequence[Asked]) -> Sequence[Prediction]:
+    def _ask(self, batch: Sequence[PendingRow]) -> Sequence[Prediction]:
         """A prediction for each row; rows without a text cost no call."""
-        answers = iter(self.follower.predict(self.instruction, [one.text for one in batch if one.text.strip()]))
-        return [next(answers) if one.text.strip() else Prediction(None) for one in batch]
+        answers = iter(self.follower.predict(self.instruction, [row.text for row in batch if row.text.strip()]))
+        return [next(answers) if row.text.strip() else Prediction(None) for row in batch]
 
 
 def _in_order(
-    ask: Callable[[Sequence[Asked]], Sequence[Prediction]], parts: Sequence[Sequence[Asked]]
+    ask: Callable[[Sequence[PendingRow]], Sequence[Prediction]], parts: Sequence[Sequence[PendingRow]]
 ) -> Generator[Answered]:
     """Parts with their answers in order, several in flight at once.
 
-    Before an error propagates, the parts that were answered come out, and rows between them as unanswered.
+    Before an error propagates, yields the parts answered so far; rows between them count as unanswered.
     """
     done: dict[int, Sequence[Prediction]] = {}
     following = 0

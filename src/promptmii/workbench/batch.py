@@ -28,7 +28,7 @@ class Pending:
     requests: int
     done: int
     submitted: bool
-    """By this call."""
+    """True if this call submitted them."""
     most_money: float | None = None
     """Their highest possible cost; `None` if no price is known or another call submitted them."""
 
@@ -65,7 +65,7 @@ def predict_by_batch(
 ) -> Labelled | Pending:
     """Submit the rows that lack an answer, report on the batches, or write the labels once they have come.
 
-    Progress is kept in a folder beside `output`. The next call submits again what failed or expired.
+    Progress is kept in a folder beside `output`. The next call resubmits requests that failed or expired.
     Raises as `predict` does, `UnsupportedError` if the server has no Batch API, and `SpendingLimitError` before batches
     that may cost more than `max_cost`.
     """
@@ -81,11 +81,11 @@ def predict_by_batch(
         deferred.begin(run.folder)
         progress.step("Asking for the batches")
         batches = deferred.batches
-        if not batches or any(one.batch_id is None for one in batches):
+        if not batches or any(batch.batch_id is None for batch in batches):
             return _submit(run, deferred, max_cost, progress)
         batches = deferred.collect()
-        if not all(one.collected for one in batches):
-            requests, done = sum(one.requests for one in batches), sum(one.done for one in batches)
+        if not all(batch.collected for batch in batches):
+            requests, done = sum(batch.requests for batch in batches), sum(batch.done for batch in batches)
             return Pending(run.output, requests, done, submitted=False)
         result = run.label(progress)
         deferred.forget()
@@ -109,4 +109,4 @@ def _submit(run: FileRun, deferred: Deferred, max_cost: float | None, progress: 
     progress.step("Sending the batches")
     batches = deferred.submit()
     most = deferred.most_money(card.price) if card.price else None
-    return Pending(run.output, sum(one.requests for one in batches), 0, submitted=True, most_money=most)
+    return Pending(run.output, sum(batch.requests for batch in batches), 0, submitted=True, most_money=most)

@@ -34,12 +34,12 @@ class Check(NamedTuple):
 
     name: str
     failure: str | None
-    """Why it is not met; `None`: it is."""
+    """Why the check failed; `None` if it passed."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found. The first prompt is the candidate."""
+    """The result of `compare`. The first prompt is the candidate."""
 
     rows: tuple[Measured, ...]
     differences: dict[str, metrics.Difference]
@@ -48,26 +48,26 @@ class Comparison:
 
     @cached_property
     def disagreements(self) -> list[dict[str, str]]:
-        """The rows on which they differ: text, label, and what each of them says."""
+        """The rows on which the prompts disagree: text, label, and the label under each prompt."""
         answers = {row.name: row.scored.labels for row in self.rows}
         return [
-            {"text": example.text, "label": example.label} | {name: said[i] or "" for name, said in answers.items()}
-            for i, example in enumerate(self.rows[0].scored.query)
-            if len({said[i] for said in answers.values()}) > 1
+            {"text": row.text, "label": row.label} | {name: labels[i] or "" for name, labels in answers.items()}
+            for i, row in enumerate(self.rows[0].scored.query)
+            if len({labels[i] for labels in answers.values()}) > 1
         ]
 
     def checks(self, *, at_least: float | None = None, not_worse: bool = False) -> list[Check]:
-        """The first has a macro-F1 of `at_least`; it is not worse, beyond noise, than any of the others."""
-        first, made = self.rows[0], list[Check]()
+        """Check that the first has a macro-F1 of `at_least`, and is not worse, beyond noise, than any of the others."""
+        first, checks = self.rows[0], list[Check]()
         if at_least is not None:
             f1 = first.macro_f1 or 0.0
             failure = None if f1 >= at_least else f"macro-F1 is {f1:.3f} on {first.scored.n} rows"
-            made.append(Check(f"{first.name}: macro-F1 is at least {at_least:g}", failure))
+            checks.append(Check(f"{first.name}: macro-F1 is at least {at_least:g}", failure))
         for name, d in self.differences.items() if not_worse else ():
             worse = d.mean < 0 and d.beyond_noise
             failure = f"macro-F1 {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {d.p:.3f}" if worse else None
-            made.append(Check(f"{first.name}: not worse than {name}", failure))
-        return made
+            checks.append(Check(f"{first.name}: not worse than {name}", failure))
+        return checks
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{row.name} {row.macro_f1:.3f}" for row in self.rows)
@@ -77,7 +77,7 @@ class Comparison:
         return measured_html(self.rows, self.differences)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, for other programs."""
+        """The whole comparison, for other programs."""
         return {
             "rows": [
                 {
@@ -129,21 +129,21 @@ def compare(
     Raises `ScoreRefusedError` if a call fails.
     """
     entries = _entries(given)
-    made = [entry for entry in entries.values() if isinstance(entry, Instruction)]
-    first = made[0] if made else None
+    instructions = [entry for entry in entries.values() if isinstance(entry, Instruction)]
+    first = instructions[0] if instructions else None
     columns = columns or Columns()
-    labels = columns.labels or tuple(dict.fromkeys(label for one in made for label in one.labels)) or None
+    labels = columns.labels or tuple(dict.fromkeys(label for made in instructions for label in made.labels)) or None
     loaded = table_of(first, source, columns.model_copy(update={"labels": labels}))
     known = columns.model_copy(update={"labels": loaded.task.labels})
     shown = None if examples is None else table_of(first, examples, known)
     rows = divided(
         loaded,
-        {key for one in made for key in one.provenance.support_rows},
-        n or max([EXAMPLES, *(one.provenance.n for one in made)]),
+        {key for made in instructions for key in made.provenance.support_rows},
+        n or max([EXAMPLES, *(made.provenance.n for made in instructions)]),
         given=shown.task.rows if shown else (),
         draw=any(map(_needs_examples, entries.values())),
     )
-    found: list[Measured] = []
+    results: list[Measured] = []
     with answering(follower, progress) as followers:
         for name, entry in entries.items():
             plain = _plain(entry, loaded.task.labels, first)
@@ -153,16 +153,16 @@ def compare(
             predictor, prepared = _prepared(entry, plain, bound, rows)
             followers.progress.step(f"Scoring {name}", len(rows.query))
             result = measured(name, predictor, prepared, rows.query, bound.model.card.price)
-            found.append(refuse_failures(result))
-    return Comparison(tuple(found), differences(found), (*rows.notes, *_notes(found, loaded.task.labels)))
+            results.append(refuse_failures(result))
+    return Comparison(tuple(results), differences(results), (*rows.notes, *_notes(results, loaded.task.labels)))
 
 
 def differences(rows: Sequence[Measured]) -> dict[str, metrics.Difference]:
     """The first minus each other, p-values adjusted for their number."""
-    ours, *others = [row.scored for row in rows]
-    plain = [metrics.paired_difference(ours.gold, ours.labels, other.labels) for other in others]
-    adjusted = metrics.holm([difference.p for difference in plain])
-    named = zip(rows[1:], plain, adjusted, strict=True)
+    first, *others = [row.scored for row in rows]
+    unadjusted = [metrics.paired_difference(first.gold, first.labels, other.labels) for other in others]
+    adjusted = metrics.holm([difference.p for difference in unadjusted])
+    named = zip(rows[1:], unadjusted, adjusted, strict=True)
     return {row.name: replace(difference, p=p) for row, difference, p in named}
 
 
@@ -170,19 +170,19 @@ _Entry: TypeAlias = Instruction | str | Method
 
 
 def _entries(given: Sequence[Prompt] | Mapping[str, Prompt]) -> dict[str, _Entry]:
-    """What is compared, by name: an instruction, a text, or a method. Raises `ConfigError`."""
+    """The prompts to compare, by name. Raises `ConfigError`."""
     if not given:
         raise ConfigError(f"Nothing is given to compare; expected instruction files, texts, or {', '.join(FIXED)}.")
     if isinstance(given, Mapping):
-        return {name: _entry(one) for name, one in given.items()}
+        return {name: _entry(prompt) for name, prompt in given.items()}
     entries: dict[str, _Entry] = {}
-    for one in given:
-        name = name_of(one)
-        if name in entries and not isinstance(one, Instruction):
+    for prompt in given:
+        name = name_of(prompt)
+        if name in entries and not isinstance(prompt, Instruction):
             raise ConfigError(f"{name!r} is given twice; name each once.")
         while name in entries:
             name += "'"
-        entries[name] = _entry(one)
+        entries[name] = _entry(prompt)
     return entries
 
 
@@ -211,7 +211,7 @@ def _is_edited(entry: Instruction) -> bool:
 
 
 def _plain(entry: _Entry, labels: Sequence[str], first: Instruction | None) -> Instruction:
-    """The instruction before anything is fitted. One without a follower takes that of the first instruction."""
+    """The instruction before anything is fitted. If it names no follower, it gets that of the first instruction."""
     if isinstance(entry, Instruction):
         return entry
     if isinstance(entry, str):
@@ -222,7 +222,7 @@ def _plain(entry: _Entry, labels: Sequence[str], first: Instruction | None) -> I
 
 
 def _prepared(entry: _Entry, plain: Instruction, bound: Follower, rows: Rows) -> tuple[Predictor, Instruction]:
-    """What answers, and its instruction, calibrated on the examples unless it has a calibration already."""
+    """The predictor and its instruction, calibrated on the examples unless it already has a calibration."""
     kind = resolve_calibration("auto", bound.mode, bound.model.card) if rows.examples else "none"
     fitting = replace(bound, calibration=kind)
     if isinstance(entry, Method):
@@ -237,7 +237,7 @@ def _prepared(entry: _Entry, plain: Instruction, bound: Follower, rows: Rows) ->
 
 
 def _notes(rows: Sequence[Measured], labels: Sequence[str]) -> tuple[str, ...]:
-    """What makes the comparison less than fair."""
+    """Notes on what makes the comparison less than fair."""
     notes: list[str] = []
     for row in rows:
         if lacking := [label for label in labels if label not in row.instruction.labels]:

@@ -31,13 +31,13 @@ EXAMPLES = 8
 NO_OLD_ROWS = "not calibrated: there are no rows of the old labels; give some (--old)"
 
 
-def own_rows(instruction: Instruction, given: Source | None = None) -> Table:
-    """The rows given, or else those that the instruction was made from.
+def own_rows(instruction: Instruction, rows: Source | None = None) -> Table:
+    """`rows`, or else the table that the instruction was made from.
 
-    Raises `DataError` if those given cannot be read, `ConfigError` if none are given and the others are gone.
+    Raises `DataError` if `rows` cannot be read, `ConfigError` if without them that table is gone.
     """
-    if given is not None:
-        return read_table(given)
+    if rows is not None:
+        return read_table(rows)
     source = instruction.provenance.source
     try:
         return read_table(source or "")
@@ -73,8 +73,8 @@ def edit(
     those that the instruction was made from. Raises as `own_rows`, `edited` and `compare` do.
     """
     before = Instruction.of(instruction)
-    given = {"after": edited(before, text), "before": before}
-    return compare(given, own_rows(before, source), follower, columns, progress=progress)
+    prompts = {"after": edited(before, text), "before": before}
+    return compare(prompts, own_rows(before, source), follower, columns, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class Extended:
 
     @property
     def old_labels(self) -> metrics.Difference | None:
-        """After minus before on the rows of the old labels alone: what the new ones cost them. `None`: no such rows."""
+        """After minus before on the rows with old labels; `None` if there are none."""
         after, before = (row.scored for row in self.comparison.rows)
-        known = [i for i, label in enumerate(after.gold) if label not in self.new_labels]
-        gold, ours, theirs = ([side[i] for i in known] for side in (after.gold, after.labels, before.labels))
-        return metrics.paired_difference([str(label) for label in gold], ours, theirs) if known else None
+        old = [i for i, label in enumerate(after.gold) if label not in self.new_labels]
+        gold, now, then = ([labels[i] for i in old] for labels in (after.gold, after.labels, before.labels))
+        return metrics.paired_difference([str(label) for label in gold], now, then) if old else None
 
 
 def extend(
@@ -115,27 +115,26 @@ def extend(
     instruction, columns, table = Instruction.of(instruction), columns or Columns(), read_table(more)
     column = _label_column(instruction, table, columns)
     new = _new_labels(instruction, table, column)
-    known = columns.model_copy(update={"labels": (*instruction.labels, *new)})
-    tables = [table_of(instruction, table, known.model_copy(update={"label": column}))]
-    tables += [table_of(instruction, old, known)] if old is not None else []
-    read = [row for one in tables for row in one.task.rows]
-    rows = list({row_key(row.text): row for row in read}.values())
+    columns = columns.model_copy(update={"labels": (*instruction.labels, *new)})
+    tables = [table_of(instruction, table, columns.model_copy(update={"label": column}))]
+    tables += [table_of(instruction, old, columns)] if old is not None else []
+    rows = list({row_key(row.text): row for loaded in tables for row in loaded.task.rows}.values())
     shown = _examples(instruction, rows)
     with answering(follower, progress) as followers:
         writer = followers.writer(instruction, generator)
         followers.progress.step("Writing the new lines", len(new), "drafts")
         after = _with_lines(instruction, {name: shown[name] for name in new}, writer)
-        after = after.fitted_on(Support(after.labels, tuple(row for some in shown.values() for row in some)))
+        after = after.fitted_on(Support(after.labels, tuple(row for examples in shown.values() for row in examples)))
         has_old = any(row.label in instruction.labels for row in rows)
         after = after.noted(EDITED if has_old else NO_OLD_ROWS)
         keep(after)
-        given = {"after": after, "before": instruction}
-        found = compare(given, rows, followers, Columns(text="text", label="label"), n=len(rows))
-    return Extended(found.rows[0].instruction, new, found)
+        prompts = {"after": after, "before": instruction}
+        comparison = compare(prompts, rows, followers, Columns(text="text", label="label"), n=len(rows))
+    return Extended(comparison.rows[0].instruction, new, comparison)
 
 
 def _label_column(instruction: Instruction, table: Table, columns: Columns) -> str:
-    """A column called label may hold a single value: all rows are of one new label."""
+    """The label column. Unlike elsewhere it may hold a single value, if all rows have one new label."""
     named = columns.label or instruction.provenance.label_column
     if named in table.columns:
         return str(named)
@@ -147,8 +146,8 @@ def _new_labels(instruction: Instruction, table: Table, column: str) -> tuple[st
     """In the order of the table, one spelling each. Raises `ConfigError` if there are none."""
     written = [label_text(row[column], column) for row in table.rows if row[column] is not None]
     spelling = Spelling.of([label for label in written if label], instruction.labels)
-    found = dict.fromkeys(spelling(label) or label for label in written if label)
-    new = tuple(label for label in found if label not in instruction.labels)
+    distinct = dict.fromkeys(spelling(label) or label for label in written if label)
+    new = tuple(label for label in distinct if label not in instruction.labels)
     if not new:
         raise ConfigError(f"{table.origin} has no label that the instruction lacks, so there is nothing to extend.")
     return new
@@ -157,12 +156,12 @@ def _new_labels(instruction: Instruction, table: Table, column: str) -> tuple[st
 def _examples(instruction: Instruction, rows: Sequence[Example]) -> dict[str, tuple[Example, ...]]:
     """Up to half of the rows of each label; none of a label that the instruction was made from."""
     made_from = set(instruction.provenance.support_rows)
-    known = {row.label for row in rows if row_key(row.text) in made_from}
+    used = {row.label for row in rows if row_key(row.text) in made_from}
     by_label: dict[str, list[Example]] = {}
     for row in rows:
         by_label.setdefault(row.label, []).append(row)
-    sizes = {name: min(EXAMPLES, (len(some) + 1) // 2) for name, some in by_label.items() if name not in known}
-    return {name: proportioned(by_label[name], size) for name, size in sizes.items()}
+    sizes = {label: min(EXAMPLES, (len(own) + 1) // 2) for label, own in by_label.items() if label not in used}
+    return {label: proportioned(by_label[label], size) for label, size in sizes.items()}
 
 
 def _with_lines(
@@ -171,8 +170,8 @@ def _with_lines(
     """The instruction with the new labels, a line for each below the old text, and no calibration or score."""
     writer = Writer(model)
     chats: list[list[Message]] = [
-        [{"role": "user", "content": extension_prompt(instruction.text, label, some)}]
-        for label, some in examples.items()
+        [{"role": "user", "content": extension_prompt(instruction.text, label, rows)}]
+        for label, rows in examples.items()
     ]
     answers = model.generate(chats, Sampling(LINE))
     texts = [writer.some(writer.text(answer)) for answer in answers]
@@ -191,10 +190,10 @@ def _with_lines(
 
 
 def _mark(instruction: Instruction) -> str:
-    """What precedes the labels at the beginning of lines, such as a dash."""
+    """The mark before the labels at the beginning of lines, such as a dash."""
     names = "|".join(map(re.escape, sorted(instruction.labels, key=len, reverse=True)))
-    found = re.search(rf"^([-*•# ]*)(?:{names})\s*:", instruction.text, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(rf"^([-*•# ]*)(?:{names})\s*:", instruction.text, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def _described(label: str, text: str) -> str:

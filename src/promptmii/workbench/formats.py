@@ -24,11 +24,11 @@ class Format(Protocol):
 
     @property
     def head(self) -> str:
-        """What stands before the first row."""
+        """The text before the first row."""
         ...
 
     def records(self, rows: Sequence[Row]) -> str:
-        """Rows, each with the line break at its end."""
+        """Rows as text, each with its line break."""
         ...
 
     def read(self, file: BinaryIO) -> Iterator[tuple[Row, int]]:
@@ -59,7 +59,7 @@ class Csv(Format):
             return text
         # The csv module leaves a lone carriage return bare, and then takes it for the end of the row.
         bare = [any("\r" in str(cell) for cell in row) for row in rows]
-        quoting = (csv.QUOTE_ALL if one else csv.QUOTE_MINIMAL for one in bare)
+        quoting = (csv.QUOTE_ALL if is_bare else csv.QUOTE_MINIMAL for is_bare in bare)
         return "".join(self._written([row], how) for row, how in zip(rows, quoting, strict=True))
 
     def _written(self, rows: Sequence[Sequence[Any]], quoting: Any) -> str:
@@ -141,8 +141,8 @@ def format_for(path: Path, columns: Sequence[str]) -> Format:
 class ParquetTable:
     """A Parquet file, written at the end from rows kept elsewhere: the format itself cannot grow."""
 
-    def __init__(self, given: Iterable[Row], added: Row) -> None:
-        """The schema of the given rows, then of `added`, whose values show which columns are text.
+    def __init__(self, rows: Iterable[Row], added: Row) -> None:
+        """The schema of `rows`, then of `added`, whose values show which columns are text.
 
         Raises `DataError` if Parquet cannot hold the rows.
         """
@@ -152,17 +152,17 @@ class ParquetTable:
             return pa.Table.from_pylist(rows).schema
 
         try:
-            parts = [schema(rows) for rows in batches(given, BATCH)]
-            known = pa.unify_schemas(parts, promote_options="permissive")
+            parts = [schema(batch) for batch in batches(rows, BATCH)]
+            unified = pa.unify_schemas(parts, promote_options="permissive")
         except (pa.ArrowException, TypeError) as error:
             raise DataError(f"Parquet cannot hold these rows: {first_line(error)}. Write .jsonl instead.") from error
         fields = [
             pa.field(name, pa.string() if isinstance(value, str) else pa.float64()) for name, value in added.items()
         ]
-        self._schema = pa.schema([*known, *fields])
+        self._schema = pa.schema([*unified, *fields])
 
     def write(self, path: Path, rows: Iterable[Row]) -> None:
-        """The file, whole or not at all. Raises `OutputError`."""
+        """Write the file, whole or not at all. Raises `OutputError`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

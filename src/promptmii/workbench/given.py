@@ -1,6 +1,6 @@
-"""What is given: a prompt to measure (an instruction, its file, a file of plain text, or the text itself), and rows.
+"""Inputs of the workbench: prompts (an instruction, its file, a file of plain text, or the text itself) and rows.
 
-Of the rows of a table some may fit something, and others may measure.
+Some rows of a table serve as examples, others measure.
 """
 
 import os
@@ -52,8 +52,8 @@ def read(given: Prompt) -> Instruction | str:
 
 def text_of(given: Prompt) -> str:
     """The text alone. Raises as `read` does."""
-    found = read(given)
-    return found.text if isinstance(found, Instruction) else found
+    prompt = read(given)
+    return prompt.text if isinstance(prompt, Instruction) else prompt
 
 
 def is_path(given: str) -> bool:
@@ -75,14 +75,15 @@ def _checked(text: str, owner: str) -> str:
 
 def written(text: str, labels: Sequence[str]) -> Instruction:
     """A human's text as an instruction. Another tool's slot stays in it, with a note."""
-    made = Given(text).induce(Support(tuple(labels), ()))
-    if found := SLOT.search(text):
-        return made.noted(f"{found[0]} is not a slot here: promptmii adds the labels and the input after the text")
-    return made
+    instruction = Given(text).induce(Support(tuple(labels), ()))
+    if slot := SLOT.search(text):
+        note = f"{slot[0]} is not a slot here: promptmii adds the labels and the input after the text"
+        return instruction.noted(note)
+    return instruction
 
 
 def name_of(given: Prompt) -> str:
-    """Its name in tables: the path as given, the method, or the beginning of the text."""
+    """The name of a prompt in tables: the path, the method, or the beginning of the text."""
     if isinstance(given, Instruction):
         return given.method
     if isinstance(given, str) and not is_path(given):
@@ -97,14 +98,14 @@ def table_of(instruction: Instruction | None, source: Source, columns: Columns) 
     """
     if instruction is None:
         return load_task(source, text=columns.text, label=columns.label, labels=columns.labels)
-    made, table = instruction.provenance, read_table(source)
-    own = _columns_like(table, made.text_columns, made.text_template, made.label_column)
+    provenance, table = instruction.provenance, read_table(source)
+    own = _columns_like(table, provenance.text_columns, provenance.text_template, provenance.label_column)
     labels = columns.labels or instruction.labels
     return load_task(table, text=columns.text or own.text, label=columns.label or own.label, labels=labels)
 
 
 def _columns_like(table: Table, text: tuple[str, ...], template: str | None, label: str | None) -> Columns:
-    """The given columns if this table has them; otherwise none, so that its own are detected."""
+    """These columns if the table has them; otherwise none, so that its columns are detected."""
     return Columns(text=template or text or None, label=label) if {label, *text} <= set(table.columns) else Columns()
 
 
@@ -113,12 +114,12 @@ def tested_on(loaded: LoadedTask, source: Source) -> LoadedTask:
 
     Rows in both tables become test rows.
     """
-    table, chosen = read_table(source), loaded.columns
-    own = _columns_like(table, chosen.text, chosen.template, chosen.label)
+    table, columns = read_table(source), loaded.columns
+    own = _columns_like(table, columns.text, columns.template, columns.label)
     test = load_task(table, text=own.text, label=own.label, labels=loaded.task.labels)
     rows = test.task.rows
-    known = {row_key(row.text) for row in rows}
-    train = tuple(row for row in loaded.task.rows if row_key(row.text) not in known)
+    test_keys = {row_key(row.text) for row in rows}
+    train = tuple(row for row in loaded.task.rows if row_key(row.text) not in test_keys)
     if not train:
         raise DataError(f"Every row of {loaded.task.name} is in {test.task.name} too, so none can be an example.")
     both = len(loaded.task.rows) - len(train)
@@ -132,9 +133,9 @@ def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Examp
 
     Raises `DataError` if none remain.
     """
-    known = set(instruction.provenance.support_rows)
+    used = set(instruction.provenance.support_rows)
     rows = loaded.task.rows
-    fresh = [row for row in rows if row_key(row.text) not in known]
+    fresh = [row for row in rows if row_key(row.text) not in used]
     if not fresh:
         raise DataError("The instruction was made from all of these rows, so they cannot measure it. Give other rows.")
     seen = len(rows) - len(fresh)

@@ -31,10 +31,10 @@ class Labelled:
     `failure`."""
     tally: Tally
     cost: Cost
-    """Of the calls of this run."""
+    """The cost of this run's calls."""
     threshold: Threshold | None = None
     rows: tuple[Row, ...] = ()
-    """Empty if they went elsewhere."""
+    """Empty if they were written to a file or a sink."""
     predictions: tuple[Prediction, ...] = ()
     path: Path | None = None
 
@@ -74,14 +74,16 @@ def predict(
     Raises `DataError` if the input has a column of a name that labelling adds, `OutputError` if the file exists, is the
     input or belongs to another run, and `EndpointError` when the server no longer answers.
     """
-    made, abstain = Instruction.of(instruction), abstain or Abstain()
+    instruction, abstain = Instruction.of(instruction), abstain or Abstain()
     with answering(follower, progress) as followers:
         progress = followers.progress
-        job = Labelling(made, followers.of(made), read_texts(source, text or made.text_source, progress))
+        texts = read_texts(source, text or instruction.text_source, progress)
+        job = Labelling(instruction, followers.of(instruction), texts)
         if isinstance(output, str | Path):
             with file_run(job, source, Path(output), abstain, progress, force=force) as run:
                 return run.label(progress)
-        return _labelled(replace(job, threshold=abstain.threshold_for(made, job.follower, progress)), output, progress)
+        threshold = abstain.threshold_for(instruction, job.follower, progress)
+        return _labelled(replace(job, threshold=threshold), output, progress)
 
 
 def _labelled(job: Labelling, sink: Sink | None, progress: Progress) -> Labelled:
@@ -114,11 +116,11 @@ class FileRun:
     output: Path
     table: GrowingTable
     folder: Path
-    """What a rerun needs."""
+    """Holds what a rerun needs."""
     parquet: ParquetTable | None = None
 
     def label(self, progress: Progress) -> Labelled:
-        """Label what lacks an answer. Raises as `Labelling.run` does; what was answered until then is kept."""
+        """Label the rows that lack an answer. Raises as `Labelling.run` does; answers received until then are kept."""
         job, table = self.job, self.table
         cost = job.run(lambda rows, _: table.write(rows), progress, lacks=table.lacks, answered=table.answered)
         table.put_in_place()
@@ -165,9 +167,9 @@ def _threshold(job: Labelling, abstain: Abstain, folder: Path, progress: Progres
     """The threshold of this run, chosen once."""
     path = folder / "threshold.json"
     if path.exists():
-        known = json.loads(path.read_text("utf-8"))
-        return Threshold(known["value"], known["chosen"] and ThresholdChoice(**known["chosen"]))
-    found = abstain.threshold_for(job.instruction, job.follower, progress)
-    if found:
-        write_text(path, json.dumps(asdict(found)))
-    return found
+        saved = json.loads(path.read_text("utf-8"))
+        return Threshold(saved["value"], saved["chosen"] and ThresholdChoice(**saved["chosen"]))
+    threshold = abstain.threshold_for(job.instruction, job.follower, progress)
+    if threshold:
+        write_text(path, json.dumps(asdict(threshold)))
+    return threshold

@@ -31,9 +31,9 @@ class Measured:
     """With its score, unless a call failed."""
     scored: Scored
     spent: Cost
-    """On the answers."""
+    """The cost of the answers."""
     notes: tuple[str, ...] = ()
-    """What was detected, dropped or left out."""
+    """Notes on what was detected, dropped or left out."""
 
     @property
     def macro_f1(self) -> float | None:
@@ -48,11 +48,11 @@ class Measured:
 
     def as_json(self) -> dict[str, Any]:
         """The score, for other programs. Raises `ScoreRefusedError` if a call failed."""
-        gold, said, labels = self.scored.gold, self.scored.labels, self.instruction.labels
+        gold, predicted, labels = self.scored.gold, self.scored.labels, self.instruction.labels
         return {
             "measured": self.scored.measurement().model_dump(),
-            "labels": [asdict(label) for label in metrics.per_label(gold, said, labels)],
-            "confusion": metrics.confusion(gold, said, labels),
+            "labels": [asdict(label) for label in metrics.per_label(gold, predicted, labels)],
+            "confusion": metrics.confusion(gold, predicted, labels),
             "notes": self.notes,
         }
 
@@ -60,14 +60,15 @@ class Measured:
 def measured(
     name: str, predictor: Predictor, instruction: Instruction, query: Sequence[Example], price: Price | None = None
 ) -> Measured:
-    """Let a predictor answer. Nothing is raised for failed calls."""
+    """Score a predictor on the rows. Failed calls raise nothing."""
     scored = score_rows(predictor, instruction, query)
-    known = instruction if scored.n_failed else instruction.measured_as(scored.measurement())
-    return Measured(name, known, scored, Cost.of(scored.usage, price))
+    if not scored.n_failed:
+        instruction = instruction.measured_as(scored.measurement())
+    return Measured(name, instruction, scored, Cost.of(scored.usage, price))
 
 
 def measured_html(rows: Sequence[Measured], differences: Mapping[str, metrics.Difference] | None = None) -> str:
-    """A row for each prompt, with what the candidate has beyond it: the one prompt without a difference."""
+    """A row for each prompt with the candidate's lead over it. The candidate is the one prompt without a difference."""
     candidate = next((row.name for row in rows if differences and row.name not in differences), "candidate")
     cells: list[tuple[object, ...]] = []
     for row in rows:
@@ -127,17 +128,17 @@ def score(
 
 def answered_by(follower: Follower, instruction: Instruction) -> Instruction:
     """The instruction as this follower uses it, without a calibration fitted to another."""
-    here = {"follower": follower.model.card.reference, "mode": follower.mode}
-    plain = follower.own(instruction).model_copy(update=here)
-    can = resolve_calibration("auto", follower.mode, follower.model.card) != "none"
-    return plain if can else unmarked(plain)
+    binding = {"follower": follower.model.card.reference, "mode": follower.mode}
+    own = follower.own(instruction).model_copy(update=binding)
+    calibrates = resolve_calibration("auto", follower.mode, follower.model.card) != "none"
+    return own if calibrates else unmarked(own)
 
 
 def opened(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction, LoadedTask]:
     """An instruction and the table to measure it on. A text gets the labels of the table."""
-    found = read(given)
-    loaded = table_of(found if isinstance(found, Instruction) else None, source, columns)
-    return (found if isinstance(found, Instruction) else written(found, loaded.task.labels)), loaded
+    prompt = read(given)
+    loaded = table_of(prompt if isinstance(prompt, Instruction) else None, source, columns)
+    return (prompt if isinstance(prompt, Instruction) else written(prompt, loaded.task.labels)), loaded
 
 
 def recalibrate(
@@ -151,30 +152,30 @@ def recalibrate(
 ) -> tuple[Instruction, tuple[str, ...]]:
     """The instruction with `follower`'s calibration fitted on the rows of a table, without its old score.
 
-    Where nothing is fitted and nothing was before, it stays as it is. The notes say what was found in the table.
+    It is returned unchanged if nothing is fitted and nothing was before. The notes are those on the table.
     """
     loaded = table_of(instruction, source, columns)
     progress.step("Calibrating", len(loaded.task.rows))
     fitting = replace(follower, calibration=resolve_calibration(kind, follower.mode, follower.model.card))
-    made = fitted(instruction, fitting, loaded.task.rows)
-    scored = made.model_copy(
+    refitted = fitted(instruction, fitting, loaded.task.rows)
+    with_score = refitted.model_copy(
         update={"measured": instruction.measured, "calibration_cost": instruction.calibration_cost}
     )
-    unchanged = scored == instruction and not made.calibration
-    return (instruction if unchanged else made), loaded.notes
+    unchanged = with_score == instruction and not refitted.calibration
+    return (instruction if unchanged else refitted), loaded.notes
 
 
 def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:
     """The instruction with its calibration fitted on `rows`, without its old score.
 
-    Where neither a calibration nor a shortlist comes of them, the rows may still measure it.
+    If the rows yield neither a calibration nor a shortlist, they may still measure it.
     """
     plain = unmarked(instruction).model_copy(update={"measured": None, "calibration_cost": Cost()})
-    made = follower.prepare(plain, Support(instruction.labels, tuple(rows)))
-    if made.shortlist or (made.calibration and READS[made.calibration.kind] is Reads.SUPPORT):
-        return made
-    kept = {"support_rows": plain.provenance.support_rows}
-    return made.model_copy(update={"provenance": made.provenance.model_copy(update=kept)})
+    prepared = follower.prepare(plain, Support(instruction.labels, tuple(rows)))
+    if prepared.shortlist or (prepared.calibration and READS[prepared.calibration.kind] is Reads.SUPPORT):
+        return prepared
+    old_rows = {"support_rows": plain.provenance.support_rows}
+    return prepared.model_copy(update={"provenance": prepared.provenance.model_copy(update=old_rows)})
 
 
 def unmarked(instruction: Instruction) -> Instruction:

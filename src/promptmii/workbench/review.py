@@ -34,20 +34,20 @@ class Suspect(NamedTuple):
 
     text: str
     label: str
-    """As given; empty if there is none."""
+    """The label in the table; empty if the row has none."""
     suggested_label: str
     probability: float | None
-    """Of the follower's label; `None` without likelihoods."""
+    """The probability of the follower's label; `None` without likelihoods."""
     reason: str
 
 
 @dataclass(frozen=True)
 class Review:
-    """Suspects, the most telling first."""
+    """Suspects, the most informative first."""
 
     rows: tuple[Suspect, ...]
     n: int
-    """Rows that were looked at."""
+    """Number of rows reviewed."""
     n_failed: int
     """Rows whose call failed, in `rows` or not."""
     notes: tuple[str, ...]
@@ -58,7 +58,7 @@ class Review:
         return Counter(row.reason for row in self.rows)
 
     def csv(self) -> str:
-        """With a header; correct the label column, and the file is data."""
+        """The suspects as CSV with a header. Correct the label column, and the file is a labelled table."""
         rounded = [row._replace(probability=row.probability and round(row.probability, DIGITS)) for row in self.rows]
         return csv_text(Suspect._fields, [row._asdict() for row in rounded])
 
@@ -72,7 +72,7 @@ def review(
     most: int = 100,
     progress: Progress = QUIET,
 ) -> Review:
-    """The `most` telling rows of a table, with or without labels. Raises as `score` does.
+    """The `most` informative rows of a table, with or without labels. Raises as `score` does.
 
     Label errors come first, the likeliest at the top, then wrong rows, then those that the follower is least sure of.
     """
@@ -87,8 +87,8 @@ def review(
         _judged(text, label, prediction, suspected.get(i))
         for i, (text, label, prediction) in enumerate(zip(texts, labels, predictions, strict=True))
     ]
-    told = sorted((one for one in judged if one), key=lambda one: one[0])
-    rows = tuple(suspect for _, suspect in told[:most])
+    ranked = sorted((entry for entry in judged if entry), key=lambda entry: entry[0])
+    rows = tuple(suspect for _, suspect in ranked[:most])
     if not any(prediction.probabilities for prediction in predictions):
         notes = (*notes, "without probabilities: label errors and unsure rows cannot be told")
     return Review(rows, len(texts), sum(prediction.failure is not None for prediction in predictions), notes)
@@ -96,56 +96,56 @@ def review(
 
 def _rows(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction, list[str], list[str], tuple[str, ...]]:
     """The instruction, texts with their labels (empty without any), and notes."""
-    table, made = read_table(source), read(given)
+    table, prompt = read_table(source), read(given)
     try:
-        instruction, loaded = opened(made, table, columns)
+        instruction, loaded = opened(prompt, table, columns)
     except DataError as error:
-        if isinstance(made, str) or columns.label or made.provenance.label_column in table.columns:
+        if isinstance(prompt, str) or columns.label or prompt.provenance.label_column in table.columns:
             raise
-        own = made.provenance.text_template or made.provenance.text_columns
-        known = own if set(made.provenance.text_columns) <= set(table.columns) else None
-        texts = [text for _, text in read_texts(source, columns.text or known or None) if text.strip()]
-        return made, texts, [""] * len(texts), (f"read without labels: {error}",)
+        same_columns = set(prompt.provenance.text_columns) <= set(table.columns)
+        text = columns.text or (prompt.text_source if same_columns else None)
+        texts = [text for _, text in read_texts(source, text) if text.strip()]
+        return prompt, texts, [""] * len(texts), (f"read without labels: {error}",)
     rows, left_out = fresh_rows(instruction, loaded)
     return instruction, [row.text for row in rows], [row.label for row in rows], (*loaded.notes, *left_out)
 
 
 def _label_errors(
-    predictions: Sequence[Prediction], given: Sequence[str], labels: Sequence[str]
+    predictions: Sequence[Prediction], row_labels: Sequence[str], labels: Sequence[str]
 ) -> dict[int, tuple[str, float]]:
-    """By row: the label it should have, and by how much that is likelier than its own."""
-    known = [i for i, (p, label) in enumerate(zip(predictions, given, strict=True)) if label and p.probabilities]
-    if len(known) < 2 * FOLDS:
+    """For each suspected row, the label it should have and how much likelier that is than its own."""
+    usable = [i for i, (p, label) in enumerate(zip(predictions, row_labels, strict=True)) if label and p.probabilities]
+    if len(usable) < 2 * FOLDS:
         return {}
-    gold = np.array([labels.index(given[i]) for i in known])
-    logp = np.log(np.maximum(np.array([predictions[i].probabilities for i in known]), 1e-30))
-    fold = np.empty(len(known), dtype=int)
-    fold[np.argsort(gold, kind="stable")] = np.arange(len(known)) % FOLDS
+    gold = np.array([labels.index(row_labels[i]) for i in usable])
+    logp = np.log(np.maximum(np.array([predictions[i].probabilities for i in usable]), 1e-30))
+    fold = np.empty(len(usable), dtype=int)
+    fold[np.argsort(gold, kind="stable")] = np.arange(len(usable)) % FOLDS
     chances = np.empty_like(logp)
     for part in range(FOLDS):
         fitted = calibrate.fit_supervised(logp[fold != part], gold[fold != part].tolist())
         chances[fold == part] = np.exp(calibrate.apply(fitted, logp[fold == part]))
     usual = np.array([chances[gold == k, k].mean() if (gold == k).any() else np.inf for k in range(len(labels))])
-    own = chances[np.arange(len(known)), gold]
+    own = chances[np.arange(len(usable)), gold]
     rivals = np.where((chances >= usual) & (chances > own[:, None]), chances, 0.0)
     best: list[int] = rivals.argmax(axis=1).tolist()
     margin = rivals.max(axis=1) - own
-    return {known[i]: (labels[best[i]], float(margin[i])) for i in range(len(known)) if rivals[i].any()}
+    return {usable[i]: (labels[best[i]], float(margin[i])) for i in range(len(usable)) if rivals[i].any()}
 
 
 def _judged(
     text: str, label: str, prediction: Prediction, error: tuple[str, float] | None
 ) -> tuple[tuple[int, float], Suspect] | None:
-    """The rank of a row, smallest first, and the row as a suspect; `None` if nothing speaks against it."""
+    """The rank of a row, smallest first, and the row as a suspect; `None` if there is no reason to suspect it."""
     sure = max(prediction.probabilities) if prediction.probabilities else None
     rank = 1.0 if sure is None else sure
     if prediction.failure:
         return (3, 0.0), Suspect(text, label, "", None, FAILED)
     if error:
         return (0, -error[1]), Suspect(text, label, error[0], sure, LABEL_ERROR)
-    said = prediction.label or ""
-    if label and said != label:
-        return (1, -rank), Suspect(text, label, said, sure, WRONG)
-    if said and sure is None:  # nobody knows how sure
+    predicted = prediction.label or ""
+    if label and predicted != label:
+        return (1, -rank), Suspect(text, label, predicted, sure, WRONG)
+    if predicted and sure is None:  # its certainty is unknown
         return None
-    return (2, rank), Suspect(text, label, said, sure, UNSURE)
+    return (2, rank), Suspect(text, label, predicted, sure, UNSURE)
