@@ -42,7 +42,7 @@ __all__ = [
 
 
 def check_reference(reference: str) -> None:
-    """Raise `UnknownModelError` where a reference has none of the known forms. Nothing is loaded."""
+    """Raise `UnknownModelError` if a reference has none of the known forms. Loads nothing."""
     if not (Served.parse(reference) or is_local(reference)):
         raise _unknown(reference)
 

@@ -27,7 +27,7 @@ _FIXED: Mapping[str, Any] = {
 
 
 class Tokenizer(Protocol):
-    """What a chat format needs of an engine's tokenizer."""
+    """The parts of an engine's tokenizer that a chat format needs."""
 
     control: Mapping[str, int]
     """Tokens by name that steer the model rather than stand for text."""
@@ -36,10 +36,10 @@ class Tokenizer(Protocol):
     template: str | None
     """The chat template that the model comes with."""
     names: Mapping[str, str]
-    """What a template calls some tokens, such as `bos_token`."""
+    """Tokens by the names that templates use, such as `bos_token`."""
 
     def encode(self, texts: Sequence[str], *, begin: bool = False) -> list[list[int]]:
-        """Token ids; `begin` puts a beginning-of-text token before each where the model wants one."""
+        """Token ids; `begin` puts a beginning-of-text token before each if the model expects one."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -86,7 +86,7 @@ class ChatFormat:
         return self._tokenizer.decode(tokens)
 
     def defuse(self, content: str) -> str:
-        """`content` with every control token broken by a space. Again, until none is left: a break can bare another."""
+        """`content` with every control token broken by a space. Repeats, because a break can form another."""
         while self._control.search(content):
             content = self._control.sub(lambda match: f"{match[0][0]} {match[0][1:]}", content)
         return content

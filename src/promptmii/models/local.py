@@ -35,11 +35,11 @@ LONGEST = 48
 ALONE = 8
 """Times that a single token may stand in a row, as the zeros of a number do; a phrase may stand twice."""
 PLAUSIBLE = 0.1
-"""Least chance of a token, as a part of the likeliest one's, under a contrast: what is absurd in both could win."""
+"""Smallest probability of a token, relative to the likeliest, under a contrast: else one absurd in both could win."""
 
 
 class Likelihoods(NamedTuple):
-    """Of the options after a prompt."""
+    """Likelihoods of the options after a prompt."""
 
     scores: tuple[float, ...] = ()
     """`log P(option + end)` of each option, in nats."""
@@ -48,16 +48,16 @@ class Likelihoods(NamedTuple):
 
 
 class Engine(Protocol):
-    """Scores and writes over token ids. Prompts of one call are different from each other, and fit with an answer."""
+    """Scores and writes over token ids. The prompts of a call are distinct, and leave room for an answer."""
 
     def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
-        """Of the options after each prompt, by tokens; `end` closes an answer."""
+        """Likelihoods of the options after each prompt, given as tokens; `end` closes an answer."""
         ...
 
     def write(
         self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
     ) -> list[list[int]]:
-        """New tokens per row, the end included where one was reached; `rows` names the prompt of each row.
+        """New tokens per row, including the end if it was reached; `rows` names the prompt of each row.
 
         `against` is the prompt of `sampling.contrast`.
         """
@@ -85,7 +85,7 @@ class LocalModel(LanguageModel):
             return [len(ids) for ids in self._format.encode(texts)]
 
     def prompts(self, chats: Sequence[Chat]) -> list[list[int]]:
-        """The token ids that the model is given for each chat."""
+        """The token ids of each chat's prompt."""
         with self._lock:
             return self._format.prompts(chats)
 
@@ -103,14 +103,14 @@ class LocalModel(LanguageModel):
             scored = self._engine.score(distinct, answers, self._format.ends[0]) if distinct else []
             spent = perf_counter() - started
         results: list[Choice | Failure] = []
-        asked: set[int] = set()
+        seen: set[int] = set()
         for prompt, owner in zip(prompts, owners, strict=True):
             if owner is None:
                 results.append(self._unfit(prompt))
                 continue
             scores, shared = scored[owner]
-            cached = len(prompt) if owner in asked else shared
-            asked.add(owner)
+            cached = len(prompt) if owner in seen else shared
+            seen.add(owner)
             usage = Usage(calls=1, prompt_tokens=len(prompt), cached_tokens=cached)
             results.append(Choice.likeliest(scores, usage))
         return clocked(results, spent)
@@ -127,12 +127,12 @@ class LocalModel(LanguageModel):
             against = self._format.prompts([sampling.contrast.chat])[0] if sampling.contrast else []
             second = len(against) + sampling.max_tokens if against else 0
             distinct, owners = self._distinct(prompts, sampling.max_tokens + second)
-            asked = [owner for owner in owners if owner is not None]
+            wanted = [owner for owner in owners if owner is not None]
             greedy = sampling.temperature <= 0  # equal chats then have equal answers
-            rows = range(len(distinct)) if greedy else asked
+            rows = range(len(distinct)) if greedy else wanted
             written = self._engine.write(distinct, rows, sampling, self._format.ends, against) if rows else []
             spent = perf_counter() - started
-        answers = iter([written[owner] for owner in asked] if greedy else written)
+        answers = iter([written[owner] for owner in wanted] if greedy else written)
         results = [
             self._unfit(prompt) if owner is None else self._completion(len(prompt) + len(against), next(answers))
             for prompt, owner in zip(prompts, owners, strict=True)
@@ -167,7 +167,7 @@ class LocalModel(LanguageModel):
 
 
 class RowSampler:
-    """What the rows of a batch have written, and the random stream of each.
+    """The texts that the rows of a batch have written so far, and the random stream of each.
 
     A row's stream depends on its prompt, the seed and its ordinal among equal prompts, never on its neighbours.
     """

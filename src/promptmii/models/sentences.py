@@ -16,7 +16,7 @@ from promptmii.models.threads import in_caller
 
 PACKAGE = "sentence_transformers"
 Likeness = Callable[[Sequence[str]], NDArray[Any]]
-"""From n texts to how much each is like each of m known ones, shape (n, m)."""
+"""Similarity of n texts to m known ones, shape (n, m)."""
 
 
 def available() -> bool:

@@ -62,7 +62,7 @@ class Step:
 
 
 class Job(Progress):
-    """A piece of work, how far it is, and what it found. Its thread writes, others read.
+    """A piece of work, its progress and its results. Its thread writes, others read.
 
     What its work tells it raises `Cancelled` once it is to stop.
     """
@@ -75,9 +75,9 @@ class Job(Progress):
         self.steps: list[Step] = []
         self.notes: list[str] = []
         self.found: list[Any] = []
-        """What is shown while the work goes on."""
+        """Results to show while the work goes on."""
         self.spent: float | None = None
-        """Money, where prices are known."""
+        """Money spent, if prices are known."""
         self.failure = ""
         self.result: Any = None
         self.version = 0
@@ -120,9 +120,9 @@ class Job(Progress):
         self.notes.append(message)
         self._changed()
 
-    def show(self, *found: Any) -> None:
+    def show(self, *results: Any) -> None:
         """Publish partial results."""
-        self.found += found
+        self.found += results
         self._changed()
 
     def cancel(self) -> None:
@@ -161,11 +161,11 @@ class Job(Progress):
 
 async def watch(job: Job | None, html: Callable[[Job], str]) -> AsyncGenerator[str]:
     """Server-sent events: `job` with a piece of the page whenever the job changes, then its last state, and `ended`."""
-    seen, told = -1, 0.0
+    seen, sent = -1, 0.0
     while job:
         live = job.live  # read first: what is sent after the end is the whole
-        if job.version != seen or time.monotonic() - told > TICK:
-            seen, told = job.version, time.monotonic()
+        if job.version != seen or time.monotonic() - sent > TICK:
+            seen, sent = job.version, time.monotonic()
             yield _event("job", await run_in_threadpool(html, job))
         if not live:
             yield _event(job.state)

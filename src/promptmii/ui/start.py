@@ -71,7 +71,7 @@ def _first_page(desk: Desk, failure: str = "") -> Response:
 
 @dataclass(frozen=True)
 class Found:
-    """What a table holds under the chosen columns, or why they do not work."""
+    """The rows and labels of a table under the chosen columns, or why these do not work."""
 
     columns: tuple[str, ...]
     text: tuple[str, ...] = ()
@@ -142,18 +142,18 @@ async def begin_run(request: Request) -> Response:
 
 
 def _choices(desk: Desk, settings: InduceSettings) -> dict[str, Any]:
-    known = desk.installable
-    writers = {name: base for name, base in WRITERS.items() if base in known}
-    models = [(name, known[base]) for name, base in {**writers, **{name: name for name in known}}.items()]
+    embedded = desk.installable
+    writers = {name: base for name, base in WRITERS.items() if base in embedded}
+    models = [(name, embedded[base]) for name, base in {**writers, **{name: name for name in embedded}}.items()]
     ready = [name for name, model in models if model.installed]
     used = [settings, *(trial.settings for trial in _recent(desk, 50))]
-    references = dict.fromkeys(name for one in used for name in (one.generator, one.follower) if name)
-    others = [name for name in references if name not in known and name not in WRITERS]
+    references = dict.fromkeys(name for settings in used for name in (settings.generator, settings.follower) if name)
+    others = [name for name in references if name not in embedded and name not in WRITERS]
     usable = settings.generator in (*ready, *others)
     return {
         "models": [(name, _about(name, model), model.installed) for name, model in models],
         "others": others,
-        "missing": [(model, desk.installs.of(model.name)) for model in known.values() if not model.installed],
+        "missing": [(model, desk.installs.of(model.name)) for model in embedded.values() if not model.installed],
         "generator": settings.generator if usable else next(iter([*ready, *others]), OTHER),
         "follower": settings.follower or "",
         "settings": settings,
@@ -169,7 +169,7 @@ def _about(name: str, model: Embedded) -> str:
 
 
 def _settings(form: FormData | QueryParams, found: Found) -> InduceSettings:
-    """What the form says. Raises `ConfigError`."""
+    """The settings in the form. Raises `ConfigError`."""
     chosen = tuple(str(name) for name in form.getlist("labels"))
     if len(chosen) < 2:
         raise ConfigError("Choose at least two labels.")
@@ -211,7 +211,7 @@ def begin_install(request: Request) -> Response:
 
 
 def cancel_install(request: Request) -> Response:
-    """Stop; what has arrived is kept."""
+    """Stop the download; the bytes that arrived stay."""
     if job := Desk.of(request).installs.of(_asked(request).name):
         job.cancel()
     return Response(status_code=204)

@@ -41,14 +41,14 @@ def home_folder() -> Path:
 
 
 class Answers(Frozen):
-    """How one prompt fared on the held-back rows."""
+    """The answers under one prompt on the held-back rows."""
 
     name: str
     """For people: `label list`."""
     instruction: Instruction
     labels: tuple[str | None, ...]
     probabilities: tuple[float | None, ...]
-    """Of the label that was given."""
+    """The probability of each predicted label."""
     seconds: float
 
     @classmethod
@@ -120,10 +120,10 @@ class Store:
         if key == SAMPLE:
             return demo_path()
         folder = self.home / "data" / key
-        found = _table_in(folder) if _KEY.fullmatch(key) and folder.is_dir() else None
-        if found is None:
+        table = _table_in(folder) if _KEY.fullmatch(key) and folder.is_dir() else None
+        if table is None:
             raise DataError("This table no longer exists. Upload it again.")
-        return found
+        return table
 
     def title(self, key: str) -> str:
         """The name of a table."""
@@ -153,7 +153,7 @@ class Store:
         )
 
     def folder(self, key: str) -> Path:
-        """Where a trial is kept."""
+        """The folder of a trial."""
         return self.home / "trials" / key
 
     def save(self, trial: Trial) -> None:
@@ -163,14 +163,14 @@ class Store:
         )
 
     def trial(self, key: str) -> Trial | None:
-        """The trial of that key, if there is one. Raises `ArtefactError` if it cannot be read."""
+        """The trial with this key, if it exists. Raises `ArtefactError` if it cannot be read."""
         path = self.folder(key) / "trial.json"
         if not _KEY.fullmatch(key) or not path.is_file():
             return None
         return self._read(path, path.stat().st_mtime_ns)
 
     def instruction(self, trial: Trial) -> Instruction | None:
-        """What was written, measured or not."""
+        """The instruction of a trial, measured or not."""
         path = self.folder(trial.key) / "instruction.json"
         return trial.own.instruction if trial.own else Instruction.load(path) if path.is_file() else None
 

@@ -64,7 +64,7 @@ class Followers:
             self._open.callback(deferred.close)
 
     def of(self, instruction: Instruction) -> Follower:
-        """The follower given, the one that the instruction names, or `DEFAULT`.
+        """The follower passed in, the one that the instruction names, or `DEFAULT`.
 
         Raises `ConfigError` unless the user confirms its server.
         """
@@ -100,7 +100,7 @@ class Followers:
         return self._loaded[wanted]
 
     def _trusted(self, named: str) -> tuple[str, bool]:
-        """What to load if only an instruction names a model, and whether to withhold the API key.
+        """The model to load if only an instruction names it, and whether to withhold the API key.
 
         Anybody may have written the instruction file. A server named there is used only after a yes,
         and never gets the key; a server that the user names replaces it.
@@ -110,8 +110,8 @@ class Followers:
             return named, False
         if self._endpoint.base_url:
             return f"openai:{served.model}", False
-        asked = f"The instruction names the server {served.address}. Send your texts there, without your API key?"
-        if self._confirm(asked):
+        question = f"The instruction names the server {served.address}. Send your texts there, without your API key?"
+        if self._confirm(question):
             return named, True
         raise ConfigError(
             f"The instruction names the server {served.address}; promptmii sends no text there without your consent. "

@@ -67,18 +67,18 @@ def run_of(output: Path, made_of: Mapping[str, Any], *, force: bool) -> Generato
     check_output(output, force=force)
     folder = run_folder(output)
     with locked(folder):
-        for kept in folder.iterdir() if force else ():
-            if kept.name != LOCK:
-                kept.unlink()
+        for old in folder.iterdir() if force else ():
+            if old.name != LOCK:
+                old.unlink()
         path = folder / MADE_OF
-        known = json.loads(path.read_text("utf-8")) if path.exists() else None
-        differing = [name for name, value in made_of.items() if known and known.get(name) != value]
+        before = json.loads(path.read_text("utf-8")) if path.exists() else None
+        differing = [name for name, value in made_of.items() if before and before.get(name) != value]
         if differing:
             raise OutputError(
                 f"{output} was started with another {' and '.join(differing)}. Repeat the same command to resume it, "
                 "name another file with -o, or start over with --force."
             )
-        if known is None:
+        if before is None:
             output.unlink(missing_ok=True)
             write_text(path, json.dumps(dict(made_of), ensure_ascii=False, indent=2) + "\n", force=True)
         try:
@@ -91,7 +91,7 @@ def run_of(output: Path, made_of: Mapping[str, Any], *, force: bool) -> Generato
 
 
 def end_run(folder: Path) -> None:
-    """Nothing is left to resume."""
+    """Mark the run as finished: nothing is left to resume."""
     (folder / MADE_OF).unlink(missing_ok=True)
 
 
@@ -155,8 +155,8 @@ class GrowingTable:
         with atomic_file(self.path) as temporary, self.path.open("rb") as old, temporary.open("wb") as file:
             file.write(old.read(start))
             for number, (_, end) in enumerate(self._read()):
-                kept = old.read(end - start)
-                file.write(record.encode() if number == position else kept)
+                unchanged = old.read(end - start)
+                file.write(record.encode() if number == position else unchanged)
                 if number == position:
                     position, record = next(new, (-1, ""))
                 start = end

@@ -14,7 +14,7 @@ from promptmii.files import atomic_folder, cache_folder, locked
 from promptmii.models.embedded import embedded, embedded_file
 
 LAYOUT = "4"
-"""Raised when the conversion changes, so that an old folder is not taken for a new one."""
+"""Version of the conversion, raised when it changes, so that folders of older versions are not used."""
 
 
 def converted(name: str) -> Path:
@@ -61,8 +61,11 @@ def _convert(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     # The file may hold a head of its own, in more bits than the embeddings that the published model ties it to.
     tied = bool(model.config.tie_word_embeddings)
-    kept = {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
-    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in kept.items()}
+    weights = {
+        name: tensor.to(torch.bfloat16).contiguous()
+        for name, tensor in model.state_dict().items()
+        if not (tied and name == "lm_head.weight")
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = model.config.to_dict() | {
         "dtype": "bfloat16",

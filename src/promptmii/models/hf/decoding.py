@@ -21,9 +21,10 @@ GROWTH = 64
 
 
 class DecodingCache(Attention):
-    """Keys and values of the rows being written, each kept once: shared prefix, rest of each prompt, text of each row.
+    """Keys and values of the rows being written: the shared prefix, the rest of each prompt, and the text of each row.
 
-    So several drafts of one prompt cost little more than one.
+
+    Each is stored once, so several drafts of one prompt cost little more than one.
     """
 
     def __init__(self, prefix: Prefix, suffixes: Sequence[Suffix], owners: Sequence[int]) -> None:
@@ -46,22 +47,22 @@ class DecodingCache(Attention):
         self._place(owners)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Every row is one new token. One softmax over the three parts."""
+        """Attention of one new token per row: one softmax over the three parts."""
         heads, rows, dim = query.shape
         shared = key.shape[0]
         keys, values = (part[:, :, : self._length] for part in self._generated[layer])
         keys[:, :, -1], values[:, :, -1] = key, value
         suffix_keys, suffix_values = self._suffixes[layer]
         width = suffix_keys.shape[2]
-        asked = query.view(shared, -1, rows, dim).transpose(1, 2)  # (K, N, R, D)
-        by_prompt = asked[:, self._slots].reshape(shared, len(self._mask), -1, dim)
+        queries = query.view(shared, -1, rows, dim).transpose(1, 2)  # (K, N, R, D)
+        by_prompt = queries[:, self._slots].reshape(shared, len(self._mask), -1, dim)
         rest = (by_prompt @ suffix_keys.transpose(-1, -2) + self._mask[:, None]).view(
             shared, len(self._slots), -1, width
         )
-        scores = [asked @ keys.transpose(-1, -2), rest[:, self._back]]
+        scores = [queries @ keys.transpose(-1, -2), rest[:, self._back]]
         past = self._prefix.layer(layer)
         if past:
-            scores.append((asked.reshape(shared, -1, dim) @ past[0].transpose(-1, -2)).view(*asked.shape[:3], -1))
+            scores.append((queries.reshape(shared, -1, dim) @ past[0].transpose(-1, -2)).view(*queries.shape[:3], -1))
         weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1, dtype=torch.float32).to(query.dtype)
         generated, rest, *outer = weights.split([part.shape[-1] for part in scores], dim=-1)
         by_prompt = rest[:, self._slots].reshape(shared, len(self._mask), -1, width) @ suffix_values
@@ -77,9 +78,9 @@ class DecodingCache(Attention):
         owners = [self._owners[row] for row in rows]
         used = sorted(set(owners))
         if 2 * len(used) <= len(self._mask):  # not at every end of a row, because it copies what stays
-            left = torch.tensor(used, device=self._mask.device)
-            self._mask = self._mask[left]
-            self._suffixes = [tuple(part[:, left] for part in layer) for layer in self._suffixes]
+            prompts = torch.tensor(used, device=self._mask.device)
+            self._mask = self._mask[prompts]
+            self._suffixes = [tuple(part[:, prompts] for part in layer) for layer in self._suffixes]
             owners = [used.index(owner) for owner in owners]
         self._place(owners)
 
@@ -145,7 +146,7 @@ class TorchSampler(RowSampler):
     def __call__(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
         """The next token of each of `rows`, from logits in the same order; under a contrast, its logits follow."""
         barred = [(place, token) for place, row in enumerate(rows) for token in self.barred(row)]
-        if barred:  # in one go: on a GPU each assignment costs as much as a layer
+        if barred:  # in one assignment: on a GPU each costs as much as a layer
             logits = logits.index_put(tuple(torch.tensor(barred, device=logits.device).T), logits.new_tensor(-math.inf))
         if contrast := self.sampling.contrast:  # after the bar: something else must be plausible then
             logits = contrasted(logits, contrast.strength, self.ends)

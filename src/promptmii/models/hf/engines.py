@@ -81,12 +81,12 @@ class PackedEngine(Engine):
         if len(distinct) < 2:
             return [self._prefixes.get(tokens) for tokens in wanted]
         base = self._prefixes.get(distinct[0][: min(common(distinct), min(map(len, distinct)) - 1)])
-        found: dict[tuple[int, ...], Prefix] = {(): NO_PREFIX}
+        prefixes: dict[tuple[int, ...], Prefix] = {(): NO_PREFIX}
         for tokens, (_, rest) in zip(distinct, self._prefill(base, distinct), strict=True):
             before = zip(base.keys, base.values, strict=True) if base.tokens else [()] * len(rest)
             layers = [_joined(*pair) for pair in zip(before, rest, strict=True)]
-            found[tokens] = Prefix(tokens, *(tuple(layer[side] for layer in layers) for side in (0, 1)))
-        return [found[tuple(tokens)] for tokens in wanted]
+            prefixes[tokens] = Prefix(tokens, *(tuple(layer[side] for layer in layers) for side in (0, 1)))
+        return [prefixes[tuple(tokens)] for tokens in wanted]
 
     @torch.inference_mode()
     def write(
@@ -172,7 +172,7 @@ class PackedEngine(Engine):
         return filled
 
     def _fill_one(self, rest: Tokens, own: Prefix, before: int) -> tuple[torch.Tensor, Suffix]:
-        """The same for one long prompt, by the attention of transformers, which is faster where blocks are long."""
+        """The same for one long prompt, with the attention of transformers, which is faster for long blocks."""
         tokens = torch.tensor([rest], device=self._model.device)
         out = self._model(input_ids=tokens, past_key_values=own.cache(), use_cache=True, logits_to_keep=1)
         return out.logits[0, -1].float(), [
@@ -203,11 +203,11 @@ class _Blocks(NamedTuple):
     shared: int
     members: list[int]
     first: int
-    """Of all that share the prefix, the one that counts as having it computed."""
+    """The prompt whose usage counts the shared prefix."""
 
 
 def _rows(prompts: Sequence[Tokens], weight: Callable[[int], int], budget: int) -> Iterator[list[_Blocks]]:
-    """What is computed together: parts of one long group, or several short groups whole."""
+    """Groups computed together: parts of one long group, or several short groups whole."""
     row: list[_Blocks] = []
     used = 0
     for shared, members in prefix_groups(prompts):

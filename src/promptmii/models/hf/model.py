@@ -112,11 +112,11 @@ def _merged(model: Any, adapter: str) -> Any:
         raise UnknownModelError(f"The adapter {adapter} is no folder. Expected that of a LoRA, or owner/name.")
     try:
         tuned: Any = PeftModel.from_pretrained(model, adapter)
-        found = tuned.load_adapter(adapter, tuned.active_adapter)  # again, because only this tells what had no place
-        strange = [*found.unexpected_keys, *(name for name in found.missing_keys if "lora_" in name)]
-        if not strange:
+        loaded = tuned.load_adapter(adapter, tuned.active_adapter)  # again, because only this tells what had no place
+        unmatched = [*loaded.unexpected_keys, *(name for name in loaded.missing_keys if "lora_" in name)]
+        if not unmatched:
             return tuned.merge_and_unload()
-        reason = f"{strange[0]} is on one side only"
+        reason = f"{unmatched[0]} is on one side only"
     except RuntimeError as error:  # torch's word for another shape
         reason = str(error).strip().splitlines()[-1].strip()
     raise UnknownModelError(f"The adapter {adapter} does not fit this model: {reason}. Expected a LoRA trained on it.")

@@ -48,7 +48,7 @@ CPU = Sizes(row=2048, scores=2**22, logits=2**25, decode_rows=64, decode_memory=
 
 @lru_cache
 def sizes(device: torch.device) -> Sizes:
-    """Of rows and batches on this device."""
+    """The sizes of rows and batches for this device."""
     if device.type != "cuda":
         return CPU
     # Its memory is the limit, and starting a kernel costs more than a short one takes, so rows are long.
@@ -60,7 +60,7 @@ def sizes(device: torch.device) -> Sizes:
 
 
 class Attention(Protocol):
-    """What the tokens of a row may look at."""
+    """The positions that the tokens of a row may attend to."""
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """From (H, L, D) scaled queries and (K, L, D) keys and values to (L, H, D)."""
@@ -92,7 +92,7 @@ class Packed(Attention):
     positions: torch.Tensor
     """(1, L)"""
     prefix: Prefix
-    """What every block sees."""
+    """The prefix that every block attends to."""
     groups: tuple[Group, ...]
     starts: tuple[int, ...]
     """Where each block begins."""
@@ -136,7 +136,7 @@ class Packed(Attention):
 
 @dataclass(frozen=True)
 class Forest(Attention):
-    """Rows after prefixes of their own, end to end in one."""
+    """Several rows, each with its own prefix, laid end to end."""
 
     rows: Sequence[Packed]
 

@@ -27,7 +27,7 @@ TEXT, CONTRAST, AGAINST = 1, 2, 3
 """Sequences while a text is written: its own, that of its contrast, and what all texts' contrasts begin with."""
 
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-"""Of the container that this process runs in: microseconds in a period, `max` for no limit, and the period."""
+"""The processor limit of this container: microseconds per period, or `max` for no limit, and the period."""
 
 
 def threads(limit: Path = CPU_LIMIT) -> int:
@@ -35,9 +35,9 @@ def threads(limit: Path = CPU_LIMIT) -> int:
 
     More threads than that wait for each other at every layer.
     """
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdigit() and int(given):
-        return int(given)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdigit() and int(threads):
+        return int(threads)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = map(int, limit.read_text("utf-8").split())
@@ -49,14 +49,14 @@ def threads(limit: Path = CPU_LIMIT) -> int:
 class LlamaSampler(RowSampler):
     """Picks next tokens from logits: greedy, or by the random stream of their row."""
 
-    def __call__(self, found: Logits, row: int) -> int:
+    def __call__(self, logits: Logits, row: int) -> int:
         """The next token of a row, from its logits (1, V), or those and its contrast's (2, V)."""
         if barred := self.barred(row):
-            found = found.copy()
-            found[0, barred] = -np.inf
+            logits = logits.copy()
+            logits[0, barred] = -np.inf
         contrast = self.sampling.contrast  # after the bar: something else must be plausible then
-        logits = _contrasted(found, contrast.strength, self.ends) if contrast else found[0]
-        return self.keep(row, self._pick(logits, row))
+        scores = _contrasted(logits, contrast.strength, self.ends) if contrast else logits[0]
+        return self.keep(row, self._pick(scores, row))
 
     def _pick(self, logits: Logits, row: int) -> int:
         if self.sampling.temperature <= 0:
@@ -156,13 +156,13 @@ class NativeEngine(Engine):
             self._native.drop([PREFIX], known)
         self._held = list(tokens[:known])
         while (start := len(self._held)) < len(tokens):
-            left = len(tokens) - start
-            piece = tokens[start : start + (left if left <= BATCH else min(BATCH, left - LEAST))]
+            remaining = len(tokens) - start
+            piece = tokens[start : start + (remaining if remaining <= BATCH else min(BATCH, remaining - LEAST))]
             self._native.decode([Token(token, start + i, (PREFIX,)) for i, token in enumerate(piece)])
             self._held += piece
 
     def _read(self, batch: Sequence[Token]) -> Logits:
-        """`decode`, in parts where one option alone is longer than a batch reads."""
+        """`decode`, in several batches if a single option is longer than one."""
         if sum(token.read for token in batch) <= OUTPUTS:
             return self._native.decode(batch)
         parts = (batch[start : start + OUTPUTS] for start in range(0, len(batch), OUTPUTS))

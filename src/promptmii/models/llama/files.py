@@ -47,7 +47,7 @@ def model_file(place: str) -> Path:
 
 
 def revision(paths: Sequence[Path]) -> str:
-    """A hash of the length and samples of each file, so that large files are told apart in no time."""
+    """A hash of the length and samples of each file, so that large files can be told apart quickly."""
     digest = hashlib.sha256(b"llama.cpp")
     for path in paths:
         try:
@@ -88,7 +88,7 @@ def adapter_file(adapter: Path, base: Header) -> Path:
 
 
 class _Shape(NamedTuple):
-    """What decides under which names, and in which order of rows, a model keeps its weights."""
+    """The parts of a model's configuration that decide the names and row order of its weights."""
 
     architecture: str
     layers: int
@@ -120,16 +120,16 @@ def _write_lora(target: Path, config: dict[str, Any], weights: bytes, base: _Sha
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
     heads = {"q_proj": base.heads, "k_proj": base.kv_heads}
     for key, tensor in _tensors(weights):
-        suffix = next((one for one in _SUFFIXES if key.endswith(one)), "")
+        suffix = next((end for end in _SUFFIXES if key.endswith(end)), "")
         module = key.removeprefix(_PREFIX).removesuffix(suffix)
-        known = names.get_name(module) if suffix else None
-        if known is None:
+        name = names.get_name(module) if suffix else None
+        if name is None:
             raise ValueError(f"the model has no place for {key}")
         head = heads.get(module.rpartition(".")[2])
         # llama.cpp keeps the two halves of a rotation side by side in models of this architecture.
         if base.architecture == "llama" and head and suffix == ".lora_B.weight":
             tensor = _interleaved(tensor, head)
-        writer.add_tensor(known + _SUFFIXES[suffix], np.ascontiguousarray(tensor))
+        writer.add_tensor(name + _SUFFIXES[suffix], np.ascontiguousarray(tensor))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

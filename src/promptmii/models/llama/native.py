@@ -25,7 +25,7 @@ from promptmii.errors import ModelError, UnknownModelError
 
 Logits = NDArray[np.float32]
 SEQUENCES = 128
-"""Sequences of a batch, the shared one included. llama.cpp keeps room for the logits of each."""
+"""Sequences in a batch, including the shared one. llama.cpp allocates logits for each."""
 OUTPUTS = SEQUENCES
 """Positions of a batch whose logits can be read."""
 BATCH = 512
@@ -107,7 +107,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 
 _errors: list[str] = []
-"""What llama.cpp complained of since the last load began."""
+"""llama.cpp's errors since the last load began."""
 
 
 @_LogCallback
@@ -163,9 +163,9 @@ def unavailable() -> str | None:
         library = _library()
     except (AttributeError, OSError):
         return "this build of xllamacpp exports no functions"
-    known = library.llama_model_default_params().holds(_MODEL_DEFAULTS)
-    known = known and library.llama_context_default_params().holds(_CONTEXT_DEFAULTS)
-    return None if known else "this release of xllamacpp lays out its parameters otherwise"
+    fits = library.llama_model_default_params().holds(_MODEL_DEFAULTS)
+    fits = fits and library.llama_context_default_params().holds(_CONTEXT_DEFAULTS)
+    return None if fits else "this release of xllamacpp lays out its parameters otherwise"
 
 
 class Token(NamedTuple):
@@ -203,7 +203,7 @@ class Native:
         self._vocabulary = self._library.llama_model_get_vocab(self._model)
         self.trained_context = int(self._library.llama_model_n_ctx_train(self._model))
         self.size = int(self._library.llama_vocab_n_tokens(self._vocabulary))
-        """Of the vocabulary."""
+        """The size of the vocabulary."""
 
     def open(self, cells: int, threads: int, adapters: Sequence[Path]) -> None:
         """Make a context for `cells` tokens of all sequences together, under LoRA adapters in GGUF.
@@ -256,9 +256,9 @@ class Native:
     def ends(self) -> list[int]:
         """Tokens that end an answer, end of text first."""
         is_end = self._library.llama_vocab_is_eog
-        found = [token for token in self.control_tokens().values() if is_end(self._vocabulary, token)]
+        ends = [token for token in self.control_tokens().values() if is_end(self._vocabulary, token)]
         last = int(self._library.llama_vocab_eos(self._vocabulary))
-        return [*([last] if last >= 0 else []), *(token for token in found if token != last)]
+        return [*([last] if last >= 0 else []), *(token for token in ends if token != last)]
 
     def begin(self) -> int | None:
         """The beginning-of-text token, if the tokenizer adds one."""
@@ -294,7 +294,7 @@ class Native:
         """
         rows = ((token.id, token.position, len(token.sequences)) for token in batch)
         ids, positions, counts = (np.array(column, np.int32) for column in zip(*rows, strict=True))
-        sequences = np.fromiter((one for token in batch for one in token.sequences), np.int32)
+        sequences = np.fromiter((sequence for token in batch for sequence in token.sequences), np.int32)
         starts = np.cumsum(counts) - counts
         places = (sequences.ctypes.data + 4 * starts).astype(np.uint64)
         read = np.array([token.read for token in batch], np.int8)
@@ -303,8 +303,8 @@ class Native:
         self._interrupt.raise_pending()
         if status:
             raise ModelError(f"llama.cpp gave up on a batch of {len(batch)} tokens (status {status}).")
-        found = self._library.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(found, (int(read.sum()), self.size))
+        logits = self._library.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(logits, (int(read.sum()), self.size))
 
     def share(self, source: int, targets: Iterable[int]) -> None:
         """Copy the cache of `source` to other sequences."""

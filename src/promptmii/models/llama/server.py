@@ -110,10 +110,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--context", type=int, default=CONTEXT, help="Tokens of one request.")
     parser.add_argument("--parallel", type=int, default=4, help="Concurrent requests.")
-    given = parser.parse_args()
-    gguf = gguf_of(given.model)
-    path = model_file(gguf.place if gguf else given.model)
-    _server = start(path, (), given.context, host=given.host, port=given.port, parallel=given.parallel)
+    options = parser.parse_args()
+    gguf = gguf_of(options.model)
+    path = model_file(gguf.place if gguf else options.model)
+    _server = start(path, (), options.context, host=options.host, port=options.port, parallel=options.parallel)
     threading.Event().wait()
 
 
