@@ -23,7 +23,6 @@ GROWTH = 64
 class DecodingCache(Attention):
     """Keys and values of the rows being written: the shared prefix, the rest of each prompt, and the text of each row.
 
-
     Each is stored once, so several drafts of one prompt cost little more than one.
     """
 
