@@ -79,13 +79,13 @@ def centre(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Cal
     if all were, it is the mean of each column. If only some were, a row's own label does not count: the text itself put
     it on the shortlist, so a label that is rarely on other shortlists would look too likely.
     """
-    known = np.isfinite(logp)
-    if len(gold) and not known.all():
-        known[np.arange(len(logp)), np.asarray(gold)] = False
-    value, share = np.where(known, logp, 0.0), known / np.maximum(known.sum(axis=1, keepdims=True), 1)
-    normal = np.diag(known.sum(axis=0).astype(float)) - known.T.astype(float) @ share
+    compared = np.isfinite(logp)
+    if len(gold) and not compared.all():
+        compared[np.arange(len(logp)), np.asarray(gold)] = False
+    value, share = np.where(compared, logp, 0.0), compared / np.maximum(compared.sum(axis=1, keepdims=True), 1)
+    normal = np.diag(compared.sum(axis=0).astype(float)) - compared.T.astype(float) @ share
     bias = np.linalg.lstsq(normal, value.sum(axis=0) - share.T @ value.sum(axis=1))[0]
-    seen = known.any(axis=0)
+    seen = compared.any(axis=0)
     offset = np.where(seen, bias.sum(where=seen) / max(seen.sum(), 1) - bias, 0.0)
     return Calibration(kind=kind, scale=(1.0,) * logp.shape[1], offset=tuple(offset.tolist()))
 
@@ -102,11 +102,11 @@ def fit_supervised(logp: Floats, gold: Sequence[int]) -> Calibration:
     start = np.concatenate([np.ones(k), np.array(centre("support", logp, gold).offset)])
     usable = np.isfinite(logp[np.arange(len(logp)), np.asarray(gold)])
     logp, target = logp[usable], np.eye(k)[np.asarray(gold)[usable]]
-    known = np.isfinite(logp)
-    value = np.where(known, logp, 0.0)
+    compared = np.isfinite(logp)
+    value = np.where(compared, logp, 0.0)
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
-        z = normalise(np.where(known, parameters[:k] * value + parameters[k:], -np.inf))
+        z = normalise(np.where(compared, parameters[:k] * value + parameters[k:], -np.inf))
         shift = parameters - start
         error = np.exp(z) - target
         gradient = np.concatenate([(error * value).sum(axis=0), error.sum(axis=0)]) + 2 * PENALTY * shift
@@ -120,6 +120,6 @@ def apply(calibration: Calibration | None, logp: Floats) -> Floats:
     """Calibrated log-probabilities, shape (n, K); `None` changes nothing."""
     if calibration is None:
         return logp
-    known = np.isfinite(logp)
-    mapped = np.array(calibration.scale) * np.where(known, logp, 0.0) + np.array(calibration.offset)
-    return normalise(np.where(known, mapped, -np.inf))
+    compared = np.isfinite(logp)
+    mapped = np.array(calibration.scale) * np.where(compared, logp, 0.0) + np.array(calibration.offset)
+    return normalise(np.where(compared, mapped, -np.inf))

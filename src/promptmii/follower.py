@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from promptmii import calibrate
-from promptmii.calibration_kinds import READS, Reads
+from promptmii.calibration_kinds import READS, CalibrationKind, Reads
 from promptmii.errors import EndpointError, UnsupportedError
-from promptmii.instruction import Calibration, CalibrationKind, Cost, Instruction, Mode, ShortlistKind
+from promptmii.instruction import Calibration, Cost, Instruction, Mode, ShortlistKind
 from promptmii.models.base import (
     Chat,
     Choice,

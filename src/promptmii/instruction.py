@@ -165,7 +165,7 @@ class Instruction(Frozen):
     frame: str = Field(default_factory=lambda: follower_frame().text)
     """The template that combines instruction, labels and text."""
     answer: int | None = Field(default=None, ge=1)
-    """Token limit of a generated answer; a truncated one names no label. `None`: enough for the longest label."""
+    """Token limit of a generated answer; a truncated one names no label. `None` allows the longest label."""
     generator: str | None = None
     """Reference of the model that wrote it."""
     follower: str | None = None
@@ -314,9 +314,9 @@ class Instruction(Frozen):
         )
 
     @classmethod
-    def of(cls, given: "Instruction | str | os.PathLike[str]") -> "Instruction":
+    def of(cls, source: "Instruction | str | os.PathLike[str]") -> "Instruction":
         """An instruction as it is, or loaded from its file. Raises like `load`."""
-        return given if isinstance(given, Instruction) else cls.load(given)
+        return source if isinstance(source, Instruction) else cls.load(source)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Instruction":
