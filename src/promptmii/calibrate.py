@@ -1,7 +1,7 @@
 """Correcting a follower's bias towards some labels, after the fact and without touching its weights.
 
-A language model likes some label words whatever the text says. Each calibration is a per-label affine map of the
-log-probabilities (normalised over the K labels), fitted on what the method may see, and stored in the artefact:
+A language model prefers some label words regardless of the text. Each calibration is a per-label affine map of the
+log-probabilities (normalised over the K labels), fitted on data the method may see, and stored in the artefact:
 
     none         z = logp
     contextual   minus the mean logp over content-free inputs (Zhao et al. 2021, arXiv 2102.09690)
@@ -9,9 +9,9 @@ log-probabilities (normalised over the K labels), fitted on what the method may 
     supervised   scale and offset per label, by penalised maximum likelihood on the support (arXiv 2505.23783)
     batch        minus the mean logp over the query itself (Zhou et al. 2023, arXiv 2309.17249): never stored
 
-`logp` is minus infinity where a label was not compared: it says nothing of that label, and stays so.
+`logp` is minus infinity for labels that were not compared, and stays so.
 
-A text that stands in the prompt calibrates nothing: the follower has just read its label. `held_out` therefore pairs
+A text that the prompt shows cannot calibrate: the follower has just read its label. `held_out` therefore pairs
 every support text with a prompt that does not show it.
 """
 
@@ -28,9 +28,9 @@ from promptmii.task import Example, normalise_text
 Floats = NDArray[np.float64]
 CONTENT_FREE = ("", "N/A", "[MASK]", "lorem ipsum")
 FOLDS = 5
-"""Parts into which the examples that a prompt shows are split; each is scored under a prompt without it."""
+"""Folds of the examples that a prompt shows; each fold is scored under a prompt without it."""
 QUOTED_WORDS = 4
-"""An instruction quotes a text if it contains all of it, and the text has at least this many words."""
+"""An instruction quotes a text of at least this many words if it contains all of it."""
 PENALTY = 1.0
 """Weight of the squared distance from the `support` calibration in the supervised fit."""
 
@@ -44,7 +44,7 @@ def normalise(scores: Floats) -> Floats:
 def held_out(
     instruction: Instruction, examples: Sequence[Example]
 ) -> Iterator[tuple[Instruction, tuple[Example, ...]]]:
-    """Examples, each group with the instruction as it would be had it not shown them.
+    """Groups of examples, each with the instruction as it would be without them.
 
     Examples that the prompt shows are cross-fitted; those that the instruction quotes in its own words are left out.
     """
@@ -52,40 +52,40 @@ def held_out(
     shown = [example for example in examples if shows(instruction.text, example, layout)]
     texts = {example.text for example in shown}
     prose = normalise_text(without_examples(instruction.text, shown, layout))
-    fresh = tuple(e for e in examples if e.text not in texts and not _quoted(e.text, prose))
-    if fresh:
-        yield instruction, fresh
+    unseen = tuple(e for e in examples if e.text not in texts and not _quoted(e.text, prose))
+    if unseen:
+        yield instruction, unseen
     by_label = sorted(shown, key=lambda example: instruction.labels.index(example.label))
     for start in range(min(FOLDS, len(by_label))):
         fold = tuple(by_label[start::FOLDS])
-        same = [example for example in shown if example.text in {held.text for held in fold}]
-        yield instruction.model_copy(update={"text": without_examples(instruction.text, same, layout)}), fold
+        held = [example for example in shown if example.text in {other.text for other in fold}]
+        yield instruction.model_copy(update={"text": without_examples(instruction.text, held, layout)}), fold
 
 
 def _quoted(text: str, prose: str) -> bool:
-    own = normalise_text(text)
-    return own.count(" ") >= QUOTED_WORDS - 1 and own in prose
+    text = normalise_text(text)
+    return text.count(" ") >= QUOTED_WORDS - 1 and text in prose
 
 
 def fit(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Calibration:
-    """A calibration of this kind. `logp` has shape (n, K), `gold` n label indices or none."""
+    """Fit a calibration of this kind. `logp` has shape (n, K); `gold` holds n label indices, or is empty."""
     return fit_supervised(logp, gold) if kind == "supervised" else centre(kind, logp, gold)
 
 
 def centre(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Calibration:
     """The offset that makes the labels equally likely on average over `logp`, shape (n, K).
 
-    That is the least-squares fit of `logp` by a number per row and one per label, on the labels that were compared;
-    where all were, the mean of each column. Where only some were, a row's own label does not count: it is among them
-    because of the text, so a label that is seldom among them otherwise would look too likely.
+    This is the least-squares fit of `logp` by one number per row and one per label, over the labels that were compared;
+    if all were, it is the mean of each column. If only some were, a row's own label does not count: the text itself put
+    it on the shortlist, so a label that is rarely on other shortlists would look too likely.
     """
-    known = np.isfinite(logp)
-    if len(gold) and not known.all():
-        known[np.arange(len(logp)), np.asarray(gold)] = False
-    value, share = np.where(known, logp, 0.0), known / np.maximum(known.sum(axis=1, keepdims=True), 1)
-    normal = np.diag(known.sum(axis=0).astype(float)) - known.T.astype(float) @ share
+    compared = np.isfinite(logp)
+    if len(gold) and not compared.all():
+        compared[np.arange(len(logp)), np.asarray(gold)] = False
+    value, share = np.where(compared, logp, 0.0), compared / np.maximum(compared.sum(axis=1, keepdims=True), 1)
+    normal = np.diag(compared.sum(axis=0).astype(float)) - compared.T.astype(float) @ share
     bias = np.linalg.lstsq(normal, value.sum(axis=0) - share.T @ value.sum(axis=1))[0]
-    seen = known.any(axis=0)
+    seen = compared.any(axis=0)
     offset = np.where(seen, bias.sum(where=seen) / max(seen.sum(), 1) - bias, 0.0)
     return Calibration(kind=kind, scale=(1.0,) * logp.shape[1], offset=tuple(offset.tolist()))
 
@@ -93,33 +93,33 @@ def centre(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Cal
 def fit_supervised(logp: Floats, gold: Sequence[int]) -> Calibration:
     """Scale and offset per label by maximum likelihood, drawn towards the `support` calibration.
 
-    The penalty keeps it there if labels have one example or none. `logp` has shape (n, K), `gold` n label indices; rows
-    whose gold label was not compared teach nothing.
+    The penalty keeps labels with few or no examples close to it. `logp` has shape (n, K) and `gold` n label indices;
+    rows whose gold label was not compared are ignored.
     """
     from scipy.optimize import minimize
 
     k = logp.shape[1]
     start = np.concatenate([np.ones(k), np.array(centre("support", logp, gold).offset)])
-    told = np.isfinite(logp[np.arange(len(logp)), np.asarray(gold)])
-    logp, target = logp[told], np.eye(k)[np.asarray(gold)[told]]
-    known = np.isfinite(logp)
-    value = np.where(known, logp, 0.0)
+    usable = np.isfinite(logp[np.arange(len(logp)), np.asarray(gold)])
+    logp, target = logp[usable], np.eye(k)[np.asarray(gold)[usable]]
+    compared = np.isfinite(logp)
+    value = np.where(compared, logp, 0.0)
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
-        z = normalise(np.where(known, parameters[:k] * value + parameters[k:], -np.inf))
-        away = parameters - start
+        z = normalise(np.where(compared, parameters[:k] * value + parameters[k:], -np.inf))
+        shift = parameters - start
         error = np.exp(z) - target
-        gradient = np.concatenate([(error * value).sum(axis=0), error.sum(axis=0)]) + 2 * PENALTY * away
-        return float(-z[target > 0].sum() + PENALTY * away @ away), gradient
+        gradient = np.concatenate([(error * value).sum(axis=0), error.sum(axis=0)]) + 2 * PENALTY * shift
+        return float(-z[target > 0].sum() + PENALTY * shift @ shift), gradient
 
     fitted = np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x)
     return Calibration(kind="supervised", scale=tuple(fitted[:k].tolist()), offset=tuple(fitted[k:].tolist()))
 
 
 def apply(calibration: Calibration | None, logp: Floats) -> Floats:
-    """Calibrated log-probabilities, shape (n, K); `None` leaves them as they are."""
+    """Calibrated log-probabilities, shape (n, K); `None` changes nothing."""
     if calibration is None:
         return logp
-    known = np.isfinite(logp)
-    mapped = np.array(calibration.scale) * np.where(known, logp, 0.0) + np.array(calibration.offset)
-    return normalise(np.where(known, mapped, -np.inf))
+    compared = np.isfinite(logp)
+    mapped = np.array(calibration.scale) * np.where(compared, logp, 0.0) + np.array(calibration.offset)
+    return normalise(np.where(compared, mapped, -np.inf))

@@ -1,4 +1,4 @@
-"""The kinds of calibration, and what each is fitted on. `calibrate.fit` says how."""
+"""The kinds of calibration and the data that each is fitted on. `calibrate` fits them."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -10,7 +10,7 @@ CalibrationKind = Literal[FixedCalibration, "batch"]
 
 
 class Reads(Enum):
-    """What a calibration is fitted on."""
+    """The data that a calibration is fitted on."""
 
     NOTHING = "nothing"
     CONTENT_FREE = "content-free inputs"

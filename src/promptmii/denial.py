@@ -1,11 +1,11 @@
-"""Which labels a text claims and which it denies: "not spam", "non-toxic", "Spam? No.", "It is ham, not spam"."""
+"""Finds the labels that a text claims or denies: "not spam", "non-toxic", "Spam? No.", "It is ham, not spam"."""
 
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-# Words that deny a label in the same clause. A missed denial turns an answer into its opposite, while a word too many
+# Words that deny a label in the same clause. A missed denial turns an answer into its opposite, while a needless word
 # only leaves an answer unparsed, so the list is generous.
 _DENYING = r"""
     not no non none nothing nobody never neither nor cannot without hardly barely unlikely impossible except excluding
@@ -22,7 +22,7 @@ _FILLERS = (
     "is|it|its|this|that|the|a|an|of|so|be|was|really|at|all|quite|exactly|correct|right|answer|labels?|case|here|i"
     "|think|would|say|being|does|do|did|apply|fit|s|course|definitely|absolutely|certainly|clearly|obviously|probably"
 )
-# Words of many explanations ("the payment was rejected"), so they deny only the label that they stand next to.
+# Common in explanations ("the payment was rejected"), so these words deny only an adjacent label.
 _REJECTING = (
     r"(?:reject|dismiss|discard|doubt|lack)(?:e?s|ed|ing|ful)?|exclud(?:e|es|ed|ing)|den(?:y|ies|ied|ying)"
     r"|rul(?:e|es|ed|ing)\s+out|fail(?:s|ed)?\s+to\s+be|refus(?:e|es|ed)\s+to|absen(?:ce|t)|free\s+from|zero|0\s*%"
@@ -60,12 +60,12 @@ PARTICLE = re.compile(
     r"\W*(?:not|nor|neither|cannot|without|nicht|kein|geen|niet|ne|pas|ni|sin|sans|не|ни|без|[不非没無无未])\W*",
     re.IGNORECASE,
 )
-"""A label that is such a word cannot be told from the word, so it must stand apart."""
+"""A label that is such a word looks like the word itself, so it must stand apart."""
 DETERMINER = re.compile(
     r"[ \t]+(?!(?:it|this|that|these|there|the|he|she|they|i|you|we|because|since|as|for|and|or|but|so|not)\b)\w",
     re.IGNORECASE,
 )
-"""What follows the word "no" where it answers nothing: "no evidence"."""
+"""The text after a "no" that is a determiner and not an answer: "no evidence"."""
 _ARTICLE = re.compile(
     r"[ \t]+(?!(?:is|was|would|fits|seems|applies|matches|describes|because|since|as|for|with|and|or|but|not)\b)[a-z]"
 )
@@ -93,26 +93,26 @@ class Mention(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """What a text says of the labels."""
+    """The labels that a text names, denies or doubts."""
 
     named: set[str]
     denied: set[str]
     unsure: set[str]
     """Named only by a question, before the text corrects itself, or by what may be an article ("A text")."""
     side_by_side: list[int]
-    """Where labels start that stand next to another, as in "a or b"."""
+    """Start positions of labels next to another label, as in "a or b"."""
 
 
 class _Clause(NamedTuple):
     text: str
     border: str
-    """What ends it."""
-    own: list[Mention]
+    """The punctuation or word that ends the clause."""
+    mentions: list[Mention]
     only_fillers: bool
 
     @property
     def labels(self) -> set[str]:
-        return set[str]().union(*(mention.labels for mention in self.own))
+        return set[str]().union(*(mention.labels for mention in self.mentions))
 
     @property
     def asks(self) -> bool:
@@ -123,22 +123,23 @@ def claims(text: str, mentions: Sequence[Mention]) -> Claims:
     """Read a text clause by clause: a clause that negates denies the labels in it."""
     clauses = _clauses(text, mentions)
     named, denied = set[str](), set[str]()
-    last, asked, negated, reaches = set[str](), False, False, False
+    last, asked, negated, carries_over = set[str](), False, False, False
     for clause in clauses:
         labels, filler = clause.labels, clause.only_fillers
         negated = bool(NEGATION.search(clause.text)) or (negated and bool(_CONTINUES.match(clause.text)))
-        if len(clause.own) > 1 and not clause.asks:
+        if len(clause.mentions) > 1 and not clause.asks:
             negated |= any(NEGATION.fullmatch(label.casefold()) for label in labels)
-        (denied if negated or reaches else named).update(labels)
-        # A label may be a word such as "it" or a comma, which leaves the clause around it as it was.
+        (denied if negated or carries_over else named).update(labels)
+        # A label may be a word such as "it" or a comma, which does not change the meaning of its clause.
         words = {label for label in labels if _ONLY_FILLERS.fullmatch(label) and not label.isupper()}
         if labels - words and not (words and negated):
-            reaches = False
+            carries_over = False
         else:
-            if negated and filler:  # "Spam? No." denies what was said before, but "No, it is not." agrees with "no"
+            if negated and filler:  # "Spam? No." denies the labels before it, but "No, it is not." agrees with "no"
                 denied |= {label for label in last if asked or not NEGATION.search(label)}
             ends_negated = re.search(rf"(?:{NEGATION.pattern})\W*$", clause.text, re.IGNORECASE)
-            reaches |= bool(ends_negated) and not (_ANSWERS_NO.fullmatch(clause.text) and clause.border in (*",.!\n،",))
+            answers_no = _ANSWERS_NO.fullmatch(clause.text) and clause.border in (*",.!\n،",)
+            carries_over |= bool(ends_negated) and not answers_no
         says_no = bool(labels) and all(NEGATION.fullmatch(label.strip(_ENDS)) for label in labels)
         last = labels | last if (asked and says_no) or filler else labels
         asked = clause.asks or (asked and (not labels or says_no))
@@ -179,7 +180,7 @@ def _questioned(text: str, clauses: Sequence[_Clause]) -> tuple[set[str], set[st
             if clause.only_fillers and not NEGATION.search(clause.text):
                 answered |= question
                 asked -= question
-            sure = set[str]().union(*(m.labels for m in clause.own if not _is_article(text, m)))
+            sure = set[str]().union(*(m.labels for m in clause.mentions if not _is_article(text, m)))
             asked |= labels - sure
             stated |= sure
             retracted -= sure
@@ -194,12 +195,13 @@ def _is_article(text: str, mention: Mention) -> bool:
 
 
 def _denied_by_labels(text: str, mentions: Sequence[Mention]) -> set[str]:
-    """Labels around a gap of nothing, after one that denies: "It is not is not" does not say "is not"."""
+    """Adjacent labels of which the first denies: "It is not is not" does not say "is not"."""
     return set[str]().union(
         *(
-            one.labels | other.labels
-            for one, other in pairwise(mentions)
-            if any(map(NEGATION.search, one.labels)) and re.fullmatch(r"[^\w\n\ue000]*", text[one.end : other.start])
+            first.labels | second.labels
+            for first, second in pairwise(mentions)
+            if any(map(NEGATION.search, first.labels))
+            and re.fullmatch(r"[^\w\n\ue000]*", text[first.end : second.start])
         )
     )
 
@@ -207,14 +209,14 @@ def _denied_by_labels(text: str, mentions: Sequence[Mention]) -> set[str]:
 def _side_by_side(text: str, mentions: Sequence[Mention]) -> list[int]:
     return [
         start
-        for one, other in pairwise(mentions)
-        if one.labels != other.labels and _SIDE_BY_SIDE.fullmatch(gap := text[one.end : other.start])
-        if not _is_explanation(gap, text[other.end :])
-        for start in (one.start, other.start)
+        for first, second in pairwise(mentions)
+        if first.labels != second.labels and _SIDE_BY_SIDE.fullmatch(gap := text[first.end : second.start])
+        if not _is_explanation(gap, text[second.end :])
+        for start in (first.start, second.start)
     ]
 
 
 def _is_explanation(gap: str, rest: str) -> bool:
-    """A label in a new paragraph, or the first word of a line, explains the label above: it is no second answer."""
+    """A label in a new paragraph, or the first word of a line, explains the label above and is not a second answer."""
     new_line = "\n" in gap and not re.search(r"\w", gap)
     return new_line and bool(re.search(r"\n[ \t]*\n", gap) or re.match(rf"[.)]?[ \t]+(?!{_COORDINATOR}\b)\w", rest))

@@ -4,7 +4,7 @@
     predict  let the follower label texts under that instruction
 
 Nothing is trained but the text, so `fit` costs the same for a hundred rows and for a million. No class is ever made up:
-where a call failed or an answer named no class, `predict` raises.
+if a call failed or an answer named no class, `predict` raises.
 """
 
 from copy import deepcopy
@@ -20,16 +20,17 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from promptmii.calibration_kinds import CalibrationKind
 from promptmii.config import InduceSettings
 from promptmii.data import sample
 from promptmii.data.labels import label_text
 from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefusedError, UnsupportedError, nearest
-from promptmii.follower import Follower, Prediction
+from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.inducers import InContext, Naive
-from promptmii.instruction import CalibrationKind, Inducer, Mode
+from promptmii.instruction import Inducer, Mode
 from promptmii.models import WRITER, load_model, reader_of
 from promptmii.models.base import LanguageModel
-from promptmii.pipeline import make_inducer, resolve_calibration
+from promptmii.pipeline import make_inducer
 from promptmii.scoring import score
 from promptmii.styles import split_style, style_for
 from promptmii.task import Example, Support, Task
@@ -37,18 +38,18 @@ from promptmii.version import VERSION
 
 METHODS = ("mii", "icl", "naive")
 SETTINGS = ("n", "mode", "calibration", "best_of", "budget", "seed")
-"""Parameters that are settings of `induce` too."""
+"""Parameters that are also settings of `induce`."""
 
 _load = lru_cache(maxsize=2)(load_model)
-"""A generator and a follower stay loaded in a process, so that cross-validation does not load them once per fold."""
+"""Keeps a generator and a follower loaded, so that cross-validation does not load them again for each fold."""
 
 
-def _model(given: object) -> LanguageModel:
-    if isinstance(given, str):
-        return _load(split_style(given)[0])
-    if isinstance(given, LanguageModel):
-        return given
-    raise ConfigError(f"A model is given as {given!r}; expected a reference such as 'smol', or a LanguageModel object.")
+def _model(model: object) -> LanguageModel:
+    if isinstance(model, str):
+        return _load(split_style(model)[0])
+    if isinstance(model, LanguageModel):
+        return model
+    raise ConfigError(f"A model is given as {model!r}; expected a reference such as 'smol', or a LanguageModel object.")
 
 
 def _reader(generator: str | LanguageModel) -> str | LanguageModel:
@@ -56,13 +57,13 @@ def _reader(generator: str | LanguageModel) -> str | LanguageModel:
 
 
 def _likelihoods(classifier: "PromptClassifier") -> bool:
-    """Whether `predict_proba` exists: known after `fit`, and before it unless only loading the model could tell."""
+    """Check that `predict_proba` is available. Before `fit`, a model reference is assumed to give likelihoods."""
     if hasattr(classifier, "instruction_"):
-        there = classifier._has_likelihoods  # pyright: ignore[reportPrivateUsage]
+        available = classifier._has_likelihoods  # pyright: ignore[reportPrivateUsage]
     else:
-        given = classifier.generator if classifier.follower is None else classifier.follower
-        there = classifier.mode == "choose" and (not isinstance(given, LanguageModel) or given.card.gives_scores)
-    if not there:
+        model = classifier.generator if classifier.follower is None else classifier.follower
+        available = classifier.mode == "choose" and (not isinstance(model, LanguageModel) or model.card.gives_scores)
+    if not available:
         raise UnsupportedError(
             f"predict_proba needs likelihoods: mode='choose' (here {classifier.mode!r}) and a follower that gives "
             "them. Use predict."
@@ -76,22 +77,22 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     generator : the model that writes: a reference (`"smol"`, `"hf:<id>"`, `"openai:<model>"`, each with `#<style>` for
-        the prompt that it was trained with) or a `LanguageModel`.
+        the prompt it was trained with) or a `LanguageModel`.
     follower : the model that labels; `None` means the generator without its adapters. Clones share models; pickles hold
         references only.
     method : `"mii"` (the generator writes), `"icl"` (the examples are the prompt) or `"naive"` (the label names alone).
-    n : examples drawn from X. More than there are is an error.
+    n : number of examples drawn from X; an error if X has fewer.
     mode : `"choose"` compares the likelihoods of the labels, `"generate"` reads the label from the follower's text.
     calibration : `"auto"`, `"none"`, `"contextual"`, `"support"`, `"supervised"`, or `"batch"` (rows then depend on
         each other).
-    best_of : drafts to choose from; `"mii"` only.
-    budget : most tokens of the instruction; `"mii"` only.
-    seed : of the draw and of the drafts.
+    best_of : number of drafts to choose from; `"mii"` only.
+    budget : maximum tokens of the instruction; `"mii"` only.
+    seed : random seed of the draw and the drafts.
 
     Attributes
     ----------
     instruction_ : the `Instruction`, ready to save or export.
-    classes_ : the classes, sorted; `str` of each is its name in the prompt.
+    classes_ : the sorted classes; the prompt names each by its `str`.
     support_ : the examples that were drawn.
     follower_ : the `Follower`; `follower_.predict(instruction_, texts)` gives every answer, failures included.
     """
@@ -130,7 +131,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         if self.method not in METHODS:
             raise ConfigError(f"Unknown method {self.method!r}. {nearest(str(self.method), METHODS)}")
         if self.method == "mii":
-            style_for(settings.generator)  # a wrong one is refused before a model is loaded
+            style_for(settings.generator)  # refuses a wrong style before a model is loaded
         classes, support = self._draw(self._texts(X, reset=True), y, settings)
         reader = _reader(self.generator) if self.follower is None else self.follower
         model = _model(reader)
@@ -175,31 +176,32 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         """The follower of the last `fit`; loaded again after unpickling."""
         check_is_fitted(self, "instruction_")
         if "_follower" not in vars(self):
-            given, mode, calibration = self._made_with
-            self._follower = Follower(_model(given), mode, calibration)
+            model, mode, calibration = self._made_with
+            self._follower = Follower(_model(model), mode, calibration)
         return self._follower
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """The class of each text.
 
-        Raises `EndpointError` where a call failed, `UnsupportedError` where an answer named no class.
+        Raises `EndpointError` if a call failed, `UnsupportedError` if an answer named no class.
         """
         position = {label: i for i, label in enumerate(self._labels())}
         answers = self._answers(X)
-        strays = [answer for answer in answers if answer.label is None]
-        if strays:
+        unparsed = [answer for answer in answers if answer.label is None]
+        if unparsed:
             raise UnsupportedError(
-                f"{len(strays)} of {len(answers)} answers name no class (first: {(strays[0].answer or '')[:80]!r}), "
-                "and none is made up. Use mode='choose'; or score(), which counts them as misses; or "
+                f"{len(unparsed)} of {len(answers)} answers name no class "
+                f"(first: {(unparsed[0].answer or '')[:80]!r}), and none is made up. "
+                "Use mode='choose'; or score(), which counts them as misses; or "
                 "follower_.predict(instruction_, texts) for every answer."
             )
         return self.classes_[[position[str(answer.label)] for answer in answers]]
 
     @available_if(_likelihoods)
     def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
-        """The probability of each class, in the order of `classes_`; `choose` mode, where the follower gives it.
+        """The probability of each class, in the order of `classes_`. Needs `choose` mode and likelihoods.
 
-        Raises `EndpointError` where a call failed.
+        Raises `EndpointError` if a call failed.
         """
         self._labels()
         rows = [answer.probabilities for answer in self._answers(X)]
@@ -212,7 +214,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
         """Accuracy (for macro-F1: `scoring="f1_macro"`). An unparsed answer is a miss.
 
-        Raises `ScoreRefusedError` where a call failed.
+        Raises `ScoreRefusedError` if a call failed.
         """
         self._labels()
         texts = self._texts(X, reset=False)
@@ -237,7 +239,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         return answers
 
     def _texts(self, X: Any, *, reset: bool) -> list[str]:  # noqa: ARG002, N803
-        """The texts in `X`. `reset` is true in `fit`: subclasses that read other inputs may remember their shape."""
+        """The texts in `X`. `reset` is true in `fit`, for subclasses that remember the shape of other inputs."""
         array = np.asarray(X, dtype=object)
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
@@ -256,14 +258,14 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         return [str(text) for text in array]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the loaded model."""
+        """The state without the loaded model."""
         state = cast("dict[str, Any]", super().__getstate__())
         return {name: value for name, value in state.items() if name != "_follower"}
 
     def __sklearn_clone__(self) -> Self:
         """A new classifier with the same parameters. Models are shared: a copy per fold would fill the memory."""
         new = type(self)(**self.get_params(deep=False))
-        # What set_score_request() asked for; scikit-learn's own clone keeps it too.
+        # Metadata requests, as set by set_score_request(); scikit-learn's own clone keeps them too.
         vars(new).update({name: deepcopy(value) for name, value in vars(self).items() if name == "_metadata_request"})
         return new
 
@@ -277,10 +279,10 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _targets(texts: list[str], y: Any) -> NDArray[Any]:
-    """`y` as scikit-learn takes it: one column, as long as X, classes rather than measurements, nothing missing."""
+    """`y`, validated like in scikit-learn: one column, as long as X, classes and not measurements, nothing missing."""
     if y is None:
         raise DataError("PromptClassifier requires y to be passed, but the target y is None.")
-    # Asked of the objects, since a list of names with a NaN becomes an array with the name "nan".
+    # Check the objects, since a list of names with a NaN becomes an array with the name "nan".
     missing = np.flatnonzero(pd.isna(np.asarray(y, dtype=object)))
     if len(missing):
         raise DataError(f"Input y contains NaN or None, first in row {missing[0]}; drop the rows without a class.")
@@ -292,7 +294,7 @@ def _targets(texts: list[str], y: Any) -> NDArray[Any]:
 
 
 def _without_masks(y: Any) -> Any:
-    """`y` with pandas' nullable types as numpy's: scikit-learn reads nullable booleans as 0.0 and 1.0."""
+    """`y` with pandas' nullable types turned into numpy's: scikit-learn reads nullable booleans as 0.0 and 1.0."""
     if isinstance(y, pd.DataFrame):
         return y.astype({name: kind for name, kind in ((n, _numpy_type(y[n].dtype)) for n in y.columns) if kind})
     kind = _numpy_type(getattr(y, "dtype", None))
@@ -300,7 +302,7 @@ def _without_masks(y: Any) -> Any:
 
 
 def _numpy_type(kind: Any) -> Any:
-    """The numpy type behind a nullable one; `None` for every other."""
+    """The numpy type behind a nullable type; `None` for any other type."""
     return getattr(kind, "numpy_dtype", None) if isinstance(kind, pd.api.extensions.ExtensionDtype) else None
 
 

@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from promptmii import calibrate
-from promptmii.calibration_kinds import READS, Reads
+from promptmii.calibration_kinds import READS, CalibrationKind, Reads
 from promptmii.errors import EndpointError, UnsupportedError
-from promptmii.instruction import Calibration, CalibrationKind, Cost, Instruction, Mode, ShortlistKind
+from promptmii.instruction import Calibration, Cost, Instruction, Mode, ShortlistKind
 from promptmii.models.base import (
     Chat,
     Choice,
@@ -47,7 +47,7 @@ Part = tuple[Instruction, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What became of one text: a label, `None` if the answer was no label, or a failure if there was no answer."""
+    """The outcome for one text: a label, `None` if the answer names no label, or a failure if there was no answer."""
 
     label: str | None
     probabilities: tuple[float, ...] | None = None
@@ -60,24 +60,24 @@ class Prediction:
     answer: str | None = None
     """What the model wrote; `generate` only."""
     uncalibrated: str | None = None
-    """The label before the calibration; `choose` with likelihoods only."""
+    """The label without the calibration; `choose` with likelihoods only."""
     shortlist: tuple[str, ...] | None = None
-    """The labels that were compared; `None`: all of them."""
+    """The labels that were compared; `None` means all of them."""
     usage: Usage = Usage()
 
 
 def resolve_calibration(kind: CalibrationKind | Literal["auto"], mode: Mode, card: ModelCard) -> CalibrationKind:
-    """`auto` is `support` wherever likelihoods are to be had (measured in docs/models.md)."""
+    """Turn `auto` into `support` if likelihoods are available, else `none` (measured in docs/models.md)."""
     if kind != "auto":
         return kind
     return "support" if mode == "choose" and card.gives_scores else "none"
 
 
 class Predictor(Protocol):
-    """What labels texts: a `Follower`, or what a method makes instead of a prompt, such as a trained classifier."""
+    """Labels texts: a `Follower`, or a method that needs no prompt, such as a trained classifier."""
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """The instruction as it is used with this predictor. Query rows are never seen."""
+        """Adapt the instruction to this predictor, without seeing any query row."""
         ...
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
@@ -87,13 +87,13 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class Follower(Predictor):
-    """A model, how it answers, how its scores are corrected, and how many labels are made few."""
+    """A model with its answer mode, its calibration, and its way of shortlisting many labels."""
 
     model: LanguageModel
     mode: Mode = "choose"
     calibration: CalibrationKind = "none"
     shortlist: ShortlistKind = "none"
-    """What `prepare` chooses for an instruction with many labels; one that has its shortlist keeps to it."""
+    """The kind that `prepare` adds to instructions with many labels; `predict` uses the instruction's own shortlist."""
 
     def __post_init__(self) -> None:
         if self.calibration != "none" and self.mode == "generate":
@@ -107,7 +107,7 @@ class Follower(Predictor):
             )
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """The instruction with a shortlist and this follower's calibration, chosen and fitted on the support.
+        """Choose a shortlist and fit this follower's calibration on the support; return the instruction with both.
 
         No text is scored under a prompt that shows it (`calibrate.held_out`). Query rows are never seen. Raises
         `EndpointError` if the follower fails on a text, and `UnsupportedError` if there are no examples to fit on.
@@ -121,8 +121,8 @@ class Follower(Predictor):
         if reads in (Reads.NOTHING, Reads.QUERY):
             return stamped.noted(BATCH_NOTE) if reads is Reads.QUERY else stamped
         if reads is Reads.CONTENT_FREE:
-            whole = stamped.model_copy(update={"shortlist": None})
-            parts: list[Part] = [(whole, calibrate.CONTENT_FREE)]
+            unlisted = stamped.model_copy(update={"shortlist": None})
+            parts: list[Part] = [(unlisted, calibrate.CONTENT_FREE)]
             gold: list[int] = []
         elif not support.examples:
             raise UnsupportedError(
@@ -130,17 +130,17 @@ class Follower(Predictor):
             )
         else:
             groups = list(calibrate.held_out(stamped, support.examples))
-            parts = [(part, tuple(example.text for example in examples)) for part, examples in groups]
+            parts = [(prompt, tuple(example.text for example in examples)) for prompt, examples in groups]
             gold = [support.labels.index(example.label) for _, examples in groups for example in examples]
         if not parts:
             return stamped.noted(QUOTED_NOTE)
-        chosen = self._choose(parts)
-        answers = [answer for one in chosen for answer in one.answers]
+        choices = self._choose(parts)
+        answers = [answer for part in choices for answer in part.answers]
         for answer in answers:
             if isinstance(answer, Failure):
                 message = f"{self.model.card.reference} failed on a text during calibration: {answer.message}"
                 raise EndpointError(message, answer.kind)
-        logp = np.concatenate([one.logp for one in chosen])
+        logp = np.concatenate([part.logp for part in choices])
         fitted = calibrate.fit(self.calibration, logp, gold)
         usage = sum((answer.usage for answer in answers), Usage())
         return stamped.model_copy(
@@ -155,44 +155,44 @@ class Follower(Predictor):
         return self.predict_each([(instruction, texts)])[0]
 
     def predict_each(self, parts: Sequence[Part]) -> list[list[Prediction]]:
-        """`predict` for several instructions. In `choose` those with the same labels are one call of the model."""
+        """`predict` for several instructions. In `choose` mode, those with the same labels share a model call."""
         if self.mode == "generate":
-            return [self._generate(part, texts) if texts else [] for part, texts in parts]
-        return [one.predictions(self._calibration(one)) for one in self._choose(parts)]
+            return [self._generate(instruction, texts) if texts else [] for instruction, texts in parts]
+        return [part.predictions(self._calibration(part)) for part in self._choose(parts)]
 
-    def _calibration(self, chosen: "_Chosen") -> Calibration | None:
-        if READS[self.calibration] is Reads.QUERY and len(chosen.logp):
-            return calibrate.fit(self.calibration, chosen.logp)
-        return self.own(chosen.instruction).calibration
+    def _calibration(self, choices: "_Choices") -> Calibration | None:
+        if READS[self.calibration] is Reads.QUERY and len(choices.logp):
+            return calibrate.fit(self.calibration, choices.logp)
+        return self.own(choices.instruction).calibration
 
-    def _choose(self, parts: Sequence[Part]) -> list["_Chosen"]:
-        framed = [self._frames(part, texts) for part, texts in parts]
+    def _choose(self, parts: Sequence[Part]) -> list["_Choices"]:
+        framed = [self._frames(instruction, texts) for instruction, texts in parts]
         listed = [None if frames.unfit else candidates(*part) for part, frames in zip(parts, framed, strict=True)]
-        asked = [
-            (chat, tuple(defuse(part.labels[k]) for k in some))
-            for (part, _), (chats, _, _), lists in zip(parts, framed, listed, strict=True)
-            for chat, some in zip(chats, lists or [range(len(part.labels))] * len(chats), strict=True)
+        requests = [
+            (chat, tuple(defuse(instruction.labels[k]) for k in shortlist))
+            for (instruction, _), (chats, _, _), shortlists in zip(parts, framed, listed, strict=True)
+            for chat, shortlist in zip(chats, shortlists or [range(len(instruction.labels))] * len(chats), strict=True)
         ]
-        answers = iter(self._ask(asked))
+        answers = iter(self._answers(requests))
         return [
-            _Chosen(part, unfit or list(islice(answers, len(chats))), cut, lists)
-            for (part, _), (chats, cut, unfit), lists in zip(parts, framed, listed, strict=True)
+            _Choices(instruction, unfit or list(islice(answers, len(chats))), cut, shortlists)
+            for (instruction, _), (chats, cut, unfit), shortlists in zip(parts, framed, listed, strict=True)
         ]
 
-    def _ask(self, asked: Sequence[tuple[Chat, tuple[str, ...]]]) -> list[Choice | Failure]:
-        """A choice for each chat among its own options. Chats with the same ones are asked together."""
+    def _answers(self, requests: Sequence[tuple[Chat, tuple[str, ...]]]) -> list[Choice | Failure]:
+        """A choice for each chat among its own options. Chats with the same options share a model call."""
         groups: dict[tuple[str, ...], list[int]] = {}
-        for position, (_, options) in enumerate(asked):
+        for position, (_, options) in enumerate(requests):
             groups.setdefault(options, []).append(position)
-        parts = list(groups)
+        option_sets = list(groups)
 
         def ask(options: tuple[str, ...]) -> list[Choice | Failure]:
-            return self.model.choose([asked[i][0] for i in groups[options]], options)
+            return self.model.choose([requests[i][0] for i in groups[options]], options)
 
-        found: dict[int, Choice | Failure] = {}
-        for number, answers in parallel(ask, parts, self.model.card.concurrency):
-            found |= zip(groups[parts[number]], answers, strict=True)
-        return [found[position] for position in range(len(asked))]
+        answers: dict[int, Choice | Failure] = {}
+        for number, group_answers in parallel(ask, option_sets, self.model.card.concurrency):
+            answers |= zip(groups[option_sets[number]], group_answers, strict=True)
+        return [answers[position] for position in range(len(requests))]
 
     def own(self, instruction: Instruction) -> Instruction:
         """The instruction without a calibration that was fitted to another model or another text."""
@@ -204,28 +204,28 @@ class Follower(Predictor):
 
     def _generate(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         labels = [defuse(label) for label in instruction.labels]
-        longest = instruction.answer or answer_tokens(self.model.count_tokens(labels))
-        chats, cut, unfit = self._frames(instruction, texts, longest)
-        answers = unfit or self.model.generate(chats, Sampling(max_tokens=longest))
+        max_tokens = instruction.answer or answer_tokens(self.model.count_tokens(labels))
+        chats, cut, unfit = self._frames(instruction, texts, max_tokens)
+        answers = unfit or self.model.generate(chats, Sampling(max_tokens=max_tokens))
         parser = LabelParser(instruction.labels)
         limited = instruction.answer is not None
         return [_read(parser, answer, was_cut, limited) for answer, was_cut in zip(answers, cut, strict=True)]
 
-    def _frames(self, instruction: Instruction, texts: Sequence[str], answer: int | None = None) -> "_Frames":
-        """Texts in the frame, cut where they are too long. `answer` is its most tokens; `None`: those of a label."""
-        longest = answer or max(map(most_tokens, instruction.labels))
-        room = self.model.card.context_length - FRAME_MARGIN - longest
+    def _frames(self, instruction: Instruction, texts: Sequence[str], max_tokens: int | None = None) -> "_Frames":
+        """Texts in the frame, cut if too long for an answer of `max_tokens`, or else of the longest label, to fit."""
+        answer_bound = max_tokens or max(map(most_tokens, instruction.labels))
+        room = self.model.card.context_length - FRAME_MARGIN - answer_bound
         chats: list[Chat] = [instruction.messages(text) for text in texts]
         if any(most_tokens(message["content"]) > room for chat in chats for message in chat):
-            return self._cut_frames(instruction, texts, answer)
+            return self._cut_frames(instruction, texts, max_tokens)
         return _Frames(chats, [False] * len(texts))
 
-    def _cut_frames(self, instruction: Instruction, texts: Sequence[str], answer: int | None) -> "_Frames":
-        """As `_frames`, with tokens counted rather than bounded."""
+    def _cut_frames(self, instruction: Instruction, texts: Sequence[str], max_tokens: int | None) -> "_Frames":
+        """Like `_frames`, with exact token counts instead of upper bounds."""
         labels = map(defuse, instruction.labels)
         frame, *label_counts = self.model.count_tokens([instruction.longest_prompt, *labels])
         context = self.model.card.context_length
-        room = context - FRAME_MARGIN - frame - (answer or max(label_counts))
+        room = context - FRAME_MARGIN - frame - (max_tokens or max(label_counts))
         if room < FRAME_MARGIN:
             message = f"The instruction takes {frame} tokens and leaves no room for a text in the context of {context}."
             return _Frames([], [False] * len(texts), [Failure(FailureKind.CONTEXT, message)] * len(texts))
@@ -251,23 +251,23 @@ class Follower(Predictor):
 
 
 def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool, limited: bool) -> Prediction:
-    """What an answer says. If it ran out of tokens, only its finished lines count: "spam" may be half a label.
+    """Read one answer. If it ran out of tokens, only its finished lines count: "spam" may be half a label.
 
-    Where the instruction itself limits answers (`limited`), a longer one is wrong, as in the paper, and no failure.
+    If the instruction itself limits answers (`limited`), a longer answer is wrong, as in the paper, and not a failure.
     """
     if isinstance(answer, Failure):
         return Prediction(None, failure=answer, truncated=was_cut, usage=answer.usage)
-    said = without_thought(answer.text)
+    reply = without_thought(answer.text)
     if not answer.text.strip():
         reason = "wrote nothing: it may be a base model, or lack its chat template; --mode choose needs no text"
-    elif not said:
+    elif not reply:
         reason = "spent its answer on thinking: switch thinking off on the server, or allow it more tokens"
     else:
-        text = said.rpartition("\n")[0] if answer.truncated else answer.text
+        text = reply.rpartition("\n")[0] if answer.truncated else answer.text
         label, match = parser(text)
-        told = not answer.truncated or (label is not None and match is not Match.MENTIONED)
-        if told or limited:
-            label = label if told else None
+        reliable = not answer.truncated or (label is not None and match is not Match.MENTIONED)
+        if reliable or limited:
+            label = label if reliable else None
             return Prediction(label, match=match, truncated=was_cut, answer=answer.text, usage=answer.usage)
         reason = (
             "ran out of tokens before it had named a label: use a model that answers with the label, or --mode choose"
@@ -277,63 +277,63 @@ def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool, limi
 
 
 class _Frames(NamedTuple):
-    """Texts as they are asked about."""
+    """Texts in the instruction's frame, ready for the model."""
 
     chats: list[Chat]
     cut: list[bool]
     """Per text, whether it was cut in the middle."""
     unfit: list[Failure] | None = None
-    """A failure per text, and no chats, where not even an empty text fits the context."""
+    """A failure per text, and no chats, if not even an empty text fits the context."""
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """What became of the texts under an instruction, before any calibration."""
+class _Choices:
+    """The model's choices for the texts of one instruction, before any calibration."""
 
     instruction: Instruction
     answers: Sequence[Choice | Failure]
     cut: Sequence[bool]
     listed: Sequence[tuple[int, ...]] | None
-    """Per text the positions of the labels that were compared; `None`: all."""
+    """Per text, the positions of the labels that were compared; `None` means all."""
 
     @cached_property
     def logp(self) -> calibrate.Floats:
         """Log-probabilities (n, K) of the answers with likelihoods; minus infinity where a label was not compared."""
-        told = [(i, a.scores) for i, a in enumerate(self.answers) if isinstance(a, Choice) and a.scores is not None]
-        whole = np.full((len(told), len(self.instruction.labels)), -np.inf)
-        if not told:
-            return whole
-        scores = np.array([some for _, some in told])
+        scored = [(i, a.scores) for i, a in enumerate(self.answers) if isinstance(a, Choice) and a.scores is not None]
+        full = np.full((len(scored), len(self.instruction.labels)), -np.inf)
+        if not scored:
+            return full
+        scores = np.array([row for _, row in scored])
         if self.listed is None:
             return calibrate.normalise(scores)
-        np.put_along_axis(whole, np.array([self.listed[i] for i, _ in told]), scores, axis=1)
-        return calibrate.normalise(whole)
+        np.put_along_axis(full, np.array([self.listed[i] for i, _ in scored]), scores, axis=1)
+        return calibrate.normalise(full)
 
     def predictions(self, calibration: Calibration | None) -> list[Prediction]:
-        """One per text, in order."""
+        """One prediction per text, in order."""
         labels = self.instruction.labels
         logp = calibrate.apply(calibration, self.logp)
-        read = zip(np.exp(logp).tolist(), logp.argmax(axis=1).tolist(), self.logp.argmax(axis=1).tolist(), strict=True)
-        found: list[Prediction] = []
-        for answer, was_cut, some in zip(self.answers, self.cut, self.listed or repeat(None), strict=False):
-            names = labels if some is None else tuple(labels[k] for k in some)
-            label = chances = failure = plain = None
+        rows = zip(np.exp(logp).tolist(), logp.argmax(axis=1).tolist(), self.logp.argmax(axis=1).tolist(), strict=True)
+        predictions: list[Prediction] = []
+        for answer, was_cut, positions in zip(self.answers, self.cut, self.listed or repeat(None), strict=False):
+            names = labels if positions is None else tuple(labels[k] for k in positions)
+            label = probabilities = failure = uncalibrated = None
             if isinstance(answer, Failure):
                 failure = answer
             elif answer.scores is None:
                 label = names[answer.index]
             else:
-                row, best, before = next(read)
-                label, chances, plain = labels[best], tuple(row), labels[before]
-            found.append(
+                row, best, raw_best = next(rows)
+                label, probabilities, uncalibrated = labels[best], tuple(row), labels[raw_best]
+            predictions.append(
                 Prediction(
                     label,
-                    chances,
+                    probabilities,
                     failure=failure,
                     truncated=was_cut,
-                    uncalibrated=plain,
-                    shortlist=None if some is None else names,
+                    uncalibrated=uncalibrated,
+                    shortlist=None if positions is None else names,
                     usage=answer.usage,
                 )
             )
-        return found
+        return predictions

@@ -1,8 +1,8 @@
-"""The result of promptmii: an instruction, and everything one needs to use it, to check it and to know what it cost.
+"""The result of promptmii: an instruction, with everything needed to use it, check it, and know its cost.
 
-It is a frozen value that saves to one readable JSON file. The file holds the frame and the calibration with
-which it was measured, so it labels texts the same way next year, with another version of this package, or
-with no promptmii at all (`messages` is plain text substitution).
+An instruction is a frozen value that saves to one readable JSON file. The file holds the frame and the calibration
+that it was measured with, so it labels texts the same way next year, with another version of this package, or
+without promptmii (`messages` is plain text substitution).
 """
 
 import json
@@ -32,7 +32,7 @@ EDITED = (
 
 
 class Cost(Frozen):
-    """What it took to make something. Cached tokens are part of `prompt_tokens`; `None` is unknown, never zero."""
+    """Calls, tokens, time and money spent. `prompt_tokens` include cached tokens; `None` means unknown, never zero."""
 
     calls: int = 0
     prompt_tokens: int | None = 0
@@ -40,11 +40,11 @@ class Cost(Frozen):
     cached_tokens: int = 0
     seconds: float = 0.0
     money: float | None = None
-    """In the currency of the price given; `None` where the price or the tokens are unknown."""
+    """In the currency of the price; `None` if the price or the tokens are unknown."""
 
     @classmethod
     def of(cls, usage: Usage, price: Price | None = None) -> "Cost":
-        """The cost of what a model consumed."""
+        """The cost of a model's usage."""
         return cls(**asdict(usage), money=price.of(usage) if price else None)
 
     def __add__(self, other: "Cost") -> "Cost":
@@ -59,12 +59,12 @@ class Cost(Frozen):
 
     @property
     def tokens(self) -> int | None:
-        """Read and written."""
+        """Prompt and completion tokens together."""
         return known_sum(self.prompt_tokens, self.completion_tokens)
 
     @property
     def unpriced(self) -> bool:
-        """Something was spent, and nobody knows what it costs."""
+        """There were calls, and their price is unknown."""
         return self.money is None and self.calls > 0
 
 
@@ -75,34 +75,34 @@ class Calibration(Frozen):
     scale: tuple[FiniteFloat, ...]
     offset: tuple[FiniteFloat, ...]
     belongs_to: str = ""
-    """`text_key` of the instruction that it was fitted to; empty in files of format 1."""
+    """`text_key` of the instruction it was fitted to; empty in files of format 1."""
 
 
 Similarity = Literal["embedding", "tfidf"]
 ShortlistKind = Literal["auto", "embedding", "tfidf", "none"]
-"""`auto` is `embedding` where minilm is installed, else `tfidf`; `none` compares all labels, however many."""
+"""`auto` is `embedding` if minilm is installed, else `tfidf`; `none` always compares all labels."""
 
 
 class Shortlist(Frozen):
-    """Only the `size` labels whose own lines are most like a text are compared for it (`promptmii.shortlist`)."""
+    """Compares only the `size` labels whose own lines are most like a text (`promptmii.shortlist`)."""
 
     by: Similarity
     size: int = Field(ge=2)
     recall: float
-    """Share of the rows it was chosen on whose label was among them."""
+    """Share of rows whose label was on their list, among the rows that it was chosen on."""
     rows: int
     belongs_to: str
-    """`text_key` of the instruction whose lines it was chosen for."""
+    """`text_key` of the instruction it was chosen for."""
 
     def __str__(self) -> str:
-        """What it is, in a line."""
+        """The shortlist in one line."""
         return (
             f"a shortlist of {self.size} labels by {self.by}, recall {self.recall:.3f} on {counted(self.rows, 'row')}"
         )
 
 
 class Measurement(Frozen):
-    """A score with its interval and its counts. There is no number without the counts."""
+    """A score, always with its interval and its counts."""
 
     macro_f1: float
     low: float
@@ -110,34 +110,34 @@ class Measurement(Frozen):
     """95 % bootstrap interval over the query rows."""
     accuracy: float
     uncalibrated_macro_f1: float | None = None
-    """From the same answers without the calibration; `None` if there were no likelihoods."""
+    """Macro-F1 of the same answers without the calibration; `None` if there were no likelihoods."""
     n: int
     n_unparsed: int
     n_truncated: int
     prompt_tokens_per_query: float | None
-    """`None` if the server did not say."""
+    """`None` if the server did not report it."""
     shortlist_recall: float | None = None
-    """Share of rows whose label was on their shortlist; `None` if there was none."""
+    """Share of rows whose label was on their shortlist; `None` without a shortlist."""
     data_key: str
     """Content hash of the rows it was measured on."""
     belongs_to: str = ""
     """`key` of the instruction that was measured; empty in files of format 1."""
 
     def __str__(self) -> str:
-        """The score in a line."""
+        """The score in one line."""
         return f"macro-F1 {self.macro_f1:.3f} [{self.low:.3f}, {self.high:.3f}] on {counted(self.n, 'row')}"
 
 
 class Provenance(Frozen):
-    """Where the instruction comes from, enough to make it again."""
+    """The origin of an instruction, in enough detail to make it again."""
 
     n: int = 0
-    """Support examples that went in."""
+    """Number of support examples used."""
     seed: int = 0
     support_key: str = ""
     """Content hash of labels and examples."""
     support_rows: tuple[str, ...] = ()
-    """Hashes of the texts that the instruction was made from or calibrated on; they must not measure it."""
+    """Hashes of the texts that the instruction was made from or calibrated on; never measure it on them."""
     source: str = ""
     text_template: str | None = None
     """How several columns were joined to one text; `None` for a single column."""
@@ -146,26 +146,26 @@ class Provenance(Frozen):
     meta_template: str | None = None
     """Key of the generator's template."""
     style: str | None = None
-    """Key of the style; `None`: promptmii's own."""
+    """Key of the style; `None` means promptmii's own."""
     notes: tuple[str, ...] = ()
-    """What a user should know: examples that did not fit, a trimmed text, copied phrases."""
+    """Notes for the user: examples that did not fit, a trimmed text, copied phrases."""
     version: str = ""
-    """Of promptmii."""
+    """Version of promptmii."""
 
 
 class Instruction(Frozen):
     """A reusable instruction for one classification task."""
 
     format: Literal[2] = 2
-    """1 lacks `calibration_cost`, `support_rows` and `belongs_to`. It can be read."""
+    """Format 1, which lacks `calibration_cost`, `support_rows` and `belongs_to`, can still be read."""
     text: str
     """The instruction itself; empty for the naive method, the examples for ICL."""
     labels: tuple[str, ...]
     method: str
     frame: str = Field(default_factory=lambda: follower_frame().text)
-    """The template that puts instruction, labels and text together."""
+    """The template that combines instruction, labels and text."""
     answer: int | None = Field(default=None, ge=1)
-    """Most tokens of a generated answer; one that is cut there names no label. `None`: as the labels need."""
+    """Token limit of a generated answer; a truncated one names no label. `None` allows the longest label."""
     generator: str | None = None
     """Reference of the model that wrote it."""
     follower: str | None = None
@@ -173,11 +173,11 @@ class Instruction(Frozen):
     mode: Mode | None = None
     calibration: Calibration | None = None
     shortlist: Shortlist | None = None
-    """`None`: all labels are compared for each text."""
+    """`None` compares all labels for each text."""
     cost: Cost = Cost()
-    """Of making the text."""
+    """Cost of making the text."""
     calibration_cost: Cost = Cost()
-    """Of fitting the calibration; files of format 1 count it in `cost`."""
+    """Cost of fitting the calibration; files of format 1 include it in `cost`."""
     provenance: Provenance = Provenance()
     measured: Measurement | None = None
 
@@ -196,8 +196,8 @@ class Instruction(Frozen):
 
     @field_validator("format", mode="before")
     @classmethod
-    def _read_format_1(cls, given: object) -> object:
-        return 2 if given == 1 else given
+    def _read_format_1(cls, value: object) -> object:
+        return 2 if value == 1 else value
 
     @model_validator(mode="after")
     def _check_shapes(self) -> Self:
@@ -210,55 +210,55 @@ class Instruction(Frozen):
 
     @property
     def key(self) -> str:
-        """Content hash of what a follower's answers depend on."""
+        """Content hash of everything that a follower's answers depend on."""
         calibration = self.calibration.model_dump(exclude={"belongs_to"}) if self.calibration else None
         limit = [] if self.answer is None else [self.answer]
-        listed = [self.shortlist.by, self.shortlist.size] if self.shortlist and self.shortlists else []
-        return content_key([self.text, self.labels, self.frame, calibration, *limit, *listed])
+        shortlist = [self.shortlist.by, self.shortlist.size] if self.shortlist and self.shortlists else []
+        return content_key([self.text, self.labels, self.frame, calibration, *limit, *shortlist])
 
     @property
     def text_key(self) -> str:
-        """Content hash of what a calibration depends on: text, labels and frame."""
+        """Content hash of everything that a calibration depends on: text, labels and frame."""
         return content_key([self.text, self.labels, self.frame])
 
     @property
     def calibrates(self) -> bool:
-        """There is a calibration, and it was fitted to this text."""
+        """The calibration exists and was fitted to this text."""
         return self.calibration is not None and self.calibration.belongs_to in ("", self.text_key)
 
     @property
     def shortlists(self) -> bool:
-        """There is a shortlist, and it was chosen for this text."""
+        """The shortlist exists and was chosen for this text."""
         return self.shortlist is not None and self.shortlist.belongs_to == self.text_key
 
     def measured_as(self, measurement: Measurement) -> Self:
-        """The same with its score."""
+        """A copy with its score."""
         return self.model_copy(update={"measured": measurement.model_copy(update={"belongs_to": self.key})})
 
     def fitted_on(self, support: Support) -> Self:
-        """The same with hashes of the support's texts, which must not measure it."""
+        """A copy that records hashes of the support's texts, which must not measure it."""
         rows = (*self.provenance.support_rows, *(row_key(example.text) for example in support.examples))
-        made = self.provenance.model_copy(update={"support_rows": tuple(dict.fromkeys(rows))})
-        return self.model_copy(update={"provenance": made})
+        provenance = self.provenance.model_copy(update={"support_rows": tuple(dict.fromkeys(rows))})
+        return self.model_copy(update={"provenance": provenance})
 
     def noted(self, *notes: str) -> Self:
-        """The same with more notes."""
-        made = self.provenance.model_copy(update={"notes": tuple(dict.fromkeys((*self.provenance.notes, *notes)))})
-        return self.model_copy(update={"provenance": made})
+        """A copy with more notes."""
+        unique = tuple(dict.fromkeys((*self.provenance.notes, *notes)))
+        return self.model_copy(update={"provenance": self.provenance.model_copy(update={"notes": unique})})
 
-    def _honest(self) -> Self:
-        """Without a calibration, a shortlist or a score that belongs to another text."""
-        foreign = {
+    def _without_stale(self) -> Self:
+        """A copy without a calibration, a shortlist or a score that belongs to another text."""
+        is_stale = {
             "measured": self.measured and self.measured.belongs_to not in ("", self.key),
             "calibration": self.calibration and not self.calibrates,
             "shortlist": self.shortlist and not self.shortlists,
         }
-        lost = [name for name, is_foreign in foreign.items() if is_foreign]
-        return self.model_copy(update=dict.fromkeys(lost)).noted(EDITED) if lost else self
+        stale = [name for name, is_old in is_stale.items() if is_old]
+        return self.model_copy(update=dict.fromkeys(stale)).noted(EDITED) if stale else self
 
     @property
     def text_source(self) -> str | tuple[str, ...] | None:
-        """The template, or else the columns, that a text was made from; `None` where nobody said."""
+        """The template, or else the columns, that texts were made from; `None` if unknown."""
         return self.provenance.text_template or self.provenance.text_columns or None
 
     def prompt(self, text: str) -> str:
@@ -268,17 +268,17 @@ class Instruction(Frozen):
 
     @property
     def longest_prompt(self) -> str:
-        """The longest prompt that there can be, without the text."""
+        """The prompt around an empty text: the part that all texts share."""
         return self.prompt("")
 
     def messages(self, text: str) -> list[Message]:
-        """The chat to send to any OpenAI-compatible client in order to label `text`."""
+        """The chat that labels `text`, for any OpenAI-compatible client."""
         return [{"role": "user", "content": self.prompt(text)}]
 
     def export(self, to: str, path: str | os.PathLike[str] | None = None, *, force: bool = False) -> str:
-        """The prompt as code for another tool, one of `promptmii.exports.TARGETS`; written to `path` if there is one.
+        """The prompt as code for another tool, one of `promptmii.exports.TARGETS`; also written to `path` if given.
 
-        It sends what `messages` gives, byte for byte. Raises `ConfigError` for an unknown tool, `OutputError` if the
+        It sends exactly what `messages` returns. Raises `ConfigError` for an unknown tool, `OutputError` if the
         file exists (unless `force`).
         """
         if self.template.layout("text"):
@@ -303,46 +303,48 @@ class Instruction(Frozen):
 
     @property
     def _measured_with(self) -> str:
-        how = f"{self.follower}, {self.mode}, calibration {self.calibration.kind if self.calibration else 'none'}"
-        how += f", {self.shortlist}" if self.shortlist and self.shortlists else ""
-        return f"{self.measured}, by {how}" if self.measured else "not measured"
+        setup = f"{self.follower}, {self.mode}, calibration {self.calibration.kind if self.calibration else 'none'}"
+        setup += f", {self.shortlist}" if self.shortlist and self.shortlists else ""
+        return f"{self.measured}, by {setup}" if self.measured else "not measured"
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
-        """Write to one JSON file, whole or not at all. Raises `OutputError` if it exists (unless `force`)."""
+        """Write to one JSON file, atomically. Raises `OutputError` if it exists (unless `force`)."""
         return write_text(
             Path(path), json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n", force=force
         )
 
     @classmethod
-    def of(cls, given: "Instruction | str | os.PathLike[str]") -> "Instruction":
-        """The instruction, or that of its file. Raises as `load` does."""
-        return given if isinstance(given, Instruction) else cls.load(given)
+    def of(cls, source: "Instruction | str | os.PathLike[str]") -> "Instruction":
+        """An instruction as it is, or loaded from its file. Raises like `load`."""
+        return source if isinstance(source, Instruction) else cls.load(source)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Instruction":
-        """Read what `save` wrote. A score or calibration that belongs to another text is left out, with a note.
+        """Read a file that `save` wrote. Drops a score or calibration that belongs to another text, and notes it.
 
-        Raises `ArtefactError` with the first thing that is wrong.
+        Raises `ArtefactError` with the first problem in the file.
         """
         try:
             fields = json.loads(Path(path).read_bytes().decode("utf-8"), object_pairs_hook=_unique)
-            return cls.model_validate(fields)._honest()
+            return cls.model_validate(fields)._without_stale()
         except OSError as error:
             raise ArtefactError(f"The instruction file {path} cannot be read: {error.strerror}.") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
-            wrong = f"{where}: {first['msg'].rstrip('.')}"
+            problem = f"{where}: {first['msg'].rstrip('.')}"
         except json.JSONDecodeError as error:
-            wrong = f"it is not JSON ({error})"
+            problem = f"it is not JSON ({error})"
         except (ValueError, RecursionError) as error:
-            wrong = f"the file: {error}"
-        raise ArtefactError(f"{path} is not an instruction file of format 2: {wrong}. Make one with: promptmii induce")
+            problem = f"the file: {error}"
+        raise ArtefactError(
+            f"{path} is not an instruction file of format 2: {problem}. Make one with: promptmii induce"
+        )
 
 
 @lru_cache(maxsize=32)
 def _parts(frame: str, text: str, labels: tuple[str, ...]) -> tuple[str, str]:
-    """Of a prompt, before and after the text. No cached property: a copy with another text would keep the old parts."""
+    """The prompt before and after the text. No cached property: a copy with another text would keep the old parts."""
     return frame_parts(_frame(frame), text, labels)
 
 
@@ -367,14 +369,14 @@ def export(
     *,
     force: bool = False,
 ) -> str:
-    """`Instruction.export`, also of an instruction's file."""
+    """`Instruction.export` for an instruction or its file."""
     return Instruction.of(instruction).export(to, path, force=force)
 
 
 class Inducer(Protocol):
     """A method that turns examples into an instruction. The evaluation treats all of them alike.
 
-    Contract, checked for every implementation: the labels are the support's, in order; equal support and seed give an
+    Contract, tested for every implementation: the labels are the support's, in order; equal support and seed give an
     equal text; the cost covers every model call; a failed call raises and never becomes an empty instruction.
     """
 

@@ -1,6 +1,6 @@
-"""From a follower's answer to a label of the task, or to None. Every answer is read here and nowhere else.
+"""Parses a follower's answer into a label of the task, or None. All answers are parsed here and nowhere else.
 
-The parser never guesses. Three readings are tried, the strictest first, and one wins if it finds exactly one label.
+The parser never guesses. It tries three readings, the strictest first; a reading counts if it finds exactly one label.
 An answer that names two labels is unparsed, and a label that the answer denies is never returned.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from promptmii.denial import DETERMINER, NEGATION, PARTICLE, Mention, claims
 
-# What a reasoning model thinks before it answers is neither a label nor an instruction.
+# The thoughts of a reasoning model are neither a label nor an instruction.
 _THOUGHT = r"(?:\w+[:_-])*(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratchpad|rationale|\w*monologue|cot)"
 _OPEN = re.compile(
     rf"(?:<|&lt;)\|?\s*{_THOUGHT}(?:\s[^<>]*)?\|?(?:>|&gt;)|<\|begin[_▁]of[_▁]thinking\|>|\[think(?:ing)?\]|◁think▷|"
@@ -39,7 +39,7 @@ _END = re.compile(r"<\|(?:return|end|call|start)\|>.*", re.DOTALL)
 
 
 def without_thought(text: str) -> str | None:
-    """What a model said after thinking; `None` if it was still thinking when it stopped."""
+    """The answer after the thinking; `None` if the model was still thinking when it stopped."""
     if _CHANNEL.search(text):
         finals = list(_FINAL.finditer(text))
         return _END.sub("", text[finals[-1].end() :]).strip() if finals else None
@@ -77,7 +77,7 @@ _HEAD = re.compile(rf"^{_FIELD.pattern}", re.IGNORECASE | re.MULTILINE)
 _FIELD_DASH = re.compile(rf"\b({_FIELD_NAMES})[*_\"'`]*\s+-+>?\s+", re.IGNORECASE)
 _BLOCK = re.compile(r"(?:[^\n]|\n(?![ \t]*\n))+")
 
-_INVISIBLE = re.compile(  # the joiner U+200D is part of an emoji, and orthography or nothing elsewhere
+_INVISIBLE = re.compile(  # the joiner U+200D belongs to an emoji; elsewhere it is spelling or noise
     r"[\u00ad\u180e\u200b\u200c\u200e\u200f\u2060-\u2064\ufe0e\ufe0f\ufeff\ue000]"
     r"|(?<![\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d"
 )
@@ -119,14 +119,14 @@ class LabelParser:
         if answer in self.labels:
             return answer, Match.EXACT
         text = self._clean(_unwrap(answer, lambda key: bool(self._equal(_clean(key)))))
-        if found := self._equal(text):
-            return (found.pop(), Match.NORMALISED) if len(found) == 1 else (None, None)
+        if labels := self._equal(text):
+            return (labels.pop(), Match.NORMALISED) if len(labels) == 1 else (None, None)
         mentions = self._mentions(text)
-        said = claims(text, mentions)
-        if found := self._set_apart(text, said.side_by_side) - said.denied - said.unsure:
-            return (found.pop(), Match.LEADING) if len(found) == 1 else (None, None)
-        found = said.named - said.denied
-        return (found.pop(), Match.MENTIONED) if len(found) == 1 and not found <= said.unsure else (None, None)
+        claimed = claims(text, mentions)
+        if labels := self._set_apart(text, claimed.side_by_side) - claimed.denied - claimed.unsure:
+            return (labels.pop(), Match.LEADING) if len(labels) == 1 else (None, None)
+        labels = claimed.named - claimed.denied
+        return (labels.pop(), Match.MENTIONED) if len(labels) == 1 and not labels <= claimed.unsure else (None, None)
 
     def _clean(self, text: str) -> str:
         text = _clean(_FIELD_DASH.sub(self._dash, text.translate(_DASHES)))
@@ -138,14 +138,14 @@ class LabelParser:
 
     @cached_property
     def _dash(self) -> str:
-        """What stands for the dash of "Answer - x". Before a number it may be a minus."""
+        """The replacement for the dash of "Answer - x", which may be a minus before a number."""
         if any(map(_FIELD_DASH.search, self._spellings.values())):
             return r"\g<0>"
         return r"\1 ±" if any(re.match(r"-\d", text) for text in self._spellings.values()) else r"\1: "
 
     @cached_property
     def _spellings(self) -> dict[str, str]:
-        """Each label as the patterns see it."""
+        """The cleaned spelling of each label."""
         return {label: _clean(label) for label in self.labels}
 
     @cached_property
@@ -157,60 +157,60 @@ class LabelParser:
 
     @cached_property
     def _any(self) -> re.Pattern[str]:
-        """Whatever spells a label: one look tells most texts from the labels."""
+        """Matches any label: one search rules out most texts."""
         return re.compile("|".join(pattern.pattern for pattern in self._patterns.values()) or r"(?!)", re.IGNORECASE)
 
     def _closest(self, labels: Sequence[str], text: str) -> set[str]:
-        """The labels spelled like `text`; else those that differ by case alone; else all."""
-        same = {label for label in labels if self._spellings[label] == text}
+        """The labels spelled exactly like `text`; else those that differ only in case; else all."""
+        exact = {label for label in labels if self._spellings[label] == text}
         folded = {label for label in labels if self._spellings[label].casefold() == text.casefold()}
-        return same or folded or set(labels)
+        return exact or folded or set(labels)
 
     def _equal(self, text: str) -> set[str]:
-        """Labels that the whole text spells."""
+        """The labels that the whole text spells."""
         for form in dict.fromkeys((text.strip(), text.lstrip(_QUOTES).rstrip(_QUOTES + _STOPS))):
             if self._any.fullmatch(form):
-                found = [label for label, pattern in self._patterns.items() if pattern.fullmatch(form)]
-                return self._closest(found, form)
+                labels = [label for label, pattern in self._patterns.items() if pattern.fullmatch(form)]
+                return self._closest(labels, form)
         return set()
 
     def _set_apart(self, text: str, beside: Sequence[int]) -> set[str]:
-        """Labels that are the whole of the first line, of a paragraph or of a field, and not `beside` another."""
+        """Labels that fill the first line, a paragraph or a field, and do not stand `beside` another."""
         lines, blocks = list(re.finditer(r"[^\n]+", text)), list(_BLOCK.finditer(text))
         alone = [
             [part for part in parts if not any(part.start() <= start < part.end() for start in beside)]
             for parts in (lines + blocks, lines[:1] + blocks)
         ]
         fields = [part[0][field.end() :] for part in alone[0] if (field := _FIELD.match(part[0]))]
-        wholes = [part[0] for part in alone[1]]
-        return set[str]().union(*map(self._equal, fields)) or set[str]().union(*map(self._equal, wholes))
+        passages = [part[0] for part in alone[1]]
+        return set[str]().union(*map(self._equal, fields)) or set[str]().union(*map(self._equal, passages))
 
     def _mentions(self, text: str) -> list[Mention]:
-        """Where the text spells a label that is no part of a longer one, in order."""
+        """The places where the text spells a label that is not part of a longer one, in order."""
         spans: dict[tuple[int, int], list[str]] = {}
         for label, pattern in self._patterns.items():
-            for found in pattern.finditer(text):
-                # "A" is a label and "a" an article: a single letter counts only as it is written.
-                as_written = len(found[0]) > 1 or found[0] == self._spellings[label]
-                word = PARTICLE.fullmatch(label) or (found[0].lower() == "no" and DETERMINER.match(text, found.end()))
-                if as_written and not word and _stands_alone(text, *found.span()):
-                    spans.setdefault(found.span(), []).append(label)
-        # "The label is" names no label, whatever the labels are, if what follows does.
+            for match in pattern.finditer(text):
+                # "A" is a label and "a" an article: a single letter must match in case.
+                same_case = len(match[0]) > 1 or match[0] == self._spellings[label]
+                word = PARTICLE.fullmatch(label) or (match[0].lower() == "no" and DETERMINER.match(text, match.end()))
+                if same_case and not word and _stands_alone(text, *match.span()):
+                    spans.setdefault(match.span(), []).append(label)
+        # In "The label is x", a label that "The label is" spells does not count, unless it is the only one.
         heads = [head.span() for head in _HEAD.finditer(text)]
-        said = [span for span in spans if not any(span[0] >= start and span[1] <= end for start, end in heads)]
+        outside = [span for span in spans if not any(span[0] >= start and span[1] <= end for start, end in heads)]
         mentions: list[Mention] = []
-        for start, end in sorted(said or spans, key=lambda span: (span[0], -span[1])):
+        for start, end in sorted(outside or spans, key=lambda span: (span[0], -span[1])):
             labels = self._closest(spans[start, end], text[start:end])
             if not mentions or start >= mentions[-1].end:
                 mentions.append(Mention(start, end, labels))
-            elif end > mentions[-1].end:  # two labels overlap, and neither is meant more than the other
+            elif end > mentions[-1].end:  # two labels overlap, and neither is more likely
                 mentions[-1] = Mention(mentions[-1].start, end, mentions[-1].labels | labels)
         return mentions
 
 
 def _clean(text: str) -> str:
-    """One spelling for what looks alike: compatibility forms, dashes, apostrophes, signs, digits, entities, and what
-    is not seen.
+    """Unify the spelling of look-alikes: compatibility forms, dashes, apostrophes, signs, digits, entities and
+    invisible characters.
     """
     text = unicodedata.normalize("NFKC", html.unescape(text).replace("´", "'"))
     text = _ESCAPE.sub(r"\1", _INVISIBLE.sub("", text).translate(_DASHES))
@@ -220,8 +220,8 @@ def _clean(text: str) -> str:
 
 
 def _pattern(label: str, others: Sequence[str] = ()) -> str:
-    """A pattern for a cleaned label. Spaces, underscores, hyphens and capitals between its words are alike, and another
-    label that ends it may stand behind a hyphen ("in-formal").
+    """A pattern for a cleaned label. Spaces, underscores, hyphens and capitals between its words are equivalent, and
+    another label at its end may follow a hyphen ("in-formal").
     """
     for other in others:
         prefix = label[: -len(other) or None]
@@ -242,7 +242,7 @@ def _pattern(label: str, others: Sequence[str] = ()) -> str:
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
-    """What is spelled there is no part of a word, a number, a signed number or a compound such as "spam-free"."""
+    """The span is not part of a word, a number, a signed number or a compound such as "spam-free"."""
     before, spelled, after = text[max(start - 2, 0) : start], text[start:end], text[end : end + 3]
     return not (
         re.search(r"[-+±#!~¬≠\u200d]\Z", before)
@@ -257,17 +257,17 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
 
 
 def _unwrap(answer: str, is_label: Callable[[str], bool]) -> str:
-    """Without fences, tags and struck text. JSON becomes its values: those of a field such as "label", else all."""
+    """Drop fences, tags and struck text. JSON becomes its values: those of a field such as "label", else all."""
     answer = _BOXED.sub(r"\n\n\1\n\n", _TEX_TEXT.sub(r"\1", answer))
     answer = _STRUCK.sub(" ", _TAG.sub("\n\n", _FENCE.sub("", answer))).strip()
     values = [value for value in _json(answer) if value]
     leaves = [leaf for value in values for leaf in _leaves(value, "", 0, is_label)]
     if not values:  # it may be JSON that was cut, or Python
         quoted = [(key, double or single) for _, key, double, single in _QUOTED.findall(answer)]
-        told = list(_leaves(_Pairs(quoted), "", 0, is_label))
-        if quoted and not told and answer.startswith("{"):
-            return ""  # all of it is under keys that deny
-        leaves = [leaf for leaf in told if leaf[1]]
+        quoted_leaves = list(_leaves(_Pairs(quoted), "", 0, is_label))
+        if quoted and not quoted_leaves and answer.startswith("{"):
+            return ""  # all values are under keys that deny
+        leaves = [leaf for leaf in quoted_leaves if leaf[1]]
     best = max((rank for _, rank in leaves), default=0)
     return "\n\n".join(text for text, rank in leaves if rank == best) if values or leaves else answer
 
@@ -277,9 +277,9 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _json(answer: str) -> Iterator[Any]:
-    """The objects in the answer, and a list if it is the answer: "[1]" behind a sentence is a footnote."""
+    """The JSON objects in the answer. A list without quotes counts only as the whole answer: "[1]" is a footnote."""
     decoder, end = json.JSONDecoder(object_pairs_hook=_Pairs), 0
-    for start in [found.start() for found in re.finditer(r"[{\[]", answer)][:20]:
+    for start in [match.start() for match in re.finditer(r"[{\[]", answer)][:20]:
         if start >= end:
             try:
                 value, end = decoder.raw_decode(answer, start)
@@ -290,8 +290,8 @@ def _json(answer: str) -> Iterator[Any]:
 
 
 def _leaves(value: Any, key: str, rank: int, is_label: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
-    """The values under keys that deny nothing, each with a rank: 2 right under a field such as "label", 1 deeper or
-    under one such as "other_labels", else 0. `{"spam": true}` says "spam".
+    """The values under keys that deny nothing, each with a rank: 2 directly under a field such as "label", 1 deeper or
+    under a field such as "other_labels", else 0. `{"spam": true}` says "spam".
     """
     if isinstance(value, bool) and is_label(key):
         yield from [(key, 1)] * value

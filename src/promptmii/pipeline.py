@@ -1,7 +1,7 @@
-"""The main job, end to end: a labelled table in, a measured instruction out. What follows is in `workbench`.
+"""The main job, end to end: a labelled table in, a measured instruction out. Later steps are in `workbench`.
 
-The command line and the Python API are thin covers of this module. Nothing here prints: progress goes to `progress`,
-and results are values.
+The command line and the Python API are thin wrappers around this module. Nothing here prints: progress goes to
+`progress`, and results are values.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,12 +31,12 @@ from promptmii.workbench.given import tested_on, text_of
 from promptmii.workbench.measure import Measured, measured, measured_html
 
 Load = Callable[[str], LanguageModel]
-"""From a reference to its model, which the caller closes."""
+"""Loads the model of a reference; the caller closes it."""
 
 
 @dataclass(frozen=True)
 class Induced:
-    """What `induce` found."""
+    """The result of `induce`."""
 
     instruction: Instruction
     rows: tuple[Measured, ...]
@@ -45,7 +45,7 @@ class Induced:
     """The induced instruction minus each other method, on the same rows."""
     break_even: BreakEven | None
     notes: tuple[str, ...]
-    """What was detected, dropped, cut, trimmed."""
+    """What promptmii detected, dropped, cut or trimmed."""
     path: Path | None = None
     """Where the instruction was saved."""
 
@@ -63,7 +63,7 @@ class Induced:
         return self.instruction._repr_html_() + measured  # pyright: ignore[reportPrivateUsage]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, for other programs."""
+        """The whole result as JSON values, for other programs."""
         return {
             "instruction": self.instruction.model_dump(mode="json"),
             "comparison": [
@@ -104,28 +104,29 @@ def induce(
 ) -> Induced:
     """Make an instruction from labelled data, and measure it beside naive and ICL on rows that no method has seen.
 
-    `source` is anything that `load` takes, or what it made; `changes` override `settings` by name
+    `source` is anything that `load` accepts, or its result; `changes` override `settings` by name
     (`induce(data, n=50, generator="openai:gpt-4.1-mini")`).
 
     The instruction is saved to `output` as soon as it is written, and again once it is measured. `force` replaces a
-    file that exists; a file that appears meanwhile is never replaced, and the instruction is saved beside it.
-    `models` stands in for the endpoint where models are kept open between calls.
+    file that exists; without it, a file that appears during the run is kept, and the instruction is saved beside it.
+    `models` replaces the endpoint's loader if the caller keeps models open between calls.
 
-    Raises `DataError`, `ConfigError`, `ModelError`, `ScoreRefusedError`, and `OutputError`, before any call if it can.
+    Raises `DataError`, `ConfigError`, `ModelError`, `ScoreRefusedError` and `OutputError`, before any model call if
+    possible.
     """
     settings = InduceSettings.of(**((settings.model_dump() if settings else {}) | changes))
-    kept = _OutputFile(Path(output) if output else None, force, progress)
+    output_file = _OutputFile(Path(output) if output else None, force, progress)
     if not isinstance(source, LoadedTask):
         progress.step("Reading the data")
     loaded = source if isinstance(source, LoadedTask) else load(source, settings.columns, seed=settings.seed)
     if settings.test:
         loaded = tested_on(loaded, settings.test)
-    query = len(loaded.task.test) if settings.test else settings.evaluate
-    episode = sample(loaded.task, settings.n, settings.seed, query=query)
+    query_size = len(loaded.task.test) if settings.test else settings.evaluate
+    episode = sample(loaded.task, settings.n, settings.seed, query=query_size)
     if settings.start is not None:
         settings = settings.model_copy(update={"start": text_of(settings.start)})
-    marked_lines(settings.start or "", settings.keep)  # a mark that no line holds is refused before anything is loaded
-    style_for(settings.generator, settings.template)  # a wrong one is refused before a model is loaded
+    marked_lines(settings.start or "", settings.keep)  # refuses a mark that no line holds, before a model is loaded
+    style_for(settings.generator, settings.template)  # refuses a wrong style before a model is loaded
     if settings.follower and not models:
         check_reference(settings.follower)
     reference, _ = split_style(settings.generator)
@@ -134,18 +135,18 @@ def induce(
     with closing(watched(models(reference), progress)) as generator:
         follower = make_follower(settings, generator, progress, models)
         with closing(follower.model):
-            others: list[Inducer] = [Naive(), InContext(follower.model)]
+            baselines: list[Inducer] = [Naive(), InContext(follower.model)]
             if settings.start is not None:
-                others.append(Given(settings.start, name="start"))
+                baselines.append(Given(settings.start, name="start"))
             inducer = make_inducer(settings, generator, follower)
-            return _induced([*others, inducer], follower, (episode, loaded), kept, progress)
+            return _induced([*baselines, inducer], follower, (episode, loaded), output_file, progress)
 
 
 class _OutputFile:
-    """The output file, which holds the instruction from the moment it is written."""
+    """The output file, which holds the instruction as soon as the generator has written it."""
 
     def __init__(self, path: Path | None, force: bool, progress: Progress) -> None:
-        """Raises `OutputError` if the file could not be written."""
+        """Raises `OutputError` if the file cannot be written."""
         if path:
             check_writable(path, force=force)
         self.path = path
@@ -153,7 +154,7 @@ class _OutputFile:
         self._progress = progress
 
     def __call__(self, instruction: Instruction) -> None:
-        """Save it. Raises `OutputError` that holds the text."""
+        """Save the instruction. Raises `OutputError` with the text, so that it is not lost."""
         if self.path is None:
             return
         try:
@@ -170,35 +171,36 @@ def _induced(
     inducers: Sequence[Inducer],
     follower: Follower,
     drawn: tuple[Episode, LoadedTask],
-    kept: _OutputFile,
+    output_file: _OutputFile,
     progress: Progress,
 ) -> Induced:
-    """The instruction of the last inducer, measured beside the others where there is a query."""
-    *others, inducer = inducers
+    """The instruction of the last inducer, measured beside the others if there are query rows."""
+    *baselines, inducer = inducers
     episode, loaded = drawn
     notes = (*loaded.notes, *loaded.split_notes, *draw_notes(loaded.task, episode))
-    instruction = _prepared(inducer, follower, drawn, progress, kept)
-    kept(instruction)
+    instruction = _prepared(inducer, follower, drawn, progress, output_file)
+    output_file(instruction)
     if instruction.shortlist:
         notes = (*notes, f"compared for each text: {instruction.shortlist}")
     if not episode.query:
-        return Induced(instruction, (), {}, None, notes, kept.path)
+        return Induced(instruction, (), {}, None, notes, output_file.path)
     try:
         rows = [
             _measure(
                 _prepared(method, follower, drawn, progress) if method else instruction, follower, episode, progress
             )
-            for method in (*others, None)
+            for method in (*baselines, None)
         ]
     except ScoreRefusedError as error:
-        where = f" and saved to {kept.path}" if kept.path else ""
+        where = f" and saved to {output_file.path}" if output_file.path else ""
         raise ScoreRefusedError(f"{error} The instruction is written{where}: {instruction.text!r}") from error
-    kept(rows[-1].instruction)
-    gold, ours = rows[-1].scored.gold, rows[-1].scored.labels
+    output_file(rows[-1].instruction)
+    gold, predicted = rows[-1].scored.gold, rows[-1].scored.labels
     differences = {
-        row.instruction.method: metrics.paired_difference(gold, ours, row.scored.labels) for row in rows[:-1]
+        row.instruction.method: metrics.paired_difference(gold, predicted, row.scored.labels) for row in rows[:-1]
     }
-    return Induced(rows[-1].instruction, tuple(rows), differences, _break_even(rows, follower.model), notes, kept.path)
+    even = _break_even(rows, follower.model)
+    return Induced(rows[-1].instruction, tuple(rows), differences, even, notes, output_file.path)
 
 
 def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
@@ -209,10 +211,10 @@ def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
 def make_follower(
     settings: InduceSettings, generator: LanguageModel, progress: Progress = QUIET, models: Load | None = None
 ) -> Follower:
-    """The follower that the settings name, or the generator's; the same model is loaded once."""
-    own, _ = split_style(settings.generator)
-    reference, model = settings.follower or reader_of(own), generator
-    if reference != own:
+    """A follower with the model that the settings name, or else the generator's, which is not loaded twice."""
+    writer, _ = split_style(settings.generator)
+    reference, model = settings.follower or reader_of(writer), generator
+    if reference != writer:
         progress.step(f"Loading {reference}")
         model = watched((models or settings.endpoint.load)(reference), progress)
     kind = resolve_calibration(settings.calibration, settings.mode, model.card)
@@ -220,12 +222,12 @@ def make_follower(
 
 
 def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: Follower) -> Inducer:
-    """Prompt-MII as the settings want it."""
+    """Prompt-MII, configured by the settings."""
     style = style_for(settings.generator, settings.template)
     writer = Writer(generator, style, settings.budget, start=settings.start)
     inducer = BestOf(writer, follower, settings.best_of) if settings.best_of > 1 else MetaInducer(writer)
-    kept = marked_lines(settings.start or "", settings.keep)
-    return Keeping(inducer, kept) if kept else inducer
+    lines = marked_lines(settings.start or "", settings.keep)
+    return Keeping(inducer, lines) if lines else inducer
 
 
 def _prepared(
@@ -233,9 +235,9 @@ def _prepared(
     follower: Follower,
     drawn: tuple[Episode, LoadedTask],
     progress: Progress,
-    keep: Callable[[Instruction], None] | None = None,
+    save: Callable[[Instruction], None] | None = None,
 ) -> Instruction:
-    """The method's instruction, stamped with where it comes from, kept, and then calibrated for the follower."""
+    """The method's instruction with its provenance, passed to `save`, then calibrated for the follower."""
     episode, loaded = drawn
     progress.step(f"Writing {inducer.name}", unit="drafts")
     instruction = inducer.induce(episode.support, seed=episode.seed)
@@ -249,8 +251,8 @@ def _prepared(
         }
     )
     instruction = instruction.model_copy(update={"provenance": provenance})
-    if keep:
-        keep(instruction)
+    if save:
+        save(instruction)
     if follower.calibration != "none":
         progress.step(f"Calibrating {inducer.name}", len(episode.support.examples))
     return follower.prepare(instruction, episode.support)
@@ -264,12 +266,12 @@ def _measure(instruction: Instruction, follower: Follower, episode: Episode, pro
 
 
 def _break_even(rows: Sequence[Measured], model: LanguageModel) -> BreakEven | None:
-    """The last row against ICL."""
-    shared = model.count_tokens([row.instruction.prompt("") for row in rows])
-    ways = {
+    """The break-even of the last row against ICL."""
+    prompt_tokens = model.count_tokens([row.instruction.prompt("") for row in rows])
+    costs = {
         row.instruction.method: PromptCost(
             row.instruction.cost + row.instruction.calibration_cost, row.scored.prompt_tokens_per_query, tokens
         )
-        for row, tokens in zip(rows, shared, strict=True)
+        for row, tokens in zip(rows, prompt_tokens, strict=True)
     }
-    return break_even(ways[rows[-1].instruction.method], ways["icl"], model.card.price)
+    return break_even(costs[rows[-1].instruction.method], costs["icl"], model.card.price)

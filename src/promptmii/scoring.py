@@ -1,7 +1,7 @@
-"""The only road from an instruction to a number.
+"""The only way to score an instruction.
 
 The training reward, the searches (best-of-k, APE, GEPA) and the evaluation all call `score`, so they cannot disagree.
-A failed call is not scored: after a single failure there is no macro-F1, and asking for one raises an error.
+A failed call is not scored: a single failure leaves macro-F1 undefined, and `measurement` raises an error.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Scored:
 
     @property
     def n(self) -> int:
-        """Rows asked for."""
+        """Number of rows."""
         return len(self.query)
 
     @property
@@ -50,7 +50,7 @@ class Scored:
 
     @property
     def n_unparsed(self) -> int:
-        """Rows whose answer was no label: a miss for the true label, a hit for none."""
+        """Rows whose answer named no label; each is a miss for its true label and no false positive."""
         return sum(p.label is None and p.failure is None for p in self.predictions)
 
     @property
@@ -70,38 +70,38 @@ class Scored:
 
     @cached_property
     def usage(self) -> Usage:
-        """Of all calls."""
+        """Usage of all calls together."""
         return sum((p.usage for p in self.predictions), Usage())
 
     @property
     def prompt_tokens_per_query(self) -> float | None:
-        """`None` if the server did not say."""
+        """Mean prompt tokens per row; `None` if the server did not report them."""
         return None if self.usage.prompt_tokens is None else self.usage.prompt_tokens / self.n
 
     @cached_property
     def macro_f1(self) -> float | None:
-        """`None` when any call failed."""
+        """Macro-F1; `None` if any call failed."""
         return None if self.n_failed else metrics.macro_f1(self.gold, self.labels)
 
     @cached_property
     def uncalibrated_macro_f1(self) -> float | None:
-        """From the same answers without the calibration; `None` if any call failed or gave no likelihoods."""
-        plain = [p.uncalibrated for p in self.predictions]
-        return None if self.n_failed or None in plain else metrics.macro_f1(self.gold, plain)
+        """Macro-F1 of the same answers without the calibration; `None` if any call failed or gave no likelihoods."""
+        labels = [p.uncalibrated for p in self.predictions]
+        return None if self.n_failed or None in labels else metrics.macro_f1(self.gold, labels)
 
     @cached_property
     def accuracy(self) -> float | None:
-        """`None` when any call failed."""
+        """Accuracy; `None` if any call failed."""
         return None if self.n_failed else metrics.accuracy(self.gold, self.labels)
 
     @cached_property
     def shortlist_recall(self) -> float | None:
         """Share of rows whose label was on their shortlist; `None` if all labels were compared."""
         listed = [(row.label, p.shortlist) for row, p in zip(self.query, self.predictions, strict=True) if p.shortlist]
-        return sum(label in some for label, some in listed) / len(listed) if listed else None
+        return sum(label in shortlist for label, shortlist in listed) / len(listed) if listed else None
 
     def refuse_failures(self) -> None:
-        """Raise `ScoreRefusedError` when any call failed; the predictions remain here."""
+        """Raise `ScoreRefusedError` if any call failed. The predictions stay available."""
         if self.n_failed:
             failures = [p.failure for p in self.predictions if p.failure is not None]
             raise ScoreRefusedError(
@@ -111,7 +111,7 @@ class Scored:
             )
 
     def measurement(self) -> Measurement:
-        """The score with its interval. Raises `ScoreRefusedError` when any call failed."""
+        """The score with its interval. Raises `ScoreRefusedError` if any call failed."""
         self.refuse_failures()
         low, high = metrics.interval(self.gold, self.labels)
         return Measurement(
@@ -130,26 +130,26 @@ class Scored:
 
 
 def _cure(kinds: Sequence[FailureKind]) -> str:
-    lasting = sum(kind in (FailureKind.REQUEST, FailureKind.CONTEXT) for kind in kinds)
+    permanent = sum(kind in (FailureKind.REQUEST, FailureKind.CONTEXT) for kind in kinds)
     refused = (
-        f"The model refuses {counted(lasting, 'row')} each time; leave out what `promptmii predict` marks as failed."
+        f"The model refuses {counted(permanent, 'row')} each time; leave out what `promptmii predict` marks as failed."
     )
-    again = "Run again; with a --cache folder the answers that arrived are kept."
-    return " ".join([refused] * (lasting > 0) + [again] * (lasting < len(kinds)))
+    retry = "Run again; with a --cache folder the answers that arrived are kept."
+    return " ".join([refused] * (permanent > 0) + [retry] * (permanent < len(kinds)))
 
 
 def score(predictor: Predictor, instruction: Instruction, query: Sequence[Example]) -> Scored:
-    """Let a follower, or another predictor, label the query. Raises `DataError` on an empty query."""
+    """Let a predictor label the query, and score it. Raises `DataError` on an empty query."""
     _check(query)
     return Scored(tuple(query), tuple(predictor.predict(instruction, [example.text for example in query])))
 
 
 def score_each(follower: Follower, instructions: Sequence[Instruction], query: Sequence[Example]) -> list[Scored]:
-    """`score` for several instructions, in as few passes of the model as it takes."""
+    """`score` for several instructions, in as few model calls as possible."""
     _check(query)
     texts = [example.text for example in query]
-    found = follower.predict_each([(instruction, texts) for instruction in instructions])
-    return [Scored(tuple(query), tuple(predictions)) for predictions in found]
+    results = follower.predict_each([(instruction, texts) for instruction in instructions])
+    return [Scored(tuple(query), tuple(predictions)) for predictions in results]
 
 
 def _check(query: Sequence[Example]) -> None:

@@ -1,11 +1,11 @@
-"""Which of many labels are compared for a text: those whose own lines in the instruction are most like it.
+"""Shortlists for tasks with many labels: compare only those whose own lines in the instruction are most like a text.
 
-A follower reads every label for every text, so its time grows with the labels. Beyond `MANY` a similarity that costs
-next to nothing names the likeliest few, and the follower decides among these exactly; the others get probability 0.
-The prompt stays as it is, with all labels, so that it is shared by all texts.
+A follower reads every label for every text, so its time grows with the number of labels. With more than `MANY` labels,
+a similarity that costs next to nothing picks the likeliest few, and the follower compares these exactly; the others get
+probability 0. The prompt keeps all labels, so that all texts share it.
 
-The size is chosen on the support: the smallest that holds `TARGET` of the labels. What is lost to it on other rows is
-measured with the score (`Measurement.shortlist_recall`).
+The size is chosen on the support: the smallest that covers `TARGET` of its rows. The recall on other rows is measured
+with the score (`Measurement.shortlist_recall`).
 """
 
 import re
@@ -23,21 +23,21 @@ from promptmii.prompts import defuse
 from promptmii.task import Support
 
 MANY = 30
-"""Labels up to which all are compared."""
+"""Up to this number of labels, all are compared."""
 FEWEST = 8
-"""Labels of the shortest list."""
+"""Labels on the shortest list."""
 TARGET = 0.98
-"""Share of the support's rows whose label must be on the list."""
+"""Share of support rows whose label must be on the list."""
 FEWEST_ROWS = 30
-"""Rows without which nobody knows how long a list must be."""
+"""Rows needed to choose the size of a list."""
 LONGEST = 0.5
-"""Share of the labels above which a list is not worth what it loses."""
+"""A list with a larger share of the labels saves too little to be worth its errors."""
 
 
 def shortlisted(instruction: Instruction, support: Support, wanted: ShortlistKind) -> Instruction:
-    """The instruction with a shortlist, if it has many labels and a short list holds enough of the support's.
+    """The instruction with a shortlist, if it has many labels and a short enough list covers the support.
 
-    Raises as `sentences.weights` does where embeddings are wanted in vain.
+    Raises like `sentences.weights` if embeddings are wanted but not installed.
     """
     plain = instruction.model_copy(update={"shortlist": None})
     if wanted == "none" or len(plain.labels) <= MANY:
@@ -52,12 +52,12 @@ def shortlisted(instruction: Instruction, support: Support, wanted: ShortlistKin
     if size > LONGEST * len(plain.labels):
         return plain.noted(f"{whole}: a shortlist by {by} would need {size} to hold {TARGET:.0%} of the examples")
     recall = sum(rank <= size for rank in ranks) / len(ranks)
-    found = Shortlist(by=by, size=size, recall=recall, rows=len(ranks), belongs_to=plain.text_key)
-    return plain.model_copy(update={"shortlist": found})
+    shortlist = Shortlist(by=by, size=size, recall=recall, rows=len(ranks), belongs_to=plain.text_key)
+    return plain.model_copy(update={"shortlist": shortlist})
 
 
 def candidates(instruction: Instruction, texts: Sequence[str]) -> list[tuple[int, ...]] | None:
-    """Per text the positions of the labels to compare, in order; `None` for all of them."""
+    """Per text, the positions of the labels to compare, in order; `None` means all of them."""
     if instruction.shortlist is None or not instruction.shortlists:
         return None
     likeness = _likeness(instruction, texts, instruction.shortlist.by)
@@ -66,7 +66,7 @@ def candidates(instruction: Instruction, texts: Sequence[str]) -> list[tuple[int
 
 
 def _ranks(instruction: Instruction, support: Support, by: Similarity) -> list[int]:
-    """The place of each example's label among all, from 1; no text is compared with lines that show it."""
+    """The rank of each example's label, from 1. No text is compared with lines that show it."""
     ranks: list[int] = []
     for part, examples in held_out(instruction, support.examples):
         likeness = _likeness(part, [example.text for example in examples], by)
@@ -77,7 +77,7 @@ def _ranks(instruction: Instruction, support: Support, by: Similarity) -> list[i
 
 
 def _likeness(instruction: Instruction, texts: Sequence[str], by: Similarity) -> Any:
-    """Of each text to each label, shape (n, K)."""
+    """Similarity of each text to each label, shape (n, K)."""
     return _likeness_to(by, descriptions(instruction.text, instruction.labels))(texts)
 
 
@@ -85,25 +85,25 @@ _likeness_to = lru_cache(maxsize=8)(sentences.likeness)
 
 
 def descriptions(text: str, labels: Sequence[str]) -> tuple[str, ...]:
-    """What a text says of each label: its name in words, and its own lines; examples count for their label.
+    """A description of each label: its name in words, its own lines in the instruction, and its examples.
 
-    Its own are the line that begins with it, perhaps after a mark, and those that follow until another label's.
+    A label's own lines are one that begins with it, perhaps after a bullet, and those up to the next label's.
     """
-    shown = {defuse(label).casefold(): n for n, label in enumerate(labels)}
-    found: list[list[str]] = [[_in_words(label)] for label in labels]
-    begins = re.compile(rf"[\W\d_]*({'|'.join(map(re.escape, sorted(shown, key=len, reverse=True)))})(?!\w)\W*")
+    positions = {defuse(label).casefold(): n for n, label in enumerate(labels)}
+    lines_of: list[list[str]] = [[_in_words(label)] for label in labels]
+    begins = re.compile(rf"[\W\d_]*({'|'.join(map(re.escape, sorted(positions, key=len, reverse=True)))})(?!\w)\W*")
     for block in text.split("\n\n"):
         body, _, last = block.rpartition("\nLabel: ")
-        if body and last.casefold() in shown:
-            found[shown[last.casefold()]].append(body.removeprefix("Input: "))
+        if body and last.casefold() in positions:
+            lines_of[positions[last.casefold()]].append(body.removeprefix("Input: "))
             continue
-        own: int | None = None
+        current: int | None = None
         for line in block.splitlines():
-            begun = begins.match(line.casefold())
-            own = shown[begun[1]] if begun else own
-            if own is not None:
-                found[own].append(line[begun.end() :] if begun else line)
-    return tuple(" ".join(lines) for lines in found)
+            start = begins.match(line.casefold())
+            current = positions[start[1]] if start else current
+            if current is not None:
+                lines_of[current].append(line[start.end() :] if start else line)
+    return tuple(" ".join(lines) for lines in lines_of)
 
 
 def _in_words(label: str) -> str:
