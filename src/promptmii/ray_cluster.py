@@ -1,4 +1,4 @@
-"""Actors on a Ray cluster, for whatever is spread over one."""
+"""Worker actors on a Ray cluster."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,37 +9,37 @@ from promptmii.errors import ConfigError, MissingDependencyError, PromptMIIError
 T = TypeVar("T")
 
 
-def unwrapped(answer: T | PromptMIIError) -> T:
-    """What an actor answered. Actors return errors, because Ray makes a page of one that is raised."""
-    if isinstance(answer, PromptMIIError):
-        raise answer
-    return answer
+def unwrapped(result: T | PromptMIIError) -> T:
+    """The result of an actor call. Actors return errors, because Ray buries a raised one in a long traceback."""
+    if isinstance(result, PromptMIIError):
+        raise result
+    return result
 
 
 class RayActors:
     """`options.workers` actors of one class, on a running cluster or on one started on this machine."""
 
-    def __init__(self, options: RayOptions, kind: type, *arguments: Any, **resources: Any) -> None:
+    def __init__(self, options: RayOptions, actor_class: type, *arguments: Any, **resources: Any) -> None:
         """Start the actors. Raises `ConfigError` if no cluster answers or it is too small, `MissingDependencyError`."""
-        self.ray, self._leave = _connect(options)
-        short = _shortage(self.ray, options)
-        if short:
-            self._leave()
-            raise ConfigError(short)
-        remote: Any = self.ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, **resources)(kind)
+        self.ray, self._disconnect = _connect(options)
+        shortage = _shortage(self.ray, options)
+        if shortage:
+            self._disconnect()
+            raise ConfigError(shortage)
+        remote: Any = self.ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, **resources)(actor_class)
         self.actors: list[Any] = [remote.remote(*arguments) for _ in range(options.workers)]
 
     def close(self) -> None:
         """End the actors, and the cluster if it was started here."""
         for actor in self.actors:
             self.ray.kill(actor)
-        self._leave()
+        self._disconnect()
 
 
 def _shortage(ray: Any, options: RayOptions) -> str | None:
-    """What the cluster lacks for the workers, even if nobody else uses it."""
-    there = ray.cluster_resources()
-    cores, gpus = float(there.get("CPU", 0)), float(there.get("GPU", 0))
+    """The resource that an idle cluster lacks for the workers, as an error message, or None if it has enough."""
+    resources = ray.cluster_resources()
+    cores, gpus = float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
     largest = max((float(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]), default=0.0)
     if cores < options.workers * options.cpus:
         return (
@@ -57,7 +57,7 @@ def _shortage(ray: Any, options: RayOptions) -> str | None:
 
 
 def _connect(options: RayOptions) -> tuple[Any, Callable[[], None]]:
-    """`ray`, connected, and how to leave: a cluster that was running stays."""
+    """The connected `ray` module, and a function to disconnect. A connection that already existed stays open."""
     try:
         import ray
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""Many datasets, from folders or the hub, become one corpus of clean tasks whose splits share no text.
+"""Builds a corpus of clean tasks, whose splits share no text, from many local or hub datasets.
 
-The stages, in order: `listing` and `hub` (what there is), `fetch` (a sample of each, read under limits by
-`workers`), `clean` (columns, then rows), `split`. `build` runs them, `overlap` finds what tasks and splits share,
-`card` describes the result.
+The stages, in order: `listing` and `hub` (find datasets), `fetch` (sample each, under limits that `workers` enforces),
+`clean` (columns, then rows), `split`. `build` runs them, `overlap` finds texts that tasks and splits share, `card`
+describes the result.
 """

@@ -1,4 +1,4 @@
-"""The five stages of a build. Each loops over datasets, and journals its verdict before it takes the next."""
+"""The five stages of a build. Each handles one dataset at a time, and journals the outcome before the next."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -37,7 +37,7 @@ STEPS: Mapping[Stage, str] = {
     "split": "Splitting",
 }
 FILES: Mapping[Stage, tuple[str, str]] = {"fetch": ("raw", ".jsonl.gz"), "clean": ("tasks", ".parquet")}
-"""Folder and ending of the file that a stage makes of a dataset."""
+"""Folder and suffix of the file that a stage writes for each dataset."""
 DETAILS: Mapping[Stage, tuple[str, ...]] = {
     "list": ("repository", "config", "revision", "licence", "languages"),
     "fetch": ("rows", "seen", "splits", "columns", "notes"),
@@ -45,18 +45,18 @@ DETAILS: Mapping[Stage, tuple[str, ...]] = {
     "clean": ("labels", "train", "test", "dropped"),
     "split": ("split", "group", "labels", "train", "test"),
 }
-"""Columns of each stage's table beside name, verdict and reason."""
+"""Columns of each stage's table after name, kept and reason."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a build did."""
+    """The result of a build."""
 
     folder: Path
     stages: dict[Stage, list[Entry]]
-    """The lines of each stage that ran."""
+    """The journal entries of each stage that ran."""
     leakage: LeakageReport | None
-    """If the corpus was split."""
+    """None if the corpus was not split."""
 
 
 def build_corpus(
@@ -65,7 +65,6 @@ def build_corpus(
     """Build a corpus, or resume one. Finished work is repeated only if its settings changed.
 
     Raises `DataError` (also if no task is left), `ConfigError`, `OutputError`, and `EndpointError` if the hub is down.
-    The same call resumes.
     """
     settings = settings.absolute()
     with locked(folder), closing(_Build(folder, settings, retry, progress)) as build:
@@ -90,7 +89,8 @@ def build_corpus(
 class _Build:
     def __init__(self, folder: Path, settings: CorpusSettings, retry: bool, progress: Progress) -> None:
         self._folder, self._settings, self._progress = folder, settings, progress
-        self._evaluation = read_tasks(settings.split.exclude_content, splits=SPLITS)  # now, lest it fail after hours
+        # Read first, so that an error shows before hours of work.
+        self._evaluation = read_tasks(settings.split.exclude_content, splits=SPLITS)
         self._journals = {stage: Journal(folder, stage, retry=retry) for stage in STAGES}
         self._stack = ExitStack()
 
@@ -111,7 +111,7 @@ class _Build:
                 return self._split(kept)
 
     def _list(self) -> list[Entry]:
-        """List the datasets. The hub's listing is kept, so that a resumed build has the same ones."""
+        """List the datasets. The hub's listing is journalled, so that a resumed build uses the same datasets."""
         settings = self._settings.list
         if not settings.local and not settings.hub:
             raise DataError(
@@ -123,12 +123,12 @@ class _Build:
         if listing:
             entries += filter(None, map(journal.get, listing.detail["keys"]))
         elif settings.hub:
-            on_hub = list(list_hub(settings))
-            self._progress.step(STEPS["list"], len(on_hub), "datasets")
-            for entry in on_hub:
+            hub_entries = list(list_hub(settings))
+            self._progress.step(STEPS["list"], len(hub_entries), "datasets")
+            for entry in hub_entries:
                 self._finish(journal.add(entry))
-            journal.add(Entry(key=key, name="(hub)", kept=True, detail={"keys": [entry.key for entry in on_hub]}))
-            entries += on_hub
+            journal.add(Entry(key=key, name="(hub)", kept=True, detail={"keys": [entry.key for entry in hub_entries]}))
+            entries += hub_entries
         return entries
 
     def _fetch(self, listed: Sequence[Entry]) -> list[Entry]:
@@ -148,14 +148,14 @@ class _Build:
             with closing(fetch_on_ray(jobs, settings, ray) if ray else fetch_here(jobs, settings, workers)) as results:
                 for candidate, fetched in results:
                     detail = {**fetched.detail, "candidate": candidate.model_dump(mode="json")}
-                    verdict: dict[str, Any] = vars(fetched) | {"detail": detail}
-                    self._finish(journal.add(Entry(key=keys[candidate.name], name=candidate.name, **verdict)))
+                    outcome: dict[str, Any] = vars(fetched) | {"detail": detail}
+                    self._finish(journal.add(Entry(key=keys[candidate.name], name=candidate.name, **outcome)))
         return [entry for key in keys.values() if (entry := journal.get(key))]
 
     def _choose_columns(self, entry: Entry, _key: str) -> dict[str, Any]:
         table = read_sample(self._path("fetch", entry.key), entry.name)
-        given = self._settings.columns
-        columns = find_columns(table, self._model, text=given.text, label=given.label)
+        settings = self._settings.columns
+        columns = find_columns(table, self._model, text=settings.text, label=settings.label)
         return {
             "text": list(columns.text),
             "label": columns.label,
@@ -180,11 +180,11 @@ class _Build:
         candidate = Candidate.model_validate(entry.detail["candidate"])
         task, dropped = clean_task(table, columns, candidate, self._settings.clean)
         write_tasks(self._path("clean", key), [task])
-        told = [f"{counted(count, 'row')}: {reason}" for reason, count in dropped.items()]
-        return {"repository": task.source["repository"], **_sizes(task), "dropped": told}
+        reasons = [f"{counted(count, 'row')}: {reason}" for reason, count in dropped.items()]
+        return {"repository": task.source["repository"], **_sizes(task), "dropped": reasons}
 
     def _split(self, cleaned: Sequence[Entry]) -> list[Entry]:
-        """Write the corpus, each time from scratch: a task's split depends on every other task."""
+        """Write the corpus, always from scratch, because a task's split depends on every other task."""
         if not cleaned:
             raise DataError(f"No task is left to split. The tables in {self._folder} say why.")
         self._progress.step(STEPS["split"], len(cleaned), "datasets")
@@ -213,41 +213,43 @@ class _Build:
         (task,) = Tasks([self._path("clean", entry.key)])
         return task
 
-    def _each(self, stage: Stage, before: Sequence[Entry], act: Callable[[Entry, str], dict[str, Any]]) -> list[Entry]:
-        entries: list[Entry] = []
-        self._progress.step(STEPS[stage], len(before), "datasets")
-        for entry in before:
+    def _each(
+        self, stage: Stage, entries: Sequence[Entry], process: Callable[[Entry, str], dict[str, Any]]
+    ) -> list[Entry]:
+        results: list[Entry] = []
+        self._progress.step(STEPS[stage], len(entries), "datasets")
+        for entry in entries:
             key = self._key(entry.key, stage)
-            known = self._done(stage, key)
-            if known:
+            result = self._done(stage, key)
+            if result:
                 self._progress.advance()
             else:
                 try:
-                    known = Entry(key=key, name=entry.name, kept=True, detail=act(entry, key))
+                    result = Entry(key=key, name=entry.name, kept=True, detail=process(entry, key))
                 except DataError as error:
-                    known = Entry(key=key, name=entry.name, kept=False, reason=str(error))
-                self._finish(self._journals[stage].add(known))
-            entries.append(known)
-        return entries
+                    result = Entry(key=key, name=entry.name, kept=False, reason=str(error))
+                self._finish(self._journals[stage].add(result))
+            results.append(result)
+        return results
 
     def _finish(self, entry: Entry) -> None:
         self._progress.advance()
         if not entry.kept:
             self._progress.note(entry.line)
 
-    def _key(self, before: str, stage: Stage) -> str:
-        return content_key([before, self._settings.key(stage)])
+    def _key(self, previous: str, stage: Stage) -> str:
+        return content_key([previous, self._settings.key(stage)])
 
     def _path(self, stage: Stage, key: str) -> Path:
-        """What a stage makes of a dataset: a sample, or a task."""
+        """The file that a stage writes for a dataset: a sample, or a task."""
         folder, suffix = FILES[stage]
         return self._folder / folder / f"{key[:24]}{suffix}"
 
     def _done(self, stage: Stage, key: str) -> Entry | None:
-        """The verdict on a dataset; none if the file that the stage made of it is gone."""
+        """The journal entry of a dataset, or None if there is no entry or the file of the stage is missing."""
         entry = self._journals[stage].get(key)
-        gone = entry and entry.kept and stage in FILES and not self._path(stage, key).exists()
-        return None if gone else entry
+        missing = entry and entry.kept and stage in FILES and not self._path(stage, key).exists()
+        return None if missing else entry
 
 
 def _sizes(task: Task) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The hub: what it lists, what its errors mean, and how long to wait for it."""
+"""Lists hub datasets, classifies hub errors, and retries while the hub is busy."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -17,11 +17,11 @@ BUSY = (408, 425, 429, 500, 502, 503, 504)
 LONGEST_WAIT = 30.0
 LISTING_PATIENCE = 300.0
 HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2")
-"""huggingface_hub lets the errors of its HTTP library through, and which one that is depends on its version."""
+"""huggingface_hub passes on the errors of its HTTP library, and its version determines which library that is."""
 
 
 def list_hub(settings: ListSettings) -> Iterator[Entry]:
-    """A line for each configuration on the hub. Raises `EndpointError` if the hub is down."""
+    """An entry for each configuration on the hub. Raises `EndpointError` if the hub is down."""
     if settings.repositories:
         for name in settings.repositories:
             yield from _named(name, settings)
@@ -30,18 +30,18 @@ def list_hub(settings: ListSettings) -> Iterator[Entry]:
         yield from _entries(info, settings)
 
 
-def _named(given: str, settings: ListSettings) -> Iterator[Entry]:
-    """The configurations of one repository, or the one that is named."""
+def _named(address: str, settings: ListSettings) -> Iterator[Entry]:
+    """The configurations of one repository, or only the one that the address names."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    place, _, commit = given.partition("@")
-    repository, _, config = place.partition(":")
+    name, _, commit = address.partition("@")
+    repository, _, config = name.partition(":")
     try:
         info = with_patience(lambda: HfApi().dataset_info(repository, revision=commit or None), LISTING_PATIENCE)
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        gone = Candidate(name=place, repository=repository, config=config or None, revision=commit)
-        yield gone.entry(f"it is not on the hub, or is private: {first_line(error)}")
+        missing = Candidate(name=name, repository=repository, config=config or None, revision=commit)
+        yield missing.entry(f"it is not on the hub, or is private: {first_line(error)}")
         return
     yield from _entries(info, settings, config or None)
 
@@ -77,7 +77,7 @@ def _list(settings: ListSettings) -> list[Any]:
 
 
 def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait = lambda _: None) -> Result:
-    """The result of `action`, retried while the hub is down or busy. Raises `EndpointError` when patience ends."""
+    """Call `action`, and retry while the hub is down or busy. Raises `EndpointError` after `patience` seconds."""
     backoff = tenacity.wait_exponential_jitter(initial=0.5, max=LONGEST_WAIT, jitter=0.5)
 
     def wait(state: tenacity.RetryCallState) -> float:
@@ -101,7 +101,7 @@ def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait =
 
 
 def is_outage(error: BaseException | None) -> bool:
-    """Whether an error is the hub's rather than the dataset's."""
+    """Whether the hub, rather than the dataset, caused an error."""
     while error is not None:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status is not None:
@@ -121,7 +121,7 @@ def _retry_after(error: BaseException | None) -> float:
 
 
 def unavailability(repository: str, revision: str, patience: float, on_wait: Wait = lambda _: None) -> str | None:
-    """Why a repository cannot be read now but perhaps later: gated, gone, disabled. Raises `EndpointError`."""
+    """Why a repository is unavailable, perhaps temporarily: gated, gone, disabled. Raises `EndpointError`."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import DisabledRepoError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 

@@ -1,5 +1,5 @@
-"""A log of what each stage decided about each dataset. Each line is on disk before the next dataset begins, so a killed
-build resumes there.
+"""A log of each stage's decision on each dataset. Every line is written before the next dataset starts, so a killed
+build can resume.
 
 The key of a line hashes the dataset and every setting that its result depends on. Changed settings give new keys;
 lines under other keys are kept and ignored.
@@ -21,37 +21,37 @@ FOLDER = "stages"
 
 
 class Entry(Frozen):
-    """One dataset in one stage."""
+    """The outcome of one stage for one dataset."""
 
     key: str
     name: str
     kept: bool
     reason: str = ""
-    """Why it was dropped, or a remark on a kept one."""
+    """Why the dataset was dropped, or a note if it was kept."""
     temporary: bool = False
-    """Dropped for a reason that may have passed (gated, gone, timed out): `--retry` tries again."""
+    """The failure may be temporary (gated, gone, timed out): `--retry` tries again."""
     detail: dict[str, Any] = Field(default_factory=dict[str, Any])
 
     @property
     def line(self) -> str:
-        """One sentence."""
+        """The entry as one line of text."""
         return f"{self.name}: {'kept' if self.kept else 'dropped'}{', ' + self.reason if self.reason else ''}"
 
 
 class Journal:
-    """The lines of one stage."""
+    """The entries of one stage."""
 
     def __init__(self, corpus: Path, stage: str, *, retry: bool = False) -> None:
-        """Read the lines. One cut short by a kill counts as missing; with `retry`, so do temporary ones."""
+        """Read the entries. Skips incomplete lines and, with `retry`, temporary failures."""
         self._path = corpus / FOLDER / f"{stage}.jsonl"
         self._entries = {entry.key: entry for entry in _read(self._path) if not (retry and entry.temporary)}
 
     def get(self, key: str) -> Entry | None:
-        """The latest line under a key."""
+        """The latest entry with this key."""
         return self._entries.get(key)
 
     def add(self, entry: Entry) -> Entry:
-        """Write a line. Raises `OutputError` on a full disk."""
+        """Append an entry. Raises `OutputError` if the disk is full."""
         private_folder(self._path.parent)
         append_line(self._path, (entry.model_dump_json(exclude_defaults=True) + "\n").encode("utf-8", "replace"))
         self._entries[entry.key] = entry
@@ -73,12 +73,12 @@ def _read(path: Path) -> Iterable[Entry]:
 
 
 def write_table(corpus: Path, stage: str, entries: Sequence[Entry], columns: Sequence[str]) -> Path:
-    """The entries as CSV: name, kept, reason, and these details. Raises `OutputError`."""
+    """Write the entries as CSV: name, kept, reason, then `columns` from the details. Raises `OutputError`."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["name", "kept", "reason", *columns])
     for entry in entries:
         details = [entry.detail.get(column, "") for column in columns]
-        shown = [", ".join(map(str, value)) if isinstance(value, list) else value for value in details]
-        table.writerow([entry.name, "yes" if entry.kept else "no", entry.reason, *shown])
+        cells = [", ".join(map(str, value)) if isinstance(value, list) else value for value in details]
+        table.writerow([entry.name, "yes" if entry.kept else "no", entry.reason, *cells])
     return write_text(corpus / f"{stage}.csv", text.getvalue(), force=True)

@@ -1,4 +1,4 @@
-"""The first stage, local part: which datasets there are, each pinned to the hash of its files."""
+"""Lists local datasets, each pinned to the hash of its files."""
 
 import hashlib
 from collections import Counter
@@ -31,35 +31,35 @@ class Candidate(Frozen):
 
     @property
     def key(self) -> str:
-        """Content hash, independent of where the data lie."""
+        """Content hash, independent of the path."""
         return content_key(self.model_dump(exclude={"path"}))
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a single local file, which `datasets` is not needed for."""
+        """Whether this is a single local file, which can be read without `datasets`."""
         return self.path is not None and self.config is None and Path(self.path).is_file()
 
     def entry(self, reason: str | None) -> Entry:
-        """A line of the first stage; dropped if there is a reason."""
+        """The journal entry of the first stage; dropped if there is a reason."""
         detail = self.model_dump(mode="json")
         return Entry(key=self.key, name=self.name, kept=reason is None, reason=reason or "", detail=detail)
 
 
 def list_local(settings: ListSettings) -> Iterator[Entry]:
-    """A line for each configuration in the local folders. Raises `DataError`."""
-    taken: Counter[str] = Counter()
+    """An entry for each configuration in the local folders. Raises `DataError`."""
+    uses: Counter[str] = Counter()
     for folder in settings.local:
         for candidate in _in_folder(Path(folder)):
-            taken[candidate.name] += 1
-            if taken[candidate.name] > 1:
-                candidate = candidate.model_copy(update={"name": f"{candidate.name}#{taken[candidate.name]}"})
+            uses[candidate.name] += 1
+            if uses[candidate.name] > 1:
+                candidate = candidate.model_copy(update={"name": f"{candidate.name}#{uses[candidate.name]}"})
             yield candidate.entry(rejection(candidate, (), settings))
 
 
 def rejection(candidate: Candidate, tags: Sequence[str], settings: ListSettings) -> str | None:
-    """Which filter drops a dataset, if any."""
-    licence = _plain(candidate.licence) if candidate.licence else None
-    if settings.licences and licence not in [_plain(name) for name in settings.licences]:
+    """Why a filter drops a dataset, or None if it passes all filters."""
+    licence = _normalised(candidate.licence) if candidate.licence else None
+    if settings.licences and licence not in [_normalised(name) for name in settings.licences]:
         return f"licence {candidate.licence or 'unstated'} is not among {', '.join(settings.licences)}"
     if settings.languages and not set(candidate.languages) & set(settings.languages):
         return f"language {', '.join(candidate.languages) or 'unstated'} is not among {', '.join(settings.languages)}"
@@ -69,7 +69,7 @@ def rejection(candidate: Candidate, tags: Sequence[str], settings: ListSettings)
     return None
 
 
-def _plain(licence: str) -> str:
+def _normalised(licence: str) -> str:
     return licence.casefold().replace(" ", "-").replace("_", "-")
 
 
@@ -77,15 +77,15 @@ def _in_folder(folder: Path) -> list[Candidate]:
     if not folder.is_dir():
         raise DataError(f"--local {folder} is not a folder; expected a folder of data files and dataset folders.")
     index = read_index(folder)
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not is_hidden(path.name):
-            found += _dataset_folder(path)
+            candidates += _dataset_folder(path)
         elif is_data_file(path):
-            found.append(_data_file(path, index.get(task_name(path), {})))
-    if not found:
+            candidates.append(_data_file(path, index.get(task_name(path), {})))
+    if not candidates:
         raise DataError(f"{folder} holds no data; expected {', '.join(SUFFIXES)} files (also .gz), or folders of them.")
-    return found
+    return candidates
 
 
 def _data_file(path: Path, row: dict[str, str]) -> Candidate:
@@ -108,8 +108,8 @@ def _dataset_folder(path: Path) -> Iterator[Candidate]:
     revision = _hash(files)
     for config in configurations(card):
         name = path.name if config is None else f"{path.name}:{config}"
-        described = licence_and_languages(card)
-        yield Candidate(name=name, repository=path.name, config=config, revision=revision, path=str(path), **described)
+        metadata = licence_and_languages(card)
+        yield Candidate(name=name, repository=path.name, config=config, revision=revision, path=str(path), **metadata)
 
 
 def _is_hidden(path: Path) -> bool:
@@ -117,7 +117,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _read_card(path: Path) -> Any:
-    """The metadata of a card; nothing if it is missing or broken, which the next stage reports."""
+    """The metadata of a card, empty if missing or broken. The next stage reports broken cards."""
     try:
         import yaml
     except ImportError as error:
@@ -132,13 +132,13 @@ def _read_card(path: Path) -> Any:
 def configurations(card: Any) -> list[str | None]:
     """The configurations that a card names; `[None]` if it names none."""
     configs = card.get("configs") if isinstance(card, dict) else None
-    listed = configs if isinstance(configs, list) else []
-    names = [str(config["config_name"]) for config in listed if isinstance(config, dict) and config.get("config_name")]
+    entries = configs if isinstance(configs, list) else []
+    names = [str(config["config_name"]) for config in entries if isinstance(config, dict) and config.get("config_name")]
     return [*dict.fromkeys(names)] or [None]
 
 
 def licence_and_languages(card: Any) -> dict[str, Any]:
-    """As a card gives them: one value, or a list."""
+    """Licence and languages from a card, where each may be one value or a list."""
     values = card if isinstance(card, dict) else {}
     licences, languages = _strings(values.get("license")), _strings(values.get("language"))
     return {"licence": ", ".join(licences) or None, "languages": tuple(languages)}
@@ -149,12 +149,12 @@ def _strings(value: Any) -> list[str]:
 
 
 def _hash(files: Sequence[Path]) -> str:
-    seen = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in files:
-        seen.update(f"{path.name}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{path.name}\0".encode("utf-8", "surrogateescape"))
         try:
             with path.open("rb") as file:
-                seen.update(hashlib.file_digest(file, "sha256").digest())
+                digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    return seen.hexdigest()[:40]
+    return digest.hexdigest()[:40]

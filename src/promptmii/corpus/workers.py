@@ -1,11 +1,10 @@
-"""Where datasets are fetched: processes on this machine, or a Ray cluster.
+"""Fetching datasets in processes on this machine, or on a Ray cluster.
 
-A process reads datasets one by one, under limits of time and memory. A dataset that is huge, corrupt or endless costs
-itself, not the build: its process is killed, and a new one reads the next. The process ends by itself when the build
-that started it is gone.
+A process reads datasets one by one, under time and memory limits. A huge, corrupt or endless dataset does not stop the
+build: its process is killed, and a new process reads the next dataset. A process exits when the build that started it
+is gone.
 
-What goes wrong with a dataset, in the hub's libraries or in the operating system becomes a `Fetched`; a bug of
-promptmii is raised.
+Errors from a dataset, the hub's libraries or the operating system become a `Fetched`; a bug in promptmii is raised.
 """
 
 import multiprocessing
@@ -45,41 +44,41 @@ from promptmii.ray_cluster import RayActors, unwrapped
 Jobs = Sequence[tuple[Candidate, Path]]
 POLL = 0.05
 STARTUP = 120.0
-"""Seconds in which the process must have started."""
+"""Seconds a process may take to start."""
 GRACE = 5.0
-"""Seconds that an idle process has to end by itself."""
+"""Seconds an idle process may take to exit before it is killed."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What became of a dataset."""
+    """The outcome of fetching one dataset."""
 
     kept: bool
     reason: str = ""
     temporary: bool = False
-    """Dropped for a reason that may pass."""
+    """The failure may be temporary."""
     detail: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 class BugError(RuntimeError):
-    """An error of promptmii in another process, with the traceback from there."""
+    """A bug in promptmii, raised in a child process, with the traceback of that process."""
 
 
 class Reader:
-    """The process, started when it is first needed, and what watches it."""
+    """Starts a reading process on first use, and enforces its limits."""
 
     def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
         self._process: Any = None
-        self._line: Connection | None = None
+        self._connection: Connection | None = None
         self._busy = self._closed = False
 
     def fetch(self, candidate: Candidate, path: Path) -> Fetched:
         """Sample a dataset into `path`. Raises `EndpointError` if the hub is down, `OutputError`, and `BugError`."""
-        line = self._line or self._start()
+        connection = self._connection or self._start()
         self._busy = True
-        line.send((candidate, path))
-        answer = self._answer(line)
+        connection.send((candidate, path))
+        answer = self._wait_for(connection)
         self._busy = False
         if isinstance(answer, Exception):
             raise answer
@@ -89,11 +88,11 @@ class Reader:
         return answer
 
     def close(self) -> None:
-        """End the process. A `fetch` in another thread raises `CancelledError`."""
+        """End the process. A `fetch` that runs in another thread raises `CancelledError`."""
         self._closed = True
-        if self._line is not None and not self._busy:
-            self._line.close()
-            self._process.join(GRACE)  # it ends by itself, and releases its semaphores
+        if self._connection is not None and not self._busy:
+            self._connection.close()
+            self._process.join(GRACE)  # it exits by itself, and releases its semaphores
         if self._process is not None:
             self._process.kill()
 
@@ -101,35 +100,35 @@ class Reader:
         if self._closed:
             raise CancelledError
         context = multiprocessing.get_context("spawn")
-        line, theirs = context.Pipe()
-        process: Any = context.Process(target=_serve, args=(theirs, self._settings), daemon=True)
+        connection, child_connection = context.Pipe()
+        process: Any = context.Process(target=_serve, args=(child_connection, self._settings), daemon=True)
         process.start()
-        self._process, self._line = process, line  # now that `close` in another thread can end it
-        theirs.close()
+        self._process, self._connection = process, connection  # from here, `close` in another thread can end it
+        child_connection.close()
         started = False
         with suppress(EOFError, OSError):
-            started = line.poll(STARTUP) and line.recv()
+            started = connection.poll(STARTUP) and connection.recv()
         if self._closed:
             process.kill()
             raise CancelledError
         if not started:
             self._kill()
             raise ModelError(f"A process to read datasets did not start within {STARTUP:.0f} s. Try again.")
-        return line
+        return connection
 
     def _kill(self) -> None:
         self._process.kill()
         self._process.join()
-        if self._line is not None:
-            self._line.close()
-        self._line = None
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
-    def _answer(self, line: Connection) -> Fetched | Exception | str:
+    def _wait_for(self, connection: Connection) -> Fetched | Exception | str:
         deadline = time.monotonic() + self._settings.seconds
         while True:
             try:
-                while line.poll(POLL):
-                    message: Fetched | Exception | float = line.recv()
+                while connection.poll(POLL):
+                    message: Fetched | Exception | float = connection.recv()
                     if not isinstance(message, float | int):
                         return message
                     deadline += message
@@ -147,7 +146,7 @@ class Reader:
 def _memory_mib(process: int) -> float:
     try:
         pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):  # ended meanwhile, or not Linux, where only time is limited
+    except (OSError, IndexError, ValueError):  # process gone, or not Linux (no memory limit)
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
@@ -155,31 +154,31 @@ def _memory_mib(process: int) -> float:
 def _dropped(
     candidate: Candidate, settings: FetchSettings, reason: str, *, temporary: bool, on_wait: Wait = lambda _: None
 ) -> Fetched:
-    """After a failed read, ask whether the hub is at fault. Raises `EndpointError` if it is down."""
-    gone = None
+    """The outcome of a failed read: asks whether the hub is at fault. Raises `EndpointError` if it is down."""
+    unavailable = None
     if candidate.path is None:
-        gone = unavailability(candidate.repository, candidate.revision, settings.patience, on_wait)
-    return Fetched(False, gone or reason, temporary or gone is not None)
+        unavailable = unavailability(candidate.repository, candidate.revision, settings.patience, on_wait)
+    return Fetched(False, unavailable or reason, temporary or unavailable is not None)
 
 
-def _serve(line: Connection, settings: FetchSettings) -> None:
-    """The process: datasets in, outcomes or exceptions out, and a number for each wait that does not count."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the build decides
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    prepare = cache(partial(_prepare, line.send))
+def _serve(connection: Connection, settings: FetchSettings) -> None:
+    """The process's main loop. Receives datasets; sends outcomes, exceptions, and seconds to add to the time limit."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; only the build handles it
+    threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
+    prepare = cache(partial(_prepare, connection.send))
     with suppress(EOFError, OSError):  # the build has ended
-        line.send("ready")
+        connection.send("ready")
         while True:
-            candidate, path = line.recv()
+            candidate, path = connection.recv()
             try:
                 if not candidate.is_file:
                     prepare()
-                line.send(_read(candidate, path, settings, line.send))
+                connection.send(_read(candidate, path, settings, connection.send))
             except (EndpointError, OutputError, MissingDependencyError) as error:
-                line.send(error)
-            except Exception:  # a bug of ours: what a dataset can do wrong became an outcome in `_read`
+                connection.send(error)
+            except Exception:  # a bug in promptmii: `_read` turns errors of a dataset into outcomes
                 trace = traceback.format_exc()
-                line.send(BugError(f"An error of promptmii while reading {candidate.name}:\n{trace}"))
+                connection.send(BugError(f"An error of promptmii while reading {candidate.name}:\n{trace}"))
 
 
 def _read(candidate: Candidate, path: Path, settings: FetchSettings, on_wait: Wait) -> Fetched:
@@ -190,16 +189,16 @@ def _read(candidate: Candidate, path: Path, settings: FetchSettings, on_wait: Wa
     except (EndpointError, OutputError):  # both are OSErrors too
         raise
     except (UnreadableError, OSError) as error:
-        return _dropped(candidate, settings, _named(error.__cause__ or error), temporary=False, on_wait=on_wait)
+        return _dropped(candidate, settings, _described(error.__cause__ or error), temporary=False, on_wait=on_wait)
     return Fetched(True, detail=detail)
 
 
-def _named(error: BaseException) -> str:
-    kind, line = type(error).__name__, first_line(error)
-    return kind if line == kind else f"{kind}: {line}"
+def _described(error: BaseException) -> str:
+    kind, message = type(error).__name__, first_line(error)
+    return kind if message == kind else f"{kind}: {message}"
 
 
-def _end_with(parent: int) -> None:
+def _exit_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -227,15 +226,15 @@ def _prepare(on_wait: Wait) -> None:
 
     def client() -> Any:
         http: Any = huggingface_hub.utils._http  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-        made = http.default_client_factory()
-        made.event_hooks["response"].append(note_wait)
-        return made
+        hub_client = http.default_client_factory()
+        hub_client.event_hooks["response"].append(note_wait)
+        return hub_client
 
     huggingface_hub.set_client_factory(client)
 
 
 def fetch_here(jobs: Jobs, settings: FetchSettings, workers: int) -> Generator[tuple[Candidate, Fetched]]:
-    """In processes on this machine, each watched by a thread. Yields what became of each dataset, as it comes.
+    """Fetch in processes on this machine, one thread for each. Yields each outcome when it is ready.
 
     Raises `EndpointError` if the hub is down, `OutputError` if a disk is full.
     """
@@ -262,44 +261,44 @@ def fetch_here(jobs: Jobs, settings: FetchSettings, workers: int) -> Generator[t
 
 
 class RemoteReader:
-    """A `Reader` in an actor of a Ray cluster, which sends the sample back as bytes."""
+    """A `Reader` in a Ray actor, which sends the sample back as bytes."""
 
     def __init__(self, settings: FetchSettings) -> None:
         self._reader = Reader(settings)
 
     def fetch(self, candidate: Candidate, name: str) -> tuple[Candidate, Fetched, bytes] | PromptMIIError:
-        """What became of it, with the sample if it was kept."""
+        """The outcome, with the sample if the dataset was kept."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             try:
                 fetched = self._reader.fetch(candidate, path)
-            except PromptMIIError as error:  # as a value, or Ray makes a page of it
+            except PromptMIIError as error:  # returned, because Ray buries a raised one in a long traceback
                 return error
             return candidate, fetched, path.read_bytes() if fetched.kept else b""
 
 
 def fetch_on_ray(jobs: Jobs, settings: FetchSettings, options: RayOptions) -> Generator[tuple[Candidate, Fetched]]:
-    """See `fetch_here`. Local data must be visible on every machine; samples come back over the network."""
+    """Like `fetch_here`, on Ray. Every machine must see the local data; samples come back over the network."""
     memory = settings.memory_mib << 20
     cluster = RayActors(options, RemoteReader, settings, memory=memory, max_restarts=3, max_task_retries=1)
     try:
-        waiting = {candidate.name: path for candidate, path in jobs}
+        pending = {candidate.name: path for candidate, path in jobs}
         pool: Any = cluster.ray.util.ActorPool(cluster.actors)
         for candidate, path in jobs:
             pool.submit(_fetch, (candidate, path.name))
         while pool.has_next():
             try:
-                answer: tuple[Candidate, Fetched, bytes] | PromptMIIError = pool.get_next_unordered()
+                result: tuple[Candidate, Fetched, bytes] | PromptMIIError = pool.get_next_unordered()
             except cluster.ray.exceptions.RayActorError:
-                continue  # its dataset stays in `waiting`
-            candidate, fetched, sample = unwrapped(answer)
-            path = waiting.pop(candidate.name)
+                continue  # its dataset stays in `pending`
+            candidate, fetched, sample = unwrapped(result)
+            path = pending.pop(candidate.name)
             if fetched.kept:
                 with atomic_file(path) as temporary:
                     temporary.write_bytes(sample)
             yield candidate, fetched
         for candidate, _ in jobs:
-            if candidate.name in waiting:
+            if candidate.name in pending:
                 yield candidate, Fetched(False, "the worker that read it was lost", temporary=True)
     finally:
         cluster.close()
