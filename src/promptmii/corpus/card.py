@@ -1,6 +1,4 @@
-"""The card of a corpus, which the hub shows beside the data: its contents in numbers and figures. And the upload to the
-hub.
-"""
+"""Writes the dataset card of a corpus, with tables and figures, and uploads the corpus to the hub."""
 
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -23,9 +21,9 @@ UPLOADED = ("README.md", "data/*.parquet", f"{FOLDER}/*.png")
 LABEL_BINS = (2, 3, 5, 10, 20, 50)
 LENGTH_BINS = (0, 50, 100, 200, 500, 1000, 2000)
 FACTS = ["split", "group", "licence", "languages", "domain", "labels", "rows", "length"]
-"""What the card counts of each task; the length is the median of its texts, in characters."""
+"""Columns of the table of tasks; `length` is the median characters per text."""
 LISTED = 30
-"""Domains, languages and licences that the card lists."""
+"""Domains, languages and licences listed, at most."""
 FIGURES = {
     "labels": "Tasks by number of labels",
     "lengths": "Tasks by median text length",
@@ -35,8 +33,8 @@ FIGURES = {
 
 def write_card(folder: Path, leakage: LeakageReport | None = None) -> Path:
     """Write README.md and figures into a corpus folder. Raises `ArtefactError` if it is no corpus, `OutputError`."""
-    found = [_facts(task, split) for split in corpus_splits(folder) for task in read_corpus(folder, split)]
-    tasks: Any = pd.DataFrame(found, columns=FACTS)
+    rows = [_facts(task, split) for split in corpus_splits(folder) for task in read_corpus(folder, split)]
+    tasks: Any = pd.DataFrame(rows, columns=FACTS)
     report = leakage or check_corpus(folder)
     sizes, lengths = _binned(tasks["labels"], LABEL_BINS), _binned(tasks["length"], LENGTH_BINS)
     domains = tasks["domain"].value_counts()
@@ -59,7 +57,7 @@ def write_card(folder: Path, leakage: LeakageReport | None = None) -> Path:
             s: split_file(folder, s).relative_to(folder).as_posix() for s in SPLITS if split_file(folder, s).exists()
         },
         splits=_splits(tasks),
-        counts={title: _table(["", "tasks"], _listed(values)) for title, values in counts.items()},
+        counts={title: _table(["", "tasks"], _first_rows(values)) for title, values in counts.items()},
         leakage=_table(["", *report.exact], ([name, *pairs.values()] for name, pairs in shared.items())),
         folder=FOLDER,
         figures=FIGURES,
@@ -102,9 +100,9 @@ def _splits(tasks: pd.DataFrame) -> str:
     return _table(header, rows)
 
 
-def _listed(counts: Any) -> list[tuple[Any, Any]]:
-    more = [(f"{len(counts) - LISTED} others", "")] if len(counts) > LISTED else []
-    return [*counts.head(LISTED).items(), *more]
+def _first_rows(counts: Any) -> list[tuple[Any, Any]]:
+    others = [(f"{len(counts) - LISTED} others", "")] if len(counts) > LISTED else []
+    return [*counts.head(LISTED).items(), *others]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

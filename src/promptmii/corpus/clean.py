@@ -1,6 +1,6 @@
-"""From a sample to a task: choose the columns, drop rows and label sets, and count the rows that each reason costs.
+"""Turns a sample into a task: chooses columns, drops rows and label sets, and counts dropped rows by reason.
 
-Columns are chosen by names, schema and values. Where these leave it open, a model may be asked.
+Columns are chosen by names, schema and values. If these do not decide, a model may be asked.
 """
 
 import re
@@ -23,15 +23,15 @@ from promptmii.prompts import bundled, quote
 from promptmii.task import Task
 
 TITLED = tuple(("title", name) for name in ("content", "body", "description", "abstract", "text"))
-"""Here the columns are chosen once for all uses of a dataset, so a title is worth its tokens."""
+"""Columns are chosen once for all uses of a dataset, so a title is worth its tokens."""
 
 
 def find_columns(
     table: Table, model: LanguageModel | None = None, *, text: str | None = None, label: str | None = None
 ) -> Chosen:
-    """The columns, of which some may be given.
+    """Choose the text and label columns that are not given.
 
-    Raises `DataError` if there are none, `EndpointError` if the model gives no answer.
+    Raises `DataError` if no choice is clear, `EndpointError` if the model gives no answer.
     """
     chosen = choose_columns(table, text, label, pairs=(*PAIRS, *TITLED))
     if not chosen.decided:
@@ -41,8 +41,8 @@ def find_columns(
                 f"the columns may be {likeliest}, but perhaps {', '.join(chosen.doubts)}; a model could decide "
                 "(--model)"
             )
-        named = _ask(table, model)
-        chosen = choose_columns(table, text or named.text, label or named.label)
+        answer = _ask(table, model)
+        chosen = choose_columns(table, text or answer.text, label or answer.label)
     if label is None and not could_be_label(table, str(chosen.label)):
         raise DataError(f"the label column {why_no_label(table, str(chosen.label)).removesuffix('.')}")
     return chosen
@@ -54,10 +54,10 @@ class _Answer(BaseModel):
 
 
 def _ask(table: Table, model: LanguageModel) -> _Answer:
-    described = [
+    columns = [
         f"{quote(name)}: " + ", ".join(quote(str(row[name])[:120]) for row in table.rows[:3]) for name in table.columns
     ]
-    prompt = bundled("columns", ("name", "columns")).fill(name=quote(table.origin), columns="\n".join(described))
+    prompt = bundled("columns", ("name", "columns")).fill(name=quote(table.origin), columns="\n".join(columns))
     (answer,) = model.generate([({"role": "user", "content": prompt},)], Sampling(max_tokens=200, temperature=0.0))
     if isinstance(answer, Failure):
         raise EndpointError(
@@ -88,10 +88,10 @@ _PERSONAL = re.compile(
 def clean_task(
     table: Table, columns: Chosen, candidate: Candidate, settings: CleanSettings
 ) -> tuple[Task, dict[str, int]]:
-    """A task of the clean rows, and how many were dropped for each reason. Raises `DataError` if too little is left."""
+    """A task of the clean rows, and the number of dropped rows by reason. Raises `DataError` if too little is left."""
     table, dropped = _clean_rows(table, columns, settings)
     if not table.rows:
-        raise DataError(f"no row is left: {_listed(dropped)}")
+        raise DataError(f"no row is left: {_summary(dropped)}")
     cleaned = clean(table, columns)
     dropped.update(cleaned.dropped)
     counts = Counter(example.label for example in cleaned.examples)
@@ -101,7 +101,7 @@ def clean_task(
     if not settings.least_labels <= len(labels) <= settings.most_labels:
         raise DataError(
             f"{len(labels)} labels are left; expected {settings.least_labels} to {settings.most_labels} "
-            f"({_listed(dropped)})"
+            f"({_summary(dropped)})"
         )
     split = tuple(cleaned.split[i] for i in kept) if cleaned.split else None
     cleaned = replace(cleaned, examples=tuple(cleaned.examples[i] for i in kept), split=split)
@@ -123,7 +123,7 @@ def clean_task(
 
 
 def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task:
-    """Cap the rows of each part, keeping the shares of the labels."""
+    """Limit the rows of each part, keeping label proportions."""
     train, test = proportioned(task.train, settings.train_rows), proportioned(task.test, settings.test_rows)
     dropped["more rows than a task keeps"] = len(task.train) + len(task.test) - len(train) - len(test)
     labels = {example.label for example in train}
@@ -131,7 +131,7 @@ def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task
     if len(train) < settings.least_train or len(test) < settings.least_test:
         raise DataError(
             f"{len(train)} training and {len(test)} test rows are left; least_train is {settings.least_train}, "
-            f"least_test {settings.least_test} ({_listed(dropped)})"
+            f"least_test {settings.least_test} ({_summary(dropped)})"
         )
     return replace(task, labels=tuple(label for label in task.labels if label in labels), train=train, test=test)
 
@@ -142,7 +142,7 @@ def _clean_rows(table: Table, columns: Chosen, settings: CleanSettings) -> tuple
     split: list[str] = []
     for number, row in enumerate(table.rows):
         text = columns.render(row)
-        reason = _fault(text, settings) if text.strip() else None
+        reason = _defect(text, settings) if text.strip() else None
         if reason:
             dropped[reason] += 1
             continue
@@ -153,7 +153,7 @@ def _clean_rows(table: Table, columns: Chosen, settings: CleanSettings) -> tuple
     return replace(table, rows=tuple(rows), split=tuple(split) if table.split else None), dropped
 
 
-def _fault(text: str, settings: CleanSettings) -> str | None:
+def _defect(text: str, settings: CleanSettings) -> str | None:
     if len(text) > settings.most_chars:
         return f"longer than {settings.most_chars} characters"
     if not any(character.isalnum() for character in _MARKUP.sub(" ", text)):
@@ -181,10 +181,10 @@ def may_be_in(text: str, languages: Iterable[str]) -> bool:
     except ImportError as error:
         raise MissingDependencyError("The language filter", "corpus") from error
     scores: dict[str, float] = dict(py3langid.rank(text))
-    wanted = max(scores.get(language[:2], float("inf")) for language in languages)
-    return max(scores.values()) - wanted < LANGUAGE_MARGIN
+    best_wanted = max(scores.get(language[:2], float("inf")) for language in languages)
+    return max(scores.values()) - best_wanted < LANGUAGE_MARGIN
 
 
-def _listed(dropped: Counter[str]) -> str:
+def _summary(dropped: Counter[str]) -> str:
     reasons = [f"{counted(count, 'row')}: {reason}" for reason, count in sorted(dropped.items()) if count]
     return "; ".join(reasons) or "nothing dropped"

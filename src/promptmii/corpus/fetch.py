@@ -1,10 +1,10 @@
-"""A uniform sample of one configuration of one dataset, drawn in one pass and written to disk.
+"""Draws a uniform sample of one dataset configuration in one pass, and writes it to disk.
 
-A sample keeps the rows whose texts have the smallest hashes. It is uniform over the different texts, so a file
-sorted by label gives every label its share. It does not depend on order, so two copies of a dataset give the same
-texts and are recognised as copies, however small the samples.
+A sample keeps the rows whose texts have the smallest hashes. It is uniform over distinct texts, so a file
+sorted by label gives every label its share. It does not depend on row order, so two copies of a dataset give the same
+texts and are recognised as copies, even from small samples.
 
-It is drawn in a process that may be killed at any time (`workers.py`).
+This runs in a process that may be killed at any time (`workers.py`).
 """
 
 import gzip
@@ -27,10 +27,10 @@ from promptmii.files import atomic_file
 from promptmii.task import normalise_text
 
 TEST_SPLITS = ("validation", "dev", "valid", "test")
-"""Splits to test on; the first there is. A benchmark's test split is the last to be touched."""
+"""Splits to test on, in order of preference. A benchmark's own test split comes last."""
 LONGEST_CELL = 1_000_000
 SAME_TEXT = 3
-"""Rows kept of one text: enough to see that it is repeated, or has two labels."""
+"""Rows kept per text: enough to detect repeats and contradictory labels."""
 
 
 class UnreadableError(Exception):
@@ -38,7 +38,7 @@ class UnreadableError(Exception):
 
 
 def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str, Any]:
-    """Sample a dataset into `path`; returns its details. Raises `DataError`, `UnreadableError`, `OSError`."""
+    """Sample a dataset into `path`, and return its details. Raises `DataError`, `UnreadableError`, `OSError`."""
     reading = Reading(settings.scan_rows, settings.scan_mib * MIB)
     builder = None if candidate.is_file else _builder(candidate)
     files = _train_and_test({"train": [str(candidate.path)]} if builder is None else _data_files(builder))
@@ -46,21 +46,21 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
     rows: list[tuple[str, Row]] = []
     seen = repeated = 0
     columns: set[str] = set()
-    """Of any row: a line of JSON may lack some."""
+    """Columns of all rows: a JSON line may lack some."""
     for split, urls in files.items():
         sample = Sample(settings.rows)
         for row in _rows(builder, urls, reading):
             if any(isinstance(value, str) and len(value) > LONGEST_CELL for value in row.values()):
                 reading.skipped[f"with a cell of more than {LONGEST_CELL} characters"] += 1
                 continue
-            named = _named(row, classes)
-            columns |= named.keys()
-            if all(str(named.get(name, "")) == value for name, value in settings.where.items()):
+            named_row = _with_class_names(row, classes)
+            columns |= named_row.keys()
+            if all(str(named_row.get(name, "")) == value for name, value in settings.where.items()):
                 sample.add(row)
         seen, repeated = seen + sample.seen, repeated + sample.repeated
-        rows += [(split, _named(row, classes)) for row in sample]
-    if columns and (absent := set(settings.where) - columns):
-        raise DataError(f"it has no column {min(absent)!r} (fetch.where); columns: {', '.join(sorted(columns))}")
+        rows += [(split, _with_class_names(row, classes)) for row in sample]
+    if columns and (missing := set(settings.where) - columns):
+        raise DataError(f"it has no column {min(missing)!r} (fetch.where); columns: {', '.join(sorted(columns))}")
     notes = [f"{counted(count, 'row')} {reason}" for reason, count in sorted(reading.skipped.items())]
     notes += [*reading.faults, *dict.fromkeys(reading.notes)]
     if repeated:
@@ -72,17 +72,17 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
 
 
 class Sample:
-    """Up to `size` different texts, each with its first few rows."""
+    """Up to `size` distinct texts, each with its first few rows."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._largest: list[int] = []
-        """Heap of negated hashes; the first is the next to go."""
+        """Heap of negated hashes; the first is replaced next."""
         self._rows: dict[int, list[Row]] = {}
         self.seen = 0
         """Rows offered."""
         self.repeated = 0
-        """Rows left out because `SAME_TEXT` rows with their text had been offered before."""
+        """Rows left out because `SAME_TEXT` rows with the same text were already kept."""
 
     def add(self, row: Row) -> None:
         """Offer a row."""
@@ -102,31 +102,31 @@ class Sample:
             self._rows[key] = [row]
 
     def __iter__(self) -> Iterator[Row]:
-        """The rows kept, ordered by the hash of their texts."""
+        """The kept rows, ordered by text hash."""
         for key in sorted(self._rows):
             yield from self._rows[key]
 
 
 def _text_hash(row: Row) -> int:
-    """Hash the longest string, which copies of a dataset share whatever their columns are called."""
+    """Hash the longest string, which copies of a dataset share even if their column names differ."""
     longest = max((value for value in row.values() if isinstance(value, str)), key=len, default=None)
     key = normalise_text(longest) if longest is not None else repr(sorted(row.items(), key=str))
     return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def _write_sample(path: Path, header: dict[str, Any], rows: Iterable[tuple[str, Row]]) -> None:
-    # No name and no time inside, so that equal samples are equal files.
+    # The archive holds no name or time, so that equal samples give equal files.
     with (
         atomic_file(path) as temporary,
         temporary.open("wb") as file,
-        gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed,
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as compressed,
     ):
         for value in (header, *rows):
-            packed.write((json.dumps(value, default=str, separators=(",", ":")) + "\n").encode())
+            compressed.write((json.dumps(value, default=str, separators=(",", ":")) + "\n").encode())
 
 
 def read_sample(path: Path, name: str) -> Table:
-    """The sample as a table. Raises `DataError` if it has no rows, `ArtefactError` if the file is damaged."""
+    """Read a sample as a table. Raises `DataError` if it has no rows, `ArtefactError` if the file is damaged."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             header = json.loads(file.readline())
@@ -142,20 +142,20 @@ def read_sample(path: Path, name: str) -> Table:
 
 @contextmanager
 def _foreign_errors() -> Generator[None]:
-    """Turns errors of `datasets` on a dataset into `UnreadableError`. Only around calls of `datasets`."""
+    """Turn errors raised by `datasets` into `UnreadableError`. Use only around calls to `datasets`."""
     import pyarrow as pa
     import yaml
     from datasets.exceptions import DatasetsError
 
-    python = (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError)
+    builtin_errors = (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError)
     try:
         yield
-    except (DatasetsError, pa.ArrowException, yaml.YAMLError, *python) as error:
+    except (DatasetsError, pa.ArrowException, yaml.YAMLError, *builtin_errors) as error:
         raise UnreadableError(str(error)) from error
 
 
 def _builder(candidate: Candidate) -> Any:
-    """What `datasets` makes of a folder or repository: files by split, and features. It never runs their code."""
+    """The `datasets` builder of a folder or repository, with files by split and features. Never runs dataset code."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -174,8 +174,8 @@ def _data_files(builder: Any) -> dict[str, list[str]]:
 def _train_and_test(files: Mapping[str, list[str]]) -> dict[str, list[str]]:
     if not files:
         raise DataError("it has no data files")
-    other = next((split for split in files if split not in TEST_SPLITS), next(iter(files)))
-    train = "train" if "train" in files else other
+    fallback = next((split for split in files if split not in TEST_SPLITS), next(iter(files)))
+    train = "train" if "train" in files else fallback
     test = next((split for split in TEST_SPLITS if split in files and split != train), None)
     return {"train": files[train]} | ({"test": files[test]} if test else {})
 
@@ -195,14 +195,14 @@ def _rows(builder: Any, urls: Sequence[str], reading: Reading) -> Iterator[Row]:
 
 
 def _has_csv_options(builder: Any) -> bool:
-    """Whether a card says how to parse its CSV files."""
+    """Whether the card sets options for its CSV files."""
     config = getattr(builder, "config", None)
     options = (getattr(config, "names", None), getattr(config, "skiprows", None))
     return any(options) or getattr(config, "sep", ",") not in (",", "\t")
 
 
 def _streamed(builder: Any, urls: Sequence[str], reading: Reading) -> Iterator[Row]:
-    """The first rows of any other kind of file, as `datasets` streams them."""
+    """The first rows of other file formats, streamed by `datasets`."""
     name = next(split for split, files in _data_files(builder).items() if files == urls)
     with _foreign_errors():
         for count, row in enumerate(builder.as_streaming_dataset(split=name)):
@@ -217,12 +217,15 @@ def _streamed(builder: Any, urls: Sequence[str], reading: Reading) -> Iterator[R
 def _class_names(builder: Any) -> dict[str, tuple[str, ...]]:
     with _foreign_errors():
         features = builder.info.features or _parquet_features(builder)
-    kinds = {name: kind for name, kind in features.items() if hasattr(kind, "names") and hasattr(kind, "int2str")}
-    return {name: tuple(kind.names) for name, kind in kinds.items()}
+    return {
+        name: tuple(feature.names)
+        for name, feature in features.items()
+        if hasattr(feature, "names") and hasattr(feature, "int2str")
+    }
 
 
 def _parquet_features(builder: Any) -> Mapping[str, Any]:
-    """The features that `datasets` wrote into a Parquet file, for cards that give none."""
+    """The features that `datasets` stored in a Parquet file, for cards without features."""
     import datasets
     import pyarrow.parquet as pq
     from fsspec.core import url_to_fs
@@ -235,6 +238,6 @@ def _parquet_features(builder: Any) -> Mapping[str, Any]:
         return datasets.Features.from_arrow_schema(pq.read_schema(file))
 
 
-def _named(row: Row, classes: Mapping[str, tuple[str, ...]]) -> Row:
-    """Class numbers become names; -1, which marks rows without a label, becomes none. Names stay."""
+def _with_class_names(row: Row, classes: Mapping[str, tuple[str, ...]]) -> Row:
+    """Replace class numbers by names, and -1, which marks unlabelled rows, by None. Names stay."""
     return {key: class_name(value, classes[key]) if key in classes else value for key, value in row.items()}

@@ -1,8 +1,8 @@
-"""Near-duplicate texts, the tasks that share them, and what the splits of a corpus share.
+"""Finds near-duplicate texts, the tasks that share them, and leaks between the splits of a corpus.
 
 MinHash (`datasketch`) turns a text's five-character shingles into 64 numbers that estimate the Jaccard similarity of
-two texts. Bands of four equal numbers make two texts candidates, and the estimate decides. Bands are compared by
-sorting, which needs 8 bytes per text at a time, where an index needs kilobytes.
+two texts. Texts with an equal band of four numbers are candidates, and the estimate decides. Bands are compared by
+sorting, which needs only 8 bytes per text at a time; an index would need kilobytes.
 """
 
 from collections import Counter, defaultdict
@@ -28,11 +28,11 @@ PERMUTATIONS = 64
 BAND = 4
 SHINGLE = 5
 LONGEST = 1000
-"""Characters compared of a text; texts that agree this far count as the same."""
+"""Characters compared per text; texts with the same beginning of this length count as the same."""
 TELLING = 30
-"""Characters a text needs to be evidence of a copy: "thank you" is in every second task."""
+"""Minimum characters for a text to be evidence of a copy: "thank you" is in every second task."""
 WIDESPREAD = 50
-"""A text in more tasks than this links them in a chain instead of pairwise, so that work stays linear."""
+"""A text in more tasks than this links them in a chain instead of pairwise, which keeps the work linear."""
 _POWERS = np.array([1_000_003**i % (1 << 32) for i in reversed(range(SHINGLE))], dtype=np.uint32)
 
 
@@ -43,7 +43,7 @@ def sign(texts: Iterable[str]) -> Signatures:
     except ImportError as error:
         raise MissingDependencyError("Near-duplicate search", "corpus") from error
 
-    minhash: Any = MinHash(PERMUTATIONS, hashfunc=int)  # reused: making one costs more than using it
+    minhash: Any = MinHash(PERMUTATIONS, hashfunc=int)  # reused, because creating one costs more than using it
     rows: list[Any] = []
     for text in texts:
         minhash.clear()
@@ -53,7 +53,7 @@ def sign(texts: Iterable[str]) -> Signatures:
 
 
 def _shingles(text: str) -> list[int]:
-    """Each shingle as a polynomial in its characters; `datasketch` permutes these numbers further."""
+    """A hash per shingle, a polynomial in its characters; `datasketch` permutes these numbers further."""
     normal = normalise_text(text)[:LONGEST]
     if not normal:
         return []
@@ -62,8 +62,8 @@ def _shingles(text: str) -> list[int]:
 
 
 def clusters(signatures: Signatures, similarity: float) -> Ints:
-    """A number for each text, equal for texts that are nearly the same or joined by a chain of such texts."""
-    needed = round(similarity * PERMUTATIONS)
+    """A cluster number per text, equal for near-duplicates and for texts joined by a chain of near-duplicates."""
+    required = round(similarity * PERMUTATIONS)
     first: list[Ints] = []
     second: list[Ints] = []
     for start in range(0, PERMUTATIONS, BAND):
@@ -71,7 +71,7 @@ def clusters(signatures: Signatures, similarity: float) -> Ints:
         order = np.argsort(keys, kind="stable")
         same = keys[order[1:]] == keys[order[:-1]]
         left, right = order[:-1][same], order[1:][same]
-        similar = (signatures[left] == signatures[right]).sum(axis=1) >= needed
+        similar = (signatures[left] == signatures[right]).sum(axis=1) >= required
         first.append(left[similar])
         second.append(right[similar])
     return components(len(signatures), np.concatenate(first), np.concatenate(second))
@@ -98,13 +98,13 @@ class SignedTexts:
     """The texts of many tasks, training rows before test rows. The arrays have one item per text."""
 
     clusters: Ints
-    """Equal for texts that are nearly the same."""
+    """Cluster numbers, equal for near-duplicates."""
     tasks: Ints
-    """Number of the task that the text belongs to."""
+    """Task numbers."""
     telling: npt.NDArray[np.bool_]
-    """Whether it is long enough to be evidence of a copy."""
+    """Whether the text is long enough to be evidence of a copy."""
     sizes: tuple[int, ...]
-    """Texts of each task."""
+    """Number of texts per task."""
 
 
 def sign_texts(tasks: Iterable[Task], similarity: float) -> SignedTexts:
@@ -118,8 +118,8 @@ def sign_texts(tasks: Iterable[Task], similarity: float) -> SignedTexts:
         telling += [len(text) >= TELLING for text in texts]
         sizes.append(len(texts))
     numbers = np.repeat(np.arange(len(sizes)), np.array(sizes, dtype=np.int64))
-    found = clusters(np.concatenate(signatures), similarity)
-    return SignedTexts(found, numbers, np.array(telling, dtype=np.bool_), tuple(sizes))
+    cluster_numbers = clusters(np.concatenate(signatures), similarity)
+    return SignedTexts(cluster_numbers, numbers, np.array(telling, dtype=np.bool_), tuple(sizes))
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Link:
     second: int
     shared: int
     telling: int
-    """Shared texts that are evidence of a copy."""
+    """Number of shared texts that are evidence of a copy."""
 
     def is_copy(self, sizes: Sequence[int], share: float, rows: int) -> bool:
         """Whether the tasks share enough to belong in one split."""
@@ -138,14 +138,14 @@ class Link:
 
 
 def links(texts: SignedTexts) -> list[Link]:
-    """Every pair of tasks with texts in common."""
+    """All pairs of tasks with texts in common."""
     shared = _pair_counts(texts.clusters, texts.tasks)
     telling = _pair_counts(texts.clusters[texts.telling], texts.tasks[texts.telling])
     return [Link(a, b, count, telling[a, b]) for (a, b), count in sorted(shared.items())]
 
 
 def _pair_counts(cluster: Ints, task: Ints) -> Counter[tuple[int, int]]:
-    """For each pair of tasks, the number of clusters that have texts of both."""
+    """The number of clusters with texts of both tasks, per pair of tasks."""
     pairs = np.unique(np.stack([cluster, task]), axis=1)
     starts = np.flatnonzero(np.diff(pairs[0], prepend=-1))
     counts: Counter[tuple[int, int]] = Counter()
@@ -168,7 +168,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class LeakageReport:
-    """Counts for each split, then for each pair of splits."""
+    """Counts per split (`tasks`, `texts`), then per pair of splits."""
 
     tasks: Mapping[str, int]
     texts: Mapping[str, int]
@@ -180,7 +180,7 @@ class LeakageReport:
     """Near-duplicate texts in both, summed over pairs of tasks."""
     leaks: tuple[Leak, ...]
     repeated_names: tuple[str, ...]
-    """Names that two tasks have."""
+    """Names used by more than one task."""
 
     @property
     def clean(self) -> bool:
@@ -191,31 +191,31 @@ class LeakageReport:
 
 def check_corpus(folder: Path, similarity: float = 0.7) -> LeakageReport:
     """Compare every split of a corpus with every other. Raises `ArtefactError` if the folder is no corpus."""
-    listed: list[tuple[str, Split]] = []
+    members: list[tuple[str, Split]] = []
     repositories, groups, exact = (defaultdict[Split, set[str]](set) for _ in range(3))
 
     def tasks() -> Iterator[Task]:
         for split in corpus_splits(folder):
             for task in read_corpus(folder, split):
-                listed.append((task.name, split))
+                members.append((task.name, split))
                 repositories[split].add(task.source.get("repository", task.name))
                 groups[split].add(task.source.get("group", task.name))
-                exact[split] |= {row_key(e.text) for e in (*task.train, *task.test)}
+                exact[split] |= {row_key(example.text) for example in (*task.train, *task.test)}
                 yield task
 
     texts = sign_texts(tasks(), similarity)
     sizes, near = Counter[str](dict.fromkeys(SPLITS, 0)), Counter({_pair(*pair): 0 for pair in combinations(SPLITS, 2)})
     leaks: list[Leak] = []
     for link in links(texts):
-        (first, one), (second, other) = listed[link.first], listed[link.second]
-        if one != other:
-            leaks.append(Leak(first, second, (one, other), link.shared))
-            near[_pair(one, other)] += link.shared
-    for (_, split), size in zip(listed, texts.sizes, strict=True):
+        (first, first_split), (second, second_split) = members[link.first], members[link.second]
+        if first_split != second_split:
+            leaks.append(Leak(first, second, (first_split, second_split), link.shared))
+            near[_pair(first_split, second_split)] += link.shared
+    for (_, split), size in zip(members, texts.sizes, strict=True):
         sizes[split] += size
-    names = Counter(name for name, _ in listed)
+    names = Counter(name for name, _ in members)
     return LeakageReport(
-        tasks={split: sum(own == split for _, own in listed) for split in SPLITS},
+        tasks={split: sum(own == split for _, own in members) for split in SPLITS},
         texts=dict(sizes),
         repositories=_in_both(repositories),
         groups=_in_both(groups),
@@ -226,9 +226,9 @@ def check_corpus(folder: Path, similarity: float = 0.7) -> LeakageReport:
     )
 
 
-def _pair(one: Split, other: Split) -> str:
-    return " / ".join(sorted((one, other), key=SPLITS.index))
+def _pair(first: Split, second: Split) -> str:
+    return " / ".join(sorted((first, second), key=SPLITS.index))
 
 
-def _in_both(found: Mapping[Split, set[str]]) -> dict[str, int]:
-    return {_pair(a, b): len(found.get(a, set()) & found.get(b, set())) for a, b in combinations(SPLITS, 2)}
+def _in_both(values: Mapping[Split, set[str]]) -> dict[str, int]:
+    return {_pair(a, b): len(values.get(a, set()) & values.get(b, set())) for a, b in combinations(SPLITS, 2)}

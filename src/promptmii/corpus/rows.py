@@ -1,4 +1,4 @@
-"""Rows of data files, local or on the hub, without loading a file: large ones are read in evenly spread parts."""
+"""Streams rows of local or hub data files. Large files are read in evenly spread parts."""
 
 import gzip
 import io
@@ -16,22 +16,22 @@ from promptmii.errors import DataError
 TEXT_FILES = (".csv", ".tsv", ".jsonl", ".ndjson")
 READABLE = (".parquet", *TEXT_FILES, *(f"{suffix}.gz" for suffix in TEXT_FILES))
 PARTS = 64
-"""Parts read of a text file that is too large to read whole."""
+"""Parts read from a text file that is too large to read whole."""
 MIB = 1 << 20
 
 
 @dataclass
 class Reading:
-    """How much of each split may be read, and what was noticed."""
+    """Read limits per split, and notes on skipped and unreadable rows."""
 
     rows: int
-    """Rows, if a file says how many it has."""
+    """Maximum rows, for files that state their number of rows."""
     size: int
-    """Bytes, if it does not."""
+    """Maximum bytes, for other files."""
     skipped: Counter[str] = field(default_factory=Counter[str])
-    """Rows left out, by reason."""
+    """Skipped rows by reason."""
     faults: list[str] = field(default_factory=list[str])
-    """The first unreadable rows, each with its place."""
+    """The first errors of unreadable rows, with their positions."""
     notes: list[str] = field(default_factory=list[str])
 
     def skip(self, fault: str) -> None:
@@ -45,18 +45,18 @@ def read_rows(urls: Sequence[str], reading: Reading) -> Iterator[Row]:
     """Rows of the files of one split: paths or `hf://` addresses that end in one of `READABLE`. Raises `DataError`."""
     from fsspec.core import url_to_fs
 
-    places = [url_to_fs(url) for url in urls]
-    sizes = [int(fs.size(path) or 0) for fs, path in places]
+    locations = [url_to_fs(url) for url in urls]
+    sizes = [int(fs.size(path) or 0) for fs, path in locations]
     if sum(sizes) > reading.size and not urls[0].endswith(".parquet"):
         reading.notes.append(
             f"{sum(sizes) / MIB:.0f} MiB; {reading.size / MIB:.0f} MiB in evenly spread parts were read"
         )
-    # Of many large files, read every k-th, so that the part read of each is worth its request.
+    # With many large files, read only every k-th, so that each part read is worth its request.
     step = max(1, len(urls) * MIB // max(reading.size, MIB))
     chosen = range(0, len(urls), step)
     share = replace(reading, rows=reading.rows // len(chosen), size=reading.size // len(chosen))
     for number in chosen:
-        fs, path = places[number]
+        fs, path = locations[number]
         name = path.rsplit("/", 1)[-1]
         with fs.open(path, "rb") as file:
             if path.endswith(".parquet"):
@@ -71,37 +71,37 @@ def _parquet_rows(file: Any, name: str, reading: Reading) -> Iterator[Row]:
 
     try:
         table = pq.ParquetFile(file)
-        plain = [column.name for column in table.schema_arrow if _is_plain(column.type)]
+        names = [column.name for column in table.schema_arrow if _is_scalar(column.type)]
         groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
         total = sum(group.num_rows for group in groups)
-        # Every row group gives its share, unless reading them all would cost too much.
+        # Read from every row group, unless that would cost too much.
         weight = sum(group.total_byte_size for group in groups) / max(reading.size, 1)
         step = max(1, round(weight)) if len(groups) > 1 else 1
         chosen = list(range(0, len(groups), step))
-        wanted = max(min(total, reading.rows), 1)
-        stride = max(1, sum(groups[number].num_rows for number in chosen) // wanted)
+        limit = max(min(total, reading.rows), 1)
+        stride = max(1, sum(groups[number].num_rows for number in chosen) // limit)
         if stride * step > 1:
             reading.notes.append(f"{total} rows; every {stride * step}th was read")
-        for batch in table.iter_batches(batch_size=4096, row_groups=chosen, columns=plain):
+        for batch in table.iter_batches(batch_size=4096, row_groups=chosen, columns=names):
             yield from (batch.take(pa.array(range(0, len(batch), stride))) if stride > 1 else batch).to_pylist()
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{name} is not a readable Parquet file: {error}.") from error
 
 
-def _is_plain(kind: Any) -> bool:
+def _is_scalar(column_type: Any) -> bool:
     import pyarrow.types as t
 
     tests = (t.is_string, t.is_large_string, t.is_integer, t.is_floating, t.is_boolean, t.is_dictionary)
-    return any(test(kind) for test in tests)
+    return any(test(column_type) for test in tests)
 
 
 def _text_rows(file: BinaryIO, size: int, name: str, reading: Reading) -> Iterator[Row]:
-    plain = name.lower().removesuffix(".gz")
-    packed = plain != name.lower()
-    delimited = plain.endswith((".csv", ".tsv"))
+    base_name = name.lower().removesuffix(".gz")
+    compressed = base_name != name.lower()
+    delimited = base_name.endswith((".csv", ".tsv"))
     parts: Iterator[BinaryIO]
-    if packed:
-        parts = iter([_unpacked(file, name, reading)])
+    if compressed:
+        parts = iter([_decompressed(file, name, reading)])
     elif size > reading.size:
         header = file.readline() if delimited else b""
         parts = (io.BytesIO(header + part) for part in _parts(file, size, reading.size))
@@ -110,13 +110,13 @@ def _text_rows(file: BinaryIO, size: int, name: str, reading: Reading) -> Iterat
     for part in parts:
         lines = _decoded(part, name)
         if delimited:
-            yield from csv_rows(lines, name, "\t" if plain.endswith(".tsv") else None, skip=reading.skip)
+            yield from csv_rows(lines, name, "\t" if base_name.endswith(".tsv") else None, skip=reading.skip)
         else:
             yield from json_line_rows(lines, name, skip=reading.skip)
 
 
 def _parts(file: BinaryIO, size: int, budget: int) -> Iterator[bytes]:
-    """Whole lines from evenly spread places."""
+    """Whole lines from evenly spread positions."""
     length = max(budget // PARTS, 1)
     for number in range(PARTS):
         file.seek(number * size // PARTS)
@@ -125,8 +125,8 @@ def _parts(file: BinaryIO, size: int, budget: int) -> Iterator[bytes]:
         yield lines[: lines.rfind(b"\n") + 1]
 
 
-def _unpacked(file: BinaryIO, name: str, reading: Reading) -> BinaryIO:
-    """The beginning of a packed file: it has no other entry, and a small one may unpack to a huge one."""
+def _decompressed(file: BinaryIO, name: str, reading: Reading) -> BinaryIO:
+    """The beginning of a gzip file, which cannot be read from the middle, and may decompress to a huge size."""
     try:
         content = gzip.GzipFile(fileobj=file).read(reading.size + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -144,4 +144,4 @@ def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8: {error.reason} at byte {error.start} of a part.") from error
     finally:
-        lines.detach()  # the file is closed by whoever opened it
+        lines.detach()  # the caller closes the file

@@ -11,16 +11,16 @@ from promptmii.task import content_key
 
 
 class ListSettings(Settings):
-    """Which datasets are considered."""
+    """Datasets to consider."""
 
     local: tuple[str, ...] = ()
     """Folders of data files (with an optional `index.csv`) and of dataset folders."""
     hub: bool = False
     """List the hub (`HF_ENDPOINT`, with `HF_TOKEN` if set)."""
     repositories: tuple[str, ...] = ()
-    """Of the hub, `owner/name[:configuration][@commit]`: these alone, instead of all that have the tags."""
+    """Hub repositories to list instead of all with the tags: `owner/name[:configuration][@commit]`."""
     tags: tuple[str, ...] = ("task_categories:text-classification",)
-    """Tags that a hub dataset must all have."""
+    """Tags required of hub datasets; all must match."""
     languages: tuple[str, ...] = ()
     """Keep datasets that declare one of these languages (`en`, `de`, ...)."""
     licences: tuple[str, ...] = ()
@@ -30,42 +30,42 @@ class ListSettings(Settings):
     search: str | None = None
     author: str | None = None
     most: int | None = Field(default=None, ge=1)
-    """Hub repositories to list, the most downloaded first."""
+    """Maximum hub repositories, most downloaded first."""
 
 
 class FetchSettings(Settings):
-    """How much of each configuration is read, and what that may cost."""
+    """Sample size per configuration, and limits of reading."""
 
     rows: int = Field(default=1500, ge=20)
     """Rows sampled from each split."""
     where: dict[str, str] = Field(default_factory=dict[str, str])
-    """Only rows with these values, by column: of text pairs, say, those whose label is `entailment`."""
+    """Keep only rows with these values, by column: for example text pairs with the label `entailment`."""
     scan_rows: int = Field(default=200_000, ge=100)
-    """Rows read of each split. Larger files are read in evenly spread parts."""
+    """Rows read per split. Larger files are read in evenly spread parts."""
     scan_mib: int = Field(default=256, ge=1)
-    """MiB read of each split, for files that do not say how many rows they have."""
+    """MiB read per split, for files that do not state their number of rows."""
     seconds: float = Field(default=300, gt=0)
     """Time limit per configuration, not counting waits for rate limits."""
     memory_mib: int = Field(default=2048, ge=256)
-    """Memory limit of the process that reads."""
+    """Memory limit of each reading process."""
     patience: float = Field(default=300, ge=0)
     """Seconds to wait for a hub that is down before the build stops. The same command resumes it."""
 
 
 class ColumnSettings(Settings):
-    """How text and label columns are chosen."""
+    """Choice of text and label columns."""
 
     text: str | None = None
-    """The text column of every data set, where it is known."""
+    """The text column of every dataset, if known."""
     label: str | None = None
-    """The same of the label column."""
+    """The label column of every dataset, if known."""
     model: str | None = None
-    """Model to ask if names, schema and values do not decide. Without one, such datasets are dropped."""
+    """Model to ask if names, schema and values do not decide. Without a model, such datasets are dropped."""
     endpoint: Endpoint = Endpoint()
 
 
 class CleanSettings(Settings):
-    """Which rows and label sets are kept."""
+    """Filters on rows and label sets."""
 
     most_chars: int = Field(default=8000, ge=100)
     least_labels: int = Field(default=2, ge=2)
@@ -79,13 +79,13 @@ class CleanSettings(Settings):
     languages: tuple[str, ...] = ()
     """Drop texts that are clearly in none of these languages."""
     quality: bool = True
-    """Drop broken encodings and texts of nearly one character."""
+    """Drop texts with broken encoding, or that are nearly all one character."""
     personal: Literal["keep", "mask", "drop"] = "keep"
-    """What to do with e-mail and IP addresses, phone, card and account numbers."""
+    """Handling of e-mail and IP addresses, phone, card and account numbers."""
 
 
 class SplitSettings(Settings):
-    """How tasks are assigned to splits."""
+    """Assignment of tasks to splits."""
 
     validation: float = Field(default=0.1, ge=0, lt=1)
     """Share of the tasks, in whole groups."""
@@ -97,18 +97,18 @@ class SplitSettings(Settings):
     exclude_content: tuple[str, ...] = ()
     """Evaluation sets (task files, folders, corpora, `suite`) whose texts, and copies of them, are left out."""
     per_repository: int = Field(default=10, ge=1)
-    """Configurations of one repository, at most."""
+    """Maximum configurations per repository."""
     similarity: float = Field(default=0.7, gt=0, le=1)
-    """Jaccard similarity of five-character shingles from which two texts count as one."""
+    """Minimum Jaccard similarity of five-character shingles for two texts to count as one."""
     shared: float = Field(default=0.05, gt=0, le=1)
-    """Tasks that share this part of the smaller one's texts form a group ..."""
+    """Tasks that share this fraction of the smaller task's texts form a group ..."""
     shared_rows: int = Field(default=5, ge=1)
     """... and so do tasks that share this many texts of 30 characters or more."""
     seed: int = 0
 
 
 class CorpusSettings(Settings):
-    """A whole build."""
+    """All settings of a build."""
 
     list: ListSettings = ListSettings()
     fetch: FetchSettings = FetchSettings()
@@ -116,15 +116,15 @@ class CorpusSettings(Settings):
     clean: CleanSettings = CleanSettings()
     split: SplitSettings = SplitSettings()
     workers: int = Field(default=1, ge=1)
-    """Number of processes that fetch."""
+    """Number of fetching processes."""
     ray: RayOptions | None = None
 
     def key(self, stage: str) -> str:
-        """Content hash of a stage's settings, without those that change no result."""
-        chosen: dict[str, Any] = getattr(self, stage).model_dump(mode="json")
+        """Content hash of a stage's settings, except those that do not affect results."""
+        values: dict[str, Any] = getattr(self, stage).model_dump(mode="json")
         for irrelevant in ("seconds", "memory_mib", "patience", "endpoint"):
-            chosen.pop(irrelevant, None)
-        return content_key({stage: chosen})
+            values.pop(irrelevant, None)
+        return content_key({stage: values})
 
     def absolute(self) -> "CorpusSettings":
         """The same settings with absolute local folders, for workers that run elsewhere."""

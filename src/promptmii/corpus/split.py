@@ -1,7 +1,7 @@
-"""The last stage: training, validation and held-out tasks, so that no text to measure on is one that was trained on.
+"""Assigns tasks to training, validation and held-out splits, so that no evaluation text is also trained on.
 
-A group is a repository, the repositories that share texts with it, and so on; it is in one split as a whole. Single
-texts that groups still share are removed from the split that is trained on.
+A group is a repository, the repositories that share texts with it, and so on. A whole group goes into one split. If
+splits still share single texts, only the split of lowest rank (`RANK`) keeps them.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ RANK: Mapping[Split, int] = {"heldout": 0, "validation": 1, "train": 2}
 EVALUATION_RANK = -1
 DROPPED_RANK = len(RANK)
 LARGEST_GROUP = 0.25
-"""A group with more than this share of the tasks is trained on; held out, it would be the whole measurement."""
+"""A group with more than this share of the tasks is trained on, because held out it would dominate evaluation."""
 
 
 @dataclass(frozen=True)
 class TaskName:
-    """How the assignment knows a task."""
+    """The name and repository of a task."""
 
     name: str
     repository: str
@@ -40,7 +40,7 @@ class TaskName:
 
 @dataclass
 class Assignment:
-    """What becomes of each task, by its number."""
+    """The split of each task, or why it was dropped, by task number."""
 
     groups: list[str]
     """The first repository of each task's group."""
@@ -52,15 +52,15 @@ class Assignment:
 def assign(
     tasks: Sequence[TaskName], evaluation: Sequence[str], texts: SignedTexts, settings: SplitSettings
 ) -> Assignment:
-    """A split or a reason to drop for each task. `texts` holds those of the tasks, then those of the evaluation sets.
+    """Assign each task a split, or a reason to drop it. `texts` covers the tasks, then the evaluation sets.
 
-    Raises `ConfigError` for a held-out task that is not there.
+    Raises `ConfigError` for a held-out task that is not in the corpus.
     """
     copies = [link for link in links(texts) if link.is_copy(texts.sizes, settings.shared, settings.shared_rows)]
     dropped = _evaluation_copies(tasks, evaluation, copies, settings)
     dropped |= _above_limit(tasks, dropped, settings)
-    left = set(range(len(tasks))) - set(dropped)
-    copies = [link for link in copies if {link.first, link.second} <= left]
+    remaining = set(range(len(tasks))) - set(dropped)
+    copies = [link for link in copies if {link.first, link.second} <= remaining]
     first_of: dict[str, int] = {}
     edges = [(number, first_of.setdefault(task.repository, number)) for number, task in enumerate(tasks)]
     edges += [(link.first, link.second) for link in copies]
@@ -70,9 +70,9 @@ def assign(
         if tasks[link.first].repository != tasks[link.second].repository:
             assignment.notes[link.second].append(f"shares {counted(link.shared, 'text')} with {tasks[link.first].name}")
     members: dict[int, list[int]] = defaultdict(list)
-    for number in sorted(left):
+    for number in sorted(remaining):
         members[heads[number]].append(number)
-    groups = sorted(members, key=lambda head: _lot(settings.seed, tasks[head].repository))
+    groups = sorted(members, key=lambda head: _random_order(settings.seed, tasks[head].repository))
     assignment.split = _assign_groups(tasks, [members[head] for head in groups], settings)
     return assignment
 
@@ -80,7 +80,7 @@ def assign(
 def _evaluation_copies(
     tasks: Sequence[TaskName], evaluation: Sequence[str], copies: Sequence[Link], settings: SplitSettings
 ) -> dict[int, str]:
-    """Evaluation sets by name, and tasks that share texts with an evaluation set, directly or through other tasks."""
+    """Tasks named as evaluation sets, and tasks that share texts with one directly or through others, with reasons."""
     names = {name.casefold() for name in settings.exclude}
     dropped = {n: "it is an evaluation set (by name)" for n, task in enumerate(tasks) if task.is_named(names)}
     source = {number: tasks[number].name for number in dropped}
@@ -107,46 +107,46 @@ def _above_limit(tasks: Sequence[TaskName], dropped: Mapping[int, str], settings
             members[task.repository].append(number)
     reasons: dict[int, str] = {}
     for repository, numbers in members.items():
-        ordered = sorted(numbers, key=lambda number: _lot(settings.seed, tasks[number].name))
+        ordered = sorted(numbers, key=lambda number: _random_order(settings.seed, tasks[number].name))
         reason = f"{repository} has {len(numbers)} configurations; per_repository is {settings.per_repository}"
         reasons |= dict.fromkeys(ordered[settings.per_repository :], reason)
     return reasons
 
 
 def _assign_groups(tasks: Sequence[TaskName], groups: Sequence[list[int]], settings: SplitSettings) -> dict[int, Split]:
-    """The groups in their order, held-out tasks first, until each split is as large as it should be."""
+    """Fill the held-out split, then validation, with groups in order; the rest is training."""
     total = sum(map(len, groups))
     for name in settings.heldout_tasks:
         if not any(tasks[number].is_named({name.casefold()}) for group in groups for number in group):
-            known = [task.name for task in tasks]
-            raise ConfigError(f"heldout_tasks names {name!r}, which is not in the corpus. {nearest(name, known)}")
+            names = [task.name for task in tasks]
+            raise ConfigError(f"heldout_tasks names {name!r}, which is not in the corpus. {nearest(name, names)}")
     named = {name.casefold() for name in settings.heldout_tasks}
-    wanted: dict[Split, int] = {
+    room: dict[Split, int] = {
         "heldout": 0 if named else round(settings.heldout * total),
         "validation": round(settings.validation * total),
     }
     splits: dict[int, Split] = {}
     for group in groups:
         small = len(group) <= max(1, LARGEST_GROUP * total)
-        fitting: list[Split] = [split for split, room in wanted.items() if small and len(group) <= room]
+        fitting: list[Split] = [split for split, size in room.items() if small and len(group) <= size]
         split: Split = fitting[0] if fitting else "train"
         if any(tasks[number].is_named(named) for number in group):
             split = "heldout"
         elif fitting:
-            wanted[split] -= len(group)
+            room[split] -= len(group)
         splits |= dict.fromkeys(group, split)
     return splits
 
 
-def _lot(seed: int, name: str) -> str:
+def _random_order(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest()
 
 
 class TextRemover:
-    """Removes from a task the texts that are in a split of lower rank, or in an evaluation set."""
+    """Removes texts from a task if a split of lower rank, or an evaluation set, also has them."""
 
     def __init__(self, tasks: int, texts: SignedTexts, assignment: Assignment, limits: CleanSettings) -> None:
-        """`texts` holds those of so many tasks, then those of the evaluation sets."""
+        """`texts` covers `tasks` tasks, then the evaluation sets."""
         self._assignment, self._limits, self._clusters = assignment, limits, texts.clusters
         self._starts = [0, *accumulate(texts.sizes)]
         evaluation = [EVALUATION_RANK] * (len(texts.sizes) - tasks)
@@ -157,7 +157,7 @@ class TextRemover:
         np.minimum.at(self._best, texts.clusters, self._rank[texts.tasks])
 
     def __call__(self, number: int, task: Task) -> Task | None:
-        """The task with its group, without those texts; `None` (and a reason) if too little is left."""
+        """The task with its group, without those texts. None, with the reason recorded, if too little is left."""
         clusters = self._clusters[self._starts[number] : self._starts[number + 1]]
         keep: list[bool] = (self._best[clusters] >= self._rank[number]).tolist()
         task = replace(task, source=task.source | {"group": self._assignment.groups[number]})
