@@ -16,19 +16,19 @@ UNIT = Price(prompt=1.0, completion=1.0)
 
 @dataclass(frozen=True)
 class PromptCost:
-    """What one way of prompting takes."""
+    """The cost of one way of prompting."""
 
     once: Cost
     """To make and to calibrate."""
     tokens: float | None
-    """Of a prompt, on average over the queries; `None` if the server did not say."""
+    """Mean tokens of a prompt; `None` if the server did not report them."""
     shared_tokens: int
-    """Of the beginning that all its prompts share."""
+    """Tokens of the prefix that all its prompts share."""
 
 
 @dataclass(frozen=True)
 class PerQuery:
-    """What the prompts of one query cost: in money per million queries, or in tokens if they have no price."""
+    """The price of the prompts: money per million queries, or tokens per query if they have no price."""
 
     ours: float
     icl: float
@@ -47,7 +47,7 @@ class BreakEven:
 
     saved_tokens_per_query: float
     one_off_tokens: int
-    """What the instruction took to make and calibrate, beyond what calibrating ICL took."""
+    """The cost of making and calibrating the instruction, less that of calibrating ICL."""
     uncached: PerQuery
     cached: PerQuery
     """With the provider's prompt cache."""

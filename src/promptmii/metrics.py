@@ -67,7 +67,7 @@ def accuracy(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
-    """How one label fared. `support` is its number of gold rows; F1 is 0 where nothing is right."""
+    """The scores of one label. `support` is its number of gold rows; F1 is 0 where nothing is right."""
 
     label: str
     precision: float

@@ -155,9 +155,9 @@ class Record(Frozen):
     answers: str | None = None
     """Packed `Predictions`."""
     machine: str | None = None
-    """Where it ran, in words."""
+    """A description of the machine."""
     revisions: dict[str, str] = Field(default_factory=dict[str, str])
-    """Of the models, by reference: hashes of weights and chat template, or the server's name and address."""
+    """Revisions of the models, by reference: hashes of weights and chat template, or the server's name and address."""
     finished: str
     """Date and time, ISO 8601, UTC."""
 
@@ -221,10 +221,10 @@ def _unpack(packed: str) -> Any:
 
 @dataclass(frozen=True)
 class Run:
-    """What run folders hold: the latest record of every cell, and the queries that records name."""
+    """The content of run folders: the latest record of every cell, and the queries that records name."""
 
     records: Mapping[str, Record]
-    """By key; of several records of a cell a finished one before a failed one."""
+    """By key. Of several records of a cell, a finished one takes precedence over a failed one."""
     queries: Mapping[str, Query]
     damaged: tuple[str, ...] = ()
     """Lines left out, each with its file, number and fault."""
@@ -279,7 +279,7 @@ def _lines(path: Path, kind: type[Line], damaged: list[str]) -> Iterator[tuple[i
 
 
 def _reason(error: ValueError) -> str:
-    """The first thing that is wrong, in one line."""
+    """The first error, on one line."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
@@ -295,7 +295,7 @@ class Recorder:
         self._folder = folder
         append_line(folder / RECORDS, b"")
         self.run = Run.read(folder)
-        """What the folder held at the start."""
+        """The records in the folder at the start."""
         self._queries = set(self.run.queries)
 
     def add(self, record: Record, query: Query | None = None) -> None:

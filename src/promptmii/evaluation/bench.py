@@ -130,7 +130,7 @@ class Bench:
 
     @contextmanager
     def _own_follower(self, instruction: Instruction, usual: Follower) -> Generator[Follower]:
-        """The follower that a method made for its instruction, if it made one; else the usual one."""
+        """The follower that the method made for its instruction, or else the usual one."""
         if instruction.follower is None:
             yield usual
             return

@@ -1,4 +1,4 @@
-"""What a grid will take, before it runs: calls, tokens, time and money.
+"""The cost of a grid before it runs: calls, tokens, time and money.
 
 Each method knows its calls. The models' own tokenizers count a sample of each task's rows; an instruction counts as
 `ASSUMED_TOKENS` long. A few calls to each model measure how fast it reads and writes.

@@ -60,7 +60,7 @@ class EvaluateSettings(Settings):
     template: str | None = None
     """File with a template for the generators."""
     workers: int = Field(default=16, ge=1)
-    """Cells under way at once. Local models then write for several cells in one batch."""
+    """Cells in progress at once, so that local models write for several in one batch."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
     """Options of single methods by their names: `{"ape": {"calls": 500}}`."""
     columns: Columns = Columns()
@@ -107,7 +107,7 @@ class PlannedCell:
     cell: Cell
     calibration: CalibrationKind
     settings: EvaluateSettings
-    """Of the one grid that it belongs to."""
+    """The settings of the grid that the cell belongs to."""
 
 
 def grid_tasks(settings: EvaluateSettings) -> dict[str, Task]:

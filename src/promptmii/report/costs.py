@@ -1,4 +1,4 @@
-"""What a task costs with each method: the numbers, their table and their figure."""
+"""The cost of a task with each method: numbers, table and figure."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ COSTS = {
 
 
 def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
-    """What a task costs, mean over tasks (and over seeds within them), a row per series and n.
+    """The cost of a task, averaged over tasks (and over seeds within them): a row per series and n.
 
     `calls`, `tokens`, `seconds` and `money` are those of making the instruction, once per task, `calibration_*` of
     calibrating it, `label_*` of labelling all `rows` of a task; `tokens_per_query` are prompt tokens. A number is NaN
@@ -46,7 +46,7 @@ def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
 
 
 def cost_table(cells: pd.DataFrame, scope: Scope) -> ReportTable:
-    """What each method costs per task: making the instruction once, and labelling the query rows."""
+    """The cost of each method per task: making the instruction once, and labelling the query rows."""
     data: Any = costs(cells, scope)
     digits = {"money": 4, "label_money": 4, "seconds": 1, "label_seconds": 1}
     known = {name: head for name, (_, head) in COSTS.items() if data[name].notna().any()}
@@ -64,7 +64,7 @@ def cost_table(cells: pd.DataFrame, scope: Scope) -> ReportTable:
 
 @styled
 def cost_figure(cells: pd.DataFrame, scores: Scores, n: int) -> Drawn:
-    """What a task costs with each method at one n: calls, tokens, seconds."""
+    """The cost of a task with each method at one n: calls, tokens, seconds."""
     from matplotlib.ticker import EngFormatter, NullLocator
 
     data = costs(cells, scores.scope)
@@ -81,16 +81,16 @@ def cost_figure(cells: pd.DataFrame, scores: Scores, n: int) -> Drawn:
         least = float(values[values > 0].min()) if (values > 0).any() else 1.0
         axes.set(xscale="log", xlim=(least / 2, np.nanmax([least, *values]) * 12))
         axes.grid(axis="y", visible=False)
-        for place, (one, value) in enumerate(zip(series, values, strict=True)):
-            axes.barh(place, value, height=0.62, color=known[one.name].colour, gid=f"series:{one.name}")
+        for place, (line, value) in enumerate(zip(series, values, strict=True)):
+            axes.barh(place, value, height=0.62, color=known[line.name].colour, gid=f"series:{line.name}")
             text = axes.annotate(
                 rounded(value), (max(least / 2, value), place), (3, 0), textcoords="offset points", va="center"
             )
-            text.set(fontsize=8, gid=f"series:{one.name}")
+            text.set(fontsize=8, gid=f"series:{line.name}")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(label, fontsize=8.5)
-    panels[0].set_yticks(range(len(series)), [one.name for one in series])
+    panels[0].set_yticks(range(len(series)), [line.name for line in series])
     figure.suptitle(f"Cost per task at n={n}: {scores.scope.title}", x=0.01, ha="left")
     caption = (
         f"What one task costs at n={n} with each method: calls to make the instruction; tokens and seconds to make it "

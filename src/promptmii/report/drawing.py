@@ -24,7 +24,7 @@ GRID = "#d0d7de"
 WIDTH = 7.2
 """Inches; 700 pixels of an SVG are 7.3."""
 COLOURS = ("#7f868f", INK, "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#009e73", "#56b4e9", "#a39300")
-"""Of the methods, in order. Okabe and Ito's yellow is darkened, because on white it cannot be seen."""
+"""Colours of the methods, in order. Okabe and Ito's yellow is darkened, because on white it cannot be seen."""
 MARKERS = "X*s^oDvPh"
 LINES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 FONTS = "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
@@ -50,7 +50,7 @@ STYLE = {
 
 
 class Drawn(NamedTuple):
-    """A figure, and one sentence to stand below it."""
+    """A figure and its caption, one sentence."""
 
     figure: "Figure"
     caption: str
@@ -109,19 +109,19 @@ class Look(NamedTuple):
 
 def looks(series: Iterable[Series]) -> dict[str, Look]:
     """The look of each series, by name."""
-    found: dict[str, Look] = {}
+    styles: dict[str, Look] = {}
     seen: dict[str, int] = {}
     others = [method for method in dict.fromkeys(s.method for s in series) if position(method) >= len(MARKERS)]
-    for one in series:
-        if one.name in found:
+    for line in series:
+        if line.name in styles:
             continue  # the same method at another follower
-        nth = seen.setdefault(one.method, 0)
-        seen[one.method] += 1
-        i = position(one.method)
-        marker = MARKERS[i] if i < len(MARKERS) else "<>dp8"[others.index(one.method) % 5]
+        nth = seen.setdefault(line.method, 0)
+        seen[line.method] += 1
+        i = position(line.method)
+        marker = MARKERS[i] if i < len(MARKERS) else "<>dp8"[others.index(line.method) % 5]
         colour = COLOURS[i % len(COLOURS)]
-        found[one.name] = Look(colour, marker, LINES[nth % len(LINES)], "none" if nth % 2 else colour)
-    return found
+        styles[line.name] = Look(colour, marker, LINES[nth % len(LINES)], "none" if nth % 2 else colour)
+    return styles
 
 
 def line_style(look: Look, *, lines: bool = True) -> dict[str, Any]:

@@ -35,12 +35,12 @@ LEADER = {"arrowstyle": "-", "linewidth": 0.6, "linestyle": ":", "shrinkB": 4, "
 def length_figure(scores: Scores) -> Drawn:
     """Macro-F1 against prompt length: a labelled line per series through its numbers of examples, with intervals."""
     figure, (axes,) = blank_figure(f"length-{scores.scope.slug}", 4.6)
-    (found, flat), known = _by_prompt(points(scores)), looks(scores.series)
-    _token_axis(axes, found)
+    (plotted, flat), known = _by_prompt(points(scores)), looks(scores.series)
+    _token_axis(axes, plotted)
     _draw_flat(axes, flat, known)
     ends: set[int] = set()
     for one in scores.series:
-        own = [point for point in found if point.series == one]
+        own = [point for point in plotted if point.series == one]
         ends |= {point.n for point in own[:1] + own[-1:]}
         x, y = [p.tokens for p in own], [p.mean for p in own]
         bars = [[p.mean - p.low for p in own], [p.high - p.mean for p in own]]
@@ -49,9 +49,9 @@ def length_figure(scores: Scores) -> Drawn:
             artist.set_gid(f"series:{one.name}")
     axes.set_ylabel("Macro-F1, mean over tasks")
     axes.set_title(f"Macro-F1 against prompt length: {scores.scope.title}")
-    _label_lines(axes, [*found, *flat], known)
+    _label_lines(axes, [*plotted, *flat], known)
     figure.draw_without_rendering()
-    _number_points(axes, found, sorted(found, key=lambda p: p.n not in ends), known)
+    _number_points(axes, plotted, sorted(plotted, key=lambda p: p.n not in ends), known)
     caption = (
         f"Mean macro-F1 over tasks against the mean number of prompt tokens that one query takes, {scores.scope.title} "
         f"({_points_sample(scores)}; numbers at points: examples given; bars: 95 % interval over tasks; dotted: "
@@ -60,14 +60,14 @@ def length_figure(scores: Scores) -> Drawn:
     return Drawn(figure, caption)
 
 
-def _by_prompt(found: Sequence[Mean]) -> tuple[list[Mean], list[Mean]]:
+def _by_prompt(plotted: Sequence[Mean]) -> tuple[list[Mean], list[Mean]]:
     """The points of methods with a prompt; of each other method, which has no place on a scale of tokens, the last.
 
     Where no method has a prompt, all of them are points.
     """
-    prompted = [point for point in found if point.tokens > 0]
-    last = {point.series: point for point in sorted(found, key=lambda point: point.n) if not point.tokens > 0}
-    return (prompted, [*last.values()]) if prompted else (list(found), [])
+    prompted = [point for point in plotted if point.tokens > 0]
+    last = {point.series: point for point in sorted(plotted, key=lambda point: point.n) if not point.tokens > 0}
+    return (prompted, [*last.values()]) if prompted else (list(plotted), [])
 
 
 def _draw_flat(axes: "Axes", flat: Sequence[Mean], known: dict[str, Look]) -> None:
@@ -78,9 +78,9 @@ def _draw_flat(axes: "Axes", flat: Sequence[Mean], known: dict[str, Look]) -> No
         drawn.set(linestyle=":", linewidth=1.1, gid=f"series:{point.series.name}")
 
 
-def _label_lines(axes: "Axes", found: Sequence[Mean], known: dict[str, Look]) -> None:
+def _label_lines(axes: "Axes", plotted: Sequence[Mean], known: dict[str, Look]) -> None:
     """The name of each series at the right edge, beside the end of its line."""
-    ends = {point.series.name: point for point in sorted(found, key=lambda point: point.tokens)}
+    ends = {point.series.name: point for point in sorted(plotted, key=lambda point: point.tokens)}
     bottom, top = axes.get_ylim()
     gap = (top - bottom) / 19  # the height of a line of text
     heights = _spread([point.mean for point in ends.values()], gap)
@@ -112,11 +112,11 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
     return [height - shift for height in moved]
 
 
-def _token_axis(axes: "Axes", found: Sequence[Mean]) -> None:
+def _token_axis(axes: "Axes", plotted: Sequence[Mean]) -> None:
     """Logarithmic where there is anything to show, with plain numbers at 1, 2 and 5."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-    if any(point.tokens > 0 for point in found):
+    if any(point.tokens > 0 for point in plotted):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.16g}"))
@@ -136,12 +136,12 @@ class _Box(NamedTuple):
         return abs(self.x - other.x) < self.width + other.width and abs(self.y - other.y) < self.height + other.height
 
 
-def _number_points(axes: "Axes", found: Sequence[Mean], wanted: Sequence[Mean], known: dict[str, Look]) -> None:
+def _number_points(axes: "Axes", plotted: Sequence[Mean], wanted: Sequence[Mean], known: dict[str, Look]) -> None:
     """Write n beside the wanted points, in that order. A label that would cover a point or another label is left out.
 
     The layout must be final, because room is counted in pixels.
     """
-    places = {(p.series, p.n): axes.transData.transform((p.tokens, p.mean)) for p in found}
+    places = {(p.series, p.n): axes.transData.transform((p.tokens, p.mean)) for p in plotted}
     taken = [_Box(x, y, 4, 4) for x, y in places.values()]
     for point in wanted:
         x, y = places[point.series, point.n]
@@ -175,8 +175,8 @@ def pareto_figure(by_scope: Sequence[Scores]) -> Drawn:
     draw_legend(figure, styles | {name: {"color": known[name].colour, "linestyle": ":"} for name in flat})
     figure.draw_without_rendering()
     for axes, scores in zip(panels, by_scope, strict=True):
-        found, _ = _by_prompt(points(scores))
-        _number_points(axes, found, frontier(found), known)
+        plotted, _ = _by_prompt(points(scores))
+        _number_points(axes, plotted, frontier(plotted), known)
     parts = "; ".join(f"{scores.scope.title}: {_points_sample(scores)}" for scores in by_scope)
     caption = (
         "Every method at every number of examples. The dashed line joins the points that no other beats in both "
@@ -187,16 +187,16 @@ def pareto_figure(by_scope: Sequence[Scores]) -> Drawn:
 
 
 def _draw_frontier(axes: "Axes", given: Sequence[Mean], known: dict[str, Look]) -> None:
-    found, flat = _by_prompt(given)
-    _token_axis(axes, found)
+    plotted, flat = _by_prompt(given)
+    _token_axis(axes, plotted)
     _draw_flat(axes, flat, known)
-    for one in dict.fromkeys(point.series for point in found):
-        own = [point for point in found if point.series == one]
+    for one in dict.fromkeys(point.series for point in plotted):
+        own = [point for point in plotted if point.series == one]
         drawn = axes.plot([p.tokens for p in own], [p.mean for p in own], **line_style(known[one.name], lines=False))
         drawn[0].set_gid(f"series:{one.name}")
     # The last step goes on to the longest prompt.
-    best = [(p.tokens, p.mean) for p in frontier(found)]
-    best += [(max(point.tokens for point in found), best[-1][1])] if best else []
+    best = [(p.tokens, p.mean) for p in frontier(plotted)]
+    best += [(max(point.tokens for point in plotted), best[-1][1])] if best else []
     line = axes.step([x for x, _ in best], [y for _, y in best], where="post")
     line[0].set(color=INK, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1, gid="frontier")
 

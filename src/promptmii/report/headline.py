@@ -27,7 +27,7 @@ MANY = 8
 
 
 def facts(run: Run, cells: pd.DataFrame, folders: Iterable[object]) -> dict[str, str]:
-    """What was run, by name."""
+    """The facts of what was run, by name."""
     live: Any = cells.loc[~cells["stale"], :]
     records = [run.records[key] for key in live["key"]]
     tasks = sorted({shown_name(task) for task in live["task"]})
@@ -130,7 +130,7 @@ def claim_table(found: Sequence[Claim]) -> ReportTable:
 
 
 def winner(scores: Scores, n: int) -> str:
-    """Which method has the highest mean at n, over the same tasks, whether or not it is the one under test."""
+    """The method with the highest mean at n over the same tasks, whether or not it is under test."""
     ranked = sorted((m for m in _at(comparable(scores), n) if m.tasks), key=lambda m: -m.mean)
     if not ranked:
         return f"No method has a score at n={nearest_n(scores.ns, n)}."
@@ -194,7 +194,7 @@ def _as_good(scores: Scores, rival: Series, own: Series, n: int) -> str:
 
 
 def long_prompts(scores: Scores, n: int) -> str:
-    """What in-context learning reaches with the most examples: the poster's other headline."""
+    """The score of in-context learning with the most examples: the poster's other headline."""
     own, most = _under_test(_at(scores, n)), max(scores.ns)
     if own is None:
         return ""
@@ -215,7 +215,7 @@ def _at(scores: Scores, n: int) -> list[Mean]:
 
 
 def tested(series: Sequence[Series]) -> Series | None:
-    """The one under test: by the order of the registry, else a method of the user's own; `None` if all are rivals."""
+    """The series under test: the first by the registry's order, else a user's own method; `None` if all are rivals."""
     preferred = [one for method in under_test() for one in series if one.method == method]
     return next(iter([*preferred, *(one for one in series if not is_known(one.method))]), None)
 

@@ -274,5 +274,5 @@ def _inline(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """In one line, and no HTML."""
+    """The text on one line, without HTML."""
     return " ".join(text.split()).replace("<", "&lt;")

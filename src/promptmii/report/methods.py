@@ -1,4 +1,4 @@
-"""What a report needs to know of methods, all of it from the registry: a new method needs no change here."""
+"""What a report needs to know about methods, taken from the registry, so that a new method needs no change here."""
 
 from promptmii.inducers import METHODS, Role, WrittenBy
 
@@ -25,7 +25,7 @@ def planned_rivals() -> list[str]:
 
 
 def role(method: str) -> Role:
-    """What the method is in a comparison."""
+    """The role of a method in a comparison."""
     return METHODS[method].role if method in METHODS else Role.METHOD
 
 

@@ -109,7 +109,7 @@ def _embedded(value: object) -> Markup:
 
 
 class ByN(NamedTuple):
-    """Tables of which the page shows those of one n."""
+    """Tables by n, of which the page shows one n at a time."""
 
     group: str
     tables: Mapping[int, Any]
@@ -147,11 +147,11 @@ def sections(results: Results, files: Files) -> dict[str, Any]:
 
 def legend(results: Results) -> list[tuple[str, str, str]]:
     """Name, colour and line of each method. With several followers a name stands for a series of each."""
-    found: list[tuple[str, str, str]] = []
+    entries: list[tuple[str, str, str]] = []
     for name, look in looks(results.series).items():
         colour = "var(--ink)" if look.colour == INK else f"var(--c-{look.colour[1:]}, {look.colour})"
-        found.append((name, colour, "solid" if look.line == "-" else "dashed"))
-    return found
+        entries.append((name, colour, "solid" if look.line == "-" else "dashed"))
+    return entries
 
 
 def _point_tip(by_scope: Sequence[Scores]) -> Tip:

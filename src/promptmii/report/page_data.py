@@ -26,7 +26,7 @@ SIZE = 13_000_000
 WRONG = 20
 """Wrong rows of a cell that are kept: the first, so that methods can be compared on the same rows."""
 TEXT = 600
-"""Characters of a row's text that are kept."""
+"""Characters kept of a row's text."""
 ANSWER = 200
 """Characters of an answer that was no label."""
 LEVEL = 6
@@ -34,7 +34,7 @@ MEASURED = {"macro_f1", "low", "high", "uncalibrated_macro_f1", "accuracy", "n_u
 
 
 def numbers(results: Results) -> dict[str, Any]:
-    """What the script needs to draw tables."""
+    """The numbers that the script needs to draw tables."""
     live: Any = results.cells.loc[~results.cells["stale"], :]
     sizes = live.groupby("task")[["labels", "rows"]].max().fillna(0).astype(int)
     return {
@@ -95,7 +95,7 @@ def _pack(value: object) -> str:
 
 
 class _Details:
-    """The cells of one task. Rows, instructions and label sets that occur in several cells are written once."""
+    """The cells of one task. Rows, instructions and label sets that several cells share are stored once."""
 
     def __init__(self) -> None:
         # Values with their numbers, which cells name.

@@ -15,7 +15,7 @@ from promptmii.report.tables import NOTHING, ReportTable, number
 
 
 def answers(predictions: Iterable[Prediction]) -> list[str]:
-    """What their scorers would have read: the written text, the chosen label, or nothing if there was no answer."""
+    """The answer as the authors' scorers would read it: the written text, the chosen label, or nothing."""
     return [
         prediction.answer if prediction.answer is not None else prediction.label or "" for prediction in predictions
     ]
@@ -41,7 +41,7 @@ def _clean(text: str) -> str:
 
 
 MODE = "generate"
-"""The authors' way of answering, and the only one in which the scorers differ."""
+"""The authors' follower mode, the only one in which the scorers differ."""
 SCORERS = {"macro_f1": "ours", "reward_f1": "their reward", "analysis_f1": "their tables"}
 PUBLISHED = {
     "llama318b": {

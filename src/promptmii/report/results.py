@@ -27,7 +27,7 @@ class Results:
 
     @classmethod
     def read(cls, folders: Sequence[Path]) -> Self:
-        """Of runs of `promptmii evaluate`, and of training runs for their curves.
+        """Read runs of `promptmii evaluate`, and training runs for their curves.
 
         Raises `ArtefactError` where the evaluations hold no cell.
         """
@@ -62,7 +62,7 @@ class Results:
 
     @property
     def n(self) -> int:
-        """The one that figures and tables of a single n are about, or open with."""
+        """The n of figures and tables for a single n, or the one they open with."""
         return chosen_n(self.ns)
 
     @cached_property
@@ -72,7 +72,7 @@ class Results:
 
     @property
     def untrained(self) -> list[str]:
-        """Generators that were run both as the one under test and as an untrained one."""
+        """Generators run both under test and untrained."""
         by_method = [
             {s.generator for s in self.series if s.method == method and s.generator} for method in single_call()
         ]

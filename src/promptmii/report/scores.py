@@ -76,7 +76,7 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def _series_names(cells: pd.DataFrame) -> list[str]:
-    """The method, and its generator where one scope has it with several of them."""
+    """The method, with its generator if one scope has it with several."""
     generators: Any = cells["generator"].fillna("")
     counts = generators.groupby([cells["follower"], cells["mode"], cells["method"]]).transform("nunique")
     names = short_names(generators)
@@ -113,23 +113,23 @@ POSTER_N = 20
 
 
 def chosen_n(ns: Iterable[int]) -> int:
-    """The n at which the page opens: the poster's where it was run, else the middle one. Never chosen by score."""
+    """The n at which the page opens: the poster's if it was run, else the middle one. Never chosen by score."""
     known = sorted(ns)
     return POSTER_N if POSTER_N in known else known[len(known) // 2]
 
 
 def nearest_n(ns: Collection[int], n: int) -> int:
-    """That n where it was run, else the chosen one."""
+    """This n if it was run, else the chosen one."""
     return n if n in ns else chosen_n(ns)
 
 
 class Scope(NamedTuple):
-    """What one table or panel is about: one follower, answering in one way, with label names kept or hidden."""
+    """The subject of a table or panel: one follower in one mode, with label names kept or hidden."""
 
     follower: str
     mode: str
     name: str
-    """Of the follower, from `short_names`: headings and file names of two scopes have to differ."""
+    """The follower's short name, which differs between scopes, because headings and file names are made of it."""
     hidden: bool = False
     """Label names say nothing (A, 7, class 3)."""
 
@@ -150,7 +150,7 @@ class Scope(NamedTuple):
 
 
 class Series(NamedTuple):
-    """A method as one line of a figure: with its generator where the scope has it with several."""
+    """A method as one line of a figure, with its generator if the scope has it with several."""
 
     name: str
     method: str
@@ -184,7 +184,7 @@ class Scores:
     failed: Counts
     """Cells that were not."""
     constant: tuple[bool, ...]
-    """Per series: reads no examples, so its one score stands at every n."""
+    """Per series: true if it reads no examples, so that its one score stands at every n."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:

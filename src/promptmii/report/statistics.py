@@ -1,4 +1,4 @@
-"""What can be said about methods from their scores on many tasks, at the same number of examples.
+"""Statistics of methods over many tasks, at the same number of examples.
 
 The unit is the task. Intervals are 95 % t intervals over tasks; the spread of the scores holds the noise of their rows
 too. With six tasks a t interval covers the mean in 93 to 95 % of all samples, a bootstrap over tasks in 84 to 88 %.
@@ -25,7 +25,7 @@ FEWEST = 6
 
 
 class Mean(NamedTuple):
-    """How a series fares over tasks at one n."""
+    """The scores of a series over tasks at one n."""
 
     series: Series
     n: int
@@ -43,7 +43,7 @@ class Mean(NamedTuple):
     """Prompt tokens per query; NaN if unknown for any task."""
     tasks: int
     missing: tuple[str, ...]
-    """Tasks that others of the scope have and this one lacks."""
+    """Tasks that other series of the scope have and this one lacks."""
     seeds: int
     """Finished cells of the task that has most of them."""
     failed: int

@@ -21,7 +21,7 @@ from promptmii.report.statistics import Mean, Paired, best_within, comparisons, 
 BUDGETS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 """Prompt tokens per query."""
 NOTHING = "–"
-"""Where there is no number."""
+"""Shown in place of a missing number."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def p_value(p: float, reason: str = "") -> str:
 
 
 def span(texts: Sequence[str]) -> str:
-    """The first and the last of them, or the only one."""
+    """The first and last values, or the only one."""
     return " to ".join(dict.fromkeys((texts[0], texts[-1])))
 
 

@@ -31,7 +31,7 @@ class Transfer(NamedTuple):
 
     @property
     def names(self) -> dict[str, str]:
-        """Of models, short."""
+        """Short names of models."""
         return short_names([*self.macro_f1.columns, *(generator for _, generator in self.macro_f1.index)])
 
 
