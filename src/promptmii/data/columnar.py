@@ -82,7 +82,7 @@ def is_saved_dataset(folder: Path) -> bool:
 
 
 def read_saved_dataset(folder: Path) -> Table:
-    """What `save_to_disk` saved. Raises `DataError`."""
+    """The dataset that `save_to_disk` saved. Raises `DataError`."""
     if not is_saved_dataset(folder):
         raise DataError(
             f"{folder} is a folder without dataset_info.json; expected a file, or a folder that datasets saved."

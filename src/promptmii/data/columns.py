@@ -46,7 +46,7 @@ class Chosen:
     """Joins several columns into one text; `None`: one column as it is, or one line per column, with its name."""
     label: str | None
     notes: tuple[str, ...] = ()
-    """What was detected rather than given."""
+    """Notes on what was detected rather than given."""
     label_named: bool = True
     """The label column was given, or its header or schema marks it as a label."""
     doubts: tuple[str, ...] = ()
@@ -188,7 +188,7 @@ def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
 
 
 def why_no_label(table: Table, name: str) -> str:
-    """Why a column named like a label is not one."""
+    """The reason why a column named like a label is not one."""
     values = column_values(table, name)
     present = sum(row[name] is not None for row in table.rows)
     distinct = Counter(map(str, values))

@@ -22,7 +22,7 @@ from promptmii.task import Example, Task
 Split = Literal["train", "validation", "heldout"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SOURCE_FIELDS = ("repository", "config", "revision", "licence", "group", "columns", "template", "languages", "domain")
-"""What a row says of where its task comes from; `Task.source` has the same names."""
+"""Columns on the source of a task; `Task.source` has the same names."""
 ALIASES = {"test": "heldout"}
 """The released corpus calls its held-out split so."""
 TASKS_PER_GROUP = 8
@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
 
 
 def split_file(folder: Path, split: Split) -> Path:
-    """Where a corpus keeps a split. The name is one that `datasets` knows without a card."""
+    """The file of a split. The name is one that `datasets` knows without a card."""
     return folder / "data" / f"{split}-00000-of-00001.parquet"
 
 
@@ -156,7 +156,7 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def corpus_reference(source: str) -> tuple[Path, Split | None] | None:
-    """Folder and split of `CORPUS_DIR[:split]`, the split where one is named; `None` where the source is no corpus."""
+    """Folder and split of `CORPUS_DIR[:split]`, the split if one is named; `None` if the source is not a corpus."""
     folder, _, split = source.rpartition(":")
     if split in SPLITS and _files(Path(folder)):
         return Path(folder), split
@@ -164,8 +164,8 @@ def corpus_reference(source: str) -> tuple[Path, Split | None] | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = [*sorted(folder.glob("*.parquet")), *sorted(folder.glob("data/*.parquet"))] if folder.is_dir() else []
-    return [file for file in found if not file.name.startswith(".") and _is_table_of_tasks(file)]
+    files = [*sorted(folder.glob("*.parquet")), *sorted(folder.glob("data/*.parquet"))] if folder.is_dir() else []
+    return [file for file in files if not file.name.startswith(".") and _is_table_of_tasks(file)]
 
 
 def _is_table_of_tasks(path: Path) -> bool:
@@ -208,11 +208,11 @@ def released_task(row: Mapping[str, Any]) -> Task:
     config = row["config_name"]
     name = row["dataset_name"] if config in (None, "", "default") else f"{row['dataset_name']}:{config}"
     train = tuple(_examples(row["train_examples"]))
-    found = Counter(example.label for example in train)
+    counts = Counter(example.label for example in train)
     declared = [_line(label) for label in row["label_names"] or ()]
     # A list that holds every label of the training rows is the schema's; the order of any other is an accident.
-    labels = declared if len(set(declared)) == len(declared) and set(declared) >= set(found) else sorted(found)
-    known = {label for label in labels if label in found}
+    labels = declared if len(set(declared)) == len(declared) and set(declared) >= set(counts) else sorted(counts)
+    known = {label for label in labels if label in counts}
     test = tuple(example for example in _examples(row["test_examples"]) if example.label in known)
     if not train or not test:
         raise DataError(f"{name} has {len(train)} training and {len(test)} test rows; a task needs both.")

@@ -21,7 +21,7 @@ _FORMATS = {
     b"\xd0\xcf\x11\xe0": "an old workbook (.xls); save it as .xlsx",
     b"%PDF": "a PDF, which holds no table",
 }
-"""What files that are no text begin with."""
+"""First bytes of files that are not text."""
 
 
 def decode(content: bytes, origin: str) -> str:
@@ -43,13 +43,13 @@ def decode(content: bytes, origin: str) -> str:
 
 
 def check_is_text(start: bytes, origin: str) -> None:
-    """Raise `DataError` for a file that begins as one of another format does."""
+    """Raise `DataError` for a file that begins like one of another format."""
     if known := next((name for mark, name in _FORMATS.items() if start.startswith(mark)), None):
         raise DataError(f"{origin} is no text, whatever its ending says: it is {known}.")
 
 
 def encoding_of(start: bytes) -> str:
-    """What the beginning of a file says: a byte order mark, the zeros of UTF-16, or else UTF-8."""
+    """The encoding that the beginning of a file shows: a byte order mark, the zeros of UTF-16, or else UTF-8."""
     return next((name for mark, name in _MARKS if start.startswith(mark)), None) or _unmarked(start)
 
 

@@ -18,9 +18,9 @@ from promptmii.errors import DataError, counted, listed
 
 DELIMITERS = ",;\t|"
 NO_DELIMITER = "\x1f"
-"""Stands in where a table has one column: no text holds it."""
+"""The delimiter of a table with one column: no text holds it."""
 FIELD_LIMIT = 1 << 30
-"""Characters of a cell: the limit of the csv module would refuse a whole table for one long text."""
+"""Maximum characters of a cell: with the csv module's own limit, one long text would refuse a whole table."""
 PREAMBLE = 20
 """Rows among which the header is looked for."""
 REGULAR = 0.9
@@ -30,9 +30,9 @@ STREAMED_LINES = 1000
 _SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*$', re.IGNORECASE | re.DOTALL)
 
 _JSON = re.compile(r"[\[{](\s*[\[{\"]|$)")
-"""What a file of JSON begins with."""
+"""The beginning of a JSON file."""
 Quotes = Literal["enclose", "after spaces", "escaped", "text"]
-"""What double quotes do: enclose cells; do so after spaces too; do so, and are written \\" within cells; nothing."""
+"""The role of double quotes: they enclose cells; also after spaces; also, written \\" within cells; none."""
 Skip = Callable[[str], None]
 
 
@@ -247,6 +247,6 @@ def header_names(cells: Sequence[str], origin: str) -> list[str]:
 
 
 def named_cells(header: Sequence[str], cells: Sequence[Any]) -> dict[str, Any]:
-    """A row by column. A column without a name is kept where it holds something."""
+    """A row by column. A column without a name is kept if it holds something."""
     pairs = enumerate(zip(header, cells, strict=False), 1)
     return {name or f"column {n}": cell for n, (name, cell) in pairs if name or cell not in (None, "")}

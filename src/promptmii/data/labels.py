@@ -18,7 +18,7 @@ _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 _MISSING = frozenset(
     {"na", "n/a", "nan", "null", "<na>", "nat", "[]", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!"}
 )
-"""What programs write into cells without a value; "none" is too often a label."""
+"""Placeholders that programs write into empty cells; "none" is too often a label."""
 _OUTER = ".,:;!?\"'`“”‘’«»()[]"
 _JOINED = re.compile(r"(?<=\w)[\s_\u2010-\u2015-]+(?=\w)")
 _PARTS = re.compile(r"\s*(?:[,;|/&+]|\band\b)\s*")
@@ -78,7 +78,7 @@ class Spelling:
         return cls({key: label for key, label in (common | single).items() if keys[key] < 2}, frozenset(known))
 
     def __call__(self, label: str) -> str | None:
-        """The label in its chosen spelling; `None` for one that no known label can be told to be."""
+        """The label in its chosen spelling; `None` if it matches no known label."""
         return label if label in self.known else self.chosen.get(label_key(label))
 
 

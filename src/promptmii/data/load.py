@@ -1,4 +1,4 @@
-"""From whatever holds rows to a `Table`: one door for files, folders, hub references and values in memory."""
+"""Reads anything that holds rows into a `Table`: files, folders, hub references and values in memory."""
 
 import csv
 import gzip

@@ -70,7 +70,7 @@ def nameless(task: Task) -> Task:
 
 
 def hidden_names(task: Task) -> dict[str, str]:
-    """What `nameless` calls each label of the task."""
+    """The names that `nameless` gives the labels of a task."""
     return counting_up(hide(task.labels, random.Random(task.name)))
 
 

@@ -24,7 +24,7 @@ TEST = ("test", "testing", "validation", "valid", "val", "dev", "eval")
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A task, the columns it was made of, and notes on how."""
+    """A task, the columns it was made from, and notes."""
 
     task: Task
     columns: Chosen
@@ -137,11 +137,13 @@ def _by_label(examples: Sequence[Example]) -> dict[str, list[Example]]:
 
 def _label_order(table: Table, columns: Chosen, train: Sequence[Example]) -> tuple[str, ...]:
     """The schema's order if it names classes, else numbers by value and names by alphabet."""
-    found = {example.label for example in train}
+    present = {example.label for example in train}
     declared = [one_line(name) for name in table.classes.get(columns.label or "", ())]
-    if declared and found <= set(declared):
-        return tuple(dict.fromkeys(name for name in declared if name in found))
-    return tuple(sorted(found, key=lambda name: (not _is_number(name), float(name) if _is_number(name) else 0.0, name)))
+    if declared and present <= set(declared):
+        return tuple(dict.fromkeys(name for name in declared if name in present))
+    return tuple(
+        sorted(present, key=lambda name: (not _is_number(name), float(name) if _is_number(name) else 0.0, name))
+    )
 
 
 def _is_number(name: str) -> bool:

@@ -20,7 +20,7 @@ from promptmii.task import Task
 SUITE = "suite"
 """Small tasks to evaluate on, in several fields."""
 WRITTEN = "written"
-"""Tasks to train on, each text made up for it."""
+"""Tasks to train on, with texts written for them."""
 INDEX = "index.csv"
 """A table beside task files that says where each comes from: task_id, source_repo, licence."""
 SPLIT = "split"
@@ -75,11 +75,11 @@ def read_tasks(
     """
     origins: dict[str, str] = {}
     tasks: dict[str, Task] = {}
-    found = list(find_tasks(given, splits=splits, load=load))
-    if missing := [name for name in only if name not in {source.name for source in found}]:
-        known = nearest(missing[0], [source.name for source in found])
+    sources = list(find_tasks(given, splits=splits, load=load))
+    if missing := [name for name in only if name not in {source.name for source in sources}]:
+        known = nearest(missing[0], [source.name for source in sources])
         raise DataError(f"{', '.join(given)}: no task {missing[0]!r}. {known}")
-    for source in found:
+    for source in sources:
         if only and source.name not in only:
             continue
         if source.name in tasks:

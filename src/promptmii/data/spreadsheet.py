@@ -16,7 +16,7 @@ DAMAGED = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error, ParseError),
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError),
 )
-"""What openpyxl, zipfile and the XML parser raise for a file that is no workbook."""
+"""Errors of openpyxl, zipfile and the XML parser for a file that is not a workbook."""
 
 
 def read_workbook(content: bytes, origin: str) -> Table:

@@ -36,9 +36,9 @@ class Table:
     split: tuple[str, ...] | None = None
     """The split of each row, where the source has splits."""
     instruction: str | None = None
-    """A human's instruction for the task, where the source carries one."""
+    """A human's instruction for the task, if the source has one."""
     notes: tuple[str, ...] = ()
-    """What the reader decided or left out."""
+    """Notes on what the reader decided or left out."""
 
 
 def make_table(rows: Iterable[Mapping[Any, Any]], origin: str, notes: tuple[str, ...] = ()) -> Table:
@@ -65,8 +65,8 @@ def join_splits(parts: Mapping[str, Table], origin: str) -> Table:
     rows = [row for table in parts.values() for row in table.rows]
     split = tuple(name for name, table in parts.items() for _ in table.rows)
     classes = {name: names for table in parts.values() for name, names in table.classes.items()}
-    made = make_table(rows, origin)
-    return Table(made.columns, made.rows, origin, classes, split if len(parts) > 1 else None)
+    table = make_table(rows, origin)
+    return Table(table.columns, table.rows, origin, classes, split if len(parts) > 1 else None)
 
 
 def decode_classes(table: Table, classes: Mapping[str, Sequence[str]]) -> Table:

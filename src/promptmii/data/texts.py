@@ -72,7 +72,7 @@ def read_texts(source: Source, text: str | Sequence[str] | None = None, progress
 
 
 def _open(source: Source) -> tuple[str, Callable[[], Iterator[Row]]]:
-    """Where rows come from, and what reads them from the beginning."""
+    """A source of rows, and the function that reads them from the beginning."""
     if isinstance(source, str | Path) and not str(source).startswith("hub:"):
         path = Path(source)
         with faults_named(path):
@@ -87,7 +87,7 @@ _Reader: TypeAlias = Callable[[Path], Iterator[Row]]
 
 
 def _reader(path: Path) -> _Reader | None:
-    """What reads a file row by row; `None` if it can only be read as a whole."""
+    """The reader that reads a file row by row; `None` if it can only be read as a whole."""
     kind, packed = file_kind(path), path.suffix.lower() == ".gz"
     if kind == ".parquet":
         return None if packed else parquet_rows

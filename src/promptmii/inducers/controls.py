@@ -1,4 +1,4 @@
-"""Controls: instructions that lack the content that is to count. If one does as well, the content does not count.
+"""Controls: instructions without the content that should matter. If one scores as well, the content does not matter.
 
 `keywords` has no sentence, `shuffled` says the right things of the wrong labels, `other-task` is about something else.
 """
@@ -33,9 +33,9 @@ class Keywords:
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """One line per label. Never fails."""
-        made = Provenance(n=len(support.examples), seed=seed, support_key=support.key)
+        provenance = Provenance(n=len(support.examples), seed=seed, support_key=support.key)
         text = "\n".join(f"{label}: {', '.join(words)}" for label, words in self._words(support).items())
-        return Instruction(text=text, labels=support.labels, method=self.name, provenance=made)
+        return Instruction(text=text, labels=support.labels, method=self.name, provenance=provenance)
 
     def _words(self, support: Support) -> dict[str, list[str]]:
         """By the log-odds of a word in a label's examples against all others, in units of its standard error."""
@@ -95,13 +95,13 @@ def permuted(text: str, labels: Sequence[str], seed: int) -> str:
     """
     names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
     head = re.compile(rf"^([^\w\n]*?(?:\d+[.)]\s*)?[^\w\n]*?)({names})(?!\w)(?=[^\w\n]*[:=—–-])", re.MULTILINE)
-    found = list(dict.fromkeys(match[2] for match in head.finditer(text)))
-    if len(found) < 2:
+    present = list(dict.fromkeys(match[2] for match in head.finditer(text)))
+    if len(present) < 2:
         raise UnsupportedError(
-            f"Only {len(found)} of the {len(labels)} labels begin a line of the instruction, so there is nothing to "
+            f"Only {len(present)} of the {len(labels)} labels begin a line of the instruction, so there is nothing to "
             "permute. Leave the control out for this generator."
         )
-    order = found.copy()
+    order = present.copy()
     random.Random(f"shuffled:{seed}").shuffle(order)
     other = dict(zip(order, (*order[1:], order[0]), strict=True))
     return head.sub(lambda match: match[1] + other[match[2]], text)
@@ -127,8 +127,8 @@ class OtherTask:
         task = _unrelated(support, seed)
         other = draw_support(task, min(len(support.examples), len(task.train)), seed)
         instruction = self.written.induce(other, seed=seed)
-        made = instruction.provenance.model_copy(update={"support_key": support.key})
-        update = {"labels": support.labels, "method": self.name, "provenance": made}
+        provenance = instruction.provenance.model_copy(update={"support_key": support.key})
+        update = {"labels": support.labels, "method": self.name, "provenance": provenance}
         return instruction.model_copy(update=update).noted(f"written for the task {task.name}")
 
 

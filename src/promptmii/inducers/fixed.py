@@ -47,12 +47,12 @@ class Unprompted:
 
     name: str
     note: str
-    """What the method does."""
+    """A one-line explanation of the method."""
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """An empty instruction. Never fails."""
-        made = Provenance(n=len(support.examples), seed=seed, support_key=support.key, notes=(self.note,))
-        return Instruction(text="", labels=support.labels, method=self.name, provenance=made)
+        provenance = Provenance(n=len(support.examples), seed=seed, support_key=support.key, notes=(self.note,))
+        return Instruction(text="", labels=support.labels, method=self.name, provenance=provenance)
 
 
 class _StyledMethod(Method):
@@ -114,9 +114,9 @@ class Keeping:
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The other's instruction with the lines, byte for byte. Raises as the other does."""
-        made = self.inducer.induce(support, seed=seed)
-        text = with_lines(made.text, self.lines)
-        return made.model_copy(update={"text": text}).noted(f"{counted(len(self.lines), 'line')} kept as given")
+        instruction = self.inducer.induce(support, seed=seed)
+        text = with_lines(instruction.text, self.lines)
+        return instruction.model_copy(update={"text": text}).noted(f"{counted(len(self.lines), 'line')} kept as given")
 
 
 def marked_lines(text: str, marks: Sequence[str]) -> tuple[str, ...]:
@@ -133,19 +133,19 @@ def with_lines(text: str, lines: Sequence[str]) -> str:
 
     An added line comes after the one before it among `lines`; the first comes first.
     """
-    made = text.splitlines()
+    merged = text.splitlines()
     place = 0
     for line in lines:
-        if line not in made:
-            same = (i for i, other in enumerate(made) if _head(other) and _head(other) == _head(line))
-            found = next((i for i in same if made[i] not in lines), None)
-            made[slice(place, place) if found is None else slice(found, found + 1)] = [line]
-        place = made.index(line) + 1
-    return "\n".join(made)
+        if line not in merged:
+            same = (i for i, other in enumerate(merged) if _head(other) and _head(other) == _head(line))
+            old = next((i for i in same if merged[i] not in lines), None)
+            merged[slice(place, place) if old is None else slice(old, old + 1)] = [line]
+        place = merged.index(line) + 1
+    return "\n".join(merged)
 
 
 def _head(line: str) -> str:
-    """What a line is about: the words before its colon."""
+    """The subject of a line: the words before its colon."""
     head, colon, _ = line.partition(":")
     return head.strip(" -*#\t").casefold() if colon else ""
 

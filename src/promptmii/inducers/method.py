@@ -1,4 +1,4 @@
-"""What a method of the evaluation is: its options, its expected calls, its explanation, and how its inducer is made.
+"""A method of the evaluation: its options, expected calls and explanation, and how its inducer is made.
 
 Each method's module holds a subclass of `Method`; `inducers.METHODS` lists them. Command line, configuration, dry run,
 grid and report read that table and know no method by name.
@@ -24,28 +24,28 @@ class WrittenBy(Enum):
     GENERATOR = "generator"
     """The model under test."""
     UNTRAINED = "untrained"
-    """A model as it was published; the follower itself unless one is named."""
+    """The untrained model; by default the follower itself."""
     SEARCHER = "searcher"
-    """The model that proposes in a search; the follower itself unless one is named."""
+    """The model that proposes in a search; by default the follower itself."""
 
 
 class Role(Enum):
-    """What a method is in a comparison."""
+    """The role of a method in a comparison."""
 
     METHOD = "method"
     RIVAL = "rival"
-    """No instruction is written; one that is has to beat it."""
+    """Writes no instruction; written instructions have to beat it."""
     CONTROL = "control"
-    """An instruction without the content that is to count; one with it has to beat it."""
+    """An instruction without the content that should matter; real instructions have to beat it."""
 
 
 class Expected(NamedTuple):
-    """What one run of a method takes, besides labelling the query."""
+    """The cost of one run of a method, besides labelling the query."""
 
     written: int = 0
     """Instructions that a model writes."""
     shown: int = 0
-    """Examples in each request for one."""
+    """Examples in each request for an instruction."""
     metric_calls: int = 0
     """Rows that the follower labels to compare candidates."""
     calibration_calls: int = 0
@@ -54,14 +54,14 @@ class Expected(NamedTuple):
 
 @dataclass(frozen=True)
 class Kit:
-    """What an inducer can be made of."""
+    """The parts that an inducer can be built from."""
 
     writer: Writer
     follower: Follower
     human: str | None = None
     """A human's instruction for the task."""
     adapters: Path = Path("adapters")
-    """Where fine-tuned adapters are kept."""
+    """The folder of fine-tuned adapters."""
 
 
 class Method(Settings):
@@ -81,7 +81,7 @@ class Method(Settings):
     asks_follower: ClassVar[bool] = True
     """The follower labels the texts; else `predictor` does without it, and nothing is calibrated."""
     prompt: ClassVar[Literal["labels", "instruction", "examples"]] = "instruction"
-    """What stands in the follower's prompt, for the estimate of its length."""
+    """The content of the follower's prompt, to estimate its length."""
     by_default: ClassVar[bool] = False
     """Part of an evaluation that names no methods."""
     needs_human: ClassVar[bool] = False
@@ -92,7 +92,7 @@ class Method(Settings):
         raise NotImplementedError
 
     def predictor(self, kit: Kit, support: Support, seed: int) -> Predictor:  # noqa: ARG002
-        """What labels the texts: the follower, unless the method has a way of its own."""
+        """The predictor of the texts: the follower, unless the method has its own."""
         return kit.follower
 
     def check(self) -> None:

@@ -105,9 +105,9 @@ class _PerQuery(Instruction):
 
     @classmethod
     def showing(cls, instruction: Instruction, neighbours: Neighbours, room: int) -> "_PerQuery":
-        made = cls.model_validate(instruction.model_dump())
-        made._neighbours, made._room = neighbours, room
-        return made
+        bound = cls.model_validate(instruction.model_dump())
+        bound._neighbours, bound._room = neighbours, room
+        return bound
 
     def prompt(self, text: str) -> str:
         return self._showing(self._neighbours.nearest(text, self._room), text)

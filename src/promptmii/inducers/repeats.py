@@ -1,4 +1,4 @@
-"""What a small writer says twice: a thing in one list ("drinks, snacks and drinks"), a line of two labels."""
+"""Repetitions of a small writer: a thing in one list ("drinks, snacks and drinks"), one line for two labels."""
 
 import re
 from collections.abc import Collection
@@ -15,7 +15,7 @@ def listed_once(text: str) -> str:
 
 
 def same_lines(text: str, labels: Collection[str]) -> tuple[str, ...]:
-    """A note for the artefact where several labels have one description, which cannot tell them apart."""
+    """A note for the artefact if several labels share one description, which cannot tell them apart."""
     by_description: dict[str, list[str]] = {}
     for line in text.splitlines():
         label, _, description = (part.strip(MARKS) for part in line.partition(":"))

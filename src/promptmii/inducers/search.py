@@ -1,4 +1,4 @@
-"""What best-of-k, APE and GEPA share: choosing between texts by the follower's score on a part of the support.
+"""The part that best-of-k, APE and GEPA share: choosing between texts by the follower's score on a part of the support.
 
 A search splits the support once more. The writer sees one part, which also calibrates the follower; the other part
 scores candidates. The query is out of reach. A candidate is calibrated once, however often it is scored.

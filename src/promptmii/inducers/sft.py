@@ -48,7 +48,7 @@ class FineTuning:
     follower: str
     """Reference of the model to tune, one on this machine; an adapter of its own lies under the new one."""
     folder: Path
-    """Where adapters are kept, one folder for each support, seed and recipe."""
+    """The folder of adapters, one folder for each support, seed and recipe."""
     recipe: SFTMethod = field(default_factory=SFTMethod)
     name: str = "sft"
 

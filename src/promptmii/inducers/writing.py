@@ -21,7 +21,7 @@ TEMPLATE_MARGIN = 64
 CONTRASTED = 4
 """Most examples of a label that a contrast shows."""
 SHARED = 2
-"""Least examples of a label, on average, for a contrast: what sets a single one apart is not what a label shares."""
+"""Minimum mean examples per label for a contrast: what is peculiar to a single text is not what its label shares."""
 LINE = 32
 """Tokens of a line about a label: where there are many labels, a draft may be longer than its style's."""
 LONG = 4
@@ -32,7 +32,7 @@ COPIED = 6
 
 @dataclass(frozen=True)
 class Writer:
-    """An instruction generator and how it is asked."""
+    """An instruction generator and how it is prompted."""
 
     model: LanguageModel
     style: Style = field(default_factory=Style)
