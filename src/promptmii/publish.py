@@ -216,7 +216,7 @@ def upload(
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ImportError as error:
-        raise MissingDependencyError("Uploading", "hf") from error
+        raise MissingDependencyError("Uploading", "hub") from error
     api = HfApi()
     try:
         address = api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
