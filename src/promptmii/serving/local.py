@@ -102,11 +102,10 @@ class LocalServers:
                     self._restart(server, fault)
 
     def _restart(self, server: ServerProcess, fault: str) -> None:
-        now = time.monotonic()
-        server.failures = [failed for failed in server.failures if now - failed < STEADY]
-        if len(server.failures) > RESTARTS:
+        if len(server.failures) > RESTARTS:  # given up for good
             return
-        server.failures.append(now)
+        now = time.monotonic()
+        server.failures = [*(failed for failed in server.failures if now - failed < STEADY), now]
         problem = f"The server of {server.model} at {server.address} {fault}"
         if len(server.failures) > RESTARTS:
             self._progress.note(f"{problem}, for the {RESTARTS + 1}th time; it is not started again: see {server.log}")

@@ -26,7 +26,7 @@ from promptmii.train.settings import RewardSettings
 TRANSIENT = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER)
 """Failures that may pass after a while."""
 THREADS = 16
-"""Least number of batches in progress, for models that handle one call at a time."""
+"""Minimum number of batches scored at once. More if a follower allows more concurrent requests."""
 PAUSE = 5.0
 """Seconds between attempts at a failing follower."""
 
