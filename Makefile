@@ -68,7 +68,7 @@ results: $(SETUP)  ## measure all that docs/results.md shows, on the tasks in th
 test: $(SETUP) $(SMOL) $(ZERO3)  ## every test, the embedded model included
 	$(BIN)/pytest -n auto
 
-test-core: $(SETUP)  ## the tests that need no weights, under a minute
+test-core: $(SETUP)  ## the quick tests, which need no weights
 	$(BIN)/pytest -n auto -m 'not smol and not slow and not cluster and not browser and not distributed'
 
 lint: $(SETUP)  ## ruff
