@@ -1,9 +1,9 @@
 """Statistics of methods over many tasks, at the same number of examples.
 
-The unit is the task. Intervals are 95 % t intervals over tasks; the spread of the scores holds the noise of their rows
-too. With six tasks a t interval covers the mean in 93 to 95 % of all samples, a bootstrap over tasks in 84 to 88 %.
-Methods are compared on the tasks that both finished. Nothing here picks the best n of a method, except `best_within`,
-which says so.
+The unit is the task. Intervals are 95 % t intervals over tasks; because the spread between tasks includes the sampling
+noise of their rows, both are covered. With six tasks a t interval covers the mean in 93 to 95 % of samples, a bootstrap
+over tasks in 84 to 88 %. Methods are compared on the tasks that both finished. Only `best_within` picks a method's best
+n, and it is marked as descriptive.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from promptmii.metrics import holm
 from promptmii.report.scores import Floats, Scores, Series
@@ -19,22 +20,22 @@ from promptmii.report.scores import Floats, Scores, Series
 TIE = 1e-9
 """Scores closer than this are equal."""
 LEVEL = 0.05
-"""Of a test."""
-FEWEST = 6
-"""Tasks for a signed-rank test: with five, no outcome reaches p = 0.05."""
+"""Significance level of the tests."""
+MIN_TASKS = 6
+"""Fewest tasks for a signed-rank test; with five, no outcome reaches p = 0.05."""
 
 
 class Mean(NamedTuple):
-    """The scores of a series over tasks at one n."""
+    """One series at one n, averaged over tasks."""
 
     series: Series
     n: int
-    """0 where it reads no examples."""
+    """0 if the series reads no examples."""
     mean: float
-    """Macro-F1 over the tasks that it has; NaN without any."""
+    """Macro-F1 over the tasks with a score; NaN if there are none."""
     low: float
     high: float
-    """95 % interval over tasks; of a single task, over its rows."""
+    """95 % interval over tasks; for a single task, over its rows."""
     common: float
     """Macro-F1 over the tasks that every series of the scope has at this n."""
     uncalibrated: float
@@ -43,45 +44,45 @@ class Mean(NamedTuple):
     """Prompt tokens per query; NaN if unknown for any task."""
     tasks: int
     missing: tuple[str, ...]
-    """Tasks that other series of the scope have and this one lacks."""
+    """Tasks of the scope without a score here."""
     seeds: int
-    """Finished cells of the task that has most of them."""
+    """Finished cells of the task with the most."""
     failed: int
-    """Cells, all seeds."""
+    """Failed cells over all tasks and seeds."""
 
 
 def means(scores: Scores, only: int | None = None) -> list[Mean]:
-    """Every series at every n, or at this one. A series that reads no examples is repeated for each n, with n = 0."""
-    found: list[Mean] = []
-    for i, series in enumerate(scores.series):
-        for j, n in enumerate(scores.ns):
-            if only not in (None, n):
-                continue
-            values = scores.macro_f1[i, j]
-            has = ~np.isnan(values)
-            common = ~np.isnan(scores.macro_f1[:, j]).any(axis=0)
-            low, high = _interval(values[has], scores.error[i, j][has])
-            found.append(
-                Mean(
-                    series,
-                    0 if scores.constant[i] else n,
-                    _mean(values[has]),
-                    low,
-                    high,
-                    _mean(values[common]),
-                    _mean(scores.uncalibrated[i, j][has]),
-                    _mean(scores.tokens[i, j][has]),
-                    int(has.sum()),
-                    scores.missing(series.name, n),
-                    int(scores.seeds[i, j].max(initial=0)),
-                    int(scores.failed[i, j].sum()),
-                )
-            )
-    return found
+    """Every series at every n, or at `only`. A series that reads no examples is repeated for each n, as n = 0."""
+    return [
+        _mean_at(scores, i, j) for i in range(len(scores.series)) for j, n in enumerate(scores.ns) if only in (None, n)
+    ]
+
+
+def _mean_at(scores: Scores, i: int, j: int) -> Mean:
+    """The mean of the `i`-th series at the `j`-th n."""
+    series, n = scores.series[i], scores.ns[j]
+    values = scores.macro_f1[i, j]
+    has_score = ~np.isnan(values)
+    in_every_series = ~np.isnan(scores.macro_f1[:, j]).any(axis=0)
+    low, high = _interval(values[has_score], scores.error[i, j][has_score])
+    return Mean(
+        series,
+        0 if scores.constant[i] else n,
+        _mean(values[has_score]),
+        low,
+        high,
+        common=_mean(values[in_every_series]),
+        uncalibrated=_mean(scores.uncalibrated[i, j][has_score]),
+        tokens=_mean(scores.tokens[i, j][has_score]),
+        tasks=int(has_score.sum()),
+        missing=scores.missing(series.name, n),
+        seeds=int(scores.seeds[i, j].max(initial=0)),
+        failed=int(scores.failed[i, j].sum()),
+    )
 
 
 def _interval(values: Floats, errors: Floats) -> tuple[float, float]:
-    """Over tasks; of a single task, over its rows."""
+    """95 % interval over tasks; for a single task, over its rows."""
     if len(values) == 1:
         low, high = values[0] - 1.96 * errors[0], values[0] + 1.96 * errors[0]
     else:
@@ -90,7 +91,7 @@ def _interval(values: Floats, errors: Floats) -> tuple[float, float]:
 
 
 def interval_of_mean(values: Floats) -> tuple[float, float]:
-    """95 % t interval of the mean of `values`, one per task. NaN for fewer than two."""
+    """95 % t interval of the mean; NaN for fewer than two values."""
     if len(values) < 2:
         return np.nan, np.nan
     from scipy.stats import t
@@ -100,9 +101,9 @@ def interval_of_mean(values: Floats) -> tuple[float, float]:
 
 
 def detectable(differences: Floats, level: float = LEVEL, power: float = 0.8) -> float:
-    """The smallest true mean difference that a paired t test on as many tasks, as noisy as these, finds that often.
+    """The smallest true mean difference that a paired t test detects with this power.
 
-    NaN for fewer than two tasks.
+    Assumes the number of tasks and the noise of `differences`. NaN for fewer than two tasks.
     """
     tasks = len(differences)
     if tasks < 2:
@@ -110,28 +111,28 @@ def detectable(differences: Floats, level: float = LEVEL, power: float = 0.8) ->
     from scipy.optimize import brentq
     from scipy.stats import nct, t
 
-    limit = t.ppf(1 - level / 2, tasks - 1)
+    critical = t.ppf(1 - level / 2, tasks - 1)
 
-    def lacking(effect: float) -> float:
+    def excess_power(effect: float) -> float:
         shift = effect * np.sqrt(tasks)
-        wrong_side = np.nan_to_num(nct.cdf(-limit, tasks - 1, shift))  # scipy has no number for some that are near 0
-        return float(nct.sf(limit, tasks - 1, shift) + wrong_side) - power
+        wrong_side = np.nan_to_num(nct.cdf(-critical, tasks - 1, shift))  # scipy returns NaN for some values near 0
+        return float(nct.sf(critical, tasks - 1, shift) + wrong_side) - power
 
-    most = 1.0
-    while lacking(most) < 0:
-        most *= 2
-    found: Any = brentq(lacking, 0.0, most)
-    return float(found * differences.std(ddof=1))
+    upper = 1.0
+    while excess_power(upper) < 0:
+        upper *= 2
+    effect: Any = brentq(excess_power, 0.0, upper)
+    return float(effect * differences.std(ddof=1))
 
 
 class Paired(NamedTuple):
-    """Two series on the tasks that both finished, at one n: `a` minus `b`."""
+    """The difference `a` minus `b` of two series at one n, on the tasks that both finished."""
 
     a: str
     b: str
     n: int
     differences: Mapping[str, float]
-    """Macro-F1 by task."""
+    """Difference in macro-F1 by task."""
     mean: float
     low: float
     high: float
@@ -142,85 +143,102 @@ class Paired(NamedTuple):
     losses: int
     missing_a: tuple[str, ...]
     missing_b: tuple[str, ...]
-    """Tasks that are left out because this side lacks them."""
+    """Tasks left out because this series lacks them."""
     p: float
-    """Two-sided Wilcoxon signed-rank test over tasks, ties left out; NaN with a reason."""
+    """Two-sided Wilcoxon signed-rank test over tasks, without ties; NaN if there is no test."""
     reason: str = ""
+    """Explains a missing p-value."""
 
     @property
     def record(self) -> str:
-        """Wins, ties and losses."""
+        """Wins, ties and losses as text."""
         return f"{self.wins} / {self.ties} / {self.losses}"
 
 
 def paired(scores: Scores, a: str, b: str, n: int) -> Paired:
-    """Compare two series at equal n. Raises `ValueError` for a name or an n that the scores lack."""
-    left, right = scores.at(a, n), scores.at(b, n)
-    has = ~(np.isnan(left) | np.isnan(right))
-    differences = left[has] - right[has]
+    """Compare two series at the same n. Raises `ValueError` for an unknown name or n."""
+    scores_a, scores_b = scores.at(a, n), scores.at(b, n)
+    matched = ~(np.isnan(scores_a) | np.isnan(scores_b))
+    differences = scores_a[matched] - scores_b[matched]
     differences[np.abs(differences) < TIE] = 0.0
-    tasks = [task for task, matched in zip(scores.tasks, has, strict=True) if matched]
-    by_task = dict(zip(tasks, differences.tolist(), strict=True))
     low, high = np.clip(interval_of_mean(differences), -1, 1).tolist()
-    mean, (p, reason) = _mean(differences), signed_rank(differences)
-    wins, ties, losses = (int(found.sum()) for found in (differences > 0, differences == 0, differences < 0))
-    missing = scores.missing(a, n), scores.missing(b, n)
-    return Paired(a, b, n, by_task, mean, low, high, wins, ties, losses, *missing, p, reason)
+    p, reason = signed_rank(differences)
+    return Paired(
+        a,
+        b,
+        n,
+        differences=dict(zip(compress(scores.tasks, matched), differences.tolist(), strict=True)),
+        mean=_mean(differences),
+        low=low,
+        high=high,
+        wins=int((differences > 0).sum()),
+        ties=int((differences == 0).sum()),
+        losses=int((differences < 0).sum()),
+        missing_a=scores.missing(a, n),
+        missing_b=scores.missing(b, n),
+        p=p,
+        reason=reason,
+    )
 
 
 def signed_rank(differences: Floats) -> tuple[float, str]:
-    """Two-sided p of Wilcoxon's signed-rank test (scipy; zeros left out), or NaN and why there is none."""
-    if len(differences) < FEWEST:
-        return float("nan"), f"fewer than {FEWEST} tasks"
+    """Two-sided p-value of Wilcoxon's signed-rank test without zeros; NaN and a reason if there is no test."""
+    if len(differences) < MIN_TASKS:
+        return float("nan"), f"fewer than {MIN_TASKS} tasks"
     if not differences.any():
         return float("nan"), "equal on every task"
     from scipy.stats import wilcoxon
 
-    # Rounded, so that differences which are equal but for the last bit share their rank.
+    # Rounding gives differences that are equal up to floating-point error the same rank.
     result: Any = wilcoxon(np.round(differences[differences != 0], 9))
     return float(result.pvalue), ""
 
 
 def comparisons(scores: Scores, n: int) -> list[tuple[Paired, float]]:
-    """Every pair of series at one n with its p-value adjusted over all pairs that were tested there."""
+    """Every pair of series at one n, each with its p-value adjusted (Holm) for all pairs tested."""
     names = scores.names
     pairs = [paired(scores, a, b, n) for i, a in enumerate(names) for b in names[i + 1 :]]
     return list(zip(pairs, holm([pair.p for pair in pairs]), strict=True))
 
 
 def comparable(scores: Scores) -> Scores:
-    """The scores on the tasks that most points have in common; a point that lacks one of them has none.
+    """The scores on one set of tasks; a point that lacks any of these tasks has no score.
 
-    Means over different tasks cannot be compared: whoever lacks the hard ones looks better. Of the sets of tasks that
-    points have, the one counts that leaves the most scores.
+    Means over different tasks are not comparable: a method that lacks the hard tasks looks better. Among the task sets
+    of the points (a point is one series at one n), this takes the one that keeps the most scores.
     """
-    has = ~np.isnan(scores.macro_f1)
-    given = has[has.any(axis=2)]  # (P, T)
-    if not len(given):
+    has_score = ~np.isnan(scores.macro_f1)
+    task_sets = has_score[has_score.any(axis=2)]  # (points, T)
+    if not len(task_sets):
         return scores
-    left = [(int(given[:, tasks].all(axis=1).sum() * tasks.sum()), int(tasks.sum()), tasks) for tasks in given]
-    *_, chosen = max(left, key=lambda one: one[:2])
-    whole = has[:, :, chosen].all(axis=2, keepdims=True)
+
+    def size(tasks: NDArray[np.bool_]) -> tuple[int, int]:
+        """The number of scores kept with this task set, and of its tasks."""
+        complete_points = task_sets[:, tasks].all(axis=1)
+        return int(complete_points.sum() * tasks.sum()), int(tasks.sum())
+
+    chosen = max(task_sets, key=size)
+    complete = has_score[:, :, chosen].all(axis=2, keepdims=True)
     names = ("error", "uncalibrated", "tokens", "seeds", "failed")
     return replace(
         scores,
         tasks=tuple(compress(scores.tasks, chosen)),
-        macro_f1=np.where(whole, scores.macro_f1[:, :, chosen], np.nan),
+        macro_f1=np.where(complete, scores.macro_f1[:, :, chosen], np.nan),
         **{name: getattr(scores, name)[:, :, chosen] for name in names},
     )
 
 
 def points(scores: Scores) -> list[Mean]:
-    """Every series at every n of its own, once, where the tokens are known: the points of the figures.
+    """The points of the figures: every series at each of its n, once, if its prompt tokens are known.
 
-    All are means over the same tasks, those of `comparable`.
+    All are means over the tasks of `comparable`.
     """
-    known = [mean for mean in means(comparable(scores)) if mean.tasks and not np.isnan(mean.tokens)]
-    return list({(mean.series, mean.n): mean for mean in known}.values())
+    plottable = [mean for mean in means(comparable(scores)) if mean.tasks and not np.isnan(mean.tokens)]
+    return list({(mean.series, mean.n): mean for mean in plottable}.values())
 
 
 def frontier(points: Sequence[Mean]) -> list[Mean]:
-    """The points that no other beats in both macro-F1 and tokens, by rising tokens."""
+    """The points that no other beats in both macro-F1 and tokens, ordered by tokens."""
     best: list[Mean] = []
     for point in sorted(points, key=lambda p: (p.tokens, -p.mean)):
         if not best or point.mean > best[-1].mean:
@@ -229,11 +247,12 @@ def frontier(points: Sequence[Mean]) -> list[Mean]:
 
 
 def best_within(points: Sequence[Mean], budget: float) -> Mean | None:
-    """The point of highest macro-F1 among those of at most `budget` prompt tokens per query.
+    """The point with the highest macro-F1 within `budget` prompt tokens per query.
 
-    Descriptive: it is chosen on the scores that it is reported with, so it flatters whoever has many points.
+    Descriptive only: it is chosen on the scores it is reported with, which favours methods with many points.
     """
-    return max((p for p in points if p.tokens <= budget), key=lambda p: p.mean, default=None)
+    affordable = [point for point in points if point.tokens <= budget]
+    return max(affordable, key=lambda point: point.mean, default=None)
 
 
 def _mean(values: Floats) -> float:

@@ -1,6 +1,6 @@
-"""The tables of a report: numbers for machines (CSV), and the same for readers (Markdown, LaTeX, web page).
+"""The tables of a report, each as CSV for machines and as Markdown, LaTeX or HTML for readers.
 
-A table is about one follower in one mode.
+Most tables cover one follower in one mode.
 """
 
 from collections.abc import Sequence
@@ -26,46 +26,47 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class ReportTable:
-    """One table, twice: `data` in full precision, one fact per row; `shown` as text, laid out for reading."""
+    """One table in two forms: `data` in full precision, one fact per row, and `shown` as formatted text."""
 
     name: str
-    """File name without ending."""
+    """File name without extension."""
     title: str
     note: str
-    """What the numbers are and over what."""
+    """Explains the numbers and their sample."""
     data: pd.DataFrame
     shown: pd.DataFrame
 
     @classmethod
     def of(cls, scope: Scope, name: str, title: str, note: str, data: Any, shown: Any, n: int | None = None) -> Self:
-        """A table about one scope, and about one n if that is given."""
-        at = "" if n is None else f" at n={n}"
+        """A table for one scope, and for a single n if `n` is set."""
+        at_n = "" if n is None else f" at n={n}"
         name = f"{name}-{scope.slug}" + ("" if n is None else f"-n{n}")
-        return cls(name, f"{title}{at}: {scope.title}", note, pd.DataFrame(data), pd.DataFrame(shown))
+        return cls(name, f"{title}{at_n}: {scope.title}", note, pd.DataFrame(data), pd.DataFrame(shown))
 
     @property
     def _texts(self) -> list[list[str]]:
-        """Heads, then rows."""
+        """The header row, then the body."""
         return [[str(value) for value in row] for row in (self.shown.columns, *self.shown.itertuples(index=False))]
 
     @property
     def markdown(self) -> str:
-        """`shown` under its title."""
-        head, *rows = [[value.replace("|", "\\|").replace("\n", " ") for value in row] for row in self._texts]
-        lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] + ["---:"] * (len(head) - 1), *rows)]
+        """`shown` with its title and note."""
+        header, *body = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in self._texts]
+        alignment = ["---"] + ["---:"] * (len(header) - 1)
+        lines = [f"| {' | '.join(row)} |" for row in (header, alignment, *body)]
         return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
 
     @property
     def latex(self) -> str:
-        """`shown` as a `table` of the package booktabs."""
-        rows = [" & ".join(map(tex, row)) + r" \\" for row in self._texts]
+        """`shown` as a `table` environment that uses booktabs."""
+        header, *body = [" & ".join(map(tex, row)) + r" \\" for row in self._texts]
         return "\n".join(
             (
                 r"\begin{table}",
                 r"\centering",
                 rf"\caption{{{tex(self.title)}. {tex(self.note)}}}",
                 rf"\begin{{tabular}}{{l{'r' * (len(self.shown.columns) - 1)}}}",
-                *(r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"),
+                *(r"\toprule", header, r"\midrule", *body, r"\bottomrule"),
                 *(r"\end{tabular}", r"\end{table}", ""),
             )
         )
@@ -86,45 +87,47 @@ _TEX = {
 
 
 def tex(value: object) -> str:
-    """As text of LaTeX."""
+    """The value as text, escaped for LaTeX."""
     return "".join(_TEX.get(character, character) for character in str(value))
 
 
 def write(table: ReportTable, folder: Path) -> None:
-    """Write a table as CSV, Markdown and LaTeX into a folder, replacing what is there. Raises `OutputError`."""
+    """Write a table as CSV, Markdown and LaTeX, replacing existing files. Raises `OutputError`."""
     csv = table.data.to_csv(index=False, lineterminator="\n")
-    for kind, text in (("csv", csv), ("md", table.markdown), ("tex", table.latex)):
-        write_text(folder / f"{table.name}.{kind}", text, force=True)
+    for extension, text in (("csv", csv), ("md", table.markdown), ("tex", table.latex)):
+        write_text(folder / f"{table.name}.{extension}", text, force=True)
 
 
 def number(value: float, digits: int = 3) -> str:
-    """For reading; a dash where there is none."""
+    """A number with thousands separators; a dash for NaN."""
     return NOTHING if np.isnan(value) else f"{value:,.{digits}f}"
 
 
 def prompt_length(tokens: float) -> str:
-    """For sentences."""
+    """A prompt length as part of a sentence."""
     return f"{'an unknown number of' if np.isnan(tokens) else number(tokens, 0)} prompt tokens per query"
 
 
 def p_value(p: float, reason: str = "") -> str:
-    """Three decimals, or `<0.001`; a dash and the reason where there is none."""
-    if reason or np.isnan(p):
-        return f"{NOTHING} ({reason})" if reason else NOTHING
+    """Three decimals, or `<0.001`; a dash, and the reason if known, for a missing p-value."""
+    if reason:
+        return f"{NOTHING} ({reason})"
+    if np.isnan(p):
+        return NOTHING
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def span(texts: Sequence[str]) -> str:
-    """The first and last values, or the only one."""
+    """The first and last texts joined by "to", or a single text if both are equal."""
     return " to ".join(dict.fromkeys((texts[0], texts[-1])))
 
 
 def with_interval(mean: Mean) -> str:
-    """For reading; a dash where there is no mean."""
+    """A mean with its interval; a dash if no task has a score."""
     return f"{number(mean.mean)} [{number(mean.low)}, {number(mean.high)}]" if mean.tasks else NOTHING
 
 
-MEAN = {
+MEAN_COLUMNS = {
     "mean": "macro_f1",
     "low": "low",
     "high": "high",
@@ -135,45 +138,52 @@ MEAN = {
     "seeds": "seeds",
     "failed": "failed_cells",
 }
-"""Columns for the fields of a `Mean`."""
+"""Column names for the fields of `Mean`."""
+
+
+def _mean_row(mean: Mean) -> dict[str, Any]:
+    return {column: getattr(mean, field) for field, column in MEAN_COLUMNS.items()}
 
 
 def method_table(scores: Scores) -> ReportTable:
-    """The table of the paper: methods by number of examples."""
-    given, by_n = len(scores.tasks), {n: means(scores, n) for n in scores.ns}
-    plain = any(not np.isnan(mean.uncalibrated) for found in by_n.values() for mean in found)
+    """The main table: methods by number of examples."""
+    n_tasks = len(scores.tasks)
+    means_by_n = {n: means(scores, n) for n in scores.ns}
+    has_uncalibrated = any(not np.isnan(mean.uncalibrated) for row in means_by_n.values() for mean in row)
     data: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for i, series in enumerate(scores.series):
-        row = {n: found[i] for n, found in by_n.items()}
+        by_n = {n: row[i] for n, row in means_by_n.items()}
         text: dict[str, Any] = {"method": series.name}
-        for n, mean in row.items():
-            short = f" ({mean.tasks} of {given} tasks)" if 0 < mean.tasks < given else ""
-            text[f"n={n}"] = with_interval(mean) + short
-            fields = {name: getattr(mean, field) for field, name in MEAN.items()}
-            about = {"method": series.name, "generator": series.generator, "n": n}
-            data.append(about | fields | {"missing_tasks": "; ".join(mean.missing)})
-        text |= {f"n={n}, uncalibrated": number(mean.uncalibrated) for n, mean in row.items() if plain}
-        own = [row[scores.ns[0]]] if scores.constant[i] else row.values()
-        missing, failed = sum(len(mean.missing) for mean in own), sum(mean.failed for mean in own)
-        shown.append(text | {"missing scores": missing, "failed cells": failed})
+        for n, mean in by_n.items():
+            coverage = f" ({mean.tasks} of {n_tasks} tasks)" if 0 < mean.tasks < n_tasks else ""
+            text[f"n={n}"] = with_interval(mean) + coverage
+            key = {"method": series.name, "generator": series.generator, "n": n}
+            data.append(key | _mean_row(mean) | {"missing_tasks": "; ".join(mean.missing)})
+        if has_uncalibrated:
+            text |= {f"n={n}, uncalibrated": number(mean.uncalibrated) for n, mean in by_n.items()}
+        # A constant series repeats one score for every n, so its gaps are counted once.
+        counted = [by_n[scores.ns[0]]] if scores.constant[i] else by_n.values()
+        text["missing scores"] = sum(len(mean.missing) for mean in counted)
+        text["failed cells"] = sum(mean.failed for mean in counted)
+        shown.append(text)
     note = (
-        f"Macro-F1, mean over {given} tasks [95 % t interval over tasks]. n is the number of examples given. A method "
-        "that reads no example has one score, repeated for every n. Uncalibrated: from the same answers without the "
-        "calibration."
+        f"Macro-F1, mean over {n_tasks} tasks [95 % t interval over tasks]. n is the number of examples given. A "
+        "method that reads no example has one score, repeated for every n. Uncalibrated: from the same answers without "
+        "the calibration."
     )
     return ReportTable.of(scores.scope, "methods", "Macro-F1 by method", note, data, shown)
 
 
 def task_table(scores: Scores, only: int | None = None) -> ReportTable:
-    """Macro-F1 of every task, method and n: mean over seeds. `only`: what is shown is about this n."""
-    shown = {"task": [shown_name(task) for task in scores.tasks]} | {
-        s.name if fixed or n == only else f"{s.name}, n={n}": [number(x) for x in scores.at(s.name, n)]
-        for s, fixed in zip(scores.series, scores.constant, strict=True)
-        for n in (scores.ns[:1] if fixed else scores.ns)
-        if fixed or only in (None, n)
-    }
-    arrays = {
+    """Macro-F1 by task, method and n, averaged over seeds. `only` limits the shown columns to that n."""
+    shown: dict[str, list[str]] = {"task": [shown_name(task) for task in scores.tasks]}
+    shown_ns = [n for n in scores.ns if only in (None, n)]
+    for series, constant in zip(scores.series, scores.constant, strict=True):
+        for n in scores.ns[:1] if constant else shown_ns:
+            heading = series.name if constant or only is not None else f"{series.name}, n={n}"
+            shown[heading] = [number(score) for score in scores.at(series.name, n)]
+    columns = {
         "macro_f1": scores.macro_f1,
         "seeds": scores.seeds,
         "failed_cells": scores.failed,
@@ -181,9 +191,9 @@ def task_table(scores: Scores, only: int | None = None) -> ReportTable:
         "prompt_tokens_per_query": scores.tokens,
     }
     data = [
-        {"task": task, "method": s.name, "generator": s.generator, "n": n}
-        | {name: values[i, j, t] for name, values in arrays.items()}
-        for i, s in enumerate(scores.series)
+        {"task": task, "method": series.name, "generator": series.generator, "n": n}
+        | {column: values[i, j, t] for column, values in columns.items()}
+        for i, series in enumerate(scores.series)
         for j, n in enumerate(scores.ns)
         for t, task in enumerate(scores.tasks)
     ]
@@ -192,80 +202,87 @@ def task_table(scores: Scores, only: int | None = None) -> ReportTable:
 
 
 def pair_tables(scores: Scores, n: int) -> tuple[ReportTable, ReportTable]:
-    """Every pair of methods: wins, ties and losses as a matrix; difference, interval and signed-rank test as a list."""
-    found, names = comparisons(scores, n), scores.names
-    counts = {(p.a, p.b): (p.wins, p.ties, p.losses) for p, _ in found}
-    counts |= {(b, a): numbers[::-1] for (a, b), numbers in counts.items()}
-    texts = {pair: " / ".join(map(str, numbers)) for pair, numbers in counts.items()}
-    matrix = [{"method": a} | {b: texts.get((a, b), NOTHING) for b in names} for a in names]
-    listed = [
+    """Every pair of methods: a matrix of wins, ties and losses, and a list of paired tests."""
+    pairs = comparisons(scores, n)
+    return _wins_table(scores, n, pairs), _tests_table(scores, n, pairs)
+
+
+def _wins_table(scores: Scores, n: int, pairs: Sequence[tuple[Paired, float]]) -> ReportTable:
+    counts = {(pair.a, pair.b): (pair.wins, pair.ties, pair.losses) for pair, _ in pairs}
+    counts |= {(b, a): (losses, ties, wins) for (a, b), (wins, ties, losses) in counts.items()}
+    texts = {methods: " / ".join(map(str, numbers)) for methods, numbers in counts.items()}
+    matrix = [{"method": a} | {b: texts.get((a, b), NOTHING) for b in scores.names} for a in scores.names]
+    data = [
         {"a": a, "b": b, "n": n} | dict(zip(("wins", "ties", "losses"), counts[a, b], strict=True))
-        for a, b in permutations(names, 2)
+        for a, b in permutations(scores.names, 2)
     ]
     note = "Tasks on which the row's method is better / equal / worse than the column's. Seeds are averaged."
-    wins = ReportTable.of(scores.scope, "wins", "Win / tie / loss", note, listed, matrix, n)
-    rows = [
-        pair_row(p, adjusted) | {"missing_a": "; ".join(p.missing_a), "missing_b": "; ".join(p.missing_b)}
-        for p, adjusted in found
+    return ReportTable.of(scores.scope, "wins", "Win / tie / loss", note, data, matrix, n)
+
+
+def _tests_table(scores: Scores, n: int, pairs: Sequence[tuple[Paired, float]]) -> ReportTable:
+    data = [
+        pair_row(pair, adjusted) | {"missing_a": "; ".join(pair.missing_a), "missing_b": "; ".join(pair.missing_b)}
+        for pair, adjusted in pairs
     ]
     shown = [
-        {"a": p.a, "b": p.b, "a − b": f"{number(p.mean)} [{number(p.low)}, {number(p.high)}]"}
-        | {"matched tasks": len(p.differences), "missing a": len(p.missing_a), "missing b": len(p.missing_b)}
-        | {"wins / ties / losses": p.record, "p": p_value(p.p, p.reason), "p, Holm": p_value(adjusted)}
-        for p, adjusted in found
+        {"a": pair.a, "b": pair.b, "a − b": f"{number(pair.mean)} [{number(pair.low)}, {number(pair.high)}]"}
+        | {"matched tasks": len(pair.differences), "missing a": len(pair.missing_a), "missing b": len(pair.missing_b)}
+        | {"wins / ties / losses": pair.record, "p": p_value(pair.p, pair.reason), "p, Holm": p_value(adjusted)}
+        for pair, adjusted in pairs
     ]
     note = (
         "Mean paired difference in macro-F1 over matched tasks [95 % t interval]; two-sided Wilcoxon signed-rank test "
         "over tasks, and its p-value adjusted (Holm) for all pairs of this table."
     )
-    return wins, ReportTable.of(scores.scope, "tests", "Paired comparisons", note, rows, shown, n)
+    return ReportTable.of(scores.scope, "tests", "Paired comparisons", note, data, shown, n)
 
 
 def pair_row(pair: Paired, adjusted: float) -> dict[str, Any]:
-    """A paired comparison in full."""
-    given = {"a": pair.a, "b": pair.b, "n": pair.n, "difference": pair.mean, "low": pair.low, "high": pair.high}
+    """A paired comparison as one row of data. `adjusted` is its Holm-adjusted p-value."""
+    difference = {"a": pair.a, "b": pair.b, "n": pair.n, "difference": pair.mean, "low": pair.low, "high": pair.high}
     counts = {"matched_tasks": len(pair.differences), "wins": pair.wins, "ties": pair.ties, "losses": pair.losses}
-    return given | counts | {"p": pair.p, "p_holm": adjusted, "reason": pair.reason}
+    return difference | counts | {"p": pair.p, "p_holm": adjusted, "reason": pair.reason}
 
 
 def budget_table(scores: Scores) -> ReportTable:
     """The best mean macro-F1 of each method at each prompt-length budget. Descriptive."""
-    found = points(scores)
-    rows: list[dict[str, Any]] = []
-    texts: list[dict[str, Any]] = []
-    for name in (*scores.names, "any method"):
-        own = [point for point in found if name in (point.series.name, "any method")]
+    candidates = points(scores)
+    by_method = {name: [point for point in candidates if point.series.name == name] for name in scores.names}
+    data: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    for name, own_points in (by_method | {"any method": candidates}).items():
         text: dict[str, Any] = {"method": name}
         for budget in BUDGETS:
-            best = best_within(own, budget)
+            best = best_within(own_points, budget)
             text[f"{budget:,} tokens"] = NOTHING
             if best:
-                who = f"{best.series.name}, " if name == "any method" else ""
-                text[f"{budget:,} tokens"] = f"{number(best.mean)} ({who}n={best.n})"
-                fields = {column: getattr(best, field) for field, column in MEAN.items()}
-                rows.append({"method": name, "budget": budget, "best": best.series.name, "n": best.n} | fields)
-        texts.append(text)
+                method = f"{best.series.name}, " if name == "any method" else ""
+                text[f"{budget:,} tokens"] = f"{number(best.mean)} ({method}n={best.n})"
+                key = {"method": name, "budget": budget, "best": best.series.name, "n": best.n}
+                data.append(key | _mean_row(best))
+        shown.append(text)
     note = (
         "The highest mean macro-F1 of a method whose prompts have, on average over tasks, at most that many tokens "
         "per query. Descriptive: the point is chosen on the scores shown, which favours methods with many points."
     )
-    return ReportTable.of(scores.scope, "budgets", "Best macro-F1 within a prompt length", note, rows, texts)
+    return ReportTable.of(scores.scope, "budgets", "Best macro-F1 within a prompt length", note, data, shown)
 
 
 def failure_table(cells: pd.DataFrame) -> ReportTable:
-    """Counts of what went wrong, by scope, series and n."""
-    live: Any = cells.assign(cells=~cells["stale"], failed_cells=cells["macro_f1"].isna() & ~cells["stale"])
-    counts = {"cells": "cells", "failed_cells": "failed", "stale": "set aside"}
+    """Counts of failed and stale cells, unparsed answers and truncated texts, by scope, series and n."""
+    flagged: Any = cells.assign(cells=~cells["stale"], failed_cells=cells["macro_f1"].isna() & ~cells["stale"])
+    headings = {"cells": "cells", "failed_cells": "failed", "stale": "set aside"}
     for count in ("rows", "unparsed", "truncated"):
-        live[count] = live[count].fillna(0).where(live["cells"], 0)
-        counts[count] = count
-    by = ["series", "follower", "mode", "n"]
-    data = live.groupby(by, sort=False)[list(counts)].sum().astype(int).reset_index()
-    shown = data.rename(columns=counts | {"series": "method"})
-    for share in ("unparsed", "truncated"):
-        shown[share] = [
+        flagged[count] = flagged[count].fillna(0).where(flagged["cells"], 0)
+        headings[count] = count
+    groups = flagged.groupby(["series", "follower", "mode", "n"], sort=False)
+    data = groups[list(headings)].sum().astype(int).reset_index()
+    shown = data.rename(columns=headings | {"series": "method"})
+    for column in ("unparsed", "truncated"):
+        shown[column] = [
             f"{count:,} ({count / rows:.1%})" if rows else NOTHING
-            for count, rows in zip(shown[share], shown["rows"], strict=True)
+            for count, rows in zip(shown[column], shown["rows"], strict=True)
         ]
     note = (
         "A failed cell has no score and enters no mean; rerun it with --retry-failed. An unparsed answer is no label: "
@@ -276,7 +293,7 @@ def failure_table(cells: pd.DataFrame) -> ReportTable:
 
 
 def failed_cell_table(run: Run) -> ReportTable:
-    """Every failed cell with its error, and every record line that could not be read."""
+    """Every failed cell with its error, and every unreadable record line."""
     rows = [{"cell": record.cell.name, "error": record.error or "no score was recorded"} for record in run.failed]
     rows += [{"cell": NOTHING, "error": line} for line in run.damaged]
     data = pd.DataFrame(rows, columns=["cell", "error"])
