@@ -1,7 +1,7 @@
-"""Run folders that no model had to make: realistic records of any number of tasks and methods, written in seconds.
+"""Synthetic run folders: realistic records for any number of tasks and methods, written in seconds without a model.
 
-Methods differ on purpose (`SKILL`), tasks differ in difficulty, and a later generator or follower of the list is a
-little better, so that statistics, figures and page have something to show.
+Methods differ in skill (`SKILL`), tasks differ in difficulty, and each generator or follower is slightly better than
+the one listed before it, so that statistics, figures and the page have differences to show.
 """
 # pyright: reportOptionalOperand=false
 
@@ -35,8 +35,8 @@ SKILL = {
     "gepa": 0.5,
     "sft": 0.55,
 }
-"""Share of rows that a method gets right at n=20 on a task of average difficulty; 0.5 for names that are not here."""
-READ_NOTHING = ("naive", "human")
+"""Share of rows a method gets right at n=20 on a task of average difficulty; 0.5 for other methods."""
+WITHOUT_EXAMPLES = ("naive", "human")
 WRITTEN = ("zero", "mii", "best-of-k", "ape", "gepa")
 CALLS = {"zero": 1, "mii": 1, "best-of-k": 105, "ape": 2000, "gepa": 150}
 TOPICS = {
@@ -51,20 +51,22 @@ LABELS = ("question", "complaint", "request", "praise", "report", "offer", "warn
 
 
 @dataclass(frozen=True)
-class _Draw:
-    """What all records of a folder share."""
+class _Task:
+    """One synthetic task, shared by all its records."""
 
+    name: str
     query: Query
     examples: tuple[Example, ...]
     labels: tuple[str, ...]
     ease: float
-    task: str
+    """Added to the skill of every method."""
     words: tuple[str, ...]
+    """The vocabulary of its topic."""
 
 
 @contextmanager
 def recording(folder: Path) -> Generator[Recorder]:
-    """A recorder on a run folder that is locked meanwhile."""
+    """A recorder for a run folder, which stays locked until the block ends."""
     with locked(folder):
         yield Recorder(folder)
 
@@ -85,21 +87,19 @@ def write_run(
     nameless: bool = False,
     seed: int = 0,
 ) -> Path:
-    """Write a run folder and return it. `failures` cells in a row have no score, as after an outage.
+    """Write a run folder and return it. `failures` consecutive cells have no score, as after an outage.
 
-    `generators` multiply the methods that write. Methods that read no example have one cell per task and follower.
+    Methods that write an instruction have cells for each of `generators`. Methods that read no examples have one cell
+    per task, follower and mode.
     """
     random = np.random.default_rng(seed)
-    draws = [_draw(random, index, rows, labels, nameless) for index in range(tasks)]
-    cells = [cell for draw in draws for cell in _cells(draw.task, methods, n, seeds, generators, followers, modes)]
+    by_name = {task.name: task for task in (_task(random, index, rows, labels, nameless) for index in range(tasks))}
+    cells = [cell for name in by_name for cell in _cells(name, methods, n, seeds, generators, followers, modes)]
     failed = range(len(cells) // 3, len(cells) // 3 + failures)
-    by_task = {draw.task: draw for draw in draws}
     bonus = {name: 0.04 * i for names in (generators, followers) for i, name in enumerate(names)}
-    lines = [
-        _line(_record(random, cell, by_task[cell.task], bonus, number in failed)) for number, cell in enumerate(cells)
-    ]
-    with recording(folder):  # takes the lock and makes the files; one write is faster than 12,000
-        (folder / "queries.jsonl").write_bytes(b"".join(_line(draw.query) for draw in draws))
+    lines = [_line(_record(random, cell, by_name[cell.task], bonus, i in failed)) for i, cell in enumerate(cells)]
+    with recording(folder):  # takes the lock and creates the files; one write is faster than 12,000
+        (folder / "queries.jsonl").write_bytes(b"".join(_line(task.query) for task in by_name.values()))
         (folder / "records.jsonl").write_bytes(b"".join(lines))
     return folder
 
@@ -108,15 +108,18 @@ def _line(value: Record | Query) -> bytes:
     return (value.model_dump_json(exclude_defaults=True) + "\n").encode()
 
 
-def _draw(random: np.random.Generator, index: int, rows: int, labels: int, nameless: bool) -> _Draw:
+def _task(random: np.random.Generator, index: int, rows: int, labels: int, nameless: bool) -> _Task:
     topic = list(TOPICS)[index % len(TOPICS)]
     words = tuple(TOPICS[topic].split())
-    names = tuple(f"class {i}" if nameless else LABELS[i] if i < len(LABELS) else f"kind {i}" for i in range(labels))
-    gold = [names[i] for i in random.permutation(np.arange(rows) % labels)]
-    task = f"{topic}_{index:03d}{':nameless' if nameless else ''}"
-    texts = [f"{task} {i}: " + " ".join(random.choice(words, size=int(random.integers(6, 24)))) for i in range(rows)]
+    if nameless:
+        label_names = tuple(f"class {i}" for i in range(labels))
+    else:
+        label_names = tuple(LABELS[i] if i < len(LABELS) else f"kind {i}" for i in range(labels))
+    gold = [label_names[i] for i in random.permutation(np.arange(rows) % labels)]
+    name = f"{topic}_{index:03d}{':nameless' if nameless else ''}"
+    texts = [f"{name} {i}: " + " ".join(random.choice(words, size=int(random.integers(6, 24)))) for i in range(rows)]
     examples = tuple(Example(text, label) for text, label in zip(texts, gold, strict=True))
-    return _Draw(Query.of(task, examples), examples, names, float(random.normal(0, 0.1)), task, words)
+    return _Task(name, Query.of(name, examples), examples, label_names, float(random.normal(0, 0.1)), words)
 
 
 def _cells(
@@ -130,15 +133,15 @@ def _cells(
 ) -> Iterator[Cell]:
     for follower, mode in product(followers, modes):
         for method in methods:
-            drawn = [(0, 0)] if method in READ_NOTHING else [(size, draw) for size in n for draw in range(seeds)]
-            for writer in generators if method in WRITTEN else [None]:
-                for size, draw in drawn:
-                    yield Cell(
-                        task=task, method=method, n=size, seed=draw, generator=writer, follower=follower, mode=mode
-                    )
+            samples = [(0, 0)] if method in WITHOUT_EXAMPLES else product(n, range(seeds))
+            writers = generators if method in WRITTEN else [None]
+            for generator, (size, seed) in product(writers, samples):
+                yield Cell(
+                    task=task, method=method, n=size, seed=seed, generator=generator, follower=follower, mode=mode
+                )
 
 
-def _record(random: np.random.Generator, cell: Cell, draw: _Draw, bonus: dict[str, float], fails: bool) -> Record:
+def _record(random: np.random.Generator, cell: Cell, task: _Task, bonus: dict[str, float], fails: bool) -> Record:
     key = content_key(cell.model_dump())
     if fails:
         return Record(
@@ -148,16 +151,20 @@ def _record(random: np.random.Generator, cell: Cell, draw: _Draw, bonus: dict[st
             error="timeout: no answer after 5 tries",
             finished="2026-01-05T10:00:00Z",
         )
-    skill = SKILL.get(cell.method, 0.5) + draw.ease + bonus.get(cell.generator or "", 0.0) + bonus[cell.follower]
+    skill = SKILL.get(cell.method, 0.5) + task.ease + bonus.get(cell.generator or "", 0.0) + bonus[cell.follower]
     skill += 0.03 * math.log2(cell.n / 20) if cell.n else 0.0
-    own = random.normal(0, 0.05)  # this method on this task
-    scored = _scored(random, draw, min(0.97, max(0.05, skill + own)), cell.mode == "generate")
-    instruction = _instruction(random, cell, draw, scored)
-    used = instruction.measured
-    assert used is not None
-    tokens = int(used.prompt_tokens_per_query * used.n)
+    skill += random.normal(0, 0.05)  # noise of this method on this task
+    scored = _scored(random, task, min(0.97, max(0.05, skill)), cell.mode == "generate")
+    instruction = _instruction(random, cell, task, scored)
+    measured = instruction.measured
+    assert measured is not None
+    tokens = int(measured.prompt_tokens_per_query * measured.n)
     spent = Cost(
-        calls=used.n, prompt_tokens=tokens, completion_tokens=2 * used.n, seconds=tokens / 20_000, money=tokens * 1e-7
+        calls=measured.n,
+        prompt_tokens=tokens,
+        completion_tokens=2 * measured.n,
+        seconds=tokens / 20_000,
+        money=tokens * 1e-7,
     )
     return Record(
         key=key,
@@ -165,35 +172,35 @@ def _record(random: np.random.Generator, cell: Cell, draw: _Draw, bonus: dict[st
         status="done",
         instruction=instruction,
         spent=spent,
-        query=draw.query.key,
-        answers=pack_predictions(scored.predictions, draw.labels),
+        query=task.query.key,
+        answers=pack_predictions(scored.predictions, task.labels),
         machine="a machine, 2 threads",
         revisions={cell.follower: "f0f0"},
         finished="2026-01-05T10:00:00Z",
     )
 
 
-def _scored(random: np.random.Generator, draw: _Draw, skill: float, writes: bool) -> Scored:
-    count, size = len(draw.examples), len(draw.labels)
-    right, unparsed = random.random(count) < skill, random.random(count) < (0.03 if writes else 0.0)
-    other, cut = random.integers(0, size, count), random.random(count) < 0.005
-    chances = np.round(random.dirichlet(np.ones(size), count), 4)
+def _scored(random: np.random.Generator, task: _Task, skill: float, generates: bool) -> Scored:
+    count, size = len(task.examples), len(task.labels)
+    correct, unparsed = random.random(count) < skill, random.random(count) < (0.03 if generates else 0.0)
+    guesses, truncated = random.integers(0, size, count), random.random(count) < 0.005
+    probabilities = np.round(random.dirichlet(np.ones(size), count), 4)
     predictions: list[Prediction] = []
-    for i, example in enumerate(draw.examples):
-        label = example.label if right[i] else draw.labels[other[i]]
-        if not writes:
-            predictions.append(Prediction(label, tuple(chances[i].tolist()), truncated=bool(cut[i])))
+    for i, example in enumerate(task.examples):
+        label = example.label if correct[i] else task.labels[guesses[i]]
+        cut = bool(truncated[i])
+        if not generates:
+            prediction = Prediction(label, tuple(probabilities[i].tolist()), truncated=cut)
         elif unparsed[i]:
-            predictions.append(Prediction(None, answer="I am not sure what this is about.", truncated=bool(cut[i])))
+            prediction = Prediction(None, answer="I am not sure what this is about.", truncated=cut)
         else:
-            predictions.append(
-                Prediction(label, match=Match.NORMALISED, answer=f"{label.title()}.", truncated=bool(cut[i]))
-            )
-    return Scored(draw.examples, tuple(predictions))
+            prediction = Prediction(label, match=Match.NORMALISED, answer=f"{label.title()}.", truncated=cut)
+        predictions.append(prediction)
+    return Scored(task.examples, tuple(predictions))
 
 
-def _instruction(random: np.random.Generator, cell: Cell, draw: _Draw, scored: Scored) -> Instruction:
-    text = _text(random, cell, draw)
+def _instruction(random: np.random.Generator, cell: Cell, task: _Task, scored: Scored) -> Instruction:
+    text = _text(random, cell, task)
     gold, predicted = scored.gold, scored.labels
     score = macro_f1(gold, predicted)
     spread = 1.96 * math.sqrt(max(score * (1 - score), 0.01) / scored.n)
@@ -206,7 +213,7 @@ def _instruction(random: np.random.Generator, cell: Cell, draw: _Draw, scored: S
         n_unparsed=scored.n_unparsed,
         n_truncated=scored.n_truncated,
         prompt_tokens_per_query=60 + len(text) / 4.2,
-        data_key=draw.query.key,
+        data_key=task.query.key,
     )
     calls = CALLS.get(cell.method, 0)
     tokens = calls * (200 + 25 * cell.n)
@@ -219,7 +226,7 @@ def _instruction(random: np.random.Generator, cell: Cell, draw: _Draw, scored: S
     )
     return Instruction(
         text=text,
-        labels=draw.labels,
+        labels=task.labels,
         method=cell.method,
         generator=cell.generator,
         follower=cell.follower,
@@ -232,21 +239,21 @@ def _instruction(random: np.random.Generator, cell: Cell, draw: _Draw, scored: S
     )
 
 
-def _text(random: np.random.Generator, cell: Cell, draw: _Draw) -> str:
+def _text(random: np.random.Generator, cell: Cell, task: _Task) -> str:
     if cell.method in ("naive", "sft"):
         return ""
     if cell.method == "icl":
-        return "Examples:\n\n" + example_lines(draw.examples[i % len(draw.examples)] for i in range(cell.n))
-    word = random.choice(draw.words)
+        return "Examples:\n\n" + example_lines(task.examples[i % len(task.examples)] for i in range(cell.n))
+    word = random.choice(task.words)
     if cell.method == "zero":
         return (
-            f"Classify the text as one of: {'; '.join(draw.labels)}.\n"
+            f"Classify the text as one of: {'; '.join(task.labels)}.\n"
             + f"Mind the tone, and phrases such as {str(word)!r}. " * 4
         )
-    clues = [" ".join(random.choice(draw.words, size=min(6 + cell.n // 4, 20))) for _ in draw.labels]
+    clues = [" ".join(random.choice(task.words, size=min(6 + cell.n // 4, 20))) for _ in task.labels]
     lines = [
         f"- {label}: the writer speaks about {clue}, not about {word}."
-        for label, clue in zip(draw.labels, clues, strict=True)
+        for label, clue in zip(task.labels, clues, strict=True)
     ]
     topic = cell.task.split("_")[0]
     return "\n".join(

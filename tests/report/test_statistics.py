@@ -1,4 +1,4 @@
-"""Statistics and tables of a run, against the raw predictions and against the laws that they obey."""
+"""Statistics and tables of a run, checked against its raw predictions and against their mathematical properties."""
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 import shutil
@@ -29,7 +29,7 @@ METHODS = ("naive", "icl", "zero", "mii")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight tasks; an outage took twelve cells, among them all seeds of some."""
+    """Eight tasks. Twelve cells failed, including all seeds of some tasks."""
     folder = tmp_path_factory.mktemp("run")
     modes = ("choose", "generate")
     return write_run(
@@ -52,61 +52,62 @@ def scores(cells: pd.DataFrame) -> Scores:
     return scores_module.scores(cells, Scope("smol", "generate", "smol"))
 
 
-def made(values: np.ndarray) -> Scores:
-    """Scores of shape (S, T) at n=20 without errors or costs."""
-    full = values[:, None].astype(float)
+def scores_from(values: np.ndarray) -> Scores:
+    """Scores at n=20 from values of shape (S, T), without errors or costs."""
+    macro_f1 = values[:, None].astype(float)
     names = [f"m{i}" for i in range(len(values))]
     return Scores(
         Scope("f", "choose", "f"),
         tuple(Series(name, name, None) for name in names),
         (20,),
         tuple(f"t{i}" for i in range(values.shape[1])),
-        full,
-        np.zeros_like(full),
-        np.full_like(full, np.nan),
-        np.ones_like(full),
-        (~np.isnan(full)).astype(np.int64),
-        np.isnan(full).astype(np.int64),
-        (False,) * len(values),
+        macro_f1,
+        error=np.zeros_like(macro_f1),
+        uncalibrated=np.full_like(macro_f1, np.nan),
+        tokens=np.ones_like(macro_f1),
+        seeds=(~np.isnan(macro_f1)).astype(np.int64),
+        failed=np.isnan(macro_f1).astype(np.int64),
+        constant=(False,) * len(values),
     )
 
 
 def every_table(grid: Run) -> list[ReportTable]:
-    """Those that a page shows."""
+    """All tables of a page."""
     results = Results(grid)
     cells, by_scope = results.cells, results.by_scope
-    found: list[ReportTable] = []
+    listed: list[ReportTable] = []
     for own in by_scope:
-        found += [
+        listed += [
             tables.method_table(own),
             tables.budget_table(own),
             costs.cost_table(cells, own.scope),
             tables.task_table(own),
         ]
-        found += [table for n in own.ns for table in tables.pair_tables(own, n)] if len(own.series) > 1 else []
-    found += [transfer.transfer_table(one) for one in transfer.transfers(by_scope)]
-    found += paper_scale_tables(grid, cells, by_scope)
-    return [*found, tables.failure_table(cells), tables.failed_cell_table(grid)]
+        if len(own.series) > 1:
+            listed += [table for n in own.ns for table in tables.pair_tables(own, n)]
+    listed += [transfer.transfer_table(matrix) for matrix in transfer.transfers(by_scope)]
+    listed += paper_scale_tables(grid, cells, by_scope)
+    return [*listed, tables.failure_table(cells), tables.failed_cell_table(grid)]
 
 
-sizes = st.tuples(st.integers(2, 4), st.integers(1, 12))
-value_sets = sizes.flatmap(
-    lambda s: arrays.arrays(float, s, elements=st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.9, float("nan")]))
+shapes = st.tuples(st.integers(2, 4), st.integers(1, 12))
+value_sets = shapes.flatmap(
+    lambda shape: arrays.arrays(float, shape, elements=st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.9, float("nan")]))
 )
 
 
-def test_scores_are_those_of_the_raw_predictions(grid: Run, scores: Scores) -> None:
+def test_scores_match_the_raw_predictions(grid: Run, scores: Scores) -> None:
     assert scores.names == ("naive", "icl", "zero · smol", "zero · trained", "mii · smol", "mii · trained")
-    for name, n, writer in (("icl", 20, None), ("mii · trained", 5, "hf:me/trained")):
+    for name, n, generator in (("icl", 20, None), ("mii · trained", 5, "hf:me/trained")):
         for task, score in zip(scores.tasks, scores.at(name, n), strict=True):
-            found = []
+            expected = []
             for record in grid.records.values():
-                cell, wanted = record.cell, (task, name.split()[0], n, writer, "generate")
+                cell, wanted = record.cell, (task, name.split()[0], n, generator, "generate")
                 if (cell.task, cell.method, cell.n, cell.generator, cell.mode) == wanted and record.status == "done":
                     gold, predicted = record.scored(grid.queries)
                     texts = [label or "none" for label in predicted]
-                    found.append(f1_score(gold, texts, labels=sorted(set(gold)), average="macro", zero_division=0))
-            assert score == pytest.approx(np.mean(found) if found else float("nan"), nan_ok=True)
+                    expected.append(f1_score(gold, texts, labels=sorted(set(gold)), average="macro", zero_division=0))
+            assert score == pytest.approx(np.mean(expected) if expected else float("nan"), nan_ok=True)
 
 
 def test_modes_are_never_mixed(cells: pd.DataFrame) -> None:
@@ -115,7 +116,7 @@ def test_modes_are_never_mixed(cells: pd.DataFrame) -> None:
     assert not np.allclose(by_mode[0].at("icl", 20), by_mode[1].at("icl", 20), equal_nan=True)
 
 
-def test_a_method_that_reads_nothing_stands_at_every_n(scores: Scores) -> None:
+def test_a_method_that_reads_no_examples_has_the_same_score_at_every_n(scores: Scores) -> None:
     assert (scores.at("naive", 5) == scores.at("naive", 20)).all()
     naive = [mean for mean in statistics.means(scores) if mean.series.name == "naive"]
     assert [mean.n for mean in naive] == [0, 0]
@@ -124,34 +125,32 @@ def test_a_method_that_reads_nothing_stands_at_every_n(scores: Scores) -> None:
 
 def test_points_are_means_over_the_same_tasks(scores: Scores) -> None:
     macro_f1 = np.full_like(scores.macro_f1, 0.5)
-    icl, last, at = scores.names.index("icl"), len(scores.names) - 1, scores.ns.index(20)
+    icl, last, at_20 = scores.names.index("icl"), len(scores.names) - 1, scores.ns.index(20)
     macro_f1[:, :, 0] = 0.0
     macro_f1[last, :, 0] = np.nan  # it lacks the hard task, which would flatter it
-    macro_f1[icl, at] = 0.9
-    macro_f1[icl, at, 1:4] = np.nan  # one point lacks three others
-    given = replace(scores, macro_f1=macro_f1)
-    compared, found = statistics.comparable(given), statistics.points(given)
+    macro_f1[icl, at_20] = 0.9
+    macro_f1[icl, at_20, 1:4] = np.nan  # this point lacks three others
+    changed = replace(scores, macro_f1=macro_f1)
+    compared, points = statistics.comparable(changed), statistics.points(changed)
     assert compared.tasks == scores.tasks[1:]
-    assert {(point.tasks, point.mean) for point in found} == {(len(compared.tasks), 0.5)}
-    drawn = {(point.series.name, point.n) for point in found}
+    assert {(point.tasks, point.mean) for point in points} == {(len(compared.tasks), 0.5)}
+    drawn = {(point.series.name, point.n) for point in points}
     assert ("icl", 20) not in drawn
     assert {("icl", 5), (scores.names[last], 20)} <= drawn
-    assert "icl leads" not in headline.winner(given, 20)
+    assert "icl leads" not in headline.winner(changed, 20)
 
 
-def test_what_failed_is_counted_and_named(cells: pd.DataFrame, grid: Run) -> None:
-    found = [
+def test_failed_cells_are_counted_and_named(cells: pd.DataFrame, grid: Run) -> None:
+    means = [
         mean for scope in scores_module.scopes(cells) for mean in statistics.means(scores_module.scores(cells, scope))
     ]
-    assert (
-        sum(mean.failed for mean in found if mean.n) + sum(mean.failed for mean in found if not mean.n) / 2
-        == len(grid.failed)
-        == 12
-    )
-    short = [mean for mean in found if mean.missing]
-    assert short
-    assert all(mean.tasks == 8 - len(mean.missing) for mean in found)
-    assert all(mean.common == pytest.approx(mean.mean) or mean.tasks == 8 for mean in short)
+    failed = sum(mean.failed for mean in means if mean.n)
+    failed += sum(mean.failed for mean in means if not mean.n) / 2  # listed once for each of the two n
+    assert failed == len(grid.failed) == 12
+    incomplete = [mean for mean in means if mean.missing]
+    assert incomplete
+    assert all(mean.tasks == 8 - len(mean.missing) for mean in means)
+    assert all(mean.common == pytest.approx(mean.mean) or mean.tasks == 8 for mean in incomplete)
     shown = "".join(table.markdown for table in every_table(grid))
     assert "(7 of 8 tasks)" in shown
     assert all(record.cell.name in shown for record in grid.failed)
@@ -160,7 +159,7 @@ def test_what_failed_is_counted_and_named(cells: pd.DataFrame, grid: Run) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("tasks", [4, 6, 12, 40])
 @pytest.mark.parametrize("shape", [(20, 20), (4, 1.5), (2, 6)])
-def test_the_interval_of_a_mean_covers_it_as_often_as_it_says(tasks: int, shape: tuple[float, float]) -> None:
+def test_the_interval_of_a_mean_has_its_nominal_coverage(tasks: int, shape: tuple[float, float]) -> None:
     # Task scores between 0 and 1, from bell-shaped to badly skewed. A bootstrap over six tasks covers 84 to 88 %.
     samples = np.random.default_rng(tasks).beta(*shape, size=(2000, tasks))
     truth = shape[0] / sum(shape)
@@ -168,7 +167,7 @@ def test_the_interval_of_a_mean_covers_it_as_often_as_it_says(tasks: int, shape:
     assert 0.92 <= np.mean(covered) <= 0.97
 
 
-def test_one_task_has_the_interval_of_its_rows(tmp_path: Path) -> None:
+def test_a_single_task_has_the_interval_over_its_rows(tmp_path: Path) -> None:
     grid = Run.read(write_run(tmp_path / "run", 1, ["icl"], [20], 1, rows=60))
     (mean,) = statistics.means(scores_module.scores(all_cells(grid), Scope("smol", "choose", "smol")))
     (record,) = grid.records.values()
@@ -179,39 +178,40 @@ def test_one_task_has_the_interval_of_its_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tasks", [2, 6, 12, 40])
-def test_a_detectable_difference_is_found_four_times_in_five(tasks: int) -> None:
+def test_a_detectable_difference_is_detected_four_times_in_five(tasks: int) -> None:
     random = np.random.default_rng(1)
     noise = random.normal(0, 0.1, size=(2000, tasks))
-    least = statistics.detectable(np.array([0.1, -0.1] * (tasks // 2)) * np.sqrt((tasks - 1) / tasks))  # sd 0.1
-    found = [not low <= 0 <= high for low, high in map(statistics.interval_of_mean, noise + least)]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+    effect = statistics.detectable(np.array([0.1, -0.1] * (tasks // 2)) * np.sqrt((tasks - 1) / tasks))  # sd 0.1
+    detected = [not low <= 0 <= high for low, high in map(statistics.interval_of_mean, noise + effect)]
+    assert np.mean(detected) == pytest.approx(0.8, abs=0.03)
 
 
 @settings(deadline=None, max_examples=25)
 @given(value_sets)
-def test_a_comparison_turned_round_is_its_opposite(values: np.ndarray) -> None:
-    scores = made(values)
-    one, other = statistics.paired(scores, "m0", "m1", 20), statistics.paired(scores, "m1", "m0", 20)
-    assert (one.wins, one.ties, one.losses) == (other.losses, other.ties, other.wins)
-    assert one.mean == pytest.approx(-other.mean, nan_ok=True)
-    assert one.p == pytest.approx(other.p, nan_ok=True)
-    assert bool(one.reason) == np.isnan(one.p)
-    assert one.wins + one.ties + one.losses == len(one.differences)
-    assert set(one.differences) == set(scores.tasks) - set(one.missing_a) - set(one.missing_b)
+def test_a_swapped_comparison_is_the_opposite(values: np.ndarray) -> None:
+    scores = scores_from(values)
+    pair, swapped = statistics.paired(scores, "m0", "m1", 20), statistics.paired(scores, "m1", "m0", 20)
+    assert (pair.wins, pair.ties, pair.losses) == (swapped.losses, swapped.ties, swapped.wins)
+    assert pair.mean == pytest.approx(-swapped.mean, nan_ok=True)
+    assert pair.p == pytest.approx(swapped.p, nan_ok=True)
+    assert bool(pair.reason) == np.isnan(pair.p)
+    assert pair.wins + pair.ties + pair.losses == len(pair.differences)
+    assert set(pair.differences) == set(scores.tasks) - set(pair.missing_a) - set(pair.missing_b)
 
 
 @settings(deadline=None, max_examples=25)
 @given(value_sets)
 def test_wins_and_losses_mirror_each_other(values: np.ndarray) -> None:
-    data = tables.pair_tables(made(values), 20)[0].data.set_index(["a", "b"])
-    matched = (~np.isnan(values)).astype(int) @ (~np.isnan(values)).astype(int).T
+    data = tables.pair_tables(scores_from(values), 20)[0].data.set_index(["a", "b"])
+    has_score = (~np.isnan(values)).astype(int)
+    matched = has_score @ has_score.T
     for a, b in data.index:
         row, mirrored = data.loc[(a, b)], data.loc[(b, a)]
         assert (row["wins"], row["ties"], row["losses"]) == (mirrored["losses"], mirrored["ties"], mirrored["wins"])
         assert row["wins"] + row["ties"] + row["losses"] == matched[int(a[1:]), int(b[1:])]
 
 
-def test_the_signed_rank_test_says_why_there_is_none() -> None:
+def test_a_missing_signed_rank_test_has_a_reason() -> None:
     assert statistics.signed_rank(np.array([0.1] * 5))[1] == "fewer than 6 tasks"
     assert statistics.signed_rank(np.zeros(9))[1] == "equal on every task"
     differences = np.random.default_rng(0).normal(0.02, 0.05, 30)
@@ -224,7 +224,7 @@ def _point(tokens: float, mean: float) -> Mean:
 
 
 @given(st.lists(st.builds(_point, st.floats(1, 1e4), st.floats(0, 1)), min_size=1, max_size=20))
-def test_the_frontier_holds_what_no_other_beats(points: list[Mean]) -> None:
+def test_the_frontier_holds_the_unbeaten_points(points: list[Mean]) -> None:
     front = statistics.frontier(points)
     assert all(any(best.tokens <= p.tokens and best.mean >= p.mean for best in front) for p in points)
     assert not any(
@@ -234,45 +234,43 @@ def test_the_frontier_holds_what_no_other_beats(points: list[Mean]) -> None:
     assert bests == sorted(bests)
 
 
-def test_a_cell_on_other_rows_than_the_latest_of_its_task_is_no_pair(run: Path, tmp_path: Path) -> None:
+def test_a_cell_on_other_rows_than_the_latest_of_its_task_is_stale(run: Path, tmp_path: Path) -> None:
     read = Run.read(run)
     old = next(r for r in read.records.values() if (r.cell.method, r.cell.mode, r.status) == ("icl", "choose", "done"))
-    fewer = read.queries[str(old.query)]
-    fewer = type(fewer).of(fewer.task, fewer.examples[:-1])
+    query = read.queries[str(old.query)]
+    shorter = type(query).of(query.task, query.examples[:-1])
     assert old.instruction is not None
     answers = pack_predictions(old.predictions[:-1], old.instruction.labels)
-    changes = {"key": "other rows", "finished": "2027-01-01T00:00:00Z", "query": fewer.key, "answers": answers}
+    changes = {"key": "other rows", "finished": "2027-01-01T00:00:00Z", "query": shorter.key, "answers": answers}
     new = old.model_copy(update=changes)
-    with recording(tmp_path / "again") as writer:
-        writer.add(new, fewer)
+    with recording(tmp_path / "again") as recorder:
+        recorder.add(new, shorter)
     both = all_cells(Run.read(run, tmp_path / "again"))
     of_task = both[(both["task"] == old.cell.task) & (both["status"] == "done")]
     assert of_task.loc[~of_task["stale"], "key"].tolist() == ["other rows"]
 
 
-def test_a_finished_record_comes_before_a_failed_one(run: Path, tmp_path: Path) -> None:
+def test_a_finished_record_takes_precedence_over_a_failed_one(run: Path, tmp_path: Path) -> None:
     read = Run.read(run)
     done = next(r for r in read.records.values() if r.status == "done")
-    with recording(tmp_path / "failed") as writer:
-        writer.add(
+    with recording(tmp_path / "failed") as recorder:
+        recorder.add(
             done.model_copy(update={"status": "failed", "error": "gone", "finished": "2027-01-01T00:00:00Z"}), None
         )
     for folders in ([run, tmp_path / "failed"], [tmp_path / "failed", run]):
         assert Run.read(*folders).records[done.key].status == "done"
 
 
-def test_a_cell_that_was_measured_again_counts_once_the_later_one(
-    run: Path, cells: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_only_the_later_of_two_measurements_of_a_cell_counts(run: Path, cells: pd.DataFrame, tmp_path: Path) -> None:
     read = Run.read(run)
     old = next(r for r in read.records.values() if (r.cell.method, r.cell.mode, r.status) == ("icl", "choose", "done"))
     assert old.instruction is not None
     assert old.instruction.measured is not None
-    changed = old.instruction.measured.model_copy(update={"macro_f1": 0.0})
-    instruction = old.instruction.model_copy(update={"measured": changed})
+    measured = old.instruction.measured.model_copy(update={"macro_f1": 0.0})
+    instruction = old.instruction.model_copy(update={"measured": measured})
     new = old.model_copy(update={"key": "again", "finished": "2027-01-01T00:00:00Z", "instruction": instruction})
-    with recording(tmp_path / "again") as writer:
-        writer.add(new, read.queries[str(old.query)])
+    with recording(tmp_path / "again") as recorder:
+        recorder.add(new, read.queries[str(old.query)])
     both = all_cells(Run.read(tmp_path / "again", run))
     assert both.loc[both["stale"], "key"].tolist() == [old.key]
     scope = Scope("smol", "choose", "smol")
@@ -283,21 +281,21 @@ def test_a_cell_that_was_measured_again_counts_once_the_later_one(
 
 
 @pytest.mark.slow
-def test_tables_are_read_back_as_they_were_written(grid: Run, tmp_path: Path) -> None:
-    made_tables = every_table(grid)
-    assert len({table.name for table in made_tables}) == len(made_tables)
-    for table in (*made_tables, *made_tables):  # a second report replaces the first
+def test_written_tables_can_be_read_back(grid: Run, tmp_path: Path) -> None:
+    page_tables = every_table(grid)
+    assert len({table.name for table in page_tables}) == len(page_tables)
+    for table in (*page_tables, *page_tables):  # a second report replaces the first
         tables.write(table, tmp_path)
-    assert len([*tmp_path.iterdir()]) == 3 * len(made_tables)
-    for table in made_tables:
-        back = pd.read_csv(tmp_path / f"{table.name}.csv")
-        assert list(back.columns) == list(table.data.columns)
-        assert len(back) == len(table.data)
+    assert len([*tmp_path.iterdir()]) == 3 * len(page_tables)
+    for table in page_tables:
+        csv = pd.read_csv(tmp_path / f"{table.name}.csv")
+        assert list(csv.columns) == list(table.data.columns)
+        assert len(csv) == len(table.data)
         lines = [line for line in (tmp_path / f"{table.name}.md").read_text().splitlines() if line.startswith("|")]
         assert len(lines) == len(table.shown) + 2
         assert {line.replace("\\|", "").count("|") for line in lines} == {len(table.shown.columns) + 1}
         assert "nan" not in table.markdown.lower()
-    methods = next(table for table in made_tables if table.name == "methods-smol-generate")
+    methods = next(table for table in page_tables if table.name == "methods-smol-generate")
     assert [c for c in methods.shown.columns if c.startswith("n=")] == ["n=5", "n=20"]
 
 
@@ -308,15 +306,15 @@ def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.Da
     assert priced.loc[("icl", 5), "calls"] == 0
     assert priced.loc[("icl", 5), "money"] == 0
     assert priced.loc[("naive", 0), "label_calls"] == 40
-    poorer = cells.copy()
-    poorer.loc[poorer.index[poorer["method"] == "icl"][0], "mode"] = "generate"
-    poorer.loc[poorer["method"] == "icl", "money"] = None
-    unknown = costs.costs(poorer, scope).set_index(["series", "n"])["label_money"]
-    assert np.isnan(unknown["icl", 5])
-    assert not np.isnan(unknown["mii · smol", 5])
+    without_prices = cells.copy()
+    without_prices.loc[without_prices.index[without_prices["method"] == "icl"][0], "mode"] = "generate"
+    without_prices.loc[without_prices["method"] == "icl", "money"] = None
+    label_money = costs.costs(without_prices, scope).set_index(["series", "n"])["label_money"]
+    assert np.isnan(label_money["icl", 5])
+    assert not np.isnan(label_money["mii · smol", 5])
 
 
-def test_transfer_has_trained_and_untrained_writers_beside_each_other(tmp_path: Path) -> None:
+def test_transfer_lists_untrained_and_trained_writers(tmp_path: Path) -> None:
     folder = write_run(
         tmp_path / "run",
         3,
@@ -335,20 +333,20 @@ def test_transfer_has_trained_and_untrained_writers_beside_each_other(tmp_path: 
     assert (matrix.tasks == 3).all(axis=None)
 
 
-def test_a_run_in_which_nothing_worked_is_still_reported(tmp_path: Path) -> None:
+def test_a_run_with_failed_cells_and_damaged_lines_is_still_reported(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 1, ("naive", "icl"), [5], 1, rows=20, failures=1)
     with (folder / "records.jsonl").open("a") as file:
         file.write('{"half a line')
     both = [folder, shutil.copytree(folder, tmp_path / "copy")]
-    found = {table.name: table for table in every_table(Run.read(*both))}
-    assert "–" in found["methods-smol-choose"].shown.iloc[0].tolist()
-    assert len(found["failed-cells"].data) == 3  # the failed cell, and the half line of each folder
-    assert found["tests-smol-choose-n5"].data["reason"].tolist() == ["fewer than 6 tasks"]
+    by_name = {table.name: table for table in every_table(Run.read(*both))}
+    assert "–" in by_name["methods-smol-choose"].shown.iloc[0].tolist()
+    assert len(by_name["failed-cells"].data) == 3  # the failed cell, and the half line of each folder
+    assert by_name["tests-smol-choose-n5"].data["reason"].tolist() == ["fewer than 6 tasks"]
 
 
-def test_the_authors_scale_is_theirs_and_only_where_answers_are_written(grid: Run, cells: pd.DataFrame) -> None:
+def test_the_authors_scale_matches_their_scorer_and_needs_generated_answers(grid: Run, cells: pd.DataFrame) -> None:
     by_scope = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
-    (table,) = paper_scale_tables(grid, cells, by_scope)  # one of the two modes
+    (table,) = paper_scale_tables(grid, cells, by_scope)  # for one of the two modes
     assert "generate" in table.title
     row = table.data[(table.data["series"] == "icl") & (table.data["n"] == 20)].iloc[0]
     by_task: dict[str, list[float]] = {}
@@ -358,15 +356,15 @@ def test_the_authors_scale_is_theirs_and_only_where_answers_are_written(grid: Ru
             gold, _ = record.scored(grid.queries)
             labels = list(record.instruction.labels) if record.instruction else []
             codes = {label.lower(): i for i, label in enumerate(labels)}
-            guess = [codes.get((p.answer or p.label or "").lower().strip(), 0) for p in record.predictions]
+            predicted = [codes.get((p.answer or p.label or "").lower().strip(), 0) for p in record.predictions]
             by_task.setdefault(cell.task, []).append(
-                float(f1_score([codes[g.lower()] for g in gold], guess, average="macro"))
+                float(f1_score([codes[g.lower()] for g in gold], predicted, average="macro"))
             )
     assert row["reward_f1"] == pytest.approx(np.mean([np.mean(scores) for scores in by_task.values()]))
     assert row["cells"] == sum(len(scores) for scores in by_task.values())
 
 
-def test_the_papers_numbers_stand_beside_a_run_of_its_followers(tmp_path: Path) -> None:
+def test_the_papers_numbers_appear_beside_a_run_with_its_follower(tmp_path: Path) -> None:
     follower = "openai:meta-llama/Llama-3.1-8B-Instruct"
     methods = ("naive", "icl", "mii")
     folder = write_run(
@@ -374,13 +372,13 @@ def test_the_papers_numbers_stand_beside_a_run_of_its_followers(tmp_path: Path) 
     )
     by_scope = Results(Run.read(folder)).by_scope
     (table,) = published_tables(by_scope)
-    known = {(row.method, row.n): row for row in table.data.itertuples()}
-    assert set(known) == {("naive", 50), ("mii", 50)}
-    assert known["mii", 50].published == 0.416
-    assert known["mii", 50].macro_f1 == pytest.approx(np.mean(by_scope[0].at("mii", 50)))
+    rows = {(row.method, row.n): row for row in table.data.itertuples()}
+    assert set(rows) == {("naive", 50), ("mii", 50)}
+    assert rows["mii", 50].published == 0.416
+    assert rows["mii", 50].macro_f1 == pytest.approx(np.mean(by_scope[0].at("mii", 50)))
 
 
-def test_followers_that_differ_in_folder_or_address_alone_keep_apart(tmp_path: Path) -> None:
+def test_followers_that_differ_only_in_folder_or_address_stay_distinct(tmp_path: Path) -> None:
     served = ("openai:a@http://localhost:8000/v1", "openai:b@http://localhost:8001/v1")
     alike = ("smol+runs/x/best", "hf:runs/y/best", "openai:c@http://one/v1", "openai:c@http://two/v1")
     folder = write_run(tmp_path / "run", 1, ("naive", "icl"), [5], 1, rows=10, followers=(*served, *alike))

@@ -1,68 +1,69 @@
-"""What a report needs to know about methods, taken from the registry, so that a new method needs no change here."""
+"""Facts about methods that a report needs. All come from the registry, so a new method needs no change here."""
 
 from promptmii.inducers import METHODS, Role, WrittenBy
 
 
 def position(method: str) -> int:
-    """Place in tables, legends and colours: that of the registry, unknown methods last."""
+    """Position in tables, legends and palettes: registry order, unknown methods last."""
     return list(METHODS).index(method) if method in METHODS else len(METHODS)
 
 
 def summary(method: str) -> str:
-    """One line of explanation."""
+    """A one-line description."""
     return METHODS[method].summary if method in METHODS else "a method of your own"
 
 
 def baselines() -> list[str]:
-    """Methods that the headline compares with, the strongest rival first."""
-    listed = [name for name, method in METHODS.items() if method.by_default]
-    return [name for name in reversed(listed) if name not in _written_by(WrittenBy.GENERATOR)]
+    """The default methods other than those under test, the strongest rival first."""
+    defaults = [name for name, method in METHODS.items() if method.by_default]
+    return [name for name in reversed(defaults) if name not in _written_by(WrittenBy.GENERATOR)]
 
 
 def planned_rivals() -> list[str]:
-    """The baselines of the planned comparisons: those for which no model writes."""
+    """The baselines of the planned comparisons: those without a model-written instruction."""
     return [name for name in baselines() if is_unwritten(name)]
 
 
 def role(method: str) -> Role:
-    """The role of a method in a comparison."""
+    """The method's role in a comparison."""
     return METHODS[method].role if method in METHODS else Role.METHOD
 
 
 def is_known(method: str) -> bool:
-    """It is in the registry; records may hold others."""
+    """The method is in the registry; records may name others."""
     return method in METHODS
 
 
 def is_unwritten(method: str) -> bool:
-    """No model writes an instruction, as far as is known."""
+    """The method is known to use no model-written instruction."""
     return is_known(method) and METHODS[method].written_by is WrittenBy.NOBODY
 
 
 def under_test() -> list[str]:
-    """Methods that the headline may be about, in order of preference."""
-    return [*_written_by(WrittenBy.GENERATOR), *_written_by(WrittenBy.UNTRAINED), *_human()]
+    """Methods that can be the subject of the headline, in order of preference."""
+    return [*_written_by(WrittenBy.GENERATOR), *_written_by(WrittenBy.UNTRAINED), *_written_by_human()]
 
 
-def compared() -> tuple[list[str], list[str]]:
-    """Methods with which the side-by-side view may open, left and right, in order of preference."""
-    searches, untrained = _written_by(WrittenBy.SEARCHER), _written_by(WrittenBy.UNTRAINED)
-    plain = [name for name in baselines() if name not in untrained]
-    return [*untrained, *_human(), *searches, *plain], [*_written_by(WrittenBy.GENERATOR), *searches, *_human()]
+def side_by_side() -> tuple[list[str], list[str]]:
+    """Methods that the side-by-side view can open with, left and right, each in order of preference."""
+    generator, searches = _written_by(WrittenBy.GENERATOR), _written_by(WrittenBy.SEARCHER)
+    untrained, human = _written_by(WrittenBy.UNTRAINED), _written_by_human()
+    other_baselines = [name for name in baselines() if name not in untrained]
+    return [*untrained, *human, *searches, *other_baselines], [*generator, *searches, *human]
 
 
 def single_call() -> list[str]:
-    """Methods in which one call writes the instruction; a transfer matrix compares their generators."""
+    """Methods that write the instruction in one call; a transfer matrix compares their generators."""
     return [name for name, method in METHODS.items() if role(name) is Role.METHOD and method().expected(2).written == 1]
 
 
 def shows_examples(method: str) -> bool:
-    """The examples stand in every prompt."""
+    """The method puts the examples into every prompt."""
     return method in METHODS and METHODS[method].prompt == "examples" and role(method) is Role.METHOD
 
 
 def takes_what_fits(method: str) -> bool:
-    """The method reads as many of the n examples as fit; others take a part on purpose, or none."""
+    """The method reads as many of the n examples as fit; others deliberately read fewer, or none."""
     return method in single_call() or shows_examples(method)
 
 
@@ -70,5 +71,5 @@ def _written_by(writer: WrittenBy) -> list[str]:
     return [name for name, method in METHODS.items() if method.written_by is writer and method.role is Role.METHOD]
 
 
-def _human() -> list[str]:
+def _written_by_human() -> list[str]:
     return [name for name, method in METHODS.items() if method.needs_human]

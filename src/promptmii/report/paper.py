@@ -1,4 +1,4 @@
-"""A run beside the paper: its published numbers, and the same answers under the authors' two scorers."""
+"""Comparison with the paper: its published numbers, and a run's answers under the authors' two scorers."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -15,18 +15,18 @@ from promptmii.report.tables import NOTHING, ReportTable, number
 
 
 def answers(predictions: Iterable[Prediction]) -> list[str]:
-    """The answer as the authors' scorers would read it: the written text, the chosen label, or nothing."""
+    """Answers as the authors' scorers would read them: the written text, the chosen label, or an empty string."""
     return [
         prediction.answer if prediction.answer is not None else prediction.label or "" for prediction in predictions
     ]
 
 
 def analysis_f1(gold: Sequence[str], answers: Sequence[str]) -> float | None:
-    """Macro-F1 as in their tables (`analyze_baseline_results_f1_macro.py: calculate_f1_from_predictions`).
+    """Macro-F1 as in the authors' tables (`analyze_baseline_results_f1_macro.py: calculate_f1_from_predictions`).
 
-    Rows with an empty answer are left out. The mean is over every text in gold or among the raw answers, so each
-    different answer that is no label is one more class with F1 = 0. Their code gives no number (`None`) if no row or a
-    single gold label is left, or more gold labels than half the rows.
+    Rows with an empty answer are dropped. The mean is over every distinct text among gold labels and raw answers, so
+    each distinct answer that is no label adds a class with F1 = 0. Like their code, returns None if no rows or only one
+    gold label remain, or if there are more gold labels than half the rows.
     """
     rows = [(_clean(label), _clean(answer)) for label, answer in zip(gold, answers, strict=True)]
     rows = [(label, answer) for label, answer in rows if not {label, answer} & {"", "nan"}]
@@ -41,8 +41,9 @@ def _clean(text: str) -> str:
 
 
 MODE = "generate"
-"""The authors' follower mode, the only one in which the scorers differ."""
+"""The authors' follower mode, and the only one in which the scorers differ."""
 SCORERS = {"macro_f1": "ours", "reward_f1": "their reward", "analysis_f1": "their tables"}
+"""Headings of the scorers' columns."""
 PUBLISHED = {
     "llama318b": {
         "naive": {50: 0.253, 100: 0.253},
@@ -61,19 +62,20 @@ PUBLISHED = {
 
 
 def published_tables(by_scope: Sequence[Scores]) -> list[ReportTable]:
-    """One table per follower that the paper has too, in the paper's mode."""
-    return [table for own in by_scope if own.scope.mode == MODE and not own.scope.hidden if (table := _published(own))]
+    """One table per follower that the paper used too, in the paper's mode."""
+    tables = [_published(scores) for scores in by_scope if scores.scope.mode == MODE and not scores.scope.hidden]
+    return [table for table in tables if table]
 
 
-def _published(own: Scores) -> ReportTable | None:
-    letters = re.sub(r"[^a-z0-9]", "", own.scope.follower.lower())
-    known = next((numbers for model, numbers in PUBLISHED.items() if model in letters), {})
-    found = {(mean.series.method, n): mean for n in own.ns for mean in means(own, n)}
+def _published(scores: Scores) -> ReportTable | None:
+    follower = re.sub(r"[^a-z0-9]", "", scores.scope.follower.lower())
+    published = next((numbers for model, numbers in PUBLISHED.items() if model in follower), {})
+    measured = {(mean.series.method, n): mean.mean for n in scores.ns for mean in means(scores, n)}
     rows = [
-        {"method": method, "n": n, "macro_f1": found[method, n].mean, "published": value}
-        for method, by_n in known.items()
+        {"method": method, "n": n, "macro_f1": measured[method, n], "published": value}
+        for method, by_n in published.items()
         for n, value in by_n.items()
-        if (method, n) in found
+        if (method, n) in measured
     ]
     if not rows:
         return None
@@ -81,39 +83,40 @@ def _published(own: Scores) -> ReportTable | None:
     shown = data.assign(**{name: [number(float(x)) for x in data[name]] for name in ("macro_f1", "published")})
     note = "Macro-F1 of this run beside the paper's table. The paper has 90 held-out tasks of its own and one seed."
     shown = shown.rename(columns={"macro_f1": "this run"})
-    return ReportTable.of(own.scope, "published", "Beside the paper", note, data, shown)
+    return ReportTable.of(scores.scope, "published", "Beside the paper", note, data, shown)
 
 
 def paper_scale_tables(run: Run, cells: pd.DataFrame, by_scope: Sequence[Scores]) -> list[ReportTable]:
     """One table per follower that generated its answers."""
-    return [_table(run, cells, own.scope) for own in by_scope if own.scope.mode == MODE]
+    return [_paper_scale(run, cells, scores.scope) for scores in by_scope if scores.scope.mode == MODE]
 
 
-def _table(run: Run, cells: pd.DataFrame, scope: Scope) -> ReportTable:
-    own: Any = within(cells, scope).dropna(subset="macro_f1")
-    rescored = own[["series", "n", "task", "macro_f1"]].join(
-        pd.DataFrame([_rescored(run, key) for key in own["key"]], index=own.index, columns=["reward_f1", "analysis_f1"])
+def _paper_scale(run: Run, cells: pd.DataFrame, scope: Scope) -> ReportTable:
+    done: Any = within(cells, scope).dropna(subset="macro_f1")
+    authors = pd.DataFrame(
+        [_authors_scores(run, key) for key in done["key"]], index=done.index, columns=["reward_f1", "analysis_f1"]
     )
-    by_task = rescored.groupby(["series", "n", "task"], sort=False)[list(SCORERS)].mean()
-    data = by_task.groupby(["series", "n"], sort=False).mean().reset_index()
-    counts = (
-        rescored.groupby(["series", "n"], sort=False)["analysis_f1"].agg(cells="size", scored="count").reset_index()
-    )
+    scored = done[["series", "n", "task", "macro_f1"]].join(authors)
+    by_task = scored.groupby(["series", "n", "task"], sort=False)[list(SCORERS)].mean()
+    point = ["series", "n"]
+    data = by_task.groupby(point, sort=False).mean().reset_index()
+    counts = scored.groupby(point, sort=False)["analysis_f1"].agg(cells="size", scored="count").reset_index()
     data["cells"], data["without_analysis_f1"] = counts["cells"], counts["cells"] - counts["scored"]
     shown = data.rename(columns=SCORERS | {"series": "method", "without_analysis_f1": "no number in their tables"})
     for name in SCORERS.values():
         shown[name] = [NOTHING if pd.isna(value) else number(value) for value in shown[name]]
     note = (
-        "Macro-F1, mean over tasks, of the same answers under three scorers. The authors' reward takes what is no "
-        "label for the first label; their tables leave out empty answers and count each other text as a class of its "
-        "own. Use theirs to read a published number, ours to compare methods."
+        "Macro-F1, mean over tasks, of the same answers under three scorers. The authors' reward counts anything that "
+        "is no label as the first label; their tables leave out empty answers and count every other distinct text as a "
+        "class of its own. Use their scorers to read a published number, ours to compare methods."
     )
     return ReportTable.of(scope, "paper_scale", "On the authors' scale", note, data, shown)
 
 
-def _rescored(run: Run, key: str) -> tuple[float, float | None]:
+def _authors_scores(run: Run, key: str) -> tuple[float, float | None]:
+    """`reward_f1` and `analysis_f1` of one record."""
     record = run.records[key]
     gold, _ = record.scored(run.queries)
-    given = answers(record.predictions)
+    texts = answers(record.predictions)
     labels = record.instruction.labels if record.instruction else ()
-    return released_f1(gold, given, labels), analysis_f1(gold, given)
+    return released_f1(gold, texts, labels), analysis_f1(gold, texts)

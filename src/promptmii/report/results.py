@@ -1,4 +1,4 @@
-"""All that a report shows: the records of its runs, what follows from them, and the curves of training runs."""
+"""The contents of a report: the records of its runs, the statistics computed from them, and training curves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from promptmii.curves import Curves, is_training_run, read_curves
 from promptmii.errors import ArtefactError
 from promptmii.records import RECORDS, Run
 from promptmii.report.headline import Claim, claims
-from promptmii.report.methods import compared, single_call
+from promptmii.report.methods import side_by_side, single_call
 from promptmii.report.scores import Scores, Series, all_cells, chosen_n, in_order, scopes, scores
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that a report shows."""
+    """The contents of a report."""
 
     run: Run
     curves: Sequence[Curves] = ()
@@ -27,9 +27,9 @@ class Results:
 
     @classmethod
     def read(cls, folders: Sequence[Path]) -> Self:
-        """Read runs of `promptmii evaluate`, and training runs for their curves.
+        """Read runs of `promptmii evaluate`, and the curves of training runs.
 
-        Raises `ArtefactError` where the evaluations hold no cell.
+        Raises `ArtefactError` if the evaluations hold no cell.
         """
         evaluations, training = split_folders(folders)
         run = Run.read(*evaluations)
@@ -42,7 +42,7 @@ class Results:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """From `all_cells`."""
+        """The table made by `all_cells`."""
         return all_cells(self.run)
 
     @cached_property
@@ -52,29 +52,30 @@ class Results:
 
     @cached_property
     def series(self) -> list[Series]:
-        """Of all scopes, in order."""
+        """The series of all scopes, in registry order."""
         return sorted({series for scores in self.by_scope for series in scores.series}, key=in_order)
 
     @cached_property
     def ns(self) -> list[int]:
-        """Numbers of examples of all scopes."""
+        """The numbers of examples of all scopes."""
         return sorted({n for scores in self.by_scope for n in scores.ns})
 
     @property
     def n(self) -> int:
-        """The n of figures and tables for a single n, or the one they open with."""
+        """The n that figures and tables show, or open with."""
         return chosen_n(self.ns)
 
     @cached_property
     def tasks(self) -> list[str]:
-        """Of all scopes."""
+        """The tasks of all scopes."""
         return sorted({task for scores in self.by_scope for task in scores.tasks})
 
     @property
     def untrained(self) -> list[str]:
-        """Generators run both under test and untrained."""
+        """Generators that wrote instructions both as the model under test and as the untrained one."""
         by_method = [
-            {s.generator for s in self.series if s.method == method and s.generator} for method in single_call()
+            {series.generator for series in self.series if series.method == method and series.generator}
+            for method in single_call()
         ]
         return sorted(set.intersection(*by_method))
 
@@ -85,32 +86,39 @@ class Results:
 
 
 def split_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Evaluations, and training runs."""
+    """Split folders into evaluations and training runs."""
     training = [folder for folder in folders if is_training_run(folder) and not (folder / RECORDS).exists()]
     return [folder for folder in folders if folder not in training], training
 
 
 def outcome(results: Results) -> dict[str, int] | None:
-    """Which two series and which task the side-by-side view opens with, by number. `None` where nothing was written.
+    """Indices of the task, scope and two series that the side-by-side view opens with; None if nothing was written.
 
-    The task is the one whose difference is the median: a typical one, not the most flattering.
+    The task is the one with the median difference: typical rather than flattering.
     """
     series = results.series
-    if not any(one.generator or one.method in compared()[1] for one in series):
+    left_methods, right_methods = side_by_side()
+    if not any(s.generator or s.method in right_methods for s in series):
         return None
-    lefts, rights = compared()
-    right = _first(series, rights) or series[-1]
-    left = _first([one for one in series if one != right], lefts) or right
-    both = [i for i, s in enumerate(results.by_scope) if {left.name, right.name} <= set(s.names) and results.n in s.ns]
-    # Where names are hidden, the text alone says what a label means.
-    scope, task = next(iter(sorted(both, key=lambda i: not results.by_scope[i].scope.hidden)), None), 0
-    if scope is not None:
-        own = results.by_scope[scope]
-        differences = own.at(right.name, results.n) - own.at(left.name, results.n)
-        order = np.argsort(differences)[: int((~np.isnan(differences)).sum())]  # NaN comes last
-        task = results.tasks.index(own.tasks[order[len(order) // 2]]) if len(order) else 0
-    return {"task": task, "scope": scope or 0, "left": series.index(left), "right": series.index(right)}
+    right = _first(series, right_methods) or series[-1]
+    left = _first([s for s in series if s != right], left_methods) or right
+    task = scope = 0
+    scopes_with_both = [
+        i
+        for i, scores in enumerate(results.by_scope)
+        if {left.name, right.name} <= set(scores.names) and results.n in scores.ns
+    ]
+    if scopes_with_both:
+        # Prefer hidden label names: there, only the instruction tells what a label means.
+        scope = max(scopes_with_both, key=lambda i: results.by_scope[i].scope.hidden)
+        scores = results.by_scope[scope]
+        differences = scores.at(right.name, results.n) - scores.at(left.name, results.n)
+        ranked = np.argsort(differences)[: int((~np.isnan(differences)).sum())]  # NaN comes last
+        if len(ranked):
+            task = results.tasks.index(scores.tasks[ranked[len(ranked) // 2]])
+    return {"task": task, "scope": scope, "left": series.index(left), "right": series.index(right)}
 
 
 def _first(series: Sequence[Series], methods: Sequence[str]) -> Series | None:
-    return next((one for method in methods for one in series if one.method == method), None)
+    """The first series of the first method that has one."""
+    return next((s for method in methods for s in series if s.method == method), None)

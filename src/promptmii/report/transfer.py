@@ -1,4 +1,4 @@
-"""Which writer's instructions suit which follower: the matrix, its table and its figure."""
+"""Cross-model transfer, the scores of each writer's instructions with each follower: matrix, table and figure."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,60 +14,70 @@ from promptmii.report.tables import ReportTable, number, span
 
 
 class Transfer(NamedTuple):
-    """Macro-F1 of each writer's instructions with each follower, at one n, for followers that answer in one way."""
+    """Macro-F1 of each writer's instructions with each follower, at one n and one way of answering."""
 
     way: str
-    """From `Scope.way`."""
+    """`Scope.way` of the followers."""
     n: int
     macro_f1: pd.DataFrame
-    """Mean over the tasks that a follower's methods share, NaN where there is none: a row per method and generator, a
-    column per follower."""
+    """One row per method and generator, one column per follower. Means over the tasks that a follower's methods share;
+    NaN if missing."""
     tasks: pd.DataFrame
+    """Number of tasks behind each mean."""
 
     @property
     def name(self) -> str:
-        """For files."""
+        """File name without extension."""
         return f"transfer-{slug(self.way.removeprefix('mode '))}-n{self.n}"
 
     @property
     def names(self) -> dict[str, str]:
-        """Short names of models."""
+        """Short names of followers and generators."""
         return short_names([*self.macro_f1.columns, *(generator for _, generator in self.macro_f1.index)])
 
 
 def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
-    """One matrix per way of answering and n, where there are several generators or several followers.
+    """One matrix per way of answering and n that has several generators or several followers.
 
-    Each `mii` writer has a row, and each `zero` writer beside it.
+    Its rows are the writers of every single-call method: `mii`, and untrained `zero` for comparison.
     """
     rows = [
-        (own.scope.way, n, position(mean.series.method), *mean.series[1:], own.scope.follower, mean.mean, mean.tasks)
-        for own in by_scope
-        for n in own.ns
-        for mean in means(comparable(own), n)
+        {
+            "way": scores.scope.way,
+            "n": n,
+            "order": position(mean.series.method),
+            "method": mean.series.method,
+            "generator": mean.series.generator,
+            "follower": scores.scope.follower,
+            "macro_f1": mean.mean,
+            "tasks": mean.tasks,
+        }
+        for scores in by_scope
+        for n in scores.ns
+        for mean in means(comparable(scores), n)
         if mean.series.method in single_call() and mean.series.generator and mean.tasks
     ]
-    columns = ["way", "n", "order", "method", "generator", "follower", "macro_f1", "tasks"]
-    cells: Any = pd.DataFrame(rows, columns=columns)
-    found: list[Transfer] = []
-    for (way, n), part in cells.groupby(["way", "n"], sort=False):
-        followers = [own.scope.follower for own in by_scope if own.scope.way == way and n in own.ns]
-        if len(followers) > 1 or part["generator"].nunique() > 1:
-            wide: Any = part.pivot(index=["order", "method", "generator"], columns="follower").droplevel("order")
-            found.append(Transfer(way, n, wide["macro_f1"].reindex(columns=followers), wide["tasks"]))
-    return found
+    if not rows:
+        return []
+    all_means: Any = pd.DataFrame(rows)
+    matrices: list[Transfer] = []
+    for (way, n), group in all_means.groupby(["way", "n"], sort=False):
+        followers = [scores.scope.follower for scores in by_scope if scores.scope.way == way and n in scores.ns]
+        if len(followers) > 1 or group["generator"].nunique() > 1:
+            wide: Any = group.pivot(index=["order", "method", "generator"], columns="follower").droplevel("order")
+            matrices.append(Transfer(way, n, wide["macro_f1"].reindex(columns=followers), wide["tasks"]))
+    return matrices
 
 
 def transfer_table(transfer: Transfer) -> ReportTable:
-    """Which writer suits which follower."""
-    scores: Any = transfer.macro_f1
+    """The matrix as a table."""
+    macro_f1: Any = transfer.macro_f1
     counts: Any = transfer.tasks
-    names, wide = transfer.names, scores.reset_index()
-    followers = {follower: names[follower] for follower in scores.columns}
-    shown = wide.assign(
-        generator=wide["generator"].map(names), **{f: [number(x) for x in wide[f]] for f in followers}
-    ).rename(columns=followers)
-    long = scores.stack(future_stack=True).rename("macro_f1").to_frame()
+    names, wide = transfer.names, macro_f1.reset_index()
+    shown = pd.DataFrame({"method": wide["method"], "generator": wide["generator"].map(names)})
+    for follower in macro_f1.columns:
+        shown[names[follower]] = [number(score) for score in wide[follower]]
+    long = macro_f1.stack(future_stack=True).rename("macro_f1").to_frame()
     data = long.join(counts.stack(future_stack=True).rename("tasks")).reset_index()
     data = data.assign(way=transfer.way, n=transfer.n, tasks=data["tasks"].fillna(0).astype(int))
     note = "Mean macro-F1 over tasks: a row per method and writer (zero is untrained), a column per follower."
@@ -77,7 +87,7 @@ def transfer_table(transfer: Transfer) -> ReportTable:
 
 @styled
 def transfer_figure(transfer: Transfer) -> Drawn:
-    """Macro-F1 of each writer's instructions with each follower, as a heat map with numbers."""
+    """The matrix as a heat map with numbers."""
     from matplotlib import colormaps
 
     figure, (axes,) = blank_figure(transfer.name, 0.45 * len(transfer.macro_f1) + 1.6)
