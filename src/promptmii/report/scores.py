@@ -57,9 +57,9 @@ def all_cells(run: Run) -> pd.DataFrame:
     cells[[*MEASURED]] = cells[[*MEASURED]].astype(float)
     latest_query = cells.groupby("task")["query"].transform("last")  # skips failed cells, which have no query
     on_other_rows = cells["query"].notna() & (cells["query"] != latest_query)
-    without_n = cells["n"] == 0
+    at_n_0 = cells["n"] == 0
     other_coordinates = [cells[name].fillna("") for name in COORDINATES if name not in ("n", "seed")]
-    of_other_kind = without_n != without_n.groupby(other_coordinates).transform("last")
+    of_other_kind = at_n_0 != at_n_0.groupby(other_coordinates).transform("last")
     cells["stale"] = cells.duplicated(COORDINATES, keep="last") | on_other_rows | of_other_kind
     cells["series"] = _series_names(cells)
     cells["hidden"] = [is_nameless(task) for task in cells["task"]]
@@ -95,9 +95,9 @@ def short_name(reference: str) -> str:
 
 
 def short_names(references: Iterable[str]) -> dict[str, str]:
-    """A unique short name per reference. References with the same short name, or file name, keep their full text.
+    """A unique name for each reference: short, or in full if several share the short name or its `slug`.
 
-    For example, two models may differ only in owner, folder or address.
+    Models may differ only in owner, folder or address.
     """
     short = {reference: short_name(reference) for reference in references}
     counts = Counter(map(slug, short.values()))
@@ -132,7 +132,7 @@ class Scope(NamedTuple):
     follower: str
     mode: str
     name: str
-    """The follower's short name, unique to it because headings and file names contain it."""
+    """The follower's short name, unique in a report because headings and file names contain it."""
     hidden: bool = False
     """Label names are replaced by letters or numbers (A, 7, class 3)."""
 
@@ -156,7 +156,7 @@ class Series(NamedTuple):
     """A method as one line of a figure."""
 
     name: str
-    """The method, with its generator if a scope has several for it."""
+    """The method, with its generator if the scope has several for it."""
     method: str
     generator: str | None
 

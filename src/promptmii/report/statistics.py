@@ -1,9 +1,9 @@
 """Statistics of methods over many tasks, at the same number of examples.
 
-The unit is the task. Intervals are 95 % t intervals over tasks; because the spread between tasks includes the sampling
-noise of their rows, both are covered. With six tasks a t interval covers the mean in 93 to 95 % of samples, a bootstrap
-over tasks in 84 to 88 %. Methods are compared on the tasks that both finished. Only `best_within` picks a method's best
-n, and it is marked as descriptive.
+The unit is the task. Intervals are 95 % t intervals over tasks; the spread between tasks includes the sampling noise of
+their rows. With six tasks a t interval covers the mean in 93 to 95 % of samples, a bootstrap over tasks in 84 to 88 %.
+Two methods are compared on the tasks that both finished. Only `best_within` picks a method's best n, and it is marked
+as descriptive.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from promptmii.metrics import holm
 from promptmii.report.scores import Floats, Scores, Series
 
 TIE = 1e-9
-"""Scores closer than this are equal."""
+"""Scores closer than this count as equal."""
 LEVEL = 0.05
 """Significance level of the tests."""
 MIN_TASKS = 6
@@ -103,7 +103,7 @@ def interval_of_mean(values: Floats) -> tuple[float, float]:
 def detectable(differences: Floats, level: float = LEVEL, power: float = 0.8) -> float:
     """The smallest true mean difference that a paired t test detects with this power.
 
-    Assumes the number of tasks and the noise of `differences`. NaN for fewer than two tasks.
+    The number of tasks and the noise are those of `differences`. NaN for fewer than two tasks.
     """
     tasks = len(differences)
     if tasks < 2:
@@ -189,7 +189,7 @@ def signed_rank(differences: Floats) -> tuple[float, str]:
         return float("nan"), "equal on every task"
     from scipy.stats import wilcoxon
 
-    # Rounding gives differences that are equal up to floating-point error the same rank.
+    # Rounded so that differences equal up to floating-point error share a rank.
     result: Any = wilcoxon(np.round(differences[differences != 0], 9))
     return float(result.pvalue), ""
 
@@ -212,12 +212,12 @@ def comparable(scores: Scores) -> Scores:
     if not len(task_sets):
         return scores
 
-    def size(tasks: NDArray[np.bool_]) -> tuple[int, int]:
-        """The number of scores kept with this task set, and of its tasks."""
+    def scores_kept(tasks: NDArray[np.bool_]) -> tuple[int, int]:
+        """The number of scores that a task set keeps; its number of tasks breaks ties."""
         complete_points = task_sets[:, tasks].all(axis=1)
         return int(complete_points.sum() * tasks.sum()), int(tasks.sum())
 
-    chosen = max(task_sets, key=size)
+    chosen = max(task_sets, key=scores_kept)
     complete = has_score[:, :, chosen].all(axis=2, keepdims=True)
     names = ("error", "uncalibrated", "tokens", "seeds", "failed")
     return replace(

@@ -37,7 +37,7 @@ class Transfer(NamedTuple):
 
 
 def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
-    """One matrix per way of answering and n that has several generators or several followers.
+    """One matrix per way of answering and n, if it has several generators or followers.
 
     Its rows are the writers of every single-call method: `mii`, and untrained `zero` for comparison.
     """
