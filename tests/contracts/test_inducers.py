@@ -21,7 +21,7 @@ from promptmii import (
     Writer,
 )
 from promptmii.errors import EndpointError, ScoreRefusedError
-from promptmii.inducers import APE, GEPA, Given, Kit, method_named
+from promptmii.inducers import APE, GEPA, FixedInstruction, Kit, method_named
 from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.task import content_key
 
@@ -61,7 +61,7 @@ class Bench:
 
 INDUCERS: dict[str, Callable[[Bench], Inducer]] = {
     "naive": lambda _: Naive(),
-    "human": lambda _: Given("Label the ticket."),
+    "human": lambda _: FixedInstruction("Label the ticket."),
     "icl": lambda bench: InContext(bench.follower),
     "mii": lambda bench: MetaInducer(Writer(bench.generator)),
     "zero": lambda bench: MetaInducer(Writer(bench.generator), name="zero"),

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii import Example, InContext, MetaInducer, ScriptedModel, Support, Writer
-from promptmii.inducers.writing import fitting
+from promptmii.inducers.writing import fitting_positions
 
 SHORT = tuple(Example(f"short text {i}", "ab"[i % 2]) for i in range(12))
 HUGE = Example("word " * 100_000, "a")
@@ -22,16 +22,16 @@ def test_one_huge_example_costs_no_other_wherever_it_stands() -> None:
 
 
 def test_a_long_example_that_fits_alone_goes_before_many_short_ones() -> None:
-    assert fitting([10, 900, 10, 10, 10], 920) == [0, 2, 3, 4]
-    assert fitting([10, 12, 11, 10], 35) == [0, 1, 2]
-    assert fitting([10, 900, 10], 1000) == [0, 1, 2]
-    assert fitting([900, 10], 100) == [1]
-    assert fitting([], 10) == fitting([5], 4) == fitting([5, 5], -1) == []
+    assert fitting_positions([10, 900, 10, 10, 10], 920) == [0, 2, 3, 4]
+    assert fitting_positions([10, 12, 11, 10], 35) == [0, 1, 2]
+    assert fitting_positions([10, 900, 10], 1000) == [0, 1, 2]
+    assert fitting_positions([900, 10], 100) == [1]
+    assert fitting_positions([], 10) == fitting_positions([5], 4) == fitting_positions([5, 5], -1) == []
 
 
 @given(st.lists(st.integers(1, 1000), max_size=30), st.integers(-10, 5000))
 def test_what_is_kept_fits_and_is_something_where_anything_fits(lengths: list[int], room: int) -> None:
-    kept = fitting(lengths, room)
+    kept = fitting_positions(lengths, room)
     assert kept == sorted(set(kept))
     assert sum(lengths[i] for i in kept) <= max(room, 0)
     assert bool(kept) == (bool(lengths) and min(lengths) <= room)

@@ -85,7 +85,7 @@ def test_the_contrast_has_the_examples_under_each_others_labels() -> None:
     ((request,), (wrong,)) = (model.calls[0], contrast.chat)
     exchanged = {"money": "parcel", "parcel": "money"}
     swapped = [replace(example, label=exchanged[example.label]) for example in SUPPORT.examples]
-    assert wrong["content"] == Writer(model).ask(SUPPORT, swapped)["content"] != request["content"]
+    assert wrong["content"] == Writer(model).request(SUPPORT, swapped)["content"] != request["content"]
 
 
 def test_a_contrast_is_left_out_where_it_could_say_nothing_or_has_no_room() -> None:
