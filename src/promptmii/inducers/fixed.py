@@ -15,7 +15,7 @@ from promptmii.inducers.method import Kit, Method
 from promptmii.inducers.writing import fit_examples
 from promptmii.instruction import Inducer, Instruction, Provenance
 from promptmii.models.base import LanguageModel
-from promptmii.prompts import FRAME_SLOTS, Template, frame_prompt, shown_example, shown_examples
+from promptmii.prompts import FRAME_SLOTS, Template, format_example, format_examples, frame_prompt
 from promptmii.styles import OURS, Style, read_style
 from promptmii.task import Support
 
@@ -81,7 +81,7 @@ class NaiveMethod(_StyledMethod):
 
 @dataclass(frozen=True)
 class FixedInstruction:
-    """An instruction that is already there, such as a task's own guidelines for human annotators."""
+    """An existing instruction, such as a task's own guidelines for human annotators."""
 
     text: str
     name: str = "human"
@@ -121,7 +121,7 @@ class Keeping:
 
 
 def marked_lines(text: str, marks: Sequence[str]) -> tuple[str, ...]:
-    """The lines that contain any of the marks. Raises `ConfigError` if no line contains a mark."""
+    """The lines that contain any of the marks. Raises `ConfigError` for a mark that is in no line."""
     lines = [line for line in text.splitlines() if line.strip()]
     for mark in marks:
         if not any(mark in line for line in lines):
@@ -132,8 +132,8 @@ def marked_lines(text: str, marks: Sequence[str]) -> tuple[str, ...]:
 def with_lines(text: str, lines: Sequence[str]) -> str:
     """Merge the lines into the text.
 
-    A line replaces one about the same label. Without such a line, it is inserted after its predecessor in `lines`, or
-    at the beginning if it is the first.
+    A line replaces one about the same label. If there is none, it is inserted after its predecessor in `lines`, or at
+    the beginning if it is the first.
     """
     merged = text.splitlines()
     position = 0
@@ -169,13 +169,13 @@ class InContext:
         """Show the examples that fit, in the order of the support; `provenance.n` is their number. Calls no model."""
         frame = Template(self.style.frame, FRAME_SLOTS)
         layout = frame.layout("text")
-        blocks = [shown_example(example, layout) + "\n\n" for example in support.examples]
+        blocks = [format_example(example, layout) + "\n\n" for example in support.examples]
         lengths = self.follower.count_tokens(blocks)
         limit = max_example_tokens(self.follower, frame, support.labels)
         place = f"the context of {self.follower.card.context_length} tokens"
         shown, notes = fit_examples(support.examples, lengths, limit, place)
         return Instruction(
-            text=shown_examples(shown, layout) if shown else "",
+            text=format_examples(shown, layout) if shown else "",
             labels=support.labels,
             method=self.name,
             frame=self.style.frame,

@@ -115,7 +115,7 @@ class _Reflection:
         self._search = search
         self._seed = seed * 1000
         self.error: EndpointError | None = None
-        """The last failed call. The package ignores it and would return the seed instruction as its result."""
+        """The last failed call. The package ignores it; `GEPA.induce` raises it."""
 
     def __call__(self, prompt: str | list[dict[str, Any]]) -> str:
         self._seed += 1

@@ -17,7 +17,7 @@ from promptmii.inducers.fixed import NoInstruction, max_example_tokens
 from promptmii.inducers.method import Kit, Method, Role
 from promptmii.instruction import Instruction, Similarity
 from promptmii.models import sentences
-from promptmii.prompts import example_lines, frame_prompt, shown_examples
+from promptmii.prompts import example_lines, format_examples, frame_prompt
 from promptmii.task import Example, Support, normalise_text
 
 
@@ -119,7 +119,7 @@ class _PerQuery(Instruction):
         return self._prompt_with(self._neighbours.longest(self._max_tokens), "")
 
     def _prompt_with(self, examples: Sequence[Example], text: str) -> str:
-        body = shown_examples(examples) if examples else ""
+        body = format_examples(examples) if examples else ""
         return frame_prompt(self.template, body, self.labels, text)
 
 
