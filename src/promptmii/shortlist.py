@@ -39,22 +39,22 @@ def shortlisted(instruction: Instruction, support: Support, kind: ShortlistKind)
 
     Raises like `sentences.weights` if `kind` is "embedding" and it is not installed.
     """
-    without = instruction.model_copy(update={"shortlist": None})
-    if kind == "none" or len(without.labels) <= MANY:
-        return without
+    instruction = instruction.model_copy(update={"shortlist": None})
+    if kind == "none" or len(instruction.labels) <= MANY:
+        return instruction
     similarity: Similarity = sentences.best() if kind == "auto" else kind
-    ranks = _ranks(without, support, similarity)
-    no_shortlist = f"all {len(without.labels)} labels are compared for each text"
+    ranks = _ranks(instruction, support, similarity)
+    no_shortlist = f"all {len(instruction.labels)} labels are compared for each text"
     if len(ranks) < FEWEST_ROWS:
         reason = f"a shortlist needs {FEWEST_ROWS} examples, and {len(ranks)} of {len(support.examples)} can be used"
-        return without.noted(f"{no_shortlist}: {reason}")
+        return instruction.noted(f"{no_shortlist}: {reason}")
     size = max(FEWEST, sorted(ranks)[ceil(TARGET * len(ranks)) - 1])
-    if size > LONGEST * len(without.labels):
+    if size > LONGEST * len(instruction.labels):
         reason = f"a shortlist by {similarity} would need {size} labels to cover {TARGET:.0%} of the examples"
-        return without.noted(f"{no_shortlist}: {reason}")
+        return instruction.noted(f"{no_shortlist}: {reason}")
     recall = sum(rank <= size for rank in ranks) / len(ranks)
-    shortlist = Shortlist(by=similarity, size=size, recall=recall, rows=len(ranks), belongs_to=without.text_key)
-    return without.model_copy(update={"shortlist": shortlist})
+    shortlist = Shortlist(by=similarity, size=size, recall=recall, rows=len(ranks), belongs_to=instruction.text_key)
+    return instruction.model_copy(update={"shortlist": shortlist})
 
 
 def candidates(instruction: Instruction, texts: Sequence[str]) -> list[tuple[int, ...]] | None:

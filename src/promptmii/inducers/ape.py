@@ -26,6 +26,7 @@ PARENTS = 5
 EXAMPLES_SHOWN = 10
 """Examples in the request for a proposal."""
 MAX_TOKENS = 256
+"""Token limit of an instruction."""
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class _PerQuery(Instruction):
     _max_tokens: int = PrivateAttr()
 
     @classmethod
-    def of(cls, instruction: Instruction, neighbours: Neighbours, max_tokens: int) -> "_PerQuery":
+    def bind(cls, instruction: Instruction, neighbours: Neighbours, max_tokens: int) -> "_PerQuery":
         per_query = cls.model_validate(instruction.model_dump())
         per_query._neighbours, per_query._max_tokens = neighbours, max_tokens
         return per_query
@@ -140,4 +140,4 @@ class NearestPredictor(Predictor):
 
     def _per_query(self, instruction: Instruction) -> _PerQuery:
         max_tokens = max_example_tokens(self.follower.model, instruction.template, instruction.labels)
-        return _PerQuery.of(instruction, self.neighbours, max_tokens)
+        return _PerQuery.bind(instruction, self.neighbours, max_tokens)
