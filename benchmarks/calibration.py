@@ -24,7 +24,7 @@ from promptmii.data import draw_query, draw_support, load_task
 from promptmii.data.nameless import hidden_names, nameless
 from promptmii.files import append_line
 from promptmii.follower import Follower
-from promptmii.inducers.fixed import Given, InContext, Naive
+from promptmii.inducers.fixed import FixedInstruction, InContext, Naive
 from promptmii.instruction import CalibrationKind, Inducer
 from promptmii.models import load_model
 from promptmii.models.base import LanguageModel
@@ -89,7 +89,7 @@ def methods(model: LanguageModel, task: Task, *, hidden: bool) -> Iterator[Induc
     yield InContext(model)
     guide = read_bank(SHIPPED).get(task.name)
     if guide and guide.covers(task.labels):
-        yield Given(guide.text(hidden_names(task) if hidden else {label: label for label in task.labels}))
+        yield FixedInstruction(guide.text(hidden_names(task) if hidden else {label: label for label in task.labels}))
 
 
 def macro_f1(follower: Follower, inducer: Inducer, support: Support, query: Any) -> float:

@@ -68,7 +68,9 @@ def loop(settings: EvaluateSettings, share: float) -> float:
                 scale = max(1, round(1 / share))
                 seconds += (
                     generate(
-                        model, model.prompts([[writer.ask(support, support.examples)]]), writer.room(support.labels)
+                        model,
+                        model.prompts([[writer.request(support, support.examples)]]),
+                        writer.max_tokens(support.labels),
                     )
                     * scale
                 )

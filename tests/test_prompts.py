@@ -1,4 +1,4 @@
-"""No text, label or example can break the structure of a prompt."""
+"""Prompts: no text, label or example can break their structure."""
 
 import json
 
@@ -20,7 +20,7 @@ texts = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(HOSTILE)), max_
 
 
 @given(texts)
-def test_a_quoted_text_is_one_line_without_control_tokens_and_reads_back(text: str) -> None:
+def test_a_quoted_text_is_one_line_without_control_tokens_and_can_be_read_back(text: str) -> None:
     quoted = quote(text)
     assert len(quoted.splitlines()) == 1
     assert json.loads(quoted) == text
@@ -36,7 +36,7 @@ def test_no_text_changes_the_frame(text: str) -> None:
 
 
 @pytest.mark.parametrize("token", CONTROL)
-def test_control_tokens_are_broken_outside_quotes(token: str) -> None:
+def test_control_tokens_are_split_outside_quotes(token: str) -> None:
     assert token not in defuse(f"say {token} now")
     assert token not in label_lines([token])
 

@@ -1,4 +1,4 @@
-"""Many labels made few: which are compared, what that costs, and what is said of it."""
+"""Shortlists: which labels are compared, with what accuracy, and what the instruction records."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ BIAS = {label: float(number % 5) for number, label in enumerate(LABELS)}
 
 
 class Counting(ScriptedModel):
-    """Knows which word is a label's, and how many labels it was asked about."""
+    """Knows the word of each label, and records the number of options per call."""
 
     def __init__(self, context_length: int = 100_000) -> None:
         super().__init__(score=self._likelihood, context_length=context_length)
@@ -47,12 +47,12 @@ def prepared(instruction: Instruction = LINES, calibration: str = "support", sho
 
 
 @pytest.mark.parametrize("calibration", ["none", "contextual", "support", "supervised"])
-def test_few_labels_are_compared_and_the_answers_are_those_of_all(calibration: str) -> None:
-    made, whole = prepared(calibration=calibration), prepared(calibration=calibration, shortlist="none")
-    assert made.shortlist is not None
-    assert (made.shortlist.size, made.shortlist.recall, made.shortlist.rows) == (FEWEST, 1.0, len(LABELS))
+def test_comparing_a_few_labels_gives_the_same_answers_as_comparing_all(calibration: str) -> None:
+    short, full = prepared(calibration=calibration), prepared(calibration=calibration, shortlist="none")
+    assert short.shortlist is not None
+    assert (short.shortlist.size, short.shortlist.recall, short.shortlist.rows) == (FEWEST, 1.0, len(LABELS))
     model = Counting()
-    few, many = (score(Follower(model), one, QUERY) for one in (made, whole))
+    few, many = (score(Follower(model), instruction, QUERY) for instruction in (short, full))
     assert model.sizes == [FEWEST] * len(QUERY) + [len(LABELS)] * len(QUERY)
     assert few.measurement().shortlist_recall == 1.0
     assert many.measurement().shortlist_recall is None
@@ -66,17 +66,17 @@ def test_few_labels_are_compared_and_the_answers_are_those_of_all(calibration: s
         assert sum(compared) == pytest.approx(1)
 
 
-def test_the_artefact_says_it_and_keeps_to_it(tmp_path: Path) -> None:
-    made = prepared()
-    loaded = Instruction.load(made.save(tmp_path / "made.json"))
-    assert loaded == made
+def test_a_saved_shortlist_is_used_after_loading(tmp_path: Path) -> None:
+    saved = prepared()
+    loaded = Instruction.load(saved.save(tmp_path / "saved.json"))
+    assert loaded == saved
     assert str(loaded.shortlist) == "a shortlist of 8 labels by tfidf, recall 1.000 on 40 rows"
     texts = [example.text for example in QUERY]
-    assert Follower(Counting()).predict(loaded, texts) == Follower(Counting()).predict(made, texts)
-    assert made.key != prepared(shortlist="none").key
+    assert Follower(Counting()).predict(loaded, texts) == Follower(Counting()).predict(saved, texts)
+    assert saved.key != prepared(shortlist="none").key
 
 
-def test_another_text_has_no_shortlist_until_one_is_chosen(tmp_path: Path) -> None:
+def test_a_shortlist_does_not_apply_to_a_changed_text(tmp_path: Path) -> None:
     changed = prepared().model_copy(update={"text": TEXT + "\nLook twice."})
     model = Counting()
     Follower(model).predict(changed, ["is kiloa there"])
@@ -85,27 +85,27 @@ def test_another_text_has_no_shortlist_until_one_is_chosen(tmp_path: Path) -> No
     assert prepared(changed).shortlist is not None
 
 
-def test_lines_that_say_too_little_make_no_shortlist() -> None:
-    made = prepared(LINES.model_copy(update={"text": "Decide well."}))
-    assert made.shortlist is None
-    assert any("all 40 labels are compared" in note for note in made.provenance.notes)
+def test_uninformative_descriptions_give_no_shortlist() -> None:
+    instruction = prepared(LINES.model_copy(update={"text": "Decide well."}))
+    assert instruction.shortlist is None
+    assert any("all 40 labels are compared" in note for note in instruction.provenance.notes)
 
 
-def test_a_text_never_finds_its_label_by_standing_in_the_prompt() -> None:
+def test_a_text_is_not_compared_with_its_own_copy_in_the_prompt() -> None:
     model = Counting()
     shown = InContext(model).induce(SUPPORT)
     assert all(word in shown.text for word in WORDS)
-    assert prepared(shown).shortlist is None  # each word is shown once, so without it nothing tells the label
+    assert prepared(shown).shortlist is None  # each word is shown once, so without it nothing identifies the label
     twice = Support(
         LABELS,
         (*SUPPORT.examples, *(Example(f"more {word}", label) for label, word in zip(LABELS, WORDS, strict=True))),
     )
-    found = shortlisted(InContext(model).induce(twice), twice, "tfidf").shortlist
-    assert found is not None
-    assert found.recall == 1.0
+    shortlist = shortlisted(InContext(model).induce(twice), twice, "tfidf").shortlist
+    assert shortlist is not None
+    assert shortlist.recall == 1.0
 
 
-def test_few_labels_and_models_without_likelihoods_have_none() -> None:
+def test_there_is_no_shortlist_for_few_labels_or_without_likelihoods() -> None:
     few = Support(LABELS[:MANY], SUPPORT.examples[:MANY])
     assert shortlisted(LINES.model_copy(update={"labels": few.labels}), few, "tfidf").shortlist is None
     model = ScriptedModel(reply=[LABELS[0]], score=lambda _chat, _option: 0.0, gives_scores=False)
@@ -113,11 +113,11 @@ def test_few_labels_and_models_without_likelihoods_have_none() -> None:
     assert Follower(Counting(), "generate", shortlist="tfidf").prepare(LINES, SUPPORT).shortlist is None
 
 
-def test_a_failed_call_stays_where_it_is() -> None:
-    made, broken = prepared(), Counting()
+def test_a_failed_call_keeps_its_position() -> None:
+    instruction, working = prepared(), Counting()
     failure = Failure(FailureKind.TIMEOUT, "too slow")
-    choose = broken.choose
-    answers = Follower(broken).predict(made, ["is kiloa there", "is nanoc there"])
+    choose = working.choose
+    answers = Follower(working).predict(instruction, ["is kiloa there", "is nanoc there"])
     assert [answer.label for answer in answers] == ["label-00", "label-22"]
 
     class Failing(Counting):
@@ -127,16 +127,16 @@ def test_a_failed_call_stays_where_it_is() -> None:
                 for chat in chats
             ]
 
-    answers = Follower(Failing()).predict(made, ["is nanoc there", "is kiloa there"])
+    answers = Follower(Failing()).predict(instruction, ["is nanoc there", "is kiloa there"])
     assert [(answer.label, answer.failure) for answer in answers] == [(None, failure), ("label-00", None)]
 
 
-def test_a_shortlist_whose_instruction_fills_the_context_fails_rather_than_scores() -> None:
+def test_a_call_fails_if_the_instruction_fills_the_context() -> None:
     predictions = Follower(Counting(context_length=150)).predict(prepared(), ["is kiloa there"] * 2)
     assert [answer.failure and answer.failure.kind for answer in predictions] == [FailureKind.CONTEXT] * 2
 
 
-def test_the_longest_name_owns_a_line() -> None:
+def test_a_line_belongs_to_the_longest_matching_label() -> None:
     labels = ("card", "card_fee", "Lost Card")
     text = "A bank.\n1. card: plastic\n**card_fee** - money\n  and more of it\nlost card: gone\ncardinal: no label"
     assert descriptions(text, labels) == (
@@ -150,11 +150,12 @@ numbers = st.floats(-20, 0)
 
 
 @given(st.lists(numbers, min_size=4, max_size=4), st.lists(numbers, min_size=3, max_size=8), st.data())
-def test_what_was_compared_is_enough_to_find_a_bias(bias: list[float], rows: list[float], data: st.DataObject) -> None:
+def test_a_bias_can_be_estimated_from_shortlisted_scores(
+    bias: list[float], rows: list[float], data: st.DataObject
+) -> None:
     logp = np.add.outer(np.array(rows), np.array(bias))
-    hidden = [
-        data.draw(st.integers(1, 3)) for _ in rows
-    ]  # the first label is compared everywhere, so all are connected
+    # The first label is compared in every row, which links all other labels to it.
+    hidden = [data.draw(st.integers(1, 3)) for _ in rows]
     for row, label in zip(logp, hidden, strict=True):
         row[label] = -np.inf
     fitted = centre("support", logp)

@@ -1,4 +1,4 @@
-"""Styles: the prompts of released checkpoints, read from a checkout of their authors' code."""
+"""Styles, and importing the prompts of the paper's checkpoints from a checkout of the authors' code."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from promptmii.evaluation.plan import EvaluateSettings, grid_tasks, plan, refere
 from promptmii.inducers import Kit, method_named
 from promptmii.inducers.fixed import InContext
 from promptmii.prompts import FRAME_SLOTS, META_SLOTS, Template, induction_prompt
-from promptmii.styles import FILES, OURS, PLAIN, Style, import_styles, names, read_style, split_style, style_for
+from promptmii.styles import FILES, OURS, PLAIN, Style, import_styles, read_style, split_style, style_for, style_names
 from promptmii.task import Task
 
 EXAMPLES = (Example('It says "no {x}"\nLabel: b', "a"), Example("later", "b"))
@@ -66,9 +66,9 @@ def checkout(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return folder, {name: hashlib.sha256(code.encode()).hexdigest() for name, code in SOURCES.items()}
 
 
-def test_prompts_have_the_layout_of_the_authors(checkout: tuple[Path, dict[str, str]]) -> None:
+def test_imported_prompts_have_the_authors_layout(checkout: tuple[Path, dict[str, str]]) -> None:
     styles = import_styles(*checkout)
-    assert names() == [OURS, PLAIN, *sorted(styles)]
+    assert style_names() == [OURS, PLAIN, *sorted(styles)]
     assert not any(style.contrast for style in styles.values())
     evaluated = induction_prompt(styles["promptmii-llama"].template, ("a", "b"), EXAMPLES)
     assert evaluated == ('Rules for a, b:\nInput: It says "no {x}"\nLabel: b\nLabel: a\nInput: later\nLabel: b\nGo.')
@@ -78,7 +78,9 @@ def test_prompts_have_the_layout_of_the_authors(checkout: tuple[Path, dict[str, 
     assert limits == [(None, 10), (4096, 90)]
 
 
-def test_the_instruction_carries_frame_limit_and_hash(checkout: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+def test_an_instruction_records_the_frame_limit_and_hash_of_its_style(
+    checkout: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
     style = import_styles(*checkout)["promptmii-llama"]
     induced = MetaInducer(Writer(ScriptedModel(["Decide."]), style)).induce(SUPPORT)
     path = induced.save(tmp_path / "i.json")
@@ -91,7 +93,7 @@ def test_the_instruction_carries_frame_limit_and_hash(checkout: tuple[Path, dict
         induced.export("python")
 
 
-def test_an_answer_truncated_at_the_limit_of_its_style_is_a_miss() -> None:
+def test_an_answer_cut_at_the_limit_of_its_style_is_unparsed_rather_than_a_failure() -> None:
     chatty = ScriptedModel(["I think that it may well be the label a, because of what it says in the text. " * 3] * 2)
     instruction = Instruction(text="Decide.", labels=("a", "b"), method="mii", answer=10)
     (limited,) = Follower(chatty, "generate").predict(instruction, ["x"])
@@ -100,7 +102,7 @@ def test_an_answer_truncated_at_the_limit_of_its_style_is_a_miss() -> None:
     assert unlimited.failure is not None
 
 
-def test_naive_and_icl_use_the_prompts_of_the_authors(checkout: tuple[Path, dict[str, str]]) -> None:
+def test_naive_and_icl_can_use_the_authors_prompts(checkout: tuple[Path, dict[str, str]]) -> None:
     with pytest.raises(ConfigError, match="promptmii styles import"):
         method_named("icl", {"style": "promptmii-icl"}).check()
     import_styles(*checkout)
@@ -116,7 +118,7 @@ def test_naive_and_icl_use_the_prompts_of_the_authors(checkout: tuple[Path, dict
     assert method_named("icl").templates() == ()
 
 
-def test_examples_in_the_layout_of_the_authors_are_held_out_when_they_calibrate(
+def test_calibration_holds_out_examples_in_the_authors_layout(
     checkout: tuple[Path, dict[str, str]],
 ) -> None:
     style = import_styles(*checkout)["promptmii-icl"]
@@ -130,31 +132,31 @@ def test_examples_in_the_layout_of_the_authors_are_held_out_when_they_calibrate(
         assert part.text == InContext(ScriptedModel([]), style).induce(Support(("a", "b"), tuple(others))).text
 
 
-def test_another_version_of_the_checkout_is_refused(checkout: tuple[Path, dict[str, str]]) -> None:
+def test_a_different_version_of_the_checkout_is_refused(checkout: tuple[Path, dict[str, str]]) -> None:
     folder, hashes = checkout
     (folder / "promptmii.py").write_text("changed")
     with pytest.raises(ConfigError, match="git checkout 2722f12"):
         import_styles(folder, hashes)
     with pytest.raises(ConfigError, match="Give a checkout of github"):
         import_styles(folder / "none")
-    assert names() == [OURS, PLAIN]
+    assert style_names() == [OURS, PLAIN]
 
 
 @pytest.mark.parametrize("family", ["llama-3.1-8b", "qwen-2.5-7b"])
 def test_a_released_checkpoint_requires_a_style(family: str) -> None:
     reference = f"openai:milli19/promptmii-{family}-instruct@http://localhost:8000/v1"
-    proposed = f"promptmii-{family.partition('-')[0]}"
-    with pytest.raises(ConfigError, match=f"#{proposed} for the paper's evaluation"):
+    suggestion = f"promptmii-{family.partition('-')[0]}"
+    with pytest.raises(ConfigError, match=f"#{suggestion} for the paper's evaluation"):
         style_for(reference)
     with pytest.raises(ConfigError, match="promptmii styles import"):
-        style_for(f"{reference}#{proposed}")
+        style_for(f"{reference}#{suggestion}")
     assert style_for(f"{reference}#ours") == style_for("smol") == Style()
     assert split_style(f"{reference}#ours") == (reference, "ours")
-    with pytest.raises(ConfigError, match=f"Did you mean '{proposed}'"):
-        read_style(f"{proposed}s")
+    with pytest.raises(ConfigError, match=f"Did you mean '{suggestion}'"):
+        read_style(f"{suggestion}s")
 
 
-def test_one_grid_holds_several_styles(checkout: tuple[Path, dict[str, str]]) -> None:
+def test_one_grid_can_compare_several_styles(checkout: tuple[Path, dict[str, str]]) -> None:
     import_styles(*checkout)
     task = Task("t", ("a", "b"), EXAMPLES, EXAMPLES)
     settings = EvaluateSettings(
@@ -184,7 +186,7 @@ def test_unknown_layouts_are_refused() -> None:
 @pytest.mark.skipif(
     "PROMPTMII_CHECKOUT" not in os.environ, reason="PROMPTMII_CHECKOUT names no checkout of millix19/promptmii"
 )
-def test_the_real_checkout_is_known() -> None:
+def test_the_real_checkout_can_be_imported() -> None:
     styles = import_styles(Path(os.environ["PROMPTMII_CHECKOUT"]))
     evaluated = ["promptmii-icl", "promptmii-llama", "promptmii-naive", "promptmii-qwen"]
     assert sorted(styles) == sorted([*evaluated, "promptmii-llama-train", "promptmii-qwen-train"])

@@ -264,7 +264,7 @@ class Instruction(Frozen):
     def prompt(self, text: str) -> str:
         """The whole prompt for one text."""
         before, after = _parts(self.frame, self.text, self.labels)
-        return before + _frame(self.frame).written(text) + after
+        return before + _frame(self.frame).format_text(text) + after
 
     @property
     def longest_prompt(self) -> str:

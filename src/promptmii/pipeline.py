@@ -17,7 +17,7 @@ from promptmii.data import LoadedTask, Source, draw_notes, load_task, sample
 from promptmii.errors import OutputError, ScoreRefusedError
 from promptmii.files import check_writable, free_name
 from promptmii.follower import Follower, resolve_calibration
-from promptmii.inducers import BestOf, Given, InContext, Keeping, MetaInducer, Naive, Writer, marked_lines
+from promptmii.inducers import BestOf, FixedInstruction, InContext, Keeping, MetaInducer, Naive, Writer, marked_lines
 from promptmii.instruction import Inducer, Instruction
 from promptmii.models import check_reference
 from promptmii.models.base import LanguageModel
@@ -137,7 +137,7 @@ def induce(
         with closing(follower.model):
             baselines: list[Inducer] = [Naive(), InContext(follower.model)]
             if settings.start is not None:
-                baselines.append(Given(settings.start, name="start"))
+                baselines.append(FixedInstruction(settings.start, name="start"))
             inducer = make_inducer(settings, generator, follower)
             return _induced([*baselines, inducer], follower, (episode, loaded), output_file, progress)
 

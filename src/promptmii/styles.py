@@ -1,7 +1,7 @@
-"""Styles: the prompts of generator and follower with their limits, as one frozen, hashed value.
+"""Styles: the prompts of generator and follower, with their limits.
 
-A model reference names a style: `openai:MODEL#STYLE`. `ours` is built in. The styles of the paper's checkpoints are
-imported from a checkout of the authors' repository (`promptmii styles import`); promptmii does not ship their prompts.
+A model reference can name a style: `openai:MODEL#STYLE`. `ours` and `plain` are built in. promptmii does not ship the
+prompts of the paper; `promptmii styles import` reads them from a checkout of the authors' repository.
 """
 
 import ast
@@ -21,7 +21,7 @@ from promptmii.task import content_key
 
 OURS = "ours"
 PLAIN = "plain"
-"""`ours` without contrast, which can double the tokens that the generator reads."""
+"""`ours` without contrastive decoding, which can double the generator's prompt tokens."""
 RELEASED = re.compile(r"promptmii-(llama|qwen)-[\d.]+-\d+b", re.IGNORECASE)
 """Names of the paper's checkpoints."""
 FILES = {
@@ -29,26 +29,29 @@ FILES = {
     "examples/data_preprocess/prompt_gen_v8.py": "b25c2c0ef322bd45cb3337c32006f7f6a1b67e4b863c4d85409e74a98afef053",
     "baseline_eval_v3_modular.py": "594cef3b9d554890db403c2dcba87a21ecc01742910008cda92ecd3a046d7235",
 }
-"""The files that an import reads, with their SHA-256 (millix19/promptmii at 2722f12)."""
+"""The files that an import reads and their SHA-256 (millix19/promptmii at 2722f12)."""
 
 
 class Style(Frozen):
-    """Prompts and limits of a generator and its follower."""
+    """The prompts and limits of a generator and its follower."""
 
     meta: str = Field(default_factory=lambda: meta_prompt().text)
-    """The generator's prompt. The authors use `{{labels|comma}}`, `{{examples|input}}` and `{{examples|text}}`."""
+    """The generator's prompt.
+
+    The authors' prompts use the layouts `{{labels|comma}}`, `{{examples|input}}` and `{{examples|text}}`.
+    """
     frame: str = Field(default_factory=lambda: follower_frame().text)
-    """The follower's prompt; `{{text|raw}}` is not quoted."""
+    """The follower's prompt. `{{text|raw}}` inserts the text without quotes."""
     contrast: float = Field(default=0.5, ge=0)
-    """Weight of contrastive decoding against the same examples with exchanged labels."""
+    """Strength of contrastive decoding against the same examples with exchanged labels; 0 turns it off."""
     listed_once: bool = True
-    """Drop repeated items from lists within a sentence of the instruction."""
+    """Drop items of the instruction that the same sentence has already listed."""
     longest: int = Field(default=1024, ge=1)
     """Maximum length of an instruction, in tokens."""
     longest_prompt: int | None = Field(default=None, ge=1)
-    """Maximum length of the generator's prompt, in tokens; None for as many as fit the context."""
+    """Maximum length of the generator's prompt, in tokens; `None` for the whole context."""
     answer: int | None = Field(default=None, ge=1)
-    """Maximum length of a generated answer, in tokens; None for the longest label in a short sentence."""
+    """Maximum length of a generated answer, in tokens; `None` for the longest label in a short sentence."""
 
     @model_validator(mode="after")
     def _check_slots(self) -> Self:
@@ -71,13 +74,14 @@ BUILT_IN = {OURS: Style(), PLAIN: Style(contrast=0.0)}
 
 
 class _Prompt(NamedTuple):
-    """Location of a prompt in the authors' code, and the limits that they use it with."""
+    """The location of a prompt in the authors' code, and the limits that they use with it."""
 
     file: str
     name: str
     """The variable that holds the prompt, in `function` or else in the module."""
     function: str | None
-    examples: str
+    layout: str
+    """The layout of its examples."""
     longest_prompt: int | None
     answer: int
 
@@ -89,26 +93,26 @@ _PROMPTS = {
     "promptmii-llama-train": _Prompt(_TRAINING_FILE, "meta_prompt", "format_meta_prompt_v3", "text", 4096, 90),
     "promptmii-qwen-train": _Prompt(_TRAINING_FILE, "meta_prompt", "format_meta_prompt_v7", "text", 4096, 90),
 }
-"""The authors evaluate and train with different layouts of the examples."""
+"""The authors use different prompts for evaluation and training."""
 _BASELINES = {
     "promptmii-naive": ("naive_instruction_prompt", None),
     "promptmii-icl": ("in_context_learning_prompt", "s"),
 }
-"""The authors' baselines: the function that makes the prompt, and the variable that holds its last line."""
+"""The authors' baselines: the function that builds the prompt, and the variable that holds its last line."""
 IMPORTED = (*_PROMPTS, *_BASELINES)
-"""Names of the styles that an import adds."""
+"""Names of the styles that can be imported."""
 
 
 def split_style(reference: str) -> tuple[str, str | None]:
-    """A model reference without its style, and the name of the style after the last `#`."""
+    """Split a model reference from the style named after its last `#`."""
     model, mark, name = reference.rpartition("#")
     return (model, name) if mark and re.fullmatch(r"[\w.-]+", name) else (reference, None)
 
 
 def style_for(reference: str, template: str | None = None) -> Style:
-    """The style that a reference names, or else `ours` with the generator prompt of a template file if given.
+    """The style that a model reference names, or else `ours`; a template file replaces its prompt for the generator.
 
-    Raises `ConfigError` for an unknown style, and for a released checkpoint without a style.
+    Raises `ConfigError` for an unknown style, and for one of the paper's checkpoints without a style.
     """
     model, name = split_style(reference)
     if name:
@@ -116,31 +120,30 @@ def style_for(reference: str, template: str | None = None) -> Style:
     if template:
         return Style(meta=read_template(Path(template), META_SLOTS).text)
     if released := RELEASED.search(model):
-        proposed = f"promptmii-{released[1].lower()}"
+        suggestion = f"promptmii-{released[1].lower()}"
         raise ConfigError(
-            f"{model} was trained with its own prompts. Write {model}#{proposed} for the paper's evaluation "
+            f"{model} was trained with its own prompts. Write {model}#{suggestion} for the paper's evaluation "
             f"(-train for its training), or {model}#{OURS} for promptmii's."
         )
     return Style()
 
 
-def names() -> list[str]:
-    """Names of the styles on this machine."""
+def style_names() -> list[str]:
+    """Names of the built-in and the imported styles."""
     return [*BUILT_IN, *sorted(path.stem for path in _folder().glob("*.json"))]
 
 
 def read_style(name: str) -> Style:
-    """A style by name. Raises `ConfigError`."""
+    """A built-in or imported style, by name. Raises `ConfigError`."""
     if name in BUILT_IN:
         return BUILT_IN[name]
     path = _folder() / f"{name}.json"
     if not path.exists():
-        cure = (
-            "Import it from a checkout of github.com/millix19/promptmii: promptmii styles import CHECKOUT"
-            if name in IMPORTED
-            else nearest(name, [*names(), *IMPORTED])
-        )
-        raise ConfigError(f"Style {name!r} is not on this machine. {cure}")
+        if name in IMPORTED:
+            advice = "Import it from a checkout of github.com/millix19/promptmii: promptmii styles import CHECKOUT"
+        else:
+            advice = nearest(name, [*style_names(), *IMPORTED])
+        raise ConfigError(f"Style {name!r} is not on this machine. {advice}")
     try:
         return Style.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
@@ -150,13 +153,13 @@ def read_style(name: str) -> Style:
 def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, Style]:
     """Read the authors' prompts from a checkout of their repository, and save them for this user.
 
-    The files are parsed, never run. Raises `ConfigError` if one is missing or has another hash.
+    The files are parsed, never run. Raises `ConfigError` if one is missing or has a different hash.
     """
-    parsed = {name: ast.parse(_verified(checkout / name, sha256)) for name, sha256 in hashes.items()}
-    frame = _follower_prompt(_text(parsed["promptmii.py"], "custom_line", "run"))
+    modules = {name: ast.parse(_read_verified(checkout / name, sha256)) for name, sha256 in hashes.items()}
+    frame = _follower_prompt(_string_in(modules["promptmii.py"], "custom_line", "run"))
     styles = {
         name: Style(
-            meta=_with_slots(_text(parsed[prompt.file], prompt.name, prompt.function), prompt.examples),
+            meta=_with_slots(_string_in(modules[prompt.file], prompt.name, prompt.function), prompt.layout),
             frame=frame,
             contrast=0.0,
             listed_once=False,
@@ -166,7 +169,7 @@ def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, S
         for name, prompt in _PROMPTS.items()
     }
     for name, (function, variable) in _BASELINES.items():
-        frame = _follower_prompt(_text(parsed[_EVALUATION_FILE], variable, function))
+        frame = _follower_prompt(_string_in(modules[_EVALUATION_FILE], variable, function))
         styles[name] = Style(frame=frame, contrast=0.0, listed_once=False, answer=10)
     _folder().mkdir(parents=True, exist_ok=True)
     for name, style in styles.items():
@@ -174,16 +177,17 @@ def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, S
     return styles
 
 
-def _follower_prompt(line: str) -> str:
-    """The follower's prompt with this line about the labels."""
-    return "{{instruction}}\n" + line.replace("{}", "{{labels|comma}}") + "Input: {{text|raw}}\n"
+def _follower_prompt(label_line: str) -> str:
+    """The follower's prompt. In `label_line`, `{}` stands for the labels."""
+    return "{{instruction}}\n" + label_line.replace("{}", "{{labels|comma}}") + "Input: {{text|raw}}\n"
 
 
 def _folder() -> Path:
     return user_data_path("promptmii", appauthor=False) / "styles"
 
 
-def _verified(path: Path, sha256: str) -> bytes:
+def _read_verified(path: Path, sha256: str) -> bytes:
+    """Read a file. Raises `ConfigError` if it is missing or has a different hash."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -197,8 +201,8 @@ def _verified(path: Path, sha256: str) -> bytes:
     return content
 
 
-def _text(module: ast.Module, name: str | None, function: str | None) -> str:
-    """The last string assigned to a variable, or the string that a function returns if `name` is None.
+def _string_in(module: ast.Module, variable: str | None, function: str | None) -> str:
+    """The last string that a function or the module assigns to a variable, or that it returns if `variable` is None.
 
     Reads `"..."`, `"...".format(...)`, and f-strings, whose fields become `{}`.
     """
@@ -208,9 +212,9 @@ def _text(module: ast.Module, name: str | None, function: str | None) -> str:
     for node in ast.walk(scope) if scope else ():
         match node:
             case ast.Assign(targets=[ast.Name(target)], value=value) | ast.AugAssign(ast.Name(target), value=value):
-                if target != name:
+                if target != variable:
                     continue
-            case ast.Return(value) if name is None:
+            case ast.Return(value) if variable is None:
                 pass
             case _:
                 continue
@@ -224,13 +228,16 @@ def _text(module: ast.Module, name: str | None, function: str | None) -> str:
                 continue
     if not strings:
         raise ConfigError(
-            f"The checkout has no string {name!r} in {function or 'the module'}; it may be another version."
+            f"The checkout has no string {variable!r} in {function or 'the module'}; it may be another version."
         )
     return strings[max(strings)]
 
 
-def _with_slots(text: str, examples: str) -> str:
-    """A `str.format` template with promptmii's slots, and a final line break that is not part of the prompt."""
-    slots = {"label_names": "{{labels|comma}}", "label_names_str": "{{labels|comma}}"}
-    slots["examples"] = f"{{{{examples|{examples}}}}}"
+def _with_slots(text: str, layout: str) -> str:
+    """Turn the fields of a `str.format` template into slots, and add the line break that `Template.fill` drops."""
+    slots = {
+        "label_names": "{{labels|comma}}",
+        "label_names_str": "{{labels|comma}}",
+        "examples": f"{{{{examples|{layout}}}}}",
+    }
     return re.sub(r"\{(\w+)\}", lambda match: slots.get(match[1], match[0]), text) + "\n"

@@ -1,4 +1,4 @@
-"""The contract of `Inducer`, for every method. A new one gets a line in `INDUCERS`."""
+"""The contract of `Inducer`, tested for every method. Add new methods to `INDUCERS`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ from promptmii import (
     Writer,
 )
 from promptmii.errors import EndpointError, ScoreRefusedError
-from promptmii.inducers import APE, GEPA, Given, Kit, method_named
+from promptmii.inducers import APE, GEPA, FixedInstruction, Kit, method_named
 from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.task import content_key
 
@@ -32,10 +32,10 @@ SUPPORT = Support(
 
 
 class Bench:
-    """A generator and a follower that count their calls. What they answer depends on all that they are asked."""
+    """A generator and a follower that record their calls. Their answers depend on the whole prompt."""
 
     def __init__(self, failing: Callable[[int], bool] = lambda _: False) -> None:
-        """`failing(i)` says whether the i-th call gives no answer."""
+        """Call number i fails if `failing(i)` is true."""
         self._failing = failing
         self.generator = ScriptedModel(self._reply, name="generator")
         self.follower = ScriptedModel(score=self._score, name="follower")
@@ -45,12 +45,12 @@ class Bench:
         return Kit(Writer(self.generator), Follower(self.follower))
 
     @property
-    def asked(self) -> list[Chat]:
+    def calls(self) -> list[Chat]:
         return [*self.generator.calls, *self.follower.calls]
 
     @property
     def _failure(self) -> Failure | None:
-        return Failure(FailureKind.SERVER, "down") if self._failing(len(self.asked) - 1) else None
+        return Failure(FailureKind.SERVER, "down") if self._failing(len(self.calls) - 1) else None
 
     def _reply(self, chat: Chat, i: int) -> str | Failure:
         return self._failure or f"Draft {i} after {content_key(list(chat))[:8]}"
@@ -61,7 +61,7 @@ class Bench:
 
 INDUCERS: dict[str, Callable[[Bench], Inducer]] = {
     "naive": lambda _: Naive(),
-    "human": lambda _: Given("Label the ticket."),
+    "human": lambda _: FixedInstruction("Label the ticket."),
     "icl": lambda bench: InContext(bench.follower),
     "mii": lambda bench: MetaInducer(Writer(bench.generator)),
     "zero": lambda bench: MetaInducer(Writer(bench.generator), name="zero"),
@@ -78,7 +78,7 @@ INDUCERS: dict[str, Callable[[Bench], Inducer]] = {
     },
     "other-task": lambda bench: method_named("other-task").inducer(bench.kit),
 }
-WITHOUT_A_MODEL = ("naive", "human", "icl", "tfidf", "knn-icl", "keywords")
+WITHOUT_MODEL_CALLS = ("naive", "human", "icl", "tfidf", "knn-icl", "keywords")
 
 
 @pytest.fixture(params=INDUCERS)
@@ -98,7 +98,7 @@ supports = st.lists(labels, min_size=2, max_size=4, unique=True).map(
 
 @settings(max_examples=8, deadline=None)
 @given(support=supports, seed=st.integers(0, 2**31))
-def test_the_labels_are_the_supports_in_order(support: Support, seed: int) -> None:
+def test_the_instruction_has_the_labels_of_the_support_in_order(support: Support, seed: int) -> None:
     for name in INDUCERS:
         instruction = induced(name, support, seed=seed)
         assert instruction.labels == support.labels
@@ -107,20 +107,20 @@ def test_the_labels_are_the_supports_in_order(support: Support, seed: int) -> No
 
 @settings(max_examples=8, deadline=None)
 @given(support=supports, seed=st.integers(0, 2**31))
-def test_equal_support_and_seed_give_an_equal_instruction(support: Support, seed: int) -> None:
+def test_equal_support_and_seed_give_equal_instructions(support: Support, seed: int) -> None:
     for name in INDUCERS:
-        again = Support(support.labels, tuple(support.examples))
-        assert induced(name, support, seed=seed).key == induced(name, again, seed=seed).key
+        copy = Support(support.labels, tuple(support.examples))
+        assert induced(name, support, seed=seed).key == induced(name, copy, seed=seed).key
 
 
 def test_the_cost_covers_every_model_call(name: str) -> None:
     bench = Bench()
     cost = induced(name, bench=bench).cost
-    assert cost.calls == len(bench.asked)
-    assert cost.prompt_tokens == sum(len(message["content"].split()) for chat in bench.asked for message in chat)
+    assert cost.calls == len(bench.calls)
+    assert cost.prompt_tokens == sum(len(message["content"].split()) for chat in bench.calls for message in chat)
 
 
-def test_an_instruction_counts_its_own_cost_alone(name: str) -> None:
+def test_a_second_instruction_does_not_include_the_cost_of_the_first(name: str) -> None:
     inducer = INDUCERS[name](Bench())
     assert inducer.induce(SUPPORT).cost == inducer.induce(SUPPORT).cost
 
@@ -128,25 +128,25 @@ def test_an_instruction_counts_its_own_cost_alone(name: str) -> None:
 def test_a_failed_call_raises_and_never_becomes_an_instruction(name: str) -> None:
     healthy = Bench()
     induced(name, bench=healthy)
-    for broken in range(len(healthy.asked)):
+    for number in range(len(healthy.calls)):
         with pytest.raises((EndpointError, ScoreRefusedError)):
-            induced(name, bench=Bench(failing=lambda i, broken=broken: i == broken))
+            induced(name, bench=Bench(failing=lambda i, number=number: i == number))
 
 
-def test_a_method_without_a_model_needs_none(name: str) -> None:
+def test_a_method_without_model_calls_works_if_every_call_would_fail(name: str) -> None:
     bench = Bench(failing=lambda _: True)
-    if name in WITHOUT_A_MODEL:
-        assert induced(name, bench=bench).cost.calls == len(bench.asked) == 0
+    if name in WITHOUT_MODEL_CALLS:
+        assert induced(name, bench=bench).cost.calls == len(bench.calls) == 0
     else:
         with pytest.raises((EndpointError, ScoreRefusedError)):
             induced(name, bench=bench)
 
 
-def test_the_method_goes_by_one_name(name: str) -> None:
+def test_inducer_and_instruction_name_the_same_method(name: str) -> None:
     inducer = INDUCERS[name](Bench())
     assert inducer.induce(SUPPORT).method == inducer.name == name.split(",")[0]
 
 
-def test_a_file_keeps_all_of_it(name: str, tmp_path: Path) -> None:
+def test_an_instruction_survives_saving_and_loading(name: str, tmp_path: Path) -> None:
     instruction = induced(name, seed=3)
     assert Instruction.load(instruction.save(tmp_path / "instruction.json")) == instruction

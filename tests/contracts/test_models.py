@@ -1,4 +1,4 @@
-"""The contract of `LanguageModel`, for every implementation. A new one gets a fixture and its name in `MODELS`."""
+"""The contract of `LanguageModel`, tested for every implementation. Each has a fixture and an entry in `MODELS`."""
 # pyright: reportOperatorIssue=false, reportOptionalOperand=false
 
 from collections.abc import Iterator, Sequence
@@ -47,20 +47,20 @@ TOO_LONG = chat("0" * (CONTEXT + 1))
 CHATS = [chat("warm sun"), chat("cold snow"), chat("neither of them"), chat("cold snow")]
 
 
-def reply(asked: Chat, i: int) -> str | Failure:
-    content = asked[-1]["content"]
+def reply(request: Chat, i: int) -> str | Failure:
+    content = request[-1]["content"]
     if len(content) > CONTEXT:
         return Failure(FailureKind.CONTEXT, "too long")
     return f"sample {i}" if content == "sample" else content
 
 
-def score(asked: Chat, option: str) -> float | Failure:
-    content = asked[-1]["content"]
+def score(request: Chat, option: str) -> float | Failure:
+    content = request[-1]["content"]
     return Failure(FailureKind.CONTEXT, "too long") if len(content) > CONTEXT else float(option in content)
 
 
 class Attentive(FaultyServer):
-    """Answers with what it was asked and the seed, and chooses an option that stands in the text."""
+    """Echoes the message and the seed; chooses the first option that occurs in the message, or else the last."""
 
     async def _answer(self, step: str, body: dict[str, Any], request: Any) -> Any:
         return await super()._answer("context" if len(self.content(body)) > CONTEXT else step, body, request)
@@ -70,9 +70,9 @@ class Attentive(FaultyServer):
             return super()._completion(step, body)
         options = body.get("structured_outputs", {}).get("choice", [])
         seed = body["seed"] if body["temperature"] else ""
-        found = [option for option in options if option in self.content(body)]
-        said = (found or options[-1:] or [f"{self.content(body)} {seed}"])[0]
-        return super()._completion(f"say:{said}", body)
+        matches = [option for option in options if option in self.content(body)]
+        answer = (matches or options[-1:] or [f"{self.content(body)} {seed}"])[0]
+        return super()._completion(f"say:{answer}", body)
 
     def content(self, body: dict[str, Any]) -> str:
         return body["messages"][-1]["content"]
@@ -157,7 +157,7 @@ def llama(gguf: Path) -> Iterator[LanguageModel]:
 
 @pytest.fixture
 def llama_server(gguf: Path) -> Iterator[LanguageModel]:
-    """What runs GGUF files where the library exports no functions."""
+    """The engine for GGUF files if the library exports no functions."""
     from promptmii.models.llama.server import load_served
 
     model = load_served(f"gguf:{gguf}", gguf, (), CONTEXT)
@@ -175,7 +175,7 @@ def texts(answers: Sequence[Completion | Failure]) -> list[str]:
 
 
 def decisions(answers: Sequence[Choice | Failure]) -> list[object]:
-    """Index and scores, the scores rounded: a packed batch adds up in another order."""
+    """Indices and scores. Scores are rounded, since a packed batch sums in a different order."""
     return [
         (answer.index, answer.scores and [round(value, 3) for value in answer.scores])
         if isinstance(answer, Choice)
@@ -195,9 +195,9 @@ def test_it_is_a_language_model_with_a_fixed_card(model: LanguageModel) -> None:
 
 
 def test_tokens_are_counted_text_by_text(model: LanguageModel) -> None:
-    some = ["", "one", "one two three four", "一二三"]
-    counts = model.count_tokens(some)
-    assert counts == [model.count_tokens([text])[0] for text in some]
+    samples = ["", "one", "one two three four", "一二三"]
+    counts = model.count_tokens(samples)
+    assert counts == [model.count_tokens([text])[0] for text in samples]
     assert counts[0] == 0
     assert 0 < counts[1] < counts[2]
     assert model.count_tokens([]) == []
@@ -205,13 +205,13 @@ def test_tokens_are_counted_text_by_text(model: LanguageModel) -> None:
 
 def test_every_chat_gets_its_own_result_in_order(model: LanguageModel) -> None:
     written = texts(model.generate(CHATS, GREEDY))
-    assert written == [texts(model.generate([one], GREEDY))[0] for one in CHATS]
+    assert written == [texts(model.generate([single], GREEDY))[0] for single in CHATS]
     assert len(set(written)) == 3
     chosen = decisions(model.choose(CHATS, OPTIONS))
-    assert chosen == [decisions(model.choose([one], OPTIONS))[0] for one in CHATS]
+    assert chosen == [decisions(model.choose([single], OPTIONS))[0] for single in CHATS]
 
 
-def test_choices_come_with_a_score_per_option_or_with_none(model: LanguageModel) -> None:
+def test_choices_have_one_score_per_option_or_no_scores(model: LanguageModel) -> None:
     for choice in model.choose(CHATS, OPTIONS):
         assert isinstance(choice, Choice)
         assert (choice.scores is not None) == model.card.gives_scores
@@ -250,36 +250,38 @@ def test_a_contrast_with_the_chat_itself_changes_nothing(model: LanguageModel) -
 
 
 @pytest.mark.parametrize("name", ["local", "llama"])
-def test_a_contrast_with_another_chat_counts_and_takes_room(name: str, request: pytest.FixtureRequest) -> None:
+def test_a_contrast_with_another_chat_changes_the_text_and_uses_tokens(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     model: LanguageModel = request.getfixturevalue(name)
     assert model.card.contrasts
     sampling = Sampling(max_tokens=12)
     plain = model.generate(CHATS[:2], sampling)
-    turned = model.generate(CHATS[:2], sampling._replace(contrast=Contrast(tuple(CHATS[2]), 5.0)))
-    assert texts(turned) != texts(plain)
-    for before, after in zip(plain, turned, strict=True):
+    contrasted = model.generate(CHATS[:2], sampling._replace(contrast=Contrast(tuple(CHATS[2]), 5.0)))
+    assert texts(contrasted) != texts(plain)
+    for before, after in zip(plain, contrasted, strict=True):
         assert after.usage.prompt_tokens > before.usage.prompt_tokens
     assert model.generate(CHATS[:2], sampling) == plain
-    (unfit,) = model.generate(CHATS[:1], sampling._replace(contrast=Contrast(tuple(TOO_LONG), 0.5)))
-    assert isinstance(unfit, Failure)
-    assert unfit.kind == FailureKind.CONTEXT
+    (too_long,) = model.generate(CHATS[:1], sampling._replace(contrast=Contrast(tuple(TOO_LONG), 0.5)))
+    assert isinstance(too_long, Failure)
+    assert too_long.kind == FailureKind.CONTEXT
 
 
 def test_inputs_are_not_changed(model: LanguageModel) -> None:
-    chats, options = [list(one) for one in (*CHATS, TOO_LONG)], list(OPTIONS)
+    chats, options = [list(messages) for messages in (*CHATS, TOO_LONG)], list(OPTIONS)
     before = deepcopy((chats, options))
     model.generate(chats, SAMPLED)
     model.choose(chats, options)
     assert (chats, options) == before
 
 
-def test_any_sequence_will_do(model: LanguageModel) -> None:
-    chats = tuple(tuple(one) for one in CHATS)
+def test_tuples_work_like_lists(model: LanguageModel) -> None:
+    chats = tuple(tuple(messages) for messages in CHATS)
     assert texts(model.generate(chats, GREEDY)) == texts(model.generate(CHATS, GREEDY))
     assert decisions(model.choose(chats, tuple(OPTIONS))) == decisions(model.choose(CHATS, OPTIONS))
 
 
-def test_a_chat_that_fails_leaves_its_neighbours_alone(model: LanguageModel) -> None:
+def test_a_failed_chat_does_not_affect_the_others(model: LanguageModel) -> None:
     chats = [CHATS[0], TOO_LONG, CHATS[1], TOO_LONG]
     written, chosen = texts(model.generate(chats, GREEDY)), decisions(model.choose(chats, OPTIONS))
     assert written[1] == written[3] == chosen[1] == chosen[3] == FailureKind.CONTEXT
@@ -287,7 +289,7 @@ def test_a_chat_that_fails_leaves_its_neighbours_alone(model: LanguageModel) -> 
     assert chosen[::2] == decisions(model.choose(CHATS[:2], OPTIONS))
 
 
-def test_every_answer_says_what_it_cost(model: LanguageModel) -> None:
+def test_every_answer_reports_its_usage(model: LanguageModel) -> None:
     for answer in (*model.generate(CHATS, GREEDY), *model.choose(CHATS, OPTIONS)):
         assert answer.usage.calls == 1
         assert 0 <= answer.usage.cached_tokens <= answer.usage.prompt_tokens
@@ -295,7 +297,7 @@ def test_every_answer_says_what_it_cost(model: LanguageModel) -> None:
         assert answer.usage.seconds >= 0
 
 
-def test_closing_twice_does_no_harm(model: LanguageModel) -> None:
+def test_closing_twice_is_harmless(model: LanguageModel) -> None:
     model.generate(CHATS, GREEDY)
     model.close()
     model.close()
@@ -304,15 +306,15 @@ def test_closing_twice_does_no_harm(model: LanguageModel) -> None:
 @pytest.mark.parametrize(
     "options", [[], ["warm"], ["warm", "warm"], ["warm", ""]], ids=["none", "one", "twice", "empty"]
 )
-def test_what_is_no_choice_is_refused(model: LanguageModel, options: list[str]) -> None:
+def test_fewer_than_two_distinct_options_are_refused(model: LanguageModel, options: list[str]) -> None:
     with pytest.raises(ConfigError, match="two or more different, non-empty options"):
         model.choose(CHATS, options)
 
 
-def test_a_model_that_cannot_choose_says_so(tmp_path: Path) -> None:
-    mute = ScriptedModel(reply)
-    cached = Cached(mute, tmp_path)
-    for model in (mute, Metered(mute), Batched(mute), cached):
+def test_a_model_that_cannot_choose_raises(tmp_path: Path) -> None:
+    without_scores = ScriptedModel(reply)
+    cached = Cached(without_scores, tmp_path)
+    for model in (without_scores, Metered(without_scores), Batched(without_scores), cached):
         with pytest.raises(UnsupportedError):
             model.choose(CHATS, OPTIONS)
     cached.close()

@@ -19,7 +19,7 @@ from promptmii.data import draw_query, draw_support, load_task
 from promptmii.errors import ConfigError, DataError, UnsupportedError
 from promptmii.evaluation import estimate, evaluate
 from promptmii.inducers import Kit, method_named
-from promptmii.inducers.controls import permuted
+from promptmii.inducers.controls import permute_labels
 from promptmii.models import sentences
 from promptmii.records import Record
 from promptmii.report.page import write_report
@@ -166,7 +166,7 @@ names = st.text("abc é-.", min_size=1, max_size=5).map(lambda name: " ".join(na
 def test_no_label_line_stays_in_its_place(labels: list[str], seed: int) -> None:
     text = "\n".join(["Label texts.", *(f"{label}: number {i}" for i, label in enumerate(labels))])
     try:
-        lines = permuted(text, labels, seed).splitlines()[1:]
+        lines = permute_labels(text, labels, seed).splitlines()[1:]
     except UnsupportedError:
         return  # names of marks alone
     heads = [line.rpartition(": number ")[0] for line in lines]

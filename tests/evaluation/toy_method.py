@@ -24,7 +24,7 @@ class Toy:
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The longest text."""
         search = Search(self.writer, self.follower, support)
-        chat = [search.writer.ask(search.shown, search.shown.examples)]
+        chat = [search.writer.request(search.shown, search.shown.examples)]
         texts = search.write([chat] * self.texts, Sampling(32, temperature=1.0, seed=seed))
         return search.result(max(texts, key=len), self.name, n=len(support.examples), seed=seed)
 

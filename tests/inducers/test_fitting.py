@@ -1,18 +1,18 @@
-"""Which examples a prompt has room for: no long one costs the others, and what is left out is said."""
+"""Selecting the examples that fit a prompt: long ones are dropped first, and a note counts what is left out."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii import Example, InContext, MetaInducer, ScriptedModel, Support, Writer
-from promptmii.inducers.writing import fitting
+from promptmii.inducers.writing import fitting_positions
 
 SHORT = tuple(Example(f"short text {i}", "ab"[i % 2]) for i in range(12))
 HUGE = Example("word " * 100_000, "a")
 
 
-def test_one_huge_example_costs_no_other_wherever_it_stands() -> None:
-    for place in (0, 5, 12):
-        support = Support(("a", "b"), (*SHORT[:place], HUGE, *SHORT[place:]))
+def test_a_huge_example_displaces_no_other_at_any_position() -> None:
+    for position in (0, 5, 12):
+        support = Support(("a", "b"), (*SHORT[:position], HUGE, *SHORT[position:]))
         for instruction in (
             MetaInducer(Writer(ScriptedModel(["Guide."]))).induce(support),
             InContext(ScriptedModel()).induce(support),
@@ -21,19 +21,19 @@ def test_one_huge_example_costs_no_other_wherever_it_stands() -> None:
             assert "12 of 13 examples fit" in instruction.provenance.notes[0]
 
 
-def test_a_long_example_that_fits_alone_goes_before_many_short_ones() -> None:
-    assert fitting([10, 900, 10, 10, 10], 920) == [0, 2, 3, 4]
-    assert fitting([10, 12, 11, 10], 35) == [0, 1, 2]
-    assert fitting([10, 900, 10], 1000) == [0, 1, 2]
-    assert fitting([900, 10], 100) == [1]
-    assert fitting([], 10) == fitting([5], 4) == fitting([5, 5], -1) == []
+def test_a_long_example_is_dropped_before_many_short_ones() -> None:
+    assert fitting_positions([10, 900, 10, 10, 10], 920) == [0, 2, 3, 4]
+    assert fitting_positions([10, 12, 11, 10], 35) == [0, 1, 2]
+    assert fitting_positions([10, 900, 10], 1000) == [0, 1, 2]
+    assert fitting_positions([900, 10], 100) == [1]
+    assert fitting_positions([], 10) == fitting_positions([5], 4) == fitting_positions([5, 5], -1) == []
 
 
 @given(st.lists(st.integers(1, 1000), max_size=30), st.integers(-10, 5000))
-def test_what_is_kept_fits_and_is_something_where_anything_fits(lengths: list[int], room: int) -> None:
-    kept = fitting(lengths, room)
-    assert kept == sorted(set(kept))
-    assert sum(lengths[i] for i in kept) <= max(room, 0)
-    assert bool(kept) == (bool(lengths) and min(lengths) <= room)
-    if sum(lengths) <= room:
-        assert len(kept) == len(lengths)
+def test_the_selection_fits_and_is_not_empty_if_any_example_fits(lengths: list[int], limit: int) -> None:
+    positions = fitting_positions(lengths, limit)
+    assert positions == sorted(set(positions))
+    assert sum(lengths[position] for position in positions) <= max(limit, 0)
+    assert bool(positions) == (bool(lengths) and min(lengths) <= limit)
+    if sum(lengths) <= limit:
+        assert len(positions) == len(lengths)

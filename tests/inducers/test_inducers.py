@@ -1,4 +1,4 @@
-"""Every method behind the one protocol, and what is special to each."""
+"""Behaviour that is specific to one method; tests/contracts/test_inducers.py has what all share."""
 # pyright: reportAttributeAccessIssue=false
 
 import re
@@ -24,7 +24,7 @@ SUPPORT = Support(
 
 
 def by_keyword(chat: Chat, option: str) -> float:
-    """A follower that obeys only when the instruction names its cue words."""
+    """Score an option 1 if the instruction gives its cue word and the text contains it, else 0."""
     prompt = chat[-1]["content"]
     cue = {"money": "pay", "parcel": "box"}[option]
     return 1.0 if f"{option}: {cue}" in prompt and cue in prompt.splitlines()[-1] else 0.0
@@ -48,15 +48,15 @@ def test_naive_and_icl_call_no_model() -> None:
     assert model.calls == []
 
 
-def test_icl_keeps_what_fits_and_says_how_many() -> None:
+def test_icl_shows_the_examples_that_fit_and_counts_them() -> None:
     instruction = InContext(ScriptedModel(context_length=180)).induce(SUPPORT)
-    fitted = instruction.provenance.n
-    assert 0 < fitted < len(SUPPORT.examples)
-    assert instruction.text.count("Input:") == fitted
-    assert f"{fitted} of 8 examples" in instruction.provenance.notes[0]
+    shown = instruction.provenance.n
+    assert 0 < shown < len(SUPPORT.examples)
+    assert instruction.text.count("Input:") == shown
+    assert f"{shown} of 8 examples" in instruction.provenance.notes[0]
 
 
-def test_prompt_mii_is_one_call_and_sees_every_example() -> None:
+def test_prompt_mii_makes_one_call_with_every_example() -> None:
     w = writer(GOOD)
     instruction = MetaInducer(w).induce(SUPPORT)
     assert (instruction.text, instruction.cost.calls, instruction.provenance.n) == (GOOD, 1, 8)
@@ -65,30 +65,30 @@ def test_prompt_mii_is_one_call_and_sees_every_example() -> None:
 
 
 class Contrasting(ScriptedModel):
-    """Would heed a contrast, and keeps what it was asked to write under."""
+    """Supports contrast, and records the decoding settings of each call."""
 
     def __init__(self, context_length: int = 4096) -> None:
         super().__init__([GOOD], by_keyword, context_length=context_length)
         self._card = replace(self.card, contrasts=True)
-        self.given: list[Sampling] = []
+        self.samplings: list[Sampling] = []
 
     def generate(self, chats, sampling):
-        self.given.append(sampling)
+        self.samplings.append(sampling)
         return super().generate(chats, sampling)
 
 
-def test_the_contrast_has_the_examples_under_each_others_labels() -> None:
+def test_the_contrast_shows_the_examples_with_exchanged_labels() -> None:
     model = Contrasting()
     assert MetaInducer(Writer(model)).induce(SUPPORT).text == GOOD
-    contrast = model.given[0].contrast
+    contrast = model.samplings[0].contrast
     assert contrast is not None
     ((request,), (wrong,)) = (model.calls[0], contrast.chat)
     exchanged = {"money": "parcel", "parcel": "money"}
     swapped = [replace(example, label=exchanged[example.label]) for example in SUPPORT.examples]
-    assert wrong["content"] == Writer(model).ask(SUPPORT, swapped)["content"] != request["content"]
+    assert wrong["content"] == Writer(model).request(SUPPORT, swapped)["content"] != request["content"]
 
 
-def test_a_contrast_is_left_out_where_it_could_say_nothing_or_has_no_room() -> None:
+def test_there_is_no_contrast_if_it_is_meaningless_or_does_not_fit() -> None:
     same = Support(SUPPORT.labels, tuple(replace(example, label="money") for example in SUPPORT.examples))
     assert Writer(Contrasting()).contrast(same, same.examples) is None
     assert Writer(Contrasting()).contrast(SUPPORT, SUPPORT.examples[:3]) is None
@@ -98,41 +98,41 @@ def test_a_contrast_is_left_out_where_it_could_say_nothing_or_has_no_room() -> N
     assert writer(GOOD).contrast(SUPPORT, SUPPORT.examples) is None
 
 
-def test_a_long_draft_is_shortened_without_a_contrast_and_samples_have_one() -> None:
+def test_samples_use_a_contrast_and_retries_do_not() -> None:
     model = Contrasting()
     MetaInducer(Writer(model, budget=4)).induce(SUPPORT)
-    assert [sampling.contrast is not None for sampling in model.given] == [True, False]
+    assert [sampling.contrast is not None for sampling in model.samplings] == [True, False]
     sampled = Contrasting()
     BestOf(Writer(sampled), follower(), k=2).induce(SUPPORT)
-    assert sampled.given[0].contrast is not None
+    assert sampled.samplings[0].contrast is not None
 
 
 @pytest.mark.parametrize(
     "answer", ["<think>hm", "<think>hm</think>", Failure(FailureKind.TIMEOUT, "too slow"), "", "  \n "]
 )
-def test_a_generator_without_an_answer_is_an_error_not_an_instruction(answer: str | Failure) -> None:
+def test_a_missing_or_empty_answer_is_an_error(answer: str | Failure) -> None:
     with pytest.raises(EndpointError):
         MetaInducer(writer(answer)).induce(SUPPORT)
 
 
 @pytest.mark.parametrize("thought", ["<think>Order 7 is one of them.</think>", "Order 7 is one of them.</think>"])
-def test_a_thought_is_no_part_of_the_instruction(thought: str) -> None:
+def test_a_thought_is_not_part_of_the_instruction(thought: str) -> None:
     instruction = MetaInducer(Writer(ScriptedModel(reply=[f"{thought}\n\nDecide."]))).induce(SUPPORT)
     assert instruction.text == "Decide."
 
 
-def test_fewer_examples_where_the_generators_context_is_small() -> None:
+def test_a_small_context_of_the_generator_limits_the_examples() -> None:
     instruction = MetaInducer(writer(GOOD, context_length=290)).induce(SUPPORT)
     assert 0 < instruction.provenance.n < 8
     assert any("fit the generator's context" in note for note in instruction.provenance.notes)
 
 
-def test_no_example_fits() -> None:
+def test_it_is_an_error_if_no_example_fits() -> None:
     with pytest.raises(ConfigError, match="Not one of 8 examples"):
         MetaInducer(writer(GOOD, context_length=200)).induce(SUPPORT)
 
 
-def test_a_budget_is_asked_for_checked_and_retried_once() -> None:
+def test_the_prompt_names_the_budget_and_a_longer_draft_is_retried_once() -> None:
     long = "\n".join(f"line {i} of a guide that is too long" for i in range(6))
     w = Writer(ScriptedModel(lambda chat, _: GOOD if len(chat) == 3 else long), budget=12)
     instruction = MetaInducer(w).induce(SUPPORT)
@@ -142,7 +142,7 @@ def test_a_budget_is_asked_for_checked_and_retried_once() -> None:
 
 
 class Narrow(ScriptedModel):
-    """Refuses what does not fit its context together with the answer."""
+    """Fails if the prompt and the answer together do not fit its context."""
 
     def generate(self, chats, sampling):
         (chat,) = chats
@@ -151,7 +151,7 @@ class Narrow(ScriptedModel):
         return super().generate(chats, sampling) if fits else [Failure(FailureKind.CONTEXT, "too long")]
 
 
-def test_a_request_for_a_shorter_text_fits_beside_as_many_examples_as_there_is_room_for() -> None:
+def test_the_retry_fits_the_context_even_with_as_many_examples_as_possible() -> None:
     many = tuple(Example(f"{i} " + "word " * 30, ("money", "parcel")[i % 2]) for i in range(60))
     model = Narrow(lambda chat, _: GOOD if len(chat) == 3 else "long " * 200, context_length=1000)
     instruction = MetaInducer(Writer(model, budget=100)).induce(Support(SUPPORT.labels, many))
@@ -159,31 +159,31 @@ def test_a_request_for_a_shorter_text_fits_beside_as_many_examples_as_there_is_r
     assert 0 < instruction.provenance.n < 60
 
 
-def test_a_budget_that_is_not_kept_trims_at_a_line_end_and_says_so() -> None:
+def test_a_second_draft_over_the_budget_is_trimmed_at_a_line_end_with_a_note() -> None:
     lines = [f"line {i} of five words" for i in range(6)]
     instruction = MetaInducer(writer("\n".join(lines), budget=12)).induce(SUPPORT)
     assert instruction.text == "\n".join(lines[:2])
     assert any("trimmed to the budget of 12" in note for note in instruction.provenance.notes)
 
 
-def test_a_draft_without_an_end_is_said_to_be_cut() -> None:
+def test_a_note_says_that_a_draft_was_cut_at_its_token_limit() -> None:
     endless = MetaInducer(writer("word " * 3000)).induce(SUPPORT)
     assert any("cut at 1024 tokens" in note for note in endless.provenance.notes)
     assert MetaInducer(writer(GOOD)).induce(SUPPORT).provenance.notes == ()
 
 
-def test_a_budget_holds_for_a_single_endless_line() -> None:
+def test_a_single_long_line_is_trimmed_between_words() -> None:
     instruction = MetaInducer(writer("word " * 300, budget=10)).induce(SUPPORT)
     assert len(instruction.text.split()) == 10
 
 
-def test_best_of_k_chooses_by_the_followers_score_on_held_back_examples() -> None:
+def test_best_of_k_picks_the_draft_with_the_best_score_on_held_back_examples() -> None:
     instruction = BestOf(writer(BAD, GOOD, BAD), follower(), k=3).induce(SUPPORT)
     assert instruction.text == GOOD
-    assert instruction.cost.calls == 3 + 2 * 2  # three drafts, two of them different, each scored on two examples
+    assert instruction.cost.calls == 3 + 2 * 2  # three drafts; the two different ones are scored on two examples each
 
 
-def test_a_search_says_that_the_chosen_draft_was_trimmed() -> None:
+def test_a_search_notes_a_trim_only_if_it_affects_the_chosen_draft() -> None:
     long = "\n".join(f"line {i} of five words" for i in range(6))
     notes = BestOf(writer(long, budget=12), follower(), k=2).induce(SUPPORT).provenance.notes
     assert any("trimmed to the budget of 12" in note for note in notes)
@@ -193,12 +193,12 @@ def test_a_search_says_that_the_chosen_draft_was_trimmed() -> None:
     )
 
 
-def test_best_of_k_needs_an_example_to_spare() -> None:
+def test_best_of_k_needs_two_examples_of_a_label() -> None:
     with pytest.raises(ConfigError, match="at least two examples of one label"):
         BestOf(writer(GOOD), follower(), k=2).induce(Support(("money", "parcel"), SUPPORT.examples[:2]))
 
 
-def test_copied_training_text_is_reported() -> None:
+def test_copied_training_text_is_noted() -> None:
     text = "the quick brown fox jumps over the lazy dog today"
     copied = copied_runs("Rule: The quick, brown fox jumps over the LAZY dog!", [text, "something else"])
     assert copied == ["the quick brown fox jumps over the lazy dog"]
@@ -209,21 +209,21 @@ def test_copied_training_text_is_reported() -> None:
 
 
 @pytest.mark.parametrize("calibration", ["none", "support"])
-def test_gepa_calibrates_a_candidate_once_and_counts_that_apart(calibration: CalibrationKind) -> None:
+def test_gepa_calibrates_each_candidate_once_and_counts_those_calls_separately(calibration: CalibrationKind) -> None:
     w = Writer(ScriptedModel(lambda _, i: f"Draft {i}"))
-    reader = Follower(ScriptedModel(score=by_keyword), calibration=calibration)
-    instruction = GEPA(w, reader, calls=60).induce(SUPPORT)
-    (counted,) = (re.findall(r"\d+", note) for note in instruction.provenance.notes if "metric calls" in note)
-    written, judged, *calibrating = map(int, counted)
-    assert 60 <= judged <= 60 + 12
-    shown = 6  # of eight examples two are held back
-    candidates = {chat[-1]["content"].split("Input:")[0] for chat in reader.model.calls}
-    assert calibrating == ([] if calibration == "none" else [shown * len(candidates)])
-    assert instruction.cost.calls == written + judged + sum(calibrating)
+    calibrated = Follower(ScriptedModel(score=by_keyword), calibration=calibration)
+    instruction = GEPA(w, calibrated, calls=60).induce(SUPPORT)
+    (numbers,) = (re.findall(r"\d+", note) for note in instruction.provenance.notes if "metric calls" in note)
+    written, metric_calls, *calibration_calls = map(int, numbers)
+    assert 60 <= metric_calls <= 60 + 12
+    shown = 6  # two of the eight examples are held back
+    candidates = {chat[-1]["content"].split("Input:")[0] for chat in calibrated.model.calls}
+    assert calibration_calls == ([] if calibration == "none" else [shown * len(candidates)])
+    assert instruction.cost.calls == written + metric_calls + sum(calibration_calls)
 
 
 @pytest.mark.parametrize("calibration", ["none", "support"])
-def test_calibration_does_not_cut_what_ape_may_try(calibration: CalibrationKind) -> None:
+def test_calibration_does_not_reduce_the_number_of_instructions_that_ape_writes(calibration: CalibrationKind) -> None:
     w = Writer(ScriptedModel(lambda _, i: f"Draft {i}"))
     APE(w, Follower(ScriptedModel(score=by_keyword), calibration=calibration), calls=60).induce(SUPPORT)
     assert len(w.model.calls) == 10 + 3 * 3

@@ -1,4 +1,4 @@
-"""Lines that must stay do, whatever is written around them."""
+"""`Keeping` and the `--keep` option: marked lines stay in the instruction, whatever the generator writes."""
 
 import pytest
 from hypothesis import given
@@ -14,27 +14,27 @@ START = "Tickets of a shop.\nrefund: money back, never vouchers\ndelivery: parce
 lines = st.lists(st.text("ab: -", min_size=1, max_size=5).filter(str.strip), max_size=5)
 
 
-def test_a_kept_line_takes_the_place_of_the_one_about_the_same_label() -> None:
+def test_a_kept_line_replaces_the_line_about_the_same_label() -> None:
     model = ScriptedModel(reply=["Shop mails.\n- Refund: any money\ndelivery: late parcels"])
     kept = marked_lines(START, ["vouchers"])
-    made = Keeping(MetaInducer(Writer(model, start=START)), kept).induce(SUPPORT)
-    assert made.text == "Shop mails.\nrefund: money back, never vouchers\ndelivery: late parcels"
-    assert "1 line kept as given" in made.provenance.notes
-    assert START in model.calls[0][0]["content"], "the writer sees what it is to improve"
+    instruction = Keeping(MetaInducer(Writer(model, start=START)), kept).induce(SUPPORT)
+    assert instruction.text == "Shop mails.\nrefund: money back, never vouchers\ndelivery: late parcels"
+    assert "1 line kept as given" in instruction.provenance.notes
+    assert START in model.calls[0][0]["content"], "the generator sees the text to improve"
 
 
-def test_a_kept_line_that_the_writer_dropped_is_added() -> None:
+def test_a_kept_line_that_the_generator_dropped_is_added() -> None:
     assert with_lines("b: x", ["First.", "a: y"]) == "First.\na: y\nb: x"
     assert with_lines("A sentence.\nb: x", ["b: z", "Last."]) == "A sentence.\nb: z\nLast."
 
 
 @given(lines, lines)
-def test_every_kept_line_is_there_in_any_case(text: list[str], kept: list[str]) -> None:
-    made = with_lines("\n".join(text), kept).splitlines()
-    assert all(line in made for line in kept)
-    assert [line for line in made if line not in kept and line not in text] == []
+def test_the_merged_text_contains_every_kept_line(text: list[str], kept: list[str]) -> None:
+    merged = with_lines("\n".join(text), kept).splitlines()
+    assert all(line in merged for line in kept)
+    assert [line for line in merged if line not in kept and line not in text] == []
 
 
-def test_a_mark_that_no_line_holds_is_refused() -> None:
+def test_a_mark_in_no_line_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"contains 'voucherz' .--keep"):
         marked_lines(START, ["voucherz"])

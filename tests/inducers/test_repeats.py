@@ -1,4 +1,4 @@
-"""What a text says twice."""
+"""Repeated list items and descriptions that several labels share."""
 
 import re
 
@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii import Example, MetaInducer, ScriptedModel, Support, Writer
-from promptmii.inducers.repeats import listed_once, same_lines
+from promptmii.inducers.repeats import drop_repeated_items, shared_description_notes
 from promptmii.styles import Style
 
 ITEMS = st.lists(st.sampled_from(["routes", "codes", "a sign", "the flight plan"]), min_size=1, max_size=8)
 
 
 @pytest.mark.parametrize(
-    ("written", "kept"),
+    ("text", "expected"),
     [
         (
             "6: Meals, drinks, snacks, drinks, drinks and drinks, in first class.",
@@ -28,26 +28,26 @@ ITEMS = st.lists(st.sampled_from(["routes", "codes", "a sign", "the flight plan"
         ("", ""),
     ],
 )
-def test_a_sentence_lists_a_thing_once(written: str, kept: str) -> None:
-    assert listed_once(written) == kept
+def test_a_sentence_lists_each_item_once(text: str, expected: str) -> None:
+    assert drop_repeated_items(text) == expected
 
 
 @given(ITEMS, st.sampled_from([", ", " and ", " or "]))
-def test_all_that_is_listed_stays_in_its_order(items: list[str], last: str) -> None:
+def test_every_item_stays_in_order(items: list[str], last: str) -> None:
     head = ", ".join(items[:-1])
     text = (head + last if head else "") + items[-1] + "."
-    kept = listed_once(text)
-    assert listed_once(kept) == kept
-    assert re.split(", | and | or ", kept.rstrip(".")) == list(dict.fromkeys(items))
+    result = drop_repeated_items(text)
+    assert drop_repeated_items(result) == result
+    assert re.split(", | and | or ", result.rstrip(".")) == list(dict.fromkeys(items))
 
 
-def test_labels_with_one_description_are_named() -> None:
+def test_a_note_names_labels_with_the_same_description() -> None:
     text = "Questions.\n- 9: Flights.\n- 10: Codes.\n- 11: flights.\nnote: Flights."
-    assert same_lines(text, ("9", "10", "11")) == ("says the same of 9, 11",)
-    assert same_lines("9: Flights.\n10: Codes.", ("9", "10")) == ()
+    assert shared_description_notes(text, ("9", "10", "11")) == ("same description for the labels 9, 11",)
+    assert shared_description_notes("9: Flights.\n10: Codes.", ("9", "10")) == ()
 
 
-def test_a_style_decides_whether_a_text_is_kept_as_written() -> None:
+def test_a_style_can_turn_off_dropping_repeated_items() -> None:
     written = "Things. a: Cats, dogs and cats. b: Cars."
     support = Support(("a", "b"), (Example("my cat", "a"), Example("my car", "b")))
     ours, faithful = (

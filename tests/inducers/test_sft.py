@@ -1,4 +1,4 @@
-"""Fine-tuning a tiny random model, really."""
+"""Fine-tuning, run on a tiny random model."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from promptmii.errors import UnsupportedError  # noqa: E402
 from promptmii.inducers import FineTuning, SFTMethod  # noqa: E402
 from promptmii.scoring import score  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers uses its own deprecated API
 WORDS = {"negative": "waste", "positive": "lovely"}
 EXAMPLES = tuple(Example(f"{i} {word} {i % 3}", label) for i in range(6) for label, word in WORDS.items())
 SUPPORT = Support(tuple(WORDS), EXAMPLES)
@@ -23,7 +23,7 @@ UNSEEN = [Example(f"{i} {word} 1", label) for i in (7, 8, 9) for label, word in 
 
 
 @pytest.mark.slow
-def test_the_examples_go_into_weights_once(trained: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_an_adapter_learns_the_examples_and_is_trained_once(trained: Any, tmp_path: Path) -> None:  # noqa: F811
     torch.manual_seed(0)
     config = LlamaConfig(
         **SIZES | {"vocab_size": len(trained), "eos_token_id": trained.eos_token_id, "initializer_range": 0.1}
@@ -44,6 +44,6 @@ def test_the_examples_go_into_weights_once(trained: Any, tmp_path: Path) -> None
     assert (adapter / "adapter_model.safetensors").stat().st_mtime_ns == written
 
 
-def test_a_model_elsewhere_cannot_be_tuned(tmp_path: Path) -> None:
+def test_a_remote_model_cannot_be_tuned(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="model on this machine"):
         FineTuning("openai:m", tmp_path).induce(SUPPORT)

@@ -128,9 +128,9 @@ def import_styles(
 @styles_app.command("list")
 def list_styles(json: Json = False) -> None:
     """List the styles on this machine, with their hashes."""
-    from promptmii.styles import names, read_style
+    from promptmii.styles import read_style, style_names
 
-    keys = {name: read_style(name).key for name in names()}
+    keys = {name: read_style(name).key for name in style_names()}
     if json:
         dump(keys)
         return

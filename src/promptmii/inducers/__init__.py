@@ -1,6 +1,6 @@
-"""Every way of turning examples into an instruction, behind one protocol (`instruction.Inducer`), and their table.
+"""The methods that turn examples into an instruction, and their table. All implement `instruction.Inducer`.
 
-A new method is a module with a subclass of `Method`, and a line in `METHODS`.
+To add a method, write a module with a subclass of `Method` and list it in `METHODS`.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,16 @@ from promptmii.errors import ConfigError, nearest
 from promptmii.inducers.ape import APE, APEMethod
 from promptmii.inducers.classifiers import EmbedMethod, SetFitMethod, TfidfAllMethod, TfidfMethod
 from promptmii.inducers.controls import KeywordsMethod, OtherTaskMethod, ShuffledMethod
-from promptmii.inducers.fixed import Given, HumanMethod, ICLMethod, InContext, Keeping, Naive, NaiveMethod, marked_lines
+from promptmii.inducers.fixed import (
+    FixedInstruction,
+    HumanMethod,
+    ICLMethod,
+    InContext,
+    Keeping,
+    Naive,
+    NaiveMethod,
+    marked_lines,
+)
 from promptmii.inducers.gepa import GEPA, GEPAMethod
 from promptmii.inducers.meta import BestOf, BestOfMethod, MetaInducer, MIIMethod, ZeroMethod
 from promptmii.inducers.method import Expected, Kit, Method, Role, WrittenBy
@@ -25,7 +34,7 @@ __all__ = [
     "BestOf",
     "Expected",
     "FineTuning",
-    "Given",
+    "FixedInstruction",
     "InContext",
     "Keeping",
     "Kit",
@@ -66,7 +75,7 @@ METHODS: dict[str, type[Method]] = {
 
 
 def method_named(name: str, options: Mapping[str, Any] | None = None) -> Method:
-    """The method of that name with these options. Raises `ConfigError` that names the nearest known one."""
+    """The method with this name and these options. Raises `ConfigError`; for an unknown name, it suggests another."""
     if name not in METHODS:
         raise ConfigError(f"Unknown method {name!r}. {nearest(name, METHODS)}")
     try:

@@ -1,8 +1,9 @@
 """APE, automatic prompt engineer (Zhou et al. 2023, arXiv 2211.01910): propose instructions, keep the best, vary them.
 
-Proposals come from random parts of the examples, as in the paper's forward generation; each further round asks for
-variations of the best so far (its iterative search). A budget of model calls ends it: 2,000 by default, as in the
-Prompt-MII paper. A call writes an instruction or labels a row to score one; calibrating candidates comes on top.
+The first round proposes instructions from random subsets of the examples (the paper's forward generation); each
+further round asks for variations of the best so far (its iterative search). The number of model calls is limited, by
+default to 2,000 as in the Prompt-MII paper. A call writes an instruction or labels a row to score one; the calls that
+calibrate candidates are extra.
 """
 
 import random
@@ -20,24 +21,25 @@ from promptmii.prompts import META_SLOTS, Template, ape_propose, ape_vary, bundl
 from promptmii.styles import Style
 from promptmii.task import Support
 
-KEPT = 5
-"""Instructions that are varied in the next round."""
-SHOWN = 10
-"""Examples in one request for a proposal."""
+PARENTS = 5
+"""The best instructions so far, which the next round varies."""
+EXAMPLES_SHOWN = 10
+"""Examples in the request for a proposal."""
 MAX_TOKENS = 256
+"""Token limit of an instruction."""
 
 
 @dataclass(frozen=True)
 class APE:
-    """Search by proposing and varying, within a number of model calls."""
+    """Search by proposals and variations, with a limited number of model calls."""
 
     writer: Writer
-    """Its style is not used: APE asks its own questions."""
+    """Its style is ignored: APE has its own prompts."""
     follower: Follower
     calls: int = 2000
-    """Instructions written and rows labelled to score them, together; each round writes at least one."""
+    """Maximum instructions written plus rows labelled; each round writes at least one instruction."""
     rounds: int = 3
-    """Rounds of variations after the proposals, which take half of the calls."""
+    """Rounds of variations. They share half of the calls; the proposals use the other half."""
     name: str = "ape"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
@@ -46,35 +48,36 @@ class APE:
         Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` if the support is too small to split.
         """
         search = Search(replace(self.writer, style=Style()), self.follower, support)
-        stream = random.Random(seed)
+        rng = random.Random(seed)
         scores: dict[str, float] = {}
         for number in range(self.rounds + 1):
-            share = self.calls / 2 if number == 0 else self.calls / 2 / max(self.rounds, 1)
-            wanted = max(1, int(share // (1 + len(search.held.examples))))
-            chats = [
-                self._proposal(search, stream) if number == 0 else _variation(_best(scores, KEPT), stream)
-                for _ in range(wanted)
-            ]
-            room = min(MAX_TOKENS, search.writer.room(support.labels))
-            sampling = Sampling(room, temperature=1.0, seed=seed * 100 + number)
+            calls = self.calls / 2 if number == 0 else self.calls / 2 / self.rounds
+            count = max(1, int(calls // (1 + len(search.held.examples))))
+            if number == 0:
+                chats = [self._proposal(search, rng) for _ in range(count)]
+            else:
+                parents = _best(scores, PARENTS)
+                chats = [_variation(parents, rng) for _ in range(count)]
+            max_tokens = min(MAX_TOKENS, search.writer.max_tokens(support.labels))
+            sampling = Sampling(max_tokens, temperature=1.0, seed=seed * 100 + number)
             for text in dict.fromkeys(search.write(chats, sampling)):
                 scores[text] = search.macro_f1(text)
         (best,) = _best(scores, 1)
         note = f"best of {len(scores)} instructions on {len(search.held.examples)} held-back examples"
         return search.result(best, self.name, n=len(support.examples), seed=seed, notes=(note,))
 
-    def _proposal(self, search: Search, stream: random.Random) -> Chat:
-        shown = search.shown.examples
-        part = stream.sample(shown, min(SHOWN, len(shown)))
-        return [{"role": "user", "content": ape_propose(search.support.labels, part, self.writer.budget)}]
+    def _proposal(self, search: Search, rng: random.Random) -> Chat:
+        available = search.shown.examples
+        examples = rng.sample(available, min(EXAMPLES_SHOWN, len(available)))
+        return [{"role": "user", "content": ape_propose(search.support.labels, examples, self.writer.budget)}]
 
 
-def _variation(parents: list[str], stream: random.Random) -> Chat:
-    return [{"role": "user", "content": ape_vary(stream.choice(parents))}]
+def _variation(parents: list[str], rng: random.Random) -> Chat:
+    return [{"role": "user", "content": ape_vary(rng.choice(parents))}]
 
 
 def _best(scores: dict[str, float], count: int) -> list[str]:
-    """The instructions with the highest scores; of equal ones the shorter."""
+    """The instructions with the highest scores; the shorter wins a tie."""
     return sorted(scores, key=lambda text: (-scores[text], len(text), text))[:count]
 
 
@@ -93,7 +96,7 @@ class APEMethod(Method):
         held = held_back(n)
         written = max(self.calls // (1 + held), 1 + self.rounds)
         return Expected(
-            written, min(SHOWN, n - held), metric_calls=written * held, calibration_calls=written * (n - held)
+            written, min(EXAMPLES_SHOWN, n - held), metric_calls=written * held, calibration_calls=written * (n - held)
         )
 
     def templates(self) -> tuple[Template, ...]:

@@ -1,6 +1,6 @@
-"""Rivals that use no prompt: classifiers trained on the same examples, by scikit-learn and setfit.
+"""Rivals that use no prompt: scikit-learn and SetFit classifiers, trained on the same examples.
 
-They show what an instruction is worth on a task where a few examples and no LLM do as well.
+They show on which tasks a few examples do as well without an LLM.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from promptmii.errors import DataError, MissingDependencyError
 from promptmii.follower import Prediction, Predictor
-from promptmii.inducers.fixed import Unprompted
+from promptmii.inducers.fixed import NoInstruction
 from promptmii.inducers.method import Kit, Method, Role
 from promptmii.instruction import Instruction
 from promptmii.models import sentences
@@ -27,25 +27,25 @@ from promptmii.models.threads import in_caller
 from promptmii.task import Support
 
 WORD = r"\b\w+\b"
-"""Single letters and digits are words too."""
+"""A token pattern that also matches single characters, unlike scikit-learn's default."""
 NO_PROMPT = "a classifier gives the labels; as a prompt, this is the list of labels alone"
 
 
 @dataclass(frozen=True)
 class Classifier(Predictor):
-    """A trained classifier as a `Predictor`. A label of which it saw no example has the probability 0."""
+    """A trained classifier as a `Predictor`. Labels without training examples have probability 0."""
 
     trained: Any
-    """Has scikit-learn's `classes_` and `predict_proba`."""
+    """An object with scikit-learn's `classes_` and `predict_proba`."""
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """Its texts are remembered; there is nothing to calibrate."""
+        """Record the support texts; there is nothing to calibrate."""
         return instruction.fitted_on(support)
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
-        known = [instruction.labels.index(str(label)) for label in self.trained.classes_]
+        columns = [instruction.labels.index(str(label)) for label in self.trained.classes_]
         probabilities = np.zeros((len(texts), len(instruction.labels)))
-        probabilities[:, known] = self.trained.predict_proba(list(texts))
+        probabilities[:, columns] = self.trained.predict_proba(list(texts))
         return [Prediction(instruction.labels[int(row.argmax())], tuple(row.tolist())) for row in probabilities]
 
 
@@ -54,11 +54,12 @@ class _ClassifierMethod(Method):
     prompt = "labels"
     asks_follower = False
 
-    def inducer(self, kit: Kit) -> Unprompted:  # noqa: ARG002
-        return Unprompted(self.name, NO_PROMPT)
+    def inducer(self, kit: Kit) -> NoInstruction:  # noqa: ARG002
+        return NoInstruction(self.name, NO_PROMPT)
 
     def predictor(self, kit: Kit, support: Support, seed: int) -> Classifier:  # noqa: ARG002
-        texts, labels = [e.text for e in support.examples], [e.label for e in support.examples]
+        texts = [example.text for example in support.examples]
+        labels = [example.label for example in support.examples]
         if len(set(labels)) > 1:
             return Classifier(self._train(texts, labels, seed))
         from sklearn.dummy import DummyClassifier
@@ -70,7 +71,7 @@ class _ClassifierMethod(Method):
 
 
 class TfidfMethod(_ClassifierMethod):
-    """TF-IDF of words and word pairs, and logistic regression."""
+    """Logistic regression on TF-IDF of words and word pairs."""
 
     name = "tfidf"
     summary = "no LLM: TF-IDF of words and word pairs, and logistic regression, on the n examples"
@@ -78,12 +79,12 @@ class TfidfMethod(_ClassifierMethod):
     def _train(self, texts: list[str], labels: list[str], seed: int) -> Any:  # noqa: ARG002
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=WORD)
-        return _regression(words, texts, labels)
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=WORD)
+        return _fit_regression(vectorizer, texts, labels)
 
 
 class TfidfAllMethod(TfidfMethod):
-    """The same on everything: what many labelled rows give without an LLM."""
+    """The same on all training rows: the ceiling without an LLM."""
 
     name = "tfidf-all"
     summary = "no LLM: the same on all training rows, a ceiling that n examples need not reach"
@@ -91,7 +92,7 @@ class TfidfAllMethod(TfidfMethod):
 
 
 class EmbedMethod(_ClassifierMethod):
-    """Sentence embeddings and logistic regression."""
+    """Logistic regression on sentence embeddings."""
 
     name = "embed"
     summary = "no LLM: sentence embeddings (all-MiniLM-L6-v2) and logistic regression, on the n examples"
@@ -102,7 +103,7 @@ class EmbedMethod(_ClassifierMethod):
     def _train(self, texts: list[str], labels: list[str], seed: int) -> Any:  # noqa: ARG002
         from sklearn.preprocessing import FunctionTransformer
 
-        return _regression(FunctionTransformer(sentences.embed), texts, labels)
+        return _fit_regression(FunctionTransformer(sentences.embed), texts, labels)
 
 
 class SetFitMethod(_ClassifierMethod):
@@ -119,9 +120,9 @@ class SetFitMethod(_ClassifierMethod):
         sentences.weights()
 
     def _train(self, texts: list[str], labels: list[str], seed: int) -> Any:
-        return _SetFit(in_caller(lambda: self._fit(texts, labels, seed)))
+        return _SetFit(in_caller(lambda: self._fine_tune(texts, labels, seed)))
 
-    def _fit(self, texts: list[str], labels: list[str], seed: int) -> Any:
+    def _fine_tune(self, texts: list[str], labels: list[str], seed: int) -> Any:
         from datasets import Dataset, disable_progress_bars
         from transformers import PrinterCallback, ProgressCallback
 
@@ -132,7 +133,7 @@ class SetFitMethod(_ClassifierMethod):
         setfit.logging.set_verbosity_error()
         with (
             quiet(),
-            warnings.catch_warnings(action="ignore"),  # of what its own packages deprecate
+            warnings.catch_warnings(action="ignore"),  # SetFit uses deprecated functions
             tempfile.TemporaryDirectory() as scratch,
             redirect_stdout(StringIO()),
         ):
@@ -157,7 +158,7 @@ class SetFitMethod(_ClassifierMethod):
 
 @dataclass(frozen=True)
 class _SetFit:
-    """A trained SetFit model, with scikit-learn's interface."""
+    """A trained SetFit model with scikit-learn's interface."""
 
     model: Any
 
@@ -169,13 +170,13 @@ class _SetFit:
         return in_caller(lambda: self.model.predict_proba(list(texts), as_numpy=True, show_progress_bar=False))
 
 
-def _regression(features: Any, texts: list[str], labels: list[str]) -> Any:
-    """Logistic regression on features, every label with equal weight. Raises `DataError` if no text has a word."""
+def _fit_regression(features: Any, texts: list[str], labels: list[str]) -> Any:
+    """Train logistic regression with balanced label weights. Raises `DataError` if no text contains a word."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     try:
-        model = make_pipeline(features, LogisticRegression(class_weight="balanced", max_iter=1000))
-        return model.fit(texts, labels)
+        pipeline = make_pipeline(features, LogisticRegression(class_weight="balanced", max_iter=1000))
+        return pipeline.fit(texts, labels)
     except ValueError as error:  # an empty vocabulary
         raise DataError(f"No classifier can be trained on these {len(texts)} examples: {error}.") from error

@@ -1,6 +1,7 @@
-"""Controls: instructions without the content that should matter. If one scores as well, the content does not matter.
+"""Controls: instructions without the content that should matter. If one scores as well, that content does not matter.
 
-`keywords` has no sentence, `shuffled` says the right things of the wrong labels, `other-task` is about something else.
+`keywords` lists words instead of sentences, `shuffled` describes the wrong labels, and `other-task` describes another
+task.
 """
 
 import random
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from promptmii.data import draw_support
@@ -21,46 +23,43 @@ from promptmii.instruction import Instruction, Provenance
 from promptmii.task import Support, Task
 
 PRIOR = 0.5
-"""Added to each count of a word."""
+"""Added to each word count, so that no logarithm is infinite."""
 
 
 @dataclass(frozen=True)
 class Keywords:
-    """For each label, the words that its examples have and others have not."""
+    """For each label, the words that are most typical of its examples."""
 
     words: int
+    """Maximum words per label."""
     name: str = "keywords"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """One line per label. Never fails."""
+        """One line per label. Never raises."""
         provenance = Provenance(n=len(support.examples), seed=seed, support_key=support.key)
         text = "\n".join(f"{label}: {', '.join(words)}" for label, words in self._words(support).items())
         return Instruction(text=text, labels=support.labels, method=self.name, provenance=provenance)
 
     def _words(self, support: Support) -> dict[str, list[str]]:
-        """By the log-odds of a word in a label's examples against all others, in units of its standard error."""
+        """Words per label, by the z-score of their log-odds ratio: the label's examples against all others."""
         texts = [re.findall(WORD, example.text.casefold()) for example in support.examples]
         vocabulary = sorted({word for text in texts for word in text})
-        place = {word: i for i, word in enumerate(vocabulary)}
+        columns = {word: column for column, word in enumerate(vocabulary)}
         counts = np.full((len(support.labels), len(vocabulary)), PRIOR)
         for example, text in zip(support.examples, texts, strict=True):
-            np.add.at(counts[support.labels.index(example.label)], [place[word] for word in text], 1)
-        rest = counts.sum(axis=0) - counts
-        odds = [np.log(part / (part.sum(axis=1, keepdims=True) - part)) for part in (counts, rest)]
-        z = (odds[0] - odds[1]) / np.sqrt(1 / counts + 1 / rest)
+            np.add.at(counts[support.labels.index(example.label)], [columns[word] for word in text], 1)
+        others = counts.sum(axis=0) - counts
+        z = (_log_odds(counts) - _log_odds(others)) / np.sqrt(1 / counts + 1 / others)
         best = np.argsort(-z, axis=1, kind="stable")[:, : self.words]
         return {
-            label: [vocabulary[i] for i in row if counts[k, i] > PRIOR and z[k, i] > 0]
-            for k, (label, row) in enumerate(zip(support.labels, best, strict=True))
+            label: [vocabulary[column] for column in best[row] if counts[row, column] > PRIOR and z[row, column] > 0]
+            for row, label in enumerate(support.labels)
         }
 
 
-class _WrittenControl(Method):
-    role = Role.CONTROL
-    written_by = WrittenBy.GENERATOR
-
-    def expected(self, n: int) -> Expected:
-        return Expected(written=1, shown=n)
+def _log_odds(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The log-odds of each word within its row."""
+    return np.log(counts / (counts.sum(axis=1, keepdims=True) - counts))
 
 
 class KeywordsMethod(Method):
@@ -74,28 +73,37 @@ class KeywordsMethod(Method):
         return Keywords(self.words)
 
 
+class _GeneratedControl(Method):
+    role = Role.CONTROL
+    written_by = WrittenBy.GENERATOR
+
+    def expected(self, n: int) -> Expected:
+        return Expected(written=1, shown=n)
+
+
 @dataclass(frozen=True)
 class Shuffled:
-    """An instruction that another method writes, each line about a label given to another label."""
+    """A generated instruction in which each label's line is given to another label."""
 
-    written: MetaInducer
+    inducer: MetaInducer
     name: str = "shuffled"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """Raises `UnsupportedError` where fewer than two lines begin with a label; else as the other method does."""
-        instruction = self.written.induce(support, seed=seed)
-        text = permuted(instruction.text, support.labels, seed)
+        """Raises like `MetaInducer`, and `UnsupportedError` if fewer than two labels begin a line."""
+        instruction = self.inducer.induce(support, seed=seed)
+        text = permute_labels(instruction.text, support.labels, seed)
         return instruction.model_copy(update={"text": text, "method": self.name}).noted("label lines permuted")
 
 
-def permuted(text: str, labels: Sequence[str], seed: int) -> str:
-    """The text with the labels at the beginning of its lines exchanged, none of them in its place.
+def permute_labels(text: str, labels: Sequence[str], seed: int) -> str:
+    """Replace each label at the beginning of a line with another one.
 
-    Raises `UnsupportedError` where fewer than two labels begin a line.
+    Raises `UnsupportedError` if fewer than two labels begin a line.
     """
     names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
-    head = re.compile(rf"^([^\w\n]*?(?:\d+[.)]\s*)?[^\w\n]*?)({names})(?!\w)(?=[^\w\n]*[:=—–-])", re.MULTILINE)
-    present = list(dict.fromkeys(match[2] for match in head.finditer(text)))
+    bullet = r"[^\w\n]*?(?:\d+[.)]\s*)?[^\w\n]*?"
+    heading = re.compile(rf"^({bullet})({names})(?!\w)(?=[^\w\n]*[:=—–-])", re.MULTILINE)
+    present = list(dict.fromkeys(match[2] for match in heading.finditer(text)))
     if len(present) < 2:
         raise UnsupportedError(
             f"Only {len(present)} of the {len(labels)} labels begin a line of the instruction, so there is nothing to "
@@ -103,11 +111,11 @@ def permuted(text: str, labels: Sequence[str], seed: int) -> str:
         )
     order = present.copy()
     random.Random(f"shuffled:{seed}").shuffle(order)
-    other = dict(zip(order, (*order[1:], order[0]), strict=True))
-    return head.sub(lambda match: match[1] + other[match[2]], text)
+    replacements = dict(zip(order, (*order[1:], order[0]), strict=True))
+    return heading.sub(lambda match: match[1] + replacements[match[2]], text)
 
 
-class ShuffledMethod(_WrittenControl):
+class ShuffledMethod(_GeneratedControl):
     name = "shuffled"
     summary = "control: the instruction of mii with its label lines permuted"
 
@@ -117,31 +125,31 @@ class ShuffledMethod(_WrittenControl):
 
 @dataclass(frozen=True)
 class OtherTask:
-    """The instruction for a task of the bundled suite, used for this one."""
+    """An instruction written for another task, from the bundled suite."""
 
-    written: MetaInducer
+    inducer: MetaInducer
     name: str = "other-task"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """From as many examples. Raises as the other method does."""
-        task = _unrelated(support, seed)
-        other = draw_support(task, min(len(support.examples), len(task.train)), seed)
-        instruction = self.written.induce(other, seed=seed)
+        """Uses as many examples of the other task as the support has. Raises like `MetaInducer`."""
+        task = _unrelated_task(support, seed)
+        unrelated = draw_support(task, min(len(support.examples), len(task.train)), seed)
+        instruction = self.inducer.induce(unrelated, seed=seed)
         provenance = instruction.provenance.model_copy(update={"support_key": support.key})
         update = {"labels": support.labels, "method": self.name, "provenance": provenance}
         return instruction.model_copy(update=update).noted(f"written for the task {task.name}")
 
 
-def _unrelated(support: Support, seed: int) -> Task:
-    """A task of the suite that shares no label and no text with the support."""
+def _unrelated_task(support: Support, seed: int) -> Task:
+    """A task of the suite that shares no label or text with the support; any task of it if all do."""
     tasks = list(read_tasks((SUITE,)).values())
     labels, texts = {*support.labels}, {example.text for example in support.examples}
-    apart = [task for task in tasks if labels.isdisjoint(task.labels)]
-    others = [task for task in apart if texts.isdisjoint(example.text for example in task.train)] or tasks
-    return others[seed % len(others)]
+    other_labels = [task for task in tasks if labels.isdisjoint(task.labels)]
+    unrelated = [task for task in other_labels if texts.isdisjoint(example.text for example in task.train)] or tasks
+    return unrelated[seed % len(unrelated)]
 
 
-class OtherTaskMethod(_WrittenControl):
+class OtherTaskMethod(_GeneratedControl):
     name = "other-task"
     summary = "control: an instruction that the generator wrote for a task of the bundled suite"
 

@@ -1,6 +1,7 @@
-"""Methods that write nothing: the label list, a human's instruction or lines of it, and in-context learning (ICL).
+"""Methods that generate nothing: the label list alone, a human's instruction, and in-context learning (ICL).
 
-They show what the follower can do alone (naive) and with the examples in every prompt (ICL).
+They show how well the follower does alone (naive) and with the examples in every prompt (ICL). `Keeping` merges lines
+of a human's instruction into one that another method wrote.
 """
 
 from collections.abc import Sequence
@@ -11,20 +12,20 @@ from pydantic import Field
 from promptmii.errors import ConfigError, counted
 from promptmii.follower import FRAME_MARGIN
 from promptmii.inducers.method import Kit, Method
-from promptmii.inducers.writing import fitted
+from promptmii.inducers.writing import fit_examples
 from promptmii.instruction import Inducer, Instruction, Provenance
 from promptmii.models.base import LanguageModel
-from promptmii.prompts import FRAME_SLOTS, Template, frame_prompt, shown_example, shown_examples
+from promptmii.prompts import FRAME_SLOTS, Template, format_example, format_examples, frame_prompt
 from promptmii.styles import OURS, Style, read_style
 from promptmii.task import Support
 
 QUERY_SHARE = 4
-"""ICL leaves 1 / QUERY_SHARE of the context for the query."""
+"""ICL keeps 1 / QUERY_SHARE of the context free for the query."""
 
 
 @dataclass(frozen=True)
 class Naive:
-    """The label list alone. No model call, nothing learned from the examples."""
+    """The label list alone. Calls no model and ignores the examples."""
 
     style: Style = field(default_factory=Style)
     name: str = "naive"
@@ -42,7 +43,7 @@ class Naive:
 
 
 @dataclass(frozen=True)
-class Unprompted:
+class NoInstruction:
     """The label list alone, for a method with its own predictor."""
 
     name: str
@@ -56,7 +57,7 @@ class Unprompted:
 
 
 class _StyledMethod(Method):
-    """A method whose prompt can take its layout from a style."""
+    """A method whose prompt can use the layout of a style."""
 
     style: str = Field(default=OURS, description="of the prompt, as `promptmii styles list` names them")
 
@@ -79,14 +80,14 @@ class NaiveMethod(_StyledMethod):
 
 
 @dataclass(frozen=True)
-class Given:
-    """A text written by a human, for instance a task's own guideline: the zero-shot human instruction."""
+class FixedInstruction:
+    """An existing instruction, such as a task's own guidelines for human annotators."""
 
     text: str
     name: str = "human"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The given text with the support's labels. Never fails."""
+        """The text with the support's labels. Never raises."""
         return Instruction(text=self.text, labels=support.labels, method=self.name, provenance=Provenance(seed=seed))
 
 
@@ -96,31 +97,31 @@ class HumanMethod(Method):
     reads_examples = False
     needs_human = True
 
-    def inducer(self, kit: Kit) -> Given:
-        return Given(kit.human or "")
+    def inducer(self, kit: Kit) -> FixedInstruction:
+        return FixedInstruction(kit.human or "")
 
 
 @dataclass(frozen=True)
 class Keeping:
-    """Another inducer, whose instruction gets the lines that must stay."""
+    """Another inducer, with lines that its instruction must contain."""
 
     inducer: Inducer
     lines: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """See `Inducer`."""
+        """The name of the other inducer."""
         return self.inducer.name
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The other's instruction with the lines, byte for byte. Raises as the other does."""
+        """Merge the lines, byte for byte, into the other inducer's instruction. Raises like the other inducer."""
         instruction = self.inducer.induce(support, seed=seed)
         text = with_lines(instruction.text, self.lines)
         return instruction.model_copy(update={"text": text}).noted(f"{counted(len(self.lines), 'line')} kept as given")
 
 
 def marked_lines(text: str, marks: Sequence[str]) -> tuple[str, ...]:
-    """The lines that hold any of the marks. Raises `ConfigError` for a mark that no line holds."""
+    """The lines that contain any of the marks. Raises `ConfigError` for a mark that is in no line."""
     lines = [line for line in text.splitlines() if line.strip()]
     for mark in marks:
         if not any(mark in line for line in lines):
@@ -129,45 +130,52 @@ def marked_lines(text: str, marks: Sequence[str]) -> tuple[str, ...]:
 
 
 def with_lines(text: str, lines: Sequence[str]) -> str:
-    """The text with all of the lines in it: each takes the place of a line about the same label, else it is added.
+    """Merge the lines into the text.
 
-    An added line comes after the one before it among `lines`; the first comes first.
+    A line replaces one about the same label. If there is none, it is inserted after its predecessor in `lines`, or at
+    the beginning if it is the first.
     """
     merged = text.splitlines()
-    place = 0
+    position = 0
     for line in lines:
         if line not in merged:
-            same = (i for i, other in enumerate(merged) if _head(other) and _head(other) == _head(line))
-            old = next((i for i in same if merged[i] not in lines), None)
-            merged[slice(place, place) if old is None else slice(old, old + 1)] = [line]
-        place = merged.index(line) + 1
+            subject = _subject(line)
+            replaceable = [
+                i for i, other in enumerate(merged) if subject and _subject(other) == subject and other not in lines
+            ]
+            if replaceable:
+                merged[replaceable[0]] = line
+            else:
+                merged.insert(position, line)
+        position = merged.index(line) + 1
     return "\n".join(merged)
 
 
-def _head(line: str) -> str:
-    """The subject of a line: the words before its colon."""
-    head, colon, _ = line.partition(":")
-    return head.strip(" -*#\t").casefold() if colon else ""
+def _subject(line: str) -> str:
+    """The words before the colon of a line, or "" if it has none."""
+    subject, colon, _ = line.partition(":")
+    return subject.strip(" -*#\t").casefold() if colon else ""
 
 
 @dataclass(frozen=True)
 class InContext:
-    """Many-shot in-context learning: the support examples themselves, as many as fit the follower's context."""
+    """Many-shot in-context learning: as many support examples as fit the follower's context."""
 
     follower: LanguageModel
     style: Style = field(default_factory=Style)
     name: str = "icl"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The examples that fit, in the order of the support; `provenance.n` says how many. No model call."""
+        """Show the examples that fit, in the order of the support; `provenance.n` is their number. Calls no model."""
         frame = Template(self.style.frame, FRAME_SLOTS)
         layout = frame.layout("text")
-        lengths = self.follower.count_tokens([shown_example(e, layout) + "\n\n" for e in support.examples])
-        room = examples_room(self.follower, frame, support.labels)
-        where = f"the context of {self.follower.card.context_length} tokens"
-        shown, notes = fitted(support.examples, lengths, room, where)
+        blocks = [format_example(example, layout) + "\n\n" for example in support.examples]
+        lengths = self.follower.count_tokens(blocks)
+        limit = max_example_tokens(self.follower, frame, support.labels)
+        place = f"the context of {self.follower.card.context_length} tokens"
+        shown, notes = fit_examples(support.examples, lengths, limit, place)
         return Instruction(
-            text=shown_examples(shown, layout) if shown else "",
+            text=format_examples(shown, layout) if shown else "",
             labels=support.labels,
             method=self.name,
             frame=self.style.frame,
@@ -176,11 +184,11 @@ class InContext:
         )
 
 
-def examples_room(follower: LanguageModel, frame: Template, labels: Sequence[str]) -> int:
-    """Tokens available for examples in the follower's prompt."""
+def max_example_tokens(follower: LanguageModel, frame: Template, labels: Sequence[str]) -> int:
+    """Tokens available for the examples in the follower's prompt."""
     context = follower.card.context_length
-    (empty,) = follower.count_tokens([frame_prompt(frame, "Examples:", labels, "")])
-    return context - context // QUERY_SHARE - FRAME_MARGIN - empty
+    (frame_tokens,) = follower.count_tokens([frame_prompt(frame, "Examples:", labels, "")])
+    return context - context // QUERY_SHARE - FRAME_MARGIN - frame_tokens
 
 
 class ICLMethod(_StyledMethod):

@@ -1,8 +1,8 @@
 """GEPA, reflective prompt evolution (Agrawal et al. 2025, arXiv 2507.19457), through the `gepa` package.
 
-The package runs the search as its authors recommend: Pareto selection of parents, minibatches of three, a reflection
-model that reads the mistakes. It sees the support alone: one part to learn on, the other to validate. Its metric is
-right or wrong per row; promptmii keeps the candidate with the best macro-F1.
+The search uses the settings that its authors recommend: Pareto selection of parents, minibatches of three, and a
+reflection model that reads the mistakes. It sees only the support: one part to learn from, the other to validate on.
+Its metric is accuracy; promptmii then picks the candidate with the best macro-F1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,18 @@ from promptmii.styles import Style
 from promptmii.task import Example, Support
 
 COMPONENT = "instruction"
-SEED = "Read the input and decide which of the labels describes it best."
+SEED_INSTRUCTION = "Read the input and decide which of the labels describes it best."
 
 
 @dataclass(frozen=True)
 class GEPA:
-    """Search by reflection, within a number of metric calls."""
+    """Reflective search with a limited number of metric calls."""
 
     writer: Writer
-    """The reflection model; its style is not used."""
+    """The reflection model. Its style is ignored."""
     follower: Follower
     calls: int = 150
+    """Maximum metric calls: rows labelled to score candidates."""
     name: str = "gepa"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
@@ -47,19 +48,19 @@ class GEPA:
         search = Search(replace(self.writer, style=Style()), self.follower, support)
         adapter: Any = _Adapter(search)
         reflection = _Reflection(search, seed)
-        outcome: Any = optimize(
-            seed_candidate={COMPONENT: SEED},
+        result: Any = optimize(
+            seed_candidate={COMPONENT: SEED_INSTRUCTION},
             trainset=list(search.shown.examples),
             valset=list(search.held.examples),
             adapter=adapter,
             reflection_lm=reflection,
             max_metric_calls=self.calls,
             seed=seed,
-            logger=_Silent(),
+            logger=_NoLog(),
         )
         if reflection.error:
             raise reflection.error
-        candidates: list[str] = list(dict.fromkeys(candidate[COMPONENT].strip() for candidate in outcome.candidates))
+        candidates: list[str] = list(dict.fromkeys(candidate[COMPONENT].strip() for candidate in result.candidates))
         texts = [search.trim(text) for text in candidates if text]
         best = max(sorted(texts, key=lambda text: (len(text), text)), key=search.macro_f1)
         note = f"best of {len(texts)} candidates"
@@ -67,7 +68,7 @@ class GEPA:
 
 
 class _Adapter:
-    """The interface of the package: outputs, a score per row, and what the reflection model reads."""
+    """Implements the package's `GEPAAdapter` with a follower."""
 
     propose_new_texts: None = None
 
@@ -89,35 +90,39 @@ class _Adapter:
         components_to_update: list[str],
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         traces: list[tuple[Example, Prediction]] = eval_batch.trajectories
-        read = [
-            {"Inputs": e.text, "Generated Outputs": p.label or p.answer or "", "Feedback": _feedback(e, p)}
-            for e, p in traces
+        records = [
+            {
+                "Inputs": example.text,
+                "Generated Outputs": prediction.label or prediction.answer or "",
+                "Feedback": _feedback(example, prediction),
+            }
+            for example, prediction in traces
         ]
-        return dict.fromkeys(components_to_update, read)
+        return dict.fromkeys(components_to_update, records)
 
 
 def _feedback(example: Example, prediction: Prediction) -> str:
     if prediction.label == example.label:
         return f"Right: the label is {example.label!r}."
-    given = f"{prediction.label!r}" if prediction.label else "no label of the task"
-    return f"Wrong: the label is {example.label!r}, and the answer was {given}."
+    answer = f"{prediction.label!r}" if prediction.label else "no label of the task"
+    return f"Wrong: the label is {example.label!r}, and the answer was {answer}."
 
 
 class _Reflection:
-    """The reflection model as the package calls it. It samples, so that a parent chosen twice changes in two ways."""
+    """The reflection model, as a function from prompt to text. It samples, so equal prompts give different texts."""
 
     def __init__(self, search: Search, seed: int) -> None:
         self._search = search
         self._seed = seed * 1000
         self.error: EndpointError | None = None
-        """A call that failed. The package would go on without it and return the text it started from."""
+        """The last failed call. The package ignores it; `GEPA.induce` raises it."""
 
     def __call__(self, prompt: str | list[dict[str, Any]]) -> str:
         self._seed += 1
         content = prompt if isinstance(prompt, str) else str(prompt)
-        room = self._search.writer.room(self._search.support.labels)
-        sampling = Sampling(room, temperature=1.0, seed=self._seed)
-        answer = self._search.writing.generate([[{"role": "user", "content": content}]], sampling)[0]
+        max_tokens = self._search.writer.max_tokens(self._search.support.labels)
+        sampling = Sampling(max_tokens, temperature=1.0, seed=self._seed)
+        answer = self._search.generator.generate([[{"role": "user", "content": content}]], sampling)[0]
         try:
             return self._search.writer.text(answer)
         except EndpointError as error:
@@ -125,11 +130,10 @@ class _Reflection:
             raise
 
 
-class _Silent:
-    """The package's log is not the user's."""
+class _NoLog:
+    """Discards the package's log messages."""
 
-    def log(self, message: str) -> None:
-        """Say nothing."""
+    def log(self, message: str) -> None: ...
 
 
 class GEPAMethod(Method):
@@ -143,7 +147,7 @@ class GEPAMethod(Method):
         return GEPA(kit.writer, kit.follower, self.calls)
 
     def expected(self, n: int) -> Expected:
-        """A reflection follows on two minibatches of three; about half of the proposals reach the validation rows."""
+        """An estimate: a proposal costs two minibatches of three, and half of the proposals are validated."""
         held = held_back(n)
         written = self.calls // (6 + held // 2)
         return Expected(written, 3, metric_calls=self.calls, calibration_calls=(written + 1) * (n - held))

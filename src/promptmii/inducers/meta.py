@@ -1,7 +1,7 @@
-"""Prompt-MII: one model, one forward pass, one instruction; and best-of-k, the best of several.
+"""Prompt-MII, where one generator call writes the instruction, and best-of-k, which picks the best of several drafts.
 
-The untrained and the trained generator share one class, so comparing them isolates the training. Best-of-k isolates
-what selection adds to a single call.
+The trained and the untrained generator share one class, so comparing them measures the training alone. Comparing
+best-of-k with a single call measures what selection adds.
 """
 
 from dataclasses import dataclass
@@ -20,31 +20,31 @@ from promptmii.task import Support
 
 @dataclass(frozen=True)
 class MetaInducer:
-    """Prompt-MII with `name="mii"`, Prompt-MII-Zero with an untrained model and `name="zero"`."""
+    """Prompt-MII, or Prompt-MII-Zero with an untrained model and `name="zero"`."""
 
     writer: Writer
     name: str = "mii"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """One greedy generation, and a second one if the first is over its token budget.
+        """Generate greedily, and once more if the first draft is over its budget.
 
-        Raises `EndpointError` if the generator returns nothing, `ConfigError` if not one example fits.
+        Raises `EndpointError` if the generator returns nothing, `ConfigError` if no example fits.
         """
         meter = Metered(self.writer.model)
-        writer = self.writer.using(meter)
-        fitted, notes = writer.fit(support)
-        chat: list[Message] = [writer.ask(support, fitted)]
-        sampling = writer.sampling(support.labels, seed, contrast=writer.contrast(support, fitted))
+        writer = self.writer.with_model(meter)
+        examples, notes = writer.fit(support)
+        chat: list[Message] = [writer.request(support, examples)]
+        sampling = writer.sampling(support.labels, seed, contrast=writer.contrast(support, examples))
         answer = meter.generate([chat], sampling)[0]
-        text = writer.some(writer.text(answer))
-        if not writer.fits(text):
-            again: list[Message] = [*chat, {"role": "assistant", "content": text}, writer.ask_shorter()]
-            answer = meter.generate([again], writer.sampling(support.labels, seed))[0]
-            text = writer.some(writer.text(answer))
-        text, trimmed = writer.trim(text)
+        text = writer.require_text(writer.text(answer))
+        if not writer.within_budget(text):
+            retry: list[Message] = [*chat, {"role": "assistant", "content": text}, writer.shorter_request()]
+            answer = meter.generate([retry], writer.sampling(support.labels, seed))[0]
+            text = writer.require_text(writer.text(answer))
+        text, trim_notes = writer.trim(text)
         cost = Cost.of(meter.usage, meter.card.price)
-        notes = (*notes, *(trimmed or writer.endless(answer, support.labels)))
-        return writer.made(text, support, self.name, n=len(fitted), seed=seed, cost=cost, notes=notes)
+        notes = (*notes, *(trim_notes or writer.truncation_note(answer, support.labels)))
+        return writer.instruction(text, support, self.name, n=len(examples), seed=seed, cost=cost, notes=notes)
 
 
 class MIIMethod(Method):
@@ -69,10 +69,9 @@ class ZeroMethod(MIIMethod):
 
 @dataclass(frozen=True)
 class BestOf:
-    """The best of `k` sampled instructions, by the follower's macro-F1 on a third of the support.
+    """The best of `k` sampled drafts, by the follower's macro-F1 on a third of the support.
 
-    The generator reads the other two thirds. It writes k drafts; the follower labels the third once for each different
-    draft. The shorter of equally good drafts wins.
+    The generator reads the other two thirds. Equal drafts are scored once; the shortest wins a tie.
     """
 
     writer: Writer
@@ -82,16 +81,16 @@ class BestOf:
     name: str = "best-of-k"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The best of k drafts. Raises as `MetaInducer` does, and `ScoreRefusedError` if the follower fails."""
+        """Raises like `MetaInducer`, `ConfigError` if the support is too small to split, and `ScoreRefusedError`."""
         search = Search(self.writer, self.follower, support)
-        fitted, notes = search.writer.fit(search.shown)
-        chat = [search.writer.ask(search.shown, fitted)]
-        contrast = search.writer.contrast(search.shown, fitted)
+        examples, notes = search.writer.fit(search.shown)
+        chat = [search.writer.request(search.shown, examples)]
+        contrast = search.writer.contrast(search.shown, examples)
         sampling = search.writer.sampling(support.labels, seed, self.temperature, contrast)
         drafts = sorted(set(search.write([chat] * self.k, sampling)), key=lambda text: (len(text), text))
         best = max(drafts, key=search.macro_f1)
         note = f"best of {self.k} drafts ({len(drafts)} different) on {len(search.held.examples)} held-back examples"
-        return search.result(best, self.name, n=len(fitted), seed=seed, notes=(*notes, note))
+        return search.result(best, self.name, n=len(examples), seed=seed, notes=(*notes, note))
 
 
 class BestOfMethod(Method):

@@ -1,7 +1,7 @@
-"""A method of the evaluation: its options, expected calls and explanation, and how its inducer is made.
+"""The description of a method: its options, its expected number of calls, its help, and its inducer.
 
-Each method's module holds a subclass of `Method`; `inducers.METHODS` lists them. Command line, configuration, dry run,
-grid and report read that table and know no method by name.
+Each method's module has a subclass of `Method`; `inducers.METHODS` lists them. Command line, configuration, dry run,
+grid and report use that table, so none of them names a method.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class WrittenBy(Enum):
     GENERATOR = "generator"
     """The model under test."""
     UNTRAINED = "untrained"
-    """The untrained model; by default the follower itself."""
+    """The untrained model, by default the follower itself."""
     SEARCHER = "searcher"
-    """The model that proposes in a search; by default the follower itself."""
+    """The model that proposes candidates in a search, by default the follower itself."""
 
 
 class Role(Enum):
@@ -36,11 +36,11 @@ class Role(Enum):
     RIVAL = "rival"
     """Writes no instruction; written instructions have to beat it."""
     CONTROL = "control"
-    """An instruction without the content that should matter; real instructions have to beat it."""
+    """Writes an instruction without the content that should matter; real instructions have to beat it."""
 
 
 class Expected(NamedTuple):
-    """The cost of one run of a method, besides labelling the query."""
+    """The expected cost of one run of a method, without labelling the query."""
 
     written: int = 0
     """Instructions that a model writes."""
@@ -49,12 +49,12 @@ class Expected(NamedTuple):
     metric_calls: int = 0
     """Rows that the follower labels to compare candidates."""
     calibration_calls: int = 0
-    """Rows that it labels to calibrate candidates, if the calibration reads the support."""
+    """Rows that the follower labels to calibrate candidates, if the calibration reads the support."""
 
 
 @dataclass(frozen=True)
 class Kit:
-    """The parts that an inducer can be built from."""
+    """The parts from which a method builds its inducer."""
 
     writer: Writer
     follower: Follower
@@ -65,10 +65,7 @@ class Kit:
 
 
 class Method(Settings):
-    """One method. Its fields are its options; they are part of the key of a result.
-
-    A field's description becomes its help.
-    """
+    """One method. Its fields are its options and part of the key of a result; their descriptions become the help."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -77,11 +74,11 @@ class Method(Settings):
     written_by: ClassVar[WrittenBy] = WrittenBy.NOBODY
     reads_examples: ClassVar[bool] = True
     reads_all: ClassVar[bool] = False
-    """Learns from every training row, whatever n is: a ceiling."""
+    """Learns from every training row, regardless of n: a ceiling."""
     asks_follower: ClassVar[bool] = True
-    """The follower labels the texts; else `predictor` does without it, and nothing is calibrated."""
+    """The follower labels the texts. If false, `predictor` does without it and nothing is calibrated."""
     prompt: ClassVar[Literal["labels", "instruction", "examples"]] = "instruction"
-    """The content of the follower's prompt, to estimate its length."""
+    """The content of the follower's prompt, used to estimate its length."""
     by_default: ClassVar[bool] = False
     """Part of an evaluation that names no methods."""
     needs_human: ClassVar[bool] = False
@@ -92,20 +89,20 @@ class Method(Settings):
         raise NotImplementedError
 
     def predictor(self, kit: Kit, support: Support, seed: int) -> Predictor:  # noqa: ARG002
-        """The predictor of the texts: the follower, unless the method has its own."""
+        """Labels the texts: the follower, unless the method has its own predictor."""
         return kit.follower
 
     def check(self) -> None:
-        """Raise `MissingDependencyError` or `UnknownModelError` if something it needs is not on this machine."""
+        """Raise `MissingDependencyError` or `UnknownModelError` if the method needs something that is not installed."""
 
     def expected(self, n: int) -> Expected:  # noqa: ARG002
-        """Calls of one run on n examples."""
+        """The expected calls of one run on n examples."""
         return Expected()
 
     def in_prompt(self, n: int) -> int:
-        """Examples in each prompt of the follower."""
+        """Number of examples in each prompt of the follower."""
         return n if self.prompt == "examples" else 0
 
     def templates(self) -> tuple[Template, ...]:
-        """Templates of its own, which are part of the key of a result."""
+        """The method's own templates, which are part of the key of a result."""
         return ()

@@ -1,7 +1,7 @@
-"""ICL with the examples that are most like the query (Liu et al. 2021, arXiv 2101.06804): the ICL to beat.
+"""In-context learning with the examples most similar to the query (Liu et al. 2021, arXiv 2101.06804).
 
-Each query has a prompt of its own, so prompts share no beginning with examples in it: no prefix is computed once for
-all, and no provider's prompt cache helps.
+A stronger baseline than ICL with fixed examples, but a more expensive one: prompts differ from the first example on, so
+neither a shared prefix nor a provider's prompt cache saves anything.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
 from promptmii.follower import Follower, Prediction, Predictor
-from promptmii.inducers.fixed import Unprompted, examples_room
+from promptmii.inducers.fixed import NoInstruction, max_example_tokens
 from promptmii.inducers.method import Kit, Method, Role
 from promptmii.instruction import Instruction, Similarity
 from promptmii.models import sentences
-from promptmii.prompts import example_lines, frame_prompt, shown_examples
+from promptmii.prompts import example_lines, format_examples, frame_prompt
 from promptmii.task import Example, Support, normalise_text
 
 
@@ -34,16 +34,17 @@ class NearestMethod(Method):
 
     @field_validator("similarity")
     @classmethod
-    def _resolve(cls, given: str) -> str:  # so that the key of a result says which it was
-        return sentences.best() if given == "auto" else given
+    def _resolve(cls, similarity: str) -> str:
+        """Replace `auto`, so that the key of a result identifies the similarity that was used."""
+        return sentences.best() if similarity == "auto" else similarity
 
     def check(self) -> None:
         if self.similarity == "embedding":
             sentences.weights()
 
-    def inducer(self, kit: Kit) -> Unprompted:  # noqa: ARG002
+    def inducer(self, kit: Kit) -> NoInstruction:  # noqa: ARG002
         note = f"each prompt shows up to {self.k} examples, those most similar to its text by {self.similarity}"
-        return Unprompted(self.name, note)
+        return NoInstruction(self.name, note)
 
     def predictor(self, kit: Kit, support: Support, seed: int) -> "NearestPredictor":  # noqa: ARG002
         by = "tfidf" if self.similarity == "tfidf" else "embedding"
@@ -55,81 +56,82 @@ class NearestMethod(Method):
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The examples, by their similarity to a text."""
+    """The examples, searchable by their similarity to a text."""
 
     examples: Sequence[Example]
     follower: Follower
     k: int
     similarity: Similarity
 
-    def nearest(self, text: str, room: int) -> tuple[Example, ...]:
-        """The k nearest, the nearest last, as many as fit. An example never stands in the prompt for its own text."""
-        (scores,) = self._likeness([text])
-        own = normalise_text(text)
-        order = [position for position in np.argsort(-scores, kind="stable").tolist() if self._keys[position] != own]
-        return self._first(order, room)[::-1]
+    def nearest(self, text: str, max_tokens: int) -> tuple[Example, ...]:
+        """Up to k examples within `max_tokens`, the most similar last. Examples equal to the text are left out."""
+        (scores,) = self._similarity_to([text])
+        normalised = normalise_text(text)
+        ranking = np.argsort(-scores, kind="stable").tolist()
+        others = [position for position in ranking if self._normalised[position] != normalised]
+        return self._first_fitting(others, max_tokens)[::-1]
 
-    def longest(self, room: int) -> tuple[Example, ...]:
-        """The longest examples that `nearest` could choose together."""
-        order = sorted(range(len(self.examples)), key=self.lengths.__getitem__, reverse=True)
-        return self._first(order, room)
+    def longest(self, max_tokens: int) -> tuple[Example, ...]:
+        """Up to k examples within `max_tokens`, the longest ones, to estimate the length of a prompt."""
+        by_length = sorted(range(len(self.examples)), key=self.lengths.__getitem__, reverse=True)
+        return self._first_fitting(by_length, max_tokens)
 
-    def _first(self, order: Sequence[int], room: int) -> tuple[Example, ...]:
-        """The first k in this order that fit."""
+    def _first_fitting(self, positions: Sequence[int], max_tokens: int) -> tuple[Example, ...]:
+        """Up to k examples within `max_tokens`, in order of preference."""
         chosen: list[Example] = []
-        for position in order:
-            if len(chosen) < self.k and self.lengths[position] <= room:
+        for position in positions:
+            if len(chosen) < self.k and self.lengths[position] <= max_tokens:
                 chosen.append(self.examples[position])
-                room -= self.lengths[position]
+                max_tokens -= self.lengths[position]
         return tuple(chosen)
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Tokens of each example."""
+        """Tokens per example."""
         return self.follower.model.count_tokens([example_lines([example]) + "\n\n" for example in self.examples])
 
     @cached_property
-    def _keys(self) -> list[str]:
+    def _normalised(self) -> list[str]:
         return [normalise_text(example.text) for example in self.examples]
 
     @cached_property
-    def _likeness(self) -> sentences.Likeness:
+    def _similarity_to(self) -> sentences.Likeness:
         return sentences.likeness(self.similarity, [example.text for example in self.examples])
 
 
 class _PerQuery(Instruction):
-    """An instruction whose text is the examples nearest to the query."""
+    """An instruction that shows each text its nearest examples."""
 
     _neighbours: Neighbours = PrivateAttr()
-    _room: int = PrivateAttr()
+    _max_tokens: int = PrivateAttr()
 
     @classmethod
-    def showing(cls, instruction: Instruction, neighbours: Neighbours, room: int) -> "_PerQuery":
-        bound = cls.model_validate(instruction.model_dump())
-        bound._neighbours, bound._room = neighbours, room
-        return bound
+    def bind(cls, instruction: Instruction, neighbours: Neighbours, max_tokens: int) -> "_PerQuery":
+        per_query = cls.model_validate(instruction.model_dump())
+        per_query._neighbours, per_query._max_tokens = neighbours, max_tokens
+        return per_query
 
     def prompt(self, text: str) -> str:
-        return self._showing(self._neighbours.nearest(text, self._room), text)
+        return self._prompt_with(self._neighbours.nearest(text, self._max_tokens), text)
 
     @property
     def longest_prompt(self) -> str:
-        return self._showing(self._neighbours.longest(self._room), "")
+        return self._prompt_with(self._neighbours.longest(self._max_tokens), "")
 
-    def _showing(self, examples: Sequence[Example], text: str) -> str:
-        body = shown_examples(examples) if examples else ""
+    def _prompt_with(self, examples: Sequence[Example], text: str) -> str:
+        body = format_examples(examples) if examples else ""
         return frame_prompt(self.template, body, self.labels, text)
 
 
 @dataclass(frozen=True)
 class NearestPredictor(Predictor):
-    """A follower with a prompt of its own for each text."""
+    """A follower whose prompt shows each text its nearest examples."""
 
     follower: Follower
     neighbours: Neighbours
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """The support texts calibrate it: each is scored under a prompt that does not show it."""
+        """Calibrate on the support. The prompt for a support text never shows that text."""
         prepared = self.follower.prepare(self._per_query(instruction), support)
         return Instruction.model_validate(prepared.model_dump())
 
@@ -137,5 +139,5 @@ class NearestPredictor(Predictor):
         return self.follower.predict(self._per_query(instruction), texts)
 
     def _per_query(self, instruction: Instruction) -> _PerQuery:
-        room = examples_room(self.follower.model, instruction.template, instruction.labels)
-        return _PerQuery.showing(instruction, self.neighbours, room)
+        max_tokens = max_example_tokens(self.follower.model, instruction.template, instruction.labels)
+        return _PerQuery.bind(instruction, self.neighbours, max_tokens)

@@ -1,42 +1,45 @@
-"""Repetitions of a small writer: a thing in one list ("drinks, snacks and drinks"), one line for two labels."""
+"""Repetitions that small models write: an item listed twice in a sentence, or one description for several labels."""
 
 import re
 from collections.abc import Collection
 
 SEPARATOR = re.compile(r"(, (?:and |or )?| and | or )")
-SENTENCE = re.compile(r"(?<=[.;:!?])(?=\s)|(?<=\n)")
-MARKS = " -*•#\t"
-STOP = re.compile(r"[.;:!?\s]*$")
+SENTENCE_END = re.compile(r"(?<=[.;:!?])(?=\s)|(?<=\n)")
+FINAL_MARKS = re.compile(r"[.;:!?\s]*$")
+BULLETS = " -*•#\t"
 
 
-def listed_once(text: str) -> str:
-    """The text without items that the same sentence has listed before."""
-    return "".join(map(_listed_once, SENTENCE.split(text)))
+def drop_repeated_items(text: str) -> str:
+    """Drop items that the same sentence has already listed: "tea, milk and tea" becomes "tea and milk"."""
+    return "".join(_drop_repeated_items(sentence) for sentence in SENTENCE_END.split(text))
 
 
-def same_lines(text: str, labels: Collection[str]) -> tuple[str, ...]:
-    """A note for the artefact if several labels share one description, which cannot tell them apart."""
+def _drop_repeated_items(sentence: str) -> str:
+    body = FINAL_MARKS.sub("", sentence)
+    first, *rest = SEPARATOR.split(body)
+    pieces = [first]
+    seen = {_normalised(first)}
+    for separator, item in zip(rest[::2], rest[1::2], strict=True):
+        if _normalised(item) not in seen:
+            seen.add(_normalised(item))
+            pieces += [separator, item]
+        elif len(pieces) > 1 and pieces[-2] == ", ":
+            # The list may now end at the previous item, which then takes over the "and" or "or".
+            pieces[-2] = separator
+    return "".join(pieces) + sentence[len(body) :]
+
+
+def _normalised(item: str) -> str:
+    return item.strip().casefold()
+
+
+def shared_description_notes(text: str, labels: Collection[str]) -> tuple[str, ...]:
+    """A note for each description that several labels share, since it cannot tell them apart."""
     by_description: dict[str, list[str]] = {}
     for line in text.splitlines():
-        label, _, description = (part.strip(MARKS) for part in line.partition(":"))
+        label, _, description = (part.strip(BULLETS) for part in line.partition(":"))
         if description and label in labels:
             by_description.setdefault(description.casefold(), []).append(label)
-    return tuple(f"says the same of {', '.join(same)}" for same in by_description.values() if len(same) > 1)
-
-
-def _listed_once(sentence: str) -> str:
-    body = STOP.sub("", sentence)
-    first, *rest = SEPARATOR.split(body)
-    kept = [first]
-    listed = {_item(first)}
-    for separator, item in zip(rest[::2], rest[1::2], strict=True):
-        if _item(item) not in listed:
-            listed.add(_item(item))
-            kept += [separator, item]
-        elif len(kept) > 1 and kept[-2] == ", ":
-            kept[-2] = separator  # the list may end here now, and then here stands its "and"
-    return "".join(kept) + sentence[len(body) :]
-
-
-def _item(words: str) -> str:
-    return words.strip().casefold()
+    return tuple(
+        f"same description for the labels {', '.join(group)}" for group in by_description.values() if len(group) > 1
+    )

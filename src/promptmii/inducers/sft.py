@@ -1,7 +1,7 @@
-"""Supervised fine-tuning: the examples go into weights instead of text, as a LoRA adapter (Hu et al. 2021).
+"""Supervised fine-tuning: the follower learns the examples as a LoRA adapter (Hu et al. 2021).
 
-The follower learns to answer the naive prompt of each example with its label. The result is an instruction with an
-empty text and a follower of its own, `<follower>+<adapter folder>`, so it is used, scored and kept like any other.
+It is trained to answer the naive prompt of each example with the label. The result is an instruction with an empty text
+and its own follower, `<follower>+<adapter folder>`, so it is used, scored and saved like any other.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ from promptmii.task import Example, Support, content_key
 
 
 class SFTMethod(Method):
-    """Its entry in the table; its options are the recipe."""
+    """Fine-tuning as a method; its options are the training recipe."""
 
     name = "sft"
     summary = "fine-tuning: a LoRA adapter of the follower, trained on the n examples"
@@ -43,17 +43,17 @@ class SFTMethod(Method):
 
 @dataclass(frozen=True)
 class FineTuning:
-    """LoRA of a local follower on the support's examples."""
+    """Trains a LoRA adapter of a local follower on the support."""
 
     follower: str
-    """Reference of the model to tune, one on this machine; an adapter of its own lies under the new one."""
+    """Reference of the model to tune, which must be on this machine. The new adapter is stacked on any it has."""
     folder: Path
-    """The folder of adapters, one folder for each support, seed and recipe."""
+    """The folder with one adapter folder per support, seed and recipe."""
     recipe: SFTMethod = field(default_factory=SFTMethod)
     name: str = "sft"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """The naive prompt for a tuned follower. Raises `UnsupportedError` unless the model is on this machine."""
+        """The naive prompt with a tuned follower. Raises `UnsupportedError` if the model is not on this machine."""
         naive = Instruction(text="", labels=support.labels, method=self.name)
         key = content_key([self.follower, support.key, seed, self.recipe.model_dump(), naive.frame])
         adapter = self.folder / key[:16]
@@ -73,7 +73,7 @@ class FineTuning:
         )
 
     def _train(self, naive: Instruction, examples: Sequence[Example], adapter: Path, seed: int) -> int:
-        """Write the adapter folder, unless it is there; how many tokens were processed."""
+        """Train and save the adapter unless it exists. Return the number of training tokens."""
         try:
             import torch
             from transformers import Trainer, TrainingArguments

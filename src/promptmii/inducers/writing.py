@@ -1,4 +1,4 @@
-"""A model that writes instructions: what it is shown, how long it may write, and what a text is checked for."""
+"""The instruction generator: its prompt, the length of its drafts, and the checks on what it writes."""
 
 import re
 from bisect import bisect_left
@@ -8,7 +8,7 @@ from functools import cached_property
 from statistics import median_low
 
 from promptmii.errors import ConfigError, EndpointError
-from promptmii.inducers.repeats import listed_once, same_lines
+from promptmii.inducers.repeats import drop_repeated_items, shared_description_notes
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Completion, Contrast, Failure, LanguageModel, Message, Sampling
 from promptmii.parse import without_thought
@@ -18,16 +18,17 @@ from promptmii.styles import Style
 from promptmii.task import Example, Support, normalise_text
 
 TEMPLATE_MARGIN = 64
-CONTRASTED = 4
-"""Most examples of a label that a contrast shows."""
-SHARED = 2
-"""Minimum mean examples per label for a contrast: what is peculiar to a single text is not what its label shares."""
-LINE = 32
-"""Tokens of a line about a label: where there are many labels, a draft may be longer than its style's."""
-LONG = 4
-"""Times the median length from which an example counts as much longer than the others."""
-COPIED = 6
-"""Words in a row that also stand in a support text are a copy: memorised, not described, and perhaps private."""
+"""Tokens kept free for the chat template around the prompt."""
+CONTRAST_EXAMPLES = 4
+"""Maximum examples per label in a contrast."""
+MIN_PER_LABEL = 2
+"""Mean examples per label that a contrast requires; with fewer, it would amplify details of single texts."""
+TOKENS_PER_LABEL = 32
+"""With many labels, a draft may exceed the style's limit, up to this many tokens per label."""
+OUTLIER_FACTOR = 4
+"""An example this many times longer than the median is an outlier."""
+COPIED_WORDS = 6
+"""Minimum length of a word sequence that counts as copied: the text was memorised, and may be private."""
 
 
 @dataclass(frozen=True)
@@ -37,94 +38,94 @@ class Writer:
     model: LanguageModel
     style: Style = field(default_factory=Style)
     budget: int | None = None
-    """Most tokens of the instruction, counted by the generator's tokenizer."""
+    """Maximum length of the instruction, in the generator's tokens."""
     start: str | None = None
-    """An instruction that is to be improved; `None`: it starts from nothing."""
+    """An instruction to improve; `None` to write a new one."""
 
     @cached_property
     def template(self) -> Template:
-        """The request, with slots."""
+        """The style's prompt for the generator."""
         return self.style.template
 
-    def using(self, model: LanguageModel) -> "Writer":
-        """The same with another model, for instance a metered one."""
+    def with_model(self, model: LanguageModel) -> "Writer":
+        """A copy with another model, such as a metered one."""
         return replace(self, model=model)
 
-    def room(self, labels: Sequence[str]) -> int:
-        """`max_tokens` of a draft: above the budget, so that a draft that is slightly too long is seen and retried."""
-        longest = min(max(self.style.longest, LINE * len(labels)), self.model.card.context_length // 4)
-        return longest if self.budget is None else min(longest, self.budget + self.budget // 2 + 16)
+    def max_tokens(self, labels: Sequence[str]) -> int:
+        """The token limit for a draft: above the budget, so that a draft slightly over it is noticed and retried."""
+        limit = min(max(self.style.longest, TOKENS_PER_LABEL * len(labels)), self.model.card.context_length // 4)
+        return limit if self.budget is None else min(limit, self.budget + self.budget // 2 + 16)
 
     def sampling(
         self, labels: Sequence[str], seed: int, temperature: float = 0.0, contrast: Contrast | None = None
     ) -> Sampling:
-        """How an instruction for these labels is decoded."""
-        return Sampling(self.room(labels), temperature, seed=seed, bar_loops=True, contrast=contrast)
+        """Decoding settings for an instruction with these labels."""
+        return Sampling(self.max_tokens(labels), temperature, seed=seed, bar_loops=True, contrast=contrast)
 
     def contrast(self, support: Support, examples: Sequence[Example]) -> Contrast | None:
-        """The same request with the labels of the examples exchanged, so that each line tells its label from others.
+        """The same request with mislabelled examples. Decoding against it brings out what distinguishes the labels.
 
-        `None` where the model or the style knows no contrast, the labels have too few examples, or the context has no
-        room.
+        `None` if the model or the style does not use contrast, the labels have too few examples, or the context is too
+        short for both requests.
         """
         card = self.model.card
-        wrong = mislabelled(support.labels, examples)
-        if not (card.contrasts and self.style.contrast and wrong):
+        mislabelled = exchange_labels(support.labels, examples)
+        if not (card.contrasts and self.style.contrast and mislabelled):
             return None
-        requests = [self._request(support, shown) for shown in (examples, wrong)]
-        taken = sum(self.model.count_tokens(requests)) + 2 * (self.room(support.labels) + TEMPLATE_MARGIN)
-        chat: Message = {"role": "user", "content": requests[1]}
-        return Contrast((chat,), self.style.contrast) if taken <= card.context_length else None
+        prompts = [self._prompt(support, examples), self._prompt(support, mislabelled)]
+        tokens = sum(self.model.count_tokens(prompts)) + 2 * (self.max_tokens(support.labels) + TEMPLATE_MARGIN)
+        if tokens > card.context_length:
+            return None
+        message: Message = {"role": "user", "content": prompts[1]}
+        return Contrast((message,), self.style.contrast)
 
-    def ask(self, support: Support, examples: Sequence[Example]) -> Message:
-        """The request for an instruction after `examples`."""
-        return {"role": "user", "content": self._request(support, examples)}
+    def request(self, support: Support, examples: Sequence[Example]) -> Message:
+        """The message that asks for an instruction based on `examples`."""
+        return {"role": "user", "content": self._prompt(support, examples)}
 
-    def _request(self, support: Support, examples: Sequence[Example]) -> str:
-        request = induction_prompt(self.template, support.labels, examples, self.budget)
-        return request if self.start is None else improvement_prompt(request, self.start)
+    def _prompt(self, support: Support, examples: Sequence[Example]) -> str:
+        prompt = induction_prompt(self.template, support.labels, examples, self.budget)
+        return prompt if self.start is None else improvement_prompt(prompt, self.start)
 
-    def ask_shorter(self) -> Message:
-        """The request after a draft that was too long."""
-        return {
-            "role": "user",
-            "content": f"That is too long. Write it again in at most {max((self.budget or 0) // 2, 1)} words.",
-        }
+    def shorter_request(self) -> Message:
+        """The message that asks again after a draft over the budget."""
+        words = max((self.budget or 0) // 2, 1)
+        return {"role": "user", "content": f"That is too long. Write it again in at most {words} words."}
 
     def fit(self, support: Support) -> tuple[tuple[Example, ...], tuple[str, ...]]:
-        """The examples that fit the context beside the answer, and a note where some do not.
+        """The examples that fit the context together with the draft, and a note if some are left out.
 
-        Raises `ConfigError` when not one fits.
+        Raises `ConfigError` if no example fits.
         """
         card = self.model.card
-        empty = self._request(support, ())
-        frame, *lengths = self.model.count_tokens(
-            [empty, *(example_lines([example]) + "\n\n" for example in support.examples)]
-        )
-        # A draft over the budget stands in the request for a shorter one.
-        drafts = self.room(support.labels) * (1 if self.budget is None else 2)
-        longest = min(card.context_length - drafts, self.style.longest_prompt or card.context_length)
-        kept, notes = fitted(support.examples, lengths, longest - TEMPLATE_MARGIN - frame, "the generator's context")
-        if not kept:
+        empty_prompt = self._prompt(support, ())
+        blocks = [example_lines([example]) + "\n\n" for example in support.examples]
+        frame, *lengths = self.model.count_tokens([empty_prompt, *blocks])
+        # With a budget, the request for a shorter draft contains the first one.
+        drafts = self.max_tokens(support.labels) * (1 if self.budget is None else 2)
+        longest_prompt = min(card.context_length - drafts, self.style.longest_prompt or card.context_length)
+        limit = longest_prompt - TEMPLATE_MARGIN - frame
+        examples, notes = fit_examples(support.examples, lengths, limit, "the generator's context")
+        if not examples:
             raise ConfigError(
                 f"Not one of {len(lengths)} examples fits the prompt of {card.reference} (context "
                 f"{card.context_length} tokens). Give shorter texts, or another generator."
             )
-        return kept, notes
+        return examples, notes
 
     def text(self, answer: Completion | Failure) -> str:
-        """The text without the model's thoughts and, if the style says so, without what a sentence lists twice.
+        """The text of an answer without the model's thoughts, and without repeated list items if the style drops them.
 
-        It may be empty. Raises `EndpointError` if the call failed.
+        May be empty. Raises `EndpointError` if the call failed.
         """
         if isinstance(answer, Failure):
             message = f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
             raise EndpointError(message, answer.kind)
         text = storable(without_thought(answer.text) or "")
-        return listed_once(text) if self.style.listed_once else text
+        return drop_repeated_items(text) if self.style.listed_once else text
 
-    def some(self, text: str) -> str:
-        """The text, or `EndpointError`: an empty instruction would be measured as if it were the method's."""
+    def require_text(self, text: str) -> str:
+        """The text unless it is empty. Raises `EndpointError`, since an empty instruction would still get a score."""
         if not text:
             raise EndpointError(
                 f"The generator {self.model.card.reference} wrote no instruction: its answer is empty, or all of it is "
@@ -132,28 +133,37 @@ class Writer:
             )
         return text
 
-    def endless(self, answer: Completion | Failure, labels: Sequence[str]) -> tuple[str, ...]:
-        """A note where a draft was cut because it had come to no end."""
-        cut = isinstance(answer, Completion) and answer.truncated
-        return (f"cut at {self.room(labels)} tokens, where the generator had come to no end",) if cut else ()
+    def truncation_note(self, answer: Completion | Failure, labels: Sequence[str]) -> tuple[str, ...]:
+        """A note if the draft was cut off at its token limit."""
+        truncated = isinstance(answer, Completion) and answer.truncated
+        return (f"cut at {self.max_tokens(labels)} tokens; the generator had not finished",) if truncated else ()
 
-    def fits(self, text: str) -> bool:
-        """The text is within the budget."""
+    def within_budget(self, text: str) -> bool:
+        """True if the text is within the budget, or there is no budget."""
         return self.budget is None or self.model.count_tokens([text.rstrip()])[0] <= self.budget
 
     def trim(self, text: str) -> tuple[str, tuple[str, ...]]:
-        """The text within the budget, and a note where it was cut: at a line end, or between words to waste less."""
-        if self.budget is None or self.fits(text):
-            return text, ()
-        kept = self._longest(text.splitlines(keepends=True))
-        if not self.budget // 2 <= self.model.count_tokens([kept])[0] <= self.budget:
-            kept = self._longest(re.split(r"(?<=\s)", text))
-        return kept.rstrip(), (f"trimmed to the budget of {self.budget} tokens",)
+        """The text cut to the budget, and a note if it was cut.
 
-    def made(
+        Cuts at the end of a line, or between words if whole lines do not fit or would use less than half of it.
+        """
+        if self.budget is None or self.within_budget(text):
+            return text, ()
+        prefix = self._longest_prefix(text.splitlines(keepends=True))
+        if not self.budget // 2 <= self.model.count_tokens([prefix])[0] <= self.budget:
+            prefix = self._longest_prefix(re.split(r"(?<=\s)", text))
+        return prefix.rstrip(), (f"trimmed to the budget of {self.budget} tokens",)
+
+    def _longest_prefix(self, pieces: Sequence[str]) -> str:
+        """As many of the first pieces as the budget allows, but at least one."""
+        counts = range(2, len(pieces) + 1)
+        additional = bisect_left(counts, True, key=lambda count: not self.within_budget("".join(pieces[:count])))
+        return "".join(pieces[: 1 + additional])
+
+    def instruction(
         self, text: str, support: Support, method: str, *, n: int, seed: int, cost: Cost, notes: Sequence[str]
     ) -> Instruction:
-        """The artefact of a text that was written after n examples."""
+        """The instruction with this text, which was written from `n` examples."""
         return Instruction(
             text=text,
             labels=support.labels,
@@ -168,85 +178,88 @@ class Writer:
                 support_key=support.key,
                 meta_template=self.template.key,
                 style=None if self.style == Style() else self.style.key,
-                notes=(*notes, *copy_warning(text, support.examples), *same_lines(text, support.labels)),
+                notes=(*notes, *copy_note(text, support.examples), *shared_description_notes(text, support.labels)),
             ),
         )
 
-    def _longest(self, pieces: Sequence[str]) -> str:
-        """The longest beginning that fits the budget; at least one piece."""
-        counts = range(2, len(pieces) + 1)
-        more = bisect_left(counts, True, key=lambda count: not self.fits("".join(pieces[:count])))
-        return "".join(pieces[: more + 1])
 
+def exchange_labels(
+    labels: Sequence[str], examples: Sequence[Example], limit: int = CONTRAST_EXAMPLES
+) -> list[Example]:
+    """Up to `limit` examples of each label, mislabelled with the next label that has examples.
 
-def mislabelled(labels: Sequence[str], examples: Sequence[Example], most: int = CONTRASTED) -> list[Example]:
-    """Up to `most` examples of each label under the next label that has some; none where there are too few."""
-    by_label = {label: [example for example in examples if example.label == label] for label in labels}
-    shown = [label for label in labels if by_label[label]]
-    if len(shown) < 2 or len(examples) < SHARED * len(shown):
-        return []
-    following = dict(zip(shown, [*shown[1:], *shown[:1]], strict=True))
-    return [replace(e, label=following[label]) for label in shown for e in by_label[label][:most]]
-
-
-def fitting(lengths: Sequence[int], room: int) -> list[int]:
-    """Positions of the examples that fit, in order.
-
-    Those that are much longer than the others, or than the room, go first, so that one of them costs no other; then the
-    last ones.
+    Empty if fewer than two labels have examples, or if they have fewer than `MIN_PER_LABEL` on average.
     """
-    kept = list(range(len(lengths)))
+    by_label = {label: [example for example in examples if example.label == label] for label in labels}
+    used = [label for label in labels if by_label[label]]
+    if len(used) < 2 or len(examples) < MIN_PER_LABEL * len(used):
+        return []
+    next_label = dict(zip(used, [*used[1:], used[0]], strict=True))
+    return [replace(example, label=next_label[label]) for label in used for example in by_label[label][:limit]]
+
+
+def fitting_positions(lengths: Sequence[int], limit: int) -> list[int]:
+    """Positions, in order, of the examples that together stay within `limit` tokens.
+
+    Drops outliers first, starting with the longest, so that one of them does not displace many others; then drops
+    examples from the end.
+    """
+    positions = list(range(len(lengths)))
     total = sum(lengths)
-    long = min(LONG * median_low(lengths), room) if lengths else 0
-    for position in sorted(kept, key=lambda position: lengths[position], reverse=True):
-        if total <= room or lengths[position] <= long:
+    outlier = min(OUTLIER_FACTOR * median_low(lengths), limit) if lengths else 0
+    for position in sorted(positions, key=lambda position: lengths[position], reverse=True):
+        if total <= limit or lengths[position] <= outlier:
             break
-        kept.remove(position)
+        positions.remove(position)
         total -= lengths[position]
-    while kept and total > room:
-        total -= lengths[kept.pop()]
-    return kept
+    while positions and total > limit:
+        total -= lengths[positions.pop()]
+    return positions
 
 
-def fitted(
-    examples: Sequence[Example], lengths: Sequence[int], room: int, where: str
+def fit_examples(
+    examples: Sequence[Example], lengths: Sequence[int], limit: int, place: str
 ) -> tuple[tuple[Example, ...], tuple[str, ...]]:
-    """The examples that fit, and a note if some are left out; `where` names the room."""
-    kept = fitting(lengths, room)
-    cut = max(kept, default=-1) + 1 - len(kept)
-    longer = f"; {cut} much longer than the others left out" if cut else ""
-    notes = (f"{len(kept)} of {len(lengths)} examples fit {where}{longer}",) if len(kept) < len(lengths) else ()
-    return tuple(examples[position] for position in kept), notes
+    """The examples that fit, and a note if some are left out. The note names `place`, such as "the context"."""
+    positions = fitting_positions(lengths, limit)
+    fitting = tuple(examples[position] for position in positions)
+    if len(fitting) == len(lengths):
+        return fitting, ()
+    note = f"{len(fitting)} of {len(lengths)} examples fit {place}"
+    outliers = max(positions, default=-1) + 1 - len(positions)  # dropped from among the others, not from the end
+    if outliers:
+        note += f"; {outliers} much longer than the others left out"
+    return fitting, (note,)
 
 
 def copied_runs(instruction: str, texts: Iterable[str]) -> list[str]:
-    """Word runs of the instruction that stand verbatim in one of the texts: the longest ones, in order.
+    """The longest word sequences that the instruction copies from one of the texts, in order.
 
-    Runs are compared on normalised words, so case, punctuation and spacing do not hide one.
+    Compares normalised words, so a change in case, punctuation or spacing hides no copy.
     """
-    known = {gram for text in texts for gram in _grams(_words(text))}
+    source_ngrams = {ngram for text in texts for ngram in _ngrams(_words(text))}
     words = _words(instruction)
-    hits = [gram in known for gram in _grams(words)]
+    copied = [ngram in source_ngrams for ngram in _ngrams(words)]
     runs: list[str] = []
     start: int | None = None
-    for position, hit in enumerate([*hits, False]):
-        if hit and start is None:
+    for position, is_copied in enumerate([*copied, False]):
+        if is_copied and start is None:
             start = position
-        if not hit and start is not None:
-            runs.append(" ".join(words[start : position + COPIED - 1]))
+        if not is_copied and start is not None:
+            runs.append(" ".join(words[start : position + COPIED_WORDS - 1]))
             start = None
     return runs
 
 
-def copy_warning(instruction: str, examples: Iterable[Example]) -> tuple[str, ...]:
-    """A note for the artefact where the instruction repeats training text, else nothing."""
-    copied = copied_runs(instruction, (example.text for example in examples))
-    return (f"repeats training text: {'; '.join(repr(run) for run in copied[:3])}",) if copied else ()
+def copy_note(instruction: str, examples: Iterable[Example]) -> tuple[str, ...]:
+    """A note if the instruction repeats training text."""
+    runs = copied_runs(instruction, (example.text for example in examples))
+    return (f"repeats training text: {'; '.join(map(repr, runs[:3]))}",) if runs else ()
 
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", normalise_text(text))
 
 
-def _grams(words: list[str]) -> list[tuple[str, ...]]:
-    return [tuple(words[i : i + COPIED]) for i in range(len(words) - COPIED + 1)]
+def _ngrams(words: list[str]) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + COPIED_WORDS]) for i in range(len(words) - COPIED_WORDS + 1)]

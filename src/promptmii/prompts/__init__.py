@@ -1,12 +1,12 @@
-"""Formats examples, label lists and frames, for generator and follower, training and evaluation.
+"""Formats every prompt: examples, label lists and frames, for the generator and the follower.
 
-Two rules keep data from being read as structure. A text is a JSON string on one line, so that neither a line break nor
-"Label:" inside it can start a new field, and it can be read back exactly. Anything like a chat-template token is
-escaped inside a quoted text (`\\u003c|im_end|>`) and split by a space elsewhere (`< |im_end|>`), so that no tokenizer
-recognises it.
+Two rules keep data from being read as structure. A text is written as a JSON string on one line, so neither a line
+break nor "Label:" inside it can start a new field, and it can be read back exactly. Control tokens of chat templates
+are escaped inside a quoted text (`\\u003c|im_end|>`) and split by a space elsewhere (`< |im_end|>`), so no tokenizer
+recognises them.
 
-The templates are the `.txt` files beside this module. A template's `key` is its content hash and part of every
-instruction file and record, so results from different wordings never mix.
+The templates are the `.txt` files in this folder. A template's `key` is its content hash and part of every instruction
+file and record, so results from different wordings are never mixed.
 """
 
 import json
@@ -20,9 +20,9 @@ from pathlib import Path
 from promptmii.errors import ConfigError
 from promptmii.task import Example, content_key
 
-# Control tokens, as tokenizers list them: Llama, Mistral, Gemma, Qwen, GLM, Phi, DeepSeek, Command, EXAONE, Kimi,
-# MiniMax, Seed, InternLM, Granite, StarCoder, SmolLM, T5, BERT. The list is for models on servers; a model in this
-# process has its own (`models.chat`).
+# Control tokens from the vocabularies of Llama, Mistral, Gemma, Qwen, GLM, Phi, DeepSeek, Command, EXAONE, Kimi,
+# MiniMax, Seed, InternLM, Granite, StarCoder, SmolLM, T5 and BERT. The list is needed for models on servers; models
+# in this process supply their own (`models.chat`).
 _ANGLED = r"""
     s bos eos pad unk mask cls sep sop eop eoh eoa think tool_calls? tool_response tools? arg_key arg_value image
     video audio (?:start|end)_of_\w+ \w+_soft_token (?:\w+_)?(?:unused|reserved|special)_?\d+ extra_id_\d+ seed:\w+
@@ -43,7 +43,7 @@ _SLOT = re.compile(r"\{\{(\w+)(?:\|(\w+))?\}\}")
 
 
 def quote(text: str) -> str:
-    """`text` as a one-line JSON string in which no tokenizer finds a control token. `json.loads` restores it."""
+    """Write a text as a one-line JSON string without control tokens. `json.loads` restores it."""
     quoted = json.dumps(text, ensure_ascii=False)
     # JSON does not escape these three, but many readers treat them as line breaks.
     quoted = quoted.replace("\x85", "\\u0085").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
@@ -51,7 +51,7 @@ def quote(text: str) -> str:
 
 
 def defuse(text: str) -> str:
-    """`text` with a space inside anything like a control token; for labels and instructions, which are not quoted."""
+    """Split control tokens with a space. For labels and instructions, which are not quoted."""
     return CONTROL.sub(lambda match: match[0] + " ", text)
 
 
@@ -73,28 +73,28 @@ def grouped_examples(labels: Sequence[str], examples: Iterable[Example]) -> str:
     return "\n\n".join("\n".join([f"{defuse(label)}:", *lines]) for label, lines in by_label.items() if lines)
 
 
-def shown_example(example: Example, layout: str = "") -> str:
-    """One example in the format of `shown_examples`."""
+def format_example(example: Example, layout: str = "") -> str:
+    """One example in the format of `format_examples`."""
     if layout == "raw":
         return f"Input: {defuse(example.text)}\nLabel: {defuse(example.label)}"
     return example_lines([example])
 
 
-def shown_examples(examples: Iterable[Example], layout: str = "") -> str:
-    """The body of a prompt with examples instead of an instruction; `layout` is the layout of the frame's text."""
-    blocks = [shown_example(example, layout) for example in examples]
+def format_examples(examples: Iterable[Example], layout: str = "") -> str:
+    """The body of a prompt with examples instead of an instruction; `layout` is that of the frame's text slot."""
+    blocks = [format_example(example, layout) for example in examples]
     return "\n".join(blocks) if layout == "raw" else "\n\n".join(["Examples:", *blocks])
 
 
 def shows(body: str, example: Example, layout: str = "") -> bool:
-    """True if the body of a prompt shows the example in the format of `shown_examples`."""
-    block = shown_example(example, layout)
+    """True if the body of a prompt contains the example in the format of `format_examples`."""
+    block = format_example(example, layout)
     return f"\n{block}\n" in f"\n{body}\n" if layout == "raw" else block in body.split("\n\n")
 
 
 def without_examples(body: str, examples: Iterable[Example], layout: str = "") -> str:
-    """The body of a prompt without these examples."""
-    hidden = {shown_example(example, layout) for example in examples}
+    """Remove these examples from the body of a prompt."""
+    hidden = {format_example(example, layout) for example in examples}
     if layout != "raw":
         return "\n\n".join(block for block in body.split("\n\n") if block not in hidden)
     padded = f"\n{body}\n"
@@ -105,10 +105,10 @@ def without_examples(body: str, examples: Iterable[Example], layout: str = "") -
 
 
 def _line_layout(line: str) -> Callable[[Sequence[str], Iterable[Example]], str]:
-    def lay_out(_: Sequence[str], examples: Iterable[Example]) -> str:
+    def format_lines(_: Sequence[str], examples: Iterable[Example]) -> str:
         return "".join(line.format(defuse(example.text), defuse(example.label)) for example in examples)
 
-    return lay_out
+    return format_lines
 
 
 _LABELS: dict[str, Callable[[Sequence[str]], str]] = {
@@ -124,16 +124,16 @@ _TEXT: dict[str, Callable[[str], str]] = {"": quote, "raw": defuse}
 _LAYOUTS = {"labels": _LABELS, "examples": _EXAMPLES, "text": _TEXT}
 """Layouts by slot, such as `{{labels|comma}}`. Only the default layout, "", is safe for any data."""
 OPTIONAL = "budget"
-"""A slot that a template may omit. The budget is then enforced, but not in the prompt."""
+"""The only slot that a template may omit. The budget is still enforced, but the prompt does not mention it."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """Text with `{{slots}}`, filled in one pass, so that values are never read as slots."""
+    """Text with `{{slots}}`. All are filled in one pass, so a value is never read as a slot."""
 
     text: str
     slots: tuple[str, ...]
-    """The slots of the text. Each must occur exactly once; `budget` may be missing."""
+    """Names of the slots. Each must occur exactly once; only `budget` may be missing."""
 
     def __post_init__(self) -> None:
         slots = _SLOT.findall(self.text)
@@ -155,18 +155,18 @@ class Template:
         return content_key(self.text)[:16]
 
     def fill(self, **values: str) -> str:
-        """The text with every slot replaced, without the final line break of a file."""
+        """Replace every slot, and drop the final line break of the template file."""
         return _SLOT.sub(lambda match: values[match[1]], self.text.removesuffix("\n"))
 
     def layout(self, slot: str) -> str:
-        """The layout of a slot: the word after `|`, or ""."""
+        """The layout of a slot: the word after `|`, or "" by default."""
         return next((layout for name, layout in _SLOT.findall(self.text) if name == slot), "")
 
-    def written(self, text: str) -> str:
-        """A text in the layout of this frame."""
+    def format_text(self, text: str) -> str:
+        """A text in the layout of this template."""
         return _TEXT[self.layout("text")](text)
 
-    def written_labels(self, labels: Sequence[str]) -> str:
+    def format_labels(self, labels: Sequence[str]) -> str:
         """A label list in the layout of this template."""
         return _LABELS[self.layout("labels")](labels)
 
@@ -177,12 +177,12 @@ META_SLOTS = ("examples", "labels", "budget")
 
 @lru_cache
 def bundled(name: str, slots: tuple[str, ...]) -> Template:
-    """A template shipped with promptmii, by file name without `.txt`."""
+    """A template of this folder, by file name without `.txt`."""
     return Template(resources.files("promptmii.prompts").joinpath(f"{name}.txt").read_text(encoding="utf-8"), slots)
 
 
 def follower_frame() -> Template:
-    """The follower's prompt. The text comes last, so that everything before it is a prefix shared by all rows."""
+    """The follower's prompt. The text comes last, so all rows share the prefix before it."""
     return bundled("follower", FRAME_SLOTS)
 
 
@@ -192,7 +192,7 @@ def meta_prompt() -> Template:
 
 
 def read_template(path: Path, slots: tuple[str, ...]) -> Template:
-    """Read a user's template file, such as the prompt that a released checkpoint was trained with."""
+    """Read a user's template file. Raises `ConfigError`."""
     try:
         return Template(path.read_text(encoding="utf-8"), slots)
     except (OSError, UnicodeDecodeError) as error:
@@ -203,7 +203,7 @@ def read_template(path: Path, slots: tuple[str, ...]) -> Template:
 
 def frame_parts(frame: Template, instruction: str, labels: Sequence[str]) -> tuple[str, str]:
     """The follower's prompt before and after the text. `instruction` may be empty (the naive method)."""
-    values = {"instruction": defuse(instruction.strip()), "labels": frame.written_labels(labels)}
+    values = {"instruction": defuse(instruction.strip()), "labels": frame.format_labels(labels)}
     before, after = re.split(r"\{\{text(?:\|\w+)?\}\}", frame.text)
     before, after = (_SLOT.sub(lambda match: values[match[1]], part) for part in (before, after))
     return before.lstrip("\n"), after.rstrip("\n")
@@ -212,19 +212,23 @@ def frame_parts(frame: Template, instruction: str, labels: Sequence[str]) -> tup
 def frame_prompt(frame: Template, instruction: str, labels: Sequence[str], text: str) -> str:
     """The follower's whole prompt for one text."""
     before, after = frame_parts(frame, instruction, labels)
-    return before + frame.written(text) + after
+    return before + frame.format_text(text) + after
 
 
 def induction_prompt(
     template: Template, labels: Sequence[str], examples: Iterable[Example], budget: int | None = None
 ) -> str:
     """The generator's whole prompt. By default, examples are grouped by label, so that common features stand out."""
-    shown = _EXAMPLES[template.layout("examples")](labels, examples)
-    return template.fill(examples=shown, labels=template.written_labels(labels), budget=_word_limit(budget))
+    format_all = _EXAMPLES[template.layout("examples")]
+    return template.fill(
+        examples=format_all(labels, examples),
+        labels=template.format_labels(labels),
+        budget=_word_limit(budget),
+    )
 
 
 def _word_limit(budget: int | None) -> str:
-    """The sentence that asks for a length of at most `budget` tokens."""
+    """The sentence that limits the length, with three words for four tokens; "" without a budget."""
     return f" Use at most {max(budget * 3 // 4, 1)} words." if budget else ""
 
 
@@ -234,7 +238,7 @@ def improvement_prompt(request: str, instruction: str) -> str:
 
 
 def extension_prompt(instruction: str, label: str, examples: Iterable[Example]) -> str:
-    """A request for the line about a label that an instruction lacks."""
+    """A request for a line about a label that the instruction does not mention yet."""
     return bundled("extend", ("label", "examples", "instruction", "name")).fill(
         label=defuse(label),
         examples=grouped_examples([label], examples),
@@ -244,12 +248,12 @@ def extension_prompt(instruction: str, label: str, examples: Iterable[Example]) 
 
 
 def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int | None = None) -> str:
-    """APE's request for an instruction that would have led to the examples."""
+    """APE's request for an instruction that explains the examples."""
     return bundled("ape_propose", META_SLOTS).fill(
         examples=example_lines(examples), labels=label_lines(labels), budget=_word_limit(budget)
     )
 
 
 def ape_vary(instruction: str) -> str:
-    """APE's request for a variation."""
+    """APE's request for a variation of an instruction."""
     return bundled("ape_vary", ("instruction",)).fill(instruction=defuse(instruction))

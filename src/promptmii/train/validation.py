@@ -100,7 +100,7 @@ class _BatchedModel(Wrapper):
 def write(writer: Writer, cases: Sequence[Case]) -> list[Written]:
     """A greedy instruction for each case, in the same few batches in every process with the same cases."""
     model = _BatchedModel(writer.model)
-    inducer = MetaInducer(writer.using(model))
+    inducer = MetaInducer(writer.with_model(model))
     while True:
         written = [_attempt(inducer, case) for case in cases]
         if not model.answer_pending():

@@ -117,7 +117,7 @@ def draw_visit(task: Task, n: int, number: int, settings: TrainSettings, writer:
         examples, _ = writer.fit(shortest)
     support = Support(shown.labels, examples)
     episode = Episode(task.name, support, _query(shown, settings, seed), seed)
-    return Visit(number, n, episode, (writer.ask(support, examples),))
+    return Visit(number, n, episode, (writer.request(support, examples),))
 
 
 def _draw(task: Task, n: int, number: int, settings: TrainSettings, attempt: int) -> tuple[int, Task, Support]:

@@ -174,7 +174,7 @@ def _with_lines(
         for label, rows in examples.items()
     ]
     answers = model.generate(chats, Sampling(LINE))
-    texts = [writer.some(writer.text(answer)) for answer in answers]
+    texts = [writer.require_text(writer.text(answer)) for answer in answers]
     mark = _mark(instruction)
     lines = [f"{mark}{label}: {_described(label, text)}" for label, text in zip(examples, texts, strict=True)]
     usage = sum((answer.usage for answer in answers), Usage())

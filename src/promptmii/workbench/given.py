@@ -16,7 +16,7 @@ from promptmii.data.decoding import decode, path_name
 from promptmii.data.load import SUFFIXES, format_of
 from promptmii.data.sample import proportioned
 from promptmii.errors import ArtefactError, DataError, counted
-from promptmii.inducers import Given
+from promptmii.inducers import FixedInstruction
 from promptmii.instruction import Instruction
 from promptmii.notebook import brief
 from promptmii.task import Example, Support, row_key
@@ -75,7 +75,7 @@ def _checked(text: str, owner: str) -> str:
 
 def written(text: str, labels: Sequence[str]) -> Instruction:
     """A human's text as an instruction. Another tool's slot stays in it, with a note."""
-    instruction = Given(text).induce(Support(tuple(labels), ()))
+    instruction = FixedInstruction(text).induce(Support(tuple(labels), ()))
     if slot := SLOT.search(text):
         note = f"{slot[0]} is not a slot here: promptmii adds the labels and the input after the text"
         return instruction.noted(note)

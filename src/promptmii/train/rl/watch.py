@@ -127,7 +127,7 @@ class Watch(TrainerCallback):
         training = model.training
         model.eval()
         with self._current_policy(step) as policy:
-            written = write(self.writer.using(policy), self.cases)
+            written = write(self.writer.with_model(policy), self.cases)
         sharded = trainer.is_deepspeed_enabled
         drift = {} if sharded else self._drift.of(trainer.bare, trainer.rollout, trainer.temperature)
         model.train(training)

@@ -94,7 +94,7 @@ class Features:
     def __call__(self, pair: Pair) -> dict[str, list[int]]:
         """See `TrainableModel.row`. Raises `ConfigError` if no example fits the context."""
         examples, _ = self._writer.fit(pair.support)
-        return self._model.row([self._writer.ask(pair.support, examples)], pair.instruction)
+        return self._model.row([self._writer.request(pair.support, examples)], pair.instruction)
 
 
 @dataclass
