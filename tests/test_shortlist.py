@@ -146,6 +146,10 @@ def test_a_line_belongs_to_the_longest_matching_label() -> None:
     )
 
 
+def test_a_label_that_grows_when_folded_loses_nothing_of_its_line() -> None:
+    assert descriptions("Straße: a road\nweg: a path", ("straße", "weg")) == ("straße a road", "weg a path")
+
+
 numbers = st.floats(-20, 0)
 
 

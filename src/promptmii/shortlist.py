@@ -101,9 +101,10 @@ def descriptions(text: str, labels: Sequence[str]) -> tuple[str, ...]:
             continue
         current: int | None = None
         for line in block.splitlines():
-            if match := heading.match(line.casefold()):
+            folded = line.casefold()  # may be longer than the line: "straße" becomes "strasse"
+            if match := heading.match(folded):
                 current = positions[match[1]]
-                line = line[match.end() :]
+                line = folded[match.end() :]
             if current is not None:
                 lines_by_label[current].append(line)
     return tuple(" ".join(lines) for lines in lines_by_label)
