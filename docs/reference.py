@@ -42,7 +42,7 @@ def commands() -> str:
 
 def settings() -> str:
     """Every setting of a TOML file, with its default."""
-    pages = ["# Settings", "Set these in a TOML file, or one at a time with `--set NAME=VALUE`. `--list` shows the recipes."]
+    pages = ["# Settings", "Set these in a TOML file, or with `--set NAME=VALUE`. `--list` shows the recipes."]
     for command, kind in TABLES.items():
         pages += [f"## {command}", *_table(kind, "")]
     return "\n\n".join(pages) + "\n"
