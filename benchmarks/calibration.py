@@ -4,10 +4,10 @@
     python benchmarks/calibration.py -o runs/calibration       # prints the tables again, and runs nothing
     python benchmarks/calibration.py /path/to/tasks/*.jsonl -o runs/bound --follower hf:qwen --method human --nameless
 
-Methods: the label list (naive), the examples in the prompt (icl, cross-fitted), and an instruction of the shipped bank
-of label descriptions (human), which shows what good instructions are worth. `--nameless` hides the names of the labels.
-Every score is appended to `scores.jsonl` as it is made and every answer is kept, so the same command goes on after an
-interruption. `batch` reads the query itself; it is shown for comparison only.
+Methods: the label list (naive), the examples in the prompt (icl, cross-fitted), and an instruction from the shipped
+bank of label descriptions (human), which shows what good instructions are worth. `--nameless` hides the label names.
+Every score is appended to `scores.jsonl` at once, and every answer is kept, so run it again to continue after an
+interruption. `batch` reads the query itself; it is shown only for comparison.
 """
 
 import argparse
@@ -64,14 +64,14 @@ def main() -> None:
 
 
 def read(path: Path) -> list[list[Any]]:
-    """Lines of the results file: follower, task, method, calibration, n, rows, seed, macro-F1."""
+    """The lines of the results file: follower, task, method, calibration, n, rows, seed, macro-F1."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
 def scores(
     model: LanguageModel, task: Task, given: argparse.Namespace, seed: int, known: dict[tuple[Any, ...], float]
 ) -> Iterator[list[Any]]:
-    """What is not known of one task: a line per method and calibration."""
+    """The missing scores of one task: a line per method and calibration."""
     shown = nameless(task) if given.nameless else task
     support, query = draw_support(shown, given.n, seed), draw_query(shown, given.rows)
     for inducer in methods(model, task, hidden=given.nameless):
@@ -84,7 +84,7 @@ def scores(
 
 
 def methods(model: LanguageModel, task: Task, *, hidden: bool) -> Iterator[Inducer]:
-    """The label list, the examples, and the bank's instruction where it describes every label."""
+    """The label list, the examples, and the bank's instruction if it describes every label."""
     yield Naive()
     yield InContext(model)
     guide = read_bank(SHIPPED).get(task.name)
@@ -93,7 +93,7 @@ def methods(model: LanguageModel, task: Task, *, hidden: bool) -> Iterator[Induc
 
 
 def macro_f1(follower: Follower, inducer: Inducer, support: Support, query: Any) -> float:
-    """Of one method under one calibration."""
+    """The macro-F1 of one method under one calibration."""
     return score(follower, follower.prepare(inducer.induce(support), support), query).measurement().macro_f1
 
 

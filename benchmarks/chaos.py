@@ -1,15 +1,15 @@
-"""How promptmii holds up: kills, faulty servers, malformed files and hostile texts. Loopback only; bounded in time.
+"""How promptmii survives kills, faulty servers, malformed files and hostile texts. Loopback only; bounded in time.
 
     python benchmarks/chaos.py [kills] [faults] [files] [frames] [--seed 0] [--quick]
 
 kills   100 SIGKILL, 40 SIGTERM and 40 SIGINT at random moments of a grid over a slow server: no cell is lost,
-        doubled or different; every end comes within two seconds; calls paid twice are at most those in flight
-faults  10,000 calls to a server of which 40 % meet one of the faults of `faulty_server.py`: every prediction is the
-        server's answer or a failure, a score over failures is refused, and the concurrency keeps its limit
+        doubled or different; each process ends within two seconds; calls paid twice are at most those in flight
+faults  10,000 calls to a server, 40 % of which meet one of the faults in `faulty_server.py`: every prediction is the
+        server's answer or a failure, failures get no score, and the concurrency stays within its limit
 files   200 files damaged at random: exit code 0, 2, 3 or 4, at most one line of error, no traceback
 frames  1,000 hostile texts: the frame around each is unbroken, and the text can be read back
 
-`--quick` takes a tenth of each. Exits with 1 if a law is broken; prints the case.
+`--quick` runs a tenth of each. If a rule is broken, prints the case and exits with 1.
 """
 
 import argparse
@@ -57,7 +57,7 @@ Broken = list[str]
 
 
 def kills(seed: int, share: float) -> tuple[str, Broken]:
-    """Signals at random moments; the same command goes on until the grid is done, then a new one is begun."""
+    """Signals at random moments. The same command is run until the grid is done, then a new grid begins."""
     said: list[str] = []
     broken: Broken = []
     for name, number in (("SIGKILL", 100), ("SIGTERM", 40), ("SIGINT", 40)):
@@ -68,7 +68,7 @@ def kills(seed: int, share: float) -> tuple[str, Broken]:
 
 
 class Kills:
-    """One signal, sent again and again."""
+    """A campaign that sends one signal again and again."""
 
     def __init__(self, server: Server, folder: Path, moments: random.Random, broken: Broken) -> None:
         self.server, self.folder, self.moments, self.broken = server, folder, moments, broken
@@ -117,7 +117,7 @@ class Kills:
         )
 
     def waited(self, process: "subprocess.Popen[str]") -> bool:
-        """Wait for a random moment; false if the program ended before."""
+        """Wait for a random moment; return false if the program ended first."""
         before = sum(self.server.asked.values())
         early = self.moments.random() < 0.15
         while not early and process.poll() is None and sum(self.server.asked.values()) == before:
@@ -136,7 +136,7 @@ class Kills:
     def checked(self, process: "subprocess.Popen[str]", number: int) -> bool:
         """Whether the grid is done."""
         _, said = process.communicate()
-        # Until `main` runs, a Ctrl-C meets Python's own start, which prints where it was.
+        # Before `main` runs, Ctrl-C interrupts Python's own start, which prints a traceback.
         traceback = "Traceback" in said and "in main" in said
         if process.returncode not in (0, 128 + number, -number) or traceback:
             self.broken.append(f"{signal.Signals(number).name}: exit {process.returncode}: {said[-600:]}")
@@ -150,7 +150,7 @@ class Kills:
 
 
 def cells(run: Path) -> dict[str, Any]:
-    """What each cell found, without times and what came out of the cache."""
+    """The result of each cell, without times and cache use."""
     return {
         key: (record.status, record.instruction and record.instruction.text, record.answers)
         for key, record in Run.read(run).records.items()
@@ -282,7 +282,7 @@ def parquet(rows: list[dict[str, str]]) -> bytes:
 
 
 def damaged(good: bytes, rng: random.Random) -> bytes:
-    """The file with something wrong with it."""
+    """A damaged copy of the file."""
     return rng.choice([cut, flipped, doubled, deep, emptied, retyped, spliced])(good, rng)
 
 
@@ -291,7 +291,7 @@ def cut(good: bytes, rng: random.Random) -> bytes:
 
 
 def flipped(good: bytes, rng: random.Random) -> bytes:
-    """Some bytes replaced by any."""
+    """Some bytes replaced by random ones."""
     content = bytearray(good)
     for _ in range(rng.choice([1, 5, 50])):
         content[rng.randrange(len(content))] = rng.randrange(256)
@@ -299,13 +299,13 @@ def flipped(good: bytes, rng: random.Random) -> bytes:
 
 
 def doubled(good: bytes, rng: random.Random) -> bytes:
-    """A part that occurs twice."""
+    """A part repeated."""
     first, last = sorted(rng.randrange(len(good)) for _ in range(2))
     return good[:last] + good[first:last] + good[last:]
 
 
 def deep(good: bytes, rng: random.Random) -> bytes:
-    """Nested as no reader goes along with."""
+    """Nested more deeply than any reader accepts."""
     opening = rng.choice([b"[", b'{"a":', b"[["])
     return opening * 50_000 + good
 
@@ -345,7 +345,7 @@ def odd_leaf(value: Any, rng: random.Random) -> str:
 
 
 def spliced(good: bytes, rng: random.Random) -> bytes:
-    """Bytes that mean something to some reader, put in at random."""
+    """Bytes with a meaning for some reader, inserted at random."""
     odd = [
         b"\xff\xfe",
         b"\xef\xbb\xbf",
@@ -379,7 +379,7 @@ PIECES = [
 
 
 def frames(seed: int, share: float) -> tuple[str, Broken]:
-    """Each text as an input, as an example, as an instruction, and what is printable of it as a label."""
+    """Each text as an input, as an example and as an instruction, and its printable part as a label."""
     rng, broken = random.Random(seed), Broken()
     number = round(1000 * share)
     plain = Instruction(text="Decide.", labels=("positive", "negative"), method="mii")
@@ -405,7 +405,7 @@ def frames(seed: int, share: float) -> tuple[str, Broken]:
 
 
 def generator_lines(text: str) -> list[str]:
-    """What a generator reads that is shown the text as an example."""
+    """The prompt of a generator with the text as an example."""
     examples = [Example(text, "positive"), Example("ok", "negative")]
     return induction_prompt(meta_prompt(), ("positive", "negative"), examples).splitlines()
 

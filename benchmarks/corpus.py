@@ -22,7 +22,7 @@ WORDS = [
 
 
 def texts(count: int) -> Iterator[tuple[str, int | None]]:
-    """Texts, with the number of the earlier one that a text is a copy of."""
+    """Texts, each with the number of the text that it copies, if any."""
     stream = random.Random(0)
     recent: list[tuple[int, list[str]]] = []
     for number in range(count):
@@ -36,7 +36,7 @@ def texts(count: int) -> Iterator[tuple[str, int | None]]:
 
 
 def main() -> None:
-    """Print a line for each size."""
+    """Measure each size and print a line for it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--most", type=int, default=1_000_000)
     most = parser.parse_args().most

@@ -1,8 +1,8 @@
-"""What one hub repository costs a corpus build: requests, seconds of a worker, bytes kept. docs/scale.md extrapolates.
+"""What a corpus build spends on one hub repository: requests, worker seconds, bytes. docs/scale.md uses it.
 
     python benchmarks/corpus_hub.py [--repositories 24] [--rows 5000] [--workers 2]
 
-The hub is the tests' server on loopback, so the network costs nothing here; its time comes on top.
+The hub is the tests' server on loopback, so the time of a real network comes on top.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def repository(number: int, count: int) -> Repository:
 
 
 def main() -> None:
-    """Build once, and print the costs of a repository."""
+    """Build once, and print the costs per repository."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repositories", type=int, default=24)
     parser.add_argument("--rows", type=int, default=5000)

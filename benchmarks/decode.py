@@ -1,11 +1,11 @@
-"""How fast instructions are written: promptmii's engines beside llama.cpp's own server and transformers' `generate`.
+"""How fast instructions are written: promptmii's engines, llama.cpp's own server and transformers' `generate`.
 
     python benchmarks/decode.py [--model qwen] [--prompt 600] [--tokens 64] [--rows 1] [--only a,b]
 
-a   our llama.cpp engine             b   llama.cpp's own server, a chat completion a row
+a   our llama.cpp engine             b   llama.cpp's own server, one chat completion per row
 a2  our transformers engine          c   transformers' `generate`, one batch
 
-Greedy; reading the prompt is part of the time. Ratios hold within one run.
+Greedy decoding; the time includes reading the prompt. Compare only numbers from the same run.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from promptmii.models.base import Chat, Completion, Sampling
 from promptmii.models.embedded import embedded_file
 
 Write = Callable[[Sequence[Chat]], int]
-"""Writes an answer to each chat; how many tokens that were."""
+"""Writes an answer to each chat, and returns the number of tokens."""
 
 
 def ours(reference: str, tokens: int) -> Write:
@@ -35,7 +35,7 @@ def ours(reference: str, tokens: int) -> Write:
 
 
 def server(name: str, tokens: int) -> Write:
-    """llama.cpp's own."""
+    """llama.cpp's own server."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -51,7 +51,7 @@ def server(name: str, tokens: int) -> Write:
 
 
 def transformers(name: str, tokens: int) -> Write:
-    """`generate`."""
+    """transformers' `generate`."""
     import torch
 
     model: Any = load_model(f"hf:{name}")
@@ -66,7 +66,7 @@ def transformers(name: str, tokens: int) -> Write:
 
 
 def main() -> None:
-    """Run them one after the other."""
+    """Run them one after another, and print their rates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="qwen", help="an embedded model")
     parser.add_argument("--prompt", type=int, default=600, help="words of the prompt")

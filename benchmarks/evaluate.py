@@ -1,11 +1,11 @@
-"""How fast a grid of evaluations runs: promptmii beside the straightforward loop, in one run on one model.
+"""How fast a grid of evaluations runs: promptmii against the straightforward loop, in one run on one model.
 
     python benchmarks/evaluate.py TASK... [--rows 100] [--n 5 20] [--budget 64] [--share 0.1]
 
-a  `promptmii.evaluation.evaluate` on {naive, ICL, zero} x n: equal prompts asked once, shared prefixes, batched writing
+a  `promptmii.evaluation.evaluate` on {naive, ICL, zero} x n: each prompt asked once, shared prefixes, batched writing
 b  every cell by itself: generate the instruction, then the label for each full prompt, in left-padded batches by length
 
-The loop is timed on a share of the rows of each cell and scaled up, and so is the writing of its instructions.
+The loop, including the writing of instructions, is timed on a share of the rows of each cell and scaled up.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def generate(model: TransformersModel, prompts: list[list[int]], limit: int) -> 
 
 
 def loop(settings: EvaluateSettings, share: float) -> float:
-    """Seconds that the straightforward loop would take."""
+    """Seconds that the straightforward loop would take, scaled up from a share."""
     model: Any = load_model("smol")
     network: Any = model.model
     network.set_attn_implementation("sdpa")

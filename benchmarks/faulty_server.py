@@ -1,4 +1,4 @@
-"""A chat server on loopback that misbehaves: slow answers, and faults drawn at random with a given rate."""
+"""A chat server on loopback that misbehaves: slow answers, and faults drawn at random at a given rate."""
 
 import asyncio
 import email.utils
@@ -18,7 +18,7 @@ LABELS_BLOCK = re.compile(r"labels, and nothing else:\n(.*?)\n\nInput: ", re.DOT
 
 
 def intended(prompt: str) -> str:
-    """What the server answers to a prompt if all is well: one of its labels, or an instruction."""
+    """The good answer to a prompt: one of its labels, or an instruction."""
     digest = int(hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest(), 16)
     if found := LABELS_BLOCK.search(prompt):
         labels = [line.removeprefix("- ") for line in found[1].split("\n")]
@@ -39,12 +39,12 @@ def failing(status: int, **headers: str) -> Callable[[str], web.Response]:
 
 
 def text(body: str, **options: Any) -> web.Response:
-    """A body as it stands, declared as JSON."""
+    """The body unchanged, declared as JSON."""
     return web.Response(text=body, content_type="application/json", **options)
 
 
 def garbled(answer: str) -> web.Response:
-    """Bytes that are no UTF-8, within an answer."""
+    """An answer that contains bytes that are not UTF-8."""
     body = json.dumps(completion("@")).encode().replace(b'"@"', b'"\xff' + answer.encode() + b'"')
     return web.Response(body=body, content_type="application/json")
 
@@ -74,7 +74,7 @@ FAULTS: dict[str, Callable[[str], web.Response]] = {
     "deep JSON": lambda _: text('{"choices":' + "[" * 100_000 + "]" * 100_000 + "}"),
     "damaged gzip": lambda _: web.Response(body=b"\x1f\x8b no", headers={"content-encoding": "gzip"}),
 }
-"""Answers that are none; each gets what would have been said. `hang` and `reset` need the connection itself."""
+"""Faults in place of an answer; each function gets the good answer. `hang` and `reset` act on the connection."""
 KINDS = (*FAULTS, "hang", "reset")
 
 
@@ -85,7 +85,7 @@ class Server:
         self.latency = latency
         self.rate = rate
         self.asked: Counter[str] = Counter()
-        """How often each chat request came, by its body."""
+        """The number of times each chat request came, by its body."""
         self.faults: Counter[str] = Counter()
         self.active = self.peak = 0
         self.url = ""

@@ -1,16 +1,16 @@
-"""How fast a follower labels, and whether its engines agree: `choose` beside the usual ways, in one run on one model.
+"""How fast a follower labels, and whether its engines agree: `choose` against the usual ways, in one run on one model.
 
     python benchmarks/follower.py [--model qwen] [--queries 40] [--only a,b,b2] [--texts lines.txt]
 
-a   our llama.cpp engine: exact likelihood of every label, the shared beginning once
+a   our llama.cpp engine: exact likelihood of every label, the shared beginning computed once
 a2  our transformers engine on the same weights, dequantised (needs promptmii[hf])
-b   llama.cpp's own server, one chat completion a query, answer constrained by a JSON schema, prompt cache on
+b   llama.cpp's own server, one chat completion per query, answer constrained by a JSON schema, prompt cache on
 b2  the same, constrained by a grammar that allows the bare labels
 c   transformers' `generate`, batches of 16 full prompts, ten tokens each
 
-e   the labels of a beside those of float32 arithmetic under transformers
+e   the labels of a against those of float32 arithmetic under transformers
 
-Ratios hold within one run; say which processor.
+Compare only numbers from the same run, and say on which processor.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def texts(count: int, model: LanguageModel, source: Path | None) -> list[str]:
 
 
 def by_server(name: str, constraint: dict[str, Any]) -> Ask:
-    """One chat completion a query, as most programs ask."""
+    """One chat completion per query, as most programs do it."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -102,7 +102,7 @@ def by_generate(name: str) -> Ask:
 
 
 def ways(name: str) -> dict[str, Callable[[], Ask]]:
-    """Every way, loaded when its turn comes."""
+    """Every way of labelling, loaded when its turn comes."""
 
     def ours(reference: str) -> Ask:
         model = load_model(reference)
@@ -120,7 +120,7 @@ def ways(name: str) -> dict[str, Callable[[], Ask]]:
 
 
 def compare(name: str, chats: Sequence[Chat]) -> None:
-    """The labels and log-probabilities of llama.cpp beside those of float32 arithmetic."""
+    """Compare the labels and log-probabilities of llama.cpp with those of float32 arithmetic."""
     import torch
 
     from promptmii.models.hf.model import TransformersModel, read_weights
@@ -141,10 +141,10 @@ def compare(name: str, chats: Sequence[Chat]) -> None:
 
 
 def main() -> None:
-    """Run them one after the other and print their rates."""
+    """Run them one after another and print their rates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="qwen", help="an embedded model")
-    parser.add_argument("--texts", type=Path, help="a text file with one query a line; without it, random words")
+    parser.add_argument("--texts", type=Path, help="a text file with one query per line; without it, random words")
     parser.add_argument("--queries", type=int, default=40)
     parser.add_argument("--only", default="a,a2,b,b2,c,e")
     given = parser.parse_args()

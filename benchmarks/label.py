@@ -1,10 +1,10 @@
-"""How fast `predict` is outside the model, and how much memory a long table takes.
+"""How fast `predict` is apart from the model, and how much memory a long table takes.
 
     python benchmarks/label.py                       # a million rows, CSV to CSV
     python benchmarks/label.py --rows 100000 --input jsonl --output parquet
 
-The model is scripted: it answers at once, and the time spent in it is subtracted. Times are of the processor, so that a
-busy machine does not count.
+The model is scripted: it answers at once, and the time spent in it is subtracted. Times are processor times, so that a
+busy machine does not distort them.
 """
 
 import argparse
@@ -24,7 +24,7 @@ LEAST_SPEED, MOST_MEMORY = 20_000, 300 << 20
 
 
 class Instant:
-    """A model whose answers are known; it keeps nothing, and measures the time spent in it."""
+    """A model with fixed answers that keeps nothing and measures the time spent in it."""
 
     card = ModelCard("instant", "instant", 8192, gives_scores=True)
 

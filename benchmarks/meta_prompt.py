@@ -1,9 +1,10 @@
-"""Meta-prompts side by side: what an untrained model writes when it is asked in several ways.
+"""Compare meta-prompts: score the instructions that an untrained model writes from each.
 
     python benchmarks/meta_prompt.py TASKS... --template mine.txt [--template other.txt] [--follower hf:qwen]
 
-Choose on training tasks, report on others. Each cell is one greedy instruction from n examples, scored by a follower on
-held-back rows with the default calibration. `-` is the bundled meta-prompt; the label list is measured beside it.
+Each cell is one greedy instruction from n examples, scored by a follower
+on held-back rows with the default calibration. `-` is the bundled meta-prompt; the label list is measured too. Choose
+a meta-prompt on training tasks, and report on others.
 """
 
 import argparse

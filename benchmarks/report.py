@@ -21,13 +21,13 @@ SIZES = (5, 10, 20, 50, 100)
 
 
 def megabytes(path: Path) -> float:
-    """Of a file, or of all files of a folder."""
+    """The megabytes of a file, or of all files in a folder."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files) / 1e6
 
 
 def main() -> None:
-    """Make the run, build its report, print seconds and megabytes."""
+    """Make the run, build its report, and print seconds and megabytes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=100)
     parser.add_argument("--rows", type=int, default=200, help="query rows per task")

@@ -1,7 +1,7 @@
-"""One step of reinforcement learning, by phase, beside the straightforward way.
+"""Time one step of reinforcement learning, by phase, against the straightforward way.
 
-That is TRL as it comes, with a reward function that generates the answer to each query in full. Tasks, prompts, weights
-and their precision, adapters, and the numbers of drafts and queries are the same. `--rank 0` trains all weights.
+That is plain TRL with a reward function that generates the answer to each query in full. Tasks, prompts, weights and
+their precision, adapters, and the numbers of drafts and queries are the same. `--rank 0` trains all weights.
 
     python benchmarks/train_step.py [--steps 1] [--prompts 1] [--generations 6] [--query 12] [--length 120]
     python benchmarks/train_step.py --prompts 4 --alone
@@ -67,7 +67,7 @@ def given(args: argparse.Namespace, mode: str) -> TrainSettings:
 
 
 def ours(settings: TrainSettings, folder: Path) -> dict[str, float]:
-    """Seconds by phase, the first step left out."""
+    """Seconds by phase, without the first step."""
     train(settings, folder)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line.get("step", 0) > 1 and "seconds/step" in line]
@@ -77,7 +77,7 @@ def ours(settings: TrainSettings, folder: Path) -> dict[str, float]:
 
 
 class Plain:
-    """A reward as one writes it first."""
+    """The obvious reward function."""
 
     def __init__(self, visits: Visits, follower: Any, tokenizer: Any) -> None:
         self.visits, self.follower, self.tokenizer = visits, follower, tokenizer
@@ -105,7 +105,7 @@ class Plain:
 
 
 class Timed(GRPOTrainer):
-    """TRL's own trainer with a clock around writing and around the step."""
+    """TRL's own trainer, which also times writing and the whole step."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -127,7 +127,7 @@ class Timed(GRPOTrainer):
 
 
 def straightforward(settings: TrainSettings, name: str, folder: Path) -> dict[str, float]:
-    """The same run with TRL alone."""
+    """The same run with plain TRL."""
     frozen = opened(settings.model)
     visits = visits_of(settings, frozen)
     batches = grpo_plan(settings).batches(10)
@@ -161,7 +161,7 @@ def straightforward(settings: TrainSettings, name: str, folder: Path) -> dict[st
 
 
 def adapter(settings: LoraSettings) -> LoraConfig:
-    """As ours, in peft's own layers."""
+    """The same adapter in peft's own layers."""
     return LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
@@ -177,7 +177,7 @@ def visits_of(settings: TrainSettings, model: TransformersModel) -> Visits:
 
 
 def useful(settings: TrainSettings, length: float) -> float:
-    """Seconds that a step's arithmetic takes in plain matrix products: each distinct token once, thrice to learn."""
+    """Seconds of the step as plain matrix products: each distinct token once, and three times to learn."""
     model = opened(settings.model)
     drawn = visits_of(settings, model)
     visits = [drawn.visit(number) for number in range(12)]
@@ -191,7 +191,7 @@ def useful(settings: TrainSettings, length: float) -> float:
 
 
 def _peak(dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a large product."""
+    """Floating-point operations per second of a large matrix product."""
     a, b = torch.randn(1024, 1024, dtype=dtype), torch.randn(1024, 1024, dtype=dtype)
     best = 1e9
     for _ in range(8):
@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--model", default="qwen", help="an embedded model that answers with labels")
     for name, value in {"rank": 8, "steps": 1, "prompts": 1, "generations": 6, "query": 12, "length": 120}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--alone", action="store_true", help="promptmii with likelihoods, and nothing beside it")
+    parser.add_argument("--alone", action="store_true", help="measure only promptmii, with likelihoods")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:

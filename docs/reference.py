@@ -42,7 +42,7 @@ def commands() -> str:
 
 def settings() -> str:
     """Every setting of a TOML file, with its default."""
-    pages = ["# Settings", "A TOML file holds any of these; `--set NAME=VALUE` changes one. Recipes: `--list`."]
+    pages = ["# Settings", "Set these in a TOML file, or with `--set NAME=VALUE`. `--list` shows the recipes."]
     for command, kind in TABLES.items():
         pages += [f"## {command}", *_table(kind, "")]
     return "\n\n".join(pages) + "\n"
@@ -67,7 +67,7 @@ def _shown(default: object) -> str:
 
 
 def _docstrings(kind: type[Settings]) -> dict[str, str]:
-    """The string under each field, of the class and of the classes it extends."""
+    """The docstring under each field of the class and of its base classes."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if not issubclass(base, Settings):

@@ -16,7 +16,7 @@ def main(
     *,
     methods: tuple[str, ...] = ("naive", "icl", "mii"),
 ) -> None:
-    """Run again, it continues. `promptmii report FOLDER` draws the result."""
+    """Run it again to continue after a stop. `promptmii report FOLDER` reports on the result."""
     settings = EvaluateSettings.of(
         tasks=(tasks,),
         methods=methods,

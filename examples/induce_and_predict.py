@@ -8,7 +8,7 @@ from promptmii.workbench import predict
 
 
 def main(model: str = "qwen") -> None:
-    """`model` writes the instruction and follows it; it is measured on 12 rows that it has not seen."""
+    """`model` writes the instruction and follows it. The instruction is measured on 12 unseen rows."""
     made = induce(demo_path(), n=12, generator=model, evaluate=12, budget=60)
     print(made.instruction.text)
     for row in made.rows:  # the label list alone, the examples in the prompt, the instruction

@@ -1,4 +1,4 @@
-"""A method of your own, beside the paper's: python examples/own_method.py [MODEL]"""
+"""Compare a method of your own with built-in ones: python examples/own_method.py [MODEL]"""
 
 import sys
 from collections import Counter
@@ -9,10 +9,10 @@ from promptmii.inducers import METHODS, Kit, Method
 from promptmii.prompts import follower_frame
 
 
-class Keywords:
-    """Names the most frequent words of each label. It asks no model."""
+class FrequentWords:
+    """Lists the most frequent words of each label. Calls no model."""
 
-    name = "keywords"
+    name = "frequent-words"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:  # noqa: ARG002
         lines = []
@@ -22,15 +22,15 @@ class Keywords:
         return Instruction(text="\n".join(lines), labels=support.labels, method=self.name, frame=follower_frame().text)
 
 
-class KeywordsMethod(Method):
-    name = "keywords"
+class FrequentWordsMethod(Method):
+    name = "frequent-words"
     summary = "the most frequent words of each label"
 
-    def inducer(self, kit: Kit) -> Keywords:  # noqa: ARG002
-        return Keywords()
+    def inducer(self, kit: Kit) -> FrequentWords:  # noqa: ARG002
+        return FrequentWords()
 
 
-METHODS[KeywordsMethod.name] = KeywordsMethod  # now `--methods keywords` works everywhere
+METHODS[FrequentWordsMethod.name] = FrequentWordsMethod  # from now on `methods` may name it
 
 if __name__ == "__main__":
-    compare(*sys.argv[1:], methods=("naive", "keywords", "icl"))
+    compare(*sys.argv[1:], methods=("naive", "frequent-words", "icl"))

@@ -27,7 +27,7 @@ def test_a_script_runs(script: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "macro-F1" in done.stdout
-    assert ("keywords: mean" in done.stdout) == (script.stem == "own_method")
+    assert ("frequent-words: mean" in done.stdout) == (script.stem == "own_method")
 
 
 @pytest.mark.smol
