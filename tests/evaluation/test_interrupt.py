@@ -68,7 +68,8 @@ def test_a_grid_over_a_server_goes_on_after_signals(number: signal.Signals, tmp_
         assert len(keys) == len(set(keys)) == 1 + 8
         assert not Run.read(tmp_path / "run").failed
         asked = Counter(json.dumps(body, sort_keys=True) for body in server.bodies)
-        assert sum(count - 1 for count in asked.values()) <= 5 * CONCURRENCY
+        # Each end may lose the calls in flight, and as many whose answers have just come and are not yet written.
+        assert sum(count - 1 for count in asked.values()) <= 5 * 2 * CONCURRENCY
 
 
 @pytest.mark.slow

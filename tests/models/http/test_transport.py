@@ -24,4 +24,4 @@ def test_the_error_of_an_abandoned_call_is_not_logged(caplog: pytest.LogCaptureF
     for _ in range(5):  # the loop drops the call some rounds later
         submit(asyncio.sleep(0.02)).result()
         gc.collect()
-    assert not caplog.records
+    assert "no money left" not in caplog.text
