@@ -103,9 +103,10 @@ def test_costs_and_transfer_are_drawn(folder: Path, by_scope: list[Scores]) -> N
     assert "6 tasks" in heat.caption
 
 
-def test_a_method_looks_the_same_whoever_stands_beside_it(by_scope: list[Scores]) -> None:
+def test_a_method_looks_the_same_with_and_without_other_methods(by_scope: list[Scores]) -> None:
     series = by_scope[0].series
-    everywhere, alone = drawing.looks(series), drawing.looks(s for s in series if s.method == "mii")
+    everywhere, alone = drawing.looks(series), drawing.looks([s for s in series if s.method == "mii"])
+    assert set(alone) == {"mii · smol", "mii · large"}
     assert {name: everywhere[name] for name in alone} == alone
     assert everywhere["mii · smol"].colour == everywhere["mii · large"].colour
     assert len(set(everywhere.values())) == len(series)

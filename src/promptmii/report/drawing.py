@@ -7,7 +7,7 @@ several generators it keeps the colour; marker fill and line style tell them apa
 
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec
 
@@ -107,7 +107,7 @@ class Look(NamedTuple):
     fill: str
 
 
-def looks(series: Iterable[Series]) -> dict[str, Look]:
+def looks(series: Sequence[Series]) -> dict[str, Look]:
     """The look of each series, by name."""
     styles: dict[str, Look] = {}
     seen: dict[str, int] = {}
