@@ -68,7 +68,7 @@ def test_figures_of_prompt_length_name_every_series(by_scope: list[Scores]) -> N
     length, pareto = figures.length_figure(by_scope[0]), figures.pareto_figure(by_scope)
     check(drawing.svg(length.figure), "Macro-F1 against prompt length: a follower, mode choose", names)
     check(drawing.svg(pareto.figure), "Pareto frontier", names)
-    assert "(5 tasks, 2 seeds: those of 6 that most points share;" in length.caption
+    assert "(5 of 6 tasks, those that most points share; 2 seeds;" in length.caption
     assert "b follower" in pareto.caption
 
 
