@@ -31,10 +31,10 @@ EXAMPLE_LENGTH = 100
 LISTED_ERRORS = 5
 """Errors of failed cells that are listed."""
 BASELINES_NOTE = (
-    "Macro-F1, mean over tasks [95 % t interval], best first, and from the same answers without the calibration; then "
-    "the mean paired difference to each baseline with its interval, and p of Wilcoxon's signed-rank test over tasks, "
-    "adjusted (Holm) for all differences of this table. Prompt tokens are per query; calls are those that make a "
-    "task's instruction, without those that calibrate it."
+    "Macro-F1, mean over tasks [95 % t interval], best first. Uncalibrated: from the same answers without the "
+    "calibration. − baseline: the mean paired difference with its interval, and p of Wilcoxon's signed-rank test over "
+    "tasks, adjusted (Holm) for all differences of this table. Prompt tokens are per query. Calls are those that make "
+    "a task's instruction, without those that calibrate it."
 )
 
 
