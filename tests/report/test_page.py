@@ -482,6 +482,23 @@ def test_a_task_opens_with_instruction_confusion_matrix_and_wrong_rows(tab: Tab)
 
 
 @pytest.mark.browser
+def test_a_task_of_another_scope_opens_with_its_own_cells(browser: Any, tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / str(hidden), 1, METHODS, (5,), 1, rows=10, nameless=hidden) for hidden in (False, True)
+    ]
+    tab = Tab(browser, write_report(runs, tmp_path / "out"))
+    assert tab.page.input_value("#task-controls select >> nth=0") == "0", "names kept"
+    tab.page.click("#task-table tr[data-name*=nameless] .open")
+    tab.page.wait_for_selector(".task h4")
+    assert "Not run with smol follower, mode choose. Run with: smol follower, mode choose, names hidden." in (
+        tab.page.inner_text(".task")
+    )
+    assert tab.page.locator(".task .controls select:visible").count() == 0, "the task has no other scope to choose"
+    assert tab.complaints == []
+    tab.page.close()
+
+
+@pytest.mark.browser
 def test_instructions_are_shown_side_by_side_and_tables_for_another_n_can_be_chosen(tab: Tab) -> None:
     left, right = tab.page.locator("#outcome-box article").all_inner_texts()
     assert left.startswith("zero written by smol, untrained")

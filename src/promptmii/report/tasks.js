@@ -97,7 +97,9 @@ async function toggleTask(button, index) {
 // ---------------------------------------------------------------- one task: a grid of its cells, and the chosen cell
 
 function taskView(task, details) {
-  const state = { scope: tasks.scope, series: -1, n: tasks.n, seed: 0 };
+  const scopes = [...data.scopes.entries()].filter(([scope]) => details.cells.some((cell) => cell.scope === scope));
+  const [scope] = scopes.find(([number]) => number === tasks.scope) ?? scopes[0] ?? [tasks.scope];
+  const state = { scope, series: -1, n: tasks.n, seed: 0 };
   const grid = h("div", { class: "scroll" });
   const view = h("div", { class: "cell" });
   const controls = h("div", { class: "controls" });
@@ -112,7 +114,7 @@ function taskView(task, details) {
     const focused = [...controls.querySelectorAll("select")].indexOf(document.activeElement);
     const seeds = cells.map(({ seed }) => [seed, String(seed)]);
     controls.replaceChildren(
-      choice("Follower", [...data.scopes.entries()], state.scope, (scope) => { state.scope = scope; draw(); }),
+      choice("Follower", scopes, state.scope, (scope) => { state.scope = scope; draw(); }),
       choice("Seed", seeds, state.seed, (seed) => { state.seed = seed; pick(state.series, state.n); }),
     );
     controls.querySelectorAll("select")[focused]?.focus();
@@ -133,7 +135,9 @@ function taskView(task, details) {
   if (details.cells.length) draw();
   const labels = details.labels[0] ?? [];
   const intro = `${plural(labels.length, "label")}: ${labels.slice(0, 40).join(", ")}${labels.length > 40 ? ", …" : ""}.`;
-  return h("div", {}, h("h3", {}, task.name), h("p", { class: "note" }, intro), grid, controls, view);
+  const other = `Not run with ${data.scopes[tasks.scope]}. Run with: ${scopes.map(([, title]) => title).join("; ")}.`;
+  const notes = scope === tasks.scope ? [intro] : [intro, other];
+  return h("div", {}, h("h3", {}, task.name), ...notes.map((note) => h("p", { class: "note" }, note)), grid, controls, view);
 }
 
 function pickTable(cells, seriesNumbers, ns, pick) {
