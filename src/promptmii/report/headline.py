@@ -65,7 +65,7 @@ class Claim(NamedTuple):
     """A planned comparison: the method under test minus a rival, over the tasks that both finished."""
 
     scope: Scope
-    own: Mean
+    tested: Mean
     rival: Mean
     pair: Paired
     p: float
@@ -81,9 +81,11 @@ class Claim(NamedTuple):
     @property
     def name(self) -> str:
         """The rival's name, and the relative length of its prompts if they hold the examples."""
-        if not shows_examples(self.rival.series.method) or not (self.own.tokens > 0 and self.rival.tokens > 0):
+        if not shows_examples(self.rival.series.method) or not (self.tested.tokens > 0 and self.rival.tokens > 0):
             return self.rival.series.name
-        return f"{self.rival.series.name} (whose prompts are {self.rival.tokens / self.own.tokens:.1f} times as long)"
+        return (
+            f"{self.rival.series.name} (whose prompts are {self.rival.tokens / self.tested.tokens:.1f} times as long)"
+        )
 
 
 def claims(by_scope: Sequence[Scores], n: int) -> list[Claim]:
@@ -91,18 +93,18 @@ def claims(by_scope: Sequence[Scores], n: int) -> list[Claim]:
     comparisons: list[tuple[Scope, Mean, Mean, Paired]] = []
     for scores in by_scope:
         at_n = _at(scores, n)
-        own = _under_test(at_n)
+        tested = _under_test(at_n)
         rivals = [next((mean for mean in at_n if mean.series.method == name), None) for name in planned_rivals()]
         for rival in rivals:
-            if own and rival and rival != own:
-                pair = paired(scores, own.series.name, rival.series.name, nearest_n(scores.ns, n))
+            if tested and rival and rival != tested:
+                pair = paired(scores, tested.series.name, rival.series.name, nearest_n(scores.ns, n))
                 if pair.differences:
-                    comparisons.append((scores.scope, own, rival, pair))
+                    comparisons.append((scores.scope, tested, rival, pair))
     adjusted = holm([pair.p for *_, pair in comparisons])
     level = LEVEL / max(len(comparisons), 1)
     return [
-        Claim(scope, own, rival, pair, p, detectable(np.array([*pair.differences.values()]), level))
-        for (scope, own, rival, pair), p in zip(comparisons, adjusted, strict=True)
+        Claim(scope, tested, rival, pair, p, detectable(np.array([*pair.differences.values()]), level))
+        for (scope, tested, rival, pair), p in zip(comparisons, adjusted, strict=True)
     ]
 
 
@@ -147,17 +149,16 @@ def winner(scores: Scores, n: int) -> str:
 
 def finding(scores: Scores, n: int, planned: Sequence[Claim]) -> str:
     """A sentence on the method under test at n against its planned rivals, or `""` if no method is under test."""
-    own = _under_test(_at(scores, n))
-    if own is None:
+    tested = _under_test(_at(scores, n))
+    if tested is None:
         return ""
-    if not own.tasks:
-        return f"{own.series.name} has no score at n={nearest_n(scores.ns, n)}."
-    sentence = f"With {own.n} examples" if own.n else "Without examples"
-    total = f" of {len(scores.tasks)}" if own.missing else ""
-    sentence += (
-        f", {own.series.name} scores {number(own.mean)} macro-F1 [{number(own.low)}, {number(own.high)}] at "
-        f"{prompt_length(own.tokens)}, over {own.tasks}{total} {'task' if own.tasks == 1 else 'tasks'}"
-    )
+    if not tested.tasks:
+        return f"{tested.series.name} has no score at n={nearest_n(scores.ns, n)}."
+    sentence = f"With {tested.n} examples" if tested.n else "Without examples"
+    score = f"{number(tested.mean)} macro-F1 [{number(tested.low)}, {number(tested.high)}]"
+    total = f" of {len(scores.tasks)}" if tested.missing else ""
+    tasks = f"{tested.tasks}{total} {'task' if tested.tasks == 1 else 'tasks'}"
+    sentence += f", {tested.series.name} scores {score} at {prompt_length(tested.tokens)}, over {tasks}"
     in_scope = [claim for claim in planned if claim.scope == scores.scope]
     results = [
         f"{abs(claim.pair.mean):.3f} {'more' if claim.pair.mean > 0 else 'less'} than {claim.name}"
@@ -172,42 +173,44 @@ def finding(scores: Scores, n: int, planned: Sequence[Claim]) -> str:
 
 def unbeaten(scores: Scores, n: int) -> str:
     """A sentence on the rivals and controls that the method under test does not beat at n on shared tasks, or `""`."""
-    own = _under_test(_at(scores, n))
-    if own is None:
+    tested = _under_test(_at(scores, n))
+    if tested is None:
         return ""
     groups = {Role.RIVAL: "rivals that write no instruction", Role.CONTROL: "controls that lack its content"}
     parts: list[str] = []
     for group, title in groups.items():
         rivals = [series for series in scores.series if role(series.method) is group]
-        texts = [text for rival in rivals if (text := _if_as_good(scores, rival, own.series, n))]
+        texts = [text for rival in rivals if (text := _if_as_good(scores, rival, tested.series, n))]
         if texts:
             parts.append(f"{title}: {', '.join(texts)}")
-    return f"{own.series.name} does not beat {' and '.join(parts)}." if parts else ""
+    return f"{tested.series.name} does not beat {' and '.join(parts)}." if parts else ""
 
 
-def _if_as_good(scores: Scores, rival: Series, own: Series, n: int) -> str:
+def _if_as_good(scores: Scores, rival: Series, tested: Series, n: int) -> str:
     """The rival with both means over shared tasks, or `""` if its mean is lower."""
-    rival_scores, own_scores = (scores.at(series.name, nearest_n(scores.ns, n)) for series in (rival, own))
-    shared = ~np.isnan(rival_scores) & ~np.isnan(own_scores)
+    rival_scores, tested_scores = (scores.at(series.name, nearest_n(scores.ns, n)) for series in (rival, tested))
+    shared = ~np.isnan(rival_scores) & ~np.isnan(tested_scores)
     if not shared.any():
         return ""
-    rival_mean, own_mean = rival_scores[shared].mean(), own_scores[shared].mean()
-    return f"{rival.name} ({number(rival_mean)} against {number(own_mean)})" if rival_mean >= own_mean else ""
+    rival_mean, tested_mean = rival_scores[shared].mean(), tested_scores[shared].mean()
+    if rival_mean < tested_mean:
+        return ""
+    return f"{rival.name} ({number(rival_mean)} against {number(tested_mean)})"
 
 
 def long_prompts(scores: Scores, n: int) -> str:
     """A sentence on in-context learning with the most examples, the poster's other headline, or `""`."""
-    own, most = _under_test(_at(scores, n)), max(scores.ns)
-    if own is None or shows_examples(own.series.method) or own.n >= most:
+    tested, most = _under_test(_at(scores, n)), max(scores.ns)
+    if tested is None or shows_examples(tested.series.method) or tested.n >= most:
         return ""
     at_most = [mean for mean in means(scores, most) if mean.n == most and mean.tasks]
     icl = next((mean for mean in at_most if shows_examples(mean.series.method)), None)
-    if icl is None or not (own.tokens > 0 and icl.tokens > 0):
+    if icl is None or not (tested.tokens > 0 and icl.tokens > 0):
         return ""
     return (
         f"With {icl.n} examples, {icl.series.name} scores {with_interval(icl)} "
-        f"at {icl.tokens:,.0f} prompt tokens per query, {icl.tokens / own.tokens:.1f} times as many as "
-        f"{own.series.name}."
+        f"at {icl.tokens:,.0f} prompt tokens per query, {icl.tokens / tested.tokens:.1f} times as many as "
+        f"{tested.series.name}."
     )
 
 
@@ -216,7 +219,7 @@ def _at(scores: Scores, n: int) -> list[Mean]:
     return means(scores, nearest_n(scores.ns, n))
 
 
-def tested(series: Sequence[Series]) -> Series | None:
+def series_under_test(series: Sequence[Series]) -> Series | None:
     """The series under test: the first by `under_test`, else a user's own method, else None."""
     candidates = [entry for method in under_test() for entry in series if entry.method == method]
     candidates += [entry for entry in series if not is_known(entry.method)]
@@ -224,7 +227,7 @@ def tested(series: Sequence[Series]) -> Series | None:
 
 
 def _under_test(at_n: Sequence[Mean]) -> Mean | None:
-    series = tested([mean.series for mean in at_n])
+    series = series_under_test([mean.series for mean in at_n])
     return next((mean for mean in at_n if mean.series == series), None)
 
 

@@ -202,7 +202,7 @@ class _Page:
 
 def _losses(scores: Scores, n: int) -> Iterator[str]:
     """A sentence on each method that beats the one under test on some task."""
-    tested = headline.tested(scores.series)
+    tested = headline.series_under_test(scores.series)
     if tested is None:
         return
     for other in scores.series:

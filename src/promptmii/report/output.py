@@ -100,10 +100,15 @@ class Files:
         name, figure, caption = drawn.name, drawn.figure, drawn.caption
         plain_svg = svg(figure)
         page_svg = _inline(plain_svg, drawn, tip, method)  # before other formats, whose layout differs slightly
-        latex = (
-            *(r"\begin{figure}", r"\centering", rf"\includegraphics[width=\linewidth]{{{name}.pdf}}"),
-            *(rf"\caption{{{tex(caption)}}}", rf"\label{{fig:{name}}}", r"\end{figure}", ""),
-        )
+        latex = [
+            r"\begin{figure}",
+            r"\centering",
+            rf"\includegraphics[width=\linewidth]{{{name}.pdf}}",
+            rf"\caption{{{tex(caption)}}}",
+            rf"\label{{fig:{name}}}",
+            r"\end{figure}",
+            "",
+        ]
         contents = {"svg": plain_svg.encode(), "tex": "\n".join(latex).encode()}
         contents |= {"png": image(figure, "png"), "pdf": image(figure, "pdf")}
         for kind, content in contents.items():
@@ -125,14 +130,14 @@ class Files:
 
 
 def _kind(values: Sequence[str]) -> str:
-    """The CSS class of a column: a number if no value begins with a letter, or a short name, which does not wrap."""
+    """The CSS class of a column: `number` if no value begins with a letter, `name` if all are short, else none."""
     if not any(re.match(r"[^\W\d]", value) for value in values):
         return "number"
     return "name" if max(map(len, values)) < NAME_LENGTH else ""
 
 
 def _cell(value: str, kind: str) -> tuple[str, list[str]]:
-    """A cell as its value and the brackets behind a number (its interval or n), which the page shows below it."""
+    """The value of a cell, and the brackets after a number (interval, n), which the page shows below it."""
     if kind != "number":
         return value, []
     number, *asides = re.split(r" (?=[\[(])", value)
