@@ -1,4 +1,4 @@
-"""The Markdown page: every number on it is one that the report has, and what speaks against the method is there."""
+"""The Markdown page: its numbers match the records, and it includes results against the method under test."""
 # pyright: reportOptionalSubscript=false
 
 import json
@@ -27,7 +27,7 @@ METHODS = ("naive", "icl", "zero", "mii", "keywords", "tfidf")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Names kept and hidden, one n that in-context learning alone has, a second follower, and a training run."""
+    """Runs with names kept and hidden, an n for in-context learning alone, a second follower, and a training run."""
     folder = tmp_path_factory.mktemp("runs")
     kept = write_run(folder / "kept", 8, METHODS, (5, 20), 2, rows=30)
     many = write_run(folder / "many", 8, ("icl",), (100,), 2, rows=30)
@@ -55,16 +55,16 @@ def table(page: Path, title: str) -> list[dict[str, str]]:
 
 def scores(runs: list[Path], method: str, n: int) -> dict[str, float]:
     """Macro-F1 by task with names kept, mean over seeds, straight from the records."""
-    found: dict[str, list[float]] = {}
+    by_task: dict[str, list[float]] = {}
     for record in Run.read(runs[0]).records.values():
         if record.cell.method == method and record.cell.n in (0, n):
             assert record.instruction is not None
             assert record.instruction.measured is not None
-            found.setdefault(record.cell.task, []).append(record.instruction.measured.macro_f1)
-    return {task: float(np.mean(values)) for task, values in found.items()}
+            by_task.setdefault(record.cell.task, []).append(record.instruction.measured.macro_f1)
+    return {task: float(np.mean(values)) for task, values in by_task.items()}
 
 
-def test_every_section_is_there_with_its_figures(page: Path) -> None:
+def test_the_page_has_every_section_and_its_figures(page: Path) -> None:
     text = page.read_text("utf-8")
     sections = re.findall(r"^## (.*)", text, re.M)
     assert sections == [
@@ -75,16 +75,16 @@ def test_every_section_is_there_with_its_figures(page: Path) -> None:
     assert len(shown) == len(set(shown)) >= 6
     assert {path.name for path in (page.parent / "results").iterdir()} == {Path(name).name for name in shown}
     for name in shown:
-        drawn = (page.parent / name).read_text("utf-8")
-        assert drawn.startswith('<svg style="background: #ffffff')
-        assert ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
+        svg = (page.parent / name).read_text("utf-8")
+        assert svg.startswith('<svg style="background: #ffffff')
+        assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
     assert "**Machine**: a machine, 2 threads" in text
     assert "smol f0f0" in text
     assert "n=100" in text
     assert ":nameless" not in text.split("## Two instructions")[0]
 
 
-def test_the_table_of_methods_is_what_scipy_gives(page: Path, runs: list[Path]) -> None:
+def test_the_table_of_methods_agrees_with_scipy(page: Path, runs: list[Path]) -> None:
     rows = {row["method"]: row for row in table(page, "All methods at n=20: smol follower, mode choose\n")}
     assert set(rows) == set(METHODS)
     means = {method: np.array([*scores(runs, method, 20).values()]) for method in METHODS}
@@ -96,47 +96,47 @@ def test_the_table_of_methods_is_what_scipy_gives(page: Path, runs: list[Path]) 
         for rival in ("naive", "icl", "zero"):
             if row[f"− {rival}"] != "–":
                 difference = values - means[rival]
-                found: Any = stats.wilcoxon(np.round(difference, 9))
-                tests.append((method, rival, difference, found.pvalue))
+                result: Any = stats.wilcoxon(np.round(difference, 9))
+                tests.append((method, rival, difference, result.pvalue))
     assert len(tests) == 3 * 3 + 3  # every other method with each baseline, and each pair of baselines once
     for (method, rival, difference, _), p in zip(tests, holm([test[3] for test in tests]), strict=True):
-        told = rows[method][f"− {rival}"].replace("−", "-")
-        assert float(told.split()[0]) == pytest.approx(difference.mean(), abs=6e-4)
-        assert told.endswith("<0.001" if p < 0.001 else f"{p:.3f}")
+        cell = rows[method][f"− {rival}"].replace("−", "-")
+        assert float(cell.split()[0]) == pytest.approx(difference.mean(), abs=6e-4)
+        assert cell.endswith("<0.001" if p < 0.001 else f"{p:.3f}")
 
 
-def test_what_speaks_against_the_method_under_test_is_told(page: Path, runs: list[Path]) -> None:
-    ours, theirs = scores(runs, "mii", 20), scores(runs, "icl", 20)
-    worse = [task for task in sorted(ours) if theirs[task] > ours[task]]
-    line = f"smol follower, mode choose, n=20: icl beats mii on {len(worse)} of 8 tasks ({', '.join(worse)})."
+def test_the_page_names_tasks_on_which_a_rival_wins(page: Path, runs: list[Path]) -> None:
+    mii, icl = scores(runs, "mii", 20), scores(runs, "icl", 20)
+    lost = [task for task in sorted(mii) if icl[task] > mii[task]]
+    line = f"smol follower, mode choose, n=20: icl beats mii on {len(lost)} of 8 tasks ({', '.join(lost)})."
     assert line in page.read_text("utf-8")
 
 
-def test_the_two_texts_are_of_a_task_with_hidden_names(page: Path) -> None:
+def test_the_two_instructions_are_for_a_task_with_hidden_names(page: Path) -> None:
     section = page.read_text("utf-8").split("## Two instructions side by side")[1].split("\n## ")[0]
     assert "names hidden" in section
     assert section.index("**zero**") < section.index("**mii**")
     assert len(re.findall(r"^\| class \d \|", section, re.M)) == 4
 
 
-def test_a_new_page_takes_the_place_of_the_old_one_and_of_its_figures(runs: list[Path], tmp_path: Path) -> None:
+def test_a_new_page_and_its_figures_replace_the_old_ones(runs: list[Path], tmp_path: Path) -> None:
     path = write_markdown(runs, tmp_path / "page.md")
     (tmp_path / "page" / "mine.svg").write_text("<svg/>")
-    done = CliRunner().invoke(app, ["report", str(runs[0]), "--markdown", str(path)])
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(app, ["report", str(runs[0]), "--markdown", str(path)])
+    assert result.exit_code == 0, result.output
     assert not (Path.cwd() / "report").exists()
     text = path.read_text("utf-8")
-    left = {f.name for f in (tmp_path / "page").iterdir()}
-    assert left == {Path(name).name for name in re.findall(r"\(page/([^)]*)\)", text)} | {"mine.svg"}
+    files = {file.name for file in (tmp_path / "page").iterdir()}
+    assert files == {Path(name).name for name in re.findall(r"\(page/([^)]*)\)", text)} | {"mine.svg"}
     assert "## Training" not in text
 
 
-def test_a_page_that_was_not_made_here_is_left_alone(runs: list[Path], tmp_path: Path) -> None:
-    own = tmp_path / "README.md"
-    own.write_text("# Mine\n\n![logo](docs/logo.svg)\n")
+def test_a_page_from_elsewhere_is_not_overwritten(runs: list[Path], tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# Mine\n\n![logo](docs/logo.svg)\n")
     with pytest.raises(OutputError, match="was not made by promptmii report"):
-        write_markdown(runs, own)
-    assert own.read_text().startswith("# Mine")
+        write_markdown(runs, readme)
+    assert readme.read_text().startswith("# Mine")
 
 
 def test_a_folder_without_scores_is_refused(runs: list[Path], tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_folder_without_scores_is_refused(runs: list[Path], tmp_path: Path) ->
     assert not (tmp_path / "page.md").exists()
 
 
-def test_the_page_of_html_keeps_hidden_names_apart_too(tmp_path: Path) -> None:
+def test_the_html_page_keeps_hidden_names_apart_too(tmp_path: Path) -> None:
     folders = [
         write_run(tmp_path / str(nameless), 2, ("naive", "mii"), (5,), 1, rows=8, nameless=nameless)
         for nameless in (False, True)
@@ -168,12 +168,12 @@ def test_the_page_of_html_keeps_hidden_names_apart_too(tmp_path: Path) -> None:
 
 def test_hidden_names_are_a_scope_of_their_own(runs: list[Path]) -> None:
     results = Results.read(runs)
-    assert [own.scope.title for own in results.by_scope] == [
+    assert [scores.scope.title for scores in results.by_scope] == [
         "smol follower, mode choose",
         "smol follower, mode choose, names hidden",
         "qwen-small follower, mode choose",
     ]
-    assert not [task for own in results.by_scope if not own.scope.hidden for task in own.tasks if ":" in task]
+    assert not [task for scores in results.by_scope if not scores.scope.hidden for task in scores.tasks if ":" in task]
     kept = results.by_scope[0]
     assert kept.ns == (5, 20, 100)
-    assert kept.missing("mii", 100) == ()  # it was not asked there
+    assert kept.missing("mii", 100) == ()  # it was not run there

@@ -1,4 +1,4 @@
-"""The report as a reader has it: one file, no network, nothing in it that a task or a model could have made run."""
+"""The HTML report: one file, no network, and no code injected by tasks or models."""
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false
 
 import base64
@@ -36,7 +36,7 @@ EVIL = "</script><img src=x onerror=\"document.title='owned'\"><b>\"'&$title ${e
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 tasks; one damaged line, and two failed cells."""
+    """A run of 12 tasks with a damaged line and two failed cells."""
     folder = write_run(
         tmp_path_factory.mktemp("runs") / "run", 12, METHODS, (5, 20), 2, rows=30, modes=("generate",), failures=2
     )
@@ -64,7 +64,7 @@ def page(run: Path, training: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every string that a task, a model or a server can choose is an attack."""
+    """The page of a run in which every string from a task, model or server is an attack."""
     folder, labels = tmp_path_factory.mktemp("hostile"), (EVIL, "good")
     rows = [Example(f"{EVIL} \ud800 {i}", labels[i % 2]) for i in range(8)]
     query = Query.of(EVIL, rows)
@@ -91,43 +91,44 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 follower=EVIL.replace("$", ""),
                 mode="generate",
             )
-            made = Instruction(text=EVIL, labels=labels, method=name, measured=measured)
-            done = Record(
+            instruction = Instruction(text=EVIL, labels=labels, method=name, measured=measured)
+            record = Record(
                 key=f"{name}{n}",
                 cell=cell,
                 status="done",
-                instruction=made,
+                instruction=instruction,
                 query=query.key,
                 answers=pack_predictions(predictions, labels),
                 finished="2026-01-01",
             )
-            writer.add(done, query)
-        lost = Record(
-            key="lost", cell=cell.model_copy(update={"seed": 1}), status="failed", error=EVIL, finished="2026-01-01"
-        )
-        writer.add(lost)
+            writer.add(record, query)
+        failed_cell = cell.model_copy(update={"seed": 1})
+        writer.add(Record(key="failed", cell=failed_cell, status="failed", error=EVIL, finished="2026-01-01"))
     return write_report([folder / "run"], folder / "out")
 
 
-def packed(text: str) -> list[dict[str, Any]]:
-    """What the page holds about each task."""
-    found = re.findall(r'<script type="text/plain" id="task-\d+">([^<]*)</script>', text)
-    return [json.loads(zlib.decompress(base64.b64decode(part))) for part in found]
+def task_details(text: str) -> list[dict[str, Any]]:
+    """The details of each task on the page."""
+    return [unpack(part) for part in re.findall(r'<script type="text/plain" id="task-\d+">([^<]*)</script>', text)]
+
+
+def unpack(part: str) -> dict[str, Any]:
+    return json.loads(zlib.decompress(base64.b64decode(part)))
 
 
 def test_the_page_needs_no_network_and_no_other_file(page: Path) -> None:
     text = page.read_text("utf-8")
     targets = [*re.findall(r'(?:src|href|xlink:href|action)="([^"]*)"', text), *re.findall(r"url\(([^)]*)\)", text)]
-    beside = [target for target in targets if not target.startswith(("#", "data:"))]
-    assert beside
-    for target in beside:
+    files = [target for target in targets if not target.startswith(("#", "data:"))]
+    assert files
+    for target in files:
         assert re.fullmatch(r"(figures|tables)/[a-z0-9_.-]+", target), target
         assert (page.parent / target).stat().st_size > 0
     assert "http" not in re.sub(r"<script.*?</script>|<meta http-equiv", "", text, flags=re.DOTALL)
     assert not re.search(r"\son\w+=", re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL))
 
 
-def test_every_panel_of_the_poster_is_there(page: Path) -> None:
+def test_the_page_has_every_panel_of_the_poster(page: Path) -> None:
     text = page.read_text("utf-8")
     sections = re.findall(r'<section id="(\w+)"', text)
     assert sections == [
@@ -156,30 +157,30 @@ def test_the_page_is_small(page: Path) -> None:
     assert page.stat().st_size < 500_000
 
 
-def test_figures_follow_the_theme_and_say_their_values(page: Path) -> None:
+def test_figures_follow_the_theme_and_have_tooltips(page: Path) -> None:
     text = page.read_text("utf-8")
-    drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
-    assert "var(--ink, #1f2328)" in drawn
-    assert not re.search(r"(?<!, )#1f2328", drawn)
-    tips = [unescape(tip) for tip in re.findall(r'data-series="mii" data-tip="([^"]*)"', drawn)]
+    svgs = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    assert "var(--ink, #1f2328)" in svgs
+    assert not re.search(r"(?<!, )#1f2328", svgs)
+    tips = [unescape(tip) for tip in re.findall(r'data-series="mii" data-tip="([^"]*)"', svgs)]
     assert any(
         re.match(r"mii, n=20\nmacro-F1 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]\n\d+ prompt tokens per query\n1[01] tasks", tip)
         for tip in tips
     )
-    assert '"qwen, step 15' in drawn
+    assert '"qwen, step 15' in svgs
     assert (page.parent / "figures" / "pareto.png").read_bytes().startswith(b"\x89PNG")
     assert 'data-series="naive"' not in (page.parent / "figures" / "pareto.svg").read_text()
 
 
-def test_details_are_those_of_the_records(page: Path, run: Path) -> None:
+def test_details_match_the_records(page: Path, run: Path) -> None:
     grid = Run.read(run)
-    tasks = packed(page.read_text("utf-8"))
+    tasks = task_details(page.read_text("utf-8"))
     assert sum(len(task["cells"]) for task in tasks) == len(grid.records) == 156
-    names = {"icl": 1, "zero": 2}
-    for record in (r for r in grid.records.values() if r.cell.method in names):
+    series_numbers = {"icl": 1, "zero": 2}
+    for record in (r for r in grid.records.values() if r.cell.method in series_numbers):
         task = tasks[sorted({r.cell.task for r in grid.records.values()}).index(record.cell.task)]
-        wanted = (names[record.cell.method], record.cell.n, record.cell.seed)
-        (cell,) = [c for c in task["cells"] if (c["series"], c["n"], c["seed"]) == wanted]
+        coordinates = (series_numbers[record.cell.method], record.cell.n, record.cell.seed)
+        (cell,) = [c for c in task["cells"] if (c["series"], c["n"], c["seed"]) == coordinates]
         if record.status == "failed":
             assert cell["error"] == record.error
             continue
@@ -192,38 +193,36 @@ def test_details_are_those_of_the_records(page: Path, run: Path) -> None:
         assert task["instructions"][cell["instruction"]] == [record.instruction.text, len(record.instruction.text)]
         wrong = [i for i, (g, p) in enumerate(zip(gold, predicted, strict=True)) if g != p]
         assert cell["n_wrong"] == len(wrong)
-        texts = [grid.queries[record.query].examples[i].text for i in wrong[: page_data.WRONG]]
+        texts = [grid.queries[record.query].examples[i].text for i in wrong[: page_data.MAX_WRONG]]
         assert [task["texts"][row[0]][0] for row in cell["wrong"]] == texts
         assert [row[2] for row in cell["wrong"] if row[1] == len(labels)] == [
-            record.predictions[i].answer for i in wrong[: page_data.WRONG] if predicted[i] is None
+            record.predictions[i].answer for i in wrong[: page_data.MAX_WRONG] if predicted[i] is None
         ]
 
 
-def test_long_instructions_are_cut_and_shorter_still_where_there_are_many(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_instructions_are_cut_and_cut_shorter_on_a_large_page(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = Results(Run.read(run))
-    monkeypatch.setattr(page_data, "INSTRUCTION", (100, 30))
+    monkeypatch.setattr(page_data, "INSTRUCTION_LENGTHS", (100, 30))
     for size, length in ((10**9, 100), (0, 30)):
-        monkeypatch.setattr(page_data, "SIZE", size)
-        shown = [json.loads(zlib.decompress(base64.b64decode(part))) for part in page_data.task_details(results)]
-        kept = [instruction for task in shown for instruction in task["instructions"]]
-        assert max(len(text) for text, _ in kept) == length < max(whole for _, whole in kept)
+        monkeypatch.setattr(page_data, "MAX_SIZE", size)
+        tasks = map(unpack, page_data.task_details(results))
+        instructions = [instruction for task in tasks for instruction in task["instructions"]]
+        assert max(len(text) for text, _ in instructions) == length < max(full for _, full in instructions)
 
 
-def test_cells_of_several_followers_are_found_where_each_has_its_own_generator(tmp_path: Path) -> None:
+def test_cells_have_the_right_series_if_each_follower_has_its_own_generator(tmp_path: Path) -> None:
     methods = ("zero", "best-of-k", "mii")
     runs = [
         write_run(tmp_path / name, 1, methods, [5], 1, rows=10, generators=[name], followers=[name]) for name in "ab"
     ]
     results = Results(Run.read(*runs))
-    found = page_data.numbers(results)
+    numbers = page_data.numbers(results)
     (packed,) = page_data.task_details(results)
-    task = json.loads(zlib.decompress(base64.b64decode(packed)))
+    task = unpack(packed)
     assert len(task["cells"]) == 6
     for cell in task["cells"]:
-        assert found["series"][cell["series"]]["generator"] == "ab"[cell["scope"]]
-        assert found["scores"][cell["scope"]][cell["series"]] is not None
+        assert numbers["series"][cell["series"]]["generator"] == "ab"[cell["scope"]]
+        assert numbers["scores"][cell["scope"]][cell["series"]] is not None
     assert [name for name, _, _ in legend(results)] == ["zero", "mii", "best-of-k"]
 
 
@@ -233,7 +232,7 @@ def test_only_methods_that_take_all_that_fits_may_be_short_of_examples(tmp_path:
     (folder / "records.jsonl").write_text(text.replace('"provenance":{"n":5', '"provenance":{"n":3'), "utf-8")
     results = Results(Run.read(folder))
     (packed,) = page_data.task_details(results)
-    task = json.loads(zlib.decompress(base64.b64decode(packed)))
+    task = unpack(packed)
     assert {results.by_scope[0].names[cell["series"]]: cell["fitted"] for cell in task["cells"]} == {
         "mii": 3,
         "best-of-k": 5,
@@ -241,93 +240,83 @@ def test_only_methods_that_take_all_that_fits_may_be_short_of_examples(tmp_path:
 
 
 def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> None:
-    (own,) = Results(Run.read(run)).by_scope
-    found = headline.claims([own], 20)
-    sentence = headline.finding(own, 20, found)
+    (scores,) = Results(Run.read(run)).by_scope
+    claims = headline.claims([scores], 20)
+    sentence = headline.finding(scores, 20, claims)
     assert sentence.startswith("With 20 examples, mii scores 0.")
-    assert [claim.pair.b for claim in found] == ["icl", "naive"], "what was planned, whatever the scores are"
-    tested = [paired(own, "mii", rival, 20) for rival in ("icl", "naive")]
-    assert [claim.p for claim in found] == holm([pair.p for pair in tested]), "adjusted for all that is claimed"
-    for claim, pair in zip(found, tested, strict=True):
+    assert [claim.pair.b for claim in claims] == ["icl", "naive"], "the planned rivals, whatever their scores"
+    pairs = [paired(scores, "mii", rival, 20) for rival in ("icl", "naive")]
+    assert [claim.p for claim in claims] == holm([pair.p for pair in pairs]), "adjusted for all claims"
+    for claim, pair in zip(claims, pairs, strict=True):
         clear = re.search(rf"0\.\d+ (more|less) than {pair.b}\b", sentence)
         assert bool(clear) == claim.clear
         assert not clear or pair.low > 0 or pair.high < 0
         assert claim.detectable > 0
     assert re.search(r"icl \(whose prompts are \d+\.\d times as long\)", sentence)
-    shown = headline.claim_table(found).markdown
-    assert "smallest difference to find" in shown
+    assert "smallest difference to find" in headline.claim_table(claims).markdown
     assert chosen_n([5, 20, 100]) == 20
     assert chosen_n([5, 10, 50]) == 10
 
 
-def test_the_first_sentence_names_the_leader_and_says_if_nothing_was_written_for_it(tmp_path: Path) -> None:
-    for methods, leader, control in ((("naive", "zero", "mii"), "mii", False), (("naive", "icl", "zero"), "icl", True)):
+def test_the_first_sentence_names_the_leader_and_says_if_no_model_writes_for_it(tmp_path: Path) -> None:
+    for methods, leader, unwritten in (
+        (("naive", "zero", "mii"), "mii", False),
+        (("naive", "icl", "zero"), "icl", True),
+    ):
         folder = write_run(tmp_path / leader, 12, methods, (20,), 1, rows=200)
-        (own,) = Results(Run.read(folder)).by_scope
-        sentence = headline.winner(own, 20)
+        (scores,) = Results(Run.read(folder)).by_scope
+        sentence = headline.winner(scores, 20)
         assert sentence.startswith(f"{leader} leads at n=20 with a mean macro-F1 of 0.")
-        assert ("No model writes an instruction for it." in sentence) == control
+        assert ("No model writes an instruction for it." in sentence) == unwritten
 
 
-def test_rivals_alone_are_ranked_and_none_of_them_is_under_test(tmp_path: Path) -> None:
-    (own,) = Results(
-        Run.read(write_run(tmp_path / "run", 7, ("naive", "icl", "tfidf", "keywords"), (5,), 1, rows=20))
-    ).by_scope
-    assert not headline.claims([own], 5)
-    told = [headline.finding(own, 5, []), headline.unbeaten(own, 5), headline.long_prompts(own, 5)]
-    assert told == ["", "", ""]
-    assert " leads at n=5 " in headline.winner(own, 5)
+def test_rivals_alone_are_ranked_but_none_is_under_test(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 7, ("naive", "icl", "tfidf", "keywords"), (5,), 1, rows=20)
+    (scores,) = Results(Run.read(folder)).by_scope
+    assert not headline.claims([scores], 5)
+    assert headline.finding(scores, 5, []) == headline.unbeaten(scores, 5) == headline.long_prompts(scores, 5) == ""
+    assert " leads at n=5 " in headline.winner(scores, 5)
 
 
-def test_a_method_of_the_users_own_is_the_one_under_test_beside_baselines(tmp_path: Path) -> None:
-    (own,) = Results(Run.read(write_run(tmp_path / "run", 7, ("naive", "my-own"), (5,), 1, rows=20))).by_scope
-    assert headline.finding(own, 5, headline.claims([own], 5)).startswith("With 5 examples, my-own scores")
-    assert "No model writes" not in headline.winner(own, 5), "nobody knows that of it"
+def test_a_users_own_method_is_under_test_beside_baselines(tmp_path: Path) -> None:
+    (scores,) = Results(Run.read(write_run(tmp_path / "run", 7, ("naive", "my-own"), (5,), 1, rows=20))).by_scope
+    assert headline.finding(scores, 5, headline.claims([scores], 5)).startswith("With 5 examples, my-own scores")
+    assert "No model writes" not in headline.winner(scores, 5), "that is unknown for a user's own method"
 
 
-def test_no_selector_of_the_script_is_made_of_data() -> None:
+def test_no_selector_of_the_script_contains_data() -> None:
     # A model named with a quote would break the selector, and the script with it.
     for name in ("page.js", "tasks.js"):
         script = resources.files("promptmii.report").joinpath(name).read_text("utf-8")
-        for made in re.findall(r"(?:querySelector(?:All)?|closest)\(`([^`]*)`\)", script):
-            assert set(re.findall(r"\$\{(\w+)", made)) <= {"kind"}, made
+        for selector in re.findall(r"(?:querySelector(?:All)?|closest)\(`([^`]*)`\)", script):
+            assert set(re.findall(r"\$\{(\w+)", selector)) <= {"kind"}, selector
 
 
-def test_hostile_text_is_text(hostile: Path) -> None:
+def test_hostile_text_stays_text(hostile: Path) -> None:
     text = hostile.read_text("utf-8")
     assert "<img" not in text
     assert text.count("<script") == text.count("</script>") == 3
-    assert packed(text)[0]["instructions"][0][0].startswith(EVIL)
-    assert (
-        EVIL
-        in json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)[0])["tasks"][0][
-            "name"
-        ]
-    )
+    assert task_details(text)[0]["instructions"][0][0].startswith(EVIL)
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+    assert EVIL in json.loads(data)["tasks"][0]["name"]
 
 
 @pytest.mark.parametrize("methods", [["naive"], ["my-own", "mii"]])
-def test_a_run_with_little_in_it_has_a_page_all_the_same(tmp_path: Path, methods: list[str]) -> None:
+def test_a_nearly_empty_run_has_a_page(tmp_path: Path, methods: list[str]) -> None:
     run = write_run(tmp_path / "run", 1, methods, [5], 1, rows=10)
     text = write_report([run], tmp_path / "deep" / "out").read_text("utf-8")
     assert ("With 5 examples, mii scores" if "mii" in methods else "naive leads at n=0") in text
     assert ('id="outcome"' in text) == ("naive" not in methods)
 
 
-def test_a_run_whose_cells_all_failed_has_a_page_that_says_so(tmp_path: Path) -> None:
+def test_the_page_of_a_run_whose_cells_all_failed_says_so(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 2, ["zero", "mii"], [5], 1, rows=10, failures=99)
     lines = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
-    lost = [
-        {
-            "key": x["key"],
-            "cell": x["cell"],
-            "status": "failed",
-            "error": "the server is away",
-            "finished": x["finished"],
-        }
-        for x in lines
+    failed = [
+        {key: line[key] for key in ("key", "cell", "finished")} | {"status": "failed", "error": "the server is away"}
+        for line in lines
     ]
-    (run / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lost))
+    (run / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in failed))
     with pytest.raises(ScoreRefusedError, match=r"All cells failed .*the server is away"):
         write_report([run], tmp_path / "out")
     text = (tmp_path / "out" / "index.html").read_text("utf-8")
@@ -343,16 +332,16 @@ def test_a_training_run_alone_has_a_page(training: Path, tmp_path: Path) -> None
 
 
 def test_every_file_beside_the_page_has_a_link(page: Path) -> None:
-    beside = {
+    files = {
         str(path.relative_to(page.parent))
         for folder in ("figures", "tables")
         for path in (page.parent / folder).iterdir()
     }
-    assert beside == set(re.findall(r'href="((?:figures|tables)/[^"]+)"', page.read_text("utf-8")))
-    for shown in (page.parent / "figures").glob("*.tex"):
-        text = shown.read_text("utf-8")
-        assert f"{{{shown.stem}.pdf}}" in text
-        assert shown.with_suffix(".pdf").exists()
+    assert files == set(re.findall(r'href="((?:figures|tables)/[^"]+)"', page.read_text("utf-8")))
+    for path in (page.parent / "figures").glob("*.tex"):
+        text = path.read_text("utf-8")
+        assert f"{{{path.stem}.pdf}}" in text
+        assert path.with_suffix(".pdf").exists()
         assert re.search(r"\\caption\{.+\}", text)
 
 
@@ -376,7 +365,7 @@ def test_a_report_replaces_an_earlier_one_and_nothing_else(training: Path, tmp_p
     }
 
 
-def test_what_cannot_be_read_or_written_is_said(tmp_path: Path, run: Path) -> None:
+def test_unreadable_runs_and_unwritable_folders_are_reported(tmp_path: Path, run: Path) -> None:
     with pytest.raises(ArtefactError, match="no run folder"):
         write_report([run, tmp_path], tmp_path / "out")
     (tmp_path / "file").write_text("mine")
@@ -395,7 +384,7 @@ def browser() -> Iterator[Any]:
 
 
 class Tab:
-    """A page in the browser, and everything that it complained about or asked for."""
+    """A page in the browser, with its console messages, errors and requests."""
 
     def __init__(self, browser: Any, path: Path, **options: Any) -> None:
         self.page = browser.new_page(**options)
@@ -408,7 +397,7 @@ class Tab:
         self.page.wait_for_selector("#outcome-box article")
 
     def column(self, number: int) -> list[str]:
-        """What a column of the table of tasks says, row by row as shown."""
+        """The texts of a column of the table of tasks, in the order shown."""
         return self.page.locator(f"#task-table > tbody > tr:visible > :nth-child({number})").all_inner_texts()
 
 
@@ -422,7 +411,7 @@ def tab(browser: Any, page: Path) -> Iterator[Tab]:
 
 
 @pytest.mark.browser
-def test_tasks_are_sorted_by_click_and_by_key(tab: Tab) -> None:
+def test_tasks_are_sorted_by_mouse_and_keyboard(tab: Tab) -> None:
     names = tab.column(1)
     assert names == sorted(names)
     header = tab.page.locator("#task-table thead th", has_text="mii")
@@ -436,7 +425,7 @@ def test_tasks_are_sorted_by_click_and_by_key(tab: Tab) -> None:
 
 
 @pytest.mark.browser
-def test_tasks_are_searched(tab: Tab) -> None:
+def test_tasks_can_be_searched(tab: Tab) -> None:
     before = tab.page.inner_text("#task-table tfoot")
     tab.page.fill("#task-controls input", "BANK")
     assert [name.strip() for name in tab.column(1)] == ["banking_000", "banking_006"]
@@ -447,7 +436,7 @@ def test_tasks_are_searched(tab: Tab) -> None:
 
 
 @pytest.mark.browser
-def test_a_method_is_hidden_everywhere_and_shown_again(tab: Tab) -> None:
+def test_a_method_can_be_hidden_everywhere_and_shown_again(tab: Tab) -> None:
     shown = 'svg [data-series="icl"]:visible, #task-table [data-series="icl"]:visible'
     before = tab.page.locator(shown).count()
     assert before > 20
@@ -493,7 +482,24 @@ def test_a_task_opens_with_instruction_confusion_matrix_and_wrong_rows(tab: Tab)
 
 
 @pytest.mark.browser
-def test_untrained_and_trained_stand_side_by_side_and_tables_of_another_n_are_a_choice_away(tab: Tab) -> None:
+def test_a_task_of_another_scope_opens_with_its_own_cells(browser: Any, tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / str(hidden), 1, METHODS, (5,), 1, rows=10, nameless=hidden) for hidden in (False, True)
+    ]
+    tab = Tab(browser, write_report(runs, tmp_path / "out"))
+    assert tab.page.input_value("#task-controls select >> nth=0") == "0", "names kept"
+    tab.page.click("#task-table tr[data-name*=nameless] .open")
+    tab.page.wait_for_selector(".task h4")
+    assert "Not run with smol follower, mode choose. Run with: smol follower, mode choose, names hidden." in (
+        tab.page.inner_text(".task")
+    )
+    assert tab.page.locator(".task .controls select:visible").count() == 0, "the task has no other scope to choose"
+    assert tab.complaints == []
+    tab.page.close()
+
+
+@pytest.mark.browser
+def test_instructions_are_shown_side_by_side_and_tables_for_another_n_can_be_chosen(tab: Tab) -> None:
     left, right = tab.page.locator("#outcome-box article").all_inner_texts()
     assert left.startswith("zero written by smol, untrained")
     assert right.startswith("mii written by smol, under test")
@@ -507,7 +513,7 @@ def test_untrained_and_trained_stand_side_by_side_and_tables_of_another_n_are_a_
 
 
 @pytest.mark.browser
-def test_the_page_is_dark_where_wanted_light_on_paper_and_fits_a_phone(browser: Any, page: Path) -> None:
+def test_the_page_follows_a_dark_theme_prints_light_and_fits_a_phone(browser: Any, page: Path) -> None:
     tab = Tab(browser, page, color_scheme="dark")
     colour = "getComputedStyle(document.querySelector('{}')).{}"
     dark = tab.page.evaluate(colour.format("body", "backgroundColor"))
@@ -526,7 +532,7 @@ def test_the_page_is_dark_where_wanted_light_on_paper_and_fits_a_phone(browser: 
 
 
 @pytest.mark.browser
-def test_the_first_screen_names_the_winner_and_shows_the_whole_picture(browser: Any, page: Path) -> None:
+def test_the_first_screen_names_the_winner_and_shows_the_whole_figure(browser: Any, page: Path) -> None:
     tab = Tab(browser, page, viewport={"width": 1280, "height": 800})
     assert "leads at n=20" in tab.page.inner_text("header .finding")
     assert tab.page.evaluate("document.querySelector('#length svg').getBoundingClientRect().bottom") <= 800
@@ -547,7 +553,7 @@ def test_hostile_text_does_nothing_in_the_browser(browser: Any, hostile: Path) -
     assert EVIL in tab.page.inner_text(".wrong")
     assert tab.page.locator("img, b:has-text('evil')").count() == 0
     assert tab.page.title() != "owned"
-    # Even markup that got in would not run: the policy lets one script do so.
+    # Even injected markup would not run: the policy allows one script only.
     tab.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=data:, onerror=\"document.title=1\">')")
     tab.page.wait_for_timeout(100)
     assert "report" in tab.page.inner_text(".kicker")
@@ -555,11 +561,11 @@ def test_hostile_text_does_nothing_in_the_browser(browser: Any, hostile: Path) -
     tab.page.close()
 
 
-def test_unknown_usage_is_unknown_and_uncalibrated_scores_stand_beside_the_calibrated_ones(tmp_path: Path) -> None:
-    """Of a follower whose server reports no tokens."""
-    known = write_run(tmp_path / "known", 6, METHODS, (5, 20), 1, rows=20, modes=("choose",), failures=0)
-    run = Run.read(known)
-    silent = {"prompt_tokens": None, "completion_tokens": None, "money": None}
+def test_unknown_costs_stay_unknown_and_uncalibrated_scores_are_shown(tmp_path: Path) -> None:
+    """The follower's server reports no tokens."""
+    folder = write_run(tmp_path / "run", 6, METHODS, (5, 20), 1, rows=20, modes=("choose",), failures=0)
+    run = Run.read(folder)
+    no_usage = {"prompt_tokens": None, "completion_tokens": None, "money": None}
     with recording(tmp_path / "silent") as writer:
         for record in run.records.values():
             assert record.instruction is not None
@@ -567,11 +573,11 @@ def test_unknown_usage_is_unknown_and_uncalibrated_scores_stand_beside_the_calib
             measured = record.instruction.measured.model_copy(
                 update={"prompt_tokens_per_query": None, "uncalibrated_macro_f1": 0.125}
             )
-            made = record.instruction.model_copy(
-                update={"measured": measured, "cost": record.instruction.cost.model_copy(update=silent)}
+            instruction = record.instruction.model_copy(
+                update={"measured": measured, "cost": record.instruction.cost.model_copy(update=no_usage)}
             )
-            told = {"instruction": made, "spent": record.spent.model_copy(update=silent)}
-            writer.add(record.model_copy(update=told), run.queries[str(record.query)])
+            update = {"instruction": instruction, "spent": record.spent.model_copy(update=no_usage)}
+            writer.add(record.model_copy(update=update), run.queries[str(record.query)])
     page = write_report([tmp_path / "silent"], tmp_path / "out").read_text()
     assert "an unknown number of prompt tokens per query" in page
     tables = {path.name: path.read_text() for path in (tmp_path / "out" / "tables").glob("*.md")}
@@ -579,8 +585,8 @@ def test_unknown_usage_is_unknown_and_uncalibrated_scores_stand_beside_the_calib
     assert "n=5, uncalibrated" in methods
     assert "0.125" in methods
     costs = next(text for name, text in tables.items() if name.startswith("costs")).splitlines()
-    head, written = (next(line for line in costs if line.startswith(start)) for start in ("| method", "| mii"))
+    head, mii = (next(line for line in costs if line.startswith(start)) for start in ("| method", "| mii"))
     assert "calls to make it" in head
     assert "prompt tokens per query" not in head
     assert "money to label" not in head
-    assert "| – |" in written  # naive makes nothing, so its tokens and money are known
+    assert "| – |" in mii  # the columns exist because naive makes no calls, so its tokens and money are known

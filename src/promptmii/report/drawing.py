@@ -1,13 +1,14 @@
-"""How figures look: drawn with matplotlib, readable at 700 pixels.
+"""The style of all figures, drawn with matplotlib and readable at 700 pixels.
 
-A method has the same colour and marker in every figure (Okabe and Ito's palette, safe for colour-blind readers). With
-several generators it keeps the colour; marker fill and line style tell them apart. Every artist of a series has the id
-`series:<name>`, so that a page can hide it. A page replaces the two colours `INK` and `GRID` by its own.
+A method has the same colour and marker in every figure (Okabe and Ito's palette, safe for colour-blind readers). If it
+was run with several generators, marker fill and line style tell them apart. Every artist of a series has the id
+`series:<name>`, so that a page can hide it. A page replaces these colours by its theme's.
 """
 
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec
 
@@ -22,7 +23,7 @@ P = ParamSpec("P")
 INK = "#1f2328"
 GRID = "#d0d7de"
 WIDTH = 7.2
-"""Inches; 700 pixels of an SVG are 7.3."""
+"""Of every figure, in inches; 700 pixels of an SVG are 7.3."""
 COLOURS = ("#7f868f", INK, "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#009e73", "#56b4e9", "#a39300")
 """Colours of the methods, in order. Okabe and Ito's yellow is darkened, because on white it cannot be seen."""
 MARKERS = "X*s^oDvPh"
@@ -50,32 +51,32 @@ STYLE = {
 
 
 class Drawn(NamedTuple):
-    """A figure and its caption, one sentence."""
+    """A figure and its caption."""
 
     figure: "Figure"
     caption: str
 
     @property
     def name(self) -> str:
-        """For files; unique in a report."""
+        """The file name without its suffix, unique in a report."""
         return str(self.figure.get_label())
 
 
 def styled(draw: "Callable[P, Drawn]") -> "Callable[P, Drawn]":
-    """Draw in our style."""
+    """Decorate a drawing function so that it uses `STYLE`."""
 
     @wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Drawn:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Drawn:
         import matplotlib
 
         with matplotlib.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
             return draw(*args, **kwargs)
 
-    return styled
+    return wrapper
 
 
 def svg(figure: "Figure") -> str:
-    """The figure as an `<svg>` element: text stays text, no background, the same figure gives the same bytes."""
+    """The figure as an `<svg>` element with real text and no background. The same figure gives the same bytes."""
     import matplotlib
 
     out = io.StringIO()
@@ -84,14 +85,14 @@ def svg(figure: "Figure") -> str:
             out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
     text = out.getvalue()
-    # Inside a page, numbered ids would clash and a rule for `*` would reach everything; the fonts are the page's.
+    # In a page, numbered ids would clash, a rule for `*` would match everything, and the page sets the fonts.
     for pattern in (r' id="[A-Za-z0-9.]+_\d+"', r"<defs>\s*<style.*?</defs>", r"font-family: [^;]*; "):
         text = re.sub(pattern, "", text, flags=re.DOTALL)
     return text[text.index("<svg") :].replace("<svg ", f'<svg style="{SVG_STYLE}" ', 1)
 
 
 def image(figure: "Figure", kind: Literal["png", "pdf"]) -> bytes:
-    """The figure as a PNG of about 1,440 pixels' width or as a PDF for a paper, on white, because its ink is dark."""
+    """The figure as a PNG, about 1,440 pixels wide, or as a PDF; on white, because the ink is dark."""
     out = io.BytesIO()
     undated: dict[str, Any] = {"CreationDate": None} if kind == "pdf" else {}
     figure.savefig(out, format=kind, dpi=200, facecolor="white", metadata=undated)
@@ -99,7 +100,7 @@ def image(figure: "Figure", kind: Literal["png", "pdf"]) -> bytes:
 
 
 class Look(NamedTuple):
-    """How a series is drawn."""
+    """Colour, marker, line style and marker fill of a series."""
 
     colour: str
     marker: str
@@ -107,25 +108,24 @@ class Look(NamedTuple):
     fill: str
 
 
-def looks(series: Iterable[Series]) -> dict[str, Look]:
+def looks(series: Sequence[Series]) -> dict[str, Look]:
     """The look of each series, by name."""
     styles: dict[str, Look] = {}
-    seen: dict[str, int] = {}
+    drawn: Counter[str] = Counter()
     others = [method for method in dict.fromkeys(s.method for s in series) if position(method) >= len(MARKERS)]
-    for line in series:
-        if line.name in styles:
-            continue  # the same method at another follower
-        nth = seen.setdefault(line.method, 0)
-        seen[line.method] += 1
-        i = position(line.method)
-        marker = MARKERS[i] if i < len(MARKERS) else "<>dp8"[others.index(line.method) % 5]
+    for name, method, _ in series:
+        if name in styles:
+            continue  # the same method with another follower
+        i, nth = position(method), drawn[method]
+        drawn[method] += 1
+        marker = MARKERS[i] if i < len(MARKERS) else "<>dp8"[others.index(method) % 5]
         colour = COLOURS[i % len(COLOURS)]
-        styles[line.name] = Look(colour, marker, LINES[nth % len(LINES)], "none" if nth % 2 else colour)
+        styles[name] = Look(colour, marker, LINES[nth % len(LINES)], "none" if nth % 2 else colour)
     return styles
 
 
 def line_style(look: Look, *, lines: bool = True) -> dict[str, Any]:
-    """Keywords of a line of that look; with `lines` false, of its markers alone."""
+    """Matplotlib's keywords for a line with this look, or for its markers alone if `lines` is false."""
     return {
         "color": look.colour,
         "marker": look.marker,
@@ -139,7 +139,7 @@ def line_style(look: Look, *, lines: bool = True) -> dict[str, Any]:
 def blank_figure(
     name: str, height: float, count: int = 1, columns: int = 1, *, margin: float = 0.0, **options: Any
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure of the width of a page with so many panels; `height` is that of a row, `margin` that of the legend."""
+    """A figure with `count` panels. In inches: `height` of each row of panels, `margin` for the legend."""
     from matplotlib.figure import Figure
 
     rows = max(1, -(-count // columns))
@@ -151,12 +151,12 @@ def blank_figure(
 
 
 def draw_legend(figure: "Figure", styles: dict[str, dict[str, Any]]) -> None:
-    """A legend below the panels. `styles` holds the line keywords of each series."""
+    """Draw a legend below the panels. `styles` holds the line keywords of each series."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
-    spaces = {"ncols": min(5, len(handles) or 1), "handlelength": 2.2, "columnspacing": 1.4}
-    legend = figure.legend(handles=handles, loc="outside lower center", **spaces)
+    layout = {"ncols": min(5, len(handles) or 1), "handlelength": 2.2, "columnspacing": 1.4}
+    legend = figure.legend(handles=handles, loc="outside lower center", **layout)
     for handle, text, name in zip(legend.legend_handles, legend.get_texts(), styles, strict=True):
         text.set_gid(f"series:{name}")
         if handle is not None:

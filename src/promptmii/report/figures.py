@@ -1,4 +1,4 @@
-"""Macro-F1 against prompt length: the picture that tells the story, and the Pareto frontier."""
+"""The main figures: macro-F1 against prompt length, the Pareto frontier, and training curves."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -28,64 +28,68 @@ if TYPE_CHECKING:
 
 
 LEADER = {"arrowstyle": "-", "linewidth": 0.6, "linestyle": ":", "shrinkB": 4, "relpos": (0, 0.5)}
-"""From the end of a line to its name."""
+"""The thin line between the end of a series and its name."""
 
 
 @styled
 def length_figure(scores: Scores) -> Drawn:
-    """Macro-F1 against prompt length: a labelled line per series through its numbers of examples, with intervals."""
+    """Macro-F1 against prompt length: a labelled line per series with a point and an interval for each n."""
     figure, (axes,) = blank_figure(f"length-{scores.scope.slug}", 4.6)
-    (plotted, flat), known = _by_prompt(points(scores)), looks(scores.series)
+    plotted, flat = _by_prompt(points(scores))
+    styles = looks(scores.series)
     _token_axis(axes, plotted)
-    _draw_flat(axes, flat, known)
-    ends: set[int] = set()
-    for one in scores.series:
-        own = [point for point in plotted if point.series == one]
-        ends |= {point.n for point in own[:1] + own[-1:]}
-        x, y = [p.tokens for p in own], [p.mean for p in own]
-        bars = [[p.mean - p.low for p in own], [p.high - p.mean for p in own]]
-        drawn = axes.errorbar(x, y, yerr=np.maximum(bars, 0), elinewidth=0.9, capsize=2, **line_style(known[one.name]))
-        for artist in drawn.get_children():
-            artist.set_gid(f"series:{one.name}")
+    _draw_flat(axes, flat, styles)
+    end_ns: set[int] = set()
+    for series in scores.series:
+        line = [point for point in plotted if point.series == series]
+        end_ns |= {point.n for point in line[:1] + line[-1:]}
+        x, y = [p.tokens for p in line], [p.mean for p in line]
+        errors = np.maximum([[p.mean - p.low for p in line], [p.high - p.mean for p in line]], 0)
+        style = line_style(styles[series.name])
+        for artist in axes.errorbar(x, y, yerr=errors, elinewidth=0.9, capsize=2, **style).get_children():
+            artist.set_gid(f"series:{series.name}")
     axes.set_ylabel("Macro-F1, mean over tasks")
     axes.set_title(f"Macro-F1 against prompt length: {scores.scope.title}")
-    _label_lines(axes, [*plotted, *flat], known)
+    _label_lines(axes, [*plotted, *flat], styles)
     figure.draw_without_rendering()
-    _number_points(axes, plotted, sorted(plotted, key=lambda p: p.n not in ends), known)
+    _number_points(axes, plotted, sorted(plotted, key=lambda p: p.n not in end_ns), styles)
     caption = (
-        f"Mean macro-F1 over tasks against the mean number of prompt tokens that one query takes, {scores.scope.title} "
+        f"Mean macro-F1 over tasks against the mean number of prompt tokens per query, {scores.scope.title} "
         f"({_points_sample(scores)}; numbers at points: examples given; bars: 95 % interval over tasks; dotted: "
-        "methods that have no prompt)."
+        "methods without a prompt)."
     )
     return Drawn(figure, caption)
 
 
-def _by_prompt(plotted: Sequence[Mean]) -> tuple[list[Mean], list[Mean]]:
-    """The points of methods with a prompt; of each other method, which has no place on a scale of tokens, the last.
+def _by_prompt(all_points: Sequence[Mean]) -> tuple[list[Mean], list[Mean]]:
+    """The points of methods with a prompt, and the point with the largest n of each other method.
 
-    Where no method has a prompt, all of them are points.
+    A point without prompt tokens has no place on a logarithmic axis. If no method has a prompt, all points are returned
+    as the first list.
     """
-    prompted = [point for point in plotted if point.tokens > 0]
-    last = {point.series: point for point in sorted(plotted, key=lambda point: point.n) if not point.tokens > 0}
-    return (prompted, [*last.values()]) if prompted else (list(plotted), [])
+    prompted = [point for point in all_points if point.tokens > 0]
+    if not prompted:
+        return list(all_points), []
+    unprompted = sorted((point for point in all_points if not point.tokens > 0), key=lambda point: point.n)
+    return prompted, [*{point.series: point for point in unprompted}.values()]
 
 
-def _draw_flat(axes: "Axes", flat: Sequence[Mean], known: dict[str, Look]) -> None:
-    """A level line for each method without a prompt."""
+def _draw_flat(axes: "Axes", flat: Sequence[Mean], styles: dict[str, Look]) -> None:
+    """Draw a horizontal line for each method without a prompt."""
     for point in flat:
-        colour, across = known[point.series.name].colour, axes.get_yaxis_transform()
-        drawn = axes.hlines(point.mean, 0, 1, transform=across, colors=colour)
-        drawn.set(linestyle=":", linewidth=1.1, gid=f"series:{point.series.name}")
+        colour = styles[point.series.name].colour
+        line = axes.hlines(point.mean, 0, 1, transform=axes.get_yaxis_transform(), colors=colour)
+        line.set(linestyle=":", linewidth=1.1, gid=f"series:{point.series.name}")
 
 
-def _label_lines(axes: "Axes", plotted: Sequence[Mean], known: dict[str, Look]) -> None:
-    """The name of each series at the right edge, beside the end of its line."""
+def _label_lines(axes: "Axes", plotted: Sequence[Mean], styles: dict[str, Look]) -> None:
+    """Write the name of each series at the right edge, beside the end of its line."""
     ends = {point.series.name: point for point in sorted(plotted, key=lambda point: point.tokens)}
     bottom, top = axes.get_ylim()
     gap = (top - bottom) / 19  # the height of a line of text
     heights = _spread([point.mean for point in ends.values()], gap)
-    for point, height in zip(ends.values(), heights, strict=True):
-        colour, name = known[point.series.name].colour, point.series.name
+    for (name, point), height in zip(ends.items(), heights, strict=True):
+        colour = styles[name].colour
         flat = not point.tokens and axes.get_xscale() == "log"
         text = axes.annotate(
             f"{name}, n={point.n}" if flat else name,
@@ -102,18 +106,18 @@ def _label_lines(axes: "Axes", plotted: Sequence[Mean], known: dict[str, Look]) 
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
-    """The heights, moved apart until neighbours have a gap between them."""
+    """The heights, moved apart until neighbours are at least `gap` apart."""
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     moved = list(heights)
     for below, above in pairwise(order):
         moved[above] = max(moved[above], moved[below] + gap)
-    # Down again by half of what the topmost was pushed up, so that the labels stay around their lines.
+    # Move all down by half of the topmost shift, so that the labels stay around their lines.
     shift = (moved[order[-1]] - heights[order[-1]]) / 2 if order else 0.0
     return [height - shift for height in moved]
 
 
 def _token_axis(axes: "Axes", plotted: Sequence[Mean]) -> None:
-    """Logarithmic where there is anything to show, with plain numbers at 1, 2 and 5."""
+    """Make the token axis logarithmic if any point has tokens, with plain numbers at 1, 2 and 5."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     if any(point.tokens > 0 for point in plotted):
@@ -125,108 +129,113 @@ def _token_axis(axes: "Axes", plotted: Sequence[Mean]) -> None:
 
 
 class _Box(NamedTuple):
-    """A rectangle on the canvas by its centre and half its size, in pixels of 1/100 inch."""
+    """A rectangle by its centre, half its width and half its height, in pixels of 1/100 inch."""
 
     x: float
     y: float
     width: float
     height: float
 
-    def meets(self, other: "_Box") -> bool:
+    def overlaps(self, other: "_Box") -> bool:
         return abs(self.x - other.x) < self.width + other.width and abs(self.y - other.y) < self.height + other.height
 
 
-def _number_points(axes: "Axes", plotted: Sequence[Mean], wanted: Sequence[Mean], known: dict[str, Look]) -> None:
-    """Write n beside the wanted points, in that order. A label that would cover a point or another label is left out.
+def _number_points(axes: "Axes", plotted: Sequence[Mean], numbered: Sequence[Mean], styles: dict[str, Look]) -> None:
+    """Write n beside the `numbered` points, in that order, unless it would cover a point or another label.
 
-    The layout must be final, because room is counted in pixels.
+    The layout must be final, because room is measured in pixels.
     """
     places = {(p.series, p.n): axes.transData.transform((p.tokens, p.mean)) for p in plotted}
     taken = [_Box(x, y, 4, 4) for x, y in places.values()]
-    for point in wanted:
+    for point in numbered:
         x, y = places[point.series, point.n]
         width = 3.1 * len(str(point.n))
         for right, up in ((-1, 1), (1, -1), (1, 0), (-1, 0), (1, 1), (-1, -1)):
             box = _Box(x + right * (width + 5), y + up * 7, width, 5)
-            if point.n and not any(box.meets(other) for other in taken):
+            if point.n and not any(box.overlaps(other) for other in taken):
                 taken.append(box)
                 offset = ((box.x - x) * 0.72, (box.y - y) * 0.72)
                 text = axes.annotate(str(point.n), (point.tokens, point.mean), offset, textcoords="offset points")
-                text.set(fontsize=7.5, color=known[point.series.name].colour, gid=f"series:{point.series.name}")
+                text.set(fontsize=7.5, color=styles[point.series.name].colour, gid=f"series:{point.series.name}")
                 text.set(horizontalalignment="center", verticalalignment="center")
                 break
 
 
 @styled
 def pareto_figure(by_scope: Sequence[Scores]) -> Drawn:
-    """Every series at every n, and the points that no other beats in both score and length: a panel per scope."""
+    """Every series at every n, with the Pareto frontier of score and prompt length: a panel per scope."""
     columns = min(2, len(by_scope))
     figure, panels = blank_figure("pareto", 3.7, len(by_scope), columns, margin=0.7, sharey=True)
-    series = list(dict.fromkeys(one for scores in by_scope for one in scores.series))
-    known = looks(series)
+    styles = looks(list(dict.fromkeys(series for scores in by_scope for series in scores.series)))
     for axes, scores in zip(panels, by_scope, strict=True):
-        _draw_frontier(axes, points(scores), known)
+        _draw_frontier(axes, points(scores), styles)
         axes.set_title(scores.scope.title, fontweight="normal")
     for axes in panels[::columns]:
         axes.set_ylabel("Macro-F1, mean over tasks")
     figure.suptitle("Pareto frontier: no other point is both better and shorter", x=0.01, ha="left")
     flat = {point.series.name for scores in by_scope for point in _by_prompt(points(scores))[1]}
-    styles = {name: line_style(look, lines=False) for name, look in known.items()}
-    draw_legend(figure, styles | {name: {"color": known[name].colour, "linestyle": ":"} for name in flat})
+    markers = {name: line_style(look, lines=False) for name, look in styles.items()}
+    draw_legend(figure, markers | {name: {"color": styles[name].colour, "linestyle": ":"} for name in flat})
     figure.draw_without_rendering()
     for axes, scores in zip(panels, by_scope, strict=True):
         plotted, _ = _by_prompt(points(scores))
-        _number_points(axes, plotted, frontier(plotted), known)
+        _number_points(axes, plotted, frontier(plotted), styles)
     parts = "; ".join(f"{scores.scope.title}: {_points_sample(scores)}" for scores in by_scope)
     caption = (
         "Every method at every number of examples. The dashed line joins the points that no other beats in both "
         f"macro-F1 and prompt length, with their number of examples ({parts}; means over tasks, intervals in the "
-        "tables; dotted: methods that have no prompt)."
+        "tables; dotted: methods without a prompt)."
     )
     return Drawn(figure, caption)
 
 
-def _draw_frontier(axes: "Axes", given: Sequence[Mean], known: dict[str, Look]) -> None:
-    plotted, flat = _by_prompt(given)
+def _draw_frontier(axes: "Axes", all_points: Sequence[Mean], styles: dict[str, Look]) -> None:
+    plotted, flat = _by_prompt(all_points)
     _token_axis(axes, plotted)
-    _draw_flat(axes, flat, known)
-    for one in dict.fromkeys(point.series for point in plotted):
-        own = [point for point in plotted if point.series == one]
-        drawn = axes.plot([p.tokens for p in own], [p.mean for p in own], **line_style(known[one.name], lines=False))
-        drawn[0].set_gid(f"series:{one.name}")
-    # The last step goes on to the longest prompt.
-    best = [(p.tokens, p.mean) for p in frontier(plotted)]
-    best += [(max(point.tokens for point in plotted), best[-1][1])] if best else []
-    line = axes.step([x for x, _ in best], [y for _, y in best], where="post")
-    line[0].set(color=INK, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1, gid="frontier")
+    _draw_flat(axes, flat, styles)
+    for name in dict.fromkeys(point.series.name for point in plotted):
+        line = [point for point in plotted if point.series.name == name]
+        style = line_style(styles[name], lines=False)
+        (markers,) = axes.plot([p.tokens for p in line], [p.mean for p in line], **style)
+        markers.set_gid(f"series:{name}")
+    corners = [(point.tokens, point.mean) for point in frontier(plotted)]
+    if corners:  # continue the last step to the longest prompt
+        corners.append((max(point.tokens for point in plotted), corners[-1][1]))
+    (steps,) = axes.step([x for x, _ in corners], [y for _, y in corners], where="post")
+    steps.set(color=INK, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1, gid="frontier")
 
 
 def sample_size(scores: Scores) -> str:
-    """How many tasks and seeds, for captions."""
-    seeds = sorted(
-        {int(count) for count in scores.seeds[~np.array(scores.constant)].max(axis=2, initial=0).flat if count}
-    )
-    drawn = f"{' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''}" if seeds else "no seed"
-    return f"{counted(len(scores.tasks), 'task')}, {drawn}"
+    """The numbers of tasks and seeds, for captions."""
+    return f"{counted(len(scores.tasks), 'task')}, {_seed_count(scores)}"
+
+
+def _seed_count(scores: Scores) -> str:
+    most = scores.seeds[~np.array(scores.constant)].max(axis=2, initial=0)  # by series and n
+    counts = sorted({int(count) for count in most.flat if count})
+    return f"{' or '.join(map(str, counts))} seed{'s' if counts != [1] else ''}" if counts else "no seed"
 
 
 def _points_sample(scores: Scores) -> str:
-    """The same of the points, which are over the tasks that they share, and what lacks some of these."""
-    own = comparable(scores)
-    whole = {(mean.series, mean.n) for mean in means(own) if mean.tasks}
-    lost = [mean for mean in means(scores) if mean.tasks and (mean.series, mean.n) not in whole]
-    lacking = dict.fromkeys(f"{mean.series.name}{f' at n={mean.n}' if mean.n else ''}" for mean in lost)
-    some = f": those of {len(scores.tasks)} that most points share" if len(own.tasks) < len(scores.tasks) else ""
-    return f"{sample_size(own)}{some}" + (f"; left out for want of scores: {', '.join(lacking)}" if lacking else "")
+    """The sample size of `points(scores)`, which share their tasks, and the points left out."""
+    shared = comparable(scores)
+    shown = {(mean.series, mean.n) for mean in means(shared) if mean.tasks}
+    left_out = [mean for mean in means(scores) if mean.tasks and (mean.series, mean.n) not in shown]
+    names = dict.fromkeys(f"{mean.series.name}{f' at n={mean.n}' if mean.n else ''}" for mean in left_out)
+    text = sample_size(shared)
+    if len(shared.tasks) < len(scores.tasks):
+        tasks = counted(len(scores.tasks), "task")
+        text = f"{len(shared.tasks)} of {tasks}, those that most points share; {_seed_count(shared)}"
+    return f"{text}; left out for lack of scores: {', '.join(names)}" if names else text
 
 
 IMPORTANT = ("train/reward", "length", "zero_variance", "entropy", "kl", "train/loss")
-"""The first signs of a healthy run."""
+"""The curves that show first whether a run is healthy."""
 
 
 def important(names: Sequence[str]) -> list[str]:
-    """Six curves: those that matter most, then other validations, then the first of the rest."""
-    order = {name: place for place, name in enumerate(IMPORTANT)}
+    """Six curves: those of `IMPORTANT`, then other validation curves, then the first of the rest."""
+    order = {name: rank for rank, name in enumerate(IMPORTANT)}
     return sorted(names, key=lambda name: (order.get(name, len(order)), not name.startswith("validation/")))[:6]
 
 
@@ -243,12 +252,12 @@ def validation_figure(runs: Sequence[Curves]) -> Drawn:
 
 
 @styled
-def training_figure(runs: Sequence[Curves], shown: Sequence[str], name: str, caption: str) -> Drawn:
-    """These quantities of training runs: a small panel each."""
+def training_figure(runs: Sequence[Curves], quantities: Sequence[str], name: str, caption: str) -> Drawn:
+    """Quantities of training runs, each in a small panel."""
     from matplotlib.ticker import StrMethodFormatter
 
-    figure, panels = blank_figure(name, 1.9, len(shown), 3, margin=0.5)
-    for axes, quantity in zip(panels, shown, strict=True):
+    figure, panels = blank_figure(name, 1.9, len(quantities), 3, margin=0.5)
+    for axes, quantity in zip(panels, quantities, strict=True):
         _draw_curves(axes, runs, quantity)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_title(quantity, fontsize=9.5, fontweight="normal")
@@ -274,8 +283,8 @@ def _draw_curves(axes: "Axes", runs: Sequence[Curves], name: str) -> None:
 
 
 def training_caption(runs: Sequence[Curves]) -> str:
-    """Below curves of training runs."""
+    """The caption of curves of training runs."""
     lengths = ", ".join(
         f"{run.name}: {max((max(curve) for curve in run.metrics.values() if curve), default=0):,} steps" for run in runs
     )
-    return f"What each training run recorded, without smoothing; one seed per run, so no interval ({lengths})."
+    return f"The values that each training run recorded, unsmoothed; one seed per run, so no intervals ({lengths})."

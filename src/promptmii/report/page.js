@@ -1,10 +1,10 @@
-// Shows values under the pointer, hides methods, sorts tables. tasks.js follows in the same script.
-// Texts of tasks and models reach the page as text nodes only, and never a selector.
+// Tooltips, the choice of methods, and sortable tables. tasks.js follows in the same script.
+// Text from tasks and models is inserted as text nodes only, and never used in a selector.
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const NOTHING = "–";
-const MATRIX = 30; // labels; where there are more, the most frequent confusions are listed
+const MATRIX = 30; // labels of a full confusion matrix; with more, the most frequent confusions are listed
 const CONFUSIONS = 40;
 
 // ---------------------------------------------------------------- building blocks
@@ -57,7 +57,7 @@ function prepareLegend() {
       showMethods();
     });
   }
-  showMethods(); // a reloaded page keeps its boxes
+  showMethods(); // the browser may keep the boxes of a reloaded page
 }
 
 // ---------------------------------------------------------------- values under the pointer
@@ -88,7 +88,7 @@ function emphasise(spot) {
   }
 }
 
-// ---------------------------------------------------------------- tables that sort
+// ---------------------------------------------------------------- sortable tables
 
 function sortKey(row, column, numeric) {
   const text = row.cells[column].textContent.trim();
@@ -104,7 +104,7 @@ function sortTable(table) {
   const direction = header.getAttribute("aria-sort") === "ascending" ? 1 : -1;
   const keyed = [...table.tBodies[0].rows].map((row) => [sortKey(row, header.cellIndex, numeric), row]);
   keyed.sort(([a], [b]) => {
-    if (a === null || b === null) return (a === null) - (b === null); // what is missing comes last either way
+    if (a === null || b === null) return (a === null) - (b === null); // missing values come last in both directions
     return direction * (numeric ? a - b : a.localeCompare(b, "en", { numeric: true }));
   });
   table.tBodies[0].append(...keyed.map(([, row]) => row));
@@ -116,7 +116,7 @@ function sortOnClick(event) {
   const first = header.classList.contains("number") ? "descending" : "ascending";
   const other = first === "ascending" ? "descending" : "ascending";
   const next = header.getAttribute("aria-sort") === first ? other : first;
-  for (const one of header.parentElement.cells) one.removeAttribute("aria-sort");
+  for (const cell of header.parentElement.cells) cell.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", next);
   const table = header.closest("table");
   if (table.id === "task-table") closeTasks();

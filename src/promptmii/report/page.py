@@ -1,7 +1,7 @@
-"""The report of runs: one page that works from a file, with its figures and tables beside it.
+"""The report of runs: one self-contained page, with its figures and tables beside it as files.
 
-The page holds everything: style, script, figures, numbers, instructions. Its policy forbids any network and any script
-but its own. What comes from tasks and models is escaped by the template, or set as text by the script.
+The page holds its style, script, figures, numbers and instructions. Its content security policy forbids network access
+and any script but its own. Text from tasks and models is escaped by the template, or inserted as text by the script.
 """
 
 import base64
@@ -31,37 +31,39 @@ from promptmii.report.tables import prompt_length, with_interval
 from promptmii.version import VERSION
 
 FAILED_ROWS = 200
-"""Failed cells that the page lists; the CSV has all."""
+"""Failed cells listed on the page; the CSV has all."""
 MODES = {
     "generate": "the follower writes its answer, and one parser reads the label from it, as in the paper",
     "choose": "the follower's likelihoods of the labels are compared, so there is always a label",
 }
-COSTS = ("calls to make the instruction", "tokens to make it and to label", "seconds to make it and to label")
+COST_UNITS = ("calls to make the instruction", "tokens to make it and to label", "seconds to make it and to label")
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Write `index.html`, `figures/` and `tables/` into `out`, and return the page's path.
 
-    Folders are runs of `promptmii evaluate`, and training runs for their curves; with training runs alone, the page
-    shows the curves. It replaces an earlier report in `out` once everything is read and drawn; other files stay.
-    Raises `ScoreRefusedError`, once the page is written, if every cell failed; `ArtefactError` if an evaluation holds
-    no cell; `OutputError` if `out` cannot be written.
+    Folders are runs of `promptmii evaluate`, and training runs, which add their curves or make a page of curves alone.
+    An earlier report in `out` is replaced once everything is read and drawn; other files stay. Raises
+    `ScoreRefusedError` if every cell failed, after the page is written; `ArtefactError` if an evaluation has no cells;
+    `OutputError` if `out` cannot be written.
     """
-    evaluations, trained = split_folders(folders)
+    evaluations, training_folders = split_folders(folders)
     if not evaluations:
-        files, runs = Files.at(out), read_curves(trained)
-        named = ", ".join(run.name for run in runs)
-        winners = [("", headline.progress(run)) for run in runs]
-        return files.page(_page(title=f"Training of {named}", winners=winners, training=training(runs, files)))
+        files, runs = Files.at(out), read_curves(training_folders)
+        names = ", ".join(run.name for run in runs)
+        progress = [("", headline.progress(run)) for run in runs]
+        return files.page(_page(title=f"Training of {names}", winners=progress, training=training(runs, files)))
     results = Results.read(folders)
     files, run, n, claims = Files.at(out), results.run, results.n, results.claims
     page = files.page(
         _page(
             title=headline.title(results.cells),
-            winners=_told(results, lambda own: [headline.winner(own, n)]),
-            findings=_told(results, lambda own: [headline.finding(own, n, claims), headline.unbeaten(own, n)]),
+            winners=_by_scope(results, lambda scores: [headline.winner(scores, n)]),
+            findings=_by_scope(
+                results, lambda scores: [headline.finding(scores, n, claims), headline.unbeaten(scores, n)]
+            ),
             details=task_details(results),
-            data=_embedded(numbers(results)),
+            data=_embedded_json(numbers(results)),
             **sections(results, files),
         )
     )
@@ -89,7 +91,7 @@ def _page(**values: Any) -> str:
         version=VERSION,
         date=date.today().isoformat(),
     )
-    # A lone surrogate, which records may hold, is no text that a file can have.
+    # Records may hold lone surrogates, which cannot be encoded as UTF-8.
     return text.encode("utf-8", "replace").decode()
 
 
@@ -97,56 +99,63 @@ def _file(name: str) -> str:
     return resources.files("promptmii.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _told(results: Results, tell: Callable[[Scores], Sequence[str]]) -> list[tuple[str, str]]:
-    """Sentences on each scope, which is named if there are several."""
+def _by_scope(results: Results, sentences: Callable[[Scores], Sequence[str]]) -> list[tuple[str, str]]:
+    """The title and the sentences of each scope. A single scope has no title."""
     several = len(results.by_scope) > 1
-    return [(own.scope.title if several else "", " ".join(filter(None, tell(own)))) for own in results.by_scope]
+    return [
+        (scores.scope.title if several else "", " ".join(filter(None, sentences(scores))))
+        for scores in results.by_scope
+    ]
 
 
-def _embedded(value: object) -> Markup:
-    """JSON that cannot end the element that it stands in."""
+def _embedded_json(value: object) -> Markup:
+    """JSON that cannot end the HTML element that contains it."""
     return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 class ByN(NamedTuple):
-    """Tables by n, of which the page shows one n at a time."""
+    """Tables for several n, of which the page shows one at a time."""
 
     group: str
+    """A name for the group of tables, unique on the page."""
     tables: Mapping[int, Any]
     n: int
-    drawn: ShownFigure | None = None
+    """The n shown first."""
+    figure: ShownFigure | None = None
 
 
 def sections(results: Results, files: Files) -> dict[str, Any]:
-    """The values of the template. What is empty has no section."""
+    """The values for the template, which omits sections whose value is empty."""
     by_scope, run = results.by_scope, results.run
     return {
         "legend": legend(results),
-        "length": [files.figure(figures.length_figure(own), _point_tip([own])) for own in by_scope],
+        "length": [files.figure(figures.length_figure(scores), _point_tip([scores])) for scores in by_scope],
         "headline": files.table(headline.claim_table(results.claims)) if results.claims else None,
-        "long_prompts": [*filter(None, (headline.long_prompts(own, results.n) for own in by_scope))],
+        "long_prompts": [*filter(None, (headline.long_prompts(scores, results.n) for scores in by_scope))],
         "facts": headline.facts(run, results.cells, results.folders),
-        "methods": {one.method: summary(one.method) for one in results.series},
-        "modes": {own.scope.mode: MODES[own.scope.mode] for own in by_scope},
+        "methods": {series.method: summary(series.method) for series in results.series},
+        "modes": {scores.scope.mode: MODES[scores.scope.mode] for scores in by_scope},
         "method_tables": [*map(files.table, [*map(tables.method_table, by_scope), *published_tables(by_scope)])],
         "pareto": files.figure(figures.pareto_figure(by_scope), _point_tip(by_scope)),
-        "budgets": [files.table(tables.budget_table(own)) for own in by_scope],
+        "budgets": [files.table(tables.budget_table(scores)) for scores in by_scope],
         "training": training(results.curves, files) if results.curves else None,
-        "costs": [_costs(results, own, files) for own in by_scope],
+        "costs": [_costs(results, scores, files) for scores in by_scope],
         "transfers": _transfers(results, files),
-        "comparisons": [*filter(None, (_comparisons(results, own, files) for own in by_scope))],
+        "comparisons": [*filter(None, (_comparisons(results, scores, files) for scores in by_scope))],
         "outcome": outcome(results),
         "untrained": results.untrained,
-        "task_tables": [files.table(tables.task_table(own)) for own in by_scope],
+        "task_tables": [files.table(tables.task_table(scores)) for scores in by_scope],
         "paper_scale": [*map(files.table, paper_scale_tables(run, results.cells, by_scope))],
         "failures": files.table(tables.failure_table(results.cells)),
-        "failed": files.table(tables.failed_cell_table(run), most=FAILED_ROWS) if run.failed or run.damaged else None,
+        "failed": files.table(tables.failed_cell_table(run), max_rows=FAILED_ROWS)
+        if run.failed or run.damaged
+        else None,
         "torn": [f"{run.name}: {run.damaged}" for run in results.curves if run.damaged],
     }
 
 
 def legend(results: Results) -> list[tuple[str, str, str]]:
-    """Name, colour and line of each method. With several followers a name stands for a series of each."""
+    """Name, CSS colour and line style of each series. Series of several followers may share a name."""
     entries: list[tuple[str, str, str]] = []
     for name, look in looks(results.series).items():
         colour = "var(--ink)" if look.colour == INK else f"var(--c-{look.colour[1:]}, {look.colour})"
@@ -155,60 +164,66 @@ def legend(results: Results) -> list[tuple[str, str, str]]:
 
 
 def _point_tip(by_scope: Sequence[Scores]) -> Tip:
-    known = [{(p.series.name, p.tokens, p.mean): p for p in points(own)} for own in by_scope]
+    by_panel = [{(mean.series.name, mean.tokens, mean.mean): mean for mean in points(scores)} for scores in by_scope]
 
     def tip(panel: int, name: str, x: float, y: float) -> str:
-        mean = known[panel][name, x, y]
-        given = f", n={mean.n}" if mean.n else ""
+        mean = by_panel[panel][name, x, y]
+        heading = f"{name}, n={mean.n}" if mean.n else name
         score = f"macro-F1 {with_interval(mean)}"
-        return f"{name}{given}\n{score}\n{prompt_length(mean.tokens)}\n{counted(mean.tasks, 'task')}"
+        return f"{heading}\n{score}\n{prompt_length(mean.tokens)}\n{counted(mean.tasks, 'task')}"
 
     return tip
 
 
 def training(runs: Sequence[Curves], files: Files) -> dict[str, Any]:
-    """The validation reward and the curves that matter most; all others together."""
-    named = dict.fromkeys(name for run in runs for name in run.metrics)
-    first = figures.important([name for name in named if name != VALIDATION])
-    rest = [name for name in named if name not in (VALIDATION, *first)]
+    """The validation reward, the most important curves, and one figure of all others."""
+    names = dict.fromkeys(name for run in runs for name in run.metrics)
+    important = figures.important([name for name in names if name != VALIDATION])
+    rest = [name for name in names if name not in (VALIDATION, *important)]
 
-    def show(drawn: Drawn, shown: Sequence[str]) -> ShownFigure:
-        tip: Tip = lambda panel, run, x, y: f"{run}, step {x:,.0f}\n{shown[panel]} {y:.4g}"  # noqa: E731
+    def show(drawn: Drawn, quantities: Sequence[str]) -> ShownFigure:
+        def tip(panel: int, run: str, x: float, y: float) -> str:
+            return f"{run}, step {x:,.0f}\n{quantities[panel]} {y:.4g}"
+
         return files.figure(drawn, tip, method=False)
 
-    def panels(shown: Sequence[str], name: str, caption: str) -> ShownFigure | None:
-        return show(figures.training_figure(runs, shown, name, caption), shown) if shown else None
+    first: list[ShownFigure] = []
+    others: ShownFigure | None = None
+    if VALIDATION in names:
+        first.append(show(figures.validation_figure(runs), [VALIDATION]))
+    if important:
+        caption = "The most important curves, unsmoothed."
+        first.append(show(figures.training_figure(runs, important, "training", caption), important))
+    if rest:
+        caption = "All other curves of the same runs."
+        others = show(figures.training_figure(runs, rest, "training-all", caption), rest)
+    return {"rewarded": VALIDATION in names, "first": first, "others": others, "count": len(rest)}
 
-    reward = show(figures.validation_figure(runs), [VALIDATION]) if VALIDATION in named else None
-    most = panels(first, "training", "The curves that matter most, without smoothing.")
-    others = panels(rest, "training-all", "All other curves of the same runs.")
-    return {"rewarded": bool(reward), "first": [*filter(None, (reward, most))], "others": others, "count": len(rest)}
 
-
-def _costs(results: Results, own: Scores, files: Files) -> tuple[ShownFigure, ShownTable]:
-    drawn = costs.cost_figure(results.cells, own, nearest_n(own.ns, results.n))
-    return files.figure(drawn, _cost_tip), files.table(costs.cost_table(results.cells, own.scope))
+def _costs(results: Results, scores: Scores, files: Files) -> tuple[ShownFigure, ShownTable]:
+    drawn = costs.cost_figure(results.cells, scores, nearest_n(scores.ns, results.n))
+    return files.figure(drawn, _cost_tip), files.table(costs.cost_table(results.cells, scores.scope))
 
 
 def _cost_tip(panel: int, name: str, x: float, _: float) -> str:
-    return f"{name}\n{costs.rounded(x)} {COSTS[panel]}"
+    return f"{name}\n{costs.rounded(x)} {COST_UNITS[panel]}"
 
 
 def _transfers(results: Results, files: Files) -> list[ByN]:
     by_way: dict[str, dict[int, transfer.Transfer]] = {}
-    for one in transfer.transfers(results.by_scope):
-        by_way.setdefault(one.way, {})[one.n] = one
-    found: list[ByN] = []
+    for matrix in transfer.transfers(results.by_scope):
+        by_way.setdefault(matrix.way, {})[matrix.n] = matrix
+    groups: list[ByN] = []
     for way, by_n in by_way.items():
         chosen = by_n[nearest_n(by_n, results.n)]
-        drawn = files.figure(transfer.transfer_figure(chosen))
-        made = {n: files.table(transfer.transfer_table(one)) for n, one in by_n.items()}
-        found.append(ByN(f"transfer-{way}", made, chosen.n, drawn))
-    return found
+        figure = files.figure(transfer.transfer_figure(chosen))
+        shown = {n: files.table(transfer.transfer_table(matrix)) for n, matrix in by_n.items()}
+        groups.append(ByN(f"transfer-{way}", shown, chosen.n, figure))
+    return groups
 
 
-def _comparisons(results: Results, own: Scores, files: Files) -> ByN | None:
-    if len(own.series) < 2:
+def _comparisons(results: Results, scores: Scores, files: Files) -> ByN | None:
+    if len(scores.series) < 2:
         return None
-    made = {n: tuple(map(files.table, tables.pair_tables(own, n))) for n in own.ns}
-    return ByN(f"pairs-{own.scope.slug}", made, nearest_n(own.ns, results.n))
+    shown = {n: tuple(map(files.table, tables.pair_tables(scores, n))) for n in scores.ns}
+    return ByN(f"pairs-{scores.scope.slug}", shown, nearest_n(scores.ns, results.n))

@@ -1,7 +1,8 @@
-"""What the script of the page reads: the numbers of its tables, and per task the instructions, confusion matrices and
+"""The data for the page's script: the numbers of its tables, and for each task the instructions, confusion matrices and
 wrong rows of all its cells.
 
-Each task is deflated and in base64: a page of 12,000 cells stays small, and a browser unpacks the task that is opened.
+Each task is compressed (deflate, base64), so that a page of 12,000 cells stays small. The browser unpacks a task when
+it is opened.
 """
 
 import base64
@@ -16,138 +17,146 @@ import numpy as np
 from promptmii.records import Record, Run
 from promptmii.report.methods import takes_what_fits
 from promptmii.report.results import Results, outcome
-from promptmii.report.scores import Scores
+from promptmii.report.scores import Scores, Series
 from promptmii.task import Example
 
-INSTRUCTION = (4_000, 2_000, 1_000)
-"""Characters of an instruction that are kept: the most with which the tasks together stay below `SIZE`."""
-SIZE = 13_000_000
-"""Characters of the packed tasks of one page."""
-WRONG = 20
-"""Wrong rows of a cell that are kept: the first, so that methods can be compared on the same rows."""
-TEXT = 600
+INSTRUCTION_LENGTHS = (4_000, 2_000, 1_000)
+"""Characters kept of an instruction: the first number that keeps all packed tasks within `MAX_SIZE`, or the last."""
+MAX_SIZE = 13_000_000
+"""Characters of all packed tasks of a page."""
+MAX_WRONG = 20
+"""Wrong rows kept of a cell: the first ones, so that methods can be compared on the same rows."""
+TEXT_LENGTH = 600
 """Characters kept of a row's text."""
-ANSWER = 200
-"""Characters of an answer that was no label."""
-LEVEL = 6
+ANSWER_LENGTH = 200
+"""Characters kept of an answer that is no label."""
+COMPRESSION_LEVEL = 6
 MEASURED = {"macro_f1", "low", "high", "uncalibrated_macro_f1", "accuracy", "n_unparsed", "n_truncated"}
 
 
 def numbers(results: Results) -> dict[str, Any]:
-    """The numbers that the script needs to draw tables."""
+    """The numbers from which the script draws tables."""
     live: Any = results.cells.loc[~results.cells["stale"], :]
     sizes = live.groupby("task")[["labels", "rows"]].max().fillna(0).astype(int)
     return {
-        "scopes": [own.scope.title for own in results.by_scope],
+        "scopes": [scores.scope.title for scores in results.by_scope],
         "series": [
             {"name": series.name, "method": series.method, "generator": series.generator} for series in results.series
         ],
         "ns": results.ns,
         "n": results.n,
         "seeds": sorted({int(seed) for seed in live["seed"]}),
-        "tasks": [{"name": t, "labels": int(sizes["labels"][t]), "rows": int(sizes["rows"][t])} for t in results.tasks],
-        "scores": [_scores(results, own) for own in results.by_scope],
+        "tasks": [
+            {"name": task, "labels": int(sizes["labels"][task]), "rows": int(sizes["rows"][task])}
+            for task in results.tasks
+        ],
+        "scores": [_scores(results, scores) for scores in results.by_scope],
         "outcome": outcome(results),
     }
 
 
-def _scores(results: Results, own: Scores) -> list[Any]:
-    """By series, n and task: macro-F1 or `None`, and failed cells. `None` for a series that the scope lacks."""
-    places = [own.tasks.index(task) if task in own.tasks else None for task in results.tasks]
+def _scores(results: Results, scores: Scores) -> list[Any]:
+    """By series, n and task: macro-F1 or None, and the number of failed cells. None for a series not in the scope."""
 
-    def value(i: int, n: int, place: int | None) -> tuple[float | None, int]:
-        if place is None or n not in own.ns:
+    def value(series: Series, n: int, task: str) -> tuple[float | None, int]:
+        if task not in scores.tasks or n not in scores.ns:
             return None, 0
-        score, failed = own.macro_f1[i, own.ns.index(n), place], own.failed[i, own.ns.index(n), place]
-        return None if np.isnan(score) else round(float(score), 4), int(failed)
+        index = scores.series.index(series), scores.ns.index(n), scores.tasks.index(task)
+        macro_f1 = float(scores.macro_f1[index])
+        return None if np.isnan(macro_f1) else round(macro_f1, 4), int(scores.failed[index])
 
-    numbers = {series: i for i, series in enumerate(own.series)}
     return [
-        [[value(numbers[series], n, place) for place in places] for n in results.ns] if series in numbers else None
+        [[value(series, n, task) for task in results.tasks] for n in results.ns] if series in scores.series else None
         for series in results.series
     ]
 
 
 def task_details(results: Results) -> list[str]:
-    """One packed JSON object per task, in order, of all its live cells."""
+    """The live cells of each task, in order of tasks, as packed JSON."""
     live: Any = results.cells.loc[~results.cells["stale"], :].sort_values(["series", "seed", "n"])
-    scopes = [own.scope for own in results.by_scope]
-    places = {(scope.follower, scope.mode, scope.hidden): number for number, scope in enumerate(scopes)}
-    # A name says the generator only where its own scope has several.
-    orders = {(one.name, one.generator): number for number, one in enumerate(results.series)}
-    found = {task: _Details() for task in results.tasks}
+    scopes = [scores.scope for scores in results.by_scope]
+    scope_numbers = {(scope.follower, scope.mode, scope.hidden): number for number, scope in enumerate(scopes)}
+    # The name alone may be ambiguous: it gives the generator only if its scope has several.
+    series_numbers = {(series.name, series.generator): number for number, series in enumerate(results.series)}
+    by_task = {task: _Details() for task in results.tasks}
     for key, name, hidden in zip(live["key"], live["series"], live["hidden"], strict=True):
         record = results.run.records[key]
         cell = record.cell
-        where = {"scope": places[cell.follower, cell.mode, hidden], "series": orders[name, cell.generator or None]}
-        found[cell.task].add(results.run, record, where)
+        scope = scope_numbers[cell.follower, cell.mode, hidden]
+        series = series_numbers[name, cell.generator or None]
+        by_task[cell.task].add(results.run, record, scope, series)
     packed: list[str] = []
-    for length in INSTRUCTION:
-        packed = [_pack(details.content(length)) for details in found.values()]
-        if sum(map(len, packed)) <= SIZE:
+    for length in INSTRUCTION_LENGTHS:
+        packed = [_pack(details.content(length)) for details in by_task.values()]
+        if sum(map(len, packed)) <= MAX_SIZE:
             break
     return packed
 
 
 def _pack(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), LEVEL)).decode()
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), COMPRESSION_LEVEL)).decode()
 
 
 class _Details:
-    """The cells of one task. Rows, instructions and label sets that several cells share are stored once."""
+    """The cells of one task. Rows, instructions and label sets that cells share are stored once, by number."""
 
     def __init__(self) -> None:
-        # Values with their numbers, which cells name.
         self._labels: dict[tuple[str, ...], int] = {}
         self._instructions: dict[str, int] = {}
         self._rows: dict[Example, int] = {}
         self._cells: list[dict[str, Any]] = []
 
     def content(self, length: int) -> dict[str, Any]:
-        """What `page.js` reads, with the first `length` characters of every instruction."""
+        """The object that `tasks.js` reads, with the first `length` characters of every instruction."""
         instructions = [[text[:length], len(text)] for text in self._instructions]
-        texts = [(_cut(row.text, TEXT), row.label) for row in self._rows]
+        texts = [(_cut(row.text, TEXT_LENGTH), row.label) for row in self._rows]
         return {"labels": [*self._labels], "texts": texts, "instructions": instructions, "cells": self._cells}
 
-    def add(self, run: Run, record: Record, where: dict[str, Any]) -> None:
+    def add(self, run: Run, record: Record, scope: int, series: int) -> None:
         """Add a cell, done or failed."""
-        where |= {"n": record.cell.n, "seed": record.cell.seed}
-        made = record.instruction
-        if record.status == "failed" or made is None or made.measured is None:
-            self._cells.append(where | {"error": record.error or "no score was recorded"})
+        coordinates = {"scope": scope, "series": series, "n": record.cell.n, "seed": record.cell.seed}
+        instruction = record.instruction
+        if record.status == "failed" or instruction is None or instruction.measured is None:
+            self._cells.append(coordinates | {"error": record.error or "no score was recorded"})
             return
-        cost, measured = made.cost, made.measured
+        cost, measured = instruction.cost, instruction.measured
         self._cells.append(
-            where
+            coordinates
             | measured.model_dump(include=MEASURED)
             | {
                 "rows": measured.n,
                 "tokens": measured.prompt_tokens_per_query,
-                "fitted": made.provenance.n if takes_what_fits(record.cell.method) else record.cell.n,
+                "fitted": instruction.provenance.n if takes_what_fits(record.cell.method) else record.cell.n,
                 "calls": cost.calls,
-                "calibration_calls": made.calibration_cost.calls,
+                "calibration_calls": instruction.calibration_cost.calls,
                 "made_tokens": cost.tokens,
-                "notes": made.provenance.notes,
-                "labels": self._labels.setdefault(made.labels, len(self._labels)),
-                "instruction": self._instructions.setdefault(made.text, len(self._instructions)),
+                "notes": instruction.provenance.notes,
+                "labels": self._labels.setdefault(instruction.labels, len(self._labels)),
+                "instruction": self._instructions.setdefault(instruction.text, len(self._instructions)),
             }
-            | self._answers(record, run.queries[str(record.query)].examples, made.labels)
+            | self._answers(record, run.queries[str(record.query)].examples, instruction.labels)
         )
 
     def _answers(self, record: Record, rows: Sequence[Example], labels: Sequence[str]) -> dict[str, Any]:
-        """`confusion`: gold, predicted (number of labels: none), count, and so on; `wrong`: row, predicted, answer."""
-        answers, none = record.columns, len(labels)
+        """The confusion matrix and the wrong rows of a cell. Labels are numbers; `len(labels)` is an unparsed answer.
+
+        `confusion` is a flat list that repeats gold label, predicted label, count. Each entry of `wrong` is a row
+        number, the predicted label and, if unparsed, the answer.
+        """
+        columns, unparsed = record.columns, len(labels)
         numbers = {label: number for number, label in enumerate(labels)}
         gold = [numbers[row.label] for row in rows]
-        predicted = [none if number is None else number for number in answers.labels]
+        predicted = [unparsed if number is None else number for number in columns.labels]
         counts = Counter(zip(gold, predicted, strict=True))
         wrong = [i for i, (g, p) in enumerate(zip(gold, predicted, strict=True)) if g != p]
         shown: list[list[Any]] = []
-        for i in wrong[:WRONG]:
-            answer = answers.answers[i] if predicted[i] == none else None  # one that is a label says nothing more
-            said = [] if answer is None else [_cut(answer, ANSWER)]
-            shown.append([self._rows.setdefault(rows[i], len(self._rows)), predicted[i], *said])
+        for i in wrong[:MAX_WRONG]:
+            entry: list[Any] = [self._rows.setdefault(rows[i], len(self._rows)), predicted[i]]
+            answer = columns.answers[i]
+            if predicted[i] == unparsed and answer is not None:
+                entry.append(_cut(answer, ANSWER_LENGTH))
+            shown.append(entry)
         confusion = [number for (g, p), count in sorted(counts.items()) for number in (g, p, count)]
         return {"confusion": confusion, "wrong": shown, "n_wrong": len(wrong)}
 
