@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from promptmii import Support
 from promptmii.data import load_task
-from promptmii.data.labels import MARKS, label_key, label_text, one_line
+from promptmii.data.labels import INVISIBLE, label_key, label_text, one_line
 from promptmii.errors import DataError
 
 
@@ -129,5 +129,5 @@ def test_what_is_no_name_is_refused(value: object) -> None:
 def test_the_key_is_the_same_for_every_form_and_stands_for_itself(label: str) -> None:
     for form in ("NFC", "NFD", "NFKC"):
         assert label_key(unicodedata.normalize(form, label)) == label_key(label)
-    assert label_key(f" {MARKS.join(label)}\t") == label_key(label)
+    assert label_key(f" {INVISIBLE.join(label)}\t") == label_key(label)
     assert one_line(one_line(label)) == one_line(label)

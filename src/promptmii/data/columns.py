@@ -17,7 +17,7 @@ PAIRS: Pairs = (
     *(("question1", "question2"), ("text1", "text2"), ("text_a", "text_b")),
 )
 """Text columns that a label describes jointly."""
-MOST_LABELS = 0.5
+MAX_LABEL_SHARE = 0.5
 """A column with more distinct values than this share of its rows is not a label column, unless its name says so."""
 FIRST = 50
 """Texts of a column that show what it holds."""
@@ -38,7 +38,7 @@ _FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenColumns:
     """The columns in use."""
 
     text: tuple[str, ...]
@@ -81,7 +81,7 @@ def _text(name: str, value: Any) -> str:
 
 def choose_columns(
     table: Table, text: str | Sequence[str] | None, label: str | None, *, labelled: bool = True, pairs: Pairs = PAIRS
-) -> Chosen:
+) -> ChosenColumns:
     """Choose the columns. Raises `DataError` with the nearest name for one that does not exist."""
     names, template = _given_text(table, text)
     notes: list[str] = []
@@ -106,7 +106,7 @@ def choose_columns(
     doubts = list(dict.fromkeys(doubts))
     if doubts:
         notes.append(f"other columns might be meant: {', '.join(map(repr, doubts))}; --text and --label say which")
-    return Chosen(names, template, label, tuple(notes), label_named, tuple(doubts), decided)
+    return ChosenColumns(names, template, label, tuple(notes), label_named, tuple(doubts), decided)
 
 
 def _given_text(table: Table, text: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
@@ -184,7 +184,7 @@ def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
         return False
     if _hold_fractions(distinct):
         return False
-    return len(distinct) <= MOST_LABELS * len(values) or (not repeats and not all(map(_is_number, distinct)))
+    return len(distinct) <= MAX_LABEL_SHARE * len(values) or (not repeats and not all(map(_is_number, distinct)))
 
 
 def why_no_label(table: Table, name: str) -> str:
@@ -219,7 +219,7 @@ def _names_of_numbers(table: Table, numbers: str, names: str) -> str | None:
     known = dict(pairs)
     one_to_one = len(set(pairs)) == len(known) == len(set(known.values()))
     named = all(_is_number(str(number)) and not _is_number(str(name)) for number, name in known.items())
-    if not one_to_one or not named or not 2 <= len(known) <= MOST_LABELS * len(pairs):
+    if not one_to_one or not named or not 2 <= len(known) <= MAX_LABEL_SHARE * len(pairs):
         return None
     if max(len(str(name)) for name in known.values()) > LONGEST_LABEL:
         return None

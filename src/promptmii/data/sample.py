@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from promptmii.data.clean import Cleaned, clean
-from promptmii.data.columns import Chosen, choose_columns
+from promptmii.data.clean import CleanedRows, clean
+from promptmii.data.columns import ChosenColumns, choose_columns
 from promptmii.data.labels import one_line
 from promptmii.data.load import Source, read_table
 from promptmii.data.table import Table
@@ -27,7 +27,7 @@ class LoadedTask:
     """A task, the columns it was made from, and notes."""
 
     task: Task
-    columns: Chosen
+    columns: ChosenColumns
     notes: tuple[str, ...]
 
     @property
@@ -56,8 +56,8 @@ def load_task(
 
 def assemble(
     table: Table,
-    columns: Chosen,
-    cleaned: Cleaned,
+    columns: ChosenColumns,
+    cleaned: CleanedRows,
     *,
     labels: Sequence[str] | None = None,
     seed: int = 0,
@@ -78,7 +78,7 @@ def assemble(
     return LoadedTask(task, columns, tuple(notes))
 
 
-def _unused(cleaned: Cleaned, train: Sequence[Example], test: Sequence[Example]) -> tuple[str, ...]:
+def _unused(cleaned: CleanedRows, train: Sequence[Example], test: Sequence[Example]) -> tuple[str, ...]:
     """A note for each split that is in neither part."""
     used = {id(example) for example in (*train, *test)}
     rows = zip(cleaned.split or (), cleaned.examples, strict=False)
@@ -107,7 +107,7 @@ def _missing(what: str, labels: Sequence[str], examples: Sequence[Example], cure
     return (f"no {what} of {len(missing)} of {len(labels)} labels: {named}{cure}",)
 
 
-def _parts(cleaned: Cleaned, seed: int, test_share: float) -> tuple[list[Example], list[Example]]:
+def _parts(cleaned: CleanedRows, seed: int, test_share: float) -> tuple[list[Example], list[Example]]:
     """The source's own train and test splits if it has them, else a split by content within each label."""
     names = {name: name.casefold() for name in set(cleaned.split or ())}
     train_name, test_name = (next((n for n in wanted if n in names.values()), None) for wanted in (TRAIN, TEST))
@@ -135,7 +135,7 @@ def _by_label(examples: Sequence[Example]) -> dict[str, list[Example]]:
     return dict(sorted(groups.items()))
 
 
-def _label_order(table: Table, columns: Chosen, train: Sequence[Example]) -> tuple[str, ...]:
+def _label_order(table: Table, columns: ChosenColumns, train: Sequence[Example]) -> tuple[str, ...]:
     """The schema's order if it names classes, else numbers by value and names by alphabet."""
     present = {example.label for example in train}
     declared = [one_line(name) for name in table.classes.get(columns.label or "", ())]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias, cast
 
 from promptmii.data.columnar import parquet_rows
-from promptmii.data.columns import Chosen, choose_columns
+from promptmii.data.columns import ChosenColumns, choose_columns
 from promptmii.data.decoding import check_is_text, decode, encoding_of, path_name
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
@@ -36,7 +36,7 @@ class Texts:
     key: str
     """Content hash of all rows and of how a text is made of each."""
     _rows: Callable[[], Iterator[Row]]
-    _chosen: Chosen
+    _chosen: ChosenColumns
 
     def __iter__(self) -> Iterator[tuple[Row, str]]:
         for row in self._rows():
