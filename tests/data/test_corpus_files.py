@@ -66,7 +66,7 @@ def test_splits_that_datasets_saved_are_one_task_everywhere(tmp_path: Path) -> N
 
 
 def test_what_is_no_corpus_is_said(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="no corpus"):
+    with pytest.raises(ArtefactError, match="not a corpus"):
         read_corpus(tmp_path / "nothing")
     with pytest.raises(DataError, match="Did you mean 'heldout'"):
         read_corpus(corpus, "held-out")

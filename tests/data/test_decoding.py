@@ -39,7 +39,7 @@ def test_what_cannot_is_named_with_its_line_and_what_it_may_say(encoding: str) -
 def test_what_is_no_text_is_named_as_what_it_is(tmp_path: Path, start: bytes, words: str) -> None:
     (tmp_path / "a.csv").write_bytes(start + b"\xff\x00" * 50)
     for read in (read_table, read_texts):
-        with pytest.raises(DataError, match=rf"a\.csv is no text, .*{words}"):
+        with pytest.raises(DataError, match=rf"a\.csv is not text, .*{words}"):
             read(tmp_path / "a.csv")
 
 

@@ -111,7 +111,7 @@ def test_rows_with_several_labels_are_dropped_and_counted_where_they_are_few(tmp
         ("17", "found int"),
         ("null", "found NoneType"),
         ("[1, 2]", "other than objects"),
-        ('{"a": 1}', "'a' holds no list; expected a list of objects"),
+        ('{"a": 1}', "'a' is not a list; expected a list of objects"),
         ('{"text": ["a"], "label": []}', "unequal lengths"),
         ("[]", "holds no rows"),
         ("{}", "holds no rows"),

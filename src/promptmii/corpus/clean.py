@@ -15,7 +15,7 @@ from promptmii.corpus.listing import Candidate
 from promptmii.corpus.settings import CleanSettings
 from promptmii.data.clean import clean
 from promptmii.data.columns import PAIRS, ChosenColumns, choose_columns, could_be_label, why_no_label
-from promptmii.data.sample import assemble, proportioned
+from promptmii.data.sample import assemble, stratified_sample
 from promptmii.data.table import Table
 from promptmii.errors import DataError, EndpointError, MissingDependencyError, counted
 from promptmii.models.base import Failure, LanguageModel, Sampling
@@ -124,7 +124,7 @@ def clean_task(
 
 def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task:
     """Limit the rows of each part, keeping label proportions."""
-    train, test = proportioned(task.train, settings.train_rows), proportioned(task.test, settings.test_rows)
+    train, test = stratified_sample(task.train, settings.train_rows), stratified_sample(task.test, settings.test_rows)
     dropped["more rows than a task keeps"] = len(task.train) + len(task.test) - len(train) - len(test)
     labels = {example.label for example in train}
     test = tuple(example for example in test if example.label in labels)

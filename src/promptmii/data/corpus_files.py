@@ -82,8 +82,8 @@ def row_task(row: Mapping[str, Any]) -> Task:
         return Task(name, tuple(row["labels"]), train, test, row.get("instruction"), source)
     except (TypeError, AttributeError, KeyError) as error:
         raise DataError(
-            f"The row {str(row.get('name'))[:80]!r} is no task: a null or a value of another type stands where a name, "
-            "a label, a text or a list belongs. Build the corpus again."
+            f"The row {str(row.get('name'))[:80]!r} is not a task: a name, label, text or list is null "
+            "or of another type. Build the corpus again."
         ) from error
 
 
@@ -154,7 +154,7 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
         files.setdefault(SPLIT_ALIASES.get(split, split), []).append(path)
     if not files:
         raise ArtefactError(
-            f"{folder} is no corpus: it holds no Parquet file of tasks. "
+            f"{folder} is not a corpus: it holds no Parquet file of tasks. "
             f"Build one with: promptmii corpus build -o {folder}"
         )
     return files

@@ -90,12 +90,12 @@ def format_of(path: Path) -> str:
 
 
 def _read_path(path: Path) -> Table:
-    with faults_named(path):
+    with data_errors(path):
         return _read_file(path)
 
 
 @contextmanager
-def faults_named(path: Path) -> Generator[None]:
+def data_errors(path: Path) -> Generator[None]:
     """Turn every fault of a file into a `DataError` that names it; readers and their libraries raise many."""
     import pyarrow as pa
 
@@ -114,7 +114,7 @@ def faults_named(path: Path) -> Generator[None]:
         ) from error
 
 
-def file_kind(path: Path) -> str:
+def supported_format(path: Path) -> str:
     """The ending that says how to read a file. Raises `DataError` for a missing file or an unknown ending."""
     if not path.exists():
         raise DataError(
@@ -128,7 +128,7 @@ def file_kind(path: Path) -> str:
     return kind
 
 
-def whole_file(path: Path) -> bytes:
+def read_unpacked(path: Path) -> bytes:
     """The content, unpacked."""
     content = path.read_bytes()
     return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
@@ -137,8 +137,8 @@ def whole_file(path: Path) -> bytes:
 def _read_file(path: Path) -> Table:
     if path.is_dir():
         return read_saved_dataset(path)
-    kind = file_kind(path)
-    content = whole_file(path)
+    kind = supported_format(path)
+    content = read_unpacked(path)
     if not content.strip():
         raise DataError(f"{path} is empty.")
     if kind in BINARY_READERS:

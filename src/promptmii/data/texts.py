@@ -14,7 +14,7 @@ from promptmii.data.columns import ChosenColumns, choose_columns
 from promptmii.data.decoding import check_is_text, decode, encoding_of, path_name
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
-from promptmii.data.load import Source, faults_named, file_kind, format_of, read_table, whole_file
+from promptmii.data.load import Source, data_errors, format_of, read_table, read_unpacked, supported_format
 from promptmii.data.table import Row, clean_row, make_table
 from promptmii.errors import DataError
 from promptmii.progress import QUIET, Progress
@@ -75,7 +75,7 @@ def _open(source: Source) -> tuple[str, Callable[[], Iterator[Row]]]:
     """A source of rows, and the function that reads them from the beginning."""
     if isinstance(source, str | Path) and not str(source).startswith("hub:"):
         path = Path(source)
-        with faults_named(path):
+        with data_errors(path):
             reader = None if path.is_dir() else _reader(path)
         if reader:
             return path_name(path), lambda: _read(path, reader)
@@ -88,7 +88,7 @@ _Reader: TypeAlias = Callable[[Path], Iterator[Row]]
 
 def _reader(path: Path) -> _Reader | None:
     """The reader that reads a file row by row; `None` if it can only be read as a whole."""
-    kind, packed = file_kind(path), path.suffix.lower() == ".gz"
+    kind, packed = supported_format(path), path.suffix.lower() == ".gz"
     if kind == ".parquet":
         return None if packed else parquet_rows
     if kind not in (".csv", ".tsv", ".jsonl", ".ndjson", ".txt"):
@@ -102,12 +102,12 @@ def _reader(path: Path) -> _Reader | None:
 
 
 def _read(path: Path, reader: _Reader) -> Iterator[Row]:
-    with faults_named(path):
+    with data_errors(path):
         try:
             for row in reader(path):
                 yield clean_row(row)
         except UnicodeDecodeError:
-            decode(whole_file(path), path_name(path))  # raises with the line
+            decode(read_unpacked(path), path_name(path))  # raises with the line
             raise
 
 
