@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii import Example, Task
-from promptmii.data.nameless import hide, nameless, renamed
+from promptmii.data.nameless import hide_names, nameless, rename_labels
 
 TASK = Task(
     "animals",
@@ -20,14 +20,14 @@ TASK = Task(
 
 @given(st.lists(st.text("abcdef", min_size=1, max_size=8), min_size=2, max_size=90, unique=True), st.integers())
 def test_every_label_gets_a_name_of_its_own(labels: list[str], seed: int) -> None:
-    shown = hide(labels, random.Random(seed))
+    shown = hide_names(labels, random.Random(seed))
     assert list(shown) == labels
     assert len(set(shown.values())) == len(labels)
-    assert hide(labels, random.Random(seed)) == shown
+    assert hide_names(labels, random.Random(seed)) == shown
 
 
 def test_a_renamed_task_has_the_rows_of_its_labels_in_their_order() -> None:
-    fewer = renamed(TASK, {"fish": "B", "bird": "A"})
+    fewer = rename_labels(TASK, {"fish": "B", "bird": "A"})
     assert fewer.labels == ("B", "A")
     assert [e.text for e in fewer.train] == [e.text for e in TASK.train if e.label != "none"]
     assert [e.label for e in fewer.test] == ["B", "A"]
