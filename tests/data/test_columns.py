@@ -48,8 +48,8 @@ def test_addresses_and_identifiers_are_not_texts_unless_named_so() -> None:
         "sent": [f"Mon, {i + 1:02} September 2024 {i:02}:00:00 AM GMT+1 (CEST)" for i in range(12)],
         "phone": [f"{i:040}" for i in range(12)],
     }
-    rows = table(**longer, said=TEXTS, label=list("abc") * 4)
-    assert choose_columns(read_table(rows), None, None).text == ("said",)
+    rows = table(**longer, speech=TEXTS, label=list("abc") * 4)
+    assert choose_columns(read_table(rows), None, None).text == ("speech",)
     assert choose_columns(read_table(table(text=longer["page"], label=list("abc") * 4)), None, None).text == ("text",)
     with pytest.raises(DataError, match="No column of a list holds text"):
         load_task(table(**longer, label=list("abc") * 4))
@@ -58,9 +58,9 @@ def test_addresses_and_identifiers_are_not_texts_unless_named_so() -> None:
 def test_file_names_are_texts_only_if_nothing_else_is() -> None:
     rows = table(file=[f"pictures/of/the/first/camera/number_{i:09}.png" for i in range(12)], label=list("abc") * 4)
     assert load_task(rows).columns.text == ("file",)
-    said = [text for i in range(6) for text in (f"well {i}", f"很好{i}")]
-    loaded = load_task([row | {"said": text} for row, text in zip(rows, said, strict=True)])
-    assert (loaded.columns.text, loaded.columns.doubts) == (("said",), ())
+    speech = [text for i in range(6) for text in (f"well {i}", f"很好{i}")]
+    loaded = load_task([row | {"speech": text} for row, text in zip(rows, speech, strict=True)])
+    assert (loaded.columns.text, loaded.columns.doubts) == (("speech",), ())
 
 
 def test_a_short_category_is_not_a_text_whatever_its_name() -> None:
@@ -79,9 +79,9 @@ def test_label_names_are_preferred_to_label_numbers() -> None:
     loaded = load_task(rows)
     assert loaded.task.labels == ("bad", "good", "so-so")
     assert "label column: 'label_text' (detected, it names the numbers of 'label')" in loaded.notes
-    given = load_task(rows, label="label")
-    assert given.task.labels == ("0", "1", "2")
-    assert any("'label_text' names the numbers of 'label' (0 is bad" in note for note in given.notes)
+    by_number = load_task(rows, label="label")
+    assert by_number.task.labels == ("0", "1", "2")
+    assert any("'label_text' names the numbers of 'label' (0 is bad" in note for note in by_number.notes)
     other = table(text=TEXTS, label=[0, 1, 2] * 4, topic=["x", "y", "x", "y"] * 3)
     assert load_task(other).columns.label == "label"
 

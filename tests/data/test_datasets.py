@@ -95,7 +95,7 @@ class TestSavedDatasets:
         (tmp_path / "saved" / name).unlink()
         if content:
             (tmp_path / "saved" / name).write_bytes(content)
-        with pytest.raises(DataError, match=r"saved is not a whole folder.*Save it again"):
+        with pytest.raises(DataError, match=r"saved is not a complete folder.*Save it again"):
             load_task(tmp_path / "saved")
 
 

@@ -71,8 +71,8 @@ def test_cells_with_several_labels_are_noted(joined: str) -> None:
     (note,) = [note for note in loaded.notes if "several labels" in note]
     assert note.startswith("2 rows")
     assert joined[1:-1] in note
-    plain = load_task(rows("refund", "delivery", "salt and pepper"))
-    assert not any("several labels" in note for note in plain.notes)
+    ordinary = load_task(rows("refund", "delivery", "salt and pepper"))
+    assert not any("several labels" in note for note in ordinary.notes)
 
 
 def test_several_labels_are_noted_even_if_single_labels_are_lists() -> None:

@@ -83,7 +83,7 @@ def read_saved_dataset(folder: Path) -> Table:
     """Read a folder written by `save_to_disk`. Raises `DataError`."""
     if not is_saved_dataset(folder):
         raise DataError(
-            f"{folder} is a folder without dataset_info.json; expected a file, or a folder that datasets saved."
+            f"{folder} is a folder without dataset_info.json; expected a file, or a folder saved by datasets."
         )
     try:
         import datasets
@@ -95,7 +95,7 @@ def read_saved_dataset(folder: Path) -> Table:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{folder} is not a whole folder that datasets saved: {error}. Save it again.") from error
+        raise DataError(f"{folder} is not a complete folder saved by datasets: {error}. Save it again.") from error
 
 
 def read_hub(reference: str) -> Table:

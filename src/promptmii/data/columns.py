@@ -16,7 +16,7 @@ PAIRS: Pairs = (
     *(("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("sentence_a", "sentence_b")),
     *(("question1", "question2"), ("text1", "text2"), ("text_a", "text_b")),
 )
-"""Names of text columns that share one label."""
+"""Names of text columns that are labelled together."""
 MAX_LABEL_SHARE = 0.5
 """A label column has at most this many distinct values per row, unless its name says that it is one."""
 PEEK = 50
@@ -116,7 +116,7 @@ def choose_columns(
 
 
 def _parse_text_option(table: Table, text: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
-    """The named columns, and the template if `text` is one. A column whose own name has braces is not a template."""
+    """The named columns, and the template if `text` is one. The name of a column is never a template."""
     if not text:
         return (), None
     if isinstance(text, str) and text not in table.columns and _SLOT.search(text):
@@ -224,7 +224,7 @@ def _is_number(text: str) -> bool:
 
 
 def _label_names(table: Table, numbers: str, names: str) -> str | None:
-    """The mapping as text if one column names the numbers in another, as `label_text` does for `label`; else `None`."""
+    """Describe the mapping if `names` holds a name for each number in `numbers`, as `label_text` does for `label`."""
     pairs = [(row[numbers], row[names]) for row in table.rows if row[numbers] is not None and row[names] is not None]
     if numbers == names or not pairs or not all(isinstance(cell, str | int | float) for pair in pairs for cell in pair):
         return None

@@ -13,7 +13,7 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""UTF-32 comes first: its little-endian mark starts with that of UTF-16."""
+"""UTF-32 precedes UTF-16, because its little-endian mark starts with the UTF-16 mark."""
 _BINARY_FORMATS = {
     b"PK\x03\x04": "a zip archive or a workbook (.xlsx)",
     b"\x1f\x8b": "compressed with gzip (.gz)",

@@ -28,12 +28,12 @@ REGULAR = 0.9
 STREAMED_LINES = 1000
 """Lines that decide the layout of a streamed file."""
 _SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*$', re.IGNORECASE | re.DOTALL)
-
+"""Excel's declaration of the delimiter, such as "sep=;"."""
 _JSON = re.compile(r"[\[{](\s*[\[{\"]|$)")
 """The start of a JSON file."""
 Quotes = Literal["enclose", "after spaces", "escaped", "text"]
-"""How double quotes are used: around cells, around cells after a space, around cells with inner quotes written \\", or
-as ordinary characters."""
+"""The role of double quotes: they enclose cells; also after spaces; also with inner quotes written \\"; or they are
+ordinary characters."""
 Skip = Callable[[str], None]
 
 
@@ -133,7 +133,7 @@ def _layout(lines: Sequence[str], delimiter: str, start: int) -> Layout:
 
 
 def _measure(lines: Sequence[str], delimiter: str, start: int, quotes: Quotes) -> Layout:
-    """Find the header under a reading of quotes, and count the rows that are as wide."""
+    """Find the header, given the role of quotes, and count the rows that are as wide."""
     layout = Layout(delimiter, quotes, start)
     first_rows: list[tuple[int, list[str]]] = []  # line and cells
     sizes: list[tuple[int, int] | None] = []  # cells and filled cells of each row, or None if it is malformed
@@ -265,6 +265,6 @@ def header_names(cells: Sequence[str], origin: str) -> list[str]:
 
 
 def named_cells(header: Sequence[str], cells: Sequence[Any]) -> dict[str, Any]:
-    """The cells of a row by column name. An unnamed column is numbered, and left out where it is empty."""
+    """The cells of a row by column name. An unnamed column is numbered, and left out if its cell is empty."""
     columns = enumerate(zip(header, cells, strict=False), 1)
     return {name or f"column {number}": cell for number, (name, cell) in columns if name or cell not in (None, "")}

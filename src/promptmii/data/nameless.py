@@ -77,7 +77,7 @@ def hidden_names(task: Task) -> dict[str, str]:
 
 
 def is_nameless(task: str) -> bool:
-    """Whether the name is that of a task with hidden label names."""
+    """Whether a task of this name has hidden label names."""
     return task.endswith(SUFFIX)
 
 

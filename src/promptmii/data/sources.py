@@ -58,7 +58,7 @@ def find_tasks(
         if corpus := corpus_reference(source):
             yield from _corpus_tasks(corpus[0], (corpus[1],) if corpus[1] else splits)
         elif source.startswith("hub:"):
-            yield TaskSource(source, source, partial(_load, source, source, {}, load))
+            yield TaskSource(source, source, partial(_load_as, source, source, {}, load))
         elif folder.is_dir() and not is_saved_dataset(folder):
             index = read_index(folder)
             for path in task_files(folder):
@@ -80,21 +80,22 @@ def read_tasks(
     """
     origins: dict[str, str] = {}
     tasks: dict[str, Task] = {}
-    found = list(find_tasks(sources, splits=splits, load=load))
-    names = [task.name for task in found]
+    candidates = list(find_tasks(sources, splits=splits, load=load))
+    names = [candidate.name for candidate in candidates]
     for name in only:
         if name not in names:
             raise DataError(f"{', '.join(sources)}: no task {name!r}. {nearest(name, names)}")
-    for task in found:
-        if only and task.name not in only:
+    for candidate in candidates:
+        name = candidate.name
+        if only and name not in only:
             continue
-        if task.name in tasks:
+        if name in tasks:
             raise DataError(
-                f"Two tasks have the name {task.name!r}: one from {origins[task.name]}, one from {task.origin}. "
+                f"Two tasks have the name {name!r}: one from {origins[name]}, one from {candidate.origin}. "
                 "Rename one, or leave one out."
             )
-        origins[task.name] = task.origin
-        tasks[task.name] = task.read()
+        origins[name] = candidate.origin
+        tasks[name] = candidate.read()
     return tasks
 
 
@@ -155,10 +156,10 @@ def _file_task(path: Path, index: Mapping[str, Mapping[str, str]], load: Load) -
     name = task_name(path)
     row = index.get(name)
     metadata = {"group": row["source_repo"] or name, "licence": row.get("licence") or "unstated"} if row else {}
-    return TaskSource(name, str(path), partial(_load, str(path), name, metadata, load))
+    return TaskSource(name, str(path), partial(_load_as, str(path), name, metadata, load))
 
 
-def _load(source: str, name: str, metadata: Mapping[str, str], load: Load) -> Task:
+def _load_as(source: str, name: str, metadata: Mapping[str, str], load: Load) -> Task:
     task = load(source).task
     return replace(task, name=name, source={**task.source, **metadata})
 
