@@ -1,4 +1,4 @@
-"""Base classes of everything that is read from or written to a file: frozen, validated, unknown fields refused."""
+"""Base classes of everything read from or written to a file: frozen, validated, without unknown fields."""
 
 import tomllib
 from collections.abc import Mapping
@@ -11,55 +11,58 @@ from promptmii.errors import ConfigError, PromptMIIError, nearest
 
 
 def storable(text: str) -> str:
-    """The text without lone surrogates, which models and servers may send and no file can hold."""
+    """Replace lone surrogates, which models and servers may return but UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class Frozen(BaseModel):
-    """Base of records and artefacts."""
+    """Base class of records and artefacts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Settings(Frozen):
-    """Base of settings. Built from keywords or from a TOML file; what is wrong is said in one sentence."""
+    """Base class of settings, built from keywords or a TOML file. Reports the first error in one sentence."""
 
     @classmethod
-    def of(cls, **given: Any) -> Self:
-        """Validated settings. Raises `ConfigError` that names the nearest known field or the value that was refused."""
+    def of(cls, **values: Any) -> Self:
+        """Validate settings. Raises `ConfigError` that names the invalid value, or the field nearest to an unknown one.
+
+        A `PromptMIIError` from a validator is raised unchanged.
+        """
         try:
-            return cls(**given)
+            return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
             reason = first.get("ctx", {}).get("error")
-            if isinstance(reason, PromptMIIError):  # a validator of ours says it best
+            if isinstance(reason, PromptMIIError):
                 raise reason from error
             name = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise ConfigError(f"Unknown setting {name!r}. {nearest(name, cls.model_fields)}") from error
-            if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # some contradict each other
+            if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # contradictory settings
                 place = f" of {name}" if name else ""
                 raise ConfigError(f"The settings{place} are refused: {reason}.") from error
             raise ConfigError(f"The setting {name} = {first['input']!r} is refused: {first['msg']}.") from error
 
     @classmethod
     def read(cls, path: Path | None, **changes: Any) -> Self:
-        """Settings from a TOML file, with `changes` over it. Raises `ConfigError` that names the file."""
+        """Read a TOML file and apply `changes`. Raises `ConfigError` that names the file."""
         if path is None:
             return cls.of(**merged({}, changes))
         try:
-            given = tomllib.loads(path.read_text("utf-8"))
+            content = tomllib.loads(path.read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"The configuration {path} cannot be read: {error}. Expected a TOML file.") from error
         try:
-            return cls.of(**merged(given, changes))
+            return cls.of(**merged(content, changes))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
 
-def merged(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` over `given`, tables within tables too; `None` changes nothing."""
-    result = dict(given)
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `base` with `changes` merged in, including nested tables. A change to `None` is ignored."""
+    result = dict(base)
     for name, value in changes.items():
         if isinstance(value, Mapping):
             inner = result.get(name) or {}

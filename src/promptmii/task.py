@@ -1,8 +1,8 @@
-"""The nouns of the data side: Example, Support, Episode, Task.
+"""The data types Example, Support, Episode and Task.
 
-All are frozen and validated when made, so that nothing downstream has to ask again whether a gold label
-belongs to the label set. `Support` is what a method may see; `Episode` adds the query rows, which only
-scoring may see. Handing an `Episode` to an inducer is therefore a type error, not a leak.
+All are immutable and validated on creation, so later code can rely on every gold label being in the label set. A method
+sees a `Support`; an `Episode` adds the query rows, which only scoring may see. Passing an `Episode` to an inducer is
+therefore a type error, not a leak.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from promptmii.errors import DataError
 
 
 def normalise_text(text: str) -> str:
-    """The form in which two texts count as the same row: NFKC, case-folded, single spaces."""
+    """Normalise a text to find duplicates: NFKC, case-folded, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def row_key(text: str) -> str:
-    """Hash by which a row is known again without its text being kept."""
+    """A short hash that identifies a row without storing its text."""
     return content_key(normalise_text(text))[:16]
 
 
 def content_key(value: object) -> str:
-    """SHA-256 (hex) of the canonical JSON of `value`; equal content gives an equal key on every machine."""
+    """SHA-256 (hex) of the canonical JSON of `value`, the same on every machine."""
     canonical = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -40,29 +40,30 @@ class Example:
 
 
 def check_labels(labels: tuple[str, ...], owner: str) -> None:
-    """Raise `DataError` unless `labels` are two or more different, non-empty, one-line strings."""
+    """Raise `DataError` unless `labels` are at least two distinct, non-empty, one-line strings."""
     if len(labels) < 2:
         raise DataError(
             f"{owner} has {len(labels)} label(s) ({', '.join(labels)}); a classification task needs at least two."
         )
     if len(set(labels)) != len(labels):
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        raise DataError(f"{owner} names these labels more than once: {', '.join(twice)}.")
+        duplicates = sorted({label for label in labels if labels.count(label) > 1})
+        raise DataError(f"{owner} names these labels more than once: {', '.join(duplicates)}.")
     for label in labels:
-        if not label or label != " ".join(label.split()) or any(map(_is_unseen, label)):
+        if not label or label != " ".join(label.split()) or any(map(_is_invisible, label)):
             raise DataError(
                 f"{owner}: the label {label!r} must be one line of visible text without outer or double spaces."
             )
 
 
-def _is_unseen(character: str) -> bool:
-    """Control characters, half characters, and marks that belong to no word.
+def _is_invisible(character: str) -> bool:
+    """Whether a character is a control character, surrogate, line separator or invisible formatting mark.
 
-    The joiners U+200C and U+200D are orthography in Persian, Indic scripts and emoji, tags (U+E0020...) in flags.
+    The joiners U+200C and U+200D are allowed, because Persian, Indic scripts and emoji need them, and so are the tags
+    (U+E0020...) of flag emoji.
     """
-    kind = unicodedata.category(character)
-    invisible = kind == "Cf" and (character in "\u00ad\u061c\ufeff" or "\u200b" <= character <= "\u206f")
-    return kind in ("Cc", "Cs", "Zl", "Zp") or (invisible and character not in "\u200c\u200d")
+    category = unicodedata.category(character)
+    is_mark = category == "Cf" and (character in "\u00ad\u061c\ufeff" or "\u200b" <= character <= "\u206f")
+    return category in ("Cc", "Cs", "Zl", "Zp") or (is_mark and character not in "\u200c\u200d")
 
 
 def _check_examples(examples: Iterable[Example], labels: tuple[str, ...], owner: str) -> None:
@@ -79,7 +80,7 @@ def _check_examples(examples: Iterable[Example], labels: tuple[str, ...], owner:
 
 @dataclass(frozen=True)
 class Support:
-    """The labelled examples that a method may learn from, and the task's label set. Examples may be few or none."""
+    """The label set of a task and the labelled examples, possibly none, that a method may learn from."""
 
     labels: tuple[str, ...]
     examples: tuple[Example, ...]
@@ -90,13 +91,13 @@ class Support:
 
     @cached_property
     def key(self) -> str:
-        """Content hash of labels and examples, order included."""
+        """Content hash of the labels and examples in order."""
         return content_key([self.labels, [(e.text, e.label) for e in self.examples]])
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One draw from a task: a support, and query rows that stay hidden from every method."""
+    """One draw from a task: a support, and query rows that no method sees."""
 
     task: str
     support: Support
@@ -116,9 +117,9 @@ class Task:
     train: tuple[Example, ...]
     test: tuple[Example, ...]
     instruction: str | None = None
-    """A human's zero-shot instruction for the task, where its source carries one."""
+    """A human zero-shot instruction for the task, if its source has one."""
     source: dict[str, str] = field(default_factory=dict[str, str])
-    """Where it comes from (repository, revision, licence, columns): free text for cards and records."""
+    """The origin of the task (repository, revision, licence, columns), as free text for cards and records."""
 
     def __post_init__(self) -> None:
         check_labels(self.labels, f"Task {self.name!r}")
@@ -126,11 +127,11 @@ class Task:
 
     @property
     def rows(self) -> tuple[Example, ...]:
-        """Those of the training part, then those of the test part."""
+        """The training rows, then the test rows."""
         return (*self.train, *self.test)
 
     @cached_property
     def key(self) -> str:
-        """Content hash of everything that can change a score: labels, train and test rows."""
+        """Content hash of everything that affects a score: labels, training rows and test rows."""
         rows = [[(e.text, e.label) for e in part] for part in (self.train, self.test)]
         return content_key([self.labels, *rows])

@@ -230,7 +230,7 @@ def test_a_corpus_with_a_null_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     pq.write_table(pa.Table.from_pylist([task]), tmp_path / "data" / "heldout-00000-of-00001.parquet")
     for act in (check_corpus, write_card):
-        with pytest.raises(DataError, match="'a' is no task"):
+        with pytest.raises(DataError, match="'a' is not a task"):
             act(tmp_path)
 
 

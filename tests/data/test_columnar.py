@@ -1,4 +1,4 @@
-"""Columns with a schema: Parquet, Arrow, `datasets`, frames and arrays in memory."""
+"""Tables with a schema (Parquet, Arrow, `datasets`), data frames, arrays and workbooks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +45,7 @@ MEMORY: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("kind", MEMORY)
-def test_every_kind_of_table_in_memory_gives_the_same_rows(kind: str) -> None:
+def test_every_in_memory_source_gives_the_same_rows(kind: str) -> None:
     assert list(read_table(MEMORY[kind]()).rows) == ROWS
 
 
@@ -62,12 +62,12 @@ def test_splits_in_memory_are_kept(split: str) -> None:
         assert [e.text for e in task.test] == TEXTS[8:]
 
 
-def test_a_split_that_is_not_used_is_named() -> None:
+def test_an_unused_split_is_noted() -> None:
     parts = {"train": ROWS[:6], "validation": ROWS[6:8], "test": ROWS[8:]}
     assert "the split 'validation' is not used (2 rows)" in load_task(parts).notes
 
 
-def test_class_numbers_in_lists_become_names_too(tmp_path: Path) -> None:
+def test_class_numbers_in_lists_become_names(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     kind = datasets.Sequence(datasets.ClassLabel(names=["b", "a"]))
     features = datasets.Features({"text": datasets.Value("string"), "label": kind})
@@ -80,13 +80,13 @@ def test_class_numbers_in_lists_become_names_too(tmp_path: Path) -> None:
         assert "1 row dropped: several labels for one text" in loaded.notes
 
 
-def test_an_open_file_is_refused(tmp_path: Path) -> None:
+def test_an_open_file_is_rejected(tmp_path: Path) -> None:
     pd.DataFrame(ROWS).to_csv(tmp_path / "a.csv")
     with (tmp_path / "a.csv").open() as file, pytest.raises(DataError, match="give its path"):
         read_table(file)
 
 
-def test_class_numbers_of_parquet_become_the_names_of_its_schema(tmp_path: Path) -> None:
+def test_parquet_class_numbers_become_schema_names(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["b", "a"])})
     rows = datasets.Dataset.from_dict({"text": TEXTS, "label": [1, 0] * 5 + [-1, 0]}, features=features)
@@ -99,13 +99,13 @@ def test_class_numbers_of_parquet_become_the_names_of_its_schema(tmp_path: Path)
 
 
 @pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": {"label": 3}}}'])
-def test_metadata_of_another_kind_declares_nothing(tmp_path: Path, metadata: bytes) -> None:
+def test_unrelated_metadata_is_ignored(tmp_path: Path, metadata: bytes) -> None:
     table = pa.Table.from_pylist(ROWS).replace_schema_metadata({b"huggingface": metadata})
     pq.write_table(table, tmp_path / "a.parquet")
     assert list(read_table(tmp_path / "a.parquet").rows) == ROWS
 
 
-def test_binary_columns_are_text_where_they_are_utf_8(tmp_path: Path) -> None:
+def test_utf_8_binary_columns_are_text(tmp_path: Path) -> None:
     columns = {"text": [text.encode() for text in TEXTS], "label": [label.encode() for label in LABELS]}
     pq.write_table(pa.table({**columns, "image": [b"\xff\xd8\xff"] * 12}), tmp_path / "a.parquet")
     assert load_task(tmp_path / "a.parquet").task.key == load_task(ROWS).task.key
@@ -114,7 +114,7 @@ def test_binary_columns_are_text_where_they_are_utf_8(tmp_path: Path) -> None:
         load_task(tmp_path / "a.parquet", label="label")
 
 
-def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_duplicate_column_names_are_rejected(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(TEXTS), pa.array(TEXTS), pa.array(LABELS)], names=["text", "text", "label"])
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(DataError, match="two columns 'text'"):
@@ -133,24 +133,24 @@ class TestWorkbooks:
         book.save(path)
         return path
 
-    def test_the_first_sheet_that_holds_anything_is_read(self, tmp_path: Path) -> None:
+    def test_the_first_non_empty_sheet_is_read(self, tmp_path: Path) -> None:
         body = [[text, label] for text, label in zip(TEXTS, LABELS, strict=True)]
         rows = [["Tickets of May"], [], ["text", "label", None], *body]
         table = read_table(self.save(tmp_path / "a.xlsx", [], rows, [["other"], ["rows"]]))
         assert list(table.rows) == ROWS
         assert table.notes == ("sheet 'Sheet1' of 3", "1 line above the header skipped")
 
-    def test_a_sheet_of_remarks_is_not_the_table(self, tmp_path: Path) -> None:
+    def test_a_sheet_of_remarks_is_skipped(self, tmp_path: Path) -> None:
         rows = [["text", "label"], *([row["text"], row["label"]] for row in ROWS)]
         table = read_table(self.save(tmp_path / "a.xlsx", [["About this book"], ["See the next sheet"]], rows))
         assert (list(table.rows), table.notes) == (ROWS, ("sheet 'Sheet1' of 2",))
 
-    def test_a_carriage_return_within_a_cell_is_one(self, tmp_path: Path) -> None:
+    def test_an_escaped_carriage_return_is_decoded(self, tmp_path: Path) -> None:
         rows = [["text", "label"], *([f"{row['text']}_x000D_\nmore", row["label"]] for row in ROWS)]
         assert read_table(self.save(tmp_path / "a.xlsx", rows)).rows[0]["text"] == "text number 0\r\nmore"
 
     @pytest.mark.parametrize("content", [b"PK\x03\x04", b"no workbook"])
-    def test_a_broken_one_is_named(self, tmp_path: Path, content: bytes) -> None:
+    def test_a_broken_workbook_is_reported(self, tmp_path: Path, content: bytes) -> None:
         pytest.importorskip("openpyxl")
         (tmp_path / "a.xlsx").write_bytes(content)
         with pytest.raises(DataError, match=r"a\.xlsx is not a readable workbook"):

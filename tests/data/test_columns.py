@@ -1,4 +1,4 @@
-"""Which column is what: by names, by values, by what the user says; and how sure that is."""
+"""Choosing text and label columns by option, name and values, and noting the doubts."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ def table(**columns: Iterable[object]) -> list[dict[str, object]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def test_a_column_may_be_called_like_a_template() -> None:
+def test_a_column_name_may_look_like_a_template() -> None:
     rows = table(**{"text {en}": TEXTS, "note": TEXTS[::-1], "label": list("abc") * 4})
     assert load_task(rows, text="text {en}").task.train[0].text in TEXTS
     (first, *_), (last, *_) = TEXTS, TEXTS[::-1]
@@ -27,12 +27,12 @@ def test_a_column_may_be_called_like_a_template() -> None:
         load_task(rows, text="{text {en}} / {nota}")
 
 
-def test_the_body_is_the_text_rather_than_the_title() -> None:
+def test_the_body_is_preferred_to_the_title() -> None:
     rows = table(title=["a ticket"] * 12, body=TEXTS, label=list("abc") * 4)
     assert load_task(rows).columns.text == ("body",)
 
 
-def test_both_texts_of_a_pair_are_read() -> None:
+def test_both_columns_of_a_text_pair_are_used() -> None:
     chosen = choose_columns(
         read_table(table(idx=range(12), Premise=TEXTS, hypothesis=["so"] * 12, label=list("abc") * 4)), None, None
     )
@@ -40,7 +40,7 @@ def test_both_texts_of_a_pair_are_read() -> None:
     assert "text columns: 'Premise', 'hypothesis' (detected)" in chosen.notes
 
 
-def test_addresses_and_identifiers_are_no_texts_unless_they_are_called_so() -> None:
+def test_addresses_and_identifiers_are_not_texts_unless_named_so() -> None:
     longer = {
         "page": [f"https://example.org/articles/2024/a-rather-long-address/{i}" for i in range(12)],
         "hash": [f"{i:064x}" for i in range(12)],
@@ -48,53 +48,53 @@ def test_addresses_and_identifiers_are_no_texts_unless_they_are_called_so() -> N
         "sent": [f"Mon, {i + 1:02} September 2024 {i:02}:00:00 AM GMT+1 (CEST)" for i in range(12)],
         "phone": [f"{i:040}" for i in range(12)],
     }
-    rows = table(**longer, said=TEXTS, label=list("abc") * 4)
-    assert choose_columns(read_table(rows), None, None).text == ("said",)
+    rows = table(**longer, speech=TEXTS, label=list("abc") * 4)
+    assert choose_columns(read_table(rows), None, None).text == ("speech",)
     assert choose_columns(read_table(table(text=longer["page"], label=list("abc") * 4)), None, None).text == ("text",)
     with pytest.raises(DataError, match="No column of a list holds text"):
         load_task(table(**longer, label=list("abc") * 4))
 
 
-def test_names_of_files_are_texts_where_nothing_else_is() -> None:
+def test_file_names_are_texts_only_if_nothing_else_is() -> None:
     rows = table(file=[f"pictures/of/the/first/camera/number_{i:09}.png" for i in range(12)], label=list("abc") * 4)
     assert load_task(rows).columns.text == ("file",)
-    said = [text for i in range(6) for text in (f"well {i}", f"很好{i}")]
-    loaded = load_task([row | {"said": text} for row, text in zip(rows, said, strict=True)])
-    assert (loaded.columns.text, loaded.columns.doubts) == (("said",), ())
+    speech = [text for i in range(6) for text in (f"well {i}", f"很好{i}")]
+    loaded = load_task([row | {"speech": text} for row, text in zip(rows, speech, strict=True)])
+    assert (loaded.columns.text, loaded.columns.doubts) == (("speech",), ())
 
 
-def test_a_short_category_is_no_text_whatever_it_is_called() -> None:
+def test_a_short_category_is_not_a_text_whatever_its_name() -> None:
     rows = table(subject=["maths", "physics"] * 6, essay=TEXTS, label=list("abc") * 4)
     assert load_task(rows).columns.text == ("essay",)
 
 
-def test_a_column_whose_name_holds_that_of_a_label_comes_before_others_of_few_values() -> None:
+def test_a_column_whose_name_contains_a_label_name_is_preferred() -> None:
     rows = table(text=TEXTS, airline=["a", "b"] * 6, airline_sentiment=list("pqr") * 4)
     chosen = choose_columns(read_table(rows), None, None)
     assert (chosen.label, chosen.doubts) == ("airline_sentiment", ("airline",))
 
 
-def test_the_names_of_numbers_are_the_label() -> None:
+def test_label_names_are_preferred_to_label_numbers() -> None:
     rows = table(text=TEXTS, label=[0, 1, 2] * 4, label_text=["bad", "so-so", "good"] * 4)
     loaded = load_task(rows)
     assert loaded.task.labels == ("bad", "good", "so-so")
     assert "label column: 'label_text' (detected, it names the numbers of 'label')" in loaded.notes
-    given = load_task(rows, label="label")
-    assert given.task.labels == ("0", "1", "2")
-    assert any("'label_text' names the numbers of 'label' (0 is bad" in note for note in given.notes)
+    by_number = load_task(rows, label="label")
+    assert by_number.task.labels == ("0", "1", "2")
+    assert any("'label_text' names the numbers of 'label' (0 is bad" in note for note in by_number.notes)
     other = table(text=TEXTS, label=[0, 1, 2] * 4, topic=["x", "y", "x", "y"] * 3)
     assert load_task(other).columns.label == "label"
 
 
 @pytest.mark.parametrize("labels", [[f"class {i}" for i in range(12)], [f"class {i % 8}" for i in range(12)]])
-def test_one_row_per_class_works_where_the_column_is_called_a_label(labels: list[str]) -> None:
+def test_one_row_per_class_is_enough_if_the_column_name_is_a_label_name(labels: list[str]) -> None:
     assert len(load_task(table(text=TEXTS, label=labels)).task.labels) == len(set(labels))
     assert len(load_task(table(text=TEXTS, shelf=labels), label="shelf").task.labels) == len(set(labels))
     with pytest.raises(DataError, match="No column of a list looks like a label"):
         load_task(table(text=TEXTS, shelf=labels))
 
 
-def test_identifiers_and_texts_are_no_labels_even_where_they_are_named() -> None:
+def test_identifiers_and_texts_are_not_labels_even_if_named() -> None:
     rows = table(text=[f"text {i}" for i in range(40)], id=range(40), long=[f"{'word ' * 20}{i}" for i in range(40)])
     for name in ("id", "long"):
         with pytest.raises(DataError, match="40 different values in 40 rows"):
@@ -110,17 +110,17 @@ def test_identifiers_and_texts_are_no_labels_even_where_they_are_named() -> None
         (table(words=TEXTS, others=TEXTS[::-1], label=list("abc") * 4), ("others",)),
     ],
 )
-def test_the_choice_is_plain_or_names_the_rivals(rows: list[dict[str, object]], doubts: tuple[str, ...]) -> None:
+def test_an_ambiguous_choice_names_the_rival_columns(rows: list[dict[str, object]], doubts: tuple[str, ...]) -> None:
     assert choose_columns(read_table(rows), None, None).doubts == doubts
 
 
-def test_nothing_left_says_what_became_of_the_rows() -> None:
+def test_an_empty_result_explains_the_dropped_rows() -> None:
     rows = table(text=["same"] * 12, label=list("abc") * 4)
     with pytest.raises(DataError, match="11 rows: the same text as an earlier row; 1 row: the same text with"):
         load_task(rows)
 
 
-def test_a_text_of_words_is_joined_and_bytes_are_no_text() -> None:
+def test_tokenised_text_is_joined_and_bytes_are_rejected() -> None:
     rows = table(text=[text.split() for text in TEXTS], label=list("abc") * 4)
     assert load_task(rows, text="text", label="label").task.train[0].text in TEXTS
     with pytest.raises(DataError, match="text column 'text' holds bytes"):
@@ -137,7 +137,7 @@ def test_a_text_of_words_is_joined_and_bytes_are_no_text() -> None:
         (["0.25", "0.5", "0.75"] * 4, "'label' holds fractions such as '0.25'"),
     ],
 )
-def test_a_label_column_that_cannot_be_one_says_why(labels: list[object], words: str) -> None:
+def test_an_unusable_label_column_is_explained(labels: list[object], words: str) -> None:
     with pytest.raises(DataError) as caught:
         load_task(table(text=TEXTS, label=labels))
     assert words in str(caught.value)

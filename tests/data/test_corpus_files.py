@@ -1,4 +1,4 @@
-"""A corpus comes back as it was written, a part at a time, and the authors' layout becomes the same tasks."""
+"""Corpora round-trip and are read lazily, and the released layout is read as well."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_tasks_come_back_as_they_were(corpus: Path) -> None:
+def test_tasks_round_trip(corpus: Path) -> None:
     tasks = read_corpus(corpus, "train")
     assert len(tasks) == 20
     assert list(tasks) == [task(i) for i in range(20)]
@@ -44,29 +44,29 @@ def test_tasks_come_back_as_they_were(corpus: Path) -> None:
     assert read_corpus(corpus, "heldout")[-1].source["template"] == "{a} {b}"
 
 
-def test_datasets_reads_it(corpus: Path, tmp_path_factory) -> None:
+def test_datasets_reads_a_corpus(corpus: Path, tmp_path_factory) -> None:
     datasets.disable_progress_bars()
     loaded = datasets.load_dataset(str(corpus), cache_dir=str(tmp_path_factory.mktemp("cache")))
     assert {name: len(part) for name, part in loaded.items()} == {"train": 20, "validation": 1, "heldout": 2}
     assert loaded["heldout"][0]["train"][0] == {"text": "text 21 0\nsecond line", "label": "a"}
 
 
-def test_an_evaluation_takes_a_corpus(corpus: Path) -> None:
+def test_an_evaluation_accepts_a_corpus(corpus: Path) -> None:
     assert list(grid_tasks(EvaluateSettings(tasks=(str(corpus),)))) == ["owner/set21", "owner/set22"]
     assert list(grid_tasks(EvaluateSettings(tasks=(f"{corpus}:validation",)))) == ["owner/set20"]
 
 
-def test_splits_that_datasets_saved_are_one_task_everywhere(tmp_path: Path) -> None:
+def test_a_saved_dataset_with_splits_is_the_same_task_everywhere(tmp_path: Path) -> None:
     rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(12)]
     parts = {name: datasets.Dataset.from_list(part) for name, part in (("train", rows[:8]), ("test", rows[8:]))}
     datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
     (task,) = grid_tasks(EvaluateSettings(tasks=(str(tmp_path / "saved"),))).values()
     assert (len(task.train), len(task.test)) == (8, 4)
-    assert [found.key for found in read_tasks([str(tmp_path / "saved")]).values()] == [task.key]
+    assert [same.key for same in read_tasks([str(tmp_path / "saved")]).values()] == [task.key]
 
 
-def test_what_is_no_corpus_is_said(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="no corpus"):
+def test_a_missing_corpus_or_split_is_reported(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="not a corpus"):
         read_corpus(tmp_path / "nothing")
     with pytest.raises(DataError, match="Did you mean 'heldout'"):
         read_corpus(corpus, "held-out")
@@ -76,7 +76,7 @@ def test_what_is_no_corpus_is_said(corpus: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows_of_lists", [False, True])
-def test_the_released_layout(tmp_path: Path, rows_of_lists: bool) -> None:
+def test_the_released_layout_is_read(tmp_path: Path, rows_of_lists: bool) -> None:
     def examples(*pairs: tuple[str, str]):
         if rows_of_lists:
             return {"text": [text for text, _ in pairs], "label": [label for _, label in pairs]}
@@ -106,8 +106,8 @@ def test_the_released_layout(tmp_path: Path, rows_of_lists: bool) -> None:
     pq.write_table(pa.Table.from_pylist([good]), tmp_path / "test-00000-of-00001.parquet")
     tasks = read_corpus(tmp_path)
     assert [t.name for t in tasks] == ["a/b", "a/c:french"]
-    assert tasks[0].labels == ("5", "1"), "a label that no training row has is not learnt"
-    assert tasks[1].labels == ("no", "yes"), "a list that lacks labels is no schema"
+    assert tasks[0].labels == ("5", "1"), "a label without a training row is dropped"
+    assert tasks[1].labels == ("no", "yes"), "an incomplete label list is ignored"
     assert tasks[0].test == (Example("t3", "1"),)
     assert tasks[0].source["columns"] == "review -> stars"
     assert len(tasks.dropped) == 1

@@ -1,4 +1,4 @@
-"""Reading tables: every format, every bad input, and the laws of splitting and sampling."""
+"""Reading tables, rejecting bad input, and invariants of splitting and sampling."""
 
 import gzip
 import json
@@ -35,7 +35,7 @@ def test_every_format_gives_the_same_task(tmp_path, name: str) -> None:
     assert load_task(ROWS).task.key == loaded.task.key
 
 
-def test_data_in_memory() -> None:
+def test_data_in_memory_gives_the_same_task() -> None:
     pairs = [(row["text"], row["label"]) for row in ROWS]
     assert load_task(pairs).task.key == load_task(pd.DataFrame(ROWS)).task.key == load_task(ROWS).task.key
 
@@ -55,7 +55,7 @@ def test_data_in_memory() -> None:
         ("a.docx", b"x", "ending '.docx'"),
     ],
 )
-def test_broken_files_are_named_with_place_and_cure(tmp_path, name: str, content: bytes, words: str) -> None:
+def test_broken_files_are_reported(tmp_path, name: str, content: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=words):
         load_task(tmp_path / name)
@@ -72,12 +72,12 @@ def test_broken_files_are_named_with_place_and_cure(tmp_path, name: str, content
         ([("", "a"), ("x", "")], {"label": "label"}, "no usable row"),
     ],
 )
-def test_unusable_columns_are_refused(rows, options, words: str) -> None:
+def test_unusable_columns_are_rejected(rows, options, words: str) -> None:
     with pytest.raises(DataError, match=words):
         load_task(rows, **options)
 
 
-def test_everything_dropped_is_counted() -> None:
+def test_every_dropped_row_is_counted() -> None:
     rows = [
         *ROWS,
         {"text": "", "label": "yes"},
@@ -92,19 +92,19 @@ def test_everything_dropped_is_counted() -> None:
     assert "1 row dropped: the same text with different labels" in notes
 
 
-def test_several_columns_and_templates() -> None:
+def test_several_columns_and_templates_make_a_text() -> None:
     rows = [{"premise": f"p{i} {{x}}", "hypothesis": f"h{i}", "gold": "ab"[i % 2]} for i in range(12)]
     task = load_task(rows, text="{premise} || {hypothesis}", label="gold").task
     assert {e.text for e in (*task.train, *task.test)} == {f"p{i} {{x}} || h{i}" for i in range(12)}
     assert load_task(rows, text=("premise", "hypothesis")).task.train[0].text.startswith("premise: p")
 
 
-def test_inputs_to_label_keep_every_row() -> None:
+def test_texts_to_label_keep_every_row() -> None:
     assert [text for _, text in read_texts(["a", "", "b"])] == ["a", "", "b"]
     assert read_table([{"text": "a", "n": float("nan")}]).rows == ({"text": "a", "n": None},)
 
 
-def test_lines_are_texts_whatever_the_column_was_called(tmp_path) -> None:
+def test_lines_are_texts_whatever_the_column_name(tmp_path) -> None:
     (tmp_path / "new.txt").write_text("one\ntwo\n")
     (tmp_path / "new.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
     for source in (tmp_path / "new.txt", str(tmp_path / "new.txt.gz"), ["one", "two"]):
@@ -113,7 +113,7 @@ def test_lines_are_texts_whatever_the_column_was_called(tmp_path) -> None:
         read_texts(pd.DataFrame({"text": ["one"]}), "message")
 
 
-def test_numeric_labels_are_in_order_of_value() -> None:
+def test_numeric_labels_are_sorted_by_value() -> None:
     assert load_task([(f"t{i}", 1 + i % 12) for i in range(60)]).task.labels == tuple(str(i) for i in range(1, 13))
 
 
@@ -124,7 +124,7 @@ tables = st.lists(
 
 @pytest.mark.slow
 @given(tables, st.randoms(), st.integers(0, 5))
-def test_the_split_follows_from_content_alone_and_loses_nothing_unsaid(rows, random, seed: int) -> None:
+def test_the_split_depends_on_content_alone_and_accounts_for_every_row(rows, random, seed: int) -> None:
     try:
         loaded = load_task(rows, label="label", seed=seed)
     except DataError:
@@ -140,7 +140,7 @@ def test_the_split_follows_from_content_alone_and_loses_nothing_unsaid(rows, ran
     assert len(first.train) + len(first.test) + dropped == len(rows)
 
 
-def test_a_smaller_support_is_the_beginning_of_a_larger_one() -> None:
+def test_a_smaller_support_is_a_prefix_of_a_larger_one() -> None:
     task = load_task([(f"text {i}", "abcde"[i % 5]) for i in range(100)]).task
     five, twenty = sample(task, 5, 3), sample(task, 20, 3)
     assert twenty.support.examples[:5] == five.support.examples
@@ -151,24 +151,24 @@ def test_a_smaller_support_is_the_beginning_of_a_larger_one() -> None:
         sample(task, 1000)
 
 
-def test_json_with_a_data_field_and_gzip(tmp_path) -> None:
+def test_a_gzipped_json_task_file_is_read(tmp_path) -> None:
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(json.dumps({"data": ROWS}).encode()))
     assert load_task(tmp_path / "a.json.gz").task.labels == ("NA", "yes")
 
 
-def test_a_data_frame_may_miss_values_and_number_its_columns() -> None:
+def test_a_data_frame_may_have_missing_values_and_numbered_columns() -> None:
     frame = pd.DataFrame([["a b c", "x"], [None, "y"], ["d e f", "y"]]).convert_dtypes()
     table = read_table(frame)
     assert table.columns == ("0", "1")
     assert [row["0"] for row in table.rows] == ["a b c", None, "d e f"]
 
 
-def test_a_data_frame_with_two_columns_of_one_name_is_refused() -> None:
+def test_a_data_frame_with_duplicate_column_names_is_rejected() -> None:
     with pytest.raises(DataError, match="two columns 'text'"):
         read_table(pd.DataFrame([["a", "b"]], columns=["text", "text"]))
 
 
-def test_cells_may_hold_arrays_and_half_characters(tmp_path) -> None:
+def test_cells_may_contain_arrays_and_lone_surrogates(tmp_path) -> None:
     import numpy as np
 
     table = read_table([{"text": "half \ud83d", "vector": np.zeros(3)}])
@@ -177,7 +177,7 @@ def test_cells_may_hold_arrays_and_half_characters(tmp_path) -> None:
     assert [row["text"] for row in read_table(tmp_path / "lines.txt").rows] == ["one", None, "two"]
 
 
-def test_labels_without_an_example_are_named_with_the_cure() -> None:
+def test_labels_without_an_example_are_noted_with_a_remedy() -> None:
     task = load_task([(f"text {i}", "abc"[i % 3]) for i in range(30)]).task
     (shown, drawn) = draw_notes(task, sample(task, 2, query=2))
     assert shown.startswith("no example of 1 of 3 labels: ")

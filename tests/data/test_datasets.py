@@ -1,4 +1,4 @@
-"""What `datasets` saves and the hub serves, and files: every way of keeping rows gives the same rows."""
+"""Datasets from disk and from the hub, and rows that round-trip through every file format."""
 
 import csv
 import gzip
@@ -41,7 +41,7 @@ def dataset(name: str, classes: Sequence[int], **columns: list[object]):
 
 
 class TestSavedDatasets:
-    def test_class_numbers_become_names_in_the_order_of_the_schema(self, tmp_path: Path) -> None:
+    def test_class_numbers_become_names_in_schema_order(self, tmp_path: Path) -> None:
         dataset("a", [2, 1, 0] * 4).save_to_disk(tmp_path / "saved")
         task = load_task(tmp_path / "saved").task
         assert task.labels == tuple(CLASSES)
@@ -49,7 +49,7 @@ class TestSavedDatasets:
             (f"a text {i}", CLASSES[2 - i % 3]) for i in range(12)
         }
 
-    def test_a_dataset_in_memory_is_the_same_task(self, tmp_path: Path) -> None:
+    def test_a_dataset_in_memory_gives_the_same_task(self, tmp_path: Path) -> None:
         rows = dataset("a", [2, 1, 0] * 4)
         rows.save_to_disk(tmp_path / "saved")
         assert load_task(rows).task.key == load_task(tmp_path / "saved").task.key
@@ -61,7 +61,7 @@ class TestSavedDatasets:
         assert len(loaded.task.train) + len(loaded.task.test) == 10
         assert loaded.task.labels == ("spam", "ham")
 
-    def test_the_schema_finds_the_label_among_other_columns(self) -> None:
+    def test_the_schema_identifies_the_label_column(self) -> None:
         loaded = load_task(dataset("a", [0, 1] * 8, type=["x", "y"] * 8))
         assert loaded.columns.label == "label"
         assert loaded.columns.text == ("text",)
@@ -84,18 +84,18 @@ class TestSavedDatasets:
         assert loaded.task.labels == ("spam", "ham")
         assert any(note.startswith("1 test row dropped") for note in loaded.notes)
 
-    def test_a_folder_of_something_else_is_refused(self, tmp_path: Path) -> None:
+    def test_another_kind_of_folder_is_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"without dataset_info\.json"):
             load_task(tmp_path)
 
     @pytest.mark.parametrize("content", [None, b"damaged"], ids=["missing", "damaged"])
     @pytest.mark.parametrize("name", ["state.json", "data-00000-of-00001.arrow"])
-    def test_half_a_folder_is_named_with_the_cure(self, tmp_path: Path, name: str, content: bytes | None) -> None:
+    def test_an_incomplete_folder_is_reported(self, tmp_path: Path, name: str, content: bytes | None) -> None:
         dataset("a", [0, 1] * 6).save_to_disk(tmp_path / "saved")
         (tmp_path / "saved" / name).unlink()
         if content:
             (tmp_path / "saved" / name).write_bytes(content)
-        with pytest.raises(DataError, match=r"saved is not a whole folder.*Save it again"):
+        with pytest.raises(DataError, match=r"saved is not a complete folder.*Save it again"):
             load_task(tmp_path / "saved")
 
 
@@ -111,8 +111,8 @@ for reference in sys.argv[1:]:
 """
 
 
-class NothingThere(BaseHTTPRequestHandler):
-    """A hub that knows no dataset."""
+class EmptyHub(BaseHTTPRequestHandler):
+    """A hub without datasets."""
 
     def do_GET(self) -> None:
         self.send_response(404)
@@ -123,12 +123,12 @@ class NothingThere(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_GET  # noqa: N815
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Keep the test output quiet."""
 
 
 @pytest.fixture
 def empty_hub() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), NothingThere) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), EmptyHub) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -137,9 +137,9 @@ def empty_hub() -> Iterator[str]:
 
 
 class TestHub:
-    """`huggingface_hub` reads its environment when it is imported, so each hub is asked from a process of its own."""
+    """`huggingface_hub` reads its environment on import, so each hub gets its own process."""
 
-    def said(self, home: Path, *references: str, **environment: str) -> list[str]:
+    def errors(self, home: Path, *references: str, **environment: str) -> list[str]:
         command = [sys.executable, "-W", "error", "-c", LOAD, *references]
         proxies = {name: "" for name in os.environ if name.casefold().endswith("_proxy")}
         surroundings = os.environ | proxies | {"HF_HOME": str(home)} | environment
@@ -148,18 +148,18 @@ class TestHub:
         return done.stdout.splitlines()
 
     @pytest.mark.slow
-    def test_without_a_network_the_reference_and_what_was_expected_are_named(self, tmp_path: Path) -> None:
-        (message,) = self.said(tmp_path, "hub:owner/name", HF_HUB_OFFLINE="1")
+    def test_an_offline_error_names_the_reference_and_the_expected_format(self, tmp_path: Path) -> None:
+        (message,) = self.errors(tmp_path, "hub:owner/name", HF_HUB_OFFLINE="1")
         assert message.startswith("hub:owner/name cannot be loaded: Couldn't reach 'owner/name'")
         assert message.endswith("Expected hub:owner/name[:config][@revision] and a network.")
 
     @pytest.mark.slow
-    def test_a_dataset_that_is_not_there_is_named(self, tmp_path: Path, empty_hub: str) -> None:
+    def test_a_missing_dataset_is_reported(self, tmp_path: Path, empty_hub: str) -> None:
         references = ["hub:owner/name:config@main", "hub:two words", "hub:", "hub:@main"]
-        said = self.said(tmp_path, *references, HF_ENDPOINT=empty_hub)
-        assert [reference in message for reference, message in zip(references, said, strict=True)] == [True] * 4
-        assert "doesn't exist on the Hub" in said[0]
-        assert all("hub:owner/name[:config][@revision]" in message for message in said)
+        messages = self.errors(tmp_path, *references, HF_ENDPOINT=empty_hub)
+        assert [reference in message for reference, message in zip(references, messages, strict=True)] == [True] * 4
+        assert "doesn't exist on the Hub" in messages[0]
+        assert all("hub:owner/name[:config][@revision]" in message for message in messages)
 
 
 Rows = list[dict[str, str]]
@@ -213,7 +213,7 @@ texts = st.text(
 @pytest.mark.parametrize("ending", FORMATS)
 @settings(max_examples=15, deadline=None)
 @given(pairs=st.lists(st.tuples(texts, texts), min_size=1, max_size=5), zipped=st.booleans())
-def test_a_file_gives_the_rows_that_were_written(
+def test_rows_round_trip_through_every_format(
     tmp_path_factory: pytest.TempPathFactory, ending: str, pairs: list[tuple[str, str]], zipped: bool
 ) -> None:
     rows = [{"text": text, "label": label} for text, label in pairs]
@@ -225,7 +225,7 @@ def test_a_file_gives_the_rows_that_were_written(
     assert list(table.rows) == rows
 
 
-def test_numbers_and_gaps_of_a_parquet_file_keep_their_sense(tmp_path: Path) -> None:
+def test_parquet_numbers_and_missing_values_are_preserved(tmp_path: Path) -> None:
     columns = {"text": ["a", None, "c"], "stars": pa.array([1, 2, None], pa.int8()), "score": [0.5, float("nan"), 1.0]}
     kinds = pa.table({**columns, "kind": pa.array(["x", "y", "x"]).dictionary_encode()})
     pq.write_table(kinds, tmp_path / "a.parquet")
@@ -236,7 +236,7 @@ def test_numbers_and_gaps_of_a_parquet_file_keep_their_sense(tmp_path: Path) -> 
     )
 
 
-def test_half_a_gzip_is_no_shorter_file(tmp_path: Path) -> None:
+def test_a_truncated_gzip_file_is_rejected(tmp_path: Path) -> None:
     whole = gzip.compress(as_csv([{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(500)], ","))
     for cut in (1, 20, len(whole) // 2, len(whole) - 1):
         (tmp_path / "a.csv.gz").write_bytes(whole[:cut])
@@ -244,6 +244,6 @@ def test_half_a_gzip_is_no_shorter_file(tmp_path: Path) -> None:
             read_table(tmp_path / "a.csv.gz")
 
 
-def test_a_name_that_can_be_no_file_is_refused(tmp_path: Path) -> None:
+def test_an_impossible_file_name_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: File name too long"):
         read_table(tmp_path / f"{'long ' * 100}.csv")

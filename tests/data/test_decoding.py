@@ -1,4 +1,4 @@
-"""Bytes to text: what encodings are read, and how others are told."""
+"""Decoding bytes to text: supported encodings, and errors for the others."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ TEXT = "text,label\ncafé au lait,a\nein Bär,b\n"
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("ending", ["csv", "txt"])
-def test_what_can_be_told_is_read(tmp_path: Path, encoding: str, ending: str) -> None:
+def test_detectable_encodings_are_read(tmp_path: Path, encoding: str, ending: str) -> None:
     path = tmp_path / f"rows.{ending}"
     path.write_bytes(TEXT.encode(encoding))
     assert "café au lait" in str(read_table(path).rows[-2])
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
-def test_what_cannot_is_named_with_its_line_and_what_it_may_say(encoding: str) -> None:
+def test_an_undetectable_encoding_is_reported_with_the_line_and_a_guess(encoding: str) -> None:
     with pytest.raises(DataError, match=r"rows\.csv is not UTF-8: byte 14 \(line 2\).*Windows-1252.*'café au lait,a'"):
         decode(TEXT.encode(encoding), "rows.csv")
 
@@ -36,19 +36,19 @@ def test_what_cannot_is_named_with_its_line_and_what_it_may_say(encoding: str) -
         (b"\xd0\xcf\x11\xe0", "old workbook"),
     ],
 )
-def test_what_is_no_text_is_named_as_what_it_is(tmp_path: Path, start: bytes, words: str) -> None:
+def test_binary_files_are_reported_with_their_format(tmp_path: Path, start: bytes, words: str) -> None:
     (tmp_path / "a.csv").write_bytes(start + b"\xff\x00" * 50)
     for read in (read_table, read_texts):
-        with pytest.raises(DataError, match=rf"a\.csv is no text, .*{words}"):
+        with pytest.raises(DataError, match=rf"a\.csv is not text, .*{words}"):
             read(tmp_path / "a.csv")
 
 
-def test_half_of_utf_16_is_broken() -> None:
+def test_truncated_utf_16_is_rejected() -> None:
     with pytest.raises(DataError, match="broken UTF-16"):
         decode(TEXT.encode("utf-16")[:-1], "rows.csv")
 
 
-def test_lines_are_those_that_wc_counts(tmp_path: Path) -> None:
+def test_other_separators_do_not_end_a_line(tmp_path: Path) -> None:
     lines = ["one\x0cstill one", "two\u2028still two", "three\x85", "\x1cfour", "", "six\x0b"]
     for end in ("\n", "\r\n"):
         (tmp_path / "a.txt").write_bytes("".join(line + end for line in lines).encode())
@@ -56,5 +56,5 @@ def test_lines_are_those_that_wc_counts(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n")), min_size=1), st.sampled_from(["\n", "\r\n", "\r"]))
-def test_lines_come_back_as_they_were_joined(lines: list[str], end: str) -> None:
+def test_split_lines_reverses_joining(lines: list[str], end: str) -> None:
     assert split_lines("".join(line + end for line in lines)) == lines

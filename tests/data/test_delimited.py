@@ -1,4 +1,4 @@
-"""CSV and TSV as people and programs save them: above the header, between the cells, within the quotes."""
+"""CSV and TSV files as people and programs write them: preambles, delimiters and quotes."""
 
 import csv
 import io
@@ -41,28 +41,28 @@ def columns_and_rows(text: str, delimiter: str | None = None) -> tuple[tuple[str
         "# made by hand, for a test, on Monday\n",
     ],
 )
-def test_what_stands_above_the_header_is_no_row(above: str) -> None:
+def test_lines_above_the_header_are_not_rows(above: str) -> None:
     assert columns_and_rows(f"{above}text,label\n{BODY}") == (("text", "label"), ROWS)
 
 
 @pytest.mark.parametrize(
     "above", ["Report\nby,Ann\n\n", "Report,,\nby,Ann,\n,,\n", "# by Ann, on Monday, at home, by hand\n"]
 )
-def test_titles_and_remarks_stand_above_the_header_whatever_that_says(above: str) -> None:
+def test_titles_and_remarks_are_skipped_even_if_the_header_has_unusual_names(above: str) -> None:
     body = "".join(f"{i},{row['text']},{row['label']}\n" for i, row in enumerate(ROWS))
     assert columns_and_rows(f"{above}number,what,kind\n{body}")[0] == ("number", "what", "kind")
-    for rows in (body, "one,a,x\ntwo,b,y\n"):  # whose first is no header
+    for rows in (body, "one,a,x\ntwo,b,y\n"):  # whose first row is data
         assert columns_and_rows(f"what,kind,\n{rows}")[0] == ("what", "kind", "column 3")
 
 
-def test_lines_left_out_above_the_header_are_said(tmp_path: Path) -> None:
+def test_lines_skipped_above_the_header_are_noted(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"Tickets of May\n\ntext,label\n{BODY}")
     assert "1 line above the header skipped" in load_task(tmp_path / "a.csv").notes
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("declared", [True, False])
-def test_the_separator_is_the_one_that_all_lines_agree_on(mark: str, declared: bool) -> None:
+def test_the_delimiter_is_the_one_that_all_lines_agree_on(mark: str, declared: bool) -> None:
     others = [other for other in ",;\t|" if other != mark]
     body = "".join(
         f"{others[0]} {others[1] * (i % 3)} {row['text']}{mark}{row['label']}\n" for i, row in enumerate(ROWS)
@@ -78,7 +78,7 @@ def test_commas_in_every_text_do_not_hide_the_semicolons() -> None:
     assert columns_and_rows(f"text;label\n{body}")[1] == [row | {"text": f"well, {row['text']}"} for row in ROWS]
 
 
-def test_columns_without_a_name_are_left_out_where_they_are_empty() -> None:
+def test_empty_unnamed_columns_are_dropped() -> None:
     trailing = "".join(f"{row['text']},{row['label']},,\n" for row in ROWS)
     assert columns_and_rows(f"text,label,,\n{trailing}") == (("text", "label"), ROWS)
     assert columns_and_rows(f"text,label\n{trailing}") == (("text", "label"), ROWS)
@@ -87,7 +87,7 @@ def test_columns_without_a_name_are_left_out_where_they_are_empty() -> None:
     assert columns_and_rows(f",text,label\n{numbered}")[0] == ("column 1", "text", "label")
 
 
-def test_one_column_may_hold_every_separator() -> None:
+def test_a_single_column_may_contain_any_delimiter() -> None:
     assert columns_and_rows("text\nwell, yes\nno; or | maybe\n")[1] == [
         {"text": "well, yes"},
         {"text": "no; or | maybe"},
@@ -104,7 +104,7 @@ def test_a_quote_within_a_cell_is_text(mark: str, cell: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["well, yes", 'she said "no", twice', '"quoted"', "C:\\new", "plain"])
-def test_quotes_may_be_escaped_by_a_backslash_and_follow_spaces(text: str) -> None:
+def test_quotes_may_be_escaped_by_a_backslash_or_follow_spaces(text: str) -> None:
     body = "".join(f'"{row["text"]}",{row["label"]}\n' for row in ROWS)
     escaped = text.replace('"', '\\"')
     assert columns_and_rows(f'text,label\n{body}"{escaped}",a\n')[1][-1] == {"text": text, "label": "a"}
@@ -113,11 +113,11 @@ def test_quotes_may_be_escaped_by_a_backslash_and_follow_spaces(text: str) -> No
     assert columns_and_rows(f'text, label\n{spaced}"{doubled}", "a"\n')[1] == [*ROWS, {"text": text, "label": "a"}]
 
 
-def test_names_of_columns_are_one_line_without_invisible_marks() -> None:
+def test_column_names_are_one_line_without_invisible_characters() -> None:
     assert columns_and_rows(f'\ufefftext,"label\u200b\n(one)"\n{BODY}')[0] == ("text", "label (one)")
 
 
-def test_the_null_of_a_database_is_no_label(tmp_path: Path) -> None:
+def test_a_database_null_is_not_a_label(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("text\tlabel\n" + BODY.replace(",", "\t") + "unknown\t\\N\n")
     loaded = load_task(tmp_path / "a.tsv")
     assert loaded.task.labels == ("a", "b")
@@ -125,14 +125,14 @@ def test_the_null_of_a_database_is_no_label(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("frame", ["text,label", "\ufefftext,label", "----,-----"])
-def test_a_header_that_comes_again_and_a_line_under_it_are_no_rows(tmp_path: Path, frame: str) -> None:
+def test_a_repeated_header_and_a_rule_are_not_rows(tmp_path: Path, frame: str) -> None:
     (tmp_path / "a.csv").write_text(f"text,label\n{frame}\n{BODY}")
     loaded = load_task(tmp_path / "a.csv")
     assert loaded.task.labels == ("a", "b")
     assert "1 row dropped: the header again, or a line under it" in loaded.notes
 
 
-def test_a_table_without_a_header_is_refused_rather_than_short_of_a_row(tmp_path: Path) -> None:
+def test_a_table_without_a_header_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(BODY)
     with pytest.raises(DataError, match="seems to have no header: 'a'"):
         load_task(tmp_path / "a.csv")
@@ -142,13 +142,13 @@ def test_a_table_without_a_header_is_refused_rather_than_short_of_a_row(tmp_path
     assert load_task(tmp_path / "a.csv", label="a").columns.text == ("what",)
 
 
-def test_quotes_of_a_tab_separated_file_never_swallow_lines() -> None:
+def test_quotes_never_merge_lines_of_a_tab_separated_file() -> None:
     text = 'text\tlabel\n"opened\ta\nno quote\tb\nclosed"\ta\n'
     assert [row["text"] for row in columns_and_rows(text, "\t")[1]] == ['"opened', "no quote", 'closed"']
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_every_line_end_ends_a_line_and_nothing_else_does(tmp_path: Path, end: str) -> None:
+def test_only_line_endings_end_a_line(tmp_path: Path, end: str) -> None:
     (tmp_path / "a.csv").write_bytes(f"text,label{end}one\u2028still\x0cone\x85,a{end}two,b{end}".encode())
     assert [row["text"] for row in read_table(tmp_path / "a.csv").rows] == ["one\u2028still\x0cone\x85", "two"]
 
@@ -166,12 +166,12 @@ def test_every_line_end_ends_a_line_and_nothing_else_does(tmp_path: Path, end: s
         (f"Title\n\ntext,label\n{BODY}three\n", "line 16: 1 fields"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_line(text: str, words: str) -> None:
+def test_malformed_files_are_reported_with_the_line(text: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         read_delimited(text, "rows.csv")
 
 
-def test_a_stream_goes_on_after_what_does_not_fit() -> None:
+def test_a_stream_continues_after_a_malformed_row() -> None:
     faults: list[str] = []
     lines = io.StringIO("text,label\n" + BODY * 3 + "one,two,three\n" + BODY, newline="")
     assert len(list(csv_rows(lines, "rows.csv", skip=faults.append))) == 4 * len(ROWS)
@@ -185,7 +185,7 @@ cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\
 
 
 @given(st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=6), st.sampled_from(",;|"))
-def test_what_a_csv_writer_wrote_is_read(rows: list[tuple[str, str, str]], mark: str) -> None:
+def test_rows_round_trip_through_a_csv_writer(rows: list[tuple[str, str, str]], mark: str) -> None:
     out = io.StringIO(newline="")
     csv.writer(out, delimiter=mark, quoting=csv.QUOTE_ALL).writerows([("text", "label", "other"), *rows])
     read = [

@@ -1,4 +1,4 @@
-"""JSON in the shapes that programs save tables in: each gives the same rows."""
+"""Every JSON shape in which programs save tables gives the same rows."""
 # pyright: reportArgumentType=false
 
 import json
@@ -58,14 +58,14 @@ def test_splits_are_kept(tmp_path: Path, parts: dict[str, Any]) -> None:
     assert [e.text for e in task.test] == [row["text"] for row in ROWS[8:]]
 
 
-def test_lines_and_lists_are_read_whatever_the_ending_says(tmp_path: Path) -> None:
+def test_json_lines_and_lists_are_read_despite_the_ending(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (tmp_path / "a.jsonl").write_text(json.dumps(ROWS, indent=1))
     assert list(read_table(tmp_path / "a.json").rows) == list(read_table(tmp_path / "a.jsonl").rows) == ROWS
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n"])
-def test_lines_may_end_in_every_way(tmp_path: Path, end: str) -> None:
+def test_every_line_ending_is_accepted(tmp_path: Path, end: str) -> None:
     (tmp_path / "a.jsonl").write_bytes("".join(json.dumps(row) + end for row in ROWS).encode("utf-8-sig"))
     assert list(read_table(tmp_path / "a.jsonl").rows) == ROWS
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(list(row.values())) + end for row in ROWS))
@@ -73,7 +73,7 @@ def test_lines_may_end_in_every_way(tmp_path: Path, end: str) -> None:
         read_table(tmp_path / "a.jsonl")
 
 
-def test_labels_that_prodigy_rejected_are_no_labels(tmp_path: Path) -> None:
+def test_rows_rejected_in_prodigy_are_left_out(tmp_path: Path) -> None:
     answers = ["reject", "ignore", *["accept"] * 10]
     rows = [row | {"_task_hash": i, "answer": answers[i]} for i, row in enumerate(ROWS)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -82,19 +82,19 @@ def test_labels_that_prodigy_rejected_are_no_labels(tmp_path: Path) -> None:
     assert "2 rows left out: the answer is not 'accept'" in loaded.notes
 
 
-def test_columns_of_objects_are_named_where_nothing_else_fits() -> None:
+def test_columns_of_objects_are_reported_if_nothing_else_fits() -> None:
     rows = [{"row": row, "id": i} for i, row in enumerate(ROWS)]
     with pytest.raises(DataError, match=r"within objects cannot be read \('row'\): save each field as a column"):
         load_task(rows)
 
 
-def test_a_label_in_a_list_of_its_own_is_that_label(tmp_path: Path) -> None:
+def test_a_label_may_be_a_list_of_one(tmp_path: Path) -> None:
     rows = [{"id": i, "data": row["text"], "label": [row["label"]]} for i, row in enumerate(ROWS)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert load_task(tmp_path / "a.jsonl").task.labels == ("a", "b")
 
 
-def test_rows_with_several_labels_are_dropped_and_counted_where_they_are_few(tmp_path: Path) -> None:
+def test_a_few_rows_with_several_labels_are_dropped_and_counted(tmp_path: Path) -> None:
     rows = [{"text": row["text"], "label": [row["label"]]} for row in ROWS]
     rows[0]["label"], rows[1]["label"], rows[2]["label"], rows[3]["label"] = ["a", "b"], [], [None], [""]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -111,7 +111,7 @@ def test_rows_with_several_labels_are_dropped_and_counted_where_they_are_few(tmp
         ("17", "found int"),
         ("null", "found NoneType"),
         ("[1, 2]", "other than objects"),
-        ('{"a": 1}', "'a' holds no list; expected a list of objects"),
+        ('{"a": 1}', "'a' is not a list; expected a list of objects"),
         ('{"text": ["a"], "label": []}', "unequal lengths"),
         ("[]", "holds no rows"),
         ("{}", "holds no rows"),
@@ -123,7 +123,7 @@ def test_rows_with_several_labels_are_dropped_and_counted_where_they_are_few(tmp
         ('[{"text": "a", "label": ' + "9" * 6000 + "}]", "valid JSON"),
     ],
 )
-def test_what_is_no_table_is_said(tmp_path: Path, content: str, words: str) -> None:
+def test_json_that_is_not_a_table_is_rejected(tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(DataError, match=words) as caught:
         read_table(tmp_path / "a.json")

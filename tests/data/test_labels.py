@@ -1,4 +1,4 @@
-"""Labels: spellings that no reader tells apart are one label, and whatever was decided is said."""
+"""Spellings that look the same become one label, and notes report every decision."""
 
 import unicodedata
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from promptmii import Support
 from promptmii.data import load_task
-from promptmii.data.labels import MARKS, label_key, label_text, one_line
+from promptmii.data.labels import INVISIBLE, label_key, label_text, one_line
 from promptmii.errors import DataError
 
 
@@ -32,7 +32,7 @@ def rows(*labels: object, times: int = 4) -> list[tuple[str, object]]:
         (["straße", "straße", "STRASSE"], "straße"),
     ],
 )
-def test_spellings_of_one_label_are_one_with_a_note(spellings: list[str], label: str) -> None:
+def test_spellings_of_a_label_are_merged_with_a_note(spellings: list[str], label: str) -> None:
     loaded = load_task(rows(*spellings, "other"))
     assert set(loaded.task.labels) == {label, "other"}
     (note,) = [note for note in loaded.notes if "are one" in note]
@@ -40,18 +40,18 @@ def test_spellings_of_one_label_are_one_with_a_note(spellings: list[str], label:
     assert note.isascii() or "\u200b" not in note
 
 
-def test_forms_that_look_alike_are_written_with_escapes_in_the_note() -> None:
+def test_notes_escape_spellings_that_look_alike() -> None:
     (note,) = [note for note in load_task(rows("café", "cafe\u0301", "tea")).notes if "are one" in note]
     assert "'café' (also 'cafe\\u0301')" in note
 
 
-def test_labels_that_differ_stay_as_they_are_without_a_note() -> None:
+def test_different_labels_are_not_merged() -> None:
     loaded = load_task(rows("1", "10", "1.5", "-1", "version 1.0", "a-b", "a b"))
     assert len(loaded.task.labels) == 7
     assert not any("are one" in note for note in loaded.notes)
 
 
-def test_a_given_list_may_tell_case_apart_and_finds_other_spellings() -> None:
+def test_a_label_list_may_be_case_sensitive_and_matches_other_spellings() -> None:
     assert load_task(rows("US", "us", "UK"), labels=("US", "us", "UK")).task.labels == ("US", "us", "UK")
     task = load_task(rows("0.0", "1.0", "2.0", "3.0"), labels=("0", "1", "2")).task
     assert {e.label for e in (*task.train, *task.test)} == {"0", "1", "2"}
@@ -66,22 +66,22 @@ def test_a_given_list_may_tell_case_apart_and_finds_other_spellings() -> None:
         *["['refund', 'delivery']", '["refund","delivery"]'],
     ],
 )
-def test_cells_with_several_labels_are_named(joined: str) -> None:
+def test_cells_with_several_labels_are_noted(joined: str) -> None:
     loaded = load_task([*rows("refund", "delivery"), ("both", joined), ("both again", joined)])
     (note,) = [note for note in loaded.notes if "several labels" in note]
     assert note.startswith("2 rows")
     assert joined[1:-1] in note
-    plain = load_task(rows("refund", "delivery", "salt and pepper"))
-    assert not any("several labels" in note for note in plain.notes)
+    ordinary = load_task(rows("refund", "delivery", "salt and pepper"))
+    assert not any("several labels" in note for note in ordinary.notes)
 
 
-def test_several_labels_are_named_where_single_ones_are_lists_too() -> None:
+def test_several_labels_are_noted_even_if_single_labels_are_lists() -> None:
     loaded = load_task(rows("['refund']", "['delivery']", "['refund', 'delivery']"))
     assert any("4 rows with what looks like several labels" in note for note in loaded.notes)
 
 
 @pytest.mark.parametrize("alike", [("bug", "bug."), ("bug", '"bug"'), ("e-mail", "e\u2011mail"), ("a_b", "a b", "a-b")])
-def test_labels_that_differ_in_punctuation_alone_are_named(alike: tuple[str, ...]) -> None:
+def test_labels_that_differ_in_punctuation_alone_are_noted(alike: tuple[str, ...]) -> None:
     loaded = load_task(rows(*alike, "other"))
     assert set(loaded.task.labels) == {*alike, "other"}
     (note,) = [note for note in loaded.notes if "punctuation alone" in note]
@@ -91,14 +91,14 @@ def test_labels_that_differ_in_punctuation_alone_are_named(alike: tuple[str, ...
 
 
 @pytest.mark.parametrize("missing", ["NA", "NaN", "null", "#N/A"])
-def test_labels_that_may_stand_for_none_are_named(missing: str) -> None:
+def test_labels_that_may_mean_missing_are_noted(missing: str) -> None:
     loaded = load_task(rows("a", "none", missing))
     assert missing in loaded.task.labels
     (note,) = [note for note in loaded.notes if "a missing one" in note]
     assert note.startswith(f"4 rows with {missing!r} as the label")
 
 
-def test_every_label_without_a_held_back_row_is_named() -> None:
+def test_labels_without_a_held_back_row_are_noted() -> None:
     notes = load_task([*rows("a", "b"), ("alone", "other")]).split_notes
     assert "no held-back row of 1 of 3 labels: 'other'" in notes
     assert not any("held-back row of" in note for note in load_task(rows("a", "b")).split_notes)
@@ -108,26 +108,26 @@ FLAG = "🏴\U000e0067\U000e0062\U000e007f"
 
 
 @pytest.mark.parametrize("label", ["نمی\u200cآید", "👨\u200d👩\u200d👧", FLAG, "\U0001fae8", "ක්\u200dෂ", "❤\ufe0f"])
-def test_joiners_and_emoji_are_orthography(label: str) -> None:
+def test_joiners_and_emoji_are_allowed_in_labels(label: str) -> None:
     assert label in load_task(rows(label, "other")).task.labels
     assert Support((label, "b"), ()).labels[0] == label
 
 
 @pytest.mark.parametrize("label", ["", "a\u200bb", "a\u202eb", "a\x1b[31m", "a\nb", " a", "a\x00b", "\ud800"])
-def test_what_nobody_sees_is_no_part_of_a_label(label: str) -> None:
+def test_labels_with_invisible_characters_are_rejected(label: str) -> None:
     with pytest.raises(DataError, match="visible text"):
         Support((label, "b"), ())
 
 
 @pytest.mark.parametrize("value", [0.5, float("inf"), ["a", "b"], {"a": 1}, b"\xff"])
-def test_what_is_no_name_is_refused(value: object) -> None:
+def test_values_that_are_not_names_are_rejected(value: object) -> None:
     with pytest.raises(DataError, match="expected one name or whole number"):
         label_text(value, "label")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_the_key_is_the_same_for_every_form_and_stands_for_itself(label: str) -> None:
+def test_the_key_ignores_unicode_form_and_invisible_characters(label: str) -> None:
     for form in ("NFC", "NFD", "NFKC"):
         assert label_key(unicodedata.normalize(form, label)) == label_key(label)
-    assert label_key(f" {MARKS.join(label)}\t") == label_key(label)
+    assert label_key(f" {INVISIBLE.join(label)}\t") == label_key(label)
     assert one_line(one_line(label)) == one_line(label)

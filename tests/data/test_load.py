@@ -1,4 +1,4 @@
-"""The law of reading files: whatever is in one, it becomes a table or one line that names it."""
+"""Whatever a file contains, it becomes a table or a one-line error that names it."""
 # pyright: reportOptionalMemberAccess=false
 
 import gzip
@@ -18,9 +18,9 @@ from promptmii.errors import DataError
 FRAME = pd.DataFrame({"text": [f"text, number {i}" for i in range(45)], "label": ["x", "y", "z"] * 15, "n": range(45)})
 
 
-def whole() -> dict[str, bytes]:
-    """A good file of each kind."""
-    made = {
+def valid_files() -> dict[str, bytes]:
+    """A valid file of each format."""
+    files = {
         "a.csv": FRAME.to_csv(index=False).encode(),
         "a.tsv": FRAME.to_csv(index=False, sep="\t").encode(),
         "a.json": FRAME.to_json(orient="records").encode(),
@@ -32,59 +32,57 @@ def whole() -> dict[str, bytes]:
     try:
         book = io.BytesIO()
         FRAME.to_excel(book, index=False)
-        made["a.xlsx"] = book.getvalue()
+        files["a.xlsx"] = book.getvalue()
     except ImportError:
         pass
-    return made | {f"{name}.gz": gzip.compress(content) for name, content in made.items()}
+    return files | {f"{name}.gz": gzip.compress(content) for name, content in files.items()}
 
 
-def test_every_format_has_a_good_file_here() -> None:
+def test_every_format_has_a_valid_file_here() -> None:
     optional = {".ndjson", ".xlsx"}  # read as .jsonl; needs openpyxl
-    assert set(SUFFIXES) - optional <= {Path(name).suffix for name in whole()}
+    assert set(SUFFIXES) - optional <= {Path(name).suffix for name in valid_files()}
 
 
-def spoilt(content: bytes, draw: random.Random) -> bytes:
-    """The content cut, turned over in places, filled up, or with another piece of itself in the middle."""
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """Damage the content: truncate, flip, replace, insert or rotate bytes, or set every seventh to zero."""
     changed = bytearray(content)
-    match draw.randrange(6):
+    match rng.randrange(6):
         case 0:
-            return content[: draw.randrange(len(content))]
+            return content[: rng.randrange(len(content))]
         case 1:
-            for _ in range(draw.choice([1, 3, 50])):
-                changed[draw.randrange(len(changed))] ^= draw.randrange(1, 256)
+            for _ in range(rng.choice([1, 3, 50])):
+                changed[rng.randrange(len(changed))] ^= rng.randrange(1, 256)
         case 2:
-            start = draw.randrange(len(content))
-            changed[start : start + draw.randrange(60)] = draw.randbytes(draw.randrange(60))
+            start = rng.randrange(len(content))
+            changed[start : start + rng.randrange(60)] = rng.randbytes(rng.randrange(60))
         case 3:
-            start = draw.randrange(len(content))
-            changed[start:start] = draw.choice(
+            start = rng.randrange(len(content))
+            changed[start:start] = rng.choice(
                 [b"\0" * 20, b'"', b"[" * 5000, b"{" * 5000, b"\xff\xfe", b"9" * 5000, b"\n\n"]
             )
         case 4:
-            start, stop = sorted(draw.randrange(len(content)) for _ in range(2))
+            start, stop = sorted(rng.randrange(len(content)) for _ in range(2))
             changed = changed[start:stop] + changed[:start]
         case _:
-            for start in range(draw.randrange(len(content)), len(content), 7):
+            for start in range(rng.randrange(len(content)), len(content), 7):
                 changed[start] = 0
     return bytes(changed)
 
 
-def malformed() -> Iterator[tuple[str, bytes]]:
-    """Three hundred files that are not as they should be, the same at every run."""
-    draw = random.Random(18)
-    kinds = whole()
+def broken_files() -> Iterator[tuple[str, bytes]]:
+    """Three hundred damaged files, and some degenerate ones, the same in every run."""
+    rng = random.Random(18)
+    valid = valid_files()
     for number in range(300):
-        name = list(kinds)[number % len(kinds)]
-        yield name, spoilt(kinds[name], draw)
-    readable = [suffix for suffix in SUFFIXES if f"a{suffix}" in kinds or suffix == ".ndjson"]
+        name = list(valid)[number % len(valid)]
+        yield name, damaged(valid[name], rng)
+    readable = [suffix for suffix in SUFFIXES if f"a{suffix}" in valid or suffix == ".ndjson"]
     for name in (f"a{suffix}" for suffix in readable):
-        yield from (
-            (name, content) for content in (b"", b"\0", b"\n", b"\xff\xfe", draw.randbytes(500), b"null", b"{}")
-        )
+        yield from ((name, content) for content in (b"", b"\0", b"\n", b"\xff\xfe", rng.randbytes(500), b"null", b"{}"))
 
 
-def fault_of(path: Path) -> str:
-    """Why the file is refused; empty where it is read."""
+def error_message(path: Path) -> str:
+    """The error message for the file, or an empty string if it can be read."""
     try:
         load_task(path)
     except DataError as error:
@@ -93,16 +91,16 @@ def fault_of(path: Path) -> str:
 
 
 @pytest.mark.slow
-def test_no_file_is_a_traceback(tmp_path: Path) -> None:
-    refused = 0
-    for name, content in malformed():
+def test_no_broken_file_causes_a_traceback(tmp_path: Path) -> None:
+    rejected = 0
+    for name, content in broken_files():
         path = tmp_path / name
         path.write_bytes(content)
-        if fault := fault_of(path):
-            refused += 1
-            assert str(path) in fault
-            assert "\n" not in fault
-    assert refused > 200
+        if message := error_message(path):
+            rejected += 1
+            assert str(path) in message
+            assert "\n" not in message
+    assert rejected > 200
 
 
 HOSTILE = {
@@ -116,7 +114,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_too_deep_too_wide_or_too_large_is_one_line(tmp_path: Path, name: str) -> None:
+def test_extreme_content_gives_a_one_line_error(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(HOSTILE[name])
     with pytest.raises(DataError) as caught:
         load_task(tmp_path / name)
@@ -126,14 +124,14 @@ def test_what_is_too_deep_too_wide_or_too_large_is_one_line(tmp_path: Path, name
 
 
 @pytest.mark.slow
-def test_one_huge_cell_does_not_refuse_a_table(tmp_path: Path) -> None:
+def test_a_huge_cell_is_accepted(tmp_path: Path) -> None:
     rows = b"".join(b"text %d,%s\n" % (i, b"xy"[i % 2 : i % 2 + 1]) for i in range(10))
     (tmp_path / "a.csv").write_bytes(b"text,label\n" + b"a" * (17 << 20) + b",x\n" + rows)
     task = load_task(tmp_path / "a.csv").task
     assert len(task.train) + len(task.test) == 11
 
 
-def test_dates_beyond_the_calendar_are_one_line(tmp_path: Path) -> None:
+def test_impossible_dates_give_a_one_line_error(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -145,7 +143,7 @@ def test_dates_beyond_the_calendar_are_one_line(tmp_path: Path) -> None:
         load_task(tmp_path / "a.parquet")
 
 
-def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"mem\.csv"):
         load_task("/proc/self/mem.csv")
     with pytest.raises(DataError, match="does not exist"):

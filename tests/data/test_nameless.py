@@ -1,4 +1,4 @@
-"""Names that say nothing: always different, always the same for one task, and nothing else about the task changes."""
+"""Hidden label names are unique and deterministic, and change nothing else about a task."""
 
 import random
 import re
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii import Example, Task
-from promptmii.data.nameless import hide, nameless, renamed
+from promptmii.data.nameless import hide_names, nameless, rename_labels
 
 TASK = Task(
     "animals",
@@ -19,36 +19,36 @@ TASK = Task(
 
 
 @given(st.lists(st.text("abcdef", min_size=1, max_size=8), min_size=2, max_size=90, unique=True), st.integers())
-def test_every_label_gets_a_name_of_its_own(labels: list[str], seed: int) -> None:
-    shown = hide(labels, random.Random(seed))
+def test_every_label_gets_a_unique_name(labels: list[str], seed: int) -> None:
+    shown = hide_names(labels, random.Random(seed))
     assert list(shown) == labels
     assert len(set(shown.values())) == len(labels)
-    assert hide(labels, random.Random(seed)) == shown
+    assert hide_names(labels, random.Random(seed)) == shown
 
 
-def test_a_renamed_task_has_the_rows_of_its_labels_in_their_order() -> None:
-    fewer = renamed(TASK, {"fish": "B", "bird": "A"})
+def test_a_renamed_task_keeps_only_the_rows_of_its_labels() -> None:
+    fewer = rename_labels(TASK, {"fish": "B", "bird": "A"})
     assert fewer.labels == ("B", "A")
     assert [e.text for e in fewer.train] == [e.text for e in TASK.train if e.label != "none"]
     assert [e.label for e in fewer.test] == ["B", "A"]
     assert fewer.instruction is None
 
 
-def test_a_task_without_names_is_the_same_at_every_call() -> None:
-    once, again = nameless(TASK), nameless(TASK)
-    assert once == again
-    assert once.key != TASK.key
-    assert once.name == "animals:nameless"
-    assert [e.text for e in once.train] == [e.text for e in TASK.train]
-    assert not set(once.labels) & set(TASK.labels)
-    groups = {old.label: new.label for old, new in zip(TASK.train, once.train, strict=True)}
-    assert sorted(groups.values()) == sorted(once.labels)
+def test_nameless_is_deterministic_and_changes_only_labels() -> None:
+    first, second = nameless(TASK), nameless(TASK)
+    assert first == second
+    assert first.key != TASK.key
+    assert first.name == "animals:nameless"
+    assert [e.text for e in first.train] == [e.text for e in TASK.train]
+    assert not set(first.labels) & set(TASK.labels)
+    groups = {old.label: new.label for old, new in zip(TASK.train, first.train, strict=True)}
+    assert sorted(groups.values()) == sorted(first.labels)
 
 
 @given(count=st.integers(2, 40), name=st.text(min_size=1, max_size=5))
-def test_numbered_names_count_up(count: int, name: str) -> None:
+def test_numbered_names_are_in_ascending_order(count: int, name: str) -> None:
     labels = tuple(f"topic {chr(0x4E00 + i)}" for i in range(count))
     rows = tuple(Example(f"text {i} of {part}", label) for i, label in enumerate(labels) for part in ("one", "two"))
     numbers = [re.search(r"\d+$", label) for label in nameless(Task(name, labels, rows[::2], rows[1::2])).labels]
-    found = [int(number[0]) for number in numbers if number]
-    assert found == sorted(found)
+    values = [int(number[0]) for number in numbers if number]
+    assert values == sorted(values)

@@ -1,4 +1,4 @@
-"""The one door to tasks: every kind of source, what is left out of folders, and what is said of the rest."""
+"""Finding tasks in every kind of source, and errors for sources without tasks."""
 
 import json
 from collections.abc import Callable
@@ -21,20 +21,20 @@ def task(name: str) -> Task:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "tasks"
-    made.mkdir()
-    (made / "one.csv").write_text(ROWS)
-    (made / "two.v2.CSV").write_text(ROWS)
-    return made
+    path = tmp_path / "tasks"
+    path.mkdir()
+    (path / "one.csv").write_text(ROWS)
+    (path / "two.v2.CSV").write_text(ROWS)
+    return path
 
 
-def test_a_folder_gives_its_files_and_a_file_itself(folder: Path) -> None:
+def test_a_source_may_be_a_folder_or_a_file(folder: Path) -> None:
     assert list(read_tasks([str(folder)])) == ["one", "two.v2"]
     assert list(read_tasks([str(folder / "one.csv")])) == ["one"]
 
 
 @pytest.mark.parametrize("name", ["suite", "written"])
-def test_bundled_tasks_are_a_source_like_any_other(name: str) -> None:
+def test_bundled_tasks_are_a_source(name: str) -> None:
     files = [path for path in bundled_folder(name).iterdir() if path.suffix in (".json", ".jsonl")]
     assert read_tasks([name]).keys() == {path.stem for path in files}
 
@@ -42,12 +42,12 @@ def test_bundled_tasks_are_a_source_like_any_other(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["._one.csv", ".hidden.csv", ".one.csv.swp", "~$one.xlsx", "README.txt", "notes.md", "index.csv"]
 )
-def test_hidden_files_notes_and_the_index_are_no_tasks(folder: Path, name: str) -> None:
+def test_hidden_files_notes_and_the_index_are_ignored(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"task_id,source_repo\none,a/b\n" if name == "index.csv" else b"\0\5\x16\7\0\2\0\0")
     assert list(read_tasks([str(folder)])) == ["one", "two.v2"]
 
 
-def test_an_index_says_where_tasks_come_from(folder: Path) -> None:
+def test_an_index_gives_the_origin_of_tasks(folder: Path) -> None:
     (folder / "index.csv").write_text("task_id,source_repo,licence\none,a/b,MIT\n")
     tasks = read_tasks([str(folder)])
     assert (tasks["one"].source["group"], tasks["one"].source["licence"]) == ("a/b", "MIT")
@@ -59,7 +59,7 @@ def test_an_index_says_where_tasks_come_from(folder: Path) -> None:
         read_tasks([str(folder)])
 
 
-def test_paths_may_go_up_and_through_hidden_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_may_contain_parent_and_hidden_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / ".cache" / "deep").mkdir(parents=True)
     (folder / ".cache" / "deep" / "three.csv").write_text(ROWS)
     monkeypatch.chdir(folder / ".cache" / "deep")
@@ -68,7 +68,7 @@ def test_paths_may_go_up_and_through_hidden_folders(folder: Path, monkeypatch: p
     assert list(read_tasks(["../../one.csv"])) == ["one"]
 
 
-def test_a_corpus_gives_the_splits_that_are_wanted(tmp_path: Path) -> None:
+def test_a_corpus_gives_the_requested_splits(tmp_path: Path) -> None:
     for split in ("train", "validation", "heldout"):
         write_split(tmp_path, split, [task(split)])
     (tmp_path / "data" / "._train-00000-of-00001.parquet").write_bytes(b"\0\5\x16\7")
@@ -78,7 +78,7 @@ def test_a_corpus_gives_the_splits_that_are_wanted(tmp_path: Path) -> None:
     assert read_tasks([str(tmp_path)])["heldout"].source["split"] == "heldout"
 
 
-def test_a_broken_file_is_a_source_that_fails_when_it_is_read(folder: Path) -> None:
+def test_a_broken_file_fails_only_when_it_is_read(folder: Path) -> None:
     (folder / "one.csv").write_text("text,label\n")
     sources = {source.name: source for source in find_tasks([str(folder)])}
     assert len(sources["two.v2"].read().labels) == 2
@@ -86,16 +86,16 @@ def test_a_broken_file_is_a_source_that_fails_when_it_is_read(folder: Path) -> N
         sources["one"].read()
 
 
-def nowhere(folder: Path) -> list[str]:
+def missing_file(folder: Path) -> list[str]:
     return [str(folder / "nowhere.csv")]
 
 
-def empty(folder: Path) -> list[str]:
+def empty_folder(folder: Path) -> list[str]:
     (folder / "empty").mkdir()
     return [str(folder / "empty")]
 
 
-def twice(folder: Path) -> list[str]:
+def duplicate_names(folder: Path) -> list[str]:
     (folder / "one.json").write_text(json.dumps([{"text": f"t{i}", "label": "ab"[i % 2]} for i in range(9)]))
     return [str(folder)]
 
@@ -109,12 +109,12 @@ def small_corpus(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (nowhere, "does not exist"),
-        (empty, "holds no task file"),
-        (twice, r"Two tasks have the name 'one'.*one\.json"),
+        (missing_file, "does not exist"),
+        (empty_folder, "holds no task file"),
+        (duplicate_names, r"Two tasks have the name 'one'.*one\.json"),
         (small_corpus, r"has no task in heldout. Its splits: .*:train \(2\), .*:heldout \(0\)"),
     ],
 )
-def test_what_gives_no_tasks_is_said(folder: Path, make: Callable[[Path], list[str]], words: str) -> None:
+def test_sources_without_tasks_are_reported(folder: Path, make: Callable[[Path], list[str]], words: str) -> None:
     with pytest.raises(DataError, match=words):
         read_tasks(make(folder))

@@ -1,3 +1,5 @@
+"""Texts to label are streamed, complete, and checked before the first one is returned."""
+
 import gzip
 import json
 import tracemalloc
@@ -29,7 +31,7 @@ def write(rows: list[dict], path: Path) -> Path:
 @pytest.mark.parametrize(
     "name", ["a.csv", "a.csv.gz", "a.tsv", "a.jsonl", "a.ndjson.gz", "a.json", "a.parquet", "a.CSV"]
 )
-def test_rows_are_those_of_the_table_and_can_be_read_again(tmp_path: Path, name: str) -> None:
+def test_streamed_rows_match_the_table_and_can_be_read_again(tmp_path: Path, name: str) -> None:
     path = write(ROWS, tmp_path / name)
     texts = read_texts(path)
     rows = list(read_table(path).rows)
@@ -38,14 +40,14 @@ def test_rows_are_those_of_the_table_and_can_be_read_again(tmp_path: Path, name:
     assert (texts.n, texts.columns) == (3, ("id", "text"))
 
 
-def test_the_key_is_of_the_content_and_of_the_columns_in_use(tmp_path: Path) -> None:
+def test_the_key_depends_on_the_content_and_the_chosen_columns(tmp_path: Path) -> None:
     first, same = (write(ROWS, tmp_path / name) for name in ("a.csv", "b.csv"))
     other = write([*ROWS[:2], {"id": "9", "text": "another"}], tmp_path / "c.csv")
     assert read_texts(first).key == read_texts(same).key
     assert len({read_texts(path).key for path in (first, other)} | {read_texts(first, "id").key}) == 3
 
 
-def test_columns_that_only_later_rows_have_are_there_from_the_start(tmp_path: Path) -> None:
+def test_every_row_has_the_columns_of_later_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one"}\n{"text": "two", "note": 1}\n')
     assert [row for row, _ in read_texts(path)] == [{"text": "one", "note": None}, {"text": "two", "note": 1}]
@@ -64,19 +66,19 @@ def test_columns_that_only_later_rows_have_are_there_from_the_start(tmp_path: Pa
         ("a.zip", b"PK", "has the ending '.zip'"),
     ],
 )
-def test_a_fault_is_found_before_anything_is_labelled(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_a_fault_is_found_before_any_row_is_returned(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_texts(tmp_path / name)
 
 
-def test_a_list_in_a_file_of_lines_is_read_all_the_same(tmp_path: Path) -> None:
+def test_a_json_list_in_a_jsonl_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps([{"text": "one"}, {"text": "two"}]))
     assert [text for _, text in read_texts(tmp_path / "a.jsonl")] == ["one", "two"]
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"])), min_size=1))
-def test_lines_of_a_file_are_texts(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+def test_lines_of_a_text_file_are_texts(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     lines = ["first", *lines]
     for end in ("\n", "\r\n", "\r"):
         path = tmp_path_factory.mktemp("lines") / "a.txt"
@@ -85,7 +87,7 @@ def test_lines_of_a_file_are_texts(tmp_path_factory: pytest.TempPathFactory, lin
 
 
 @pytest.mark.slow
-def test_a_long_table_is_not_held(tmp_path: Path) -> None:
+def test_a_long_table_is_not_held_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,text\n" + "".join(f"{i},the parcel number {i} has not come\n" for i in range(100_000)))
     listener = Recorder()

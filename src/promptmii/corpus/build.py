@@ -18,7 +18,7 @@ from promptmii.corpus.overlap import LeakageReport, check_corpus, sign_texts
 from promptmii.corpus.settings import CorpusSettings
 from promptmii.corpus.split import Assignment, TaskName, TextRemover, assign
 from promptmii.corpus.workers import fetch_here, fetch_on_ray
-from promptmii.data.columns import Chosen
+from promptmii.data.columns import ChosenColumns
 from promptmii.data.corpus_files import SPLITS, Split, Tasks, write_split, write_tasks
 from promptmii.data.sources import read_tasks
 from promptmii.errors import DataError, counted
@@ -176,7 +176,7 @@ class _Build:
 
     def _make_task(self, entry: Entry, key: str) -> dict[str, Any]:
         table = read_sample(self._path("fetch", entry.detail["raw"]), entry.name)
-        columns = Chosen(tuple(entry.detail["text"]), entry.detail["template"], entry.detail["label"], ())
+        columns = ChosenColumns(tuple(entry.detail["text"]), entry.detail["template"], entry.detail["label"], ())
         candidate = Candidate.model_validate(entry.detail["candidate"])
         task, dropped = clean_task(table, columns, candidate, self._settings.clean)
         write_tasks(self._path("clean", key), [task])

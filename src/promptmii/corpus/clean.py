@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field, ValidationError
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.settings import CleanSettings
 from promptmii.data.clean import clean
-from promptmii.data.columns import PAIRS, Chosen, choose_columns, could_be_label, why_no_label
-from promptmii.data.sample import assemble, proportioned
+from promptmii.data.columns import PAIRS, ChosenColumns, choose_columns, could_be_label, why_no_label
+from promptmii.data.sample import assemble, stratified_sample
 from promptmii.data.table import Table
 from promptmii.errors import DataError, EndpointError, MissingDependencyError, counted
 from promptmii.models.base import Failure, LanguageModel, Sampling
@@ -28,7 +28,7 @@ TITLED = tuple(("title", name) for name in ("content", "body", "description", "a
 
 def find_columns(
     table: Table, model: LanguageModel | None = None, *, text: str | None = None, label: str | None = None
-) -> Chosen:
+) -> ChosenColumns:
     """Choose the text and label columns that are not given.
 
     Raises `DataError` if no choice is clear, `EndpointError` if the model gives no answer.
@@ -86,7 +86,7 @@ _PERSONAL = re.compile(
 
 
 def clean_task(
-    table: Table, columns: Chosen, candidate: Candidate, settings: CleanSettings
+    table: Table, columns: ChosenColumns, candidate: Candidate, settings: CleanSettings
 ) -> tuple[Task, dict[str, int]]:
     """A task of the clean rows, and the number of dropped rows by reason. Raises `DataError` if too little is left."""
     table, dropped = _clean_rows(table, columns, settings)
@@ -124,7 +124,7 @@ def clean_task(
 
 def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task:
     """Limit the rows of each part, keeping label proportions."""
-    train, test = proportioned(task.train, settings.train_rows), proportioned(task.test, settings.test_rows)
+    train, test = stratified_sample(task.train, settings.train_rows), stratified_sample(task.test, settings.test_rows)
     dropped["more rows than a task keeps"] = len(task.train) + len(task.test) - len(train) - len(test)
     labels = {example.label for example in train}
     test = tuple(example for example in test if example.label in labels)
@@ -136,7 +136,7 @@ def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task
     return replace(task, labels=tuple(label for label in task.labels if label in labels), train=train, test=test)
 
 
-def _clean_rows(table: Table, columns: Chosen, settings: CleanSettings) -> tuple[Table, Counter[str]]:
+def _clean_rows(table: Table, columns: ChosenColumns, settings: CleanSettings) -> tuple[Table, Counter[str]]:
     dropped: Counter[str] = Counter()
     rows: list[dict[str, Any]] = []
     split: list[str] = []

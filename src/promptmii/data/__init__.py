@@ -1,4 +1,4 @@
-"""Data in: tables of any kind become tasks, tasks become episodes."""
+"""Reads tables of any kind, turns them into tasks, and draws episodes from tasks."""
 
 from pathlib import Path
 
@@ -28,5 +28,5 @@ __all__ = [
 
 
 def demo_path() -> Path:
-    """The bundled CSV: support tickets of an invented shop, written for this package."""
+    """The bundled demo CSV: support tickets of a fictional shop, written for this package."""
     return Path(__file__).with_name("demo.csv")

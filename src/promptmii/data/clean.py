@@ -1,107 +1,105 @@
-"""From table rows to examples, counting every row that is dropped."""
+"""Turns table rows into examples and counts the rows it drops."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptmii.data.columns import MOST_LABELS, Chosen
+from promptmii.data.columns import MAX_LABEL_SHARE, ChosenColumns
 from promptmii.data.labels import Spelling, doubtful_notes, label_text, one_line, variant_notes
 from promptmii.data.table import TEXT_NAMES, Table
 from promptmii.errors import DataError, counted
 from promptmii.task import Example, normalise_text
 
-MOST_DISTINCT_LABELS = 1_000
-MOST_NUMBERS = 20
-"""More numbers than this, each of them once, are identifiers even in a column that was named."""
-LONGEST_NAME = 60
-"""Mean characters from which values that never repeat are texts, not labels."""
+MAX_DISTINCT_LABELS = 1_000
+MAX_UNREPEATED_NUMBERS = 20
+"""More numbers than this, none of them repeated, are identifiers even if the user named the column."""
+MAX_MEAN_NAME_LENGTH = 60
+"""Values that never repeat and are longer than this on average (in characters) are texts, not labels."""
 
 
 @dataclass(frozen=True)
-class Cleaned:
-    """The rows in use, and what became of the others."""
+class CleanedRows:
+    """The usable rows, with a record of the dropped ones."""
 
     examples: tuple[Example, ...]
     split: tuple[str, ...] | None
-    """The source's own split of each example."""
+    """The split of each example, if the source has splits."""
     dropped: Counter[str]
-    """Rows dropped, by reason."""
+    """Number of dropped rows by reason."""
     notes: tuple[str, ...] = ()
-    """Labels that were joined, or that look like several."""
+    """Notes on merged spellings and doubtful labels."""
 
     def lines(self) -> tuple[str, ...]:
-        """The notes, and one sentence per reason."""
+        """The notes, then one sentence per reason for dropping rows."""
         dropped = (f"{counted(count, 'row')} dropped: {reason}" for reason, count in sorted(self.dropped.items()))
         return (*self.notes, *dropped)
 
 
-def clean(table: Table, columns: Chosen, labels: Sequence[str] | None = None) -> Cleaned:
-    """Drop what cannot be used: missing values, labels outside a given list, duplicates, contradictions.
+def clean(table: Table, columns: ChosenColumns, labels: Sequence[str] | None = None) -> CleanedRows:
+    """Drop unusable rows: missing values, labels outside a given list, duplicates and contradictions.
 
-    Raises `DataError` where too little is left, or the label column holds no labels.
+    Raises `DataError` if too little is left or the label column does not hold labels.
     """
     column = columns.label or ""
+    raw_labels = _raw_labels(table, column)
+    known_labels = labels or [one_line(name) for name in table.classes.get(column, ())]
+    spelling = Spelling.of(filter(None, raw_labels), known_labels, closed=bool(labels))
+    splits = table.split or ("",) * len(table.rows)
     dropped: Counter[str] = Counter()
-    written = _labels(table, column)
-    known = labels or [one_line(name) for name in table.classes.get(column, ())]
-    spelling = Spelling.of((label for label in written if label), known, closed=bool(labels))
-    strangers: Counter[str] = Counter()
-    kept: dict[str, tuple[Example, str]] = {}
-    contradicted: set[str] = set()
-    for number, (row, found) in enumerate(zip(table.rows, written, strict=True)):
-        text, label = columns.render(row), spelling(found) if found else None
+    unlisted: list[str] = []
+    kept: dict[str, tuple[Example, str]] = {}  # by normalised text
+    contradictory: set[str] = set()
+    for row, raw_label, split in zip(table.rows, raw_labels, splits, strict=True):
+        text = columns.render(row)
+        label = spelling(raw_label) if raw_label else None
         key = normalise_text(text)
-        reason = "the header again, or a line under it" if _is_frame(row, columns, found) else None
-        reason = reason or _unusable(text, found)
-        if reason is None and label is None:
-            reason = "a label outside the given list"
-            strangers[found or ""] += 1
-        if reason is None and key in kept:
-            reason = "the same text as an earlier row"
-            if kept[key][0].label != label:
-                contradicted.add(key)
-        if reason:
+        if reason := _drop_reason(row, columns, text, raw_label):
             dropped[reason] += 1
+        elif label is None:
+            dropped["a label outside the given list"] += 1
+            unlisted.append(str(raw_label))
+        elif key in kept:
+            dropped["the same text as an earlier row"] += 1
+            if kept[key][0].label != label:
+                contradictory.add(key)
         else:
-            kept[key] = Example(text, label or ""), table.split[number] if table.split else ""
-    for key in contradicted:
+            kept[key] = Example(text, label), split
+    for key in contradictory:
         del kept[key]
         dropped["the same text with different labels"] += 1
     if not kept:
-        raise _nothing_left(table, columns, dropped, strangers)
+        raise _nothing_left(table, columns, dropped, unlisted)
     examples = tuple(example for example, _ in kept.values())
+    used_labels = [example.label for example in examples]
     if not labels:
-        _check_labels(table, columns, [example.label for example in examples])
-    split = tuple(part for _, part in kept.values()) if table.split else None
-    seen = (str(row[column]) for row, found in zip(table.rows, written, strict=True) if found)
-    notes = variant_notes(seen, spelling) + (() if labels else doubtful_notes([e.label for e in examples]))
-    return Cleaned(examples, split, dropped, notes)
+        _check_labels(table, columns, used_labels)
+    cells = (str(row[column]) for row, raw_label in zip(table.rows, raw_labels, strict=True) if raw_label)
+    notes = variant_notes(cells, spelling) + (() if labels else doubtful_notes(used_labels))
+    return CleanedRows(examples, tuple(split for _, split in kept.values()) if table.split else None, dropped, notes)
 
 
-def _labels(table: Table, column: str) -> list[str | None]:
-    """The label of each row: empty where there is none, `None` where there are several."""
+def _raw_labels(table: Table, column: str) -> list[str | None]:
+    """The label of each row as written: empty if it is missing, `None` if the row has several.
+
+    Raises `DataError` if most rows have several labels.
+    """
     values = [row[column] for row in table.rows]
-    several = [isinstance(value, list | tuple) and len(value) > 1 for value in values]
-    if sum(several) * 2 > len(values):
-        label_text(values[several.index(True)], column)  # raises
-    empty = [value is None or (isinstance(value, list | tuple) and not value) for value in values]
-    return [
-        None if many else "" if none else label_text(value, column)
-        for value, many, none in zip(values, several, empty, strict=True)
-    ]
+    multiple = [value for value in values if isinstance(value, list | tuple) and len(value) > 1]
+    if len(multiple) * 2 > len(values):
+        label_text(multiple[0], column)  # raises
+    return [_raw_label(value, column) for value in values]
 
 
-def _is_frame(row: Mapping[str, Any], columns: Chosen, label: str | None) -> bool:
-    """Whether a row holds the names of its columns, as files that were joined do, or nothing but dashes."""
-    if not label or (label != columns.label and label.strip("-")):
-        return False
-    texts = {name: one_line(str(row[name])) for name in columns.text}
-    named = label == columns.label and all(name == text for name, text in texts.items())
-    return named or not any(text.strip("-") for text in (label, *texts.values()))
+def _raw_label(value: Any, column: str) -> str | None:
+    if isinstance(value, list | tuple) and len(value) != 1:
+        return None if value else ""
+    return "" if value is None else label_text(value, column)
 
 
-def _unusable(text: str, label: str | None) -> str | None:
+def _drop_reason(row: Mapping[str, Any], columns: ChosenColumns, text: str, label: str | None) -> str | None:
+    if _is_header_or_rule(row, columns, label):
+        return "the header again, or a line under it"
     if not text.strip():
         return "no text"
     if label is None:
@@ -109,23 +107,32 @@ def _unusable(text: str, label: str | None) -> str | None:
     return None if label else "no label"
 
 
-def _nothing_left(table: Table, columns: Chosen, dropped: Counter[str], strangers: Counter[str]) -> DataError:
+def _is_header_or_rule(row: Mapping[str, Any], columns: ChosenColumns, label: str | None) -> bool:
+    """Whether a row repeats the column names, as in concatenated files, or holds only dashes."""
+    if not label or (label != columns.label and label.strip("-")):
+        return False
+    texts = {name: one_line(str(row[name])) for name in columns.text}
+    is_header = label == columns.label and all(name == text for name, text in texts.items())
+    return is_header or not any(cell.strip("-") for cell in (label, *texts.values()))
+
+
+def _nothing_left(table: Table, columns: ChosenColumns, dropped: Counter[str], unlisted: Sequence[str]) -> DataError:
     reasons = "; ".join(f"{counted(count, 'row')}: {reason}" for reason, count in dropped.most_common())
-    there = f" The column holds {', '.join(map(repr, list(strangers)[:8]))}." if strangers else ""
+    values = f" The column holds {', '.join(map(repr, list(dict.fromkeys(unlisted))[:8]))}." if unlisted else ""
     return DataError(
-        f"{table.origin} has no usable row ({reasons}).{there} Texts are from {', '.join(map(repr, columns.text))}, "
+        f"{table.origin} has no usable row ({reasons}).{values} Texts are from {', '.join(map(repr, columns.text))}, "
         f"labels from {columns.label!r}; name other columns with --text and --label."
     )
 
 
 def _is_headless(table: Table) -> bool:
-    """Whether no column has a usual name or, as in a DataFrame without names, its number."""
+    """Whether no column has a usual text name; numbered columns are a DataFrame's defaults and do not count."""
     numbered = table.columns == tuple(map(str, range(len(table.columns))))
     return not numbered and not any(name.casefold() in TEXT_NAMES for name in table.columns)
 
 
-def _check_labels(table: Table, columns: Chosen, found: Sequence[str]) -> None:
-    distinct = sorted(set(found))
+def _check_labels(table: Table, columns: ChosenColumns, labels: Sequence[str]) -> None:
+    distinct = sorted(set(labels))
     column, origin = columns.label, table.origin
     if not columns.label_named and column in distinct and _is_headless(table):
         raise DataError(
@@ -137,15 +144,23 @@ def _check_labels(table: Table, columns: Chosen, found: Sequence[str]) -> None:
         raise DataError(
             f"The label column {column!r} of {origin} has one value ({distinct[0]!r}); expected at least two."
         )
-    if columns.label_named:
-        alone = len(distinct) == len(found) and len(found) > 4
-        numbers = len(found) > MOST_NUMBERS and all(label.lstrip("+-").isdecimal() for label in distinct)
-        too_many = alone and (numbers or sum(map(len, distinct)) > LONGEST_NAME * len(distinct))
-    else:
-        too_many = len(distinct) > MOST_LABELS * len(found) and len(found) > 4
-    if too_many or len(distinct) > MOST_DISTINCT_LABELS:
+    if _are_not_labels(distinct, len(labels), named=columns.label_named):
         raise DataError(
-            f"The label column {column!r} of {origin} has {len(distinct)} different values in {len(found)} rows; "
+            f"The label column {column!r} of {origin} has {len(distinct)} different values in {len(labels)} rows; "
             "that looks like identifiers or texts, not labels. Name another with --label, or list the labels with "
             "--labels."
         )
+
+
+def _are_not_labels(distinct: Sequence[str], rows: int, *, named: bool) -> bool:
+    """Whether the distinct values of a column look like identifiers or texts; a named column may have more of them."""
+    if len(distinct) > MAX_DISTINCT_LABELS:
+        return True
+    if rows <= 4:
+        return False
+    if not named:
+        return len(distinct) > MAX_LABEL_SHARE * rows
+    if len(distinct) < rows:
+        return False
+    many_numbers = rows > MAX_UNREPEATED_NUMBERS and all(value.lstrip("+-").isdecimal() for value in distinct)
+    return many_numbers or sum(map(len, distinct)) > MAX_MEAN_NAME_LENGTH * len(distinct)

@@ -1,4 +1,4 @@
-"""Parquet, Arrow and what `datasets` keeps: columns with a schema, which may name classes."""
+"""Reads columnar data whose schema may name classes: Parquet files, Arrow tables and `datasets` objects."""
 
 import io
 import json
@@ -11,18 +11,18 @@ from promptmii.data.table import Table, decode_classes, join_splits, make_table
 from promptmii.errors import DataError, MissingDependencyError, first_line
 
 BATCH = 1024
-"""Rows that are decoded at a time."""
+"""Rows per decoded batch."""
 
 
 def read_parquet(content: bytes, origin: str) -> Table:
-    """The table of a Parquet file. Raises `DataError`, or what Arrow raises for damaged pages."""
+    """Read a Parquet file. Raises `DataError`, or an Arrow exception for damaged pages."""
     import pyarrow.parquet as pq
 
     return arrow_table(pq.ParquetFile(io.BytesIO(content)).read(), origin)
 
 
 def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, lazily. Raises as `read_parquet` does."""
+    """Stream the rows of a Parquet file. Raises the errors of `read_parquet`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -33,36 +33,34 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def arrow_table(table: Any, origin: str) -> Table:
-    """The rows of an Arrow table; `datasets` and the hub keep class names in the metadata of its schema."""
+    """Convert an Arrow table, with the class names that `datasets` stores in its schema metadata."""
     names = [str(name) for name in table.schema.names]
     if len(set(names)) < len(names):
         raise DataError(f"{origin} has two columns {max(names, key=names.count)!r}. Rename one.")
-    return decode_classes(make_table(table.to_pylist(), origin), _declared(table.schema.metadata))
+    return decode_classes(make_table(table.to_pylist(), origin), _class_names(table.schema.metadata))
 
 
-def _declared(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
+def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
+    """The class names of each `ClassLabel` column; empty if the metadata declares none or is malformed."""
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        kinds = {name: _of_one(kind) for name, kind in features.items()}
-        return {name: kind["names"] for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ):  # no such metadata, or no classes in it
+        items = {column: _item_feature(feature) for column, feature in features.items()}
+        return {column: item["names"] for column, item in items.items() if item.get("_type") == "ClassLabel"}
+    except (ValueError, LookupError, TypeError, AttributeError):
         return {}
 
 
-def _of_one(kind: Any) -> Any:
-    """The feature of a list's members, as metadata or an object; any other as it is."""
-    if isinstance(kind, list):
-        return kind[0]
-    return kind.get("feature", kind) if isinstance(kind, Mapping) else getattr(kind, "feature", kind)
+def _item_feature(feature: Any) -> Any:
+    """The feature of the items if `feature` is a list type (as metadata or object), else `feature` itself."""
+    if isinstance(feature, list):
+        return feature[0]
+    if isinstance(feature, Mapping):
+        return feature.get("feature", feature)
+    return getattr(feature, "feature", feature)
 
 
 def datasets_table(parts: Mapping[Any, Any], origin: str) -> Table:
-    """One table of the datasets of each split."""
+    """Join the datasets of several splits into one table."""
     return join_splits(
         {str(name): _dataset_table(part, f"{origin} {name}".strip()) for name, part in parts.items()}, origin
     )
@@ -70,22 +68,22 @@ def datasets_table(parts: Mapping[Any, Any], origin: str) -> Table:
 
 def _dataset_table(dataset: Any, origin: str) -> Table:
     features = getattr(dataset, "features", None) or {}
-    kinds = {name: _of_one(kind) for name, kind in features.items()}
-    classes = {name: kind.names for name, kind in kinds.items() if hasattr(kind, "int2str")}
-    rows = dataset.to_list() if hasattr(dataset, "to_list") else list(dataset)  # the latter is an IterableDataset
+    items = {column: _item_feature(feature) for column, feature in features.items()}
+    classes = {column: item.names for column, item in items.items() if hasattr(item, "int2str")}
+    rows = dataset.to_list() if hasattr(dataset, "to_list") else list(dataset)  # an IterableDataset has no to_list
     return decode_classes(make_table(rows, origin), classes)
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """A folder that `datasets` saved: a `Dataset`, or a `DatasetDict` of splits."""
+    """Whether `datasets` saved the folder, as a `Dataset` or a `DatasetDict` of splits."""
     return any((folder / name).exists() for name in ("dataset_info.json", "dataset_dict.json"))
 
 
 def read_saved_dataset(folder: Path) -> Table:
-    """The dataset that `save_to_disk` saved. Raises `DataError`."""
+    """Read a folder written by `save_to_disk`. Raises `DataError`."""
     if not is_saved_dataset(folder):
         raise DataError(
-            f"{folder} is a folder without dataset_info.json; expected a file, or a folder that datasets saved."
+            f"{folder} is a folder without dataset_info.json; expected a file, or a folder saved by datasets."
         )
     try:
         import datasets
@@ -97,11 +95,11 @@ def read_saved_dataset(folder: Path) -> Table:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{folder} is not a whole folder that datasets saved: {error}. Save it again.") from error
+        raise DataError(f"{folder} is not a complete folder saved by datasets: {error}. Save it again.") from error
 
 
 def read_hub(reference: str) -> Table:
-    """`hub:owner/name[:config][@revision]`. Raises `DataError`."""
+    """Read `hub:owner/name[:config][@revision]`. Raises `DataError`."""
     try:
         import datasets
         from huggingface_hub.errors import HfHubHTTPError

@@ -1,4 +1,4 @@
-"""Chooses text and label columns: as given, or by schema, names and values."""
+"""Chooses the text and label columns: those the user names, else by schema, column names and values."""
 
 import re
 from collections import Counter
@@ -16,54 +16,53 @@ PAIRS: Pairs = (
     *(("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("sentence_a", "sentence_b")),
     *(("question1", "question2"), ("text1", "text2"), ("text_a", "text_b")),
 )
-"""Text columns that a label describes jointly."""
-MOST_LABELS = 0.5
-"""A column with more distinct values than this share of its rows is not a label column, unless its name says so."""
-FIRST = 50
-"""Texts of a column that show what it holds."""
-LONGEST_LABEL = 120
-LONGEST_CATEGORY = 40
-"""Mean characters up to which a column of few values is a category rather than a text."""
+"""Names of text columns that are labelled together."""
+MAX_LABEL_SHARE = 0.5
+"""A label column has at most this many distinct values per row, unless its name says that it is one."""
+PEEK = 50
+"""Values that show what kind of text a column holds."""
+MAX_LABEL_LENGTH = 120
+MAX_CATEGORY_LENGTH = 40
+"""A column of few values whose mean length is at most this (in characters) is a category, not a text."""
 _SLOT = re.compile(r"\{([^{}]+)\}")
-_SEVERAL = re.compile(r"\s|[^\x00-\x7f]")
-"""Between words. Names of files and people have none, and Chinese needs none."""
-_WORD = re.compile(r"[^\W\d_]")
+_SPACE_OR_NON_ASCII = re.compile(r"\s|[^\x00-\x7f]")
+"""Found in texts, as opposed to file and user names. Chinese text has no spaces, but it is not ASCII."""
+_LETTER = re.compile(r"[^\W\d_]")
 _DATE_WORDS = "mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|am|pm"
-_NO_WORDS = re.compile(
+_NOT_PROSE = re.compile(
     r"\S+://\S+|\S+@\S+\.\w+|[0-9a-fA-F-]{16,}"
     rf"|(?=.*\d)(?:[\W\d_]|(?<![^\W\d_])(?:(?i:{_DATE_WORDS})[a-z]*|[A-Z]{{1,4}})(?![^\W\d_]))+"
 )
-"""Addresses, identifiers, dates with their names of months and time zones."""
+"""Matches URLs, email addresses, identifiers, and dates including names of months and time zones."""
 _FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The columns in use."""
+class ChosenColumns:
+    """The text and label columns in use."""
 
     text: tuple[str, ...]
     template: str | None
-    """Joins several columns into one text; `None`: one column as it is, or one line per column, with its name."""
+    """Joins the text columns. If `None`, a single column is used as is, and several become lines of "name: value"."""
     label: str | None
     notes: tuple[str, ...] = ()
-    """Notes on what was detected rather than given."""
+    """Notes on detected columns."""
     label_named: bool = True
-    """The label column was given, or its header or schema marks it as a label."""
+    """The user named the label column, or its header or schema marks it as a label."""
     doubts: tuple[str, ...] = ()
     """Other plausible columns; empty if the choice is clear."""
     decided: bool = True
     """Every column was given, chosen by name or schema, or the only candidate."""
 
     def render(self, row: dict[str, Any]) -> str:
-        """The text of a row; empty if every column is missing. Raises `DataError` for values that are not text."""
-        if len(self.text) == 1 and self.template is None:
-            text = _text(self.text[0], row[self.text[0]])
-            return text if text.strip() else ""
+        """The text of a row; empty if every column is blank. Raises `DataError` for values that are not text."""
         values = {name: _text(name, row[name]) for name in self.text}
         if not any(value.strip() for value in values.values()):
             return ""
         if self.template is not None:
             return _slots(self.text).sub(lambda match: values[match[0][1:-1]], self.template)
+        if len(self.text) == 1:
+            return values[self.text[0]]
         return "\n".join(f"{name}: {value}" for name, value in values.items())
 
 
@@ -71,7 +70,7 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
-        return " ".join(value)  # a text that was split into words
+        return " ".join(value)  # a tokenised text
     if isinstance(value, bytes | dict | list | tuple):
         raise DataError(
             f"The text column {name!r} holds {type(value).__name__}; expected text. Name another with --text."
@@ -81,18 +80,25 @@ def _text(name: str, value: Any) -> str:
 
 def choose_columns(
     table: Table, text: str | Sequence[str] | None, label: str | None, *, labelled: bool = True, pairs: Pairs = PAIRS
-) -> Chosen:
-    """Choose the columns. Raises `DataError` with the nearest name for one that does not exist."""
-    names, template = _given_text(table, text)
+) -> ChosenColumns:
+    """Choose the columns: the given ones, or detected ones. Raises `DataError` if a column does not exist.
+
+    `pairs` are the names of text columns to use together. No label column is chosen unless `labelled`.
+    """
+    names, template = _parse_text_option(table, text)
     notes: list[str] = []
     doubts: list[str] = []
     label_named = True
     if label is not None:
         _require(table, [label])
-        notes += [note for other in table.columns if (note := _names_of_numbers(table, label, other))]
+        for other in table.columns:
+            if mapping := _label_names(table, label, other):
+                notes.append(
+                    f"the column {other!r} names the numbers of {label!r} ({mapping}); --label {other} uses the names"
+                )
     elif labelled:
         label, label_named, others = _find_label(table, names)
-        numbers = next((name for name in others if _names_of_numbers(table, name, label)), None)
+        numbers = next((name for name in others if _label_names(table, name, label)), None)
         notes.append(f"label column: {label!r} (detected{f', it names the numbers of {numbers!r}' if numbers else ''})")
         doubts += others
     decided = label_named or not doubts
@@ -106,11 +112,11 @@ def choose_columns(
     doubts = list(dict.fromkeys(doubts))
     if doubts:
         notes.append(f"other columns might be meant: {', '.join(map(repr, doubts))}; --text and --label say which")
-    return Chosen(names, template, label, tuple(notes), label_named, tuple(doubts), decided)
+    return ChosenColumns(names, template, label, tuple(notes), label_named, tuple(doubts), decided)
 
 
-def _given_text(table: Table, text: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
-    """The named columns, and the template that names them, if any. A column's own name is no template."""
+def _parse_text_option(table: Table, text: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
+    """The named columns, and the template if `text` is one. The name of a column is never a template."""
     if not text:
         return (), None
     if isinstance(text, str) and text not in table.columns and _SLOT.search(text):
@@ -123,7 +129,7 @@ def _given_text(table: Table, text: str | Sequence[str] | None) -> tuple[tuple[s
 
 
 def _slots(names: Sequence[str]) -> re.Pattern[str]:
-    """Matches `{name}` for each of the names, which may hold braces themselves."""
+    """A pattern for `{name}` with any of the names, which may contain braces themselves."""
     return re.compile("|".join(re.escape(f"{{{name}}}") for name in sorted(names, key=len, reverse=True)))
 
 
@@ -133,8 +139,8 @@ def _require(table: Table, names: Sequence[str]) -> None:
             raise DataError(f"{table.origin} has no column {name!r}. {nearest(name, table.columns)}")
 
 
-def _nested(table: Table) -> str:
-    """A sentence that names the columns of objects, whose fields are no columns."""
+def _nested_hint(table: Table) -> str:
+    """A sentence that names the columns holding objects, whose fields cannot be chosen; empty if there are none."""
     names = [name for name in table.columns if any(isinstance(row[name], Mapping) for row in table.rows)]
     if not names:
         return ""
@@ -142,67 +148,73 @@ def _nested(table: Table) -> str:
 
 
 def column_values(table: Table, name: str) -> list[Any]:
-    """Non-missing values; a list of one counts as its element, longer lists are skipped."""
-    values = (row[name] for row in table.rows if row[name] is not None)
+    """Non-missing values; a list of one counts as its item, longer lists are skipped."""
+    cells = (row[name] for row in table.rows if row[name] is not None)
     return [
-        value[0] if isinstance(value, list | tuple) else value
-        for value in values
-        if not isinstance(value, list | tuple) or len(value) == 1
+        cell[0] if isinstance(cell, list | tuple) else cell
+        for cell in cells
+        if not isinstance(cell, list | tuple) or len(cell) == 1
     ]
 
 
-def _find_label(table: Table, taken: Sequence[str]) -> tuple[str, bool, list[str]]:
-    """The most likely label column, whether its name says so, and other plausible ones."""
-    candidates = [name for name in table.columns if name not in taken and could_be_label(table, name)]
-    called_label = [name for name in table.columns if name.casefold() in LABEL_NAMES or name in table.classes]
-    if not candidates:  # few examples of many labels: then the name of the column decides
-        candidates = [name for name in called_label if name not in taken and could_be_label(table, name, repeats=False)]
+def _find_label(table: Table, text_columns: Sequence[str]) -> tuple[str, bool, list[str]]:
+    """The likeliest label column, whether its name or schema marks it as one, and other plausible columns."""
+    free = [name for name in table.columns if name not in text_columns]
+    marked = [name for name in free if name.casefold() in LABEL_NAMES or name in table.classes]
+    candidates = [name for name in free if could_be_label(table, name)]
+    if not candidates:  # few examples of many labels: go by the column name
+        candidates = [name for name in marked if could_be_label(table, name, repeats=False)]
     if not candidates:
-        reasons = "".join(f" {why_no_label(table, name)}" for name in called_label[:3] if name not in taken)
+        reasons = "".join(f" {why_no_label(table, name)}" for name in marked[:3])
         raise DataError(
             f"No column of {table.origin} looks like a label (a few values that repeat).{reasons} "
-            f"Columns: {listed(table.columns)}.{_nested(table)} Name it with --label."
+            f"Columns: {listed(table.columns)}.{_nested_hint(table)} Name it with --label."
         )
     declared = [name for name in candidates if name in table.classes]
-    named = [name for hint in LABEL_NAMES for name in candidates if name.casefold() == hint]
-    worded = [name for name in candidates if set(re.split(r"[\W_]+", name.casefold())) & set(LABEL_NAMES)]
-    few = sorted(candidates, key=lambda name: len(set(map(str, column_values(table, name)))))
-    best = (declared + named + worded + few)[0]
-    if names := [name for name in candidates if _names_of_numbers(table, best, name)]:
+    named = [name for label_name in LABEL_NAMES for name in candidates if name.casefold() == label_name]
+    partly_named = [name for name in candidates if set(re.split(r"[\W_]+", name.casefold())) & set(LABEL_NAMES)]
+    by_values = sorted(candidates, key=lambda name: len(set(map(str, column_values(table, name)))))
+    best = (declared + named + partly_named + by_values)[0]
+    if names := [name for name in candidates if _label_names(table, best, name)]:
         return names[0], True, [best]
     rivals = declared or named or candidates
-    return best, best in called_label, [name for name in rivals if name != best]
+    return best, best in marked, [name for name in rivals if name != best]
 
 
 def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
-    """Whether a column holds names or whole numbers that repeat; without `repeats`, distinct names will do."""
+    """Whether a column holds names or whole numbers that repeat. Unless `repeats`, unique names are enough."""
     values = column_values(table, name)
-    distinct = Counter(str(value) for value in values)
+    counts = Counter(str(value) for value in values)
     scalar = all(isinstance(value, str | int) or (isinstance(value, float) and value.is_integer()) for value in values)
-    present = sum(row[name] is not None for row in table.rows)
-    if not scalar or len(distinct) < 2 or len(values) * 2 < present or max(map(len, distinct)) > LONGEST_LABEL:
+    if not scalar or len(counts) < 2 or _mostly_lists(table, name) or max(map(len, counts)) > MAX_LABEL_LENGTH:
         return False
-    if _hold_fractions(distinct):
+    if _are_fractions(counts):
         return False
-    return len(distinct) <= MOST_LABELS * len(values) or (not repeats and not all(map(_is_number, distinct)))
+    return len(counts) <= MAX_LABEL_SHARE * len(values) or (not repeats and not all(map(_is_number, counts)))
 
 
 def why_no_label(table: Table, name: str) -> str:
     """The reason why a column named like a label is not one."""
     values = column_values(table, name)
-    present = sum(row[name] is not None for row in table.rows)
-    distinct = Counter(map(str, values))
-    if len(values) * 2 < present:
+    counts = Counter(map(str, values))
+    if _mostly_lists(table, name):
         return f"{name!r} holds several labels per row."
-    if _hold_fractions(distinct):
+    if _are_fractions(counts):
         return f"{name!r} holds fractions such as {values[0]!r:.60}: scores, not labels."
-    if len(distinct) < 2:
+    if len(counts) < 2:
         return f"{name!r} has one value ({values[0]!r:.60})." if values else f"{name!r} is empty."
-    return f"{name!r} has {len(distinct)} different values in {len(values)} rows, such as {values[0]!r:.60}."
+    return f"{name!r} has {len(counts)} different values in {len(values)} rows, such as {values[0]!r:.60}."
 
 
-def _hold_fractions(counts: Counter[str]) -> bool:
-    """Whether most values are decimals, not all of them whole numbers."""
+def _mostly_lists(table: Table, name: str) -> bool:
+    """Whether most cells of a column are lists of several values, or empty lists."""
+    cells = [row[name] for row in table.rows if row[name] is not None]
+    lists = sum(isinstance(cell, list | tuple) and len(cell) != 1 for cell in cells)
+    return lists * 2 > len(cells)
+
+
+def _are_fractions(counts: Counter[str]) -> bool:
+    """Whether most values are decimals that are not all whole numbers."""
     decimals = {value: count for value, count in counts.items() if _FRACTION.fullmatch(value.strip())}
     return sum(decimals.values()) * 2 > counts.total() and not all(float(value).is_integer() for value in decimals)
 
@@ -211,48 +223,54 @@ def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).lstrip("+-").isdecimal()
 
 
-def _names_of_numbers(table: Table, numbers: str, names: str) -> str | None:
-    """A note if one column holds the names for the numbers in another, as `label_text` does for `label`."""
+def _label_names(table: Table, numbers: str, names: str) -> str | None:
+    """Describe the mapping if `names` holds a name for each number in `numbers`, as `label_text` does for `label`."""
     pairs = [(row[numbers], row[names]) for row in table.rows if row[numbers] is not None and row[names] is not None]
     if numbers == names or not pairs or not all(isinstance(cell, str | int | float) for pair in pairs for cell in pair):
         return None
-    known = dict(pairs)
-    one_to_one = len(set(pairs)) == len(known) == len(set(known.values()))
-    named = all(_is_number(str(number)) and not _is_number(str(name)) for number, name in known.items())
-    if not one_to_one or not named or not 2 <= len(known) <= MOST_LABELS * len(pairs):
+    name_of = dict(pairs)
+    one_to_one = len(set(pairs)) == len(name_of) == len(set(name_of.values()))
+    named = all(_is_number(str(number)) and not _is_number(str(name)) for number, name in name_of.items())
+    if not one_to_one or not named or not 2 <= len(name_of) <= MAX_LABEL_SHARE * len(pairs):
         return None
-    if max(len(str(name)) for name in known.values()) > LONGEST_LABEL:
+    if max(len(str(name)) for name in name_of.values()) > MAX_LABEL_LENGTH:
         return None
-    shown = ", ".join(f"{number} is {name}" for number, name in list(known.items())[:4])
-    return f"the column {names!r} names the numbers of {numbers!r} ({shown}); --label {names} uses the names"
+    return ", ".join(f"{number} is {name}" for number, name in list(name_of.items())[:4])
 
 
 def _find_text(table: Table, label: str | None, pairs: Pairs) -> tuple[tuple[str, ...], bool, list[str]]:
-    """The most likely text columns, whether their names decide, and other plausible ones."""
+    """The likeliest text columns, whether their names decided it, and other plausible columns."""
     texts = {name: _texts(table, name) for name in table.columns if name != label}
-    worded = {name for name, own in texts.items() if own and (name.casefold() in TEXT_NAMES or _have_words(own))}
-    lengths = {name: sum(map(len, own)) / len(table.rows) for name, own in texts.items() if name in worded}
+    lengths = {
+        name: sum(map(len, values)) / len(table.rows)
+        for name, values in texts.items()
+        if values and (name.casefold() in TEXT_NAMES or _are_prose(values))
+    }
     if not lengths:
         raise DataError(
-            f"No column of {table.origin} holds text. Columns: {listed(table.columns)}.{_nested(table)} Name it with "
-            "--text."
+            f"No column of {table.origin} holds text. Columns: {listed(table.columns)}.{_nested_hint(table)} Name it "
+            "with --text."
         )
-    called = {name.casefold(): name for name in lengths}
-    if pair := next((pair for pair in pairs if set(pair) <= called.keys()), None):
-        return tuple(called[name] for name in pair), True, []
-    categories = {n for n, size in lengths.items() if size <= LONGEST_CATEGORY and could_be_label(table, n)}
-    free = {name: size for name, size in lengths.items() if name not in categories} or lengths
-    free = {name: size for name, size in free.items() if any(map(_SEVERAL.search, texts[name][:FIRST]))} or free
-    named = [called[hint] for hint in TEXT_NAMES if called.get(hint) in free]
-    best = named[0] if named else max(free, key=free.__getitem__)
-    least = free[best] if named else free[best] / 2
-    return (best,), bool(named), [name for name, length in free.items() if name != best and length > least]
+    by_name = {name.casefold(): name for name in lengths}
+    for pair in pairs:
+        if set(pair) <= by_name.keys():
+            return tuple(by_name[name] for name in pair), True, []
+    not_categories = [
+        name for name, length in lengths.items() if length > MAX_CATEGORY_LENGTH or not could_be_label(table, name)
+    ]
+    candidates = not_categories or list(lengths)
+    candidates = [name for name in candidates if any(map(_SPACE_OR_NON_ASCII.search, texts[name][:PEEK]))] or candidates
+    named = [by_name[name] for name in TEXT_NAMES if by_name.get(name) in candidates]
+    best = named[0] if named else max(candidates, key=lengths.__getitem__)
+    rival_length = lengths[best] if named else lengths[best] / 2
+    rivals = [name for name in candidates if name != best and lengths[name] > rival_length]
+    return (best,), bool(named), rivals
 
 
 def _texts(table: Table, name: str) -> list[str]:
     return [value for value in column_values(table, name) if isinstance(value, str)]
 
 
-def _have_words(texts: Sequence[str]) -> bool:
-    first = texts[:FIRST]
-    return any(map(_WORD.search, first)) and not all(map(_NO_WORDS.fullmatch, first))
+def _are_prose(texts: Sequence[str]) -> bool:
+    sample = texts[:PEEK]
+    return any(map(_LETTER.search, sample)) and not all(map(_NOT_PROSE.fullmatch, sample))

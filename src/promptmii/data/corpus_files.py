@@ -1,11 +1,10 @@
-"""A corpus on disk: one Parquet per split, one row per task, read one row group at a time.
+"""A corpus on disk: one Parquet file per split, one row per task, read one row group at a time.
 
     CORPUS/data/train-00000-of-00001.parquet, validation-..., heldout-...
 
-`datasets.load_dataset(CORPUS)` reads the same files. The layout of the authors' released corpus is read as well.
+`datasets.load_dataset(CORPUS)` reads these files too. The corpus released by the paper's authors can also be read.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -22,9 +21,9 @@ from promptmii.task import Example, Task
 Split = Literal["train", "validation", "heldout"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SOURCE_FIELDS = ("repository", "config", "revision", "licence", "group", "columns", "template", "languages", "domain")
-"""Columns on the source of a task; `Task.source` has the same names."""
-ALIASES = {"test": "heldout"}
-"""The released corpus calls its held-out split so."""
+"""Columns on the origin of a task, named as in `Task.source`."""
+SPLIT_ALIASES = {"test": "heldout"}
+"""The released corpus calls its held-out split "test"."""
 TASKS_PER_GROUP = 8
 
 _ROWS = pa.list_(pa.struct([("text", pa.string()), ("label", pa.string())]))
@@ -41,17 +40,17 @@ SCHEMA = pa.schema(
 
 
 def split_file(folder: Path, split: Split) -> Path:
-    """The file of a split. The name is one that `datasets` knows without a card."""
+    """The file of a split. `datasets` infers the split from the name, without a dataset card."""
     return folder / "data" / f"{split}-00000-of-00001.parquet"
 
 
 def write_split(folder: Path, split: Split, tasks: Iterable[Task]) -> None:
-    """Write the tasks of a split, complete or not at all. Raises `OutputError`."""
+    """Write the tasks of a split atomically. Raises `OutputError`."""
     write_tasks(split_file(folder, split), tasks)
 
 
 def write_tasks(path: Path, tasks: Iterable[Task]) -> None:
-    """Write tasks to a file, complete or not at all. Raises `OutputError`."""
+    """Write tasks to a file atomically. Raises `OutputError`."""
     rows = map(task_row, tasks)
     private_folder(path.parent)
     with atomic_file(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as file:
@@ -61,28 +60,34 @@ def write_tasks(path: Path, tasks: Iterable[Task]) -> None:
 
 def task_row(task: Task) -> dict[str, Any]:
     """A task as a row of `SCHEMA`."""
-    rows = {part: [{"text": e.text, "label": e.label} for e in getattr(task, part)] for part in ("train", "test")}
-    source = {name: task.source.get(name) for name in SOURCE_FIELDS}
-    return {"name": task.name, **source, "instruction": task.instruction, "labels": list(task.labels), **rows}
+    return {
+        "name": task.name,
+        **{name: task.source.get(name) for name in SOURCE_FIELDS},
+        "instruction": task.instruction,
+        "labels": list(task.labels),
+        "train": [{"text": example.text, "label": example.label} for example in task.train],
+        "test": [{"text": example.text, "label": example.label} for example in task.test],
+    }
 
 
 def row_task(row: Mapping[str, Any]) -> Task:
-    """The task of a row of `SCHEMA`. Raises `DataError` if it is none."""
+    """The task in a row of `SCHEMA`. Raises `DataError` if the row is invalid."""
     try:
-        train, test = (tuple(Example(e["text"], e["label"]) for e in row[part]) for part in ("train", "test"))
-        source = {name: str(row[name]) for name in SOURCE_FIELDS if row.get(name)}
         name: Any = row["name"]
         if not isinstance(name, str):
-            raise TypeError("it has no name")
+            raise TypeError("name is not a string")
+        train = tuple(Example(example["text"], example["label"]) for example in row["train"])
+        test = tuple(Example(example["text"], example["label"]) for example in row["test"])
+        source = {field: str(row[field]) for field in SOURCE_FIELDS if row.get(field)}
         return Task(name, tuple(row["labels"]), train, test, row.get("instruction"), source)
     except (TypeError, AttributeError, KeyError) as error:
         raise DataError(
-            f"The row {str(row.get('name'))[:80]!r} is no task: a null or a value of another type stands where a name, "
-            "a label, a text or a list belongs. Build the corpus again."
+            f"The row {str(row.get('name'))[:80]!r} is not a task: a name, label, text or list is null "
+            "or of another type. Build the corpus again."
         ) from error
 
 
-class _RowPlace(NamedTuple):
+class _RowAddress(NamedTuple):
     file: Path
     group: int
     row: int
@@ -92,26 +97,26 @@ class Tasks(Sequence[Task]):
     """The tasks of one split, read lazily, so that a corpus may be larger than memory."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Looks at the shape of the files alone; the released layout is read once, to find rows that are no task."""
-        self._places: list[_RowPlace] = []
+        """Read the files' metadata only; files in the released layout are read once in full, to find unusable rows."""
+        self._addresses: list[_RowAddress] = []
         dropped: list[str] = []
         for path in files:
             file = _open(path)
-            foreign = set(file.schema_arrow.names) >= RELEASED_COLUMNS
+            is_released = set(file.schema_arrow.names) >= RELEASED_COLUMNS
             for group in range(file.num_row_groups):
                 for row in range(file.metadata.row_group(group).num_rows):
-                    place = _RowPlace(path, group, row)
+                    address = _RowAddress(path, group, row)
                     try:
-                        if foreign:
-                            _task(place)
-                        self._places.append(place)
+                        if is_released:
+                            _task(address)
+                        self._addresses.append(address)
                     except DataError as error:
                         dropped.append(str(error))
         self.dropped = tuple(dropped)
-        """Rows that are no task, each with the reason."""
+        """The reason for each unusable row."""
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._addresses)
 
     @overload
     def __getitem__(self, index: int) -> Task: ...
@@ -119,14 +124,14 @@ class Tasks(Sequence[Task]):
     def __getitem__(self, index: slice) -> list[Task]: ...
     def __getitem__(self, index: int | slice) -> Task | list[Task]:
         if isinstance(index, slice):
-            return [_task(place) for place in self._places[index]]
-        return _task(self._places[index])
+            return [_task(address) for address in self._addresses[index]]
+        return _task(self._addresses[index])
 
 
 def read_corpus(path: str | Path, split: str = "train") -> Tasks:
     """The tasks of a split (train, validation or heldout) of a corpus folder, read lazily.
 
-    Raises `ArtefactError` if the folder is no corpus, `DataError` if it has no such split.
+    Raises `ArtefactError` if the folder is not a corpus, `DataError` if it lacks the split.
     """
     if split not in SPLITS:
         raise DataError(f"A corpus has no split {split!r}. {nearest(split, SPLITS)}")
@@ -137,7 +142,7 @@ def read_corpus(path: str | Path, split: str = "train") -> Tasks:
 
 
 def corpus_splits(path: str | Path) -> list[Split]:
-    """The splits of a corpus folder. Raises `ArtefactError` if it is no corpus."""
+    """The splits of a corpus folder. Raises `ArtefactError` if it is not a corpus."""
     files = _split_files(Path(path))
     return [split for split in SPLITS if split in files]
 
@@ -145,18 +150,18 @@ def corpus_splits(path: str | Path) -> list[Split]:
 def _split_files(folder: Path) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for path in _files(folder):
-        name = path.stem.split("-")[0]
-        files.setdefault(ALIASES.get(name, name), []).append(path)
+        split = path.stem.split("-")[0]
+        files.setdefault(SPLIT_ALIASES.get(split, split), []).append(path)
     if not files:
         raise ArtefactError(
-            f"{folder} is no corpus: it holds no Parquet file of tasks. "
+            f"{folder} is not a corpus: it holds no Parquet file of tasks. "
             f"Build one with: promptmii corpus build -o {folder}"
         )
     return files
 
 
 def corpus_reference(source: str) -> tuple[Path, Split | None] | None:
-    """Folder and split of `CORPUS_DIR[:split]`, the split if one is named; `None` if the source is not a corpus."""
+    """The folder and optional split of `CORPUS_DIR[:split]`; `None` if the source is not a corpus."""
     folder, _, split = source.rpartition(":")
     if split in SPLITS and _files(Path(folder)):
         return Path(folder), split
@@ -165,10 +170,10 @@ def corpus_reference(source: str) -> tuple[Path, Split | None] | None:
 
 def _files(folder: Path) -> list[Path]:
     files = [*sorted(folder.glob("*.parquet")), *sorted(folder.glob("data/*.parquet"))] if folder.is_dir() else []
-    return [file for file in files if not file.name.startswith(".") and _is_table_of_tasks(file)]
+    return [file for file in files if not file.name.startswith(".") and _holds_tasks(file)]
 
 
-def _is_table_of_tasks(path: Path) -> bool:
+def _holds_tasks(path: Path) -> bool:
     try:
         names = set(pq.read_schema(path).names)
     except (OSError, pa.ArrowException):
@@ -188,15 +193,16 @@ def _unreadable(path: Path, error: Exception) -> ArtefactError:
 
 
 @lru_cache(maxsize=4)
-def _group(path: Path, group: int, _changed: int) -> list[dict[str, Any]]:
+def _read_group(path: Path, group: int, _modified: int) -> list[dict[str, Any]]:
+    """The rows of a row group, cached until the file is modified."""
     try:
         return _open(path).read_row_group(group).to_pylist()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
 
 
-def _task(place: _RowPlace) -> Task:
-    row = _group(place.file, place.group, place.file.stat().st_mtime_ns)[place.row]
+def _task(address: _RowAddress) -> Task:
+    row = _read_group(address.file, address.group, address.file.stat().st_mtime_ns)[address.row]
     return released_task(row) if row.keys() >= RELEASED_COLUMNS else row_task(row)
 
 
@@ -204,16 +210,16 @@ RELEASED_COLUMNS = frozenset({"dataset_name", "config_name", "train_examples", "
 
 
 def released_task(row: Mapping[str, Any]) -> Task:
-    """The task of a row in the layout of the released corpus. Raises `DataError` if it is none."""
+    """The task in a row of the released corpus. Raises `DataError` if the row is unusable."""
     config = row["config_name"]
     name = row["dataset_name"] if config in (None, "", "default") else f"{row['dataset_name']}:{config}"
     train = tuple(_examples(row["train_examples"]))
-    counts = Counter(example.label for example in train)
+    trained = {example.label for example in train}
     declared = [_line(label) for label in row["label_names"] or ()]
-    # A list that holds every label of the training rows is the schema's; the order of any other is an accident.
-    labels = declared if len(set(declared)) == len(declared) and set(declared) >= set(counts) else sorted(counts)
-    known = {label for label in labels if label in counts}
-    test = tuple(example for example in _examples(row["test_examples"]) if example.label in known)
+    # Only a list without repeats that holds every training label comes from a schema; the order of others is arbitrary.
+    is_schema = len(set(declared)) == len(declared) and set(declared) >= trained
+    labels = tuple(label for label in declared if label in trained) if is_schema else tuple(sorted(trained))
+    test = tuple(example for example in _examples(row["test_examples"]) if example.label in trained)
     if not train or not test:
         raise DataError(f"{name} has {len(train)} training and {len(test)} test rows; a task needs both.")
     source = {
@@ -222,15 +228,15 @@ def released_task(row: Mapping[str, Any]) -> Task:
         "group": row["dataset_name"],
         "columns": f"{row.get('input_column') or '?'} -> {row.get('label_column') or '?'}",
     }
-    return Task(name, tuple(label for label in labels if label in known), train, test, source=source)
+    return Task(name, labels, train, test, source=source)
 
 
-def _examples(given: Any) -> Iterable[Example]:
-    """A list of rows, or, as older versions of `datasets` wrote them, a row of lists."""
-    if isinstance(given, Mapping):
-        pairs = zip(given["text"], given["label"], strict=True)
+def _examples(rows: Any) -> Iterable[Example]:
+    """The examples in a list of rows or, as older versions of `datasets` wrote them, in a dict of columns."""
+    if isinstance(rows, Mapping):
+        pairs = zip(rows["text"], rows["label"], strict=True)
     else:
-        pairs = ((row["text"], row["label"]) for row in given or ())
+        pairs = ((row["text"], row["label"]) for row in rows or ())
     for text, label in pairs:
         if text and text.strip() and label and label.strip():
             yield Example(text, _line(label))

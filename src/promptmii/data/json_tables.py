@@ -1,8 +1,8 @@
-"""JSON and JSON lines, in the shapes that people save tables in.
+"""Reads tables from JSON and JSON Lines.
 
-A list of objects, (text, label) pairs or texts; an object of columns; pandas' `to_json` in each of its orients; an
-object of splits, `{"train": [...], "test": [...]}`; a task file, `{"data": [...], "instruction": "...", "labels":
-[...]}`.
+Accepted shapes: a list of objects, (text, label) pairs or texts; an object of columns; pandas' `to_json` in any orient;
+an object of splits, `{"train": [...], "test": [...]}`; and a task file, `{"data": [...], "instruction": "...",
+"labels": [...]}`.
 """
 
 import json
@@ -21,11 +21,11 @@ SHAPES = (
 )
 SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval"})
 ROW_KEYS = ("data", "rows", "examples", "records", "items")
-"""Keys under which a list of rows may lie in an object."""
+"""Keys that may hold the list of rows in an object."""
 
 
 def read_json(text: str, origin: str) -> Table:
-    """The table of a JSON file; lines of JSON are read too, whatever the ending says. Raises `DataError`."""
+    """Read JSON, or JSON Lines despite the file ending. Raises `DataError`."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -36,38 +36,40 @@ def read_json(text: str, origin: str) -> Table:
 
 
 def read_json_lines(text: str, origin: str) -> Table:
-    """The table of a file with an object per line, or of one list. Raises `DataError` naming the line that is none."""
+    """Read JSON Lines, or a JSON list despite the file ending. Raises `DataError` naming the first invalid line."""
     if text.lstrip().startswith("[") and not _is_lines(text):
         return read_json(text, origin)
-    rows, notes = _accepted(list(json_line_rows(split_lines(text), origin)))
+    rows, notes = _accepted_rows(list(json_line_rows(split_lines(text), origin)))
     return make_table(rows, origin, notes)
 
 
 def json_line_rows(
     lines: Iterable[str], origin: str, *, skip: Callable[[str], None] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The objects of JSON lines, lazily.
+    """Stream the objects of JSON Lines.
 
-    Raises `DataError` at one that cannot be read, or tells `skip` of it and goes on.
+    An invalid line raises `DataError`; with `skip`, the message goes to `skip` and reading continues.
     """
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            fault = None if isinstance(row, dict) else f"expected an object, found {type(row).__name__}"
         except (ValueError, RecursionError) as error:
-            row, fault = {}, f"not valid JSON: {error}"
-        if fault is None:
-            yield row
-        elif skip is None:
-            raise DataError(f"{origin}, line {number}: {fault}.")
+            fault = f"not valid JSON: {error}"
         else:
-            skip(f"{origin}, line {number}: {fault}.")
+            if isinstance(row, dict):
+                yield row
+                continue
+            fault = f"expected an object, found {type(row).__name__}"
+        message = f"{origin}, line {number}: {fault}."
+        if skip is None:
+            raise DataError(message)
+        skip(message)
 
 
 def nested_table(value: Any, origin: str) -> Table:
-    """The table in lists and mappings, from JSON or from memory. Raises `DataError`."""
+    """Convert lists and mappings, from JSON or from memory. Raises `DataError`."""
     if isinstance(value, Mapping):
         return _mapping_table(value, origin)
     if _is_list(value):
@@ -76,7 +78,7 @@ def nested_table(value: Any, origin: str) -> Table:
 
 
 def _is_lines(text: str) -> bool:
-    """Whether the first of several lines is a value of JSON."""
+    """Whether a text has several lines and the first is a JSON object or list."""
     first, *others = split_lines(text.strip())
     try:
         return bool(others) and isinstance(json.loads(first), dict | list)
@@ -84,13 +86,13 @@ def _is_lines(text: str) -> bool:
         return False
 
 
-def _accepted(rows: list[Row]) -> tuple[list[Row], tuple[str, ...]]:
-    """The rows without those in which an annotator of Prodigy accepted nothing; a note says how many there were."""
+def _accepted_rows(rows: list[Row]) -> tuple[list[Row], tuple[str, ...]]:
+    """The accepted rows of a Prodigy export, and a note on the others; rows of other origin are all returned."""
     if not all("_task_hash" in row and "answer" in row for row in rows):
         return rows, ()
-    kept = [row for row in rows if row["answer"] == "accept"]
-    left_out = len(rows) - len(kept)
-    return kept, (f"{counted(left_out, 'row')} left out: the answer is not 'accept'",) if left_out else ()
+    accepted = [row for row in rows if row["answer"] == "accept"]
+    left_out = len(rows) - len(accepted)
+    return accepted, (f"{counted(left_out, 'row')} left out: the answer is not 'accept'",) if left_out else ()
 
 
 def _list_rows(items: Sequence[Any], origin: str) -> list[Mapping[Any, Any]]:
@@ -106,11 +108,11 @@ def _list_rows(items: Sequence[Any], origin: str) -> list[Mapping[Any, Any]]:
 
 
 def _mapping_table(value: Mapping[str, Any], origin: str) -> Table:
-    splits = any(str(name).casefold() in SPLIT_NAMES for name in value)
-    if len(value) and all(_is_part(name, part, splits) for name, part in value.items()):
-        return join_splits({str(name): nested_table(part, f"{origin}, {name}") for name, part in value.items()}, origin)
+    has_split = any(str(key).casefold() in SPLIT_NAMES for key in value)
+    if len(value) and all(_is_split(key, part, has_split) for key, part in value.items()):
+        return join_splits({str(key): nested_table(part, f"{origin}, {key}") for key, part in value.items()}, origin)
     if _is_list(value.get("columns")) and _is_list(value.get("data")):  # pandas, orient="split"
-        return make_table([_row_of(value["columns"], row, origin) for row in value["data"]], origin)
+        return make_table([_named_cells(value["columns"], row, origin) for row in value["data"]], origin)
     for key in ROW_KEYS:
         if _is_list(value.get(key)) and (key == "data" or len(value[key])) and not _is_columns(value):
             return _task_file(value, key, origin)
@@ -119,29 +121,30 @@ def _mapping_table(value: Mapping[str, Any], origin: str) -> Table:
     return make_table(_column_rows(value, origin), origin)
 
 
-def _is_part(name: Any, part: Any, splits: bool) -> bool:
-    """One split of several: anything under the name of a split, else a list of objects or, beside splits, of pairs."""
-    if str(name).casefold() in SPLIT_NAMES:
-        return _is_list(part) or isinstance(part, Mapping)
-    if name in ROW_KEYS or not _is_list(part) or not len(part):
+def _is_split(key: Any, value: Any, has_split: bool) -> bool:
+    """Whether a value can be one split of several.
+
+    Under the name of a split, any list or mapping can. Otherwise it must be a list of objects, or also of pairs if
+    another key (`has_split`) names a split.
+    """
+    if str(key).casefold() in SPLIT_NAMES:
+        return _is_list(value) or isinstance(value, Mapping)
+    if key in ROW_KEYS or not _is_list(value) or not len(value):
         return False
-    return all(isinstance(row, Mapping) or (splits and _is_list(row)) for row in part)
+    return all(isinstance(row, Mapping) or (has_split and _is_list(row)) for row in value)
 
 
 def _is_columns(value: Mapping[str, Any]) -> bool:
-    """One list of plain values per column, where a column may be called "data"."""
-    return (
-        len(value) > 1
-        and all(
-            _is_list(part) and len(part) and not any(isinstance(cell, Mapping) or _is_list(cell) for cell in part)
-            for part in value.values()
-        )
-        and len({len(part) for part in value.values()}) == 1
-    )
+    """Whether a mapping has one list of scalars per column; a column may be called "data"."""
+    columns = list(value.values())
+    if len(columns) < 2 or not all(_is_list(cells) and len(cells) for cells in columns):
+        return False
+    has_nested = any(isinstance(cell, Mapping) or _is_list(cell) for cells in columns for cell in cells)
+    return not has_nested and len({len(cells) for cells in columns}) == 1
 
 
 def _task_file(content: Mapping[str, Any], key: str, origin: str) -> Table:
-    """Rows with what else a task file may say: an instruction for a human, and the labels in their order."""
+    """The rows under `key`, with the human instruction and the ordered labels that a task file may add."""
     table = nested_table(content[key], origin)
     instruction, labels = content.get("instruction"), content.get("labels")
     if not isinstance(instruction, str | None):
@@ -151,44 +154,42 @@ def _task_file(content: Mapping[str, Any], key: str, origin: str) -> Table:
     if labels and "label" in table.columns:
         named = any(str(row["label"]) in labels for row in table.rows)
         classes = {"label": tuple(labels)}
-        table = replace(table, classes=classes) if named else decode_classes(table, classes)
+        table = replace(table, classes=classes) if named else decode_classes(table, classes)  # else numbered
     return replace(table, instruction=instruction)
 
 
-def _row_of(columns: Sequence[Any], row: Any, origin: str) -> dict[str, Any]:
+def _named_cells(columns: Sequence[Any], row: Any, origin: str) -> dict[str, Any]:
     if not _is_list(row) or len(row) != len(columns):
         raise DataError(f"{origin}: a row of data does not have the {len(columns)} cells that columns names.")
     return dict(zip(map(str, columns), row, strict=True))
 
 
 def _indexed_rows(value: Mapping[Any, Mapping[Any, Any]]) -> list[Mapping[Any, Any]]:
-    """`{column: {index: cell}}`, as pandas writes a table, or `{index: {column: cell}}`.
+    """The rows of `{column: {index: cell}}`, as pandas writes a table, or of `{index: {column: cell}}`.
 
-    An index is made of numbers; where neither or both are, there are more rows than columns.
+    The index is the level whose keys are all numbers. If that holds for both levels or neither, a table has more rows
+    than columns.
     """
-    outer, inner = list(value), list(dict.fromkeys(key for part in value.values() for key in part))
-    numbers = [all(str(key).isdecimal() for key in keys) for keys in (outer, inner)]
-    if numbers == [True, False] or (numbers[0] == numbers[1] and len(outer) > len(inner)):
+    outer = list(value)
+    inner = list(dict.fromkeys(key for part in value.values() for key in part))
+    outer_numbered, inner_numbered = (all(str(key).isdecimal() for key in keys) for keys in (outer, inner))
+    outer_is_index = len(outer) > len(inner) if outer_numbered == inner_numbered else outer_numbered
+    if outer_is_index:
         return list(value.values())
-    return [{name: part.get(index) for name, part in value.items()} for index in inner]
+    return [{column: cells.get(index) for column, cells in value.items()} for index in inner]
 
 
 def _column_rows(columns: Mapping[Any, Any], origin: str) -> list[dict[Any, Any]]:
-    lists = {name: _values(values) for name, values in columns.items()}
-    if strays := [name for name, values in lists.items() if values is None]:
-        raise DataError(f"{origin}: {str(strays[0])[:60]!r} holds no list; expected {SHAPES}.")
-    known = {name: values for name, values in lists.items() if values is not None}
-    lengths = {name: len(values) for name, values in known.items()}
+    """The rows of a mapping from column names to lists, arrays or Series."""
+    lists: dict[Any, list[Any]] = {}
+    for name, values in columns.items():
+        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+            raise DataError(f"{origin}: {str(name)[:60]!r} is not a list; expected {SHAPES}.")
+        lists[name] = list(values)
+    lengths = {name: len(values) for name, values in lists.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"{origin}: the columns have unequal lengths: {lengths}.")
-    return [dict(zip(known, cells, strict=True)) for cells in zip(*known.values(), strict=True)]
-
-
-def _values(values: Any) -> list[Any] | None:
-    """The values of a column: a list, an array, a Series."""
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        return None
-    return list(values)
+    return [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
 
 
 def _is_list(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Cells to labels: one line of text each, and one label for spellings that look the same to a reader."""
+"""Turns cells into one-line labels and merges spellings that look the same to a reader."""
 
 import re
 import unicodedata
@@ -9,32 +9,33 @@ from typing import Any
 
 from promptmii.errors import DataError, counted, listed
 
-MARKS = "\u200b\u200e\u200f\u2060\u00ad\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Marks that are seen nowhere and belong to no word: zero-width spaces, soft hyphens, directions of writing.
+INVISIBLE = "\u200b\u200e\u200f\u2060\u00ad\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Invisible characters that no word needs: zero-width spaces, soft hyphens, direction marks.
 
-U+200C and U+200D are not among them: Persian, Indic scripts and emoji are written with them."""
-_VARIANT = re.compile("[\u200c\ufe0e\ufe0f]")
-_WHOLE = re.compile(r"([+-]?\d+)\.0+")
-_MISSING = frozenset(
+U+200C and U+200D are missing on purpose: Persian, Indic scripts and emoji need them."""
+_VARIANT_MARKS = re.compile("[\u200c\ufe0e\ufe0f]")
+"""The zero-width non-joiner and the variation selectors of emoji."""
+_WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0+")
+_PLACEHOLDERS = frozenset(
     {"na", "n/a", "nan", "null", "<na>", "nat", "[]", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!"}
 )
 """Placeholders that programs write into empty cells; "none" is too often a label."""
-_OUTER = ".,:;!?\"'`“”‘’«»()[]"
-_JOINED = re.compile(r"(?<=\w)[\s_\u2010-\u2015-]+(?=\w)")
-_PARTS = re.compile(r"\s*(?:[,;|/&+]|\band\b)\s*")
-_NAMED = 4
-"""Examples that a note names."""
+_OUTER_PUNCTUATION = ".,:;!?\"'`“”‘’«»()[]"
+_WORD_SEPARATOR = re.compile(r"(?<=\w)[\s_\u2010-\u2015-]+(?=\w)")
+_LIST_SEPARATOR = re.compile(r"\s*(?:[,;|/&+]|\band\b)\s*")
+_EXAMPLES_PER_NOTE = 4
 
 
 def one_line(text: str) -> str:
-    """The text in composed Unicode on one line, without invisible marks."""
-    return " ".join(unicodedata.normalize("NFC", text.translate(dict.fromkeys(map(ord, MARKS)))).split())
+    """The text on one line, in composed Unicode (NFC), without invisible characters."""
+    visible = text.translate(dict.fromkeys(map(ord, INVISIBLE)))
+    return " ".join(unicodedata.normalize("NFC", visible).split())
 
 
 def label_text(value: Any, column: str) -> str:
-    """A label as one line of text: True, 1 and 1.0 become "True", "1" and "1"; a list of one is that one.
+    """A cell as a one-line label: True, 1 and 1.0 become "True", "1" and "1", and a list of one gives its item.
 
-    Raises `DataError` for several labels, fractions and whatever else is no name.
+    Raises `DataError` for several labels, fractions, and anything else that is not a name.
     """
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
@@ -49,112 +50,116 @@ def label_text(value: Any, column: str) -> str:
 
 
 def label_key(label: str) -> str:
-    """The same for labels that differ by case, spaces, invisible marks, form of Unicode, or as 1 and 1.0 do."""
-    plain = unicodedata.normalize("NFKC", _VARIANT.sub("", one_line(label))).casefold()
-    return _WHOLE.sub(r"\1", plain) if _WHOLE.fullmatch(plain) else " ".join(plain.split())
+    """A key that ignores case, spacing, invisible characters and Unicode form, and takes 1.0 for 1."""
+    folded = unicodedata.normalize("NFKC", _VARIANT_MARKS.sub("", one_line(label))).casefold()
+    if whole := _WHOLE_FLOAT.fullmatch(folded):
+        return whole[1]
+    return " ".join(folded.split())
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """Which spelling stands for each label."""
+    """The spelling in use for each label."""
 
     chosen: Mapping[str, str]
-    """By key."""
+    """The spelling by `label_key`."""
     known: frozenset[str]
-    """Labels of a list or a schema. They stand for themselves, so that two of them may differ by case alone."""
+    """Labels from a list or a schema. They are never merged, so two of them may differ by case alone."""
 
     @classmethod
     def of(cls, labels: Iterable[str], known: Sequence[str] = (), *, closed: bool = False) -> "Spelling":
-        """That of the known labels, then the commonest, a whole number before 1.0; no others where `closed`."""
+        """Prefer the spelling of a known label, then the most frequent one, with 1 before 1.0.
+
+        If `closed`, only known labels have a spelling. Known labels that share a key match exactly or not at all.
+        """
         groups: dict[str, Counter[str]] = defaultdict(Counter)
         for label in () if closed else labels:
             groups[label_key(label)][label] += 1
-        common = {
-            key: min(group, key=lambda label: (bool(_WHOLE.fullmatch(label)), -group[label], label))
-            for key, group in groups.items()
+        chosen = {
+            key: min(counts, key=lambda label: (bool(_WHOLE_FLOAT.fullmatch(label)), -counts[label], label))
+            for key, counts in groups.items()
         }
-        keys = Counter(map(label_key, known))
-        single = {label_key(label): label for label in known if keys[label_key(label)] == 1}
-        return cls({key: label for key, label in (common | single).items() if keys[key] < 2}, frozenset(known))
+        chosen |= {label_key(label): label for label in known}
+        key_counts = Counter(map(label_key, known))
+        return cls({key: label for key, label in chosen.items() if key_counts[key] < 2}, frozenset(known))
 
     def __call__(self, label: str) -> str | None:
-        """The label in its chosen spelling; `None` if it matches no known label."""
+        """The label in its chosen spelling, or `None` if it has none."""
         return label if label in self.known else self.chosen.get(label_key(label))
 
 
 def variant_notes(cells: Iterable[str], spelling: Spelling) -> tuple[str, ...]:
-    """A note that names the spellings which became one label."""
-    variants: dict[str, set[str]] = defaultdict(set)
+    """A note that names the spellings merged into one label."""
+    cells_by_label: dict[str, set[str]] = defaultdict(set)
     for cell in set(cells):
-        chosen = spelling(one_line(cell))
-        if chosen is not None:
-            variants[chosen].add(cell)
-    joined = {
-        chosen: sorted(cells - {chosen})
-        for chosen, cells in sorted(variants.items())
-        if len(cells | ({chosen} & spelling.known)) > 1
-    }
-    if not joined:
+        label = spelling(one_line(cell))
+        if label is not None:
+            cells_by_label[label].add(cell)
+    merged: list[str] = []
+    for label, variants in sorted(cells_by_label.items()):
+        if len(variants | ({label} & spelling.known)) > 1:
+            others = [_distinguishable(cell, label) for cell in sorted(variants - {label})]
+            merged.append(f"{label!r} (also {listed(others, _EXAMPLES_PER_NOTE)})")
+    if not merged:
         return ()
-    named = [
-        f"{chosen!r} (also {listed([_told_apart(cell, chosen) for cell in joined[chosen]], _NAMED)})"
-        for chosen in joined
-    ]
-    one = "labels that differ in case, spaces, Unicode form or invisible marks alone are one"
-    return (f"{one}: {listed(named, _NAMED)}",)
+    rule = "labels that differ in case, spaces, Unicode form or invisible marks alone are one"
+    return (f"{rule}: {listed(merged, _EXAMPLES_PER_NOTE)}",)
 
 
-def _told_apart(cell: str, chosen: str) -> str:
-    """The cell in quotes, with escapes where it would look like the chosen label."""
-    return repr(cell) if one_line(cell) != chosen or cell.isascii() else ascii(cell)
+def _distinguishable(cell: str, label: str) -> str:
+    """The cell in quotes, with escapes if it would otherwise look like the label."""
+    return repr(cell) if one_line(cell) != label or cell.isascii() else ascii(cell)
 
 
 def doubtful_notes(labels: Sequence[str]) -> tuple[str, ...]:
-    """Notes that name labels which may be no labels of their own."""
-    return (*_combined_notes(labels), *_missing_notes(labels), *_alike_notes(labels))
+    """Notes on labels that may not be labels in their own right."""
+    return (*_combination_notes(labels), *_placeholder_notes(labels), *_punctuation_notes(labels))
 
 
-def _missing_notes(labels: Sequence[str]) -> tuple[str, ...]:
-    """A note that names labels which may stand for none."""
-    counts = Counter(label for label in labels if label.casefold() in _MISSING)
+def _placeholder_notes(labels: Sequence[str]) -> tuple[str, ...]:
+    counts = Counter(label for label in labels if label.casefold() in _PLACEHOLDERS)
     if not counts:
         return ()
     return (
-        f"{counted(counts.total(), 'row')} with {listed([*map(repr, counts)], _NAMED)} as the label. If that means "
+        f"{counted(counts.total(), 'row')} with {_examples(counts)} as the label. If that means "
         "a missing one, give the others with --labels",
     )
 
 
-def _alike_notes(labels: Sequence[str]) -> tuple[str, ...]:
+def _punctuation_notes(labels: Sequence[str]) -> tuple[str, ...]:
     """A note that names labels which differ in punctuation alone."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in sorted(set(labels)):
-        groups[_JOINED.sub(" ", label_key(label)).strip(_OUTER)].append(label)
-    alike = [" and ".join(map(repr, group)) for key, group in groups.items() if key and len(group) > 1]
-    if not alike:
+        groups[_WORD_SEPARATOR.sub(" ", label_key(label)).strip(_OUTER_PUNCTUATION)].append(label)
+    similar = [" and ".join(map(repr, group)) for key, group in groups.items() if key and len(group) > 1]
+    if not similar:
         return ()
-    return (f"labels that differ in punctuation alone are taken as different: {listed(alike, _NAMED)}",)
+    return (f"labels that differ in punctuation alone are taken as different: {listed(similar, _EXAMPLES_PER_NOTE)}",)
 
 
-def _combined_notes(labels: Sequence[str]) -> tuple[str, ...]:
-    """A note that names labels which look like several of the others at once."""
+def _combination_notes(labels: Sequence[str]) -> tuple[str, ...]:
+    """A note that names labels which look like several other labels in one cell."""
     counts = Counter(labels)
-    keys = {label_key(_bare(label)) for label in counts}
-    several = [label for label in counts if _is_several(label, keys)]
-    if not several:
+    keys = {label_key(_without_brackets(label)) for label in counts}
+    combinations = [label for label in counts if _is_combination(label, keys)]
+    if not combinations:
         return ()
-    rows, shown = sum(counts[label] for label in several), listed([*map(repr, several)], _NAMED)
+    n_rows = sum(counts[label] for label in combinations)
     return (
-        f"{counted(rows, 'row')} with what looks like several labels ({shown}). Each is taken as a label "
-        "of its own; to drop these rows, give the single labels with --labels",
+        f"{counted(n_rows, 'row')} with what looks like several labels ({_examples(combinations)}). Each is taken as "
+        "a label of its own; to drop these rows, give the single labels with --labels",
     )
 
 
-def _is_several(label: str, keys: set[str]) -> bool:
-    parts = [label_key(_bare(part)) for part in _PARTS.split(label)]
+def _is_combination(label: str, keys: set[str]) -> bool:
+    parts = [label_key(_without_brackets(part)) for part in _LIST_SEPARATOR.split(label)]
     return len(parts) > 1 and all(part in keys for part in parts)
 
 
-def _bare(label: str) -> str:
-    """The label without the marks of a list, as ['a', 'b'] has them."""
+def _without_brackets(label: str) -> str:
+    """The label without the brackets and quotes of a list written as text, such as "['a', 'b']"."""
     return label.strip(" []'\"")
+
+
+def _examples(labels: Iterable[str]) -> str:
+    return listed([repr(label) for label in labels], _EXAMPLES_PER_NOTE)

@@ -1,4 +1,4 @@
-"""Reads anything that holds rows into a `Table`: files, folders, hub references and values in memory."""
+"""Reads files, folders, hub references and in-memory data into a `Table`."""
 
 import csv
 import gzip
@@ -34,13 +34,13 @@ TEXT_READERS: Mapping[str, Callable[[str, str], Table]] = {
     ".ndjson": read_json_lines,
     ".txt": _read_lines,
 }
-"""By the ending of a file: from its text and its name to a table."""
+"""Readers of text formats by file ending; each takes the text and its origin."""
 BINARY_READERS: Mapping[str, Callable[[bytes, str], Table]] = {".parquet": read_parquet, ".xlsx": read_workbook}
 SUFFIXES = (*TEXT_READERS, *BINARY_READERS)
 
 
 def read_table(source: Source) -> Table:
-    """Read any `Source`. Raises `DataError` saying what was given, what was expected and what to do."""
+    """Read any `Source`. Raises `DataError` if it cannot be read."""
     if isinstance(source, Table):
         return source
     if isinstance(source, str) and source.startswith("hub:"):
@@ -51,18 +51,13 @@ def read_table(source: Source) -> Table:
 
 
 def _read_memory(source: Any) -> Table:
-    if hasattr(source, "collect_schema"):  # polars, lazy or not: `columns` of a lazy frame would read it twice
+    if hasattr(source, "collect_schema"):  # polars; checked first because `columns` of a lazy frame is expensive
         source = source.collect() if hasattr(source, "collect") else source
         return make_table(source.to_dicts(), "a DataFrame")
     if hasattr(source, "to_pylist") and hasattr(source, "schema"):
         return arrow_table(source, "an Arrow table")
     if hasattr(source, "to_dict") and hasattr(source, "columns"):
-        kept = [name for name in getattr(source.index, "names", ()) if name is not None and name not in source.columns]
-        source = source.reset_index(kept) if kept else source
-        names = [str(name) for name in source.columns]
-        if len(set(names)) < len(names):
-            raise DataError(f"The DataFrame has two columns {max(names, key=names.count)!r}. Rename one.")
-        return make_table(source.to_dict("records"), "a DataFrame")
+        return _pandas_table(source)
     if hasattr(source, "column_names") and not isinstance(source, Mapping):
         return datasets_table({"": source}, "a dataset")
     if isinstance(source, Mapping):
@@ -74,7 +69,7 @@ def _read_memory(source: Any) -> Table:
     if hasattr(source, "tolist"):
         source = source.tolist()
     if hasattr(source, "read"):
-        raise DataError("An open file cannot be read as data, for its format is unknown; give its path.")
+        raise DataError("An open file cannot be read as data, because its format is unknown; give its path.")
     if isinstance(source, Iterable) and not isinstance(source, bytes):
         return nested_table(list(source), "a list")
     raise DataError(
@@ -83,20 +78,33 @@ def _read_memory(source: Any) -> Table:
     )
 
 
+def _pandas_table(frame: Any) -> Table:
+    index_names = getattr(frame.index, "names", ())
+    named_levels = [name for name in index_names if name is not None and name not in frame.columns]
+    if named_levels:
+        frame = frame.reset_index(named_levels)
+    columns = [str(name) for name in frame.columns]
+    if len(set(columns)) < len(columns):
+        raise DataError(f"The DataFrame has two columns {max(columns, key=columns.count)!r}. Rename one.")
+    return make_table(frame.to_dict("records"), "a DataFrame")
+
+
 def format_of(path: Path) -> str:
-    """The ending that says how to read a file, without `.gz`; empty if there is none."""
+    """The file ending that determines the format, without `.gz`; empty if the file has none."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else suffixes[-1] if suffixes else ""
+    if len(suffixes) > 1 and suffixes[-1] == ".gz":
+        return suffixes[-2]
+    return suffixes[-1] if suffixes else ""
 
 
 def _read_path(path: Path) -> Table:
-    with faults_named(path):
+    with data_errors(path):
         return _read_file(path)
 
 
 @contextmanager
-def faults_named(path: Path) -> Generator[None]:
-    """Turn every fault of a file into a `DataError` that names it; readers and their libraries raise many."""
+def data_errors(path: Path) -> Generator[None]:
+    """Convert the errors of readers and their libraries to a `DataError` that names the file."""
     import pyarrow as pa
 
     try:
@@ -114,22 +122,22 @@ def faults_named(path: Path) -> Generator[None]:
         ) from error
 
 
-def file_kind(path: Path) -> str:
-    """The ending that says how to read a file. Raises `DataError` for a missing file or an unknown ending."""
+def supported_format(path: Path) -> str:
+    """The format of an existing file. Raises `DataError` for a missing file or an unknown ending."""
     if not path.exists():
         raise DataError(
             f"The file {path} does not exist. Expected a path to {', '.join(SUFFIXES)} (also .gz), or hub:owner/name."
         )
-    kind = format_of(path)
-    if kind not in SUFFIXES:
+    suffix = format_of(path)
+    if suffix not in SUFFIXES:
         raise DataError(
-            f"{path} has the ending {kind or '(none)'!r}; expected one of {', '.join(SUFFIXES)}, also with .gz."
+            f"{path} has the ending {suffix or '(none)'!r}; expected one of {', '.join(SUFFIXES)}, also with .gz."
         )
-    return kind
+    return suffix
 
 
-def whole_file(path: Path) -> bytes:
-    """The content, unpacked."""
+def read_decompressed(path: Path) -> bytes:
+    """The content of a file, decompressed if it ends in `.gz`."""
     content = path.read_bytes()
     return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
 
@@ -137,13 +145,13 @@ def whole_file(path: Path) -> bytes:
 def _read_file(path: Path) -> Table:
     if path.is_dir():
         return read_saved_dataset(path)
-    kind = file_kind(path)
-    content = whole_file(path)
+    suffix, origin = supported_format(path), path_name(path)
+    content = read_decompressed(path)
     if not content.strip():
         raise DataError(f"{path} is empty.")
-    if kind in BINARY_READERS:
-        return BINARY_READERS[kind](content, path_name(path))
-    text = decode(content, path_name(path))
+    if suffix in BINARY_READERS:
+        return BINARY_READERS[suffix](content, origin)
+    text = decode(content, origin)
     if not text.strip():
         raise DataError(f"{path} is empty.")
-    return TEXT_READERS[kind](text, path_name(path))
+    return TEXT_READERS[suffix](text, origin)

@@ -1,4 +1,4 @@
-"""Label names hidden behind letters and numbers: a model must then read what an instruction says of each label."""
+"""Hides label names behind letters and numbers, so that a model must read what an instruction says of each label."""
 
 import random
 import string
@@ -8,77 +8,79 @@ from dataclasses import replace
 from promptmii.task import Example, Task
 
 SUFFIX = ":nameless"
-"""Ends the name of a task whose label names are hidden."""
-Names = Callable[[int, random.Random], list[str]]
+"""Appended to the name of a task with hidden label names."""
+NameFamily = Callable[[int, random.Random], list[str]]
+"""Draws k names of one style, such as A, B, C or class 1, class 2."""
 
 
-def _letters(k: int, stream: random.Random) -> list[str]:
-    return stream.sample(string.ascii_uppercase, k) if stream.random() < 0.4 else list(string.ascii_uppercase[:k])
+def _letters(k: int, rng: random.Random) -> list[str]:
+    return rng.sample(string.ascii_uppercase, k) if rng.random() < 0.4 else list(string.ascii_uppercase[:k])
 
 
-def _numbers(k: int, stream: random.Random) -> list[str]:
-    first = stream.choice((0, 0, 1, 1, 10))
+def _numbers(k: int, rng: random.Random) -> list[str]:
+    first = rng.choice((0, 0, 1, 1, 10))
     return [str(first + i) for i in range(k)]
 
 
-def _numbered(word: str) -> Names:
-    return lambda k, stream: [f"{word}{number}" for number in _numbers(k, stream)]
+def _numbered(prefix: str) -> NameFamily:
+    return lambda k, rng: [f"{prefix}{number}" for number in _numbers(k, rng)]
 
 
-def _lettered(word: str) -> Names:
-    return lambda k, stream: [f"{word}{letter}" for letter in _letters(k, stream)]
+def _lettered(prefix: str) -> NameFamily:
+    return lambda k, rng: [f"{prefix}{letter}" for letter in _letters(k, rng)]
 
 
-FAMILIES: tuple[Names, ...] = (
+FAMILIES: tuple[NameFamily, ...] = (
     *(_letters, _letters, _letters, _numbers, _numbers),
     *map(_numbered, ("class ", "label_", "LABEL_", "C")),
     *map(_lettered, ("class ", "option ")),
     _numbered("category "),
 )
-"""The likelier ones several times."""
+"""Repeated families are likelier."""
 _NUMBERED = (_numbers, _numbered("class "), _numbered("label_"), _numbered("C"))
-"""The families that go on beyond the alphabet."""
+"""Families for more labels than the alphabet has letters."""
 
 
-def hide(labels: Sequence[str], stream: random.Random) -> dict[str, str]:
-    """A nameless name for each label, in random order."""
+def hide_names(labels: Sequence[str], rng: random.Random) -> dict[str, str]:
+    """Draw a meaningless name for each label, in random order."""
     families = FAMILIES if len(labels) <= len(string.ascii_uppercase) else _NUMBERED
-    names = stream.choice(families)(len(labels), stream)
-    stream.shuffle(names)
+    names = rng.choice(families)(len(labels), rng)
+    rng.shuffle(names)
     return dict(zip(labels, names, strict=True))
 
 
-def counting_up(shown: Mapping[str, str]) -> dict[str, str]:
-    """The same in the order of the hidden names: class 2 before class 10."""
-    return dict(sorted(shown.items(), key=lambda pair: (len(pair[1]), pair[1])))
+def sort_by_name(new_names: Mapping[str, str]) -> dict[str, str]:
+    """Sort labels by their new names, with class 2 before class 10."""
+    return dict(sorted(new_names.items(), key=lambda pair: (len(pair[1]), pair[1])))
 
 
-def renamed(task: Task, shown: Mapping[str, str]) -> Task:
-    """The task with the labels of `shown` alone, under the names that it gives them, in its order.
+def rename_labels(task: Task, new_names: Mapping[str, str]) -> Task:
+    """Keep only the labels in `new_names`, renamed and in that order.
 
-    A human's instruction is left out, for it speaks of the old names.
+    The human instruction is removed, because it uses the old names.
     """
     train, test = (
-        tuple(Example(e.text, shown[e.label]) for e in part if e.label in shown) for part in (task.train, task.test)
+        tuple(Example(e.text, new_names[e.label]) for e in part if e.label in new_names)
+        for part in (task.train, task.test)
     )
-    return replace(task, labels=tuple(shown.values()), train=train, test=test, instruction=None)
+    return replace(task, labels=tuple(new_names.values()), train=train, test=test, instruction=None)
 
 
 def nameless(task: Task) -> Task:
-    """The task with all its labels' names hidden, the same names at every call, in the order of the new names."""
-    return replace(renamed(task, hidden_names(task)), name=task.name + SUFFIX)
+    """The task with all label names hidden, in the order of the new names. Every call gives the same names."""
+    return replace(rename_labels(task, hidden_names(task)), name=task.name + SUFFIX)
 
 
 def hidden_names(task: Task) -> dict[str, str]:
-    """The names that `nameless` gives the labels of a task."""
-    return counting_up(hide(task.labels, random.Random(task.name)))
+    """The new label names in `nameless(task)`, by old name."""
+    return sort_by_name(hide_names(task.labels, random.Random(task.name)))
 
 
 def is_nameless(task: str) -> bool:
-    """Whether a task of this name hides its label names."""
+    """Whether a task of this name has hidden label names."""
     return task.endswith(SUFFIX)
 
 
 def shown_name(task: str) -> str:
-    """The name of a task without the mark of hidden label names."""
+    """The name of a task without `SUFFIX`."""
     return task.removesuffix(SUFFIX)

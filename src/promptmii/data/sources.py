@@ -1,6 +1,6 @@
-"""The one door to tasks: a file, a folder, `corpus[:split]`, `hub:owner/name` or `suite` becomes tasks.
+"""Finds and reads the tasks of a source: a file, a folder, `corpus[:split]`, `hub:owner/name` or `suite`.
 
-Evaluation, training and corpus building all come through here, so that a source means the same to each of them.
+Evaluation, training and corpus building all use this module, so a source means the same to each of them.
 """
 
 import os
@@ -18,46 +18,47 @@ from promptmii.errors import DataError, nearest
 from promptmii.task import Task
 
 SUITE = "suite"
-"""Small tasks to evaluate on, in several fields."""
+"""Small bundled tasks from several domains, for evaluation."""
 WRITTEN = "written"
-"""Tasks to train on, with texts written for them."""
+"""Bundled tasks for training, with texts written for this package."""
 INDEX = "index.csv"
-"""A table beside task files that says where each comes from: task_id, source_repo, licence."""
+"""A table next to task files that gives the origin of each: task_id, source_repo, licence."""
 SPLIT = "split"
-"""The key of `Task.source` that names the split, for tasks of a corpus."""
+"""The key of `Task.source` that names the split of a corpus task."""
 
 Load = Callable[[str], LoadedTask]
 
 
 @dataclass(frozen=True)
 class TaskSource:
-    """One task that can be read."""
+    """A task that has been found but not read."""
 
     name: str
     origin: str
-    """The file, corpus or reference that it comes from."""
+    """The file, corpus or hub reference that holds the task."""
     read: Callable[[], Task]
-    """Raises `DataError` where there is no task behind the name."""
+    """Reads the task. Raises `DataError` if it is broken or missing."""
 
 
 def bundled_folder(name: str) -> Path:
-    """The folder of tasks that ship with this package under this name: `SUITE` or `WRITTEN`."""
+    """The folder of the bundled tasks `SUITE` or `WRITTEN`."""
     return Path(__file__).with_name(name)
 
 
 def find_tasks(
-    given: Sequence[str], *, splits: Sequence[Split] = ("heldout",), load: Load = load_task
+    sources: Sequence[str], *, splits: Sequence[Split] = ("heldout",), load: Load = load_task
 ) -> Iterator[TaskSource]:
-    """Every task of the sources, in order. `splits` are those of a corpus that is given without one.
+    """Find every task of the sources, in order.
 
-    `load` reads a file or a `hub:` reference. Raises `DataError` for a source that holds no task at all.
+    `splits` apply to a corpus given without a split; `load` reads a file or a `hub:` reference. Raises `DataError` for
+    a source without tasks.
     """
-    for source in given:
+    for source in sources:
         folder = bundled_folder(source) if source in (SUITE, WRITTEN) else Path(source)
         if corpus := corpus_reference(source):
             yield from _corpus_tasks(corpus[0], (corpus[1],) if corpus[1] else splits)
         elif source.startswith("hub:"):
-            yield TaskSource(source, source, partial(_loaded, source, source, {}, load))
+            yield TaskSource(source, source, partial(_load_as, source, source, {}, load))
         elif folder.is_dir() and not is_saved_dataset(folder):
             index = read_index(folder)
             for path in task_files(folder):
@@ -67,35 +68,41 @@ def find_tasks(
 
 
 def read_tasks(
-    given: Sequence[str], *, splits: Sequence[Split] = ("heldout",), load: Load = load_task, only: Collection[str] = ()
+    sources: Sequence[str],
+    *,
+    splits: Sequence[Split] = ("heldout",),
+    load: Load = load_task,
+    only: Collection[str] = (),
 ) -> dict[str, Task]:
-    """The tasks of the sources by name, in order; with `only`, those of these names.
+    """The tasks of the sources by name, in order; if `only` is given, just the tasks it names.
 
-    Raises `DataError`, also where two have one name, or a name is not there.
+    Raises `DataError` for a broken task, two tasks of the same name, or a name in `only` that does not exist.
     """
     origins: dict[str, str] = {}
     tasks: dict[str, Task] = {}
-    sources = list(find_tasks(given, splits=splits, load=load))
-    if missing := [name for name in only if name not in {source.name for source in sources}]:
-        known = nearest(missing[0], [source.name for source in sources])
-        raise DataError(f"{', '.join(given)}: no task {missing[0]!r}. {known}")
-    for source in sources:
-        if only and source.name not in only:
+    candidates = list(find_tasks(sources, splits=splits, load=load))
+    names = [candidate.name for candidate in candidates]
+    for name in only:
+        if name not in names:
+            raise DataError(f"{', '.join(sources)}: no task {name!r}. {nearest(name, names)}")
+    for candidate in candidates:
+        name = candidate.name
+        if only and name not in only:
             continue
-        if source.name in tasks:
+        if name in tasks:
             raise DataError(
-                f"Two tasks have the name {source.name!r}: one from {origins[source.name]}, one from {source.origin}. "
+                f"Two tasks have the name {name!r}: one from {origins[name]}, one from {candidate.origin}. "
                 "Rename one, or leave one out."
             )
-        origins[source.name] = source.origin
-        tasks[source.name] = source.read()
+        origins[name] = candidate.origin
+        tasks[name] = candidate.read()
     return tasks
 
 
 def task_files(folder: Path) -> list[Path]:
-    """The data files of a folder by name. Hidden files and the index are left out.
+    """The data files of a folder, sorted by name, without hidden files and the index.
 
-    Raises `DataError` where there is none.
+    Raises `DataError` if there are none.
     """
     try:
         files = [path for path in sorted(folder.iterdir()) if is_data_file(path)]
@@ -112,32 +119,32 @@ _ENDINGS = tuple(suffix for suffix in SUFFIXES if suffix != ".txt")
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is that of no data: a hidden one, such as `._a.csv` of macOS, or `~$a.xlsx` of an open Excel."""
+    """Whether a file is hidden, such as `._a.csv` from macOS, or an Excel lock file such as `~$a.xlsx`."""
     return name.startswith((".", "~$"))
 
 
 def is_data_file(path: Path) -> bool:
-    """Whether a file is visible and holds rows. A `.txt` file has no labels, and is often a note."""
+    """Whether a file is visible and has a table format. `.txt` does not count: it has no labels and is often a note."""
     return not is_hidden(path.name) and path.name != INDEX and format_of(path) in _ENDINGS and path.is_file()
 
 
 def task_name(path: Path) -> str:
-    """The task's name for a file or dataset folder: without `.gz` and the ending of the format."""
-    path = Path(os.path.abspath(path))  # so that `..` has a name too; links keep their own
+    """The task name for a file or dataset folder: its name without the format's ending and `.gz`."""
+    path = Path(os.path.abspath(path))  # gives `..` a name; unlike resolve(), keeps the names of links
     name = path_name(path.name).removesuffix(".gz")
     return name if path.is_dir() else name.removesuffix(Path(name).suffix)
 
 
 def read_index(folder: Path) -> dict[str, dict[str, str]]:
-    """The rows of a folder's index by task; empty if there is none. Raises `DataError` for a broken one."""
+    """The rows of a folder's index by task; empty if it has no index. Raises `DataError` for a broken index."""
     path = folder / INDEX
     if not path.is_file():
         return {}
     table = read_table(path)
-    needed = {"task_id", "source_repo"}
-    missing = needed - set(table.columns)
-    if missing == needed:
-        return {}  # a table of that name, but no index
+    required = {"task_id", "source_repo"}
+    missing = required - set(table.columns)
+    if missing == required:
+        return {}  # some other table that happens to be called index.csv
     if missing:
         raise DataError(
             f"{path} has no column {', '.join(sorted(missing))}; expected task_id, source_repo and licence."
@@ -148,43 +155,43 @@ def read_index(folder: Path) -> dict[str, dict[str, str]]:
 def _file_task(path: Path, index: Mapping[str, Mapping[str, str]], load: Load) -> TaskSource:
     name = task_name(path)
     row = index.get(name)
-    known = {"group": row["source_repo"] or name, "licence": row.get("licence") or "unstated"} if row else {}
-    return TaskSource(name, str(path), partial(_loaded, str(path), name, known, load))
+    metadata = {"group": row["source_repo"] or name, "licence": row.get("licence") or "unstated"} if row else {}
+    return TaskSource(name, str(path), partial(_load_as, str(path), name, metadata, load))
 
 
-def _loaded(source: str, name: str, known: Mapping[str, str], load: Load) -> Task:
+def _load_as(source: str, name: str, metadata: Mapping[str, str], load: Load) -> Task:
     task = load(source).task
-    return replace(task, name=name, source={**task.source, **known})
+    return replace(task, name=name, source={**task.source, **metadata})
 
 
 def _corpus_tasks(folder: Path, splits: Sequence[Split]) -> Iterator[TaskSource]:
-    """A row that is no task is named by its place, and fails when it is read, like a broken file."""
-    parts: dict[Split, Tasks] = {}
+    """The tasks of the splits that exist. A broken row is named by its position and fails when it is read."""
+    tasks_by_split: dict[Split, Tasks] = {}
     for split in splits:
         try:
-            parts[split] = read_corpus(folder, split)
+            tasks_by_split[split] = read_corpus(folder, split)
         except DataError:
-            if split == splits[-1] and not parts:
+            if split == splits[-1] and not tasks_by_split:
                 raise
-    if not any(len(tasks) or tasks.dropped for tasks in parts.values()):
-        there = [f"{folder}:{split} ({len(read_corpus(folder, split))})" for split in corpus_splits(folder)]
-        raise DataError(f"The corpus {folder} has no task in {' or '.join(parts)}. Its splits: {', '.join(there)}.")
-    for split, tasks in parts.items():
+    if not any(len(tasks) or tasks.dropped for tasks in tasks_by_split.values()):
+        counts = [f"{folder}:{split} ({len(read_corpus(folder, split))})" for split in corpus_splits(folder)]
+        wanted = " or ".join(tasks_by_split)
+        raise DataError(f"The corpus {folder} has no task in {wanted}. Its splits: {', '.join(counts)}.")
+    for split, tasks in tasks_by_split.items():
         origin = f"{folder}:{split}"
         for reason in tasks.dropped:
             yield TaskSource(origin, origin, partial(_fail, reason))
-        for number in range(len(tasks)):
+        for index in range(len(tasks)):
             try:
-                name = tasks[number].name
+                name = tasks[index].name
             except DataError as error:
-                place = f"{origin} row {number + 1}"
-                yield TaskSource(place, origin, partial(_fail, str(error)))
+                yield TaskSource(f"{origin} row {index + 1}", origin, partial(_fail, str(error)))
             else:
-                yield TaskSource(name, origin, partial(_of_corpus, tasks, number, split))
+                yield TaskSource(name, origin, partial(_corpus_task, tasks, index, split))
 
 
-def _of_corpus(tasks: Tasks, number: int, split: Split) -> Task:
-    task = tasks[number]
+def _corpus_task(tasks: Tasks, index: int, split: Split) -> Task:
+    task = tasks[index]
     return replace(task, source={**task.source, SPLIT: split})
 
 

@@ -1,7 +1,7 @@
-"""Rows with named columns: what every reader makes, whatever it reads."""
+"""The table of rows and named columns that every reader returns."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeAlias, cast
 
@@ -9,7 +9,7 @@ from promptmii.errors import DataError
 
 Row: TypeAlias = dict[str, Any]
 
-# Names by which people call the columns of texts and labels, the likeliest first.
+# Usual names of text and label columns, the most likely first.
 TEXT_NAMES = (
     *("text", "sentence", "content", "review", "tweet", "utterance", "message", "comment", "body", "description"),
     *("question", "query", "input", "title", "subject", "headline"),
@@ -19,8 +19,8 @@ LABEL_NAMES = (
 )
 
 
-_NOTHING = ("", "\\N")
-"""Cells without a value. Databases write \\N; "NA" and "null" may be texts and labels."""
+_MISSING = ("", "\\N")
+"""Missing values as text. Databases write \\N; "NA" and "null" are not here because they may be texts or labels."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class Table:
     """Every row has every column; `None` is a missing value."""
     origin: str
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
-    """Class names of the columns whose schema declares them; values are decoded already."""
+    """The class names of columns whose schema declares them. The rows hold names already, not class numbers."""
     split: tuple[str, ...] | None = None
-    """The split of each row, where the source has splits."""
+    """The split of each row, if the source has splits."""
     instruction: str | None = None
-    """A human's instruction for the task, if the source has one."""
+    """A human instruction for the task, if the source has one."""
     notes: tuple[str, ...] = ()
     """Notes on what the reader decided or left out."""
 
 
 def make_table(rows: Iterable[Mapping[Any, Any]], origin: str, notes: tuple[str, ...] = ()) -> Table:
-    """A table of rows that may differ in their columns. Raises `DataError` if there is no row."""
+    """Build a table from rows that may differ in their columns. Raises `DataError` if there are none."""
     cleaned = [clean_row(row) for row in rows]
     columns = tuple(dict.fromkeys(name for row in cleaned for name in row))
     if not columns:
@@ -51,37 +51,39 @@ def make_table(rows: Iterable[Mapping[Any, Any]], origin: str, notes: tuple[str,
 
 
 def clean_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row with plain names and cells; what stands for nothing is `None`."""
-    return {_name(name): _cell(value) for name, value in row.items()}
+    """A row with text names, plain cells, and `None` for missing values."""
+    return {_column_name(name): _cell(value) for name, value in row.items()}
 
 
 @lru_cache(maxsize=4096)
-def _name(name: Any) -> str:
-    return _plain_text(str(name))
+def _column_name(name: Any) -> str:
+    return _without_surrogates(str(name))
 
 
 def join_splits(parts: Mapping[str, Table], origin: str) -> Table:
-    """One table of several splits. Raises `DataError` if none holds a row."""
+    """Join the tables of several splits. Raises `DataError` if all are empty."""
     rows = [row for table in parts.values() for row in table.rows]
     split = tuple(name for name, table in parts.items() for _ in table.rows)
-    classes = {name: names for table in parts.values() for name, names in table.classes.items()}
+    classes = {column: names for table in parts.values() for column, names in table.classes.items()}
     table = make_table(rows, origin)
     return Table(table.columns, table.rows, origin, classes, split if len(parts) > 1 else None)
 
 
 def decode_classes(table: Table, classes: Mapping[str, Sequence[str]]) -> Table:
-    """The table with class numbers as names. A number outside the classes, such as -1 for "unlabelled", is missing."""
-    known = {name: tuple(map(str, names)) for name, names in classes.items() if name in table.columns}
-    if not known:
+    """Replace class numbers by names. Numbers outside the classes, such as -1 for "unlabelled", become `None`."""
+    decoded = {column: tuple(map(str, names)) for column, names in classes.items() if column in table.columns}
+    if not decoded:
         return table
-    rows = tuple(row | {name: class_name(row[name], names) for name, names in known.items()} for row in table.rows)
-    return Table(table.columns, rows, table.origin, known, table.split, table.instruction, table.notes)
+    rows = tuple(
+        row | {column: class_name(row[column], names) for column, names in decoded.items()} for row in table.rows
+    )
+    return replace(table, rows=rows, classes=decoded)
 
 
 def class_name(value: Any, names: Sequence[str]) -> Any:
-    """The name of a class number, `None` for one outside the classes; what is a name or no number stays.
+    """The name of a class number, or `None` if no class has it. Names and values that are not numbers are unchanged.
 
-    Of a list of numbers, their names.
+    A list of numbers becomes a list of names.
     """
     if isinstance(value, list):
         return [class_name(number, names) for number in cast("list[Any]", value)]
@@ -95,19 +97,19 @@ def class_name(value: Any, names: Sequence[str]) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    """A plain value; bytes that are UTF-8 become text.
+    """A plain Python value. UTF-8 bytes become text, numpy arrays lists, and numpy scalars Python scalars.
 
-    `None` for what stands for nothing: None, NaN, NaT, the empty string, the \\N of a database, a list of one of them.
+    Missing values become `None`: NaN, NaT, an empty string, the \\N of databases, and a list of one of these.
     """
-    if type(value) is str and value.isascii():  # most cells
-        return None if value in _NOTHING else value
+    if type(value) is str and value.isascii():  # the fast path for most cells
+        return None if value in _MISSING else value
     if isinstance(value, bytes | bytearray):
         try:
             value = bytes(value).decode()
         except UnicodeDecodeError:
             return value
     if isinstance(value, str):
-        return _plain_text(value) or None
+        return _without_surrogates(value) or None
     if value is None or _is_scalar_nan(value):
         return None
     if isinstance(value, Sequence | Mapping):
@@ -117,8 +119,8 @@ def _cell(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value  # a numpy scalar
 
 
-def _plain_text(text: str) -> str:
-    """The text with half characters, which JSON can hold, replaced: no encoding takes them."""
+def _without_surrogates(text: str) -> str:
+    """The text with lone surrogates replaced: JSON allows them, but they cannot be encoded."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -1,4 +1,4 @@
-"""Texts without labels, streamed row by row, so that a table may be of any length."""
+"""Reads texts without labels, streamed row by row, so that a table may be larger than memory."""
 
 import gzip
 import hashlib
@@ -10,75 +10,77 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias, cast
 
 from promptmii.data.columnar import parquet_rows
-from promptmii.data.columns import Chosen, choose_columns
+from promptmii.data.columns import ChosenColumns, choose_columns
 from promptmii.data.decoding import check_is_text, decode, encoding_of, path_name
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
-from promptmii.data.load import Source, faults_named, file_kind, format_of, read_table, whole_file
+from promptmii.data.load import Source, data_errors, format_of, read_decompressed, read_table, supported_format
 from promptmii.data.table import Row, clean_row, make_table
 from promptmii.errors import DataError
 from promptmii.progress import QUIET, Progress
 
-HEAD = 1000
-"""Rows on which the text column is chosen where none is named."""
-START = 1 << 16
-"""Bytes that show the encoding and the line ends of a file."""
-TOLD_EVERY = 1000
+HEAD_ROWS = 1000
+"""Rows used to detect the text column."""
+HEAD_BYTES = 1 << 16
+"""Bytes used to detect the encoding and the line endings of a file."""
+PROGRESS_EVERY = 1000
+"""Rows between two progress updates."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Rows with a text to label; the text is empty where a row has none. Iterating reads the source again."""
+    """Rows and the text of each, which may be empty. Every iteration reads the source again."""
 
     columns: tuple[str, ...]
     n: int
-    """Rows."""
+    """The number of rows."""
     key: str
-    """Content hash of all rows and of how a text is made of each."""
-    _rows: Callable[[], Iterator[Row]]
-    _chosen: Chosen
+    """Content hash of all rows, the text columns and the template."""
+    _read_rows: Callable[[], Iterator[Row]]
+    _chosen: ChosenColumns
 
     def __iter__(self) -> Iterator[tuple[Row, str]]:
-        for row in self._rows():
-            whole = {name: row.get(name) for name in self.columns}
-            yield whole, self._chosen.render(whole)
+        for partial_row in self._read_rows():
+            row = {name: partial_row.get(name) for name in self.columns}
+            yield row, self._chosen.render(row)
 
 
 def read_texts(source: Source, text: str | Sequence[str] | None = None, progress: Progress = QUIET) -> Texts:
-    """Texts without labels: a table, or a list of strings. No row is dropped.
+    """Read texts without labels, from any `Source` or a list of strings. No row is dropped.
 
-    Every row is read once before this returns, so that no text is sent if a row cannot be read. Files of lines and
-    Parquet are never held in memory. Raises `DataError`.
+    Every row is read once before this returns, so that no text is sent to a model if a later row cannot be read.
+    Line-based and Parquet files are never held in memory. Raises `DataError`.
     """
     progress.step("Reading the rows")
-    origin, rows = _open(source)
-    head = make_table(islice(rows(), HEAD), origin)
-    # Lines and lists have no names for columns, so the only one is meant whatever the instruction's was called.
-    nameless = isinstance(source, list) or (isinstance(source, str | Path) and format_of(Path(source)) == ".txt")
-    known = nameless and head.columns == ("text",)
-    chosen = choose_columns(head, "text" if known else text, None, labelled=False)
+    origin, read_rows = _open(source)
+    head = make_table(islice(read_rows(), HEAD_ROWS), origin)
+    # Text files and lists of strings have no column names, so use their only column whatever name is given.
+    may_be_unnamed = isinstance(source, list) or (isinstance(source, str | Path) and format_of(Path(source)) == ".txt")
+    if may_be_unnamed and head.columns == ("text",):
+        text = "text"
+    chosen = choose_columns(head, text, None, labelled=False)
     columns = dict.fromkeys(head.columns)
     digest = hashlib.blake2b(repr((chosen.text, chosen.template)).encode(), digest_size=16)
     n = 0
-    for row in rows():
+    for row in read_rows():
         if not row.keys() <= columns.keys():
             columns |= dict.fromkeys(row)
-        chosen.render({name: row.get(name) for name in chosen.text})  # raises for what is no text
+        chosen.render({name: row.get(name) for name in chosen.text})  # raises if a value is not text
         digest.update(repr(list(row.items())).encode("utf-8", "surrogatepass"))
         n += 1
-        if n % TOLD_EVERY == 0:
-            progress.advance(TOLD_EVERY)
-    return Texts(tuple(columns), n, digest.hexdigest(), rows, chosen)
+        if n % PROGRESS_EVERY == 0:
+            progress.advance(PROGRESS_EVERY)
+    return Texts(tuple(columns), n, digest.hexdigest(), read_rows, chosen)
 
 
 def _open(source: Source) -> tuple[str, Callable[[], Iterator[Row]]]:
-    """A source of rows, and the function that reads them from the beginning."""
+    """The origin of a source, and a function that reads its rows from the beginning."""
     if isinstance(source, str | Path) and not str(source).startswith("hub:"):
         path = Path(source)
-        with faults_named(path):
-            reader = None if path.is_dir() else _reader(path)
+        with data_errors(path):
+            reader = None if path.is_dir() else _streaming_reader(path)
         if reader:
-            return path_name(path), lambda: _read(path, reader)
+            return path_name(path), lambda: _stream(path, reader)
     table = read_table(source)
     return table.origin, lambda: iter(table.rows)
 
@@ -86,48 +88,49 @@ def _open(source: Source) -> tuple[str, Callable[[], Iterator[Row]]]:
 _Reader: TypeAlias = Callable[[Path], Iterator[Row]]
 
 
-def _reader(path: Path) -> _Reader | None:
-    """The reader that reads a file row by row; `None` if it can only be read as a whole."""
-    kind, packed = file_kind(path), path.suffix.lower() == ".gz"
-    if kind == ".parquet":
-        return None if packed else parquet_rows
-    if kind not in (".csv", ".tsv", ".jsonl", ".ndjson", ".txt"):
+def _streaming_reader(path: Path) -> _Reader | None:
+    """A function that streams the rows of a file, or `None` if the file must be read whole."""
+    suffix, compressed = supported_format(path), path.suffix.lower() == ".gz"
+    if suffix == ".parquet":
+        return None if compressed else parquet_rows
+    if suffix not in (".csv", ".tsv", ".jsonl", ".ndjson", ".txt"):
         return None
-    start = _start(path)
-    if not start.strip() and kind != ".txt":
+    head = _read_head(path)
+    if not head.strip() and suffix != ".txt":
         raise DataError(f"{path} is empty.")
-    check_is_text(start, path_name(path))
-    one_list = start.decode(encoding_of(start), "ignore").lstrip().startswith("[")
-    return None if one_list and kind in (".jsonl", ".ndjson") else _line_rows
+    check_is_text(head, path_name(path))
+    is_json_list = suffix in (".jsonl", ".ndjson") and head.decode(encoding_of(head), "ignore").lstrip().startswith("[")
+    return None if is_json_list else _line_rows
 
 
-def _read(path: Path, reader: _Reader) -> Iterator[Row]:
-    with faults_named(path):
+def _stream(path: Path, reader: _Reader) -> Iterator[Row]:
+    with data_errors(path):
         try:
             for row in reader(path):
                 yield clean_row(row)
         except UnicodeDecodeError:
-            decode(whole_file(path), path_name(path))  # raises with the line
+            decode(read_decompressed(path), path_name(path))  # raises an error that names the line
             raise
 
 
 def _line_rows(path: Path) -> Iterator[Row]:
-    kind, origin, start = format_of(path), path_name(path), _start(path)
-    delimited = kind in (".csv", ".tsv")
-    newline = "" if delimited else "\n" if b"\n" in start else "\r"
-    with _binary(path) as file, io.TextIOWrapper(file, encoding_of(start), newline=newline) as lines:
+    """The rows of a line-based file: delimited text, JSON Lines or plain text."""
+    suffix, origin, head = format_of(path), path_name(path), _read_head(path)
+    delimited = suffix in (".csv", ".tsv")
+    newline = "" if delimited else "\n" if b"\n" in head else "\r"
+    with _open_binary(path) as file, io.TextIOWrapper(file, encoding_of(head), newline=newline) as lines:
         if delimited:
-            yield from csv_rows(lines, origin, "\t" if kind == ".tsv" else None)
-        elif kind == ".txt":
+            yield from csv_rows(lines, origin, "\t" if suffix == ".tsv" else None)
+        elif suffix == ".txt":
             yield from ({"text": line.removesuffix(newline).removesuffix("\r")} for line in lines)
         else:
             yield from json_line_rows(lines, origin)
 
 
-def _start(path: Path) -> bytes:
-    with _binary(path) as file:
-        return file.read(START)
+def _read_head(path: Path) -> bytes:
+    with _open_binary(path) as file:
+        return file.read(HEAD_BYTES)
 
 
-def _binary(path: Path) -> BinaryIO:
+def _open_binary(path: Path) -> BinaryIO:
     return cast("BinaryIO", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")

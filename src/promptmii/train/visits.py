@@ -12,7 +12,7 @@ from itertools import count
 from math import floor
 
 from promptmii.data import draw_query, draw_support
-from promptmii.data.nameless import counting_up, hide, renamed
+from promptmii.data.nameless import hide_names, rename_labels, sort_by_name
 from promptmii.errors import ConfigError, DataError, counted
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Message
@@ -151,8 +151,8 @@ def _view(task: Task, n: int, settings: TrainSettings, seed: int) -> Task:
         low, high = (min(bound, len(tested), max(n, 2)) for bound in settings.few_labels)
         labels = sorted(stream.sample(tested, stream.randint(low, high)), key=labels.index)
     if stream.random() < settings.nameless:
-        return renamed(task, counting_up(hide(labels, stream)))
-    return task if len(labels) == len(task.labels) else renamed(task, {label: label for label in labels})
+        return rename_labels(task, sort_by_name(hide_names(labels, stream)))
+    return task if len(labels) == len(task.labels) else rename_labels(task, {label: label for label in labels})
 
 
 def shortest_support(task: Task, settings: TrainSettings) -> tuple[Task, Support]:
@@ -162,7 +162,7 @@ def shortest_support(task: Task, settings: TrainSettings) -> tuple[Task, Support
     if settings.few_labels is None:
         return task, Support(task.labels, (example,))
     others = [label for label in labels if label != example.label][: settings.few_labels[0] - 1]
-    shown = renamed(task, {label: label for label in labels if label in (example.label, *others)})
+    shown = rename_labels(task, {label: label for label in labels if label in (example.label, *others)})
     return shown, Support(shown.labels, (example,))
 
 

@@ -10,7 +10,7 @@ from promptmii.config import Columns
 from promptmii.data import Source, Table, read_table
 from promptmii.data.columns import choose_columns
 from promptmii.data.labels import Spelling, label_text
-from promptmii.data.sample import proportioned
+from promptmii.data.sample import stratified_sample
 from promptmii.data.table import LABEL_NAMES
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import Writer
@@ -161,7 +161,7 @@ def _examples(instruction: Instruction, rows: Sequence[Example]) -> dict[str, tu
     for row in rows:
         by_label.setdefault(row.label, []).append(row)
     sizes = {label: min(EXAMPLES, (len(own) + 1) // 2) for label, own in by_label.items() if label not in used}
-    return {label: proportioned(by_label[label], size) for label, size in sizes.items()}
+    return {label: stratified_sample(by_label[label], size) for label, size in sizes.items()}
 
 
 def _with_lines(

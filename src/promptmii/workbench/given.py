@@ -14,7 +14,7 @@ from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source, Table, draw_support, load_task, read_table
 from promptmii.data.decoding import decode, path_name
 from promptmii.data.load import SUFFIXES, format_of
-from promptmii.data.sample import proportioned
+from promptmii.data.sample import stratified_sample
 from promptmii.errors import ArtefactError, DataError, counted
 from promptmii.inducers import FixedInstruction
 from promptmii.instruction import Instruction
@@ -163,7 +163,7 @@ def divided(
     rows = loaded.task.rows
     seen = [row for row in rows if row_key(row.text) in made_from]
     if given or seen:
-        examples = proportioned(given or seen, n)
+        examples = stratified_sample(given or seen, n)
     else:
         examples = draw_support(loaded.task, min(n, len(loaded.task.train))).examples if draw else ()
     used = made_from | {row_key(example.text) for example in examples}

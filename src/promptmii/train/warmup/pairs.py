@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field, TypeAdapter, ValidationError
 
 import promptmii.data
-from promptmii.data.nameless import hide
+from promptmii.data.nameless import hide_names
 from promptmii.errors import DataError
 from promptmii.schema import Frozen
 from promptmii.task import Example, Support, Task
@@ -175,7 +175,9 @@ class PairStream:
         k = stream.randint(fewest, max(min(high, len(rows), n), fewest))  # a label needs an example to be described
         labels = sorted(stream.sample(list(rows), k), key=list(rows).index)
         drawn = stream.random() < self._sizes.hidden
-        shown = hide(labels, stream) if (drawn if hidden is None else hidden) else {label: label for label in labels}
+        shown = (
+            hide_names(labels, stream) if (drawn if hidden is None else hidden) else {label: label for label in labels}
+        )
         if stream.random() < 0.5:
             shown = dict(sorted(shown.items(), key=lambda pair: pair[1]))
         support = Support(tuple(shown.values()), self._examples(rows, shown, n, stream))
