@@ -10,7 +10,7 @@ from dataclasses import replace
 from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
 from promptmii.models.embedded import EMBEDDED
-from promptmii.models.http.config import HttpConfig, Served
+from promptmii.models.http.config import HttpConfig, ServerReference
 from promptmii.models.references import (
     DEFAULT,
     FORMS,
@@ -43,7 +43,7 @@ __all__ = [
 
 def check_reference(reference: str) -> None:
     """Raise `UnknownModelError` if a reference has none of the known forms. Loads nothing."""
-    if not (Served.parse(reference) or is_local(reference)):
+    if not (ServerReference.parse(reference) or is_local(reference)):
         raise _unknown(reference)
 
 
@@ -58,12 +58,12 @@ def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
 
     Raises `ConfigError`, `UnknownModelError`, `EndpointError`, or `MissingDependencyError`.
     """
-    served = Served.parse(reference)
-    if served:
+    server = ServerReference.parse(reference)
+    if server:
         from promptmii.models.http.client import HttpModel
 
         config = http or HttpConfig()
-        return HttpModel(served.model, replace(config, base_url=served.address or config.base_url), reference)
+        return HttpModel(server.model, replace(config, base_url=server.address or config.base_url), reference)
     gguf = gguf_of(reference)
     if gguf:
         from promptmii.models.llama import load_gguf
