@@ -41,7 +41,7 @@ def test_an_adapter_of_an_adapted_model_is_read_by_the_model_under_both(tmp_path
 def test_a_shipped_writer_is_an_adapter_of_its_model(name: str) -> None:
     file = gguf_of(name)
     assert file is not None
-    assert (file.place, file.adapters) == (WRITERS[name], (str(shipped(name)),))
+    assert (file.source, file.adapters) == (WRITERS[name], (str(shipped(name)),))
     config = json.loads((shipped(name) / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == WRITERS[name]
     assert (shipped(name) / "adapter_model.safetensors").stat().st_size <= 12_000_000

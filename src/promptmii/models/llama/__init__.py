@@ -19,7 +19,7 @@ def load_gguf(reference: str, gguf: GgufFile, context: int | None = None) -> Lan
 
 
 def _load(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
-    path = model_file(gguf.place)
+    path = model_file(gguf.source)
     if unavailable():
         from promptmii.models.llama.server import load_served
 

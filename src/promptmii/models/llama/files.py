@@ -16,7 +16,7 @@ from promptmii.files import atomic_file, cache_folder
 from promptmii.models.embedded import EMBEDDED, embedded_file
 
 SAMPLES = 256
-"""Places in a file whose bytes are hashed for the revision."""
+"""Positions in a file whose bytes are hashed for the revision."""
 _UNSUPPORTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")
 """LoRA options that llama.cpp does not support."""
 _DTYPES = ("BF16", "F16", "F32")
@@ -27,16 +27,16 @@ Header = Callable[[str], str | None]
 """Looks up a key in a GGUF file's header; returns its value as text, or `None` if the key is missing."""
 
 
-def model_file(place: str) -> Path:
+def model_file(source: str) -> Path:
     """The file of an embedded model, a local path, or a file on the hub. Raises `UnknownModelError`."""
-    if place in EMBEDDED:
-        return embedded_file(place)
-    path = Path(place).expanduser()
+    if source in EMBEDDED:
+        return embedded_file(source)
+    path = Path(source).expanduser()
     if path.is_file():
         return path
-    repository, _, name = place.rpartition("/")
+    repository, _, name = source.rpartition("/")
     if repository.count("/") != 1:
-        raise UnknownModelError(f"There is no file {place}. Expected a GGUF file, or owner/name/file.gguf on the hub.")
+        raise UnknownModelError(f"There is no file {source}. Expected a GGUF file, or owner/name/file.gguf on the hub.")
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
@@ -44,7 +44,7 @@ def model_file(place: str) -> Path:
     try:
         return Path(hf_hub_download(repository, name))
     except (OSError, ValueError, LookupError) as error:
-        raise UnknownModelError(f"{place} is neither a file nor on the hub: {first_line(error)}") from error
+        raise UnknownModelError(f"{source} is neither a file nor on the hub: {first_line(error)}") from error
 
 
 def revision(paths: Sequence[Path]) -> str:
@@ -55,8 +55,8 @@ def revision(paths: Sequence[Path]) -> str:
             with path.open("rb") as file:
                 size = path.stat().st_size
                 digest.update(str(size).encode())
-                for place in range(0, size, max(1, size // SAMPLES)):
-                    file.seek(place)
+                for position in range(0, size, max(1, size // SAMPLES)):
+                    file.seek(position)
                     digest.update(file.read(64))
         except OSError as error:
             raise UnknownModelError(f"{path} cannot be read: {error.strerror or error}.") from error

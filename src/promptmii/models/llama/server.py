@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=4, help="Concurrent requests.")
     options = parser.parse_args()
     gguf = gguf_of(options.model)
-    path = model_file(gguf.place if gguf else options.model)
+    path = model_file(gguf.source if gguf else options.model)
     _server = start(path, (), options.context, host=options.host, port=options.port, parallel=options.parallel)
     threading.Event().wait()
 
