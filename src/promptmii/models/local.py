@@ -33,9 +33,9 @@ from promptmii.models.threads import in_caller
 LONGEST_PHRASE = 48
 """Longest phrase, in tokens, whose repetition counts as a loop."""
 TOKEN_REPEATS = 8
-"""How often a single token may repeat, such as the zeros of a number; a phrase may stand twice."""
+"""How often a single token may occur in a row, such as the zeros of a number; a phrase may occur twice."""
 PLAUSIBLE = 0.1
-"""Least probability, relative to the likeliest token, that a contrast may pick; otherwise an absurd token could win."""
+"""A contrast only picks tokens at least this probable relative to the likeliest; otherwise an absurd one could win."""
 
 
 class Likelihoods(NamedTuple):
@@ -213,7 +213,7 @@ def loop_tokens(written: Sequence[int]) -> set[int]:
             continue
         length = TOKEN_REPEATS if period == 1 else 2 * period
         tail = written[-length:]
-        phrase = period == 1 or len(set(tail)) > 1  # one repeated token is no longer phrase
-        if phrase and len(tail) == length and tail[period:] == tail[:-period]:
+        run_of_one_token = period > 1 and len(set(tail)) == 1  # judged by period 1
+        if not run_of_one_token and len(tail) == length and tail[period:] == tail[:-period]:
             barred.add(tail[0])
     return barred

@@ -22,8 +22,7 @@ CONTEXT = 8192
 PREFIX = 0
 """The sequence of the shared prefix. It is kept for the next call; the others are dropped after each prompt."""
 MIN_BATCH = 8
-"""Fewest tokens per batch. Smaller batches run on kernels that round differently, so scores would depend on the cache.
-"""
+"""Fewest tokens per batch. Smaller batches round differently, so scores would depend on what is cached."""
 TEXT, CONTRAST, AGAINST = 1, 2, 3
 """Sequences used while writing: the text, the text after its contrast, and the prompt that all contrasts share."""
 
@@ -96,24 +95,19 @@ class NativeEngine(Engine):
         self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
     ) -> list[list[int]]:
         sampler = LlamaSampler([prompts[i] for i in rows], sampling, ends)
-        with self._cleared_on_error():
-            return self._write(prompts, rows, sampler, against)
-
-    def _write(
-        self, prompts: Sequence[Tokens], rows: Sequence[int], sampler: LlamaSampler, against: Tokens
-    ) -> list[list[int]]:
         written: list[list[int]] = [[] for _ in rows]
-        if against:
-            self._clear()
-            self._set_prefix(against[:-1])
-            self._native.share(PREFIX, [AGAINST])
-        for i in sorted(set(rows), key=lambda i: list(prompts[i])):
-            self._set_prefix(prompts[i][:-1])
-            for row, owner in enumerate(rows):
-                if owner == i:
-                    written[row] = self._continue(prompts[i], row, sampler, against)
-        if against:
-            self._clear()  # sums over scattered cache cells round differently from sums over contiguous ones
+        with self._cleared_on_error():
+            if against:
+                self._clear()
+                self._set_prefix(against[:-1])
+                self._native.share(PREFIX, [AGAINST])
+            for i in sorted(set(rows), key=lambda i: list(prompts[i])):
+                self._set_prefix(prompts[i][:-1])
+                for row, owner in enumerate(rows):
+                    if owner == i:
+                        written[row] = self._continue(prompts[i], row, sampler, against)
+            if against:
+                self._clear()  # sums over scattered cache cells round differently from sums over contiguous ones
         return written
 
     def close(self) -> None:
