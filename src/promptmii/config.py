@@ -10,7 +10,7 @@ from promptmii.errors import ConfigError
 from promptmii.instruction import CalibrationKind, Mode, ShortlistKind
 from promptmii.models import WRITER, LanguageModel, load_model
 from promptmii.models.base import Price
-from promptmii.models.http.config import HttpConfig, Served, addresses
+from promptmii.models.http.config import HttpConfig, ServerReference, addresses
 from promptmii.schema import Settings
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Endpoint(Settings):
         model = load_model(reference, http)
         if price:
             model = Limited(model, price, limit) if limit else Priced(model, price)
-        return Cached(model, Path(self.cache)) if self.cache and Served.parse(reference) else model
+        return Cached(model, Path(self.cache)) if self.cache and ServerReference.parse(reference) else model
 
 
 class InduceSettings(Settings):

@@ -9,7 +9,7 @@ from promptmii.config import Endpoint
 from promptmii.errors import ModelError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, Sampling
 from promptmii.models.embedded import EMBEDDED
-from promptmii.models.http.config import Served
+from promptmii.models.http.config import ServerReference
 from promptmii.parse import without_thought
 from promptmii.progress import Progress
 
@@ -63,8 +63,8 @@ def examine(reference: str, endpoint: Endpoint, progress: Progress) -> Report:
     try:
         for check in _checks(model, start, progress):
             checks.append(check)
-        if not model.card.gives_scores and (served := Served.parse(reference)):
-            checks.append(_first_tokens(served, endpoint))
+        if not model.card.gives_scores and (server := ServerReference.parse(reference)):
+            checks.append(_first_tokens(server, endpoint))
         if other := _other_engine(reference):
             progress.step("Timing both engines")
             checks.append(_faster(model, reference, other, endpoint))
@@ -87,9 +87,9 @@ def _checks(model: LanguageModel, start: float, progress: Progress) -> Iterator[
     yield _choosing(model)
 
 
-def _first_tokens(served: Served, endpoint: Endpoint) -> Check:
+def _first_tokens(server: ServerReference, endpoint: Endpoint) -> Check:
     """Check for likelihoods of first tokens on a server without exact ones; only `+top_logprobs` requests them."""
-    reference = f"openai:{served.model}+top_logprobs" + (f"@{served.address}" if served.address else "")
+    reference = f"openai:{server.model}+top_logprobs" + (f"@{server.address}" if server.address else "")
     model = endpoint.load(reference)
     try:
         available = model.card.gives_scores

@@ -1,4 +1,4 @@
-"""A real server on loopback that speaks OpenAI's Batch API: files, batches, answers when told."""
+"""A real server on loopback that speaks OpenAI's Batch API and answers batches on command."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ from tests.evaluation.labelling_server import LabellingServer
 
 
 class BatchServer(LabellingServer):
-    """Labels by the words of the input, directly or in batches. A batch waits until `work` is called."""
+    """Labels texts by their words, directly or in batches. A batch waits until `work` is called."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -16,7 +16,7 @@ class BatchServer(LabellingServer):
         self.batches: dict[str, dict[str, Any]] = {}
         self.uploads = 0
         self.lose_next_answer = False
-        """Create the next batch, and break the connection before that is said."""
+        """Create the next batch, but break the connection before answering."""
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/v1/files", self.upload)
@@ -33,7 +33,7 @@ class BatchServer(LabellingServer):
         return web.json_response({"id": identity, "object": "file", "purpose": "batch"})
 
     def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
-        """A label as text, or as JSON among those that a schema allows."""
+        """A label, as text or, if the request has a schema, as JSON that it allows."""
         answer = super()._completion(step, body)
         if "response_format" in body:
             allowed = body["response_format"]["json_schema"]["schema"]["properties"]["label"]["enum"]
@@ -56,8 +56,8 @@ class BatchServer(LabellingServer):
         identity = f"batch_{len(self.batches) + 1}"
         total = self.files[body["input_file_id"]].count("\n")
         counts = {"total": total, "completed": 0, "failed": 0}
-        known = {"id": identity, "object": "batch", "status": "in_progress", "request_counts": counts}
-        self.batches[identity] = known | {"input_file_id": body["input_file_id"], "errors": None}
+        batch = {"id": identity, "object": "batch", "status": "in_progress", "request_counts": counts}
+        self.batches[identity] = batch | {"input_file_id": body["input_file_id"], "errors": None}
         if self.lose_next_answer:
             self.lose_next_answer = False
             assert request.transport is not None
@@ -75,7 +75,7 @@ class BatchServer(LabellingServer):
         return [json.loads(line) for line in lines]
 
     def work(self, identity: str, *, most: int | None = None, fail: tuple[str, ...] = ()) -> None:
-        """Answer a batch, those whose text holds one of `fail` with an error; after `most` requests it expires."""
+        """Answer a batch: texts that contain one of `fail` with an error. After `most` requests, the batch expires."""
         requests = self.requests_of(identity)
         answered, errors = [], []
         for number, request in enumerate(requests):
@@ -93,7 +93,10 @@ class BatchServer(LabellingServer):
         batch = self.batches[identity]
         batch["status"] = "completed" if most is None else "expired"
         batch["request_counts"] |= {"completed": len(answered), "failed": len(errors)}
-        for name, rows in (("output_file_id", answered[::-1]), ("error_file_id", errors)):  # in no order
+        for name, rows in (
+            ("output_file_id", answered[::-1]),
+            ("error_file_id", errors),
+        ):  # the order is not guaranteed
             batch[name] = self._file("".join(json.dumps(row) + "\n" for row in rows)) if rows else None
 
     def refuse(self, identity: str, message: str) -> None:

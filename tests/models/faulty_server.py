@@ -40,7 +40,7 @@ def error(message: str, status: int = 400, **fields: Any) -> Reply:
 
 
 def cut_message(**fields: Any) -> Reply:
-    """An answer that ran into the token limit, with a message of these fields."""
+    """An answer cut off at the token limit, whose message has these fields."""
     return completion(None, choices=[{"message": fields, "finish_reason": "length"}])
 
 
@@ -60,10 +60,10 @@ REPLIES = {
 
 
 class FaultyServer:
-    """Answers each chat request with the next step of `plan`, and after its end with `default`.
+    """Answers each chat request with the next step of `plan`, then with `default`.
 
-    Steps by name: ok, slow, hang, drip, reset, 429, `429:<retry-after>`, `redirect:<address>`, `say:<text>`, or one of
-    `REPLIES`. With `counts` there is a tokenizer endpoint, which fails with the statuses in `count_plan`.
+    Named steps: ok, slow, hang, drip, reset, 429, `429:<retry-after>`, `redirect:<address>`, `say:<text>`, or one of
+    `REPLIES`. With `counts`, there is a tokenizer endpoint, which first fails with the statuses in `count_plan`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class FaultyServer:
         return web.json_response({"data": [entry]})
 
     async def tokenize(self, request: web.Request) -> web.Response:
-        """As in vLLM, SGLang and llama.cpp's server; words count as tokens."""
+        """The tokenizer endpoint of vLLM, SGLang and llama.cpp's server; words count as tokens."""
         if not self.counts:
             return web.json_response({"detail": "Not Found"}, status=404)
         body = await request.json()
@@ -170,7 +170,7 @@ class FaultyServer:
         return completion(text).body
 
     def _constrained(self, body: dict[str, Any]) -> str | None:
-        """The last option, if the request speaks the dialect that this server honours."""
+        """The last option, if the request uses the form of constraint that this server honours."""
         if self.honours == "vllm" and "structured_outputs" in body:
             return body["structured_outputs"]["choice"][-1]
         if self.honours == "guided" and "guided_choice" in body:
@@ -191,12 +191,12 @@ def _response(reply: Reply) -> web.Response:
     return web.Response(body=body if isinstance(body, bytes) else body.encode(), status=reply.status, headers=headers)
 
 
-Served = TypeVar("Served", bound=FaultyServer)
+Server = TypeVar("Server", bound=FaultyServer)
 
 
 @contextmanager
-def serving(server: Served, port: int = 0) -> Iterator[Served]:
-    """Run the server in a thread, on a free port or a given one."""
+def serving(server: Server, port: int = 0) -> Iterator[Server]:
+    """Run the server in a thread, on the given port or a free one."""
     loop = asyncio.new_event_loop()
     started = threading.Event()
     stop = asyncio.Event()

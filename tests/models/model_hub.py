@@ -27,25 +27,25 @@ TINY = Embedded(
 
 @dataclass
 class Hub:
-    """Serves `data`; it may ignore ranges, break off after some bytes, or send slowly."""
+    """Serves `data`; it may ignore ranges, stop after `most` bytes, or send slowly."""
 
     data: bytes = DATA
     ranges: bool = True
     most: int = len(DATA)
     pause: float = 0.0
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     url: str = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        given = handler.headers.get("Range", "bytes=0-")
-        self.asked.append(f"{handler.path} {given}")
-        start = int(given.removeprefix("bytes=").rstrip("-")) if self.ranges else 0
+        requested = handler.headers.get("Range", "bytes=0-")
+        self.requests.append(f"{handler.path} {requested}")
+        start = int(requested.removeprefix("bytes=").rstrip("-")) if self.ranges else 0
         handler.send_response(206 if self.ranges else 200)
         handler.send_header("Content-Length", str(len(self.data) - start))
         handler.end_headers()
         body = self.data[start : start + self.most]
-        for at in range(0, len(body), 1 << 16):
-            handler.wfile.write(body[at : at + (1 << 16)])
+        for offset in range(0, len(body), 1 << 16):
+            handler.wfile.write(body[offset : offset + (1 << 16)])
             time.sleep(self.pause)
 
 

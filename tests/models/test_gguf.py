@@ -1,4 +1,4 @@
-"""GGUF files and adapters on llama.cpp: the same numbers as transformers on the same weights, and what is bad input."""
+"""GGUF files and adapters on llama.cpp score as in transformers on the same weights; bad input is refused."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from promptmii.progress import each_token
 
 OPTIONS = ["warm", "cold", "warm and cold", "abc", "or", "很 warm", "🙂"]
 CLOSE = 0.05
-"""Nats: llama.cpp keeps keys and values in 16 bits."""
+"""Tolerance in nats, because llama.cpp stores keys and values in 16 bits."""
 
 
 def chat(content: str) -> Chat:
@@ -34,7 +34,7 @@ CHATS = [chat("warm sun"), chat("cold abc snow"), chat("neither 你 \n\n\n of th
 
 
 class Twins:
-    """One model as a folder and as a GGUF file."""
+    """The same model as a transformers folder and as a GGUF file."""
 
     def __init__(self, folder: Path, architecture: str) -> None:
         self.hf = tiny.transformers_folder(folder / "hf", architecture)
@@ -59,25 +59,28 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def scores(reference: str, chats: Sequence[Chat] = CHATS, options: Sequence[str] = OPTIONS) -> list[float]:
     model = load_model(reference)
     try:
-        answers = model.choose(chats, options)
+        return scores_of(model.choose(chats, options))
     finally:
         model.close()
+
+
+def scores_of(answers: Sequence[Choice | Failure]) -> list[float]:
     return [score for answer in answers if isinstance(answer, Choice) for score in answer.scores or ()]
 
 
-def test_a_gguf_file_scores_as_transformers_does(twins: Twins) -> None:
+def test_a_gguf_file_scores_as_in_transformers(twins: Twins) -> None:
     assert scores(f"gguf:{twins.gguf}") == pytest.approx(scores(f"hf:{twins.hf}"), abs=CLOSE)
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True, "r": 8}], ids=["plain", "rslora"])
-def test_an_adapter_of_peft_changes_scores_as_it_does_in_transformers(
+def test_a_peft_adapter_changes_scores_as_in_transformers(
     twins: Twins, tmp_path: Path, options: dict[str, object]
 ) -> None:
     adapter = tiny.lora_folder(twins.hf, tmp_path / "adapter", **options)
     adapted, expected = scores(f"gguf:{twins.gguf}+{adapter}"), scores(f"hf:{twins.hf}+{adapter}")
     assert adapted == pytest.approx(expected, abs=CLOSE)
     plain = scores(f"gguf:{twins.gguf}")
-    assert max(abs(one - other) for one, other in zip(adapted, plain, strict=True)) > 100 * CLOSE
+    assert max(abs(score - plain_score) for score, plain_score in zip(adapted, plain, strict=True)) > 100 * CLOSE
     assert adapted == scores(f"gguf:{twins.gguf}+{adapter}")  # from the cache
 
 
@@ -107,7 +110,7 @@ print(raised)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
-def test_ctrl_c_while_a_model_loads_is_neither_lost_nor_told_by_a_traceback(llama: Twins) -> None:
+def test_ctrl_c_while_a_model_loads_is_neither_lost_nor_printed_as_a_traceback(llama: Twins) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOADS, f"gguf:{llama.gguf}"], capture_output=True, text=True, check=False, timeout=60
     )
@@ -115,7 +118,7 @@ def test_ctrl_c_while_a_model_loads_is_neither_lost_nor_told_by_a_traceback(llam
 
 
 @pytest.mark.parametrize("contrast", [None, Contrast(tuple(chat("another")), 0.5)], ids=["alone", "contrast"])
-def test_what_ends_a_text_halfway_leaves_the_model_as_it_was(llama: Twins, contrast: Contrast | None) -> None:
+def test_an_interrupted_text_does_not_affect_later_answers(llama: Twins, contrast: Contrast | None) -> None:
     model = load_model(f"gguf:{llama.gguf}")
     tokens = iter(range(3))
 
@@ -125,10 +128,9 @@ def test_what_ends_a_text_halfway_leaves_the_model_as_it_was(llama: Twins, contr
 
     with each_token(ctrl_c), pytest.raises(KeyboardInterrupt):
         model.generate([chat("a long story")], Sampling(64, contrast=contrast))
-    answers = model.choose(CHATS, OPTIONS)
-    found = [score for answer in answers if isinstance(answer, Choice) for score in answer.scores or ()]
+    after = scores_of(model.choose(CHATS, OPTIONS))
     model.close()
-    assert found == scores(f"gguf:{llama.gguf}")
+    assert after == scores(f"gguf:{llama.gguf}")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -139,9 +141,9 @@ def test_an_adapter_in_sixteen_bits_is_read_exactly(llama: Twins, tmp_path: Path
     file = adapter / "adapter_model.safetensors"
     rounded = {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
     save_file(rounded, file)
-    short = scores(f"gguf:{llama.gguf}+{adapter}")
+    in_sixteen_bits = scores(f"gguf:{llama.gguf}+{adapter}")
     save_file({name: tensor.float() for name, tensor in rounded.items()}, file)
-    assert short == scores(f"gguf:{llama.gguf}+{adapter}")
+    assert in_sixteen_bits == scores(f"gguf:{llama.gguf}+{adapter}")
 
 
 @pytest.mark.slow
@@ -151,17 +153,16 @@ def test_the_server_scores_as_the_library_does(twins: Twins, tmp_path: Path) -> 
         served = load_served("gguf:tiny", twins.gguf, adapters, 8192)
         assert served.card.gives_scores
         assert served.card.context_length == tiny.CONTEXT
-        answers = served.choose(CHATS, OPTIONS)
-        found = [score for answer in answers if isinstance(answer, Choice) for score in answer.scores or ()]
-        assert found == pytest.approx(scores("+".join((f"gguf:{twins.gguf}", *adapters))), abs=0.01)
+        expected = scores("+".join((f"gguf:{twins.gguf}", *adapters)))
+        assert scores_of(served.choose(CHATS, OPTIONS)) == pytest.approx(expected, abs=0.01)
         served.close()
 
 
 def test_two_adapters_add_up(llama: Twins, tmp_path: Path) -> None:
-    one = tiny.lora_folder(llama.hf, tmp_path / "one")
-    two = tiny.lora_folder(llama.hf, tmp_path / "two", r=2, target_modules=["q_proj", "v_proj"])
-    both = scores(f"gguf:{llama.gguf}+{one}+{two}")
-    assert both == pytest.approx(scores(f"hf:{llama.hf}+{one}+{two}"), abs=CLOSE)
+    first = tiny.lora_folder(llama.hf, tmp_path / "first")
+    second = tiny.lora_folder(llama.hf, tmp_path / "second", r=2, target_modules=["q_proj", "v_proj"])
+    both = scores(f"gguf:{llama.gguf}+{first}+{second}")
+    assert both == pytest.approx(scores(f"hf:{llama.hf}+{first}+{second}"), abs=CLOSE)
 
 
 def refusal(reference: str) -> str:
@@ -172,27 +173,27 @@ def refusal(reference: str) -> str:
     return message
 
 
-def test_what_is_no_adapter_of_this_model_is_refused(llama: Twins, tmp_path: Path) -> None:
-    def said(adapter: Path) -> str:
+def test_an_invalid_or_foreign_adapter_is_refused(llama: Twins, tmp_path: Path) -> None:
+    def refused(adapter: Path) -> str:
         return refusal(f"gguf:{llama.gguf}+{adapter}")
 
-    assert "is no adapter" in said(tmp_path)
-    assert "use_dora" in said(tiny.lora_folder(llama.hf, tmp_path / "dora", use_dora=True))
+    assert "is no adapter" in refused(tmp_path)
+    assert "use_dora" in refused(tiny.lora_folder(llama.hf, tmp_path / "dora", use_dora=True))
     deeper = tiny.transformers_folder(tmp_path / "deeper", layers=3)
     other = tiny.lora_folder(deeper, tmp_path / "other")
-    assert "no place for base_model.model.model.layers.2" in said(other)
+    assert "no place for base_model.model.model.layers.2" in refused(other)
     assert "does not fit this model" in refusal(f"hf:{llama.hf}+{other}")
     assert "does not fit this model" in refusal(f"hf:{deeper}+{tiny.lora_folder(llama.hf, tmp_path / 'shallow')}")
     assert "is no folder" in refusal(f"hf:{llama.hf}+warm-start")
     broken = tiny.lora_folder(llama.hf, tmp_path / "broken")
     whole = (broken / "adapter_model.safetensors").read_bytes()
     (broken / "adapter_model.safetensors").write_bytes(whole[:1000])
-    assert "cannot be converted" in said(broken)
+    assert "cannot be converted" in refused(broken)
     (broken / "adapter_model.safetensors").write_bytes(whole)
     config = json.loads((broken / "adapter_config.json").read_text())
     (broken / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
-    assert "IA3" in said(broken)
-    assert "does not fit" in said(llama.gguf)
+    assert "IA3" in refused(broken)
+    assert "does not fit" in refused(llama.gguf)
 
 
 def test_an_adapter_of_a_wider_model_does_not_fit(llama: Twins, tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_an_adapter_of_a_wider_model_does_not_fit(llama: Twins, tmp_path: Path) 
     assert "does not fit this model" in refusal(f"hf:{llama.hf}+{adapter}")
 
 
-def test_what_llama_cpp_cannot_load_is_refused_with_its_reason(llama: Twins, tmp_path: Path) -> None:
+def test_a_file_that_llama_cpp_cannot_load_is_refused_with_the_reason(llama: Twins, tmp_path: Path) -> None:
     unknown = tiny.gguf_file(llama.hf, tmp_path / "unknown.gguf", name="perceptron")
     assert "unknown model architecture: 'perceptron'" in refusal(f"gguf:{unknown}")
     whole = llama.gguf.read_bytes()
@@ -220,7 +221,7 @@ def test_what_llama_cpp_cannot_load_is_refused_with_its_reason(llama: Twins, tmp
     assert "There is no file" in refusal(f"gguf:{tmp_path}/missing.gguf")
 
 
-def test_a_file_without_a_template_is_given_the_messages(llama: Twins, tmp_path: Path) -> None:
+def test_a_file_without_a_template_reads_the_bare_messages(llama: Twins, tmp_path: Path) -> None:
     plain = tiny.gguf_file(llama.hf, tmp_path / "plain.gguf", template=None)
     assert len(scores(f"gguf:{plain}")) == len(CHATS) * len(OPTIONS)
 
@@ -231,17 +232,17 @@ DATED = (
 )
 
 
-def test_a_template_for_training_is_read_and_every_day_is_the_same(llama: Twins, tmp_path: Path) -> None:
+def test_a_training_template_renders_with_a_fixed_date(llama: Twins, tmp_path: Path) -> None:
     dated = tiny.gguf_file(llama.hf, tmp_path / "dated.gguf", template=DATED)
     folder = Path(shutil.copytree(llama.hf, tmp_path / "dated"))
     (folder / "chat_template.jinja").write_text(DATED)
-    written = "2024-07-26warm sunabc<|im_end|>"
-    expected = tiny.tokenizer()(written, add_special_tokens=False)["input_ids"]
+    prompt = "2024-07-26warm sunabc<|im_end|>"
+    expected = tiny.tokenizer()(prompt, add_special_tokens=False)["input_ids"]
     for reference in (f"gguf:{dated}", f"hf:{folder}"):
         model = load_model(reference)
-        asked: list[Chat] = [[{"role": "user", "content": "warm sun"}]]
-        assert model.prompts(asked) == [expected]  # type: ignore[attr-defined]
-        assert model.generate(asked, Sampling(3))[0].usage.completion_tokens, "a prompt may end in an end of turn"
+        chats: list[Chat] = [[{"role": "user", "content": "warm sun"}]]
+        assert model.prompts(chats) == [expected]  # type: ignore[attr-defined]
+        assert model.generate(chats, Sampling(3))[0].usage.completion_tokens, "a prompt may end in an end of turn"
         model.close()
 
 
@@ -250,9 +251,9 @@ def test_a_broken_template_is_refused(llama: Twins, tmp_path: Path) -> None:
     assert "template" in refusal(f"gguf:{broken}")
 
 
-def test_the_context_length_is_the_users_or_the_models(llama: Twins) -> None:
-    for asked, expected in ((None, tiny.CONTEXT), (100, 100), (10_000, tiny.CONTEXT)):
-        model = load_model(f"gguf:{llama.gguf}", HttpConfig(context_length=asked))
+def test_the_context_length_is_set_by_the_user_and_limited_by_the_model(llama: Twins) -> None:
+    for requested, expected in ((None, tiny.CONTEXT), (100, 100), (10_000, tiny.CONTEXT)):
+        model = load_model(f"gguf:{llama.gguf}", HttpConfig(context_length=requested))
         assert model.card.context_length == expected
         long, short = model.choose([chat("x" * expected), [{"role": "user", "content": "x"}]], OPTIONS)
         assert isinstance(long, Failure)
@@ -261,7 +262,7 @@ def test_the_context_length_is_the_users_or_the_models(llama: Twins) -> None:
         model.close()
 
 
-def test_a_text_of_any_length_is_answered_or_fails_alone(llama: Twins) -> None:
+def test_a_text_too_long_fails_without_affecting_others(llama: Twins) -> None:
     model = load_model(f"gguf:{llama.gguf}")
     for text in ("a" * 100_000, "你" * 100_000, "\n" * 100_000, "word and " * 11_000):
         long, short = model.choose([chat(text), chat("short")], OPTIONS)
@@ -282,30 +283,32 @@ def test_a_short_prompt_and_odd_options_are_scored(llama: Twins, tmp_path: Path)
     plain = tiny.gguf_file(llama.hf, tmp_path / "plain.gguf", template="{{ messages[0]['content'][:1] }}")
     model = load_model(f"gguf:{plain}")
     options = ["\x00", " ", "\n", "<|im_end|>", "\ud800", "x" * 120]
-    one, none = model.choose([[{"role": "user", "content": content}] for content in ("a", "")], options)
-    assert isinstance(one, Choice)
-    assert isinstance(none, Failure)
-    assert none.kind is FailureKind.REQUEST
-    written, nothing = model.generate([[{"role": "user", "content": content}] for content in ("a", "")], Sampling(4))
-    assert isinstance(written, Completion)
-    assert isinstance(nothing, Failure)
+    short: Chat = [{"role": "user", "content": "a"}]
+    empty: Chat = [{"role": "user", "content": ""}]
+    choice, failure = model.choose([short, empty], options)
+    assert isinstance(choice, Choice)
+    assert isinstance(failure, Failure)
+    assert failure.kind is FailureKind.REQUEST
+    completion, failure = model.generate([short, empty], Sampling(4))
+    assert isinstance(completion, Completion)
+    assert isinstance(failure, Failure)
     model.close()
 
 
 def test_hundreds_of_options_score_as_a_few_do(llama: Twins) -> None:
     options = [f"label {number} abc" for number in range(300)]
-    whole = scores(f"gguf:{llama.gguf}", CHATS[:1], options)
-    assert len(whole) == 300
-    assert whole[140:150] == pytest.approx(scores(f"gguf:{llama.gguf}", CHATS[:1], options[140:150]), abs=1e-3)
+    all_scores = scores(f"gguf:{llama.gguf}", CHATS[:1], options)
+    assert len(all_scores) == 300
+    assert all_scores[140:150] == pytest.approx(scores(f"gguf:{llama.gguf}", CHATS[:1], options[140:150]), abs=1e-3)
 
 
-def test_a_closed_model_says_so_and_the_file_loads_again(llama: Twins, tmp_path: Path) -> None:
+def test_a_closed_model_refuses_calls_and_its_file_loads_again(llama: Twins, tmp_path: Path) -> None:
     copy = shutil.copy(llama.gguf, tmp_path / "copy.gguf")
     model, second = load_model(f"gguf:{copy}"), load_model(f"gguf:{copy}")
     model.close()
-    for use in (lambda: model.choose(CHATS, OPTIONS), lambda: model.count_tokens(["x"])):
+    for call in (lambda: model.choose(CHATS, OPTIONS), lambda: model.count_tokens(["x"])):
         with pytest.raises(ModelError, match="closed"):
-            use()
+            call()
     assert second.count_tokens(["abc"]) == [1]
     second.close()
     assert scores(f"gguf:{copy}") == scores(f"gguf:{llama.gguf}")

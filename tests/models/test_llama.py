@@ -1,4 +1,4 @@
-"""llama.cpp with the smallest embedded model: its numbers against transformers, whatever else is in the batch."""
+"""llama.cpp with the smallest embedded model: its scores agree with transformers and do not depend on other chats."""
 
 import signal
 import subprocess
@@ -45,21 +45,21 @@ def scores(answers: Sequence[object]) -> list[tuple[float, ...] | None]:
     return [answer.scores for answer in answers if isinstance(answer, Choice)]
 
 
-def test_it_loads_the_same_twice(smol: LanguageModel) -> None:
+def test_loading_twice_gives_the_same_model(smol: LanguageModel) -> None:
     again = load_model("smol")
     assert again.card == smol.card
     assert smol.card.context_length == 8192
     again.close()
 
 
-def test_template_and_tokens_are_those_of_transformers(smol: Any, plain: Any) -> None:
+def test_template_and_tokens_agree_with_transformers(smol: Any, plain: Any) -> None:
     _, tokenizer = plain
     prompt = smol.prompts([[{"role": "user", "content": "hi\n\n12  3 <|im_end|>"}]])[0]
     text = SYSTEM + "<|im_start|>user\nhi\n\n12  3 < |im_end|><|im_end|>\n<|im_start|>assistant\n"
     assert prompt == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def test_likelihoods_are_close_to_the_plain_way(smol: Any, plain: Any) -> None:
+def test_likelihoods_are_close_to_those_of_transformers(smol: Any, plain: Any) -> None:
     import torch
 
     model, tokenizer = plain
@@ -68,41 +68,42 @@ def test_likelihoods_are_close_to_the_plain_way(smol: Any, plain: Any) -> None:
             answer = [*tokenizer(option)["input_ids"], tokenizer.eos_token_id]
             with torch.no_grad():
                 logs = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)[len(prompt) - 1 : -1]
-            # llama.cpp rounds activations to eight bits, which the smallest model feels most.
+            # llama.cpp rounds activations to eight bits, which affects the smallest model most.
             assert score == pytest.approx(float(logs.gather(1, torch.tensor(answer)[:, None]).sum()), abs=0.8)
 
 
-def test_an_answer_does_not_depend_on_what_is_asked_beside_it(smol: LanguageModel) -> None:
+def test_an_answer_does_not_depend_on_other_chats_in_the_batch(smol: LanguageModel) -> None:
     together = scores(smol.choose(CHATS, OPTIONS))
     assert together == scores([smol.choose([chat], OPTIONS)[0] for chat in reversed(CHATS)])[::-1]
     greedy = Sampling(12)
     texts = smol.generate(CHATS, greedy)
-    assert [smol.generate([chat], greedy)[0].text for chat in CHATS] == [one.text for one in texts]  # type: ignore[union-attr]
+    assert [smol.generate([chat], greedy)[0].text for chat in CHATS] == [text.text for text in texts]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("contrast", [None, Contrast(tuple(CHATS[3]), 0.5)])
-@pytest.mark.parametrize("begun", [1, 3, -2, -1])
-def test_an_answer_does_not_depend_on_what_was_asked_before_it(
-    smol: LanguageModel, begun: int, contrast: Contrast | None
+@pytest.mark.parametrize("shared_words", [1, 3, -2, -1])
+def test_an_answer_does_not_depend_on_earlier_calls(
+    smol: LanguageModel, shared_words: int, contrast: Contrast | None
 ) -> None:
     words = ["Is it an animal or a fruit? " * 9, "This", "is", "a", "rather", "old", "dog."]
-    asked: Chat = [{"role": "user", "content": " ".join(words)}]
+    chat: Chat = [{"role": "user", "content": " ".join(words)}]
+    other: Chat = [{"role": "user", "content": " ".join([*words[:shared_words], "pear"])}]
     smol.choose(CHATS, OPTIONS)
-    fresh = scores(smol.choose([asked], OPTIONS))
-    smol.generate([[{"role": "user", "content": " ".join([*words[:begun], "pear"])}]], Sampling(12, contrast=contrast))
-    assert scores(smol.choose([asked], OPTIONS)) == fresh
+    before = scores(smol.choose([chat], OPTIONS))
+    smol.generate([other], Sampling(12, contrast=contrast))
+    assert scores(smol.choose([chat], OPTIONS)) == before
 
 
-def test_more_options_than_a_batch_reads(smol: LanguageModel) -> None:
+def test_more_options_than_fit_a_batch(smol: LanguageModel) -> None:
     options = [f"label {number}" for number in range(150)]
-    whole, part = (smol.choose(CHATS[:1], some)[0] for some in (options, options[40:60]))
+    whole, part = (smol.choose(CHATS[:1], subset)[0] for subset in (options, options[40:60]))
     assert isinstance(whole, Choice)
     assert isinstance(part, Choice)
     assert whole.scores is not None
     assert whole.scores[40:60] == pytest.approx(part.scores, abs=0.8)
 
 
-def test_a_label_longer_than_a_batch_reads_is_scored_as_transformers_does(smol: Any, plain: Any) -> None:
+def test_a_label_longer_than_a_batch_scores_as_in_transformers(smol: Any, plain: Any) -> None:
     import torch
 
     model, tokenizer = plain
@@ -115,7 +116,7 @@ def test_a_label_longer_than_a_batch_reads_is_scored_as_transformers_does(smol: 
         assert score == pytest.approx(float(logs.gather(1, torch.tensor(answer)[:, None]).sum()), rel=0.05, abs=0.8)
 
 
-def test_it_writes_sense(smol: LanguageModel) -> None:
+def test_it_writes_sensible_text(smol: LanguageModel) -> None:
     (result,) = smol.generate([[{"role": "user", "content": "What is 2+2?"}]], Sampling(30))
     assert isinstance(result, Completion)
     assert "4" in result.text
@@ -151,7 +152,7 @@ def test_ctrl_c_interrupts_a_long_computation_and_leaves_the_model_usable(work: 
     assert time.monotonic() - started < 2
 
 
-def test_close_gives_the_memory_back() -> None:
+def test_close_frees_the_memory() -> None:
     code = """
 from promptmii import load_model
 import psutil

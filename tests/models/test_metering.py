@@ -26,7 +26,7 @@ def usages() -> st.SearchStrategy[Usage]:
 class TestMetered:
     @settings(max_examples=30, deadline=None)
     @given(batches=st.lists(st.lists(st.one_of(st.text("ab ", max_size=9), usages()), max_size=6), max_size=4))
-    def test_the_meter_is_the_sum_of_all_answers_failures_too(self, batches: list[list[str | Usage]]) -> None:
+    def test_the_meter_sums_the_usage_of_all_answers_including_failures(self, batches: list[list[str | Usage]]) -> None:
         items = [item for batch in batches for item in batch]
         script = iter(
             [Failure(FailureKind.SERVER, "down", item) if isinstance(item, Usage) else item for item in items]

@@ -1,4 +1,4 @@
-"""The default models, real: both engines read alike, and the trained writer describes the labels."""
+"""The real default models: both engines choose alike, and the trained writer describes the labels."""
 
 import pytest
 
@@ -37,19 +37,19 @@ def choices(reference: str) -> list[Choice]:
         model.close()
 
 
-def test_both_engines_read_the_same_weights() -> None:
-    light, heavy = choices("qwen"), choices("hf:qwen")
+def test_both_engines_give_the_same_labels_and_similar_scores() -> None:
+    llama, torch = choices("qwen"), choices("hf:qwen")
     expected = list(HEADLINES.values())
-    assert [LABELS[choice.index] for choice in light] == [LABELS[choice.index] for choice in heavy] == expected
+    assert [LABELS[choice.index] for choice in llama] == [LABELS[choice.index] for choice in torch] == expected
     gaps = [
-        abs(ours - theirs)
-        for one, other in zip(light, heavy, strict=True)
-        for ours, theirs in zip(one.scores or (), other.scores or (), strict=True)
+        abs(llama_score - torch_score)
+        for llama_choice, torch_choice in zip(llama, torch, strict=True)
+        for llama_score, torch_score in zip(llama_choice.scores or (), torch_choice.scores or (), strict=True)
     ]
     assert sum(gaps) / len(gaps) < 0.15  # eight and sixteen bits round differently
 
 
-def test_the_writer_has_a_line_for_each_label_and_ends_by_itself() -> None:
+def test_the_writer_describes_each_label_in_one_call() -> None:
     support = draw_support(load_task(demo_path()).task, 12)
     model = load_model("qwen-writer")
     try:

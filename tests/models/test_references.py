@@ -1,4 +1,4 @@
-"""What a reference stands for: the engine, the model, the adapters, and who reads what a writer wrote."""
+"""References: the engine, model and adapters that they name, and the default follower of a writer."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from promptmii.models.references import WRITERS, gguf_of, reader_of, shipped
 
 
 @pytest.mark.parametrize(
-    ("writer", "reader"),
+    ("writer", "follower"),
     [
         ("qwen-writer", "qwen"),
         ("hf:qwen-writer", "hf:qwen"),
@@ -22,17 +22,17 @@ from promptmii.models.references import WRITERS, gguf_of, reader_of, shipped
         ("openai:a+b@http://localhost:1/v1", "openai:a+b@http://localhost:1/v1"),
     ],
 )
-def test_what_lies_under_the_adapters_reads(writer: str, reader: str) -> None:
-    assert reader_of(writer) == reader
+def test_the_default_follower_is_the_model_under_the_adapters(writer: str, follower: str) -> None:
+    assert reader_of(writer) == follower
 
 
-def test_an_adapter_folder_is_read_by_the_model_it_names(tmp_path: Path) -> None:
+def test_the_default_follower_of_an_adapter_folder_is_the_base_model_it_names(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/name"}))
     assert reader_of(f"hf:{tmp_path}") == "hf:owner/name"
     assert reader_of(f"hf:{tmp_path}@cuda:1") == "hf:owner/name@cuda:1"
 
 
-def test_an_adapter_of_an_adapted_model_is_read_by_the_model_under_both(tmp_path: Path) -> None:
+def test_the_default_follower_of_stacked_adapters_is_the_model_under_both(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "hf:owner/name+runs/first"}))
     assert reader_of(f"hf:{tmp_path}") == "hf:owner/name"
 
@@ -41,7 +41,7 @@ def test_an_adapter_of_an_adapted_model_is_read_by_the_model_under_both(tmp_path
 def test_a_shipped_writer_is_an_adapter_of_its_model(name: str) -> None:
     file = gguf_of(name)
     assert file is not None
-    assert (file.place, file.adapters) == (WRITERS[name], (str(shipped(name)),))
+    assert (file.source, file.adapters) == (WRITERS[name], (str(shipped(name)),))
     config = json.loads((shipped(name) / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == WRITERS[name]
     assert (shipped(name) / "adapter_model.safetensors").stat().st_size <= 12_000_000

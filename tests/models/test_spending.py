@@ -21,7 +21,7 @@ from promptmii.models.cache import Cached
 from promptmii.models.spending import Limited, SpendingLimit
 
 PER_CALL = USAGE["prompt_tokens"] + USAGE["completion_tokens"]
-"""What a call of the server costs at a price of a million per million tokens."""
+"""The cost of one call to the server at a price of a million per million tokens."""
 PRICE, PRICE_OPTION = Price(1e6, 1e6), "openai:m=1000000,1000000"
 
 
@@ -32,7 +32,7 @@ def chat(content: str) -> Chat:
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 400), st.lists(st.integers(1, 40), min_size=1, max_size=12))
-def test_no_more_is_spent_than_allowed_and_every_answer_that_was_paid_is_kept(
+def test_the_limit_is_never_exceeded_and_every_paid_answer_is_kept(
     tmp_path_factory: pytest.TempPathFactory, most: int, sizes: list[int]
 ) -> None:
     chats = [chat(f"{i} " + "w " * size) for i, size in enumerate(sizes)]
@@ -44,15 +44,15 @@ def test_no_more_is_spent_than_allowed_and_every_answer_that_was_paid_is_kept(
 
     model = ScriptedModel(reply)
     folder = tmp_path_factory.mktemp("answers")
-    for allowed in (most, 10_000):
+    for limit in (most, 10_000):
         before = sum(paid)
-        with closing(Cached(Limited(model, PRICE, SpendingLimit(allowed)), folder)) as limited:
+        with closing(Cached(Limited(model, PRICE, SpendingLimit(limit)), folder)) as limited:
             try:
                 for messages in chats:
                     limited.generate([messages], Sampling(max_tokens=2))
             except SpendingLimitError:
-                assert allowed == most
-        assert sum(paid) - before <= allowed
+                assert limit == most
+        assert sum(paid) - before <= limit
     assert len(paid) == len(chats)
 
 
@@ -100,7 +100,7 @@ def test_predict_stops_at_the_limit_and_a_rerun_pays_only_for_the_rest(
 
 
 @pytest.mark.slow
-def test_evaluate_stops_at_the_limit_and_a_rerun_goes_on(server: FaultyServer, tmp_path: Path) -> None:
+def test_evaluate_stops_at_the_limit_and_a_rerun_continues(server: FaultyServer, tmp_path: Path) -> None:
     rows = [{"text": f"text number {i}", "label": ("free", "spam")[i % 2]} for i in range(160)]
     (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = ["evaluate", "--tasks", str(tmp_path / "task.jsonl"), "--methods", "naive,icl", "--n", "4"]
@@ -136,7 +136,7 @@ def test_evaluate_stops_at_the_limit_and_a_rerun_goes_on(server: FaultyServer, t
         (["--cache", "kept", "--price", "openai:other=1,1"], "needs the price of openai:m"),
     ],
 )
-def test_a_limit_that_cannot_be_kept_is_refused_before_any_call(
+def test_a_limit_that_cannot_be_enforced_is_refused_before_any_call(
     instruction: Path, texts: Path, server: FaultyServer, tmp_path: Path, options: list[str], reason: str
 ) -> None:
     options = [str(tmp_path / "kept") if option == "kept" else option for option in options]
@@ -161,11 +161,11 @@ def test_a_server_that_reports_no_usage_ends_a_run_with_a_limit(instruction: Pat
         stopped = predict(instruction, texts, *model, "--cache", str(tmp_path / "kept"), "--max-cost", "100000")
         assert stopped.exit_code == 4, stopped.stderr
         assert "does not report the tokens" in stopped.stderr
-        assert len(server.bodies) <= 12  # three batches of four are active
+        assert len(server.bodies) <= 12  # three active batches of four
         assert predict(instruction, texts, *model).exit_code == 0
 
 
-def test_samples_of_one_chat_are_one_call_of_the_limit() -> None:
+def test_the_limit_covers_all_samples_of_one_call() -> None:
     model = Limited(ScriptedModel(["a"]), PRICE, SpendingLimit(100.0))
     assert isinstance(model.generate([chat("word")], Sampling(max_tokens=2))[0], Completion)
     with pytest.raises(SpendingLimitError, match="next call may cost"):

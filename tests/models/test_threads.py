@@ -1,4 +1,4 @@
-"""Work from many threads is done in the one that waits, and nothing of it is lost."""
+"""Work from several threads runs in the calling thread, and all of them end together."""
 
 import threading
 import time
@@ -11,28 +11,28 @@ from promptmii.models.llama.engine import threads
 from promptmii.models.threads import ending, in_caller, parallel, wait_for
 
 
-def test_what_is_computed_is_computed_where_somebody_waits() -> None:
+def test_work_handed_over_runs_in_the_calling_thread() -> None:
     def work(number: int) -> tuple[int, threading.Thread, threading.Thread]:
         return in_caller(lambda: number * number), threading.current_thread(), in_caller(threading.current_thread)
 
-    found = dict(parallel(work, range(20), 5))
-    assert [found[number][0] for number in range(20)] == [number * number for number in range(20)]
-    assert {thread for _, _, thread in found.values()} == {threading.main_thread()}
-    assert threading.main_thread() not in {thread for _, thread, _ in found.values()}
+    results = dict(parallel(work, range(20), 5))
+    assert [results[number][0] for number in range(20)] == [number * number for number in range(20)]
+    assert {caller for _, _, caller in results.values()} == {threading.main_thread()}
+    assert threading.main_thread() not in {worker for _, worker, _ in results.values()}
 
 
-def test_without_threads_it_is_computed_at_once() -> None:
+def test_without_other_threads_work_runs_at_once() -> None:
     assert in_caller(lambda: in_caller(threading.current_thread)) is threading.current_thread()
     assert list(parallel(lambda number: number, (), 3)) == []
 
 
-def test_several_wait_at_the_same_time() -> None:
-    together = threading.Barrier(4, timeout=10)
-    assert len(list(parallel(lambda _: together.wait(), range(4), 4))) == 4
+def test_several_threads_run_at_the_same_time() -> None:
+    barrier = threading.Barrier(4, timeout=10)
+    assert len(list(parallel(lambda _: barrier.wait(), range(4), 4))) == 4
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_an_error_comes_out_and_ends_the_others(kind: type[BaseException]) -> None:
+def test_an_error_is_raised_and_ends_the_other_threads(kind: type[BaseException]) -> None:
     done: list[int] = []
 
     def work(number: int) -> None:
@@ -50,16 +50,16 @@ def fail(kind: type[BaseException]) -> None:
     raise kind("here")
 
 
-def test_what_threads_wait_for_is_cancelled_and_no_thread_outlives_the_end() -> None:
+def test_closing_cancels_what_threads_wait_for_and_leaves_no_thread_running() -> None:
     before = set(threading.enumerate())
-    never: list[Future[None]] = [Future() for _ in range(3)]
+    pending: list[Future[None]] = [Future() for _ in range(3)]
 
     def inner(future: Future[None]) -> None:
         wait_for(future)
 
     def outer(number: int) -> int:
         if number:
-            list(parallel(inner, never, 3))
+            list(parallel(inner, pending, 3))
         return number
 
     results = parallel(outer, range(4), 4)
@@ -70,10 +70,10 @@ def test_what_threads_wait_for_is_cancelled_and_no_thread_outlives_the_end() -> 
     results.close()
     assert time.monotonic() - started < 0.9
     assert set(threading.enumerate()) == before
-    assert all(future.cancelled() for future in never)
+    assert all(future.cancelled() for future in pending)
 
 
-def test_an_ending_thread_starts_nothing_more() -> None:
+def test_an_ending_thread_starts_no_more_work() -> None:
     started = threading.Event()
     outcomes: list[type[BaseException]] = []
 
@@ -82,9 +82,9 @@ def test_an_ending_thread_starts_nothing_more() -> None:
             started.set()
             while not ending():
                 time.sleep(0.001)
-            for more in (lambda: in_caller(lambda: 1), lambda: wait_for(Future())):
+            for call in (lambda: in_caller(lambda: 1), lambda: wait_for(Future())):
                 try:
-                    more()
+                    call()
                 except CancelledError as error:
                     outcomes.append(type(error))
         return number
@@ -96,14 +96,14 @@ def test_an_ending_thread_starts_nothing_more() -> None:
     assert outcomes == [CancelledError] * 2
 
 
-def test_llama_cpp_computes_with_as_many_threads_as_its_container_may_use(
+def test_llama_cpp_uses_as_many_threads_as_its_container_has_processors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = tmp_path / "cpu.max"
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     unlimited = threads(limit)
-    for written, expected in (("100000 100000\n", 1), ("50000 100000\n", 1), ("max 100000\n", unlimited)):
-        limit.write_text(written)
+    for content, expected in (("100000 100000\n", 1), ("50000 100000\n", 1), ("max 100000\n", unlimited)):
+        limit.write_text(content)
         assert threads(limit) == expected
     limit.write_text(f"{10**9} 100000\n")
     assert threads(limit) == unlimited

@@ -18,12 +18,12 @@ def scripted() -> ScriptedModel:
 CHATS: list[Chat] = [[{"role": "user", "content": f"a text that is {'good' if i % 3 else 'bad'}"}] for i in range(40)]
 
 
-def test_every_batch_advances_and_nothing_changes() -> None:
+def test_every_batch_advances_and_no_answer_changes() -> None:
     progress = Recorder()
     progress.step("Scoring", len(CHATS))
     model = watched(scripted(), progress)
-    plain = scripted().choose(CHATS, ["good", "bad"])
-    assert [a.index for a in model.choose(CHATS, ["good", "bad"])] == [a.index for a in plain]
+    expected = scripted().choose(CHATS, ["good", "bad"])
+    assert [choice.index for choice in model.choose(CHATS, ["good", "bad"])] == [choice.index for choice in expected]
     assert progress.counts == [len(CHATS)]
     assert len(progress.done) == -(-len(CHATS) // ROWS)
 
@@ -34,12 +34,12 @@ def test_samples_of_equal_chats_stay_different() -> None:
     assert drafts == scripted().generate([CHATS[0]] * 40, Sampling(max_tokens=8, temperature=1.0))
 
 
-def test_nobody_listens_to_quiet() -> None:
+def test_quiet_progress_needs_no_wrapper() -> None:
     model = scripted()
     assert watched(model, QUIET) is model
 
 
-class Writing:
+class TokenReporting:
     """A model whose engine reports every token."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Writing:
 def test_the_tokens_of_a_long_text_are_a_step_of_their_own() -> None:
     progress = Recorder()
     progress.step("Writing the instruction")
-    watched(Writing(), progress).generate(CHATS[:1], Sampling(max_tokens=100))
+    watched(TokenReporting(), progress).generate(CHATS[:1], Sampling(max_tokens=100))
     assert (progress.steps, progress.totals, progress.counts) == (
         ["Writing the instruction", "Writing"],
         [None, 100],
@@ -64,5 +64,5 @@ def test_the_tokens_of_a_long_text_are_a_step_of_their_own() -> None:
     )
     watched(scripted(), progress).generate(CHATS[:1], Sampling(max_tokens=100))
     assert progress.counts == [0, 8], "an engine that reports no tokens advances once per answer"
-    watched(Writing(), progress).generate(CHATS[:2], Sampling(max_tokens=8))
+    watched(TokenReporting(), progress).generate(CHATS[:2], Sampling(max_tokens=8))
     assert progress.counts == [0, 10], "labels are counted by row"

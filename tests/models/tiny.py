@@ -1,4 +1,4 @@
-"""Tiny random models as a folder of transformers and as a GGUF file of the same weights, in float32."""
+"""Tiny random models as a transformers folder and as a GGUF file with the same weights, in float32."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ MERGES = [("a", "b"), ("ab", "c"), ("o", "r")]
 
 
 def tokenizer() -> Any:
-    """Every byte is a token, and so are a few merges."""
+    """A tokenizer with a token for every byte and for a few merges."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -48,7 +48,7 @@ def transformers_folder(folder: Path, architecture: str = "llama", layers: int =
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     for name, parameter in model.named_parameters():
-        if name.endswith("bias"):  # transformers begins with zeros, which would hide a lost bias
+        if name.endswith("bias"):  # transformers initialises biases to zero, which would hide a lost bias
             torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
     words.save_pretrained(folder)
@@ -56,7 +56,7 @@ def transformers_folder(folder: Path, architecture: str = "llama", layers: int =
 
 
 def gguf_file(folder: Path, target: Path, *, template: str | None = TEMPLATE, name: str | None = None) -> Path:
-    """The model of a folder as llama.cpp reads it; `name` is another architecture than the true one."""
+    """Convert the model in a folder to GGUF; `name` replaces the architecture's name by a wrong one."""
     import gguf
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -76,16 +76,14 @@ def gguf_file(folder: Path, target: Path, *, template: str | None = TEMPLATE, na
     writer.add_tokenizer_pre("gpt-2")
     names = words.convert_ids_to_tokens(range(config.vocab_size))
     writer.add_token_list(names)
-    writer.add_token_types([gguf.TokenType.CONTROL if one in CONTROL else gguf.TokenType.NORMAL for one in names])
+    writer.add_token_types([gguf.TokenType.CONTROL if token in CONTROL else gguf.TokenType.NORMAL for token in names])
     writer.add_token_merges([" ".join(pair) for pair in MERGES])
     writer.add_eos_token_id(words.eos_token_id)
     writer.add_add_bos_token(False)
     if template is not None:
         writer.add_chat_template(template)
-    known = gguf.get_tensor_name_map(
-        next(number for number, one in gguf.MODEL_ARCH_NAMES.items() if one == config.model_type),
-        config.num_hidden_layers,
-    )
+    architecture = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == config.model_type)
+    tensor_names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for key, tensor in model.state_dict().items():
         if key == "lm_head.weight":
@@ -95,7 +93,7 @@ def gguf_file(folder: Path, target: Path, *, template: str | None = TEMPLATE, na
         count = heads.get(module.rpartition(".")[2])
         if config.model_type == "llama" and count:  # as llama.cpp's own converter does
             values = values.reshape(count, 2, values.shape[0] // count // 2, -1).swapaxes(1, 2).reshape(values.shape)
-        writer.add_tensor(f"{known.get_name(module)}.{kind}", values)
+        writer.add_tensor(f"{tensor_names.get_name(module)}.{kind}", values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -104,7 +102,7 @@ def gguf_file(folder: Path, target: Path, *, template: str | None = TEMPLATE, na
 
 
 def lora_folder(base: Path, target: Path, **options: Any) -> Path:
-    """A random adapter of all linear layers, as peft saves it."""
+    """Save a random adapter of all linear layers with peft."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -113,8 +111,8 @@ def lora_folder(base: Path, target: Path, **options: Any) -> Path:
 
     torch.manual_seed(7)
     modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    given: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": modules, "init_lora_weights": False}
+    defaults: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": modules, "init_lora_weights": False}
     with quiet():
-        tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**given | options))
+        tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**defaults | options))
         tuned.save_pretrained(str(target))
     return target

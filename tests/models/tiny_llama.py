@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def save_tiny_llama(folder: Path, context: int) -> Path:
-    """Weights and tokenizer, as transformers loads them."""
+    """Save weights and tokenizer in a folder that transformers loads."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -1,4 +1,4 @@
-"""The leaner pass of an adapted layer computes what peft's own does, forward and backward."""
+"""The leaner passes of an adapted layer compute the same as peft's own, forward and backward."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 from promptmii.config import LoraSettings  # noqa: E402
 from promptmii.tuning.lora import add_adapter, merged, save_adapter  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from within transformers
 TOKENS = torch.tensor([[3, 7, 5, 9, 4], [8, 3, 3, 6, 10]])
 
 
@@ -22,38 +22,38 @@ def scores(model: Any) -> Any:
 
 
 def gradients(model: Any, parameters: list[Any]) -> list[Any]:
-    for p in parameters:
-        p.grad = None
+    for parameter in parameters:
+        parameter.grad = None
     scores(model)[..., 3].sum().backward()
-    return [p.grad.clone() for p in parameters]
+    return [parameter.grad.clone() for parameter in parameters]
 
 
-def plain(model: Any) -> None:
-    """Give every adapted layer peft's own pass."""
+def use_peft_passes(model: Any) -> None:
+    """Give every adapted layer peft's own passes."""
     for module in model.modules():
         if type(module).__name__ == "LeanLinear":
             module.__class__ = module.__class__.__bases__[0]
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_the_lean_adapter_is_pefts(tmp_path: Path, bias: bool) -> None:
+def test_the_lean_adapter_equals_that_of_peft(tmp_path: Path, bias: bool) -> None:
     model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path / "tiny"), mlp_bias=bias)
     if bias:
-        for name, p in model.named_parameters():
+        for name, parameter in model.named_parameters():
             if name.endswith("bias"):
-                torch.nn.init.zeros_(p)
+                torch.nn.init.zeros_(parameter)
     before = scores(model).detach()
     tuned = add_adapter(model, LoraSettings(rank=4))
     torch.testing.assert_close(scores(model).detach(), before)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for p in parameters:
-        torch.nn.init.normal_(p, std=0.05)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        torch.nn.init.normal_(parameter, std=0.05)
     lean, lean_gradients = scores(model).detach(), gradients(model, parameters)
     save_adapter(tuned, tmp_path / "adapter", "tiny")
-    plain(model)
+    use_peft_passes(model)
     torch.testing.assert_close(lean, scores(model).detach(), atol=1e-5, rtol=1e-5)
-    for one, other in zip(lean_gradients, gradients(model, parameters), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+    for lean_gradient, gradient in zip(lean_gradients, gradients(model, parameters), strict=True):
+        torch.testing.assert_close(lean_gradient, gradient, atol=1e-5, rtol=1e-3)
     if not bias:
         from promptmii import load_model
 
@@ -61,17 +61,18 @@ def test_the_lean_adapter_is_pefts(tmp_path: Path, bias: bool) -> None:
         torch.testing.assert_close(scores(loaded.model).detach(), lean, atol=0.05, rtol=0.01)
 
 
-def test_a_merged_adapter_computes_the_same_and_leaves_no_trace(tmp_path: Path) -> None:
+def test_merging_an_adapter_changes_no_results_and_is_undone(tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path / "tiny"))
     add_adapter(model, LoraSettings(rank=4, first_layer=1))
-    for p in (p for p in model.parameters() if p.requires_grad):
-        torch.nn.init.normal_(p, std=0.3)
-    own = {name: value.clone() for name, value in model.state_dict().items()}
-    apart = scores(model).detach()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    original = {name: value.clone() for name, value in model.state_dict().items()}
+    before = scores(model).detach()
     with merged(model):
-        changed = {name for name, value in model.state_dict().items() if not torch.equal(value, own[name])}
+        changed = {name for name, value in model.state_dict().items() if not torch.equal(value, original[name])}
         assert changed
         assert not any("layers.0." in name for name in changed)
-        torch.testing.assert_close(scores(model).detach(), apart, atol=1e-5, rtol=1e-5)
-    assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
-    assert torch.equal(scores(model).detach(), apart)
+        torch.testing.assert_close(scores(model).detach(), before, atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(value, original[name]) for name, value in model.state_dict().items())
+    assert torch.equal(scores(model).detach(), before)

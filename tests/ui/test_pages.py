@@ -500,7 +500,7 @@ class TestInstalling:
         hub.pause = 0.0
         bare.post("/models/tiny")
         assert "Installed." in bare.get("/models/tiny/events").text
-        assert hub.asked[-1].split("=")[-1] != "0-"
+        assert hub.requests[-1].split("=")[-1] != "0-"
 
     @pytest.mark.slow
     def test_a_hub_that_breaks_off_is_said(self, bare: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

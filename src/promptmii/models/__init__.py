@@ -1,6 +1,6 @@
-"""Models behind one protocol, found by reference: `qwen`, `gguf:<file>`, `hf:<id or folder>`, `openai:<model>`.
+"""Models behind one protocol, loaded by reference: `qwen`, `gguf:<file>`, `hf:<id or folder>`, `openai:<model>`.
 
-An engine's module is imported only when a reference asks for it.
+An engine is imported only when a reference needs it.
 """
 
 import os
@@ -10,7 +10,7 @@ from dataclasses import replace
 from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
 from promptmii.models.embedded import EMBEDDED
-from promptmii.models.http.config import HttpConfig, Served
+from promptmii.models.http.config import HttpConfig, ServerReference
 from promptmii.models.references import (
     DEFAULT,
     FORMS,
@@ -24,8 +24,8 @@ from promptmii.models.references import (
 )
 from promptmii.models.scripted import ScriptedModel
 
-# Threads that spin while they wait take the cores from other programs, and gain nothing on a quiet machine.
-# llama.cpp and torch read this when they start.
+# Waiting threads that spin take cores from other programs and gain nothing even on an idle machine.
+# llama.cpp and torch read this variable when they start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = [
@@ -42,28 +42,28 @@ __all__ = [
 
 
 def check_reference(reference: str) -> None:
-    """Raise `UnknownModelError` if a reference has none of the known forms. Loads nothing."""
-    if not (Served.parse(reference) or is_local(reference)):
+    """Raise `UnknownModelError` if a reference has none of the known forms. Does not load the model."""
+    if not (ServerReference.parse(reference) or is_local(reference)):
         raise _unknown(reference)
 
 
 def _unknown(reference: str) -> UnknownModelError:
     name = nearest(re.split("[:+@]", reference)[0], (*EMBEDDED, *WRITERS, "gguf", "hf", "openai"))
-    hint = name.partition("Known:")[0]  # all that is known comes next
+    hint = name.partition("Known:")[0]  # the message lists the known forms itself
     return UnknownModelError(f"Unknown model reference {reference!r}. {hint}Expected one of: {'; '.join(FORMS)}.")
 
 
 def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
-    """The model behind a reference. `http` is for `openai:` references; its context length also for GGUF files.
+    """The model that a reference names. `http` is for `openai:` references; its context length also for GGUF files.
 
     Raises `ConfigError`, `UnknownModelError`, `EndpointError`, or `MissingDependencyError`.
     """
-    served = Served.parse(reference)
-    if served:
+    server = ServerReference.parse(reference)
+    if server:
         from promptmii.models.http.client import HttpModel
 
         config = http or HttpConfig()
-        return HttpModel(served.model, replace(config, base_url=served.address or config.base_url), reference)
+        return HttpModel(server.model, replace(config, base_url=server.address or config.base_url), reference)
     gguf = gguf_of(reference)
     if gguf:
         from promptmii.models.llama import load_gguf

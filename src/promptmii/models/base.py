@@ -1,9 +1,8 @@
 """The interface to every engine: one protocol and its data types.
 
-A model answers a batch of chats in two ways. `generate` writes text. `choose` compares K answers
-by their likelihood, `log P(option + end of turn | chat)`, so the choice is exact even if one
-option is a prefix of another. An error with one chat is returned in its place as a `Failure`; an exception means
-that no chat of the batch could have worked.
+A model answers a batch of chats in two ways. `generate` writes text. `choose` compares K options by their likelihood,
+`log P(option + end of turn | chat)`, so the choice is exact even if one option is a prefix of another. If one chat
+fails, its place holds a `Failure`; an exception means that no chat of the batch could have worked.
 """
 
 from collections.abc import Sequence
@@ -25,9 +24,9 @@ Chat: TypeAlias = Sequence[Message]
 
 
 class Contrast(NamedTuple):
-    """A chat to decode against, which amplifies the effect of the difference between the two chats.
+    """A chat to decode against, which amplifies the effect of whatever differs between the two chats.
 
-    Contrastive decoding (Li et al. 2023, arXiv:2210.15097), here against a misleading context (Shi et al. 2024,
+    This is contrastive decoding (Li et al. 2023, arXiv:2210.15097) against a misleading context (Shi et al. 2024,
     arXiv:2305.14739).
     """
 
@@ -45,19 +44,19 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
     seed: int = 0
     bar_loops: bool = False
-    """Leave a loop instead of writing on to the limit (`models.local`); a server has its own means."""
+    """Do not continue loops (`models.local`). Servers ignore this."""
     contrast: Contrast | None = None
     """Used only if `ModelCard.contrasts`."""
 
 
 def most_tokens(text: str) -> int:
-    """No tokenizer makes more tokens than a text has bytes."""
+    """An upper bound on a text's tokens: no tokenizer makes more tokens than there are bytes."""
     return len(text.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Resources used. Supports `+`; a sum with an unknown part is unknown."""
+    """Resources used. Supports `+`; a sum with an unknown term is unknown."""
 
     calls: int = 0
     prompt_tokens: int | None = 0
@@ -66,7 +65,7 @@ class Usage:
     cached_tokens: int = 0
     """The part of `prompt_tokens` read from a prompt cache."""
     seconds: float = field(default=0.0, compare=False)
-    """Engine time, a batch's divided equally among its answers; cached answers keep their original time."""
+    """Engine time; a batch's time is divided equally among its answers. Cached answers keep their original time."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -89,25 +88,25 @@ class Price(NamedTuple):
     prompt: float
     completion: float
     cached: float | None = None
-    """Price of cached prompt tokens; estimates take a tenth of `prompt`, the usual discount, if it is `None`."""
+    """Price of cached prompt tokens. If `None`, estimates assume a tenth of `prompt`, the usual discount."""
     minimum: int = 1024
     """The shortest prefix, in tokens, that the provider caches."""
     batch: float = 1.0
     """Factor on every price, for calls through a provider's batch interface."""
 
     def of(self, usage: Usage) -> float | None:
-        """The cost of a usage, or `None` if unknown. Cached tokens count in full if they have no price."""
+        """The cost of a usage, or `None` if unknown. Without a price of their own, cached tokens cost full price."""
         if usage.prompt_tokens is None or usage.completion_tokens is None:
             return None
-        reduced = usage.cached_tokens if self.cached is not None else 0
-        prompts = (usage.prompt_tokens - reduced) * self.prompt + reduced * (self.cached or 0.0)
+        discounted = usage.cached_tokens if self.cached is not None else 0
+        prompts = (usage.prompt_tokens - discounted) * self.prompt + discounted * (self.cached or 0.0)
         return (prompts + usage.completion_tokens * self.completion) * self.batch / 1e6
 
     def of_prompt(self, tokens: float, shared: int = 0) -> float:
-        """The cost of a million prompts of `tokens`, with the first `shared` cached if there are at least `minimum`."""
+        """The cost of a million prompts of `tokens` tokens, of which the first `shared` are cached if long enough."""
         prefix = min(shared, tokens) if shared >= self.minimum else 0.0
-        cached = self.prompt / 10 if self.cached is None else self.cached
-        return ((tokens - prefix) * self.prompt + prefix * cached) * self.batch
+        cached_price = self.prompt / 10 if self.cached is None else self.cached
+        return ((tokens - prefix) * self.prompt + prefix * cached_price) * self.batch
 
 
 class FailureKind(StrEnum):
@@ -131,7 +130,7 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call that gave no answer. Never a score, never an empty string."""
+    """A call without an answer. It never becomes a score or an empty string."""
 
     kind: FailureKind
     message: str
@@ -170,11 +169,11 @@ class ModelCard:
     """Static facts about a model."""
 
     reference: str
-    """As the user names it: `smol`, `hf:Qwen/Qwen2.5-7B-Instruct`, `openai:gpt-4.1-mini`."""
+    """The user's name for it: `smol`, `hf:Qwen/Qwen2.5-7B-Instruct`, `openai:gpt-4.1-mini`."""
     revision: str
     """Identifies its behaviour: a hash of weights and chat template, or the endpoint and model name."""
     context_length: int
-    """In tokens, prompt and answer together."""
+    """Most tokens in prompt and answer together."""
     gives_scores: bool
     """`choose` returns likelihoods (needed for calibration and probabilities)."""
     exact_tokens: bool = True
@@ -182,7 +181,7 @@ class ModelCard:
     contrasts: bool = False
     """`generate` supports `Sampling.contrast`."""
     concurrency: int = 1
-    """Requests in flight at once, across all threads; 1 for a local model, whose calls take turns."""
+    """Most requests in flight at once, across all threads; 1 for a local model, whose calls take turns."""
     price: Price | None = None
     """`None` if unknown, which is not zero."""
     context_assumed: bool = False
@@ -193,7 +192,7 @@ Answer = TypeVar("Answer", Completion, Choice)
 
 
 def clocked(answers: Sequence[Answer | Failure], seconds: float) -> list[Answer | Failure]:
-    """Divide the time that a batch took equally among its answers."""
+    """Divide a batch's time equally among its answers."""
     share = seconds / max(len(answers), 1)
     return [replace(answer, usage=replace(answer.usage, seconds=share)) for answer in answers]
 
@@ -208,9 +207,9 @@ def check_options(options: Sequence[str]) -> None:
 class LanguageModel(Protocol):
     """An engine: `ScriptedModel`, `LocalModel`, `HttpModel`, and the wrappers `Cached`, `Batched`, `Metered`, `Priced`.
 
-    Contract, checked for every implementation by `tests/contracts/test_models.py`:
+    The contract, which `tests/contracts/test_models.py` checks for every implementation:
     one result per chat, in order; equal input gives equal output (for `temperature=0` or an equal seed); inputs are not
-    changed; a chat that fails gives a `Failure` in its place and leaves its neighbours alone; an empty batch gives an
+    changed; a chat that fails gives a `Failure` in its place and does not affect other chats; an empty batch gives an
     empty list; `choose` needs two or more different, non-empty options.
     """
 
@@ -228,7 +227,7 @@ class LanguageModel(Protocol):
         ...
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """Choose an option for each chat. Batch chats with a common prefix: it is computed once.
+        """Choose an option for each chat. A common prefix of the chats in a batch is computed only once.
 
         Raises `ConfigError` for invalid options, `UnsupportedError` if the engine can neither compare likelihoods nor
         enforce a choice.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeAlias
 
-WORTH = 256
-"""Tokens that a separate group must save to be worth a pass of its own."""
+MIN_SAVING = 256
+"""Fewest tokens that a group must save to be computed separately."""
 
 Tokens: TypeAlias = Sequence[int]
 """A sequence of token ids."""
@@ -14,7 +14,7 @@ Tokens: TypeAlias = Sequence[int]
 
 @dataclass(frozen=True)
 class Trie:
-    """The options as a prefix tree of tokens, in depth-first order, so that a shared prefix is computed once.
+    """The options as a prefix tree of tokens, in depth-first order, so that shared prefixes are computed once.
 
     `tokens`, `depth` and `parents` have one entry per node.
     """
@@ -28,21 +28,21 @@ class Trie:
 
     @classmethod
     def build(cls, options: Sequence[Tokens], end: int) -> "Trie":
-        """A tree of the options' tokens; `end` is the token that ends an answer, which the options lack."""
+        """The tree of the options' tokens; `end` is the token that ends an answer, not part of the options."""
         paths = sorted({tuple(option[:i]) for option in options for i in range(1, len(option) + 1)})
         nodes = {path: node for node, path in enumerate(paths)} | {(): -1}
-        steps = (
+        steps = [
             tuple((nodes[tuple(option[:i])], token) for i, token in enumerate([*option, end])) for option in options
-        )
+        ]
         return cls(
-            tuple(path[-1] for path in paths),
-            tuple(map(len, paths)),
-            tuple(nodes[path[:-1]] for path in paths),
-            tuple(steps),
+            tokens=tuple(path[-1] for path in paths),
+            depth=tuple(map(len, paths)),
+            parents=tuple(nodes[path[:-1]] for path in paths),
+            steps=tuple(steps),
         )
 
     def ancestors(self, node: int) -> list[int]:
-        """The node and its ancestors, from the bottom up."""
+        """The node and its ancestors, bottom up."""
         path: list[int] = []
         while node >= 0:
             path.append(node)
@@ -58,16 +58,16 @@ class Trie:
 
 def common(prompts: Sequence[Tokens]) -> int:
     """Length of the common prefix."""
-    low, high = min(prompts, key=list), max(prompts, key=list)  # in sorted order, these two share the least
+    low, high = min(prompts, key=list), max(prompts, key=list)  # the first and the last in order share the least
     limit = min(map(len, prompts))
     return next((i for i in range(limit) if low[i] != high[i]), limit)
 
 
 def prefix_groups(prompts: Sequence[Tokens]) -> list[tuple[int, list[int]]]:
-    """Groups of prompts to compute together: the length of the shared prefix, and the indices of the prompts.
+    """Group prompts to compute together. Each group is the length of its shared prefix and the prompts' indices.
 
-    The prefix leaves each prompt at least one token, because the logits of the last one are needed. Prompts with
-    different instructions are separate groups if that saves enough.
+    At least one token of each prompt stays outside the prefix, because the last token's logits are needed. Prompts with
+    different instructions form separate groups if that saves enough.
     """
     return _split(prompts, sorted(range(len(prompts)), key=lambda i: list(prompts[i])))
 
@@ -77,14 +77,15 @@ def _split(prompts: Sequence[Tokens], order: list[int]) -> list[tuple[int, list[
         return []
     shared = _shared(prompts, order)
     together: list[int] = []
-    apart: list[tuple[int, list[int]]] = []
+    separate: list[tuple[int, list[int]]] = []
     for _, members in groupby(order, key=lambda i: prompts[i][shared]):
         child = list(members)
-        if len(child) < len(order) and (len(child) - 1) * (_shared(prompts, child) - shared) >= WORTH:
-            apart += _split(prompts, child)
+        saving = (len(child) - 1) * (_shared(prompts, child) - shared)
+        if len(child) < len(order) and saving >= MIN_SAVING:
+            separate += _split(prompts, child)
         else:
             together += child
-    return [*([(shared, together)] if together else []), *apart]
+    return [(shared, together), *separate] if together else separate
 
 
 def _shared(prompts: Sequence[Tokens], order: Sequence[int]) -> int:
@@ -93,9 +94,9 @@ def _shared(prompts: Sequence[Tokens], order: Sequence[int]) -> int:
 
 
 def chunks(lengths: Sequence[int], budget: int, most: int | None = None) -> Iterator[list[int]]:
-    """Split indices, sorted by length, into chunks of at most `most` indices.
+    """Split the indices of `lengths`, shortest first, into chunks of at most `most` indices.
 
-    The lengths in a chunk add up to at most `budget`, unless it has only one index.
+    The lengths in a chunk add up to at most `budget`, unless the chunk has only one index.
     """
     chunk: list[int] = []
     used = 0

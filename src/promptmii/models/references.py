@@ -1,4 +1,4 @@
-"""Resolve references to local models into weights, engine, adapters and device."""
+"""Resolve references to local models into an engine, weights, adapters and a device."""
 
 import json
 import re
@@ -30,7 +30,7 @@ _DEVICE = re.compile(r"(.*?)(?:@(cpu|mps|cuda|cuda:\d+))?", re.DOTALL)
 class GgufFile:
     """A model for llama.cpp."""
 
-    place: str
+    source: str
     """Name of an embedded model, path of a file, or owner/name/file on the hub."""
     adapters: tuple[str, ...] = ()
 
@@ -40,9 +40,9 @@ class Weights:
     """A model for transformers. Adapters are merged into the base in order."""
 
     base: str
-    """Reference of the base alone, such as `hf:<id or folder>`."""
+    """Reference of the base model alone, such as `hf:<id or folder>`."""
     source: str
-    """What transformers loads: an id or a folder."""
+    """Hub id or folder that transformers loads."""
     adapters: tuple[str, ...] = ()
     device: str | None = None
     """Device, such as `cuda:1`; `None` for the best available."""
@@ -54,12 +54,12 @@ class Weights:
 
     @property
     def reference(self) -> str:
-        """Base and adapters as one reference."""
+        """The base and its adapters as one reference."""
         return "+".join((self.base, *self.adapters))
 
     @property
     def named(self) -> str:
-        """How an adapter names this as its base: in peft's form if it is a plain model, so that peft can load it."""
+        """The name to store in an adapter trained on these weights: in peft's form, if they have no adapters."""
         return self.reference if self.adapters else self.base.removeprefix("hf:")
 
 
@@ -69,78 +69,78 @@ def shipped(writer: str) -> Path:
 
 
 def reader_of(reference: str) -> str:
-    """The model that follows where only the one that writes is named: what lies under its adapters, as in the paper.
+    """The default follower for a writer: its model without adapters, as in the paper.
 
-    Training to write does not teach to label.
+    Training a model to write instructions does not teach it to label.
     """
     if reference.startswith("openai:"):
         return reference
-    name, device = _on_device(reference.partition("+")[0])
-    kind, mark, place = name.rpartition(":")
-    base_model = _model_of_adapter(place) if kind == "hf" else None
+    name, device = _split_device(reference.partition("+")[0])
+    kind, colon, location = name.rpartition(":")
+    base_model = _base_of_adapter(location) if kind == "hf" else None
     if base_model:
         reader = reader_of(f"hf:{base_model.removeprefix('hf:')}")
     else:
-        reader = f"{kind}{mark}{WRITERS.get(place, place)}"
+        reader = f"{kind}{colon}{WRITERS.get(location, location)}"
     return f"{reader}@{device}" if device else reader
 
 
 def is_local(reference: str) -> bool:
     """Return whether a reference has the form of a local model. The model need not exist."""
-    name, _ = _on_device(reference.partition("+")[0])
-    kind, _, place = name.partition(":")
-    return name in EMBEDDED or name in WRITERS or (kind in ("gguf", "hf") and bool(place))
+    name, _ = _split_device(reference.partition("+")[0])
+    kind, _, location = name.partition(":")
+    return name in EMBEDDED or name in WRITERS or (kind in ("gguf", "hf") and bool(location))
 
 
 def gguf_of(reference: str) -> GgufFile | None:
-    """The GGUF file of a reference, or `None` if llama.cpp does not run it."""
+    """The GGUF file that a reference names, or `None` if llama.cpp does not run this kind of model."""
     first, *adapters = reference.split("+")
-    kind, _, place = first.partition(":")
+    kind, _, location = first.partition(":")
     if first in WRITERS:
         return GgufFile(WRITERS[first], (str(shipped(first)), *adapters))
     if first in EMBEDDED:
         return GgufFile(first, tuple(adapters))
-    return GgufFile(place, tuple(adapters)) if kind == "gguf" and place else None
+    return GgufFile(location, tuple(adapters)) if kind == "gguf" and location else None
 
 
 def weights_of(reference: str) -> Weights | None:
     """The weights that transformers loads for a reference, or `None` if it cannot. Raises `UnknownModelError`.
 
-    Embedded models are dequantised. A folder with only an adapter loads the base model that the adapter names.
+    Embedded models are dequantised. A folder with only an adapter stands for the base model that it names, adapted.
     """
     first, *adapters = reference.split("+")
-    name, device = _on_device(first)
+    name, device = _split_device(first)
     weights = _weights_of_name(name)
     if weights is None:
         return None
     return replace(weights, adapters=(*weights.adapters, *adapters), device=device or weights.device)
 
 
-def _on_device(reference: str) -> tuple[str, str | None]:
-    """Split a reference without adapters into model and device."""
+def _split_device(reference: str) -> tuple[str, str | None]:
+    """Split a reference without adapters into a model and a device."""
     model, device = _DEVICE.fullmatch(reference).groups()  # pyright: ignore[reportOptionalMemberAccess] always matches
     return model, device
 
 
 def _weights_of_name(name: str) -> Weights | None:
-    kind, _, place = name.rpartition(":")
-    if kind in ("", "hf") and (place in WRITERS or place in EMBEDDED):
+    kind, _, location = name.rpartition(":")
+    if kind in ("", "hf") and (location in WRITERS or location in EMBEDDED):
         from promptmii.models.hf.convert import converted
 
-        base = WRITERS.get(place, place)
-        adapters = (str(shipped(place)),) if place in WRITERS else ()
+        base = WRITERS.get(location, location)
+        adapters = (str(shipped(location)),) if location in WRITERS else ()
         return Weights(f"hf:{base}", str(converted(base)), adapters)
-    kind, _, place = name.partition(":")
-    if kind != "hf" or not place:
+    kind, _, location = name.partition(":")
+    if kind != "hf" or not location:
         return None
-    base_model = _model_of_adapter(place)
+    base_model = _base_of_adapter(location)
     if not base_model:
-        return Weights(name, place)
-    return weights_of(f"{base_model}+{place}") or weights_of(f"hf:{base_model}+{place}")
+        return Weights(name, location)
+    return weights_of(f"{base_model}+{location}") or weights_of(f"hf:{base_model}+{location}")
 
 
-def _model_of_adapter(folder: str) -> str | None:
-    """The base model that an adapter folder names; `None` for any other folder."""
+def _base_of_adapter(folder: str) -> str | None:
+    """The base model that an adapter folder names, or `None` for any other folder."""
     path = Path(folder) / "adapter_config.json"
     if not path.is_file() or (Path(folder) / "config.json").exists():
         return None

@@ -1,8 +1,8 @@
-"""A public double for tests: a `LanguageModel` whose answers you write. Nothing is random, nothing is loaded.
+"""A public test double: a `LanguageModel` whose answers you write. It loads nothing, and nothing is random.
 
     model = ScriptedModel(reply=["be kind"], score=lambda chat, option: float(option in chat[-1]["content"]))
 
-The only fake in promptmii, and it stands at the seam, so everything above it runs for real.
+It is the only fake in promptmii; all code that uses the model runs for real.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from promptmii.models.base import (
 
 
 class ScriptedModel(LanguageModel):
-    """Answers from functions, or from a list that is read from the start for every batch."""
+    """Answers from functions, or from a list that starts over with every batch."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class ScriptedModel(LanguageModel):
     ) -> None:
         """`reply(chat, i)` writes the answer to the i-th chat of a batch; a sequence is repeated as needed.
 
-        `score(chat, option)` is the log-likelihood of an option, or a `Failure` for that chat.
-        Without it `choose` is unsupported.
+        `score(chat, option)` returns the log-likelihood of an option, or a `Failure` for the chat. Without it, `choose`
+        is unsupported.
         """
         self._reply = reply
         self._score = score
         self.calls: list[Chat] = []
-        """Every chat that was sent, in order, for assertions."""
+        """All chats sent so far, in order, for assertions."""
         self._card = ModelCard(name, "scripted", context_length, gives_scores=gives_scores and score is not None)
 
     @property
@@ -50,7 +50,7 @@ class ScriptedModel(LanguageModel):
         return self._card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Words count as tokens."""
+        """Count words as tokens."""
         return [len(text.split()) for text in texts]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
@@ -64,7 +64,7 @@ class ScriptedModel(LanguageModel):
         return [self._decide(self._score, chat, options) for chat in chats]
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """There is nothing to release."""
 
     def _write(self, chat: Chat, i: int, sampling: Sampling) -> Completion | Failure:
         self.calls.append(chat)

@@ -1,4 +1,4 @@
-"""How alike texts are: by embeddings of all-MiniLM-L6-v2, which sentence-transformers runs, or by their characters."""
+"""Similarity of texts, by sentence embeddings (all-MiniLM-L6-v2 on sentence-transformers) or by their characters."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -16,33 +16,33 @@ from promptmii.models.threads import in_caller
 
 PACKAGE = "sentence_transformers"
 Likeness = Callable[[Sequence[str]], NDArray[Any]]
-"""Similarity of n texts to m known ones, shape (n, m)."""
+"""Computes the similarities of n texts to the m texts of a corpus, shape (n, m)."""
 
 
 def available() -> bool:
-    """The package and the weights are on this machine."""
+    """Return whether the package and the weights are installed."""
     return find_spec(PACKAGE) is not None and MINILM.installed
 
 
 def best() -> Literal["embedding", "tfidf"]:
-    """The best similarity that this machine has."""
+    """The best kind of similarity available on this machine."""
     return "embedding" if available() else "tfidf"
 
 
 def likeness(by: Literal["embedding", "tfidf"], corpus: Sequence[str]) -> Likeness:
-    """By sentence embeddings, or by TF-IDF of the characters in `corpus`; raises as `weights` does."""
+    """Similarity to `corpus` by sentence embeddings, or by TF-IDF of character n-grams. Raises as `weights` does."""
     if by == "embedding":
-        own = embed(corpus)
-        return lambda texts: embed(texts) @ own.T
+        embeddings = embed(corpus)
+        return lambda texts: embed(texts) @ embeddings.T
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words: Any = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-    counted = words.fit_transform(corpus)
-    return lambda texts: (words.transform(texts) @ counted.T).toarray()
+    vectorizer: Any = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
+    vectors = vectorizer.fit_transform(corpus)
+    return lambda texts: (vectorizer.transform(texts) @ vectors.T).toarray()
 
 
 def weights() -> Path:
-    """The folder of the model. Raises `MissingDependencyError` or `UnknownModelError` if something is missing."""
+    """The model's folder. Raises `MissingDependencyError` or `UnknownModelError` if package or folder are missing."""
     if find_spec(PACKAGE) is None:
         raise MissingDependencyError("Sentence embeddings", "rivals")
     embedded_file(MINILM.name)

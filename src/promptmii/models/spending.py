@@ -1,4 +1,4 @@
-"""A limit on what calls may cost. Cached answers are free, so a rerun continues where the limit stopped it."""
+"""A limit on the cost of calls. Cached answers are free, so a rerun continues where the limit stopped it."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ class SpendingLimit:
         self._changed = threading.Condition()
 
     def reserve(self, cost: float) -> None:
-        """Reserve money for a call. If too little is left, wait for active calls, so that all their answers are kept.
+        """Reserve the cost of a call. If too little money is left, wait for the active calls, to keep their answers.
 
         Raises `SpendingLimitError` if the call might exceed the limit, or if the cost of an earlier call is unknown.
         """
@@ -58,7 +58,7 @@ class SpendingLimit:
             self._active_calls += 1
 
     def settle(self, reserved: float, paid: float | None, reference: str) -> None:
-        """Replace a reservation by the actual cost; `None` if the model did not report its usage."""
+        """Replace a reservation with the actual cost, `None` if the model did not report its usage."""
         with self._changed:
             self._active_calls -= 1
             self._reserved = self._reserved - reserved if self._active_calls else 0.0  # avoids accumulated rounding
@@ -72,7 +72,7 @@ class SpendingLimit:
 
 
 class Limited(Priced):
-    """A priced model that makes no more calls once a spending limit is reached."""
+    """A priced model that stops making calls once a spending limit is reached."""
 
     def __init__(self, model: LanguageModel, price: Price, limit: SpendingLimit) -> None:
         super().__init__(model, price)

@@ -1,10 +1,10 @@
 """Run work on several threads that end together.
 
-`parallel` yields results as they finish. When it ends (exhausted, closed, by an error or by Ctrl-C) it cancels what its
-threads wait for and joins them, so nothing they use is closed under them.
+`parallel` yields results as they finish. When it ends (exhausted, closed, by an error or by Ctrl-C), it cancels what
+its threads are waiting for and joins them, so that they do not use anything after it is closed.
 
-A thread that computes with torch on a processor gets helper threads of its own, one per core; with more helpers than
-cores a batch takes up to three times as long. So workers hand such work to the thread that waits (`in_caller`).
+Each thread that computes with torch on a CPU gets its own pool of helper threads, one per core; with more helpers than
+cores, a batch takes up to three times as long. Workers therefore hand such work to the calling thread (`in_caller`).
 """
 
 import itertools
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 GRACE = 1.0
-"""Seconds that threads get to end. They are daemons: one that does not cannot keep the program alive."""
+"""Seconds to wait for threads to end. They are daemons, so a stuck one cannot keep the program alive."""
 
 
 class _Group:
@@ -60,11 +60,11 @@ class _Group:
 
 
 _current: ContextVar[_Group | None] = ContextVar("group", default=None)
-"""The group of the current thread, or of the event-loop task that it started."""
+"""The group of the current thread, or of an event-loop task started by it."""
 
 
 def ending() -> bool:
-    """Return whether this thread or task should stop starting work."""
+    """Return whether this thread or task should start no more work."""
     group = _current.get()
     return group is not None and group.stopped
 
@@ -90,13 +90,13 @@ def in_caller(work: Callable[[], T]) -> T:
     return wait_for(reply)
 
 
-def parallel(work: Callable[[T], R], given: Sequence[T], threads: int) -> Generator[tuple[int, R]]:
-    """`work` on each of `given`, up to `threads` at once: position and result, as they finish. An error ends all.
+def parallel(work: Callable[[T], R], items: Sequence[T], threads: int) -> Generator[tuple[int, R]]:
+    """Do `work` on each item, up to `threads` at once; yield each position and result as it finishes.
 
-    A single item or `threads=1` runs in this thread.
+    The first error ends all work. A single item, or `threads=1`, runs in this thread.
     """
-    if min(threads, len(given)) <= 1:
-        yield from enumerate(map(work, given))
+    if min(threads, len(items)) <= 1:
+        yield from enumerate(map(work, items))
         return
     outer = _current.get()
     group = _Group(outer)
@@ -104,16 +104,16 @@ def parallel(work: Callable[[T], R], given: Sequence[T], threads: int) -> Genera
 
     def loop() -> None:
         _current.set(group)
-        while not group.stopped and (position := next(positions)) < len(given):
-            done = _outcome(lambda position=position: work(given[position]))
-            group.inbox.put(lambda position=position, done=done: (position, done.result()))
+        while not group.stopped and (position := next(positions)) < len(items):
+            outcome = _outcome(work, items[position])
+            group.inbox.put(lambda position=position, outcome=outcome: (position, outcome.result()))
 
-    workers = [threading.Thread(target=loop, daemon=True) for _ in range(min(threads, len(given)))]
+    workers = [threading.Thread(target=loop, daemon=True) for _ in range(min(threads, len(items)))]
     with outer.cancelled_by(group.stop) if outer else nullcontext():
         try:
             for worker in workers:
                 worker.start()
-            remaining = len(given)
+            remaining = len(items)
             while remaining:
                 finished = group.inbox.get()()
                 if finished:
@@ -121,16 +121,16 @@ def parallel(work: Callable[[T], R], given: Sequence[T], threads: int) -> Genera
                     yield finished
         finally:
             group.stop()
-            end = time.monotonic() + GRACE
+            deadline = time.monotonic() + GRACE
             for worker in workers:
                 if worker.ident is not None:
-                    worker.join(max(0.0, end - time.monotonic()))
+                    worker.join(max(0.0, deadline - time.monotonic()))
 
 
-def _outcome(work: Callable[[], R]) -> Future[R]:
+def _outcome(work: Callable[[T], R], item: T) -> Future[R]:
     future: Future[R] = Future()
     try:
-        future.set_result(work())
+        future.set_result(work(item))
     except BaseException as error:
         future.set_exception(error)
     return future
@@ -141,9 +141,9 @@ def _answer(reply: Future[T], work: Callable[[], T]) -> None:
         return
     try:
         reply.set_result(work())
-    except Exception as error:  # whatever it is, it belongs to the thread that waits for the reply
+    except Exception as error:  # raise it in the thread that waits for the reply
         reply.set_exception(error)
-    except BaseException:  # an interrupt belongs to the thread that it reached
+    except BaseException:  # raise an interrupt in this thread, which received it
         reply.set_exception(CancelledError())
         raise
 

@@ -1,4 +1,4 @@
-"""Wrappers that add a price, a usage meter, progress reports or dynamic batching to a model."""
+"""Wrappers that give a model a price, a usage meter, progress reports or dynamic batching."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ from promptmii.task import content_key
 
 
 class Wrapper(LanguageModel):
-    """A `LanguageModel` that passes every call on to another one. Subclasses override what they change."""
+    """A `LanguageModel` that passes every call on to another. Subclasses override the methods that they change."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
@@ -78,14 +78,14 @@ class Metered(Wrapper):
 
 
 ROWS = 16
-"""Minimum rows per batch; a model with concurrent requests gets eight rounds of them."""
+"""Fewest chats per batch; a model with concurrent requests gets eight rounds of them."""
 
 LONG = 32
-"""Limits of this many tokens or more are for texts, shorter ones for labels."""
+"""From this token limit on, an answer is a text rather than a label."""
 
 
 def watched(model: LanguageModel, progress: Progress) -> LanguageModel:
-    """A model that reports progress; the model itself if nobody listens, since one large batch is a little faster."""
+    """A model that reports progress; the model itself if `QUIET`, because one large batch is slightly faster."""
     return model if progress is QUIET else Watched(model, progress)
 
 
@@ -98,14 +98,14 @@ class Watched(Wrapper):
         self._lock = threading.Lock()
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """Samples stay in one batch, because equal chats get different samples only within a batch."""
+        """Samples are not split into batches, because equal chats get different samples only within one batch."""
         if len(chats) == 1 and sampling.max_tokens >= LONG:
             return self._write(chats, sampling)
         size = len(chats) if sampling.temperature else self._size()
         return self._batches(lambda batch: self._model.generate(batch, sampling), chats, size)
 
     def _write(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        """One long text; if the engine reports each token, they become a progress step of their own."""
+        """Write one long text. If the engine reports its tokens, they become a progress step of their own."""
         started = False
 
         def on_token() -> None:
@@ -135,9 +135,9 @@ class Watched(Wrapper):
         for start in range(0, len(chats), max(size, 1)):
             batch = call(chats[start : start + size])
             answers += batch
-            money = price.of(sum((answer.usage for answer in batch), Usage())) if price else None
+            cost = price.of(sum((answer.usage for answer in batch), Usage())) if price else None
             with self._lock:  # progress is not thread-safe
-                self._progress.advance(len(batch), money=money)
+                self._progress.advance(len(batch), money=cost)
         return answers
 
 
@@ -155,7 +155,7 @@ class _Call:
 class Batched(Wrapper):
     """Dynamic batching: concurrent `generate` calls from several threads become one batch.
 
-    Generation is bound by memory bandwidth on most machines, so a batch takes hardly longer than one answer.
+    On most machines, memory bandwidth limits generation, so a batch takes hardly longer than one answer.
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -195,14 +195,14 @@ class Batched(Wrapper):
 
 
 def for_threads(model: LanguageModel) -> LanguageModel:
-    """The model for use by several threads: `Batched`, unless it handles concurrent calls itself."""
+    """A model for use by several threads: `Batched`, unless the model handles concurrent calls itself."""
     return model if model.card.concurrency > 1 else Batched(model)
 
 
 def _compatible(first: _Call, waiting: Sequence[_Call]) -> list[_Call]:
-    """`first` and the calls that can share its batch.
+    """`first` and the waiting calls that can share its batch.
 
-    They have equal parameters and no chat in common, because samples of equal chats depend on each other.
+    These have the same sampling parameters and no chats in common, since samples of equal chats affect each other.
     """
     batch: list[_Call] = []
     seen: set[str] = set()

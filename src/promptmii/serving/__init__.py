@@ -6,7 +6,7 @@ from pathlib import Path
 
 from promptmii.config import Endpoint, RayOptions, ServeSettings
 from promptmii.errors import ConfigError
-from promptmii.models.http.config import Served
+from promptmii.models.http.config import ServerReference
 from promptmii.models.http.likelihoods import FIRST_TOKENS
 from promptmii.progress import QUIET, Progress
 from promptmii.serving.cluster import ClusterServers
@@ -47,5 +47,5 @@ def served(
 
 def unplaced(reference: str) -> str | None:
     """The name in a reference `openai:<model>` without an address; `None` for any other reference."""
-    parsed = Served.parse(reference)
+    parsed = ServerReference.parse(reference)
     return parsed.model.removesuffix(FIRST_TOKENS) if parsed and parsed.address is None else None

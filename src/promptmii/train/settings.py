@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from promptmii.config import Endpoint, LoraSettings, ServeSettings
 from promptmii.instruction import CalibrationKind, Mode
-from promptmii.models.http.config import Served
+from promptmii.models.http.config import ServerReference
 from promptmii.schema import Settings, merged
 from promptmii.train.measures import Measure, check_mode
 from promptmii.train.paper import PAPER_SCHEDULE, paper_preset
@@ -50,7 +50,7 @@ class RewardSettings(Settings):
         if not self.followers:
             raise ValueError("followers names no model")
         for follower in self.followers:
-            Served.parse(follower)  # refuses a password in the address, which would be saved in the run folder
+            ServerReference.parse(follower)  # refuses a password in the address, which would be saved in the run folder
         return self
 
 

@@ -1,4 +1,4 @@
-"""A local model in training, either all its weights or one adapter. Fine-tuning and RL both use it."""
+"""A local model in training: all its weights, or one adapter. Fine-tuning and RL both use it."""
 
 import json
 from dataclasses import dataclass
@@ -27,22 +27,22 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class TrainableModel:
-    """Weights in training and their tokenizer, prompted exactly as in later use."""
+    """A model in training with its tokenizer. Prompts have the same format as in later use."""
 
     reference: str
     model: Any
-    """The bare causal language model, with any adapter layers in place."""
+    """The bare causal language model, including any adapter layers."""
     trained: Any
-    """The same model, or the peft model around it."""
+    """The same model, or the peft model that wraps it."""
     below: Weights
     """The frozen weights under the adapter, or the starting weights if all are trained."""
     tokenizer: Any
 
     @classmethod
     def load(cls, reference: str, lora: LoraSettings | None, seed: int, *, fresh: bool = False) -> "TrainableModel":
-        """With `lora`, train the reference's last adapter or a new one; without, train all weights, adapters merged in.
+        """With `lora`, train the last adapter of the reference, or a new one if it has none or `fresh` is set.
 
-        `fresh` stacks a new adapter on those of the reference. The model is not on its device yet. Raises
+        Without `lora`, train all weights, with the adapters merged in. The caller moves the model to its device. Raises
         `ConfigError`, `UnknownModelError`.
         """
         weights = weights_of(reference)
@@ -53,9 +53,9 @@ class TrainableModel:
         # Trained weights stay in float32 under bf16 arithmetic; frozen weights need not.
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, tokenizer = read_weights(reference, below, device, None if lora else torch.float32)
-        trained: Any = model.requires_grad_()  # peft freezes what it merges into
+        trained: Any = model.requires_grad_()  # peft freezes the weights that it merges adapters into
         if lora:
-            torch.manual_seed(seed)  # for the adapter's initial values
+            torch.manual_seed(seed)  # for the adapter's initial weights
             trained = add_adapter(model, lora)
             if resume:
                 continue_adapter(trained, Path(weights.adapters[-1]))
@@ -63,29 +63,30 @@ class TrainableModel:
 
     @property
     def base(self) -> str:
-        """Reference of the model under the adapter, or of the starting weights."""
+        """The reference of the model under the adapter, or of the starting weights."""
         return self.reference if self.trained is self.model else self.below.reference
 
     @cached_property
     def form(self) -> ChatFormat:
-        """Turns chats and answers into tokens."""
+        """The chat format, which turns chats and answers into tokens."""
         return ChatFormat(HfTokenizer(self.tokenizer, self.model.generation_config.eos_token_id))
 
     def row(self, chat: Chat, answer: str) -> dict[str, list[int]]:
-        """A training example as tokens; only the answer and the end of its turn have labels."""
+        """A training example in tokens. Only the answer and its end-of-turn token have labels."""
         prompt = self.form.prompts([chat])[0]
         target = [*self.form.options([answer])[0], self.form.ends[0]]
         ids = [*prompt, *target]
         return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*([IGNORED] * len(prompt)), *target]}
 
     def collator(self) -> DataCollatorForSeq2Seq:
-        """Pads rows on the right."""
+        """A collator that pads rows on the right."""
         self.tokenizer.padding_side = "right"
-        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token  # masked; some have none
+        # Some tokenizers have no padding token; any will do, because padding is masked.
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
         return DataCollatorForSeq2Seq(self.tokenizer, padding=True, label_pad_token_id=IGNORED)
 
     def local(self) -> TransformersModel:
-        """The current weights as a `LanguageModel`. It caches keys and values, so make a new one after each step."""
+        """The current weights as a `LanguageModel`. It caches keys and values, so get a new one after each step."""
         return TransformersModel(self.reference, self.model, self.tokenizer, "step-0")
 
     def save(self, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
@@ -97,7 +98,7 @@ class TrainableModel:
             self.tokenizer.save_pretrained(str(folder))
 
     def name_base(self, folder: Path) -> None:
-        """Replace the local path by which peft names an adapter's base model with its portable reference."""
+        """In an adapter's configuration, replace the base model's local path with its portable reference."""
         path = folder / "adapter_config.json"
         if path.exists():
             config: dict[str, Any] = json.loads(path.read_text("utf-8"))

@@ -1,7 +1,7 @@
-"""`peft` low-rank adapters with a leaner forward and backward pass.
+"""peft's low-rank adapters with leaner forward and backward passes.
 
-The usual pass writes and reads each output four times (base, adapter, scaled, sum), which costs a third of the speed.
-This one adds the low-rank product into the base product, and keeps only the inputs for the backward pass.
+peft's own forward pass writes and reads each output four times (base, adapter, scaled, sum), which costs a third of the
+speed. This one adds the low-rank product to the base product in place and saves only the inputs for the backward pass.
 """
 
 import json
@@ -22,12 +22,13 @@ from promptmii.config import LoraSettings
 from promptmii.errors import ConfigError
 
 NAME = "default"
-SAME = ("r", "lora_alpha", "use_rslora", "use_dora")
-"""Settings that must match before training can resume from an adapter."""
+"""The name that peft gives to the adapter."""
+MUST_MATCH = ("r", "lora_alpha", "use_rslora", "use_dora")
+"""Settings that must match for training to continue from an adapter."""
 
 
 class _LowRank(torch.autograd.Function):
-    """x W^T + scale (x A^T) B^T, with W frozen."""
+    """Computes x W^T + scale (x A^T) B^T, with W frozen."""
 
     @staticmethod
     def forward(
@@ -46,16 +47,18 @@ class _LowRank(torch.autograd.Function):
         ctx: Any, grad: torch.Tensor
     ) -> tuple[torch.Tensor | None, None, torch.Tensor, torch.Tensor, None]:
         flat, low, weight, down, up = ctx.saved_tensors
-        g = grad.reshape(-1, grad.shape[-1])
-        lifted = (g @ up.to(g.dtype)) * ctx.scale
-        below = None
+        flat_grad = grad.reshape(-1, grad.shape[-1])
+        low_grad = (flat_grad @ up.to(flat_grad.dtype)) * ctx.scale
+        input_grad = None
         if ctx.needs_input_grad[0]:
-            below = (g @ weight).addmm_(lifted, down.to(g.dtype)).view(*grad.shape[:-1], -1)
-        return below, None, (lifted.T @ flat).to(down.dtype), (g.T @ low).mul_(ctx.scale).to(up.dtype), None
+            input_grad = (flat_grad @ weight).addmm_(low_grad, down.to(flat_grad.dtype)).view(*grad.shape[:-1], -1)
+        down_grad = (low_grad.T @ flat).to(down.dtype)
+        up_grad = (flat_grad.T @ low).mul_(ctx.scale).to(up.dtype)
+        return input_grad, None, down_grad, up_grad, None
 
 
 class LeanLinear(LoraLinear):
-    """peft's adapted linear layer, with the pass above if it is equivalent."""
+    """peft's adapted linear layer, with the leaner passes if they give the same result."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """See `torch.nn.Linear`."""
@@ -77,20 +80,20 @@ def add_adapter(model: Any, settings: LoraSettings) -> Any:
         exclude_modules=_layers_below(model, settings.first_layer),
         task_type="CAUSAL_LM",
     )
-    sharded = is_deepspeed_zero3_enabled()  # its hooks need the forward passes of peft's own modules
+    sharded = is_deepspeed_zero3_enabled()  # the hooks of ZeRO-3 need the forward passes of peft's own modules
     if not sharded and not settings.dropout:
-        # peft documents it under this name
+        # peft documents this method, underscore included.
         register: Any = config._register_custom_module  # pyright: ignore[reportPrivateUsage]
         register({torch.nn.Linear: LeanLinear})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute by its old name
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses an old attribute name of transformers
         # ZeRO-3 only gathers weights of a single dtype.
         return get_peft_model(model, config, autocast_adapter_dtype=not sharded)
 
 
 @contextmanager
 def merged(model: Any) -> Generator[None]:
-    """Merge the adapters of `model` into its weights, as in later use; restore it bit for bit on exit."""
+    """Merge the adapter of `model` into its weights, as in later use; restore the weights bit for bit on exit."""
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLinear)]
     originals = [layer.get_base_layer().weight.data for layer in layers]
     try:
@@ -105,7 +108,7 @@ def merged(model: Any) -> Generator[None]:
 
 
 def _layers_below(model: Any, first: int) -> str | None:
-    """Pattern of the layers to leave unadapted. Raises `ConfigError` if that is all layers."""
+    """A pattern for the layers to leave without an adapter. Raises `ConfigError` if these are all layers."""
     count: int = model.config.num_hidden_layers
     if first >= count:
         raise ConfigError(f"lora.first_layer is {first}; the model has {count} layers, counted from 0.")
@@ -119,7 +122,7 @@ def continue_adapter(tuned: Any, folder: Path) -> None:
         config: Any = tuned.peft_config[NAME]
         differences = [
             f"{name} = {saved.get(name)}"
-            for name in SAME
+            for name in MUST_MATCH
             if saved.get(name, getattr(config, name)) != getattr(config, name)
         ]
         if differences:
@@ -142,12 +145,12 @@ def continue_adapter(tuned: Any, folder: Path) -> None:
 def save_adapter(tuned: Any, folder: Path, base: str, state: dict[str, torch.Tensor] | None = None) -> None:
     """Write an adapter folder in bfloat16 that `<reference>+<folder>` loads; `base` names its base model.
 
-    `state` holds the weights if several processes share those of `tuned`.
+    `state` holds the weights if those of `tuned` are divided among several processes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights: dict[str, torch.Tensor] = get_peft_model_state_dict(tuned, state_dict=state)
-    lean = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in weights.items()}
-    save_file(lean, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    rounded = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in weights.items()}
+    save_file(rounded, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config: dict[str, Any] = tuned.peft_config[NAME].to_dict() | {
         "base_model_name_or_path": base,
         "inference_mode": True,

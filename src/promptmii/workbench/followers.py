@@ -10,7 +10,7 @@ from promptmii.follower import Follower
 from promptmii.instruction import EDITED, Instruction, Mode
 from promptmii.models import DEFAULT, WRITER, LanguageModel
 from promptmii.models.base import Chat, Choice, Completion, Failure, Sampling
-from promptmii.models.http.config import Served, addresses
+from promptmii.models.http.config import ServerReference, addresses
 from promptmii.models.wrappers import Wrapper, watched
 from promptmii.progress import QUIET, Progress
 
@@ -105,16 +105,16 @@ class Followers:
         Anybody may have written the instruction file. A server named there is used only after a yes,
         and never gets the key; a server that the user names replaces it.
         """
-        served = Served.parse(named)
-        if served is None or served.address is None or served.address in addresses(self._endpoint.base_url):
+        server = ServerReference.parse(named)
+        if server is None or server.address is None or server.address in addresses(self._endpoint.base_url):
             return named, False
         if self._endpoint.base_url:
-            return f"openai:{served.model}", False
-        question = f"The instruction names the server {served.address}. Send your texts there, without your API key?"
+            return f"openai:{server.model}", False
+        question = f"The instruction names the server {server.address}. Send your texts there, without your API key?"
         if self._confirm(question):
             return named, True
         raise ConfigError(
-            f"The instruction names the server {served.address}; promptmii sends no text there without your consent. "
+            f"The instruction names the server {server.address}; promptmii sends no text there without your consent. "
             f"If you trust it: --follower {named}. To use another server: --base-url."
         )
 

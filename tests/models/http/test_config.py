@@ -4,7 +4,7 @@ import pytest
 
 from promptmii.config import Endpoint
 from promptmii.errors import ConfigError
-from promptmii.models.http.config import HttpConfig, Served, addresses
+from promptmii.models.http.config import HttpConfig, ServerReference, addresses
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from promptmii.models.http.config import HttpConfig, Served, addresses
 def test_a_reference_names_a_model_and_perhaps_its_server(
     reference: str, served: tuple[str, str | None] | None
 ) -> None:
-    assert Served.parse(reference) == served
+    assert ServerReference.parse(reference) == served
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_reference_names_a_model_and_perhaps_its_server(
 def test_a_password_in_an_address_is_refused_and_not_repeated(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", address)
     for use in (
-        lambda: Served.parse(f"openai:m@{address}"),
+        lambda: ServerReference.parse(f"openai:m@{address}"),
         lambda: addresses(None),
         lambda: Endpoint.of(base_url=f"http://fine/v1,{address}"),
     ):

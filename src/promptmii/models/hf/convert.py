@@ -1,6 +1,6 @@
-"""An embedded GGUF model as a folder that transformers loads, for training and for processors where torch reads faster.
+"""Convert an embedded GGUF model to a transformers folder, for training and for processors on which torch is faster.
 
-The weights are dequantised once to bfloat16 safetensors: transformers takes up to minutes to read the GGUF.
+The weights are dequantised once, to bfloat16 safetensors, because transformers can take minutes to read a GGUF file.
 """
 
 import json
@@ -14,11 +14,11 @@ from promptmii.files import atomic_folder, cache_folder, locked
 from promptmii.models.embedded import embedded, embedded_file
 
 LAYOUT = "4"
-"""Version of the conversion, raised when it changes, so that folders of older versions are not used."""
+"""Version of the conversion. Raise it when the conversion changes, so that older folders are not used."""
 
 
 def converted(name: str) -> Path:
-    """The folder of an embedded model, made at the first use. Raises `UnknownModelError`, `MissingDependencyError`."""
+    """The folder of an embedded model, converted on first use. Raises `UnknownModelError`, `MissingDependencyError`."""
     source = embedded_file(name)
     folder = _folder(name)
     if not folder.is_dir():
@@ -30,7 +30,7 @@ def converted(name: str) -> Path:
 
 
 def is_converted(name: str) -> bool:
-    """Whether transformers can load an embedded model without converting it first."""
+    """Return whether an embedded model has been converted already."""
     return _folder(name).is_dir()
 
 
@@ -49,17 +49,17 @@ def _convert(gguf: Path, folder: Path) -> None:
     except ImportError as error:
         raise MissingDependencyError("An embedded model under transformers", "hf") from error
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    with quiet(), redirect_stderr(StringIO()):  # it draws a progress bar of its own
+    with quiet(), redirect_stderr(StringIO()):  # hides the progress bar of the dequantisation
         model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         tokenizer: Any = AutoTokenizer.from_pretrained(**source)
     if model.config.model_type == "llama":
-        # The file asks for the pre-tokenizer "smollm", which takes digits apart first. transformers reads each GPT-2
-        # vocabulary as plain byte-level, which cuts "\n\n1" and "  1" into tokens the model was not trained on.
+        # The file names the pre-tokenizer "smollm", which splits digits first. transformers reads every GPT-2
+        # vocabulary as plain byte-level, which splits "\n\n1" and "  1" into tokens the model was not trained on.
         digits = pre_tokenizers.Digits(individual_digits=True)
         words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
     tokenizer.save_pretrained(folder)
-    # The file may hold a head of its own, in more bits than the embeddings that the published model ties it to.
+    # The file may hold a separate head, in more bits than the embeddings that the published model ties it to.
     tied = bool(model.config.tie_word_embeddings)
     weights = {
         name: tensor.to(torch.bfloat16).contiguous()

@@ -1,7 +1,7 @@
-"""Any transformers causal language model on this machine, made fast for what promptmii does with it.
+"""Any causal language model of transformers on this machine, made fast for promptmii's use of it.
 
-`choose` computes the common beginning of a batch once and everything else in packed rows (`packing.py`).
-`generate` decodes with its own loop over the same rows: equal chats share one prefill, finished rows leave the batch.
+`choose` computes the common prefix of a batch once and everything else in packed rows (`packing.py`).
+`generate` has its own decoding loop: equal chats share one prefill, and finished rows leave the batch.
 """
 
 import hashlib
@@ -29,19 +29,19 @@ except ImportError as error:
     raise MissingDependencyError("Models of transformers (hf:)", "hf") from error
 
 SAMPLES = 1024
-"""Values of each tensor that enter the revision: enough that no fine-tune goes unseen, few enough to take no time."""
+"""Values per tensor in the revision's hash: enough to tell any fine-tuned model apart, few enough to be quick."""
 
 
 class HfTokenizer(Tokenizer):
-    """The tokenizer and chat template that transformers loads."""
+    """A tokenizer of transformers with its chat template."""
 
-    def __init__(self, tokenizer: Any, configured: int | Sequence[int] | None) -> None:
-        """`configured` are the end tokens of the model's generation configuration."""
+    def __init__(self, tokenizer: Any, ends: int | Sequence[int] | None) -> None:
+        """`ends` are the end tokens in the model's generation configuration."""
         self._tokenizer = tokenizer
         special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         self.control = {str(name): int(token) for name, token in (special | tokenizer.get_added_vocab()).items()}
-        listed = [configured] if isinstance(configured, int) else list(configured or ())
-        self.ends = [int(end) for end in (tokenizer.eos_token_id, *listed) if end is not None]
+        configured = [ends] if isinstance(ends, int) else list(ends or ())
+        self.ends = [int(end) for end in (tokenizer.eos_token_id, *configured) if end is not None]
         self.template = tokenizer.get_chat_template() if tokenizer.chat_template else None
         self.names = tokenizer.special_tokens_map
 
@@ -56,7 +56,7 @@ class TransformersModel(LocalModel):
     """A `LocalModel` whose weights can be trained."""
 
     def __init__(self, reference: str, model: Any, tokenizer: Any, revision: str) -> None:
-        """`model` and `tokenizer` as transformers loads them; the model's attention is set to what serves it best."""
+        """Takes a model and a tokenizer of transformers; sets the model's attention to the fastest that it supports."""
         self.model = model.eval()
         self.tokenizer = tokenizer
         context = int(model.config.get_text_config().max_position_embeddings)
@@ -66,7 +66,7 @@ class TransformersModel(LocalModel):
 
     @classmethod
     def load(cls, reference: str, weights: Weights) -> "TransformersModel":
-        """Load onto the device that is named, or the best of this machine. Raises `UnknownModelError`."""
+        """Load onto the named device, or the best of this machine. Raises `UnknownModelError`."""
         return in_caller(lambda: cls._load(reference, weights))
 
     @classmethod
@@ -76,7 +76,7 @@ class TransformersModel(LocalModel):
         model, tokenizer = read_weights(reference, weights, device)
         try:
             model.to(device)
-        except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there, or is full
+        except (RuntimeError, AssertionError) as error:  # how torch reports a missing or full device
             message = f"{reference} cannot be put on {device}: {first_line(error)}. Name another device after @."
             raise UnknownModelError(message) from error
         return cls(reference, model, tokenizer, revision(model, tokenizer))
@@ -85,17 +85,17 @@ class TransformersModel(LocalModel):
 def read_weights(
     reference: str, weights: Weights, device: torch.device, dtype: torch.dtype | None = None
 ) -> tuple[Any, Any]:
-    """The transformers model, adapters merged but not on its `device` yet, and its tokenizer.
+    """The model with its adapters merged, still to be moved to `device`, and its tokenizer.
 
-    The default `dtype` is bfloat16 on accelerators. On processors it is float32, unless the weights are stored in 16
-    bits and the processor multiplies those natively (on AVX2 they run at a quarter of float32's speed). Raises
-    `UnknownModelError`, which names the `reference`.
+    The default `dtype` is bfloat16 on accelerators. On CPUs it is float32, unless the weights are stored in 16 bits and
+    the CPU multiplies bfloat16 natively (on AVX2, bfloat16 runs at a quarter of float32's speed). Raises
+    `UnknownModelError` with the `reference` in its message.
     """
     try:
         with quiet():
             tokenizer: Any = AutoTokenizer.from_pretrained(weights.source)
-            chosen = dtype or _dtype(AutoConfig.from_pretrained(weights.source).dtype, device)
-            model: Any = AutoModelForCausalLM.from_pretrained(weights.source, dtype=chosen)
+            dtype = dtype or _dtype(AutoConfig.from_pretrained(weights.source).dtype, device)
+            model: Any = AutoModelForCausalLM.from_pretrained(weights.source, dtype=dtype)
             for adapter in weights.adapters:
                 model = _merged(model, adapter)
     except (OSError, ValueError) as error:
@@ -105,19 +105,19 @@ def read_weights(
 
 
 def _merged(model: Any, adapter: str) -> Any:
-    """The model with a LoRA merged into it. Raises `UnknownModelError` if that was trained on another model."""
+    """The model with a LoRA merged into it. Raises `UnknownModelError` if the LoRA was trained on another model."""
     from peft import PeftModel
 
-    if not Path(adapter).is_dir() and adapter.count("/") != 1:  # the hub would be asked in vain, for most of a minute
+    if not Path(adapter).is_dir() and adapter.count("/") != 1:  # otherwise peft tries the hub for most of a minute
         raise UnknownModelError(f"The adapter {adapter} is no folder. Expected that of a LoRA, or owner/name.")
     try:
         tuned: Any = PeftModel.from_pretrained(model, adapter)
-        loaded = tuned.load_adapter(adapter, tuned.active_adapter)  # again, because only this tells what had no place
+        loaded = tuned.load_adapter(adapter, tuned.active_adapter)  # again, because only this reports unmatched weights
         unmatched = [*loaded.unexpected_keys, *(name for name in loaded.missing_keys if "lora_" in name)]
         if not unmatched:
             return tuned.merge_and_unload()
         reason = f"{unmatched[0]} is on one side only"
-    except RuntimeError as error:  # torch's word for another shape
+    except RuntimeError as error:  # how torch reports a wrong shape
         reason = str(error).strip().splitlines()[-1].strip()
     raise UnknownModelError(f"The adapter {adapter} does not fit this model: {reason}. Expected a LoRA trained on it.")
 
@@ -125,15 +125,15 @@ def _merged(model: Any, adapter: str) -> Any:
 def _dtype(stored: object, device: torch.device) -> torch.dtype:
     if device.type in ("cuda", "mps"):
         return torch.bfloat16
-    able = torch.cpu.get_capabilities()
-    native = able.get("avx512_bf16") or able.get("amx_bf16")
+    capabilities = torch.cpu.get_capabilities()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return torch.bfloat16 if native and stored in (torch.bfloat16, torch.float16) else torch.float32
 
 
 def revision(model: Any, tokenizer: Any) -> str:
-    """A hash of configuration, tokenizer, chat template, and dtype and samples of every tensor.
+    """A hash of the configuration, tokenizer and chat template, and of each tensor's dtype and samples of its values.
 
-    Taken from memory, so that a folder, a hub revision and a merged adapter are pinned alike. The same weights in
+    It is computed from the loaded model, so it also covers hub revisions and merged adapters. The same weights in
     bfloat16 and in float32 are two revisions: up to 4 of 60 labels differ.
     """
     config: dict[str, Any] = model.config.to_dict()
@@ -151,8 +151,8 @@ def revision(model: Any, tokenizer: Any) -> str:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Without progress bars of transformers, since the command line draws its own, and without peft's warnings."""
-    shown = logging.is_progress_bar_enabled()
+    """Hide the progress bars of transformers, since the command line draws its own, and the warnings of peft."""
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
@@ -160,5 +160,5 @@ def quiet() -> Generator[None]:
             warnings.filterwarnings("ignore", "Found missing adapter keys")
             yield
     finally:
-        if shown:
+        if enabled:
             logging.enable_progress_bar()

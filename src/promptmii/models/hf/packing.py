@@ -1,10 +1,9 @@
-"""Many queries and all their label continuations in one forward pass, with nothing computed twice and nothing padded.
+"""Many queries and all their possible answers in one forward pass, with nothing computed twice and nothing padded.
 
-The tokens that a batch of chats has in common are processed once (`prefixes.py`). The rest of each chat, followed by
-the tree of its possible answers, is a *block*. Blocks are laid end to end in one row, so the linear layers (nearly
-all of the arithmetic) see real tokens only. A block attends to the shared prefix and itself: a query token to what
-stands before it, a tree node to its query and its ancestors. Positions count as if each answer stood directly after
-its query.
+The common prefix of a batch of chats is processed once (`prefixes.py`). The rest of each chat (its *query*), followed
+by the tree of possible answers, is a *block*. Blocks are laid end to end in one row, so the linear layers, which do
+nearly all of the arithmetic, see only real tokens. A block attends to the shared prefix and to itself: a query token
+to the tokens before it, a tree node to its query and its ancestors. Each answer is positioned directly after its query.
 """
 
 from collections.abc import Sequence
@@ -27,60 +26,61 @@ IMPLEMENTATION = "promptmii_packed"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is computed at a time."""
+    """Limits on how much is computed at a time."""
 
     row: int
-    """Tokens of one row: enough to keep the device busy."""
+    """Tokens per row: enough to keep the device busy."""
     scores: int
-    """Attention scores, however long the prefix."""
+    """Attention scores in memory, however long the prefix."""
     logits: int
-    """Positions times vocabulary."""
+    """Logits per row: positions times vocabulary."""
     decode_rows: int
+    """Rows per decoding batch."""
     decode_memory: int
-    """Bytes of keys and values that are held while decoding, the shared prefix aside."""
-    alone: int
-    """Tokens from which a prompt's own part is computed alone, by the usual kernel."""
+    """Bytes of keys and values in a decoding batch, not counting the shared prefix."""
+    long_suffix: int
+    """From this many tokens on, a prompt's suffix is computed in a pass of its own, with the usual kernel."""
 
 
-CPU = Sizes(row=2048, scores=2**22, logits=2**25, decode_rows=64, decode_memory=2**30, alone=256)
-"""Little enough for a processor's cache (measured)."""
+CPU = Sizes(row=2048, scores=2**22, logits=2**25, decode_rows=64, decode_memory=2**30, long_suffix=256)
+"""Small enough for a CPU's cache (measured)."""
 
 
 @lru_cache
 def sizes(device: torch.device) -> Sizes:
-    """The sizes of rows and batches for this device."""
+    """The limits for a device."""
     if device.type != "cuda":
         return CPU
-    # Its memory is the limit, and starting a kernel costs more than a short one takes, so rows are long.
+    # On a GPU, memory is the limit, and rows are long because starting a kernel costs more than running a short one.
     memory = torch.cuda.get_device_properties(device).total_memory
     share = memory // 2**6
     return Sizes(
-        row=2**14, scores=share // 8, logits=share // 4, decode_rows=512, decode_memory=memory // 4, alone=2**11
+        row=2**14, scores=share // 8, logits=share // 4, decode_rows=512, decode_memory=memory // 4, long_suffix=2**11
     )
 
 
 class Attention(Protocol):
-    """The positions that the tokens of a row may attend to."""
+    """Computes the attention of a row's tokens in place of the model's own attention layers."""
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """From (H, L, D) scaled queries and (K, L, D) keys and values to (L, H, D)."""
+        """From scaled queries (H, L, D), and keys and values (K, L, D), to outputs (L, H, D)."""
         ...
 
 
 NO_OPTIONS = Trie((), (), (), ())
-"""For blocks that nothing follows."""
+"""For blocks without answers."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring blocks of similar length, padded to the longest for the attention inside them."""
+    """Neighbouring blocks of similar length, padded to the longest for attention within the blocks."""
 
     index: torch.Tensor
-    """(N, M) position in the packed row; padding repeats the group's first."""
+    """(N, M): positions in the packed row; padding repeats the group's first position."""
     mask: torch.Tensor
-    """(N, M, M) float, 0 where a token may look and -inf elsewhere."""
+    """(N, M, M): 0 where a token may attend, else -inf."""
     real: torch.Tensor
-    """The entries of the flat `index` that are no padding, in the order of the row."""
+    """Indices of the real tokens (not padding) in the flattened `index`, in row order."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,15 @@ class Packed(Attention):
     """The prefix that every block attends to."""
     groups: tuple[Group, ...]
     starts: tuple[int, ...]
-    """Where each block begins."""
+    """The position in the row of each block's first token."""
     queries: tuple[int, ...]
-    """How many query tokens each block has, before its tree."""
+    """The number of query tokens in each block."""
     nodes: int
-    """How many tree nodes follow each query."""
+    """The number of tree nodes after each query."""
 
     @cached_property
     def readout(self) -> torch.Tensor:
-        """The positions whose logits are needed: of each query's last token, then of each tree node."""
+        """Positions whose logits are needed: for each block, its last query token and its tree nodes."""
         ends = torch.tensor(self.starts) + torch.tensor(self.queries) - 1
         return (ends[:, None] + torch.arange(self.nodes + 1)).flatten().to(self.tokens.device)
 
@@ -117,19 +117,19 @@ class Packed(Attention):
         value: torch.Tensor,
         past: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> torch.Tensor:
-        """`attend`, with the prefix's keys and values (K, P, D) given."""
+        """`attend`, with the keys and values (K, P, D) of the prefix as an argument."""
         heads, _, dim = query.shape
-        shared = key.shape[0]
+        key_heads = key.shape[0]
         parts: list[torch.Tensor] = []
         for group in self.groups:
             size, width = group.index.shape
             flat = group.index.view(-1)
-            q = query.index_select(1, flat).view(shared, -1, size, width, dim).transpose(1, 2)
-            k, v = (x.index_select(1, flat).view(shared, size, width, dim) for x in (key, value))
-            # One long block alone can be too much for the memory: its rows are then taken piece by piece.
-            piece = max(1, sizes(query.device).scores // (heads * size * (width + len(self.prefix.tokens))))
-            rows = zip(q.split(piece, 3), group.mask.split(piece, 1), strict=True)
-            out = torch.cat([attend_blocks(q_rows, k, v, mask, past) for q_rows, mask in rows], dim=3)
+            q = query.index_select(1, flat).view(key_heads, -1, size, width, dim).transpose(1, 2)
+            k, v = (x.index_select(1, flat).view(key_heads, size, width, dim) for x in (key, value))
+            # The scores of a single long block may exceed the memory, so its queries are taken a few at a time.
+            step = max(1, sizes(query.device).scores // (heads * size * (width + len(self.prefix.tokens))))
+            pieces = zip(q.split(step, 3), group.mask.split(step, 1), strict=True)
+            out = torch.cat([attend_blocks(piece, k, v, mask, past) for piece, mask in pieces], dim=3)
             parts.append(out.permute(1, 3, 0, 2, 4).reshape(size * width, heads, dim).index_select(0, group.real))
         return torch.cat(parts)
 
@@ -142,7 +142,7 @@ class Forest(Attention):
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Tokens of each row."""
+        """The number of tokens in each row."""
         return [row.tokens.shape[1] for row in self.rows]
 
     @property
@@ -162,17 +162,18 @@ class Forest(Attention):
         return torch.cat([row.readout + start for row, start in zip(self.rows, starts, strict=True)])
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        parts = zip(*(states.split(self.lengths, dim=1) for states in (query, key, value)), strict=True)
-        return torch.cat([row.attend(layer, *part) for row, part in zip(self.rows, parts, strict=True)])
+        queries, keys, values = (states.split(self.lengths, dim=1) for states in (query, key, value))
+        parts = zip(self.rows, queries, keys, values, strict=True)
+        return torch.cat([row.attend(layer, *states) for row, *states in parts])
 
 
 @dataclass(frozen=True)
 class RecordedRow(Attention):
-    """A row whose keys and values are wanted afterwards."""
+    """A row that keeps its keys and values for later use."""
 
     packed: Packed
     layers: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list[tuple[torch.Tensor, torch.Tensor]])
-    """(K, L, D) each, in the order of the layers."""
+    """Keys and values (K, L, D) of each layer."""
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         self.layers.append((key, value))
@@ -180,72 +181,76 @@ class RecordedRow(Attention):
 
 
 def attend_blocks(
-    query: torch.Tensor,  # (K, N, R, M, D): R query heads share a key head
+    query: torch.Tensor,  # (K, N, R, M, D), with R query heads per key head
     key: torch.Tensor,  # (K, N, T, D)
     value: torch.Tensor,
     mask: torch.Tensor,  # (N, M, T)
     past: tuple[torch.Tensor, torch.Tensor] | None,  # (K, P, D) each
 ) -> torch.Tensor:
-    """One softmax over the prefix shared by all N blocks (one dense product) and over each block's own keys."""
-    shared, size, ratio, rows, dim = query.shape
+    """One softmax over the prefix that all N blocks share (one dense product) and each block's own keys."""
+    key_heads, size, ratio, rows, dim = query.shape
     width = key.shape[2]
-    inner = (query.reshape(shared, size, ratio * rows, dim) @ key.transpose(-1, -2)).view(
-        shared, size, ratio, rows, width
-    )
-    inner += mask[:, None]
+    own_scores = query.reshape(key_heads, size, ratio * rows, dim) @ key.transpose(-1, -2)
+    own_scores = own_scores.view(key_heads, size, ratio, rows, width)
+    own_scores += mask[:, None]
     if past is None:
-        weights = torch.softmax(inner, dim=-1, dtype=torch.float32).to(query.dtype)
-        return (weights.view(shared, size, ratio * rows, width) @ value).view(query.shape)
-    seen = past[0].shape[1]
-    outer = (query.reshape(shared, -1, dim) @ past[0].transpose(-1, -2)).view(shared, size, ratio, rows, seen)
-    weights = torch.softmax(torch.cat([outer, inner], dim=-1), dim=-1, dtype=torch.float32).to(query.dtype)
-    own = weights[..., seen:].reshape(shared, size, ratio * rows, width) @ value
-    return own.view(query.shape) + (weights[..., :seen].reshape(shared, -1, seen) @ past[1]).view(query.shape)
+        weights = torch.softmax(own_scores, dim=-1, dtype=torch.float32).to(query.dtype)
+        return (weights.view(key_heads, size, ratio * rows, width) @ value).view(query.shape)
+    past_keys, past_values = past
+    length = past_keys.shape[1]
+    past_scores = query.reshape(key_heads, -1, dim) @ past_keys.transpose(-1, -2)
+    past_scores = past_scores.view(key_heads, size, ratio, rows, length)
+    weights = torch.softmax(torch.cat([past_scores, own_scores], dim=-1), dim=-1, dtype=torch.float32).to(query.dtype)
+    from_own = weights[..., length:].reshape(key_heads, size, ratio * rows, width) @ value
+    from_past = weights[..., :length].reshape(key_heads, -1, length) @ past_values
+    return from_own.view(query.shape) + from_past.view(query.shape)
 
 
 def pack(queries: Sequence[Tokens], trie: Trie, prefix: Prefix, device: torch.device) -> Packed:
-    """Lay out `queries` (none empty, best sorted by length), each followed by `trie`, after `prefix`."""
-    n, before = len(trie.tokens), len(prefix.tokens)
+    """Lay out non-empty `queries`, preferably sorted by length, after `prefix`, each followed by `trie`."""
+    nodes, offset = len(trie.tokens), len(prefix.tokens)
     tokens: list[int] = []
     positions: list[int] = []
     starts: list[int] = []
     for query in queries:
         starts.append(len(tokens))
         tokens += [*query, *trie.tokens]
-        positions += [*range(before, before + len(query)), *(before + len(query) - 1 + d for d in trie.depth)]
+        end = offset + len(query)
+        positions += [*range(offset, end), *(end - 1 + depth for depth in trie.depth)]
     lengths = [len(query) for query in queries]
     groups: list[Group] = []
-    first, most = 0, sizes(device).scores // 8
+    first, most_scores = 0, sizes(device).scores // 8
     for last in range(1, len(lengths) + 1):
-        width = max(lengths[first : last + 1]) + n
-        # At most an eighth of a group is padding, and its scores stay in bounds.
-        full = (last + 1 - first) * width * (before + width) > most or min(
-            lengths[first : last + 1]
-        ) + n < width * 7 // 8
-        if last == len(lengths) or full:
+        # The group with one more block: its scores must stay in bounds, and at most an eighth of it may be padding.
+        candidate = lengths[first : last + 1]
+        width = max(candidate) + nodes
+        too_large = (last + 1 - first) * width * (offset + width) > most_scores
+        too_uneven = min(candidate) + nodes < width * 7 // 8
+        if last == len(lengths) or too_large or too_uneven:
             groups.append(_group(starts[first:last], lengths[first:last], trie, device))
             first = last
-    row = [torch.tensor([values], device=device) for values in (tokens, positions)]
-    return Packed(row[0], row[1], prefix, tuple(groups), tuple(starts), tuple(lengths), n)
+    row_tokens, row_positions = (torch.tensor([values], device=device) for values in (tokens, positions))
+    return Packed(row_tokens, row_positions, prefix, tuple(groups), tuple(starts), tuple(lengths), nodes)
 
 
 def _group(starts: Sequence[int], lengths: Sequence[int], trie: Trie, device: torch.device) -> Group:
     n = len(trie.tokens)
-    visible = torch.zeros(n, n, dtype=torch.bool)  # row i may attend to column j: to itself and its ancestors
+    visible = torch.zeros(n, n, dtype=torch.bool)  # node i attends to node j: itself or an ancestor
     for node in range(n):
         visible[node, trie.ancestors(node)] = True
     width = max(lengths) + n
     index = torch.full((len(starts), width), starts[0])
     real = torch.zeros(len(starts), width, dtype=torch.bool)
-    sees = torch.zeros(len(starts), width, width, dtype=torch.bool)
-    for g, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-        index[g, : length + n] = torch.arange(start, start + length + n)
-        real[g, : length + n] = True
-        sees[g, :length, :length] = torch.ones(length, length, dtype=torch.bool).tril()
-        sees[g, length : length + n, :length] = True
-        sees[g, length : length + n, length : length + n] = visible
-    sees[:, :, 0] |= ~real  # a padded row must see something, or its softmax is 0/0
-    mask = torch.zeros(sees.shape).masked_fill_(~sees, float("-inf"))
+    allowed = torch.zeros(len(starts), width, width, dtype=torch.bool)
+    for block, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        end = length + n
+        index[block, :end] = torch.arange(start, start + end)
+        real[block, :end] = True
+        allowed[block, :length, :length] = torch.ones(length, length, dtype=torch.bool).tril()
+        allowed[block, length:end, :length] = True
+        allowed[block, length:end, length:end] = visible
+    allowed[:, :, 0] |= ~real  # padding must attend to something, or its softmax is 0/0
+    mask = torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))
     return Group(index.to(device), mask.to(device), real.view(-1).nonzero().view(-1).to(device))
 
 
@@ -258,7 +263,7 @@ def packed_attention(
     memory: Attention | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: `memory` computes where it is passed to the model, else the usual kernel."""
+    """Attention for transformers' attention interface: by `memory` if the model was called with it, else as usual."""
     if memory is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
@@ -270,6 +275,6 @@ def packed_attention(
 
 
 def register() -> None:
-    """Make the implementation known to transformers; the model is then set to `IMPLEMENTATION`."""
+    """Register the attention implementation with transformers under the name `IMPLEMENTATION`."""
     AttentionInterface.register(IMPLEMENTATION, packed_attention)
     AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)

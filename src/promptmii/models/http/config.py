@@ -21,7 +21,7 @@ CHAT = "/chat/completions"
 HOSTED = "https://api.openai.com/v1"
 
 
-class Served(NamedTuple):
+class ServerReference(NamedTuple):
     """A parsed `openai:` reference."""
 
     model: str
@@ -30,7 +30,7 @@ class Served(NamedTuple):
     """The server's address, if the reference has one."""
 
     @classmethod
-    def parse(cls, reference: str) -> "Served | None":
+    def parse(cls, reference: str) -> "ServerReference | None":
         """`None` for a reference of another kind. Raises `ConfigError` for an address that cannot be used."""
         kind, _, rest = reference.partition(":")
         model, _, address = rest.partition("@http")

@@ -1,4 +1,4 @@
-"""GGUF models in this process, by llama.cpp."""
+"""GGUF models in this process, run by llama.cpp."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ from promptmii.models.threads import in_caller
 
 
 def load_gguf(reference: str, gguf: GgufFile, context: int | None = None) -> LanguageModel:
-    """A model and its adapters, with a context of so many tokens. Raises `UnknownModelError`, `ModelError`."""
+    """A model and its adapters, with a context of up to `context` tokens. Raises `UnknownModelError`, `ModelError`."""
     return in_caller(lambda: _load(reference, gguf, context))
 
 
 def _load(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
-    path = model_file(gguf.place)
+    path = model_file(gguf.source)
     if unavailable():
         from promptmii.models.llama.server import load_served
 
@@ -37,23 +37,24 @@ def _load(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
 
 
 class GgufTokenizer(Tokenizer):
-    """The tokenizer and chat template that a GGUF file carries."""
+    """The tokenizer and chat template in a GGUF file."""
 
     def __init__(self, native: Native) -> None:
         self._native = native
         self.control = native.control_tokens()
         self.ends = native.ends()
         self.template = native.metadata("tokenizer.chat_template")
-        begin = native.begin()
-        self._begin = [] if begin is None else [begin]
-        self.names = {"bos_token": self._name(begin), "eos_token": self._name(next(iter(self.ends), None))}
+        bos = native.begin()
+        eos = next(iter(self.ends), None)
+        self._begin = [] if bos is None else [bos]
+        self.names = {"bos_token": self._name(bos), "eos_token": self._name(eos)}
 
     def encode(self, texts: Sequence[str], *, begin: bool = False) -> list[list[int]]:
-        before = self._begin if begin else []
-        return [before + self._native.tokenize(text, special=True) for text in texts]
+        prefix = self._begin if begin else []
+        return [prefix + self._native.tokenize(text, special=True) for text in texts]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._native.text(tokens)
 
     def _name(self, token: int | None) -> str:
-        return next((name for name, known in self.control.items() if known == token), "")
+        return next((name for name, control in self.control.items() if control == token), "")

@@ -1,4 +1,4 @@
-"""Scoring and writing over token ids with llama.cpp, one prompt at a time.
+"""Scoring and writing token ids with llama.cpp, one prompt at a time.
 
 llama.cpp rounds activations to 8 bits, which amplifies rounding errors of 1e-7 to hundredths of a nat. With one prompt
 per batch a score depends on its prompt alone, never on the other prompts of a call. Larger batches would gain 15 %.
@@ -18,26 +18,26 @@ from promptmii.models.local import PLAUSIBLE, Engine, Likelihoods, RowSampler
 from promptmii.progress import token_written
 
 CONTEXT = 8192
-"""Most tokens of a prompt and its answer unless the user asks for more. Memory is taken for all of them."""
+"""Default context length in tokens, for a prompt and its answer. Memory is allocated for all of them."""
 PREFIX = 0
-"""The sequence of what prompts share. It stays for the next call; the others are dropped after each prompt."""
-LEAST = 8
-"""Tokens of a batch, or more: with fewer, other kernels round otherwise, and a score would depend on what is held."""
+"""The sequence of the shared prefix. It is kept for the next call; the others are dropped after each prompt."""
+MIN_BATCH = 8
+"""Fewest tokens per batch. Smaller batches round differently, so scores would depend on what is cached."""
 TEXT, CONTRAST, AGAINST = 1, 2, 3
-"""Sequences while a text is written: its own, that of its contrast, and what all texts' contrasts begin with."""
+"""Sequences used while writing: the text, the text after its contrast, and the prompt that all contrasts share."""
 
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 """The processor limit of this container: microseconds per period, or `max` for no limit, and the period."""
 
 
 def threads(limit: Path = CPU_LIMIT) -> int:
-    """Threads to compute with: OMP_NUM_THREADS, or one for each processor that this process and its container may use.
+    """Threads to compute with: OMP_NUM_THREADS, or one per processor that this process and its container may use.
 
-    More threads than that wait for each other at every layer.
+    Any more would wait for each other at every layer.
     """
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    if threads.isdigit() and int(threads):
-        return int(threads)
+    configured = os.environ.get("OMP_NUM_THREADS", "")
+    if configured.isdigit() and int(configured):
+        return int(configured)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = map(int, limit.read_text("utf-8").split())
@@ -47,68 +47,67 @@ def threads(limit: Path = CPU_LIMIT) -> int:
 
 
 class LlamaSampler(RowSampler):
-    """Picks next tokens from logits: greedy, or by the random stream of their row."""
+    """Picks next tokens: greedily, or from a random stream per row."""
 
     def __call__(self, logits: Logits, row: int) -> int:
-        """The next token of a row, from its logits (1, V), or those and its contrast's (2, V)."""
+        """The next token of a row, from its logits (1, V), or from those and its contrast's (2, V)."""
         if barred := self.barred(row):
             logits = logits.copy()
             logits[0, barred] = -np.inf
-        contrast = self.sampling.contrast  # after the bar: something else must be plausible then
+        contrast = self.sampling.contrast  # after barring, so that plausibility is judged among allowed tokens
         scores = _contrasted(logits, contrast.strength, self.ends) if contrast else logits[0]
-        return self.keep(row, self._pick(scores, row))
+        token = self._pick(scores, row)
+        self.append(row, token)
+        return token
 
     def _pick(self, logits: Logits, row: int) -> int:
         if self.sampling.temperature <= 0:
             return int(logits.argmax())
         scaled = logits.astype(np.float64) / self.sampling.temperature
-        chances = np.exp(scaled - scaled.max())
+        weights = np.exp(scaled - scaled.max())  # unnormalised probabilities
         if self.sampling.top_p < 1:
-            order = np.argsort(-chances, kind="stable")
-            before = chances[order].cumsum() - chances[order]
-            chances[order[before >= self.sampling.top_p * chances.sum()]] = 0
-        reached = chances.cumsum()
-        return int(np.searchsorted(reached, self.draw(row) * reached[-1], side="right"))
+            order = np.argsort(-weights, kind="stable")
+            before = weights[order].cumsum() - weights[order]
+            weights[order[before >= self.sampling.top_p * weights.sum()]] = 0
+        cumulative = weights.cumsum()
+        return int(np.searchsorted(cumulative, self.draw(row) * cumulative[-1], side="right"))
 
 
 class NativeEngine(Engine):
-    """An engine over llama.cpp's C interface."""
+    """An engine on llama.cpp's C interface."""
 
     def __init__(self, native: Native) -> None:
         self._native = native
-        self._held: list[int] = []
-        """The tokens of the sequence `PREFIX`."""
+        self._prefix: list[int] = []
+        """Tokens in the sequence `PREFIX`."""
 
     def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         tries = [Trie.build(part, end) for part in _parts(options)]
         results = [Likelihoods()] * len(prompts)
-        with self._whole():
+        with self._cleared_on_error():
             for shared, members in prefix_groups(prompts):
                 for i in members:
-                    results[i] = Likelihoods(self._score(prompts[i], shared, tries), shared if i != min(members) else 0)
+                    scores = self._score(prompts[i], shared, tries)
+                    results[i] = Likelihoods(scores, shared if i != min(members) else 0)
         return results
 
     def write(
         self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
     ) -> list[list[int]]:
         sampler = LlamaSampler([prompts[i] for i in rows], sampling, ends)
-        with self._whole():
-            return self._write(prompts, rows, sampler, against)
-
-    def _write(
-        self, prompts: Sequence[Tokens], rows: Sequence[int], sampler: LlamaSampler, against: Tokens
-    ) -> list[list[int]]:
         written: list[list[int]] = [[] for _ in rows]
-        if against:
-            self._forget()
-            self._hold(against[:-1])
-            self._native.share(PREFIX, [AGAINST])
-        for i in sorted(set(rows), key=lambda i: list(prompts[i])):
-            self._hold(prompts[i][:-1])
-            for row in (row for row, owner in enumerate(rows) if owner == i):
-                written[row] = self._continue(prompts[i], row, sampler, against)
-        if against:
-            self._forget()  # a sum over scattered cells would round otherwise than one over cells in a row
+        with self._cleared_on_error():
+            if against:
+                self._clear()
+                self._set_prefix(against[:-1])
+                self._native.share(PREFIX, [AGAINST])
+            for i in sorted(set(rows), key=lambda i: list(prompts[i])):
+                self._set_prefix(prompts[i][:-1])
+                for row, owner in enumerate(rows):
+                    if owner == i:
+                        written[row] = self._continue(prompts[i], row, sampler, against)
+            if against:
+                self._clear()  # sums over scattered cache cells round differently from sums over contiguous ones
         return written
 
     def close(self) -> None:
@@ -117,29 +116,29 @@ class NativeEngine(Engine):
     def _score(self, prompt: Tokens, shared: int, tries: Sequence[Trie]) -> tuple[float, ...]:
         nodes = len(tries[0].tokens)
         if len(tries) > 1 or nodes >= OUTPUTS or len(prompt) - shared + nodes > BATCH:
-            shared = len(prompt) - 1  # neither its length nor the number of options costs the prompt twice
-        shared = min(shared, len(prompt) - LEAST)
-        shared = shared if shared >= LEAST else 0
-        self._hold(prompt[:shared])
+            shared = len(prompt) - 1  # one batch is not enough: put the prompt into the prefix to compute it only once
+        shared = min(shared, len(prompt) - MIN_BATCH)
+        shared = shared if shared >= MIN_BATCH else 0
+        self._set_prefix(prompt[:shared])
         scores: list[float] = []
         for trie in tries:
             sequences = range(1, 1 + len(trie.leaves))
             self._native.share(PREFIX, sequences)
-            scores += _along(self._read(_branching(prompt, shared, trie, sequences)), trie)
+            scores += _path_scores(self._decode(_branching(prompt, shared, trie, sequences)), trie)
             self._native.drop(sequences)
         return tuple(scores)
 
     def _continue(self, prompt: Tokens, row: int, sampler: LlamaSampler, against: Tokens) -> list[int]:
-        """One answer to the prompt, of which all but the last token is held, as all but the last of `against` is."""
+        """Write one answer. `PREFIX` and `AGAINST` hold all but the last token of `prompt` and `against`."""
         self._native.share(PREFIX, [TEXT])
         self._native.share(AGAINST, [CONTRAST])
-        ends = [(prompt, TEXT), (against, CONTRAST)] if against else [(prompt, TEXT)]
+        contexts = [(prompt, TEXT), (against, CONTRAST)] if against else [(prompt, TEXT)]
         written: list[int] = []
         while len(written) < sampler.sampling.max_tokens:
-            step = [
-                Token(written[-1] if written else read[-1], len(read) - 1 + len(written), (sequence,), True)
-                for read, sequence in ends
-            ]
+            step: list[Token] = []
+            for context, sequence in contexts:
+                last = written[-1] if written else context[-1]
+                step.append(Token(last, len(context) - 1 + len(written), (sequence,), read=True))
             written.append(sampler(self._native.decode(step), row))
             token_written()
             if written[-1] in sampler.ends:
@@ -147,55 +146,61 @@ class NativeEngine(Engine):
         self._native.drop([TEXT, CONTRAST])
         return written
 
-    def _hold(self, tokens: Tokens) -> None:
-        """Make `PREFIX` hold these tokens, computing what it does not hold already."""
-        known = common([self._held, tokens])
-        if known < len(tokens):
-            known = max(0, min(known, len(tokens) - LEAST))
-        if known < len(self._held):
-            self._native.drop([PREFIX], known)
-        self._held = list(tokens[:known])
-        while (start := len(self._held)) < len(tokens):
+    def _set_prefix(self, tokens: Tokens) -> None:
+        """Make `PREFIX` hold exactly these tokens; compute only those that it lacks."""
+        start = common([self._prefix, tokens])
+        if start < len(tokens):
+            start = max(0, min(start, len(tokens) - MIN_BATCH))
+        if start < len(self._prefix):
+            self._native.drop([PREFIX], start)
+        self._prefix = list(tokens[:start])
+        while start < len(tokens):
             remaining = len(tokens) - start
-            piece = tokens[start : start + (remaining if remaining <= BATCH else min(BATCH, remaining - LEAST))]
-            self._native.decode([Token(token, start + i, (PREFIX,)) for i, token in enumerate(piece)])
-            self._held += piece
+            size = remaining if remaining <= BATCH else min(BATCH, remaining - MIN_BATCH)
+            batch = tokens[start : start + size]
+            self._native.decode([Token(token, start + i, (PREFIX,)) for i, token in enumerate(batch)])
+            self._prefix += batch
+            start += size
 
-    def _read(self, batch: Sequence[Token]) -> Logits:
-        """`decode`, in several batches if a single option is longer than one."""
+    def _decode(self, batch: Sequence[Token]) -> Logits:
+        """`Native.decode`, in several batches if a single option is longer than one."""
         if sum(token.read for token in batch) <= OUTPUTS:
             return self._native.decode(batch)
         parts = (batch[start : start + OUTPUTS] for start in range(0, len(batch), OUTPUTS))
         return np.concatenate([self._native.decode(part).copy() for part in parts])
 
     @contextmanager
-    def _whole(self) -> Generator[None]:
-        """Whatever ends a call halfway, Ctrl-C above all, leaves no sequence that the next call would trip over."""
+    def _cleared_on_error(self) -> Generator[None]:
+        """Clear the cache if a call is cut short, by Ctrl-C for example, so that the next call starts clean."""
         try:
             yield
         except BaseException:
-            self._forget()
+            self._clear()
             raise
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._native.drop(range(SEQUENCES))
-        self._held = []
+        self._prefix = []
 
 
 def _contrasted(logits: Logits, strength: float, ends: Collection[int]) -> Logits:
-    """`Sampling.contrast` over the logits (2, V) after the prompt and after the contrast; (V).
+    """Apply `Sampling.contrast` to logits (2, V), after the prompt and after the contrast chat; returns (V,).
 
-    Where the text may end, the prompt alone decides.
+    If ending the text is plausible, the contrast is ignored.
     """
-    ours, against = (row - (row.max() + np.log(np.exp(row - row.max()).sum(dtype=np.float64))) for row in logits)
-    implausible = ours < ours.max() + np.log(PLAUSIBLE)
+    logps, contrast_logps = (row - _log_sum_exp(row) for row in logits)
+    implausible = logps < logps.max() + np.log(PLAUSIBLE)
     if not implausible[list(ends)].all():
-        return ours
-    return np.where(implausible, -np.inf, ours + strength * (ours - against))
+        return logps
+    return np.where(implausible, -np.inf, logps + strength * (logps - contrast_logps))
+
+
+def _log_sum_exp(row: Logits) -> np.float64:
+    return row.max() + np.log(np.exp(row - row.max()).sum(dtype=np.float64))
 
 
 def _parts(options: Sequence[Tokens]) -> list[Sequence[Tokens]]:
-    """The options in their order, in as many parts as a batch can read."""
+    """Split the options, in order, into parts that fit a batch."""
     parts: list[list[Sequence[int]]] = [[]]
     nodes = 1
     for option in options:
@@ -208,18 +213,18 @@ def _parts(options: Sequence[Tokens]) -> list[Sequence[Tokens]]:
 
 
 def _branching(prompt: Tokens, shared: int, trie: Trie, sequences: range) -> list[Token]:
-    """The rest of a prompt in all `sequences`, then the trie, of which each leaf has a sequence of its own."""
+    """The prompt's tokens after the first `shared`, in all `sequences`, then the trie with one sequence per leaf."""
     last = len(prompt) - 1
-    through: dict[int, list[int]] = {}
+    sequences_of: dict[int, list[int]] = {}
     for sequence, leaf in zip(sequences, trie.leaves, strict=True):
         for node in trie.ancestors(leaf):
-            through.setdefault(node, []).append(sequence)
-    rest = [Token(prompt[i], i, sequences, i == last) for i in range(shared, len(prompt))]
+            sequences_of.setdefault(node, []).append(sequence)
+    rest = [Token(prompt[i], i, sequences, read=i == last) for i in range(shared, len(prompt))]
     nodes = enumerate(zip(trie.tokens, trie.depth, strict=True))
-    return rest + [Token(token, last + depth, through[node], True) for node, (token, depth) in nodes]
+    return rest + [Token(token, last + depth, sequences_of[node], read=True) for node, (token, depth) in nodes]
 
 
-def _along(logits: Logits, trie: Trie) -> list[float]:
-    """Per option the sum of log-probabilities on its way through the trie; logits are (nodes + 1, V)."""
-    totals = [float(row.max() + np.log(np.exp(row - row.max()).sum(dtype=np.float64))) for row in logits]
+def _path_scores(logits: Logits, trie: Trie) -> list[float]:
+    """The sum of log-probabilities along each option's path; logits are (nodes + 1, V)."""
+    totals = [float(_log_sum_exp(row)) for row in logits]
     return [sum(float(logits[node + 1, token]) - totals[node + 1] for node, token in option) for option in trie.steps]

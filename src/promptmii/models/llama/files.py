@@ -1,4 +1,4 @@
-"""GGUF files: where models are, what pins them, and LoRA adapters, of which a folder of peft is converted once."""
+"""Find GGUF files, compute their revision, and convert peft's LoRA adapters to GGUF."""
 
 import hashlib
 import json
@@ -16,26 +16,27 @@ from promptmii.files import atomic_file, cache_folder
 from promptmii.models.embedded import EMBEDDED, embedded_file
 
 SAMPLES = 256
-"""Places of a file whose bytes enter the revision."""
-_EXTRAS = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")
-_KINDS = ("BF16", "F16", "F32")
+"""Positions in a file whose bytes are hashed for the revision."""
+_UNSUPPORTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")
+"""LoRA options that llama.cpp does not support."""
+_DTYPES = ("BF16", "F16", "F32")
 _PREFIX, _SUFFIXES = "base_model.model.", {".lora_A.weight": ".weight.lora_a", ".lora_B.weight": ".weight.lora_b"}
 
 
 Header = Callable[[str], str | None]
-"""From a key of a GGUF file's header to its value as text; `None` where it is not there."""
+"""Looks up a key in a GGUF file's header; returns its value as text, or `None` if the key is missing."""
 
 
-def model_file(place: str) -> Path:
-    """The file of an embedded model, of this machine, or of the hub. Raises `UnknownModelError`."""
-    if place in EMBEDDED:
-        return embedded_file(place)
-    path = Path(place).expanduser()
+def model_file(source: str) -> Path:
+    """The file of an embedded model, a local path, or a file on the hub. Raises `UnknownModelError`."""
+    if source in EMBEDDED:
+        return embedded_file(source)
+    path = Path(source).expanduser()
     if path.is_file():
         return path
-    repository, _, name = place.rpartition("/")
+    repository, _, name = source.rpartition("/")
     if repository.count("/") != 1:
-        raise UnknownModelError(f"There is no file {place}. Expected a GGUF file, or owner/name/file.gguf on the hub.")
+        raise UnknownModelError(f"There is no file {source}. Expected a GGUF file, or owner/name/file.gguf on the hub.")
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
@@ -43,19 +44,19 @@ def model_file(place: str) -> Path:
     try:
         return Path(hf_hub_download(repository, name))
     except (OSError, ValueError, LookupError) as error:
-        raise UnknownModelError(f"{place} is neither a file nor on the hub: {first_line(error)}") from error
+        raise UnknownModelError(f"{source} is neither a file nor on the hub: {first_line(error)}") from error
 
 
 def revision(paths: Sequence[Path]) -> str:
-    """A hash of the length and samples of each file, so that large files can be told apart quickly."""
+    """A hash of each file's size and samples of its bytes, which is quick even for large files."""
     digest = hashlib.sha256(b"llama.cpp")
     for path in paths:
         try:
             with path.open("rb") as file:
                 size = path.stat().st_size
                 digest.update(str(size).encode())
-                for place in range(0, size, max(1, size // SAMPLES)):
-                    file.seek(place)
+                for position in range(0, size, max(1, size // SAMPLES)):
+                    file.seek(position)
                     digest.update(file.read(64))
         except OSError as error:
             raise UnknownModelError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -63,7 +64,7 @@ def revision(paths: Sequence[Path]) -> str:
 
 
 def adapter_file(adapter: Path, base: Header) -> Path:
-    """The adapter as llama.cpp reads it. Raises `UnknownModelError` where it is none, or is for another model."""
+    """The adapter as a GGUF file; a peft folder is converted once. Raises `UnknownModelError` if it cannot be."""
     if adapter.is_file():
         return adapter
     try:
@@ -88,7 +89,7 @@ def adapter_file(adapter: Path, base: Header) -> Path:
 
 
 class _Shape(NamedTuple):
-    """The parts of a model's configuration that decide the names and row order of its weights."""
+    """The parts of a model's configuration that determine the names and row order of its weights."""
 
     architecture: str
     layers: int
@@ -103,11 +104,11 @@ class _Shape(NamedTuple):
 
 
 def _write_lora(target: Path, config: dict[str, Any], weights: bytes, base: _Shape) -> None:
-    """Raises `ValueError`, `KeyError` or `SafetensorError` for all but a plain LoRA of this model's linear layers."""
-    extras = [name for name in _EXTRAS if config.get(name)]
-    if config.get("peft_type", "LORA") != "LORA" or extras:
-        what = ", ".join(extras) or config["peft_type"]
-        raise ValueError(f"expected a plain LoRA of linear layers, got one with {what}")
+    """Raises `ValueError`, `KeyError` or `SafetensorError` unless it is a plain LoRA of this model's linear layers."""
+    unsupported = [name for name in _UNSUPPORTED if config.get(name)]
+    if config.get("peft_type", "LORA") != "LORA" or unsupported:
+        found = ", ".join(unsupported) or config["peft_type"]
+        raise ValueError(f"expected a plain LoRA of linear layers, got one with {found}")
     number = next((key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == base.architecture), None)
     if number is None:
         raise ValueError(f"the architecture {base.architecture!r} is not known")
@@ -126,7 +127,7 @@ def _write_lora(target: Path, config: dict[str, Any], weights: bytes, base: _Sha
         if name is None:
             raise ValueError(f"the model has no place for {key}")
         head = heads.get(module.rpartition(".")[2])
-        # llama.cpp keeps the two halves of a rotation side by side in models of this architecture.
+        # In this architecture, llama.cpp interleaves the two halves of each head's rotary dimensions.
         if base.architecture == "llama" and head and suffix == ".lora_B.weight":
             tensor = _interleaved(tensor, head)
         writer.add_tensor(name + _SUFFIXES[suffix], np.ascontiguousarray(tensor))
@@ -137,12 +138,12 @@ def _write_lora(target: Path, config: dict[str, Any], weights: bytes, base: _Sha
 
 
 def _tensors(weights: bytes) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """A safetensors file's content as float32. Raises `ValueError`."""
+    """The tensors of a safetensors file as float32. Raises `ValueError`."""
     for name, tensor in deserialize(weights):
-        kind = tensor["dtype"]
-        if kind not in _KINDS:
-            raise ValueError(f"{name} holds numbers of the kind {kind}; expected {', '.join(_KINDS)}")
-        flat = gguf.dequantize(np.frombuffer(tensor["data"], np.uint8), gguf.GGMLQuantizationType[kind])
+        dtype = tensor["dtype"]
+        if dtype not in _DTYPES:
+            raise ValueError(f"{name} holds numbers of the kind {dtype}; expected {', '.join(_DTYPES)}")
+        flat = gguf.dequantize(np.frombuffer(tensor["data"], np.uint8), gguf.GGMLQuantizationType[dtype])
         yield name, flat.reshape(tensor["shape"])
 
 

@@ -1,10 +1,10 @@
-"""llama.cpp's C interface, as the extension module of `xllamacpp` exports it on Linux and macOS.
+"""llama.cpp's C interface, which the extension module of `xllamacpp` exports on Linux and macOS.
 
-`xllamacpp` offers llama.cpp's server, which opens a port and decodes one option per request. This module calls the
-underlying library directly: no port is opened, and one batch decodes all options.
+`xllamacpp` itself offers llama.cpp's server, which opens a port and decodes one option per request. This module calls
+the underlying library directly: it opens no port and decodes all options in one batch.
 
-Two parameter structures are passed by value, and their layout may change with each release. Their default values reveal
-the layout; if it differs, or the functions are not exported, `unavailable` returns the reason.
+Two parameter structures are passed by value, and their layout may change with any release. `unavailable` recognises the
+expected layout by its default values; it returns a reason if the layout differs or the functions are not exported.
 """
 
 import ctypes
@@ -27,12 +27,12 @@ Logits = NDArray[np.float32]
 SEQUENCES = 128
 """Sequences in a batch, including the shared one. llama.cpp allocates logits for each."""
 OUTPUTS = SEQUENCES
-"""Positions of a batch whose logits can be read."""
+"""Most positions per batch whose logits can be read."""
 BATCH = 512
-"""Tokens of a batch."""
+"""Most tokens per batch."""
 
 _STRUCTURE = 512
-"""Bytes reserved for a parameter structure; more than needed is harmless."""
+"""Bytes reserved for a parameter structure; unused ones are harmless."""
 _MODEL_DEFAULTS = ((16, "<iii", (-1, 1, -1)),)
 """n_gpu_layers, split_mode, main_gpu."""
 _CONTEXT_DEFAULTS = (
@@ -107,41 +107,41 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 
 _errors: list[str] = []
-"""llama.cpp's errors since the last load began."""
+"""Errors that llama.cpp logged since the last load began."""
 
 
 @_LogCallback
 def _log(level: int, text: bytes | None, _data: object) -> None:
-    """Instead of the 500 lines about each model that llama.cpp writes to standard error."""
+    """Keep errors only. llama.cpp would write 500 lines about each model to standard error."""
     if level == _ERROR and text and len(_errors) < 16:
         _errors.append(text.decode("utf-8", "replace").strip())
 
 
 @contextmanager
-def _signals_held() -> Generator[None]:
-    """A signal that comes meanwhile is handled at the end: what a handler raises in `_log` would be lost.
+def _signals_deferred() -> Generator[None]:
+    """Handle signals at the end of the block, because an exception that a handler raises inside `_log` would be lost.
 
-    So around every call that may log, closing and the setters included.
+    Use it around every call that may log, including setters and closing.
     """
-    came: list[int] = []
+    pending: list[int] = []
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in handlers:
-        signal.signal(number, lambda number, _: came.append(number))
+        signal.signal(number, lambda number, _: pending.append(number))
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for number in came[:1]:
-        handlers[number](number, None)
+    if pending:
+        handlers[pending[0]](pending[0], None)
 
 
 @cache
 def _library() -> Any:
-    """The library with its signatures. Raises `UnknownModelError`; `AttributeError` for a function not exported."""
+    """The library with its signatures set. Raises `UnknownModelError`; `AttributeError` if a function is missing."""
     try:
         import xllamacpp.xllamacpp as extension
     except ImportError as error:
@@ -158,7 +158,7 @@ def _library() -> Any:
 
 
 def unavailable() -> str | None:
-    """Why llama.cpp cannot be called directly here; `None` if it can. Raises `UnknownModelError`."""
+    """The reason why llama.cpp cannot be called directly, or `None` if it can. Raises `UnknownModelError`."""
     try:
         library = _library()
     except (AttributeError, OSError):
@@ -174,26 +174,26 @@ class Token(NamedTuple):
     id: int
     position: int
     sequences: Sequence[int]
-    """Every sequence that it belongs to; it attends to the earlier tokens of all of them."""
+    """The sequences it belongs to; it attends to the earlier tokens of all of them."""
     read: bool = False
-    """Its logits are wanted."""
+    """`decode` returns its logits."""
 
 
 class Native:
     """A GGUF model with one context, for one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Load the weights; `open` makes the context. Ask `unavailable` first. Raises `UnknownModelError`."""
+        """Load the weights. Check `unavailable` before, and call `open` after. Raises `UnknownModelError`."""
         self._library: Any = _library()
         self._context: Any = None
         parameters = self._library.llama_model_default_params()
-        # Repacked weights read no faster on AVX2, take four seconds at each start and cannot stay in the mapped file.
+        # On AVX2, repacked weights are no faster, take four seconds at each start and cannot be memory-mapped.
         parameters.put(_USE_EXTRA_BUFFERS, "<?", False)
-        self._library.llama_log_set(_log, None)  # again: a server of xllamacpp in this process puts its own
+        self._library.llama_log_set(_log, None)  # at each load, because a server of xllamacpp sets its own
         _errors.clear()
         self._model: Any = None
         try:
-            with _signals_held():
+            with _signals_deferred():
                 self._model = self._library.llama_model_load_from_file(str(path).encode(), parameters)
         except BaseException:
             self.close()
@@ -206,17 +206,17 @@ class Native:
         """The size of the vocabulary."""
 
     def open(self, cells: int, threads: int, adapters: Sequence[Path]) -> None:
-        """Make a context for `cells` tokens of all sequences together, under LoRA adapters in GGUF.
+        """Make a context for `cells` tokens in all sequences together, with LoRA adapters in GGUF format.
 
         Raises `ModelError`, `UnknownModelError`.
         """
         parameters = self._library.llama_context_default_params()
         parameters.put(0, "<9i", cells, BATCH, BATCH, SEQUENCES, 0, OUTPUTS, OUTPUTS, threads, threads)
-        # Flash attention works in tiles, so a number would depend on what else is in the batch.
+        # Flash attention works in tiles, so results would depend on the other tokens in the batch.
         parameters.put(_FLASH_ATTENTION, "<i", 0)
         parameters.put(_KV_UNIFIED, "<?", True)
         self._interrupt = _Interrupt()
-        with _signals_held():
+        with _signals_deferred():
             self._context = self._library.llama_init_from_model(self._model, parameters)
             if self._context:
                 self._library.llama_set_abort_callback(self._context, self._interrupt.callback, None)
@@ -227,7 +227,7 @@ class Native:
 
     def _adapt(self, adapters: Sequence[Path]) -> None:
         _errors.clear()
-        with _signals_held():
+        with _signals_deferred():
             handles = [self._library.llama_adapter_lora_init(self._model, str(path).encode()) for path in adapters]
         if not all(handles):
             reason = next((line.rpartition(": ")[2] for line in _errors), "no reason given")
@@ -235,11 +235,11 @@ class Native:
         if handles:
             scales = (c_float * len(handles))(*[1.0] * len(handles))
             pointers = (c_void_p * len(handles))(*handles)
-            with _signals_held():
+            with _signals_deferred():
                 self._library.llama_set_adapters_lora(self._context, pointers, len(handles), scales)
 
     def metadata(self, key: str) -> str | None:
-        """A value of the file's header as text."""
+        """A value from the file's header as text, or `None` if the key is missing."""
         for size in (256, 1 << 20):
             buffer = ctypes.create_string_buffer(size)
             length = self._library.llama_model_meta_val_str(self._model, key.encode(), buffer, size)
@@ -248,22 +248,22 @@ class Native:
         return None
 
     def control_tokens(self) -> dict[str, int]:
-        """Control tokens, by their text."""
-        attribute, text = self._library.llama_vocab_get_attr, self._library.llama_vocab_get_text
-        marked = (token for token in range(self.size) if attribute(self._vocabulary, token) & _CONTROL)
-        return {text(self._vocabulary, token).decode("utf-8", "replace"): token for token in marked}
+        """Control tokens by their text."""
+        attributes, text = self._library.llama_vocab_get_attr, self._library.llama_vocab_get_text
+        control = (token for token in range(self.size) if attributes(self._vocabulary, token) & _CONTROL)
+        return {text(self._vocabulary, token).decode("utf-8", "replace"): token for token in control}
 
     def ends(self) -> list[int]:
-        """Tokens that end an answer, end of text first."""
+        """Tokens that end an answer, starting with the end-of-text token."""
         is_end = self._library.llama_vocab_is_eog
         ends = [token for token in self.control_tokens().values() if is_end(self._vocabulary, token)]
-        last = int(self._library.llama_vocab_eos(self._vocabulary))
-        return [*([last] if last >= 0 else []), *(token for token in ends if token != last)]
+        eos = int(self._library.llama_vocab_eos(self._vocabulary))
+        return [*([eos] if eos >= 0 else []), *(token for token in ends if token != eos)]
 
     def begin(self) -> int | None:
         """The beginning-of-text token, if the tokenizer adds one."""
-        wanted = self._library.llama_vocab_get_add_bos(self._vocabulary)
-        return int(self._library.llama_vocab_bos(self._vocabulary)) if wanted else None
+        adds_bos = self._library.llama_vocab_get_add_bos(self._vocabulary)
+        return int(self._library.llama_vocab_bos(self._vocabulary)) if adds_bos else None
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Token ids; `special` parses control tokens in the text."""
@@ -277,7 +277,7 @@ class Native:
             room = -count
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of these tokens, without control tokens."""
+        """The text of the tokens, without control tokens."""
         ids = (c_int32 * len(tokens))(*tokens)
         room = 32 * len(tokens) + 8
         while True:
@@ -288,7 +288,7 @@ class Native:
             room = -length
 
     def decode(self, batch: Sequence[Token]) -> Logits:
-        """Compute up to `BATCH` tokens. The logits (N, V) of those that are read, in order; valid until the next call.
+        """Compute up to `BATCH` tokens; return the logits (N, V) of those with `read`, valid until the next call.
 
         Raises `KeyboardInterrupt`, `ModelError`.
         """
@@ -296,10 +296,10 @@ class Native:
         ids, positions, counts = (np.array(column, np.int32) for column in zip(*rows, strict=True))
         sequences = np.fromiter((sequence for token in batch for sequence in token.sequences), np.int32)
         starts = np.cumsum(counts) - counts
-        places = (sequences.ctypes.data + 4 * starts).astype(np.uint64)
+        pointers = (sequences.ctypes.data + 4 * starts).astype(np.uint64)  # to each token's sequences
         read = np.array([token.read for token in batch], np.int8)
-        token, *others = (array.ctypes.data for array in (ids, positions, counts, places, read))
-        status = self._library.llama_decode(self._context, _Batch(len(batch), token, None, *others))
+        ids_address, *others = (array.ctypes.data for array in (ids, positions, counts, pointers, read))
+        status = self._library.llama_decode(self._context, _Batch(len(batch), ids_address, None, *others))
         self._interrupt.raise_pending()
         if status:
             raise ModelError(f"llama.cpp gave up on a batch of {len(batch)} tokens (status {status}).")
@@ -312,7 +312,7 @@ class Native:
             self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def drop(self, sequences: Iterable[int], start: int = 0) -> None:
-        """Clear the cache of sequences from position `start` on."""
+        """Remove everything from position `start` on from the cache of each sequence."""
         for sequence in sequences:
             self._library.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
@@ -320,7 +320,7 @@ class Native:
         """Free the memory. May be called twice; every other method then raises `ModelError`."""
         library, self._library = self._library, _Closed()
         if not isinstance(library, _Closed):
-            with _signals_held():
+            with _signals_deferred():
                 if self._context:
                     library.llama_free(self._context)
                 library.llama_model_free(self._model)
@@ -336,8 +336,9 @@ class _Closed:
 class _Interrupt:
     """Runs Python's signal handlers while llama.cpp computes, so that Ctrl-C works at once rather than seconds later.
 
-    llama.cpp calls back between operations. A pending signal is handled as the called code begins, before any `try` of
-    a function; a generator resumes inside its `try`, so the exception is caught and kept until llama.cpp has returned.
+    llama.cpp calls `callback` between operations. Python handles a pending signal at the start of the callback, before
+    a function could enter a `try`. A generator resumes inside its `try`, so it can catch the exception and keep it
+    until llama.cpp has returned.
     """
 
     def __init__(self) -> None:
@@ -347,7 +348,7 @@ class _Interrupt:
         self.callback = _AbortCallback(watch.send)
 
     def raise_pending(self) -> None:
-        """Raise what a signal handler raised meanwhile, usually `KeyboardInterrupt`."""
+        """Raise the exception of a signal handler, usually `KeyboardInterrupt`, if there was one."""
         raised, self._raised = self._raised, None
         if raised is not None:
             raise raised
@@ -368,8 +369,8 @@ def _refuse(path: Path) -> NoReturn:
         magic = file.read(4)
     if magic != b"GGUF":
         raise UnknownModelError(f"{path} is no GGUF file. Expected a model converted for llama.cpp.")
-    marked = "error loading model: "
-    reason = next((line.partition(marked)[2] for line in _errors if marked in line), "no reason given")
+    marker = "error loading model: "
+    reason = next((line.partition(marker)[2] for line in _errors if marker in line), "no reason given")
     raise UnknownModelError(
         f"llama.cpp cannot load {path}: {reason}. Is the file whole, and its architecture known to this release of "
         "xllamacpp?"

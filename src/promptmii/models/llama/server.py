@@ -1,9 +1,9 @@
 """A GGUF model on llama.cpp's own server in this process, for builds of `xllamacpp` without the C interface (Windows).
 
-The server listens on a free port of the loopback address and asks for a key that only this process knows. Answers and
-likelihoods come through the client for any llama.cpp server, so this is slower than `NativeEngine`.
+The server listens on a free loopback port and requires a key that only this process knows. The model uses the same
+client as any llama.cpp server, so it is slower than `NativeEngine`.
 
-As a program, `python -m promptmii.models.llama.server MODEL --port PORT`, it serves a model to others.
+`python -m promptmii.models.llama.server MODEL --port PORT` serves a model to other programs.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from promptmii.models.references import gguf_of
 
 
 def load_served(reference: str, path: Path, adapters: Sequence[str], context: int) -> "ServedModel":
-    """A model and its adapters, with a context of so many tokens at most. Raises `UnknownModelError`."""
-    header = _header(path) if adapters else None  # which takes seconds to read
+    """A model and its adapters, with a context of up to `context` tokens. Raises `UnknownModelError`."""
+    header = _header(path) if adapters else None  # reading it takes seconds
     files = [adapter_file(Path(adapter), header) for adapter in adapters] if header else []
     return ServedModel(reference, path, files, context)
 
@@ -48,10 +48,10 @@ def _header(path: Path) -> Header:
 
 
 class ServedModel(HttpModel):
-    """A `LanguageModel` whose server lives as long as it does."""
+    """A `LanguageModel` that runs its own server until it is closed."""
 
     def __init__(self, reference: str, path: Path, adapters: Sequence[Path], context: int) -> None:
-        """Raises `UnknownModelError` where the server does not start."""
+        """Raises `UnknownModelError` if the server does not start."""
         key = secrets.token_hex(16)
         self._llama = start(path, adapters, context, key=key)
         self._revision = revision([path, *adapters])
@@ -79,7 +79,7 @@ def start(
     port: int = 0,
     parallel: int = 1,
 ) -> Any:
-    """A server that runs as long as what is returned lives. `context` is that of each of the `parallel` requests.
+    """Start a server, which runs until the returned object is deleted. Each `parallel` request has its own `context`.
 
     Raises `UnknownModelError`.
     """
@@ -93,7 +93,7 @@ def start(
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads()
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.verbosity, params.ui = 0, False
-    params.cache_ram_mib, params.fit_params = 0, False  # no 8 GB of old prompts, and no context but the one asked for
+    params.cache_ram_mib, params.fit_params = 0, False  # no 8 GB cache of old prompts, and no other context length
     params.no_extra_bufts, params.warmup = True, False  # as in native.py
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0) for adapter in adapters]
     try:
@@ -103,16 +103,16 @@ def start(
 
 
 def main() -> None:
-    """Serve a GGUF file (a path, `owner/name/file` of the hub, or an embedded model) until this process ends."""
+    """Serve a GGUF file (a path, `owner/name/file` on the hub, or an embedded model) until this process ends."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("model")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--context", type=int, default=CONTEXT, help="Tokens of one request.")
+    parser.add_argument("--context", type=int, default=CONTEXT, help="Tokens per request.")
     parser.add_argument("--parallel", type=int, default=4, help="Concurrent requests.")
     options = parser.parse_args()
     gguf = gguf_of(options.model)
-    path = model_file(gguf.place if gguf else options.model)
+    path = model_file(gguf.source if gguf else options.model)
     _server = start(path, (), options.context, host=options.host, port=options.port, parallel=options.parallel)
     threading.Event().wait()
 

@@ -11,7 +11,7 @@ import torch
 from promptmii.doctor import Check, Report, examine
 from promptmii.errors import ConfigError
 from promptmii.extras import unmet
-from promptmii.models.http.config import Served, addresses
+from promptmii.models.http.config import ServerReference, addresses
 from promptmii.progress import Progress
 from promptmii.serving import unplaced
 from promptmii.serving.process import command_line
@@ -86,19 +86,19 @@ def _disk(grpo: GrpoPlan, folder: Path) -> Check:
 
 
 def _follower(reference: str, settings: TrainSettings, progress: Progress) -> Iterator[Check]:
-    served, serve = Served.parse(reference), settings.reward.serve
-    if served is None:
+    server, serve = ServerReference.parse(reference), settings.reward.serve
+    if server is None:
         yield Check("follower", True, f"{reference} runs in the training processes")
         return
-    if serve and served.address is None:
+    if serve and server.address is None:
         try:
             program, *_ = command_line(serve, reference, port=0, gpus=serve.needs(reference))
             yield Check("follower", True, f"{reference}: the run starts {serve.copies} x {program}")
         except ConfigError as error:
             yield Check("follower", False, f"{reference}: {serve.engine} is not installed", str(error))
         return
-    for address in addresses(served.address or settings.endpoint.base_url):
-        report = examine(f"openai:{served.model}@{address}", settings.endpoint, progress)
+    for address in addresses(server.address or settings.endpoint.base_url):
+        report = examine(f"openai:{server.model}@{address}", settings.endpoint, progress)
         needed = [check for check in report.checks if settings.reward.mode == "choose" or check.name != "choose"]
         failed = next((check for check in needed if not check.ok), None)
         if failed:

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from promptmii.errors import UnknownModelError
 from promptmii.models import weights_of
 from promptmii.models.hf.model import quiet
-from promptmii.models.http.config import Served
+from promptmii.models.http.config import ServerReference
 from promptmii.train.rl.plan import ZERO3, GrpoPlan
 
 GIB = 2.0**30
@@ -96,7 +96,7 @@ def memory_terms(grpo: GrpoPlan, gpu: float = ASSUMED_GPU) -> tuple[Term, ...]:
         share = float(options.get("vllm_gpu_memory_utilization", 0.3))
         terms.append(Term("vLLM", share * gpu, f"{share:g} (trl.vllm_gpu_memory_utilization) x {gpu:.0f} GiB"))
     for reference in settings.reward.followers:
-        if not Served.parse(reference) and (follower := ModelSize.of(reference)):
+        if not ServerReference.parse(reference) and (follower := ModelSize.of(reference)):
             terms.append(_weights(f"follower {reference}", follower.weights, 2))
     return (*terms, Term("runtime", RUNTIME, "assumed"))
 
