@@ -96,7 +96,7 @@ def test_imports_point_upward() -> None:
 
 
 def test_public_names_are_exact_sorted_and_there() -> None:
-    assert promptmii.__all__ == sorted(promptmii.__all__) == sorted(promptmii._HOMES)
+    assert promptmii.__all__ == sorted(promptmii.__all__) == sorted(promptmii._MODULE_OF)
     assert all(getattr(promptmii, name) is not None for name in promptmii.__all__)
 
 
