@@ -1,4 +1,4 @@
-"""Money by hand: what an instruction saves against ICL, with and without a prompt cache."""
+"""The saving of an instruction over ICL, with and without a prompt cache, computed by hand."""
 # pyright: reportOptionalMemberAccess=false
 
 import math
@@ -19,7 +19,7 @@ def priced(prompt: int, completion: int, price: Price = PRICE) -> Cost:
     return Cost.of(Usage(1, prompt, completion), price)
 
 
-def test_a_price_knows_cached_tokens_and_batches() -> None:
+def test_a_price_covers_cached_tokens_and_batches() -> None:
     usage = Usage(calls=1, prompt_tokens=1_000_000, completion_tokens=500_000, cached_tokens=800_000)
     assert Price(2.0, 8.0).of(usage) == pytest.approx(2.0 + 4.0)
     assert PRICE.of(usage) == pytest.approx(0.4 + 0.16 + 4.0)
@@ -27,14 +27,14 @@ def test_a_price_knows_cached_tokens_and_batches() -> None:
     assert Price(2.0, 8.0, cached=0.0).of(usage) == pytest.approx(0.4 + 4.0)
 
 
-def test_a_prompt_cache_takes_most_of_the_lead() -> None:
-    """11,500 shared tokens of ICL at a tenth of the price against an instruction of 900 that no cache takes."""
+def test_a_prompt_cache_shrinks_the_saving() -> None:
+    """ICL shares 11,500 tokens at a tenth of the price; the instruction's 900 tokens are too few for the cache."""
     result = break_even(PromptCost(FREE, 900, 880), PromptCost(FREE, 11_500, 11_500), None)
     assert result.uncached.times == pytest.approx(11_500 / 900)
     assert result.cached.times == pytest.approx(1_150 / 900)
 
 
-def test_the_queries_that_repay_the_cost() -> None:
+def test_the_number_of_queries_until_break_even() -> None:
     ours, icl = PromptCost(priced(900, 100), 300, 250), PromptCost(priced(100, 0), 2_050, 2_000)
     result = break_even(ours, icl, PRICE)
     once = 800 * 2.0 + 100 * 8.0
@@ -48,7 +48,7 @@ def test_the_queries_that_repay_the_cost() -> None:
     assert result.cached.queries is None  # 500 against 600
 
 
-def test_it_is_said_in_words() -> None:
+def test_the_summary_in_words() -> None:
     ours, icl = PromptCost(priced(900, 100), 300, 250), PromptCost(priced(100, 0), 2_050, 2_000)
     assert str(break_even(ours, icl, PRICE)) == (
         "Against the examples in the prompt (ICL) it saves 1,750 tokens per query: they cost 6.8 times as much, and "
@@ -58,7 +58,7 @@ def test_it_is_said_in_words() -> None:
     assert str(break_even(icl, ours, PRICE)).endswith("it saves nothing: 1,750 more tokens per query.")
 
 
-def test_a_cache_that_changes_nothing_is_said_once() -> None:
+def test_a_cache_without_effect_is_mentioned_once() -> None:
     made = Cost(calls=1, prompt_tokens=500, completion_tokens=100)
     assert str(break_even(PromptCost(made, 200, 150), PromptCost(FREE, 500, 450), None)) == (
         "Against the examples in the prompt (ICL) it saves 300 tokens per query: they cost 2.5 times as much, also "
@@ -74,7 +74,7 @@ def test_without_a_price_tokens_are_counted_and_money_is_unknown() -> None:
     assert break_even(PromptCost(made, 200, 0), PromptCost(FREE, 500, 0), PRICE).one_off_money is None
 
 
-def test_where_prompts_are_free_tokens_are_counted() -> None:
+def test_free_prompts_are_counted_in_tokens() -> None:
     free = Price(prompt=0.0, completion=0.4)
     result = break_even(PromptCost(priced(500, 100, free), 200, 150), PromptCost(priced(0, 0, free), 500, 450), free)
     assert (result.saved_tokens_per_query, result.uncached.queries, result.uncached.times) == (300, 2, 2.5)
@@ -86,7 +86,7 @@ tokens = st.integers(1, 10**6)
 
 
 @given(tokens, tokens, st.integers(0, 4096))
-def test_a_cache_never_makes_a_prompt_dearer_and_takes_no_short_prefix(whole: int, shared: int, minimum: int) -> None:
+def test_a_cache_never_raises_the_price_and_ignores_short_prefixes(whole: int, shared: int, minimum: int) -> None:
     price = PRICE._replace(minimum=minimum)
     assert price.of_prompt(whole, shared) <= price.of_prompt(whole)
     if shared < minimum:

@@ -1,4 +1,4 @@
-"""The laws of calibration, on scores of any kind."""
+"""Properties of calibration, for arbitrary scores."""
 
 from typing import get_args
 
@@ -29,11 +29,11 @@ def likelihood(calibration: Calibration | None, logp: Floats, gold: list[int]) -
     return float(apply(calibration, logp)[range(len(gold)), gold].sum())
 
 
-def same(one: Floats, other: Floats, tolerance: float = 1e-9) -> bool:
-    return one.shape == other.shape and bool(np.allclose(one, other, rtol=tolerance, atol=tolerance))
+def same(first: Floats, second: Floats, tolerance: float = 1e-9) -> bool:
+    return first.shape == second.shape and bool(np.allclose(first, second, rtol=tolerance, atol=tolerance))
 
 
-def test_every_kind_has_its_line() -> None:
+def test_every_kind_has_an_entry() -> None:
     assert tuple(READS) == get_args(CalibrationKind)
 
 
@@ -71,25 +71,25 @@ class TestCentre:
 
     @settings(max_examples=20, deadline=None)
     @given(logps)
-    def test_what_is_centred_stays(self, logp: Floats) -> None:
+    def test_centring_twice_changes_nothing(self, logp: Floats) -> None:
         calibrated = apply(centre("batch", logp), logp)
         assert centre("batch", calibrated).offset == pytest.approx([0] * logp.shape[1], abs=1e-9)
 
     @settings(max_examples=20, deadline=None)
     @given(logps, st.data())
-    def test_a_bias_makes_no_difference(self, logp: Floats, data: st.DataObject) -> None:
+    def test_a_constant_bias_is_removed(self, logp: Floats, data: st.DataObject) -> None:
         bias = data.draw(arrays(np.float64, logp.shape[1], elements=st.floats(-20, 20)))
         biased = normalise(logp + bias)
         assert same(apply(centre("support", biased), biased), apply(centre("support", logp), logp), 1e-6)
 
     @pytest.mark.parametrize("compared", [0.0, -np.inf])
-    def test_rows_that_compare_nothing_with_their_own_label_say_nothing(self, compared: float) -> None:
+    def test_rows_that_compare_only_their_own_label_are_ignored(self, compared: float) -> None:
         logp = np.array([[compared, -np.inf], [0.0, -np.inf]])
         assert centre("support", logp, [0, 0]).offset == fit_supervised(logp[1:], [0]).offset == (0.0, 0.0)
 
     @settings(max_examples=20, deadline=None)
     @given(logps)
-    def test_it_knows_its_kind_and_scales_nothing(self, logp: Floats) -> None:
+    def test_the_kind_is_recorded_and_the_scale_is_one(self, logp: Floats) -> None:
         calibration = centre("contextual", logp)
         assert calibration.kind == "contextual"
         assert calibration.scale == (1.0,) * logp.shape[1]
@@ -98,7 +98,7 @@ class TestCentre:
 class TestApply:
     @settings(max_examples=20, deadline=None)
     @given(logps)
-    def test_none_leaves_them_as_they_are(self, logp: Floats) -> None:
+    def test_none_changes_nothing(self, logp: Floats) -> None:
         assert apply(None, logp) is logp
 
     @settings(max_examples=20, deadline=None)
@@ -116,7 +116,7 @@ class TestApply:
 
     @settings(max_examples=20, deadline=None)
     @given(logps)
-    def test_one_row_alone_is_calibrated_as_among_others(self, logp: Floats) -> None:
+    def test_rows_are_calibrated_independently(self, logp: Floats) -> None:
         calibration = centre("support", logp)
         assert same(apply(calibration, logp)[0], apply(calibration, logp[0]))
 
@@ -130,7 +130,7 @@ class TestApply:
 class TestSupervised:
     @settings(max_examples=20, deadline=None)
     @given(labelled())
-    def test_it_never_explains_the_examples_worse_than_where_it_starts(self, case: tuple[Floats, list[int]]) -> None:
+    def test_the_fit_is_never_worse_than_its_start(self, case: tuple[Floats, list[int]]) -> None:
         logp, gold = case
         fitted = fit_supervised(logp, gold)
         assert fitted.kind == "supervised"
@@ -139,12 +139,12 @@ class TestSupervised:
 
     @settings(max_examples=20, deadline=None)
     @given(labelled())
-    def test_the_order_of_the_examples_makes_no_difference(self, case: tuple[Floats, list[int]]) -> None:
+    def test_the_order_of_the_examples_does_not_matter(self, case: tuple[Floats, list[int]]) -> None:
         logp, gold = case
-        one, other = fit_supervised(logp, gold), fit_supervised(logp[::-1], gold[::-1])
-        assert likelihood(one, logp, gold) == pytest.approx(likelihood(other, logp, gold), abs=1e-2)
+        first, second = fit_supervised(logp, gold), fit_supervised(logp[::-1], gold[::-1])
+        assert likelihood(first, logp, gold) == pytest.approx(likelihood(second, logp, gold), abs=1e-2)
 
-    def test_separable_examples_under_a_bias_are_told_apart_better(self) -> None:
+    def test_biased_but_separable_examples_are_separated_better(self) -> None:
         gold = [0, 1, 2] * 6
         stream = np.random.default_rng(0)
         raw = 1.5 * np.eye(3)[gold] + np.array([4.0, 0.0, -2.0]) + stream.normal(0, 0.1, (18, 3))
@@ -158,7 +158,7 @@ class TestSupervised:
             > likelihood(None, logp, gold) + 2
         )
 
-    def test_a_label_that_speaks_too_softly_is_scaled_up(self) -> None:
+    def test_a_label_with_a_weak_signal_is_scaled_up(self) -> None:
         logp = normalise(np.array([[0.3 * (i % 2), 0.0] for i in range(40)]))
         fitted = fit_supervised(logp, [1 - i % 2 for i in range(40)])
         assert fitted.scale[0] > 1

@@ -24,7 +24,7 @@ RECIPES = sorted(FOLDER.glob("*/*.toml"))
 
 
 def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command that does something, by the words that name it."""
+    """Every command (not group), by its words."""
     inner = getattr(group, "commands", None)
     if inner is None:
         yield path, group
@@ -37,14 +37,14 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
 def typed(page: Path) -> list[list[str]]:
-    """The words of each promptmii command that a page shows, in a block or in a line."""
+    """The words of each promptmii command on a page, in code blocks and inline code."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line.strip() for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
     lines += re.findall(r"`(promptmii [^`]+)`", text)
     if page.suffix == ".toml":
         lines = re.findall(r"promptmii (?:train|evaluate|corpus|report) .*", text)
-    found = [re.sub(r"^.*?(?:^|\s)promptmii ", "", line) for line in lines if re.search(r"(^|\s)promptmii [a-z]", line)]
-    return [shlex.split(line, comments=True) for line in found if "install" not in line.split("#")[0].split()[:1]]
+    shown = [re.sub(r"^.*?(?:^|\s)promptmii ", "", line) for line in lines if re.search(r"(^|\s)promptmii [a-z]", line)]
+    return [shlex.split(line, comments=True) for line in shown if "install" not in line.split("#")[0].split()[:1]]
 
 
 def test_every_command_is_shown_in_the_docs() -> None:
@@ -55,7 +55,7 @@ def test_every_command_is_shown_in_the_docs() -> None:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_command_and_option_has_a_help_text(words: tuple[str, ...]) -> None:
-    """The site's reference is made of these texts."""
+    """The site's reference is generated from these texts."""
     command = COMMANDS[words]
     assert command.help
     assert not [parameter.name for parameter in command.params if not getattr(parameter, "help", "")]
@@ -69,8 +69,8 @@ def test_commands_in_the_docs_exist_with_their_options(page: Path) -> None:
             assert words[0] in {path[0] for path in COMMANDS} | {"--install-completion", "COMMAND"}, words
             continue
         known = {option for parameter in COMMANDS[name].params for option in parameter.opts + parameter.secondary_opts}
-        given = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)} - {"--help", "-h"}
-        assert given <= known, f"{page.name}: promptmii {' '.join(words)}"
+        used = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)} - {"--help", "-h"}
+        assert used <= known, f"{page.name}: promptmii {' '.join(words)}"
 
 
 def test_extras_in_docs_and_messages_exist() -> None:

@@ -55,11 +55,11 @@ def test_a_server_that_enforces_a_choice_passes_every_check(steps: Recorder) -> 
 def test_a_context_length_that_the_server_does_not_report_is_assumed(steps: Recorder) -> None:
     with serving(FaultyServer(honours="vllm", context=None)) as server:
         context = checks_of(server, steps)["context"]
-        given = examine("openai:m", Endpoint(base_url=server.url, context_length=4096), steps).checks[1]
+        check = examine("openai:m", Endpoint(base_url=server.url, context_length=4096), steps).checks[1]
     assert context.ok
     assert "assumed" in context.finding
     assert "--context-length" in context.cure
-    assert given.finding == "4096 tokens"
+    assert check.finding == "4096 tokens"
 
 
 def test_a_server_that_ignores_the_constraint_can_only_generate(steps: Recorder) -> None:
@@ -73,7 +73,7 @@ def test_a_server_that_ignores_the_constraint_can_only_generate(steps: Recorder)
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_every_dialect_of_a_constraint_is_found(steps: Recorder, dialect: str) -> None:
+def test_every_dialect_of_a_constraint_is_detected(steps: Recorder, dialect: str) -> None:
     with serving(FaultyServer(honours=dialect)) as server:
         assert checks_of(server, steps)["choose"].ok
 
@@ -85,7 +85,7 @@ def test_a_dead_server_is_a_failed_check(steps: Recorder, dead_url: str) -> None
     assert f"No server answers at {dead_url}" in load.finding
 
 
-def test_a_refused_key_is_a_failed_check_after_those_that_passed(steps: Recorder) -> None:
+def test_a_refused_key_fails_after_the_checks_that_passed(steps: Recorder) -> None:
     with serving(FaultyServer(default="401")) as server:
         checks = checks_of(server, steps)
     assert list(checks) == ["load", "context", "tokens", "answer"]

@@ -41,12 +41,12 @@ y = [label for _ in range(10) for label in WORDS]
 
 
 def query_of(chat: Chat) -> str:
-    """The text that the follower is asked about."""
+    """The text that the follower labels."""
     return json.loads(re.findall(r'^Input: (".*")$', chat[-1]["content"], re.MULTILINE)[-1])
 
 
 def keyword(chat: Chat, option: str) -> float:
-    """Likely where the text holds the word that belongs to the label."""
+    """High if the text contains the label's word."""
     return -0.1 if WORDS.get(option, option) in query_of(chat) else -3.0
 
 
@@ -67,7 +67,7 @@ def classifier(**changes: Any) -> PromptClassifier:
 
 
 class TestFitAndPredict:
-    def test_writes_one_instruction_and_labels_by_it(self):
+    def test_writes_one_instruction_and_labels_with_it(self):
         model = scripted()
         fitted = PromptClassifier(model, n=6).fit(X, y)
         assert fitted.instruction_.text == "Decide what the ticket is about."
@@ -101,7 +101,7 @@ class TestFitAndPredict:
         assert (fitted.instruction_.generator, fitted.instruction_.follower) == ("writer", "reader")
         assert len(writer.calls) == 1
 
-    def test_generator_is_not_loaded_where_nothing_is_written(self):
+    def test_generator_is_not_loaded_if_nothing_is_written(self):
         fitted = PromptClassifier("no-such-model", scripted(), method="icl", n=6).fit(X, y)
         assert fitted.score(X, y) == 1.0
 
@@ -110,7 +110,7 @@ class TestFitAndPredict:
         loaded = Instruction.load(fitted.instruction_.save(tmp_path / "tickets.json"))
         assert [p.label for p in fitted.follower_.predict(loaded, X)] == y
 
-    def test_calibration_auto_is_support_where_there_are_likelihoods(self):
+    def test_calibration_auto_is_support_with_likelihoods(self):
         assert classifier().fit(X, y).instruction_.calibration.kind == "support"
         assert classifier(mode="generate").fit(X, y).instruction_.calibration is None
 
@@ -149,7 +149,7 @@ class TestInputs:
         ],
     )
     @pytest.mark.parametrize("container", [list, np.array, pd.Series])
-    def test_targets_come_back_as_they_went_in(self, values: list[Any], names: tuple[str, ...], container: Any):
+    def test_predictions_have_the_type_of_the_targets(self, values: list[Any], names: tuple[str, ...], container: Any):
         model = ScriptedModel(answer, lambda chat, option: 0.0 if query_of(chat).split()[0] == option else -4.0)
         targets = container(values * 5)
         texts = [f"{int(v) if isinstance(v, float) else v} {i}" for i, v in enumerate(values * 5)]
@@ -176,7 +176,7 @@ class TestInputs:
             (pd.DataFrame({"a": X, "b": X}), "table of one column"),
         ],
     )
-    def test_what_is_no_text_is_refused(self, texts: Any, says: str):
+    def test_values_that_are_not_texts_are_refused(self, texts: Any, says: str):
         with pytest.raises(DataError, match=says):
             classifier().fit(texts, y)
         with pytest.raises(DataError, match=says):
@@ -195,11 +195,11 @@ class TestInputs:
         ids=["boolean", "arrow", "Int64", "string", "category", "frame"],
     )
     @pytest.mark.filterwarnings("ignore:A column-vector y was passed")
-    def test_nullable_targets_come_back_as_they_went_in(self, targets: Any):
-        made = classifier(n=4).fit([f"text {i}" for i in range(12)], targets)
+    def test_predictions_for_nullable_targets_have_their_values(self, targets: Any):
+        fitted = classifier(n=4).fit([f"text {i}" for i in range(12)], targets)
         values = targets["y"] if isinstance(targets, pd.DataFrame) else targets
-        assert made.classes_.tolist() == sorted(set(values.tolist()))
-        assert made.instruction_.labels == tuple(str(value) for value in sorted(set(values.tolist())))
+        assert fitted.classes_.tolist() == sorted(set(values.tolist()))
+        assert fitted.instruction_.labels == tuple(str(value) for value in sorted(set(values.tolist())))
 
     @pytest.mark.parametrize(
         ("targets", "says"),
@@ -215,7 +215,7 @@ class TestInputs:
             (["a", "a "] * 15, "more than once"),
         ],
     )
-    def test_targets_that_are_no_classes_are_refused(self, targets: Any, says: str):
+    def test_targets_that_are_not_classes_are_refused(self, targets: Any, says: str):
         with pytest.raises(ValueError, match=says):
             classifier().fit(X, targets)
 
@@ -257,16 +257,16 @@ class TestProbabilities:
         np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
         assert (fitted.classes_[probabilities.argmax(axis=1)] == fitted.predict(X)).all()
 
-    def test_only_where_there_are_likelihoods(self):
+    def test_require_likelihoods(self):
         generates, silent = classifier(mode="generate"), PromptClassifier(scripted(gives_scores=False), n=6)
-        for one in (generates, silent, generates.fit(X, y), silent.fit(X, y)):
-            assert not hasattr(one, "predict_proba")
+        for model in (generates, silent, generates.fit(X, y), silent.fit(X, y)):
+            assert not hasattr(model, "predict_proba")
             with pytest.raises(AttributeError, match="predict_proba") as caught:
-                one.predict_proba(X)
+                model.predict_proba(X)
             assert isinstance(caught.value.__cause__, UnsupportedError)
         assert silent.score(X, y) == 1.0, "a choice without likelihoods is still a class"
 
-    def test_is_there_before_fit(self):
+    def test_available_before_fit(self):
         assert hasattr(classifier(), "predict_proba")
         assert hasattr(PromptClassifier("smol"), "predict_proba")
         assert not hasattr(PromptClassifier("smol", mode="generate"), "predict_proba")
@@ -288,7 +288,7 @@ class TestNothingIsMadeUp:
         with pytest.raises(ScoreRefusedError, match="1 of 2 calls failed"):
             fitted.score(["a parcel", "broken"], ["shipping", "billing"])
 
-    def test_the_answers_that_arrived_can_be_had(self):
+    def test_answers_that_arrived_are_available(self):
         fitted = self.failing()
         answers = fitted.follower_.predict(fitted.instruction_, ["a parcel", "broken"])
         assert answers[0].label == "shipping"
@@ -305,7 +305,7 @@ class TestNothingIsMadeUp:
         with pytest.raises(NotFittedError):
             broken.predict(X)
 
-    def test_an_answer_that_is_no_class_raises_in_predict_and_is_a_miss_in_score(self):
+    def test_an_answer_without_a_class_raises_in_predict_and_is_a_miss_in_score(self):
         fitted = classifier(mode="generate").fit(X, y)
         assert fitted.predict(["a parcel"]).tolist() == ["shipping"]
         with pytest.raises(UnsupportedError, match=r"1 of 2 answers name no class \(first: 'no idea'"):
@@ -343,8 +343,8 @@ class TestInScikitLearn:
 
     def test_clone_keeps_metadata_requests(self):
         with config_context(enable_metadata_routing=True):
-            asked = classifier().set_score_request(sample_weight=False)
-            assert clone(asked).get_metadata_routing().score.requests == {"sample_weight": False}
+            requesting = classifier().set_score_request(sample_weight=False)
+            assert clone(requesting).get_metadata_routing().score.requests == {"sample_weight": False}
 
     def test_cross_validation(self):
         assert cross_val_score(classifier(), X, y, cv=3).tolist() == [1.0] * 3
@@ -372,7 +372,7 @@ class TestInScikitLearn:
         fitted = CalibratedClassifierCV(classifier(), cv=3).fit(X, y)
         assert fitted.score(X, y) == 1.0
 
-    def test_numbers_in_place_of_names_are_what_the_model_sees(self):
+    def test_the_model_sees_numeric_classes_as_text(self):
         vote = VotingClassifier([("prompt", classifier())]).fit(X, y)
         assert vote.estimators_[0].instruction_.labels == ("0", "1", "2"), (
             "VotingClassifier numbers the classes; docs/estimator.md warns"
@@ -411,7 +411,7 @@ class TestPickle:
         again.predict(X)
         assert loads == ["test:reader"], "the follower alone, once"
 
-    def test_a_style_asks_the_writer_and_names_no_other_model(self, monkeypatch: pytest.MonkeyPatch):
+    def test_a_style_belongs_to_the_writer_and_names_no_other_model(self, monkeypatch: pytest.MonkeyPatch):
         loads: list[str] = []
         monkeypatch.setattr(estimator, "_load", lambda reference: loads.append(reference) or scripted())
         PromptClassifier("test:writer#ours", n=6).fit(X, y)

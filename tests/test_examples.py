@@ -32,7 +32,7 @@ def test_a_script_runs(script: Path, tmp_path: Path) -> None:
 
 @pytest.mark.smol
 def test_the_notebook_runs(tmp_path: Path) -> None:
-    """Without Jupyter: its cells, one after the other, in one program."""
+    """Run its cells in order as one program, without Jupyter."""
     notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))
     code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert not any(cell.get("outputs") for cell in notebook["cells"]), "clear the outputs before you commit"

@@ -1,4 +1,4 @@
-"""What an extra asks for and does not find, and the error that says it."""
+"""The unmet requirements of an extra, and the error that names them."""
 
 import pickle
 from pathlib import Path
@@ -16,18 +16,18 @@ def install(folder: Path, version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [("0.33.0", " (0.33.0 is installed)"), ("0.30.0+cu129", None), ("0.27.0", None)]
+    ("version", "reason"), [("0.33.0", " (0.33.0 is installed)"), ("0.30.0+cu129", None), ("0.27.0", None)]
 )
-def test_another_version_is_as_bad_as_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, said: str | None
+def test_a_wrong_version_counts_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, reason: str | None
 ) -> None:
     install(tmp_path, version)
     monkeypatch.syspath_prepend(tmp_path)
-    found = unmet("gpu").get("vllm")
-    assert found == (said and f"vllm<0.31,>=0.27{said}")
+    requirement = unmet("gpu").get("vllm")
+    assert requirement == (reason and f"vllm<0.31,>=0.27{reason}")
 
 
-def test_an_extra_holds_the_extras_inside_it() -> None:
+def test_an_extra_includes_its_nested_extras() -> None:
     assert unmet("nothing of the kind") == {}
     assert "pytest" not in unmet("gpu")
 
@@ -41,7 +41,7 @@ def test_the_error_says_what_is_missing_and_survives_pickling(tmp_path: Path, mo
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-def test_an_import_that_fails_otherwise_is_told_as_it_failed() -> None:
+def test_the_reason_for_another_failed_import_is_reported() -> None:
     try:
         raise ImportError("cannot import name 'x' from 'y'")
     except ImportError:

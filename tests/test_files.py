@@ -1,4 +1,4 @@
-"""Files are written atomically and privately, and replace nothing unasked."""
+"""Files are written atomically and privately, and replace nothing without `force`."""
 
 import os
 import stat
@@ -27,7 +27,7 @@ def mode(path: Path) -> int:
 
 
 def fill(path: Path, error: BaseException | None = None, meanwhile: Callable[[], object] = int) -> None:
-    """Write a file; `meanwhile` runs, and `error` is raised, before it is complete."""
+    """Write a file. Before it is complete, run `meanwhile` and raise `error`."""
     with atomic_file(path, force=error is not None) as temporary:
         temporary.write_text("half")
         meanwhile()
@@ -104,12 +104,12 @@ class TestFolders:
         append_line(tmp_path / "lines", b"text\n")
         assert mode(tmp_path / "lines") == 0o600
 
-    def test_a_folder_that_cannot_be_created_is_named(self, tmp_path: Path) -> None:
+    def test_the_error_names_a_folder_that_cannot_be_created(self, tmp_path: Path) -> None:
         write_text(tmp_path / "a", "")
         with pytest.raises(OutputError, match="cannot be created"):
             private_folder(tmp_path / "a" / "b")
 
-    def test_the_cache_is_where_the_environment_says(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_environment_sets_the_cache_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PROMPTMII_CACHE", str(tmp_path))
         assert cache_folder() == tmp_path
         monkeypatch.delenv("PROMPTMII_CACHE")

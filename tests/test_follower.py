@@ -1,4 +1,4 @@
-"""The follower and the scorer, over the public double."""
+"""The follower and scoring, with scripted models."""
 # pyright: reportArgumentType=false
 
 import math
@@ -23,7 +23,7 @@ BIAS = {"a": 5.0, "b": 0.0, "c": -3.0}
 
 
 def biased(chat, option: str) -> float:
-    """Knows the answer, and likes some labels too much."""
+    """Knows the answer, but prefers some labels."""
     words = chat[-1]["content"].splitlines()[-1].strip('"').split()
     return 2.0 * (option in words) + BIAS[option]
 
@@ -34,7 +34,7 @@ def macro_f1(calibration: str) -> float | None:
     return score(follower, instruction, QUERY).macro_f1
 
 
-def test_calibration_takes_a_bias_away() -> None:
+def test_calibration_removes_a_bias() -> None:
     assert macro_f1("none") == pytest.approx(1 / 6)
     assert {kind: macro_f1(kind) for kind in CALIBRATIONS} == dict.fromkeys(CALIBRATIONS, 1)
 
@@ -47,17 +47,21 @@ def test_a_label_of_many_words_is_not_too_unlikely_to_be_calibrated(calibration:
 
 
 @pytest.mark.parametrize("calibration", ["none", "support", "batch"])
-def test_instructions_that_are_followed_together_are_followed_as_alone(calibration: str) -> None:
+def test_instructions_followed_together_give_the_same_answers_as_alone(calibration: str) -> None:
     model = ScriptedModel(score=biased)
     follower = Follower(model, "choose", calibration)
     few = Support(("a", "b"), tuple(e for e in SUPPORT.examples if e.label != "c"))
-    made = [
+    instructions = [
         *(follower.prepare(method.induce(SUPPORT), SUPPORT) for method in (Naive(), InContext(model))),
         follower.prepare(Naive().induce(few), few),
     ]
     texts = ["query a", "query c", "query b"]
-    alone = [follower.predict(instruction, texts[:count]) for instruction, count in zip(made, (3, 2, 0), strict=True)]
-    assert follower.predict_each([(made[0], texts), (made[1], texts[:2]), (made[2], [])]) == alone
+    alone = [
+        follower.predict(instruction, texts[:count]) for instruction, count in zip(instructions, (3, 2, 0), strict=True)
+    ]
+    assert (
+        follower.predict_each([(instructions[0], texts), (instructions[1], texts[:2]), (instructions[2], [])]) == alone
+    )
     assert [len(predictions) for predictions in alone] == [3, 2, 0]
 
 
@@ -83,7 +87,7 @@ def test_a_calibration_is_not_applied_to_another_model() -> None:
     assert Follower(ScriptedModel(score=biased)).predict(instruction, texts) != other.predict(instruction, texts)
 
 
-def test_what_batch_calibration_cannot_keep_is_noted() -> None:
+def test_a_note_says_that_batch_calibration_is_not_stored() -> None:
     instruction = Follower(ScriptedModel(score=biased), "choose", "batch").prepare(Naive().induce(SUPPORT), SUPPORT)
     assert any("batch" in note for note in instruction.provenance.notes)
 
@@ -103,14 +107,14 @@ def test_calibration_needs_likelihoods() -> None:
         unique=True,
     )
 )
-def test_choose_tells_all_labels_apart(labels: list[str]) -> None:
+def test_choose_distinguishes_all_labels(labels: list[str]) -> None:
     clean = [f"{i} {' '.join(label.split())}" for i, label in enumerate(labels)]
     model = ScriptedModel(score=lambda chat, option: float(f"={option}=" in chat[-1]["content"].splitlines()[-1]))
     instruction = Naive().induce(Support(tuple(clean), ()))
     assert [p.label for p in Follower(model).predict(instruction, [f"={label}=" for label in clean])] == clean
 
 
-def test_a_failure_stays_one_and_refuses_the_score() -> None:
+def test_a_failure_prevents_a_score() -> None:
     def flaky(chat, option):
         return Failure(FailureKind.SERVER, "down") if "query b 1" in chat[-1]["content"] else biased(chat, option)
 
@@ -135,7 +139,7 @@ def test_long_texts_are_cut_in_the_middle_and_counted() -> None:
 
 
 class Narrow(ScriptedModel):
-    """Refuses what does not fit its context together with the answer."""
+    """Refuses a prompt that does not fit its context together with the answer."""
 
     def generate(self, chats, sampling):
         room = self.card.context_length - sampling.max_tokens
@@ -145,7 +149,7 @@ class Narrow(ScriptedModel):
 
 
 @pytest.mark.parametrize("answer", [None, 150])
-def test_a_long_text_leaves_room_for_the_answer_that_is_written(answer: int | None) -> None:
+def test_a_long_text_leaves_room_for_the_answer(answer: int | None) -> None:
     instruction = Naive().induce(SUPPORT).model_copy(update={"answer": answer})
     follower = Follower(Narrow(reply=["a"], context_length=400), "generate")
     (prediction,) = follower.predict(instruction, ["word " * 900])
@@ -170,7 +174,7 @@ def test_an_instruction_that_fills_the_context_fails_rather_than_scores() -> Non
     assert [p.failure and p.failure.kind for p in predictions] == [FailureKind.CONTEXT]
 
 
-def test_generate_reads_labels_and_counts_what_is_none() -> None:
+def test_generate_reads_labels_and_counts_unparsed_answers() -> None:
     model = ScriptedModel(reply=["Label: a", "b.", "no idea"])
     scored = score(
         Follower(model, "generate"), Naive().induce(SUPPORT), [Example("x", "a"), Example("y", "b"), Example("z", "c")]
@@ -197,14 +201,14 @@ class Cut(ScriptedModel):
         ("It reads like spam.\nThe te", None),
     ],
 )
-def test_an_answer_that_was_cut_is_a_failure_unless_its_label_stands_on_a_finished_line(answer, label) -> None:
+def test_a_truncated_answer_is_a_failure_unless_its_label_is_on_a_complete_line(answer, label) -> None:
     instruction = Naive().induce(Support(("spam", "spam link"), ()))
     (prediction,) = Follower(Cut(reply=[answer]), "generate").predict(instruction, ["x"])
     assert prediction.label == label
     assert (prediction.failure is None) == (label is not None)
 
 
-def test_an_answer_that_is_nothing_but_a_thought_is_a_failure() -> None:
+def test_an_answer_of_only_thinking_is_a_failure() -> None:
     instruction = Naive().induce(SUPPORT)
     replies = ["<think>a", "<think>a</think>", "<think>b</think>a"]
     predictions = Follower(ScriptedModel(reply=replies), "generate").predict(instruction, ["x", "y", "z"])
@@ -214,8 +218,8 @@ def test_an_answer_that_is_nothing_but_a_thought_is_a_failure() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind, reads in READS.items() if reads is Reads.SUPPORT])
 @pytest.mark.parametrize("n", [1, 3, 9])
-def test_a_text_that_stands_in_the_prompt_calibrates_nothing(kind: str, n: int) -> None:
-    """Every support text is scored once, under a prompt that does not show it but most others."""
+def test_a_text_in_the_prompt_is_not_used_to_calibrate(kind: str, n: int) -> None:
+    """Every support text is scored once, under a prompt that shows most others but not this one."""
     model = ScriptedModel(score=biased)
     support = Support(SUPPORT.labels, SUPPORT.examples[:n])
     instruction = InContext(model).induce(support)
@@ -230,7 +234,7 @@ def test_a_text_that_stands_in_the_prompt_calibrates_nothing(kind: str, n: int) 
     assert fitted.calibrates
 
 
-def test_a_follower_that_repeats_what_it_was_shown_is_calibrated_by_what_it_was_not() -> None:
+def test_a_follower_that_repeats_shown_examples_is_calibrated_on_others() -> None:
     def parrot(chat, option: str) -> float:
         prompt = chat[-1]["content"]
         text = prompt.splitlines()[-1]
@@ -242,7 +246,7 @@ def test_a_follower_that_repeats_what_it_was_shown_is_calibrated_by_what_it_was_
     assert score(follower, shown, QUERY).uncalibrated_macro_f1 == pytest.approx(1 / 6)
 
 
-def test_what_an_instruction_quotes_calibrates_nothing() -> None:
+def test_texts_that_the_instruction_quotes_are_not_used_to_calibrate() -> None:
     quoted, *others = (Example(f"this is the long text {label} {i}", label) for i in range(2) for label in "ab")
     support = Support(("a", "b"), (quoted, *others))
     model = ScriptedModel(score=biased)
@@ -264,6 +268,6 @@ def test_a_calibration_of_another_text_is_not_applied() -> None:
     assert follower.own(edited).calibration is None
 
 
-def test_the_rows_that_went_in_are_known_again() -> None:
-    made = Follower(ScriptedModel(score=biased)).prepare(Naive().induce(SUPPORT), SUPPORT)
-    assert made.provenance.support_rows == tuple(row_key(example.text.upper()) for example in SUPPORT.examples)
+def test_the_support_rows_are_recorded() -> None:
+    prepared = Follower(ScriptedModel(score=biased)).prepare(Naive().induce(SUPPORT), SUPPORT)
+    assert prepared.provenance.support_rows == tuple(row_key(example.text.upper()) for example in SUPPORT.examples)

@@ -1,4 +1,4 @@
-"""The artefact: what is saved comes back, what is there is not lost, what is broken is named."""
+"""Instruction files: they round-trip, they are never lost, and errors name what is broken."""
 
 import json
 import math
@@ -77,7 +77,7 @@ def instructions(draw: st.DrawFn) -> Instruction:
 
 @settings(max_examples=50, deadline=None)
 @given(instruction=instructions(), text=st.text(max_size=30))
-def test_what_is_saved_comes_back(
+def test_saving_and_loading_round_trips(
     tmp_path_factory: pytest.TempPathFactory, instruction: Instruction, text: str
 ) -> None:
     loaded = Instruction.load(instruction.save(tmp_path_factory.mktemp("artefact") / "i.json"))
@@ -86,7 +86,7 @@ def test_what_is_saved_comes_back(
     assert loaded.messages(text) == instruction.messages(text)
 
 
-def test_150_labels_of_many_scripts_come_back_and_can_be_read(tmp_path: Path) -> None:
+def test_150_labels_in_many_scripts_round_trip_and_stay_readable(tmp_path: Path) -> None:
     labels = tuple(f"{word} {i}" for i in range(30) for word in ("étiquette", "метка", "标签", "وسم", "लेबल"))
     instruction = PLAIN.model_copy(update={"labels": labels, "text": "Что это?\r\n这是什么\u2028🙂"})
     path = instruction.save(tmp_path / "инструкция.json")
@@ -124,13 +124,13 @@ class TestSave:
     @pytest.mark.parametrize(
         ("name", "words"), [("", "is a folder"), ("none/i.json", "does not exist"), ("file/i.json", "does not exist")]
     )
-    def test_a_place_that_is_none_is_named(self, tmp_path: Path, name: str, words: str) -> None:
+    def test_the_error_names_an_unusable_path(self, tmp_path: Path, name: str, words: str) -> None:
         (tmp_path / "file").write_text("a file")
         with pytest.raises(OutputError, match=words):
             PLAIN.save(tmp_path / name)
 
     @pytest.mark.slow
-    def test_a_full_disk_leaves_the_old_file_and_no_other(self, tmp_path: Path) -> None:
+    def test_a_full_disk_leaves_only_the_old_file(self, tmp_path: Path) -> None:
         path = PLAIN.save(tmp_path / "i.json")
         for limit in (0, 100, 20_000):
             assert "i.json cannot be written: File too large." in saving(
@@ -142,13 +142,13 @@ class TestSave:
     @pytest.mark.parametrize(
         ("mode", "words"), [(0o555, "permission denied"), (0o000, "permission denied")], ids=["read-only", "closed"]
     )
-    def test_a_folder_without_permission_is_named(self, guarded: Path, mode: int, words: str) -> None:
+    def test_the_error_names_a_folder_without_permission(self, guarded: Path, mode: int, words: str) -> None:
         guarded.chmod(mode)
         assert words in saving(guarded / "i.json", "os.geteuid() or os.setuid(65534)")
 
     @pytest.fixture
     def guarded(self) -> Iterator[Path]:
-        """A folder that others can reach: the one that pytest gives is closed to them."""
+        """A folder that other users can reach, unlike pytest's own."""
         with tempfile.TemporaryDirectory() as folder:
             Path(folder).chmod(0o755)
             inner = Path(folder) / "inner"
@@ -171,7 +171,7 @@ except OutputError as error:
 
 
 def saving(path: Path, first: str) -> str:
-    """What a process says that does `first` and then saves a large instruction."""
+    """The output of a process that runs `first` and then saves a large instruction."""
     command = [sys.executable, "-W", "error", "-c", SAVE.format(first=first), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"LC_ALL": "C"})
     assert done.returncode == 0, done.stderr
@@ -219,7 +219,7 @@ class TestLoad:
             "unknown mode",
         ],
     )
-    def test_a_broken_file_is_named_with_the_first_thing_that_is_wrong(
+    def test_the_error_names_a_broken_file_and_its_first_problem(
         self, tmp_path: Path, content: bytes, where: str
     ) -> None:
         path = tmp_path / "i.json"
@@ -232,21 +232,21 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("name", "words"), [("none.json", "No such file"), ("", "Is a directory")], ids=["missing", "a folder"]
     )
-    def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path, name: str, words: str) -> None:
+    def test_the_error_names_an_unreadable_file(self, tmp_path: Path, name: str, words: str) -> None:
         with pytest.raises(ArtefactError, match=words):
             Instruction.load(tmp_path / name)
 
     @pytest.mark.slow
     @settings(max_examples=30, deadline=None)
     @given(cut=st.integers(0, 10**6))
-    def test_no_part_of_a_file_passes_for_the_whole(self, tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    def test_a_truncated_file_is_refused(self, tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
         path = PLAIN.save(tmp_path_factory.mktemp("artefact") / "i.json")
         whole = path.read_bytes().rstrip()
         path.write_bytes(whole[: cut % len(whole)])
         with pytest.raises(ArtefactError):
             Instruction.load(path)
 
-    def test_an_older_file_without_the_later_fields_is_read(self, tmp_path: Path) -> None:
+    def test_an_older_file_without_newer_fields_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "i.json"
         path.write_text(json.dumps({"text": "Label the ticket.", "labels": ["money", "parcel"], "method": "human"}))
         assert Instruction.load(path) == PLAIN
@@ -283,7 +283,7 @@ class TestEdited:
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
         return Instruction.load(path)
 
-    def test_nothing_is_lost_while_the_text_is_the_same(self, path: Path) -> None:
+    def test_an_unedited_text_keeps_both(self, path: Path) -> None:
         loaded = self.edited(path, method="human", generator="smol")
         assert loaded.measured
         assert loaded.calibrates
@@ -327,7 +327,7 @@ class TestCost:
 
 
 def test_a_copy_with_another_text_has_another_prompt() -> None:
-    made = Instruction(text="", labels=("a", "b"), method="naive")
-    plain = made.prompt("x")
-    assert made.model_copy(update={"text": "Look."}).prompt("x") == f"Look.\n\n{plain}"
-    assert "- c" in made.model_copy(update={"labels": ("a", "c")}).prompt("x")
+    instruction = Instruction(text="", labels=("a", "b"), method="naive")
+    plain = instruction.prompt("x")
+    assert instruction.model_copy(update={"text": "Look."}).prompt("x") == f"Look.\n\n{plain}"
+    assert "- c" in instruction.model_copy(update={"labels": ("a", "c")}).prompt("x")

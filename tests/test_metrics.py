@@ -1,4 +1,4 @@
-"""Macro-F1 and its laws; the paper's defects as counter-examples."""
+"""Properties of macro-F1, with the defects of the paper's metric as counter-examples."""
 # pyright: reportArgumentType=false
 
 import numpy as np
@@ -15,7 +15,7 @@ rows = st.lists(
 
 
 @given(rows)
-def test_macro_f1_is_scikit_learns_over_the_labels_in_gold(pairs) -> None:
+def test_macro_f1_equals_scikit_learns_over_the_labels_in_gold(pairs) -> None:
     gold, predicted = zip(*pairs, strict=True)
     expected = f1_score(
         gold, [p or "none" for p in predicted], labels=sorted(set(gold)), average="macro", zero_division=0
@@ -31,7 +31,7 @@ def test_macro_f1_does_not_depend_on_the_order_of_rows_or_the_names_of_labels(pa
     assert metrics.macro_f1(*zip(*renamed, strict=True)) == pytest.approx(metrics.macro_f1(*zip(*pairs, strict=True)))
 
 
-def test_no_answer_is_never_worth_anything() -> None:
+def test_missing_answers_score_nothing() -> None:
     gold = ["pos"] * 10 + ["neg"] * 10
     assert metrics.macro_f1(gold, [None] * 20) == 0  # the authors' reward gave 0.333
     assert metrics.macro_f1(gold, ["pos"] * 10 + [None] * 10) == 0.5  # and 1.0 here, with the labels in one order
@@ -45,7 +45,7 @@ def test_per_label_and_confusion_count_unparsed_answers() -> None:
 
 
 @pytest.mark.slow
-def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_the_interval_has_about_its_nominal_coverage() -> None:
     random = np.random.default_rng(0)
     covered = 0
     for seed in range(60):
@@ -56,7 +56,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert covered >= 51  # 95 % of 60 is 57; fewer than 51 has a chance below 1 in 100
 
 
-def test_a_paired_difference_is_fair() -> None:
+def test_a_paired_difference_is_symmetric_and_detects_a_better_method() -> None:
     gold = ["a", "b"] * 50
     right, wrong = gold, ["b", "a"] * 50
     assert metrics.paired_difference(gold, right, right).p == 1

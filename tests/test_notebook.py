@@ -1,4 +1,4 @@
-"""How results look in a notebook and at a prompt: short, and safe whatever they hold."""
+"""Results in a notebook and at a prompt are short, and safe for any content."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def test_results_are_short_as_text_and_safe_as_html(result: Any) -> None:
     assert html.count("<td>") == html.count("</td>") > 0
 
 
-def test_files_serve_as_well_as_objects(tmp_path: Path) -> None:
+def test_files_work_like_objects(tmp_path: Path) -> None:
     made = Naive().induce(Support(("money", "parcel"), ()))
     path = made.save(tmp_path / "made.json")
     (answer,) = predict(path, ["where is my parcel?"], Follower(MODEL)).predictions

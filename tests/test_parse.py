@@ -1,4 +1,4 @@
-"""What a parser must never do, and what it must always read."""
+"""Answers that the parser must read, and answers that it must refuse."""
 
 import json
 
@@ -86,7 +86,7 @@ def test_the_label_that_an_answer_chooses_is_read(labels: list[str], form: str) 
 
 
 @given(st.permutations(["spam", "toxic", "kind", "sport", "news", "体育", "财经"]), st.sampled_from(UNDECIDED))
-def test_a_question_and_a_change_of_mind_choose_nothing(labels: list[str], form: str) -> None:
+def test_questions_and_corrections_name_no_label(labels: list[str], form: str) -> None:
     assert LabelParser(tuple(labels))(form.format(*labels))[0] is None
 
 
@@ -117,7 +117,7 @@ def test_labels_that_are_denials_are_read_and_denied_like_others(labels: tuple[s
 
 
 @given(st.lists(st.sampled_from(["is", "is not", "label", "the label", "answer", "spam", "is spam", "a"]), unique=True))
-def test_what_introduces_a_label_is_no_label(labels: list[str]) -> None:
+def test_the_introduction_of_a_label_is_not_a_label(labels: list[str]) -> None:
     assume(len(labels) > 1)
     for head in ("The label is", "Label:", "The correct answer is", "**Answer**:"):
         for form in ("{} **{}**.", '{} "{}"', "{} `{}`\n\nBecause the text says so."):
@@ -127,13 +127,13 @@ def test_what_introduces_a_label_is_no_label(labels: list[str]) -> None:
 ODD = ["it", "is", ",", "'", "no", "none", "not", "and", "-1", "1", "c++", "spam", "体育", "👍", "not.", "x_y"]
 
 
-def test_a_python_dictionary_that_denies_names_nothing_whatever_the_labels_are() -> None:
+def test_a_python_dictionary_with_only_denied_values_names_no_label() -> None:
     assert LabelParser(("'", "it"))("{'not_label': 'it'}") == (None, None)
     assert LabelParser(("spam", "ham"))("{'not_label': 'spam', 'label': 'ham'}")[0] == "ham"
 
 
 @given(st.lists(st.sampled_from(ODD), min_size=2, max_size=5, unique=True), st.sampled_from(NEGATED), st.data())
-def test_no_denied_label_is_returned_where_other_labels_are_words_of_the_denial(
+def test_a_denied_label_is_not_returned_if_words_of_the_denial_are_labels(
     labels: list[str], form: str, data: st.DataObject
 ) -> None:
     label = data.draw(st.sampled_from(labels))
@@ -143,7 +143,7 @@ def test_no_denied_label_is_returned_where_other_labels_are_words_of_the_denial(
 
 
 @given(st.sampled_from(["toxic", "kind", "spam", "体育"]), st.sampled_from(HYPHENS), st.booleans())
-def test_a_prefix_of_denial_is_seen_behind_every_hyphen(word: str, hyphen: str, known: bool) -> None:
+def test_a_negating_prefix_is_recognised_with_every_hyphen(word: str, hyphen: str, known: bool) -> None:
     opposite = f"non-{word}"
     labels = (word, opposite) if known else (word, "other")
     assert LabelParser(labels)(f"non{hyphen}{word}")[0] == (opposite if known else None)
@@ -158,7 +158,7 @@ def test_a_minus_is_never_lost(number: int, minus: str, space: str) -> None:
 
 
 @given(word_sets, st.sampled_from([", ", "/", " or ", " and ", "\n", " & ", "\nor ", "、", " vs. "]), st.data())
-def test_two_labels_side_by_side_are_none(labels: tuple[str, ...], joint: str, data: st.DataObject) -> None:
+def test_two_labels_side_by_side_name_no_label(labels: tuple[str, ...], joint: str, data: st.DataObject) -> None:
     one, other = data.draw(st.lists(st.sampled_from(labels), min_size=2, max_size=2, unique=True))
     assume(f"{one}{joint}{other}" not in labels)
     assert LabelParser(labels)(f"{one}{joint}{other}")[0] is None
@@ -263,7 +263,7 @@ def test_answers_in_free_text(labels: tuple[str, ...], answer: str, label: str |
         '<details type="reasoning" done="true"><summary>Thought for 3 s</summary>\nbeta\n</details>',
     ],
 )
-def test_thoughts_are_not_part_of_what_is_said(thought: str) -> None:
+def test_thinking_is_not_part_of_the_answer(thought: str) -> None:
     assert without_thought(f"{thought}\nalpha") == "alpha"
     assert LabelParser(("alpha", "beta"))(f"{thought}\n\nalpha\n")[0] == "alpha"
 
@@ -272,6 +272,6 @@ def test_thoughts_are_not_part_of_what_is_said(thought: str) -> None:
     "cut",
     ["<think>\nalpha could", "<think>a</think><think>b", "<|channel|>analysis<|message|>alpha", "analysisWe must"],
 )
-def test_a_thought_that_was_cut_says_nothing(cut: str) -> None:
+def test_truncated_thinking_is_no_answer(cut: str) -> None:
     assert without_thought(cut) is None
     assert LabelParser(("alpha", "beta"))(cut) == (None, None)

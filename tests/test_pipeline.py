@@ -1,4 +1,4 @@
-"""The main job on real files; the model behind it is the only double, passed where a reference would load one."""
+"""The pipeline on real files, with a server on loopback or a scripted model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,15 +26,15 @@ def test_refused_value_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("values", "words"),
     [
         ({"overlong": "drop"}, "^The settings are refused: overlong = 'drop' needs fixed = true"),
         ({"reward": {"followers": []}}, "^The settings of reward are refused: followers names no model"),
     ],
 )
-def test_settings_that_contradict_each_other_are_not_printed_in_full(given: dict[str, Any], words: str) -> None:
+def test_settings_that_contradict_each_other_are_not_printed_in_full(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        TrainSettings.of(model="smol", tasks=["suite"], **given)
+        TrainSettings.of(model="smol", tasks=["suite"], **values)
 
 
 def test_an_unknown_follower_is_refused_before_the_generator_is_loaded() -> None:
@@ -45,7 +45,7 @@ def test_an_unknown_follower_is_refused_before_the_generator_is_loaded() -> None
 
 
 class Steps(Quiet):
-    """Lists the steps."""
+    """Records the steps."""
 
     def __init__(self, names: list[str]) -> None:
         self._names = names
@@ -61,7 +61,7 @@ def test_data_errors_come_before_any_model(tmp_path) -> None:
 
 
 class AtStep(Quiet):
-    """Does something at the first step whose name begins so."""
+    """Runs an action at the first step whose name begins with a text."""
 
     def __init__(self, name: str, action: Callable[[], object]) -> None:
         self._name, self._action = name, action
@@ -75,8 +75,8 @@ class AtStep(Quiet):
 
 def induced(server: FaultyServer, output: Path, progress: Progress, **changes: Any) -> pipeline.Induced:
     endpoint = {"base_url": server.url}
-    given = {"generator": "openai:m", "mode": "generate", "n": 6, "evaluate": 6, "endpoint": endpoint} | changes
-    return pipeline.induce(demo_path(), output=output, progress=progress, **given)
+    settings = {"generator": "openai:m", "mode": "generate", "n": 6, "evaluate": 6, "endpoint": endpoint} | changes
+    return pipeline.induce(demo_path(), output=output, progress=progress, **settings)
 
 
 def test_the_instruction_is_saved_before_it_is_measured(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_an_instruction_starts_from_a_text_and_is_measured_beside_it(tmp_path: P
     assert set(result.differences) == {"naive", "icl", "start"}
 
 
-def test_a_mark_that_no_line_holds_is_refused_before_any_call(tmp_path: Path) -> None:
+def test_kept_words_that_no_line_contains_are_refused_before_any_call(tmp_path: Path) -> None:
     with serving(FaultyServer()) as server:
         with pytest.raises(ConfigError, match="contains 'login'"):
             induced(server, tmp_path / "i.json", Quiet(), start="Tickets of a shop.", keep=("login",))
@@ -148,18 +148,23 @@ def test_a_mark_that_no_line_holds_is_refused_before_any_call(tmp_path: Path) ->
         assert not server.bodies
 
 
-def test_own_test_rows_measure_and_are_no_examples(tmp_path: Path) -> None:
+def test_given_test_rows_are_measured_on_and_never_shown(tmp_path: Path) -> None:
     rows = [{"words": f"a text {i}", "kind": "ab"[i % 2]} for i in range(10)]
     test = tmp_path / "test.csv"
     test.write_text("words,kind\na text 0,a\nother 1,b\nother 2,a\n")
     with serving(FaultyServer(default="say:a")) as server:
         endpoint = {"base_url": server.url}
-        given: dict[str, Any] = {"generator": "openai:m", "mode": "generate", "endpoint": endpoint, "test": str(test)}
-        result = pipeline.induce(rows, n=9, **given)
+        settings: dict[str, Any] = {
+            "generator": "openai:m",
+            "mode": "generate",
+            "endpoint": endpoint,
+            "test": str(test),
+        }
+        result = pipeline.induce(rows, n=9, **settings)
         assert {e.text for e in result.rows[0].scored.query} == {"a text 0", "other 1", "other 2"}
         assert "a text 0" not in result.rows[1].instruction.text
         assert any("1 row left out of the examples" in note for note in result.notes)
         with pytest.raises(DataError, match="10 examples were asked for"):
-            pipeline.induce(rows, n=10, **given)
+            pipeline.induce(rows, n=10, **settings)
         with pytest.raises(DataError, match="Every row of"):
-            pipeline.induce(test, n=1, columns={"label": "kind"}, **given)
+            pipeline.induce(test, n=1, columns={"label": "kind"}, **settings)

@@ -1,4 +1,4 @@
-"""The shape of the package: arrows point upward, the public names are exact, importing is light."""
+"""The structure of the package: imports point upward, public names are exact, importing is light."""
 
 import ast
 import re
@@ -74,12 +74,12 @@ def place(module: str) -> int:
 
 
 def modules() -> list[tuple[str, Path]]:
-    """Every module by its dotted name."""
-    found = []
+    """Every module: its dotted name and its path."""
+    modules_found = []
     for path in sorted(SOURCE.rglob("*.py")):
         parts = path.relative_to(SOURCE.parent).with_suffix("").parts
-        found.append((".".join(parts).removesuffix(".__init__"), path))
-    return found
+        modules_found.append((".".join(parts).removesuffix(".__init__"), path))
+    return modules_found
 
 
 def test_imports_point_upward() -> None:
@@ -95,13 +95,13 @@ def test_imports_point_upward() -> None:
                     assert place(target) <= place(own), f"{own} imports {target}, which stands below it"
 
 
-def test_public_names_are_exact_sorted_and_there() -> None:
-    assert promptmii.__all__ == sorted(promptmii.__all__) == sorted(promptmii._HOMES)
+def test_public_names_are_sorted_and_exist() -> None:
+    assert promptmii.__all__ == sorted(promptmii.__all__) == sorted(promptmii._MODULE_OF)
     assert all(getattr(promptmii, name) is not None for name in promptmii.__all__)
 
 
-def test_no_submodule_has_the_name_of_what_its_package_imports() -> None:
-    """Importing the submodule would put it in the place of the other."""
+def test_no_submodule_shadows_a_name_that_its_package_imports() -> None:
+    """Importing the submodule would replace that name."""
     for package in SOURCE.rglob("__init__.py"):
         inside = {path.stem for path in package.parent.glob("*.py")} | {path.name for path in package.parent.iterdir()}
         taken: set[str] = set()
@@ -135,8 +135,7 @@ def test_importing_is_light() -> None:
 
 @pytest.mark.slow
 def test_it_imports_without_posix() -> None:
-    """As on Windows. Modules on torch are left out, because its packages import POSIX modules on POSIX; so are those of
-    the page, whose packages are an extra."""
+    """As on Windows. Skips modules on torch, whose packages need POSIX modules, and those of the page, an extra."""
     light = [
         name
         for name, path in modules()
@@ -156,8 +155,7 @@ def test_it_imports_without_posix() -> None:
 
 
 def test_modules_and_functions_are_short() -> None:
-    """Only a command, whose parameters are options, and a scikit-learn estimator may take many parameters; of a command
-    the body counts."""
+    """Only commands and scikit-learn estimators may take many parameters. For commands, only the body counts."""
     for name, path in modules():
         source = path.read_text(encoding="utf-8")
         assert len(source.splitlines()) <= 400, f"{name} has more than 400 lines: split it"
@@ -168,7 +166,7 @@ def test_modules_and_functions_are_short() -> None:
             assert node.end_lineno is not None
             length = node.end_lineno - (node.body[0] if command else node).lineno + 1
             assert length <= 60, f"{name}.{node.name} has {length} lines; at most 60"
-            given = node.args
-            parameters = len([*given.posonlyargs, *given.args, *given.kwonlyargs])
+            arguments = node.args
+            parameters = len([*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs])
             free = command or name == "promptmii.estimator"
             assert free or parameters <= 8, f"{name}.{node.name} has {parameters} parameters; at most 8"

@@ -1,6 +1,6 @@
-"""promptmii: a few labelled examples in, a short, reusable, measured LLM instruction out, in one forward pass.
+"""promptmii turns a few labelled examples into a short, reusable, measured LLM instruction, in one forward pass.
 
-Everything public is named here. Nothing heavy is imported until it is used.
+This module is the public API. It imports a submodule only when one of its names is used.
 """
 
 from importlib import import_module
@@ -28,7 +28,7 @@ _MODULES = {
     "task": ("Episode", "Example", "Support", "Task"),
     "workbench": ("Comparison", "Extended", "Measured", "compare", "edit", "extend", "predict", "score"),
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "BestOf",
@@ -64,9 +64,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'promptmii' has no attribute {name!r}")
-    return getattr(import_module(f"promptmii.{_HOMES[name]}"), name)
+    return getattr(import_module(f"promptmii.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The program: `promptmii`, or `python -m promptmii`."""
+"""The entry point of `promptmii` and `python -m promptmii`."""
 
 import os
 import signal
@@ -9,10 +9,10 @@ import time
 from contextlib import suppress
 
 GRACE = 1.5
-"""Seconds until a watchdog exits the process after a signal.
+"""Seconds that a signalled process may take to stop before a watchdog ends it.
 
-Python delivers `KeyboardInterrupt` only between two bytecodes of the main thread, and drops it inside finalisers.
-Everything on disk survives a kill.
+`KeyboardInterrupt` alone is not enough: Python raises it only between two bytecodes of the main thread, and drops it
+inside finalisers. Ending the process is safe, because everything on disk survives a kill.
 """
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []
@@ -22,17 +22,17 @@ def end_on_signals() -> None:
     """Install the handlers and the watchdog. Call once, in the main thread."""
     for number in SIGNALS:
         signal.signal(number, _interrupt)
-    watched, written = socket.socketpair()
-    written.setblocking(False)
-    # The C level writes the signal's number here at once, whatever the main thread is doing.
-    signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(watched, written), daemon=True).start()
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    # Python's C code writes the signal's number here at once, whatever the main thread is doing.
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reader, writer), daemon=True).start()
 
 
 def leave_if_interrupted() -> None:
-    """Exit with the signal's code if one has come: 130 for Ctrl-C, as shells say it.
+    """Exit at once if a signal was received, with the code that shells use: 130 for Ctrl-C.
 
-    Call last. An interpreter that shuts down in the usual way waits for threads of libraries, or crashes in them.
+    Call this last. A normal interpreter shutdown would wait for threads of libraries, or crash in them.
     """
     if _received:
         for stream in (sys.stdout, sys.stderr):
@@ -40,25 +40,26 @@ def leave_if_interrupted() -> None:
                 stream.flush()
         os._exit(128 + _received[0])
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)  # from here on one would only break into finalisers
+        signal.signal(number, signal.SIG_DFL)  # from here on, our handler would only disturb finalisers
 
 
-def _interrupt(number: int, _frame: object) -> None:
-    _received.append(number)
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)  # a second one must not break the clean-up
+def _interrupt(received: int, _frame: object) -> None:
+    _received.append(received)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
     raise KeyboardInterrupt
 
 
-def _watch(watched: socket.socket, _written: socket.socket) -> None:
-    while (number := watched.recv(1)[0]) not in SIGNALS:
+def _watch(reader: socket.socket, _writer: socket.socket) -> None:
+    """End the process soon after a signal. The thread's reference to `_writer` keeps that end open."""
+    while (number := reader.recv(1)[0]) not in SIGNALS:
         pass
     time.sleep(GRACE)
     os._exit(128 + number)
 
 
 def main() -> None:
-    """Run the command line. Signals are handled before its imports, which take most of a second."""
+    """Run the command line. Handlers are installed before its imports, which take most of a second."""
     try:
         with suppress(KeyboardInterrupt):
             end_on_signals()

@@ -1,7 +1,7 @@
-"""When does an instruction repay what it cost? Against ICL, with and without a provider's prompt cache.
+"""Computes after how many queries an instruction has paid for itself compared with ICL.
 
-ICL repeats its examples with every query. A provider that caches the beginning of a prompt makes ICL much cheaper and a
-short instruction no cheaper: most caches take no prefix below some 1,024 tokens. So both numbers are given.
+ICL repeats its examples with every query. A provider's prompt cache makes that much cheaper, but it does not help a
+short instruction: most caches ignore prefixes below about 1,024 tokens. So there are two results, one with the cache.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from promptmii.instruction import Cost
 from promptmii.models.base import Price
 
 UNIT = Price(prompt=1.0, completion=1.0)
-"""Money is tokens where nobody gave a price, or prompts are free."""
+"""Counts tokens instead of money if no price is known, or prompts are free."""
 
 
 @dataclass(frozen=True)
@@ -19,41 +19,41 @@ class PromptCost:
     """The cost of one way of prompting."""
 
     once: Cost
-    """To make and to calibrate."""
+    """Cost of making and calibrating it."""
     tokens: float | None
-    """Mean tokens of a prompt; `None` if the server did not report them."""
+    """Mean tokens per prompt; `None` if the server did not report them."""
     shared_tokens: int
-    """Tokens of the prefix that all its prompts share."""
+    """Tokens in the prefix that all prompts share."""
 
 
 @dataclass(frozen=True)
 class PerQuery:
-    """The price of the prompts: money per million queries, or tokens per query if they have no price."""
+    """The cost of prompts: money per million queries, or tokens per query without a price."""
 
     ours: float
     icl: float
     queries: int | None
-    """Queries after which the instruction has repaid what it cost; `None`: never."""
+    """Queries after which the instruction has paid for itself; `None` if it never does."""
 
     @property
     def times(self) -> float:
-        """How many times the cost of our prompt ICL's costs."""
+        """ICL's cost as a multiple of ours."""
         return self.icl / self.ours
 
 
 @dataclass(frozen=True)
 class BreakEven:
-    """An instruction against ICL."""
+    """An instruction compared with ICL."""
 
     saved_tokens_per_query: float
     one_off_tokens: int
-    """The cost of making and calibrating the instruction, less that of calibrating ICL."""
+    """Tokens to make and calibrate the instruction, minus those to calibrate ICL."""
     uncached: PerQuery
     cached: PerQuery
     """With the provider's prompt cache."""
     one_off_money: float | None
     saved_money_per_query: float | None
-    """Without a prompt cache. `None`: no price is known."""
+    """Without a prompt cache; `None` if no price is known."""
 
     def __str__(self) -> str:
         saved = self.saved_tokens_per_query
@@ -65,11 +65,9 @@ class BreakEven:
             f"{self.uncached.times:.1f} times as much{', also with a prompt cache' if same else ''}"
             f"{_repaid(self.uncached, ', and what it took to make is repaid')}."
         )
-        if same:
-            pass
-        elif self.cached.queries is None:
+        if not same and self.cached.queries is None:
             text += f" With a prompt cache they are cheaper: {self.cached.times:.1f} times its cost."
-        else:
+        elif not same:
             text += f" With a prompt cache: {self.cached.times:.1f} times as much{_repaid(self.cached, ', repaid')}."
         if self.one_off_money is not None and self.saved_money_per_query is not None:
             saved_money = self.saved_money_per_query * 1000
@@ -78,24 +76,24 @@ class BreakEven:
 
 
 def _repaid(cost: PerQuery, words: str) -> str:
-    """When what it took to make and to calibrate is saved again; nothing where it took no more than ICL."""
+    """`words` and the number of queries until break-even; empty if making the instruction cost no more than ICL."""
     return f"{words} after {cost.queries:,} {'query' if cost.queries == 1 else 'queries'}" if cost.queries else ""
 
 
 def break_even(ours: PromptCost, icl: PromptCost, price: Price | None) -> BreakEven | None:
-    """Compare an instruction with ICL. `None` if a server did not say how many tokens it read or wrote."""
-    made, calibrated = ours.once.tokens, icl.once.tokens
-    if made is None or calibrated is None or ours.tokens is None or icl.tokens is None:
+    """Compare an instruction with ICL. `None` if a server did not report its token counts."""
+    if ours.once.tokens is None or icl.once.tokens is None or ours.tokens is None or icl.tokens is None:
         return None
-    tokens = made - calibrated
-    unknown = ours.once.money is None or icl.once.money is None
-    money = None if unknown else max((ours.once.money or 0.0) - (icl.once.money or 0.0), 0.0)
+    tokens = max(ours.once.tokens - icl.once.tokens, 0)
+    money = None
+    if ours.once.money is not None and icl.once.money is not None:
+        money = max(ours.once.money - icl.once.money, 0.0)
     rate = price if price and price.prompt else UNIT
-    # A local writer has no price, and still costs tokens.
-    once = max(tokens, 0) * rate.prompt if money is None or rate is UNIT else money * 1e6
+    # A local writer has no price, but its tokens count.
+    once = tokens * rate.prompt if money is None or rate is UNIT else money * 1e6
     return BreakEven(
         saved_tokens_per_query=icl.tokens - ours.tokens,
-        one_off_tokens=max(tokens, 0),
+        one_off_tokens=tokens,
         uncached=_per_query(rate.of_prompt(ours.tokens), rate.of_prompt(icl.tokens), once),
         cached=_per_query(
             rate.of_prompt(ours.tokens, ours.shared_tokens), rate.of_prompt(icl.tokens, icl.shared_tokens), once

@@ -1,7 +1,8 @@
-"""Correcting a follower's bias towards some labels, after the fact and without touching its weights.
+"""Corrects a follower's bias towards some labels, without changing its weights.
 
-A language model prefers some label words regardless of the text. Each calibration is a per-label affine map of the
-log-probabilities (normalised over the K labels), fitted on data the method may see, and stored in the artefact:
+A language model prefers some label words regardless of the text. A calibration is an affine map of each label's
+log-probability (normalised over the K labels). It is fitted on data that the method may see, and stored with the
+instruction:
 
     none         z = logp
     contextual   minus the mean logp over content-free inputs (Zhao et al. 2021, arXiv 2102.09690)
@@ -9,10 +10,10 @@ log-probabilities (normalised over the K labels), fitted on data the method may 
     supervised   scale and offset per label, by penalised maximum likelihood on the support (arXiv 2505.23783)
     batch        minus the mean logp over the query itself (Zhou et al. 2023, arXiv 2309.17249): never stored
 
-`logp` is minus infinity for labels that were not compared, and stays so.
+`logp` is minus infinity for labels that were not compared, before and after.
 
-A text that the prompt shows cannot calibrate: the follower has just read its label. `held_out` therefore pairs
-every support text with a prompt that does not show it.
+A text that the prompt shows is useless for calibration, because the follower has just read its label. So `held_out`
+pairs every support text with a prompt that does not show it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,9 +29,9 @@ from promptmii.task import Example, normalise_text
 Floats = NDArray[np.float64]
 CONTENT_FREE = ("", "N/A", "[MASK]", "lorem ipsum")
 FOLDS = 5
-"""Folds of the examples that a prompt shows; each fold is scored under a prompt without it."""
+"""Cross-fitting folds for examples in the prompt; each fold is scored under a prompt without it."""
 QUOTED_WORDS = 4
-"""An instruction quotes a text of at least this many words if it contains all of it."""
+"""Minimum words of a text for its occurrence in the instruction to count as a quotation."""
 PENALTY = 1.0
 """Weight of the squared distance from the `support` calibration in the supervised fit."""
 
@@ -44,9 +45,9 @@ def normalise(scores: Floats) -> Floats:
 def held_out(
     instruction: Instruction, examples: Sequence[Example]
 ) -> Iterator[tuple[Instruction, tuple[Example, ...]]]:
-    """Groups of examples, each with the instruction as it would be without them.
+    """Groups of examples, each with a version of the instruction that does not show them.
 
-    Examples that the prompt shows are cross-fitted; those that the instruction quotes in its own words are left out.
+    Examples listed in the prompt are cross-fitted. Examples quoted in the instruction's prose are left out.
     """
     layout = instruction.template.layout("text")
     shown = [example for example in examples if shows(instruction.text, example, layout)]
@@ -58,8 +59,9 @@ def held_out(
     by_label = sorted(shown, key=lambda example: instruction.labels.index(example.label))
     for start in range(min(FOLDS, len(by_label))):
         fold = tuple(by_label[start::FOLDS])
-        held = [example for example in shown if example.text in {other.text for other in fold}]
-        yield instruction.model_copy(update={"text": without_examples(instruction.text, held, layout)}), fold
+        fold_texts = {example.text for example in fold}
+        hidden = [example for example in shown if example.text in fold_texts]
+        yield instruction.model_copy(update={"text": without_examples(instruction.text, hidden, layout)}), fold
 
 
 def _quoted(text: str, prose: str) -> bool:
@@ -75,26 +77,30 @@ def fit(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Calibr
 def centre(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Calibration:
     """The offset that makes the labels equally likely on average over `logp`, shape (n, K).
 
-    This is the least-squares fit of `logp` by one number per row and one per label, over the labels that were compared;
-    if all were, it is the mean of each column. If only some were, a row's own label does not count: the text itself put
-    it on the shortlist, so a label that is rarely on other shortlists would look too likely.
+    Fits one number per row and one per label to the compared entries of `logp`, by least squares. If all labels were
+    compared, a label's number is its column mean. Otherwise a row's own label is ignored: the text itself put it on the
+    shortlist, so a label that is rarely on other shortlists would look too likely.
     """
     compared = np.isfinite(logp)
     if len(gold) and not compared.all():
         compared[np.arange(len(logp)), np.asarray(gold)] = False
-    value, share = np.where(compared, logp, 0.0), compared / np.maximum(compared.sum(axis=1, keepdims=True), 1)
-    normal = np.diag(compared.sum(axis=0).astype(float)) - compared.T.astype(float) @ share
-    bias = np.linalg.lstsq(normal, value.sum(axis=0) - share.T @ value.sum(axis=1))[0]
-    seen = compared.any(axis=0)
-    offset = np.where(seen, bias.sum(where=seen) / max(seen.sum(), 1) - bias, 0.0)
+    value = np.where(compared, logp, 0.0)
+    # The normal equations for the labels' numbers, after eliminating those of the rows.
+    row_share = compared / np.maximum(compared.sum(axis=1, keepdims=True), 1)
+    matrix = np.diag(compared.sum(axis=0).astype(float)) - compared.T.astype(float) @ row_share
+    target = value.sum(axis=0) - row_share.T @ value.sum(axis=1)
+    bias = np.linalg.lstsq(matrix, target)[0]
+    has_data = compared.any(axis=0)
+    mean_bias = bias.sum(where=has_data) / max(has_data.sum(), 1)
+    offset = np.where(has_data, mean_bias - bias, 0.0)
     return Calibration(kind=kind, scale=(1.0,) * logp.shape[1], offset=tuple(offset.tolist()))
 
 
 def fit_supervised(logp: Floats, gold: Sequence[int]) -> Calibration:
-    """Scale and offset per label by maximum likelihood, drawn towards the `support` calibration.
+    """Scale and offset per label by maximum likelihood, with a penalty on the distance from the `support` calibration.
 
-    The penalty keeps labels with few or no examples close to it. `logp` has shape (n, K) and `gold` n label indices;
-    rows whose gold label was not compared are ignored.
+    The penalty matters for labels with few or no examples. `logp` has shape (n, K) and `gold` n label indices; rows
+    whose gold label was not compared are ignored.
     """
     from scipy.optimize import minimize
 

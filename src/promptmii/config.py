@@ -1,4 +1,4 @@
-"""Settings that several commands share."""
+"""Settings shared by several commands."""
 
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -35,7 +35,7 @@ class Endpoint(Settings):
     """Comma-separated server addresses that share the work; prompts with the same prefix go to the same server.
     Default: OPENAI_BASE_URL, or the hosted API if it is not set."""
     concurrency: int = Field(default=16, ge=1)
-    """Concurrent requests to all servers together."""
+    """Concurrent requests, over all servers."""
     patience: float = Field(default=300.0, ge=0)
     """Seconds that a call waits for a server that is down, busy or failing, before the call fails."""
     context_length: int | None = None
@@ -57,7 +57,7 @@ class Endpoint(Settings):
         return ",".join(addresses(base_url)) if base_url else None
 
     def limit(self) -> "SpendingLimit | None":
-        """A spending limit for all models of a run to share."""
+        """A spending limit to share between all models of a run."""
         from promptmii.models.spending import SpendingLimit
 
         return None if self.max_cost is None else SpendingLimit(self.max_cost)
@@ -112,17 +112,17 @@ class InduceSettings(Settings):
     calibration: CalibrationKind | Literal["auto"] = "auto"
     """`auto`: `support` in `choose` mode if the follower gives likelihoods, else `none` (docs/models.md)."""
     shortlist: ShortlistKind = "auto"
-    """How to preselect labels if there are more than 30; only in `choose` mode with likelihoods."""
+    """How to preselect labels if there are more than 30. Needs `choose` mode with likelihoods."""
     best_of: int = Field(default=1, ge=1)
-    """Drafts to write; the best on an inner split of the support is kept."""
+    """Drafts to write. The best one on an inner split of the support is used."""
     budget: int | None = Field(default=None, ge=8)
     """Maximum length of the instruction, in tokens."""
     template: str | None = None
     """File with the generator's own template."""
     start: str | None = None
-    """A prompt for the generator to improve: its text, an instruction file, or a text file."""
+    """A prompt for the generator to improve: the text itself, an instruction file, or a text file."""
     keep: tuple[str, ...] = ()
-    """Keep lines of `start` that contain any of these words unchanged."""
+    """Lines of `start` that contain any of these words stay unchanged."""
     evaluate: int = Field(default=200, ge=0)
     """Held-back rows to measure on; 0 skips the measurement."""
     test: str | None = None

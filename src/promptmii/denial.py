@@ -1,12 +1,12 @@
-"""Finds the labels that a text claims or denies: "not spam", "non-toxic", "Spam? No.", "It is ham, not spam"."""
+"""Finds the labels that a text asserts or denies: "not spam", "non-toxic", "Spam? No.", "It is ham, not spam"."""
 
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-# Words that deny a label in the same clause. A missed denial turns an answer into its opposite, while a needless word
-# only leaves an answer unparsed, so the list is generous.
+# Words that deny a label in the same clause. The list is generous: a missed denial turns an answer into its opposite,
+# while a false one only leaves an answer unparsed.
 _DENYING = r"""
     not no non none nothing nobody never neither nor cannot without hardly barely unlikely impossible except excluding
     wrong incorrect false untrue opposite lacks nope minus unlike anti nowhere
@@ -60,7 +60,7 @@ PARTICLE = re.compile(
     r"\W*(?:not|nor|neither|cannot|without|nicht|kein|geen|niet|ne|pas|ni|sin|sans|не|ни|без|[不非没無无未])\W*",
     re.IGNORECASE,
 )
-"""A label that is such a word looks like the word itself, so it must stand apart."""
+"""Labels that are also negations. In running text they cannot be told apart, so they count only on their own."""
 DETERMINER = re.compile(
     r"[ \t]+(?!(?:it|this|that|these|there|the|he|she|they|i|you|we|because|since|as|for|and|or|but|so|not)\b)\w",
     re.IGNORECASE,
@@ -98,7 +98,7 @@ class Claims(NamedTuple):
     named: set[str]
     denied: set[str]
     unsure: set[str]
-    """Named only by a question, before the text corrects itself, or by what may be an article ("A text")."""
+    """Named only in a question, before a correction, or by a word that may be an article ("A text")."""
     side_by_side: list[int]
     """Start positions of labels next to another label, as in "a or b"."""
 
@@ -120,28 +120,35 @@ class _Clause(NamedTuple):
 
 
 def claims(text: str, mentions: Sequence[Mention]) -> Claims:
-    """Read a text clause by clause: a clause that negates denies the labels in it."""
+    """Read a text clause by clause. A negated clause denies the labels in it."""
     clauses = _clauses(text, mentions)
     named, denied = set[str](), set[str]()
-    last, asked, negated, carries_over = set[str](), False, False, False
+    recent = set[str]()  # labels that a following "no" denies
+    asked = False  # the recent labels are in a question that is still open
+    negated = False  # this clause denies its labels
+    pending = False  # an earlier clause ended in a negation ("It is not: spam"), which denies the next label
     for clause in clauses:
-        labels, filler = clause.labels, clause.only_fillers
+        labels = clause.labels
         negated = bool(NEGATION.search(clause.text)) or (negated and bool(_CONTINUES.match(clause.text)))
         if len(clause.mentions) > 1 and not clause.asks:
             negated |= any(NEGATION.fullmatch(label.casefold()) for label in labels)
-        (denied if negated or carries_over else named).update(labels)
-        # A label may be a word such as "it" or a comma, which does not change the meaning of its clause.
-        words = {label for label in labels if _ONLY_FILLERS.fullmatch(label) and not label.isupper()}
-        if labels - words and not (words and negated):
-            carries_over = False
+        if negated or pending:
+            denied |= labels
         else:
-            if negated and filler:  # "Spam? No." denies the labels before it, but "No, it is not." agrees with "no"
-                denied |= {label for label in last if asked or not NEGATION.search(label)}
+            named |= labels
+        # A label may be a word such as "it" or a comma, which does not change the meaning of its clause.
+        fillers = {label for label in labels if _ONLY_FILLERS.fullmatch(label) and not label.isupper()}
+        if labels - fillers and not (fillers and negated):
+            pending = False
+        else:
+            if negated and clause.only_fillers:
+                # "Spam? No." denies the labels before it, but "No, it is not." agrees with "no".
+                denied |= {label for label in recent if asked or not NEGATION.search(label)}
             ends_negated = re.search(rf"(?:{NEGATION.pattern})\W*$", clause.text, re.IGNORECASE)
             answers_no = _ANSWERS_NO.fullmatch(clause.text) and clause.border in (*",.!\n،",)
-            carries_over |= bool(ends_negated) and not answers_no
+            pending |= bool(ends_negated) and not answers_no
         says_no = bool(labels) and all(NEGATION.fullmatch(label.strip(_ENDS)) for label in labels)
-        last = labels | last if (asked and says_no) or filler else labels
+        recent = labels | recent if (asked and says_no) or clause.only_fillers else labels
         asked = clause.asks or (asked and (not labels or says_no))
     denied |= _denied_by_labels(text, mentions)
     moot, unsure = _questioned(text, clauses)
@@ -167,7 +174,7 @@ def _clauses(text: str, mentions: Sequence[Mention]) -> list[_Clause]:
 
 
 def _questioned(text: str, clauses: Sequence[_Clause]) -> tuple[set[str], set[str]]:
-    """Labels that a question names and the text answers ("a or b? a", "a? b"), and those of `Claims.unsure`."""
+    """The labels rejected by the answer to a question (b in "a or b? a"; a in "a? b"), and the unsure labels."""
     stated, asked, answered, retracted, question = set[str](), set[str](), set[str](), set[str](), set[str]()
     for clause in clauses:
         labels = clause.labels
@@ -195,28 +202,26 @@ def _is_article(text: str, mention: Mention) -> bool:
 
 
 def _denied_by_labels(text: str, mentions: Sequence[Mention]) -> set[str]:
-    """Adjacent labels of which the first denies: "It is not is not" does not say "is not"."""
-    return set[str]().union(
-        *(
-            first.labels | second.labels
-            for first, second in pairwise(mentions)
-            if any(map(NEGATION.search, first.labels))
-            and re.fullmatch(r"[^\w\n\ue000]*", text[first.end : second.start])
-        )
-    )
+    """Both of two adjacent labels if the first is a negation: "It is not is not" does not say "is not"."""
+    denied = set[str]()
+    for first, second in pairwise(mentions):
+        adjacent = re.fullmatch(r"[^\w\n\ue000]*", text[first.end : second.start])
+        if adjacent and any(map(NEGATION.search, first.labels)):
+            denied |= first.labels | second.labels
+    return denied
 
 
 def _side_by_side(text: str, mentions: Sequence[Mention]) -> list[int]:
-    return [
-        start
-        for first, second in pairwise(mentions)
-        if first.labels != second.labels and _SIDE_BY_SIDE.fullmatch(gap := text[first.end : second.start])
-        if not _is_explanation(gap, text[second.end :])
-        for start in (first.start, second.start)
-    ]
+    starts: list[int] = []
+    for first, second in pairwise(mentions):
+        gap = text[first.end : second.start]
+        adjacent = first.labels != second.labels and _SIDE_BY_SIDE.fullmatch(gap)
+        if adjacent and not _is_explanation(gap, text[second.end :]):
+            starts += [first.start, second.start]
+    return starts
 
 
 def _is_explanation(gap: str, rest: str) -> bool:
-    """A label in a new paragraph, or the first word of a line, explains the label above and is not a second answer."""
+    """True if the second label starts a paragraph or a line of text: it explains the first, and is no second answer."""
     new_line = "\n" in gap and not re.search(r"\w", gap)
     return new_line and bool(re.search(r"\n[ \t]*\n", gap) or re.match(rf"[.)]?[ \t]+(?!{_COORDINATOR}\b)\w", rest))

@@ -1,4 +1,4 @@
-"""Checks whether a model is usable, by timed calls through `LanguageModel`."""
+"""Checks whether a model is usable, with timed calls through `LanguageModel`."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from promptmii.progress import Progress
 
 QUESTION: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
 UNWANTED = ("violin", "harpsichord")
-"""Unlikely answers: a model that gives one of them is constrained."""
+"""Unlikely answers: a model that gives one is really restricted to them."""
 STORY: Chat = [{"role": "user", "content": "Tell a story about a lighthouse."}]
 STORY_TOKENS = 64
 TEXTS = ("My parcel has not come and nobody answers.", "How do I change the address of my order?")
@@ -23,9 +23,9 @@ ROWS: tuple[Chat, ...] = tuple(
     [{"role": "user", "content": f"Say what the message is about. {'It came this morning. ' * 20}\n{i}: {text}"}]
     for i, text in enumerate(TEXTS * 4)
 )
-"""A small follower workload: prompts that share their beginning."""
+"""A small follower workload: prompts that share a prefix."""
 PATIENCE = 10.0
-"""Seconds to wait for a server that is down or failing; a run may wait longer."""
+"""Seconds to wait for a server that is down or failing; less than a run would wait."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def examine(reference: str, endpoint: Endpoint, progress: Progress) -> Report:
             checks.append(_first_tokens(server, endpoint))
         if other := _other_engine(reference):
             progress.step("Timing both engines")
-            checks.append(_faster(model, reference, other, endpoint))
+            checks.append(_compare_engines(model, reference, other, endpoint))
     except ModelError as error:
         checks.append(Check("answer" if checks else "load", False, str(error)))
     finally:
@@ -76,7 +76,7 @@ def examine(reference: str, endpoint: Endpoint, progress: Progress) -> Report:
 
 
 def _checks(model: LanguageModel, start: float, progress: Progress) -> Iterator[Check]:
-    revision = model.card.revision  # the first request to a server
+    revision = model.card.revision  # on a server, this makes the first request
     yield Check("load", True, f"in {time.perf_counter() - start:.1f} s; revision {revision[:60]}")
     progress.step("Reading the model's metadata")
     yield _context(model)
@@ -88,7 +88,7 @@ def _checks(model: LanguageModel, start: float, progress: Progress) -> Iterator[
 
 
 def _first_tokens(server: ServerReference, endpoint: Endpoint) -> Check:
-    """Check for likelihoods of first tokens on a server without exact ones; only `+top_logprobs` requests them."""
+    """Check whether a server without exact likelihoods has those of first tokens, which `+top_logprobs` requests."""
     reference = f"openai:{server.model}+top_logprobs" + (f"@{server.address}" if server.address else "")
     model = endpoint.load(reference)
     try:
@@ -104,22 +104,24 @@ def _first_tokens(server: ServerReference, endpoint: Endpoint) -> Check:
 
 
 def _other_engine(reference: str) -> str | None:
-    """The reference of the same embedded model in the other engine (llama.cpp or transformers), if available."""
+    """The reference that runs the same embedded model in the other engine: llama.cpp or transformers."""
     kind, _, name = reference.rpartition(":")
     if name not in EMBEDDED or kind not in ("", "hf") or find_spec("torch") is None:
         return None
     from promptmii.models.hf.convert import is_converted
 
-    return name if kind else f"hf:{name}" if is_converted(name) else None
+    if kind == "hf":
+        return name
+    return f"hf:{name}" if is_converted(name) else None
 
 
-def _faster(model: LanguageModel, reference: str, other: str, endpoint: Endpoint) -> Check:
+def _compare_engines(model: LanguageModel, reference: str, other: str, endpoint: Endpoint) -> Check:
     """Compare the labelling speed of the two engines on this machine."""
-    sibling = endpoint.load(other)
+    other_model = endpoint.load(other)
     try:
-        rates = {reference: _rate(model), other: _rate(sibling)}
+        rates = {reference: _rate(model), other: _rate(other_model)}
     finally:
-        sibling.close()
+        other_model.close()
     finding = ", ".join(f"{name} {rate:.2g} rows/s" for name, rate in rates.items())
     better = rates[other] > 1.1 * rates[reference]
     cure = f"{other} labels {rates[other] / rates[reference]:.1f} times as fast here: name it with --follower."
@@ -127,7 +129,7 @@ def _faster(model: LanguageModel, reference: str, other: str, endpoint: Endpoint
 
 
 def _rate(model: LanguageModel) -> float:
-    """Rows labelled per second by a warm model."""
+    """Rows that a warm model labels per second."""
     model.choose(ROWS[:1], UNWANTED)
     start = time.perf_counter()
     model.choose(ROWS[1:], UNWANTED)
@@ -139,8 +141,8 @@ def _context(model: LanguageModel) -> Check:
     if model.card.context_assumed:
         finding = f"{length} tokens, assumed: the server does not report it"
         return Check("context", True, finding, "Set it with --context-length.")
-    short = "Long instructions and many examples will not fit; use a model with 4,096 tokens or more."
-    return Check("context", length >= 512, f"{length} tokens", short if length < 2048 else "")
+    cure = "Long instructions and many examples will not fit; use a model with 4,096 tokens or more."
+    return Check("context", length >= 512, f"{length} tokens", cure if length < 2048 else "")
 
 
 def _tokens(model: LanguageModel) -> Check:

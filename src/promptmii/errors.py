@@ -15,7 +15,7 @@
 
 A message says what was given, what was expected and what to do. The command line prints only the message and exits
 with `exit_code`; the library lets the error propagate. A *failed call* is a value (`models.base.Failure`), not an
-error: one bad answer in two hundred must neither end the run nor count as a score.
+error: one bad answer in two hundred must neither end a run nor count as an answer.
 """
 
 import sys
@@ -63,13 +63,13 @@ class ModelError(PromptMIIError, RuntimeError):
 
 
 class UnknownModelError(ModelError, LookupError):
-    """The reference leads to no model, folder or weights."""
+    """No model, folder or weights match the reference."""
 
 
 class EndpointError(ModelError, ConnectionError):
     """The server does not answer, refuses the key, or keeps failing.
 
-    `kind` is the `FailureKind` of the failed call, if any; some kinds may pass with time.
+    `kind` is the `FailureKind` of the failed call, if any; some kinds are temporary.
     """
 
     def __init__(self, message: str, kind: str | None = None, *, lasting: bool = False) -> None:
@@ -112,12 +112,12 @@ class MissingDependencyError(PromptMIIError, ImportError):
         )
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        """By default, unpickling would call `__init__` with the message alone."""
+        """Unpickle with all three arguments; the default would call `__init__` with only the message."""
         return type(self), self._arguments
 
 
 def nearest(unknown: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the closest known name, then the list of known names."""
+    """A hint for an unknown name: the closest known name, then all known names."""
     names = list(known)
     close = get_close_matches(unknown.casefold(), [name.casefold() for name in names], n=1, cutoff=0.5)
     hint = next((f"Did you mean {name!r}? " for name in names if close and name.casefold() == close[0]), "")

@@ -1,10 +1,10 @@
-"""PromptClassifier: the main job as a scikit-learn classifier.
+"""PromptClassifier: promptmii as a scikit-learn classifier.
 
-    fit      draw n stratified examples, write one instruction from them, calibrate the follower on them
-    predict  let the follower label texts under that instruction
+    fit      draw n stratified examples, write an instruction from them, calibrate the follower on them
+    predict  let the follower label texts with that instruction
 
-Nothing is trained but the text, so `fit` costs the same for a hundred rows and for a million. No class is ever made up:
-if a call failed or an answer named no class, `predict` raises.
+No weights are trained, so `fit` costs the same for a hundred rows and for a million. No class is ever made up: if a
+call fails or an answer names no class, `predict` raises.
 """
 
 from copy import deepcopy
@@ -41,7 +41,7 @@ SETTINGS = ("n", "mode", "calibration", "best_of", "budget", "seed")
 """Parameters that are also settings of `induce`."""
 
 _load = lru_cache(maxsize=2)(load_model)
-"""Keeps a generator and a follower loaded, so that cross-validation does not load them again for each fold."""
+"""Keeps a generator and a follower loaded, so that cross-validation does not reload them for each fold."""
 
 
 def _model(model: object) -> LanguageModel:
@@ -78,10 +78,10 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     ----------
     generator : the model that writes: a reference (`"smol"`, `"hf:<id>"`, `"openai:<model>"`, each with `#<style>` for
         the prompt it was trained with) or a `LanguageModel`.
-    follower : the model that labels; `None` means the generator without its adapters. Clones share models; pickles hold
-        references only.
+    follower : the model that labels; `None` means the generator without its adapters. Clones share models; pickles
+        store only references.
     method : `"mii"` (the generator writes), `"icl"` (the examples are the prompt) or `"naive"` (the label names alone).
-    n : number of examples drawn from X; an error if X has fewer.
+    n : number of examples to draw from X, which must have at least as many.
     mode : `"choose"` compares the likelihoods of the labels, `"generate"` reads the label from the follower's text.
     calibration : `"auto"`, `"none"`, `"contextual"`, `"support"`, `"supervised"`, or `"batch"` (rows then depend on
         each other).
@@ -94,7 +94,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     instruction_ : the `Instruction`, ready to save or export.
     classes_ : the sorted classes; the prompt names each by its `str`.
     support_ : the examples that were drawn.
-    follower_ : the `Follower`; `follower_.predict(instruction_, texts)` gives every answer, failures included.
+    follower_ : the `Follower`; `follower_.predict(instruction_, texts)` returns every answer, including failures.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     @available_if(_likelihoods)
     def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
-        """The probability of each class, in the order of `classes_`. Needs `choose` mode and likelihoods.
+        """The probability of each class, in the order of `classes_`. Requires `choose` mode and likelihoods.
 
         Raises `EndpointError` if a call failed.
         """
@@ -239,7 +239,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         return answers
 
     def _texts(self, X: Any, *, reset: bool) -> list[str]:  # noqa: ARG002, N803
-        """The texts in `X`. `reset` is true in `fit`, for subclasses that remember the shape of other inputs."""
+        """The texts in `X`. `reset` is true in `fit`, so that a subclass can remember the shape of other inputs."""
         array = np.asarray(X, dtype=object)
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
@@ -263,14 +263,14 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         return {name: value for name, value in state.items() if name != "_follower"}
 
     def __sklearn_clone__(self) -> Self:
-        """A new classifier with the same parameters. Models are shared: a copy per fold would fill the memory."""
+        """A new classifier with the same parameters. Models are shared, because a copy per fold would fill memory."""
         new = type(self)(**self.get_params(deep=False))
-        # Metadata requests, as set by set_score_request(); scikit-learn's own clone keeps them too.
-        vars(new).update({name: deepcopy(value) for name, value in vars(self).items() if name == "_metadata_request"})
+        if "_metadata_request" in vars(self):  # from set_score_request(); scikit-learn's own clone copies it too
+            vars(new)["_metadata_request"] = deepcopy(vars(self)["_metadata_request"])
         return new
 
     def __sklearn_tags__(self) -> Tags:
-        """Texts in, one per row."""
+        """Declare that each row is one text."""
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.input_tags.one_d_array = True
@@ -279,10 +279,10 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _targets(texts: list[str], y: Any) -> NDArray[Any]:
-    """`y`, validated like in scikit-learn: one column, as long as X, classes and not measurements, nothing missing."""
+    """`y`, checked as in scikit-learn: one column, as long as X, classes rather than measurements, nothing missing."""
     if y is None:
         raise DataError("PromptClassifier requires y to be passed, but the target y is None.")
-    # Check the objects, since a list of names with a NaN becomes an array with the name "nan".
+    # Check the objects, because numpy turns a NaN in a list of names into the name "nan".
     missing = np.flatnonzero(pd.isna(np.asarray(y, dtype=object)))
     if len(missing):
         raise DataError(f"Input y contains NaN or None, first in row {missing[0]}; drop the rows without a class.")
@@ -294,16 +294,17 @@ def _targets(texts: list[str], y: Any) -> NDArray[Any]:
 
 
 def _without_masks(y: Any) -> Any:
-    """`y` with pandas' nullable types turned into numpy's: scikit-learn reads nullable booleans as 0.0 and 1.0."""
+    """`y` with numpy types instead of pandas' nullable ones: scikit-learn reads nullable booleans as 0.0 and 1.0."""
     if isinstance(y, pd.DataFrame):
-        return y.astype({name: kind for name, kind in ((n, _numpy_type(y[n].dtype)) for n in y.columns) if kind})
-    kind = _numpy_type(getattr(y, "dtype", None))
-    return y.astype(kind) if kind else y
+        dtypes = {name: _numpy_type(y[name].dtype) for name in y.columns}
+        return y.astype({name: dtype for name, dtype in dtypes.items() if dtype})
+    dtype = _numpy_type(getattr(y, "dtype", None))
+    return y.astype(dtype) if dtype else y
 
 
-def _numpy_type(kind: Any) -> Any:
+def _numpy_type(dtype: Any) -> Any:
     """The numpy type behind a nullable type; `None` for any other type."""
-    return getattr(kind, "numpy_dtype", None) if isinstance(kind, pd.api.extensions.ExtensionDtype) else None
+    return getattr(dtype, "numpy_dtype", None) if isinstance(dtype, pd.api.extensions.ExtensionDtype) else None
 
 
 def _names(classes: NDArray[Any]) -> list[str]:

@@ -1,8 +1,8 @@
-"""Compare the packages that an extra of promptmii requires with the installed ones."""
+"""Compares the requirements of an extra of promptmii with the installed packages."""
 
 
 def unmet(extra: str) -> dict[str, str]:
-    """Unmet requirements of the extra, by package, such as `trl>=1.16,<1.17 (1.20.0 is installed)`."""
+    """The unmet requirements of the extra by package, such as `trl>=1.16,<1.17 (1.20.0 is installed)`."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
     from packaging.requirements import Requirement

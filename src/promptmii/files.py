@@ -36,7 +36,7 @@ def private_folder(folder: Path) -> Path:
 def private_file(path: Path) -> Path:
     """Create an empty file that only its owner can read; an existing one keeps its mode. Raises `OSError`.
 
-    It does not open an existing file: on POSIX, closing it would release the locks of SQLite in this process.
+    Never opens an existing file: on POSIX, closing it would release the locks that SQLite holds in this process.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -58,7 +58,7 @@ def check_writable(path: Path, *, force: bool = False) -> None:
 
 
 def write_text(path: Path, content: str, *, force: bool = False) -> Path:
-    """Write a text file atomically. Raises `OutputError`, also if it exists and `force` is not set."""
+    """Write a text file atomically. Raises `OutputError`, also if the file exists and `force` is not set."""
     check_writable(path, force=force)
     with atomic_file(path, force=force) as temporary:
         temporary.write_text(content, encoding="utf-8", newline="")
@@ -110,7 +110,7 @@ def free_name(path: Path) -> Path:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder that is `locked`, at any depth."""
+    """Remove the temporary files of killed processes from a folder and its subfolders. Call it under `locked`."""
     for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
@@ -166,8 +166,8 @@ def append_line(path: Path, line: bytes) -> None:
 def locked(folder: Path, wait: Callable[[], None] | None = None) -> Generator[None]:
     """Lock a folder against other processes. Raises `OutputError`.
 
-    Creates a missing folder, private, and removes it again if nothing was written to it. If another process holds the
-    lock, calls `wait` and then waits for the lock; without `wait` this is an error.
+    Creates a missing folder as private, and removes it again if nothing was written to it. If another process holds
+    the lock, calls `wait` and then waits for the lock; without `wait` this is an error.
     """
     from filelock import FileLock, Timeout
 
@@ -191,7 +191,7 @@ def locked(folder: Path, wait: Callable[[], None] | None = None) -> Generator[No
         yield
     finally:
         lock.release()
-        if new and set(os.listdir(folder)) <= {LOCK}:  # some kinds of lock delete the file themselves
+        if new and set(os.listdir(folder)) <= {LOCK}:  # on some systems, filelock removes the file itself
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,7 +1,7 @@
 """The follower: a frozen model that reads an instruction and labels texts. One frame, one parser, two modes.
 
-`choose` compares the likelihoods of the labels (exact, gives probabilities, can be calibrated); `generate` lets the
-model write and reads the label from its text, as in the paper. Every result records the mode.
+`choose` compares the likelihoods of the labels: it is exact, gives probabilities, and can be calibrated. `generate`
+lets the model write and reads the label from its text, as in the paper. Every result records the mode.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ from promptmii.shortlist import candidates, shortlisted
 from promptmii.task import Support
 
 FRAME_MARGIN = 64
-"""Tokens kept free for the chat template around the prompt."""
+"""Tokens reserved for the chat template around the prompt."""
 BATCH_NOTE = "the batch calibration depends on the texts labelled together, so the instruction file does not hold it"
 QUOTED_NOTE = "not calibrated: the instruction quotes every text that could calibrate it"
 CUT = " […] "
@@ -47,20 +47,20 @@ Part = tuple[Instruction, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The outcome for one text: a label, `None` if the answer names no label, or a failure if there was no answer."""
+    """The outcome for one text: a label, no label if the answer names none, or a failure if there was no answer."""
 
     label: str | None
     probabilities: tuple[float, ...] | None = None
-    """One per label of the instruction, in order; `choose` with likelihoods only."""
+    """One per label of the instruction, in order; only `choose` with likelihoods."""
     match: Match | None = None
-    """How the answer was read; `generate` only."""
+    """How the answer was matched to the label; only `generate`."""
     failure: Failure | None = None
     truncated: bool = False
     """The text was cut in the middle to fit the context."""
     answer: str | None = None
-    """What the model wrote; `generate` only."""
+    """The model's text; only `generate`."""
     uncalibrated: str | None = None
-    """The label without the calibration; `choose` with likelihoods only."""
+    """The label without the calibration; only `choose` with likelihoods."""
     shortlist: tuple[str, ...] | None = None
     """The labels that were compared; `None` means all of them."""
     usage: Usage = Usage()
@@ -77,7 +77,7 @@ class Predictor(Protocol):
     """Labels texts: a `Follower`, or a method that needs no prompt, such as a trained classifier."""
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """Adapt the instruction to this predictor, without seeing any query row."""
+        """Adapt the instruction to this predictor. Query rows are never seen."""
         ...
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
@@ -87,13 +87,13 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class Follower(Predictor):
-    """A model with its answer mode, its calibration, and its way of shortlisting many labels."""
+    """A model with its answer mode, kind of calibration and kind of shortlist."""
 
     model: LanguageModel
     mode: Mode = "choose"
     calibration: CalibrationKind = "none"
     shortlist: ShortlistKind = "none"
-    """The kind that `prepare` adds to instructions with many labels; `predict` uses the instruction's own shortlist."""
+    """What `prepare` adds to instructions with many labels; `predict` uses the instruction's own shortlist."""
 
     def __post_init__(self) -> None:
         if self.calibration != "none" and self.mode == "generate":
@@ -107,21 +107,23 @@ class Follower(Predictor):
             )
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """Choose a shortlist and fit this follower's calibration on the support; return the instruction with both.
+        """The instruction with a shortlist and a calibration, both fitted on the support for this follower.
 
         No text is scored under a prompt that shows it (`calibrate.held_out`). Query rows are never seen. Raises
         `EndpointError` if the follower fails on a text, and `UnsupportedError` if there are no examples to fit on.
         """
-        stamped = instruction.fitted_on(support).model_copy(
+        uncalibrated = instruction.fitted_on(support).model_copy(
             update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None}
         )
-        if self.mode == "choose" and self.model.card.gives_scores:  # without likelihoods all labels cost as much as few
-            stamped = shortlisted(stamped, support, self.shortlist)
+        if self.mode == "choose" and self.model.card.gives_scores:  # without likelihoods, a shortlist saves nothing
+            uncalibrated = shortlisted(uncalibrated, support, self.shortlist)
         reads = READS[self.calibration]
-        if reads in (Reads.NOTHING, Reads.QUERY):
-            return stamped.noted(BATCH_NOTE) if reads is Reads.QUERY else stamped
+        if reads is Reads.NOTHING:
+            return uncalibrated
+        if reads is Reads.QUERY:
+            return uncalibrated.noted(BATCH_NOTE)
         if reads is Reads.CONTENT_FREE:
-            unlisted = stamped.model_copy(update={"shortlist": None})
+            unlisted = uncalibrated.model_copy(update={"shortlist": None})
             parts: list[Part] = [(unlisted, calibrate.CONTENT_FREE)]
             gold: list[int] = []
         elif not support.examples:
@@ -129,11 +131,11 @@ class Follower(Predictor):
                 f"The calibration {self.calibration!r} is fitted on support examples, and there are none."
             )
         else:
-            groups = list(calibrate.held_out(stamped, support.examples))
+            groups = list(calibrate.held_out(uncalibrated, support.examples))
             parts = [(prompt, tuple(example.text for example in examples)) for prompt, examples in groups]
             gold = [support.labels.index(example.label) for _, examples in groups for example in examples]
         if not parts:
-            return stamped.noted(QUOTED_NOTE)
+            return uncalibrated.noted(QUOTED_NOTE)
         choices = self._choose(parts)
         answers = [answer for part in choices for answer in part.answers]
         for answer in answers:
@@ -143,15 +145,15 @@ class Follower(Predictor):
         logp = np.concatenate([part.logp for part in choices])
         fitted = calibrate.fit(self.calibration, logp, gold)
         usage = sum((answer.usage for answer in answers), Usage())
-        return stamped.model_copy(
+        return uncalibrated.model_copy(
             update={
-                "calibration": fitted.model_copy(update={"belongs_to": stamped.text_key}),
+                "calibration": fitted.model_copy(update={"belongs_to": uncalibrated.text_key}),
                 "calibration_cost": Cost.of(usage, self.model.card.price),
             }
         )
 
     def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
-        """One prediction per text, in order. The instruction's own calibration is applied, if it has one."""
+        """One prediction per text, in order. Applies the instruction's calibration if this follower can use it."""
         return self.predict_each([(instruction, texts)])[0]
 
     def predict_each(self, parts: Sequence[Part]) -> list[list[Prediction]]:
@@ -167,20 +169,23 @@ class Follower(Predictor):
 
     def _choose(self, parts: Sequence[Part]) -> list["_Choices"]:
         framed = [self._frames(instruction, texts) for instruction, texts in parts]
-        listed = [None if frames.unfit else candidates(*part) for part, frames in zip(parts, framed, strict=True)]
-        requests = [
-            (chat, tuple(defuse(instruction.labels[k]) for k in shortlist))
-            for (instruction, _), (chats, _, _), shortlists in zip(parts, framed, listed, strict=True)
-            for chat, shortlist in zip(chats, shortlists or [range(len(instruction.labels))] * len(chats), strict=True)
-        ]
+        listed = [None if frames.failures else candidates(*part) for part, frames in zip(parts, framed, strict=True)]
+        requests: list[tuple[Chat, tuple[str, ...]]] = []
+        for (instruction, _), frames, shortlists in zip(parts, framed, listed, strict=True):
+            labels = tuple(map(defuse, instruction.labels))
+            if shortlists is None:
+                requests += [(chat, labels) for chat in frames.chats]
+            else:
+                options = [tuple(labels[k] for k in shortlist) for shortlist in shortlists]
+                requests += zip(frames.chats, options, strict=True)
         answers = iter(self._answers(requests))
         return [
-            _Choices(instruction, unfit or list(islice(answers, len(chats))), cut, shortlists)
-            for (instruction, _), (chats, cut, unfit), shortlists in zip(parts, framed, listed, strict=True)
+            _Choices(instruction, failures or list(islice(answers, len(chats))), cut, shortlists)
+            for (instruction, _), (chats, cut, failures), shortlists in zip(parts, framed, listed, strict=True)
         ]
 
     def _answers(self, requests: Sequence[tuple[Chat, tuple[str, ...]]]) -> list[Choice | Failure]:
-        """A choice for each chat among its own options. Chats with the same options share a model call."""
+        """A choice for each chat between its options. Chats with the same options share a model call."""
         groups: dict[tuple[str, ...], list[int]] = {}
         for position, (_, options) in enumerate(requests):
             groups.setdefault(options, []).append(position)
@@ -195,7 +200,7 @@ class Follower(Predictor):
         return [answers[position] for position in range(len(requests))]
 
     def own(self, instruction: Instruction) -> Instruction:
-        """The instruction without a calibration that was fitted to another model or another text."""
+        """The instruction, without its calibration if that was fitted to another model or another text."""
         if instruction.calibration is None or (
             instruction.calibrates and instruction.follower in (None, self.model.card.reference)
         ):
@@ -205,14 +210,14 @@ class Follower(Predictor):
     def _generate(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         labels = [defuse(label) for label in instruction.labels]
         max_tokens = instruction.answer or answer_tokens(self.model.count_tokens(labels))
-        chats, cut, unfit = self._frames(instruction, texts, max_tokens)
-        answers = unfit or self.model.generate(chats, Sampling(max_tokens=max_tokens))
+        chats, cut, failures = self._frames(instruction, texts, max_tokens)
+        answers = failures or self.model.generate(chats, Sampling(max_tokens=max_tokens))
         parser = LabelParser(instruction.labels)
         limited = instruction.answer is not None
         return [_read(parser, answer, was_cut, limited) for answer, was_cut in zip(answers, cut, strict=True)]
 
     def _frames(self, instruction: Instruction, texts: Sequence[str], max_tokens: int | None = None) -> "_Frames":
-        """Texts in the frame, cut if too long for an answer of `max_tokens`, or else of the longest label, to fit."""
+        """The texts in the frame, cut to leave room for an answer of `max_tokens`, by default the longest label."""
         answer_bound = max_tokens or max(map(most_tokens, instruction.labels))
         room = self.model.card.context_length - FRAME_MARGIN - answer_bound
         chats: list[Chat] = [instruction.messages(text) for text in texts]
@@ -221,7 +226,7 @@ class Follower(Predictor):
         return _Frames(chats, [False] * len(texts))
 
     def _cut_frames(self, instruction: Instruction, texts: Sequence[str], max_tokens: int | None) -> "_Frames":
-        """Like `_frames`, with exact token counts instead of upper bounds."""
+        """`_frames` with exact token counts instead of upper bounds."""
         labels = map(defuse, instruction.labels)
         frame, *label_counts = self.model.count_tokens([instruction.longest_prompt, *labels])
         context = self.model.card.context_length
@@ -234,26 +239,27 @@ class Follower(Predictor):
         return _Frames(chats, [new is not old for new, old in zip(fitted, texts, strict=True)])
 
     def fit_texts(self, texts: Sequence[str], room: int) -> list[str]:
-        """The texts, cut in the middle if longer than `room` tokens: a text says most at its beginning and end."""
+        """The texts, cut in the middle if longer than `room` tokens: their beginning and end tell the most."""
         fitted = list(texts)
         counts = self.model.count_tokens([quote(text) for text in texts])
-        over = [i for i, count in enumerate(counts) if count > room]
-        keep = {i: len(texts[i]) for i in over}
-        while over:
-            for i in over:
-                keep[i] = min(int(keep[i] * room / counts[i] * 0.98), keep[i] - 1)
-                half = max(keep[i], 0) // 2
+        too_long = [i for i, count in enumerate(counts) if count > room]
+        length = {i: len(texts[i]) for i in too_long}
+        while too_long:
+            for i in too_long:
+                length[i] = min(int(length[i] * room / counts[i] * 0.98), length[i] - 1)
+                half = max(length[i], 0) // 2
                 fitted[i] = texts[i][:half] + CUT + texts[i][len(texts[i]) - half :]
-            for i, count in zip(over, self.model.count_tokens([quote(fitted[i]) for i in over]), strict=True):
+            new_counts = self.model.count_tokens([quote(fitted[i]) for i in too_long])
+            for i, count in zip(too_long, new_counts, strict=True):
                 counts[i] = count
-            over = [i for i in over if counts[i] > room and keep[i] > 0]
+            too_long = [i for i in too_long if counts[i] > room and length[i] > 0]
         return fitted
 
 
 def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool, limited: bool) -> Prediction:
-    """Read one answer. If it ran out of tokens, only its finished lines count: "spam" may be half a label.
+    """Read one answer. If it ran out of tokens, only its complete lines count: "spam" may be half a label.
 
-    If the instruction itself limits answers (`limited`), a longer answer is wrong, as in the paper, and not a failure.
+    If the instruction itself limits answers (`limited`), a longer answer is wrong, as in the paper, not a failure.
     """
     if isinstance(answer, Failure):
         return Prediction(None, failure=answer, truncated=was_cut, usage=answer.usage)
@@ -281,9 +287,9 @@ class _Frames(NamedTuple):
 
     chats: list[Chat]
     cut: list[bool]
-    """Per text, whether it was cut in the middle."""
-    unfit: list[Failure] | None = None
-    """A failure per text, and no chats, if not even an empty text fits the context."""
+    """True for each text that was cut in the middle."""
+    failures: list[Failure] | None = None
+    """One per text, instead of chats, if not even an empty text fits the context."""
 
 
 @dataclass(frozen=True)
@@ -293,8 +299,8 @@ class _Choices:
     instruction: Instruction
     answers: Sequence[Choice | Failure]
     cut: Sequence[bool]
-    listed: Sequence[tuple[int, ...]] | None
-    """Per text, the positions of the labels that were compared; `None` means all."""
+    shortlists: Sequence[tuple[int, ...]] | None
+    """The positions of the labels that were compared for each text; `None` means all labels."""
 
     @cached_property
     def logp(self) -> calibrate.Floats:
@@ -304,9 +310,9 @@ class _Choices:
         if not scored:
             return full
         scores = np.array([row for _, row in scored])
-        if self.listed is None:
+        if self.shortlists is None:
             return calibrate.normalise(scores)
-        np.put_along_axis(full, np.array([self.listed[i] for i, _ in scored]), scores, axis=1)
+        np.put_along_axis(full, np.array([self.shortlists[i] for i, _ in scored]), scores, axis=1)
         return calibrate.normalise(full)
 
     def predictions(self, calibration: Calibration | None) -> list[Prediction]:
@@ -315,13 +321,13 @@ class _Choices:
         logp = calibrate.apply(calibration, self.logp)
         rows = zip(np.exp(logp).tolist(), logp.argmax(axis=1).tolist(), self.logp.argmax(axis=1).tolist(), strict=True)
         predictions: list[Prediction] = []
-        for answer, was_cut, positions in zip(self.answers, self.cut, self.listed or repeat(None), strict=False):
-            names = labels if positions is None else tuple(labels[k] for k in positions)
+        for answer, was_cut, positions in zip(self.answers, self.cut, self.shortlists or repeat(None), strict=False):
+            compared = labels if positions is None else tuple(labels[k] for k in positions)
             label = probabilities = failure = uncalibrated = None
             if isinstance(answer, Failure):
                 failure = answer
             elif answer.scores is None:
-                label = names[answer.index]
+                label = compared[answer.index]
             else:
                 row, best, raw_best = next(rows)
                 label, probabilities, uncalibrated = labels[best], tuple(row), labels[raw_best]
@@ -332,7 +338,7 @@ class _Choices:
                     failure=failure,
                     truncated=was_cut,
                     uncalibrated=uncalibrated,
-                    shortlist=None if positions is None else names,
+                    shortlist=None if positions is None else compared,
                     usage=answer.usage,
                 )
             )

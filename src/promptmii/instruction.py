@@ -1,4 +1,4 @@
-"""The result of promptmii: an instruction, with everything needed to use it, check it, and know its cost.
+"""The result of promptmii: an instruction, with everything needed to use and check it, and its cost.
 
 An instruction is a frozen value that saves to one readable JSON file. The file holds the frame and the calibration
 that it was measured with, so it labels texts the same way next year, with another version of this package, or
@@ -32,7 +32,7 @@ EDITED = (
 
 
 class Cost(Frozen):
-    """Calls, tokens, time and money spent. `prompt_tokens` include cached tokens; `None` means unknown, never zero."""
+    """Calls, tokens, seconds and money spent. `prompt_tokens` include cached ones; `None` means unknown, never zero."""
 
     calls: int = 0
     prompt_tokens: int | None = 0
@@ -64,7 +64,7 @@ class Cost(Frozen):
 
     @property
     def unpriced(self) -> bool:
-        """There were calls, and their price is unknown."""
+        """True if there were calls whose price is unknown."""
         return self.money is None and self.calls > 0
 
 
@@ -84,13 +84,14 @@ ShortlistKind = Literal["auto", "embedding", "tfidf", "none"]
 
 
 class Shortlist(Frozen):
-    """Compares only the `size` labels whose own lines are most like a text (`promptmii.shortlist`)."""
+    """Compares only the `size` labels whose lines in the instruction are most similar to a text (`shortlist.py`)."""
 
     by: Similarity
     size: int = Field(ge=2)
     recall: float
-    """Share of rows whose label was on their list, among the rows that it was chosen on."""
+    """Share of the rows it was chosen on whose label it lists."""
     rows: int
+    """Number of rows it was chosen on."""
     belongs_to: str
     """`text_key` of the instruction it was chosen for."""
 
@@ -102,7 +103,7 @@ class Shortlist(Frozen):
 
 
 class Measurement(Frozen):
-    """A score, always with its interval and its counts."""
+    """A score with its interval and its counts."""
 
     macro_f1: float
     low: float
@@ -129,7 +130,7 @@ class Measurement(Frozen):
 
 
 class Provenance(Frozen):
-    """The origin of an instruction, in enough detail to make it again."""
+    """The origin of an instruction, in enough detail to reproduce it."""
 
     n: int = 0
     """Number of support examples used."""
@@ -137,10 +138,10 @@ class Provenance(Frozen):
     support_key: str = ""
     """Content hash of labels and examples."""
     support_rows: tuple[str, ...] = ()
-    """Hashes of the texts that the instruction was made from or calibrated on; never measure it on them."""
+    """Hashes of the texts it was made from or calibrated on, which must never measure it."""
     source: str = ""
     text_template: str | None = None
-    """How several columns were joined to one text; `None` for a single column."""
+    """The template that joined several columns into a text; `None` for a single column."""
     text_columns: tuple[str, ...] = ()
     label_column: str | None = None
     meta_template: str | None = None
@@ -165,11 +166,11 @@ class Instruction(Frozen):
     frame: str = Field(default_factory=lambda: follower_frame().text)
     """The template that combines instruction, labels and text."""
     answer: int | None = Field(default=None, ge=1)
-    """Token limit of a generated answer; a truncated one names no label. `None` allows the longest label."""
+    """Token limit of generated answers; a truncated answer names no label. `None` allows the longest label."""
     generator: str | None = None
-    """Reference of the model that wrote it."""
+    """The model that wrote it."""
     follower: str | None = None
-    """Reference of the model that it was calibrated and measured with."""
+    """The model that it was calibrated and measured with."""
     mode: Mode | None = None
     calibration: Calibration | None = None
     shortlist: Shortlist | None = None
@@ -223,22 +224,22 @@ class Instruction(Frozen):
 
     @property
     def calibrates(self) -> bool:
-        """The calibration exists and was fitted to this text."""
+        """True if it has a calibration that was fitted to this text."""
         return self.calibration is not None and self.calibration.belongs_to in ("", self.text_key)
 
     @property
     def shortlists(self) -> bool:
-        """The shortlist exists and was chosen for this text."""
+        """True if it has a shortlist that was chosen for this text."""
         return self.shortlist is not None and self.shortlist.belongs_to == self.text_key
 
     def measured_as(self, measurement: Measurement) -> Self:
-        """A copy with its score."""
+        """A copy with this score."""
         return self.model_copy(update={"measured": measurement.model_copy(update={"belongs_to": self.key})})
 
     def fitted_on(self, support: Support) -> Self:
-        """A copy that records hashes of the support's texts, which must not measure it."""
-        rows = (*self.provenance.support_rows, *(row_key(example.text) for example in support.examples))
-        provenance = self.provenance.model_copy(update={"support_rows": tuple(dict.fromkeys(rows))})
+        """A copy whose `support_rows` include the support's texts."""
+        hashes = (*self.provenance.support_rows, *(row_key(example.text) for example in support.examples))
+        provenance = self.provenance.model_copy(update={"support_rows": tuple(dict.fromkeys(hashes))})
         return self.model_copy(update={"provenance": provenance})
 
     def noted(self, *notes: str) -> Self:
@@ -247,18 +248,19 @@ class Instruction(Frozen):
         return self.model_copy(update={"provenance": self.provenance.model_copy(update={"notes": unique})})
 
     def _without_stale(self) -> Self:
-        """A copy without a calibration, a shortlist or a score that belongs to another text."""
-        is_stale = {
-            "measured": self.measured and self.measured.belongs_to not in ("", self.key),
-            "calibration": self.calibration and not self.calibrates,
-            "shortlist": self.shortlist and not self.shortlists,
-        }
-        stale = [name for name, is_old in is_stale.items() if is_old]
+        """A copy without a score, a calibration or a shortlist that belongs to another text."""
+        stale: list[str] = []
+        if self.measured and self.measured.belongs_to not in ("", self.key):
+            stale.append("measured")
+        if self.calibration and not self.calibrates:
+            stale.append("calibration")
+        if self.shortlist and not self.shortlists:
+            stale.append("shortlist")
         return self.model_copy(update=dict.fromkeys(stale)).noted(EDITED) if stale else self
 
     @property
     def text_source(self) -> str | tuple[str, ...] | None:
-        """The template, or else the columns, that texts were made from; `None` if unknown."""
+        """The template or the columns that texts were made from; `None` if unknown."""
         return self.provenance.text_template or self.provenance.text_columns or None
 
     def prompt(self, text: str) -> str:
@@ -268,7 +270,7 @@ class Instruction(Frozen):
 
     @property
     def longest_prompt(self) -> str:
-        """The prompt around an empty text: the part that all texts share."""
+        """The prompt for an empty text. A subclass with a different prompt for each text returns its longest."""
         return self.prompt("")
 
     def messages(self, text: str) -> list[Message]:
@@ -315,12 +317,12 @@ class Instruction(Frozen):
 
     @classmethod
     def of(cls, source: "Instruction | str | os.PathLike[str]") -> "Instruction":
-        """An instruction as it is, or loaded from its file. Raises like `load`."""
+        """The instruction itself, or the one loaded from its file. Raises like `load`."""
         return source if isinstance(source, Instruction) else cls.load(source)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Instruction":
-        """Read a file that `save` wrote. Drops a score or calibration that belongs to another text, and notes it.
+        """Read a file written by `save`. If its text was edited, drops the old score and calibration, with a note.
 
         Raises `ArtefactError` with the first problem in the file.
         """
@@ -358,7 +360,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} occurs twice")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{repeated!r} occurs twice")
     return fields
 
 
@@ -369,14 +372,14 @@ def export(
     *,
     force: bool = False,
 ) -> str:
-    """`Instruction.export` for an instruction or its file."""
+    """Call `Instruction.export` on an instruction or its file."""
     return Instruction.of(instruction).export(to, path, force=force)
 
 
 class Inducer(Protocol):
-    """A method that turns examples into an instruction. The evaluation treats all of them alike.
+    """A method that turns examples into an instruction. The evaluation treats all methods alike.
 
-    Contract, tested for every implementation: the labels are the support's, in order; equal support and seed give an
+    The contract, tested for every implementation: the labels are the support's, in order; equal support and seed give
     equal text; the cost covers every model call; a failed call raises and never becomes an empty instruction.
     """
 

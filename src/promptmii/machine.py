@@ -10,7 +10,7 @@ from pathlib import Path
 
 @lru_cache(maxsize=1)
 def machine() -> str:
-    """Processor, threads and memory, and the accelerator if torch has one."""
+    """The processor, threads and memory, and the GPU if torch is loaded and has one."""
     parts = [f"{_processor()}, {os.cpu_count()} threads"]
     with suppress(AttributeError, OSError, ValueError):  # not on Windows
         parts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB")

@@ -1,7 +1,7 @@
 """An MCP server with promptmii's commands as tools for coding agents. Standard output carries only the protocol.
 
-The arguments of a call may come from a page that the agent read. So the command line names models and servers, calls
-cannot; no file is replaced; and errors are returned as messages.
+The arguments of a call may come from a page that the agent read. So only the command line names models and servers, and
+no call replaces a file. Errors are returned as messages.
 """
 
 import inspect
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mcp.server import MCPServer
 
 NOTICE_EVERY = 0.5
-"""Seconds between two progress notices."""
+"""Seconds between progress notices."""
 GUIDE = (
     "promptmii writes a short instruction for a text-classification task from labelled examples, and measures it. "
     "Start with induce; then classify texts, score the instruction on other rows, or compare several."
@@ -43,10 +43,10 @@ Label = Annotated[str | None, Field(description="Label column; detected when abs
 
 
 def server(settings: InduceSettings, mode: Mode | None = None) -> "MCPServer[Any]":
-    """The server, with the generator of `settings` and their follower if set.
+    """The server, with the generator and the follower of `settings`.
 
-    `mode` overrides the mode in which an instruction was measured. Raises `MissingDependencyError` without the package
-    mcp.
+    `mode` overrides the mode in which an instruction was measured. Raises `MissingDependencyError` if the package mcp
+    is missing.
     """
     try:
         from mcp.server import MCPServer
@@ -140,7 +140,7 @@ _LOCK = threading.Lock()
 
 
 class _Notices:
-    """Progress as notices to the client, from any thread."""
+    """Sends progress to the client as notices, from any thread."""
 
     def __init__(self, send: Callable[[float, str], object]) -> None:
         """`send` takes a growing number and a message."""
@@ -163,7 +163,7 @@ class _Notices:
             self.note(f"{self._name}: {self._done:,}{of_total} {self._unit}")
 
     def note(self, message: str) -> None:
-        """See `Progress`. The number sent is the step plus the finished part of it, so it always grows."""
+        """See `Progress`. Sends the number of the step plus its finished share, which always grows."""
         self._sent = time.monotonic()
         share = self._done / self._total if self._total else 1 - 1 / (1 + self._done)
         self._send(self._steps + min(share, 0.999), message)

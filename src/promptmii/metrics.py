@@ -1,8 +1,8 @@
-"""Numbers from gold labels and predictions, `None` (no label) being a prediction like any other.
+"""Scores of predicted labels against gold labels, with intervals and tests.
 
-Macro-F1 is the mean of the per-label F1 over the labels that occur among the gold labels. A prediction of
-`None` is a miss for the true label and a hit for none. Intervals and tests resample query rows; all resamples
-of one call are a few matrix products, so 2,000 of them take milliseconds.
+Macro-F1 is the mean F1 over the labels that occur in gold. A prediction may be `None` (no label): a miss for the true
+label, and a false positive for no other. Intervals and tests resample query rows; a few matrix products compute all
+2,000 resamples in milliseconds.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 RESAMPLES = 2_000
 ALPHA = 0.05
-"""Level of a test."""
+"""Significance level of a test."""
 
 
 def macro_f1(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
@@ -30,33 +30,34 @@ READ = 100
 def released_f1(gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> float:
     """Macro-F1 as in the authors' reward and library (`prompt_gen_batch_sglang_v4_fast_f1.py: compute_f1_score`).
 
-    Whatever matches no label counts as the first label, gold labels too. So silence earns as much as the first label,
-    and the order of the labels matters. The mean is over labels in gold or in the answers.
+    An answer or gold label that matches no label counts as the first one. So an empty answer scores like the first
+    label, and the order of the labels matters. The mean is over the labels in gold or in the answers.
     """
-    places = {label.lower().strip(): place for place, label in enumerate(labels)}
-    read = [places.get(answer[:READ].lower().strip(), 0) for answer in answers]
-    return f1_over_union([places.get(label.lower().strip(), 0) for label in gold], read)
+    codes = {label.lower().strip(): code for code, label in enumerate(labels)}
+    gold_codes = [codes.get(label.lower().strip(), 0) for label in gold]
+    return f1_over_union(gold_codes, [codes.get(answer[:READ].lower().strip(), 0) for answer in answers])
 
 
 def f1_over_union(gold: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
-    """Mean F1 over all that occurs in gold or predictions; 0 without rows. scikit-learn's `f1_score(average="macro")`,
-    counted directly because a report asks for it once per cell.
+    """Mean F1 over the labels in gold or predictions; 0 without rows.
+
+    Equals scikit-learn's `f1_score(average="macro")`, but is fast enough to be called for every cell of a report.
     """
-    occurs = Counter(gold) + Counter(predicted)
-    right = Counter(label for label, answer in zip(gold, predicted, strict=True) if label == answer)
-    return sum(2 * right[label] / count for label, count in occurs.items()) / max(len(occurs), 1)
+    occurrences = Counter(gold) + Counter(predicted)
+    hits = Counter(label for label, answer in zip(gold, predicted, strict=True) if label == answer)
+    return sum(2 * hits[label] / count for label, count in occurrences.items()) / max(len(occurrences), 1)
 
 
 def expected_macro_f1(gold: Sequence[str], probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> float:
-    """Macro-F1 of expected counts: a row counts for each label (order of `labels`) with its probability."""
-    chances = np.asarray(probabilities, dtype=np.float64)
+    """Macro-F1 of expected counts: each row counts for every label with its probability, in the order of `labels`."""
+    weights = np.asarray(probabilities, dtype=np.float64)
     is_gold = np.array(gold, dtype=object)[:, None] == np.array(labels, dtype=object)
-    hit, predicted, true = (chances * is_gold).sum(0), chances.sum(0), is_gold.sum(0)
+    hit, predicted, true = (weights * is_gold).sum(0), weights.sum(0), is_gold.sum(0)
     return float((2 * hit / np.maximum(predicted + true, 1e-12))[true > 0].mean())
 
 
 def gold_probability(gold: Sequence[str], probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> float:
-    """Mean probability of the true label, of the rows (order of `labels`)."""
+    """Mean probability of the true label. Each row of `probabilities` is in the order of `labels`."""
     return float(np.mean([row[labels.index(label)] for label, row in zip(gold, probabilities, strict=True)]))
 
 
@@ -67,7 +68,7 @@ def accuracy(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
-    """The scores of one label. `support` is its number of gold rows; F1 is 0 where nothing is right."""
+    """The scores of one label. `support` is its number of gold rows; F1 is 0 without a hit."""
 
     label: str
     precision: float
@@ -109,7 +110,7 @@ def interval(gold: Sequence[str], predicted: Sequence[str | None], *, seed: int 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much better `a` is than `b` on the same rows."""
+    """The difference between `a` and `b` on the same rows."""
 
     mean: float
     """Macro-F1 of `a` minus macro-F1 of `b`."""
@@ -121,7 +122,7 @@ class Difference:
 
     @property
     def beyond_noise(self) -> bool:
-        """A difference of this size is not just chance."""
+        """True if the difference is statistically significant."""
         return self.p <= ALPHA
 
 
@@ -135,14 +136,15 @@ def paired_difference(
     observed = macro_f1(gold, a) - macro_f1(gold, b)
     low, high = np.quantile(draws, [0.025, 0.975])
     swap = np.random.default_rng(seed).integers(0, 2, size=(RESAMPLES, len(gold))).astype(np.float64)
-    swapped = [x.summed(1 - swap) + y.summed(swap) for x, y in ((counts_a, counts_b), (counts_b, counts_a))]
-    null = _macro_f1(swapped[0]) - _macro_f1(swapped[1])
+    swapped_a = counts_a.summed(1 - swap) + counts_b.summed(swap)
+    swapped_b = counts_b.summed(1 - swap) + counts_a.summed(swap)
+    null = _macro_f1(swapped_a) - _macro_f1(swapped_b)
     p = (1 + int((np.abs(null) >= abs(observed) - 1e-12).sum())) / (1 + RESAMPLES)
     return Difference(observed, float(low), float(high), p)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number (Holm 1979). NaN stays and is not counted."""
+    """P-values adjusted for multiple tests (Holm 1979). NaN stays NaN and is not counted."""
     finite = sorted((i for i in range(len(p)) if not np.isnan(p[i])), key=lambda i: p[i])
     adjusted, highest = [float("nan")] * len(p), 0.0
     for rank, i in enumerate(finite):
@@ -153,9 +155,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class _Counts:
-    """Hits, predictions and gold rows of each label that occurs in gold: per row, shape (n, K), or summed over the rows
-    of each resample, shape (B, K).
-    """
+    """Hits, predictions and gold rows for each label in gold: per row, shape (n, K), or per resample, shape (B, K)."""
 
     hit: Floats
     predicted: Floats
@@ -173,7 +173,7 @@ class _Counts:
         return cls(is_gold * is_predicted, is_predicted, is_gold)
 
     def summed(self, weights: Floats) -> "_Counts":
-        """Under row weights of shape (B, n)."""
+        """The counts per resample, for row weights of shape (B, n)."""
         return _Counts(weights @ self.hit, weights @ self.predicted, weights @ self.gold)
 
     def __add__(self, other: "_Counts") -> "_Counts":
@@ -181,7 +181,7 @@ class _Counts:
 
 
 def _macro_f1(sums: _Counts) -> Floats:
-    """Shape (B,): F1 = 2 hit / (predicted + gold), averaged over the labels with gold rows in that resample."""
+    """Macro-F1 per resample, shape (B,): the mean of 2 hit / (predicted + gold) over labels with gold rows in it."""
     f1 = 2 * sums.hit / np.maximum(sums.predicted + sums.gold, 1)
     present = sums.gold > 0
     return (f1 * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1)

@@ -1,4 +1,4 @@
-"""Escaped HTML for results in a notebook, without a style sheet."""
+"""Shows results in a notebook as escaped HTML without a style sheet."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -7,7 +7,7 @@ _TEXT = "white-space:pre-wrap;text-align:left;border-left:3px solid;padding:.2em
 
 
 def text_html(text: str) -> str:
-    """A text with its line breaks."""
+    """A text that keeps its line breaks."""
     return f'<div style="{_TEXT}">{escape(text)}</div>'
 
 

@@ -1,7 +1,7 @@
 """Parses a follower's answer into a label of the task, or None. All answers are parsed here and nowhere else.
 
-The parser never guesses. It tries three readings, the strictest first; a reading counts if it finds exactly one label.
-An answer that names two labels is unparsed, and a label that the answer denies is never returned.
+The parser never guesses. It tries three readings, the strictest first, and the first that finds a label decides. An
+answer that names two labels is unparsed, and a label that the answer denies is never returned.
 """
 
 import html
@@ -16,7 +16,7 @@ from typing import Any
 
 from promptmii.denial import DETERMINER, NEGATION, PARTICLE, Mention, claims
 
-# The thoughts of a reasoning model are neither a label nor an instruction.
+# The thinking of a reasoning model is part of neither a label nor an instruction.
 _THOUGHT = r"(?:\w+[:_-])*(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratchpad|rationale|\w*monologue|cot)"
 _OPEN = re.compile(
     rf"(?:<|&lt;)\|?\s*{_THOUGHT}(?:\s[^<>]*)?\|?(?:>|&gt;)|<\|begin[_▁]of[_▁]thinking\|>|\[think(?:ing)?\]|◁think▷|"
@@ -32,7 +32,7 @@ _CLOSE = re.compile(
 )
 _PAIR = re.compile(rf"(?:{_OPEN.pattern}).*?(?:{_CLOSE.pattern})", re.IGNORECASE | re.DOTALL)
 
-# gpt-oss writes channels ("harmony"); a tokenizer that drops control tokens leaves their names glued to the text.
+# gpt-oss writes channels ("harmony"). If a tokenizer drops their control tokens, the names run into the text.
 _CHANNEL = re.compile(r"<\|channel\|>|<\|message\|>|\A(?:analysis|commentary)(?=[A-Z])")
 _FINAL = re.compile(r"(?:<\|channel\|>)?\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>|assistant\s*final")
 _END = re.compile(r"<\|(?:return|end|call|start)\|>.*", re.DOTALL)
@@ -120,13 +120,12 @@ class LabelParser:
             return answer, Match.EXACT
         text = self._clean(_unwrap(answer, lambda key: bool(self._equal(_clean(key)))))
         if labels := self._equal(text):
-            return (labels.pop(), Match.NORMALISED) if len(labels) == 1 else (None, None)
-        mentions = self._mentions(text)
-        claimed = claims(text, mentions)
+            return _only(labels, Match.NORMALISED)
+        claimed = claims(text, self._mentions(text))
         if labels := self._set_apart(text, claimed.side_by_side) - claimed.denied - claimed.unsure:
-            return (labels.pop(), Match.LEADING) if len(labels) == 1 else (None, None)
+            return _only(labels, Match.LEADING)
         labels = claimed.named - claimed.denied
-        return (labels.pop(), Match.MENTIONED) if len(labels) == 1 and not labels <= claimed.unsure else (None, None)
+        return (None, None) if labels <= claimed.unsure else _only(labels, Match.MENTIONED)
 
     def _clean(self, text: str) -> str:
         text = _clean(_FIELD_DASH.sub(self._dash, text.translate(_DASHES)))
@@ -175,27 +174,32 @@ class LabelParser:
         return set()
 
     def _set_apart(self, text: str, beside: Sequence[int]) -> set[str]:
-        """Labels that fill the first line, a paragraph or a field, and do not stand `beside` another."""
+        """The labels that fill a field, else those that fill the first line or a paragraph.
+
+        Ignores lines and paragraphs with a label `beside` another, given by the start positions of such labels.
+        """
+
+        def has_pair(part: re.Match[str]) -> bool:
+            return any(part.start() <= start < part.end() for start in beside)
+
         lines, blocks = list(re.finditer(r"[^\n]+", text)), list(_BLOCK.finditer(text))
-        alone = [
-            [part for part in parts if not any(part.start() <= start < part.end() for start in beside)]
-            for parts in (lines + blocks, lines[:1] + blocks)
-        ]
-        fields = [part[0][field.end() :] for part in alone[0] if (field := _FIELD.match(part[0]))]
-        passages = [part[0] for part in alone[1]]
+        parts = [part[0] for part in lines + blocks if not has_pair(part)]
+        fields = [part[field.end() :] for part in parts if (field := _FIELD.match(part))]
+        passages = [part[0] for part in lines[:1] + blocks if not has_pair(part)]
         return set[str]().union(*map(self._equal, fields)) or set[str]().union(*map(self._equal, passages))
 
     def _mentions(self, text: str) -> list[Mention]:
-        """The places where the text spells a label that is not part of a longer one, in order."""
+        """The places where the text spells a label, in order. The longest label at a place counts."""
         spans: dict[tuple[int, int], list[str]] = {}
         for label, pattern in self._patterns.items():
             for match in pattern.finditer(text):
-                # "A" is a label and "a" an article: a single letter must match in case.
+                # A single letter must match in case: "A" may be a label, and "a" an article.
                 same_case = len(match[0]) > 1 or match[0] == self._spellings[label]
-                word = PARTICLE.fullmatch(label) or (match[0].lower() == "no" and DETERMINER.match(text, match.end()))
-                if same_case and not word and _stands_alone(text, *match.span()):
+                is_determiner = match[0].lower() == "no" and DETERMINER.match(text, match.end())
+                is_word = PARTICLE.fullmatch(label) or is_determiner
+                if same_case and not is_word and _stands_alone(text, *match.span()):
                     spans.setdefault(match.span(), []).append(label)
-        # In "The label is x", a label that "The label is" spells does not count, unless it is the only one.
+        # A label inside the introduction "The label is" does not count, unless there are no others.
         heads = [head.span() for head in _HEAD.finditer(text)]
         outside = [span for span in spans if not any(span[0] >= start and span[1] <= end for start, end in heads)]
         mentions: list[Mention] = []
@@ -203,15 +207,18 @@ class LabelParser:
             labels = self._closest(spans[start, end], text[start:end])
             if not mentions or start >= mentions[-1].end:
                 mentions.append(Mention(start, end, labels))
-            elif end > mentions[-1].end:  # two labels overlap, and neither is more likely
+            elif end > mentions[-1].end:  # two labels overlap, so either may be meant
                 mentions[-1] = Mention(mentions[-1].start, end, mentions[-1].labels | labels)
         return mentions
 
 
+def _only(labels: set[str], match: Match) -> tuple[str | None, Match | None]:
+    """The label and how it was matched if there is only one, else `(None, None)`."""
+    return (next(iter(labels)), match) if len(labels) == 1 else (None, None)
+
+
 def _clean(text: str) -> str:
-    """Unify the spelling of look-alikes: compatibility forms, dashes, apostrophes, signs, digits, entities and
-    invisible characters.
-    """
+    """Unify look-alikes: compatibility forms, dashes, apostrophes, signs, digits and entities. Drop invisible marks."""
     text = unicodedata.normalize("NFKC", html.unescape(text).replace("´", "'"))
     text = _ESCAPE.sub(r"\1", _INVISIBLE.sub("", text).translate(_DASHES))
     if not text.isascii():
@@ -220,8 +227,9 @@ def _clean(text: str) -> str:
 
 
 def _pattern(label: str, others: Sequence[str] = ()) -> str:
-    """A pattern for a cleaned label. Spaces, underscores, hyphens and capitals between its words are equivalent, and
-    another label at its end may follow a hyphen ("in-formal").
+    """A pattern for a cleaned label. Spaces, underscores, hyphens and capitals separate words equally.
+
+    If the label ends with another label, a hyphen may precede that ("in-formal").
     """
     for other in others:
         prefix = label[: -len(other) or None]
@@ -242,7 +250,7 @@ def _pattern(label: str, others: Sequence[str] = ()) -> str:
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
-    """The span is not part of a word, a number, a signed number or a compound such as "spam-free"."""
+    """True if the span is not part of a word, a number, a signed number or a compound such as "spam-free"."""
     before, spelled, after = text[max(start - 2, 0) : start], text[start:end], text[end : end + 3]
     return not (
         re.search(r"[-+±#!~¬≠\u200d]\Z", before)
@@ -257,16 +265,16 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
 
 
 def _unwrap(answer: str, is_label: Callable[[str], bool]) -> str:
-    """Drop fences, tags and struck text. JSON becomes its values: those of a field such as "label", else all."""
+    """Drop fences, tags and struck text. Replace JSON by its values: those of a field such as "label", else all."""
     answer = _BOXED.sub(r"\n\n\1\n\n", _TEX_TEXT.sub(r"\1", answer))
     answer = _STRUCK.sub(" ", _TAG.sub("\n\n", _FENCE.sub("", answer))).strip()
     values = [value for value in _json(answer) if value]
     leaves = [leaf for value in values for leaf in _leaves(value, "", 0, is_label)]
-    if not values:  # it may be JSON that was cut, or Python
+    if not values:  # it may be truncated JSON, or Python
         quoted = [(key, double or single) for _, key, double, single in _QUOTED.findall(answer)]
         quoted_leaves = list(_leaves(_Pairs(quoted), "", 0, is_label))
         if quoted and not quoted_leaves and answer.startswith("{"):
-            return ""  # all values are under keys that deny
+            return ""  # every key denies its value
         leaves = [leaf for leaf in quoted_leaves if leaf[1]]
     best = max((rank for _, rank in leaves), default=0)
     return "\n\n".join(text for text, rank in leaves if rank == best) if values or leaves else answer
@@ -290,11 +298,13 @@ def _json(answer: str) -> Iterator[Any]:
 
 
 def _leaves(value: Any, key: str, rank: int, is_label: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
-    """The values under keys that deny nothing, each with a rank: 2 directly under a field such as "label", 1 deeper or
-    under a field such as "other_labels", else 0. `{"spam": true}` says "spam".
+    """The values, except those under keys that deny them, each with a rank. `{"spam": true}` gives "spam".
+
+    The rank is 2 directly under a field such as "label", 1 deeper or under a field such as "other_labels", else 0.
     """
     if isinstance(value, bool) and is_label(key):
-        yield from [(key, 1)] * value
+        if value:
+            yield key, 1
         return
     words = re.findall(r"[^\W_]+", key.casefold())
     if NEGATION.search(" ".join(words) + "\ue000"):
@@ -308,10 +318,12 @@ def _leaves(value: Any, key: str, rank: int, is_label: Callable[[str], bool]) ->
     elif isinstance(value, list):
         for inner in value:  # pyright: ignore[reportUnknownVariableType]
             yield from _leaves(inner, key, rank, is_label)
+    elif value is None:
+        yield "", rank
     else:
-        yield value if isinstance(value, str) else "" if value is None else json.dumps(value), rank
+        yield value if isinstance(value, str) else json.dumps(value), rank
 
 
 def answer_tokens(label_tokens: Sequence[int]) -> int:
-    """`max_tokens` that fits the longest label in a short sentence."""
+    """A `max_tokens` that fits the longest label in a short sentence."""
     return max(label_tokens) + 24

@@ -1,4 +1,4 @@
-"""The main job, end to end: a labelled table in, a measured instruction out. Later steps are in `workbench`.
+"""Turns a labelled table into a measured instruction, end to end. `workbench` has everything after that.
 
 The command line and the Python API are thin wrappers around this module. Nothing here prints: progress goes to
 `progress`, and results are values.
@@ -40,20 +40,23 @@ class Induced:
 
     instruction: Instruction
     rows: tuple[Measured, ...]
-    """Naive, ICL and the induced instruction, in this order; empty when nothing was measured."""
+    """Naive, ICL and the induced instruction, in this order; empty if nothing was measured."""
     differences: dict[str, metrics.Difference]
     """The induced instruction minus each other method, on the same rows."""
     break_even: BreakEven | None
     notes: tuple[str, ...]
-    """What promptmii detected, dropped, cut or trimmed."""
+    """Notes on detected columns, dropped rows and shortened texts."""
     path: Path | None = None
-    """Where the instruction was saved."""
+    """The file that the instruction was saved to."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Methods that the induced instruction does not beat beyond noise."""
-        doubtful = {name: d for name, d in self.differences.items() if not d.beyond_noise or d.mean <= 0}
-        return tuple(_warning(name, difference) for name, difference in doubtful.items())
+        """A warning for each method that the induced instruction does not beat beyond noise."""
+        return tuple(
+            _warning(name, difference)
+            for name, difference in self.differences.items()
+            if difference.mean <= 0 or not difference.beyond_noise
+        )
 
     def __repr__(self) -> str:
         return f"<Induced {self.instruction!r}>"
@@ -102,17 +105,17 @@ def induce(
     models: Load | None = None,
     **changes: Any,
 ) -> Induced:
-    """Make an instruction from labelled data, and measure it beside naive and ICL on rows that no method has seen.
+    """Write an instruction from labelled data, and measure it beside naive and ICL on rows that no method has seen.
 
     `source` is anything that `load` accepts, or its result; `changes` override `settings` by name
     (`induce(data, n=50, generator="openai:gpt-4.1-mini")`).
 
-    The instruction is saved to `output` as soon as it is written, and again once it is measured. `force` replaces a
-    file that exists; without it, a file that appears during the run is kept, and the instruction is saved beside it.
+    Saves the instruction to `output` as soon as it is written, and again once it is measured. `force` replaces an
+    existing file; without it, a file that appears during the run is kept, and the instruction is saved beside it.
     `models` replaces the endpoint's loader if the caller keeps models open between calls.
 
-    Raises `DataError`, `ConfigError`, `ModelError`, `ScoreRefusedError` and `OutputError`, before any model call if
-    possible.
+    Raises `DataError`, `ConfigError`, `ModelError`, `ScoreRefusedError` and `OutputError`, if possible before any
+    model call.
     """
     settings = InduceSettings.of(**((settings.model_dump() if settings else {}) | changes))
     output_file = _OutputFile(Path(output) if output else None, force, progress)
@@ -125,8 +128,9 @@ def induce(
     episode = sample(loaded.task, settings.n, settings.seed, query=query_size)
     if settings.start is not None:
         settings = settings.model_copy(update={"start": text_of(settings.start)})
-    marked_lines(settings.start or "", settings.keep)  # refuses a mark that no line holds, before a model is loaded
-    style_for(settings.generator, settings.template)  # refuses a wrong style before a model is loaded
+    # Raise for a word of `keep` that no line contains, and for a wrong style, before a model is loaded.
+    marked_lines(settings.start or "", settings.keep)
+    style_for(settings.generator, settings.template)
     if settings.follower and not models:
         check_reference(settings.follower)
     reference, _ = split_style(settings.generator)
@@ -143,7 +147,7 @@ def induce(
 
 
 class _OutputFile:
-    """The output file, which holds the instruction as soon as the generator has written it."""
+    """The output file, written for the first time as soon as the generator has written the instruction."""
 
     def __init__(self, path: Path | None, force: bool, progress: Progress) -> None:
         """Raises `OutputError` if the file cannot be written."""
@@ -154,7 +158,7 @@ class _OutputFile:
         self._progress = progress
 
     def __call__(self, instruction: Instruction) -> None:
-        """Save the instruction. Raises `OutputError` with the text, so that it is not lost."""
+        """Save the instruction. If that fails, raises `OutputError` with the text, so that it is not lost."""
         if self.path is None:
             return
         try:
@@ -164,7 +168,7 @@ class _OutputFile:
             instruction.save(self.path, force=self._force)
         except OutputError as error:
             raise OutputError(f"{error} The instruction that was written: {instruction.text!r}") from error
-        self._force = True  # from now on the file is ours
+        self._force = True  # the next save replaces our own file
 
 
 def _induced(
@@ -186,11 +190,10 @@ def _induced(
         return Induced(instruction, (), {}, None, notes, output_file.path)
     try:
         rows = [
-            _measure(
-                _prepared(method, follower, drawn, progress) if method else instruction, follower, episode, progress
-            )
-            for method in (*baselines, None)
+            _measure(_prepared(baseline, follower, drawn, progress), follower, episode, progress)
+            for baseline in baselines
         ]
+        rows.append(_measure(instruction, follower, episode, progress))
     except ScoreRefusedError as error:
         where = f" and saved to {output_file.path}" if output_file.path else ""
         raise ScoreRefusedError(f"{error} The instruction is written{where}: {instruction.text!r}") from error
@@ -199,19 +202,19 @@ def _induced(
     differences = {
         row.instruction.method: metrics.paired_difference(gold, predicted, row.scored.labels) for row in rows[:-1]
     }
-    even = _break_even(rows, follower.model)
-    return Induced(rows[-1].instruction, tuple(rows), differences, even, notes, output_file.path)
+    saving = _break_even(rows, follower.model)
+    return Induced(rows[-1].instruction, tuple(rows), differences, saving, notes, output_file.path)
 
 
 def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
-    """The task in a table: a path, a `hub:` reference, a DataFrame, a list of dicts or pairs, and more (`Source`)."""
+    """Load a task from a path, a `hub:` reference, a DataFrame, a list of dicts or pairs, and more (`Source`)."""
     return load_task(source, text=columns.text, label=columns.label, labels=columns.labels, seed=seed)
 
 
 def make_follower(
     settings: InduceSettings, generator: LanguageModel, progress: Progress = QUIET, models: Load | None = None
 ) -> Follower:
-    """A follower with the model that the settings name, or else the generator's, which is not loaded twice."""
+    """The follower that the settings name, by default the generator's base model. No model is loaded twice."""
     writer, _ = split_style(settings.generator)
     reference, model = settings.follower or reader_of(writer), generator
     if reference != writer:
@@ -222,7 +225,7 @@ def make_follower(
 
 
 def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: Follower) -> Inducer:
-    """Prompt-MII, configured by the settings."""
+    """Prompt-MII as the settings configure it."""
     style = style_for(settings.generator, settings.template)
     writer = Writer(generator, style, settings.budget, start=settings.start)
     inducer = BestOf(writer, follower, settings.best_of) if settings.best_of > 1 else MetaInducer(writer)
@@ -237,7 +240,7 @@ def _prepared(
     progress: Progress,
     save: Callable[[Instruction], None] | None = None,
 ) -> Instruction:
-    """The method's instruction with its provenance, passed to `save`, then calibrated for the follower."""
+    """Write the method's instruction, pass it to `save`, and calibrate it for the follower."""
     episode, loaded = drawn
     progress.step(f"Writing {inducer.name}", unit="drafts")
     instruction = inducer.induce(episode.support, seed=episode.seed)

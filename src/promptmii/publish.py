@@ -1,7 +1,7 @@
 """Upload trained weights to the hub, with a model card and evaluation results.
 
-The card names the base model and licence, and has a table of all scores. The hub reads scores on its own data sets
-from `.eval_results/*.yaml`.
+The card names the base model and the licence, and has a table of all scores. `.eval_results/*.yaml` has the scores on
+hub datasets, in the format that the hub reads.
 """
 
 import json
@@ -75,14 +75,14 @@ def push_weights(
 
 
 def measured(folder: Path, evaluation: Path) -> list[Result]:
-    """A run's scores for the weights in a folder, averaged over seeds. Raises `ArtefactError` if it has none."""
+    """The scores of a folder's weights in a run, averaged over seeds. Raises `ArtefactError` if there are none."""
     groups: dict[tuple[Setup, str], list[Record]] = defaultdict(list)
     writers: set[str] = set()
     for record in Run.read(evaluation).records.values():
         cell = record.cell
         if record.status == "done" and cell.generator:
             writers.add(cell.generator)
-            if _names(cell.generator, folder):
+            if _refers_to(cell.generator, folder):
                 groups[Setup(cell.method, cell.n, cell.follower, cell.mode), cell.task].append(record)
     if not groups:
         raise ArtefactError(
@@ -95,15 +95,15 @@ def _result(setting: Setup, task: str, records: Sequence[Record]) -> Result:
     scores = [r.instruction.measured for r in records if r.instruction and r.instruction.measured]
     source = next((r.instruction.provenance.source for r in records if r.instruction), "")
     match = _HUB.fullmatch(source.removeprefix("hub:") if source.startswith("hub:") else task)
-    if is_nameless(task):  # not the dataset's own task any more
+    if is_nameless(task):  # no longer the task of the dataset
         match = None
     dataset = (match[1], match[2] or "default", match[3]) if match else None
     value, date = fmean(score.macro_f1 for score in scores), max(r.finished for r in records)
     return Result(setting, task, dataset, value, len(scores), scores[0].n, date)
 
 
-def _names(generator: str, folder: Path) -> bool:
-    """Return whether a reference names the weights in the folder."""
+def _refers_to(generator: str, folder: Path) -> bool:
+    """True if a reference includes the weights in the folder."""
     parts = re.split(r"\+|^hf:", split_style(generator)[0])
     return any(part and Path(part).resolve() == folder.resolve() for part in parts)
 
@@ -121,14 +121,14 @@ def _base(folder: Path) -> str | None:
 
 
 class _Origin(NamedTuple):
-    """An adapter's base model on the hub."""
+    """The repository and licence of a base model on the hub."""
 
     repository: str | None
     licence: str | None
 
 
 def _hub_model(base: str | None) -> _Origin:
-    """The base model's repository and licence, if promptmii or the hub knows them."""
+    """The origin of a base model, as far as promptmii or the hub knows it."""
     name = (base or "").removeprefix("hf:").split("+")[0]
     embedded = EMBEDDED.get(WRITERS.get(name, name))
     if embedded:
@@ -148,7 +148,7 @@ def _hub_model(base: str | None) -> _Origin:
 
 
 def _describe(folder: Path, repository: str, base: _Origin, licence: str | None, results: Sequence[Result]) -> None:
-    """Add licence, base model and a table of results to the card; keep the rest of its text."""
+    """Add the licence, the base model and a table of results to the card. The rest of its text stays."""
     from huggingface_hub import ModelCard
 
     path = folder / "README.md"
@@ -175,7 +175,7 @@ def _table(results: Sequence[Result]) -> str:
 
 
 def _write_results(folder: Path, setting: Setup, results: Sequence[Result]) -> None:
-    """Write one setting's results on hub data sets, in the hub's format."""
+    """Write one setting's results on hub datasets, in the hub's format."""
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
@@ -227,7 +227,7 @@ def upload(
             allow_patterns=list(patterns),
             commit_message=message,
         )
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:  # ValueError: the answer is not the hub's
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:  # ValueError: another server answered
         message = f"{folder} cannot be uploaded to {repository}: {first_line(error)}"
         raise EndpointError(f"{message} Expected owner/name, and a token in HF_TOKEN.") from error
     return str(address)

@@ -1,4 +1,4 @@
-"""Worker actors on a Ray cluster."""
+"""Starts worker actors on a Ray cluster."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -30,14 +30,14 @@ class RayActors:
         self.actors: list[Any] = [remote.remote(*arguments) for _ in range(options.workers)]
 
     def close(self) -> None:
-        """End the actors, and the cluster if it was started here."""
+        """Stop the actors, and the cluster if it was started here."""
         for actor in self.actors:
             self.ray.kill(actor)
         self._disconnect()
 
 
 def _shortage(ray: Any, options: RayOptions) -> str | None:
-    """The resource that an idle cluster lacks for the workers, as an error message, or None if it has enough."""
+    """An error message if the cluster is too small for the workers, even when idle; else None."""
     resources = ray.cluster_resources()
     cores, gpus = float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
     largest = max((float(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]), default=0.0)
@@ -57,7 +57,7 @@ def _shortage(ray: Any, options: RayOptions) -> str | None:
 
 
 def _connect(options: RayOptions) -> tuple[Any, Callable[[], None]]:
-    """The connected `ray` module, and a function to disconnect. A connection that already existed stays open."""
+    """The connected `ray` module, and a function that disconnects it unless it was connected before."""
     try:
         import ray
     except ImportError as error:

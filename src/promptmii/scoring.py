@@ -1,7 +1,7 @@
 """The only way to score an instruction.
 
 The training reward, the searches (best-of-k, APE, GEPA) and the evaluation all call `score`, so they cannot disagree.
-A failed call is not scored: a single failure leaves macro-F1 undefined, and `measurement` raises an error.
+A failed call is never scored: with one failure, macro-F1 is `None` and `measurement` raises an error.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from promptmii.task import Example, content_key
 
 @dataclass(frozen=True)
 class Scored:
-    """Predictions on labelled rows, and the numbers that follow from them."""
+    """Predictions on labelled rows, and their scores."""
 
     query: tuple[Example, ...]
     predictions: tuple[Prediction, ...]
@@ -50,7 +50,7 @@ class Scored:
 
     @property
     def n_unparsed(self) -> int:
-        """Rows whose answer named no label; each is a miss for its true label and no false positive."""
+        """Rows whose answer named no label. Each is a miss for its true label, and no false positive."""
         return sum(p.label is None and p.failure is None for p in self.predictions)
 
     @property
@@ -70,7 +70,7 @@ class Scored:
 
     @cached_property
     def usage(self) -> Usage:
-        """Usage of all calls together."""
+        """Total usage of all calls."""
         return sum((p.usage for p in self.predictions), Usage())
 
     @property
@@ -131,27 +131,31 @@ class Scored:
 
 def _cure(kinds: Sequence[FailureKind]) -> str:
     permanent = sum(kind in (FailureKind.REQUEST, FailureKind.CONTEXT) for kind in kinds)
-    refused = (
-        f"The model refuses {counted(permanent, 'row')} each time; leave out what `promptmii predict` marks as failed."
-    )
-    retry = "Run again; with a --cache folder the answers that arrived are kept."
-    return " ".join([refused] * (permanent > 0) + [retry] * (permanent < len(kinds)))
+    cures: list[str] = []
+    if permanent:
+        cures.append(
+            f"The model refuses {counted(permanent, 'row')} each time; leave out the rows that `promptmii predict` "
+            "marks as failed."
+        )
+    if permanent < len(kinds):
+        cures.append("Run again; with a --cache folder the answers that arrived are kept.")
+    return " ".join(cures)
 
 
 def score(predictor: Predictor, instruction: Instruction, query: Sequence[Example]) -> Scored:
-    """Let a predictor label the query, and score it. Raises `DataError` on an empty query."""
-    _check(query)
+    """Label the query and score the predictions. Raises `DataError` on an empty query."""
+    _require_rows(query)
     return Scored(tuple(query), tuple(predictor.predict(instruction, [example.text for example in query])))
 
 
 def score_each(follower: Follower, instructions: Sequence[Instruction], query: Sequence[Example]) -> list[Scored]:
-    """`score` for several instructions, in as few model calls as possible."""
-    _check(query)
+    """Score several instructions on the same query, in as few model calls as possible."""
+    _require_rows(query)
     texts = [example.text for example in query]
     results = follower.predict_each([(instruction, texts) for instruction in instructions])
     return [Scored(tuple(query), tuple(predictions)) for predictions in results]
 
 
-def _check(query: Sequence[Example]) -> None:
+def _require_rows(query: Sequence[Example]) -> None:
     if not query:
         raise DataError("There are no rows to score on; at least one is needed.")

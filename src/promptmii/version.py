@@ -1,4 +1,4 @@
-"""The version, read from the installed package: `pyproject.toml` is its one home."""
+"""The version of the installed package. It is defined only in `pyproject.toml`."""
 
 from importlib.metadata import version
 

@@ -12,7 +12,7 @@ from promptmii.progress import QUIET
 
 
 class Screen(io.StringIO):
-    """Standard error that is a terminal."""
+    """A standard error stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True

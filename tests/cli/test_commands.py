@@ -31,17 +31,17 @@ def run(*arguments: str | Path, stdin: str = "") -> Result:
 
 
 @pytest.fixture
-def made(tmp_path) -> Path:
+def instruction_file(tmp_path) -> Path:
     instruction = Naive().induce(Support(("good", "bad"), ()))
     instruction.model_copy(update={"follower": "openai:m", "mode": "generate"}).save(tmp_path / "generate.json")
     return instruction.model_copy(update={"follower": "smol", "mode": "choose"}).save(tmp_path / "made.json")
 
 
-def test_export_prints_json(made: Path, tmp_path: Path) -> None:
-    result = json.loads(run("export", made, "--to", "txt", "--json").stdout)
-    assert result == {"target": "txt", "file": None, "code": Instruction.load(made).export("txt")}
+def test_export_prints_json(instruction_file: Path, tmp_path: Path) -> None:
+    result = json.loads(run("export", instruction_file, "--to", "txt", "--json").stdout)
+    assert result == {"target": "txt", "file": None, "code": Instruction.load(instruction_file).export("txt")}
     path = tmp_path / "prompt.txt"
-    result = json.loads(run("export", made, "--to", "txt", "-o", path, "--json").stdout)
+    result = json.loads(run("export", instruction_file, "--to", "txt", "-o", path, "--json").stdout)
     assert (result["file"], result["code"]) == (str(path), path.read_text())
 
 
@@ -50,8 +50,10 @@ def test_score_refit_calibrates_an_edited_instruction_and_keeps_its_score(tmp_pa
     rows = [f"text number {i},{('good', 'bad')[i % 2]}" for i in range(16)]
     for name, part in (("fit.csv", rows[:6]), ("all.csv", rows)):
         (tmp_path / name).write_text("\n".join(["text,label", *part, ""]))
-    made = Naive().induce(Support(("good", "bad"), ())).model_copy(update={"follower": f"hf:{model}", "mode": "choose"})
-    path = made.save(tmp_path / "made.json")
+    instruction = (
+        Naive().induce(Support(("good", "bad"), ())).model_copy(update={"follower": f"hf:{model}", "mode": "choose"})
+    )
+    path = instruction.save(tmp_path / "made.json")
     done = run("score", path, tmp_path / "all.csv", "--refit", tmp_path / "fit.csv", "--json")
     assert done.exit_code == 0, done.stderr
     saved = Instruction.load(path)
@@ -70,8 +72,10 @@ def test_score_refit_calibrates_an_edited_instruction_and_keeps_its_score(tmp_pa
 
 def test_an_instruction_whose_server_reports_no_tokens_says_unknown(tmp_path: Path) -> None:
     usage = Usage(3, None, None)
-    made = Naive().induce(Support(("good", "bad"), ())).model_copy(update={"cost": Cost.of(usage, Price(1.0, 1.0))})
-    path = made.save(tmp_path / "made.json")
+    instruction = (
+        Naive().induce(Support(("good", "bad"), ())).model_copy(update={"cost": Cost.of(usage, Price(1.0, 1.0))})
+    )
+    path = instruction.save(tmp_path / "made.json")
     assert json.loads(path.read_text())["cost"]["prompt_tokens"] is None
     assert "3 calls, unknown tokens" in run("show", path).stdout
 
@@ -86,10 +90,10 @@ def test_induce_says_unknown_if_the_server_reports_no_tokens(tmp_path: Path) -> 
     assert "The saving over ICL is unknown" in done.stdout
     assert "held-back rows, 2 labels" in done.stdout
     assert "plain F1" not in done.stdout  # nothing is calibrated in this mode
-    made = Instruction.load(tmp_path / "made.json")
-    assert (made.cost.calls, made.cost.tokens, made.cost.money) == (1, None, None)
-    assert made.measured is not None
-    assert made.measured.prompt_tokens_per_query is None
+    instruction = Instruction.load(tmp_path / "made.json")
+    assert (instruction.cost.calls, instruction.cost.tokens, instruction.cost.money) == (1, None, None)
+    assert instruction.measured is not None
+    assert instruction.measured.prompt_tokens_per_query is None
 
 
 def test_version_and_short_help() -> None:
@@ -156,7 +160,7 @@ def test_an_unexpected_error_is_one_line_that_names_the_file(tmp_path: Path) -> 
         assert "Traceback" not in done.stderr
 
 
-def test_every_setting_of_a_grid_can_be_given(tmp_path: Path, refusing: str) -> None:
+def test_every_setting_of_a_grid_has_an_option(tmp_path: Path, refusing: str) -> None:
     output = tmp_path / "run"
     grid = [*GRID, "-o", output]
     sets = ["endpoint.patience=7", "endpoint.base_url=" + refusing, 'followers=["openai:m"]', "calibration=none"]
@@ -178,9 +182,17 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield server.url
 
 
-def test_failed_calls_give_exit_code_4(made: Path, refusing: str, tmp_path: Path) -> None:
+def test_failed_calls_give_exit_code_4(instruction_file: Path, refusing: str, tmp_path: Path) -> None:
     options = ["--follower", "openai:m", "--base-url", refusing]
-    done = run("predict", made.with_name("generate.json"), "-", "-o", tmp_path / "out.csv", *options, stdin="a text\n")
+    done = run(
+        "predict",
+        instruction_file.with_name("generate.json"),
+        "-",
+        "-o",
+        tmp_path / "out.csv",
+        *options,
+        stdin="a text\n",
+    )
     assert done.exit_code == 4
     assert "1 failed" in done.stderr
     assert "context" in (tmp_path / "out.csv").read_text(), "the failure is saved with its reason"
@@ -219,12 +231,12 @@ def test_bad_input_is_one_clear_error_and_an_exit_code(arguments, code: int, wor
     assert "Traceback" not in done.stderr
 
 
-def test_an_existing_output_is_kept_without_force(made: Path) -> None:
-    before = made.read_bytes()
-    done = run("induce", demo_path(), "-o", made)
+def test_an_existing_output_is_kept_without_force(instruction_file: Path) -> None:
+    before = instruction_file.read_bytes()
+    done = run("induce", demo_path(), "-o", instruction_file)
     assert done.exit_code == 2
     assert "--force" in done.stderr
-    assert made.read_bytes() == before
+    assert instruction_file.read_bytes() == before
 
 
 @pytest.mark.smol

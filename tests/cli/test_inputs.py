@@ -1,4 +1,4 @@
-"""Data as the command line reads and shows it, before it makes any call."""
+"""How the command line reads and shows data, before any call."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def server() -> Iterator[FaultyServer]:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Path:
+def instruction_file(tmp_path: Path) -> Path:
     instruction = Naive().induce(Support(("good", "bad"), ()))
     return instruction.model_copy(update={"follower": "openai:m", "mode": "generate"}).save(tmp_path / "made.json")
 
@@ -91,7 +91,7 @@ def test_on_a_terminal_ambiguous_columns_are_confirmed_before_any_call(
 
 
 @pytest.mark.parametrize(
-    ("given", "texts"),
+    ("content", "texts"),
     [
         (b"one\ntwo\n", ["one", "two"]),
         (b"\xef\xbb\xbfone\r\ntwo\r\n", ["one", "two"]),
@@ -100,41 +100,45 @@ def test_on_a_terminal_ambiguous_columns_are_confirmed_before_any_call(
         ("Bär\n".encode(), ["Bär"]),
     ],
 )
-def test_standard_input_is_read_like_a_file(server: FaultyServer, made: Path, given: bytes, texts: list[str]) -> None:
-    done = run("predict", made, "-", "--base-url", server.url, "--json", stdin=given)
+def test_standard_input_is_read_like_a_file(
+    server: FaultyServer, instruction_file: Path, content: bytes, texts: list[str]
+) -> None:
+    done = run("predict", instruction_file, "-", "--base-url", server.url, "--json", stdin=content)
     assert done.exit_code == 0, done.stderr
     assert [row["text"] for row in json.loads(done.stdout)] == texts
     assert len(server.bodies) == len(texts)
 
 
 @pytest.mark.parametrize(
-    ("form", "given"),
+    ("form", "content"),
     [
         ("csv", b'id,text\n1,"one, two"\n2,three\n'),
         ("tsv", b"id\ttext\n1\tone, two\n2\tthree\n"),
         ("jsonl", b'{"id": "1", "text": "one, two"}\n{"id": "2", "text": "three"}\n'),
     ],
 )
-def test_standard_input_may_be_a_table(
-    server: FaultyServer, made: Path, tmp_path: Path, form: str, given: bytes
+def test_standard_input_can_be_a_table(
+    server: FaultyServer, instruction_file: Path, tmp_path: Path, form: str, content: bytes
 ) -> None:
-    args = (made, "-", "--base-url", server.url, "--format", form)
-    done = run("predict", *args, "-o", tmp_path / "out.csv", stdin=given)
+    args = (instruction_file, "-", "--base-url", server.url, "--format", form)
+    done = run("predict", *args, "-o", tmp_path / "out.csv", stdin=content)
     assert done.exit_code == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [(row["id"], row["text"]) for row in rows] == [("1", "one, two"), ("2", "three")]
     again = run("predict", *args, "-o", tmp_path / "out.csv", "--force", stdin=b"")
     assert f"Standard input is empty; expected {form}" in again.stderr
-    assert "expected one of txt, csv" in run("predict", *args[:-1], "xml", stdin=given).stderr
+    assert "expected one of txt, csv" in run("predict", *args[:-1], "xml", stdin=content).stderr
 
 
-def test_undecodable_bytes_are_a_one_line_error(server: FaultyServer, made: Path) -> None:
-    done = run("predict", made, "-", "--base-url", server.url, stdin=b"hello\n\xff\xfe bye\n")
+def test_undecodable_bytes_are_a_one_line_error(server: FaultyServer, instruction_file: Path) -> None:
+    done = run("predict", instruction_file, "-", "--base-url", server.url, stdin=b"hello\n\xff\xfe bye\n")
     assert done.exit_code == 2
     assert "Standard input is not UTF-8: byte 6 (line 2)" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "Standard input is empty" in run("predict", made, "-", "--base-url", server.url, stdin=b"").stderr
-    assert run("predict", made, "-", "--base-url", server.url, stdin=b"\n\n").exit_code == 0
+    assert (
+        "Standard input is empty" in run("predict", instruction_file, "-", "--base-url", server.url, stdin=b"").stderr
+    )
+    assert run("predict", instruction_file, "-", "--base-url", server.url, stdin=b"\n\n").exit_code == 0
     assert server.bodies == []
 
 
@@ -147,13 +151,13 @@ def test_a_text_is_scored_from_a_file_and_from_standard_input(tmp_path: Path, se
     again = run("score", "-", tmp_path / "rows.csv", *args, "--json", stdin=b"Decide well.")
     assert json.loads(again.stdout)["measured"] == json.loads(done.stdout)["measured"]
     assert "Decide well." in server.bodies[0]["messages"][0]["content"]
-    made = json.loads((tmp_path / "made.json").read_text())
-    assert (made["text"], made["method"], made["follower"]) == ("Decide well.", "human", "openai:m")
-    assert made["measured"]["macro_f1"] == json.loads(done.stdout)["measured"]["macro_f1"]
+    saved = json.loads((tmp_path / "made.json").read_text())
+    assert (saved["text"], saved["method"], saved["follower"]) == ("Decide well.", "human", "openai:m")
+    assert saved["measured"]["macro_f1"] == json.loads(done.stdout)["measured"]["macro_f1"]
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("arguments", "words"),
     [
         (["-", "rows.csv"], "The text is empty"),
         (["rows.csv", "rows.csv"], "Is the order swapped?"),
@@ -164,13 +168,13 @@ def test_a_text_is_scored_from_a_file_and_from_standard_input(tmp_path: Path, se
     ],
 )
 def test_unusable_input_to_score_is_a_one_line_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text(PLAIN)
     (tmp_path / "one.csv").write_text("text,label\na b,good\nc d,good\n")
     (tmp_path / "prompt.txt").write_text("Decide well.")
-    done = run("score", *given, "--follower", "openai:m", "--base-url", "http://127.0.0.1:9")
+    done = run("score", *arguments, "--follower", "openai:m", "--base-url", "http://127.0.0.1:9")
     assert done.exit_code == 2
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -180,10 +184,10 @@ def test_mistakes_among_many_labels_are_listed_without_a_matrix(tmp_path: Path, 
     labels = [f"kind {number}" for number in range(40)]
     rows = "".join(f"text {i} of {label},{label}\n" for label in labels for i in range(2))
     (tmp_path / "rows.csv").write_text(f"text,label\n{rows}")
-    made = Naive().induce(Support(tuple(labels), ())).save(tmp_path / "made.json")
+    instruction_file = Naive().induce(Support(tuple(labels), ())).save(tmp_path / "made.json")
     server.default = "say:kind 7"
     args = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url]
-    done = run("score", made, tmp_path / "rows.csv", *args)
+    done = run("score", instruction_file, tmp_path / "rows.csv", *args)
     assert done.exit_code == 0, done.stderr
     assert done.stdout.count("→ kind 7 ") == 20
     assert "kind 7 → kind 7" not in done.stdout
@@ -222,19 +226,19 @@ def test_compare_exits_with_1_if_a_check_fails(tmp_path: Path, server: FaultySer
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_edit_opens_the_editor_keeps_the_old_file_and_measures_both(
-    tmp_path: Path, server: FaultyServer, made: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+    tmp_path: Path, server: FaultyServer, instruction_file: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
     monkeypatch.setenv("VISUAL", f"{sys.executable} -c \"import sys; open(sys.argv[1], 'a').write('Decide well.')\"")
-    old = made.read_text()
+    old = instruction_file.read_text()
     if fails:
         server.default = "context"
-    done = run("edit", made, tmp_path / "rows.csv", "--base-url", server.url)
+    done = run("edit", instruction_file, tmp_path / "rows.csv", "--base-url", server.url)
     assert done.exit_code == (4 if fails else 0), done.stderr
-    saved = json.loads(made.read_text())
+    saved = json.loads(instruction_file.read_text())
     assert saved["text"] == "Decide well."
     assert (saved["measured"] is None) == fails
-    assert made.with_name("made.json~").read_text() == old
+    assert instruction_file.with_name("made.json~").read_text() == old
     assert ("after" in done.stdout and "before" in done.stdout) != fails
     assert ("is saved in" in done.stderr) == fails
 
@@ -248,42 +252,44 @@ def test_edit_opens_the_editor_keeps_the_old_file_and_measures_both(
     ],
 )
 def test_an_editor_without_a_change_leaves_the_file_alone(
-    tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch, editor: str, words: str, code: int
+    tmp_path: Path, instruction_file: Path, monkeypatch: pytest.MonkeyPatch, editor: str, words: str, code: int
 ) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
     monkeypatch.setenv("VISUAL", editor)
-    old = made.read_text()
-    done = run("edit", made, tmp_path / "rows.csv")
+    old = instruction_file.read_text()
+    done = run("edit", instruction_file, tmp_path / "rows.csv")
     assert done.exit_code == code
     assert words in done.stderr
-    assert made.read_text() == old
-    assert "name a table" in run("edit", made).stderr
+    assert instruction_file.read_text() == old
+    assert "name a table" in run("edit", instruction_file).stderr
 
 
 def test_extend_adds_a_line_and_measures_and_requires_a_new_label(
-    tmp_path: Path, server: FaultyServer, made: Path
+    tmp_path: Path, server: FaultyServer, instruction_file: Path
 ) -> None:
     (tmp_path / "old.csv").write_text(PLAIN)
     (tmp_path / "more.csv").write_text("text,label\n" + "".join(f"so so {i},middling\n" for i in range(6)))
     args = ["--old", tmp_path / "old.csv", "--generator", "openai:m", "--base-url", server.url]
-    done = run("extend", made, tmp_path / "more.csv", *args, "-o", tmp_path / "new.json")
+    done = run("extend", instruction_file, tmp_path / "more.csv", *args, "-o", tmp_path / "new.json")
     assert done.exit_code == 0, done.stderr
     assert "+ middling: good" in done.stdout
     assert "On rows of the old labels" in done.stdout
     saved = json.loads((tmp_path / "new.json").read_text())
     assert saved["labels"] == ["good", "bad", "middling"]
     assert saved["measured"]["n"] == json.loads(run("show", tmp_path / "new.json", "--json").stdout)["measured"]["n"]
-    again = run("extend", made, tmp_path / "old.csv", *args)
+    again = run("extend", instruction_file, tmp_path / "old.csv", *args)
     assert again.exit_code == 2
     assert "no label that the instruction lacks" in again.stderr
 
 
 def test_review_exits_with_4_if_calls_failed_even_if_no_such_row_is_written(
-    tmp_path: Path, server: FaultyServer, made: Path
+    tmp_path: Path, server: FaultyServer, instruction_file: Path
 ) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
     server.plan += ["context"] + ["say:good"] * 19
-    done = run("review", made, tmp_path / "rows.csv", "--base-url", server.url, "--concurrency", "1", "--most", "2")
+    done = run(
+        "review", instruction_file, tmp_path / "rows.csv", "--base-url", server.url, "--concurrency", "1", "--most", "2"
+    )
     assert done.exit_code == 4, done.stderr
     assert "20 rows: 2 wrong. 1 call failed." in done.stderr
     assert done.stdout.count("\n") == 1 + 2

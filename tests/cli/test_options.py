@@ -24,8 +24,8 @@ def fields(kind: type[Settings], prefix: str = "") -> Iterator[str]:
 def test_every_option_of_evaluate_is_a_setting_and_every_setting_an_option() -> None:
     known = set(fields(EvaluateSettings))
     options = {parameter.name or "" for parameter in COMMANDS[("evaluate",)].params} - RUN_ONLY
-    given = {SETTING_NAMES.get(name, name if name in known else f"endpoint.{name}") for name in options}
-    assert given <= known
+    named = {SETTING_NAMES.get(name, name if name in known else f"endpoint.{name}") for name in options}
+    assert named <= known
     for name in known:
         (top,) = settings_of([f"{name}=1"])
         assert top == name.partition(".")[0]

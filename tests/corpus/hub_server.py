@@ -22,16 +22,16 @@ from aiohttp import web
 
 @dataclass
 class Repository:
-    """Files at one commit, whose hash is that of the files."""
+    """Files at one commit. The commit is the hash of the files."""
 
     files: dict[str, bytes]
     gated: bool = False
     listed: bool = True
     private: bool = False
     gone: bool = False
-    """Listed, and away when it is asked for."""
+    """It is listed, but gone when it is requested."""
     endless: bool = False
-    """Files never come to an end."""
+    """Its files never end."""
 
     @property
     def sha(self) -> str:
@@ -54,7 +54,7 @@ class Repository:
 
 @dataclass
 class HubServer:
-    """`faults` is asked first for each request: it may name a status, or "429:<seconds>"."""
+    """For each request, `faults` may return a status to answer with, or "429:<seconds>"."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     faults: Callable[[str, int], str | None] | None = None
@@ -62,7 +62,7 @@ class HubServer:
     url: str = ""
 
     def environment(self, home: Path) -> dict[str, str]:
-        """Of a process that uses this hub and nothing of the user's."""
+        """The environment of a process that uses this hub, and nothing of the user's."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         return kept | {
             "HF_ENDPOINT": self.url,
@@ -206,7 +206,7 @@ class HubServer:
         return web.json_response({"url": f"{self.url}/datasets/{name}", "name": name, "id": "1"})
 
     async def _validate(self, request: web.Request) -> web.Response:
-        """The card's head must be YAML."""
+        """Check that the card's metadata is YAML."""
         content = (await request.json())["content"]
         try:
             yaml.safe_load(content.split("---")[1] if content.startswith("---") else "")

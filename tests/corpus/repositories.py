@@ -1,4 +1,4 @@
-"""Repositories as people publish them, good ones and others."""
+"""Good and bad repositories, as people publish them."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ VERBS = (
 
 
 def texts(topic: str, count: int, seed: int = 0) -> list[str]:
-    """Different sentences of which no two are nearly the same."""
+    """Different sentences without near-duplicates."""
     stream = random.Random(f"{topic}{seed}")
     words = [f"{stream.choice(NOUNS)}{stream.randrange(100)}" for _ in range(60)]
     return [
@@ -70,7 +70,7 @@ def as_lines(rows: Sequence[dict[str, Any]]) -> bytes:
 def as_parquet(
     rows: Sequence[dict[str, Any]], classes: dict[str, list[str]] | None = None, group: int | None = None
 ) -> bytes:
-    """With the features that `datasets` writes, where there are classes."""
+    """A Parquet file, with the features that `datasets` writes if there are classes."""
     table = pa.Table.from_pylist(list(rows))
     if classes:
         kinds = {"string": {"dtype": "string", "_type": "Value"}, "int64": {"dtype": "int64", "_type": "Value"}}

@@ -1,4 +1,4 @@
-"""Builds from local folders: resumed, killed, with datasets that do harm."""
+"""Builds from local folders: resumed, killed, with harmful datasets."""
 
 import csv
 import json
@@ -99,7 +99,7 @@ def test_a_corpus_without_a_task_is_an_error_that_names_the_reasons(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_killed_and_run_again_nothing_is_fetched_twice(tmp_path: Path) -> None:
+def test_a_killed_build_resumes_without_fetching_twice(tmp_path: Path) -> None:
     folder_of_tasks(tmp_path / "data", 60)
     fetched = tmp_path / "corpus" / "stages" / "fetch.jsonl"
     process = run("build", "--local", tmp_path / "data", "-o", tmp_path / "corpus")
@@ -122,7 +122,7 @@ def test_killed_and_run_again_nothing_is_fetched_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_dataset_that_does_harm_costs_itself_alone(tmp_path: Path) -> None:
+def test_a_harmful_dataset_drops_only_itself(tmp_path: Path) -> None:
     data = folder_of_tasks(tmp_path / "data", 4)
     # One line without an end: reading it needs more memory than there is.
     with (data / "huge.jsonl").open("wb") as file:
@@ -137,7 +137,7 @@ def test_a_dataset_that_does_harm_costs_itself_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_busy_hub_is_waited_for_and_a_hub_that_is_away_ends_the_run(tmp_path: Path) -> None:
+def test_a_busy_hub_is_waited_for_and_a_hub_that_is_down_ends_the_run(tmp_path: Path) -> None:
     files = {
         f"owner/set{i}": Repository({"README.md": card(), "train.csv": as_csv(rows(f"busy{i}", ["a", "b"]))})
         for i in range(3)

@@ -1,4 +1,4 @@
-"""The whole build as a user runs it, against a hub on loopback that serves what people publish."""
+"""The whole build as a user runs it, against a hub on loopback with realistic repositories."""
 
 import csv
 import json
@@ -153,7 +153,7 @@ def tasks(corpus: Path) -> dict[str, tuple[str, Task]]:
 pytestmark = pytest.mark.slow
 
 
-def test_what_is_listed_is_pinned(built: Path, hub: HubServer) -> None:
+def test_listed_datasets_are_pinned(built: Path, hub: HubServer) -> None:
     listed = table(built, "list")
     assert len(listed) == 21
     assert "other/images" not in listed
@@ -161,16 +161,16 @@ def test_what_is_listed_is_pinned(built: Path, hub: HubServer) -> None:
     assert listed["good/two:de"]["licence"] == "mit"
 
 
-def test_good_ones_become_tasks(built: Path) -> None:
-    made = tasks(built)
+def test_good_datasets_become_tasks(built: Path) -> None:
+    corpus_tasks = tasks(built)
     good = {"good/classes", "good/pairs", "good/stars", "good/two:en", "good/two:de", "good/sorted", "good/halves"}
-    assert set(made) == good | {"first/mirrored", "second/copy"}
-    assert made["good/classes"][1].labels == ("neg", "neu", "pos")
-    assert made["good/stars"][1].labels == ("1", "2", "3", "4", "5")
+    assert set(corpus_tasks) == good | {"first/mirrored", "second/copy"}
+    assert corpus_tasks["good/classes"][1].labels == ("neg", "neu", "pos")
+    assert corpus_tasks["good/stars"][1].labels == ("1", "2", "3", "4", "5")
     by_text = {row["review"]: str(row["stars"]) for row in rows("stars", [1, 2, 3, 4, 5], text="review", label="stars")}
-    stars = made["good/stars"][1]
+    stars = corpus_tasks["good/stars"][1]
     assert all(by_text[example.text] == example.label for example in (*stars.train, *stars.test))
-    pairs = made["good/pairs"][1]
+    pairs = corpus_tasks["good/pairs"][1]
     assert pairs.source["columns"] == "premise, hypothesis -> label"
     assert pairs.train[0].text.startswith("premise: premise ")
     assert "\nhypothesis: hypothesis " in pairs.train[0].text
@@ -186,16 +186,16 @@ def test_a_file_sorted_by_label_gives_every_label_its_share(built: Path) -> None
     assert min(counts) > 70
 
 
-def test_labels_come_from_the_training_part_alone(built: Path) -> None:
+def test_labels_come_only_from_the_training_rows(built: Path) -> None:
     task = tasks(built)["good/halves"][1]
     assert task.labels == ("no", "yes")
     assert all(example.text.startswith("halves-test ") for example in task.test)
     assert "10 rows: test rows whose label no training row has" in table(built, "clean")["good/halves"]["dropped"]
 
 
-def test_mirrors_are_on_one_side_and_keep_their_own_numbers(built: Path) -> None:
-    made = tasks(built)
-    (split, first), (other, second) = made["first/mirrored"], made["second/copy"]
+def test_mirrors_are_in_one_split_and_keep_their_own_sizes(built: Path) -> None:
+    corpus_tasks = tasks(built)
+    (split, first), (other, second) = corpus_tasks["first/mirrored"], corpus_tasks["second/copy"]
     assert split == other
     assert first.source["group"] == second.source["group"]
     labels = {example.text.upper(): example.label for example in (*first.train, *first.test)}
@@ -224,14 +224,14 @@ def test_evaluation_sets_and_their_mirrors_stay_out(built: Path) -> None:
         ("bad/endless", "fetch", "more than 10 s"),
     ],
 )
-def test_others_are_dropped_with_a_line_that_says_why(built: Path, name: str, stage: str, words: str) -> None:
+def test_other_datasets_are_dropped_with_a_reason(built: Path, name: str, stage: str, words: str) -> None:
     line = table(built, stage)[name]
     assert line["kept"] == "no"
     assert words in line["reason"]
     assert line["reason"]
 
 
-def test_nothing_vanishes(built: Path) -> None:
+def test_every_kept_dataset_appears_in_the_next_table(built: Path) -> None:
     names = [set(table(built, stage)) for stage in ("list", "fetch", "columns", "clean", "split")]
     kept = [
         {name for name, row in table(built, stage).items() if row["kept"] == "yes"}
@@ -249,7 +249,9 @@ def test_check_and_card(built: Path, hub: HubServer, tmp_path: Path) -> None:
     assert (built / "figures" / "labels.png").stat().st_size > 1000
 
 
-def test_again_does_nothing_and_retry_does_what_may_work_now(built: Path, hub: HubServer, tmp_path: Path) -> None:
+def test_a_second_build_does_nothing_and_retry_repeats_temporary_failures(
+    built: Path, hub: HubServer, tmp_path: Path
+) -> None:
     before = len(hub.requests)
     run(hub, tmp_path, "corpus", "build", built.parent / "corpus.toml", "-o", built)
     assert len(hub.requests) == before

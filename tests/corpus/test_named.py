@@ -1,4 +1,4 @@
-"""Corpora of data sets that are named: the recipes that ship, against a hub on loopback that has what they name."""
+"""The shipped recipes that name their datasets, against a hub on loopback that has these."""
 
 from pathlib import Path
 
@@ -18,14 +18,14 @@ SETS = [name.partition(":")[2].partition("@")[0] for name in NAMED]
 
 
 def pairs(topic: str, labels: list[str], count: int) -> bytes:
-    """As BTZSC publishes them: every text with a sentence for each label, of which one holds."""
-    made = [
+    """Rows in the format of BTZSC: every text with a sentence for each label, of which one is true."""
+    examples = [
         {"text": text, "hypothesis": f"It is {label}.", "labels": int(label == gold), "label_text": gold}
         for i, text in enumerate(texts(topic, count))
         for gold in [labels[i % len(labels)]]
         for label in labels
     ]
-    return as_parquet(made, {"labels": ["not_entailment", "entailment"]})
+    return as_parquet(examples, {"labels": ["not_entailment", "entailment"]})
 
 
 def test_the_recipe_makes_a_task_of_each_data_set_of_btzsc(tmp_path: Path) -> None:
@@ -40,19 +40,19 @@ def test_the_recipe_makes_a_task_of_each_data_set_of_btzsc(tmp_path: Path) -> No
     (tmp_path / "btzsc.toml").write_text(recipe)
     with serving(HubServer({"btzsc/btzsc": hub})) as server:
         run(server, tmp_path / "home", "corpus", "build", tmp_path / "btzsc.toml", "-o", tmp_path / "corpus")
-    made = tasks(tmp_path / "corpus")
-    assert set(made) == {f"btzsc/btzsc:{name}" for name in SETS}
-    for split, task in made.values():
+    corpus_tasks = tasks(tmp_path / "corpus")
+    assert set(corpus_tasks) == {f"btzsc/btzsc:{name}" for name in SETS}
+    for split, task in corpus_tasks.values():
         assert split == "heldout"
         assert set(task.labels) == set(labels)
         assert len(task.train) + len(task.test) == 60
         assert task.source["revision"] == hub.sha
-    _, task = made["btzsc/btzsc:agnews"]
+    _, task = corpus_tasks["btzsc/btzsc:agnews"]
     gold = {text: labels[i % 5] for i, text in enumerate(texts("agnews", 60))}
     assert all(gold[example.text] == example.label for example in (*task.train, *task.test))
 
 
-def test_the_five_that_the_authors_name_are_held_out_and_what_is_gone_is_said(tmp_path: Path) -> None:
+def test_the_authors_five_datasets_are_held_out_and_missing_ones_are_reported(tmp_path: Path) -> None:
     names = CorpusSettings.read(recipes("corpus")["promptmii-heldout"]).list.repositories
     published = {
         name: Repository({"README.md": card(), "train.csv": as_csv(rows(name, ["a", "b"], 80))}, listed=False)
@@ -64,12 +64,12 @@ def test_the_five_that_the_authors_name_are_held_out_and_what_is_gone_is_said(tm
         published[names[-1]] = Repository({"README.md": card(), "train.csv": as_csv(rows("last", ["a", "b"], 80))})
     with serving(HubServer(published)) as server:
         run(server, tmp_path / "home", "corpus", "build", "promptmii-heldout", "-o", tmp_path / "again")
-    made = tasks(tmp_path / "again")
-    assert {name: split for name, (split, _) in made.items()} == dict.fromkeys(names, "heldout")
+    corpus_tasks = tasks(tmp_path / "again")
+    assert {name: split for name, (split, _) in corpus_tasks.items()} == dict.fromkeys(names, "heldout")
     assert "not on the hub" in table(tmp_path / "corpus", "list")[names[-1]]["reason"]
 
 
-def test_a_condition_on_a_column_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_condition_on_a_missing_column_is_reported(tmp_path: Path) -> None:
     config = '[list]\nhub = true\nrepositories = ["me/data"]\n[fetch]\nwhere = { kind = "yes" }\n'
     (tmp_path / "c.toml").write_text(config)
     hub = HubServer({"me/data": Repository({"README.md": card(), "train.csv": as_csv(rows("x", ["a", "b"]))})})

@@ -1,4 +1,4 @@
-"""The parts of a build, each by itself: sampling, reading in parts, near-duplicates, columns, cleaning."""
+"""The parts of a build in isolation: sampling, reading in parts, near-duplicates, columns, cleaning."""
 
 import gzip
 import random
@@ -28,14 +28,14 @@ duplicates = pytest.importorskip("promptmii.corpus.overlap")
 
 class TestSampling:
     def test_order_and_column_names_change_nothing(self) -> None:
-        given = [{"text": text, "label": i % 2} for i, text in enumerate(texts("sample", 500))]
-        one, other = Sample(50), Sample(50)
-        for row in given:
-            one.add(row)
-        for row in random.Random(0).sample(given, len(given)):
-            other.add({"id": row["label"], "content": row["text"].upper()})
-        assert [row["text"].upper() for row in one] == [row["content"] for row in other]
-        assert one.seen == 500
+        all_rows = [{"text": text, "label": i % 2} for i, text in enumerate(texts("sample", 500))]
+        sample, shuffled_sample = Sample(50), Sample(50)
+        for row in all_rows:
+            sample.add(row)
+        for row in random.Random(0).sample(all_rows, len(all_rows)):
+            shuffled_sample.add({"id": row["label"], "content": row["text"].upper()})
+        assert [row["text"].upper() for row in sample] == [row["content"] for row in shuffled_sample]
+        assert sample.seen == 500
 
     def test_repeated_texts_leave_room_for_others(self) -> None:
         sample = Sample(10)
@@ -47,26 +47,28 @@ class TestSampling:
 
 class TestReadingInParts:
     @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-    def test_a_large_sorted_file_is_read_all_over(self, tmp_path: Path, kind: str) -> None:
+    def test_a_large_sorted_file_is_read_in_spread_parts(self, tmp_path: Path, kind: str) -> None:
         content = [{"text": f"a text, number {i} " + "x" * 90, "label": f"label {i // 10_000}"} for i in range(50_000)]
-        write = {"csv": as_csv, "jsonl": as_lines, "parquet": lambda given: as_parquet(given, group=50_000)}[kind]
+        write = {"csv": as_csv, "jsonl": as_lines, "parquet": lambda file_rows: as_parquet(file_rows, group=50_000)}[
+            kind
+        ]
         path = tmp_path / f"big.{kind}"
         path.write_bytes(write(content))
         reading = Reading(rows=5000, size=MIB // 2)
-        found = Counter(row["label"] for row in read_rows([str(path)], reading))
-        assert len(found) == 5
-        assert sum(found.values()) < 6000
-        assert max(found.values()) < 1.5 * min(found.values())
+        counts = Counter(row["label"] for row in read_rows([str(path)], reading))
+        assert len(counts) == 5
+        assert sum(counts.values()) < 6000
+        assert max(counts.values()) < 1.5 * min(counts.values())
         assert reading.notes
 
-    def test_a_packed_file_that_unpacks_without_end_is_bounded(self, tmp_path: Path) -> None:
+    def test_decompression_is_bounded(self, tmp_path: Path) -> None:
         path = tmp_path / "bomb.csv.gz"
         path.write_bytes(gzip.compress(b"text,label\n" + b"word,a\n" * 2_000_000, 1))
         reading = Reading(rows=100, size=MIB)
         assert sum(1 for _ in read_rows([str(path)], reading)) < 160_000
         assert "packed" in reading.notes[0]
 
-    def test_rows_that_cannot_be_read_are_counted_with_their_place(self, tmp_path: Path) -> None:
+    def test_unreadable_rows_are_counted_with_their_position(self, tmp_path: Path) -> None:
         path = tmp_path / "ragged.csv"
         path.write_text("text,label\nfine,a\ntoo,many,fields\nfine again,b\n")
         reading = Reading(rows=100, size=MIB)
@@ -76,8 +78,10 @@ class TestReadingInParts:
 
 
 def test_only_rows_with_a_value_are_fetched_and_some_may_lack_the_column(tmp_path: Path) -> None:
-    given = [row | ({"lang": "de" if i % 3 else "en"} if i else {}) for i, row in enumerate(rows("where", ["a"], 31))]
-    (tmp_path / "t.jsonl").write_bytes(as_lines(given))
+    all_rows = [
+        row | ({"lang": "de" if i % 3 else "en"} if i else {}) for i, row in enumerate(rows("where", ["a"], 31))
+    ]
+    (tmp_path / "t.jsonl").write_bytes(as_lines(all_rows))
     candidate = Candidate(name="t", repository="t", revision="r", path=str(tmp_path / "t.jsonl"))
     assert fetch(candidate, FetchSettings(where={"lang": "en"}), tmp_path / "sample")["rows"] == 10
     with pytest.raises(DataError, match=r"no column 'kind' \(fetch\.where\)"):
@@ -86,9 +90,9 @@ def test_only_rows_with_a_value_are_fetched_and_some_may_lack_the_column(tmp_pat
 
 class TestNearDuplicates:
     def test_small_changes_keep_texts_together_and_others_apart(self) -> None:
-        given = texts("near", 200)
-        changed = [text.upper().replace("ARRIVED", "ARRIVES") + "!" for text in given]
-        numbers = duplicates.clusters(duplicates.sign([*given, *changed]), 0.7).tolist()
+        originals = texts("near", 200)
+        changed = [text.upper().replace("ARRIVED", "ARRIVES") + "!" for text in originals]
+        numbers = duplicates.clusters(duplicates.sign([*originals, *changed]), 0.7).tolist()
         together = sum(numbers[i] == numbers[200 + i] for i in range(200))
         assert together > 190
         assert len(set(numbers[:200])) == 200
@@ -98,8 +102,8 @@ class TestNearDuplicates:
         assert len(set(duplicates.clusters(duplicates.sign(["", "a", "something else"]), 0.7).tolist())) == 3
 
 
-def table(given: list[dict]) -> Table:
-    return read_table(given)
+def table(raw_rows: list[dict]) -> Table:
+    return read_table(raw_rows)
 
 
 AMBIGUOUS = [
@@ -115,20 +119,20 @@ class TestColumns:
         row = {"Question1": "a b", "question2": "c d", "label": "0"}
         assert chosen.render(row) == "Question1: a b\nquestion2: c d"
 
-    def test_a_column_that_is_given_is_taken_and_the_other_is_found(self) -> None:
-        given = [row | {"stars": i % 5, "label": i % 2} for i, row in enumerate(AMBIGUOUS)]
-        assert find_columns(table(given), text="right").label == "label"
-        assert find_columns(table(given), text="right", label="stars").label == "stars"
+    def test_a_given_column_is_used_and_the_other_is_detected(self) -> None:
+        raw_rows = [row | {"stars": i % 5, "label": i % 2} for i, row in enumerate(AMBIGUOUS)]
+        assert find_columns(table(raw_rows), text="right").label == "label"
+        assert find_columns(table(raw_rows), text="right", label="stars").label == "stars"
         chosen = find_columns(
             table(AMBIGUOUS), ScriptedModel(reply=['{"text": "left", "label": "group"}']), label="kind"
         )
         assert (chosen.text, chosen.label) == (("left",), "kind")
 
-    def test_without_a_model_what_is_open_is_refused(self) -> None:
+    def test_without_a_model_ambiguous_columns_are_refused(self) -> None:
         with pytest.raises(DataError, match="; a model could decide"):
             find_columns(table(AMBIGUOUS))
 
-    def test_a_model_decides_what_is_open(self) -> None:
+    def test_a_model_decides_ambiguous_columns(self) -> None:
         model = ScriptedModel(reply=['Sure: {"text": ["left", "right"], "label": "group"}'])
         chosen = find_columns(table(AMBIGUOUS), model)
         assert (chosen.text, chosen.label) == (("left", "right"), "group")
@@ -144,11 +148,11 @@ class TestColumns:
             ("I think left.", "no text and label columns"),
         ],
     )
-    def test_what_a_model_invents_is_refused(self, answer: str, words: str) -> None:
+    def test_columns_that_a_model_invents_are_refused(self, answer: str, words: str) -> None:
         with pytest.raises(DataError, match=words):
             find_columns(table(AMBIGUOUS), ScriptedModel(reply=[answer]))
 
-    def test_a_model_that_fails_stops_the_run_rather_than_drop_the_dataset(self) -> None:
+    def test_a_failing_model_stops_the_run_instead_of_dropping_the_dataset(self) -> None:
         with pytest.raises(EndpointError, match="down"):
             find_columns(table(AMBIGUOUS), ScriptedModel(reply=[Failure(FailureKind.SERVER, "down")]))
 
@@ -156,13 +160,13 @@ class TestColumns:
 class TestCleaning:
     candidate = Candidate(name="t", repository="t", revision="r")
 
-    def cleaned(self, given: list[dict], **settings):
-        read = table(given)
+    def cleaned(self, raw_rows: list[dict], **settings):
+        read = table(raw_rows)
         return clean_task(
             read, find_columns(read), self.candidate, CleanSettings(least_train=5, least_test=2, **settings)
         )
 
-    def test_every_row_that_goes_is_counted(self) -> None:
+    def test_every_dropped_row_is_counted(self) -> None:
         good = rows("clean", ["a", "b"], 40)
         bad = ["", "<br/><p> http://x.org/y </p>", "z" * 9000, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaa", good[0]["text"].upper()]
         task, dropped = self.cleaned(
@@ -180,14 +184,14 @@ class TestCleaning:
         assert task.labels == ("a", "b")
 
     def test_personal_data(self) -> None:
-        given = [
+        raw_rows = [
             row | {"text": f"{row['text']} call +49 170 1234567 or a.b@example.org"}
             for row in rows("person", ["a", "b"], 40)
         ]
-        kept, _ = self.cleaned(given, personal="mask")
-        assert all(example.text.endswith("call [personal] or [personal]") for example in kept.train)
+        masked, _ = self.cleaned(raw_rows, personal="mask")
+        assert all(example.text.endswith("call [personal] or [personal]") for example in masked.train)
         with pytest.raises(DataError, match="40 rows: personal data"):
-            self.cleaned(given, personal="drop")
+            self.cleaned(raw_rows, personal="drop")
 
     def test_label_sets_of_the_wrong_size(self) -> None:
         with pytest.raises(DataError, match="4 labels are left; expected 2 to 3"):
@@ -207,7 +211,7 @@ class TestCleaning:
         assert may_be_in(text, [language]) is fits
 
 
-def test_check_finds_what_was_planted(tmp_path: Path) -> None:
+def test_check_finds_planted_leaks(tmp_path: Path) -> None:
     from promptmii.data.corpus_files import write_split
 
     def task(name: str, topic: str) -> Task:
@@ -225,7 +229,7 @@ def test_check_finds_what_was_planted(tmp_path: Path) -> None:
     assert check_corpus(tmp_path).clean
 
 
-def test_a_corpus_with_a_null_is_one_error(tmp_path: Path) -> None:
+def test_a_null_in_a_corpus_is_one_error(tmp_path: Path) -> None:
     task = {"name": "a", "labels": ["x", "y"], "train": [{"text": None, "label": "x"}], "test": []}
     (tmp_path / "data").mkdir()
     pq.write_table(pa.Table.from_pylist([task]), tmp_path / "data" / "heldout-00000-of-00001.parquet")
@@ -234,7 +238,7 @@ def test_a_corpus_with_a_null_is_one_error(tmp_path: Path) -> None:
             act(tmp_path)
 
 
-def test_hidden_files_below_the_folder_are_left_out_and_its_own_place_does_not_matter(
+def test_hidden_files_inside_the_folder_are_ignored_wherever_the_folder_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop = tmp_path / ".cache" / "parent" / "shop"

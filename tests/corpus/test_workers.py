@@ -1,4 +1,4 @@
-"""A dataset costs itself; a bug of ours costs the build, with its traceback."""
+"""A bad dataset is dropped; a bug of ours ends the build, with its traceback."""
 
 import threading
 import time
@@ -42,7 +42,7 @@ def test_one_process_reads_good_and_bad_datasets(tmp_path: Path) -> None:
         reader.close()
 
 
-def test_a_bug_is_raised_rather_than_drop_the_dataset(tmp_path: Path) -> None:
+def test_a_bug_is_raised_instead_of_dropping_the_dataset(tmp_path: Path) -> None:
     settings = FetchSettings().model_copy(update={"rows": "many"})  # what validation would refuse
     reader = Reader(settings)
     try:

@@ -1,6 +1,6 @@
-"""The command line. Each module defines one or two commands, which parse options, make one call and print the result.
+"""The command line. Each module defines a few commands, which parse options, make one call and print the result.
 
-Heavy imports are inside the functions.
+Heavy imports are inside functions, so that `--help` is fast.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""`Progress` on standard error: a bar with rate and remaining time, or plain lines without a terminal."""
+"""Shows `Progress` on standard error: a bar with rate and remaining time, or plain lines without a terminal."""
 
 import time
 from collections.abc import Generator
@@ -15,7 +15,7 @@ from promptmii.progress import Progress, Unit
 NARROW = 70
 """Terminal width in columns below which the bar is hidden."""
 SPEED_PERIOD = 600.0
-"""Window in seconds for estimating the remaining time; grid cells take minutes."""
+"""Seconds over which the speed is averaged. It is long because grid cells take minutes."""
 REPORT_EVERY = 30.0
 """Seconds between two progress lines of a step."""
 SCALED = {"bytes": ("MB", 1e6)}
@@ -24,17 +24,13 @@ SCALED = {"bytes": ("MB", 1e6)}
 
 @contextmanager
 def listener(terminal: Terminal) -> Generator[Progress]:
-    """Show bars on a terminal, lines elsewhere."""
+    """Show a bar on a terminal, lines elsewhere."""
     if not terminal.is_terminal or terminal.is_dumb_terminal:
         yield _Lines(terminal)
     else:
         wide = terminal.width >= NARROW
-        columns = [
-            SpinnerColumn(),
-            _Name(terminal.width),
-            *([BarColumn(bar_width=24)] if wide else []),
-            _CountColumn(wide),
-        ]
+        bar = [BarColumn(bar_width=24)] if wide else []
+        columns = [SpinnerColumn(), _NameColumn(terminal.width), *bar, _CountColumn(wide)]
         bars = Bars(*columns, console=terminal, transient=True, speed_estimate_period=SPEED_PERIOD)
         try:
             yield _Bar(bars, terminal)
@@ -80,7 +76,7 @@ class _Bar:
         self._spent = 0.0
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._bars.start()  # not earlier: the command may ask a question before the first step
+        self._bars.start()  # not earlier, because the command may ask a question before the first step
         self._task = self._bars.add_task(name, total=total, unit=unit, done="", spent=0.0)
 
     def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
@@ -92,12 +88,12 @@ class _Bar:
         self._say(message)  # rich keeps the bar below printed lines
 
 
-class _Name(ProgressColumn):
-    """The step and its latest result, truncated to the terminal."""
+class _NameColumn(ProgressColumn):
+    """The step and its latest result, truncated to the terminal's width."""
 
     def __init__(self, width: int) -> None:
         super().__init__(Column(no_wrap=True))
-        self._room = max(width - 72, 20)  # leaves room for bar and counts
+        self._room = max(width - 72, 20)  # 72 columns are for the bar and the counts
 
     def render(self, task: Task) -> Text:
         done = task.fields["done"]

@@ -1,4 +1,4 @@
-"""Blocks of related options. A command takes a block as one parameter."""
+"""Blocks of related options. A command takes a whole block as one parameter."""
 
 import inspect
 from collections.abc import Callable, Generator
@@ -85,7 +85,7 @@ class ServeOptions:
 
     @contextmanager
     def endpoint(self, reference: str, endpoint: "Endpoint", progress: "Progress") -> "Generator[Endpoint]":
-        """The model's endpoint while its servers run; `endpoint` unchanged without --serve."""
+        """Start the model's servers, and yield their endpoint. Without --serve, yield `endpoint` unchanged."""
         from promptmii.config import RayOptions, ServeSettings
         from promptmii.serving import served
 
@@ -157,9 +157,10 @@ class FollowerOptions:
         named: str | None = None,
         batch: bool = False,
     ) -> Generator["Followers"]:
-        """The command's followers, closed at the end; with a progress bar unless `quiet`.
+        """Yield the command's followers and close them at the end. Shows a progress bar unless `quiet`.
 
-        `servers` run for --follower, or else for the model `named`. With `batch`, requests go to the Batch API.
+        `servers` are started for --follower or, by default, for the model `named`. With `batch`, requests go to the
+        Batch API.
         """
         from promptmii.models import DEFAULT
         from promptmii.workbench import Followers, batch_followers
@@ -174,7 +175,7 @@ class FollowerOptions:
 
 
 def blocks(command: Command) -> Command:
-    """Replace each parameter of the command that is a block by the options of the block."""
+    """Expand each block among the command's parameters into its options."""
     signature = inspect.signature(command)
     parameters = signature.parameters.values()
 

@@ -88,15 +88,23 @@ def show_comparison(comparison: "Comparison", output: Path | None = None) -> Non
     scores = [row.scored.measurement() for row in comparison.rows]
     calibrated = any(row.instruction.calibrates for row in comparison.rows)
     title = f"{counted(first.scored.n, 'row')}; tokens per query"
-    plain, money = ("plain F1",) if calibrated else (), ("per 1,000",) if priced else ()
-    title += "; plain F1: without calibration" if calibrated else ""
-    difference = ("difference [95 %]", "p") if comparison.differences else ()
-    title += f"\ndifference: {first.name} minus the other; p after Holm" if difference else ""
-    grid = table(title, "prompt", "F1 [95 %]", *plain, "tokens", *money, *difference)
+    headers = ["F1 [95 %]", "tokens"]
+    if calibrated:
+        title += "; plain F1: without calibration"
+        headers.insert(1, "plain F1")
+    if priced:
+        headers.append("per 1,000")
+    if comparison.differences:
+        title += f"\ndifference: {first.name} minus the other; p after Holm"
+        headers += ["difference [95 %]", "p"]
+    grid = table(title, "prompt", *headers)
     for row, score in zip(comparison.rows, scores, strict=True):
         cells = score_cells(score, calibrated=calibrated)
-        cells += [_money(row.spent.money, row.scored.n)] if priced else []
-        grid.add_row(row.name, *cells, *(_difference(comparison.differences.get(row.name)) if difference else ()))
+        if priced:
+            cells.append(_money(row.spent.money, row.scored.n))
+        if comparison.differences:
+            cells += _difference_cells(comparison.differences.get(row.name))
+        grid.add_row(row.name, *cells)
     out.write_table(grid)
     disagreement = f"They disagree on {counted(len(comparison.disagreements), 'row')}"
     if output:
@@ -106,7 +114,7 @@ def show_comparison(comparison: "Comparison", output: Path | None = None) -> Non
 
 
 def score_cells(score: "Measurement", *, calibrated: bool) -> list[str]:
-    """Table cells: macro-F1 with its interval, without calibration if `calibrated`, and prompt tokens per query."""
+    """Table cells: macro-F1 with its interval, if `calibrated` also without calibration, and tokens per query."""
     interval = f"{share(score.macro_f1)} [{share(score.low, 2)}, {share(score.high, 2)}]"
     plain = [share(score.uncalibrated_macro_f1)] if calibrated else []
     return [interval, *plain, count(score.prompt_tokens_per_query)]
@@ -116,5 +124,5 @@ def _money(spent: float | None, n: int) -> str:
     return "unknown" if spent is None else f"{spent / n * 1000:.4f}"
 
 
-def _difference(d: "Difference | None") -> tuple[str, str]:
+def _difference_cells(d: "Difference | None") -> tuple[str, str]:
     return ("", "") if d is None else (f"{d.mean:+.3f} [{d.low:+.2f}, {d.high:+.2f}]", f"{d.p:.3f}")

@@ -1,4 +1,4 @@
-"""`promptmii corpus`: build a corpus of tasks, check its splits for leakage, describe it."""
+"""`promptmii corpus`: build a corpus of tasks, check its splits for leaks, describe it."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -131,14 +131,14 @@ def card(corpus: Folder, json: Json = False) -> None:
 
 
 def _show_built(built: "Built", *, as_json: bool) -> None:
-    """Print the datasets that each stage kept and dropped, the most common reasons, and the leakage."""
+    """Print the numbers of datasets that each stage kept and dropped, the most common reasons, and the leaks."""
     reasons = {
         stage: {entry.name: entry.reason for entry in entries if not entry.kept}
         for stage, entries in built.stages.items()
     }
-    kept = {stage: len(entries) - len(reasons[stage]) for stage, entries in built.stages.items()}
+    n_kept = {stage: len(entries) - len(reasons[stage]) for stage, entries in built.stages.items()}
     if as_json:
-        stages = {stage: {"kept": kept[stage], "dropped": dropped} for stage, dropped in reasons.items()}
+        stages = {stage: {"kept": n_kept[stage], "dropped": dropped} for stage, dropped in reasons.items()}
         report = _as_json(built.leakage) if built.leakage else None
         dump({"folder": str(built.folder), "stages": stages, "leakage": report})
         return
@@ -146,7 +146,7 @@ def _show_built(built: "Built", *, as_json: bool) -> None:
     grid.add_column("most common reasons")
     for stage, dropped in reasons.items():
         common = "\n".join(f"{n} x {reason[:100]}" for reason, n in Counter(dropped.values()).most_common(3))
-        grid.add_row(stage, str(kept[stage]), str(len(dropped)), common)
+        grid.add_row(stage, str(n_kept[stage]), str(len(dropped)), common)
     out.write_table(grid)
     out.write_line(f"Every dataset and its verdict: {built.folder}/{{{','.join(built.stages)}}}.csv")
     if any(entry.temporary for entries in built.stages.values() for entry in entries):
@@ -163,16 +163,16 @@ def _show_leakage(report: "LeakageReport", *, as_json: bool) -> None:
     if as_json:
         dump(_as_json(report))
         return
-    counts = ", ".join(f"{report.tasks[split]} {split} ({report.texts[split]} texts)" for split in report.tasks)
-    out.write_line(f"Tasks: {counts}.")
+    tasks = ", ".join(f"{report.tasks[split]} {split} ({report.texts[split]} texts)" for split in report.tasks)
+    out.write_line(f"Tasks: {tasks}.")
     grid = table("In common", "splits", "repositories", "groups", "texts", "near-duplicate texts")
     for pair in report.exact:
         columns = (report.repositories, report.groups, report.exact, report.near)
-        grid.add_row(pair, *(str(counts[pair]) for counts in columns))
+        grid.add_row(pair, *(str(column[pair]) for column in columns))
     out.write_table(grid)
     for leak in report.leaks[:20]:
-        places = f"{leak.first} ({leak.splits[0]}), {leak.second} ({leak.splits[1]})"
-        warn(f"{counted(leak.texts, 'text')}: {places}", word="Leak:")
+        both = f"{leak.first} ({leak.splits[0]}), {leak.second} ({leak.splits[1]})"
+        warn(f"{counted(leak.texts, 'text')}: {both}", word="Leak:")
     for name in report.repeated_names:
         warn(f"two tasks are named {name}", word="Leak:")
     verdict = "No text of one split is in another." if report.clean else "The splits overlap."

@@ -77,7 +77,7 @@ def edit(
 
 
 def _edited(text: str) -> str:
-    """The text after editing. Raises `ConfigError` if the editor cannot start or fails."""
+    """The text after the user has edited it. Raises `ConfigError` if the editor does not start, or fails."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, EDITORS), None)
     if not editor:
         raise ConfigError("No editor was found: set EDITOR, for instance EDITOR=nano.")
@@ -85,13 +85,13 @@ def _edited(text: str) -> str:
         file = Path(folder) / "instruction.txt"
         file.write_text(text, encoding="utf-8", newline="")
         try:
-            done = subprocess.run([*shlex.split(editor), str(file)], check=False)
+            process = subprocess.run([*shlex.split(editor), str(file)], check=False)
         except (OSError, ValueError) as error:
             raise ConfigError(f"The editor {editor!r} cannot be started: {error}. Set EDITOR to another.") from error
-        if done.returncode:
-            raise ConfigError(f"The editor {editor!r} ended with exit code {done.returncode}; nothing was changed.")
-        changed = file.read_bytes().decode("utf-8", "replace")
-    return changed if text.endswith("\n") else changed.removesuffix("\n")  # most editors add a final line break
+        if process.returncode:
+            raise ConfigError(f"The editor {editor!r} ended with exit code {process.returncode}; nothing was changed.")
+        new_text = file.read_bytes().decode("utf-8", "replace")
+    return new_text if text.endswith("\n") else new_text.removesuffix("\n")  # most editors add a final line break
 
 
 @app.command()
@@ -123,9 +123,9 @@ def extend(
     check_writable(path, force=force)
     before = Instruction.load(instruction)
     try:
-        table = own_rows(before, old)
+        old_rows = own_rows(before, old)
     except ConfigError as error:
-        table = None
+        old_rows = None
         say(f"{error} Without --old ROWS, nothing is calibrated.")
     with answers.followers(quiet=json) as followers:
         extended = add_labels(
@@ -133,7 +133,7 @@ def extend(
             data,
             followers,
             rows.columns,
-            old=table,
+            old=old_rows,
             generator=generator,
             keep=lambda new: new.save(path, force=force),
         )

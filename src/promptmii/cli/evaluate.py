@@ -1,4 +1,4 @@
-"""`promptmii evaluate` and `promptmii report`: compare methods on many tasks, and draw what runs found."""
+"""`promptmii evaluate` and `promptmii report`: compare methods on many tasks, and report the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 
 class Evaluate(TyperCommand):
-    """Lists the methods in its help, and loads their table only then."""
+    """Lists the methods in its help. They are imported only for that, because the import is slow."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """The options, and the methods that each one is for."""
+        """Write the options, with the methods that each model option is for."""
         from promptmii.inducers import METHODS, WrittenBy
 
         def names(written_by: WrittenBy) -> str:
@@ -57,7 +57,7 @@ class Evaluate(TyperCommand):
         super().format_options(ctx, formatter)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Each method in a line, with its options."""
+        """Write one line per method, with its options."""
         from promptmii.inducers import METHODS
 
         self.epilog = "\n\n".join(("Methods:", *map(_described, METHODS.values())))
@@ -74,7 +74,7 @@ def _described(method: "type[Method]") -> str:
 
 @dataclass(frozen=True)
 class _GridOptions:
-    """What is compared, over the recipe."""
+    """The grid to compare. Options override the recipe."""
 
     tasks: Annotated[
         list[str] | None,
@@ -105,12 +105,12 @@ class _GridOptions:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As in the TOML file; `None` where nothing was given."""
+        """The options as in the TOML file; `None` if not given."""
         from promptmii.schema import merged
 
         endpoint = {name: getattr(self, name) for name in ("base_url", "context_length", "concurrency", "max_cost")}
-        same = ("tasks", "seeds", "evaluate", "nameless", "untrained", "searcher", "mode", "budget", "workers")
-        changes = {name: getattr(self, name) for name in same} | {
+        unchanged = ("tasks", "seeds", "evaluate", "nameless", "untrained", "searcher", "mode", "budget", "workers")
+        changes = {name: getattr(self, name) for name in unchanged} | {
             "methods": comma_separated(self.methods),
             "n": whole_numbers(self.n),
             "generators": self.generator,
@@ -149,8 +149,8 @@ def run_grid(
     settings = EvaluateSettings.read(config_path("evaluate", recipe) if recipe else None, **grid.settings)
     if dry_run:
         with listening(quiet=json) as progress:
-            planned = estimate(settings, output, retry_failed=retry_failed, progress=progress)
-        _show_estimate(planned, as_json=json)
+            estimates = estimate(settings, output, retry_failed=retry_failed, progress=progress)
+        _show_estimate(estimates, as_json=json)
         return
     with listening(quiet=json) as progress:
         run = evaluate_grid(
@@ -177,13 +177,13 @@ def _show(run: "Run", folder: Path, *, as_json: bool) -> None:
     out.write_line(f"See the results with: promptmii report {folder}")
 
 
-def _show_estimate(lines: Sequence["MethodEstimate"], *, as_json: bool) -> None:
+def _show_estimate(estimates: Sequence["MethodEstimate"], *, as_json: bool) -> None:
     if as_json:
-        dump([{"method": e.method, "cells": e.cells, "done": e.done, "cost": e.cost.model_dump()} for e in lines])
+        dump([{"method": e.method, "cells": e.cells, "done": e.done, "cost": e.cost.model_dump()} for e in estimates])
         return
-    names = ("cells", "done", "calls", "prompt tokens", "written tokens", "model time", "money")
-    grid = table("Estimate for the cells that are not done", "method", *names)
-    for e in lines:
+    headers = ("cells", "done", "calls", "prompt tokens", "written tokens", "model time", "money")
+    grid = table("Estimate for the cells that are not done", "method", *headers)
+    for e in estimates:
         time = str(timedelta(seconds=round(e.cost.seconds)))
         money = "no price given" if e.cost.money is None else f"{e.cost.money:.4f}"
         counts = (e.cells, e.done, e.cost.calls, e.cost.prompt_tokens, e.cost.completion_tokens)
@@ -213,12 +213,12 @@ def report(
 
     with listening(quiet=json) as progress:
         progress.step("Writing the report")
-        text = write_markdown(runs, markdown) if markdown else None
+        markdown_page = write_markdown(runs, markdown) if markdown else None
         page = write_report(runs, output or Path("report")) if output or not markdown else None
     if json:
-        dump({"markdown": text, "page": page})
+        dump({"markdown": markdown_page, "page": page})
         return
-    if text:
-        say(f"Wrote {text}.")
+    if markdown_page:
+        say(f"Wrote {markdown_page}.")
     if page:
         say(f"Open {page} in a browser.")

@@ -1,4 +1,4 @@
-"""The typer application, which turns errors into one line and an exit code (docs/errors.md)."""
+"""The typer application. It turns errors into one line and an exit code (docs/errors.md)."""
 
 import errno
 import os
@@ -40,14 +40,14 @@ AFTER_INTERRUPT = {
     "train": "Continue from the last checkpoint with --resume.",
     "launch": "Continue from the last checkpoint with --resume.",
 }
-"""The message after Ctrl-C, by the first word of the command. Other commands write nothing until they finish."""
+"""The advice after Ctrl-C, by the first word of the command. Other commands write nothing until they finish."""
 
 
 class Group(TyperGroup):
-    """Shows whole sentences in the command list, where typer truncates them to one line."""
+    """Shows whole sentences in the list of commands; typer would truncate them to one line."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Each command with the first sentence of its help."""
+        """Write each command with the first sentence of its help."""
         commands = [(name, command) for name in self.list_commands(ctx) if (command := self.get_command(ctx, name))]
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.get_short_help_str(LONGEST_SUMMARY)) for name, command in commands])
@@ -96,8 +96,8 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 warnings.showwarning = _show_warning
-warnings.filterwarnings("always", module=r"promptmii\.models\.http\.waits")  # every time, not once
-# Warnings between libraries, which a user of the command cannot act on.
+warnings.filterwarnings("always", module=r"promptmii\.models\.http\.waits")  # not only the first time
+# Warnings between libraries, which a user cannot act on.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|ray)\b")
 
 app = typer.Typer(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MOST_LABELS = 20
 """Maximum number of labels listed before the first model call."""
 LONGEST_TEXT = 100
-"""Maximum number of characters shown of an example row."""
+"""Maximum characters shown of a row's text."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,9 @@ def _show_data(loaded: "LoadedTask") -> None:
     columns, rows = loaded.columns, loaded.task.rows
     counts = Counter(row.label for row in rows)
     more = len(loaded.task.labels) - MOST_LABELS
-    listed = [f"{label} ({counts[label]})" for label in loaded.task.labels[:MOST_LABELS]]
+    labels = [f"{label} ({counts[label]})" for label in loaded.task.labels[:MOST_LABELS]]
     say(f"Text: {', '.join(columns.text)}. Label: {columns.label}. {len(rows)} rows.")
-    say(f"Labels: {', '.join(listed)}" + (f" and {more} more" if more > 0 else ""))
+    say(f"Labels: {', '.join(labels)}" + (f" and {more} more" if more > 0 else ""))
     for row in rows[:: max(len(rows) // 3, 1)][:3]:
         text = " ".join(row.text.split())
         say(f"  {text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + ' ...'} -> {row.label}")
@@ -163,20 +163,25 @@ def _show(result: "Induced") -> None:
 
 
 def _comparison(rows: Sequence["Measured"]) -> "Table":
-    """A table with short headers that fit 80 columns; the title explains them."""
+    """A table with short headers, so that it fits into 80 columns. The title explains them."""
     calibrated = any(row.instruction.calibrates for row in rows)
     title = f"{counted(rows[0].scored.n, 'held-back row')}; tokens per query"
-    title += "; plain F1: without calibration" if calibrated else ""
-    plain, fit = (("plain F1",), ("fit calls",)) if calibrated else ((), ())
-    grid = table(title, "method", "n", "F1 [95 %]", *plain, "tokens", "calls", *fit, "s")
+    headers = ["n", "F1 [95 %]", "tokens", "calls", "s"]
+    if calibrated:
+        title += "; plain F1: without calibration"
+        headers = ["n", "F1 [95 %]", "plain F1", "tokens", "calls", "fit calls", "s"]
+    grid = table(title, "method", *headers)
     for row in rows:
-        if measured := row.instruction.measured:
+        instruction = row.instruction
+        if instruction.measured:
+            calls = [str(instruction.cost.calls)]
+            if calibrated:
+                calls.append(str(instruction.calibration_cost.calls))
             grid.add_row(
-                row.instruction.method,
-                str(row.instruction.provenance.n),
-                *score_cells(measured, calibrated=calibrated),
-                str(row.instruction.cost.calls),
-                *([str(row.instruction.calibration_cost.calls)] if calibrated else []),
+                instruction.method,
+                str(instruction.provenance.n),
+                *score_cells(instruction.measured, calibrated=calibrated),
+                *calls,
                 f"{row.scored.usage.seconds:.1f}",
             )
     return grid

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from promptmii.workbench import Measured
 
 MOST_LABELS = 12
-"""Maximum number of labels for a confusion matrix on a terminal."""
+"""Maximum number of labels for a confusion matrix."""
 MOST_MISTAKES = 20
-"""Maximum number of confused label pairs listed instead."""
+"""Maximum number of mistakes listed instead of a larger matrix."""
 
 
 @app.command()
@@ -99,10 +99,11 @@ def _show_confusion(labels: Sequence[str], counts: list[list[int]]) -> None:
             if count and predicted != label
         ]
         grid = table("Most frequent mistakes (--json has all)", "true label → predicted label", "rows")
-        for count, pair in sorted(pairs, key=lambda pair: -pair[0])[:MOST_MISTAKES]:
-            grid.add_row(pair, str(count))
+        pairs.sort(key=lambda pair: -pair[0])
+        for count, mistake in pairs[:MOST_MISTAKES]:
+            grid.add_row(mistake, str(count))
     else:
-        numbers = [str(number) for number, _ in enumerate(labels, 1)]
+        numbers = [str(number) for number in range(1, len(labels) + 1)]
         grid = table("Confusion: a row per true label, a column per predicted label", "", *numbers, "none")
         for number, label, row in zip(numbers, labels, counts, strict=True):
             grid.add_row(f"{number} {label}", *(str(count) if count else "·" for count in row))
@@ -147,9 +148,9 @@ def calibrate(
         return
     notes((*dropped, *fitted.provenance.notes))
     calls = counted(fitted.calibration_cost.calls, "call")
-    fit = f"{fitted.calibration.kind}, fitted with {calls}" if fitted.calibration else "none, so nothing is fitted"
+    summary = f"{fitted.calibration.kind}, fitted with {calls}" if fitted.calibration else "none, so nothing is fitted"
     if fitted == before and not output:
-        out.write_line(f"Calibration {fit}. {path} is unchanged.")
+        out.write_line(f"Calibration {summary}. {path} is unchanged.")
         return
-    out.write_line(f"Calibration {fit}. Saved to {path}.")
+    out.write_line(f"Calibration {summary}. Saved to {path}.")
     out.write_line(f"Measure it with: promptmii score {path} OTHER_DATA")

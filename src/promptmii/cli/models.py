@@ -67,8 +67,14 @@ def install(name: Annotated[str, typer.Argument(help=f"One of {', '.join(INSTALL
 def list_models(json: Json = False) -> None:
     """List the embedded models, and which are installed."""
     rows = [
-        {"name": m.name, "model": m.title, "licence": m.licence, "bytes": m.size, "installed": m.installed}
-        for m in INSTALLABLE.values()
+        {
+            "name": model.name,
+            "model": model.title,
+            "licence": model.licence,
+            "bytes": model.size,
+            "installed": model.installed,
+        }
+        for model in INSTALLABLE.values()
     ]
     rows += [
         {"name": name, "model": f"adapter of {base}", "licence": "Apache-2.0", "installed": INSTALLABLE[base].installed}
@@ -77,10 +83,10 @@ def list_models(json: Json = False) -> None:
     if json:
         dump(rows)
         return
-    for m in INSTALLABLE.values():
-        where = m.path if m.installed else f"promptmii models install {m.name}"
-        out.write_line(f"{m.name:<11} {m.size / 1e6:6,.0f} MB  {m.title} ({m.licence})")
-        out.write_line(f"{'':<11} {'installed:' if m.installed else 'to install:'} {where}")
+    for model in INSTALLABLE.values():
+        status = f"installed: {model.path}" if model.installed else f"to install: promptmii models install {model.name}"
+        out.write_line(f"{model.name:<11} {model.size / 1e6:6,.0f} MB  {model.title} ({model.licence})")
+        out.write_line(f"{'':<11} {status}")
     for name, base in WRITERS.items():
         out.write_line(f"{name:<11} ships with promptmii: an adapter of {base}, which it needs")
 

@@ -94,7 +94,7 @@ Set = Annotated[
 
 
 def settings_of(assignments: list[str] | None) -> dict[str, Any]:
-    """All --set options as nested tables. Values that are not TOML are strings. Raises `ConfigError`."""
+    """All --set options as nested tables. A value that is not TOML becomes a string. Raises `ConfigError`."""
     from promptmii.schema import merged
 
     settings: dict[str, Any] = {}
@@ -102,10 +102,10 @@ def settings_of(assignments: list[str] | None) -> dict[str, Any]:
         name, equals, value = assignment.partition("=")
         if not (name.strip() and equals):
             raise ConfigError(f"--set is {assignment!r}; expected NAME=VALUE, such as endpoint.patience=60.")
-        nested = _value(value.strip())
-        for part in reversed(name.strip().split(".")):
-            nested = {part: nested}
-        settings = merged(settings, nested)
+        tables = _value(value.strip())
+        for key in reversed(name.strip().split(".")):
+            tables = {key: tables}
+        settings = merged(settings, tables)
     return settings
 
 
@@ -117,7 +117,7 @@ def prompt_of(argument: str) -> str:
 
 
 def text_of(columns: list[str] | None) -> str | tuple[str, ...] | None:
-    """--text as a setting: a column or template, several columns, or None."""
+    """The --text options as a setting: a column or template, several columns, or None."""
     if not columns:
         return None
     return columns[0] if len(columns) == 1 else tuple(columns)
@@ -160,7 +160,7 @@ def prices_of(options: list[str] | None) -> dict[str, "Price"]:
     return dict(map(_price, options or []))
 
 
-_PRICE = re.compile(r"(?:(?P<model>.*)=)?(?P<money>[^=,]+,[^=,]+)(?P<more>(?:,(?:cached|min|batch)=[^=,]+)*)")
+_PRICE = re.compile(r"(?:(?P<model>.*)=)?(?P<money>[^=,]+,[^=,]+)(?P<terms>(?:,(?:cached|min|batch)=[^=,]+)*)")
 
 
 def _price(text: str) -> tuple[str, "Price"]:
@@ -171,15 +171,15 @@ def _price(text: str) -> tuple[str, "Price"]:
         if parts is None:
             raise ValueError(text)
         prompt, completion = map(float, parts["money"].split(","))
-        more = dict(part.split("=") for part in parts["more"].split(",") if part)
+        terms = dict(term.split("=") for term in parts["terms"].split(",") if term)
         price = Price(
             prompt,
             completion,
-            cached=float(more["cached"]) if "cached" in more else None,
-            minimum=int(more.get("min", Price(0, 0).minimum)),
-            batch=float(more.get("batch", 1.0)),
+            cached=float(terms["cached"]) if "cached" in terms else None,
+            minimum=int(terms.get("min", Price(0, 0).minimum)),
+            batch=float(terms.get("batch", 1.0)),
         )
-        if not all(math.isfinite(x) and x >= 0 for x in price if x is not None):
+        if not all(math.isfinite(number) and number >= 0 for number in price if number is not None):
             raise ValueError(text)
     except ValueError as error:
         raise ConfigError(

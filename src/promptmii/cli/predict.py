@@ -92,7 +92,7 @@ def _check(
 
 
 def _wait(pending: "Pending", *, as_json: bool) -> NoReturn:
-    """Print the state of the batches, and exit with `NOT_YET`."""
+    """Print the state of the batches. Exits with `NOT_YET`."""
     if as_json:
         dump({"file": str(pending.output), "requests": pending.requests, "done": pending.done})
     most = f", for {pending.most_money:.4g} at most" if pending.most_money else ""
@@ -102,11 +102,12 @@ def _wait(pending: "Pending", *, as_json: bool) -> NoReturn:
 
 
 def _show(labelled: "Labelled", *, as_json: bool) -> None:
-    """Print a summary, after the rows unless they are saved or already printed."""
+    """Print the rows, unless they are saved or already printed, and a summary."""
     tally, threshold = labelled.tally, labelled.threshold
-    if as_json:
-        file = {"file": str(labelled.path), **asdict(tally), "cost": labelled.cost.model_dump()}
-        dump(file if labelled.path else list(labelled.rows))
+    if as_json and labelled.path:
+        dump({"file": str(labelled.path), **asdict(tally), "cost": labelled.cost.model_dump()})
+    elif as_json:
+        dump(list(labelled.rows))
     elif labelled.rows:
         data(labelled.csv())
     unlabelled = tally.rows - tally.labelled - tally.unsure - tally.failed
@@ -128,8 +129,8 @@ def _show(labelled: "Labelled", *, as_json: bool) -> None:
 def _source(argument: str, form: str) -> Generator[str | Path | list[str]]:
     """The rows to read: a file, standard input, or the argument itself.
 
-    Rows are read twice, the first time to find unreadable ones before anything is sent. So standard input is copied to
-    a temporary file, and never held in memory.
+    Rows are read twice, first to find unreadable ones before anything is sent. So standard input is copied to a
+    temporary file, not held in memory.
     """
     from promptmii.workbench.given import is_path
 

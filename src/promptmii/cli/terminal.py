@@ -1,7 +1,7 @@
-"""All terminal output. Results go to standard output, everything else to standard error.
+"""Prints to the terminal: results to standard output, everything else to standard error.
 
-Labels, texts and server messages are printed literally: rich's markup and emoji codes are off, and control characters,
-which could move the cursor or recolour a terminal, are shown as escapes such as `\\x1b`.
+Labels, texts and server messages are printed literally. Rich's markup and emoji codes are off, and control characters,
+which could move the cursor or change colours, are shown as escapes such as `\\x1b`.
 """
 
 import json
@@ -35,9 +35,9 @@ def styled(text: str, style: str = "") -> Text:
 
 
 NARROWEST = 20
-"""Minimum width in columns, even if the terminal reports less."""
+"""Columns to assume at least, even if the terminal reports fewer."""
 WIDEST = 10_000
-"""A width in columns that fits any table."""
+"""Columns that fit any table."""
 
 
 class Terminal(Console):
@@ -49,11 +49,11 @@ class Terminal(Console):
             self.width = NARROWEST
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Every string passes through here: arguments of `print`, table cells and titles."""
+        """Escape every string that rich prints: arguments of `print`, table cells and titles."""
         return super().render_str(escaped(text), **options)
 
     def write_line(self, text: str, style: str = "") -> None:
-        """Print one line without wrapping it: a terminal wraps it, a file keeps it whole."""
+        """Print one line without line breaks. A terminal wraps it, a file keeps it whole."""
         self.print(styled(text, style), soft_wrap=True)
 
     def write_table(self, grid: Table) -> None:
@@ -79,7 +79,7 @@ err = Terminal(stderr=True)
 
 
 def tolerate_encodings() -> None:
-    """Escape characters that the console's encoding lacks, instead of raising an error."""
+    """Make the streams escape characters that their encoding lacks, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
@@ -135,13 +135,13 @@ def dump(value: Any) -> None:
 
 
 def data(text: str) -> None:
-    """Write output for another program: unchanged to a pipe or file, escaped on a terminal."""
+    """Write output for another program. It is unchanged in a pipe or file, and escaped on a terminal."""
     if not PROCESS:
         sys.stdout.write(escaped(text) if out.is_terminal else text)
 
 
 def notes(lines: Iterable[str]) -> None:
-    """Print notes, such as which columns were detected and which rows dropped."""
+    """Print notes, for example on detected columns and dropped rows."""
     for line in lines:
         out.write_line(f"· {line}", "dim")
 
@@ -163,7 +163,7 @@ def count(number: float | None) -> str:
 
 
 def share(value: float | None, digits: int = 3) -> str:
-    """A number from 0 to 1 without its leading zero, such as .712; empty for None."""
+    """A number from 0 to 1 without the leading zero, such as .712. None gives an empty string."""
     return "" if value is None else f"{value:.{digits}f}".removeprefix("0")
 
 

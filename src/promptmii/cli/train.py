@@ -1,4 +1,4 @@
-"""The commands that train an instruction generator, in one process or several."""
+"""`promptmii train` and `promptmii launch`: train an instruction generator in one process or several."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -47,9 +47,13 @@ class _RunOptions:
     @property
     def words(self) -> list[str]:
         """The options as words of a command line."""
-        values = {"--tasks": self.tasks, "--set": self.set_, "--model": [self.model], "--seed": [self.seed]}
-        pairs = [(option, str(v)) for option, several in values.items() for v in several or () if v is not None]
-        return [*(["--resume"] if self.resume else []), *(word for pair in pairs for word in pair)]
+        words = ["--resume"] if self.resume else []
+        options = {"--tasks": self.tasks, "--set": self.set_, "--model": [self.model], "--seed": [self.seed]}
+        for option, values in options.items():
+            for value in values or ():
+                if value is not None:
+                    words += [option, str(value)]
+        return words
 
 
 @app.command("train")
@@ -78,15 +82,18 @@ def run_training(
     from promptmii.train.settings import TrainSettings, stage_of
 
     config = config_path("train", recipe)
-    chosen = stage_of(config, stage)
+    stage_name = stage_of(config, stage)
     if dry_run or doctor:
-        if chosen != "rl":
-            raise ConfigError(f"--dry-run and --doctor work for the stage rl only; the stage is {chosen}.")
-        settings = TrainSettings.read(config, stage=chosen, **run.changes)
-        (_show_estimate if dry_run else _examine)(settings, output, as_json=json)
+        if stage_name != "rl":
+            raise ConfigError(f"--dry-run and --doctor work for the stage rl only; the stage is {stage_name}.")
+        settings = TrainSettings.read(config, stage=stage_name, **run.changes)
+        if dry_run:
+            _show_estimate(settings, output, as_json=json)
+        else:
+            _examine(settings, output, as_json=json)
         return
     with listening(quiet=json) as progress:
-        path = run_stage(chosen, config, output, resume=run.resume, progress=progress, **run.changes)
+        path = run_stage(stage_name, config, output, resume=run.resume, progress=progress, **run.changes)
     if json:
         dump({"made": str(path)})
     else:
@@ -135,7 +142,7 @@ def launch_training(
 
 
 def _examine(settings: "TrainSettings", folder: Path, *, as_json: bool) -> None:
-    """Check whether the run can train here; exit with 3 if not."""
+    """Check whether the run can train here. Exits with code 3 if not."""
     from promptmii.cli.models import show_report
     from promptmii.train.rl.doctor import examine_run
 
@@ -171,7 +178,7 @@ def _show_estimate(settings: "TrainSettings", folder: Path, *, as_json: bool) ->
 def _totals(plan: "Estimate") -> dict[str, str]:
     batches = plan.batches
     rollout, update = batches.prompts * batches.generations, batches.per_update * batches.generations
-    counted = "" if plan.counted else " (estimated from words: no tokenizer)"
+    estimated = "" if plan.counted else " (estimated from words: no tokenizer)"
     memory = [(term.name, term.gib) for term in plan.memory]
     return {
         "tasks": f"{plan.tasks:,} to learn from, {plan.validation:,} to validate on, {len(plan.skipped):,} skipped",
@@ -180,7 +187,7 @@ def _totals(plan: "Estimate") -> dict[str, str]:
         f" = {batches.processes} processes x {batches.per_device} x {batches.accumulation} accumulated",
         "steps": f"{batches.steps:,} updates, {batches.boundary} per rollout ({batches.rollouts:,});"
         f" saved every {batches.save_every}",
-        "prompt": f"{plan.prompt_tokens:,.0f} tokens on average{counted},"
+        "prompt": f"{plan.prompt_tokens:,.0f} tokens on average{estimated},"
         f" {plan.shortened:.0%} of the visits with fewer examples than scheduled",
         "validation": f"{plan.validations:,} times {plan.validation_cases:,} instructions",
         "follower": f"{plan.calls:,} calls for rewards and {plan.validation_calls:,} for validation,"
@@ -192,10 +199,12 @@ def _totals(plan: "Estimate") -> dict[str, str]:
 
 
 def _cell(value: Any) -> str:
-    """A setting's value; of a long list, the first four."""
+    """A setting's value. A long list or table is cut after four items."""
     if isinstance(value, Mapping):
-        value = [f"{name}: {inner}" for name, inner in value.items()]
-    return listed([str(item) for item in value], most=4) if isinstance(value, list | tuple) else str(value)
+        return listed([f"{name}: {item}" for name, item in value.items()], most=4)
+    if isinstance(value, list | tuple):
+        return listed([str(item) for item in value], most=4)
+    return str(value)
 
 
 def _sum(parts: Sequence[tuple[str, float]], unit: str) -> str:

@@ -1,6 +1,6 @@
-"""Builds a corpus of clean tasks, whose splits share no text, from many local or hub datasets.
+"""Builds a corpus of clean tasks from many local or hub datasets. Its splits share no texts.
 
-The stages, in order: `listing` and `hub` (find datasets), `fetch` (sample each, under limits that `workers` enforces),
-`clean` (columns, then rows), `split`. `build` runs them, `overlap` finds texts that tasks and splits share, `card`
-describes the result.
+The stages in order: `listing` and `hub` find datasets, `fetch` samples each (`workers` enforces its limits), `clean`
+chooses columns and then rows, `split` assigns tasks to splits. `build` runs the stages, `overlap` finds texts that
+tasks and splits share, and `card` describes the result.
 """

@@ -1,4 +1,4 @@
-"""The five stages of a build. Each handles one dataset at a time, and journals the outcome before the next."""
+"""Runs the five stages of a build. A stage handles one dataset at a time, and journals each outcome at once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -37,7 +37,7 @@ STEPS: Mapping[Stage, str] = {
     "split": "Splitting",
 }
 FILES: Mapping[Stage, tuple[str, str]] = {"fetch": ("raw", ".jsonl.gz"), "clean": ("tasks", ".parquet")}
-"""Folder and suffix of the file that a stage writes for each dataset."""
+"""Folder and suffix of the files that a stage writes, one per dataset."""
 DETAILS: Mapping[Stage, tuple[str, ...]] = {
     "list": ("repository", "config", "revision", "licence", "languages"),
     "fetch": ("rows", "seen", "splits", "columns", "notes"),
@@ -62,7 +62,7 @@ class Built:
 def build_corpus(
     settings: CorpusSettings, folder: Path, *, until: Stage = "split", retry: bool = False, progress: Progress = QUIET
 ) -> Built:
-    """Build a corpus, or resume one. Finished work is repeated only if its settings changed.
+    """Build a corpus, or resume an unfinished build. Finished work is repeated only if its settings changed.
 
     Raises `DataError` (also if no task is left), `ConfigError`, `OutputError`, and `EndpointError` if the hub is down.
     """
@@ -89,7 +89,7 @@ def build_corpus(
 class _Build:
     def __init__(self, folder: Path, settings: CorpusSettings, retry: bool, progress: Progress) -> None:
         self._folder, self._settings, self._progress = folder, settings, progress
-        # Read first, so that an error shows before hours of work.
+        # Read these first, so that an error in them comes before hours of work.
         self._evaluation = read_tasks(settings.split.exclude_content, splits=SPLITS)
         self._journals = {stage: Journal(folder, stage, retry=retry) for stage in STAGES}
         self._stack = ExitStack()
@@ -97,21 +97,22 @@ class _Build:
     def close(self) -> None:
         self._stack.close()
 
-    def run(self, stage: Stage, kept: Sequence[Entry]) -> list[Entry]:
+    def run(self, stage: Stage, entries: Sequence[Entry]) -> list[Entry]:
+        """Run a stage on the datasets that the previous stage kept."""
         match stage:
             case "list":
                 return self._list()
             case "fetch":
-                return self._fetch(kept)
+                return self._fetch(entries)
             case "columns":
-                return self._each(stage, kept, self._choose_columns)
+                return self._each(stage, entries, self._choose_columns)
             case "clean":
-                return self._each(stage, kept, self._make_task)
+                return self._each(stage, entries, self._make_task)
             case "split":
-                return self._split(kept)
+                return self._split(entries)
 
     def _list(self) -> list[Entry]:
-        """List the datasets. The hub's listing is journalled, so that a resumed build uses the same datasets."""
+        """List the datasets. A resumed build uses the hub's listing in the journal, and so the same datasets."""
         settings = self._settings.list
         if not settings.local and not settings.hub:
             raise DataError(
@@ -126,7 +127,7 @@ class _Build:
             hub_entries = list(list_hub(settings))
             self._progress.step(STEPS["list"], len(hub_entries), "datasets")
             for entry in hub_entries:
-                self._finish(journal.add(entry))
+                self._report(journal.add(entry))
             journal.add(Entry(key=key, name="(hub)", kept=True, detail={"keys": [entry.key for entry in hub_entries]}))
             entries += hub_entries
         return entries
@@ -138,7 +139,7 @@ class _Build:
         jobs = [
             (candidate, self._path("fetch", keys[candidate.name]))
             for candidate in candidates
-            if not self._done("fetch", keys[candidate.name])
+            if not self._finished("fetch", keys[candidate.name])
         ]
         if jobs:
             private_folder(self._folder / "raw")
@@ -149,7 +150,7 @@ class _Build:
                 for candidate, fetched in results:
                     detail = {**fetched.detail, "candidate": candidate.model_dump(mode="json")}
                     outcome: dict[str, Any] = vars(fetched) | {"detail": detail}
-                    self._finish(journal.add(Entry(key=keys[candidate.name], name=candidate.name, **outcome)))
+                    self._report(journal.add(Entry(key=keys[candidate.name], name=candidate.name, **outcome)))
         return [entry for key in keys.values() if (entry := journal.get(key))]
 
     def _choose_columns(self, entry: Entry, _key: str) -> dict[str, Any]:
@@ -184,7 +185,7 @@ class _Build:
         return {"repository": task.source["repository"], **_sizes(task), "dropped": reasons}
 
     def _split(self, cleaned: Sequence[Entry]) -> list[Entry]:
-        """Write the corpus, always from scratch, because a task's split depends on every other task."""
+        """Write the corpus, always from scratch, because a task's split depends on all other tasks."""
         if not cleaned:
             raise DataError(f"No task is left to split. The tables in {self._folder} say why.")
         self._progress.step(STEPS["split"], len(cleaned), "datasets")
@@ -196,7 +197,8 @@ class _Build:
         sizes: dict[int, dict[str, int]] = {}
 
         def tasks_of(split: Split) -> Iterator[Task]:
-            for number in [number for number, place in assignment.split.items() if place == split]:
+            numbers = [number for number, assigned in assignment.split.items() if assigned == split]
+            for number in numbers:
                 task = remove(number, self._task(cleaned[number]))
                 if task is not None:
                     sizes[number] = _sizes(task)
@@ -204,9 +206,9 @@ class _Build:
 
         for split in SPLITS:
             write_split(self._folder, split, tasks_of(split))
-        entries = [_verdict(entry, number, assignment, sizes) for number, entry in enumerate(cleaned)]
+        entries = [_split_entry(entry, number, assignment, sizes) for number, entry in enumerate(cleaned)]
         for entry in entries:
-            self._finish(entry)
+            self._report(entry)
         return entries
 
     def _task(self, entry: Entry) -> Task:
@@ -216,11 +218,12 @@ class _Build:
     def _each(
         self, stage: Stage, entries: Sequence[Entry], process: Callable[[Entry, str], dict[str, Any]]
     ) -> list[Entry]:
+        """Process each dataset unless it is finished. A `DataError` drops it."""
         results: list[Entry] = []
         self._progress.step(STEPS[stage], len(entries), "datasets")
         for entry in entries:
             key = self._key(entry.key, stage)
-            result = self._done(stage, key)
+            result = self._finished(stage, key)
             if result:
                 self._progress.advance()
             else:
@@ -228,11 +231,12 @@ class _Build:
                     result = Entry(key=key, name=entry.name, kept=True, detail=process(entry, key))
                 except DataError as error:
                     result = Entry(key=key, name=entry.name, kept=False, reason=str(error))
-                self._finish(self._journals[stage].add(result))
+                self._report(self._journals[stage].add(result))
             results.append(result)
         return results
 
-    def _finish(self, entry: Entry) -> None:
+    def _report(self, entry: Entry) -> None:
+        """Advance the progress, with a note if the dataset was dropped."""
         self._progress.advance()
         if not entry.kept:
             self._progress.note(entry.line)
@@ -245,19 +249,21 @@ class _Build:
         folder, suffix = FILES[stage]
         return self._folder / folder / f"{key[:24]}{suffix}"
 
-    def _done(self, stage: Stage, key: str) -> Entry | None:
-        """The journal entry of a dataset, or None if there is no entry or the file of the stage is missing."""
+    def _finished(self, stage: Stage, key: str) -> Entry | None:
+        """The journal entry of a dataset, or None if it has none or the file that the stage wrote is missing."""
         entry = self._journals[stage].get(key)
-        missing = entry and entry.kept and stage in FILES and not self._path(stage, key).exists()
-        return None if missing else entry
+        if entry and entry.kept and stage in FILES and not self._path(stage, key).exists():
+            return None
+        return entry
 
 
 def _sizes(task: Task) -> dict[str, int]:
     return {"labels": len(task.labels), "train": len(task.train), "test": len(task.test)}
 
 
-def _verdict(entry: Entry, number: int, assignment: Assignment, sizes: Mapping[int, dict[str, int]]) -> Entry:
-    place = {"split": assignment.split.get(number, ""), "group": assignment.groups[number]}
+def _split_entry(entry: Entry, number: int, assignment: Assignment, sizes: Mapping[int, dict[str, int]]) -> Entry:
+    """The journal entry of a task in the stage `split`."""
+    split = assignment.split.get(number)
     reason = assignment.dropped.get(number) or "; ".join(assignment.notes.get(number, ()))
-    kept = number in assignment.split
-    return Entry(key=entry.key, name=entry.name, kept=kept, reason=reason, detail=place | sizes.get(number, {}))
+    detail = {"split": split or "", "group": assignment.groups[number], **sizes.get(number, {})}
+    return Entry(key=entry.key, name=entry.name, kept=split is not None, reason=reason, detail=detail)

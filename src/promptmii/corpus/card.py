@@ -1,4 +1,4 @@
-"""Writes the dataset card of a corpus, with tables and figures, and uploads the corpus to the hub."""
+"""Writes the dataset card of a corpus, with tables and figures. Uploads the corpus to the hub."""
 
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -23,7 +23,7 @@ LENGTH_BINS = (0, 50, 100, 200, 500, 1000, 2000)
 FACTS = ["split", "group", "licence", "languages", "domain", "labels", "rows", "length"]
 """Columns of the table of tasks; `length` is the median characters per text."""
 LISTED = 30
-"""Domains, languages and licences listed, at most."""
+"""Maximum number of domains, languages and licences listed."""
 FIGURES = {
     "labels": "Tasks by number of labels",
     "lengths": "Tasks by median text length",
@@ -32,7 +32,7 @@ FIGURES = {
 
 
 def write_card(folder: Path, leakage: LeakageReport | None = None) -> Path:
-    """Write README.md and figures into a corpus folder. Raises `ArtefactError` if it is no corpus, `OutputError`."""
+    """Write README.md and figures into a corpus folder. Raises `OutputError`, or `ArtefactError` if it is no corpus."""
     rows = [_facts(task, split) for split in corpus_splits(folder) for task in read_corpus(folder, split)]
     tasks: Any = pd.DataFrame(rows, columns=FACTS)
     report = leakage or check_corpus(folder)
@@ -51,11 +51,10 @@ def write_card(folder: Path, leakage: LeakageReport | None = None) -> Path:
         "Label-set sizes": sizes,
         "Lengths (median characters)": lengths,
     }
+    files = {split: split_file(folder, split) for split in SPLITS}
     text = _template().render(
         tasks=len(tasks),
-        files={
-            s: split_file(folder, s).relative_to(folder).as_posix() for s in SPLITS if split_file(folder, s).exists()
-        },
+        files={split: file.relative_to(folder).as_posix() for split, file in files.items() if file.exists()},
         splits=_splits(tasks),
         counts={title: _table(["", "tasks"], _first_rows(values)) for title, values in counts.items()},
         leakage=_table(["", *report.exact], ([name, *pairs.values()] for name, pairs in shared.items())),
@@ -68,17 +67,26 @@ def write_card(folder: Path, leakage: LeakageReport | None = None) -> Path:
 
 
 def push_corpus(folder: Path, repository: str, *, private: bool = True) -> str:
-    """Upload data and card to `owner/name`; returns its address. Raises `EndpointError`, `ArtefactError`."""
+    """Upload data and card to `owner/name`, and return its address. Raises `EndpointError`, `ArtefactError`."""
     corpus_splits(folder)
     return upload(folder, repository, kind="dataset", patterns=UPLOADED, private=private, message="Corpus")
 
 
 def _facts(task: Task, split: Split) -> tuple[Any, ...]:
-    source, lengths = task.source, [len(example.text) for example in (*task.train, *task.test)]
-    languages = [name for name in source.get("languages", "").split(", ") if name] or ["unstated"]
-    licence, domain = source.get("licence", "unstated"), source.get("domain") or "unstated"
-    group, length = source.get("group", task.name), median(lengths) if lengths else 0.0
-    return split, group, licence, languages, domain, len(task.labels), len(lengths), length
+    """The task's row in the table of tasks; the columns are `FACTS`."""
+    source = task.source
+    languages = [name for name in source.get("languages", "").split(", ") if name]
+    lengths = [len(example.text) for example in (*task.train, *task.test)]
+    return (
+        split,
+        source.get("group", task.name),
+        source.get("licence", "unstated"),
+        languages or ["unstated"],
+        source.get("domain") or "unstated",
+        len(task.labels),
+        len(lengths),
+        median(lengths) if lengths else 0.0,
+    )
 
 
 def _binned(values: Any, edges: Sequence[int]) -> Any:
@@ -106,10 +114,12 @@ def _first_rows(counts: Any) -> list[tuple[Any, Any]]:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [
-        f"{' | '.join(['', *(' '.join(str(cell).split()) for cell in row), '']).strip()}\n" for row in (header, *rows)
-    ]
-    return "".join([lines[0], "| --- " * len(header) + "|\n", *lines[1:]])
+    lines: list[str] = []
+    for row in (header, *rows):
+        cells = [" ".join(str(cell).split()) for cell in row]
+        lines.append(" | ".join(["", *cells, ""]).strip() + "\n")
+    lines.insert(1, "| --- " * len(header) + "|\n")
+    return "".join(lines)
 
 
 def _template() -> Template:

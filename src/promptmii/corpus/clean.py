@@ -1,6 +1,6 @@
-"""Turns a sample into a task: chooses columns, drops rows and label sets, and counts dropped rows by reason.
+"""Turns a sample into a task: chooses columns, drops unsuitable rows and labels, and counts dropped rows by reason.
 
-Columns are chosen by names, schema and values. If these do not decide, a model may be asked.
+Columns are chosen by names, schema and values. If these do not decide, a model can be asked.
 """
 
 import re
@@ -23,13 +23,13 @@ from promptmii.prompts import bundled, quote
 from promptmii.task import Task
 
 TITLED = tuple(("title", name) for name in ("content", "body", "description", "abstract", "text"))
-"""Columns are chosen once for all uses of a dataset, so a title is worth its tokens."""
+"""Titles to join to a text. Columns are chosen once for every use of a dataset, so a title is worth its tokens."""
 
 
 def find_columns(
     table: Table, model: LanguageModel | None = None, *, text: str | None = None, label: str | None = None
 ) -> ChosenColumns:
-    """Choose the text and label columns that are not given.
+    """Choose the text and label columns, unless they are given.
 
     Raises `DataError` if no choice is clear, `EndpointError` if the model gives no answer.
     """
@@ -72,7 +72,9 @@ def _ask(table: Table, model: LanguageModel) -> _Answer:
 
 MASK = "[personal]"
 LANGUAGE_MARGIN = 10.0
-"""Log-odds against the wanted languages that drop a text. 452 short English texts stay below 3; German ones pass 20."""
+"""Log-odds against the wanted languages above which a text is dropped.
+
+452 short English texts stay below 3, and German ones exceed 20."""
 _MARKUP = re.compile(r"<[^<>]{1,500}>|&#?\w{1,8};|https?://\S+|www\.\S+")
 _BROKEN = re.compile("[\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
 """Replacement marks, control and private characters."""
@@ -88,26 +90,27 @@ _PERSONAL = re.compile(
 def clean_task(
     table: Table, columns: ChosenColumns, candidate: Candidate, settings: CleanSettings
 ) -> tuple[Task, dict[str, int]]:
-    """A task of the clean rows, and the number of dropped rows by reason. Raises `DataError` if too little is left."""
+    """Make a task of the clean rows, and count dropped rows by reason. Raises `DataError` if too little is left."""
     table, dropped = _clean_rows(table, columns, settings)
     if not table.rows:
         raise DataError(f"no row is left: {_summary(dropped)}")
     cleaned = clean(table, columns)
     dropped.update(cleaned.dropped)
     counts = Counter(example.label for example in cleaned.examples)
-    kept = [i for i, example in enumerate(cleaned.examples) if counts[example.label] >= settings.per_label]
-    dropped[f"labels with fewer than {settings.per_label} rows"] = len(cleaned.examples) - len(kept)
-    labels = {cleaned.examples[i].label for i in kept}
+    frequent = [i for i, example in enumerate(cleaned.examples) if counts[example.label] >= settings.per_label]
+    examples = tuple(cleaned.examples[i] for i in frequent)
+    split = tuple(cleaned.split[i] for i in frequent) if cleaned.split else None
+    dropped[f"labels with fewer than {settings.per_label} rows"] = len(cleaned.examples) - len(examples)
+    labels = {example.label for example in examples}
     if not settings.least_labels <= len(labels) <= settings.most_labels:
         raise DataError(
             f"{len(labels)} labels are left; expected {settings.least_labels} to {settings.most_labels} "
             f"({_summary(dropped)})"
         )
-    split = tuple(cleaned.split[i] for i in kept) if cleaned.split else None
-    cleaned = replace(cleaned, examples=tuple(cleaned.examples[i] for i in kept), split=split)
-    share = min(0.4, settings.test_rows / len(kept))
+    cleaned = replace(cleaned, examples=examples, split=split)
+    share = min(0.4, settings.test_rows / len(examples))
     task = assemble(table, columns, cleaned, test_share=share).task
-    dropped["test rows whose label no training row has"] = len(kept) - len(task.train) - len(task.test)
+    dropped["test rows whose label no training row has"] = len(examples) - len(task.train) - len(task.test)
     task = _limited(task, settings, dropped)
     source = {
         "repository": candidate.repository,
@@ -119,11 +122,12 @@ def clean_task(
         "languages": ", ".join(candidate.languages),
         "domain": candidate.domain or "",
     }
-    return replace(task, name=candidate.name, source=source), {k: n for k, n in dropped.items() if n}
+    reasons = {reason: count for reason, count in dropped.items() if count}
+    return replace(task, name=candidate.name, source=source), reasons
 
 
 def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task:
-    """Limit the rows of each part, keeping label proportions."""
+    """Limit the training and test rows, with label proportions preserved."""
     train, test = stratified_sample(task.train, settings.train_rows), stratified_sample(task.test, settings.test_rows)
     dropped["more rows than a task keeps"] = len(task.train) + len(task.test) - len(train) - len(test)
     labels = {example.label for example in train}
@@ -137,6 +141,7 @@ def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task
 
 
 def _clean_rows(table: Table, columns: ChosenColumns, settings: CleanSettings) -> tuple[Table, Counter[str]]:
+    """The rows without a defect, and the number of rows with each defect. Rows with a blank text stay for `clean`."""
     dropped: Counter[str] = Counter()
     rows: list[dict[str, Any]] = []
     split: list[str] = []
@@ -154,6 +159,7 @@ def _clean_rows(table: Table, columns: ChosenColumns, settings: CleanSettings) -
 
 
 def _defect(text: str, settings: CleanSettings) -> str | None:
+    """The reason to drop a text, or None."""
     if len(text) > settings.most_chars:
         return f"longer than {settings.most_chars} characters"
     if not any(character.isalnum() for character in _MARKUP.sub(" ", text)):
@@ -175,7 +181,7 @@ def _is_broken(text: str) -> bool:
 
 
 def may_be_in(text: str, languages: Iterable[str]) -> bool:
-    """Whether a text may be in one of these languages (two letters each). Doubtful texts and unknown languages pass."""
+    """True if the text may be in one of these languages, given by two letters. Doubtful and unknown ones pass."""
     try:
         import py3langid
     except ImportError as error:

@@ -1,8 +1,8 @@
-"""Draws a uniform sample of one dataset configuration in one pass, and writes it to disk.
+"""Samples one dataset configuration in a single pass, and writes the sample to disk.
 
-A sample keeps the rows whose texts have the smallest hashes. It is uniform over distinct texts, so a file
-sorted by label gives every label its share. It does not depend on row order, so two copies of a dataset give the same
-texts and are recognised as copies, even from small samples.
+A sample consists of the rows whose texts have the smallest hashes. So it is uniform over distinct texts, even if the
+file is sorted by label. And two copies of a dataset give the same texts, whatever their row order, so that even small
+samples show them to be copies.
 
 This runs in a process that may be killed at any time (`workers.py`).
 """
@@ -27,26 +27,28 @@ from promptmii.files import atomic_file
 from promptmii.task import normalise_text
 
 TEST_SPLITS = ("validation", "dev", "valid", "test")
-"""Splits to test on, in order of preference. A benchmark's own test split comes last."""
+"""Splits to test on, in order of preference. A benchmark's own test split is the last choice."""
 LONGEST_CELL = 1_000_000
 SAME_TEXT = 3
-"""Rows kept per text: enough to detect repeats and contradictory labels."""
+"""Maximum rows per text: enough to detect repeats and contradictory labels."""
 
 
 class UnreadableError(Exception):
-    """`datasets` cannot read a dataset; the cause says why."""
+    """`datasets` cannot read a dataset; see the cause."""
 
 
 def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str, Any]:
-    """Sample a dataset into `path`, and return its details. Raises `DataError`, `UnreadableError`, `OSError`."""
+    """Sample a dataset into `path`, and return its journal details.
+
+    Raises `DataError`, `UnreadableError` and `OSError`.
+    """
     reading = Reading(settings.scan_rows, settings.scan_mib * MIB)
     builder = None if candidate.is_file else _builder(candidate)
     files = _train_and_test({"train": [str(candidate.path)]} if builder is None else _data_files(builder))
     classes = {} if builder is None else _class_names(builder)
     rows: list[tuple[str, Row]] = []
     seen = repeated = 0
-    columns: set[str] = set()
-    """Columns of all rows: a JSON line may lack some."""
+    columns: set[str] = set()  # of all rows, because a JSON line may lack some
     for split, urls in files.items():
         sample = Sample(settings.rows)
         for row in _rows(builder, urls, reading):
@@ -77,12 +79,12 @@ class Sample:
     def __init__(self, size: int) -> None:
         self._size = size
         self._largest: list[int] = []
-        """Heap of negated hashes; the first is replaced next."""
+        """Heap of negated hashes. The first one belongs to the text that is replaced next."""
         self._rows: dict[int, list[Row]] = {}
         self.seen = 0
-        """Rows offered."""
+        """Number of rows offered."""
         self.repeated = 0
-        """Rows left out because `SAME_TEXT` rows with the same text were already kept."""
+        """Number of rows rejected because the sample had `SAME_TEXT` rows with the same text."""
 
     def add(self, row: Row) -> None:
         """Offer a row."""
@@ -102,20 +104,20 @@ class Sample:
             self._rows[key] = [row]
 
     def __iter__(self) -> Iterator[Row]:
-        """The kept rows, ordered by text hash."""
+        """The sampled rows, ordered by text hash."""
         for key in sorted(self._rows):
             yield from self._rows[key]
 
 
 def _text_hash(row: Row) -> int:
-    """Hash the longest string, which copies of a dataset share even if their column names differ."""
+    """Hash the longest string, which is the same in copies of a dataset with other column names."""
     longest = max((value for value in row.values() if isinstance(value, str)), key=len, default=None)
     key = normalise_text(longest) if longest is not None else repr(sorted(row.items(), key=str))
     return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def _write_sample(path: Path, header: dict[str, Any], rows: Iterable[tuple[str, Row]]) -> None:
-    # The archive holds no name or time, so that equal samples give equal files.
+    # Store no name or time in the archive, so that equal samples give equal files.
     with (
         atomic_file(path) as temporary,
         temporary.open("wb") as file,
@@ -142,7 +144,7 @@ def read_sample(path: Path, name: str) -> Table:
 
 @contextmanager
 def _foreign_errors() -> Generator[None]:
-    """Turn errors raised by `datasets` into `UnreadableError`. Use only around calls to `datasets`."""
+    """Turn errors into `UnreadableError`. Use this only around calls to `datasets`."""
     import pyarrow as pa
     import yaml
     from datasets.exceptions import DatasetsError
@@ -155,7 +157,7 @@ def _foreign_errors() -> Generator[None]:
 
 
 def _builder(candidate: Candidate) -> Any:
-    """The `datasets` builder of a folder or repository, with files by split and features. Never runs dataset code."""
+    """The `datasets` builder of a folder or repository, which knows its files and features. Runs no dataset code."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -195,14 +197,14 @@ def _rows(builder: Any, urls: Sequence[str], reading: Reading) -> Iterator[Row]:
 
 
 def _has_csv_options(builder: Any) -> bool:
-    """Whether the card sets options for its CSV files."""
+    """True if the card sets options for its CSV files."""
     config = getattr(builder, "config", None)
     options = (getattr(config, "names", None), getattr(config, "skiprows", None))
     return any(options) or getattr(config, "sep", ",") not in (",", "\t")
 
 
 def _streamed(builder: Any, urls: Sequence[str], reading: Reading) -> Iterator[Row]:
-    """The first rows of other file formats, streamed by `datasets`."""
+    """The first rows of a split in any other format, streamed by `datasets`."""
     name = next(split for split, files in _data_files(builder).items() if files == urls)
     with _foreign_errors():
         for count, row in enumerate(builder.as_streaming_dataset(split=name)):
@@ -225,7 +227,7 @@ def _class_names(builder: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _parquet_features(builder: Any) -> Mapping[str, Any]:
-    """The features that `datasets` stored in a Parquet file, for cards without features."""
+    """The features that `datasets` stored in a Parquet file, for a card without them."""
     import datasets
     import pyarrow.parquet as pq
     from fsspec.core import url_to_fs
@@ -239,5 +241,5 @@ def _parquet_features(builder: Any) -> Mapping[str, Any]:
 
 
 def _with_class_names(row: Row, classes: Mapping[str, tuple[str, ...]]) -> Row:
-    """Replace class numbers by names, and -1, which marks unlabelled rows, by None. Names stay."""
+    """Replace class numbers by names, and -1, which marks unlabelled rows, by None. Class names stay as they are."""
     return {key: class_name(value, classes[key]) if key in classes else value for key, value in row.items()}

@@ -12,12 +12,12 @@ from promptmii.errors import EndpointError, MissingDependencyError, first_line
 
 Result = TypeVar("Result")
 Wait = Callable[[float], None]
-"""Called with the seconds of each wait for the hub."""
+"""A callback that gets the seconds of each wait for the hub."""
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 LONGEST_WAIT = 30.0
 LISTING_PATIENCE = 300.0
 HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2")
-"""huggingface_hub passes on the errors of its HTTP library, and its version determines which library that is."""
+"""huggingface_hub lets errors of its HTTP library through. Which library it uses depends on its version."""
 
 
 def list_hub(settings: ListSettings) -> Iterator[Entry]:
@@ -31,7 +31,7 @@ def list_hub(settings: ListSettings) -> Iterator[Entry]:
 
 
 def _named(address: str, settings: ListSettings) -> Iterator[Entry]:
-    """The configurations of one repository, or only the one that the address names."""
+    """An entry for each configuration of a repository, or only for the one in the address."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -101,7 +101,7 @@ def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait =
 
 
 def is_outage(error: BaseException | None) -> bool:
-    """Whether the hub, rather than the dataset, caused an error."""
+    """True if the hub, rather than the dataset, caused the error."""
     while error is not None:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status is not None:
@@ -121,7 +121,7 @@ def _retry_after(error: BaseException | None) -> float:
 
 
 def unavailability(repository: str, revision: str, patience: float, on_wait: Wait = lambda _: None) -> str | None:
-    """Why a repository is unavailable, perhaps temporarily: gated, gone, disabled. Raises `EndpointError`."""
+    """The reason why a repository is unavailable, perhaps temporarily, or None. Raises `EndpointError`."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import DisabledRepoError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 

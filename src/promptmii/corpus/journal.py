@@ -1,8 +1,7 @@
-"""A log of each stage's decision on each dataset. Every line is written before the next dataset starts, so a killed
-build can resume.
+"""The journal of a build: each stage's outcome for each dataset.
 
-The key of a line hashes the dataset and every setting that its result depends on. Changed settings give new keys;
-lines under other keys are kept and ignored.
+A line is written before the next dataset starts, so a killed build can resume. Its key hashes the dataset and all
+settings that affect the outcome. Changed settings give new keys, and lines with old keys are ignored.
 """
 
 import csv
@@ -29,25 +28,26 @@ class Entry(Frozen):
     reason: str = ""
     """Why the dataset was dropped, or a note if it was kept."""
     temporary: bool = False
-    """The failure may be temporary (gated, gone, timed out): `--retry` tries again."""
+    """The failure may be temporary (gated, gone, timed out); `--retry` tries again."""
     detail: dict[str, Any] = Field(default_factory=dict[str, Any])
 
     @property
     def line(self) -> str:
         """The entry as one line of text."""
-        return f"{self.name}: {'kept' if self.kept else 'dropped'}{', ' + self.reason if self.reason else ''}"
+        outcome = "kept" if self.kept else "dropped"
+        return f"{self.name}: {outcome}, {self.reason}" if self.reason else f"{self.name}: {outcome}"
 
 
 class Journal:
     """The entries of one stage."""
 
     def __init__(self, corpus: Path, stage: str, *, retry: bool = False) -> None:
-        """Read the entries. Skips incomplete lines and, with `retry`, temporary failures."""
+        """Read the entries, except incomplete lines and, with `retry`, temporary failures."""
         self._path = corpus / FOLDER / f"{stage}.jsonl"
         self._entries = {entry.key: entry for entry in _read(self._path) if not (retry and entry.temporary)}
 
     def get(self, key: str) -> Entry | None:
-        """The latest entry with this key."""
+        """The latest entry with this key, if any."""
         return self._entries.get(key)
 
     def add(self, entry: Entry) -> Entry:
@@ -73,7 +73,7 @@ def _read(path: Path) -> Iterable[Entry]:
 
 
 def write_table(corpus: Path, stage: str, entries: Sequence[Entry], columns: Sequence[str]) -> Path:
-    """Write the entries as CSV: name, kept, reason, then `columns` from the details. Raises `OutputError`."""
+    """Write the entries as CSV: name, kept, reason, then `columns` of their details. Raises `OutputError`."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["name", "kept", "reason", *columns])

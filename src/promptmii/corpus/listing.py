@@ -1,4 +1,4 @@
-"""Lists local datasets, each pinned to the hash of its files."""
+"""Lists local datasets, pinned to the hash of their files."""
 
 import hashlib
 from collections import Counter
@@ -31,16 +31,16 @@ class Candidate(Frozen):
 
     @property
     def key(self) -> str:
-        """Content hash, independent of the path."""
+        """Content hash of everything but the path."""
         return content_key(self.model_dump(exclude={"path"}))
 
     @property
     def is_file(self) -> bool:
-        """Whether this is a single local file, which can be read without `datasets`."""
+        """True for a single local file, which can be read without `datasets`."""
         return self.path is not None and self.config is None and Path(self.path).is_file()
 
     def entry(self, reason: str | None) -> Entry:
-        """The journal entry of the first stage; dropped if there is a reason."""
+        """The journal entry of the first stage. A `reason` means that the dataset is dropped."""
         detail = self.model_dump(mode="json")
         return Entry(key=self.key, name=self.name, kept=reason is None, reason=reason or "", detail=detail)
 
@@ -57,7 +57,7 @@ def list_local(settings: ListSettings) -> Iterator[Entry]:
 
 
 def rejection(candidate: Candidate, tags: Sequence[str], settings: ListSettings) -> str | None:
-    """Why a filter drops a dataset, or None if it passes all filters."""
+    """The reason why a filter drops a dataset, or None if it passes all filters."""
     licence = _normalised(candidate.licence) if candidate.licence else None
     if settings.licences and licence not in [_normalised(name) for name in settings.licences]:
         return f"licence {candidate.licence or 'unstated'} is not among {', '.join(settings.licences)}"
@@ -117,7 +117,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _read_card(path: Path) -> Any:
-    """The metadata of a card, empty if missing or broken. The next stage reports broken cards."""
+    """The metadata of a card, or {} if it is missing or broken. The next stage reports a broken card."""
     try:
         import yaml
     except ImportError as error:
@@ -130,7 +130,7 @@ def _read_card(path: Path) -> Any:
 
 
 def configurations(card: Any) -> list[str | None]:
-    """The configurations that a card names; `[None]` if it names none."""
+    """The configurations in a card, or `[None]` if it has none."""
     configs = card.get("configs") if isinstance(card, dict) else None
     entries = configs if isinstance(configs, list) else []
     names = [str(config["config_name"]) for config in entries if isinstance(config, dict) and config.get("config_name")]
@@ -138,7 +138,7 @@ def configurations(card: Any) -> list[str | None]:
 
 
 def licence_and_languages(card: Any) -> dict[str, Any]:
-    """Licence and languages from a card, where each may be one value or a list."""
+    """The licence and languages in a card. Each may be one value or a list."""
     values = card if isinstance(card, dict) else {}
     licences, languages = _strings(values.get("license")), _strings(values.get("language"))
     return {"licence": ", ".join(licences) or None, "languages": tuple(languages)}

@@ -1,8 +1,8 @@
 """Finds near-duplicate texts, the tasks that share them, and leaks between the splits of a corpus.
 
-MinHash (`datasketch`) turns a text's five-character shingles into 64 numbers that estimate the Jaccard similarity of
-two texts. Texts with an equal band of four numbers are candidates, and the estimate decides. Bands are compared by
-sorting, which needs only 8 bytes per text at a time; an index would need kilobytes.
+MinHash (`datasketch`) turns the five-character shingles of a text into 64 numbers, from which the Jaccard similarity of
+two texts is estimated. Only texts with an equal band of four numbers are compared. Equal bands are found by sorting,
+which takes 8 bytes per text; an index would take kilobytes.
 """
 
 from collections import Counter, defaultdict
@@ -28,16 +28,16 @@ PERMUTATIONS = 64
 BAND = 4
 SHINGLE = 5
 LONGEST = 1000
-"""Characters compared per text; texts with the same beginning of this length count as the same."""
+"""Characters compared per text. Texts that differ only after this many count as equal."""
 TELLING = 30
 """Minimum characters for a text to be evidence of a copy: "thank you" is in every second task."""
 WIDESPREAD = 50
-"""A text in more tasks than this links them in a chain instead of pairwise, which keeps the work linear."""
+"""A text in more tasks than this links them in a chain, not in pairs, so that the work stays linear."""
 _POWERS = np.array([1_000_003**i % (1 << 32) for i in reversed(range(SHINGLE))], dtype=np.uint32)
 
 
 def sign(texts: Iterable[str]) -> Signatures:
-    """The MinHash of each text. Texts without letters or digits match only themselves."""
+    """The MinHash of each text."""
     try:
         from datasketch import MinHash
     except ImportError as error:
@@ -53,16 +53,16 @@ def sign(texts: Iterable[str]) -> Signatures:
 
 
 def _shingles(text: str) -> list[int]:
-    """A hash per shingle, a polynomial in its characters; `datasketch` permutes these numbers further."""
-    normal = normalise_text(text)[:LONGEST]
-    if not normal:
+    """A hash of each shingle: a polynomial in its characters, which `datasketch` then permutes."""
+    normalised = normalise_text(text)[:LONGEST]
+    if not normalised:
         return []
-    codes = np.frombuffer(f"  {normal}  ".encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    codes = np.frombuffer(f"  {normalised}  ".encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     return np.convolve(codes, _POWERS, "valid").tolist()
 
 
 def clusters(signatures: Signatures, similarity: float) -> Ints:
-    """A cluster number per text, equal for near-duplicates and for texts joined by a chain of near-duplicates."""
+    """A cluster number per text, shared by texts that a chain of near-duplicates connects."""
     required = round(similarity * PERMUTATIONS)
     first: list[Ints] = []
     second: list[Ints] = []
@@ -86,7 +86,7 @@ def _band_keys(band: Signatures) -> npt.NDArray[np.uint64]:
 
 
 def components(size: int, first: Sequence[int] | Ints, second: Sequence[int] | Ints) -> Ints:
-    """For each node of a graph with these edges, the lowest-numbered node of its component."""
+    """For each node of a graph, the lowest-numbered node of its component. Edges run from `first` to `second`."""
     graph: Any = coo_array((np.ones(len(first), dtype=np.bool_), (first, second)), shape=(size, size))
     labels: Any = connected_components(graph, directed=False)[1]
     _, lowest, inverse = np.unique(labels, return_index=True, return_inverse=True)
@@ -98,11 +98,11 @@ class SignedTexts:
     """The texts of many tasks, training rows before test rows. The arrays have one item per text."""
 
     clusters: Ints
-    """Cluster numbers, equal for near-duplicates."""
+    """Cluster numbers, shared by near-duplicates."""
     tasks: Ints
     """Task numbers."""
     telling: npt.NDArray[np.bool_]
-    """Whether the text is long enough to be evidence of a copy."""
+    """True for texts that are long enough to be evidence of a copy."""
     sizes: tuple[int, ...]
     """Number of texts per task."""
 
@@ -133,7 +133,7 @@ class Link:
     """Number of shared texts that are evidence of a copy."""
 
     def is_copy(self, sizes: Sequence[int], share: float, rows: int) -> bool:
-        """Whether the tasks share enough to belong in one split."""
+        """True if the tasks share enough texts to belong in one split."""
         return self.telling >= rows or self.shared >= max(2, share * min(sizes[self.first], sizes[self.second]))
 
 
@@ -145,13 +145,13 @@ def links(texts: SignedTexts) -> list[Link]:
 
 
 def _pair_counts(cluster: Ints, task: Ints) -> Counter[tuple[int, int]]:
-    """The number of clusters with texts of both tasks, per pair of tasks."""
-    pairs = np.unique(np.stack([cluster, task]), axis=1)
-    starts = np.flatnonzero(np.diff(pairs[0], prepend=-1))
+    """For each pair of tasks, the number of clusters that have texts of both."""
+    clusters_and_tasks = np.unique(np.stack([cluster, task]), axis=1)
+    starts = np.flatnonzero(np.diff(clusters_and_tasks[0], prepend=-1))
     counts: Counter[tuple[int, int]] = Counter()
-    for part in np.split(pairs[1], starts[1:]):
-        if len(part) > 1:
-            numbers: list[int] = part.tolist()  # sorted by `unique`
+    for tasks in np.split(clusters_and_tasks[1], starts[1:]):
+        if len(tasks) > 1:
+            numbers: list[int] = tasks.tolist()  # sorted by `unique`
             counts.update(combinations(numbers, 2) if len(numbers) <= WIDESPREAD else pairwise(numbers))
     return counts
 
@@ -175,16 +175,16 @@ class LeakageReport:
     repositories: Mapping[str, int]
     groups: Mapping[str, int]
     exact: Mapping[str, int]
-    """Texts in both, ignoring case, width and spaces."""
+    """Texts in both splits, ignoring case, width and spaces."""
     near: Mapping[str, int]
-    """Near-duplicate texts in both, summed over pairs of tasks."""
+    """Near-duplicate texts in both splits, summed over pairs of tasks."""
     leaks: tuple[Leak, ...]
     repeated_names: tuple[str, ...]
     """Names used by more than one task."""
 
     @property
     def clean(self) -> bool:
-        """Whether the splits have nothing in common."""
+        """True if the splits have nothing in common and no name is repeated."""
         counts = (self.repositories, self.groups, self.exact, self.near)
         return not self.repeated_names and not any(any(pairs.values()) for pairs in counts)
 
@@ -204,18 +204,19 @@ def check_corpus(folder: Path, similarity: float = 0.7) -> LeakageReport:
                 yield task
 
     texts = sign_texts(tasks(), similarity)
-    sizes, near = Counter[str](dict.fromkeys(SPLITS, 0)), Counter({_pair(*pair): 0 for pair in combinations(SPLITS, 2)})
+    near = Counter({_pair(*pair): 0 for pair in combinations(SPLITS, 2)})
     leaks: list[Leak] = []
     for link in links(texts):
         (first, first_split), (second, second_split) = members[link.first], members[link.second]
         if first_split != second_split:
             leaks.append(Leak(first, second, (first_split, second_split), link.shared))
             near[_pair(first_split, second_split)] += link.shared
+    sizes = Counter[str](dict.fromkeys(SPLITS, 0))
     for (_, split), size in zip(members, texts.sizes, strict=True):
         sizes[split] += size
     names = Counter(name for name, _ in members)
     return LeakageReport(
-        tasks={split: sum(own == split for _, own in members) for split in SPLITS},
+        tasks={split: sum(member_split == split for _, member_split in members) for split in SPLITS},
         texts=dict(sizes),
         repositories=_in_both(repositories),
         groups=_in_both(groups),

@@ -1,4 +1,4 @@
-"""Streams rows of local or hub data files. Large files are read in evenly spread parts."""
+"""Streams rows from local or hub data files. Large files are read in evenly spread parts."""
 
 import gzip
 import io
@@ -25,13 +25,13 @@ class Reading:
     """Read limits per split, and notes on skipped and unreadable rows."""
 
     rows: int
-    """Maximum rows, for files that state their number of rows."""
+    """Maximum rows, for formats that state their number of rows."""
     size: int
     """Maximum bytes, for other files."""
     skipped: Counter[str] = field(default_factory=Counter[str])
     """Skipped rows by reason."""
     faults: list[str] = field(default_factory=list[str])
-    """The first errors of unreadable rows, with their positions."""
+    """The first errors in unreadable rows, with their positions."""
     notes: list[str] = field(default_factory=list[str])
 
     def skip(self, fault: str) -> None:
@@ -42,7 +42,7 @@ class Reading:
 
 
 def read_rows(urls: Sequence[str], reading: Reading) -> Iterator[Row]:
-    """Rows of the files of one split: paths or `hf://` addresses that end in one of `READABLE`. Raises `DataError`."""
+    """Rows from the files of one split: paths or `hf://` addresses with a suffix in `READABLE`. Raises `DataError`."""
     from fsspec.core import url_to_fs
 
     locations = [url_to_fs(url) for url in urls]
@@ -74,16 +74,18 @@ def _parquet_rows(file: Any, name: str, reading: Reading) -> Iterator[Row]:
         names = [column.name for column in table.schema_arrow if _is_scalar(column.type)]
         groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
         total = sum(group.num_rows for group in groups)
-        # Read from every row group, unless that would cost too much.
-        weight = sum(group.total_byte_size for group in groups) / max(reading.size, 1)
-        step = max(1, round(weight)) if len(groups) > 1 else 1
+        # Read every row group if the limit allows, else every k-th.
+        excess = sum(group.total_byte_size for group in groups) / max(reading.size, 1)
+        step = max(1, round(excess)) if len(groups) > 1 else 1
         chosen = list(range(0, len(groups), step))
         limit = max(min(total, reading.rows), 1)
         stride = max(1, sum(groups[number].num_rows for number in chosen) // limit)
         if stride * step > 1:
             reading.notes.append(f"{total} rows; every {stride * step}th was read")
         for batch in table.iter_batches(batch_size=4096, row_groups=chosen, columns=names):
-            yield from (batch.take(pa.array(range(0, len(batch), stride))) if stride > 1 else batch).to_pylist()
+            if stride > 1:
+                batch = batch.take(pa.array(range(0, len(batch), stride)))
+            yield from batch.to_pylist()
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{name} is not a readable Parquet file: {error}.") from error
 
@@ -116,17 +118,17 @@ def _text_rows(file: BinaryIO, size: int, name: str, reading: Reading) -> Iterat
 
 
 def _parts(file: BinaryIO, size: int, budget: int) -> Iterator[bytes]:
-    """Whole lines from evenly spread positions."""
+    """Parts of a file at evenly spread positions, each cut to whole lines."""
     length = max(budget // PARTS, 1)
     for number in range(PARTS):
         file.seek(number * size // PARTS)
-        file.readline(length)  # the rest of a line, or the header
+        file.readline(length)  # skip the rest of a line, or the header
         lines = file.read(length)
         yield lines[: lines.rfind(b"\n") + 1]
 
 
 def _decompressed(file: BinaryIO, name: str, reading: Reading) -> BinaryIO:
-    """The beginning of a gzip file, which cannot be read from the middle, and may decompress to a huge size."""
+    """The beginning of a gzip file. It cannot be read from the middle, and may be huge once decompressed."""
     try:
         content = gzip.GzipFile(fileobj=file).read(reading.size + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

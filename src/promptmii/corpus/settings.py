@@ -14,11 +14,11 @@ class ListSettings(Settings):
     """Datasets to consider."""
 
     local: tuple[str, ...] = ()
-    """Folders of data files (with an optional `index.csv`) and of dataset folders."""
+    """Folders with data files (and an optional `index.csv`) or dataset folders."""
     hub: bool = False
     """List the hub (`HF_ENDPOINT`, with `HF_TOKEN` if set)."""
     repositories: tuple[str, ...] = ()
-    """Hub repositories to list instead of all with the tags: `owner/name[:configuration][@commit]`."""
+    """Hub repositories to list, instead of all with these tags: `owner/name[:configuration][@commit]`."""
     tags: tuple[str, ...] = ("task_categories:text-classification",)
     """Tags required of hub datasets; all must match."""
     languages: tuple[str, ...] = ()
@@ -34,22 +34,22 @@ class ListSettings(Settings):
 
 
 class FetchSettings(Settings):
-    """Sample size per configuration, and limits of reading."""
+    """Sample size per configuration, and limits on reading."""
 
     rows: int = Field(default=1500, ge=20)
     """Rows sampled from each split."""
     where: dict[str, str] = Field(default_factory=dict[str, str])
-    """Keep only rows with these values, by column: for example text pairs with the label `entailment`."""
+    """Keep only rows with these values, by column: for example, text pairs with the label `entailment`."""
     scan_rows: int = Field(default=200_000, ge=100)
     """Rows read per split. Larger files are read in evenly spread parts."""
     scan_mib: int = Field(default=256, ge=1)
-    """MiB read per split, for files that do not state their number of rows."""
+    """MiB read per split, for formats that do not state their number of rows."""
     seconds: float = Field(default=300, gt=0)
     """Time limit per configuration, not counting waits for rate limits."""
     memory_mib: int = Field(default=2048, ge=256)
     """Memory limit of each reading process."""
     patience: float = Field(default=300, ge=0)
-    """Seconds to wait for a hub that is down before the build stops. The same command resumes it."""
+    """Seconds to wait for a hub that is down, before the build stops. The same command resumes it."""
 
 
 class ColumnSettings(Settings):
@@ -60,7 +60,7 @@ class ColumnSettings(Settings):
     label: str | None = None
     """The label column of every dataset, if known."""
     model: str | None = None
-    """Model to ask if names, schema and values do not decide. Without a model, such datasets are dropped."""
+    """Model to ask if names, schema and values do not decide. Without one, such datasets are dropped."""
     endpoint: Endpoint = Endpoint()
 
 
@@ -81,7 +81,7 @@ class CleanSettings(Settings):
     quality: bool = True
     """Drop texts with broken encoding, or that are nearly all one character."""
     personal: Literal["keep", "mask", "drop"] = "keep"
-    """Handling of e-mail and IP addresses, phone, card and account numbers."""
+    """What to do with e-mail and IP addresses, phone, card and account numbers."""
 
 
 class SplitSettings(Settings):
@@ -95,7 +95,7 @@ class SplitSettings(Settings):
     exclude: tuple[str, ...] = ()
     """Names of evaluation sets (tasks or repositories) to leave out, with their copies."""
     exclude_content: tuple[str, ...] = ()
-    """Evaluation sets (task files, folders, corpora, `suite`) whose texts, and copies of them, are left out."""
+    """Evaluation sets (task files, folders, corpora, `suite`) whose texts are left out, with their copies."""
     per_repository: int = Field(default=10, ge=1)
     """Maximum configurations per repository."""
     similarity: float = Field(default=0.7, gt=0, le=1)
@@ -120,7 +120,7 @@ class CorpusSettings(Settings):
     ray: RayOptions | None = None
 
     def key(self, stage: str) -> str:
-        """Content hash of a stage's settings, except those that do not affect results."""
+        """Content hash of a stage's settings, without those that do not affect results."""
         values: dict[str, Any] = getattr(self, stage).model_dump(mode="json")
         for irrelevant in ("seconds", "memory_mib", "patience", "endpoint"):
             values.pop(irrelevant, None)

@@ -1,14 +1,14 @@
-"""Assigns tasks to training, validation and held-out splits, so that no evaluation text is also trained on.
+"""Assigns tasks to the training, validation and held-out splits, so that no evaluation text is trained on.
 
-A group is a repository, the repositories that share texts with it, and so on. A whole group goes into one split. If
-splits still share single texts, only the split of lowest rank (`RANK`) keeps them.
+A group consists of the repositories that share texts, directly or through others. A whole group goes into one split.
+Single texts that splits still share stay only in the split of lowest rank (`RANK`).
 """
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, compress
 
 import numpy as np
 
@@ -23,7 +23,7 @@ RANK: Mapping[Split, int] = {"heldout": 0, "validation": 1, "train": 2}
 EVALUATION_RANK = -1
 DROPPED_RANK = len(RANK)
 LARGEST_GROUP = 0.25
-"""A group with more than this share of the tasks is trained on, because held out it would dominate evaluation."""
+"""A group with a larger share of the tasks goes into training, because it would dominate an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class TaskName:
     repository: str
 
     def is_named(self, names: set[str]) -> bool:
-        """Whether the task or its repository is among these case-folded names."""
+        """True if the task or its repository is among these case-folded names."""
         return bool({self.name.casefold(), self.repository.casefold()} & names)
 
 
 @dataclass
 class Assignment:
-    """The split of each task, or why it was dropped, by task number."""
+    """The split of each task, or the reason why it was dropped, by task number."""
 
     groups: list[str]
     """The first repository of each task's group."""
@@ -52,9 +52,9 @@ class Assignment:
 def assign(
     tasks: Sequence[TaskName], evaluation: Sequence[str], texts: SignedTexts, settings: SplitSettings
 ) -> Assignment:
-    """Assign each task a split, or a reason to drop it. `texts` covers the tasks, then the evaluation sets.
+    """Assign each task to a split, or drop it. `texts` has the texts of the tasks, then those of the evaluation sets.
 
-    Raises `ConfigError` for a held-out task that is not in the corpus.
+    Raises `ConfigError` if a task to hold out is not in the corpus.
     """
     copies = [link for link in links(texts) if link.is_copy(texts.sizes, settings.shared, settings.shared_rows)]
     dropped = _evaluation_copies(tasks, evaluation, copies, settings)
@@ -80,27 +80,28 @@ def assign(
 def _evaluation_copies(
     tasks: Sequence[TaskName], evaluation: Sequence[str], copies: Sequence[Link], settings: SplitSettings
 ) -> dict[int, str]:
-    """Tasks named as evaluation sets, and tasks that share texts with one directly or through others, with reasons."""
+    """The tasks to drop, with reasons: evaluation sets, and tasks that share texts with one, also through others."""
     names = {name.casefold() for name in settings.exclude}
     dropped = {n: "it is an evaluation set (by name)" for n, task in enumerate(tasks) if task.is_named(names)}
-    source = {number: tasks[number].name for number in dropped}
-    source |= {len(tasks) + number: name for number, name in enumerate(evaluation)}
+    set_name = {number: tasks[number].name for number in dropped}
+    set_name |= {len(tasks) + number: name for number, name in enumerate(evaluation)}
     neighbours: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for link in copies:
         neighbours[link.first].append((link.second, link.shared))
         neighbours[link.second].append((link.first, link.shared))
-    stack = sorted(source)
+    stack = sorted(set_name)
     while stack:
         number = stack.pop()
         for other, shared in neighbours[number]:
-            if other < len(tasks) and other not in source:
-                source[other] = source[number]
-                dropped[other] = f"it shares {counted(shared, 'text')} with the evaluation set {source[number]}"
+            if other < len(tasks) and other not in set_name:
+                set_name[other] = set_name[number]
+                dropped[other] = f"it shares {counted(shared, 'text')} with the evaluation set {set_name[number]}"
                 stack.append(other)
     return dropped
 
 
 def _above_limit(tasks: Sequence[TaskName], dropped: Mapping[int, str], settings: SplitSettings) -> dict[int, str]:
+    """The tasks beyond `per_repository`, chosen at random, with reasons."""
     members: dict[str, list[int]] = defaultdict(list)
     for number, task in enumerate(tasks):
         if number not in dropped:
@@ -114,26 +115,29 @@ def _above_limit(tasks: Sequence[TaskName], dropped: Mapping[int, str], settings
 
 
 def _assign_groups(tasks: Sequence[TaskName], groups: Sequence[list[int]], settings: SplitSettings) -> dict[int, Split]:
-    """Fill the held-out split, then validation, with groups in order; the rest is training."""
+    """Fill the held-out split and then validation with groups, in order; train on the rest."""
     total = sum(map(len, groups))
     for name in settings.heldout_tasks:
         if not any(tasks[number].is_named({name.casefold()}) for group in groups for number in group):
             names = [task.name for task in tasks]
             raise ConfigError(f"heldout_tasks names {name!r}, which is not in the corpus. {nearest(name, names)}")
-    named = {name.casefold() for name in settings.heldout_tasks}
+    heldout_names = {name.casefold() for name in settings.heldout_tasks}
     room: dict[Split, int] = {
-        "heldout": 0 if named else round(settings.heldout * total),
+        "heldout": 0 if heldout_names else round(settings.heldout * total),
         "validation": round(settings.validation * total),
     }
     splits: dict[int, Split] = {}
     for group in groups:
-        small = len(group) <= max(1, LARGEST_GROUP * total)
-        fitting: list[Split] = [split for split, size in room.items() if small and len(group) <= size]
-        split: Split = fitting[0] if fitting else "train"
-        if any(tasks[number].is_named(named) for number in group):
+        is_small = len(group) <= max(1, LARGEST_GROUP * total)
+        split: Split = "train"
+        if any(tasks[number].is_named(heldout_names) for number in group):
             split = "heldout"
-        elif fitting:
-            room[split] -= len(group)
+        elif is_small and len(group) <= room["heldout"]:
+            split = "heldout"
+            room["heldout"] -= len(group)
+        elif is_small and len(group) <= room["validation"]:
+            split = "validation"
+            room["validation"] -= len(group)
         splits |= dict.fromkeys(group, split)
     return splits
 
@@ -146,7 +150,7 @@ class TextRemover:
     """Removes texts from a task if a split of lower rank, or an evaluation set, also has them."""
 
     def __init__(self, tasks: int, texts: SignedTexts, assignment: Assignment, limits: CleanSettings) -> None:
-        """`texts` covers `tasks` tasks, then the evaluation sets."""
+        """`texts` has the texts of `tasks` tasks, then those of the evaluation sets."""
         self._assignment, self._limits, self._clusters = assignment, limits, texts.clusters
         self._starts = [0, *accumulate(texts.sizes)]
         evaluation = [EVALUATION_RANK] * (len(texts.sizes) - tasks)
@@ -157,23 +161,22 @@ class TextRemover:
         np.minimum.at(self._best, texts.clusters, self._rank[texts.tasks])
 
     def __call__(self, number: int, task: Task) -> Task | None:
-        """The task with its group, without those texts. None, with the reason recorded, if too little is left."""
+        """The task without those texts, and with its group. If too little is left, drops the task and returns None."""
         clusters = self._clusters[self._starts[number] : self._starts[number + 1]]
-        keep: list[bool] = (self._best[clusters] >= self._rank[number]).tolist()
+        is_own: list[bool] = (self._best[clusters] >= self._rank[number]).tolist()
         task = replace(task, source=task.source | {"group": self._assignment.groups[number]})
-        if all(keep):
+        if all(is_own):
             return task
-        train = tuple(example for example, kept in zip(task.train, keep, strict=False) if kept)
-        counts = Counter(example.label for example in train)
-        own = zip(task.test, keep[len(task.train) :], strict=True)
-        test = tuple(example for example, kept in own if kept and example.label in counts)
-        removed = len(keep) - len(train) - len(test)
+        train = tuple(compress(task.train, is_own))
+        labels = {example.label for example in train}
+        test = tuple(e for e in compress(task.test, is_own[len(task.train) :]) if e.label in labels)
+        removed = len(is_own) - len(train) - len(test)
         self._assignment.notes[number].append(f"{counted(removed, 'text')} removed: another split measures on them")
         limits = self._limits
-        if len(train) < limits.least_train or len(test) < limits.least_test or len(counts) < limits.least_labels:
+        if len(train) < limits.least_train or len(test) < limits.least_test or len(labels) < limits.least_labels:
             del self._assignment.split[number]
             self._assignment.dropped[number] = (
                 f"too little is left ({len(train)} + {len(test)} rows): another split measures on its texts"
             )
             return None
-        return replace(task, labels=tuple(label for label in task.labels if label in counts), train=train, test=test)
+        return replace(task, labels=tuple(label for label in task.labels if label in labels), train=train, test=test)

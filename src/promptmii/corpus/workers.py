@@ -1,10 +1,9 @@
-"""Fetching datasets in processes on this machine, or on a Ray cluster.
+"""Fetches datasets in processes on this machine or on a Ray cluster.
 
-A process reads datasets one by one, under time and memory limits. A huge, corrupt or endless dataset does not stop the
-build: its process is killed, and a new process reads the next dataset. A process exits when the build that started it
-is gone.
+A process reads one dataset at a time, under time and memory limits. If a dataset is huge, corrupt or endless, its
+process is killed and a new process reads the next one. Processes exit when the build that started them is gone.
 
-Errors from a dataset, the hub's libraries or the operating system become a `Fetched`; a bug in promptmii is raised.
+Errors from a dataset, the hub's libraries or the operating system are returned in a `Fetched`; bugs are raised.
 """
 
 import multiprocessing
@@ -44,9 +43,9 @@ from promptmii.ray_cluster import RayActors, unwrapped
 Jobs = Sequence[tuple[Candidate, Path]]
 POLL = 0.05
 STARTUP = 120.0
-"""Seconds a process may take to start."""
+"""Seconds that a process may take to start."""
 GRACE = 5.0
-"""Seconds an idle process may take to exit before it is killed."""
+"""Seconds that an idle process may take to exit before it is killed."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class BugError(RuntimeError):
 
 
 class Reader:
-    """Starts a reading process on first use, and enforces its limits."""
+    """A process that reads datasets under limits. It starts on first use, and again after it was killed."""
 
     def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
@@ -92,7 +91,7 @@ class Reader:
         self._closed = True
         if self._connection is not None and not self._busy:
             self._connection.close()
-            self._process.join(GRACE)  # it exits by itself, and releases its semaphores
+            self._process.join(GRACE)  # without a connection it exits by itself, which releases its semaphores
         if self._process is not None:
             self._process.kill()
 
@@ -103,7 +102,7 @@ class Reader:
         connection, child_connection = context.Pipe()
         process: Any = context.Process(target=_serve, args=(child_connection, self._settings), daemon=True)
         process.start()
-        self._process, self._connection = process, connection  # from here, `close` in another thread can end it
+        self._process, self._connection = process, connection  # from now on, another thread's `close` can end it
         child_connection.close()
         started = False
         with suppress(EOFError, OSError):
@@ -124,6 +123,7 @@ class Reader:
         self._connection = None
 
     def _wait_for(self, connection: Connection) -> Fetched | Exception | str:
+        """The answer of the process, or the reason why there is none, as the end of a sentence."""
         deadline = time.monotonic() + self._settings.seconds
         while True:
             try:
@@ -131,7 +131,7 @@ class Reader:
                     message: Fetched | Exception | float = connection.recv()
                     if not isinstance(message, float | int):
                         return message
-                    deadline += message
+                    deadline += message  # a wait for the hub, which does not count
             except (EOFError, OSError):
                 if self._closed:
                     raise CancelledError from None
@@ -154,7 +154,7 @@ def _memory_mib(process: int) -> float:
 def _dropped(
     candidate: Candidate, settings: FetchSettings, reason: str, *, temporary: bool, on_wait: Wait = lambda _: None
 ) -> Fetched:
-    """The outcome of a failed read: asks whether the hub is at fault. Raises `EndpointError` if it is down."""
+    """The outcome of a failed read, after asking the hub if the dataset is available. Raises `EndpointError`."""
     unavailable = None
     if candidate.path is None:
         unavailable = unavailability(candidate.repository, candidate.revision, settings.patience, on_wait)
@@ -162,8 +162,8 @@ def _dropped(
 
 
 def _serve(connection: Connection, settings: FetchSettings) -> None:
-    """The process's main loop. Receives datasets; sends outcomes, exceptions, and seconds to add to the time limit."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; only the build handles it
+    """The main loop of the process. Receives datasets; sends outcomes, exceptions, and seconds of extra time."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and the build handles it
     threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
     prepare = cache(partial(_prepare, connection.send))
     with suppress(EOFError, OSError):  # the build has ended
@@ -205,7 +205,7 @@ def _exit_with(parent: int) -> None:
 
 
 def _prepare(on_wait: Wait) -> None:
-    """Import the libraries, and report the waits that the hub asks `huggingface_hub` for."""
+    """Import the libraries, and make `huggingface_hub` report the waits that the hub asks for."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import datasets
@@ -234,9 +234,9 @@ def _prepare(on_wait: Wait) -> None:
 
 
 def fetch_here(jobs: Jobs, settings: FetchSettings, workers: int) -> Generator[tuple[Candidate, Fetched]]:
-    """Fetch in processes on this machine, one thread for each. Yields each outcome when it is ready.
+    """Fetch with `workers` processes on this machine, and yield each outcome as soon as it is ready.
 
-    Raises `EndpointError` if the hub is down, `OutputError` if a disk is full.
+    Raises `EndpointError` if the hub is down, `OutputError` if the disk is full.
     """
     readers = [Reader(settings) for _ in range(workers)]
     idle: queue.SimpleQueue[Reader] = queue.SimpleQueue()
@@ -261,13 +261,13 @@ def fetch_here(jobs: Jobs, settings: FetchSettings, workers: int) -> Generator[t
 
 
 class RemoteReader:
-    """A `Reader` in a Ray actor, which sends the sample back as bytes."""
+    """A `Reader` for a Ray actor. It returns samples as bytes."""
 
     def __init__(self, settings: FetchSettings) -> None:
         self._reader = Reader(settings)
 
     def fetch(self, candidate: Candidate, name: str) -> tuple[Candidate, Fetched, bytes] | PromptMIIError:
-        """The outcome, with the sample if the dataset was kept."""
+        """The outcome, and the sample if the dataset was kept."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             try:
@@ -278,7 +278,7 @@ class RemoteReader:
 
 
 def fetch_on_ray(jobs: Jobs, settings: FetchSettings, options: RayOptions) -> Generator[tuple[Candidate, Fetched]]:
-    """Like `fetch_here`, on Ray. Every machine must see the local data; samples come back over the network."""
+    """Fetch on a Ray cluster. Every machine must see the local data; samples come back over the network."""
     memory = settings.memory_mib << 20
     cluster = RayActors(options, RemoteReader, settings, memory=memory, max_restarts=3, max_task_retries=1)
     try:
