@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.workbench.keyword import keyword
-from tests.workbench.test_growing import Dying
+from tests.workbench.test_growing_table import Dying
 
 from promptmii import Follower, Naive, ScriptedModel, Support, workbench
 from promptmii.errors import ConfigError, DataError, OutputError, UnsupportedError

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from promptmii import Instruction
 from promptmii.cli import app
-from promptmii.workbench.growing import run_folder
+from promptmii.workbench.growing_table import run_folder
 
 TEXTS = [f"where is my parcel number {i}, please" for i in range(30)]
 

@@ -8,12 +8,12 @@ from tests.workbench.test_compare import LABELS, ROWS, made, obedient
 import promptmii
 from promptmii import Example, Instruction, Naive, ScriptedModel, Support
 from promptmii.errors import ConfigError, DataError
-from promptmii.workbench.edit import edited, own_rows
+from promptmii.workbench.edit import rows_for, with_text
 
 
 def test_before_and_after_are_calibrated_on_the_rows_it_was_made_from() -> None:
     before = made(8)
-    assert not edited(before, "always refund, always delivery").calibrates
+    assert not with_text(before, "always refund, always delivery").calibrates
     found = promptmii.edit(before, "always refund, always delivery", ROWS, ScriptedModel(score=obedient))
     new, old = found.rows
     assert (new.name, old.name) == ("after", "before")
@@ -46,7 +46,7 @@ def test_the_kind_of_calibration_stays(tmp_path) -> None:
     plain = made(8).model_copy(update={"calibration": None})
     found = promptmii.edit(plain, "Look for it.", ROWS, ScriptedModel(score=obedient))
     assert found.rows[0].instruction.calibration is None, "it had none, so the edited one gets none"
-    after = edited(supervised, "Look for it.")
+    after = with_text(supervised, "Look for it.")
     assert Instruction.load(after.save(tmp_path / "a.json")).calibration is None
 
 
@@ -59,10 +59,10 @@ def test_rows_are_drawn_where_none_is_known() -> None:
 
 def test_what_cannot_be_edited_is_said() -> None:
     with pytest.raises(DataError, match="edited text is empty"):
-        edited(made(4), " \n")
+        with_text(made(4), " \n")
     plain = Naive().induce(Support(LABELS, (Example("a", "refund"),)))
     with pytest.raises(ConfigError, match="it names none that it was made from"):
-        own_rows(plain)
+        rows_for(plain)
     gone = plain.provenance.model_copy(update={"source": "gone.csv"})
     with pytest.raises(ConfigError, match=r"made from, gone\.csv, cannot be read"):
-        own_rows(plain.model_copy(update={"provenance": gone}))
+        rows_for(plain.model_copy(update={"provenance": gone}))

@@ -21,7 +21,7 @@ from promptmii.ui.desk import Desk
 from promptmii.ui.guard import Guard
 from promptmii.ui.store import Store
 from promptmii.ui.work import Work
-from promptmii.workbench.followers import KeptModels, Load
+from promptmii.workbench.followers import Load, ModelPool
 
 LOOPBACK = "127.0.0.1"
 NOWHERE = "Not Found"
@@ -71,7 +71,7 @@ def make_app(
         middleware=[Middleware(Guard, token=token)],
         exception_handlers={PromptMIIError: _told, 404: _missing, Exception: _unexpected},
     )
-    app.state.desk = Desk(store, Work(store, KeptModels(load)), runs, installable)
+    app.state.desk = Desk(store, Work(store, ModelPool(load)), runs, installable)
     return app
 
 

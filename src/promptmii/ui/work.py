@@ -18,10 +18,10 @@ from promptmii.styles import split_style
 from promptmii.task import Example
 from promptmii.ui.jobs import Cancelled, Job
 from promptmii.ui.store import Answers, Store, Trial
-from promptmii.workbench.edit import edited
-from promptmii.workbench.followers import KeptModels
+from promptmii.workbench.edit import with_text
+from promptmii.workbench.followers import ModelPool
 from promptmii.workbench.formats import batches
-from promptmii.workbench.measure import fitted
+from promptmii.workbench.measure import fit_calibration
 
 NAMES = {"naive": "Label list alone", "icl": "Examples in the prompt", "start": "Your own prompt"}
 """The page's names for the methods beside the instruction."""
@@ -49,7 +49,7 @@ class Work:
     """Runs jobs with the store and the models that stay open. One thread at a time."""
 
     store: Store
-    models: KeptModels
+    models: ModelPool
 
     def induce(self, trial: Trial, job: Job) -> Trial:
         """Write and measure an instruction, beside the label list and the examples."""
@@ -77,10 +77,10 @@ class Work:
         settings, before = trial.settings, parent.answers[-1]
         task = self.store.loaded(parent).task
         follower = _follower(settings, self.models.at(settings.endpoint), job)
-        plain = edited(before.instruction, text)
+        plain = with_text(before.instruction, text)
         if follower.calibration != "none":
             job.step("Calibrating the edit", settings.n)
-        instruction = fitted(plain, follower, draw_support(task, settings.n, settings.seed).examples)
+        instruction = fit_calibration(plain, follower, draw_support(task, settings.n, settings.seed).examples)
         job.step("Labelling the rows again", len(parent.query))
         scored = _rescored(follower, instruction, parent, job)
         instruction = instruction.measured_as(scored.measurement())

@@ -23,7 +23,7 @@ from promptmii import Follower, Instruction, Naive, ScriptedModel, Support, work
 from promptmii.config import Endpoint
 from promptmii.errors import ConfigError, DataError, EndpointError, OutputError
 from promptmii.models.base import Chat, Choice, Failure, FailureKind
-from promptmii.workbench.growing import run_folder
+from promptmii.workbench.growing_table import run_folder
 
 INSTRUCTION = Naive().induce(Support(("delivery", "refund"), ()))
 TEXTS = [f"a {('refund', 'delivery')[i % 2]} of {i}" for i in range(60)]

@@ -7,7 +7,7 @@ from tests.workbench.keyword import keyword
 
 from promptmii import Follower, Naive, ScriptedModel, Support, score
 from promptmii.errors import ArtefactError, DataError
-from promptmii.workbench.given import read, written
+from promptmii.workbench.inputs import instruction_from_text, read_prompt
 
 ROWS = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
 TEXT = "Tickets of a shop.\nrefund: money"
@@ -51,19 +51,19 @@ def test_a_text_is_measured_as_it_stands_whatever_it_holds() -> None:
 )
 def test_what_is_no_instruction_is_said(given: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        read(given)
+        read_prompt(given)
 
 
 def test_a_text_without_spaces_may_be_another_script() -> None:
-    assert read("把文本分类为退款或配送") == "把文本分类为退款或配送"
+    assert read_prompt("把文本分类为退款或配送") == "把文本分类为退款或配送"
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "prompt.txt").write_text("\n")
     with pytest.raises(DataError, match=r"prompt\.txt is empty"):
-        read(tmp_path / "prompt.txt")
+        read_prompt(tmp_path / "prompt.txt")
 
 
 def test_a_written_text_is_the_naive_prompt_with_a_text() -> None:
     naive = Naive().induce(Support(("a", "b"), ()))
-    assert written("Do it.", ("a", "b")).prompt("x").endswith(naive.prompt("x"))
+    assert instruction_from_text("Do it.", ("a", "b")).prompt("x").endswith(naive.prompt("x"))
