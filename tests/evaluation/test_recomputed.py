@@ -126,12 +126,12 @@ def test_scores_match_scikit_learn(run: Run) -> None:
         pairs = np.array([[codes[label] for label in side] for side in (gold, names)])
 
         def resampled(rows: np.ndarray, axis: int = -1, pairs: np.ndarray = pairs) -> np.ndarray:
-            gold, predicted = pairs[:, rows]
-            kinds = range(len(set(pairs[0])))
-            hits, n_predicted, n_gold = (
-                np.array([part(kind).sum(axis=axis) for kind in kinds])
-                for part in (lambda k: (gold == k) & (predicted == k), lambda k: predicted == k, lambda k: gold == k)
-            )
+            gold_codes, predicted_codes = pairs[:, rows]
+            codes_in_use = range(len(set(pairs[0])))
+            n_gold = np.array([(gold_codes == code).sum(axis=axis) for code in codes_in_use])
+            n_predicted = np.array([(predicted_codes == code).sum(axis=axis) for code in codes_in_use])
+            both = gold_codes == predicted_codes
+            hits = np.array([(both & (gold_codes == code)).sum(axis=axis) for code in codes_in_use])
             f1 = 2 * hits / np.maximum(n_predicted + n_gold, 1)
             return (f1 * (n_gold > 0)).sum(axis=0) / (n_gold > 0).sum(axis=0)
 
